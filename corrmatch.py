@@ -1,0 +1,92 @@
+"""CorrMatch: label propagation via correlation matching (Sun et al., CVPR 2024).
+
+Pixels that correlate should share a label.  The correlation of features spreads logits from
+pixel to pixel, and pseudo-labels through whole regions; a threshold that follows the network's
+confidence decides what to trust.
+"""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from model.correlation import correlate, region_maps, sample_rows
+from util.config import Section
+from util.engine import Batch, Method, Step, main
+from util.pseudo import (
+    cutmix,
+    label_partner,
+    masked_cross_entropy,
+    mean_class_confidence,
+    per_valid_pixel,
+    propagate_regions,
+    pseudo_label,
+    share,
+    with_dropped_channels,
+)
+
+
+class CorrMatch(Method):
+    correlation = True
+
+    class Options(Section):
+        thresh_init: Annotated[float, Field(ge=0, le=1)] | None = 0.85
+        """Start of the dynamic threshold; null keeps it fixed at `conf_thresh`."""
+        thresh_momentum: Annotated[float, Field(ge=0, le=1)] = 0.999
+        regions: Annotated[int, Field(gt=0)] = 128
+        """Rows of the correlation matrix that become region maps."""
+
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        start = self.options.thresh_init
+        self.register_buffer("tau", torch.tensor(config.conf_thresh if start is None else start))
+
+    def step(self, batch: Batch) -> Step:
+        x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
+        u = batch["unlabeled"]
+        w, (s,), (box,) = u["weak"], u["strong"], u["box"]
+        size = x.shape[-2:]
+        partner = label_partner(self.model, u)
+
+        features = self.model.features(torch.cat([x, w]))
+        z, z_fp = self.model.decode(with_dropped_channels(features), size).chunk(2)
+        z_corr, attention = correlate(self.model, features, z)
+        (z_x, z_w), (zc_x, zc_w), (_, z_fp) = z.chunk(2), z_corr.chunk(2), z_fp.chunk(2)
+
+        features_s = self.model.features(s)
+        z_s = self.model.decode(features_s, size)
+        zc_s, _ = correlate(self.model, features_s, z_s)
+
+        own = pseudo_label(z_w, u["ignore"])
+        mixed = cutmix(own, partner, box)
+        if self.options.thresh_init is not None:
+            now = mean_class_confidence(own.label, own.conf, mixed.valid, z.shape[1], self.tau)
+            self.tau.lerp_(now, 1 - self.options.thresh_momentum)
+
+        rows = sample_rows(attention, self.options.regions)
+        regions = region_maps(attention[len(x) :], rows, features[-1].shape[-2:], size)
+        regions = regions & (mixed.valid & ~box)[:, None]
+        sure, sure_w = mixed.above(self.tau), own.above(self.tau)
+        label, sure_s = propagate_regions(mixed.label, sure, regions, self.tau, z.shape[1])
+
+        loss_x = self.criterion(z_x, y)
+        loss_xc = self.criterion(zc_x, y)
+        loss_s = masked_cross_entropy(z_s, label, sure_s, mixed.valid)
+        loss_cs = masked_cross_entropy(zc_s, label, sure_s, mixed.valid)
+        loss_cw = masked_cross_entropy(zc_w, own.label, sure_w, own.valid)
+        loss_fp = masked_cross_entropy(z_fp, own.label, sure_w, own.valid)
+        p_w, log_s = z_w.detach().softmax(1), z_s.log_softmax(1)
+        loss_kl = per_valid_pixel(F.kl_div(log_s, p_w, reduction="none").sum(1), sure, mixed.valid)
+        loss_c = (loss_cs + loss_cw) / 2
+
+        supervised = 0.5 * (loss_x + loss_xc)
+        loss = (supervised + 0.25 * (loss_s + loss_kl + loss_fp + loss_c)) / 2
+        return loss, {
+            "x": loss_x, "x_corr": loss_xc, "s": loss_s, "kl": loss_kl, "fp": loss_fp,
+            "corr": loss_c, "mask_ratio": share(sure_w, own.valid), "threshold": self.tau.clone(),
+        }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(CorrMatch)

@@ -1,0 +1,175 @@
+"""Strong augmentation: drawn per sample in the data worker, applied to the batch on the device.
+
+Colour jitter, greyscale, blur, CutMix, with the distributions of UniMatch's published settings.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+JITTER = 0.5  # brightness, contrast, saturation: factors in [1 - JITTER, 1 + JITTER]
+HUE = 0.25  # shift in turns of the colour circle
+MAX_SIGMA = 2.0
+RADIUS = int(3 * MAX_SIGMA + 0.5)
+
+
+def draw_strong(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Parameters of one strong view.
+
+    Colour jitter p 0.8 (four operations in random order), greyscale p 0.2, Gaussian blur p 0.5
+    with sigma uniform in [0.1, 2.0].
+    """
+    jitter = rng.random() < 0.8
+    factors = rng.uniform(1 - JITTER, 1 + JITTER, 3)
+    hue = rng.uniform(-HUE, HUE)
+    order = rng.permutation(4)
+    grey = rng.random() < 0.2
+    sigma = rng.uniform(0.1, MAX_SIGMA) if rng.random() < 0.5 else 0.0
+    return {
+        "factors": (factors if jitter else np.ones(3)).astype(np.float32),
+        "hue": np.float32(hue if jitter else 0.0),
+        "order": order,
+        "grey": np.bool_(grey),
+        "sigma": np.float32(sigma),
+    }
+
+
+def draw_box(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A CutMix rectangle (x0, y0, x1, y1) in a `size` crop: p 0.5, area uniform in [0.02, 0.4] of
+    it, aspect ratio uniform in [0.3, 1/0.3], position uniform, redrawn until it fits."""
+    if rng.random() >= 0.5:
+        return np.zeros(4, dtype=np.int64)
+    while True:
+        area = rng.uniform(0.02, 0.4) * size * size
+        ratio = rng.uniform(0.3, 1 / 0.3)
+        w, h = int(np.sqrt(area / ratio)), int(np.sqrt(area * ratio))
+        x, y = int(rng.integers(size)), int(rng.integers(size))
+        if x + w <= size and y + h <= size:
+            return np.array([x, y, x + w, y + h])
+
+
+def box_masks(boxes: Tensor, size: int) -> Tensor:
+    """Rectangles `[..., 4]` -> bool `[..., size, size]`, True inside."""
+    x0, y0, x1, y1 = boxes[..., None, None].unbind(-3)
+    i = torch.arange(size, device=boxes.device)
+    return (i >= x0) & (i < x1) & (i[:, None] >= y0) & (i[:, None] < y1)
+
+
+def grey(x: Tensor) -> Tensor:
+    """Luma `[B, 1, H, W]` (ITU-R 601-2)."""
+    r, g, b = x.unbind(1)
+    return (0.299 * r + 0.587 * g + 0.114 * b)[:, None]
+
+
+def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return torch.lerp(other, x, factor).clamp(0, 1)
+
+
+def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Rotate the hue by `shift` turns, keeping value and chroma."""
+    value, low = x.amax(1), x.amin(1)
+    chroma = value - low
+    r, g, b = x.unbind(1)
+    sector = torch.where(
+        value == r,
+        (g - b) / chroma,
+        torch.where(value == g, 2 + (b - r) / chroma, 4 + (r - g) / chroma),
+    )
+    sector = torch.where(chroma > 0, sector, 0) + 6 * shift.view(-1, 1, 1)
+    # Each channel is value - chroma * ramp, the same ramp begun at 5, 3 and 1 sixths of a turn.
+    channels = []
+    for start in (5, 3, 1):
+        k = (sector + start) % 6
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, dim=1)
+
+
+def colour_jitter(x: Tensor, factors: Tensor, hue: Tensor, order: Tensor) -> Tensor:
+    """`x` `[B, 3, H, W]` in [0, 1]; `factors` `[B, 3]`; `hue` `[B]`; `order` `[B, 4]`, the
+    operations (brightness, contrast, saturation, hue) of each image in its own order."""
+    brightness, contrast, saturation = factors[..., None, None, None].unbind(1)
+    for slot in order.unbind(1):
+        choices = (
+            (x * brightness).clamp(0, 1),
+            blend(x, grey(x).mean((2, 3), keepdim=True), contrast),
+            blend(x, grey(x), saturation),
+            shift_hue(x, hue),
+        )
+        x = torch.stack(choices)[slot, torch.arange(len(x), device=x.device)]
+    return x
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each image `[3, H, W]` of `x` with its own `sigma` in pixels; 0 leaves it as it is."""
+    b, c, h, w = x.shape
+    i = torch.arange(-RADIUS, RADIUS + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (i / sigma.clamp(min=1e-3)[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)[:, None, None]
+    flat = F.pad(x.reshape(1, b * c, h, w), (RADIUS,) * 4, mode="replicate")
+    flat = F.conv2d(flat, kernel, groups=b * c)
+    return F.conv2d(flat, kernel.transpose(2, 3), groups=b * c).view_as(x)
+
+
+def strong_view(x: Tensor, view: dict[str, Tensor]) -> Tensor:
+    """A strong view of RGB images `x` `[B, 3, H, W]` in [0, 1], not yet normalised."""
+    x = colour_jitter(x, view["factors"], view["hue"], view["order"])
+    x = torch.where(view["grey"].view(-1, 1, 1, 1), grey(x).expand_as(x), x)
+    return gaussian_blur(x, view["sigma"])
+
+
+def normalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return (x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+
+
+def make_views(batch: dict[str, Any], mean: Tensor, std: Tensor) -> dict[str, Any]:
+    """Raw samples on the device -> what a method's step sees.
+
+    In: `labeled` {image uint8 `[B, 3, H, W]`, mask uint8 `[B, H, W]`} and, if the method uses
+    them, `unlabeled` {image, ignore bool `[B, H, W]`, views: a list of drawn parameters, boxes
+    `[B, V, 4]`, partner: {image, ignore, views}}.
+
+    Out: `labeled` {image, mask long}; `unlabeled` {weak, ignore, strong: V CutMixed strong views
+    `[B, 3, H, W]`, box: V masks `[B, H, W]`, partner: {weak, ignore}}, images normalised.
+    Without a partner the batch itself, rolled by one, is mixed in.
+    """
+
+    def unit(image: Tensor) -> Tensor:
+        return image.float() / 255
+
+    labeled = batch["labeled"]
+    out: dict[str, Any] = {
+        "labeled": {
+            "image": normalise(unit(labeled["image"]), mean, std),
+            "mask": labeled["mask"].long(),
+        }
+    }
+    if "unlabeled" not in batch:
+        return out
+    own = batch["unlabeled"]
+    partner = own.get("partner")
+    weak = unit(own["image"])
+    other = unit(partner["image"]) if partner else None
+    boxes = list(box_masks(own["boxes"], weak.shape[-1]).unbind(1))
+    strong = []
+    for number, (view, box) in enumerate(zip(own["views"], boxes, strict=True)):
+        mine = strong_view(weak, view)
+        if partner is None or other is None:
+            theirs = mine.roll(1, dims=0)
+        else:
+            theirs = strong_view(other, partner["views"][number])
+        strong.append(normalise(torch.where(box[:, None], theirs, mine), mean, std))
+    out["unlabeled"] = {
+        "weak": normalise(weak, mean, std),
+        "ignore": own["ignore"],
+        "strong": strong,
+        "box": boxes,
+    }
+    if partner is not None and other is not None:
+        out["unlabeled"]["partner"] = {
+            "weak": normalise(other, mean, std),
+            "ignore": partner["ignore"],
+        }
+    return out

@@ -1,0 +1,96 @@
+"""DeepLabv3+ (Chen et al., ECCV 2018), with the parameter names of published checkpoints."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.network import Features, Network, unfit_crop
+from util.errors import UserError
+
+
+def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear with aligned corners, as every interpolation of this network."""
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
+
+
+def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+class ImagePooling(nn.Module):
+    """The mean of the whole map, at every position."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.gap = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(inputs, outputs, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upsample(self.gap(x), x.shape[-2:])
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: `[B, inputs, h, w]` -> `[B, outputs, h, w]`."""
+
+    def __init__(self, inputs: int, outputs: int, rates: Sequence[int]):
+        super().__init__()
+        self.b0 = nn.Sequential(*conv_bn_relu(inputs, outputs, 1))
+        self.b1, self.b2, self.b3 = (
+            nn.Sequential(*conv_bn_relu(inputs, outputs, 3, rate)) for rate in rates
+        )
+        self.b4 = ImagePooling(inputs, outputs)
+        self.project = nn.Sequential(*conv_bn_relu(5 * outputs, outputs, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = (self.b0, self.b1, self.b2, self.b3, self.b4)
+        return self.project(torch.cat([branch(x) for branch in branches], dim=1))
+
+
+class DeepLabV3Plus(Network):
+    """A backbone's shallow (`c1`) and deep (`c4`) features, ASPP on the deep ones, a small decoder.
+
+    `backbone(x)` returns `[c1, c4]`, `feature_channels` wide.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_channels: Sequence[int],
+        num_classes: int,
+        aspp_rates: Sequence[int] = (6, 12, 18),
+        channels: int = 256,
+    ):
+        super().__init__()
+        self.feature_channels = feature_channels
+        self.num_classes = num_classes
+        low, high = feature_channels
+        self.backbone = backbone
+        self.head = ASPP(high, channels, aspp_rates)
+        self.reduce = nn.Sequential(*conv_bn_relu(low, 48, 1))
+        self.fuse = nn.Sequential(
+            *conv_bn_relu(48 + channels, channels, 3), *conv_bn_relu(channels, channels, 3)
+        )
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+
+    def features(self, x: Tensor) -> Features:
+        return list(self.backbone(x))
+
+    def decode(self, features: Features, size: Sequence[int]) -> Tensor:
+        c1, c4 = features
+        context = upsample(self.head(c4), c1.shape[-2:])
+        fused = self.fuse(torch.cat([self.reduce(c1), context], dim=1))
+        return upsample(self.classifier(fused), size)
+
+    def check_crop(self, crop_size: int) -> None:
+        if crop_size < 33:
+            raise unfit_crop(crop_size, [33], "DeepLabv3+ needs more than one 32-pixel cell")
+
+    def check_batch(self, images: int) -> None:
+        if images < 2:
+            raise UserError(
+                "batch_size or micro_batch: a forward of 1 image, but the batch norm of "
+                "DeepLabv3+'s image pooling needs at least 2; give each process 2 or more"
+            )

@@ -1,0 +1,150 @@
+"""Agreement with numbers that the published implementations computed (CPU, float32)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden import fill
+from torch import nn
+
+import corrmatch
+from corrmatch import CorrMatch
+from model.build import build_network
+from model.correlation import correlate, region_maps
+from util.config import Config, Model
+from util.optim import build_optimizer, set_poly_lr
+from util.pseudo import propagate_regions
+
+DATA = Path(__file__).parent / "golden_data"
+DEEPLAB = Model(backbone="resnet50s")
+CORRMATCH = Model(backbone="resnet50s", output_stride=8, aspp_rates=(12, 24, 36))
+
+
+def golden_rows(attention, count):
+    return (torch.arange(count) * 7) % (attention.shape[1] - 1)
+
+
+def normal(seed, shape):
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
+
+
+def golden_network(options, correlation=False):
+    network = build_network(options, 21, correlation)
+    fill(network)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    "options, correlation, file",
+    [(DEEPLAB, False, "deeplab_r50_os16"), (CORRMATCH, True, "corrmatch_r50")],
+)
+def test_parameter_names_and_shapes_are_the_published_ones(options, correlation, file):
+    network = build_network(options, 21, correlation)
+    published = json.loads((DATA / f"{file}_keys.json").read_text())
+    assert {k: list(v.shape) for k, v in network.state_dict().items()} == published
+
+
+@torch.no_grad()
+def test_deeplab_logits():
+    golden = np.load(DATA / "deeplab_r50_os16.npz")
+    out = golden_network(DEEPLAB)(normal(0, (2, 3, 65, 65)))
+    np.testing.assert_allclose(out[:, :, ::8, ::8], golden["out_sub"], atol=1e-5)
+    np.testing.assert_allclose(out.mean((2, 3)), golden["out_mean"], atol=1e-5)
+
+
+@torch.no_grad()
+def test_correlation_logits_and_regions():
+    golden = np.load(DATA / "corrmatch_r50.npz")
+    network, x = golden_network(CORRMATCH, correlation=True), normal(3, (2, 3, 65, 65))
+    features = network.features(x)
+    z = network.decode(features, (65, 65))
+    z_corr, attention = correlate(network, features, z)
+    regions = region_maps(attention, golden_rows(attention, 128), (9, 9), (65, 65))
+    np.testing.assert_allclose(z[:, :, ::8, ::8], golden["out_sub"], atol=1e-5)
+    np.testing.assert_allclose(z_corr[:, :, ::8, ::8], golden["corr_out_sub"], atol=1e-5)
+    np.testing.assert_allclose(z_corr.mean((2, 3)), golden["corr_out_mean"], atol=1e-5)
+    np.testing.assert_array_equal(regions[:, :, ::8, ::8], golden["corr_map_sub"].astype(bool))
+    np.testing.assert_allclose(regions.float().mean((2, 3)), golden["corr_map_area"], atol=1e-6)
+
+
+@pytest.mark.parametrize("step", ["s0", "s1", "s2"])
+def test_region_propagation_exactly(step):
+    golden = np.load(DATA / "step_corrmatch.npz")
+
+    def read(name):
+        return torch.from_numpy(golden[f"{step}/{name}"])
+
+    label, reliable = propagate_regions(
+        read("mask_u_w_cutmixed1_copy").long(),
+        read("conf_fliter_u_w"),
+        read("corr_map_u_w_cutmixed1"),
+        read("thresh_global"),
+        num_classes=21,
+    )
+    np.testing.assert_array_equal(label, golden[f"{step}/mask_u_w_cutmixed1"])
+    np.testing.assert_array_equal(reliable, golden[f"{step}/conf_fliter_u_w_without_cutmix"])
+    assert (label != read("mask_u_w_cutmixed1_copy")).any(), "the reference changes no label"
+
+
+def golden_batch(golden, step):
+    def read(name):
+        return torch.from_numpy(golden[f"{step}/{name}"])
+
+    return {
+        "labeled": {"image": read("img_x"), "mask": read("mask_x").long()},
+        "unlabeled": {
+            "weak": read("img_u_w"),
+            "ignore": read("ignore_mask") == 255,
+            "strong": [read("img_u_s1")],
+            "box": [read("cutmix_box1") == 1],
+            "partner": {"weak": read("img_u_w_mix"), "ignore": read("ignore_mask_mix") == 255},
+        },
+    }
+
+
+def golden_config(**method):
+    return Config.model_validate(
+        {
+            "data": {"name": "g", "root": ".", "val": "v", "classes": [str(i) for i in range(21)]},
+            "model": CORRMATCH.model_dump(),
+            "crop_size": 65,
+            "epochs": 1,
+            "batch_size": 2,
+            "optimizer": {"lr": 0.001, "lr_multi": 10},
+            "method": method,
+        }
+    )
+
+
+def test_corrmatch_step_losses_gradients_and_threshold(monkeypatch):
+    monkeypatch.setattr(corrmatch, "sample_rows", golden_rows)
+    golden = np.load(DATA / "step_corrmatch.npz")
+    config = golden_config(thresh_init=0.5)
+    network = golden_network(CORRMATCH, correlation=True)
+    with torch.no_grad():
+        network.classifier.weight *= 60
+    method = CorrMatch(network, config).train()
+    monkeypatch.setattr(torch.nn.functional, "dropout2d", lambda x, *_, **__: x)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.p = 0.0
+
+    loss, scalars = method(golden_batch(golden, "s0"))
+    optimizer = build_optimizer(network, config.optimizer)
+    set_poly_lr(optimizer, 0, 100, 0.9)
+    loss.backward()
+    names = {"x": "x", "x_corr": "x_corr", "s": "u_s1", "corr": "u_corr", "kl": "u_kl"}
+    names["fp"] = "u_w_fp"
+    for ours, theirs in names.items():
+        expected = golden[f"s0/loss_{theirs}"]
+        np.testing.assert_allclose(scalars[ours].item(), expected, rtol=1e-4, err_msg=ours)
+    np.testing.assert_allclose(loss.item(), golden["s0/loss"], rtol=1e-4)
+    np.testing.assert_allclose(scalars["threshold"].item(), golden["s0/thresh_global"], rtol=1e-6)
+    parameters = dict(network.named_parameters())
+    gradients = [k.removeprefix("s0/gnorm/") for k in golden if k.startswith("s0/gnorm/")]
+    assert len(gradients) == 6
+    for name in gradients:
+        norm = parameters[name].grad.norm().item()
+        np.testing.assert_allclose(norm, golden[f"s0/gnorm/{name}"], rtol=1e-4, err_msg=name)

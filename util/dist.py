@@ -1,0 +1,129 @@
+"""All that knows of processes and devices; every function is a no-op when alone.
+
+`torchrun` sets RANK, LOCAL_RANK and WORLD_SIZE; plain python sets nothing.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as td
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from util.errors import UserError
+
+
+def world_size() -> int:
+    return td.get_world_size() if td.is_initialized() else 1
+
+
+def rank() -> int:
+    return td.get_rank() if td.is_initialized() else 0
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def processes_here() -> int:
+    """Processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+@contextmanager
+def session(device: str) -> Iterator[torch.device]:
+    """Join the other processes, if there are any, and yield this process's device.
+
+    Raises `UserError` where `device` is cuda and this process has no GPU.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    gpus = torch.cuda.device_count()
+    if device == "cuda" and gpus <= local_rank:
+        raise UserError(
+            f"--device cuda: process {local_rank} of this machine needs GPU {local_rank}, found "
+            f"{gpus} GPUs; start fewer processes, or use --device cpu"
+        )
+    if device == "auto":
+        device = "cuda" if gpus >= processes_here() else "cpu"
+    here = torch.device(device, local_rank) if device == "cuda" else torch.device("cpu")
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        td.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    try:
+        yield here
+    finally:
+        if td.is_initialized():
+            td.destroy_process_group()
+
+
+def all_reduce(x: Tensor, op: str = "sum") -> Tensor:
+    """`x` reduced over all processes ('sum' or 'max'), in place."""
+    if world_size() > 1:
+        td.all_reduce(x, getattr(td.ReduceOp, op.upper()))
+    return x
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        td.barrier()
+
+
+def main_checks(check: Callable[[], None]) -> None:
+    """Run a check on the main process; a `UserError` of it is raised on all of them, so that none
+    waits for one that left."""
+    problem: list[Any] = [None]
+    if is_main():
+        try:
+            check()
+        except UserError as error:
+            problem = [str(error)]
+    if world_size() > 1:
+        td.broadcast_object_list(problem)
+    if problem[0]:
+        raise UserError(problem[0])
+
+
+def wrap(method: nn.Module, device: torch.device) -> nn.Module:
+    """The module whose forward is the training step on all processes together."""
+    if world_size() == 1:
+        return method
+    # Buffers are averaged after the step (`average_batchnorm`), so DDP need not send them before.
+    return DistributedDataParallel(
+        method,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+    )
+
+
+def sync_batchnorm(method: nn.Module, device: torch.device) -> None:
+    """Batch norms inside `method` count over all processes; this exists for CUDA only."""
+    if world_size() > 1 and device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(method)
+
+
+def average_batchnorm(method: nn.Module) -> None:
+    """Running statistics of batch norms that each process updates alone become their mean."""
+    if world_size() == 1:
+        return
+    statistics = [
+        buffer
+        for m in method.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, nn.SyncBatchNorm)
+        for buffer in (m.running_mean, m.running_var)
+        if buffer is not None
+    ]
+    if statistics:
+        flat = all_reduce(torch.cat([s.flatten() for s in statistics])) / world_size()
+        for s, mean in zip(statistics, flat.split([s.numel() for s in statistics]), strict=True):
+            s.copy_(mean.view_as(s))
+
+
+def no_sync(wrapped: nn.Module, last: bool) -> Any:
+    """Gradients cross processes with the last micro-batch of a step only."""
+    if last or not isinstance(wrapped, DistributedDataParallel):
+        return nullcontext()
+    return wrapped.no_sync()

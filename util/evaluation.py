@@ -1,0 +1,213 @@
+"""Prediction modes and scores: one confusion matrix, each image once, whatever the processes."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from util import dist
+from util.config import Config
+from util.criterion import IGNORE
+
+Predict = Callable[[Tensor], Tensor]
+
+
+class Scores(NamedTuple):
+    """Scores of one validation."""
+
+    confusion: Tensor
+    """`[C, C]`, rows: truth, columns: prediction; pixels, int64, on the CPU."""
+    dice: Tensor | None = None
+    """`[C]`, mean over volumes, where the config names volumes."""
+
+    @property
+    def iou(self) -> Tensor:
+        """`[C]` in [0, 1]; 0 for a class that is absent."""
+        hit = self.confusion.diag()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hit
+        return hit / union.clamp(min=1)
+
+    @property
+    def absent(self) -> Tensor:
+        """`[C]`, bool: classes neither in the masks nor in the predictions."""
+        return (self.confusion.sum(0) + self.confusion.sum(1)) == 0
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over **all** classes, in percent: the published number."""
+        return 100 * self.iou.mean().item()
+
+    @property
+    def miou_present(self) -> float:
+        """Mean IoU over the classes that occur, in percent."""
+        present = self.iou[~self.absent]
+        return 100 * present.mean().item() if len(present) else 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the pixels that are right, in percent."""
+        return 100 * (self.confusion.diag().sum() / self.confusion.sum().clamp(min=1)).item()
+
+
+def window_starts(size: int, window: int, stride: int, border: str) -> list[int]:
+    """Where sliding windows begin along one side.
+
+    `cut`: every `stride` while inside, the last ones smaller; `shift`: the last one moved back so
+    that it ends at the border.
+    """
+    if border == "cut":
+        return list(range(0, size, stride))
+    starts = list(range(0, max(size - window, 0), stride))
+    return [*starts, max(size - window, 0)]
+
+
+def predict_sliding(model: nn.Module, image: Tensor, window: int, border: str) -> Tensor:
+    """Softmax summed over square windows, stride two thirds of their side: `[1, C, H, W]`.
+
+    Windows of one size run as one batch, at most 8 at a time.
+    """
+    h, w = image.shape[-2:]
+    stride = max(1, int(window * 2 / 3))
+    by_size: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for y in window_starts(h, window, stride, border):
+        for x in window_starts(w, window, stride, border):
+            by_size.setdefault((min(window, h - y), min(window, w - x)), []).append((y, x))
+    total: Tensor | None = None
+    for (wh, ww), corners in by_size.items():
+        for some in (corners[i : i + 8] for i in range(0, len(corners), 8)):
+            crops = torch.cat([image[..., y : y + wh, x : x + ww] for y, x in some])
+            scores = predict_whole(model, crops).softmax(dim=1)
+            if total is None:
+                total = image.new_zeros(1, scores.shape[1], h, w)
+            for (y, x), score in zip(some, scores, strict=True):
+                total[0, :, y : y + wh, x : x + ww] += score
+    assert total is not None
+    return total
+
+
+def predict_whole(model: nn.Module, image: Tensor) -> Tensor:
+    """Logits at the image's own size; a network made of patches sees the nearest multiple."""
+    patch = getattr(model, "patch_size", 1)
+    h, w = image.shape[-2:]
+    fit = [max(patch, round(side / patch) * patch) for side in (h, w)]
+    if fit == [h, w]:
+        return model(image).float()
+    resized = F.interpolate(image, fit, mode="bilinear", align_corners=True)
+    logits = model(resized).float()
+    return F.interpolate(logits, (h, w), mode="bilinear", align_corners=True)
+
+
+def predict_resized(model: nn.Module, image: Tensor, size: int) -> Tensor:
+    """The image as a `size` square, logits resized back (medical)."""
+    resized = F.interpolate(image, (size, size), mode="bilinear", align_corners=False)
+    logits = predict_whole(model, resized)
+    return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def center_crop(x: Tensor, size: int) -> Tensor:
+    """The middle `size` square of `[..., H, W]`, or less where the image is smaller."""
+    h, w = x.shape[-2:]
+    y, x0 = max(h - size, 0) // 2, max(w - size, 0) // 2
+    return x[..., y : y + size, x0 : x0 + size]
+
+
+def predict(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tensor:
+    """Class scores `[1, C, H, W]` of a normalised image `[1, 3, H, W]`."""
+    if mode == "sliding_window":
+        return predict_sliding(model, image, config.crop_size, config.evaluation.window_border)
+    if mode == "resize":
+        return predict_resized(model, image, config.crop_size)
+    return predict_whole(model, image)
+
+
+def dice(confusions: Tensor) -> Tensor:
+    """Dice per class, averaged over volumes: `[V, C, C]` -> `[C]`; absent everywhere counts 1."""
+    hit = confusions.diagonal(dim1=1, dim2=2).double()
+    total = confusions.sum(1) + confusions.sum(2)
+    return torch.where(total > 0, 2 * hit / total.clamp(min=1), 1.0).mean(0).float()
+
+
+def volume_indices(images: list[str], pattern: str | None) -> list[int]:
+    """The number of each image's volume, which `pattern`'s first group names; 0 without one."""
+    names = [(re.search(pattern, image) if pattern else None) for image in images]
+    keys = [name.group(1) if name else "" for name in names]
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return [numbers[key] for key in keys]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[dict[str, Any]],
+    config: Config,
+    *,
+    mode: str,
+    device: torch.device,
+    volumes: list[int],
+) -> Scores:
+    """Scores of `model` (left in the mode it came in) over all processes' images.
+
+    Args:
+        batches: one image each: image uint8 `[1, 3, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
+        volumes: number of each image's volume, by index.
+    """
+    training = model.training
+    model.eval()
+    mean, std = (
+        torch.tensor(v, device=device).view(-1, 1, 1) for v in (config.data.mean, config.data.std)
+    )
+    c = config.num_classes
+    confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
+    for batch in batches:
+        image = batch["image"].to(device, non_blocking=True).float() / 255
+        target = batch["mask"].to(device, non_blocking=True)
+        if mode == "center_crop":
+            image, target = (center_crop(x, config.crop_size) for x in (image, target))
+        with autocast(device, config.precision):
+            scores = predict(model, (image - mean) / std, config, mode)
+        confusion[volumes[int(batch["index"])]] += multiclass_confusion_matrix(
+            scores.argmax(1), target, c, ignore_index=IGNORE, validate_args=False
+        )
+    model.train(training)
+    confusion = dist.all_reduce(confusion).cpu()
+    per_volume = dice(confusion) if config.evaluation.volume_pattern else None
+    return Scores(confusion.sum(0), per_volume)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision as the config says."""
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "float32")
+
+
+def summary(scores: Scores) -> dict[str, Any]:
+    """Scores as plain numbers in percent, for JSON."""
+    numbers = {
+        "miou": scores.miou,
+        "miou_present": scores.miou_present,
+        "accuracy": scores.accuracy,
+        "iou": [100 * iou for iou in scores.iou.tolist()],
+    }
+    if scores.dice is not None:
+        numbers["dice"] = [100 * d for d in scores.dice.tolist()]
+    return numbers
+
+
+def table(scores: Scores, classes: list[str]) -> str:
+    """Per-class IoU with names, mIoU and pixel accuracy, as text."""
+    width = max(len(name) for name in [*classes, "mean of those present"])
+    rows = [
+        f"{name:<{width}}  {100 * iou:6.2f}" + ("  (absent)" if absent else "")
+        for name, iou, absent in zip(classes, scores.iou, scores.absent, strict=True)
+    ]
+    rows.append(f"{'mIoU':<{width}}  {scores.miou:6.2f}")
+    if scores.absent.any():
+        rows.append(f"{'mean of those present':<{width}}  {scores.miou_present:6.2f}")
+    rows.append(f"{'pixel accuracy':<{width}}  {scores.accuracy:6.2f}")
+    if scores.dice is not None:
+        rows.append(f"{'Dice, classes 1 on':<{width}}  {100 * scores.dice[1:].mean():6.2f}")
+    return "\n".join(rows)

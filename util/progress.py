@@ -1,0 +1,85 @@
+"""Losses on their way from the device to the eye, without a wait in every step."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from util import dist
+from util.log import RunFolder, logger
+
+FETCH_EVERY = 20
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Means:
+    """Running means of scalars that stay on the device until they are fetched."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        for name, value in scalars.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._count += 1
+
+    def fetch(self) -> dict[str, float]:
+        """The means over all processes; the one place that waits for the device."""
+        if not self._count:
+            return {}
+        stacked = torch.stack(list(self._sums.values()))
+        means = dist.all_reduce(stacked) / (self._count * dist.world_size())
+        return dict(zip(self._sums, means.tolist(), strict=True))
+
+
+class Progress:
+    """A bar over the batches of an epoch, with losses and remaining time; lines where the output
+    is not a terminal.  Every 20 steps the means since the last time go to TensorBoard."""
+
+    def __init__(self, epoch: int, epochs: int, steps: int, folder: RunFolder):
+        self.title = f"epoch {epoch + 1}/{epochs}"
+        self.first_step, self.steps, self.folder = epoch * steps, steps, folder
+        self._whole, self._recent = Means(), Means()
+        self._begin = self._last_line = time.monotonic()
+
+    def over(self, batches: Iterable[Any]) -> Iterator[Any]:
+        # A terminal gets a bar (tqdm's disable=None asks the stream), and only from one process.
+        hidden = None if dist.is_main() else True
+        self._bar = tqdm(
+            batches,
+            desc=self.title,
+            total=self.steps,
+            disable=hidden,
+            dynamic_ncols=True,
+            leave=False,
+        )
+        yield from self._bar
+
+    def summary(self) -> dict[str, Any]:
+        """Means over the epoch and how long it took."""
+        seconds = time.monotonic() - self._begin
+        means = self._whole.fetch()
+        text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
+        logger.info("%s %s (%.0f s)", self.title, text, seconds)
+        return {"train": means, "seconds": seconds}
+
+    def add(self, scalars: dict[str, Tensor], step: int, lr: float) -> None:
+        """Take the scalars of optimizer step `step`, counted over the whole run."""
+        self._whole.add(scalars)
+        self._recent.add(scalars)
+        done = step - self.first_step + 1
+        if done % FETCH_EVERY and done != self.steps:
+            return
+        means, self._recent = self._recent.fetch(), Means()
+        self.folder.scalars({f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}, step)
+        text = " ".join(f"{k} {v:.3f}" for k, v in means.items())
+        self._bar.set_postfix_str(text, refresh=False)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            logger.info("%s step %d/%d %s", self.title, done, self.steps, text)
