@@ -1,8 +1,8 @@
 """The demo dataset "shapes": textured scenes in which only form tells the class.
 
-Background, shapes and clutter all take their colours and textures from the same random family, so
-neither carries any information about the class. Scenes are drawn with numpy alone, from signed
-distances: nothing is downloaded, and a seed always gives the same dataset.
+Background, shapes and clutter all take their colours and textures from the same random families,
+so neither carries any information about the class. Scenes are drawn with numpy alone, from signed
+distances: nothing is downloaded, and a seed always gives the same scenes.
 
 Points of the plane are complex numbers: `abs` measures, a product rotates and scales. A form maps
 points z, in units of its radius and centred on it, to signed distances in that unit, negative
@@ -11,8 +11,7 @@ inside.
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from dataset.files import IGNORE
 from util.errors import UserError
 
 FORMAT = 1  # of the files on disk; raise it whenever the same arguments give other files
+MIN_SIZE = 32  # pixels; below it, forms melt into one another
 SPLITS = ("train", "val")  # a split's position here seeds its scenes
 
 Form = Callable[[np.ndarray], np.ndarray]
@@ -56,7 +56,7 @@ def _cross(z: np.ndarray) -> np.ndarray:
     return np.hypot(right.clip(0), up.clip(0)) + np.maximum(right, up).clip(None, 0)
 
 
-# Pointed shapes reach beyond their radius, so that a class does not show by its area either.
+# Pointed forms reach beyond their radius, so that a class does not show by its area either.
 REACH = 1.35
 SHAPES: dict[str, Form] = {
     "disc": lambda z: np.abs(z) - 0.95,
@@ -68,8 +68,9 @@ SHAPES: dict[str, Form] = {
 }
 CLUTTER: dict[str, Form] = {
     "line": lambda z: np.abs(z - z.real.clip(-1, 1)) - 0.07,
-    "speck": lambda z: np.abs(z.real + 1.5j * z.imag) - 1,
+    "speck": lambda z: np.abs(z.real + 1.5j * z.imag) - 0.15,
 }
+FORMS = SHAPES | CLUTTER
 CLASSES = ("background", *SHAPES)
 PALETTE = (
     (38, 42, 54),
@@ -86,15 +87,14 @@ Texture = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 
 
 def _wave(z: np.ndarray) -> np.ndarray:
+    """A plane wave along the real axis, of period 1."""
     return np.sin(2 * np.pi * z.real)
 
 
 def _clouds(rng: np.random.Generator, z: np.ndarray) -> np.ndarray:
-    """Smooth noise: a few long plane waves of random direction, length and phase."""
+    """Smooth noise: a few long plane waves of random direction and length."""
     waves = np.exp(2j * np.pi * rng.random(5)) * rng.uniform(0.15, 0.6, 5)
-    return (
-        sum(_wave(z * wave + phase) for wave, phase in zip(waves, rng.random(5), strict=True)) / 2.5
-    )
+    return np.sum([_wave(z * wave) for wave in waves], axis=0) / 2.5
 
 
 def _speckle(rng: np.random.Generator, z: np.ndarray) -> np.ndarray:
@@ -104,6 +104,7 @@ def _speckle(rng: np.random.Generator, z: np.ndarray) -> np.ndarray:
 
 
 def _gradient(_: np.random.Generator, z: np.ndarray) -> np.ndarray:
+    """One ramp across all points, whatever the period."""
     return 2 * (z.real - z.real.min()) / np.ptp(z.real) - 1
 
 
@@ -115,17 +116,6 @@ TEXTURES: dict[str, Texture] = {
     "speckle": _speckle,
     "gradient": _gradient,
 }
-
-
-@dataclass
-class Layer:
-    """One element of a scene; lengths and the complex position are in pixels."""
-
-    label: int
-    form: Form
-    radius: float
-    centre: complex
-    colour: np.ndarray  # RGB in [0, 1]
 
 
 def _turn(rng: np.random.Generator) -> complex:
@@ -143,73 +133,70 @@ def _spread(rng: np.random.Generator, count: int, dims: int, tries: int) -> np.n
     return points
 
 
-def _draw_layers(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Layer]]:
-    """The background's colour, and shapes and clutter in random order, back to front."""
-    elements = [
-        (label, SHAPES[CLASSES[label]], rng.uniform(0.1, 0.2))
-        for label in rng.integers(1, len(CLASSES), rng.integers(3, 7))
-    ]
-    elements += [(0, CLUTTER["line"], rng.uniform(0.08, 0.2)) for _ in range(rng.integers(1, 4))]
-    elements += [(0, CLUTTER["speck"], rng.uniform(0.01, 0.03)) for _ in range(rng.integers(2, 6))]
-    # Spread-out places leave most shapes in plain sight. Colours are spread for contrast, then
-    # shuffled: in the order of their drawing the early ones are paler.
-    places = 0.08 + 0.84 * _spread(rng, len(elements), 2, tries=3)
-    colours = rng.permutation(0.15 + 0.7 * _spread(rng, len(elements) + 1, 3, tries=8))
-    layers = [
-        Layer(label, form, radius * size, complex(*place) * size, colour)
-        for (label, form, radius), place, colour in zip(elements, places, colours[1:], strict=True)
-    ]
-    return colours[0], [layers[i] for i in rng.permutation(len(layers))]
+class _Scene:
+    """A scene in the making, painted back to front; lengths are in sides of the image.
 
+    Args:
+        size: the side, in pixels.
+        colour: mean colour of the background, RGB in [0, 1], as all colours here.
+    """
 
-def _textured(rng: np.random.Generator, z: np.ndarray, colour: np.ndarray, size: int) -> np.ndarray:
-    """A random texture [3, h, w] about a mean colour, at the pixels z [h, w] of a scene."""
-    texture = list(TEXTURES.values())[rng.integers(len(TEXTURES))]
-    period = size * rng.uniform(0.04, 0.12)
-    tones = texture(rng, z * _turn(rng) / period + rng.random())
-    tones = (tones * rng.uniform(1, 3)).clip(-1, 1)  # from soft to crisp
-    swing = rng.normal(size=3)
-    swing *= rng.uniform(0.08, 0.3) / np.linalg.norm(swing)
-    colour, swing, tones = (part.astype(np.float32) for part in (colour, swing, tones))
-    return colour[:, None, None] + swing[:, None, None] * tones
+    def __init__(self, rng: np.random.Generator, size: int, colour: np.ndarray):
+        self.rng, self.size = rng, size
+        rows, cols = (np.mgrid[:size, :size] + 0.5) / size
+        self.grid = cols + 1j * rows  # [H, W], the centres of the pixels
+        self.image = self._textured(self.grid, colour)  # float32 [3, H, W]
+        self.labels = np.zeros((size, size), np.uint8)
 
+    def paint(self, name: str, centre: complex, colour: np.ndarray) -> None:
+        """Add one of FORMS, of random radius, rotation and texture."""
+        radius = self.rng.uniform(0.1, 0.2)
+        reach = REACH * radius + 1 / self.size  # a pixel more, for the smooth edge
+        rows, cols = (
+            slice(max(0, int(self.size * (middle - reach))), int(self.size * (middle + reach)) + 1)
+            for middle in (centre.imag, centre.real)
+        )
+        z = self.grid[rows, cols] - centre
+        distance = radius * self.size * FORMS[name](z * _turn(self.rng) / radius)  # in pixels
+        cover = (0.5 - distance).clip(0, 1).astype(np.float32)
+        canvas = self.image[:, rows, cols]
+        canvas += cover * (self._textured(z, colour) - canvas)
+        label = CLASSES.index(name) if name in SHAPES else 0
+        self.labels[rows, cols][distance < 0] = label
 
-def _paint(
-    rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, grid: np.ndarray, layer: Layer
-) -> None:
-    """Paint a layer over image [3, H, W] and labels [H, W], in place, within its bounding box."""
-    reach = REACH * layer.radius + 1
-    rows, cols = (
-        slice(max(0, int(middle - reach)), int(middle + reach) + 2)
-        for middle in (layer.centre.imag, layer.centre.real)
-    )
-    z = grid[rows, cols] - layer.centre
-    distance = layer.radius * layer.form(z * _turn(rng) / layer.radius)
-    cover = (0.5 - distance).clip(0, 1).astype(np.float32)
-    canvas = image[:, rows, cols]
-    canvas += cover * (_textured(rng, z, layer.colour, len(grid)) - canvas)
-    labels[rows, cols][distance < 0] = layer.label
+    def _textured(self, z: np.ndarray, colour: np.ndarray) -> np.ndarray:
+        """A random texture, float32 [3, h, w], about a mean colour, at the points z [h, w]."""
+        rng = self.rng
+        texture = TEXTURES[rng.choice(list(TEXTURES))]
+        period, somewhere = rng.uniform(0.04, 0.12), 100 * rng.random() * _turn(rng)
+        tones = texture(rng, z * _turn(rng) / period + somewhere)
+        tones = (tones * rng.uniform(1, 3)).clip(-1, 1)  # from soft to crisp
+        swing = rng.normal(size=3)
+        swing *= rng.uniform(0.08, 0.3) / np.linalg.norm(swing)
+        mean, span = (part.astype(np.float32)[:, None, None] for part in (colour, swing))
+        return mean + span * tones.astype(np.float32)
 
+    def photograph(self) -> np.ndarray:
+        """The image, uint8 [H, W, 3], under uneven light, blurred and noisy."""
+        rng = self.rng
+        slope = (self.grid * _turn(rng)).real
+        light = 1 + rng.uniform(0, 0.5) * (slope - slope.mean())
+        image = self.image * light.astype(np.float32)
+        image = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        side = rng.uniform(0, 0.25)  # weight of each neighbour in the blur
+        image = (1 - 2 * side) * image[:, 1:-1] + side * (image[:, :-2] + image[:, 2:])
+        image = (1 - 2 * side) * image[..., 1:-1] + side * (image[..., :-2] + image[..., 2:])
+        image += rng.uniform(0, 0.06) * rng.standard_normal(image.shape, np.float32)
+        image = (255 * image.clip(0, 1)).round().astype(np.uint8)
+        return np.ascontiguousarray(image.transpose(1, 2, 0))
 
-def _develop(rng: np.random.Generator, image: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Light, blur and noise over image [3, H, W] in [0, 1]; returns uint8 [H, W, 3]."""
-    slope = (grid * _turn(rng)).real / len(grid)
-    light = 1 + rng.uniform(0, 0.5) * (slope - slope.mean())
-    image = np.pad(image * light.astype(np.float32), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    side = rng.uniform(0, 0.25)  # the weight of each neighbour in the blur
-    image = (1 - 2 * side) * image[:, 1:-1] + side * (image[:, :-2] + image[:, 2:])
-    image = (1 - 2 * side) * image[..., 1:-1] + side * (image[..., :-2] + image[..., 2:])
-    image += rng.uniform(0, 0.06) * rng.standard_normal(image.shape, np.float32)
-    return (255 * image.clip(0, 1)).round().astype(np.uint8).transpose(1, 2, 0)
-
-
-def _with_border(labels: np.ndarray) -> np.ndarray:
-    """The labels [H, W] with the pixels on either side of a class boundary set to IGNORE."""
-    mask = labels.copy()
-    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
-    mask[:, 1:][across] = mask[:, :-1][across] = IGNORE
-    mask[1:][down] = mask[:-1][down] = IGNORE
-    return mask
+    def mask(self) -> np.ndarray:
+        """The labels, uint8 [H, W], with IGNORE on both sides of every class boundary."""
+        labels, mask = self.labels, self.labels.copy()
+        across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+        mask[:, 1:][across] = mask[:, :-1][across] = IGNORE
+        mask[1:][down] = mask[:-1][down] = IGNORE
+        return mask
 
 
 def render_scene(rng: np.random.Generator, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
@@ -217,11 +204,99 @@ def render_scene(rng: np.random.Generator, size: int = 128) -> tuple[np.ndarray,
 
     The mask holds positions in CLASSES, and IGNORE within a pixel of a class boundary.
     """
-    rows, cols = np.mgrid[:size, :size] + 0.5
-    grid = cols + 1j * rows
-    colour, layers = _draw_layers(rng, size)
-    image = _textured(rng, grid, colour, size)
-    labels = np.zeros((size, size), np.uint8)
-    for layer in layers:
-        _paint(rng, image, labels, grid, layer)
-    return _develop(rng, image, grid), _with_border(labels)
+    names = list(rng.choice(list(SHAPES), rng.integers(3, 7)))
+    names += ["line"] * rng.integers(1, 4) + ["speck"] * rng.integers(2, 6)
+    # Spread-out places leave most shapes in plain sight, spread-out colours make them stand out;
+    # shuffled, or the later ones, which avoid the others, would be the more extreme.
+    places = 0.08 + 0.84 * _spread(rng, len(names), 2, tries=4)
+    colours = rng.permutation(0.15 + 0.7 * _spread(rng, len(names) + 1, 3, tries=8))
+    scene = _Scene(rng, size, colours[-1])
+    for i in rng.permutation(len(names)):
+        scene.paint(names[i], complex(*places[i]), colours[i])
+    return scene.photograph(), scene.mask()
+
+
+def generate(
+    root: Path,
+    labeled: int = 24,
+    unlabeled: int = 1000,
+    val: int = 100,
+    size: int = 128,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Write the dataset: images and masks as PNG files, and the lists of the three sets.
+
+    Does nothing where the same dataset is already. A scene depends on the seed, its split and
+    its number alone, so datasets of different counts share their scenes.
+
+    Args:
+        labeled, unlabeled, val: number of images; unlabelled ones have no mask.
+        size: side of the images, in pixels.
+
+    Raises `UserError` for impossible arguments and when the root holds anything else.
+    """
+    root = Path(root).resolve()
+    settings = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "size": size, "seed": seed}
+    for name, value in settings.items():
+        least = MIN_SIZE if name == "size" else 0
+        if value < least:
+            raise UserError(f"shapes: {name} is {value}, expected at least {least}")
+    settings["format"] = FORMAT
+    if _is_there(root, settings):
+        return
+    partial = root.with_name(root.name + ".partial")  # renamed when whole
+    if partial.exists():
+        shutil.rmtree(partial)
+    _write_sets(partial, settings, progress)
+    (partial / "dataset.json").write_text(json.dumps(settings, indent=2) + "\n")
+    if root.exists():
+        root.rmdir()  # empty, or _is_there would have raised
+    partial.rename(root)
+
+
+def _is_there(root: Path, settings: dict[str, int]) -> bool:
+    """Whether the root holds this dataset already; raises `UserError` if it holds another."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / "dataset.json").read_text())
+        differences = [
+            f"{k} {found[k]} instead of {v}" for k, v in settings.items() if found[k] != v
+        ]
+    except (OSError, ValueError, TypeError, KeyError):
+        differences = ["something else"]
+    if not differences:
+        return True
+    raise UserError(f"{root}: holds {', '.join(differences)}; choose another folder or remove it")
+
+
+def _write_sets(root: Path, settings: dict[str, int], progress: bool) -> None:
+    """Write the images and masks of the three sets, and their lists."""
+    for kind in ("images", "masks"):
+        for split in SPLITS:
+            (root / kind / split).mkdir(parents=True)
+    for name, split in (("labeled", "train"), ("unlabeled", "train"), ("val", "val")):
+        first = settings["labeled"] if name == "unlabeled" else 0
+        numbers = range(first, first + settings[name])
+        bar = tqdm(numbers, f"shapes, {name}", disable=None if progress else True)
+        lines = [_write_scene(root, split, i, settings, name != "unlabeled") for i in bar]
+        (root / f"{name}.txt").write_text("".join(lines))
+
+
+def _write_scene(
+    root: Path, split: str, index: int, settings: dict[str, int], labeled: bool
+) -> str:
+    """Write a scene, its mask only if labelled; returns its line in a list."""
+    rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
+    image, mask = render_scene(rng, settings["size"])
+    name = f"{split}/{index:05d}.png"
+    Image.fromarray(image).save(root / "images" / name)
+    if not labeled:
+        return f"images/{name}\n"
+    colours = np.full((256, 3), 224, np.uint8)  # all 256, or PNG would store too few bits for 255
+    colours[: len(PALETTE)] = PALETTE
+    picture = Image.fromarray(mask)
+    picture.putpalette(colours.tobytes())
+    picture.save(root / "masks" / name)
+    return f"images/{name} masks/{name}\n"

@@ -1,0 +1,39 @@
+"""Write the demo dataset "shapes"; run from the repository root: `python tools/make_shapes.py`."""
+
+import argparse
+import sys
+from inspect import signature
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataset.shapes import generate  # noqa: E402
+from util.errors import UserError  # noqa: E402
+
+OPTIONS = {
+    "labeled": "number of training images with a mask",
+    "unlabeled": "number of training images without one",
+    "val": "number of validation images",
+    "size": "side of the images, in pixels",
+    "seed": "another seed gives other scenes",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Write the demo dataset: textured scenes in which only form tells the class.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--root", type=Path, default=Path("data/shapes"), help="folder to write")
+    for name, text in OPTIONS.items():
+        default = signature(generate).parameters[name].default
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    try:
+        generate(**vars(parser.parse_args()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
