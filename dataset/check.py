@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dataset.files import image_size, open_image
-from dataset.lists import Lists, Sample, read_list
+from dataset.lists import Lists, Sample, SampleList, read_list
 from dataset.sets import open_pair, size_mismatch
 from util.config import Data
 from util.errors import UserError
@@ -19,22 +19,21 @@ T = TypeVar("T")
 def read_lists(data: Data, unlabeled: bool) -> Lists:
     """Read the lists that the config names and check them against each other.
 
-    Raises `UserError` for whatever `read_list` finds and for an image in two of them.
+    Raises `UserError` for whatever `read_list` finds and for an image that stands in two of them.
     """
-    train = read_list(_named(data.labeled, "labeled"), data.root, masks=True)
-    extra = (
-        read_list(_named(data.unlabeled, "unlabeled"), data.root, masks=False) if unlabeled else []
-    )
-    val = read_list(data.val, data.root, masks=True)
-    for path, samples in ((data.unlabeled, extra), (data.val, val)):
-        known = {sample.image: sample.line for sample in train}
-        if path == data.val:
-            known |= {sample.image: sample.line for sample in extra}
-        for sample in samples:
-            if sample.image in known:
+    train = read_list(_named(data.labeled, "labeled"), masks=True)
+    extra = SampleList(Path(), [])
+    if unlabeled:
+        extra = read_list(_named(data.unlabeled, "unlabeled"), masks=False)
+    val = read_list(data.val, masks=True)
+    first: dict[str, tuple[Path, int]] = {}
+    for listed in (train, extra, val):
+        for sample in listed.samples:
+            path, line = first.setdefault(sample.image, (listed.path, sample.line))
+            if path != listed.path:
                 raise UserError(
-                    f"{path} line {sample.line}: '{sample.image}' is also in line "
-                    f"{known[sample.image]} of a training list; remove it from one of them"
+                    f"{listed.path} line {sample.line}: '{sample.image}' is also in {path} line "
+                    f"{line}; remove it from one of them"
                 )
     return Lists(train, extra, val)
 
@@ -47,19 +46,19 @@ def _named(path: Path | None, kind: str) -> Path:
     return path
 
 
-def check_files(data: Data, lists: Lists) -> None:
+def check_files(data: Data, *lists: SampleList) -> None:
     """Every file exists; headers of labelled images agree with their masks; a sample decodes.
 
     Raises `UserError` naming the list, its line and the file.
     """
-    for path, samples in zip((data.labeled, data.unlabeled, data.val), lists, strict=True):
+    for path, samples in lists:
         _check_existence(path, data.root, samples)
         if samples and samples[0].mask:
             _each(_headers_agree, path, _spread(samples, MAX_HEADERS), data)
         _each(_decodes, path, _spread(samples, data.check_samples), data)
 
 
-def _check_existence(path: Path | None, root: Path, samples: list[Sample]) -> None:
+def _check_existence(path: Path, root: Path, samples: list[Sample]) -> None:
     """One look into each folder instead of one at each file."""
     folders: dict[str, set[str]] = {}
     for sample in samples:
@@ -96,7 +95,7 @@ def _decodes(sample: Sample, data: Data) -> None:
 
 
 def _each(
-    check: Callable[[Sample, Data], None], path: Path | None, samples: Iterable[Sample], data: Data
+    check: Callable[[Sample, Data], None], path: Path, samples: Iterable[Sample], data: Data
 ) -> None:
     """Run a check over samples in threads; the first failing line is reported."""
 

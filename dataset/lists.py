@@ -14,15 +14,22 @@ class Sample(NamedTuple):
     line: int
 
 
+class SampleList(NamedTuple):
+    """A list file and what it lists."""
+
+    path: Path
+    samples: list[Sample]
+
+
 class Lists(NamedTuple):
-    """The samples of a run."""
+    """The lists of a run; without unlabelled images, that one is empty."""
 
-    labeled: list[Sample]
-    unlabeled: list[Sample]
-    val: list[Sample]
+    labeled: SampleList
+    unlabeled: SampleList
+    val: SampleList
 
 
-def read_list(path: Path, root: Path, masks: bool) -> list[Sample]:
+def read_list(path: Path, masks: bool) -> SampleList:
     """The samples of a list; with `masks`, each line must name one.
 
     A tab separates paths that contain spaces.  Raises `UserError` for a list that is missing,
@@ -49,7 +56,7 @@ def read_list(path: Path, root: Path, masks: bool) -> list[Sample]:
             raise UserError(
                 f"{path} line {sample.line}: '{sample.image}' stands in line {first} already"
             )
-    return samples
+    return SampleList(path, samples)
 
 
 def _parse(line: str, number: int, path: Path, masks: bool) -> Sample:

@@ -54,8 +54,14 @@ def steps_per_epoch(config: Config, labeled: int, unlabeled: int, images: int) -
     return config.epoch_length or max(1, max(labeled, unlabeled) // images)
 
 
-def default_workers(processes: int) -> int:
-    return max(1, min(8, len(os.sched_getaffinity(0)) // processes - 1))
+def data_workers(config: Config, processes: int) -> int:
+    """Workers of a process, one of `processes` on this machine: the config's number, or by the
+    cores that it may use."""
+    if config.data.workers is not None:
+        return config.data.workers
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(8, cores // processes - 1))
 
 
 def images_per_forward(config: Config, images: int, world: int) -> int:
@@ -88,7 +94,7 @@ def training_loader(
 
     `images` (labelled, and unlabelled as well) make a global batch.
     """
-    labeled, unlabeled = lists.labeled, lists.unlabeled
+    labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
     steps = steps_per_epoch(config, len(labeled), len(unlabeled), images)
     dataset = TrainingSet(
         config.data.root,

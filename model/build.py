@@ -11,7 +11,7 @@ from torch import nn
 from model.correlation import add_correlation_head
 from model.deeplabv3plus import DeepLabV3Plus
 from model.network import Network
-from util.checkpoint import load_pretrained
+from util.checkpoint import load, load_pretrained, load_weights, network_state
 from util.config import Model
 from util.errors import UserError
 
@@ -28,6 +28,18 @@ def build_network(options: Model, num_classes: int, correlation: bool = False) -
     if correlation:
         add_correlation_head(network, options.channels)
     return network
+
+
+def load_network(options: Model, num_classes: int, path: Path, which: str = "model") -> Network:
+    """The network of a config with the weights of a checkpoint, in any published form.
+
+    A correlation head is there when the checkpoint has one.  Raises `UserError` when the weights
+    are not those of this network and number of classes.
+    """
+    state = network_state(load(path), path, which)
+    network = build_network(options, num_classes, correlation="corr.conv1.weight" in state)
+    load_weights(network, state, path)
+    return network.eval()
 
 
 def build_backbone(options: Model) -> tuple[nn.Module, list[int]]:

@@ -1,6 +1,7 @@
 """The one training loop: `main` of every method, what it prepares, and `fit`."""
 
 import itertools
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from dataset.check import check_files, read_lists
 from dataset.loaders import (
     Place,
     at_epoch,
-    default_workers,
+    data_workers,
     evaluation_loader,
     images_per_forward,
     split_batch,
@@ -136,7 +137,7 @@ def prepare(
     lists = read_lists(config.data, kind.unlabeled)
     images = config.batch_size * (1 if kind.unlabeled else 2)
     per_forward = images_per_forward(config, images, world)
-    dist.main_checks(lambda: check_files(config.data, lists))
+    dist.main_checks(lambda: check_files(config.data, *lists))
 
     init_seed(config.seed)
     network = build_network(config.model, config.num_classes, kind.correlation)
@@ -147,9 +148,7 @@ def prepare(
     method = kind(network, config)
     dist.sync_batchnorm(method.to(device), device)
 
-    workers = config.data.workers
-    if workers is None:
-        workers = default_workers(dist.processes_here())
+    workers = data_workers(config, dist.processes_here())
     place = Place(rank, world, workers, cuda=device.type == "cuda")
     training = Training(
         config=config,
@@ -160,8 +159,10 @@ def prepare(
         optimizer=build_optimizer(network, config.optimizer),
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "float16"),
         train=training_loader(config, lists, images, kind.strong_views, place),
-        val=evaluation_loader(config, lists.val, place),
-        volumes=volume_indices([s.image for s in lists.val], config.evaluation.volume_pattern),
+        val=evaluation_loader(config, lists.val.samples, place),
+        volumes=volume_indices(
+            [s.image for s in lists.val.samples], config.evaluation.volume_pattern
+        ),
     )
     if source is not None:
         training.load_state(load(source), source)
@@ -182,7 +183,9 @@ def fit(t: Training) -> None:
         record = {"epoch": epoch + 1, "steps": (epoch + 1) * steps, **progress.summary()}
 
         if (epoch + 1) % config.evaluation.every == 0 or epoch + 1 == config.epochs:
+            begin = time.monotonic()
             record["scores"] = validate(t, epoch)
+            record["validation_seconds"] = time.monotonic() - begin
             is_best = any(best["epoch"] == epoch + 1 for best in t.best.values())
             t.method.after_eval(epoch, is_best)
 

@@ -4,8 +4,10 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
@@ -137,6 +139,19 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
     keys = [name.group(1) if name else "" for name in names]
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return [numbers[key] for key in keys]
+
+
+@torch.no_grad()
+def predict_mask(
+    model: nn.Module, image: Image.Image, config: Config, device: torch.device
+) -> np.ndarray:
+    """Class indices `[H, W]`, uint8, of an RGB picture; `model` is in eval mode."""
+    mean, std = (torch.tensor(v, device=device) for v in (config.data.mean, config.data.std))
+    x = torch.from_numpy(np.array(image)).to(device)
+    x = ((x.float() / 255 - mean) / std).permute(2, 0, 1)[None]
+    with autocast(device, config.precision):
+        scores = predict(model, x, config, config.evaluation.mode)
+    return scores.argmax(1)[0].byte().cpu().numpy()
 
 
 @torch.no_grad()

@@ -1,0 +1,88 @@
+"""Score a checkpoint: per-class IoU, mIoU, pixel accuracy, speed."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from dataset.check import check_files
+from dataset.lists import read_list
+from dataset.loaders import Place, data_workers, evaluation_loader
+from model.build import load_network
+from util import dist
+from util.command import among_others, exit_with_one_line
+from util.config import Config, load_config
+from util.errors import UserError
+from util.evaluation import evaluate, summary, table, volume_indices
+from util.log import logger, say_to_console
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="the config it was trained with")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument(
+        "--which", default="model", help="network in the checkpoint, e.g. model_ema"
+    )
+    parser.add_argument("--split", choices=("val", "test"), default="val")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the scores there")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    options = parser.parse_args()
+    with exit_with_one_line(quiet=among_others()):
+        config = load_config(options.config, options.set)
+    with dist.session(options.device) as device, exit_with_one_line(quiet=not dist.is_main()):
+        say_to_console()
+        scores = score(config, options.checkpoint, options.which, options.split, device)
+        if options.json and dist.is_main():
+            write_json(scores, options.json)
+
+
+def score(
+    config: Config, checkpoint: Path, which: str, split: str, device: torch.device
+) -> dict[str, object]:
+    """Evaluate a checkpoint on a split; logs the table, returns the numbers."""
+    path = config.data.val if split == "val" else config.data.test
+    if path is None:
+        raise UserError("--split test: the config names no data.test list")
+    listed = read_list(path, masks=True)
+    dist.main_checks(lambda: check_files(config.data, listed))
+    network = load_network(config.model, config.num_classes, checkpoint, which).to(device)
+    workers = data_workers(config, dist.processes_here())
+    place = Place(dist.rank(), dist.world_size(), workers, device.type == "cuda")
+    samples = listed.samples
+    begin = time.perf_counter()
+    scores = evaluate(
+        network,
+        evaluation_loader(config, samples, place),
+        config,
+        mode=config.evaluation.mode,
+        device=device,
+        volumes=volume_indices([s.image for s in samples], config.evaluation.volume_pattern),
+    )
+    speed = len(samples) / (time.perf_counter() - begin)
+    logger.info("%s", table(scores, config.data.classes))
+    logger.info(f"{len(samples)} images of {path}, {config.evaluation.mode}, {speed:.1f} a second")
+    return {
+        "checkpoint": str(checkpoint),
+        "which": which,
+        "list": str(path),
+        "images": len(samples),
+        "images_per_second": speed,
+        "mode": config.evaluation.mode,
+        "classes": config.data.classes,
+        **summary(scores),
+    }
+
+
+def write_json(scores: dict[str, object], path: Path) -> None:
+    try:
+        path.write_text(json.dumps(scores, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"--json {path}: cannot be written ({error})") from None
+
+
+if __name__ == "__main__":
+    main()

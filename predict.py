@@ -1,0 +1,84 @@
+"""Predict images: index masks (PNG with the palette) and overlays."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from dataset.files import open_image
+from model.build import load_network
+from util import dist
+from util.command import exit_with_one_line
+from util.config import Config, load_config
+from util.errors import UserError
+from util.evaluation import predict_mask
+from util.picture import colour_mask, overlay, palette
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="the config it was trained with")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument(
+        "--which", default="model", help="network in the checkpoint, e.g. model_ema"
+    )
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="files or folders")
+    parser.add_argument(
+        "--save-path", type=Path, required=True, help="folder for masks/, overlays/"
+    )
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    options = parser.parse_args()
+    with exit_with_one_line(), dist.session(options.device) as device:
+        config = load_config(options.config, options.set)
+        images = find_images(options.images)
+        network = load_network(config.model, config.num_classes, options.checkpoint, options.which)
+        save_predictions(network.to(device), images, config, options.save_path, device)
+        print(f"{len(images)} masks in {options.save_path / 'masks'}")
+
+
+def find_images(paths: list[Path]) -> dict[str, Path]:
+    """Image files by the name (without suffix) that their mask will have."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"--images {path}: no such file or folder")
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        for file in inside if path.is_dir() else [path]:
+            name = str(
+                (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("")
+            )
+            if found.setdefault(name, file) != file:
+                raise UserError(
+                    f"--images: {found[name]} and {file} would share the mask {name}.png"
+                )
+    if not found:
+        raise UserError(f"--images {paths[0]}: holds no images ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def save_predictions(
+    network: nn.Module, images: dict[str, Path], config: Config, folder: Path, device: torch.device
+) -> None:
+    """Write a mask and an overlay for each image, never over a file that is there."""
+    for name in images:
+        if (folder / "masks" / f"{name}.png").exists():
+            raise UserError(f"{folder / 'masks' / name}.png: exists already; choose another folder")
+    for name, path in tqdm(images.items(), disable=None, leave=False):
+        image = open_image(path)
+        mask = colour_mask(predict_mask(network, image, config, device), palette(config.data))
+        for kind, picture in (("masks", mask), ("overlays", overlay(image, mask))):
+            file = folder / kind / f"{name}.png"
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(file)
+            except OSError as error:
+                raise UserError(f"{file}: cannot be written ({error})") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Every config in configs/ is one that its methods can use, and says what was published."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from corrmatch import CorrMatch
+from model.build import build_network
+from supervised import SupOnly
+from util.config import dump_config, load_config
+from util.errors import UserError
+
+CONFIGS = {path.stem: path for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")}
+DATASETS = sorted(name for name in CONFIGS if "_" not in name)
+every_config = pytest.mark.parametrize("name", sorted(CONFIGS))
+
+CE = ("ce",)
+R101, R101_8 = ("resnet101s", 16, (6, 12, 18)), ("resnet101s", 8, (12, 24, 36))
+
+
+def ohem(min_kept):
+    return ("ohem", 0.7, min_kept)
+
+
+# COCO was published with Xception-65; the rest of its row holds for any backbone.
+PUBLISHED = [
+    # config, method, crop, epochs, batch, lr, lr_multi, threshold, criterion, network
+    ("pascal", SupOnly, 321, 80, 8, 0.001, 10, "fixed 0.95", CE, R101),
+    ("pascal_corrmatch", CorrMatch, 321, 80, 8, 0.001, 10, "dynamic 0.85", CE, R101_8),
+    ("cityscapes", SupOnly, 801, 240, 8, 0.005, 1, "fixed 0", ohem(100_000), R101),
+    ("cityscapes_corrmatch", CorrMatch, 801, 240, 8, 0.005, 1, "fixed 0", ohem(50_000), R101_8),
+    ("coco", SupOnly, 513, 30, 8, 0.004, 10, "fixed 0.95", CE, R101),
+    ("ade20k", SupOnly, 513, 40, 8, 0.004, 10, "fixed 0.95", CE, R101),
+]
+
+
+def load(name):
+    return load_config(CONFIGS[name])
+
+
+def build(config, correlation):
+    with torch.device("meta"):  # shapes without memory
+        return build_network(config.model, config.num_classes, correlation)
+
+
+def threshold(method, config):
+    start = getattr(method.read_options(config), "thresh_init", None)
+    return f"fixed {config.conf_thresh:g}" if start is None else f"dynamic {start:g}"
+
+
+def criterion(config):
+    c = config.criterion
+    return CE if c.name == "ce" else (c.name, c.thresh, c.min_kept)
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: row[0])
+def test_published_settings(row):
+    name, method, *settings = row
+    config = load(name)
+    optimizer, model = config.optimizer, config.model
+    assert settings == [
+        config.crop_size,
+        config.epochs,
+        config.batch_size,
+        optimizer.lr,
+        optimizer.lr_multi,
+        threshold(method, config),
+        criterion(config),
+        (model.backbone, model.output_stride, model.aspp_rates),
+    ]
+    assert (optimizer.momentum, optimizer.weight_decay, optimizer.power) == (0.9, 1e-4, 0.9)
+    assert config.evaluation.mode == ("sliding_window" if "cityscapes" in name else "original")
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    [("pascal", 21), ("cityscapes", 19), ("coco", 81), ("ade20k", 150), ("camvid", 11)],
+)
+def test_number_of_classes(name, count):
+    assert load(name).num_classes == count
+
+
+@every_config
+def test_class_names_and_colours_are_distinct(name):
+    data = load(name).data
+    assert len(set(data.classes)) == len(data.classes)
+    if data.palette is not None:
+        assert len(set(data.palette)) == len(data.palette) == len(data.classes)
+        assert all(0 <= value <= 255 for colour in data.palette for value in colour)
+
+
+@every_config
+def test_a_dumped_config_loads_as_the_same(name, tmp_path):
+    config = load(name)
+    dumped = tmp_path / "config.yaml"
+    dumped.write_text(dump_config(config))
+    assert load_config(dumped) == config
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_dataset_config_is_for_every_method(name):
+    config = load(name)
+    assert config.method == {}
+    network = build(config, SupOnly.correlation)
+    network.check_crop(config.crop_size)
+    network.check_batch(config.batch_size)
+    assert network.classifier.out_channels == config.num_classes
+    SupOnly(network, config)
+    CorrMatch(build(config, CorrMatch.correlation), config)
+
+
+@pytest.mark.parametrize("name, start", [("pascal_corrmatch", 0.85), ("cityscapes_corrmatch", 0)])
+def test_corrmatch_starts_at_its_published_threshold(name, start):
+    config = load(name)
+    method = CorrMatch(build(config, CorrMatch.correlation), config)
+    assert method.tau.item() == pytest.approx(start)
+
+
+def test_a_method_refuses_the_options_of_another_by_name():
+    with pytest.raises(UserError, match=r"SupOnly: unknown key 'method\.thresh_init'"):
+        SupOnly.read_options(load("cityscapes_corrmatch"))

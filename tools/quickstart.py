@@ -1,0 +1,101 @@
+"""SupOnly and CorrMatch on the embedded dataset: generate, train, evaluate, compare.
+
+The same network, labelled images and number of optimizer steps; running it again continues or
+shows what is there.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from dataset.lists import read_list  # noqa: E402
+from dataset.shapes import generate  # noqa: E402
+from model.build import load_network  # noqa: E402
+from util.command import exit_with_one_line  # noqa: E402
+from util.config import Config, load_config  # noqa: E402
+from util.evaluation import predict_mask  # noqa: E402
+from util.picture import colour_mask, palette, side_by_side  # noqa: E402
+
+CONFIG = "configs/shapes.yaml"
+METHODS = {"SupOnly": "supervised", "CorrMatch": "corrmatch"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--save-path", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    with exit_with_one_line():
+        config = load_config(CONFIG, options.set)
+        print(f"The embedded dataset, in {config.data.root}")
+        generate(config.data.root)
+        overrides = ["--set", *options.set] if options.set else []
+        for script in METHODS.values():
+            folder = options.save_path / script
+            common = ["--config", CONFIG, *overrides]
+            run(f"{script}.py", *common, "--save-path", folder, "--seed", options.seed)
+            run("evaluate.py", *common, "--checkpoint", folder / "best.pth",
+                "--json", folder / "scores.json")  # fmt: skip
+        pictures = options.save_path / "pictures.png"
+        compare(config, options.save_path, pictures)
+        print(summary(options.save_path, pictures))
+
+
+def run(script: str, *arguments: object) -> None:
+    """Run a script of the project as its user would; end as it ends when it fails."""
+    command = [sys.executable, script, *map(str, arguments)]
+    print(f"\n$ python {' '.join(command[1:])}", flush=True)
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
+    """Image, truth, SupOnly, CorrMatch in a row, for `count` validation images."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    networks = [
+        load_network(config.model, config.num_classes, folder / script / "best.pth").to(device)
+        for script in METHODS.values()
+    ]
+    rows = []
+    for sample in read_list(config.data.val, masks=True).samples[:count]:
+        image = Image.open(config.data.root / sample.image).convert("RGB")
+        truth = np.array(Image.open(config.data.root / str(sample.mask)))
+        masks = [truth, *(predict_mask(network, image, config, device) for network in networks)]
+        rows.append([image, *(colour_mask(mask, palette(config.data)) for mask in masks)])
+    side_by_side(rows).save(out)
+
+
+def summary(folder: Path, pictures: Path) -> str:
+    """The closing table, from what the runs wrote."""
+    lines = ["", f"{'':<12}{'mIoU (best)':>12}{'last epoch':>12}{'steps':>8}{'minutes':>9}"]
+    for name, script in METHODS.items():
+        best = json.loads((folder / script / "scores.json").read_text())["miou"]
+        text = (folder / script / "metrics.jsonl").read_text()
+        epochs = [json.loads(line) for line in text.splitlines()]
+        last = epochs[-1]["scores"]["model"]["miou"]
+        seconds = sum(e["seconds"] + e.get("validation_seconds", 0) for e in epochs)
+        steps = epochs[-1]["steps"]
+        lines.append(f"{name:<12}{best:>12.2f}{last:>12.2f}{steps:>8}{seconds / 60:>9.1f}")
+    checkpoints = " and ".join(str(folder / script / "best.pth") for script in METHODS.values())
+    lines += [
+        "",
+        f"pictures      {pictures}  (image, truth, {', '.join(METHODS)})",
+        f"checkpoints   {checkpoints}",
+        f"TensorBoard   tensorboard --logdir {folder}",
+        "next          train on your own images: see 'Your own data' in README.md",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+# Sourced: run the Python script "$@" on $num_gpu GPUs, with its exit status.  What it prints also
+# lands in $save_path/console.txt, where that is set; a progress bar stays on the terminal alone.
+case $num_gpu in
+    '' | *[!0-9]*) echo "error: <num_gpu> is '$num_gpu', expected 0 (CPU), 1, 2, ..." >&2; exit 2 ;;
+esac
+case $port in
+    '' | *[!0-9]*) echo "error: <port> is '$port', expected a number such as 29500" >&2; exit 2 ;;
+esac
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
+    . .venv/bin/activate
+fi
+python=$(command -v python || command -v python3)
+
+script=$1
+shift
+if [ "$num_gpu" -eq 0 ]; then
+    set -- "$script" --device cpu "$@"
+else
+    set -- "$script" --device cuda "$@"
+fi
+if [ "$num_gpu" -gt 1 ] || [ "${NNODES:-1}" -gt 1 ]; then
+    set -- tools/launch.py --nproc_per_node "$num_gpu" --nnodes "${NNODES:-1}" \
+        --node_rank "${NODE_RANK:-0}" --master_addr "${MASTER_ADDR:-localhost}" \
+        --master_port "$port" "$@"
+fi
+if [ -z "${save_path:-}" ]; then
+    exec "$python" "$@"
+fi
+mkdir -p "$save_path" || exit 2
+console=$save_path/console.txt
+# Plain sh has no pipefail: the status travels through descriptor 3, past the pipe into tee.
+exec 4>&1
+if [ -t 2 ]; then
+    status=$({ { "$python" "$@" 3>&-; echo $? >&3; } | tee -a "$console" >&4; } 3>&1)
+else
+    status=$({ { "$python" "$@" 2>&1 3>&-; echo $? >&3; } | tee -a "$console" >&4; } 3>&1)
+fi
+exit "$status"

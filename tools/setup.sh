@@ -1,0 +1,18 @@
+# Sourced by the other scripts, from the repository root: a Python with what $requirements lists.
+# An active environment (venv or conda) is used as it is; otherwise .venv is made and used.
+if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+    python -m pip install --quiet -r "$requirements" || exit 1
+else
+    base=${PYTHON:-python3}
+    if ! "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+        echo "error: $base is $("$base" --version 2>&1); Python 3.10 or newer is needed (set PYTHON)" >&2
+        exit 2
+    fi
+    if [ ! -x .venv/bin/python ]; then
+        echo "making .venv and installing $requirements (once, some minutes)"
+        "$base" -m venv .venv || exit 1
+    fi
+    . .venv/bin/activate
+    python -m pip install --quiet --disable-pip-version-check \
+        -r "$requirements" -c constraints.txt || exit 1
+fi
