@@ -1,0 +1,105 @@
+"""A dataset and a network small enough that a training takes a second."""
+
+import os
+import sys
+from pathlib import Path
+from zlib import crc32
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other and their workers
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from util.engine import main
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CLASSES = ["sky", "tree", "road"]
+
+
+def write_sample(root: Path, name: str, size: tuple[int, int] = (52, 44), mask: bool = True) -> str:
+    """A picture of coloured bands and its mask; returns its list line."""
+    rng = np.random.default_rng(crc32(name.encode()))
+    w, h = size
+    label = (np.arange(h) * 3 // h)[:, None].repeat(w, 1).astype(np.uint8)
+    image = (80 * label[..., None] + rng.integers(0, 60, (h, w, 3))).astype(np.uint8)
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    (root / "masks").mkdir(exist_ok=True)
+    Image.fromarray(image).save(root / "images" / f"{name}.jpg")
+    if not mask:
+        return f"images/{name}.jpg"
+    label[0] = 255
+    Image.fromarray(label).save(root / "masks" / f"{name}.png")
+    return f"images/{name}.jpg masks/{name}.png"
+
+
+class Toy:
+    """A dataset on disk with its config; `argv` is a command line that trains on it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.root = folder / "data"
+        self.config = folder / "toy.yaml"
+        self.write_list("labeled", [write_sample(self.root, f"l{i}") for i in range(3)])
+        self.write_list(
+            "unlabeled", [write_sample(self.root, f"u{i}", (60, 40), mask=False) for i in range(5)]
+        )
+        self.write_list("val", [write_sample(self.root, f"v{i}", (50, 38 + i)) for i in range(3)])
+        self.tree = {
+            "data": {
+                "name": "toy",
+                "root": str(self.root),
+                "classes": CLASSES,
+                "labeled": str(self.path("labeled")),
+                "unlabeled": str(self.path("unlabeled")),
+                "val": str(self.path("val")),
+                "workers": 0,
+            },
+            "model": {
+                "backbone": "resnet10t",
+                "channels": 8,
+                "aspp_rates": [1, 2, 3],
+                "pretrained": "none",
+            },
+            "crop_size": 33,
+            "epochs": 2,
+            "batch_size": 2,
+            "conf_thresh": 0.3,
+            "optimizer": {"lr": 0.01, "lr_multi": 1},
+        }
+        self.write_config()
+
+    def path(self, kind: str) -> Path:
+        return self.folder / f"{kind}.txt"
+
+    def write_list(self, kind: str, lines: list[str]) -> None:
+        self.path(kind).write_text("".join(line + "\n" for line in lines))
+
+    def write_config(self) -> None:
+        self.config.write_text(yaml.safe_dump(self.tree, sort_keys=False))
+
+    def argv(self, save_path: Path | str, *more: str) -> list[str]:
+        return ["--config", str(self.config), "--save-path", str(save_path), *more]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path / "toy")
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Run a method's command line in this process."""
+
+    def run(kind, argv: list[str]) -> None:
+        monkeypatch.setattr(sys, "argv", [kind.__name__, *argv])
+        main(kind)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)

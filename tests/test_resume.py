@@ -1,0 +1,81 @@
+"""An interrupted run, resumed by the same command, equals one that was never interrupted."""
+
+import json
+
+import pytest
+import torch
+
+from corrmatch import CorrMatch
+from supervised import SupOnly
+from util.log import RunFolder
+
+
+class Killed(Exception):
+    pass
+
+
+def assert_equal(a, b, where="state"):
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            if key not in ("seconds", "validation_seconds"):
+                assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("kind", [SupOnly, CorrMatch])
+def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
+    toy.tree["epochs"] = 3
+    toy.write_config()
+    train(kind, toy.argv(tmp_path / "whole"))
+
+    save = RunFolder.save
+
+    def save_then_die(self, state, history):
+        save(self, state, history)
+        raise Killed
+
+    for _ in range(2):  # after the first epoch, and again after the second
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, "save", save_then_die)
+            with pytest.raises(Killed):
+                train(kind, toy.argv(tmp_path / "parts"))
+    train(kind, toy.argv(tmp_path / "parts"))
+
+    whole, parts = (
+        torch.load(tmp_path / run / "latest.pth", weights_only=True) for run in ("whole", "parts")
+    )
+    assert whole["epoch"] == 3
+    assert_equal(whole, parts)
+    assert_equal(*(torch.load(tmp_path / r / "best.pth", weights_only=True)["method"]
+                   for r in ("whole", "parts")))  # fmt: skip
+    records = [
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("whole", "parts")
+    ]
+    assert_equal(*records)
+
+
+def test_finished_run_is_left_as_it_is(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    before = (tmp_path / "run/latest.pth").read_bytes()
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    assert (tmp_path / "run/latest.pth").read_bytes() == before
+
+
+def test_worker_count_changes_nothing(toy, train, tmp_path):
+    train(CorrMatch, toy.argv(tmp_path / "alone"))
+    train(CorrMatch, toy.argv(tmp_path / "workers", "--set", "data.workers=2"))
+    alone, workers = (
+        torch.load(tmp_path / run / "latest.pth", weights_only=True)["method"]
+        for run in ("alone", "workers")
+    )
+    assert_equal(alone, workers)
