@@ -33,7 +33,8 @@ def main() -> None:
     options = parser.parse_args()
     with exit_with_one_line(quiet=among_others()):
         config = load_config(options.config, options.set)
-    with dist.session(options.device) as device, exit_with_one_line(quiet=not dist.is_main()):
+        device = dist.choose_device(options.device)
+    with dist.session(device), exit_with_one_line(quiet=not dist.is_main()):
         say_to_console()
         scores = score(config, options.checkpoint, options.which, options.split, device)
         if options.json and dist.is_main():

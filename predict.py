@@ -33,8 +33,9 @@ def main() -> None:
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options = parser.parse_args()
-    with exit_with_one_line(), dist.session(options.device) as device:
+    with exit_with_one_line():
         config = load_config(options.config, options.set)
+        device = dist.choose_device(options.device)
         images = find_images(options.images)
         network = load_network(config.model, config.num_classes, options.checkpoint, options.which)
         save_predictions(network.to(device), images, config, options.save_path, device)

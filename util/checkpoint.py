@@ -32,9 +32,10 @@ def save_atomically(state: Any, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise UserError(f"{path}: cannot be written ({error}); the previous one is kept") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def link_atomically(source: Path, path: Path) -> None:

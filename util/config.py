@@ -5,12 +5,13 @@ section; `--set key.subkey=value` overrides both.  This page is also the referen
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from util.errors import UserError
 
@@ -113,6 +114,16 @@ class Evaluation(Section):
     volume_pattern: str | None = None
     """Regular expression whose first group names an image's volume; adds Dice per volume."""
 
+    @field_validator("volume_pattern")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        try:
+            if pattern is not None and re.compile(pattern).groups == 0:
+                raise ValueError("expected a group, in parentheses, around the volume's name")
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error})") from None
+        return pattern
+
 
 class Config(Section):
     """A whole run."""
@@ -191,6 +202,8 @@ def _load_tree(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
         return tree
     if not isinstance(base, str):
         raise UserError(f"{path}: 'base' must be the path of a YAML file, found {base!r}")
+    if not (path.parent / base).is_file():
+        raise UserError(f"{path}: base: {path.parent / base}: no such config file")
     return _merge(_load_tree(path.parent / base, (*children, path.resolve())), tree)
 
 
@@ -250,6 +263,23 @@ def load_config(
     source = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)
     config: Config = validate(Config, tree, source)
     return config
+
+
+# What may change while a run is interrupted: where its files lie and how fast they are read.
+_MOVABLE = {"data.root", "data.labeled", "data.unlabeled", "data.val", "data.test"}
+_MOVABLE |= {"data.workers", "data.check_samples"}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """'key (old -> new)' for each key that would make a resumed run another run."""
+    found = []
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b and prefix + key not in _MOVABLE:
+            found.append(f"{prefix}{key} ({a} -> {b})")
+    return found
 
 
 def dump_config(config: Config) -> str:

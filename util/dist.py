@@ -33,28 +33,31 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-@contextmanager
-def session(device: str) -> Iterator[torch.device]:
-    """Join the other processes, if there are any, and yield this process's device.
+def choose_device(name: str) -> torch.device:
+    """This process's device, by `--device`: auto takes GPUs where there is one per process.
 
-    Raises `UserError` where `device` is cuda and this process has no GPU.
+    Raises `UserError` where GPUs are demanded and there are too few.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    gpus = torch.cuda.device_count()
-    if device == "cuda" and gpus <= local_rank:
+    gpus, needed = torch.cuda.device_count(), processes_here()
+    if name == "cuda" and gpus < needed:
         raise UserError(
-            f"--device cuda: process {local_rank} of this machine needs GPU {local_rank}, found "
-            f"{gpus} GPUs; start fewer processes, or use --device cpu"
+            f"--device cuda: found {gpus} GPUs for {needed} processes on this machine; start "
+            "fewer, or use --device cpu"
         )
-    if device == "auto":
-        device = "cuda" if gpus >= processes_here() else "cpu"
-    here = torch.device(device, local_rank) if device == "cuda" else torch.device("cpu")
-    if here.type == "cuda":
-        torch.cuda.set_device(here)
+    if name == "cpu" or gpus < needed:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+@contextmanager
+def session(device: torch.device) -> Iterator[None]:
+    """Join the other processes, if there are any."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        td.init_process_group("nccl" if here.type == "cuda" else "gloo")
+        td.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield here
+        yield
     finally:
         if td.is_initialized():
             td.destroy_process_group()

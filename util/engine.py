@@ -3,6 +3,7 @@
 import itertools
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ from model.build import build_network, load_backbone
 from util import dist
 from util.checkpoint import load, load_weights
 from util.command import among_others, arguments, exit_with_one_line, fresh_or_resumed
-from util.config import Config, load_config
+from util.config import Config, differences, load_config
+from util.errors import UserError
 from util.evaluation import Scores, autocast, evaluate, summary, table, volume_indices
 from util.log import RunFolder, logger, say_to_console
 from util.method import Batch, Method, Step
@@ -43,7 +45,8 @@ def main(kind: type[Method]) -> None:
     with exit_with_one_line(quiet=among_others()):
         config = load_config(options.config, options.set, options.overrides)
         kind.read_options(config)
-    with dist.session(options.device) as device:
+        device = dist.choose_device(options.device)
+    with dist.session(device):
         with exit_with_one_line(quiet=not dist.is_main()):
             say_to_console()
             folder = RunFolder(options.save_path)
@@ -88,8 +91,19 @@ class Training:
             "config": self.config.model_dump(mode="json"),
         }
 
-    def load_state(self, state: dict[str, Any], source: Any) -> None:
+    def load_state(self, state: Any, source: Path) -> None:
+        """Continue where `state` ended; raises `UserError` for that of another run."""
+        own = self.state()
+        if not isinstance(state, dict) or not own.keys() <= state.keys():
+            raise UserError(f"{source}: holds weights but no run that could be resumed")
+        if state["name"] != own["name"]:
+            raise UserError(f"{source}: a run of {state['name']}, expected one of {own['name']}")
         load_weights(self.method, state["method"], source)
+        if changed := differences(state["config"], own["config"]):
+            raise UserError(
+                f"{source}: the run was begun with another config: {'; '.join(changed)}; resume "
+                "with the same, or choose another --save-path"
+            )
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]

@@ -1,0 +1,157 @@
+"""Checkpoints: forms, reports, refusals, atomicity."""
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model.build import PRETRAINED, build_network, load_backbone, load_network
+from util.checkpoint import link_atomically, load, load_weights, network_state, save_atomically
+from util.config import Model
+from util.errors import UserError
+
+TINY = Model(backbone="resnet10t", channels=8, pretrained="none")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.pth"
+
+
+def published(state, prefix=""):
+    return {prefix + k: v for k, v in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("form", ["bare", "model", "model_ema", "method"])
+def test_every_published_form_loads(form, prefix, path):
+    network = build_network(TINY, 3)
+    state = published(network.state_dict(), prefix)
+    which = "model_ema" if form == "model_ema" else "model"
+    torch.save(
+        {
+            "bare": state,
+            "model": {"model": state, "epoch": 3, "previous_best": np.float64(71.2)},
+            "model_ema": {"model": {}, "model_ema": state},
+            "method": {"method": published(network.state_dict(), "model."), "best": {}},
+        }[form],
+        path,
+    )
+    loaded = load_network(TINY, 3, path, which)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, network.state_dict()[name])
+
+
+def test_numpy_scalar_of_numpy_1(path):
+    torch.save({"best": np.float64(3.5)}, path, pickle_protocol=2)
+    with zipfile.ZipFile(path) as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w") as new:
+        for name, data in files.items():
+            new.writestr(name, data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert load(path)["best"] == 3.5
+
+
+class Malicious:
+    def __reduce__(self):
+        return (os.mkdir, ("/tmp/malicious-checkpoint",))
+
+
+def test_code_is_refused(path):
+    torch.save({"model": Malicious()}, path)
+    with pytest.raises(UserError, match="more than tensors"):
+        load(path)
+    assert not os.path.exists("/tmp/malicious-checkpoint")
+
+
+@pytest.mark.parametrize("size", [0, 10, 1000])
+def test_truncated_checkpoint(size, path):
+    torch.save({"x": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match="a.pth"):
+        load(path)
+
+
+@pytest.mark.parametrize("state", [{}, [1], 3, {"model": 4}, {"model": {"a": "b"}}])
+def test_other_contents(state, path):
+    with pytest.raises(UserError, match="a.pth"):
+        network_state(state, path)
+
+
+def test_missing_unexpected_and_misshapen_weights_are_named():
+    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    state = dict(module.state_dict())
+    state["0.weight"] = torch.zeros(5, 2)
+    state["other"] = state.pop("1.bias")
+    with pytest.raises(UserError) as error:
+        load_weights(module, state, "x.pth")
+    for part in ("1 missing: 1.bias", "1 unexpected: other", "0.weight [5, 2] instead of [3, 2]"):
+        assert part in str(error.value)
+
+
+def test_failed_write_keeps_the_old_file(path, monkeypatch):
+    save_atomically({"x": 1}, path)
+
+    def full(state, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(UserError, match="No space left.*previous one is kept"):
+            save_atomically({"x": 2}, path)
+    assert load(path) == {"x": 1} and len(list(path.parent.iterdir())) == 1
+    with pytest.raises(UserError, match="cannot be written"):
+        save_atomically({}, path.parent / "no" / "folder.pth")
+
+
+def test_best_outlives_the_next_latest(tmp_path):
+    latest, best = tmp_path / "latest.pth", tmp_path / "best.pth"
+    save_atomically({"epoch": 1}, latest)
+    link_atomically(latest, best)
+    save_atomically({"epoch": 2}, latest)
+    assert load(best) == {"epoch": 1} and load(latest) == {"epoch": 2}
+
+
+def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    donor, network = build_network(TINY, 3), build_network(TINY, 3)
+    weights = donor.backbone.state_dict() | {"fc.weight": torch.zeros(10, 512)}
+    PRETRAINED.mkdir()
+    for file, options in (
+        (PRETRAINED / "resnet10t.pth", TINY.model_copy(update={"pretrained": "file"})),
+        (tmp_path / "mine.pth", TINY.model_copy(update={"pretrained": str(tmp_path / "mine.pth")})),
+    ):
+        torch.save(weights, file)
+        report = load_backbone(network, options)
+        assert "fc.weight" in report and str(file.name) in report
+        for name, value in network.backbone.state_dict().items():
+            assert torch.equal(value, weights[name])
+    del weights["layer1.0.conv1.weight"]
+    torch.save(weights, tmp_path / "mine.pth")
+    with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight"):
+        load_backbone(network, options)
+
+
+def test_hub_that_cannot_be_reached(monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route\nto host")
+
+    network = build_network(TINY, 3)
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(UserError, match="hub weights of 'resnet10t' cannot be had .no route"):
+        load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}))
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50s", "resnet101s"])
+def test_any_resnet_at_any_stride(name, stride):
+    options = Model(backbone=name, output_stride=stride, channels=8, multi_grid=name != "resnet18")
+    with torch.device("meta"):
+        network = build_network(options, 5, correlation=True)
+        features = network.eval().features(torch.zeros(2, 3, 65, 65))
+        assert [f.shape[-1] for f in features] == [17, -(-65 // stride)]
+        assert network.decode(features, (65, 65)).shape == (2, 5, 65, 65)

@@ -1,0 +1,251 @@
+"""Lists, samples, augmentations, loaders."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.functional as TF
+from conftest import write_sample
+from PIL import Image
+
+from dataset.check import read_lists
+from dataset.lists import read_list
+from dataset.loaders import (
+    EpochBatches,
+    Place,
+    images_per_forward,
+    split_batch,
+    steps_per_epoch,
+    training_loader,
+)
+from dataset.sets import epoch_order
+from dataset.strong import (
+    RADIUS,
+    box_masks,
+    colour_jitter,
+    draw_box,
+    draw_strong,
+    gaussian_blur,
+    make_views,
+)
+from dataset.weak import Geometry, apply_geometry, draw_geometry, padding, weak_image, weak_mask
+from util.config import load_config
+
+RNG = np.random.default_rng(0)
+
+
+def random_image(w=61, h=47):
+    return Image.fromarray(RNG.integers(0, 256, (h, w, 3), dtype=np.uint8))
+
+
+# Weak augmentation
+
+
+@pytest.mark.parametrize("size", [(37, 29), (61, 47), (110, 85)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_resizing_only_the_crop_equals_resizing_the_whole(size, flip):
+    image, crop = random_image(), 33
+    corner = (max(size[0] - crop, 0) // 2, max(size[1] - crop, 0) // 3)
+    ours = weak_image(image, Geometry(size, corner, crop, flip)).transpose(1, 2, 0)
+    whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    kept = whole[corner[1] : corner[1] + crop, corner[0] : corner[0] + crop]
+    plain = np.zeros((crop, crop, 3), np.uint8)
+    plain[: kept.shape[0], : kept.shape[1]] = kept
+    plain = plain[:, ::-1] if flip else plain
+    assert np.abs(ours.astype(int) - plain).max() <= 1  # rounding of the fractional box
+
+
+def test_image_mask_and_padding_share_one_geometry():
+    label = RNG.integers(0, 3, (40, 50), dtype=np.uint8)
+    image = Image.fromarray(np.repeat(label[..., None] * 100, 3, axis=2))
+    for _ in range(50):
+        geometry = draw_geometry(RNG, (50, 40), 33)
+        mask = weak_mask(Image.fromarray(label), geometry)
+        nearest = apply_geometry(image, geometry, Image.Resampling.NEAREST, fill=0)
+        padded = padding(geometry)
+        np.testing.assert_array_equal(padded, mask == 255)
+        np.testing.assert_array_equal(nearest[..., 0][~padded], 100 * mask[~padded])
+        assert (weak_image(image, geometry)[:, padded] == 0).all()
+
+
+def test_scale_crop_and_flip_follow_their_distributions():
+    drawn = [draw_geometry(RNG, (100, 60), 40) for _ in range(6000)]
+    long = np.array([g.size[0] for g in drawn])
+    assert long.min() == 50 and long.max() == 200
+    quartiles = np.quantile(long, [0.25, 0.5, 0.75])
+    np.testing.assert_allclose(quartiles, [87.5, 125, 162.5], atol=4)
+    assert abs(np.mean([g.flip for g in drawn]) - 0.5) < 0.03
+    sides = np.array([[g.size[1], g.size[0] * 60 / 100] for g in drawn])
+    assert np.abs(sides[:, 0] - sides[:, 1]).max() <= 0.5
+    x = np.array([g.corner[0] / (g.size[0] - 40) for g in drawn])
+    assert abs(x.mean() - 0.5) < 0.02 and x.min() == 0 and x.max() == 1
+
+
+# Strong augmentation
+
+
+def test_strong_parameters_follow_their_distributions():
+    drawn = [draw_strong(RNG) for _ in range(6000)]
+    jittered = np.array([d["hue"] != 0 for d in drawn])
+    assert abs(jittered.mean() - 0.8) < 0.02
+    assert abs(np.mean([d["grey"] for d in drawn]) - 0.2) < 0.02
+    sigma = np.array([d["sigma"] for d in drawn])
+    assert abs((sigma > 0).mean() - 0.5) < 0.02
+    assert sigma[sigma > 0].min() >= 0.1 and abs(sigma[sigma > 0].mean() - 1.05) < 0.03
+    factors = np.stack([d["factors"] for d, j in zip(drawn, jittered, strict=True) if j])
+    assert factors.min() >= 0.5 and factors.max() <= 1.5
+    np.testing.assert_allclose(factors.mean(0), 1, atol=0.02)
+    hue = np.array([d["hue"] for d in drawn])[jittered]
+    assert abs(hue.mean()) < 0.01 and hue.min() < -0.24 and hue.max() > 0.24
+    first = np.array([d["order"][0] for d in drawn])
+    np.testing.assert_allclose(np.bincount(first) / len(first), 0.25, atol=0.03)
+
+
+def test_cutmix_boxes_follow_their_distribution():
+    boxes = np.stack([draw_box(RNG, 321) for _ in range(4000)])
+    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    some = w > 0
+    assert abs(some.mean() - 0.5) < 0.03 and boxes.min() >= 0 and boxes.max() <= 321
+    area, ratio = (w * h)[some] / 321**2, h[some] / w[some]
+    assert area.min() > 0.015 and area.max() <= 0.4
+    assert ratio.min() > 0.28 and ratio.max() < 3.6
+    masks = box_masks(torch.from_numpy(boxes[:50]), 321)
+    np.testing.assert_array_equal(masks.sum((1, 2)), (w * h)[:50])
+
+
+OPERATIONS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
+
+
+def test_batched_colour_jitter_equals_torchvision_per_image():
+    x = torch.rand(6, 3, 17, 19)
+    x[0, :, 0] = 0.5  # grey pixels have no hue
+    drawn = [draw_strong(RNG) for _ in range(6)]
+    factors, hue, order = (
+        torch.from_numpy(np.stack([d[k] for d in drawn])) for k in ("factors", "hue", "order")
+    )
+    ours = colour_jitter(x, factors, hue, order)
+    for i, d in enumerate(drawn):
+        plain = x[i]
+        for operation in d["order"]:
+            amount = d["hue"] if operation == 3 else d["factors"][operation]
+            plain = OPERATIONS[operation](plain, float(amount))
+        # A ninth of a grey level: torchvision rounds the weights of luma.
+        torch.testing.assert_close(ours[i], plain, atol=4e-4, rtol=0)
+
+
+def test_batched_blur_equals_torchvision_per_image():
+    x, sigma = torch.rand(4, 3, 30, 31), torch.tensor([0.0, 0.1, 1.0, 2.0])
+    ours = gaussian_blur(x, sigma)
+    torch.testing.assert_close(ours[0], x[0])
+    inner = slice(RADIUS, -RADIUS)  # torchvision reflects at the border, PIL and we replicate
+    for i in (1, 2, 3):
+        plain = TF.gaussian_blur(x[i], [2 * RADIUS + 1] * 2, [float(sigma[i])] * 2)
+        torch.testing.assert_close(ours[i][:, inner, inner], plain[:, inner, inner])
+
+
+# Loaders
+
+
+def test_an_epoch_is_as_many_shuffles_as_it_takes():
+    order = epoch_order(5, 12, seed=1, stream=0, epoch=3)
+    assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5)) and len(order) == 12
+    assert (epoch_order(5, 12, 1, 0, 4) != order).any()
+    assert (epoch_order(5, 12, 1, 0, 3) == order).all()
+
+
+def test_processes_share_the_global_batch_of_one():
+    alone = list(EpochBatches(3, 4, Place(0, 1, 0, False)))
+    two = [list(EpochBatches(3, 4, Place(rank, 2, 0, False))) for rank in (0, 1)]
+    assert alone == [a + b for a, b in zip(*two, strict=True)]
+
+
+@pytest.fixture
+def loader(toy):
+    def build(*overrides, strong_views=1, images=2, unlabeled=True):
+        config = load_config(toy.config, overrides)
+        lists = read_lists(config.data, unlabeled)
+        return training_loader(config, lists, images, strong_views, Place(0, 1, 0, False))
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "labeled, unlabeled, images, steps",
+    [(3, 5, 2, 2), (3, 5, 8, 1), (92, 10490, 8, 1311), (20, 3, 4, 5), (1, 1, 1, 1)],
+)
+def test_steps_per_epoch(toy, labeled, unlabeled, images, steps):
+    config = load_config(toy.config)
+    assert steps_per_epoch(config, labeled, unlabeled, images) == steps
+    fixed = load_config(toy.config, ["epoch_length=7"])
+    assert steps_per_epoch(fixed, labeled, unlabeled, images) == 7
+
+
+@pytest.mark.parametrize("images", [1, 2, 4, 8])
+def test_lists_of_any_length_fill_the_batches(loader, images):
+    batches = list(loader(images=images))
+    assert len(batches) == max(1, 5 // images)
+    assert all(len(b["labeled"]["image"]) == images for b in batches)
+    assert all(b["unlabeled"]["image"].shape == (images, 3, 33, 33) for b in batches)
+
+
+@pytest.mark.parametrize("partner", ["other", "self", "batch"])
+@pytest.mark.parametrize("views", [1, 2])
+def test_views_of_a_batch(loader, partner, views):
+    raw = next(iter(loader(f"cutmix_partner={partner}", strong_views=views)))
+    assert raw["labeled"]["image"].dtype == torch.uint8
+    assert ("partner" in raw["unlabeled"]) == (partner != "batch")
+    batch = make_views(raw, torch.full((3,), 0.5), torch.full((3,), 0.25))
+    u = batch["unlabeled"]
+    assert len(u["strong"]) == len(u["box"]) == views
+    assert all(s.shape == u["weak"].shape and s.isfinite().all() for s in u["strong"])
+    assert u["box"][0].dtype == torch.bool and u["ignore"].dtype == torch.bool
+    assert batch["labeled"]["mask"].dtype == torch.int64
+
+
+def test_strong_view_is_the_partners_inside_the_box(loader):
+    raw = next(iter(loader()))
+    mean, std = torch.zeros(3), torch.ones(3)
+    u = raw["unlabeled"]
+    u["boxes"][:] = torch.tensor([5, 7, 20, 30])
+    for view in (*u["views"], *u["partner"]["views"]):  # make strong views equal weak ones
+        view["factors"].fill_(1), view["hue"].zero_(), view["sigma"].zero_(), view["grey"].zero_()
+    out = make_views(raw, mean, std)["unlabeled"]
+    inside = torch.zeros(33, 33, dtype=torch.bool)
+    inside[7:30, 5:20] = True
+    strong, own, other = out["strong"][0], out["weak"], out["partner"]["weak"]
+    torch.testing.assert_close(strong[..., inside], other[..., inside], atol=1e-5, rtol=0)
+    torch.testing.assert_close(strong[..., ~inside], own[..., ~inside], atol=1e-5, rtol=0)
+
+
+def test_self_partner_is_another_view_of_the_same_image(toy, loader):
+    for i in range(5):  # a unique colour for each image
+        Image.new("RGB", (60, 40), (40 * i + 20, 0, 0)).save(toy.root / f"images/u{i}.jpg")
+    for partner, same in (("self", True), ("other", False)):
+        shown = [
+            (b["unlabeled"]["image"].amax((1, 2, 3)), b["unlabeled"]["partner"]["image"])
+            for b in loader(f"cutmix_partner={partner}", "epoch_length=20")
+        ]
+        equal = [(own - other.amax((1, 2, 3))).abs() < 9 for own, other in shown]
+        assert torch.cat(equal).all() == same
+
+
+def test_split_batch_keeps_samples_together(loader):
+    raw = next(iter(loader(images=4)))
+    parts = split_batch(raw, 2)
+    assert len(parts) == 2 and len(split_batch(raw, None)) == 1
+    views = torch.cat([p["unlabeled"]["views"][0]["sigma"] for p in parts])
+    assert torch.equal(views, raw["unlabeled"]["views"][0]["sigma"])
+
+
+def test_images_per_forward(toy):
+    config = load_config(toy.config, ["batch_size=8", "micro_batch=2"])
+    assert images_per_forward(config, 8, 2) == 2
+    assert images_per_forward(load_config(toy.config), 8, 2) == 4
+
+
+def test_lists_as_published_and_with_spaces(toy):
+    path = toy.path("unlabeled")
+    line = write_sample(toy.root, "a b", mask=False)
+    path.write_text(f"images/u0.jpg None\r\n\nimages/u1.jpg masks/none.png\n{line}\t\n")
+    samples = read_list(path, masks=False).samples
+    assert [s.image for s in samples] == ["images/u0.jpg", "images/u1.jpg", "images/a b.jpg"]
+    assert all(s.mask is None for s in samples) and samples[-1].line == 4

@@ -1,0 +1,189 @@
+"""Prediction modes and scores against literal transcriptions."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import evaluate as evaluate_script
+from supervised import SupOnly
+from util.config import load_config
+from util.evaluation import (
+    Scores,
+    dice,
+    evaluate,
+    predict,
+    predict_sliding,
+    table,
+    volume_indices,
+    window_starts,
+)
+
+
+class Local(nn.Module):
+    """Logits that depend on a window's content and position in it, so that modes differ."""
+
+    def forward(self, x):
+        ramp = torch.linspace(0, 1, x.shape[-1]) + torch.linspace(0, 2, x.shape[-2])[:, None]
+        return torch.cat([x, x.mean((2, 3), keepdim=True) + 0 * x[:, :1] + ramp], dim=1)
+
+
+@pytest.mark.parametrize("size", [(20, 33), (9, 9), (7, 30), (10, 17)])
+@pytest.mark.parametrize("border", ["cut", "shift"])
+def test_sliding_window(size, border):
+    image, crop = torch.randn(1, 3, *size), 9
+    h, w = size
+    stride = int(crop * 2 / 3)
+    total = torch.zeros(1, 6, h, w)
+    row = 0
+    while row < h:  # as published, one window after the other
+        if border == "shift":
+            row = min(row, max(h - crop, 0))
+        column = 0
+        while column < w:
+            if border == "shift":
+                column = min(column, max(w - crop, 0))
+            window = image[:, :, row : row + crop, column : column + crop]
+            total[:, :, row : row + crop, column : column + crop] += Local()(window).softmax(1)
+            if border == "shift" and column + crop >= w:
+                break
+            column += stride
+        if border == "shift" and row + crop >= h:
+            break
+        row += stride
+    torch.testing.assert_close(predict_sliding(Local(), image, crop, border), total)
+
+
+def test_window_starts():
+    assert window_starts(1024, 801, 534, "cut") == [0, 534]
+    assert window_starts(2048, 801, 534, "cut") == [0, 534, 1068, 1602]
+    assert window_starts(2048, 801, 534, "shift") == [0, 534, 1068, 1247]
+    assert window_starts(1024, 801, 534, "shift") == [0, 223]
+    assert window_starts(500, 801, 534, "shift") == [0]
+
+
+def test_whole_image_of_a_patch_network():
+    network = Local()
+    network.patch_size = 14
+    image = torch.randn(1, 3, 30, 50)
+    resized = F.interpolate(image, (28, 56), mode="bilinear", align_corners=True)
+    expected = F.interpolate(network(resized), (30, 50), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(predict(network, image, None, "original"), expected)
+
+
+def test_resize_mode(toy):
+    config = load_config(toy.config)
+    image = torch.randn(1, 3, 30, 50)
+    resized = F.interpolate(image, (33, 33), mode="bilinear", align_corners=False)
+    logits = Local()(resized)
+    expected = F.interpolate(logits, (30, 50), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(predict(Local(), image, config, "resize"), expected)
+
+
+class Colour(nn.Module):
+    """Predicts a class from the red channel, 0, 100, 200 -> 0, 1, 2."""
+
+    def forward(self, x):
+        red = x[:, :1]
+        return torch.cat([-(red - v).abs() for v in (0.0, 100 / 255, 200 / 255)], dim=1)
+
+
+def batches(masks, predictions):
+    for i, (mask, prediction) in enumerate(zip(masks, predictions, strict=True)):
+        image = np.repeat((prediction * 100).astype(np.uint8)[None, None], 3, axis=1)
+        yield {
+            "image": torch.from_numpy(image),
+            "mask": torch.from_numpy(mask[None]),
+            "index": torch.tensor([i]),
+        }
+
+
+@pytest.fixture
+def plain(toy):
+    return load_config(toy.config, ["data.mean=[0,0,0]", "data.std=[1,1,1]"])
+
+
+def test_scores(plain):
+    rng = np.random.default_rng(0)
+    masks = [rng.integers(0, 3, (7 + i, 9), dtype=np.uint8) for i in range(4)]
+    predictions = [np.where(rng.random(m.shape) < 0.7, m, 1) for m in masks]
+    for mask in masks:
+        mask[0, :3] = 255
+    cpu = torch.device("cpu")
+    model = Colour().train()
+    scores = evaluate(
+        model, batches(masks, predictions), plain, mode="original", device=cpu, volumes=[0] * 4
+    )
+    assert model.training
+    truth = np.concatenate([m.ravel() for m in masks])
+    found = np.concatenate([p.ravel() for p in predictions])[truth != 255]
+    truth = truth[truth != 255]
+    expected = [((truth == c) & (found == c)).sum() / ((truth == c) | (found == c)).sum()
+                for c in range(3)]  # fmt: skip
+    np.testing.assert_allclose(scores.iou, expected, rtol=1e-6)
+    assert scores.miou == pytest.approx(100 * np.mean(expected))
+    assert scores.accuracy == pytest.approx(100 * (truth == found).mean())
+    assert scores.confusion.sum() == truth.size
+
+
+def test_center_crop_scores_the_middle_only(plain):
+    mask = np.zeros((53, 43), np.uint8)
+    prediction = np.ones((53, 43))
+    prediction[10:43, 5:38] = 0  # the middle 33 x 33
+    scores = evaluate(
+        Colour(), batches([mask], [prediction]), plain,
+        mode="center_crop", device=torch.device("cpu"), volumes=[0],
+    )  # fmt: skip
+    assert scores.confusion[0, 0] == 33 * 33 == scores.confusion.sum()
+
+
+def test_absent_class_counts_zero_and_is_named():
+    scores = Scores(torch.tensor([[8, 2, 0], [0, 10, 0], [0, 0, 0]]))
+    assert scores.absent.tolist() == [False, False, True]
+    assert scores.miou == pytest.approx(100 * (0.8 + 10 / 12) / 3)
+    assert scores.miou_present == pytest.approx(100 * (0.8 + 10 / 12) / 2)
+    text = table(scores, ["sky", "tree", "road"])
+    assert "road" in text and "(absent)" in text and "mean of those present" in text
+
+
+def test_dice_is_the_mean_over_volumes():
+    a = torch.tensor([[4, 1], [1, 2]])
+    b = torch.tensor([[5, 0], [2, 0]])
+    volumes = torch.stack([a, b])
+    expected = [(8 / 10 + 10 / 12) / 2, (4 / 6 + 0) / 2]
+    np.testing.assert_allclose(dice(volumes), expected, rtol=1e-6)
+    images = ["p1_01.png", "p1_02.png", "p2_01.png"]
+    assert volume_indices(images, r"(p\d+)_") == [0, 0, 1]
+    assert volume_indices(images, None) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["evaluation.mode=sliding_window"],
+        ["evaluation.mode=sliding_window", "evaluation.window_border=shift"],
+        ["evaluation.mode=center_crop"],
+        ["evaluation.mode=resize", "evaluation.volume_pattern='(v.)'"],
+        ["precision=bfloat16"],
+    ],
+)
+def test_evaluate_script_gives_the_score_of_training(overrides, toy, train, tmp_path, monkeypatch):
+    options = ["--set", *overrides] if overrides else []
+    train(SupOnly, toy.argv(tmp_path / "run", *options))
+    argv = ["evaluate.py", "--config", str(toy.config), *options,
+            "--checkpoint", str(tmp_path / "run/latest.pth"),
+            "--json", str(tmp_path / "scores.json")]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", argv)
+    evaluate_script.main()
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    logged = json.loads(lines[-1])["scores"]["model"]
+    for key in ("miou", "accuracy", "iou", "mode"):
+        assert scores[key] == logged[key], key
+    assert ("dice" in scores) == any("volume" in o for o in overrides)
+    assert scores["images"] == 3
