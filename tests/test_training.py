@@ -1,0 +1,125 @@
+"""A training as a whole: schedule, groups, what the run's folder holds, dry run, precision."""
+
+import json
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from corrmatch import CorrMatch
+from model.build import build_network
+from supervised import SupOnly
+from util.config import Optimizer, load_config
+from util.engine import Training
+from util.optim import build_optimizer, set_poly_lr
+
+
+def test_poly_schedule_decays_after_the_step(toy):
+    network = build_network(load_config(toy.config).model, 3)
+    optimizer = build_optimizer(network, Optimizer(lr=0.001, lr_multi=10))
+    rates = []
+    for step in range(5):
+        set_poly_lr(optimizer, step, 5, 0.9)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    expected = [1, 1, *((1 - i / 5) ** 0.9 for i in (1, 2, 3))]
+    for (backbone, head), factor in zip(rates, expected, strict=True):
+        assert backbone == pytest.approx(0.001 * factor) and head == pytest.approx(0.01 * factor)
+    backbone, head = optimizer.param_groups
+    assert len(backbone["params"]) == len(list(network.backbone.parameters()))
+    assert len(head["params"]) + len(backbone["params"]) == len(list(network.parameters()))
+
+
+def test_what_a_run_leaves(toy, train, tmp_path):
+    train(CorrMatch, toy.argv(tmp_path, "--seed", "5"))
+    history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2]
+    assert history[1]["steps"] == 4  # 5 unlabelled images, batches of 2
+    losses = {"loss", "x", "x_corr", "s", "kl", "fp", "corr", "mask_ratio", "threshold"}
+    assert set(history[0]["train"]) == losses
+    assert len(history[0]["scores"]["model"]["iou"]) == 3
+    assert load_config(tmp_path / "config.yaml").seed == 5
+    started = json.loads((tmp_path / "run.json").read_text())
+    assert {"command", "python", "torch", "device", "commit"} <= started.keys()
+    assert "mIoU" in (tmp_path / "log.txt").read_text()
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {f"train/{name}" for name in losses | {"lr"}} <= tags
+    assert {"val/model/mIoU", "val/model_iou/sky"} <= tags
+
+    state = torch.load(tmp_path / "latest.pth", weights_only=True)
+    assert "tau" in state["method"] and state["method"]["tau"] != 0.85
+    best = torch.load(tmp_path / "best.pth", weights_only=True)
+    assert best["epoch"] == best["best"]["model"]["epoch"]
+
+
+@pytest.mark.parametrize("kind", [SupOnly, CorrMatch])
+def test_dry_run(kind, toy, train, tmp_path, capsys):
+    train(kind, toy.argv(tmp_path / "run", "--dry-run"))
+    out = capsys.readouterr().out
+    for part in ("parameters", "iterations per epoch", "memory", "whole run", "all well"):
+        assert part in out
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):
+    seen, step = [], Training.step
+
+    def spying(self, raw, number):
+        seen.append((len(raw["labeled"]["image"]), "unlabeled" in raw))
+        return step(self, raw, number)
+
+    monkeypatch.setattr(Training, "step", spying)
+    train(SupOnly, toy.argv(tmp_path / "a"))
+    train(CorrMatch, toy.argv(tmp_path / "b"))
+    assert seen[0] == (4, False) and seen[-1] == (2, True)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["precision=bfloat16"],
+        ["cutmix_partner=self"],
+        ["cutmix_partner=batch"],
+        ["criterion.name=ohem", "criterion.min_kept=50"],
+        ["method.thresh_init=null", "conf_thresh=0"],
+        ["batch_size=8", "micro_batch=2"],
+        ["evaluation.every=2", "evaluation.center_crop_epochs=1"],
+        ["epoch_length=1", "model.multi_grid=false", "model.output_stride=8"],
+    ],
+    ids=" ".join,
+)
+def test_settings(overrides, toy, train, tmp_path):
+    train(CorrMatch, toy.argv(tmp_path / "run", "--set", *overrides))
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    assert len(lines) == 2 and 0 < last["train"]["loss"] < 100
+    assert last["scores"]["model"]["mode"] == "original"
+    assert (tmp_path / "run/best.pth").exists()
+
+
+def test_cheap_mode_never_counts_as_best(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path, "--set", "evaluation.center_crop_epochs=1"))
+    state = torch.load(tmp_path / "latest.pth", weights_only=True)
+    modes = [record["scores"]["model"]["mode"] for record in state["history"]]
+    assert modes == ["center_crop", "original"] and state["best"]["model"]["epoch"] == 2
+
+
+def test_micro_batches_accumulate_the_gradient_of_the_batch(toy, train, tmp_path, monkeypatch):
+    """Exact where batch statistics play no part."""
+    monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda self, x: x)
+    for micro in (4, 2):
+        train(SupOnly, toy.argv(tmp_path / str(micro), "--set", f"micro_batch={micro}",
+                                "epochs=1", "optimizer.lr=0.0001"))  # fmt: skip
+    a, b = (torch.load(tmp_path / m / "latest.pth", weights_only=True)["method"] for m in "42")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-4)
+
+
+def test_training_learns(toy, train, tmp_path):
+    """The toy's classes are bands of brightness: SupOnly must get most of them right."""
+    train(SupOnly, toy.argv(tmp_path, "--set", "epochs=6", "epoch_length=10", "optimizer.lr=0.05"))
+    history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert history[-1]["train"]["loss"] < history[0]["train"]["loss"] / 2
+    assert max(r["scores"]["model"]["miou"] for r in history) > 50
