@@ -1,6 +1,5 @@
 """Score a checkpoint: per-class IoU, mIoU, pixel accuracy, speed."""
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -12,24 +11,18 @@ from dataset.lists import read_list
 from dataset.loaders import Place, data_workers, evaluation_loader
 from model.build import load_network
 from util import dist
-from util.command import among_others, exit_with_one_line
-from util.config import Config, load_config
+from util.command import among_others, checkpoint_parser, exit_with_one_line
+from util.config import Config
+from util.config_file import load_config
 from util.errors import UserError
 from util.evaluation import evaluate, summary, table, volume_indices
 from util.log import logger, say_to_console
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="the config it was trained with")
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument(
-        "--which", default="model", help="network in the checkpoint, e.g. model_ema"
-    )
+    parser = checkpoint_parser(__doc__)
     parser.add_argument("--split", choices=("val", "test"), default="val")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the scores there")
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options = parser.parse_args()
     with exit_with_one_line(quiet=among_others()):
         config = load_config(options.config, options.set)

@@ -1,6 +1,5 @@
 """Predict images: index masks (PNG with the palette) and overlays."""
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -10,8 +9,9 @@ from tqdm import tqdm
 from dataset.files import open_image
 from model.build import load_network
 from util import dist
-from util.command import exit_with_one_line
-from util.config import Config, load_config
+from util.command import checkpoint_parser, exit_with_one_line
+from util.config import Config
+from util.config_file import load_config
 from util.errors import UserError
 from util.evaluation import predict_mask
 from util.picture import colour_mask, overlay, palette
@@ -20,18 +20,11 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="the config it was trained with")
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument(
-        "--which", default="model", help="network in the checkpoint, e.g. model_ema"
-    )
+    parser = checkpoint_parser(__doc__)
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="files or folders")
     parser.add_argument(
         "--save-path", type=Path, required=True, help="folder for masks/, overlays/"
     )
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options = parser.parse_args()
     with exit_with_one_line():
         config = load_config(options.config, options.set)

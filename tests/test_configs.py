@@ -8,7 +8,7 @@ import torch
 from corrmatch import CorrMatch
 from model.build import build_network
 from supervised import SupOnly
-from util.config import dump_config, load_config
+from util.config_file import dump_config, load_config
 from util.errors import UserError
 
 CONFIGS = {path.stem: path for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")}

@@ -28,7 +28,7 @@ from dataset.strong import (
     make_views,
 )
 from dataset.weak import Geometry, apply_geometry, draw_geometry, padding, weak_image, weak_mask
-from util.config import load_config
+from util.config_file import load_config
 
 RNG = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import evaluate as evaluate_script
 from supervised import SupOnly
-from util.config import load_config
+from util.config_file import load_config
 from util.evaluation import (
     Scores,
     dice,

@@ -10,7 +10,7 @@ from corrmatch import CorrMatch
 from dataset.strong import make_views
 from model.build import build_network
 from supervised import SupOnly
-from util.config import load_config
+from util.config_file import load_config
 from util.criterion import CrossEntropy, OhemCrossEntropy
 from util.pseudo import (
     PseudoLabel,

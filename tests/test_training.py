@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from corrmatch import CorrMatch
 from model.build import build_network
 from supervised import SupOnly
-from util.config import Optimizer, load_config
+from util.config import Optimizer
+from util.config_file import load_config
 from util.engine import Training
 from util.optim import build_optimizer, set_poly_lr
 

@@ -20,7 +20,8 @@ from dataset.lists import read_list  # noqa: E402
 from dataset.shapes import generate  # noqa: E402
 from model.build import load_network  # noqa: E402
 from util.command import exit_with_one_line  # noqa: E402
-from util.config import Config, load_config  # noqa: E402
+from util.config import Config
+from util.config_file import load_config  # noqa: E402
 from util.evaluation import predict_mask  # noqa: E402
 from util.picture import colour_mask, palette, side_by_side  # noqa: E402
 

@@ -22,16 +22,8 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
     if unlabeled:
         parser.add_argument("--unlabeled-id-path", help="list of unlabelled images")
     parser.add_argument("--save-path", type=Path, required=True, help="folder of the run")
-    parser.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override config keys, such as optimizer.lr=0.002",
-    )
+    _add_common(parser)
     parser.add_argument("--seed", type=int, help="overrides the config's seed")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--resume",
         default="auto",
@@ -51,6 +43,30 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
         **({} if found.seed is None else {"seed": found.seed}),
     }
     return found
+
+
+def checkpoint_parser(description: str | None) -> argparse.ArgumentParser:
+    """What every command that takes a checkpoint takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", required=True, help="the config it was trained with")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument(
+        "--which", default="model", help="network in the checkpoint, such as model_ema"
+    )
+    _add_common(parser)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override config keys, such as optimizer.lr=0.002",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
 @contextmanager

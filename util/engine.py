@@ -1,5 +1,6 @@
 """The one training loop: `main` of every method, what it prepares, and `fit`."""
 
+import functools
 import itertools
 import time
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ from model.build import build_network, load_backbone
 from util import dist
 from util.checkpoint import load, load_weights
 from util.command import among_others, arguments, exit_with_one_line, fresh_or_resumed
-from util.config import Config, differences, load_config
+from util.config import Config
+from util.config_file import differences, load_config
 from util.errors import UserError
 from util.evaluation import Scores, autocast, evaluate, summary, table, volume_indices
 from util.log import RunFolder, logger, say_to_console
@@ -52,7 +54,7 @@ def main(kind: type[Method]) -> None:
             folder = RunFolder(options.save_path)
             training = prepare(kind, config, device, folder, options.resume)
         with exit_with_one_line():
-            rehearse(training) if options.dry_run else fit(training)
+            dry_run(training) if options.dry_run else fit(training)
 
 
 @dataclass
@@ -210,6 +212,13 @@ def fit(t: Training) -> None:
     for name, best in t.best.items():
         logger.info("%s: best mIoU %.2f, epoch %d", name, best["miou"], best["epoch"])
     t.folder.close()
+
+
+def dry_run(t: Training) -> None:
+    """Run everything once, change nothing, and say what the whole would take."""
+    network, mode = t.method.model, t.config.evaluation.mode
+    one = functools.partial(t.evaluate, network, mode, limit=1)
+    rehearse(t.config, t.device, network, t.train, t.step, one, len(t.volumes))
 
 
 def validate(t: Training, epoch: int) -> dict[str, Any]:

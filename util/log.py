@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from util import dist
 from util.checkpoint import link_atomically, save_atomically
-from util.config import Config, dump_config
+from util.config import Config
+from util.config_file import dump_config
 from util.errors import UserError
 
 logger = logging.getLogger("semi")

@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from util.config import Config, Section, validate
+from util.config import Config, Section
+from util.config_file import validate
 from util.criterion import build_criterion
 
 Batch = dict[str, Any]

@@ -3,42 +3,48 @@
 import resource
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 
+from util.config import Config
 from util.log import logger
 
-if TYPE_CHECKING:
-    from util.engine import Training
 
-
-def rehearse(training: "Training") -> None:
+def rehearse(
+    config: Config,
+    device: torch.device,
+    network: nn.Module,
+    train: DataLoader,
+    step: Callable[[Any, int], dict[str, torch.Tensor]],
+    validate_one: Callable[[], Any],
+    val_images: int,
+) -> None:
     """Two steps (the second is timed) and one validation image; logs a summary."""
-    config, device = training.config, training.device
-    for number, raw in enumerate(training.train):
+    for number, raw in enumerate(train):
         begin = _now(device)
-        loss = training.step(raw, number)["loss"].item()
+        loss = step(raw, number)["loss"].item()
         step_seconds = _now(device) - begin
         if number == 1:
             break
-    mode = config.evaluation.mode
     begin = _now(device)
-    training.evaluate(training.method.model, mode, limit=1)
+    validate_one()
     image_seconds = _now(device) - begin
 
-    parameters = sum(p.numel() for p in training.method.model.parameters())
-    images, epochs = len(training.volumes), config.epochs
-    per_epoch = len(training.train) * step_seconds
-    validation = images * image_seconds / config.evaluation.every
-    hours = epochs * (per_epoch + validation) / 3600
+    parameters = sum(p.numel() for p in network.parameters())
+    steps, mode = len(train), config.evaluation.mode
+    validation = val_images * image_seconds / config.evaluation.every
+    hours = config.epochs * (steps * step_seconds + validation) / 3600
     logger.info(
         "dry run: all well\n"
         f"  parameters            {parameters / 1e6:.1f} M\n"
-        f"  iterations per epoch  {len(training.train)}, {len(training.train) * epochs} in all\n"
+        f"  iterations per epoch  {steps}, {steps * config.epochs} in all\n"
         f"  loss of one step      {loss:.3f}\n"
         f"  one step              {step_seconds:.3f} s\n"
-        f"  one validation image  {image_seconds:.3f} s ({mode}), {images} images\n"
+        f"  one validation image  {image_seconds:.3f} s ({mode}), {val_images} images\n"
         f"  memory                {_peak_memory(device) / 2**30:.2f} GiB at its peak\n"
         f"  whole run             about {hours:.2f} h"
     )
