@@ -16,7 +16,7 @@ MAX_SIGMA = 2.0
 RADIUS = int(3 * MAX_SIGMA + 0.5)
 
 
-def draw_strong(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def draw_strong(rng: np.random.Generator) -> dict[str, Any]:
     """Parameters of one strong view.
 
     Colour jitter p 0.8 (four operations in random order), greyscale p 0.2, Gaussian blur p 0.5
@@ -32,7 +32,7 @@ def draw_strong(rng: np.random.Generator) -> dict[str, np.ndarray]:
         "factors": (factors if jitter else np.ones(3)).astype(np.float32),
         "hue": np.float32(hue if jitter else 0.0),
         "order": order,
-        "grey": np.bool_(grey),
+        "grey": bool(grey),
         "sigma": np.float32(sigma),
     }
 

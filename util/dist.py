@@ -58,6 +58,9 @@ def session(device: torch.device) -> Iterator[None]:
         td.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
+        # Gloo's threads must have let go of the last tensors before they are joined: freeing one
+        # takes Python's lock, which the joining thread holds (a deadlock seen with torch 2.6).
+        barrier()
     finally:
         if td.is_initialized():
             td.destroy_process_group()
