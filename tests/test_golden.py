@@ -142,7 +142,7 @@ def test_corrmatch_step_losses_gradients_and_threshold(monkeypatch):
     for ours, theirs in names.items():
         expected = golden[f"s0/loss_{theirs}"]
         # Logits reach 190 here, so summation order shows: computed in float64, kl moves by 3e-4
-        # of itself and fp, which is 0.04, by 1e-4.  With the reference's threads they are equal.
+        # of itself and fp, which is 0.04, by 1e-4.  With the reference's threads all are equal.
         found = scalars[ours].item()
         np.testing.assert_allclose(found, expected, rtol=5e-4, atol=2e-4, err_msg=ours)
     np.testing.assert_allclose(loss.item(), golden["s0/loss"], rtol=1e-4)
@@ -152,4 +152,7 @@ def test_corrmatch_step_losses_gradients_and_threshold(monkeypatch):
     assert len(gradients) == 6
     for name in gradients:
         norm = parameters[name].grad.norm().item()
-        np.testing.assert_allclose(norm, golden[f"s0/gnorm/{name}"], rtol=1e-4, err_msg=name)
+        # With the reference's two threads they are equal to 1e-7; another summation order moves
+        # those of the backbone by 1e-3, as float64 does.
+        rtol = 2e-3 if name.startswith("backbone") else 4e-4
+        np.testing.assert_allclose(norm, golden[f"s0/gnorm/{name}"], rtol=rtol, err_msg=name)
