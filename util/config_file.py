@@ -125,9 +125,8 @@ def load_config(
     return config
 
 
-# What may change while a run is interrupted: where its files lie and how fast they are read.
-_MOVABLE = {"data.root", "data.labeled", "data.unlabeled", "data.val", "data.test"}
-_MOVABLE |= {"data.workers", "data.check_samples"}
+# What may change while a run is interrupted.
+_MOVABLE = {"data.root", "data.test", "data.workers", "data.check_samples"}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def say_to_console() -> None:
     logger.propagate = False
     logger.setLevel(logging.INFO if dist.is_main() else logging.ERROR)
     logger.addHandler(_TqdmHandler())
+    # What is said before the run's folder has a log file waits here for it.
+    logger.addHandler(MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1))
 
 
 def versions() -> dict[str, str]:
@@ -85,6 +88,10 @@ class RunFolder:
             return
         file = logging.FileHandler(self.path / "log.txt")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        for waiting in [h for h in logger.handlers if isinstance(h, MemoryHandler)]:
+            waiting.setTarget(file)
+            waiting.close()
+            logger.removeHandler(waiting)
         logger.addHandler(file)
         (self.path / "config.yaml").write_text(dump_config(config))
         start = {"command": sys.argv, "first_step": first_step, **versions()}

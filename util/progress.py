@@ -43,6 +43,7 @@ class Progress:
 
     def __init__(self, epoch: int, epochs: int, steps: int, folder: RunFolder):
         self.title = f"epoch {epoch + 1}/{epochs}"
+        self.epochs_left = epochs - epoch - 1
         self.first_step, self.steps, self.folder = epoch * steps, steps, folder
         self._whole, self._recent = Means(), Means()
         self._begin = self._last_line = time.monotonic()
@@ -65,7 +66,8 @@ class Progress:
         seconds = time.monotonic() - self._begin
         means = self._whole.fetch()
         text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-        logger.info("%s %s (%.0f s)", self.title, text, seconds)
+        left = self.epochs_left * seconds / 3600
+        logger.info("%s %s (%.0f s, %.1f h of training left)", self.title, text, seconds, left)
         return {"train": means, "seconds": seconds}
 
     def add(self, scalars: dict[str, Tensor], step: int, lr: float) -> None:
