@@ -1,6 +1,7 @@
 """The shell scripts, as their users run them."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,24 @@ def test_exit_status_is_the_trainings(variables):
 def test_usage(arguments):
     done = sh("train", *arguments)
     assert done.returncode == 2 and ("usage" in done.stderr or "error: " in done.stderr)
+
+
+def test_several_machines(variables):
+    """Two machines of one process each, here as two launches on this one."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    machines = [
+        subprocess.Popen(
+            ["sh", "tools/train.sh", "1", str(port), "--device", "cpu", "--set", "epochs=1",
+             "batch_size=4"],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=ENVIRONMENT | {k: str(v) for k, v in variables.items()}
+            | {"NNODES": "2", "NODE_RANK": str(rank), "MASTER_ADDR": "localhost"},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    outputs = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], outputs
+    assert "mIoU" in outputs[0] and "mIoU" not in outputs[1]
+    assert (variables["save_path"] / "latest.pth").exists()
