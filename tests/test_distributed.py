@@ -44,7 +44,7 @@ def test_two_processes(method, toy, tmp_path):
     seen = sorted(tuple(key) for rank in spied for step in rank for key in step["seen"])
     assert seen == [(epoch, position) for epoch in (0, 1) for position in range(12)]
     assert sorted(p.name for p in run.iterdir()) == [
-        "best.pth", "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "run.json",
+        "best.pth", "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "starts.jsonl",
         "tensorboard",
     ]  # fmt: skip
     assert len(list((run / "tensorboard").iterdir())) == 1

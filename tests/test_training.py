@@ -39,7 +39,8 @@ def test_what_a_run_leaves(toy, train, tmp_path):
     assert set(history[0]["train"]) == losses
     assert len(history[0]["scores"]["model"]["iou"]) == 3
     assert load_config(tmp_path / "config.yaml").seed == 5
-    started = json.loads((tmp_path / "run.json").read_text())
+    (line,) = (tmp_path / "starts.jsonl").read_text().splitlines()
+    started = json.loads(line)
     assert {"command", "python", "torch", "device", "commit"} <= started.keys()
     assert "mIoU" in (tmp_path / "log.txt").read_text()
 

@@ -90,7 +90,7 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     return list(model.model_fields)
 
 
-def validate(model: type[Section], tree: dict[str, Any], source: str, prefix: str = "") -> Any:
+def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str = "") -> Any:
     """`tree` as a `model`; the first mistake becomes a `UserError` that names source and key."""
     try:
         return model.model_validate(tree)
@@ -121,7 +121,7 @@ def load_config(
         tree = _merge(tree, _override(assignment))
     tree = _merge(tree, tree_on_top or {})
     source = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)
-    config: Config = validate(Config, tree, source)
+    config: Config = parse(Config, tree, source)
     return config
 
 

@@ -63,7 +63,7 @@ def versions() -> dict[str, str]:
 
 
 class RunFolder:
-    """`save_path` with config.yaml, run.json, log.txt, metrics.jsonl, tensorboard/ and the
+    """`save_path` with config.yaml, starts.jsonl, log.txt, metrics.jsonl, tensorboard/ and the
     checkpoints.  Raises `UserError` when it cannot be written."""
 
     def __init__(self, path: Path):
@@ -95,7 +95,7 @@ class RunFolder:
         logger.addHandler(file)
         (self.path / "config.yaml").write_text(dump_config(config))
         start = {"command": sys.argv, "first_step": first_step, **versions()}
-        with (self.path / "run.json").open("a") as record:
+        with (self.path / "starts.jsonl").open("a") as record:
             record.write(json.dumps(start) + "\n")
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
         # Events of steps that are run again after an interruption are dropped by TensorBoard.

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from util.config import Config, Section
-from util.config_file import validate
+from util.config_file import parse
 from util.criterion import build_criterion
 
 Batch = dict[str, Any]
@@ -38,7 +38,7 @@ class Method(nn.Module):
     @classmethod
     def read_options(cls, config: Config) -> Any:
         """The validated options; raises `UserError` for keys the method does not have."""
-        return validate(cls.Options, config.method, f"config of {cls.__name__}", "method.")
+        return parse(cls.Options, config.method, f"config of {cls.__name__}", "method.")
 
     def forward(self, batch: Batch) -> Step:
         return self.step(batch)
