@@ -26,6 +26,7 @@ from util.evaluation import predict_mask  # noqa: E402
 from util.picture import colour_mask, palette, side_by_side  # noqa: E402
 
 CONFIG = "configs/shapes.yaml"
+CONFIGS = {"supervised": CONFIG, "corrmatch": "configs/shapes_corrmatch.yaml"}
 METHODS = {"SupOnly": "supervised", "CorrMatch": "corrmatch"}
 
 
@@ -40,9 +41,9 @@ def main() -> None:
         print(f"The embedded dataset, in {config.data.root}")
         generate(config.data.root)
         overrides = ["--set", *options.set] if options.set else []
-        for script in METHODS.values():
+        for script, file in CONFIGS.items():
             folder = options.save_path / script
-            common = ["--config", CONFIG, *overrides]
+            common = ["--config", file, *overrides]
             run(f"{script}.py", *common, "--save-path", folder, "--seed", options.seed)
             run("evaluate.py", *common, "--checkpoint", folder / "best.pth",
                 "--json", folder / "scores.json")  # fmt: skip
