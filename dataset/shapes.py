@@ -19,7 +19,7 @@ SPLITS = ("train", "val")  # a split's position here seeds its scenes
 
 def generate(
     root: Path,
-    labeled: int = 48,
+    labeled: int = 32,
     unlabeled: int = 1000,
     val: int = 100,
     size: int = 64,

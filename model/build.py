@@ -11,7 +11,13 @@ from torch import nn
 from model.correlation import add_correlation_head
 from model.deeplabv3plus import DeepLabV3Plus
 from model.network import Network
-from util.checkpoint import load, load_pretrained, load_weights, network_state
+from util.checkpoint import (
+    load,
+    load_backbone_state,
+    load_weights,
+    network_state,
+    read_pretrained,
+)
 from util.config import Model
 from util.errors import UserError
 
@@ -94,16 +100,13 @@ def load_backbone(network: Network, options: Model) -> str:
         return f"{name}: random weights (model.pretrained: none)"
     if source != "hub":
         path = PRETRAINED / f"{name}.pth" if source == "file" else Path(source)
-        return load_pretrained(network.backbone, path)
+        return load_backbone_state(network.backbone, read_pretrained(path), path)
     try:
-        full = timm.create_model(name, pretrained=True)
+        state = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever the network, the hub or its client raises
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"model.pretrained: hub weights of '{name}' cannot be had ({reason[0][:200]}); "
             f"put them into {PRETRAINED / name}.pth and set model.pretrained to file"
         ) from None
-    own = network.backbone.state_dict()
-    state = {k: v for k, v in full.state_dict().items() if k in own}
-    network.backbone.load_state_dict(state)
-    return f"timm hub, {name}: {len(own)} entries loaded"
+    return load_backbone_state(network.backbone, state, f"timm hub, {name}")

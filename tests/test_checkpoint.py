@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -134,6 +135,28 @@ def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):
     torch.save(weights, tmp_path / "mine.pth")
     with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight"):
         load_backbone(network, options)
+
+
+def test_timm_weights_of_another_family(tmp_path):
+    """A feature extractor's names differ from those of the whole network that a file holds."""
+    torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "w.pth")
+    options = Model(backbone="convnext_atto", output_stride=32, pretrained=str(tmp_path / "w.pth"))
+    network = build_network(options, 3)
+    report = load_backbone(network, options)
+    assert f"{len(network.backbone.state_dict())} entries loaded" in report and "head.fc" in report
+    weights = torch.load(tmp_path / "w.pth", weights_only=True)
+    ours = network.backbone.state_dict()["stages_1.blocks.0.conv_dw.weight"]
+    assert torch.equal(ours, weights["stages.1.blocks.0.conv_dw.weight"])
+    assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_weights_of_the_hub(monkeypatch):
+    donor = timm.create_model("resnet10t")
+    network = build_network(TINY, 3)
+    monkeypatch.setattr("timm.create_model", lambda name, pretrained: donor)
+    report = load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}))
+    assert "timm hub, resnet10t" in report and "2 unused: fc.weight, fc.bias" in report
+    assert torch.equal(network.backbone.bn1.weight, donor.bn1.weight)
 
 
 def test_hub_that_cannot_be_reached(monkeypatch):

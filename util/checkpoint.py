@@ -118,30 +118,35 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path | st
     module.load_state_dict(state)
 
 
-def load_pretrained(backbone: nn.Module, path: Path) -> str:
-    """Load ImageNet weights into a backbone; returns a report of what was loaded.
-
-    Names the file has beyond the backbone's (a classifier) are reported, not an error.  Raises
-    `UserError` when the file is missing or lacks any of the backbone's weights.
-    """
+def read_pretrained(path: Path) -> dict[str, Tensor]:
+    """The weights in a file of ImageNet weights; raises `UserError` when it is not there."""
     if not path.exists():
         raise UserError(
             f"{path}: pretrained weights not found; put the file there, or set "
             "model.pretrained to hub, none or another file"
         )
-    state = network_state(load(path), path)
+    return network_state(load(path), path)
+
+
+def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: object) -> str:
+    """Load ImageNet weights into a backbone; returns a report of what was loaded.
+
+    Entries beyond the backbone's (a classifier) are reported, not an error; lacking ones are.
+    timm's feature extractors write some dots as underscores (stages_0 for stages.0).
+    """
+    given = {name.replace(".", "_"): name for name in state}
     own = backbone.state_dict()
-    lacking = [
-        k
-        for k, v in own.items()
-        if (k not in state and not k.endswith("num_batches_tracked"))
-        or (k in state and state[k].shape != v.shape)
-    ]
+    names = {k: given.get(k.replace(".", "_")) for k in own}
+    loaded = {k: state[name] for k, name in names.items() if name is not None}
+    lacking = [k for k in own if k not in loaded and not k.endswith("num_batches_tracked")]
+    lacking += [k for k, v in loaded.items() if v.shape != own[k].shape]
     if lacking:
         raise UserError(
-            f"{path}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
+            f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
             f"of another shape: {_some(lacking)}"
         )
-    backbone.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
-    unused = [k for k in state if k not in own]
-    return f"{path}: {len(own)} entries loaded" + (f", unused: {_some(unused)}" if unused else "")
+    backbone.load_state_dict(loaded, strict=False)
+    unused = [name for name in state if name not in names.values()]
+    return f"{source}: {len(loaded)} entries loaded" + (
+        f", {len(unused)} unused: {_some(unused)}" if unused else ""
+    )
