@@ -24,7 +24,7 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("method", ["supervised", "corrmatch"])
+@pytest.mark.parametrize("method", ["supervised", "corrmatch", "fixmatch", "unimatch"])
 def test_two_processes(method, toy, tmp_path):
     # SupOnly fills the places of unlabelled images: a global batch of 4 for both.
     toy.tree["batch_size"] = 2 if method == "supervised" else 4

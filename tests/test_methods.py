@@ -8,8 +8,10 @@ from torch import nn
 
 from corrmatch import CorrMatch
 from dataset.strong import make_views
+from fixmatch import FixMatch
 from model.build import build_network
 from supervised import SupOnly
+from unimatch import UniMatch
 from util.config_file import load_config
 from util.criterion import CrossEntropy, OhemCrossEntropy
 from util.pseudo import (
@@ -147,7 +149,7 @@ def test_ohem(min_kept, thresh):
     torch.testing.assert_close(OhemCrossEntropy(thresh, min_kept)(logits, target), expected)
 
 
-def raw_batch(images, size=33, partner=True):
+def raw_batch(images, size=33, partner=True, views=1):
     g = np.random.default_rng(0)
 
     def crop():
@@ -163,8 +165,8 @@ def raw_batch(images, size=33, partner=True):
             "grey": torch.zeros(images, dtype=torch.bool),
             "sigma": torch.ones(images),
         }
-        boxes = torch.tensor([[[3, 4, 20, 21]]]).repeat(images, 1, 1)
-        return {"image": crop(), "ignore": ignore, "views": [view], "boxes": boxes}
+        boxes = torch.tensor([[[3, 4, 20, 21]]]).repeat(images, views, 1)
+        return {"image": crop(), "ignore": ignore, "views": [view] * views, "boxes": boxes}
 
     mask = torch.from_numpy(g.integers(0, 3, (images, size, size), dtype=np.uint8))
     batch = {"labeled": {"image": crop(), "mask": mask}, "unlabeled": unlabelled()}
@@ -173,13 +175,13 @@ def raw_batch(images, size=33, partner=True):
     return make_views(batch, torch.full((3,), 0.5), torch.full((3,), 0.25))
 
 
-@pytest.mark.parametrize("kind", [SupOnly, CorrMatch])
+@pytest.mark.parametrize("kind", [SupOnly, CorrMatch, FixMatch, UniMatch])
 @pytest.mark.parametrize("partner", [True, False])
 def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, toy):
     config = load_config(toy.config)
     network = build_network(config.model, 3, kind.correlation)
     method = kind(network, config)
-    loss, scalars = method(raw_batch(2, partner=partner))
+    loss, scalars = method(raw_batch(2, partner=partner, views=kind.strong_views))
     loss.backward()
     assert loss.isfinite() and all(v.isfinite() for v in scalars.values())
     missing = [n for n, p in network.named_parameters() if p.grad is None]

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from corrmatch import CorrMatch
+from fixmatch import FixMatch
 from supervised import SupOnly
+from unimatch import UniMatch
 from util.log import RunFolder
 
 
@@ -31,7 +33,7 @@ def assert_equal(a, b, where="state"):
         assert a == b, where
 
 
-@pytest.mark.parametrize("kind", [SupOnly, CorrMatch])
+@pytest.mark.parametrize("kind", [SupOnly, CorrMatch, FixMatch, UniMatch])
 def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
     toy.tree["epochs"] = 3
     toy.write_config()
