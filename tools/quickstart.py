@@ -73,7 +73,8 @@ def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
         image = Image.open(config.data.root / sample.image).convert("RGB")
         truth = np.array(Image.open(config.data.root / str(sample.mask)))
         masks = [truth, *(predict_mask(network, image, config, device) for network in networks)]
-        rows.append([image, *(colour_mask(mask, palette(config.data)) for mask in masks)])
+        pictures = [image, *(colour_mask(mask, palette(config.data)) for mask in masks)]
+        rows.append([picture.resize((192, 192), Image.Resampling.NEAREST) for picture in pictures])
     side_by_side(rows).save(out)
 
 
