@@ -57,7 +57,7 @@ def build_backbone(options: Model) -> tuple[nn.Module, list[int]]:
         hint = f"; like it: {', '.join(near)}" if near else ""
         raise UserError(f"model.backbone: timm has no '{name}'{hint}")
     try:
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]):  # a look must not change the initial weights
             probe = timm.create_model(name, features_only=True, output_stride=stride)
         strides = _feature_info(probe)
         indices = (strides.reduction().index(4), len(strides.reduction()) - 1)

@@ -159,9 +159,9 @@ def test_corrmatch_step_losses_gradients_and_threshold(monkeypatch):
     assert len(gradients) == 6
     for name in gradients:
         norm = parameters[name].grad.norm().item()
-        # With the reference's two threads they are equal to 1e-7; another summation order moves
-        # those of the backbone by 1e-3, as float64 does.
-        rtol = 2e-3 if name.startswith("backbone") else 4e-4
+        # With the reference's two threads they are equal to 1e-7; one thread or float64 moves
+        # those of the backbone by 1e-3, torch 2.6 by 3e-3.
+        rtol = 4e-3 if name.startswith("backbone") else 4e-4
         np.testing.assert_allclose(norm, golden[f"s0/gnorm/{name}"], rtol=rtol, err_msg=name)
 
 
@@ -169,15 +169,15 @@ def test_fixmatch_two_steps():
     """The second one comes after an optimizer step, so schedule, groups and momentum are in it.
 
     With the reference's two threads all numbers are equal to the last digit.  Another summation
-    order moves backbone gradients of step 0 by 2e-3 and, amplified by batch norms that see few
-    pixels, losses of step 1 by 2e-2: hence the bounds, for other machines.
+    order (one thread, torch 2.6) moves losses of step 0 by 1e-4, its backbone gradients by 2e-3
+    and, amplified by batch norms that see few pixels, losses of step 1 by 2e-2: hence the bounds.
     """
     golden = np.load(DATA / "step_fixmatch.npz")
     config = golden_config(DEEPLAB, conf_thresh=0.08)
     network = golden_network(DEEPLAB)
     method = FixMatch(network, config).train()
     optimizer = build_optimizer(network, config.optimizer)
-    for number, (step, rtol) in enumerate((("s0", 1e-4), ("s1", 3e-2))):
+    for number, (step, rtol) in enumerate((("s0", 2e-4), ("s1", 3e-2))):
         set_poly_lr(optimizer, number, 1000, 0.9)
         optimizer.zero_grad()
         loss, scalars = method(golden_batch(golden, step, "img_u_s", "cutmix_box"))
