@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from util.config import IGNORE
 from util.errors import UserError
 
-IGNORE = 255
 INDEX_MODES = ("P", "L", "1", "I", "I;16")
 
 

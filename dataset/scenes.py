@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dataset.files import IGNORE
+from util.config import IGNORE
 
 Form = Callable[[np.ndarray], np.ndarray]
 

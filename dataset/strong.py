@@ -121,11 +121,11 @@ def strong_view(x: Tensor, view: dict[str, Tensor]) -> Tensor:
 
 
 def normalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return (x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    return (x - mean) / std
 
 
 def make_views(batch: dict[str, Any], mean: Tensor, std: Tensor) -> dict[str, Any]:
-    """Raw samples on the device -> what a method's step sees.
+    """Raw samples on the device -> what a method's step sees; `mean`, `std` `[3, 1, 1]`.
 
     In: `labeled` {image uint8 `[B, 3, H, W]`, mask uint8 `[B, H, W]`} and, if the method uses
     them, `unlabeled` {image, ignore bool `[B, H, W]`, views: a list of drawn parameters, boxes

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from util.config import IGNORE
+
 
 class Geometry(NamedTuple):
     """A crop of a resized image.
@@ -67,7 +69,7 @@ def weak_image(image: Image.Image, geometry: Geometry) -> np.ndarray:
 
 def weak_mask(mask: Image.Image, geometry: Geometry) -> np.ndarray:
     """`[crop, crop]`, uint8; 255 in the padding."""
-    return apply_geometry(mask, geometry, Image.Resampling.NEAREST, fill=255)
+    return apply_geometry(mask, geometry, Image.Resampling.NEAREST, fill=IGNORE)
 
 
 def padding(geometry: Geometry) -> np.ndarray:

@@ -36,7 +36,8 @@ class Network(nn.Module):
         """Raise `UserError` for a crop size that the network cannot be trained on."""
 
     def check_batch(self, images: int) -> None:
-        """Raise `UserError` for a number of images that one train-mode forward cannot take."""
+        """Raise `UserError` for a number of images (of all processes that share batch statistics)
+        that one train-mode forward cannot take."""
 
 
 def unfit_crop(crop_size: int, nearest: Sequence[int], reason: str) -> UserError:

@@ -193,7 +193,7 @@ def test_views_of_a_batch(loader, partner, views):
     raw = next(iter(loader(f"cutmix_partner={partner}", strong_views=views)))
     assert raw["labeled"]["image"].dtype == torch.uint8
     assert ("partner" in raw["unlabeled"]) == (partner != "batch")
-    batch = make_views(raw, torch.full((3,), 0.5), torch.full((3,), 0.25))
+    batch = make_views(raw, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
     u = batch["unlabeled"]
     assert len(u["strong"]) == len(u["box"]) == views
     assert all(s.shape == u["weak"].shape and s.isfinite().all() for s in u["strong"])
@@ -203,7 +203,7 @@ def test_views_of_a_batch(loader, partner, views):
 
 def test_strong_view_is_the_partners_inside_the_box(loader):
     raw = next(iter(loader()))
-    mean, std = torch.zeros(3), torch.ones(3)
+    mean, std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     u = raw["unlabeled"]
     u["boxes"][:] = torch.tensor([5, 7, 20, 30])
     for view in (*u["views"], *u["partner"]["views"]):  # make strong views equal weak ones

@@ -172,7 +172,7 @@ def raw_batch(images, size=33, partner=True, views=1):
     batch = {"labeled": {"image": crop(), "mask": mask}, "unlabeled": unlabelled()}
     if partner:
         batch["unlabeled"]["partner"] = unlabelled()
-    return make_views(batch, torch.full((3,), 0.5), torch.full((3,), 0.25))
+    return make_views(batch, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
 
 
 @pytest.mark.parametrize("kind", [SupOnly, CorrMatch, FixMatch, UniMatch])

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from corrmatch import CorrMatch
 from model.build import build_network
 from supervised import SupOnly
+from util import dist
 from util.config import Optimizer
 from util.config_file import load_config
 from util.engine import Training
@@ -125,3 +126,10 @@ def test_training_learns(toy, train, tmp_path):
     history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert history[-1]["train"]["loss"] < history[0]["train"]["loss"] / 2
     assert max(r["scores"]["model"]["miou"] for r in history) > 50
+
+
+def test_one_image_per_gpu_is_enough_where_batch_norm_counts_over_all(monkeypatch):
+    """A published batch of 8 on 8 GPUs."""
+    monkeypatch.setattr(dist, "world_size", lambda: 8)
+    assert dist.batchnorm_processes(torch.device("cuda")) == 8
+    assert dist.batchnorm_processes(torch.device("cpu")) == 1

@@ -4,9 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from util.config import Criterion
-
-IGNORE = 255
+from util.config import IGNORE, Criterion
 
 
 def mean_over(loss: Tensor, keep: Tensor) -> Tensor:

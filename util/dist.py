@@ -105,9 +105,14 @@ def wrap(method: nn.Module, device: torch.device) -> nn.Module:
     )
 
 
+def batchnorm_processes(device: torch.device) -> int:
+    """Processes whose images a batch norm counts together: all of them, on CUDA only."""
+    return world_size() if device.type == "cuda" else 1
+
+
 def sync_batchnorm(method: nn.Module, device: torch.device) -> None:
-    """Batch norms inside `method` count over all processes; this exists for CUDA only."""
-    if world_size() > 1 and device.type == "cuda":
+    """Make the batch norms inside `method` count over all processes, where they can."""
+    if batchnorm_processes(device) > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(method)
 
 

@@ -30,7 +30,15 @@ from util.command import among_others, arguments, exit_with_one_line, fresh_or_r
 from util.config import Config
 from util.config_file import differences, load_config
 from util.errors import UserError
-from util.evaluation import Scores, autocast, evaluate, summary, table, volume_indices
+from util.evaluation import (
+    Scores,
+    autocast,
+    evaluate,
+    mean_and_std,
+    summary,
+    table,
+    volume_indices,
+)
 from util.log import RunFolder, logger, say_to_console
 from util.method import Batch, Method, Step
 from util.optim import build_optimizer, set_poly_lr
@@ -78,8 +86,7 @@ class Training:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        data = self.config.data
-        self.mean, self.std = (torch.tensor(v, device=self.device) for v in (data.mean, data.std))
+        self.mean, self.std = mean_and_std(self.config, self.device)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -158,7 +165,7 @@ def prepare(
     init_seed(config.seed)
     network = build_network(config.model, config.num_classes, kind.correlation)
     network.check_crop(config.crop_size)
-    network.check_batch(per_forward)
+    network.check_batch(per_forward * dist.batchnorm_processes(device))
     if source is None:
         logger.info("%s", load_backbone(network, config.model))
     method = kind(network, config)

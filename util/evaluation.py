@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from util import dist
-from util.config import Config
-from util.criterion import IGNORE
+from util.config import IGNORE, Config
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -141,14 +140,20 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
     return [numbers[key] for key in keys]
 
 
+def mean_and_std(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`[3, 1, 1]` each, for RGB images in [0, 1]."""
+    mean, std = torch.tensor([config.data.mean, config.data.std], device=device)[..., None, None]
+    return mean, std
+
+
 @torch.no_grad()
 def predict_mask(
     model: nn.Module, image: Image.Image, config: Config, device: torch.device
 ) -> np.ndarray:
     """Class indices `[H, W]`, uint8, of an RGB picture; `model` is in eval mode."""
-    mean, std = (torch.tensor(v, device=device) for v in (config.data.mean, config.data.std))
-    x = torch.from_numpy(np.array(image)).to(device)
-    x = ((x.float() / 255 - mean) / std).permute(2, 0, 1)[None]
+    mean, std = mean_and_std(config, device)
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
+    x = (x.float() / 255 - mean) / std
     with autocast(device, config.precision):
         scores = predict(model, x, config, config.evaluation.mode)
     return scores.argmax(1)[0].byte().cpu().numpy()
@@ -172,9 +177,7 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    mean, std = (
-        torch.tensor(v, device=device).view(-1, 1, 1) for v in (config.data.mean, config.data.std)
-    )
+    mean, std = mean_and_std(config, device)
     c = config.num_classes
     confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
     for batch in batches:

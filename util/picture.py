@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from util.config import Data
-from util.criterion import IGNORE
+from util.config import IGNORE, Data
 
 IGNORE_COLOUR = (224, 224, 192)
 
