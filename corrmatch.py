@@ -34,7 +34,7 @@ class CorrMatch(Method):
         thresh_init: Annotated[float, Field(ge=0, le=1)] | None = 0.85
         """Start of the dynamic threshold; null keeps it fixed at `conf_thresh`."""
         thresh_momentum: Annotated[float, Field(ge=0, le=1)] = 0.999
-        regions: Annotated[int, Field(gt=0)] = 128
+        regions: Annotated[int, Field(gt=0, le=4096)] = 128
         """Rows of the correlation matrix that become region maps."""
 
     def __init__(self, model, config):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from dataset.check import check_files
-from dataset.lists import read_list
+from dataset.check import check_files, refuse_overlaps
+from dataset.folders import read_samples
 from dataset.loaders import Place, data_workers, evaluation_loader
 from model.build import load_network
 from util import dist
@@ -17,6 +17,7 @@ from util.config_file import load_config
 from util.errors import UserError
 from util.evaluation import evaluate, summary, table, volume_indices
 from util.log import logger, say_to_console
+from util.speed import use_layout
 
 
 def main() -> None:
@@ -38,12 +39,14 @@ def score(
     config: Config, checkpoint: Path, which: str, split: str, device: torch.device
 ) -> dict[str, object]:
     """Evaluate a checkpoint on a split; logs the table, returns the numbers."""
-    path = config.data.val if split == "val" else config.data.test
-    if path is None:
+    source = config.data.val if split == "val" else config.data.test
+    if source is None:
         raise UserError("--split test: the config names no data.test list")
-    listed = read_list(path, masks=True)
-    dist.main_checks(lambda: check_files(config.data, listed))
+    listed = read_samples(source, config.data.root, masks=True)
+    refuse_overlaps(listed)
+    dist.main_checks(lambda: check_files(config.data, listed, warn=logger.warning))
     network = load_network(config.model, config.num_classes, checkpoint, which).to(device)
+    use_layout(network, config)
     workers = data_workers(config, dist.processes_here())
     place = Place(dist.rank(), dist.world_size(), workers, device.type == "cuda")
     samples = listed.samples
@@ -58,11 +61,12 @@ def score(
     )
     speed = len(samples) / (time.perf_counter() - begin)
     logger.info("%s", table(scores, config.data.classes))
-    logger.info(f"{len(samples)} images of {path}, {config.evaluation.mode}, {speed:.1f} a second")
+    images = f"{len(samples)} images of {listed.name}"
+    logger.info(f"{images}, {config.evaluation.mode}, {speed:.1f} a second")
     return {
         "checkpoint": str(checkpoint),
         "which": which,
-        "list": str(path),
+        "list": listed.name,
         "images": len(samples),
         "images_per_second": speed,
         "mode": config.evaluation.mode,

@@ -1,25 +1,50 @@
 """FixMatch for segmentation (Sohn et al., NeurIPS 2020; Yang et al., CVPR 2023, section 3.1).
 
-What the network is sure of on a weak view, it should say of a strong view too.
+What the network is sure of on a weak view, it should say of a strong view too.  With
+`teacher: ema`, a moving average of the network says it (the FixMatch of UniMatch V2).
 """
 
-import torch
+from typing import Literal
 
+import torch
+from torch import nn
+
+from util.config import Section, Share
 from util.engine import Batch, Method, Step, main
-from util.pseudo import cutmix, label_partner, masked_cross_entropy, pseudo_label, share
+from util.ensemble import follow, frozen_copy
+from util.pseudo import (
+    cutmix,
+    label_partner,
+    label_view,
+    masked_cross_entropy,
+    pseudo_label,
+    share,
+)
 
 
 class FixMatch(Method):
+    class Options(Section):
+        teacher: Literal["self", "ema"] = "self"
+        """What labels the weak view: the network itself or its moving average."""
+        ema_momentum: Share = 0.996
+
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        self.model_ema = frozen_copy(model) if self.options.teacher == "ema" else None
+
     def step(self, batch: Batch) -> Step:
         x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
         u = batch["unlabeled"]
         w, (s,), (box,) = u["weak"], u["strong"], u["box"]
-        partner = label_partner(self.model, u)
+        partner = label_partner(self.model_ema or self.model, u)
 
-        z_x, z_w = self.model(torch.cat([x, w])).chunk(2)
-        z_s = self.model(s)
-
-        own = pseudo_label(z_w, u["ignore"])
+        if self.model_ema is None:
+            z_x, z_w = self.model(torch.cat([x, w])).chunk(2)
+            z_s = self.model(s)
+            own = pseudo_label(z_w, u["ignore"])
+        else:
+            z_x, z_s = self.model(torch.cat([x, s])).chunk(2)
+            own = label_view(self.model_ema, u)
         mixed = cutmix(own, partner, box)
         tau = self.config.conf_thresh
 
@@ -27,6 +52,14 @@ class FixMatch(Method):
         loss_s = masked_cross_entropy(z_s, mixed.label, mixed.above(tau), mixed.valid)
         loss = (loss_x + loss_s) / 2
         return loss, {"x": loss_x, "s": loss_s, "mask_ratio": share(own.above(tau), own.valid)}
+
+    def after_step(self, iteration: int) -> None:
+        if self.model_ema is not None:
+            follow(self.model_ema, self.model, iteration, self.options.ema_momentum)
+
+    def eval_models(self) -> dict[str, nn.Module]:
+        teacher = {} if self.model_ema is None else {"model_ema": self.model_ema}
+        return {"model": self.model, **teacher}
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Predict images: index masks (PNG with the palette) and overlays."""
 
+import os
 from pathlib import Path
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from dataset.files import open_image
+from dataset.files import SUFFIXES, open_image
 from model.build import load_network
 from util import dist
 from util.command import checkpoint_parser, exit_with_one_line
@@ -15,8 +16,6 @@ from util.config_file import load_config
 from util.errors import UserError
 from util.evaluation import predict_mask
 from util.picture import colour_mask, overlay, palette
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def main() -> None:
@@ -39,9 +38,9 @@ def find_images(paths: list[Path]) -> dict[str, Path]:
     """Image files by the name (without suffix) that their mask will have."""
     found: dict[str, Path] = {}
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):  # False too for what can be no path
             raise UserError(f"--images {path}: no such file or folder")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         for file in inside if path.is_dir() else [path]:
             name = str(
                 (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("")
@@ -59,11 +58,12 @@ def save_predictions(
     network: nn.Module, images: dict[str, Path], config: Config, folder: Path, device: torch.device
 ) -> None:
     """Write a mask and an overlay for each image, never over a file that is there."""
-    for name in images:
-        if (folder / "masks" / f"{name}.png").exists():
-            raise UserError(f"{folder / 'masks' / name}.png: exists already; choose another folder")
+    kinds = ("masks", "overlays")
+    for file in (folder / kind / f"{name}.png" for name in images for kind in kinds):
+        if os.path.lexists(file):
+            raise UserError(f"{file}: exists already; choose another folder")
     for name, path in tqdm(images.items(), disable=None, leave=False):
-        image = open_image(path)
+        image = open_image(path, config.data.image_range)
         mask = colour_mask(predict_mask(network, image, config, device), palette(config.data))
         for kind, picture in (("masks", mask), ("overlays", overlay(image, mask))):
             file = folder / kind / f"{name}.png"

@@ -27,8 +27,8 @@ class UniMatch(Method):
         partner = label_partner(self.model, u)
 
         features = self.model.features(torch.cat([x, w]))
-        z, z_fp = self.model.decode(with_dropped_channels(features), x.shape[-2:]).chunk(2)
-        (z_x, z_w), (_, z_fp) = z.chunk(2), z_fp.chunk(2)
+        z = self.model.decode(with_dropped_channels(features), x.shape[-2:])
+        z_x, z_w, _, z_fp = z.chunk(4)
         z_s1, z_s2 = self.model(torch.cat([s1, s2])).chunk(2)
 
         own = pseudo_label(z_w, u["ignore"])

@@ -1,117 +1,162 @@
 """What is wrong with lists and files, found before training starts."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from dataset.files import image_size, open_image
-from dataset.lists import Lists, Sample, SampleList, read_list
-from dataset.sets import open_pair, size_mismatch
-from util.config import Data
+import numpy as np
+
+from dataset.files import Reader, image_size, size_mismatch
+from dataset.folders import read_samples
+from dataset.lists import Lists, SampleList
+from dataset.samples import Sample, Samples
+from util.config import IGNORE, Data, Images
 from util.errors import UserError
 
 MAX_HEADERS = 5000
-T = TypeVar("T")
+R = TypeVar("R")
 
 
 def read_lists(data: Data, unlabeled: bool) -> Lists:
     """Read the lists that the config names and check them against each other.
 
-    Raises `UserError` for whatever `read_list` finds and for an image that stands in two of them.
+    Raises `UserError` for whatever `read_samples` finds and for an image that stands in two.
     """
-    train = read_list(_named(data.labeled, "labeled"), masks=True)
-    extra = SampleList(Path(), [])
+    train = read_samples(named(data.labeled, "labeled"), data.root, masks=True)
+    extra = SampleList("", Samples())
     if unlabeled:
-        extra = read_list(_named(data.unlabeled, "unlabeled"), masks=False)
-    val = read_list(data.val, masks=True)
-    first: dict[str, tuple[Path, int]] = {}
-    for listed in (train, extra, val):
-        for sample in listed.samples:
-            path, line = first.setdefault(sample.image, (listed.path, sample.line))
-            if path != listed.path:
-                raise UserError(
-                    f"{listed.path} line {sample.line}: '{sample.image}' is also in {path} line "
-                    f"{line}; remove it from one of them"
-                )
+        extra = read_samples(named(data.unlabeled, "unlabeled"), data.root, masks=False)
+    val = read_samples(data.val, data.root, masks=True)
+    refuse_overlaps(train, extra, val)
     return Lists(train, extra, val)
 
 
-def _named(path: Path | None, kind: str) -> Path:
-    if path is None:
+def named(images: Images | None, kind: str) -> Images:
+    """A list that the config must name; raises `UserError` when it does not."""
+    if images is None:
         raise UserError(
             f"no list of {kind} images: give --{kind}-id-path or set data.{kind} in the config"
         )
-    return path
+    return images
 
 
-def check_files(data: Data, *lists: SampleList) -> None:
-    """Every file exists; headers of labelled images agree with their masks; a sample decodes.
+def refuse_overlaps(*lists: SampleList) -> None:
+    """Raise `UserError` for an image that is listed twice."""
+    for _, _, message in overlaps(lists):
+        raise UserError(message)
 
-    Raises `UserError` naming the list, its line and the file.
+
+def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
+    """List, line and a message for each image that stands in an earlier list, or earlier in the
+    same one under another name or root."""
+    resolve = cache(_resolve)
+    first: dict[str, tuple[int, int]] = {}
+    for number, listed in enumerate(lists):
+        for place, sample in enumerate(listed.samples):
+            earlier = first.setdefault(location(sample, resolve), (number, place))
+            if earlier != (number, place):
+                same = lists[earlier[0]].samples[earlier[1]]
+                alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
+                also = f"'{sample.image}' is also in {same.where}{alias}"
+                yield number, sample.line, f"{sample.where}: {also}; remove it from one of them"
+
+
+def _resolve(root: Path, folder: str) -> str:
+    return os.path.realpath(root / folder)
+
+
+def location(sample: Sample, resolve: Callable[[Path, str], str] = _resolve) -> str:
+    """The image's path with its folder resolved: the same through whatever root it is reached."""
+    folder, _, name = sample.image.rpartition("/")
+    return f"{resolve(sample.origin.root, folder)}/{name}"
+
+
+def check_files(data: Data, *lists: SampleList, warn: Callable[[str], None]) -> None:
+    """Every file exists; headers of labelled images agree with their masks; a sample decodes and
+    holds labels.
+
+    Calls `warn` with a line for classes that the sample lacks.  Raises `UserError` naming the
+    list, its line and the file.
     """
-    for path, samples in lists:
-        _check_existence(path, data.root, samples)
-        if samples and samples[0].mask:
-            _each(_headers_agree, path, _spread(samples, MAX_HEADERS), data)
-        _each(_decodes, path, _spread(samples, data.check_samples), data)
+    for listed in lists:
+        check_existence(listed)
+        check_contents(listed, data, warn)
 
 
-def _check_existence(path: Path, root: Path, samples: list[Sample]) -> None:
-    """One look into each folder instead of one at each file."""
-    folders: dict[str, set[str]] = {}
-    for sample in samples:
-        for file in (sample.image, sample.mask):
-            if file is None:
-                continue
-            folder, name = os.path.split(file)
-            if folder not in folders:
-                folders[folder] = _names(root / folder)
-            if name not in folders[folder]:
-                raise UserError(f"{path} line {sample.line}: {root / file}: no such file")
+def check_existence(listed: SampleList) -> None:
+    """One look into each folder instead of one at each file; raises `UserError`."""
+    names = cache(_names)
+    for sample in listed.samples:
+        for file in filter(None, (sample.image, sample.mask)):
+            folder, _, name = file.rpartition("/")
+            if name not in names(sample.origin.root, folder):
+                raise UserError(f"{sample.where}: {sample.origin.root / file}: no such file")
 
 
-def _names(folder: Path) -> set[str]:
+def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) -> None:
+    """The headers of many files and the whole of some, see `check_files`; raises `UserError`."""
+    samples, reader = listed.samples, Reader(data)
+    some = _spread(samples, data.check_samples)
+    if not samples or samples[0].mask is None:
+        _each(reader.image, some)
+        return
+    _each(_headers_agree, _spread(samples, MAX_HEADERS))
+    pixels = _each(lambda sample: _class_pixels(sample, reader), some)
+    if pixels:
+        _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
+
+
+def _names(root: Path, folder: str) -> set[str]:
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(root / folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
     except OSError:
         return set()
 
 
-def _headers_agree(sample: Sample, data: Data) -> None:
-    assert sample.mask is not None
-    image, mask = image_size(data.root / sample.image), image_size(data.root / sample.mask)
+def _headers_agree(sample: Sample) -> None:
+    image, mask = image_size(sample.image_file), image_size(sample.mask_file)
     if image != mask:
-        raise size_mismatch(data.root, sample, image, mask)
+        raise size_mismatch(sample, image, mask)
 
 
-def _decodes(sample: Sample, data: Data) -> None:
-    if sample.mask:
-        open_pair(data.root, sample, len(data.classes), data.reduce_zero_label)
-    else:
-        open_image(data.root / sample.image)
+def _class_pixels(sample: Sample, reader: Reader) -> np.ndarray:
+    """`[256]`: how many pixels of the mask have each class; its image decodes too."""
+    return np.array(reader.pair(sample)[1].histogram())
 
 
-def _each(
-    check: Callable[[Sample, Data], None], path: Path, samples: Iterable[Sample], data: Data
+def _check_classes(
+    pixels: np.ndarray, masks: int, listed: SampleList, data: Data, warn: Callable[[str], None]
 ) -> None:
+    """Some pixels are labelled, and every class occurs; `pixels`: `[256]`, by class."""
+    where, hint = f"the {masks} masks checked of {listed.name}", ""
+    if pixels[IGNORE]:
+        hint = f"; {pixels[IGNORE] / pixels.sum():.0%} of the pixels are "
+        hint += "ignored" if data.label_map else "255: ignored, unless data.label_map maps it"
+    if not pixels[:IGNORE].any():
+        raise UserError(f"no pixel is labelled in {where}{hint}")
+    absent = [name for name, count in zip(data.classes, pixels, strict=False) if not count]
+    if absent:
+        warn(f"warning: never in {where}: {', '.join(absent)}{hint}")
+
+
+def _each(check: Callable[[Sample], R], samples: Iterable[Sample]) -> list[R]:
     """Run a check over samples in threads; the first failing line is reported."""
 
-    def located(sample: Sample) -> None:
+    def located(sample: Sample) -> R:
         try:
-            check(sample, data)
+            return check(sample)
         except UserError as error:
-            raise UserError(f"{path} line {sample.line}: {error}") from None
+            raise UserError(f"{sample.where}: {error}") from None
 
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(located, samples):
-            pass
+        return list(pool.map(located, samples))
 
 
-def _spread(samples: list[T], count: int) -> list[T]:
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """At most `count` of them, evenly spread."""
-    if len(samples) <= count:
-        return samples
+    count = min(count, len(samples))
     return [samples[i * len(samples) // count] for i in range(count)]

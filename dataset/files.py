@@ -1,51 +1,89 @@
 """Images and masks, from files to arrays."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from util.config import IGNORE
+from dataset.labels import Labels
+from dataset.samples import Sample
+from util.config import Data
 from util.errors import UserError
 
-INDEX_MODES = ("P", "L", "1", "I", "I;16")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+Range = tuple[float, float]
+
+# What Pillow thinks of a file beside its pixels; one that it cannot read is an error below.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def open_image(path: Path) -> Image.Image:
-    """An RGB image; grey, palette, 16-bit and transparent ones are converted.
+class Reader:
+    """Opens the files of samples, as the config says."""
 
-    Raises `UserError` when the file is missing or damaged.
+    def __init__(self, data: Data):
+        self.image_range, self.labels = data.image_range, Labels(data)
+
+    def image(self, sample: Sample) -> Image.Image:
+        """The RGB image of a sample; raises `UserError` as `open_image` does."""
+        return open_image(sample.image_file, self.image_range)
+
+    def mask(self, sample: Sample) -> Image.Image:
+        """Its class indices in mode L, 255 = ignore; raises `UserError` as `open_mask` does."""
+        return open_mask(sample.mask_file, self.labels)
+
+    def pair(self, sample: Sample) -> tuple[Image.Image, Image.Image]:
+        """Image and classes; raises `UserError` when either is faulty or their sizes differ."""
+        image, mask = self.stored_pair(sample)
+        return image, Image.fromarray(self.classes(mask, sample))
+
+    def stored_pair(self, sample: Sample) -> tuple[Image.Image, Image.Image]:
+        """Image, and mask as its file has it; raises `UserError` as `pair` does, but for values."""
+        image, mask = self.image(sample), load_image(sample.mask_file)
+        if image.size != mask.size:
+            raise size_mismatch(sample, image.size, mask.size)
+        return image, mask
+
+    def classes(self, mask: Image.Image, sample: Sample) -> np.ndarray:
+        """Class indices `[H, W]` of a sample's stored mask, or of a part of it."""
+        path = sample.mask_file
+        return self.labels.look_up(self.labels.codes(mask, path), path)
+
+
+def open_image(path: Path, image_range: Range | None = None) -> Image.Image:
+    """An RGB image; grey, palette and transparent ones are converted.
+
+    `image_range`: what is black and what is white, in images of more than 8 bits; `UserError`
+    where it is missing, and when the file is missing or damaged.
     """
-    image = _open(path)
-    if image.mode.startswith("I"):  # 16 bits: Pillow would clip at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+    image = load_image(path)
+    if image.mode == "RGB":
+        return image
+    if not is_deep(image):
+        return image.convert("RGB")
+    values = np.asarray(image).astype(np.float32)
+    if image_range is None:
+        raise UserError(
+            f"{path}: the image is in mode {image.mode}, its values are {np.min(values):g} to "
+            f"{np.max(values):g}; data.image_range must say which are black and white"
+        )
+    low, high = image_range
+    grey = np.clip((values - low) * (255 / (high - low)), 0, 255)
+    return Image.fromarray((grey + 0.5).astype(np.uint8)).convert("RGB")
 
 
-def open_mask(path: Path, num_classes: int, reduce_zero_label: bool = False) -> Image.Image:
+def open_mask(path: Path, labels: Labels) -> Image.Image:
     """A mask of class indices in mode L, 255 = ignore.
 
-    Raises `UserError` when the file is missing, damaged, in colour, or holds a value that is
-    neither a class nor 255.
+    Raises `UserError` when the file is missing, damaged, in a wrong mode, or holds what is no
+    class.
     """
-    mask = _open(path)
-    if mask.mode not in INDEX_MODES:
-        raise UserError(
-            f"{path}: the mask is in mode {mask.mode}, expected one channel of class indices "
-            "(PNG in mode L or P)"
-        )
-    values = np.asarray(mask).astype(np.int64)
-    if reduce_zero_label:
-        values = np.where((values == 0) | (values == IGNORE), IGNORE, values - 1)
-    found = np.unique(values)
-    wrong = found[((found >= num_classes) & (found != IGNORE)) | (found < 0)]
-    if wrong.size:
-        raise UserError(
-            f"{path}: mask value {wrong[0] + reduce_zero_label} is no class; expected "
-            f"0 to {num_classes - 1 + reduce_zero_label} or {IGNORE} (data.classes names "
-            f"{num_classes}{', reduce_zero_label is on' if reduce_zero_label else ''})"
-        )
-    return Image.fromarray(values.astype(np.uint8))
+    return Image.fromarray(labels.look_up(labels.codes(load_image(path), path), path))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether its one channel has more than 8 bits: Pillow would clip at 255 instead of scaling."""
+    return image.mode.startswith("I") or image.mode == "F"
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -55,20 +93,29 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.size
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # as below
         raise _damaged(path, error) from None
 
 
-def _open(path: Path) -> Image.Image:
+def load_image(path: Path) -> Image.Image:
+    """A file as it is; raises `UserError` when it is missing or damaged."""
     try:
         image = Image.open(path)
         image.load()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # the readers raise whatever damaged bytes lead them to
         raise _damaged(path, error) from None
     return image
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not a readable image ({' '.join(str(error).split())})")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{path}: not a readable image ({reason})")
+
+
+def size_mismatch(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> UserError:
+    return UserError(
+        f"{sample.mask_file}: the mask is {mask[0]}x{mask[1]}, its image "
+        f"{sample.image_file} is {image[0]}x{image[1]}; expected equal sizes"
+    )

@@ -1,24 +1,20 @@
 """List files: one sample a line, `image mask` or `image` alone (or `image None`)."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dataset.protocols import Fingerprint, fingerprint, how_to_get
+from dataset.samples import Origin, Sample, Samples
 from util.errors import UserError
 
 
-class Sample(NamedTuple):
-    """One line of a list; paths are relative to the dataset's root."""
-
-    image: str
-    mask: str | None
-    line: int
-
-
 class SampleList(NamedTuple):
-    """A list file and what it lists."""
+    """What is in a list file, in a folder of images, or in several of them."""
 
-    path: Path
-    samples: list[Sample]
+    name: str
+    samples: Samples
 
 
 class Lists(NamedTuple):
@@ -29,6 +25,25 @@ class Lists(NamedTuple):
     val: SampleList
 
 
+class Fault(NamedTuple):
+    """What is wrong with a line of a list, or with an image of a folder."""
+
+    origin: Origin
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.origin.where(self.line)}: {self.message}"
+
+
+class Scan(NamedTuple):
+    """The good samples of a source, and what is wrong with the others."""
+
+    origin: Origin
+    samples: list[Sample]
+    faults: list[Fault]
+
+
 def read_list(path: Path, masks: bool) -> SampleList:
     """The samples of a list; with `masks`, each line must name one.
 
@@ -36,43 +51,149 @@ def read_list(path: Path, masks: bool) -> SampleList:
     empty or repeats an image, a line without its mask or with too many parts, a path that leaves
     the root.
     """
+    listed, faults = union([scan_list(Origin(path, Path()), masks)])
+    refuse(faults)
+    return listed
+
+
+def union(scans: Sequence[Scan]) -> tuple[SampleList, list[Fault]]:
+    """Several sources as one list, and all that is wrong with them."""
+    name = " and ".join(str(scan.origin.path) for scan in scans)
+    samples = Samples([sample for scan in scans for sample in scan.samples])
+    return SampleList(name, samples), [fault for scan in scans for fault in scan.faults]
+
+
+def refuse(faults: Sequence[Fault]) -> None:
+    """Raise `UserError` with the first fault, if there is one."""
+    if faults:
+        more = f" (and {len(faults) - 1} others)" if len(faults) > 1 else ""
+        raise UserError(f"{faults[0]}{more}")
+
+
+def scan_list(origin: Origin, masks: bool) -> Scan:
+    """A list's good lines, and the faults of the others.
+
+    Raises `UserError` for a list that is missing, empty or no text.
+    """
+    lines: dict[str, int] = {}
+    samples, faults = [], []
+    for number, line in enumerate(_read_text(origin.path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            sample = _parse(line, number, masks, origin)
+            if (first := lines.setdefault(sample.image, number)) != number:
+                raise UserError(f"'{sample.image}' stands in line {first} already")
+            samples.append(sample)
+        except UserError as error:
+            faults.append(Fault(origin, number, str(error)))
+    return Scan(origin, samples, faults)
+
+
+def _read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such list") from None
+        raise UserError(f"{path}: no such list{how_to_get(path)}") from None
+    except IsADirectoryError:
+        raise UserError(
+            f"{path}: a folder, expected a list; the config takes folders as "
+            "{images: FOLDER, masks: FOLDER}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
-    samples = [
-        _parse(line, number, path, masks)
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip()
-    ]
-    if not samples:
+    if not text.strip():
         raise UserError(f"{path}: the list is empty; expected one image a line")
-    seen: dict[str, int] = {}
-    for sample in samples:
-        first = seen.setdefault(sample.image, sample.line)
-        if first != sample.line:
-            raise UserError(
-                f"{path} line {sample.line}: '{sample.image}' stands in line {first} already"
-            )
-    return SampleList(path, samples)
+    if "\0" in text:
+        raise UserError(f"{path}: cannot be read as text (it holds zero bytes); save it as UTF-8")
+    return text
 
 
-def _parse(line: str, number: int, path: Path, masks: bool) -> Sample:
+def _parse(line: str, number: int, masks: bool, origin: Origin) -> Sample:
+    """The sample of a line; raises `UserError` that says what is wrong with it."""
     parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
     parts = [part for part in parts if part]
     if len(parts) > 2:
         raise UserError(
-            f"{path} line {number}: {len(parts)} parts, expected 'image mask'; separate paths "
-            "that contain spaces by a tab"
+            f"{len(parts)} parts, expected 'image mask'; separate paths that contain spaces by a "
+            "tab"
         )
     mask = parts[1] if len(parts) == 2 and parts[1] != "None" else None
     if masks and mask is None:
-        raise UserError(f"{path} line {number}: '{parts[0]}' has no mask; expected 'image mask'")
+        raise UserError(f"'{parts[0]}' has no mask; expected 'image mask'")
     for part in parts:
-        if Path(part).is_absolute() or ".." in Path(part).parts:
+        if leads_out(part):
+            raise UserError(f"'{part}' leads out of the data's root; use a path below it")
+    return Sample(parts[0], mask if masks else None, number, origin)
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path is not one below the root it is relative to."""
+    return os.path.isabs(path) or (".." in path and ".." in Path(path).parts)
+
+
+def list_line(image: str, mask: str | None = None) -> str:
+    """The line of a sample, as `read_list` reads it.
+
+    Raises `UserError` for a file name that no list can hold.
+    """
+    paths = [image] if mask is None else [image, mask]
+    for path in paths:
+        if path != path.strip() or "\t" in path or len(path.splitlines()) != 1:
             raise UserError(
-                f"{path} line {number}: '{part}' leads out of data.root; use a path below it"
+                f"{path!r}: a list cannot hold this name; rename the file (no tabs, line breaks, "
+                "or spaces at its ends)"
             )
-    return Sample(parts[0], mask if masks else None, number)
+    if any(len(path.split()) > 1 for path in paths):
+        return f"{image}\t{mask or ''}"
+    return " ".join(paths)
+
+
+def list_text(lines: Sequence[str]) -> bytes:
+    """The content of a list file."""
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
+    """Write list files, each whole or not at all; returns a remark on each.
+
+    One that is there with the same lines, in whatever order, is left as it is.  Raises `UserError`
+    before anything is written when one holds other lines, and when a folder cannot be written.
+    """
+    texts = {path: list_text(lines) for path, lines in lists.items()}
+    there = {path: is_there(path, fingerprint(text)) for path, text in texts.items()}
+    for path, text in texts.items():
+        if not there[path]:
+            _write(path, text)
+    return {
+        path: f"{path}: {len(lines)} entries, {'already there' if there[path] else 'written'}"
+        for path, lines in lists.items()
+    }
+
+
+def is_there(path: Path, expected: Fingerprint) -> bool:
+    """Whether a list is there; raises `UserError` when the file holds another one."""
+    try:
+        found = fingerprint(path.read_bytes())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if found == expected:
+        return True
+    raise UserError(
+        f"{path}: holds another list already (found {found}; expected {expected}); move it away "
+        "or choose another folder"
+    )
+
+
+def _write(path: Path, text: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(text)
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+    finally:
+        partial.unlink(missing_ok=True)

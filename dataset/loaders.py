@@ -1,18 +1,24 @@
 """Samplers and loaders; which process gets what is arithmetic on rank and world size."""
 
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 
-from dataset.lists import Lists, Sample
+from dataset.files import Reader
+from dataset.lists import Lists
+from dataset.samples import Sample
 from dataset.sets import EvaluationSet, TrainingSet
 from util.config import Config
 from util.errors import UserError
+from util.interrupt import serve_to_the_end
+
+logger = logging.getLogger("semi.data")
 
 
 class Place(NamedTuple):
@@ -29,21 +35,24 @@ class Place(NamedTuple):
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, position) of one process: its part of every global batch.
 
-    `at_epoch` sets the epoch.
+    `starting_at` sets the epoch and the step to begin with.
     """
 
     def __init__(self, steps: int, batch: int, place: Place):
         self.steps, self.batch, self.place = steps, batch, place
-        self.epoch = 0
+        self.epoch, self.first = 0, 0
 
     def __len__(self) -> int:
+        """Steps of a whole epoch."""
         return self.steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return (self.keys(self.epoch, step) for step in range(self.first, self.steps))
+
+    def keys(self, epoch: int, step: int) -> list[tuple[int, int]]:
         own = self.batch // self.place.world
-        for step in range(self.steps):
-            first = step * self.batch + self.place.rank * own
-            yield [(self.epoch, position) for position in range(first, first + own)]
+        first = step * self.batch + self.place.rank * own
+        return [(epoch, position) for position in range(first, first + own)]
 
 
 def steps_per_epoch(config: Config, labeled: int, unlabeled: int, images: int) -> int:
@@ -87,53 +96,67 @@ def training_loader(
     config: Config,
     lists: Lists,
     images: int,
+    per_forward: int,
     strong_views: int,
     place: Place,
 ) -> DataLoader:
     """Batches of raw samples (see `make_views`) of one process.
 
-    `images` (labelled, and unlabelled as well) make a global batch.
+    `images` (labelled, and unlabelled as well) make a global batch; a forward sees `per_forward`
+    of them, and a single one finds no CutMix partner in its batch.
     """
     labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
+    partner = config.cutmix_partner
+    if unlabeled and per_forward == 1 and partner in ("batch", "flip"):
+        logger.info(
+            "cutmix_partner: %s, but a forward sees a single image; partners are other images",
+            partner,
+        )
+        partner = "other"
     steps = steps_per_epoch(config, len(labeled), len(unlabeled), images)
     dataset = TrainingSet(
-        config.data.root,
+        Reader(config.data),
         labeled,
         unlabeled,
         length=steps * images,
         crop_size=config.crop_size,
-        num_classes=config.num_classes,
-        reduce_zero_label=config.data.reduce_zero_label,
         strong_views=strong_views,
-        partner=config.cutmix_partner,
+        partner=partner,
         seed=config.seed,
     )
     return DataLoader(
         dataset,
         batch_sampler=EpochBatches(steps, images, place),
         num_workers=place.workers,
+        worker_init_fn=serve_to_the_end,
         persistent_workers=place.workers > 0,
         pin_memory=place.cuda,
     )
 
 
-def at_epoch(loader: DataLoader, epoch: int) -> DataLoader:
-    """A training loader that yields this epoch next."""
+def starting_at(loader: DataLoader, epoch: int, step: int = 0) -> DataLoader:
+    """A training loader that yields this epoch next, from this step of it on."""
     batches = loader.batch_sampler
     assert isinstance(batches, EpochBatches)
-    batches.epoch = epoch
+    batches.epoch, batches.first = epoch, step
     return loader
 
 
-def evaluation_loader(config: Config, samples: list[Sample], place: Place) -> DataLoader:
+def batch_at(loader: DataLoader, step: int) -> Any:
+    """The raw batch of a step, counted over the whole run, once more."""
+    batches = loader.batch_sampler
+    assert isinstance(batches, EpochBatches)
+    keys = batches.keys(*divmod(step, len(batches)))
+    return default_collate([loader.dataset[key] for key in keys])
+
+
+def evaluation_loader(config: Config, samples: Sequence[Sample], place: Place) -> DataLoader:
     """Every `world`-th image from `rank` on, whole, one at a time: each is counted once."""
-    dataset = EvaluationSet(
-        config.data.root, samples, config.num_classes, config.data.reduce_zero_label
-    )
     return DataLoader(
-        dataset,
+        EvaluationSet(Reader(config.data), samples),
         sampler=list(range(place.rank, len(samples), place.world)),
         num_workers=place.workers,
+        worker_init_fn=serve_to_the_end,
         pin_memory=place.cuda,
     )
 

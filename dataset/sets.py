@@ -5,17 +5,15 @@ the number of workers or processes, and on nothing that a checkpoint would have 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from dataset.files import open_image, open_mask
-from dataset.lists import Sample
+from dataset.files import Reader
+from dataset.samples import Sample
 from dataset.strong import draw_box, draw_strong
 from dataset.weak import draw_geometry, padding, weak_image, weak_mask
-from util.errors import UserError
 from util.seed import sample_generator
 
 LABELED, UNLABELED, PARTNER = range(3)
@@ -35,38 +33,35 @@ class TrainingSet(Dataset):
     Args:
         length: positions in an epoch.
         strong_views: number of strong views.
-        partner: other, self or batch, as in the config's `cutmix_partner`.
+        partner: as the config's `cutmix_partner`.
     """
 
     def __init__(
         self,
-        root: Path,
+        reader: Reader,
         labeled: Sequence[Sample],
         unlabeled: Sequence[Sample],
         *,
         length: int,
         crop_size: int,
-        num_classes: int,
-        reduce_zero_label: bool,
         strong_views: int,
         partner: str,
         seed: int,
     ):
-        self.root, self.labeled, self.unlabeled = root, labeled, unlabeled
-        self.length, self.crop_size, self.num_classes = length, crop_size, num_classes
-        self.reduce_zero_label, self.strong_views = reduce_zero_label, strong_views
+        self.reader, self.labeled, self.unlabeled = reader, labeled, unlabeled
+        self.length, self.crop_size, self.strong_views = length, crop_size, strong_views
         self.partner, self.seed = partner, seed
         self._orders: tuple[int, dict[int, np.ndarray]] = (-1, {})
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, position = key
         orders = self._epoch_orders(epoch)
-        sample = {"labeled": self._labeled(orders[LABELED][position], epoch, position)}
+        sample = {"labeled": self.labeled_sample(orders[LABELED][position], epoch, position)}
         if self.unlabeled:
-            own = self._unlabeled(orders[UNLABELED][position], UNLABELED, epoch, position)
-            if self.partner != "batch":
+            own = self.unlabeled_sample(orders[UNLABELED][position], UNLABELED, epoch, position)
+            if self.partner in ("other", "self"):
                 other = orders[PARTNER][position]
-                own["partner"] = self._unlabeled(other, PARTNER, epoch, position)
+                own["partner"] = self.unlabeled_sample(other, PARTNER, epoch, position)
             sample["unlabeled"] = own
         return sample
 
@@ -84,16 +79,20 @@ class TrainingSet(Dataset):
             self._orders = (epoch, orders)
         return self._orders[1]
 
-    def _labeled(self, index: int, epoch: int, position: int) -> dict[str, Any]:
-        sample = self.labeled[index]
-        rng = sample_generator(self.seed, LABELED, epoch, position)
-        image, mask = open_pair(self.root, sample, self.num_classes, self.reduce_zero_label)
+    def labeled_sample(self, index: int, epoch: int, position: int) -> dict[str, Any]:
+        """Weak image and mask of labelled image `index`."""
+        rng, sample = sample_generator(self.seed, LABELED, epoch, position), self.labeled[index]
+        image, mask = self.reader.stored_pair(sample)
         geometry = draw_geometry(rng, image.size, self.crop_size)
-        return {"image": weak_image(image, geometry), "mask": weak_mask(mask, geometry)}
+        classes = weak_mask(mask, geometry, lambda kept: self.reader.classes(kept, sample))
+        return {"image": weak_image(image, geometry), "mask": classes}
 
-    def _unlabeled(self, index: int, stream: int, epoch: int, position: int) -> dict[str, Any]:
+    def unlabeled_sample(
+        self, index: int, stream: int, epoch: int, position: int
+    ) -> dict[str, Any]:
+        """Weak image of unlabelled image `index`, and what its strong views are made from."""
         rng = sample_generator(self.seed, stream, epoch, position)
-        image = open_image(self.root / self.unlabeled[index].image)
+        image = self.reader.image(self.unlabeled[index])
         geometry = draw_geometry(rng, image.size, self.crop_size)
         return {
             "image": weak_image(image, geometry),
@@ -106,37 +105,13 @@ class TrainingSet(Dataset):
 class EvaluationSet(Dataset):
     """Whole images with their masks: {image uint8 `[3, H, W]`, mask uint8 `[H, W]`, index}."""
 
-    def __init__(
-        self, root: Path, samples: Sequence[Sample], num_classes: int, reduce_zero_label: bool
-    ):
-        self.root, self.samples = root, samples
-        self.num_classes, self.reduce_zero_label = num_classes, reduce_zero_label
+    def __init__(self, reader: Reader, samples: Sequence[Sample]):
+        self.reader, self.samples = reader, samples
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, mask = open_pair(
-            self.root, self.samples[index], self.num_classes, self.reduce_zero_label
-        )
+        image, mask = self.reader.pair(self.samples[index])
         pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
         return {"image": pixels, "mask": np.array(mask), "index": index}
-
-
-def open_pair(root: Path, sample: Sample, num_classes: int, reduce_zero_label: bool) -> Any:
-    """An image and its mask; raises `UserError` when either is faulty or their sizes differ."""
-    assert sample.mask is not None
-    image = open_image(root / sample.image)
-    mask = open_mask(root / sample.mask, num_classes, reduce_zero_label)
-    if image.size != mask.size:
-        raise size_mismatch(root, sample, image.size, mask.size)
-    return image, mask
-
-
-def size_mismatch(
-    root: Path, sample: Sample, image: tuple[int, int], mask: tuple[int, int]
-) -> UserError:
-    return UserError(
-        f"{root / str(sample.mask)}: the mask is {mask[0]}x{mask[1]}, its image "
-        f"{root / sample.image} is {image[0]}x{image[1]}; expected equal sizes"
-    )

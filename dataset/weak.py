@@ -3,10 +3,15 @@
 Parameters are drawn first, then applied, so that any image of a sample shares the geometry.
 """
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from util.config import IGNORE
 
@@ -15,7 +20,8 @@ class Geometry(NamedTuple):
     """A crop of a resized image.
 
     The image is resized to `size` (width, height); the crop's top left corner lies at `corner`
-    of it (x, y), and what the crop has beyond the image is padding, right and below.
+    of it (x, y), moved back to a whole pixel of the original, and what the crop has beyond the
+    image is padding, right and below.
     """
 
     size: tuple[int, int]
@@ -44,37 +50,57 @@ def draw_geometry(rng: np.random.Generator, size: tuple[int, int], crop: int) ->
     return Geometry((w, h), (x, y), crop, bool(rng.random() < 0.5))
 
 
-def apply_geometry(
-    image: Image.Image, geometry: Geometry, resample: Image.Resampling, fill: int
-) -> np.ndarray:
-    """`[crop, crop]` or `[crop, crop, 3]`, uint8; `fill` in the padding.
+def source_corner(size: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
+    """Where (x, y) in an original of `size` the crop begins: at a whole pixel, so that image and
+    mask can be cut before they are resized."""
+    (w, h), (x, y) = geometry.size, geometry.corner
+    return x * size[0] // w, y * size[1] // h
 
-    Resizes only what the crop keeps, which equals resizing the whole: the box may have fractional
-    corners, and the filter still sees the pixels beyond them.
+
+def weak_image(image: Image.Image, geometry: Geometry) -> Tensor:
+    """`[crop, crop, 3]`, uint8; black in the padding.
+
+    Resizes only what the crop keeps.  Torch's filter is Pillow's to a grey level, but vectorised; a
+    scale that leaves the size of the crop as it is counts as 1.
     """
-    (w, h), (x, y), (kept_w, kept_h) = geometry.size, geometry.corner, geometry.inside
-    sx, sy = image.width / w, image.height / h
-    right, below = min((x + kept_w) * sx, image.width), min((y + kept_h) * sy, image.height)
-    kept = np.asarray(image.resize((kept_w, kept_h), resample, box=(x * sx, y * sy, right, below)))
-    out = np.full((geometry.crop, geometry.crop, *kept.shape[2:]), fill, dtype=np.uint8)
-    out[:kept_h, :kept_w] = kept
-    return np.ascontiguousarray(out[:, ::-1]) if geometry.flip else out
+    (left, top), (kept_w, kept_h) = source_corner(image.size, geometry), geometry.inside
+    across, down = image.width / geometry.size[0], image.height / geometry.size[1]
+    right = left + math.ceil(kept_w * across + max(across, 1))  # as far as the filter sees
+    below = top + math.ceil(kept_h * down + max(down, 1))
+    seen = image.crop((left, top, min(right, image.width), min(below, image.height)))
+    # Channels innermost, the form in which torch's filter is fastest.
+    pixels = torch.from_numpy(np.array(seen))[None].permute(0, 3, 1, 2)
+    # A hair more than the scale, as a size that is not quite whole would be rounded down.
+    scale = (1 + 1e-9) / down, (1 + 1e-9) / across
+    resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)
+    return _place(resized[0].permute(1, 2, 0)[:kept_h, :kept_w], geometry, fill=0)
 
 
-def weak_image(image: Image.Image, geometry: Geometry) -> np.ndarray:
-    """`[3, crop, crop]`, uint8; black in the padding."""
-    out = apply_geometry(image, geometry, Image.Resampling.BILINEAR, fill=0)
-    return np.ascontiguousarray(out.transpose(2, 0, 1))
+def weak_mask(
+    mask: Image.Image,
+    geometry: Geometry,
+    classes: Callable[[Image.Image], np.ndarray] = np.array,
+) -> Tensor:
+    """`[crop, crop]`, uint8; 255 in the padding.  `classes` reads what the crop keeps."""
+    (left, top), (kept_w, kept_h) = source_corner(mask.size, geometry), geometry.inside
+    right = min(left + kept_w * mask.width / geometry.size[0], mask.width)
+    below = min(top + kept_h * mask.height / geometry.size[1], mask.height)
+    box = (left, top, right, below)
+    kept = classes(mask.resize((kept_w, kept_h), Image.Resampling.NEAREST, box))
+    return _place(torch.from_numpy(kept), geometry, fill=IGNORE)
 
 
-def weak_mask(mask: Image.Image, geometry: Geometry) -> np.ndarray:
-    """`[crop, crop]`, uint8; 255 in the padding."""
-    return apply_geometry(mask, geometry, Image.Resampling.NEAREST, fill=IGNORE)
-
-
-def padding(geometry: Geometry) -> np.ndarray:
+def padding(geometry: Geometry) -> Tensor:
     """`[crop, crop]`, bool; True in the padding."""
     kept_w, kept_h = geometry.inside
-    out = np.ones((geometry.crop, geometry.crop), dtype=bool)
-    out[:kept_h, :kept_w] = False
-    return np.ascontiguousarray(out[:, ::-1]) if geometry.flip else out
+    return _place(torch.zeros(kept_h, kept_w, dtype=torch.bool), geometry, fill=True)
+
+
+def _place(kept: Tensor, geometry: Geometry, fill: int) -> Tensor:
+    """What the crop keeps, `[h, w, ...]`, padded right and below, then flipped if it shall be."""
+    (h, w), crop = kept.shape[:2], geometry.crop
+    if h < crop or w < crop:
+        padded = kept.new_full((crop, crop, *kept.shape[2:]), fill)
+        padded[:h, :w] = kept
+        kept = padded
+    return kept.flip(1) if geometry.flip else kept.contiguous()

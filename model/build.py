@@ -1,6 +1,7 @@
 """Config -> network: the only place where names become networks."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import timm
 import torch
 from torch import nn
 
+from model import xception
 from model.correlation import add_correlation_head
 from model.deeplabv3plus import DeepLabV3Plus
+from model.dinov2 import as_published, is_dinov2
+from model.dpt import DPT
 from model.network import Network
+from model.recompute import recompute_blocks
 from util.checkpoint import (
     load,
     load_backbone_state,
@@ -23,16 +28,29 @@ from util.errors import UserError
 
 PRETRAINED = Path("pretrained")
 
+# What timm raises for a model that cannot be had in the form asked for.
+_UNFIT = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong, of a length that fits into one."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
 
 def build_network(options: Model, num_classes: int, correlation: bool = False) -> Network:
     """The network of a config, with CorrMatch's correlation head on demand.
 
-    Raises `UserError` for a backbone that timm lacks or that cannot have this output stride.
+    Raises `UserError` for a backbone that timm lacks or that this kind of network cannot use.
     """
-    backbone, channels = build_backbone(options)
-    network = DeepLabV3Plus(backbone, channels, num_classes, options.aspp_rates, options.channels)
+    build = {"deeplabv3plus": build_deeplabv3plus, "dpt": build_dpt}[options.network]
+    network = build(options, num_classes)
     if correlation:
         add_correlation_head(network, options.channels)
+    if options.lock_backbone:
+        network.lock_backbone()  # and then there are no activations to do without
+    elif options.checkpoint_activations:
+        recompute_blocks(network.backbone)
     return network
 
 
@@ -48,14 +66,49 @@ def load_network(options: Model, num_classes: int, path: Path, which: str = "mod
     return network.eval()
 
 
-def build_backbone(options: Model) -> tuple[nn.Module, list[int]]:
-    """A timm network that returns its features at stride 4 and at the output stride, and their
-    channels."""
-    name, stride = options.backbone, options.output_stride
+def build_deeplabv3plus(options: Model, num_classes: int) -> Network:
+    backbone, channels = build_cnn(options.backbone, options.output_stride)
+    if options.multi_grid:
+        apply_multi_grid(backbone, options.backbone)
+    return DeepLabV3Plus(backbone, channels, num_classes, options.aspp_rates, options.channels)
+
+
+def build_dpt(options: Model, num_classes: int) -> Network:
+    return DPT(build_vit(options.backbone, options.patch_size), num_classes)
+
+
+def check_name(name: str) -> None:
+    """Raise `UserError` unless timm has a model of this name."""
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        near = difflib.get_close_matches(name, [*timm.list_models(), xception.NAME], n=3)
         hint = f"; like it: {', '.join(near)}" if near else ""
         raise UserError(f"model.backbone: timm has no '{name}'{hint}")
+
+
+def build_vit(name: str, patch_size: int | None = None) -> nn.Module:
+    """A plain ViT of timm, that is, of blocks of one width, for images of any size."""
+    check_name(name)
+    own: dict[str, Any] = {} if patch_size is None else {"patch_size": patch_size}
+    try:
+        vit: Any = timm.create_model(
+            name, num_classes=0, global_pool="", dynamic_img_size=True, **own
+        )
+        if len({(block["num_chs"], block["reduction"]) for block in vit.feature_info}) != 1:
+            raise ValueError("its blocks differ in width or stride")
+    except _UNFIT as error:
+        raise UserError(
+            f"model.backbone: '{name}' is no plain ViT for images of any size ({_reason(error)}), "
+            "which model.network dpt needs; choose one of timm such as vit_small_patch14_dinov2"
+        ) from None
+    return as_published(vit) if is_dinov2(name) else vit
+
+
+def build_cnn(name: str, stride: int) -> tuple[nn.Module, Sequence[int]]:
+    """A network that returns its features at stride 4 and at the output stride, and their
+    channels."""
+    if name == xception.NAME:
+        return xception.Xception65(stride), xception.Xception65.channels
+    check_name(name)
     try:
         with torch.random.fork_rng(devices=[]):  # a look must not change the initial weights
             probe = timm.create_model(name, features_only=True, output_stride=stride)
@@ -64,14 +117,12 @@ def build_backbone(options: Model) -> tuple[nn.Module, list[int]]:
         backbone = timm.create_model(
             name, features_only=True, output_stride=stride, out_indices=indices
         )
-    except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines() or [type(error).__name__]
+    except _UNFIT as error:
         raise UserError(
             f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
-            f"({reason[0]}); choose a CNN of timm such as resnet50s"
+            f"({_reason(error)}); choose a CNN of timm such as resnet50s;"
+            " a ViT needs model.network dpt"
         ) from None
-    if options.multi_grid:
-        apply_multi_grid(backbone, name)
     return backbone, _feature_info(backbone).channels()
 
 
@@ -102,11 +153,12 @@ def load_backbone(network: Network, options: Model) -> str:
         path = PRETRAINED / f"{name}.pth" if source == "file" else Path(source)
         return load_backbone_state(network.backbone, read_pretrained(path), path)
     try:
-        state = timm.create_model(name, pretrained=True).state_dict()
+        donor: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the network, the hub or its client raises
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"model.pretrained: hub weights of '{name}' cannot be had ({reason[0][:200]}); "
+            f"model.pretrained: hub weights of '{name}' cannot be had ({_reason(error)}); "
             f"put them into {PRETRAINED / name}.pth and set model.pretrained to file"
         ) from None
-    return load_backbone_state(network.backbone, state, f"timm hub, {name}")
+    if is_dinov2(name):
+        donor = as_published(donor)
+    return load_backbone_state(network.backbone, donor.state_dict(), f"timm hub, {name}")

@@ -63,5 +63,5 @@ def region_maps(
     """
     maps = attention[:, rows].unflatten(2, tuple(shape))
     maps = F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return (maps - low) / (high - low) > 0.5  # a constant map is 0/0: no region
+    low, high = (x[..., None, None] for x in maps.flatten(2).aminmax(dim=2))
+    return maps.sub_(low).div_(high - low) > 0.5  # a constant map is 0/0: no region

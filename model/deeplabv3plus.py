@@ -3,16 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.network import Features, Network, unfit_crop
+from model.network import Features, Network, unfit_crop, upsample
 from util.errors import UserError
-
-
-def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear with aligned corners, as every interpolation of this network."""
-    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
@@ -78,10 +72,14 @@ class DeepLabV3Plus(Network):
     def features(self, x: Tensor) -> Features:
         return list(self.backbone(x))
 
-    def decode(self, features: Features, size: Sequence[int]) -> Tensor:
+    def context(self, features: Features) -> Features:
         c1, c4 = features
-        context = upsample(self.head(c4), c1.shape[-2:])
-        fused = self.fuse(torch.cat([self.reduce(c1), context], dim=1))
+        return [c1, self.head(c4)]
+
+    def classify(self, context: Features, size: Sequence[int]) -> Tensor:
+        c1, deep = context
+        deep = upsample(deep, c1.shape[-2:])
+        fused = self.fuse(torch.cat([self.reduce(c1), deep], dim=1))
         return upsample(self.classifier(fused), size)
 
     def check_crop(self, crop_size: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.errors import UserError
@@ -9,28 +10,57 @@ from util.errors import UserError
 Features = list[Tensor]
 
 
+def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear with aligned corners, as every interpolation of the networks."""
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
+
+
 class Network(nn.Module):
     """`model(x)` is `[B, C, H, W]` logits at the size of `x`, always.
 
-    A subclass owns `self.backbone` and defines `features` and `decode`; the last feature map is
-    the deepest, `feature_channels[-1]` wide.  What a method needs beyond (a perturbation, the
-    correlation head) is a function of the features, visible in its step.
+    A subclass owns `self.backbone` and defines `features`, `classify` and, where something lies
+    between the two, `context`; the last feature map is the deepest, `feature_channels[-1]` wide.
+    What a method needs beyond (a perturbation, the correlation head) is a function of the
+    features, visible in its step.
     """
 
     backbone: nn.Module
     feature_channels: Sequence[int]
     num_classes: int
+    patch_size: int = 1
+    """The sides of an image must be multiples of it."""
+    locked: bool = False
 
     def features(self, x: Tensor) -> Features:
         """Feature maps of normalised images `[B, 3, H, W]`, shallow to deep."""
         raise NotImplementedError
 
+    def context(self, features: Features) -> Features:
+        """The features with the deepest map aware of its surroundings (DeepLab's ASPP)."""
+        return features
+
+    def classify(self, context: Features, size: Sequence[int]) -> Tensor:
+        """Logits `[B, C, *size]` of what `context` returns."""
+        raise NotImplementedError
+
     def decode(self, features: Features, size: Sequence[int]) -> Tensor:
         """Logits `[B, C, *size]` of feature maps."""
-        raise NotImplementedError
+        return self.classify(self.context(features), size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.features(x), x.shape[-2:])
+
+    def lock_backbone(self) -> None:
+        """Leave the encoder as it is: without gradients (so that its forward keeps nothing for
+        the backward), always in eval mode, and no concern of the optimizer."""
+        self.locked = True
+        self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Network":
+        super().train(mode)
+        if self.locked:
+            self.backbone.eval()
+        return self
 
     def check_crop(self, crop_size: int) -> None:
         """Raise `UserError` for a crop size that the network cannot be trained on."""

@@ -1,6 +1,8 @@
 """A dataset and a network small enough that a training takes a second."""
 
+import importlib
 import os
+import runpy
 import sys
 from pathlib import Path
 from zlib import crc32
@@ -13,9 +15,17 @@ import torch
 import yaml
 from PIL import Image
 
-from util.engine import main
+from util.engine import Method, main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+METHODS = {
+    path.stem: value
+    for path in sorted(REPOSITORY.glob("*.py"))
+    for value in vars(importlib.import_module(path.stem)).values()
+    if isinstance(value, type) and issubclass(value, Method) and value.__module__ == path.stem
+}
+"""Every method's class, by the name of its script."""
+every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
 CLASSES = ["sky", "tree", "road"]
 
 
@@ -90,6 +100,26 @@ def toy(tmp_path: Path) -> Toy:
 
 
 @pytest.fixture
+def long(toy):
+    """Three epochs of five steps."""
+    toy.tree |= {"epochs": 3, "epoch_length": 5}
+    toy.write_config()
+    return toy
+
+
+@pytest.fixture
+def variables(toy, tmp_path):
+    """Those of tools/train.sh."""
+    return {
+        "method": "corrmatch",
+        "config": toy.config,
+        "labeled_id_path": toy.path("labeled"),
+        "unlabeled_id_path": toy.path("unlabeled"),
+        "save_path": tmp_path / "a run",
+    }
+
+
+@pytest.fixture
 def train(monkeypatch):
     """Run a method's command line in this process."""
 
@@ -98,6 +128,57 @@ def train(monkeypatch):
         main(kind)
 
     return run
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the `main` of a script in this process; returns exit code, output, errors."""
+
+    def command(module, *argv):
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, argv)])
+        code = 0
+        try:
+            module.main()
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """All files below a folder, with their text."""
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def touch(root: Path, lines: list[str]) -> None:
+    """Make empty files of what list lines name."""
+    for file in " ".join(lines).split():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+
+
+@pytest.fixture
+def splits(tmp_path, capsys, monkeypatch):
+    """Runs tools/splits.py in an empty folder; returns exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the script adds to it
+
+    def command(*argv):
+        monkeypatch.setattr(sys, "argv", ["splits.py", *map(str, argv)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(REPOSITORY / "tools/splits.py"), run_name="__main__")
+        code = end.value.code
+        printed = capsys.readouterr()
+        assert printed.err.count("\n") == (code == 2), printed.err
+        return code, printed.out, printed.err
+
+    return command
 
 
 @pytest.fixture(autouse=True)

@@ -4,31 +4,31 @@
 """
 
 import hashlib
-import importlib
+import io
 import json
 import sys
 from pathlib import Path
 
+import torch
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
+
+from conftest import METHODS  # noqa: E402
 
 from dataset.sets import TrainingSet  # noqa: E402
 from util import dist, engine  # noqa: E402
 
 
 def digest(module):
-    total = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        total.update(name.encode() + value.numpy().tobytes())
-    return total.hexdigest()
+    file = io.BytesIO()  # all of the state, also what is no tensor
+    torch.save(module.state_dict(), file)
+    return hashlib.sha256(file.getvalue()).hexdigest()
 
 
 def main():
     folder, script = Path(sys.argv.pop(1)), sys.argv.pop(1)
-    kind = next(
-        v for v in vars(importlib.import_module(script)).values()
-        if isinstance(v, type) and issubclass(v, engine.Method) and v is not engine.Method
-    )  # fmt: skip
+    kind = METHODS[script]
     seen, get, step = [], TrainingSet.__getitem__, engine.Training.step
 
     def spying_get(self, key):

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from faults.yaml_text import LAUGHS
 from PIL import Image
 
 import evaluate
@@ -59,12 +60,44 @@ SETTINGS = {
     "epochs=[": ["--set epochs=[", "not a YAML value"],
     "evaluation.volume_pattern='('": ["evaluation.volume_pattern", "regular expression"],
     "evaluation.volume_pattern='v'": ["evaluation.volume_pattern", "group"],
+    # found by fuzzing: numbers that nobody means, names that nobody can read, YAML's own errors
+    "evaluation.volume_pattern='(a{99999999999})'": ["evaluation.volume_pattern", "too large"],
+    "optimizer.lr=.nan": ["optimizer.lr", "finite number", "found nan"],
+    "optimizer.lr=.inf": ["optimizer.lr", "finite number", "found inf"],
+    "data.std=[0, 1, 1]": ["data.std.0", "greater than 0"],
+    "data.palette=[[0, 0, 0], [1, 1, 1], [256, 2, 2]]": ["data.palette.2.0", "to 255", "256"],
+    "data.workers=1000000": ["data.workers", "to 512"],
+    "crop_size=1000000": ["crop_size", "to 8192"],
+    "batch_size=1000000": ["batch_size", "to 4096"],
+    "epoch_length=1000000000": ["epoch_length", "to 10000000"],
+    "epochs=1000000000000000000000": ["epochs", "less than 2147483648"],
+    "epochs=0x" + 5000 * "f": ["epochs", "found an integer of thousands of digits"],
+    "model.channels=1000000": ["model.channels", "to 4096"],
+    "model.aspp_rates=[1, 2, 1000000]": ["model.aspp_rates.2", "to 1024"],
+    "method.regions=1000000": ["method.regions", "to 4096"],
+    r'data.classes=["a\nb", b, c]': ["data.classes.0", "printable", r"found 'a\nb'"],
+    "a\nb=1": [r"unknown key 'a\nb'"],
+    "epochs=!!int ''": ["not a YAML value"],
+    "epochs=!!bool x": ["not a YAML value"],
+    "epochs=!!timestamp x": ["not a YAML value"],
+    "epochs=" + 3000 * "[": ["not a YAML value"],
+    r'data.labeled="a\0b"': ["data.labeled: a path cannot hold a zero byte", r"a\x00b"],
+    r'data.labeled="\ud800"': ["data.labeled", "surrogates not allowed"],
+    r'data.root="a\0b"': ["data.root: a path cannot hold a zero byte"],
+    "data.labeled={images: %s}" % (300 * "x"): ["xxx", "no such folder"],
+    "data.unlabeled={images: %s}" % (300 * "x"): ["xxx", "no such folder"],
+    "model.pretrained=" + 300 * "x": ["xxx", "not found"],
 }
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_config_values(setting, refused):
     contains(refused("--set", setting), *SETTINGS[setting])
+
+
+def test_section_that_contains_itself(refused):
+    line = refused("--set", "method=&a {b: *a}", "method=&a {b: *a}")
+    contains(line, "'b' contains itself")
 
 
 def test_options_of_another_method(refused):
@@ -84,6 +117,13 @@ def test_options_of_another_method(refused):
         ("base: none.yaml\n", ["base: ", "none.yaml", "no such config"]),
         ("epochs: 2\n", ["key 'data.name' is missing"]),
         ("a: !!python/object/apply:os.getcwd []\n", ["not valid YAML", "os.getcwd"]),
+        ("a: !!int ''\n", ["not valid YAML (IndexError"]),
+        ("a: !!bool x\n", ["not valid YAML (KeyError"]),
+        ("a: !!timestamp x\n", ["not valid YAML (AttributeError"]),
+        (3000 * "- ", ["not valid YAML (RecursionError"]),
+        (f"base: {300 * 'x'}\n", ["base: ", "File name too long"]),
+        (LAUGHS + "data: {name: *a29}\n", ["data.name", "string", "found [["]),
+        (LAUGHS + "base: *a29\n", ["'base' must be the path", "found [["]),
     ],
 )
 def test_config_files(text, parts, refused, toy):
@@ -91,9 +131,12 @@ def test_config_files(text, parts, refused, toy):
     contains(refused(), "toy.yaml", *parts)
 
 
-def test_missing_config(refused, toy):
+@pytest.mark.parametrize("target, problem", [("gone", "no such config"), ("toy.yaml", "symbolic")])
+def test_missing_config(target, problem, refused, toy):
     toy.config.unlink()
     contains(refused(), "toy.yaml", "no such config file")
+    toy.config.symlink_to(target)
+    contains(refused(), "toy.yaml", problem)
 
 
 LINES = {
@@ -106,6 +149,8 @@ LINES = {
     "absolute": (["/etc/passwd masks/l0.png"], ["line 1", "/etc/passwd", "leads out"]),
     "parent": (["../x.jpg masks/l0.png"], ["line 1", "../x.jpg", "leads out"]),
     "empty": ([], ["the list is empty"]),
+    "NUL": (["a\0b/l0.jpg masks/l0.png"], ["zero bytes"]),
+    "escapes": (["images/l0\x1b.jpg masks/l0.png"], [r"l0\x1b.jpg: no such file"]),
     "unlabelled too": (
         ["images/u2.jpg masks/l0.png"],
         ["unlabeled.txt line 3", "labeled.txt", "1"],
@@ -128,6 +173,12 @@ def test_validation_image_in_training(refused, toy):
 @pytest.mark.parametrize("option", ["--labeled-id-path", "--unlabeled-id-path"])
 def test_missing_list(option, refused):
     contains(refused(option, "no/list.txt"), "no/list.txt", "no such list")
+
+
+def test_missing_published_list(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused("--labeled-id-path", "splits/pascal/92/labeled.txt")
+    contains(line, "splits/pascal/92/labeled.txt: no such list", "splits.py fetch pascal/92\n")
 
 
 def test_list_that_is_not_text(refused, toy):
@@ -175,6 +226,8 @@ def test_gpu_demanded_where_there_is_none(refused, monkeypatch):
 
 def test_unwritable_save_path(refused, toy):
     contains(refused(save_path=toy.config / "run"), "--save-path", "cannot be written")
+    contains(refused(save_path=300 * "x"), "--save-path", "cannot be written (", "too long")
+    contains(refused(save_path=2000 * "x/"), "--save-path", "cannot be written")
 
 
 def test_resume_never_beside_a_run(refused, tmp_path):
@@ -182,13 +235,15 @@ def test_resume_never_beside_a_run(refused, tmp_path):
     (tmp_path / "run/latest.pth").touch()
     contains(refused("--resume", "never"), "holds a run already", "--resume auto")
     contains(refused(), "latest.pth", "not a readable checkpoint")
-    contains(refused("--resume", "none.pth"), "--resume none.pth", "no such checkpoint")
+    for name in ("none.pth", 300 * "x"):
+        contains(refused("--resume", name), f"--resume {name}", "no such checkpoint")
 
 
 @pytest.fixture
 def trained(toy, train, tmp_path, monkeypatch):
     with monkeypatch.context():
         toy.tree["epochs"] = 1
+        toy.tree["model"]["backbone"] = "test_resnet"
         toy.write_config()
         train(SupOnly, toy.argv(tmp_path / "trained"))
     return tmp_path / "trained/latest.pth"
@@ -200,8 +255,33 @@ def test_checkpoint_of_another_run(trained, refused, toy):
     contains(line, "latest.pth", "of another shape", "[8,", "[4,")
     line = refused("--resume", str(trained), "--set", "optimizer.lr=0.5", kind=SupOnly)
     contains(line, "latest.pth", "optimizer.lr (0.01 -> 0.5)", "--save-path")
-    torch.save(torch.load(trained)["method"], trained)
+    torch.save(torch.load(trained, weights_only=True)["method"], trained)
     contains(refused("--resume", str(trained), kind=SupOnly), "no run that could be resumed")
+
+
+PARTS = {
+    "epoch": [None, -1, 1.5, torch.ones(())],
+    "done": [-1],
+    "best": [None, {"model": None}, {"model": {"miou": "high", "epoch": 1}}],
+    "history": [{}, [torch.ones(3)]],
+    "means": [{}, *({"sums": {"loss": odd}, "count": 1} for odd in (None, torch.ones(3)))],
+    "scaler": [{}, {"scale": 0.0}],
+    "config": [None, {"epochs": torch.ones(())}],
+    "name": [3],
+    "method": [None, torch.ones(()), {"model.classifier.bias": None}],
+    "optimizer": [None, {}, {"state": 3}, {"state": {0: {"momentum_buffer": torch.ones(1)}}}],
+}
+
+
+def test_checkpoint_with_odd_contents(trained, refused):
+    whole = torch.load(trained, weights_only=True)
+    for part, values in PARTS.items():
+        for value in values:
+            torch.save(whole | {part: value}, trained)
+            contains(refused("--resume", str(trained), kind=SupOnly), "trained/latest.pth")
+    bias = {"model.classifier.bias": torch.ones(3) * 1j}
+    torch.save(whole | {"method": whole["method"] | bias}, trained)
+    contains(refused("--resume", str(trained), kind=SupOnly), "classifier.bias torch.complex64")
 
 
 @pytest.fixture

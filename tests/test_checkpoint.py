@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +116,30 @@ def test_best_outlives_the_next_latest(tmp_path):
     link_atomically(latest, best)
     save_atomically({"epoch": 2}, latest)
     assert load(best) == {"epoch": 1} and load(latest) == {"epoch": 2}
+    for _ in range(2):  # the second time both names are one file already
+        link_atomically(latest, best)
+    assert load(best) == {"epoch": 2}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pth", "latest.pth"]
+
+
+def test_there_is_always_a_latest(tmp_path, monkeypatch):
+    latest, previous = tmp_path / "latest.pth", tmp_path / "previous.pth"
+    save_atomically({"epoch": 1}, latest, previous)
+    save_atomically({"epoch": 2}, latest, previous)
+    assert load(previous) == {"epoch": 1} and load(latest) == {"epoch": 2}
+
+    def failing(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", failing)
+        with pytest.raises(UserError, match="latest.pth: cannot be written .*Input/output error"):
+            save_atomically({"epoch": 3}, latest, previous)
+    assert load(latest) == {"epoch": 2} and not list(tmp_path.glob("*.partial"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", failing)  # a file system without hard links
+        save_atomically({"epoch": 4}, latest, previous)
+    assert load(previous) == {"epoch": 2} and load(latest) == {"epoch": 4}
 
 
 def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):

@@ -4,10 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import METHODS
 
 from corrmatch import CorrMatch
+from fixmatch import FixMatch
 from model.build import build_network
+from prevmatch import PrevMatch
+from rankmatch import RankMatch
 from supervised import SupOnly
+from unimatch import UniMatch
+from unimatch_v2 import UniMatchV2
 from util.config_file import dump_config, load_config
 from util.errors import UserError
 
@@ -17,21 +23,41 @@ every_config = pytest.mark.parametrize("name", sorted(CONFIGS))
 
 CE = ("ce",)
 R101, R101_8 = ("resnet101s", 16, (6, 12, 18)), ("resnet101s", 8, (12, 24, 36))
+XCEPTION = ("xception65_deeplab", 16, (6, 12, 18))
+ALIKE = (SupOnly, FixMatch, UniMatch, RankMatch)
 
 
 def ohem(min_kept):
     return ("ohem", 0.7, min_kept)
 
 
-# COCO was published with Xception-65; the rest of its row holds for any backbone.
 PUBLISHED = [
-    # config, method, crop, epochs, batch, lr, lr_multi, threshold, criterion, network
-    ("pascal", SupOnly, 321, 80, 8, 0.001, 10, "fixed 0.95", CE, R101),
-    ("pascal_corrmatch", CorrMatch, 321, 80, 8, 0.001, 10, "dynamic 0.85", CE, R101_8),
-    ("cityscapes", SupOnly, 801, 240, 8, 0.005, 1, "fixed 0", ohem(100_000), R101),
-    ("cityscapes_corrmatch", CorrMatch, 801, 240, 8, 0.005, 1, "fixed 0", ohem(50_000), R101_8),
-    ("coco", SupOnly, 513, 30, 8, 0.004, 10, "fixed 0.95", CE, R101),
-    ("ade20k", SupOnly, 513, 40, 8, 0.004, 10, "fixed 0.95", CE, R101),
+    # config, methods, crop, epochs, batch, lr, lr_multi, threshold, criterion, network
+    ("pascal", ALIKE, 321, 80, 8, 0.001, 10, "fixed 0.95", CE, R101),
+    ("pascal_prevmatch", [PrevMatch], 321, 80, 8, 0.001, 10, "fixed 0.95", CE, R101),
+    ("pascal_corrmatch", [CorrMatch], 321, 80, 8, 0.001, 10, "dynamic 0.85", CE, R101_8),
+    ("cityscapes", ALIKE, 801, 240, 8, 0.005, 1, "fixed 0", ohem(100_000), R101),
+    ("cityscapes_prevmatch", [PrevMatch], 801, 240, 8, 0.005, 1, "fixed 0", ohem(50_000), R101),
+    ("cityscapes_corrmatch", [CorrMatch], 801, 240, 8, 0.005, 1, "fixed 0", ohem(50_000), R101_8),
+    ("coco", ALIKE, 513, 30, 8, 0.004, 10, "fixed 0.95", CE, XCEPTION),
+    ("coco_prevmatch", [PrevMatch], 513, 30, 8, 0.004, 10, "fixed 0.95", CE, XCEPTION),
+    ("ade20k", [SupOnly, UniMatch], 513, 40, 8, 0.004, 10, "fixed 0.95", CE, R101),
+    ("ade20k_prevmatch", [PrevMatch], 513, 40, 8, 0.004, 10, "fixed 0.95", CE, R101),
+]
+ON_DINOV2 = (SupOnly, FixMatch, UniMatchV2)
+PUBLISHED_ON_DINOV2 = [
+    # config, crop, epochs, batch, criterion, frozen encoder, evaluation
+    ("pascal_unimatch_v2", 518, 60, 16, CE, False, "original"),
+    ("coco_unimatch_v2", 518, 20, 16, CE, False, "original"),
+    ("cityscapes_unimatch_v2", 798, 180, 8, ohem(100_000), False, "sliding_window"),
+    ("ade20k_unimatch_v2", 518, 60, 8, CE, True, "original"),
+]
+PREVMATCH = [
+    # config, list_max_len, model_num, random_select, prev.conf_thresh, base_only_epoch, confidence
+    ("pascal_prevmatch", 8, 3, True, 0.9, 0, "pixelwise"),
+    ("cityscapes_prevmatch", 8, 3, True, 0, 0, "pixelavg"),
+    ("coco_prevmatch", 5, 3, True, 0.9, 5, "pixelwise"),
+    ("ade20k_prevmatch", 5, 3, True, 0.9, 5, "pixelwise"),
 ]
 
 
@@ -56,21 +82,67 @@ def criterion(config):
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: row[0])
 def test_published_settings(row):
-    name, method, *settings = row
+    name, methods, *settings = row
     config = load(name)
     optimizer, model = config.optimizer, config.model
+    for method in methods:
+        assert settings == [
+            config.crop_size,
+            config.epochs,
+            config.batch_size,
+            optimizer.lr,
+            optimizer.lr_multi,
+            threshold(method, config),
+            criterion(config),
+            (model.backbone, model.output_stride, model.aspp_rates),
+        ]
+    assert (optimizer.momentum, optimizer.weight_decay, optimizer.power) == (0.9, 1e-4, 0.9)
+    assert config.evaluation.mode == ("sliding_window" if "cityscapes" in name else "original")
+
+
+@pytest.mark.parametrize("row", PUBLISHED_ON_DINOV2, ids=lambda row: row[0])
+def test_published_settings_on_dinov2(row):
+    name, *settings = row
+    config = load(name)
+    optimizer, model, evaluation = config.optimizer, config.model, config.evaluation
     assert settings == [
         config.crop_size,
         config.epochs,
         config.batch_size,
-        optimizer.lr,
-        optimizer.lr_multi,
-        threshold(method, config),
         criterion(config),
-        (model.backbone, model.output_stride, model.aspp_rates),
+        model.lock_backbone,
+        evaluation.mode,
     ]
-    assert (optimizer.momentum, optimizer.weight_decay, optimizer.power) == (0.9, 1e-4, 0.9)
-    assert config.evaluation.mode == ("sliding_window" if "cityscapes" in name else "original")
+    assert (model.network, model.backbone) == ("dpt", "vit_base_patch14_dinov2")
+    assert (optimizer.name, optimizer.lr, optimizer.lr_multi) == ("adamw", 5e-6, 40)
+    assert (optimizer.weight_decay, optimizer.power) == (0.01, 0.9)
+    assert (config.conf_thresh, config.cutmix_partner) == (0.95, "flip")
+    assert (evaluation.window_border == "shift") == ("cityscapes" in name)
+    for method in ON_DINOV2:
+        network = build(config, method.correlation)
+        network.check_crop(config.crop_size)
+        method(network, config)
+
+
+@pytest.mark.parametrize("row", PREVMATCH, ids=lambda row: row[0])
+def test_published_settings_of_prevmatch(row):
+    name, *settings = row
+    config = load(name)
+    options = PrevMatch.read_options(config)
+    assert settings == [
+        options.list_max_len,
+        options.model_num,
+        options.random_select,
+        options.prev.conf_thresh,
+        options.base_only_epoch,
+        options.prev.confidence,
+    ]
+    assert config.precision == "float16" and load(name.split("_")[0]).precision == "float32"
+
+
+def test_published_weight_and_references_of_rankmatch():
+    options = RankMatch.read_options(load("pascal"))
+    assert (options.rank_weight, options.references) == (0.1, 64)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +178,8 @@ def test_a_dataset_config_is_for_every_method(name):
     network.check_crop(config.crop_size)
     network.check_batch(config.batch_size)
     assert network.classifier.out_channels == config.num_classes
-    SupOnly(network, config)
-    CorrMatch(build(config, CorrMatch.correlation), config)
+    for method in METHODS.values():
+        method(build(config, method.correlation), config)
 
 
 @pytest.mark.parametrize("name, start", [("pascal_corrmatch", 0.85), ("cityscapes_corrmatch", 0)])

@@ -1,21 +1,31 @@
 """Two processes on one machine (gloo), really launched."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+import torch
+from conftest import METHODS, REPOSITORY
+from faults.kill import assert_same
+
+from model.build import build_network
+from util import dist
+from util.config import Model
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return str(probe.getsockname()[1])
 
 
 def launch(*command, processes=2):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
     return subprocess.run(
         [sys.executable, "tools/launch.py", "--nproc_per_node", str(processes),
-         "--master_port", str(port), *map(str, command)],
+         "--master_port", free_port(), *map(str, command)],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
@@ -24,7 +34,7 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("method", ["supervised", "corrmatch", "fixmatch", "unimatch"])
+@pytest.mark.parametrize("method", METHODS)
 def test_two_processes(method, toy, tmp_path):
     # SupOnly fills the places of unlabelled images: a global batch of 4 for both.
     toy.tree["batch_size"] = 2 if method == "supervised" else 4
@@ -43,11 +53,14 @@ def test_two_processes(method, toy, tmp_path):
     assert len(digests) == 6, "weights do not change"
     seen = sorted(tuple(key) for rank in spied for step in rank for key in step["seen"])
     assert seen == [(epoch, position) for epoch in (0, 1) for position in range(12)]
-    assert sorted(p.name for p in run.iterdir()) == [
-        "best.pth", "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "starts.jsonl",
-        "tensorboard",
-    ]  # fmt: skip
+    teacher = {"best_model_ema.pth"} if method == "unimatch_v2" else set()
+    assert {p.name for p in run.iterdir()} - teacher == {
+        "best.pth", "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "previous.pth",
+        "run.lock", "starts.jsonl", "tensorboard",
+    }  # fmt: skip
     assert len(list((run / "tensorboard").iterdir())) == 1
+    if method != "supervised":  # scores are all methods' alike
+        return
 
     # Three validation images on two processes: exactly the score that one process computes.
     logged = read(run / "metrics.jsonl")[-1]["scores"]["model"]
@@ -78,3 +91,44 @@ def test_global_batch_that_cannot_be_divided(toy, tmp_path):
     done = launch("corrmatch.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
     assert done.returncode == 2
     assert "batch_size: a global batch of 3" in done.stderr and "2 processes" in done.stderr
+
+
+def test_a_process_that_is_killed_takes_the_others_down(toy, tmp_path):
+    """Not one waits for it; the checkpoint is whole, and the same command goes on from there, as
+    if nothing had happened."""
+    toy.tree |= {"epochs": 1, "epoch_length": 40, "batch_size": 4, "save_every": 20}
+    toy.tree["model"]["backbone"] = "test_resnet"
+    toy.write_config()
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert launch("fixmatch.py", *toy.argv(whole, "--device", "cpu")).returncode == 0
+    argv = toy.argv(run, "--device", "cpu")
+    died = launch("tests/dying_training.py", 1, 25, "fixmatch", *argv)
+    assert died.returncode == 128 + signal.SIGKILL, died.stderr
+    assert "error: process 1 was killed by SIGKILL" in died.stderr
+    assert torch.load(run / "latest.pth", weights_only=True)["done"] == 20
+    done = launch("fixmatch.py", *argv)
+    assert done.returncode == 0, done.stderr
+    assert "latest.pth: resumed after epoch 0, step 20" in done.stdout
+    assert_same(whole, run)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_all_processes_alike(toy, tmp_path):
+    toy.tree |= {"epochs": 1, "epoch_length": 1, "batch_size": 4}
+    toy.write_config()
+    (tmp_path / "run/latest.pth.partial").mkdir(parents=True)
+    done = launch("supervised.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: ") == 1 and "latest.pth: cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", ["resnet10t", "test_efficientnet"])
+def test_synchronised_batch_norms_keep_their_activations(backbone, monkeypatch):
+    network = build_network(Model(backbone=backbone, channels=8), 3).eval()
+    x = torch.randn(1, 3, 64, 64)
+    before = network(x)
+    monkeypatch.setattr(dist, "batchnorm_processes", lambda device: 2)
+    dist.sync_batchnorm(network, torch.device("cuda"))
+    assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in network.backbone.modules())
+    assert torch.equal(network(x), before)

@@ -55,7 +55,17 @@ def test_sliding_window(size, border):
         if border == "shift" and row + crop >= h:
             break
         row += stride
-    torch.testing.assert_close(predict_sliding(Local(), image, crop, border), total)
+    for batch in (1, 3, 8):
+        torch.testing.assert_close(predict_sliding(Local(), image, crop, border, batch), total)
+
+
+def test_windows_run_in_batches_of_the_configs_size(toy):
+    config = load_config(toy.config, ["crop_size=9", "evaluation.window_batch=3"])
+    sizes = []
+    network = Local()
+    network.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    predict(network, torch.randn(1, 3, 20, 33), config, "sliding_window")
+    assert max(sizes) == 3 and sum(sizes) == 4 * 6
 
 
 def test_window_starts():

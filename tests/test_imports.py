@@ -8,7 +8,7 @@ from conftest import REPOSITORY
 SCRIPTS = {path.stem for path in REPOSITORY.glob("*.py")}
 FILES = sorted(
     path.relative_to(REPOSITORY)
-    for folder in ("", "model", "dataset", "util", "tools")
+    for folder in ("", "model", "dataset", "dataset/prepare", "util", "tools", "benchmarks")
     for path in (REPOSITORY / folder).glob("*.py")
 )
 

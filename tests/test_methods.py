@@ -4,22 +4,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import every_method
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from corrmatch import CorrMatch
 from dataset.strong import make_views
-from fixmatch import FixMatch
 from model.build import build_network
-from supervised import SupOnly
-from unimatch import UniMatch
+from prevmatch import PrevMatch
 from util.config_file import load_config
 from util.criterion import CrossEntropy, OhemCrossEntropy
+from util.optim import build_optimizer
 from util.pseudo import (
     PseudoLabel,
     cutmix,
     frozen_statistics,
     masked_cross_entropy,
     mean_class_confidence,
+    pixels_in,
     propagate_regions,
     pseudo_label,
     with_dropped_channels,
@@ -69,6 +71,12 @@ def test_equally_frequent_classes_give_the_smallest():
     assert (new == 2).all()
 
 
+@pytest.mark.parametrize("pixels", [1, 127, 128, 129, 3000])
+def test_pixels_in(pixels):
+    masks = torch.rand(2, 3, pixels) < torch.tensor([0.0, 0.5, 1.0])[:, None]
+    assert torch.equal(pixels_in(masks), masks.sum(2).float())
+
+
 def test_mean_class_confidence():
     label = torch.tensor([[[0, 0, 2, 2, 1]]])
     conf = torch.tensor([[[0.5, 0.9, 0.4, 0.7, 0.99]]])
@@ -91,8 +99,9 @@ def test_cutmix_of_labels():
     mixed = cutmix(own, other, box)
     assert (mixed.label[0, :2] == 2).all() and (mixed.label[0, 2:] == 1).all()
     assert (mixed.label[1] == 1).all()
-    rolled = cutmix(own._replace(label=torch.arange(2)[:, None, None].expand(2, 4, 4)), None, box)
-    assert (rolled.label[0, :2] == 1).all() and (rolled.label[0, 2:] == 0).all()
+    numbered = own._replace(label=torch.arange(2)[:, None, None].expand(2, 4, 4))
+    within = cutmix(numbered, torch.tensor([1, 0]), box)
+    assert (within.label[0, :2] == 1).all() and (within.label[0, 2:] == 0).all()
 
 
 def test_masked_cross_entropy_counts_valid_pixels():
@@ -153,7 +162,7 @@ def raw_batch(images, size=33, partner=True, views=1):
     g = np.random.default_rng(0)
 
     def crop():
-        return torch.from_numpy(g.integers(0, 256, (images, 3, size, size), dtype=np.uint8))
+        return torch.from_numpy(g.integers(0, 256, (images, size, size, 3), dtype=np.uint8))
 
     def unlabelled():
         ignore = torch.zeros(images, size, size, dtype=torch.bool)
@@ -175,7 +184,7 @@ def raw_batch(images, size=33, partner=True, views=1):
     return make_views(batch, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
 
 
-@pytest.mark.parametrize("kind", [SupOnly, CorrMatch, FixMatch, UniMatch])
+@every_method
 @pytest.mark.parametrize("partner", [True, False])
 def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, toy):
     config = load_config(toy.config)
@@ -186,6 +195,66 @@ def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, toy):
     assert loss.isfinite() and all(v.isfinite() for v in scalars.values())
     missing = [n for n, p in network.named_parameters() if p.grad is None]
     assert not missing
+
+
+FAMILIES = {
+    "deeplabv3plus": "{backbone: test_resnet, channels: 8, pretrained: none}",
+    "convnext": "{backbone: test_convnext, output_stride: 32, channels: 8, pretrained: none}",
+    "dpt": "{network: dpt, backbone: test_vit, channels: 8, pretrained: none}",
+}
+
+
+@every_method
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_steps_on_every_family_of_networks(kind, family, toy):
+    config = load_config(toy.config, [f"model={FAMILIES[family]}", "conf_thresh=0.0"])
+    torch.manual_seed(0)
+    method = kind(build_network(config.model, 3, kind.correlation).train(), config)
+    optimizer = build_optimizer(method.model, config.optimizer)
+    batch = raw_batch(2, size=48, views=kind.strong_views)
+    for iteration in range(2):
+        optimizer.zero_grad()
+        loss, _ = method(batch)
+        loss.backward()
+        moved = [p.grad is not None for p in method.model.parameters() if p.requires_grad]
+        assert loss.isfinite() and all(moved)
+        optimizer.step()
+        method.after_step(iteration)
+        method.after_epoch(iteration, is_best=True)
+
+
+class HostReads(TorchDispatchMode):
+    """Names of the operations that would make a GPU's host wait for a result."""
+
+    WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = args[1] if name in ("index", "index_put", "index_put_") else []
+        if name in self.WAIT or any(m is not None and m.dtype == torch.bool for m in masks):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@every_method
+@pytest.mark.parametrize("partner", [True, False])
+def test_a_step_reads_nothing_back(kind, partner, toy):
+    config = load_config(toy.config)
+    method = kind(build_network(config.model, 3, kind.correlation), config)
+    if kind is PrevMatch:
+        method.remember(method.model.state_dict())
+    batch = raw_batch(2, partner=partner, views=kind.strong_views)
+    with HostReads() as reads:
+        loss, _ = method(batch)
+        loss.backward()
+    assert reads.found == []
+    with HostReads() as reads:
+        loss.item()
+    assert reads.found == ["_local_scalar_dense"]
 
 
 def test_fixed_threshold_stays(toy):

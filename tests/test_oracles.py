@@ -1,23 +1,29 @@
-"""Steps against slow, literal transcriptions of the papers: loops over pixels, no shared verbs."""
+"""Steps against the literal transcriptions of `literal.py`, on random batches."""
 
 import copy
-import math
 
-import numpy as np
 import pytest
 import torch
-from conftest import CLASSES
+from literal import (
+    features_mixed_at_full_size,
+    first_reference,
+    fix_draws,
+    fixmatch_literally,
+    prevmatch_literally,
+    rankmatch_literally,
+    references_literally,
+    taught_literally,
+    unimatch_literally,
+)
 
 from fixmatch import FixMatch
 from model.build import build_network
+from prevmatch import PrevMatch
+from rankmatch import RankMatch
 from unimatch import UniMatch
+from unimatch_v2 import UniMatchV2
 from util.config_file import load_config
-
-
-def drop_even(x, *_, **__):
-    """A channel dropout that a test can repeat."""
-    kept = torch.arange(x.shape[1]) % 2
-    return x * 2 * kept.view(1, -1, 1, 1)
+from util.ranking import choose_references, cutmix_features
 
 
 def views_batch(seed, images, size, classes, views, partner, padding):
@@ -44,104 +50,116 @@ def views_batch(seed, images, size, classes, views, partner, padding):
     unlabeled["box"] = boxes
     if partner:
         unlabeled["partner"] = {"weak": image(), "ignore": ignore()}
+    else:
+        unlabeled["mate"] = torch.arange(images).roll(1)
     return {"labeled": {"image": image(), "mask": mask}, "unlabeled": unlabeled}
 
 
-def pixels(shape):
-    return [(b, i, j) for b in range(shape[0]) for i in range(shape[1]) for j in range(shape[2])]
-
-
-def probabilities(logits):
-    z = logits.detach().double().numpy()
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
-
-
-def supervised_loss(logits, target):
-    p, terms = probabilities(logits), []
-    for b, i, j in pixels(target.shape):
-        if target[b, i, j] != 255:
-            terms.append(-math.log(p[b, target[b, i, j], i, j]))
-    return sum(terms) / len(terms)
-
-
-def label_of(logits, ignore):
-    """Per pixel (label, confidence, valid)."""
-    p = probabilities(logits)
-    out = {}
-    for b, i, j in pixels(ignore.shape):
-        scores = [p[b, c, i, j] for c in range(p.shape[1])]
-        out[b, i, j] = (int(np.argmax(scores)), max(scores), not ignore[b, i, j])
-    return out
-
-
-def mixed_labels(own, other, box):
-    return {q: (other[q] if box[q] else own[q]) for q in own}
-
-
-def unsupervised_loss(logits, labels, tau):
-    p, total, valid = probabilities(logits), 0.0, 0
-    for (b, i, j), (label, conf, is_valid) in labels.items():
-        valid += is_valid
-        if is_valid and conf >= tau:
-            total -= math.log(p[b, label, i, j])
-    return total / max(valid, 1)
-
-
-def partner_labels(network, u, own, images):
-    """Eval-mode labels of the partners; without partners, the previous image's own labels."""
-    if "partner" not in u:
-        return {(b, i, j): own[(b - 1) % images, i, j] for b, i, j in own}
-    network.eval()
-    with torch.no_grad():
-        logits = network(u["partner"]["weak"])
-    network.train()
-    return label_of(logits, u["partner"]["ignore"])
-
-
-def fixmatch_literally(network, batch, tau):
-    x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
-    other = partner_labels(network, u, {}, len(x)) if "partner" in u else None
-    z = network(torch.cat([x, u["weak"]]))
-    own = label_of(z[len(x) :], u["ignore"])
-    other = other or partner_labels(network, u, own, len(x))
-    z_s = network(u["strong"][0])
-    labels = mixed_labels(own, other, u["box"][0])
-    return (supervised_loss(z[: len(x)], y) + unsupervised_loss(z_s, labels, tau)) / 2
-
-
-def unimatch_literally(network, batch, tau):
-    x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
-    n = len(x)
-    other = partner_labels(network, u, {}, n) if "partner" in u else None
-    c1, c4 = network.features(torch.cat([x, u["weak"]]))
-    c1, c4 = torch.cat([c1, drop_even(c1)]), torch.cat([c4, drop_even(c4)])
-    z = network.decode([c1, c4], x.shape[-2:])
-    own = label_of(z[n : 2 * n], u["ignore"])
-    other = other or partner_labels(network, u, own, n)
-    z_s = network(torch.cat(u["strong"]))
-    s1 = unsupervised_loss(z_s[:n], mixed_labels(own, other, u["box"][0]), tau)
-    s2 = unsupervised_loss(z_s[n:], mixed_labels(own, other, u["box"][1]), tau)
-    fp = unsupervised_loss(z[3 * n :], own, tau)
-    return (supervised_loss(z[:n], y) + 0.25 * s1 + 0.25 * s2 + 0.5 * fp) / 2
-
-
-@pytest.mark.parametrize(
-    "seed, images, size, tau", [(0, 2, 33, 0.0), (1, 3, 41, 0.5), (2, 2, 48, 0.9)]
+every_batch = pytest.mark.parametrize(
+    "seed, images, size, tau, classes", [(0, 2, 33, 0.0, 3), (1, 3, 41, 0.5, 5), (2, 2, 48, 0.9, 2)]
 )
-@pytest.mark.parametrize("partner", [True, False])
-@pytest.mark.parametrize("padding", [True, False])
-@pytest.mark.parametrize(
-    "kind, literally", [(FixMatch, fixmatch_literally), (UniMatch, unimatch_literally)]
-)
-def test_step(kind, literally, padding, partner, seed, images, size, tau, toy, monkeypatch):
-    monkeypatch.setattr(torch.nn.functional, "dropout2d", drop_even)
-    config = load_config(toy.config, [f"conf_thresh={tau}"])
+every_partner = pytest.mark.parametrize("partner", [True, False], ids=["other", "batch"])
+every_padding = pytest.mark.parametrize("padding", [True, False], ids=["padded", "whole"])
+
+
+def build(toy, kind, seed, classes, *settings):
+    """A method with a network that is confident somewhere."""
+    config = load_config(toy.config, list(settings))
     torch.manual_seed(seed)
-    network = build_network(config.model, len(CLASSES)).train()
+    network = build_network(config.model, classes).train()
     with torch.no_grad():
-        network.classifier.weight *= 20  # confident somewhere
-    batch = views_batch(seed, images, size, len(CLASSES), kind.strong_views, partner, padding)
-    expected = literally(copy.deepcopy(network), batch, tau)
-    loss, _ = kind(network, config)(batch)
+        network.classifier.weight *= 20
+    return kind(network, config)
+
+
+@every_batch
+@every_partner
+@every_padding
+@pytest.mark.parametrize(
+    "kind, literally",
+    [
+        (FixMatch, fixmatch_literally),
+        (UniMatch, unimatch_literally),
+        (RankMatch, rankmatch_literally),
+    ],
+)
+def test_step(
+    kind, literally, padding, partner, seed, images, size, tau, classes, toy, monkeypatch
+):
+    method = build(toy, kind, seed, classes, f"conf_thresh={tau}")
+    batch = views_batch(seed, images, size, classes, kind.strong_views, partner, padding)
+    fix_draws(monkeypatch)
+    expected = literally(copy.deepcopy(method.model), batch, tau)
+    loss, _ = method(batch)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def first_stays_whole(features):
+    images = len(features[0]) // 2
+    factors = [2.0 * (torch.arange(f.shape[1]) % 2).repeat(images, 1) for f in features]
+    for factor in factors:
+        factor[0] = 1
+    return factors
+
+
+@every_batch
+@every_partner
+@every_padding
+@pytest.mark.parametrize("kind", [FixMatch, UniMatchV2])
+def test_with_a_teacher(kind, padding, partner, seed, images, size, tau, classes, toy, monkeypatch):
+    settings = ["method.teacher=ema"] if kind is FixMatch else []
+    method = build(toy, kind, seed, classes, f"conf_thresh={tau}", *settings)
+    batch = views_batch(seed, images, size, classes, kind.strong_views, partner, padding)
+    monkeypatch.setattr("unimatch_v2.draw_complementary", first_stays_whole)
+    with torch.no_grad():
+        network = copy.deepcopy(method.model)
+        expected = taught_literally(network, batch, tau, kind.strong_views)
+    loss, _ = method(batch)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@every_batch
+@every_partner
+@every_padding
+@pytest.mark.parametrize("mode", ["pixelwise", "pixelavg", "imageavg"])
+def test_prevmatch(mode, padding, partner, seed, images, size, tau, classes, toy, monkeypatch):
+    method = build(
+        toy, PrevMatch, seed, classes, f"conf_thresh={tau}", "epochs=6",
+        f"method={{prev: {{conf_thresh: 0.4, confidence: {mode}}}}}",
+    )  # fmt: skip
+    states = [build(toy, PrevMatch, 9 + i, classes).model.state_dict() for i in range(3)]
+    for state in states:
+        method.remember(state)
+    epoch, weight = [(1, 1 / 3), (3, 1.0), (4, 2 / 3)][seed]  # of 6
+    method.after_epoch(epoch - 1, is_best=False)
+    batch = views_batch(seed, images, size, classes, 2, partner, padding)
+    fix_draws(monkeypatch)
+    network = copy.deepcopy(method.model)
+    expected = prevmatch_literally(network, batch, tau, states, weight, 0.4, mode)
+    loss, _ = method(batch)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(unimatch_literally(network, batch, tau), rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [(33, 33), (41, 57), (48, 40), (7, 5)])
+@pytest.mark.parametrize("small", [(3, 3), (6, 4), (1, 2), (7, 5)])
+def test_mixed_features(size, small):
+    g = torch.Generator().manual_seed(0)
+    own, other = (torch.randn(2, 8, *small, generator=g) for _ in range(2))
+    box = torch.rand(2, *size, generator=g) < 0.5
+    expected = features_mixed_at_full_size(own, other, box)
+    torch.testing.assert_close(cutmix_features(own, other, box), expected.float())
+    rolled = features_mixed_at_full_size(own, own.roll(1, 0), box)
+    torch.testing.assert_close(cutmix_features(own, torch.tensor([1, 0]), box), rolled.float())
+
+
+@pytest.mark.parametrize("count", [4, 16, 64])
+def test_references(count, monkeypatch):
+    features = torch.randn(3, 8, 5, 9, generator=torch.Generator().manual_seed(0))
+    fix_draws(monkeypatch)
+    chosen = choose_references(features, count)
+    for b in range(3):
+        pixels = features[b].flatten(1).T.double().numpy()
+        assert chosen[b].tolist() == references_literally(pixels, b, count)
+        assert first_reference(b, 45) in chosen[b]
+    assert choose_references(torch.ones(1, 4, 3, 3), 64).tolist() == [list(range(9))]

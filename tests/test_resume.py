@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
+from conftest import every_method
 
 from corrmatch import CorrMatch
-from fixmatch import FixMatch
 from supervised import SupOnly
-from unimatch import UniMatch
 from util.log import RunFolder
 
 
@@ -33,7 +32,7 @@ def assert_equal(a, b, where="state"):
         assert a == b, where
 
 
-@pytest.mark.parametrize("kind", [SupOnly, CorrMatch, FixMatch, UniMatch])
+@every_method
 def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
     toy.tree["epochs"] = 3
     toy.write_config()
@@ -64,6 +63,15 @@ def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
         for run in ("whole", "parts")
     ]
     assert_equal(*records)
+
+
+def test_settings_of_the_optimizer_are_those_of_the_config(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
+    train(SupOnly, toy.argv(tmp_path / "run", "--force", "--set", "optimizer.lr=0.5",
+                            "optimizer.momentum=0.5"))  # fmt: skip
+    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        assert group["base_lr"] == 0.5 and group["momentum"] == 0.5
 
 
 def test_finished_run_is_left_as_it_is(toy, train, tmp_path):

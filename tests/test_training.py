@@ -1,5 +1,6 @@
 """A training as a whole: schedule, groups, what the run's folder holds, dry run, precision."""
 
+import functools
 import json
 
 import pytest
@@ -8,7 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corrmatch import CorrMatch
 from model.build import build_network
+from prevmatch import PrevMatch
 from supervised import SupOnly
+from unimatch_v2 import UniMatchV2
 from util import dist
 from util.config import Optimizer
 from util.config_file import load_config
@@ -133,3 +136,28 @@ def test_one_image_per_gpu_is_enough_where_batch_norm_counts_over_all(monkeypatc
     monkeypatch.setattr(dist, "world_size", lambda: 8)
     assert dist.batchnorm_processes(torch.device("cuda")) == 8
     assert dist.batchnorm_processes(torch.device("cpu")) == 1
+
+
+@pytest.mark.parametrize("kind", [CorrMatch, PrevMatch, UniMatchV2])
+def test_compiled_parts_and_channels_last_change_nothing_but_speed(
+    kind, toy, train, tmp_path, monkeypatch
+):
+    """Names of the state, resuming, teachers and previous models; without a C++ compiler."""
+    backend = functools.partialmethod(torch.nn.Module.compile, backend="eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", backend)
+    fast = ["compile=true", "channels_last=true", "tf32=false", "epoch_length=1"]
+    states = []
+    for run, settings in (("plain", ["epoch_length=1"]), ("fast", fast)):
+        train(kind, toy.argv(tmp_path / run, "--set", *settings))
+        states.append(torch.load(tmp_path / run / "latest.pth", weights_only=True))
+    plain, found = (state["method"] for state in states)
+    assert plain.keys() == found.keys()
+    for name, value in plain.items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(found[name], value, atol=1e-3, rtol=1e-2)
+    assert states[0]["history"][0]["train"]["loss"] == pytest.approx(
+        states[1]["history"][0]["train"]["loss"], rel=1e-3
+    )
+    weight = next(v for v in found.values() if getattr(v, "ndim", 0) == 4 and v.shape[1] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    train(kind, toy.argv(tmp_path / "fast", "--set", "epoch_length=1", "tf32=false"))  # movable

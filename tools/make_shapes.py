@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.shapes import generate  # noqa: E402
-from util.errors import UserError  # noqa: E402
+from util.errors import UserError, one_line  # noqa: E402
 
 OPTIONS = {
     "labeled": "number of training images with a mask",
@@ -31,7 +31,7 @@ def main() -> None:
     try:
         generate(**vars(parser.parse_args()))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 

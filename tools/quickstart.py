@@ -16,7 +16,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from dataset.lists import read_list  # noqa: E402
+from dataset.folders import read_samples  # noqa: E402
 from dataset.shapes import generate  # noqa: E402
 from model.build import load_network  # noqa: E402
 from util.command import exit_with_one_line  # noqa: E402
@@ -69,9 +69,9 @@ def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
         for script in METHODS.values()
     ]
     rows = []
-    for sample in read_list(config.data.val, masks=True).samples[:count]:
-        image = Image.open(config.data.root / sample.image).convert("RGB")
-        truth = np.array(Image.open(config.data.root / str(sample.mask)))
+    for sample in read_samples(config.data.val, config.data.root, masks=True).samples[:count]:
+        image = Image.open(sample.image_file).convert("RGB")
+        truth = np.array(Image.open(sample.mask_file))
         masks = [truth, *(predict_mask(network, image, config, device) for network in networks)]
         pictures = [image, *(colour_mask(mask, palette(config.data)) for mask in masks)]
         rows.append([picture.resize((192, 192), Image.Resampling.NEAREST) for picture in pictures])

@@ -28,11 +28,13 @@ if [ -z "${save_path:-}" ]; then
 fi
 mkdir -p "$save_path" || exit 2
 console=$save_path/console.txt
-# Plain sh has no pipefail: the status travels through descriptor 3, past the pipe into tee.
-exec 4>&1
+pipe=$(mktemp -u)
+mkfifo "$pipe" || exit 2
+# The shell becomes the training, which so gets signals itself and ends with its own status; those
+# that a terminal or batch system sends to all must not end its reader before it.
+(trap '' INT TERM USR1 && exec <"$pipe" && rm "$pipe" && exec tee -a "$console") &
 if [ -t 2 ]; then
-    status=$({ { "$python" "$@" 3>&-; echo $? >&3; } | tee -a "$console" >&4; } 3>&1)
+    exec "$python" "$@" >"$pipe"
 else
-    status=$({ { "$python" "$@" 2>&1 3>&-; echo $? >&3; } | tee -a "$console" >&4; } 3>&1)
+    exec "$python" "$@" >"$pipe" 2>&1
 fi
-exit "$status"

@@ -1,10 +1,15 @@
 """Checkpoints: written whole or not at all, read without running code, in any published form."""
 
+import copy
 import os
 import pickle
-from collections.abc import Mapping
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -20,31 +25,93 @@ _NUMPY_SCALAR: list[Any] = [
 ] + [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
 
 
-def save_atomically(state: Any, path: Path) -> None:
-    """Write `state` beside `path`, then rename: `path` is always the old or the new file, whole.
+def save_atomically(state: Any, path: Path, previous: Path | None = None) -> None:
+    """Write a checkpoint as `write_atomically` does."""
+    write_atomically(path, lambda file: torch.save(state, file), previous)
 
-    Raises `UserError` when the folder cannot be written or the disk is full.
+
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], object], previous: Path | None = None
+) -> None:
+    """Write beside `path`, then rename: `path` is always the old or the new file, whole.
+
+    What was there before becomes `previous`, if given.  Raises `UserError` when the folder cannot
+    be written or the disk is full.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            torch.save(state, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            _keep_as(previous, path)
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise UserError(f"{path}: cannot be written ({error}); the previous one is kept") from None
+        kept = "; the previous one is kept" if path.exists() else ""
+        raise UserError(f"{path}: cannot be written ({error}){kept}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # has been said
+            partial.unlink(missing_ok=True)
+
+
+def _keep_as(previous: Path, path: Path) -> None:
+    """Both names for one file, so that there always is one at `path`."""
+    try:
+        previous.unlink(missing_ok=True)
+        os.link(path, previous)
+    except OSError:  # a file system without hard links
+        path.replace(previous)
+
+
+def cpu_copy(state: Any) -> Any:
+    """A copy, on the CPU, of nested dicts and lists of tensors and of what never changes."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        twin = copy.copy(state)  # with what an ordered dict of weights has beside its items
+        twin.update({k: cpu_copy(v) for k, v in state.items()})
+        return twin
+    if isinstance(state, list | tuple):
+        return type(state)(cpu_copy(v) for v in state)
+    return state
+
+
+class Background:
+    """A thread that does one task after the other.
+
+    After one that failed it does no more, and `wait` raises the error.  The process does not end
+    before the last one is done.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._last: Future[None] | None = None
+
+    def then(self, task: Callable[[], None]) -> None:
+        before = self._last
+
+        def after_that() -> None:
+            if before is not None:
+                before.result()
+            task()
+
+        self._last = self._thread.submit(after_that)
+
+    def wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
 
 
 def link_atomically(source: Path, path: Path) -> None:
     """Make `path` another name of `source`'s present content, without writing it twice."""
     partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
     try:
+        partial.unlink(missing_ok=True)
         os.link(source, partial)
         partial.replace(path)
+        partial.unlink(missing_ok=True)  # where both were one file, renaming did nothing
     except OSError:  # a file system without hard links
         save_atomically(load(source), path)
 
@@ -55,7 +122,12 @@ def load(path: Path) -> Any:
     Raises `UserError` when it is missing, damaged, or holds more than tensors and numbers.
     """
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALAR):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+                if (member := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"wrong checksum of {member}")
+        with torch.serialization.safe_globals(_NUMPY_SCALAR), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's about its own reader
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
@@ -93,20 +165,20 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path | str) -> None:
+def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> None:
     """Load `state` into `module`, entirely.
 
-    Raises `UserError` naming what is missing, unexpected or of another shape.
+    Raises `UserError` naming what is missing, unexpected, of another shape or kind.
     """
     own = module.state_dict()
     shapes = [
-        f"{k} {list(state[k].shape)} instead of {list(v.shape)}"
+        f"{k} {_shape(state[k])} instead of {_shape(v)}"
         for k, v in own.items()
-        if k in state and state[k].shape != v.shape
+        if isinstance(v, Tensor) and k in state and _shape(state[k]) != _shape(v)
     ]
     faults = {
         "missing": [k for k in own if k not in state],
-        "unexpected": [k for k in state if k not in own],
+        "unexpected": [str(k) for k in state if k not in own],
         "of another shape": shapes,
     }
     found = "; ".join(f"{len(v)} {fault}: {_some(v)}" for fault, v in faults.items() if v)
@@ -115,12 +187,23 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path | st
             f"{path}: made with another network, method or number of classes ({found}); "
             "use the config it was trained with"
         )
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
+    except Exception as error:  # whatever an odd state leads torch, or the method, to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: cannot be taken as {type(module).__name__} ({reason})") from None
+
+
+def _shape(value: Any) -> object:
+    """Of a tensor of real numbers; of anything else, what it is."""
+    if isinstance(value, Tensor) and not value.is_complex():
+        return list(value.shape)
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
 def read_pretrained(path: Path) -> dict[str, Tensor]:
     """The weights in a file of ImageNet weights; raises `UserError` when it is not there."""
-    if not path.exists():
+    if not os.path.exists(path):  # False too for what can be no path
         raise UserError(
             f"{path}: pretrained weights not found; put the file there, or set "
             "model.pretrained to hub, none or another file"
@@ -139,13 +222,13 @@ def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source
     names = {k: given.get(k.replace(".", "_")) for k in own}
     loaded = {k: state[name] for k, name in names.items() if name is not None}
     lacking = [k for k in own if k not in loaded and not k.endswith("num_batches_tracked")]
-    lacking += [k for k, v in loaded.items() if v.shape != own[k].shape]
+    lacking += [k for k, v in loaded.items() if _shape(v) != _shape(own[k])]
     if lacking:
         raise UserError(
             f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
             f"of another shape: {_some(lacking)}"
         )
-    backbone.load_state_dict(loaded, strict=False)
+    load_weights(backbone, own | loaded, source)
     unused = [name for name in state if name not in names.values()]
     return f"{source}: {len(loaded)} entries loaded" + (
         f", {len(unused)} unused: {_some(unused)}" if unused else ""

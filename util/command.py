@@ -1,17 +1,24 @@
 """The command line of the methods, and how every command of the project ends."""
 
 import argparse
+import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from util.errors import UserError, one_line
-from util.log import RunFolder
+import torch
+
+from util.checkpoint import load
+from util.errors import Echo, UserError, one_line
+from util.interrupt import EXIT_CODE, Interrupted
+from util.log import RunFolder, logger
 
 USER_ERROR = 2
-INTERRUPTED = 130
+KILLED_BY_HAND = 130
 
 
 def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
@@ -30,6 +37,9 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
         metavar="auto|never|PATH",
         help="auto: continue the run in --save-path, if there is one; never: refuse to; or a "
         "checkpoint",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="resume with another config than the run began with"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, run one step, and end"
@@ -71,18 +81,40 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
-    """A `UserError` ends the command with its one line on stderr and exit code 2.
+    """A `UserError` ends the command with its one line on stderr and exit code 2, as does a lack of
+    memory; a run that was asked to stop ends it with `util.interrupt.EXIT_CODE`.
 
     `quiet`: for processes beside the main one, where they all fail alike.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot show must not end a run
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
-    except UserError as error:
+    except (UserError, MemoryError, RuntimeError) as error:
+        problem = error if isinstance(error, UserError) else _lack_of_memory(error)
+        if problem is None:
+            raise
         if not quiet:
-            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+            print(f"error: {one_line(problem)}", file=sys.stderr, flush=True)
+        sys.exit(USER_ERROR)
+    except Interrupted:
+        sys.exit(EXIT_CODE)
+    except Echo:
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(KILLED_BY_HAND)
+
+
+def _lack_of_memory(error: Exception) -> UserError | None:
+    """What to do about it, if that is what an error of Python, torch or a data worker says."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    said = re.search(r"can't allocate memory.*|Unable to allocate.*", str(error))
+    if not known and not said:
+        return None
+    reason = said[0] if said else str(error).partition("\n")[0] or type(error).__name__
+    return UserError(
+        f"out of memory ({reason[:200]}); lower micro_batch, batch_size, crop_size or data.workers"
+    )
 
 
 def among_others() -> bool:
@@ -90,20 +122,34 @@ def among_others() -> bool:
     return int(os.environ.get("RANK", 0)) > 0
 
 
-def fresh_or_resumed(folder: RunFolder, resume: str) -> Path | None:
-    """The checkpoint to continue from, if any.
+def state_to_resume(folder: RunFolder, resume: str) -> tuple[Any, Path] | None:
+    """What a checkpoint to continue from holds, and its path, if there is one.
 
-    Raises `UserError` when `--resume never` meets a run, or the named checkpoint is missing.
+    Raises `UserError` when `--resume never` meets a run, the named checkpoint is missing, or none
+    that is there can be read.
     """
+    there = [path for path in (folder.latest, folder.previous) if path.exists()]
     if resume == "auto":
-        return folder.latest if folder.latest.exists() else None
+        return _first_readable(folder, there)
     if resume == "never":
-        if folder.latest.exists():
+        if there:
             raise UserError(
                 f"--save-path {folder.path}: holds a run already; choose another folder, or "
                 "--resume auto to continue it"
             )
         return None
-    if not Path(resume).is_file():
+    if not os.path.isfile(resume):
         raise UserError(f"--resume {resume}: no such checkpoint; expected auto, never or a file")
-    return Path(resume)
+    return load(Path(resume)), Path(resume)
+
+
+def _first_readable(folder: RunFolder, there: list[Path]) -> tuple[Any, Path] | None:
+    for number, path in enumerate(there, start=1):
+        try:
+            return load(path), path
+        except UserError as error:
+            if number == len(there):
+                raise
+            logger.warning("%s; continuing from the one before, %s", error, there[number])
+            folder.damaged = True
+    return None

@@ -3,53 +3,164 @@
 Typed and frozen; `util.config_file` reads and validates one before anything else happens.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from util.label_map import parse_label_map
 
 IGNORE = 255
 """The mask value of pixels that do not count, everywhere."""
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Scale = Annotated[float, Field(gt=0)]
+Shade = Annotated[int, Field(ge=0, le=255)]
+Rate = Annotated[int, Field(gt=0, le=1024)]
+
+
+def _printable(name: str) -> str:
+    if not name.strip() or not name.isprintable():
+        raise ValueError("expected a name of printable characters")
+    return name
+
+
+def _possible(path: Path) -> Path:
+    if b"\0" in os.fsencode(path):  # which itself raises a ValueError for what cannot be encoded
+        raise ValueError("a path cannot hold a zero byte")
+    return path
+
+
+Name = Annotated[str, AfterValidator(_printable)]
+Place = Annotated[Path, AfterValidator(_possible)]
 
 
 class Section(BaseModel):
-    """A frozen group of keys that knows no others."""
+    """A frozen group of keys that knows no others; no number in it is infinite or none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Folders(Section):
+    """Folders instead of a list: all images below one, masks of the same name below another."""
+
+    images: Place
+    """Relative to the root, as the paths in lists are."""
+    masks: Place | None = None
+    """The mask of a/b.jpg is a/b.png here, with any suffix; unlabelled images need none."""
+    root: Place | None = None
+    """By default data.root."""
+
+
+class Listed(Section):
+    """A list whose paths are relative to a folder of their own."""
+
+    list: Place
+    root: Place | None = None
+    """By default data.root."""
+
+
+FORMS = ("<one>", "<several>", "<folders>", "<listed>", "<path>")
+"""Tags of the forms that a value may have; no key of a config looks like them."""
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, Listed) or (isinstance(value, dict) and "list" in value):
+        return "<listed>"
+    return "<folders>" if isinstance(value, dict | Folders) else "<path>"
+
+
+# Paths last: pydantic 2.7 dumps a value as the first form that does not fail.
+Source = Annotated[
+    Annotated[Folders, Tag("<folders>")]
+    | Annotated[Listed, Tag("<listed>")]
+    | Annotated[Place, Tag("<path>")],
+    Discriminator(_form),
+]
+"""The path of a list, `{list: PATH, root: FOLDER}` or `{images: FOLDER, masks: FOLDER}`."""
+Images = Annotated[
+    Annotated[tuple[Source, ...], Field(min_length=1), Tag("<several>")]
+    | Annotated[Source, Tag("<one>")],
+    Discriminator(lambda value: "<several>" if isinstance(value, list | tuple) else "<one>"),
+]
+"""A source, or a list of them."""
 
 
 class Data(Section):
     """What a dataset is: names, folder, lists, masks."""
 
     name: str
-    root: Path
-    """Folder that the paths in the lists are relative to."""
-    classes: Annotated[list[str], Field(min_length=2, max_length=254)]
+    root: Place
+    """Folder that paths in lists are relative to, where a source names none of its own."""
+    classes: Annotated[list[Name], Field(min_length=2, max_length=254)]
     """Class names, in the order of the mask values 0, 1, ..."""
-    palette: list[tuple[int, int, int]] | None = None
+    palette: list[tuple[Shade, Shade, Shade]] | None = None
     """RGB colour of each class, for pictures; a default one when absent."""
-    labeled: Path | None = None
-    """List of labelled training images; `--labeled-id-path` overrides it."""
-    unlabeled: Path | None = None
-    """List of unlabelled training images; `--unlabeled-id-path` overrides it."""
-    val: Path
-    """List of validation images: chooses the best checkpoint."""
-    test: Path | None = None
-    """List of test images, only for `evaluate.py --split test`."""
+    labeled: Images | None = None
+    """Labelled training images: lists or folders; `--labeled-id-path` replaces them."""
+    unlabeled: Images | None = None
+    """Unlabelled training images; `--unlabeled-id-path` replaces them."""
+    val: Images
+    """Validation images: they choose the best checkpoint."""
+    test: Images | None = None
+    """Test images, only for `evaluate.py --split test`."""
     reduce_zero_label: bool = False
     """Mask value 0 becomes 255 (ignore) and k becomes k - 1 (official ADE20K masks)."""
+    label_map: Annotated[dict[str, int], Field(min_length=1)] | None = None
+    """Mask value, or colour as "r,g,b" or [r, g, b]: class, by name or index, or `ignore`.  What
+    the map lacks is an error, or whatever its key `other` says."""
+    image_range: tuple[float, float] | None = None
+    """Grey values that become black and white; images of more than 8 bits need it."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Scale, Scale, Scale] = (0.229, 0.224, 0.225)
     """Normalisation of RGB in [0, 1]; ImageNet's."""
-    workers: Natural | None = None
+    workers: Annotated[Natural, Field(le=512)] | None = None
     """Data workers per process; by default the cores of this process less one, 8 at most."""
     check_samples: Natural = 200
     """Images per list that are decoded and checked before training; headers are always read."""
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, names: list[str]) -> list[str]:
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"'{twice[0]}' stands twice")
+        return names
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _by_key_and_index(cls, found: Any, info: ValidationInfo) -> Any:
+        if not isinstance(found, dict):
+            return found
+        return parse_label_map(found, info.data.get("classes", []), IGNORE)
+
+    @field_validator("image_range")
+    @classmethod
+    def _low_before_high(cls, found: tuple[float, float] | None) -> tuple[float, float] | None:
+        if found is not None and not found[0] < found[1]:
+            raise ValueError("expected [low, high], the lower one first")
+        return found
+
+    @model_validator(mode="after")
+    def _one_meaning_per_value(self) -> "Data":
+        if self.label_map is not None and self.reduce_zero_label:
+            raise ValueError("label_map and reduce_zero_label exclude each other")
+        return self
 
     @model_validator(mode="after")
     def _one_colour_per_class(self) -> "Data":
@@ -63,17 +174,25 @@ class Data(Section):
 class Model(Section):
     """The network."""
 
-    network: Literal["deeplabv3plus"] = "deeplabv3plus"
+    network: Literal["deeplabv3plus", "dpt"] = "deeplabv3plus"
     backbone: str = "resnet101s"
-    """Any timm network with feature maps; resnet50s and resnet101s are the published ones."""
+    """deeplabv3plus: any timm CNN with feature maps, published with resnet50s and resnet101s;
+    dpt: any plain timm ViT, published with vit_{small,base,large}_patch14_dinov2."""
     output_stride: Literal[8, 16, 32] = 16
-    aspp_rates: tuple[Positive, Positive, Positive] = (6, 12, 18)
+    """Of a CNN, like the two keys that follow; a ViT has its patch size."""
+    aspp_rates: tuple[Rate, Rate, Rate] = (6, 12, 18)
+    patch_size: Annotated[Positive, Field(le=256)] | None = None
+    """Of a ViT, instead of its own; pretrained weights need its own."""
     multi_grid: bool = False
     """Dilations 2, 2, 4 multiplied into the 3x3 convolutions of a ResNet's last stage."""
-    channels: Positive = 256
-    """Width of ASPP, decoder and correlation features."""
+    channels: Annotated[Positive, Field(le=4096)] = 256
+    """Width of correlation features and of DeepLab's ASPP and decoder; DPT's follows its ViT."""
     pretrained: str = "file"
     """file: pretrained/<backbone>.pth; hub: timm's; none: random; or the path of a .pth file."""
+    lock_backbone: bool = False
+    """Train the decoder alone; the backbone stays as it was pretrained."""
+    checkpoint_activations: bool = False
+    """Compute the backbone's blocks again in the backward pass: less memory, more time."""
 
 
 class Criterion(Section):
@@ -87,15 +206,18 @@ class Criterion(Section):
 
 
 class Optimizer(Section):
-    """SGD with poly decay, (1 - i/N)^0.9."""
+    """SGD or AdamW with poly decay, (1 - i/N)^0.9."""
 
-    lr: Annotated[float, Field(gt=0)] = 0.001
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Scale = 0.001
     """Of the backbone."""
-    lr_multi: Annotated[float, Field(gt=0)] = 10.0
+    lr_multi: Scale = 10.0
     """Everything else learns at lr * lr_multi."""
     momentum: Share = 0.9
+    """Of SGD; AdamW's betas are 0.9 and 0.999."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    power: Annotated[float, Field(gt=0)] = 0.9
+    """SGD's usual value; AdamW, where it is apart from the gradient, is used with 0.01."""
+    power: Scale = 0.9
 
 
 class Evaluation(Section):
@@ -104,6 +226,8 @@ class Evaluation(Section):
     mode: Literal["original", "sliding_window", "center_crop", "resize"] = "original"
     window_border: Literal["cut", "shift"] = "cut"
     """The last sliding window of a row: smaller, or shifted back to end at the border."""
+    window_batch: Positive = 8
+    """Sliding windows of one size that run as one batch, at most."""
     center_crop_epochs: Natural = 0
     """The first epochs use the cheap center_crop; they never count for the best score."""
     every: Positive = 1
@@ -117,7 +241,7 @@ class Evaluation(Section):
         try:
             if pattern is not None and re.compile(pattern).groups == 0:
                 raise ValueError("expected a group, in parentheses, around the volume's name")
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"not a regular expression ({error})") from None
         return pattern
 
@@ -130,21 +254,36 @@ class Config(Section):
     criterion: Criterion = Criterion()
     optimizer: Optimizer = Optimizer()
     evaluation: Evaluation = Evaluation()
-    crop_size: Positive
+    crop_size: Annotated[Positive, Field(le=8192)]
     epochs: Positive
-    epoch_length: Positive | None = None
+    epoch_length: Annotated[Positive, Field(le=10**7)] | None = None
     """Steps per epoch; by default one pass over the longer list."""
-    batch_size: Positive
+    batch_size: Annotated[Positive, Field(le=4096)]
     """Labelled images per optimizer step over **all** processes, and as many unlabelled ones;
     SupOnly, which has no unlabelled ones, fills their places with labelled images."""
     micro_batch: Positive | None = None
     """Labelled images that one forward of one process sees; the rest is accumulated."""
     conf_thresh: Share = 0.95
     """Confidence a pseudo-label needs."""
-    cutmix_partner: Literal["other", "self", "batch"] = "other"
-    """CutMix with an independent image, another view of the same one, or the batch rolled by 1."""
+    cutmix_partner: Literal["other", "self", "batch", "flip"] = "other"
+    """CutMix with an independent image, another view of the same one, or one of the same batch,
+    rolled by one or flipped (decodes and labels no second image)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    tf32: bool | None = None
+    """TF32 in float32 convolutions and matrix products on a GPU; null: torch's own choice."""
+    channels_last: bool = False
+    """Images and weights with channels innermost, the layout of tensor cores."""
+    compile: bool = False
+    """Compile the network with `torch.compile`: slow first steps, faster ones after them."""
     seed: Natural = 0
+    deterministic: bool = False
+    """Bit-equal runs on one machine, GPU included, at the price of slower kernels."""
+    save_every: Positive | None = None
+    """Steps between checkpoints inside an epoch; by default there is one at its end."""
+    save_minutes: Annotated[float, Field(gt=0)] | None = None
+    """The same by time."""
+    nonfinite_limit: Natural = 20
+    """Steps in a row that may be left out for a loss or gradient that is not finite."""
     method: dict[str, Any] = {}
     """Options of the method, documented in its script."""
 

@@ -5,21 +5,25 @@ section; `--set key.subkey=value` overrides both.
 """
 
 import difflib
+import os
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from util.config import Config, Section
+from util.config import FORMS, Config, Section
 from util.errors import UserError
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys without a word; here that is an error."""
+    """YAML keeps the last of two equal keys without a word; here that is an error.  A list as a
+    key, such as the colour [128, 0, 0], is the text "128,0,0"."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        node.value = [(_as_text(key_node), value) for key_node, value in node.value]
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -31,18 +35,27 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _as_text(node: yaml.Node) -> yaml.Node:
+    if not isinstance(node, yaml.SequenceNode):
+        return node
+    text = ",".join(str(part.value) for part in node.value)
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, node.start_mark, node.end_mark)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a SafeLoader
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    try:
+        tree = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
+    except Exception as error:  # PyYAML raises whatever odd text leads it to
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UserError(f"{path}{where}: not valid YAML ({problem})") from None
+        problem = getattr(error, "problem", None) or f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}{where}: not valid YAML ({' '.join(problem.split())})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
     return tree
@@ -50,21 +63,27 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     both_sections = {k for k in over if isinstance(over[k], dict) and isinstance(base.get(k), dict)}
-    return base | {k: _merge(base[k], v) if k in both_sections else v for k, v in over.items()}
+    try:
+        return base | {k: _merge(base[k], v) if k in both_sections else v for k, v in over.items()}
+    except RecursionError:
+        keys = ", ".join(map(str, both_sections))
+        raise UserError(f"config: '{keys}' contains itself, by an alias; write it out") from None
 
 
-def _load_tree(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if path.resolve() in children:
-        raise UserError(f"{path}: 'base' leads back to this file")
+def _load_tree(path: Path, children: tuple[str, ...] = ()) -> dict[str, Any]:
     tree = _read_yaml(path)
-    base = tree.pop("base", None)
+    base, here = tree.pop("base", None), os.path.realpath(path)
+    if here in children:
+        raise UserError(f"{path}: 'base' leads back to this file")
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise UserError(f"{path}: 'base' must be the path of a YAML file, found {base!r}")
-    if not (path.parent / base).is_file():
-        raise UserError(f"{path}: base: {path.parent / base}: no such config file")
-    return _merge(_load_tree(path.parent / base, (*children, path.resolve())), tree)
+        raise UserError(f"{path}: 'base' must be the path of a YAML file, found {_brief(base)}")
+    try:
+        below = _load_tree(path.parent / base, (*children, here))
+    except UserError as error:
+        raise UserError(f"{path}: base: {error}") from None
+    return _merge(below, tree)
 
 
 def _override(assignment: str) -> dict[str, Any]:
@@ -73,8 +92,8 @@ def _override(assignment: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {assignment}: expected key=value")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+        value = yaml.load(text, _UniqueKeyLoader)
+    except Exception:  # as above
         raise UserError(f"--set {assignment}: '{text}' is not a YAML value") from None
     for part in reversed(key.strip().split(".")):
         value = {part: value}
@@ -82,12 +101,23 @@ def _override(assignment: str) -> dict[str, Any]:
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Keys of the section in which the last part of `location` stands."""
+    """Keys of the section in which the last part of `location`, an unknown one, stands; of all
+    forms that lack it."""
+    sections = [model]
     for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        model = annotation
-    return list(model.model_fields)
+        if isinstance(part, str):  # else it is a place in a list
+            fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+            sections = [s for field in fields for s in _sections(field.annotation)]
+    forms = [list(s.model_fields) for s in sections if location[-1] not in s.model_fields]
+    return list(dict.fromkeys(key for keys in forms for key in keys))
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a key may hold: the alternatives of a union, or what it is."""
+    if parts := get_args(annotation):
+        return [section for part in parts for section in _sections(part)]
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return [annotation] if is_section else []
 
 
 def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str = "") -> Any:
@@ -96,7 +126,7 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
         return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-    location = first["loc"]
+    location = tuple(part for part in first["loc"] if part not in FORMS)
     key = prefix + ".".join(map(str, location))
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, location)
@@ -105,8 +135,21 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
         raise UserError(f"{source}: unknown key '{key}'; {hint}")
     if first["type"] == "missing":
         raise UserError(f"{source}: key '{key}' is missing")
-    found = f", found {first['input']!r}" if not isinstance(first["input"], dict) else ""
-    raise UserError(f"{source}: {key or 'config'}: {first['msg']}{found}")
+    found = f", found {_brief(first['input'])}" if not isinstance(first["input"], dict) else ""
+    message = first["msg"].removeprefix("Value error, ")
+    raise UserError(f"{source}: {key or 'config'}: {message}{found}")
+
+
+def _brief(value: Any) -> str:
+    """A value for a message: aliases can make of a short file what would fill the memory."""
+    try:
+        return _BRIEF.repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 200, 200
 
 
 def load_config(
@@ -125,20 +168,39 @@ def load_config(
     return config
 
 
-# What may change while a run is interrupted.
-_MOVABLE = {"data.root", "data.test", "data.workers", "data.check_samples"}
+# What may change while a run is interrupted, and so may each `root`.
+_MOVABLE = {
+    "data.test",
+    "data.workers",
+    "data.check_samples",
+    "evaluation.window_batch",
+    "channels_last",
+    "compile",
+    "save_every",
+    "save_minutes",
+    "nonfinite_limit",
+}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """'key (old -> new)' for each key that would make a resumed run another run."""
     found = []
     for key in [*old, *(k for k in new if k not in old)]:
-        a, b = old.get(key), new.get(key)
+        name = f"{prefix}{key}"
+        if name in _MOVABLE or key == "root":
+            continue
+        a, b = (_by_place(tree.get(key)) for tree in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b and prefix + key not in _MOVABLE:
-            found.append(f"{prefix}{key} ({a} -> {b})")
+            found += differences(a, b, f"{name}.")
+        elif a != b:
+            found.append(f"{name} ({a} -> {b})")
     return found
+
+
+def _by_place(value: Any) -> Any:
+    """A list of sections as a section whose keys are their places."""
+    sections = isinstance(value, list) and any(isinstance(part, dict) for part in value)
+    return {str(place): part for place, part in enumerate(value)} if sections else value
 
 
 def dump_config(config: Config) -> str:

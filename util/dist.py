@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 import torch.distributed as td
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from util.errors import UserError
+from util.errors import Echo, UserError
 
 
 def world_size() -> int:
@@ -73,14 +74,22 @@ def all_reduce(x: Tensor, op: str = "sum") -> Tensor:
     return x
 
 
+def anywhere(*flags: bool) -> list[bool]:
+    """Whether each flag is set on any process."""
+    if world_size() == 1:
+        return list(flags)
+    device = "cuda" if td.get_backend() == "nccl" else "cpu"
+    return all_reduce(torch.tensor(flags, dtype=torch.int, device=device), "max").bool().tolist()
+
+
 def barrier() -> None:
     if world_size() > 1:
         td.barrier()
 
 
 def main_checks(check: Callable[[], None]) -> None:
-    """Run a check on the main process; a `UserError` of it is raised on all of them, so that none
-    waits for one that left."""
+    """Run a check on the main process, or what else may fail there; all wait for it.  Its
+    `UserError` is an `Echo` on the others, so that none waits for one that left."""
     problem: list[Any] = [None]
     if is_main():
         try:
@@ -90,7 +99,7 @@ def main_checks(check: Callable[[], None]) -> None:
     if world_size() > 1:
         td.broadcast_object_list(problem)
     if problem[0]:
-        raise UserError(problem[0])
+        raise (UserError if is_main() else Echo)(problem[0])
 
 
 def wrap(method: nn.Module, device: torch.device) -> nn.Module:
@@ -113,7 +122,7 @@ def batchnorm_processes(device: torch.device) -> int:
 def sync_batchnorm(method: nn.Module, device: torch.device) -> None:
     """Make the batch norms inside `method` count over all processes, where they can."""
     if batchnorm_processes(device) > 1:
-        nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        convert_sync_batchnorm(method)  # torch's would lose the activations that timm fuses with it
 
 
 def average_batchnorm(method: nn.Module) -> None:

@@ -8,8 +8,17 @@ class UserError(ValueError):
     """
 
 
+class Echo(Exception):
+    """A `UserError` of the main process on the others: they end alike, without a word."""
+
+
 def one_line(error: Exception) -> str:
-    """The message of an error as a single line; a data worker wraps it into its own traceback,
-    of which the last line is ours."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].removeprefix("util.errors.UserError: ")
+    """The message of an error as a single line, with escapes for what is not printable.
+
+    A data worker wraps it into its own traceback, at the end of which stands ours.
+    """
+    message = str(error).rpartition("\nutil.errors.UserError: ")[2].strip()
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in message or type(error).__name__
+    )

@@ -66,10 +66,12 @@ def window_starts(size: int, window: int, stride: int, border: str) -> list[int]
     return [*starts, max(size - window, 0)]
 
 
-def predict_sliding(model: nn.Module, image: Tensor, window: int, border: str) -> Tensor:
+def predict_sliding(
+    model: nn.Module, image: Tensor, window: int, border: str, batch: int = 8
+) -> Tensor:
     """Softmax summed over square windows, stride two thirds of their side: `[1, C, H, W]`.
 
-    Windows of one size run as one batch, at most 8 at a time.
+    Windows of one size run together, at most `batch` at a time.
     """
     h, w = image.shape[-2:]
     stride = max(1, int(window * 2 / 3))
@@ -79,7 +81,7 @@ def predict_sliding(model: nn.Module, image: Tensor, window: int, border: str) -
             by_size.setdefault((min(window, h - y), min(window, w - x)), []).append((y, x))
     total: Tensor | None = None
     for (wh, ww), corners in by_size.items():
-        for some in (corners[i : i + 8] for i in range(0, len(corners), 8)):
+        for some in (corners[i : i + batch] for i in range(0, len(corners), batch)):
             crops = torch.cat([image[..., y : y + wh, x : x + ww] for y, x in some])
             scores = predict_whole(model, crops).softmax(dim=1)
             if total is None:
@@ -94,7 +96,7 @@ def predict_whole(model: nn.Module, image: Tensor) -> Tensor:
     """Logits at the image's own size; a network made of patches sees the nearest multiple."""
     patch = getattr(model, "patch_size", 1)
     h, w = image.shape[-2:]
-    fit = [max(patch, round(side / patch) * patch) for side in (h, w)]
+    fit = [max(patch, int(side / patch + 0.5) * patch) for side in (h, w)]
     if fit == [h, w]:
         return model(image).float()
     resized = F.interpolate(image, fit, mode="bilinear", align_corners=True)
@@ -119,7 +121,8 @@ def center_crop(x: Tensor, size: int) -> Tensor:
 def predict(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tensor:
     """Class scores `[1, C, H, W]` of a normalised image `[1, 3, H, W]`."""
     if mode == "sliding_window":
-        return predict_sliding(model, image, config.crop_size, config.evaluation.window_border)
+        border, batch = config.evaluation.window_border, config.evaluation.window_batch
+        return predict_sliding(model, image, config.crop_size, border, batch)
     if mode == "resize":
         return predict_resized(model, image, config.crop_size)
     return predict_whole(model, image)

@@ -51,8 +51,9 @@ class Method(nn.Module):
     def after_step(self, iteration: int) -> None:
         """After optimizer step `iteration`, counted from 0 over the whole run."""
 
-    def after_eval(self, epoch: int, is_best: bool) -> None:
-        """After the validation of `epoch`, before the checkpoint."""
+    def after_epoch(self, epoch: int, is_best: bool) -> None:
+        """After `epoch` (from 0) and its validation, before the checkpoint; `is_best`: that
+        validation gave the best score so far."""
 
     def eval_models(self) -> dict[str, nn.Module]:
         """The networks that validation scores, by name."""

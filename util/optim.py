@@ -1,22 +1,54 @@
-"""SGD in two groups with poly decay."""
+"""SGD or AdamW in two groups with poly decay."""
+
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from util.config import Optimizer
+from util.errors import UserError
 
 
 def build_optimizer(network: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
-    """SGD: the backbone at `lr`, everything else at `lr * lr_multi`; frozen parameters left out."""
+    """The backbone at `lr`, everything else at `lr * lr_multi`; frozen parameters left out."""
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             groups[name.startswith("backbone.")].append(parameter)
     lrs = {True: options.lr, False: options.lr * options.lr_multi}
-    return torch.optim.SGD(
-        [{"params": p, "lr": lrs[b], "base_lr": lrs[b]} for b, p in groups.items() if p],
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
+    parameters = [{"params": p, "lr": lrs[b], "base_lr": lrs[b]} for b, p in groups.items() if p]
+    decay = options.weight_decay
+    # Fused: one kernel, which a gradient scaler can make skip a step without asking the device.
+    if options.name == "adamw":
+        return torch.optim.AdamW(parameters, betas=(0.9, 0.999), weight_decay=decay, fused=True)
+    return torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=decay, fused=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: Path) -> None:
+    """Load momentum and the like; the settings stay those of the config.
+
+    Raises `UserError` when they are not of these parameters.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    try:
+        kept = state["state"]
+        if not all(_fits(entry, parameters[index]) for index, entry in kept.items()):
+            raise ValueError("shapes of other parameters")
+        if len({frozenset(entry) for entry in kept.values()}) > 1:
+            raise ValueError("incomplete")
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": kept, "param_groups": groups})
+    except Exception as error:  # whatever an odd state leads torch to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{source}: not the optimizer's state of this network ({reason})") from None
+
+
+def _fits(entry: dict[str, Tensor | None], parameter: nn.Parameter) -> bool:
+    """Whether what is kept of a parameter has its shape; the number of its steps has none."""
+    return all(
+        v is None or (v.is_floating_point() and v.shape == (() if k == "step" else parameter.shape))
+        for k, v in entry.items()
     )
 
 

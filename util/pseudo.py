@@ -48,23 +48,24 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def label_partner(model: nn.Module, unlabeled: dict[str, Any]) -> PseudoLabel | None:
-    """Eval-mode pseudo-label of the CutMix partners' weak views.
-
-    None with `cutmix_partner: batch`, where `cutmix` takes the images' own labels, rolled.
-    """
-    if "partner" not in unlabeled:
-        return None
+def label_view(model: nn.Module, view: dict[str, Any]) -> PseudoLabel:
+    """Eval-mode pseudo-label of the weak view in {weak, ignore}."""
     with frozen_statistics(model):
-        logits = model(unlabeled["partner"]["weak"])
-    return pseudo_label(logits, unlabeled["partner"]["ignore"])
+        return pseudo_label(model(view["weak"]), view["ignore"])
 
 
-def cutmix(own: PseudoLabel, partner: PseudoLabel | None, box: Tensor) -> PseudoLabel:
+def label_partner(model: nn.Module, unlabeled: dict[str, Any]) -> PseudoLabel | Tensor:
+    """Eval-mode pseudo-label of the CutMix partners; where these are in the same batch, their
+    places `[B]`, by which `cutmix` finds the labels."""
+    partner = unlabeled.get("partner")
+    return unlabeled["mate"] if partner is None else label_view(model, partner)
+
+
+def cutmix(own: PseudoLabel, partner: PseudoLabel | Tensor, box: Tensor) -> PseudoLabel:
     """The partner's label inside the `box` `[B, H, W]`, the image's own outside
     (Yun et al., 2019; French et al., 2020)."""
-    if partner is None:
-        partner = PseudoLabel(*(x.roll(1, dims=0) for x in own))
+    if isinstance(partner, Tensor):
+        partner = PseudoLabel(own.label[partner], own.conf[partner], own.valid[partner])
     return PseudoLabel(*(torch.where(box, p, o) for o, p in zip(own, partner, strict=True)))
 
 
@@ -72,6 +73,28 @@ def with_dropped_channels(features: Sequence[Tensor]) -> list[Tensor]:
     """Each feature map followed, along the batch, by a copy with half of its channels dropped
     (UniMatch, section 3.2): `[2B, D, h, w]`."""
     return [torch.cat([f, F.dropout2d(f, 0.5)]) for f in features]
+
+
+def draw_complementary(features: Sequence[Tensor]) -> list[Tensor]:
+    """Factors `[B, D]` for the channels of the first views in features `[2B, D, h, w]` of
+    `[s1; s2]`: 0 or 2 by a coin, but 1 for half of the images; the second views get 2 minus them.
+
+    Feature maps of one width share them (complementary dropout, UniMatch V2).
+    """
+    images, device = len(features[0]) // 2, features[0].device
+    whole = torch.randperm(images, device=device)[: images // 2]
+    factors: dict[int, Tensor] = {}
+    for channels in dict.fromkeys(f.shape[1] for f in features):
+        factors[channels] = 2.0 * torch.randint(2, (images, channels), device=device)
+        factors[channels][whole] = 1.0
+    return [factors[f.shape[1]] for f in features]
+
+
+def complementary_dropout(features: Sequence[Tensor], factors: Sequence[Tensor]) -> list[Tensor]:
+    """Features `[2B, D, h, w]` of `[s1; s2]` of which each view of an image keeps the channels that
+    the other one loses; `factors` are those of `draw_complementary`."""
+    both = [torch.cat([first, 2 - first])[:, :, None, None] for first in factors]
+    return [f * factor.to(f.dtype) for f, factor in zip(features, both, strict=True)]
 
 
 def per_valid_pixel(loss: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
@@ -124,16 +147,23 @@ def propagate_regions(
     label, confident, regions = label.flatten(1), confident.flatten(1), regions.flatten(2)
     reliable = confident.clone()
     support = regions & confident[:, None]  # S
-    area, size = support.sum(2), regions.sum(2)
-    enough = (area > 0) & (area / size >= tau)
-    counts = label.new_empty(len(label), num_classes)
-    smallest_first = torch.arange(num_classes - 1, -1, -1, device=label.device)
+    area = pixels_in(support)
+    enough = area / pixels_in(regions) >= tau  # an empty region is 0/0: not enough
+    total = torch.where(enough & (area > 0), area, torch.inf)  # no share of it is above tau
+    counts = torch.zeros(len(label), num_classes, device=label.device)
     for k in range(regions.shape[1]):
-        counts.zero_().scatter_add_(1, label, support[:, k].long())
-        # Distinct keys, so that of equally frequent classes the smallest wins on any device.
-        key = (counts * num_classes + smallest_first).amax(1)
-        count, winner = key // num_classes, num_classes - 1 - key % num_classes
-        take = (enough[:, k] & (count / area[:, k] > tau))[:, None] & regions[:, k]
-        label = torch.where(take, winner[:, None], label)
+        counts.zero_().scatter_add_(1, label, support[:, k].float())
+        count, winner = counts.max(1, keepdim=True)  # of equally frequent ones the smallest
+        take = (count / total[:, k, None] > tau) & regions[:, k]
+        label = torch.where(take, winner, label)
         reliable |= take
     return label.view(shape), reliable.view(shape)
+
+
+def pixels_in(masks: Tensor) -> Tensor:
+    """How many pixels of each mask `[..., N]`, bool, are True, as float32: `[...]`.
+
+    Summed in bytes as long as they hold the sum: on the CPU 20 times faster than as integers.
+    """
+    padded = F.pad(masks.view(torch.uint8), (0, -masks.shape[-1] % 128))
+    return padded.unflatten(-1, (-1, 128)).sum(-1, dtype=torch.uint8).sum(-1, dtype=torch.float)

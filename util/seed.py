@@ -4,6 +4,7 @@ The randomness of a sample does not even depend on the rank: `sample_generator` 
 sample's place in the epoch, so neither the number of workers nor of processes changes the data.
 """
 
+import os
 import random
 
 import numpy as np
@@ -11,11 +12,15 @@ import torch
 
 
 def seed_step(seed: int, rank: int, step: int) -> None:
-    """Seed python, numpy and torch (all devices) for one optimizer step of one process."""
-    state = np.random.SeedSequence([seed, rank, step]).generate_state(2, np.uint32)
-    random.seed(int(state[0]))
-    np.random.seed(int(state[0]))
-    torch.manual_seed(int(state[1]))
+    """Seed all generators for one optimizer step of one process.
+
+    Torch (all devices) draws what each process draws for itself, such as dropout; python and numpy
+    draw the same on every process, for choices that all must share.
+    """
+    alike, own = (np.random.SeedSequence([seed, r, step]).generate_state(2) for r in (0, rank))
+    random.seed(int(alike[0]))
+    np.random.seed(int(alike[0]))
+    torch.manual_seed(int(own[1]))
 
 
 def sample_generator(seed: int, stream: int, epoch: int, position: int) -> np.random.Generator:
@@ -26,3 +31,11 @@ def sample_generator(seed: int, stream: int, epoch: int, position: int) -> np.ra
 def init_seed(seed: int) -> None:
     """Seed the initial weights: the same on every process."""
     seed_step(seed, 0, 0)
+
+
+def be_deterministic() -> None:
+    """Let torch choose algorithms whose results do not depend on the order of threads."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    # Some kernels without atomics are on torch's list of suspects all the same: only a warning.
+    torch.use_deterministic_algorithms(True, warn_only=True)

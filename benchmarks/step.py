@@ -1,0 +1,78 @@
+"""Training steps of a method: precision, layout and compilation, against plain float32."""
+
+import argparse
+import importlib
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks import photos
+from benchmarks.measure import Call, Table, add_common, compare, read, report
+from util import dist
+from util.engine import Method, Training, prepare
+from util.log import RunFolder
+
+PLAIN = {"precision": "float32", "tf32": False, "channels_last": False, "compile": False}
+FAST = {"precision": "bfloat16", "channels_last": True, "tf32": True}
+SETTINGS = {
+    "plain": {},
+    "tf32": {"tf32": True},
+    "channels_last": {"channels_last": True},
+    "bfloat16": {"precision": "bfloat16"},
+    "bfloat16, channels_last": FAST,
+    "bfloat16, channels_last, compile": {**FAST, "compile": True},
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common(parser)
+    photos.add_arguments(parser)
+    parser.add_argument("--method", default="unimatch", metavar="SCRIPT", help="without .py")
+
+
+def run(options: argparse.Namespace) -> None:
+    report(measure(options), options)
+
+
+def measure(options: argparse.Namespace) -> list[Table]:
+    kind, device = _method(options.method), dist.choose_device(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        data = photos.make_dataset(Path(folder), options.images) | {"workers": 0}
+        settings: dict[str, Call] = {}
+        memory: dict[str, int] = {}
+        for name, keys in SETTINGS.items():
+            if device.type != "cuda" and (name == "tf32" or "compile" in keys):
+                continue  # none of a CPU's; minutes of compiling
+            before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
+            config = read(options, {"data": data, **PLAIN, **keys})
+            training = prepare(kind, config, device, RunFolder(Path(folder, name)), "never")
+            settings[name] = _step(training)
+            memory[name] = (torch.cuda.memory_allocated() if device.type == "cuda" else 0) - before
+        rows = compare(settings, options)
+    rows = [row._replace(memory=row.memory and row.memory + memory[row.setting]) for row in rows]
+    notes = {
+        "network": f"{config.model.network} {config.model.backbone}",
+        "crop": config.crop_size,
+        "images": f"{config.batch_size} labelled, {config.batch_size} unlabelled",
+    }
+    return [Table(f"steps of {kind.__name__}", "step", rows, notes)]
+
+
+def _step(training: Training) -> Call:
+    """A call that runs the same batch again, under the setting's own TF32."""
+    raw, tf32 = next(iter(training.train)), bool(training.config.tf32)
+
+    def call() -> None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        training.step(raw, 0)
+
+    return call
+
+
+def _method(script: str) -> type[Method]:
+    found = vars(importlib.import_module(script)).values()
+    return next(
+        v for v in found
+        if isinstance(v, type) and issubclass(v, Method) and v.__module__ == script
+    )  # fmt: skip

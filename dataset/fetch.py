@@ -1,0 +1,105 @@
+"""Published lists: brought to disk, and recognised there."""
+
+import urllib.request
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from dataset.lists import is_there, write_lists
+from dataset.protocols import Published, fingerprint, read_protocols
+from util.errors import UserError
+
+GITHUB_FILES = "https://raw.githubusercontent.com"
+PATIENCE = 30.0  # seconds without an answer
+
+
+def fetch(
+    lists: Sequence[Published],
+    folder: Path,
+    clone: Path | None = None,
+    base_url: str = GITHUB_FILES,
+) -> Iterator[str]:
+    """Download lists, or take them from a clone, to where they belong below `folder`.
+
+    Yields a line about each.  Raises `UserError` when another list is in the way, before anything
+    is written, and when what arrives is not the published list.
+    """
+    there = [is_there(folder / p.file, p.fingerprint) for p in lists]
+    for p, already in zip(lists, there, strict=True):
+        line = f"{folder / p.file}: {p.fingerprint.entries} entries"
+        if already:
+            yield f"{line}, already there"
+            continue
+        if clone:
+            text, origin = _read(clone, p), str(clone / p.path)
+        else:
+            origin = f"{base_url}/{p.sources[0]}/HEAD/{quote(p.path)}"
+            text = _download(origin, p.sources[0])
+        if fingerprint(text) != p.fingerprint:
+            raise UserError(
+                f"{origin}: not the published list (found {fingerprint(text)}; expected "
+                f"{p.fingerprint}); nothing is written"
+            )
+        write_lists({folder / p.file: text.decode().splitlines()})
+        yield f"{line}, from {clone or p.sources[0]}"
+
+
+def _read(clone: Path, published: Published) -> bytes:
+    try:
+        return (clone / published.path).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{clone / published.path}: cannot be read ({error.strerror}); expected --from to name "
+            f"a clone of {' or '.join(published.sources)}"
+        ) from None
+
+
+def _download(url: str, repository: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return answer.read()
+    except (OSError, HTTPException) as error:
+        raise UserError(
+            f"{url}: cannot be downloaded ({' '.join(str(error).split())}); or clone "
+            f"https://github.com/{repository} and name its folder with --from"
+        ) from None
+
+
+class Found(NamedTuple):
+    """A list on disk and which one it is."""
+
+    file: Path
+    entries: int
+    verdict: str
+    differs: bool
+
+
+def verify(folder: Path, target: str = "") -> list[Found]:
+    """What the lists below `folder` are; `differs`: it has a published name and is another.
+
+    `target` (`pascal`, `pascal/92`, `pascal/val`) limits it.  Raises `UserError` where none is.
+    """
+    asked = Path(target).parts
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.txt"))
+    wanted = [file for file in files if file.with_suffix("").parts[: len(asked)] == asked]
+    if not wanted:
+        raise UserError(
+            f"{folder / target}: no lists; python tools/splits.py fetch gets published ones"
+        )
+    protocols = read_protocols()
+    return [_recognise(folder, file, protocols) for file in wanted]
+
+
+def _recognise(folder: Path, file: Path, protocols: Sequence[Published]) -> Found:
+    found = fingerprint((folder / file).read_bytes())
+    named = [p for p in protocols if p.file == file]
+    same = [p for p in protocols if p.fingerprint == found]
+    own = [p for p in same if p in named]
+    differs = bool(named) and not own
+    known = "; ".join(map(str, own or same)) or "unknown"
+    if differs:
+        expected = " or ".join(str(p.fingerprint) for p in named)
+        known = f"differs: {known}; found {found}; expected {expected}"
+    return Found(file, found.entries, known, differs)

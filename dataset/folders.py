@@ -1,0 +1,115 @@
+"""Folders instead of lists: images below one, masks of the same relative name below another."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dataset.files import SUFFIXES
+from dataset.lists import Fault, SampleList, Scan, leads_out, refuse, scan_list, union
+from dataset.samples import Origin, Sample
+from util.config import Folders, Images, Listed, Source
+from util.errors import UserError
+
+
+def read_samples(images: Images, root: Path, masks: bool) -> SampleList:
+    """The samples of what the config names; with `masks`, each must have one.
+
+    Raises `UserError` as `read_list` does; for folders, when one is missing, holds no images or
+    an image lacks its mask.
+    """
+    listed, faults = scan_samples(images, root, masks)
+    refuse(faults)
+    return listed
+
+
+def scan_samples(images: Images, root: Path, masks: bool) -> tuple[SampleList, list[Fault]]:
+    """The good samples of what the config names, and what is wrong with the others.
+
+    `root`: of sources that name none of their own.  Raises `UserError` for a list or folder that
+    is missing or empty.
+    """
+    sources = images if isinstance(images, tuple) else (images,)
+    return union([_scan(source, root, masks) for source in sources])
+
+
+def _scan(source: Source, root: Path, masks: bool) -> Scan:
+    if isinstance(source, Path):
+        return scan_list(Origin(source, root), masks)
+    root = source.root or root
+    if isinstance(source, Listed):
+        return scan_list(Origin(source.list, root), masks)
+    return _scan_folders(source, root, masks)
+
+
+def files_by_stem(folder: Path, skip: Path | None = None) -> dict[str, Path]:
+    """The image files below a folder, see `names_by_stem`."""
+    return {stem: folder / name for stem, name in names_by_stem(folder, skip).items()}
+
+
+def names_by_stem(folder: Path, skip: Path | None = None) -> dict[str, str]:
+    """The image files below a folder: path in it without suffix -> path in it, sorted; hidden
+    ones and those below `skip` left out.
+
+    Raises `UserError` where there is no such folder, no image, or two of one name.
+    """
+    if not os.path.isdir(folder):  # False too for what can be no path
+        raise UserError(f"{folder}: no such folder")
+    found: dict[str, str] = {}
+    for parent, folders, names in walk(folder):
+        folders[:] = [f for f in folders if f[0] != "." and Path(parent, f) != skip]
+        inside = _prefix(Path(parent).relative_to(folder))
+        for name in sorted(name for name in names if name[0] != "."):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in SUFFIXES:
+                first = found.setdefault(inside + stem, inside + name)
+                if first != inside + name:
+                    raise UserError(
+                        f"{folder / inside / name}: has the name of {Path(first).name} but for "
+                        "the suffix; expected one file of a name"
+                    )
+    if not found:
+        raise UserError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
+    return dict(sorted(found.items()))
+
+
+def _prefix(folder: Path) -> str:
+    """What the paths of a folder's files begin with."""
+    return "" if folder == Path() else f"{folder.as_posix()}/"
+
+
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` through links too; raises `UserError` for one that leads back to where it is."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        yield parent, folders, names
+        for link in (Path(parent, name) for name in folders):
+            above = (os.path.realpath(path) for path in link.absolute().parents)
+            if link.is_symlink() and os.path.realpath(link) in above:
+                raise UserError(f"{link}: a link to a folder that it is in; remove it")
+
+
+def _scan_folders(folders: Folders, root: Path, masks: bool) -> Scan:
+    for folder in filter(None, (folders.images, folders.masks)):
+        if leads_out(str(folder)):
+            raise UserError(f"{folder}: leads out of the data's root; use a folder below it")
+    origin = Origin(root / folders.images, root)
+    images = names_by_stem(origin.path, skip=root / folders.masks if folders.masks else None)
+    before = _prefix(folders.images)
+    if not masks:
+        found = [Sample(before + name, None, 0, origin) for name in images.values()]
+        return Scan(origin, found, [])
+    if folders.masks is None:
+        raise UserError(
+            f"{origin.path}: its images need masks; expected {{images: FOLDER, masks: FOLDER}}"
+        )
+    mask_of, before_mask = names_by_stem(root / folders.masks), _prefix(folders.masks)
+    samples = [
+        Sample(before + name, before_mask + mask_of[stem], 0, origin)
+        for stem, name in images.items()
+        if stem in mask_of
+    ]
+    faults = [
+        Fault(origin, 0, f"'{name}' has no mask {root / folders.masks / stem}.*")
+        for stem, name in images.items()
+        if stem not in mask_of
+    ]
+    return Scan(origin, samples, faults)

@@ -1,0 +1,159 @@
+"""Every file of a dataset opened once: what it holds, and what is wrong with it."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dataset.check import named
+from dataset.files import Reader, load_image, size_mismatch
+from dataset.folders import scan_samples
+from dataset.lists import Fault, SampleList
+from dataset.samples import Sample
+from dataset.weak import draw_geometry, weak_mask
+from util.config import IGNORE, Config
+from util.errors import UserError
+from util.seed import sample_generator
+
+CROPS = 4
+"""Random crops drawn of each labelled training image."""
+MAX_VALUES = 256
+"""Values kept of a mask, the most frequent ones."""
+KINDS = ("labeled", "unlabeled", "val", "test")
+
+
+class Seen(NamedTuple):
+    """What the files of a sample hold."""
+
+    sample: Sample
+    faults: list[tuple[str, str]]
+    """Kind and message of what is wrong."""
+    size: tuple[int, int] | None = None
+    digest: str | None = None
+    """Hash of the image's decoded pixels."""
+    values: dict[int, int] = {}
+    """Pixels by value or colour of the mask, as a code of dataset.labels."""
+    pixels: np.ndarray | None = None
+    """`[256]`: pixels by class, 255 = ignore, 254 = no class."""
+    ignored: tuple[float, ...] = ()
+    """The share of ignored pixels in each of some random crops, as training draws them."""
+
+
+class SeenList(NamedTuple):
+    """A list, the faults of its lines, and what its samples hold."""
+
+    kind: str
+    listed: SampleList
+    faults: list[Fault]
+    seen: list[Seen]
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """`[256]`: pixels of all masks by class."""
+        return sum((s.pixels for s in self.seen if s.pixels is not None), np.zeros(256, np.int64))
+
+    @property
+    def masks_with(self) -> np.ndarray:
+        """`[256]`: number of masks that hold a class."""
+        present = (s.pixels > 0 for s in self.seen if s.pixels is not None)
+        return sum(present, np.zeros(256, np.int64))
+
+    @property
+    def values(self) -> dict[int, int]:
+        """Pixels of all masks by value or colour, the most frequent first."""
+        total: Counter[int] = Counter()
+        for seen in self.seen:
+            total.update(seen.values)
+        return dict(total.most_common())
+
+    @property
+    def sizes(self) -> dict[tuple[int, int], int]:
+        """Number of images by size, the most frequent first."""
+        return dict(Counter(seen.size for seen in self.seen if seen.size).most_common())
+
+    @property
+    def crops(self) -> np.ndarray:
+        """The share of ignored pixels in each crop drawn."""
+        return np.array([share for seen in self.seen for share in seen.ignored])
+
+
+def inspect(config: Config) -> list[SeenList]:
+    """Open all files of all lists that the config names, in threads, with a progress bar.
+
+    Raises `UserError` when a list is missing, empty or no text.
+    """
+    data, reader = config.data, Reader(config.data)
+    named(data.labeled, "labeled")
+    lists = [
+        SeenList(kind, *scan_samples(source, data.root, masks=kind != "unlabeled"), [])
+        for kind in KINDS
+        if (source := getattr(data, kind)) is not None
+    ]
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=sum(len(found.listed.samples) for found in lists), disable=None) as bar,
+    ):
+        for found in lists:
+            bar.set_description(found.kind)
+            crop = config.crop_size if found.kind == "labeled" else None
+            jobs = pool.map(lambda s, crop=crop: _look(s, reader, crop), found.listed.samples)
+            for seen in jobs:
+                found.seen.append(seen)
+                bar.update()
+    return lists
+
+
+def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
+    faults: list[tuple[str, str]] = []
+    seen = Seen(sample, faults)
+    try:
+        image = reader.image(sample)
+        seen = seen._replace(size=image.size, digest=_digest(image))
+    except UserError as error:
+        faults.append(("unreadable", str(error)))
+    return seen if sample.mask is None else _look_at_mask(seen, reader, crop)
+
+
+def _look_at_mask(seen: Seen, reader: Reader, crop: int | None) -> Seen:
+    path = seen.sample.mask_file
+    try:
+        mask = load_image(path)
+    except UserError as error:
+        seen.faults.append(("unreadable", str(error)))
+        return seen
+    if seen.size and seen.size != mask.size:
+        error = size_mismatch(seen.sample, seen.size, mask.size)
+        seen.faults.append(("size", str(error)))
+    try:
+        codes = reader.labels.codes(mask, path)
+        found, counts = np.unique(codes, return_counts=True)
+        most = counts.argsort()[::-1][:MAX_VALUES]
+        seen = seen._replace(
+            values=dict(zip(found[most].tolist(), counts[most].tolist(), strict=True)),
+            pixels=np.bincount(reader.labels.classes[found], counts, 256).astype(np.int64),
+        )
+        labels = Image.fromarray(reader.labels.look_up(codes, path))
+    except UserError as error:
+        seen.faults.append(("mask", str(error)))
+    if crop and not seen.faults:
+        seen = seen._replace(ignored=_ignored(labels, crop, seen.sample))
+    return seen
+
+
+def _ignored(labels: Image.Image, crop: int, sample: Sample) -> tuple[float, ...]:
+    shares = []
+    for number in range(CROPS):
+        rng = sample_generator(0, 0, crc32(sample.image.encode()), number)
+        drawn = weak_mask(labels, draw_geometry(rng, labels.size, crop))
+        shares.append((drawn == IGNORE).float().mean().item())
+    return tuple(shares)
+
+
+def _digest(image: Image.Image) -> str:
+    pixels = np.asarray(image)
+    return blake2b(pixels.tobytes(), digest_size=16, person=b"%dx%d" % image.size).hexdigest()

@@ -1,0 +1,21 @@
+"""Masks of class indices, from and to the bytes of a PNG file."""
+
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+
+def read_indices(data: bytes) -> np.ndarray:
+    """[H, W] uint8.  Raises `ValueError` for a mask in colour or of 16 bits."""
+    with Image.open(BytesIO(data)) as image:
+        if image.mode not in ("L", "P"):
+            raise ValueError(f"mode {image.mode}, expected one channel of 8 bits")
+        return np.asarray(image)
+
+
+def png(indices: np.ndarray) -> bytes:
+    """A grey PNG file of [H, W] indices, uint8."""
+    out = BytesIO()
+    Image.fromarray(indices).save(out, "PNG")
+    return out.getvalue()

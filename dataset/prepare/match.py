@@ -1,0 +1,136 @@
+"""Which mask belongs to which image, and which images are for what."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dataset.folders import files_by_stem
+from util.errors import UserError
+
+Pair = tuple[Path, Path]
+
+
+class Matched(NamedTuple):
+    """Images with their masks, and what is left over."""
+
+    pairs: list[Pair]
+    without_mask: list[Path]
+    spare_masks: int
+    suffix: str
+    """What the names of masks have beyond their images'."""
+
+
+class Parts(NamedTuple):
+    """The images of a config."""
+
+    labeled: list[Pair]
+    unlabeled: list[tuple[Path]]
+    val: list[Pair]
+
+
+def match(images: Path, masks: Path) -> Matched:
+    """Images and masks of one relative name but for the suffix, such as a/b.jpg and a/b.png or
+    a/b_mask.png.
+
+    Raises `UserError` when none match.
+    """
+    if images == masks:
+        raise UserError(f"--masks {masks}: the folder of the images; put masks in one of their own")
+    by_image, by_mask = files_by_stem(images, skip=masks), files_by_stem(masks, skip=images)
+    suffix = _common_suffix(list(by_image), list(by_mask))
+    pairs = [
+        (file, by_mask[stem + suffix])
+        for stem, file in by_image.items()
+        if stem + suffix in by_mask
+    ]
+    if not pairs:
+        raise UserError(
+            f"--masks {masks}: no mask has the name of an image; expected such as "
+            f"{next(iter(by_image))}.png, found {next(iter(by_mask.values())).relative_to(masks)}"
+        )
+    lone = [file for stem, file in by_image.items() if stem + suffix not in by_mask]
+    return Matched(pairs, lone, len(by_mask) - len(pairs), suffix)
+
+
+def part(
+    matched: Matched, images: Path, unlabeled: Path | None, val: Sequence[str], seed: int
+) -> Parts:
+    """Labelled, unlabelled and validation images; images without masks are unlabelled.
+
+    Args:
+        val: as on the command line: a share, drawn by the seed; a folder below that of the images;
+            or a folder of images and one of masks.
+
+    Raises `UserError` for an impossible share, and when a part is left without images.
+    """
+    share = _number(val[0]) if len(val) == 1 else None
+    if share is not None:
+        if not 0 < share < 1 or len(matched.pairs) < 2:
+            raise UserError(
+                f"--val {val[0]}: expected a share between 0 and 1 of at least 2 images, found "
+                f"{len(matched.pairs)} images with masks"
+            )
+        count = min(max(1, round(share * len(matched.pairs))), len(matched.pairs) - 1)
+        order = np.random.default_rng(seed).permutation(len(matched.pairs))
+        held_out = [matched.pairs[i] for i in sorted(order[:count])]
+    else:
+        held_out = _pairs_in([absolute(Path(folder)) for folder in val], matched, images)
+    taken = {image for image, _ in held_out}
+    labeled = [pair for pair in matched.pairs if pair[0] not in taken]
+    if not labeled:
+        raise UserError(f"--val {' '.join(val)}: takes all labelled images; leave some to train on")
+    extra = list(files_by_stem(absolute(unlabeled)).values()) if unlabeled else []
+    taken |= {image for image, _ in labeled}
+    rest = dict.fromkeys(file for file in [*matched.without_mask, *extra] if file not in taken)
+    return Parts(labeled, [(file,) for file in rest], held_out)
+
+
+def absolute(path: Path) -> Path:
+    """Without '..' and with links left as they are."""
+    return Path(os.path.abspath(path))
+
+
+def _pairs_in(folders: list[Path], matched: Matched, images: Path) -> list[Pair]:
+    """The pairs that `--val FOLDER` or `--val IMAGES MASKS` means."""
+    if len(folders) > 2:
+        raise UserError(f"--val: found {len(folders)} folders, expected one, or images and masks")
+    if not folders[0].is_dir():
+        raise UserError(
+            f"--val {folders[0]}: no such folder; expected a share such as 0.1, or folders"
+        )
+    if len(folders) == 2:
+        val = match(*folders)
+        if val.without_mask:
+            raise UserError(
+                f"--val {folders[0]}: {len(val.without_mask)} images have no mask, such as "
+                f"{val.without_mask[0].name}"
+            )
+        return val.pairs
+    inside = [pair for pair in matched.pairs if folders[0] in pair[0].parents]
+    if not inside:
+        raise UserError(
+            f"--val {folders[0]}: holds no labelled image of {images}; expected a folder in it, or "
+            "a folder of images and one of masks"
+        )
+    return inside
+
+
+def _common_suffix(images: list[str], masks: list[str]) -> str:
+    """The most frequent rest of masks' names after images' names; '' where names are equal."""
+    if set(images) & set(masks):
+        return ""
+    rests = Counter(
+        mask[len(image) :] for image in images[:50] for mask in masks if mask.startswith(image)
+    )
+    return rests.most_common(1)[0][0] if rests else ""
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,135 @@
+"""The published lists: their names, where they are, and how to tell that a list is one of them."""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from util.errors import UserError
+
+PROTOCOLS = Path(__file__).resolve().parents[1] / "splits/protocols.yaml"
+
+
+class Fingerprint(NamedTuple):
+    """What tells a list from any other, whatever the order of its lines."""
+
+    entries: int
+    unique: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.entries} entries, SHA-256 {self.sha256[:12]}"
+
+
+def fingerprint(text: bytes) -> Fingerprint:
+    """The fingerprint of a list file's content, as splits/protocols.yaml defines it."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    unique = sorted(set(lines))
+    digest = hashlib.sha256(b"".join(line + b"\n" for line in unique)).hexdigest()
+    return Fingerprint(len(lines), len(unique), digest)
+
+
+class Published(NamedTuple):
+    """A list as one or more repositories publish it."""
+
+    dataset: str
+    name: str  # such as 92/labeled or val
+    path: str  # in each of the sources
+    sources: tuple[str, ...]  # owner/repository on GitHub
+    fingerprint: Fingerprint
+
+    @property
+    def partition(self) -> str:
+        """Its folder, or its name where it lies in none."""
+        return self.name.split("/")[0]
+
+    @property
+    def file(self) -> Path:
+        """Where it belongs, below splits/."""
+        return Path(self.dataset, f"{self.name}.txt")
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.name} of {', '.join(self.sources)}"
+
+
+def read_protocols() -> list[Published]:
+    """All published lists; those that differ between repositories follow each other."""
+    tree = yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8"))
+    return [
+        Published(
+            dataset,
+            name,
+            v["path"],
+            tuple(v["sources"]),
+            Fingerprint(v["entries"], v["unique"], v["sha256"]),
+        )
+        for dataset, lists in tree.items()
+        for name, variants in lists.items()
+        for v in variants
+    ]
+
+
+def select(target: str, source: str | None = None) -> list[Published]:
+    """All lists of `pascal`; those of `pascal/92` and what it is validated on; or `pascal/val`.
+
+    With `source` (owner/repository, or the repository alone) only what that one publishes.  Raises
+    `UserError` for names that nobody publishes, and where a name stands for different lists.
+    """
+    dataset, _, partition = target.partition("/")
+    lists = lists_of(dataset)
+    found = [p for p in lists if partition in ("", p.partition)]
+    if not found:
+        known = ", ".join(dict.fromkeys(p.partition for p in lists))
+        raise UserError(f"{target}: not a published partition; expected one of {known}")
+    if source:
+        found = _of_source(found, source, target)
+    if partition not in ("", found[0].name):  # a folder of lists: it is validated on val
+        found += [p for p in lists if p.name == "val"]
+    count = Counter(p.name for p in found)
+    doubtful = [p for p in found if count[p.name] > 1]
+    if doubtful:
+        variants = [p for p in doubtful if p.name == doubtful[0].name]
+        which = ", ".join(f"{p.fingerprint.entries} of {'/'.join(p.sources)}" for p in variants)
+        raise UserError(
+            f"{dataset}/{variants[0].name}: repositories publish different lists of this name "
+            f"(entries: {which}); choose one with --source"
+        )
+    return found
+
+
+def lists_of(dataset: str) -> list[Published]:
+    """The published lists of a dataset; raises `UserError` where there are none."""
+    lists = read_protocols()
+    found = [p for p in lists if p.dataset == dataset]
+    if not found:
+        known = ", ".join(dict.fromkeys(p.dataset for p in lists))
+        raise UserError(f"{dataset}: no published lists of this dataset; expected one of {known}")
+    return found
+
+
+def _of_source(lists: list[Published], source: str, target: str) -> list[Published]:
+    """What `source` publishes of these lists, as its only source."""
+    every = list(dict.fromkeys(repository for p in lists for repository in p.sources))
+    chosen = [r for r in every if source in (r, r.split("/")[1])]
+    if not chosen:
+        raise UserError(
+            f"--source {source}: does not publish {target}; expected one of {', '.join(every)}"
+        )
+    return [p._replace(sources=(chosen[0],)) for p in lists if chosen[0] in p.sources]
+
+
+def how_to_get(path: Path) -> str:
+    """What to do about a missing list, to follow a message; empty where none is published."""
+    parts = path.with_suffix("").parts
+    if "splits" not in parts:
+        return ""
+    dataset, *rest = parts[len(parts) - parts[::-1].index("splits") :] or [""]
+    names = {p.name for p in read_protocols() if p.dataset == dataset}
+    target = "/".join([dataset, *rest[:1]])
+    if "/".join(rest) in names:
+        return f"; get it: python tools/splits.py fetch {target}"
+    if rest[1:] == ["unlabeled"] and f"{rest[0]}/labeled" in names:
+        return f"; make it: python tools/splits.py generate {target} --root data/{dataset}"
+    return f"; what is published: python tools/splits.py list {dataset}" if names else ""

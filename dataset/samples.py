@@ -1,0 +1,82 @@
+"""Samples: an image, its mask and where they stand; many of them in little memory."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Origin(NamedTuple):
+    """A list file, or a folder of images, and what the paths of its samples are relative to."""
+
+    path: Path
+    root: Path
+
+    def where(self, line: int) -> str:
+        return f"{self.path} line {line}" if line else str(self.path)
+
+
+class Sample(NamedTuple):
+    """One line of a list; paths are relative to its origin's root."""
+
+    image: str
+    mask: str | None
+    line: int
+    """0 where it was found in a folder."""
+    origin: Origin
+
+    @property
+    def where(self) -> str:
+        return self.origin.where(self.line)
+
+    @property
+    def image_file(self) -> Path:
+        return self.origin.root / self.image
+
+    @property
+    def mask_file(self) -> Path:
+        assert self.mask is not None
+        return self.origin.root / self.mask
+
+
+class Samples(Sequence[Sample]):
+    """Samples that come into being when they are looked at.
+
+    Kept as objects they would be copied into each data worker, as reading an object writes its
+    reference count; the few buffers here stay shared.
+    """
+
+    def __init__(self, samples: Sequence[Sample] = ()):
+        texts = [_pack(sample) for sample in samples]
+        self._text = b"".join(texts)
+        self._ends = array("q", accumulate(map(len, texts), initial=0))
+        self._lines = array("q", (sample.line for sample in samples))
+        self._origins = list(dict.fromkeys(sample.origin for sample in samples))
+        self._origin = array("H", (self._origins.index(sample.origin) for sample in samples))
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The sample at an index, or a list of those in a slice."""
+        place = range(len(self))[index]
+        return self._sample(place) if isinstance(place, int) else [*map(self._sample, place)]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(self._sample, range(len(self)))
+
+    def _sample(self, place: int) -> Sample:
+        text = self._text[self._ends[place] : self._ends[place + 1]]
+        return _unpack(text, self._lines[place], self._origins[self._origin[place]])
+
+
+def _pack(sample: Sample) -> bytes:
+    """Image and mask, apart by the one character that no path holds."""
+    text = sample.image if sample.mask is None else f"{sample.image}\0{sample.mask}"
+    return text.encode("utf-8", "surrogateescape")  # folders hold names that are no UTF-8
+
+
+def _unpack(text: bytes, line: int, origin: Origin) -> Sample:
+    image, has_mask, mask = text.decode("utf-8", "surrogateescape").partition("\0")
+    return Sample(image, mask if has_mask else None, line, origin)

@@ -1,0 +1,138 @@
+"""DPT (Ranftl et al., ICCV 2021) on a ViT, with the parameter names of published checkpoints."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.network import Features, Network, unfit_crop, upsample
+
+
+class Widths(NamedTuple):
+    """Channels of the decoder."""
+
+    levels: tuple[int, int, int, int]
+    fusion: int
+
+
+WIDTHS = {  # by the width of the encoder that they were published with: ViT-S, B, L, g
+    384: Widths((48, 96, 192, 384), 64),
+    768: Widths((96, 192, 384, 768), 128),
+    1024: Widths((256, 512, 1024, 1024), 256),
+    1536: Widths((1536, 1536, 1536, 1536), 384),
+}
+
+
+def decoder_widths(encoder_width: int) -> Widths:
+    """Those of the largest published encoder that is no wider than this one, else the smallest."""
+    return WIDTHS[max((w for w in WIDTHS if w <= encoder_width), default=min(WIDTHS))]
+
+
+def tapped_blocks(depth: int) -> list[int]:
+    """The four blocks, counted from 1, whose tokens the decoder sees: the ends of the quarters."""
+    return [5, 12, 18, 24] if depth == 24 else [depth * quarter // 4 for quarter in (1, 2, 3, 4)]
+
+
+class ResidualUnit(nn.Module):
+    """ReLU, 3x3, ReLU, 3x3, plus the input."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class Fusion(nn.Module):
+    """Joins what came from deeper levels with a level's own map, and enlarges it."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.resConfUnit1 = ResidualUnit(channels)
+        self.resConfUnit2 = ResidualUnit(channels)
+        self.out_conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, own: Tensor, deeper: Tensor | None, size: Sequence[int]) -> Tensor:
+        x = own if deeper is None else deeper + self.resConfUnit1(own)
+        return self.out_conv(upsample(self.resConfUnit2(x), size))
+
+
+class Decoder(nn.Module):
+    """Four maps `[B, D, h, w]` of one size -> `[B, C, *size]`."""
+
+    def __init__(self, inputs: int, num_classes: int):
+        super().__init__()
+        widths, channels = decoder_widths(inputs)
+        self.projects = nn.ModuleList(nn.Conv2d(inputs, width, 1) for width in widths)
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(widths[0], widths[0], 4, stride=4),
+                nn.ConvTranspose2d(widths[1], widths[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(widths[3], widths[3], 3, stride=2, padding=1),
+            ]
+        )
+        self.scratch = nn.ModuleDict()
+        for level, width in enumerate(widths, start=1):
+            self.scratch[f"layer{level}_rn"] = nn.Conv2d(width, channels, 3, padding=1, bias=False)
+            self.scratch[f"refinenet{level}"] = Fusion(channels)
+        self.scratch["output_conv"] = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, num_classes, 1),
+        )
+        # Nothing is deeper than level 4; checkpoints hold the unit all the same.
+        self.scratch["refinenet4"].resConfUnit1.requires_grad_(False)
+
+    def forward(self, features: Features, size: Sequence[int]) -> Tensor:
+        layers = zip(features, self.projects, self.resize_layers, strict=True)
+        levels = [
+            self.scratch[f"layer{level}_rn"](resize(project(x)))
+            for level, (x, project, resize) in enumerate(layers, start=1)
+        ]
+        h, w = levels[0].shape[-2:]
+        sizes = [(2 * h, 2 * w), *(x.shape[-2:] for x in levels[:-1])]
+        path = None
+        for level in (4, 3, 2, 1):
+            fuse = self.scratch[f"refinenet{level}"]
+            path = fuse(levels[level - 1], path, sizes[level - 1])
+        return upsample(self.scratch["output_conv"](path), size)
+
+
+class DPT(Network):
+    """The patch tokens of four blocks of a ViT, each after the final LayerNorm, and a decoder.
+
+    `backbone` is a plain ViT of timm that takes images of any multiple of its patch size.
+    """
+
+    backbone: Any  # timm's ViTs have no class in common that says what they can do
+
+    def __init__(self, backbone: Any, num_classes: int):
+        super().__init__()
+        blocks = backbone.feature_info
+        width = blocks[-1]["num_chs"]
+        self.patch_size = blocks[-1]["reduction"]
+        self.taps = [block - 1 for block in tapped_blocks(len(blocks))]
+        self.feature_channels = [width] * len(self.taps)
+        self.num_classes = num_classes
+        self.backbone = backbone
+        self.head = Decoder(width, num_classes)
+
+    def features(self, x: Tensor) -> Features:
+        return self.backbone.forward_intermediates(
+            x, indices=self.taps, norm=True, intermediates_only=True
+        )
+
+    def classify(self, context: Features, size: Sequence[int]) -> Tensor:
+        return self.head(context, size)
+
+    def check_crop(self, crop_size: int) -> None:
+        below = crop_size - crop_size % self.patch_size
+        if below != crop_size:
+            nearest = [size for size in (below, below + self.patch_size) if size]
+            raise unfit_crop(
+                crop_size, nearest, f"the backbone cuts it into patches of {self.patch_size} pixels"
+            )

@@ -1,0 +1,60 @@
+"""Activation checkpointing: memory for time, with the same losses and gradients."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from util.errors import UserError
+
+
+def recompute_blocks(backbone: nn.Module) -> None:
+    """Make the forward keep no more of a block than its input; the backward runs it once more.
+
+    Raises `UserError` for a backbone without blocks.
+    """
+    blocks = list(_blocks(backbone))
+    if not blocks:
+        raise UserError(
+            "model.checkpoint_activations: this backbone has no blocks to run again; use false"
+        )
+    for block in blocks:
+        block.forward = partial(_checkpointed, block, block.forward)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules with modules inside that are not mere lists of them."""
+    for child in module.children():
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            yield from _blocks(child)
+        elif any(True for _ in child.children()):
+            yield child
+
+
+def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
+    def run(*inputs: Any) -> Any:
+        # HRNet's blocks write into the list they are given; the second run needs it as it was.
+        return forward(*(list(x) if isinstance(x, list) else x for x in inputs), **more)
+
+    return checkpoint(
+        run,
+        *inputs,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _on_copies_of_buffers(block)),
+    )
+
+
+@contextmanager
+def _on_copies_of_buffers(block: nn.Module) -> Iterator[None]:
+    """Running statistics shall count a batch once; what this run makes of them is thrown away."""
+    own = [(m, name, b) for m in block.modules() for name, b in m.named_buffers(recurse=False)]
+    for module, name, buffer in own:
+        setattr(module, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for module, name, buffer in own:
+            setattr(module, name, buffer)

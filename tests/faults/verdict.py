@@ -1,0 +1,98 @@
+"""The verdict on a command that was given bad input: it ran, or it was refused in one line."""
+
+import io
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from unittest import mock
+
+RAN, REFUSED = "ran", "refused"
+PATIENCE = 60.0
+"""Seconds that a command may take; none needs more than a few."""
+
+
+class Fault(AssertionError):
+    """Neither a run nor a refusal in one line."""
+
+
+class _Hang(BaseException):
+    """Not an `Exception`: nothing on the way may take it for a damaged file."""
+
+
+def verdict(command: Callable[[], object], patience: float = PATIENCE) -> str:
+    """Run a command; raises `Fault` for a hang, another exit code than 0 and 2, or anything on
+    stderr but one line `error: ...` with code 2.  An exception is a fault by itself."""
+    code: object = 0
+    with _stderr() as read, _silent_stdout(), _stopped_after(patience):
+        try:
+            command()
+        except SystemExit as end:
+            code = end.code
+        except _Hang:
+            raise Fault(f"no end after {patience} s") from None
+        said = read()
+    return judged(code, said)
+
+
+def judged(code: object, stderr: str) -> str:
+    """The verdict by exit code and stderr; raises `Fault`."""
+    if code in (0, None) and not stderr:
+        return RAN
+    line = stderr.removesuffix("\n")
+    if code == 2 and line.startswith("error: ") and line.isprintable():
+        return REFUSED
+    raise Fault(f"exit code {code}, stderr: {stderr!r}")
+
+
+def called(main: Callable[[], object], *argv: object) -> None:
+    """A command's `main` with a command line."""
+    line = ["command", *map(str, argv)]
+    with mock.patch.object(sys, "argv", line), mock.patch.object(sys, "path", [*sys.path]):
+        main()
+
+
+@contextmanager
+def _stderr() -> Iterator[Callable[[], str]]:
+    """What Python, its warnings and the libraries below it write there."""
+    with tempfile.TemporaryFile() as file:
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        direct = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+        def read() -> str:
+            direct.flush()
+            file.seek(0)
+            shown = [f"{w.category.__name__}: {w.message}\n" for w in warned]
+            return "".join([file.read().decode(errors="backslashreplace"), *shown])
+
+        try:
+            with redirect_stderr(direct), warnings.catch_warnings(record=True) as warned:
+                for unseen in (DeprecationWarning, PendingDeprecationWarning, ResourceWarning):
+                    warnings.simplefilter("ignore", unseen)
+                yield read
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+def _silent_stdout() -> redirect_stdout:
+    """As strict as a terminal: what is no UTF-8 fails."""
+    return redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+
+
+@contextmanager
+def _stopped_after(seconds: float) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise _Hang
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # and again, where the first is swallowed
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,95 @@
+"""What several processes make of a batch, and what they see: to be compared with a single one.
+
+`python gradients.py CONFIG FOLDER`: gradients of all methods' first steps to FOLDER/gradients.pth,
+what process R sees to FOLDER/seen-R.json.  What lets processes differ by design is taken out of the
+gradients: batch norms count no batch, and what each process draws for itself (dropout, CorrMatch's
+regions) is not drawn.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import nn
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from conftest import METHODS  # noqa: E402
+from golden import fill  # noqa: E402
+
+from dataset.loaders import starting_at  # noqa: E402
+from util import dist, engine  # noqa: E402
+from util.config_file import load_config  # noqa: E402
+from util.log import RunFolder  # noqa: E402
+
+NOT_DRAWN = {
+    "torch.nn.functional.dropout2d": lambda x, *_: x,
+    "corrmatch.sample_rows": lambda attention, count: torch.arange(count) % attention.shape[1],
+    "unimatch_v2.draw_complementary": lambda features: [
+        torch.ones(len(f) // 2, f.shape[1]) for f in features
+    ],
+}
+OPTIONS = {
+    "corrmatch": ["method.thresh_init=0.35"],
+    "prevmatch": ["method.model_num=1"],
+    "rankmatch": ["method.rank_weight=10000"],
+}
+
+
+def calm(method):
+    """Golden weights, no batch statistics, no dropout; for PrevMatch an earlier self."""
+    fill(method.model)
+    for module in method.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval().train = lambda mode=True, module=module: module
+        elif isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    if hasattr(method, "remember"):
+        method.remember({name: 0.9 * v for name, v in method.model.state_dict().items()})
+        method.epoch = 1
+
+
+def prepared(name, config, folder, *settings):
+    config = load_config(config, [*OPTIONS.get(name, []), *settings])
+    run, device = RunFolder(folder / "run"), torch.device("cpu")
+    return engine.prepare(METHODS[name], config, device, run, "never")
+
+
+def gradient(training, raw=None):
+    """Of all parameters, in one tensor, as the optimizer gets it, for a batch or the first one."""
+    calm(training.method)
+    raw = raw or next(iter(training.train))
+    with contextlib.ExitStack() as stack:
+        for place, instead in NOT_DRAWN.items():
+            stack.enter_context(mock.patch(place, instead))
+        training.step(raw, 0)
+    return torch.cat([p.grad.flatten() for p in training.method.parameters() if p.requires_grad])
+
+
+def seen(training):
+    """Keys of the samples of two epochs, validation images, and the confusion matrix of all."""
+    epochs = [list(starting_at(training.train, epoch).batch_sampler) for epoch in (0, 1)]
+    scores = training.evaluate(training.method.model, training.config.evaluation.mode)
+    return {
+        "samples": epochs,
+        "validated": [int(batch["index"]) for batch in training.val],
+        "confusion": scores.confusion.tolist(),
+    }
+
+
+def main():
+    config, folder = map(Path, sys.argv[1:])
+    with dist.session(torch.device("cpu")):
+        found = {name: gradient(prepared(name, config, folder)) for name in METHODS}
+        if dist.is_main():
+            torch.save(found, folder / "gradients.pth")
+        record = json.dumps(seen(prepared("supervised", config, folder)))
+        (folder / f"seen-{dist.rank()}.json").write_text(record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Images and masks as people have them: in folders, in all kinds of files."""
+
+import numpy as np
+from PIL import Image
+
+COLOURS = np.array([[0, 0, 0], [128, 64, 0], [0, 128, 128]], np.uint8)
+NAMES = ["a", "b c", "Ünten"]
+TINY = ["model.backbone=resnet10t", "model.channels=8", "model.aspp_rates=[1,2,3]",
+        "model.pretrained=none", "crop_size=33", "epochs=1", "epoch_length=2", "batch_size=2",
+        "conf_thresh=0.3", "data.workers=0"]  # fmt: skip
+
+
+def truth(number, classes=3, size=(52, 44)):
+    """Bands of classes, their order by number; a row of 255."""
+    w, h = size
+    bands = ((np.arange(h) * classes // h + number) % classes)[:, None].repeat(w, 1)
+    bands[0] = 255
+    return bands.astype(np.uint8)
+
+
+def with_palette(values, colours):
+    image = Image.fromarray(values)
+    image.putpalette(colours.astype(np.uint8).tobytes())
+    return image
+
+
+def in_colour(mask):
+    table = np.full((256, 3), (224, 224, 192), np.uint8)
+    table[:3] = COLOURS
+    return table[mask]
+
+
+def own_palette(mask):
+    """Indices in an order of their own, as programs write that number each picture's colours."""
+    order = np.random.default_rng(int(mask[1, 0])).permutation(256).astype(np.uint8)
+    table = np.zeros((256, 3), np.uint8)
+    table[order[:3]], table[order[255]] = COLOURS, (224, 224, 192)
+    return with_palette(order[mask], table)
+
+
+FULL = np.full((256, 3), 200)
+FULL[:3] = COLOURS
+# How a mask of class indices is stored: its suffix, its picture.
+FORMS = {
+    "index": (".png", Image.fromarray),
+    "rgb": (".bmp", lambda mask: Image.fromarray(in_colour(mask))),
+    "palette": (".png", lambda mask: with_palette(mask, FULL)),
+    "own palette": (".gif", own_palette),
+    "16 bits": (".tif", lambda m: Image.fromarray(np.where(m == 255, 255, 300 * m.astype("<u2")))),
+}
+
+
+def write_images(folder, count=6, deep=False, size=(52, 44)):
+    """Images in nested folders with spaces in their names; returns their paths without suffix."""
+    stems = [f"{'city one' if i % 2 else 'b/c'}/photo {i}" for i in range(count)]
+    for i, stem in enumerate(stems):
+        path = (folder / stem).with_suffix(".png" if deep else ".jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = truth(i, size=size) % 255 * 80 + np.random.default_rng(i).integers(0, 60, size[::-1])
+        image = grey * 16 if deep else np.repeat(grey[..., None], 3, 2)
+        Image.fromarray(image.astype(np.uint16 if deep else np.uint8)).save(path)
+    return stems
+
+
+def write_masks(folder, stems, form, classes=3, suffix=""):
+    ending, picture = FORMS[form] if isinstance(form, str) else form
+    for i, stem in enumerate(stems):
+        path = folder / f"{stem}{suffix}{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(truth(i, classes)).save(path)

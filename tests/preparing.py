@@ -1,0 +1,48 @@
+"""The datasets of tests/miniature.py with what prepares them."""
+
+from pathlib import Path
+
+import miniature
+import pytest
+
+from dataset.prepare import ade20k, camvid, cityscapes, coco, pascal
+from dataset.prepare.run import prepare
+from dataset.prepare.writing import RECORD
+
+CASES = {
+    "pascal": (pascal, miniature.pascal, {"train": 4, "val": 1}),
+    "pascal_ready": (pascal, lambda: miniature.pascal(ready=True), {"train": 4, "val": 1}),
+    "cityscapes": (cityscapes, miniature.cityscapes, {"train": 2, "val": 1}),
+    "coco_instances": (coco, lambda: miniature.coco("instances"), {"train2017": 2, "val2017": 1}),
+    "coco_panoptic": (coco, lambda: miniature.coco("panoptic"), {"train2017": 2, "val2017": 1}),
+    "coco_both": (coco, lambda: miniature.coco("instances", "panoptic"),
+                  {"train2017": 2, "val2017": 1}),
+    "ade20k": (ade20k, miniature.ade20k, {"training": 2, "validation": 1}),
+    "camvid": (camvid, miniature.camvid, {"train": 1, "val": 1, "test": 1}),
+}  # fmt: skip
+
+
+class Case:
+    """A dataset's miniature downloads, packed in `source`, and the folder to fill."""
+
+    def __init__(self, name: str, folder: Path, monkeypatch):
+        self.dataset, make, counts = CASES[name]
+        self.archives, self.masks = make()
+        monkeypatch.setattr(self.dataset, "COUNTS", counts)
+        self.source = miniature.pack(self.archives, folder / "downloads")
+        self.root = folder / "root"
+
+    def run(self, source=None, root=None, jobs=2, partial=False):
+        prepare(self.dataset, source or self.source, root or self.root, jobs, partial)
+
+
+def of(*names):
+    return pytest.mark.parametrize("case", names, indirect=True)
+
+
+def files(root):
+    return {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in root.rglob("*")
+        if p.is_file() and p.name != RECORD
+    }

@@ -1,0 +1,91 @@
+"""How a global batch is spread over processes and forwards does not change what is learnt."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import METHODS, Toy, write_sample
+from gradients import gradient, prepared, seen
+from PIL import Image
+from test_distributed import launch
+
+
+@pytest.fixture(scope="module")
+def even(tmp_path_factory):
+    """Images so large that no crop has padding, masks without a pixel that is ignored."""
+    toy = Toy(tmp_path_factory.mktemp("even") / "toy")
+    toy.tree |= {"batch_size": 8, "conf_thresh": 0.36, "epoch_length": 3}
+    toy.tree["model"]["backbone"] = "test_resnet"
+    toy.write_config()
+    for name in ("l0", "l1", "l2"):
+        write_sample(toy.root, name, (80, 72))
+        path = toy.root / f"masks/{name}.png"
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where(mask == 255, 0, mask)).save(path)
+    for number in range(5):
+        write_sample(toy.root, f"u{number}", (80, 72), mask=False)
+    return toy
+
+
+@pytest.fixture(scope="module")
+def alone(even):
+    """The gradients of one process that takes the whole batch at once."""
+    return {name: gradient(prepared(name, even.config, even.folder)) for name in METHODS}
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def several(request, even):
+    """What that many processes leave in a folder."""
+    folder = even.folder / str(request.param)
+    folder.mkdir()
+    done = launch("tests/gradients.py", even.config, folder, processes=request.param)
+    assert done.returncode == 0, done.stderr
+    return folder, request.param
+
+
+def distance(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def test_processes_compute_the_gradient_of_one(several, alone):
+    folder, _ = several
+    found = torch.load(folder / "gradients.pth", weights_only=True)
+    assert {name: d for name in METHODS if (d := distance(found[name], alone[name])) > 1e-5} == {}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_accumulation_computes_the_gradient_of_one_forward(method, even, alone):
+    parts = gradient(prepared(method, even.config, even.folder, "micro_batch=2"))
+    assert distance(parts, alone[method]) < 1e-5
+
+
+def test_every_sample_and_every_validation_image_once(several, even):
+    """Of three validation images one of four processes gets none."""
+    folder, processes = several
+    ranks = [json.loads((folder / f"seen-{r}.json").read_text()) for r in range(processes)]
+    one = seen(prepared("supervised", even.config, even.folder))
+    assert (
+        sorted(itertools.chain(*(r["validated"] for r in ranks))) == one["validated"] == [0, 1, 2]
+    )
+    assert all(r["confusion"] == one["confusion"] for r in ranks)
+    for epoch, batches in enumerate(one["samples"]):
+        whole = [[[epoch, 16 * step + place] for place in range(16)] for step in range(3)]
+        assert json.loads(json.dumps(batches)) == whole
+        parts = zip(*(r["samples"][epoch] for r in ranks), strict=True)
+        assert [list(itertools.chain(*part)) for part in parts] == whole
+
+
+def test_unequally_many_labelled_pixels(even):
+    """Each process, and each forward, takes the mean over its own pixels, as published: the
+    gradient is then the mean of theirs and not that of all pixels (docs/reliability.md)."""
+    training = prepared("supervised", even.config, even.folder)
+    raw = next(iter(training.train))
+    raw["labeled"]["mask"][8:, 4:] = 255
+    halves = [{"labeled": {k: v[part] for k, v in raw["labeled"].items()}}
+              for part in (slice(8), slice(8, None))]  # fmt: skip
+    whole, first, second = (gradient(training, batch) for batch in (raw, *halves))
+    training = prepared("supervised", even.config, even.folder, "micro_batch=8")
+    assert distance(gradient(training, raw), (first + second) / 2) < 1e-5
+    assert distance(whole, (first + second) / 2) > 0.1

@@ -1,0 +1,202 @@
+"""`tools/prepare.py init`: from folders of images and masks to a trained epoch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from own_images import COLOURS, FORMS, NAMES, TINY, truth, write_images, write_masks
+from PIL import Image
+
+import evaluate
+from dataset.files import Reader
+from dataset.lists import read_list
+from fixmatch import FixMatch
+from supervised import SupOnly
+from tools import check_data, prepare
+from util.config_file import load_config
+
+
+@pytest.fixture
+def init(run, tmp_path, monkeypatch):
+    """`prepare.py init` in a folder of its own, on images/ and masks/."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*more):
+        return run(prepare, "init", "--images", "images", "--masks", "masks", "--out",
+                   "configs/mine.yaml", *more)  # fmt: skip
+
+    return command
+
+
+def masks_of(config):
+    """The class indices of all labelled and validation masks, by the photo's number."""
+    reader = Reader(config.data)
+    lists = (read_list(path, masks=True) for path in (config.data.labeled, config.data.val))
+    samples = [sample for listed in lists for sample in listed.samples]
+    return {int(Path(s.image).stem[6:]): np.array(reader.mask(s)) for s in samples}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_from_folders_to_an_epoch(form, init, run, train, tmp_path):
+    stems = write_images(Path("images"), deep=form == "16 bits")
+    write_masks(Path("masks"), stems, form)
+    write_images(Path("more"), 3, deep=form == "16 bits")
+    code, out, err = init("--classes", ",".join(NAMES), "--unlabeled", "more", "--val", "0.34")
+    assert code == 0, err
+    assert "4 labeled, 3 unlabeled, 2 val" in out and "52x44" in out
+
+    config = load_config("configs/mine.yaml")
+    assert config.data.classes == NAMES and config.data.root == Path(".")
+    assert (config.data.label_map is not None) == (form in ("rgb", "own palette", "16 bits"))
+    assert config.data.image_range == ((0, 4095) if form == "16 bits" else None)
+    if form in ("rgb", "own palette"):  # classes are in the order of the colours
+        order = [COLOURS.tolist().index(list(colour)) for colour in config.data.palette]
+    else:
+        order = [0, 1, 2]
+        expected = COLOURS.tolist() if form == "palette" else None
+        assert (config.data.palette and [list(c) for c in config.data.palette]) == expected
+    renamed = np.full(256, 255, np.uint8)
+    renamed[order] = range(3)
+    found = masks_of(config)
+    assert sorted(found) == list(range(6))
+    for number, mask in found.items():
+        np.testing.assert_array_equal(mask, renamed[truth(number)])
+
+    code, out, err = run(check_data, "--config", "configs/mine.yaml")
+    assert code == 1 and "pictures (by decoded pixels) that occur twice" in out  # more/ are copies
+    code, out, err = run(
+        check_data, "--config", "configs/mine.yaml", "--set", "data.unlabeled=null"
+    )
+    assert code == 0 and "all well" in out, out
+
+    train(FixMatch, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
+    code, out, err = run(evaluate, "--config", "configs/mine.yaml", "--checkpoint",
+                         "run/best.pth", "--set", *TINY)  # fmt: skip
+    assert code == 0 and "b c" in out and "2 images of splits/mine/val.txt" in out
+
+
+def test_a_mask_of_0_and_255_is_two_classes(init, run, train):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), stems, (".png", lambda m: Image.fromarray((m == 1) * np.uint8(255))))
+    code, out, _ = init("--val", "0.34")
+    config = load_config("configs/mine.yaml")
+    assert code == 0 and config.data.label_map == {"0": 0, "255": 1}
+    assert config.data.classes == ["class_0", "class_255"]
+    for number, mask in masks_of(config).items():
+        np.testing.assert_array_equal(mask, truth(number) == 1)
+    assert run(check_data, "--config", "configs/mine.yaml")[0] == 0
+    train(SupOnly, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
+
+
+def test_init_draws_by_seed_and_never_overwrites(init):
+    write_masks(Path("masks"), write_images(Path("images"), 12), "index")
+    drawn = []
+    for lists, seed in (("one", 1), ("two", 1), ("three", 2)):
+        assert init("--lists", lists, "--seed", seed, "--val", "0.25")[0] == 0
+        drawn.append(Path(lists, "val.txt").read_text())
+        config = Path("configs/mine.yaml")
+        text = config.read_text()
+        code, _, err = init("--lists", "other")
+        assert code == 2 and "configs/mine.yaml: exists already" in err
+        assert config.read_text() == text and not Path("other").exists()
+        config.unlink()
+    assert drawn[0] == drawn[1] != drawn[2] and drawn[0].count("\n") == 3
+    code, _, err = init("--lists", "one")
+    assert code == 2 and "one/labeled.txt: exists already" in err and not config.exists()
+
+
+def test_init_with_folders_for_validation(init):
+    write_masks(Path("masks"), write_images(Path("images")), "index")
+    assert init("--val", "images/b")[0] == 0
+    assert Path("splits/mine/val.txt").read_text().count("images/b/c/photo") == 3
+    assert "b/c" not in Path("splits/mine/labeled.txt").read_text()
+    Path("configs/mine.yaml").unlink()
+    write_masks(Path("val masks"), write_images(Path("val images"), 2), "index", suffix="_mask")
+    assert init("--lists", "lists", "--val", "val images", "val masks")[0] == 0
+    assert "val images/b/c/photo 0.jpg\tval masks/b/c/photo 0_mask.png" in (
+        Path("lists/val.txt").read_text()
+    )
+    assert Path("lists/labeled.txt").read_text().count("\n") == 6
+
+
+def test_init_without_all_masks_and_with_suffixes(init):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), [*stems[:4], "spare"], "index", suffix="_gt")
+    code, out, _ = init()
+    assert code == 0 and "names of masks end in _gt" in out
+    assert "2 without a mask are unlabelled" in out and "1 masks without an image" in out
+    assert "3 labeled, 2 unlabeled, 1 val" in out and "corrmatch.py" in out
+
+
+def test_init_keeps_gaps_between_values_apart(init):
+    stems = write_images(Path("images"))
+    gaps = np.array([7, 9, 24], np.uint8)
+    form = (".png", lambda m: Image.fromarray(np.where(m == 255, m, gaps[m % 255])))
+    write_masks(Path("masks"), stems, form)
+    assert init("--lists", "a")[0] == 0
+    data = load_config("configs/mine.yaml").data
+    assert data.classes == ["class_7", "class_9", "class_24"]
+    assert data.label_map == {"7": 0, "9": 1, "24": 2, "255": 255}
+    Path("configs/mine.yaml").unlink()
+    assert init("--lists", "b", "--ignore", "9")[0] == 0
+    assert load_config("configs/mine.yaml").data.label_map == {"7": 0, "9": 255, "24": 1, "255": 2}
+
+
+def test_crops_and_epochs_suit_the_data(init):
+    for size, crop in (((52, 44), 33), ((300, 240), 193)):
+        root = Path(f"{size[0]}")
+        write_images(root / "images", 2, size=size)
+        write_masks(root / "masks", ["b/c/photo 0", "city one/photo 1"],
+                    (".png", lambda m, size=size: Image.fromarray(m).resize(size, 0)))  # fmt: skip
+        assert init("--images", root / "images", "--masks", root / "masks", "--lists", root)[0] == 0
+        config = load_config("configs/mine.yaml")
+        assert config.crop_size == crop and config.epoch_length == 100
+        Path("configs/mine.yaml").unlink()
+
+
+def spoil(what):
+    """Change the data so that init must refuse it."""
+    first = Path("masks/b/c/photo 0.png")
+    if what == "size":
+        Image.new("L", (9, 9)).save(first)
+    elif what == "jpeg":
+        Image.new("L", (52, 44)).save(first.with_suffix(".jpg"))
+        first.unlink()
+    elif what == "photograph":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (44, 52, 3), np.uint8)).save(
+            first
+        )
+    elif what == "two of a name":
+        Image.new("L", (52, 44)).save(first.with_suffix(".bmp"))
+    elif what == "damaged":
+        first.write_bytes(first.read_bytes()[:60])
+
+
+@pytest.mark.parametrize(
+    "what, options, parts",
+    [
+        ("size", [], ["photo 0.png is 9x9", "52x44"]),
+        ("jpeg", [], ["photo 0.jpg: JPEG", "PNG"]),
+        ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
+        ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file of a name"]),
+        ("damaged", [], ["photo 0.png", "not a readable image"]),
+        ("", ["--classes", "a,b"], ["--classes: 2 names", "found 3 values: 0; 1; 2"]),
+        ("", ["--classes", "a,a,b"], ["--classes a,a,b", "distinct"]),
+        ("", ["--ignore", "9"], ["--ignore 9", "not in the masks"]),
+        ("", ["--ignore", "x"], ["--ignore", "'x'"]),
+        ("", ["--ignore", "0", "1", "2"], ["expected 2 to 254 classes"]),
+        ("", ["--masks", "images"], ["images", "the folder of the images"]),
+        ("", ["--masks", "none"], ["none", "no such folder"]),
+        ("", ["--val", "1"], ["--val 1", "share between 0 and 1"]),
+        ("", ["--val", "images"], ["--val images", "takes all"]),
+        ("", ["--val", "masks"], ["masks", "holds no labelled image"]),
+        ("", ["--val", "nowhere"], ["nowhere", "no such folder"]),
+    ],
+)
+def test_what_init_refuses(what, options, parts, init):
+    write_masks(Path("masks"), write_images(Path("images")), "index")
+    spoil(what)
+    code, _, err = init(*options)
+    assert code == 2 and err.count("\n") == 1 and err.startswith("error: ")
+    assert all(part in err for part in parts), err
+    assert not Path("configs").exists() and not Path("splits").exists()

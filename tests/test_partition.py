@@ -1,0 +1,140 @@
+"""New partitions with tools/splits.py, and how lists are written."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import touch, tree, write_lines
+from PIL import Image
+
+from dataset.lists import list_line, read_list, write_lists
+from util.errors import UserError
+
+LINES = [f"images/{i}.jpg masks/{i}.png" for i in range(8)]
+
+
+def samples(root, count, classes=0, extra=0):
+    """Images with masks; the last ones show a rare class each."""
+    for folder in ("images", "masks"):
+        (root / folder / "day").mkdir(parents=True)
+    for i in random.Random(0).sample(range(count), count):  # folders tell in the order of creation
+        Image.new("RGB", (4, 4)).save(root / f"images/day/{i:03d}.jpg")
+        mask = np.zeros((4, 4), np.uint8)
+        mask[0, 0], mask[1, 1] = 255, max(0, classes - count + i + 1)
+        Image.fromarray(mask).save(root / f"masks/day/{i:03d}.png")
+    for i in range(extra):
+        Image.new("RGB", (4, 4)).save(root / f"images/day/extra {i}.png")
+
+
+def drawn(out):
+    return {
+        path.stem: [s.image for s in read_list(path, masks=False).samples]
+        for path in Path(out).glob("*.txt")
+    }
+
+
+def test_make_is_reproducible_and_nested(splits):
+    samples(Path("data"), 41, extra=2)
+    for out, *more in (("8", "--labeled", "1/8"), ("again", "--labeled", "0.125"),
+                       ("4", "--labeled", "1/4"), ("seed", "--labeled", "1/8", "--seed", "1"),
+                       ("val", "--labeled", "1/8", "--val", "0.1"),
+                       ("val4", "--labeled", "9", "--val", "0.1")):  # fmt: skip
+        assert splits("make", "--root", "data", "--out", out, *more)[0] == 0
+    assert tree(Path("8")) == tree(Path("again"))
+    eighth, quarter, other = drawn("8"), drawn("4"), drawn("seed")
+    assert len(eighth["labeled"]) == 6 and len(quarter["labeled"]) == 11
+    assert set(eighth["labeled"]) < set(quarter["labeled"])
+    assert eighth["labeled"] != other["labeled"]
+    # As drawn when this test was written: the same everywhere, and for ever.
+    names = [Path(image).stem for image in eighth["labeled"]]
+    assert names == ["002", "013", "021", "023", "035", "039"]
+    for lists in (eighth, quarter, other, drawn("val")):
+        every = [image for images in lists.values() for image in images]
+        assert len(every) == len(set(every)) == 43 and lists["labeled"] == sorted(lists["labeled"])
+        assert "images/day/extra 0.png" in lists["unlabeled"]
+    val, val4 = drawn("val"), drawn("val4")
+    assert len(val["val"]) == 5 and len(val["labeled"]) == 5 and len(val4["labeled"]) == 9
+    assert val["val"] == val4["val"] and set(val["labeled"]) < set(val4["labeled"])
+    assert all(s.mask for s in read_list(Path("8/labeled.txt"), masks=True).samples)
+
+
+def test_make_from_a_list_in_any_order(splits):
+    lines = [*LINES, "images/a b.jpg\tmasks/a b.png"]
+    write_lines(Path("a.txt"), lines)
+    write_lines(Path("b.txt"), lines[::-1])
+    for name in ("a", "b"):
+        argv = ["make", "--root", ".", "--list", f"{name}.txt", "--labeled", "8", "--out", name]
+        assert splits(*argv)[0] == 0
+    assert tree(Path("a")) == tree(Path("b"))
+    both = Path("a/labeled.txt").read_text() + Path("a/unlabeled.txt").read_text()
+    assert sorted(both.splitlines()) == sorted(lines)
+
+
+def test_stratified_partition_shows_every_class(splits):
+    samples(Path("data"), 60, classes=5)  # classes 1 to 5 are in one image each
+    argv = ["make", "--root", "data", "--val", "1/2", "--stratify"]
+    for labeled, shown in (("5", "6 of 6 classes\n"), ("1/2", "6 of 6 classes\n"),
+                           ("3", "4 of 6 classes; not 2, 4\n")):  # fmt: skip
+        code, out, _ = splits(*argv, "--labeled", labeled, "--out", labeled[0])
+        assert code == 0 and f"labelled images show {shown}" in out
+    assert drawn("5")["labeled"] == [f"images/day/{i:03d}.jpg" for i in range(55, 60)]
+    half = drawn("1")
+    assert len(half["labeled"]) == 15 and len(half["val"]) == 30
+    assert set(drawn("5")["labeled"]) < set(half["labeled"])
+
+    (Path("data/masks/day/007.png")).write_bytes(b"")
+    code, _, line = splits(*argv, "--labeled", "5", "--out", "6")
+    assert code == 2 and "masks/day/007.png: not a readable image" in line
+
+
+def test_make_refuses(splits):
+    samples(Path("data"), 6)
+    argv = ["make", "--root", "data", "--out", "out", "--labeled"]
+    for labeled, message in (
+        ("9/8", "--labeled 9/8: expected a share"),
+        ("x", "--labeled x: expected a share"),
+        ("1/0", "--labeled 1/0: expected a share"),
+        ("-2", "--labeled -2: expected a share"),
+        ("6", "6 images with a mask: --val takes 0, --labeled 6 of the other 6"),
+        ("0", "--labeled 0 of the other 6; expected at least 1"),
+    ):
+        code, _, line = splits(*argv[:-1], f"--labeled={labeled}")
+        assert code == 2 and message in line
+    assert "data/labels: no images there" in splits(*argv, "2", "--masks", "labels")[2]
+    Image.new("L", (4, 4)).save("data/other.png")
+    line = splits(*argv, "2", "--masks", "*.png")[2]
+    assert "no file in images has one of its name in *.png" in line
+    assert not Path("out").exists()
+
+    assert splits(*argv, "2")[0] == 0
+    before = tree(Path("out"))
+    code, _, line = splits(*argv, "3")
+    assert code == 2 and "out/labeled.txt: holds another list already (found 2 entries" in line
+    assert tree(Path("out")) == before and "already there" in splits(*argv, "1/3")[1]
+    Path("data/images/day/000.png").touch()
+    assert "images/day/000.jpg and images/day/000.png share a name" in splits(*argv, "2")[2]
+
+
+def test_patterns_pair_files(splits):
+    touch(
+        Path("data"),
+        [f"cam/{c}/{c}_image.{e} gt/{c}/{c}_ids.png" for c in "abc" for e in ("jpg", "txt")],
+    )
+    argv = ["--images", "cam/*_image.jpg", "--masks", "gt/*_ids.png", "--labeled", "2"]
+    assert splits("make", "--root", "data", *argv, "--out", "out")[0] == 0
+    lines = [line for text in tree(Path("out")).values() for line in text.splitlines()]
+    assert sorted(lines) == [f"cam/{c}/{c}_image.jpg gt/{c}/{c}_ids.png" for c in "abc"]
+
+
+def test_lists_are_written_whole_or_not_at_all(tmp_path):
+    write_lines(tmp_path / "b.txt", LINES)
+    with pytest.raises(UserError, match="b.txt: holds another list"):
+        write_lists({tmp_path / "a.txt": LINES, tmp_path / "b.txt": LINES[:2]})
+    with pytest.raises(UserError, match="cannot be read|cannot be written"):
+        write_lists({tmp_path / "b.txt/a.txt": LINES})
+    assert list(tree(tmp_path)) == ["b.txt"]
+    assert [list_line("a b.jpg", None), list_line("a.jpg", "b c.png")] == [
+        "a b.jpg\t",
+        "a.jpg\tb c.png",
+    ]

@@ -1,0 +1,155 @@
+"""Preparing a dataset: it continues, overwrites nothing, refuses the damaged and the malicious."""
+
+import io
+import stat
+import tarfile
+import zipfile
+
+import miniature
+import pytest
+from preparing import Case, files, of
+
+from dataset.prepare.writing import RECORD, Root
+from util.errors import UserError
+
+
+@pytest.fixture
+def case(request, tmp_path, monkeypatch):
+    return Case(request.param, tmp_path, monkeypatch)
+
+
+@of("pascal", "coco_instances")
+def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
+    case.run(root=tmp_path / "whole")
+    record, make = Root.record, Root.make
+    recorded, made = [], []
+
+    def interrupted(root, task):
+        if len(recorded) == 2:
+            raise KeyboardInterrupt
+        record(root, task)
+        recorded.append(task.target)
+
+    monkeypatch.setattr(Root, "record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        case.run()
+    with (case.root / RECORD).open("a") as file:
+        file.write("JPEGImages/2007_x")  # the machine stopped within a line
+    unfinished = sorted(set(files(tmp_path / "whole")) - set(recorded))[0]
+    (case.root / unfinished).unlink(missing_ok=True)
+    users = tmp_path / "users.jpg"
+    users.write_bytes(b"linked, not yet renamed")
+    (case.root / unfinished).parent.mkdir(exist_ok=True)
+    (case.root / f"{unfinished}.partial").hardlink_to(users)
+
+    monkeypatch.setattr(Root, "record", record)
+    monkeypatch.setattr(Root, "make", lambda *a: (made.append(a[1].target), make(*a)))
+    case.run()
+    assert not set(made) & set(recorded) and len(made) == len(files(tmp_path / "whole")) - 2
+    assert files(case.root) == files(tmp_path / "whole")
+    assert users.read_bytes() == b"linked, not yet renamed"
+    made.clear()
+    case.run()
+    assert not made
+    next(case.root.rglob("*.png")).unlink()
+    case.run()
+    assert len(made) == 1 and files(case.root) == files(tmp_path / "whole")
+
+
+@of("pascal")
+def test_nothing_is_overwritten(case):
+    case.run()
+    whole = files(case.root)
+    image, mask = (case.root / f"{n}" for n in ("JPEGImages/2007_a.jpg", next(iter(case.masks))))
+    for path in (image, mask):
+        path.write_bytes(b"mine")  # recorded, and changed since
+        with pytest.raises(UserError, match=f"{path.name}: is there and differs") as error:
+            case.run()
+        assert "\n" not in str(error.value) and path.read_bytes() == b"mine"
+        path.unlink()
+        path.symlink_to(case.root / "nowhere")
+        with pytest.raises(UserError, match="differs"):
+            case.run()
+        assert path.is_symlink()
+        path.unlink()
+        case.run()
+    (case.root / RECORD).unlink()
+    case.run()  # not known to be ours, but the same
+    assert files(case.root) == whole
+    (case.root / RECORD).unlink()
+    mask.write_bytes(b"mine")
+    with pytest.raises(UserError, match="differs"):
+        case.run()
+    assert mask.read_bytes() == b"mine"
+
+
+@of("coco_instances")
+def test_masks_of_other_annotations_are_not_taken_for_these(case, tmp_path):
+    case.run()
+    both = miniature.pack(miniature.coco("instances", "panoptic")[0], tmp_path / "both")
+    with pytest.raises(UserError, match=r"masks/.*differs from what panoptic_annotations"):
+        case.run(both)
+
+
+MALICIOUS = {
+    "../evil.txt": "leads out",
+    "VOCdevkit/VOC2012/JPEGImages/../../../../evil.txt": "leads out",
+    "ABSOLUTE/evil.txt": "leads out",
+    "C:\\evil.txt": "leads out",
+    "..\\evil.txt": "leads out",
+    "VOCdevkit/VOC2012/JPEGImages/2007_a.jpg": "is a link",
+    "SegmentationClassAug/2007_a.png": "is a link",
+}
+
+
+def add_to_tar(path, name, kind):
+    with tarfile.open(path, "a") as file:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/hostname"
+        file.addfile(info, io.BytesIO())
+
+
+def add_to_zip(path, name, mode):
+    with zipfile.ZipFile(path, "a") as file:
+        info = zipfile.ZipInfo("placeholder")
+        info.filename, info.external_attr = name, mode << 16
+        file.writestr(info, "/etc/hostname")
+
+
+@of("pascal_ready")
+@pytest.mark.parametrize("name", MALICIOUS)
+def test_malicious_members_are_refused(case, tmp_path, name):
+    reason = MALICIOUS[name]
+    link = reason == "is a link"
+    name = name.replace("ABSOLUTE", str(tmp_path))
+    if not name.startswith("Seg"):
+        path = case.source / "VOCtrainval_11-May-2012.tar"
+        kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE) if link else (tarfile.REGTYPE,)
+        changes = [lambda k=k: add_to_tar(path, name, k) for k in kinds]
+    if not name.startswith("VOC"):
+        path = case.source / "SegmentationClassAug.zip"
+        mode = stat.S_IFLNK if link else stat.S_IFREG
+        changes = [lambda: add_to_zip(path, name, mode)]
+    for change in changes:
+        whole = path.read_bytes()
+        change()
+        before = files(tmp_path)
+        with pytest.raises(UserError, match=reason) as error:
+            case.run()
+        assert path.name in str(error.value) and "\n" not in str(error.value)
+        assert files(tmp_path) == before and not case.root.exists()
+        path.write_bytes(whole)
+    case.run()
+
+
+@of("pascal", "pascal_ready", "coco_panoptic")
+def test_damaged_archives(case):
+    for name in case.archives:
+        path = case.source / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError, match=f"{name}: cannot be read") as error:
+            case.run()
+        assert "\n" not in str(error.value)
+        path.write_bytes(whole)
+    case.run()

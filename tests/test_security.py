@@ -1,0 +1,212 @@
+"""What one is given - checkpoints, configs, lists - runs no code and stays in its root."""
+
+import os
+import pickle
+import subprocess
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from faults.verdict import RAN, REFUSED, called, verdict
+
+import evaluate
+import predict
+from corrmatch import CorrMatch
+from model.build import PRETRAINED
+from util.engine import main
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """What the code smuggled in would create."""
+    return tmp_path / "marker"
+
+
+class Smuggled:
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def rehearsed(toy, *more):
+    return verdict(lambda: called(lambda: main(CorrMatch), *toy.argv(*more)))
+
+
+# Checkpoints
+
+
+def write_zip(smuggled, path):
+    torch.save({"model": {"weight": torch.zeros(1)}, "epoch": smuggled}, path)
+
+
+def write_legacy(smuggled, path):
+    torch.save({"model": smuggled}, path, _use_new_zipfile_serialization=False)
+
+
+def write_pickle(smuggled, path):
+    path.write_bytes(pickle.dumps(smuggled))
+
+
+writers = pytest.mark.parametrize("write", [write_zip, write_legacy, write_pickle])
+
+
+def test_the_smuggled_code_is_live(marker):
+    """What any reader that trusts its file would do."""
+    function, arguments = Smuggled(marker).__reduce__()
+    function(*arguments)
+    assert marker.exists()
+
+
+@writers
+@pytest.mark.parametrize("way", ["--resume", "auto", "pretrained", "file", "evaluate", "predict"])
+def test_checkpoints_run_no_code(way, write, toy, marker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, path = tmp_path / "run", tmp_path / "given.pth"
+    use = ["--config", toy.config, "--checkpoint", path]
+    commands = {
+        "--resume": lambda: rehearsed(toy, run, "--resume", path),
+        "auto": lambda: rehearsed(toy, run),
+        "pretrained": lambda: rehearsed(toy, run, "--set", f"model.pretrained={path}"),
+        "file": lambda: rehearsed(toy, run, "--set", "model.pretrained=file"),
+        "evaluate": lambda: verdict(lambda: called(evaluate.main, *use)),
+        "predict": lambda: verdict(
+            lambda: called(predict.main, *use, "--images", toy.root, "--save-path", run)
+        ),
+    }
+    path = {"auto": run / "latest.pth", "file": PRETRAINED / "resnet10t.pth"}.get(way, path)
+    path.parent.mkdir(exist_ok=True)
+    write(Smuggled(marker), path)
+    assert commands[way]() == REFUSED and not marker.exists()
+
+
+# Configs
+
+TAGS = [
+    "!!python/object/apply:os.mkdir ['MARKER']",
+    "!!python/object/new:os.mkdir ['MARKER']",
+    "!!python/object/apply:subprocess.check_call [[mkdir, 'MARKER']]",
+    "!!python/object/apply:builtins.eval [\"__import__('os').mkdir('MARKER')\"]",
+    "!!python/name:os.mkdir",
+    "!!python/module:os",
+]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_configs_run_no_code(tag, toy, marker, tmp_path):
+    tag = tag.replace("MARKER", str(marker))
+    assert rehearsed(toy, tmp_path / "run", "--set", f"epochs={tag}") == REFUSED
+    whole = toy.config.read_text()
+    (toy.folder / "base.yaml").write_text(f"{whole}\nseed: {tag}\n")
+    for text in (f"{whole}\nseed: {tag}\n", f"{whole}\n? {tag}\n: 1\n", "base: base.yaml\n"):
+        toy.config.write_text(text)
+        assert rehearsed(toy, tmp_path / "run") == REFUSED
+    assert not marker.exists()
+
+
+# Lists
+
+OUTSIDE = ["../l0.jpg", "/etc/hostname", "images/../../l0.jpg", "images/.."]
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("kind", ["labeled", "unlabeled", "val"])
+def test_lists_stay_in_the_root(outside, kind, toy, tmp_path, capsys):
+    lines = [f"{outside} masks/l0.png", f"images/l0.jpg\t{outside}"]
+    for line in lines:
+        toy.write_list(kind, [line])
+        with pytest.raises(SystemExit) as end:
+            called(lambda: main(CorrMatch), *toy.argv(tmp_path / "run", "--dry-run"))
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and f"{kind}.txt line 1: '{outside}' leads out" in error
+
+
+@pytest.mark.parametrize("outside", ["..", "/etc", "images/../.."])
+def test_folders_stay_in_the_root(outside, toy, tmp_path, capsys):
+    for folders in (f"{{images: {outside}}}", f"{{images: images, masks: {outside}}}"):
+        argv = toy.argv(tmp_path / "run", "--dry-run", "--set", f"data.unlabeled={folders}")
+        with pytest.raises(SystemExit):
+            called(lambda argv=argv: main(CorrMatch), *argv)
+        assert "leads out of the data's root" in capsys.readouterr().err
+
+
+def test_links_are_followed(toy, tmp_path):
+    """Who sets one means it: data often lies on another disk."""
+    (toy.root / "images").rename(tmp_path / "elsewhere")
+    (toy.root / "images").symlink_to(tmp_path / "elsewhere")
+    assert rehearsed(toy, tmp_path / "run", "--dry-run") == RAN
+
+
+# Shell scripts
+
+LIVE = 'a b; touch "$MARKER"; $(touch "$MARKER") `touch "$MARKER"` *'
+POTENT = f"{LIVE} ' & | \\"
+STUB = '#!/bin/sh\nprintf "%s\\n" "$@" >> "$ARGUMENTS"\n'
+
+
+@pytest.fixture
+def sh(tmp_path, marker):
+    """Runs a script of tools/ where Python only notes its arguments; returns exit code and these,
+    or one of the variables as it was set."""
+    stubs, noted = tmp_path / "stubs", tmp_path / "arguments"
+    stubs.mkdir()
+    for name in ("python", "python3", "ruff", "mypy"):
+        (stubs / name).write_text(STUB)
+        (stubs / name).chmod(0o755)
+
+    def run(script, *arguments, **variables):
+        noted.write_text("")
+        environment = {"PATH": f"{stubs}:{os.defpath}", "VIRTUAL_ENV": "x", "MARKER": marker,
+                       "ARGUMENTS": noted, **variables}  # fmt: skip
+        done = subprocess.run(
+            ["sh", f"tools/{script}.sh", *arguments], cwd=REPOSITORY, check=False,
+            capture_output=True, env={k: str(v) for k, v in environment.items()},
+        )  # fmt: skip
+        return done.returncode, noted.read_text().split("\n")
+
+    return run
+
+
+def test_the_text_is_potent(marker):
+    environment = {"MARKER": str(marker), "PATH": os.defpath}
+    subprocess.run(["sh", "-c", f"echo {LIVE}"], env=environment, check=False)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("num_gpu", ["0", "1", "2"])
+def test_scripts_quote_what_they_are_given(num_gpu, sh, marker, tmp_path):
+    names = ("config", "labeled_id_path", "unlabeled_id_path", "NODE_RANK", "MASTER_ADDR")
+    given = {name: f"{name} {POTENT}" for name in names}
+    save_path = tmp_path / POTENT
+    code, arguments = sh(
+        "train", num_gpu, "29500", POTENT, method=POTENT, save_path=save_path, **given
+    )
+    several = names if num_gpu == "2" else names[:3]
+    assert code == 0 and {POTENT, f"{POTENT}.py", str(save_path)} <= set(arguments)
+    assert {given[name] for name in several} <= set(arguments)
+    assert (save_path / "console.txt").exists()
+
+    code, arguments = sh("val", num_gpu, "29500", POTENT, config=POTENT, checkpoint_path=POTENT)
+    assert code == 0 and arguments.count(POTENT) == 3
+    assert not marker.exists()
+
+
+def test_scripts_check_numbers(sh, marker):
+    for script in ("train", "val"):
+        assert sh(script, POTENT, "29500")[0] == 2 and sh(script, "1", POTENT)[0] == 2
+        sh(script, "1", "29500", NNODES=POTENT)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("script", ["quickstart", "test"])
+def test_scripts_pass_arguments_on(script, sh, marker):
+    code, arguments = sh(script, POTENT, "--x")
+    assert code == 0 and arguments[-3:-1] == [POTENT, "--x"] and not marker.exists()
+
+
+def test_a_path_with_commands_in_it(toy, marker, tmp_path, monkeypatch):
+    """Whole, with Python: the run's folder has that name, and nothing else happened."""
+    monkeypatch.setenv("MARKER", str(marker))
+    assert rehearsed(toy, tmp_path / POTENT, "--set", "epochs=1") == RAN
+    assert (tmp_path / POTENT / "latest.pth").exists() and not marker.exists()

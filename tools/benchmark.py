@@ -1,0 +1,37 @@
+"""Measure what the settings bring, against plain ones in the same run.
+
+Run from the repository root; docs/performance.md has the commands and their results.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import data, evaluation, everything, lists, propagation, step  # noqa: E402
+from util.command import exit_with_one_line  # noqa: E402
+
+BENCHMARKS = {
+    "step": step,
+    "data": data,
+    "eval": evaluation,
+    "propagation": propagation,
+    "lists": lists,
+    "all": everything,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name, module in BENCHMARKS.items():
+        command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
+        module.add_arguments(command)
+    options = parser.parse_args()
+    with exit_with_one_line():
+        BENCHMARKS[options.benchmark].run(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Inspect all data of a config: files, masks, classes, lists.
+
+Exit code 0: all well, or warnings alone; 1: something would break or spoil training; 2: the config
+or a list cannot be read.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataset.inspect import inspect  # noqa: E402
+from dataset.problems import problems  # noqa: E402
+from dataset.report import errors, numbers, text  # noqa: E402
+from dataset.report_html import page  # noqa: E402
+from util.command import exit_with_one_line  # noqa: E402
+from util.config_file import load_config  # noqa: E402
+from util.errors import UserError  # noqa: E402
+
+
+def main() -> None:
+    options = arguments()
+    given = {"labeled": options.labeled_id_path, "unlabeled": options.unlabeled_id_path}
+    lists = {kind: path for kind, path in given.items() if path is not None}
+    with exit_with_one_line():
+        config = load_config(options.config, options.set, {"data": lists})
+        for path in filter(None, (options.json, options.html)):
+            check_target(path)
+        seen = inspect(config)
+        found = problems(seen, config)
+        report = numbers(seen, found, config)
+        print(text(report, found, options.show))
+        if options.json:
+            write(options.json, json.dumps(report, indent=1) + "\n")
+        if options.html:
+            write(options.html, page(report, seen, found, config, options.show))
+        sys.exit(1 if errors(found) else 0)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file, see configs/")
+    parser.add_argument("--labeled-id-path", help="list of labelled images (data.labeled)")
+    parser.add_argument("--unlabeled-id-path", help="list of unlabelled images (data.unlabeled)")
+    parser.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override config keys",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures there")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="write a page with pictures there")
+    parser.add_argument("--show", type=int, default=10, help="problems shown of a kind")
+    return parser.parse_args()
+
+
+def check_target(path: Path) -> None:
+    """Raise `UserError` before the work for a file that cannot be written, or is no report."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: its folder does not exist; make it first")
+    if path.exists():
+        begin = path.read_bytes()[:500] if path.is_file() else b""
+        if b"tools/check_data.py" not in begin:
+            raise UserError(f"{path}: exists and is no report of this command; choose another file")
+
+
+def write(path: Path, content: str) -> None:
+    try:
+        # A file's name need not be text in any encoding.
+        path.write_text(content, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

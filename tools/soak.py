@@ -1,0 +1,32 @@
+"""Long tests that the suite runs a small part of; needs requirements-dev.txt."""
+
+import argparse
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+from conftest import METHODS  # noqa: E402
+from faults.fuzz import fuzz  # noqa: E402
+from faults.kill import kill  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = commands.add_parser("fuzz", help="bad input: refused in one line, or a correct run")
+    add.add_argument("--cases", type=int, default=5000)
+    add.add_argument("--seed", type=int, default=0)
+    add.set_defaults(run=lambda options: fuzz(options.cases, options.seed))
+    add = commands.add_parser("kill", help="runs killed anywhere: in the end as if they never were")
+    add.add_argument("--kills", type=int, default=6, help="per method")
+    add.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    add.add_argument("--seed", type=int, default=0)
+    add.set_defaults(run=lambda options: kill(options.methods, options.kills, options.seed))
+    options = parser.parse_args()
+    return int(options.run(options) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

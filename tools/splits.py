@@ -1,0 +1,135 @@
+"""Lists of labelled and unlabelled images: published ones, and new ones.
+
+Run from the repository root.  Lists lie at splits/<dataset>/<partition>/{labeled,unlabeled}.txt and
+splits/<dataset>/val.txt; see splits/README.md.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataset import partition  # noqa: E402
+from dataset.fetch import fetch, verify  # noqa: E402
+from dataset.layout import generate  # noqa: E402
+from dataset.lists import list_line, read_list, write_lists  # noqa: E402
+from dataset.protocols import lists_of, read_protocols, select  # noqa: E402
+from util.command import exit_with_one_line  # noqa: E402
+
+TARGET = "DATASET[/PARTITION]"
+
+
+def main() -> int:
+    """Run a subcommand; returns the exit code."""
+    options = arguments()
+    with exit_with_one_line():
+        return options.run(options) or 0
+
+
+def show_published(options: argparse.Namespace) -> None:
+    """Show the published lists."""
+    lists = lists_of(options.dataset) if options.dataset else read_protocols()
+    print_table(
+        ["list", "entries", "SHA-256", "published by"],
+        [[f"{p.dataset}/{p.name}", p.fingerprint.entries, p.fingerprint.sha256[:12],
+          ", ".join(p.sources)] for p in lists],
+    )  # fmt: skip
+
+
+def fetch_published(options: argparse.Namespace) -> None:
+    """Download published lists, or copy them from a clone."""
+    chosen = [p for target in options.target for p in select(target, options.source)]
+    for line in fetch(list(dict.fromkeys(chosen)), options.splits, options.clone):
+        print(line, flush=True)
+
+
+def verify_lists(options: argparse.Namespace) -> int:
+    """Compare the lists on disk with the published ones; exit code 1 when one differs."""
+    found = verify(options.splits, options.target)
+    print_table(["list", "entries", "is"], [[f.file, f.entries, f.verdict] for f in found])
+    return int(any(f.differs for f in found))
+
+
+def generate_lists(options: argparse.Namespace) -> None:
+    """Write what follows from the data: the validation list, and the rest as unlabelled."""
+    print(*generate(options.target, options.root, options.splits, options.names), sep="\n")
+
+
+def make_partition(options: argparse.Namespace) -> None:
+    """Draw a new partition of any dataset."""
+    labeled, val = (
+        partition.share_or_count(getattr(options, name), f"--{name}") for name in ("labeled", "val")
+    )
+    if options.list:
+        samples = read_list(options.list, masks=True).samples
+    else:
+        samples = partition.pair_files(options.root, options.images, options.masks)
+    classes = partition.read_classes(options.root, samples) if options.stratify else None
+    drawn = partition.draw(samples, labeled, val, options.seed, classes)
+    files = {
+        options.out / f"{kind}.txt": [list_line(s.image, s.mask) for s in listed]
+        for kind, listed in drawn._asdict().items()
+        if listed
+    }
+    print(*write_lists(files).values(), sep="\n")
+    if classes:
+        print(f"labelled images show {partition.coverage(drawn.labeled, classes)}")
+
+
+def print_table(head: list[str], rows: list[list[object]]) -> None:
+    cells = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--splits", type=Path, default=Path("splits"), help="folder of the lists")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int | None]) -> Callable[..., Any]:
+        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    add = command("list", show_published)
+    add("dataset", nargs="?", help="such as pascal")
+
+    add = command("fetch", fetch_published)
+    add("target", nargs="+", metavar=TARGET, help="pascal/92 (and val), pascal/val, all of pascal")
+    add("--from", type=Path, dest="clone", metavar="DIR", help="a clone of the repository")
+    add("--source", metavar="REPOSITORY", help="where their lists differ: PrevMatch, for example")
+
+    add = command("verify", verify_lists)
+    add("target", nargs="?", default="", metavar=TARGET, help="all that there is, if not given")
+
+    add = command("generate", generate_lists)
+    add("target", metavar="DATASET/PARTITION", help="pascal/92: val.txt, and as unlabeled.txt what "
+        "labeled.txt lacks; pascal/all: all training images; pascal/val")  # fmt: skip
+    add("--root", type=Path, required=True, help="folder of the data")
+    add("--names", type=Path, help="names of pascal's validation images, if not in ROOT/ImageSets/"
+        "Segmentation/val.txt nor in splits/pascal/val.txt")  # fmt: skip
+
+    add = command("make", make_partition)
+    add("--root", type=Path, required=True, help="folder of the data")
+    add("--out", type=Path, required=True, help="folder for the lists")
+    add("--labeled", required=True, help="share of the training images (1/8, 0.1) or number (92)")
+    add("--val", default="0", help="share or number to hold out for validation; none, if not given")
+    add("--seed", type=int, default=0, help="of one seed (default 0), the smaller partition lies "
+        "within the larger")  # fmt: skip
+    add("--stratify", action="store_true", help="label images that show all classes first")
+    add("--list", type=Path, help="lines 'image mask' to draw from, instead of folders")
+    add("--images", default="images", help="folder below ROOT (default images), or a pattern such "
+        "as train/*_image.png; what * stands for pairs images and masks")  # fmt: skip
+    add("--masks", default="masks", help="the same for masks (default masks)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Being asked to stop: SIGTERM and SIGUSR1, as batch systems send them, and Ctrl-C."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+EXIT_CODE = 75
+"""Of a run that was stopped: all is saved, and the same command continues it (EX_TEMPFAIL)."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def serve_to_the_end(_: int = 0) -> None:
+    """For a data worker: a first signal is for the training, which still needs batches to finish
+    its step (a terminal and torchrun send theirs to the whole group); a second one ends it."""
+
+    def note(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved its state."""
+
+
+class StopRequest:
+    """Whether one of the signals has come; a second Ctrl-C no longer waits for the step."""
+
+    def __init__(self) -> None:
+        self.by = ""
+        """Name of the signal."""
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        if self.by and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.by = signal.Signals(number).name
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """While in here, the signals are noted instead of ending the process."""
+    request = StopRequest()
+    with _handled(SIGNALS, request.note):
+        yield request
+
+
+@contextmanager
+def leaving_when_asked() -> Iterator[None]:
+    """While in here, outside of `stop_requests`, there is nothing to save: a batch system's signal
+    ends the process, with the code of a run that the same command continues."""
+    with _handled((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE)):
+        yield
+
+
+@contextmanager
+def _handled(numbers: tuple[int, ...], handler: Callable[..., object]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

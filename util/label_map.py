@@ -1,0 +1,48 @@
+"""The config's `data.label_map`: which mask value or colour is which class."""
+
+import difflib
+from typing import Any
+
+OTHER = "other"
+"""The key that says what all the others are."""
+MAX_VALUE = 65535
+"""The largest mask value: 16 bits."""
+
+
+def parse_label_map(found: dict[Any, Any], classes: list[str], ignore: int) -> dict[str, int]:
+    """Class indices, or `ignore`, by "7", "128,0,0" or "other".
+
+    Raises `ValueError` for a key or class that is none, and for values beside colours.
+    """
+    pairs = [(parse_key(key), _class_index(label, classes, ignore)) for key, label in found.items()]
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"'{twice[0]}' stands twice")
+    if len({"," in key for key in keys if key != OTHER}) > 1:
+        raise ValueError("expected mask values or colours, found both")
+    return dict(pairs)
+
+
+def parse_key(key: Any) -> str:
+    """A key as it is kept; raises `ValueError` for what is neither value, colour nor `other`."""
+    if key == OTHER:
+        return OTHER
+    parts = [part.strip() for part in str(key).split(",")]
+    limit = {1: MAX_VALUE, 3: 255}.get(len(parts), -1)
+    if all(part.isdecimal() and int(part) <= limit for part in parts):
+        return ",".join(str(int(part)) for part in parts)
+    raise ValueError(
+        f"'{key}' is neither a mask value (0 to {MAX_VALUE}), a colour ('128,0,0') nor '{OTHER}'"
+    )
+
+
+def _class_index(label: Any, classes: list[str], ignore: int) -> int:
+    if label in classes:
+        return classes.index(label)
+    if label == "ignore" or str(label) == str(ignore):
+        return ignore
+    if str(label).isdecimal() and int(label) < len(classes):
+        return int(label)
+    near = difflib.get_close_matches(str(label), classes, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"{len(classes)} classes have names"
+    raise ValueError(f"'{label}' is no class; {hint}; expected a class, its index or ignore")

@@ -1,0 +1,63 @@
+"""The form of a run's checkpoint: weights, and how far the run got."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from torch import Tensor
+
+from util.config import Natural, Positive, Scale, Section
+from util.config_file import parse
+from util.errors import UserError
+
+
+def _scalar(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.ndim or value.is_meta or value.is_complex():
+        raise ValueError("expected a tensor of one number")
+    return value
+
+
+class Strict(Section):
+    model_config = ConfigDict(strict=True)
+
+
+class Best(Strict):
+    miou: float
+    epoch: Natural
+
+
+class Sums(Strict):
+    sums: dict[str, Annotated[Any, AfterValidator(_scalar)]]
+    count: Natural
+
+
+class Scaler(Strict):
+    scale: Scale
+    growth_factor: Scale
+    backoff_factor: Scale
+    growth_interval: Positive
+    tracker: Natural = Field(alias="_growth_tracker")
+
+
+class RunState(Strict):
+    """What `Training.state` returns."""
+
+    method: dict[str, Any]
+    optimizer: dict[str, Any]
+    scaler: Scaler
+    epoch: Natural
+    done: Natural
+    means: Sums
+    best: dict[str, Best]
+    history: list[dict[str, JsonValue]]
+    name: str
+    config: dict[str, JsonValue]
+
+
+def check_run(state: Any, name: str, path: Path) -> None:
+    """Raise `UserError` unless `state` is that of a run of the method called `name`."""
+    if not isinstance(state, dict) or not RunState.model_fields.keys() <= state.keys():
+        raise UserError(f"{path}: holds weights but no run that could be resumed")
+    parse(RunState, state, str(path))
+    if state["name"] != name:
+        raise UserError(f"{path}: a run of {state['name']}, expected one of {name}")
