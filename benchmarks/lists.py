@@ -87,7 +87,7 @@ def make_links(root: Path, count: int, *patterns: str) -> list[str]:
 
 
 def read_and_check(data: Data) -> Lists:
-    """What `util.engine.prepare` does with lists and files, part by part."""
+    """What `util.training.prepare` does with lists and files, part by part."""
     assert data.labeled and data.unlabeled
     with seconds("  reading"):
         lists = Lists(

@@ -10,8 +10,9 @@ import torch
 from benchmarks import photos
 from benchmarks.measure import Call, Table, add_common, compare, read, report
 from util import dist
-from util.engine import Method, Training, prepare
 from util.log import RunFolder
+from util.method import Method
+from util.training import Training, prepare
 
 PLAIN = {"precision": "float32", "tf32": False, "channels_last": False, "compile": False}
 FAST = {"precision": "bfloat16", "channels_last": True, "tf32": True}

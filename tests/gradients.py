@@ -22,9 +22,10 @@ from conftest import METHODS  # noqa: E402
 from golden import fill  # noqa: E402
 
 from dataset.loaders import starting_at  # noqa: E402
-from util import dist, engine  # noqa: E402
+from util import dist  # noqa: E402
 from util.config_file import load_config  # noqa: E402
 from util.log import RunFolder  # noqa: E402
+from util.training import prepare  # noqa: E402
 
 NOT_DRAWN = {
     "torch.nn.functional.dropout2d": lambda x, *_: x,
@@ -56,7 +57,7 @@ def calm(method):
 def prepared(name, config, folder, *settings):
     config = load_config(config, [*OPTIONS.get(name, []), *settings])
     run, device = RunFolder(folder / "run"), torch.device("cpu")
-    return engine.prepare(METHODS[name], config, device, run, "never")
+    return prepare(METHODS[name], config, device, run, "never")
 
 
 def gradient(training, raw=None):

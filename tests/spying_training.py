@@ -17,7 +17,9 @@ sys.path.insert(0, str(REPOSITORY))
 from conftest import METHODS  # noqa: E402
 
 from dataset.sets import TrainingSet  # noqa: E402
-from util import dist, engine  # noqa: E402
+from util import dist  # noqa: E402
+from util.engine import main as train  # noqa: E402
+from util.training import Training  # noqa: E402
 
 
 def digest(module):
@@ -29,7 +31,7 @@ def digest(module):
 def main():
     folder, script = Path(sys.argv.pop(1)), sys.argv.pop(1)
     kind = METHODS[script]
-    seen, get, step = [], TrainingSet.__getitem__, engine.Training.step
+    seen, get, step = [], TrainingSet.__getitem__, Training.step
 
     def spying_get(self, key):
         seen.append(key)
@@ -43,8 +45,8 @@ def main():
             file.write(json.dumps(record) + "\n")
         return scalars
 
-    TrainingSet.__getitem__, engine.Training.step = spying_get, spying_step
-    engine.main(kind)
+    TrainingSet.__getitem__, Training.step = spying_get, spying_step
+    train(kind)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import pytest
 from test_interruption import poisoned
 
 from supervised import SupOnly
-from util.engine import Training
 from util.log import RunFolder
+from util.training import Training
 
 
 def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkeypatch):

@@ -33,13 +33,13 @@ def within(name, package):
 def forbidden(path):
     folder = path.parts[0] if len(path.parts) > 1 else ""
     rules = {
-        "model": ["dataset", "util.engine"],
-        "dataset": ["model", "torch.distributed", "util.dist", "util.engine"],
-        "util": ["model", "dataset", "util.engine"],
+        "model": ["dataset", "util.training", "util.engine"],
+        "dataset": ["model", "torch.distributed", "util.dist", "util.training", "util.engine"],
+        "util": ["model", "dataset", "util.training", "util.engine"],
+        "util/training.py": ["util.engine"],
+        "util/engine.py": [],
     }
-    if path.name == "engine.py":
-        return []
-    return rules.get(folder, [])
+    return rules.get(path.as_posix(), rules.get(folder, []))
 
 
 def test_files_are_found():

@@ -14,13 +14,14 @@ from conftest import REPOSITORY
 from test_distributed import free_port
 from test_resume import assert_equal
 
+import util.training
 from fixmatch import FixMatch
 from supervised import SupOnly
-from util.engine import Training
 from util.errors import UserError
 from util.guard import Guard
 from util.interrupt import EXIT_CODE
 from util.log import RunFolder
+from util.training import Training
 
 
 def end(run):
@@ -66,6 +67,17 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
     ]
 
 
+def test_stopped_before_a_validation(long, train, tmp_path, monkeypatch):
+    """What is saved next, with no step in between, holds the learning rate of the last one."""
+    train(SupOnly, long.argv(tmp_path / "whole", "--set", "epochs=1"))
+    with monkeypatch.context() as patch:
+        signalled_after(patch, 4, signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            train(SupOnly, long.argv(tmp_path / "parts", "--set", "epochs=1"))
+    train(SupOnly, long.argv(tmp_path / "parts", "--set", "epochs=1"))
+    assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
+
+
 @pytest.mark.parametrize("setting", ["save_every=2", "save_minutes=0.00001"])
 def test_checkpoints_inside_an_epoch(setting, long, train, tmp_path, monkeypatch):
     saved, save = [], RunFolder.save
@@ -100,7 +112,7 @@ def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_before_the_first_step(number, long, train, tmp_path, monkeypatch):
     """While data are checked and the network is built, there is nothing to save yet."""
-    monkeypatch.setattr("util.engine.build_network", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("util.training.build_network", lambda *_: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as stopped:
         train(SupOnly, long.argv(tmp_path / "run"))
     assert stopped.value.code == EXIT_CODE and not (tmp_path / "run/latest.pth").exists()
@@ -231,9 +243,7 @@ def poisoned(monkeypatch, steps):
         number[:] = [current]
         return original(self, raw, current)
 
-    from util import engine
-
-    make = engine.make_views
+    make = util.training.make_views
 
     def views(*args):
         batch = make(*args)
@@ -242,7 +252,7 @@ def poisoned(monkeypatch, steps):
         return batch
 
     monkeypatch.setattr(Training, "step", spying)
-    monkeypatch.setattr(engine, "make_views", views)
+    monkeypatch.setattr(util.training, "make_views", views)
 
 
 def test_a_step_that_is_not_finite_is_left_out_and_said(long, train, tmp_path, monkeypatch, capsys):

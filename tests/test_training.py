@@ -15,8 +15,8 @@ from unimatch_v2 import UniMatchV2
 from util import dist
 from util.config import Optimizer
 from util.config_file import load_config
-from util.engine import Training
 from util.optim import build_optimizer, set_poly_lr
+from util.training import Training
 
 
 def test_poly_schedule_decays_after_the_step(toy):

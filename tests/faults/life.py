@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from conftest import METHODS
 
-from util.engine import Training, main
+from util.engine import main
 from util.log import RunFolder
+from util.training import Training
 
 # Forked, so that a life costs no import of torch.
 PROCESSES = multiprocessing.get_context("fork")
