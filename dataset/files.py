@@ -34,20 +34,10 @@ class Reader:
 
     def pair(self, sample: Sample) -> tuple[Image.Image, Image.Image]:
         """Image and classes; raises `UserError` when either is faulty or their sizes differ."""
-        image, mask = self.stored_pair(sample)
-        return image, Image.fromarray(self.classes(mask, sample))
-
-    def stored_pair(self, sample: Sample) -> tuple[Image.Image, Image.Image]:
-        """Image, and mask as its file has it; raises `UserError` as `pair` does, but for values."""
-        image, mask = self.image(sample), load_image(sample.mask_file)
+        image, mask = self.image(sample), self.mask(sample)
         if image.size != mask.size:
             raise size_mismatch(sample, image.size, mask.size)
         return image, mask
-
-    def classes(self, mask: Image.Image, sample: Sample) -> np.ndarray:
-        """Class indices `[H, W]` of a sample's stored mask, or of a part of it."""
-        path = sample.mask_file
-        return self.labels.look_up(self.labels.codes(mask, path), path)
 
 
 def open_image(path: Path, image_range: Range | None = None) -> Image.Image:

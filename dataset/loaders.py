@@ -123,6 +123,7 @@ def training_loader(
         strong_views=strong_views,
         partner=partner,
         seed=config.seed,
+        cache=config.data.cache_mb * 2**20,
     )
     return DataLoader(
         dataset,

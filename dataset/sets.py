@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from dataset.decoded import DecodedPairs, Pair
 from dataset.files import Reader
 from dataset.samples import Sample
 from dataset.strong import draw_box, draw_strong
@@ -34,6 +35,7 @@ class TrainingSet(Dataset):
         length: positions in an epoch.
         strong_views: number of strong views.
         partner: as the config's `cutmix_partner`.
+        cache: bytes that may be taken up by decoded labelled images.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class TrainingSet(Dataset):
         strong_views: int,
         partner: str,
         seed: int,
+        cache: int = 0,
     ):
         self.reader, self.labeled, self.unlabeled = reader, labeled, unlabeled
         self.length, self.crop_size, self.strong_views = length, crop_size, strong_views
         self.partner, self.seed = partner, seed
+        self._decoded = DecodedPairs(len(labeled), cache)
         self._orders: tuple[int, dict[int, np.ndarray]] = (-1, {})
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
@@ -81,11 +85,17 @@ class TrainingSet(Dataset):
 
     def labeled_sample(self, index: int, epoch: int, position: int) -> dict[str, Any]:
         """Weak image and mask of labelled image `index`."""
-        rng, sample = sample_generator(self.seed, LABELED, epoch, position), self.labeled[index]
-        image, mask = self.reader.stored_pair(sample)
+        rng = sample_generator(self.seed, LABELED, epoch, position)
+        image, mask = self._labeled_pair(index)
         geometry = draw_geometry(rng, image.size, self.crop_size)
-        classes = weak_mask(mask, geometry, lambda kept: self.reader.classes(kept, sample))
-        return {"image": weak_image(image, geometry), "mask": classes}
+        return {"image": weak_image(image, geometry), "mask": weak_mask(mask, geometry)}
+
+    def _labeled_pair(self, index: int) -> Pair:
+        pair = self._decoded.get(index)
+        if pair is None:
+            pair = self.reader.pair(self.labeled[index])
+            self._decoded.add(index, *pair)
+        return pair
 
     def unlabeled_sample(
         self, index: int, stream: int, epoch: int, position: int

@@ -4,7 +4,6 @@ Parameters are drawn first, then applied, so that any image of a sample shares t
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -76,18 +75,14 @@ def weak_image(image: Image.Image, geometry: Geometry) -> Tensor:
     return _place(resized[0].permute(1, 2, 0)[:kept_h, :kept_w], geometry, fill=0)
 
 
-def weak_mask(
-    mask: Image.Image,
-    geometry: Geometry,
-    classes: Callable[[Image.Image], np.ndarray] = np.array,
-) -> Tensor:
-    """`[crop, crop]`, uint8; 255 in the padding.  `classes` reads what the crop keeps."""
+def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
+    """Of class indices, `[crop, crop]`, uint8; 255 in the padding."""
     (left, top), (kept_w, kept_h) = source_corner(mask.size, geometry), geometry.inside
     right = min(left + kept_w * mask.width / geometry.size[0], mask.width)
     below = min(top + kept_h * mask.height / geometry.size[1], mask.height)
     box = (left, top, right, below)
-    kept = classes(mask.resize((kept_w, kept_h), Image.Resampling.NEAREST, box))
-    return _place(torch.from_numpy(kept), geometry, fill=IGNORE)
+    kept = mask.resize((kept_w, kept_h), Image.Resampling.NEAREST, box)
+    return _place(torch.from_numpy(np.array(kept)), geometry, fill=IGNORE)
 
 
 def padding(geometry: Geometry) -> Tensor:

@@ -132,6 +132,8 @@ class Data(Section):
     """Normalisation of RGB in [0, 1]; ImageNet's."""
     workers: Annotated[Natural, Field(le=512)] | None = None
     """Data workers per process; by default the cores of this process less one, 8 at most."""
+    cache_mb: Annotated[Natural, Field(le=2**20)] = 512
+    """Memory, MiB per process, in which its data workers keep decoded labelled images."""
     check_samples: Natural = 200
     """Images per list that are decoded and checked before training; headers are always read."""
 
