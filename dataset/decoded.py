@@ -23,7 +23,7 @@ class DecodedPairs:
     def __init__(self, count: int, capacity: int):
         self._count, self._capacity = count, capacity
         # No file behind it, so that the size of /dev/shm does not matter; pages cost when written.
-        self._pixels = mmap.mmap(-1, max(capacity, 1))
+        self._pixels = np.frombuffer(mmap.mmap(-1, max(capacity, 1)), np.uint8)
         places = mmap.mmap(-1, 24 * (count + 1))
         self._places = np.frombuffer(places, np.int64).reshape(-1, 3)
         """By number: width, height (0 for what is not kept), first byte; last the bytes used."""
@@ -37,11 +37,10 @@ class DecodedPairs:
             width, height, begin = self._places[number].tolist()
         if not width:
             return None
-        size, end = (width, height), begin + 3 * width * height
-        pixels = memoryview(self._pixels)
-        image = Image.frombuffer("RGB", size, pixels[begin:end], "raw", "RGB", 0, 1)
-        mask = Image.frombuffer("L", size, pixels[end : end + width * height], "raw", "L", 0, 1)
-        return image, mask
+        middle, end = begin + 3 * width * height, begin + 4 * width * height
+        image = self._pixels[begin:middle].reshape(height, width, 3)
+        mask = self._pixels[middle:end].reshape(height, width)
+        return Image.fromarray(image), Image.fromarray(mask)
 
     def add(self, number: int, image: Image.Image, mask: Image.Image) -> None:
         """Keep a pair, if there is room for it."""
@@ -50,6 +49,7 @@ class DecodedPairs:
             end = begin + 4 * image.width * image.height
             if self._places[number, 0] or end > self._capacity:
                 return
-            self._pixels[begin:end] = image.tobytes() + mask.tobytes()
+            both = np.asarray(image).ravel(), np.asarray(mask).ravel()
+            self._pixels[begin:end] = np.concatenate(both)
             self._places[number] = *image.size, begin
             self._places[-1, 2] = end
