@@ -1,9 +1,6 @@
 """Large lists: how long a run takes to read and check them, and what they cost in memory."""
 
 import argparse
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing import active_children
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.measure import seconds
 from dataset.check import check_contents, check_existence, refuse_overlaps
 from dataset.folders import read_samples
 from dataset.lists import Lists, list_line, write_lists
@@ -104,14 +102,6 @@ def read_and_check(data: Data) -> Lists:
         for listed in lists:
             check_contents(listed, data, warn=lambda _: None)
     return lists
-
-
-@contextmanager
-def seconds(part: str) -> Iterator[None]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"{part:<24}{wall:>8.2f} s {cpu:>8.2f} s of CPU", flush=True)
 
 
 class Memory(NamedTuple):

@@ -3,7 +3,8 @@
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -107,6 +108,15 @@ def timed(call: Call, device: torch.device) -> Run:
     torch.cuda.synchronize(device)
     peak = torch.cuda.max_memory_allocated(device) - before
     return Run(start.elapsed_time(end) / 1000, peak)
+
+
+@contextmanager
+def seconds(part: str) -> Iterator[None]:
+    """Print what a part took."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"{part:<24}{wall:>8.2f} s {cpu:>8.2f} s of CPU", flush=True)
 
 
 def report(tables: list[Table], options: argparse.Namespace) -> None:

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> list[Table]:
-    kind, device = _method(options.method), dist.choose_device(options.device)
+    kind, device = method_of(options.method), dist.choose_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         data = photos.make_dataset(Path(folder), options.images) | {"workers": 0}
         settings: dict[str, Call] = {}
@@ -71,7 +71,7 @@ def _step(training: Training) -> Call:
     return call
 
 
-def _method(script: str) -> type[Method]:
+def method_of(script: str) -> type[Method]:
     found = vars(importlib.import_module(script)).values()
     return next(
         v for v in found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import data, evaluation, everything, lists, propagation, step  # noqa: E402
+from benchmarks import data, evaluation, everything, lists, propagation, start, step  # noqa: E402
 from util.command import exit_with_one_line  # noqa: E402
 
 BENCHMARKS = {
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "eval": evaluation,
     "propagation": propagation,
     "lists": lists,
+    "start": start,
     "all": everything,
 }
 
