@@ -1,10 +1,11 @@
 """Every config in configs/ is one that its methods can use, and says what was published."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import METHODS
+from conftest import METHODS, REPOSITORY
 
 from corrmatch import CorrMatch
 from fixmatch import FixMatch
@@ -14,6 +15,7 @@ from rankmatch import RankMatch
 from supervised import SupOnly
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
+from util.config import Config, Section
 from util.config_file import dump_config, load_config
 from util.errors import UserError
 
@@ -192,3 +194,29 @@ def test_corrmatch_starts_at_its_published_threshold(name, start):
 def test_a_method_refuses_the_options_of_another_by_name():
     with pytest.raises(UserError, match=r"SupOnly: unknown key 'method\.thresh_init'"):
         SupOnly.read_options(load("cityscapes_corrmatch"))
+
+
+def keys_of(section, prefix=""):
+    """Dotted names of all keys of a section and of those below it."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from keys_of(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def documented_keys():
+    """Those of the tables: `data.root`, `.classes` are data.root and data.classes."""
+    for line in (REPOSITORY / "docs/configuration.md").read_text().splitlines():
+        if line.startswith("| `"):
+            first, *others = re.findall("`([^`]+)`", line.split("|")[1])
+            parent = first.rpartition(".")[0]
+            yield first
+            yield from (parent + key if key.startswith(".") else key for key in others)
+
+
+def test_every_key_is_documented_once():
+    known = {key for key in keys_of(Config) if key != "method"}
+    known |= {f"method.{key}" for kind in METHODS.values() for key in keys_of(kind.Options)}
+    documented = list(documented_keys())
+    assert len(set(documented)) == len(documented) and set(documented) == known
