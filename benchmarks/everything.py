@@ -2,10 +2,16 @@
 
 import argparse
 
-from benchmarks import data, evaluation, propagation, step
+from benchmarks import data, evaluation, methods, propagation, step
 from benchmarks.measure import report
 
-MODULES = (step, evaluation, propagation, data)  # the last one leaves torch a single thread
+MODULES = (
+    step,
+    methods,
+    evaluation,
+    propagation,
+    data,
+)  # the last one leaves torch a single thread
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
             before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
             config = read(options, {"data": data, **PLAIN, **keys})
             training = prepare(kind, config, device, RunFolder(Path(folder, name)), "never")
-            settings[name] = _step(training)
+            settings[name] = repeated_step(training)
             memory[name] = (torch.cuda.memory_allocated() if device.type == "cuda" else 0) - before
         rows = compare(settings, options)
     rows = [row._replace(memory=row.memory and row.memory + memory[row.setting]) for row in rows]
@@ -60,8 +60,8 @@ def measure(options: argparse.Namespace) -> list[Table]:
     return [Table(f"steps of {kind.__name__}", "step", rows, notes)]
 
 
-def _step(training: Training) -> Call:
-    """A call that runs the same batch again, under the setting's own TF32."""
+def repeated_step(training: Training) -> Call:
+    """A call that runs the same batch again, as the first step of the run, under its own TF32."""
     raw, tf32 = next(iter(training.train)), bool(training.config.tf32)
 
     def call() -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import data, evaluation, everything, lists, propagation, start, step  # noqa: E402
+from benchmarks import data, evaluation, everything, lists, methods, propagation, start, step  # noqa: E402
 from util.command import exit_with_one_line  # noqa: E402
 
 BENCHMARKS = {
     "step": step,
+    "methods": methods,
     "data": data,
     "eval": evaluation,
     "propagation": propagation,
