@@ -16,6 +16,7 @@ from util.config_file import load_config
 from util.errors import UserError
 from util.evaluation import predict_mask
 from util.picture import colour_mask, overlay, palette
+from util.speed import use_layout
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
         device = dist.choose_device(options.device)
         images = find_images(options.images)
         network = load_network(config.model, config.num_classes, options.checkpoint, options.which)
-        save_predictions(network.to(device), images, config, options.save_path, device)
+        use_layout(network.to(device), config)
+        save_predictions(network, images, config, options.save_path, device)
         print(f"{len(images)} masks in {options.save_path / 'masks'}")
 
 

@@ -1,0 +1,31 @@
+"""What only a GPU can show."""
+
+import pytest
+import torch
+from conftest import every_method
+
+from prevmatch import PrevMatch
+from util.config_file import load_config
+from util.log import RunFolder
+from util.training import prepare
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@every_method
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_step_never_waits_for_the_gpu(kind, precision, toy, tmp_path):
+    """From the raw batch to the optimizer; the first step, which allocates, may."""
+    config = load_config(toy.config, ["data.workers=0", f"precision={precision}"])
+    training = prepare(kind, config, torch.device("cuda"), RunFolder(tmp_path / "run"), "never")
+    if kind is PrevMatch:
+        training.method.after_epoch(0, is_best=True)
+    raw = next(iter(training.train))
+    training.step(raw, 0)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in (1, 2):
+            training.step(raw, step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
