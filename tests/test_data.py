@@ -104,13 +104,13 @@ def statistics(views):
 
 
 def test_views_are_distributed_as_those_of_the_plain_pipeline():
-    """1200 weak and strong views of the same photos; padding shows in the quantiles."""
+    """2400 weak and strong views of the same photos; padding shows in the quantiles."""
     ones, zeros = torch.ones(3, 1, 1), torch.zeros(3, 1, 1)
     mean, std = (torch.tensor(v)[:, None, None] for v in (plain_data.MEAN, plain_data.STD))
     ours, plain = {"weak": [], "strong": []}, {"weak": [], "strong": []}
     random.seed(0), torch.manual_seed(0)
     for image in photos():
-        drawn = [draw_geometry(RNG, image.size, 48) for _ in range(30)]
+        drawn = [draw_geometry(RNG, image.size, 48) for _ in range(60)]
         samples = [
             {"image": weak_image(image, g), "ignore": padding(g),
              "views": [draw_strong(RNG)], "boxes": np.zeros((1, 4), np.int64)}
@@ -120,7 +120,7 @@ def test_views_are_distributed_as_those_of_the_plain_pipeline():
         batch = {"labeled": {"image": raw["image"], "mask": raw["ignore"]}, "unlabeled": raw}
         found = make_views(batch, zeros, ones)["unlabeled"]
         ours["weak"].append(found["weak"]), ours["strong"].append(found["strong"][0])
-        views = [plain_data.unlabeled_sample(image, 48, 1)[:2] for _ in range(30)]
+        views = [plain_data.unlabeled_sample(image, 48, 1)[:2] for _ in range(60)]
         for kind, some in zip(("weak", "strong"), zip(*views, strict=True), strict=True):
             plain[kind].append(torch.stack(some) * std + mean)
     for kind in ours:

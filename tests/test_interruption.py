@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 from conftest import REPOSITORY
-from test_distributed import free_port
+from test_distributed import free_port, launch
 from test_resume import assert_equal
 
 import util.training
@@ -333,3 +333,12 @@ def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
     assert 0 < state["done"] < 4000 and state["done"] % 20 == 0
     assert "stopped by SIGUSR1" in log.read_text()
     assert f"step {state['done']}; the same command goes on" in log.read_text()
+
+
+def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):
+    """A launcher that sees one process end may kill the others."""
+    long.tree |= {"batch_size": 4}
+    long.write_config()
+    argv = long.argv(tmp_path / "run", "--device", "cpu")
+    launch("tests/slow_disk_training.py", tmp_path, "supervised", *argv, processes=2)
+    assert [(tmp_path / f"left-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]

@@ -1,0 +1,46 @@
+"""A method's script that is asked to stop after its first step, on a disk that takes its time.
+
+`python slow_disk_training.py FOLDER METHOD [arguments of the method]`: each process notes in FOLDER
+whether the run's latest checkpoint was there when it left.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from conftest import METHODS  # noqa: E402
+
+from util import dist, engine, log  # noqa: E402
+from util.training import Training  # noqa: E402
+
+
+def main():
+    folder, kind = Path(sys.argv.pop(1)), METHODS[sys.argv.pop(1)]
+    step, write = Training.step, log.save_atomically
+
+    def stopping_step(self, raw, number):
+        scalars = step(self, raw, number)
+        if dist.is_main():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return scalars
+
+    def slow_write(*args):
+        time.sleep(2)
+        write(*args)
+
+    Training.step, log.save_atomically = stopping_step, slow_write
+    rank = os.environ["RANK"]
+    try:
+        engine.main(kind)
+    finally:
+        run = Path(sys.argv[sys.argv.index("--save-path") + 1])
+        (folder / f"left-{rank}").write_text(str((run / "latest.pth").exists()))
+
+
+if __name__ == "__main__":
+    main()
