@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from benchmarks.measure import Table, add_common, compare, read, report
 from model.build import build_network
 from util import dist
-from util.evaluation import autocast, predict_sliding, window_starts
+from util.evaluation import predict_sliding, window_starts
+from util.speed import autocast
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,8 @@ from benchmarks import photos
 from benchmarks.measure import Call, Table, add_common, compare, read, report
 from benchmarks.step import method_of, repeated_step
 from util import dist
-from util.evaluation import autocast
 from util.log import RunFolder
+from util.speed import autocast
 from util.training import Training, prepare
 
 SCRIPTS = {

@@ -12,9 +12,10 @@ from model.build import build_network
 from prevmatch import PrevMatch
 from supervised import SupOnly
 from unimatch_v2 import UniMatchV2
-from util import dist
+from util import dist, speed
 from util.config import Optimizer
 from util.config_file import load_config
+from util.guard import build_scaler
 from util.optim import build_optimizer, set_poly_lr
 from util.training import Training
 
@@ -161,3 +162,16 @@ def test_compiled_parts_and_channels_last_change_nothing_but_speed(
     weight = next(v for v in found.values() if getattr(v, "ndim", 0) == 4 and v.shape[1] > 1)
     assert weight.is_contiguous(memory_format=torch.channels_last)
     train(kind, toy.argv(tmp_path / "fast", "--set", "epoch_length=1", "tf32=false"))  # movable
+
+
+@pytest.mark.parametrize(
+    ("device", "has_bfloat16", "found"),
+    [("cpu", True, None), ("cuda", True, torch.bfloat16), ("cuda", False, torch.float16)],
+)
+def test_automatic_precision(device, has_bfloat16, found, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    monkeypatch.setattr(torch, "autocast", lambda _, dtype, enabled: dtype if enabled else None)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda _, init_scale=65536.0, **__: init_scale)
+    device = torch.device(device)
+    assert speed.autocast(device, "auto") == found
+    assert build_scaler(device, "auto") == (65536 if found == torch.float16 else 1)

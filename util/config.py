@@ -270,7 +270,8 @@ class Config(Section):
     cutmix_partner: Literal["other", "self", "batch", "flip"] = "other"
     """CutMix with an independent image, another view of the same one, or one of the same batch,
     rolled by one or flipped (decodes and labels no second image)."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Mixed unless float32; auto: on a GPU bfloat16 if it computes in it, float16 if not."""
     tf32: bool | None = None
     """TF32 in float32 convolutions and matrix products on a GPU; null: torch's own choice."""
     channels_last: bool = False

@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from util import dist
 from util.config import IGNORE, Config
+from util.speed import autocast
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -197,12 +198,6 @@ def evaluate(
     confusion = dist.all_reduce(confusion).cpu()
     per_volume = dice(confusion) if config.evaluation.volume_pattern else None
     return Scores(confusion.sum(0), per_volume)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision as the config says."""
-    dtype = torch.float16 if precision == "float16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=precision != "float32")
 
 
 def summary(scores: Scores) -> dict[str, Any]:

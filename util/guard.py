@@ -11,11 +11,12 @@ from util import dist
 from util.checkpoint import save_atomically
 from util.errors import UserError
 from util.log import logger
+from util.speed import precision_on
 
 
 def build_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     """Scales float16's losses; for the others it only keeps what is not finite from the weights."""
-    if precision == "float16":
+    if precision_on(device, precision) == "float16":
         return torch.amp.GradScaler(device.type)
     return torch.amp.GradScaler(device.type, init_scale=1.0, growth_interval=2**31 - 1)
 

@@ -30,7 +30,6 @@ from util.config_file import differences
 from util.errors import UserError
 from util.evaluation import (
     Scores,
-    autocast,
     evaluate,
     mean_and_std,
     volume_indices,
@@ -42,7 +41,7 @@ from util.optim import build_optimizer, load_optimizer, set_poly_lr
 from util.progress import Means
 from util.run_state import check_run
 from util.seed import be_deterministic, init_seed, seed_step
-from util.speed import compile_parts, use_layout
+from util.speed import autocast, compile_parts, use_layout
 
 
 @dataclass
