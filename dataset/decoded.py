@@ -9,12 +9,15 @@ from multiprocessing import Lock
 import numpy as np
 from PIL import Image
 
+from util.errors import UserError
+
 Pair = tuple[Image.Image, Image.Image]
 """An RGB image and its class indices in mode L, of one size."""
 
 
 class DecodedPairs:
-    """Pairs by number, in `capacity` bytes of memory that forked workers share.
+    """Pairs by number, in `capacity` bytes of memory that forked workers share; raises `UserError`
+    where there is not so much.
 
     The first that fit are kept for good: of shuffled passes over more than fits, no other choice
     serves more.  A worker that is not forked keeps none.
@@ -23,7 +26,14 @@ class DecodedPairs:
     def __init__(self, count: int, capacity: int):
         self._count, self._capacity = count, capacity
         # No file behind it, so that the size of /dev/shm does not matter; pages cost when written.
-        self._pixels = np.frombuffer(mmap.mmap(-1, max(capacity, 1)), np.uint8)
+        try:
+            pixels = mmap.mmap(-1, max(capacity, 1))
+        except OSError as error:
+            raise UserError(
+                f"data.cache_mb: found {capacity / 2**20:g}, which is not to be had ({error}); use "
+                "less, or 0 to keep nothing"
+            ) from None
+        self._pixels = np.frombuffer(pixels, np.uint8)
         places = mmap.mmap(-1, 24 * (count + 1))
         self._places = np.frombuffer(places, np.int64).reshape(-1, 3)
         """By number: width, height (0 for what is not kept), first byte; last the bytes used."""

@@ -34,6 +34,15 @@ def test_the_first_that_fit_are_kept():
     assert kept.get(1) is None and kept.get(2) is None
 
 
+def test_more_memory_than_there_is(monkeypatch):
+    def refused(*_):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmap.mmap", refused)
+    with pytest.raises(UserError, match=r"^data.cache_mb: found 4096, .*memory\); use less"):
+        DecodedPairs(5, capacity=2**32)
+
+
 def test_a_process_that_is_not_forked_keeps_none():
     kept = DecodedPairs(2, capacity=1000)
     kept.add(1, *pair(1))
