@@ -15,7 +15,7 @@ from rankmatch import RankMatch
 from supervised import SupOnly
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
-from util.config import Config, Section
+from util.config import Config
 from util.config_file import dump_config, load_config
 from util.errors import UserError
 
@@ -199,7 +199,7 @@ def test_a_method_refuses_the_options_of_another_by_name():
 def keys_of(section, prefix=""):
     """Dotted names of all keys of a section and of those below it."""
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+        if hasattr(field.annotation, "model_fields"):
             yield from keys_of(field.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name

@@ -53,7 +53,11 @@ class Section(BaseModel):
     """A frozen group of keys that knows no others; no number in it is infinite or none."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),  # keys may begin with "model_"
     )
 
 
