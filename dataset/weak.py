@@ -19,8 +19,7 @@ class Geometry(NamedTuple):
     """A crop of a resized image.
 
     The image is resized to `size` (width, height); the crop's top left corner lies at `corner`
-    of it (x, y), moved back to a whole pixel of the original, and what the crop has beyond the
-    image is padding, right and below.
+    of it (x, y), and what the crop has beyond the image is padding, right and below.
     """
 
     size: tuple[int, int]
@@ -49,38 +48,49 @@ def draw_geometry(rng: np.random.Generator, size: tuple[int, int], crop: int) ->
     return Geometry((w, h), (x, y), crop, bool(rng.random() < 0.5))
 
 
-def source_corner(size: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
-    """Where (x, y) in an original of `size` the crop begins: at a whole pixel, so that image and
-    mask can be cut before they are resized."""
-    (w, h), (x, y) = geometry.size, geometry.corner
-    return x * size[0] // w, y * size[1] // h
-
-
 def weak_image(image: Image.Image, geometry: Geometry) -> Tensor:
     """`[crop, crop, 3]`, uint8; black in the padding.
 
     Resizes only what the crop keeps.  Torch's filter is Pillow's to a grey level, but vectorised; a
-    scale that leaves the size of the crop as it is counts as 1.
+    scale that leaves the size of what it gets as it is counts as 1.
     """
-    (left, top), (kept_w, kept_h) = source_corner(image.size, geometry), geometry.inside
-    across, down = image.width / geometry.size[0], image.height / geometry.size[1]
-    right = left + math.ceil(kept_w * across + max(across, 1))  # as far as the filter sees
-    below = top + math.ceil(kept_h * down + max(down, 1))
-    seen = image.crop((left, top, min(right, image.width), min(below, image.height)))
+    (w, h), (x, y), (kept_w, kept_h) = geometry.size, geometry.corner, geometry.inside
+    left, x, right, across = _span(x, kept_w, w, image.width)
+    top, y, below, down = _span(y, kept_h, h, image.height)
+    seen = np.array(image.crop((left, top, right, below)))
     # Channels innermost, the form in which torch's filter is fastest.
-    pixels = torch.from_numpy(np.array(seen))[None].permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)
     # A hair more than the scale, as a size that is not quite whole would be rounded down.
     scale = (1 + 1e-9) / down, (1 + 1e-9) / across
     resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)
-    return _place(resized[0].permute(1, 2, 0)[:kept_h, :kept_w], geometry, fill=0)
+    kept = resized[0].permute(1, 2, 0)[y : y + kept_h, x : x + kept_w]
+    return _place(kept, geometry, fill=0)
+
+
+def _span(corner: int, kept: int, size: int, original: int) -> tuple[int, int, int, float]:
+    """Along one side: from which pixel of the original to which the filter has to see, for `kept`
+    pixels from `corner` on of the image resized to `size`; how many come before them; the scale.
+
+    Resizing begins at a whole pixel of the original; of 16 the one is taken after which a whole
+    pixel of the resized image follows soonest, so that the crop lies where it was drawn: moved back
+    by a small fraction of a pixel, at scales near 1 by less than one.
+    """
+    scale = original / size
+    margin = math.ceil(max(scale, 1))
+    last = max(corner * original // size - margin, 0)
+    first = min(range(max(last - 15, 0), last + 1), key=lambda start: -start * size % original)
+    before = corner + -first * size // original
+    end = first + math.ceil((before + kept) * scale) + margin + 1
+    return first, before, min(end, original), scale
 
 
 def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
     """Of class indices, `[crop, crop]`, uint8; 255 in the padding."""
-    (left, top), (kept_w, kept_h) = source_corner(mask.size, geometry), geometry.inside
-    right = min(left + kept_w * mask.width / geometry.size[0], mask.width)
-    below = min(top + kept_h * mask.height / geometry.size[1], mask.height)
-    box = (left, top, right, below)
+    (w, h), (x, y), (kept_w, kept_h) = geometry.size, geometry.corner, geometry.inside
+    left, x, _, across = _span(x, kept_w, w, mask.width)
+    top, y, _, down = _span(y, kept_h, h, mask.height)
+    right, below = left + (x + kept_w) * across, top + (y + kept_h) * down
+    box = (left + x * across, top + y * down, min(right, mask.width), min(below, mask.height))
     kept = mask.resize((kept_w, kept_h), Image.Resampling.NEAREST, box)
     return _place(torch.from_numpy(np.array(kept)), geometry, fill=IGNORE)
 
