@@ -48,28 +48,56 @@ def draw_geometry(rng: np.random.Generator, size: tuple[int, int], crop: int) ->
     return Geometry((w, h), (x, y), crop, bool(rng.random() < 0.5))
 
 
+class Span(NamedTuple):
+    """What a crop needs along one side of the original."""
+
+    first: int
+    """The pixel to cut at, and where resizing begins ..."""
+    end: int
+    """... and the one up to which the filter sees."""
+    before: int
+    """Pixels of the resized part that lie before the crop."""
+    scale: float
+    """Pixels of the original per resized one."""
+
+
 def weak_image(image: Image.Image, geometry: Geometry) -> Tensor:
     """`[crop, crop, 3]`, uint8; black in the padding.
 
     Resizes only what the crop keeps.  Torch's filter is Pillow's to a grey level, but vectorised; a
     scale that leaves the size of what it gets as it is counts as 1.
     """
-    (w, h), (x, y), (kept_w, kept_h) = geometry.size, geometry.corner, geometry.inside
-    left, x, right, across = _span(x, kept_w, w, image.width)
-    top, y, below, down = _span(y, kept_h, h, image.height)
-    seen = np.array(image.crop((left, top, right, below)))
+    (across, down), (kept_w, kept_h) = _spans(image.size, geometry), geometry.inside
+    seen = np.array(image.crop((across.first, down.first, across.end, down.end)))
     # Channels innermost, the form in which torch's filter is fastest.
     pixels = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)
     # A hair more than the scale, as a size that is not quite whole would be rounded down.
-    scale = (1 + 1e-9) / down, (1 + 1e-9) / across
+    scale = (1 + 1e-9) / down.scale, (1 + 1e-9) / across.scale
     resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)
-    kept = resized[0].permute(1, 2, 0)[y : y + kept_h, x : x + kept_w]
+    kept = resized[0].permute(1, 2, 0)[down.before :, across.before :][:kept_h, :kept_w]
     return _place(kept, geometry, fill=0)
 
 
-def _span(corner: int, kept: int, size: int, original: int) -> tuple[int, int, int, float]:
-    """Along one side: from which pixel of the original to which the filter has to see, for `kept`
-    pixels from `corner` on of the image resized to `size`; how many come before them; the scale.
+def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
+    """Of class indices, `[crop, crop]`, uint8; 255 in the padding."""
+    spans, inside = _spans(mask.size, geometry), geometry.inside
+    left, top = (s.first + s.before * s.scale for s in spans)
+    right, below = (
+        min(s.first + (s.before + kept) * s.scale, side)
+        for s, kept, side in zip(spans, inside, mask.size, strict=True)
+    )
+    kept = mask.resize(inside, Image.Resampling.NEAREST, (left, top, right, below))
+    return _place(torch.from_numpy(np.array(kept)), geometry, fill=IGNORE)
+
+
+def _spans(original: tuple[int, int], geometry: Geometry) -> list[Span]:
+    """Of width and height, in an original of this size; for an image and its mask the same."""
+    sides = zip(geometry.corner, geometry.inside, geometry.size, original, strict=True)
+    return [_span(*side) for side in sides]
+
+
+def _span(corner: int, kept: int, size: int, original: int) -> Span:
+    """For `kept` pixels from `corner` on, of `original` resized to `size`.
 
     Resizing begins at a whole pixel of the original; of 16 the one is taken after which a whole
     pixel of the resized image follows soonest, so that the crop lies where it was drawn: moved back
@@ -81,18 +109,7 @@ def _span(corner: int, kept: int, size: int, original: int) -> tuple[int, int, i
     first = min(range(max(last - 15, 0), last + 1), key=lambda start: -start * size % original)
     before = corner + -first * size // original
     end = first + math.ceil((before + kept) * scale) + margin + 1
-    return first, before, min(end, original), scale
-
-
-def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
-    """Of class indices, `[crop, crop]`, uint8; 255 in the padding."""
-    (w, h), (x, y), (kept_w, kept_h) = geometry.size, geometry.corner, geometry.inside
-    left, x, _, across = _span(x, kept_w, w, mask.width)
-    top, y, _, down = _span(y, kept_h, h, mask.height)
-    right, below = left + (x + kept_w) * across, top + (y + kept_h) * down
-    box = (left + x * across, top + y * down, min(right, mask.width), min(below, mask.height))
-    kept = mask.resize((kept_w, kept_h), Image.Resampling.NEAREST, box)
-    return _place(torch.from_numpy(np.array(kept)), geometry, fill=IGNORE)
+    return Span(first, min(end, original), before, scale)
 
 
 def padding(geometry: Geometry) -> Tensor:
