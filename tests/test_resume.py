@@ -81,6 +81,11 @@ def test_finished_run_is_left_as_it_is(toy, train, tmp_path):
     assert (tmp_path / "run/latest.pth").read_bytes() == before
 
 
+def test_what_changes_no_result_may_change(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=0", "data.cache_mb=0"))
+
+
 def test_worker_count_changes_nothing(toy, train, tmp_path):
     train(CorrMatch, toy.argv(tmp_path / "alone"))
     train(CorrMatch, toy.argv(tmp_path / "workers", "--set", "data.workers=2"))

@@ -172,6 +172,7 @@ def load_config(
 _MOVABLE = {
     "data.test",
     "data.workers",
+    "data.cache_mb",
     "data.check_samples",
     "evaluation.window_batch",
     "channels_last",
