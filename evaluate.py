@@ -18,6 +18,7 @@ from util.errors import UserError
 from util.evaluation import evaluate, summary, table, volume_indices
 from util.log import logger, say_to_console
 from util.speed import use_layout
+from util.writing import write_text
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
         say_to_console()
         scores = score(config, options.checkpoint, options.which, options.split, device)
         if options.json and dist.is_main():
-            write_json(scores, options.json)
+            write_text(options.json, json.dumps(scores, indent=1) + "\n", f"--json {options.json}")
 
 
 def score(
@@ -73,13 +74,6 @@ def score(
         "classes": config.data.classes,
         **summary(scores),
     }
-
-
-def write_json(scores: dict[str, object], path: Path) -> None:
-    try:
-        path.write_text(json.dumps(scores, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"--json {path}: cannot be written ({error})") from None
 
 
 if __name__ == "__main__":

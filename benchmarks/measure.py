@@ -16,6 +16,7 @@ from util.config import Config
 from util.config_file import load_config
 from util.errors import UserError
 from util.log import versions
+from util.writing import write_text
 
 Call = Callable[[], object]
 
@@ -137,10 +138,7 @@ def report(tables: list[Table], options: argparse.Namespace) -> None:
             {**table._asdict(), "rows": [row._asdict() for row in table.rows]} for table in tables
         ],
     }
-    try:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"--json {options.json}: cannot be written ({error})") from None
+    write_text(options.json, json.dumps(record, indent=1) + "\n", f"--json {options.json}")
 
 
 def as_text(table: Table) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from dataset.protocols import Fingerprint, fingerprint, how_to_get
 from dataset.samples import Origin, Sample, Samples
 from util.errors import UserError
+from util.writing import write_atomically
 
 
 class SampleList(NamedTuple):
@@ -188,12 +189,8 @@ def is_there(path: Path, expected: Fingerprint) -> bool:
 
 
 def _write(path: Path, text: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(text)
-        partial.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error})") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, lambda file: file.write(text))

@@ -18,6 +18,7 @@ from dataset.report_html import page  # noqa: E402
 from util.command import exit_with_one_line  # noqa: E402
 from util.config_file import load_config  # noqa: E402
 from util.errors import UserError  # noqa: E402
+from util.writing import write_text  # noqa: E402
 
 
 def main() -> None:
@@ -71,11 +72,7 @@ def check_target(path: Path) -> None:
 
 
 def write(path: Path, content: str) -> None:
-    try:
-        # A file's name need not be text in any encoding.
-        path.write_text(content, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
+    write_text(path, content)
     print(f"written: {path}")
 
 

@@ -7,15 +7,15 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.writing import write_atomically
 
 # Published checkpoints hold their best score as a numpy float; nothing wider is let in.  The
 # scalar's constructor is known under two names, before and after numpy 2.
@@ -28,40 +28,6 @@ _NUMPY_SCALAR: list[Any] = [
 def save_atomically(state: Any, path: Path, previous: Path | None = None) -> None:
     """Write a checkpoint as `write_atomically` does."""
     write_atomically(path, lambda file: torch.save(state, file), previous)
-
-
-def write_atomically(
-    path: Path, write: Callable[[IO[bytes]], object], previous: Path | None = None
-) -> None:
-    """Write beside `path`, then rename: `path` is always the old or the new file, whole.
-
-    What was there before becomes `previous`, if given.  Raises `UserError` when the folder cannot
-    be written or the disk is full.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            _keep_as(previous, path)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        kept = "; the previous one is kept" if path.exists() else ""
-        raise UserError(f"{path}: cannot be written ({error}){kept}") from None
-    finally:
-        with suppress(OSError):  # has been said
-            partial.unlink(missing_ok=True)
-
-
-def _keep_as(previous: Path, path: Path) -> None:
-    """Both names for one file, so that there always is one at `path`."""
-    try:
-        previous.unlink(missing_ok=True)
-        os.link(path, previous)
-    except OSError:  # a file system without hard links
-        path.replace(previous)
 
 
 def cpu_copy(state: Any) -> Any:

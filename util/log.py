@@ -30,11 +30,11 @@ from util.checkpoint import (
     cpu_copy,
     link_atomically,
     save_atomically,
-    write_atomically,
 )
 from util.config import Config
 from util.config_file import dump_config
 from util.errors import UserError
+from util.writing import write_atomically
 
 logger = logging.getLogger("semi")
 

@@ -28,12 +28,7 @@ from util.command import state_to_resume
 from util.config import Config
 from util.config_file import differences
 from util.errors import UserError
-from util.evaluation import (
-    Scores,
-    evaluate,
-    mean_and_std,
-    volume_indices,
-)
+from util.evaluation import Scores, evaluate, mean_and_std, volume_indices
 from util.guard import build_scaler
 from util.log import RunFolder, logger
 from util.method import Method

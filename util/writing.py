@@ -1,0 +1,54 @@
+"""Files written whole or not at all, and errors that say why not."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from util.errors import UserError
+
+
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], object], previous: Path | None = None
+) -> None:
+    """Write beside `path`, then rename: `path` is always the old or the new file, whole.
+
+    What was there before becomes `previous`, if given.  Raises `UserError` when the folder cannot
+    be written or the disk is full.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            _keep_as(previous, path)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        kept = "; the previous one is kept" if path.exists() else ""
+        raise UserError(f"{path}: cannot be written ({error}){kept}") from None
+    finally:
+        with suppress(OSError):  # has been said
+            partial.unlink(missing_ok=True)
+
+
+def _keep_as(previous: Path, path: Path) -> None:
+    """Both names for one file, so that there always is one at `path`."""
+    try:
+        previous.unlink(missing_ok=True)
+        os.link(path, previous)
+    except OSError:  # a file system without hard links
+        path.replace(previous)
+
+
+def write_text(path: Path, text: str, name: str = "") -> None:
+    """Write a report, with escapes for what is no text in any encoding, as names of files may be.
+
+    Raises `UserError` when it cannot be written; `name`: what the message calls it.
+    """
+    try:
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UserError(f"{name or path}: cannot be written ({error})") from None
