@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from util import dist
+from util.command import add_device, add_settings
 from util.config import Config
 from util.config_file import load_config
 from util.errors import UserError
@@ -49,21 +50,22 @@ class Table(NamedTuple):
     """What was set, and what else was found."""
 
 
-def add_common(parser: argparse.ArgumentParser, repeats: int = 7) -> None:
-    """The options of every benchmark."""
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The options of every benchmark that needs a config."""
     parser.add_argument("--config", default="configs/pascal.yaml", help="YAML file, see configs/")
-    parser.add_argument(
-        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override keys"
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_settings(parser)
+    add_device(parser)
+
+
+def add_common(parser: argparse.ArgumentParser, repeats: int = 7) -> None:
+    """The options of every benchmark that compares settings."""
+    add_config(parser)
     parser.add_argument("--repeats", type=int, default=repeats, help="rounds that are timed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 
 def read(options: argparse.Namespace, on_top: dict[str, Any] | None = None) -> Config:
     """The config that the options name, with random weights; raises `UserError`."""
-    if options.repeats < 1:
-        raise UserError(f"--repeats {options.repeats}: expected at least 1")
     return load_config(
         options.config, options.set, {"model": {"pretrained": "none"}, **(on_top or {})}
     )
@@ -76,6 +78,8 @@ def compare(
 
     `work`: units that one call does.
     """
+    if options.repeats < 1:
+        raise UserError(f"--repeats {options.repeats}: expected at least 1")
     device = dist.choose_device(options.device)
     for call in settings.values():
         timed(call, device)

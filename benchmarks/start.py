@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import photos
-from benchmarks.measure import add_common, read, seconds
-from benchmarks.step import method_of
+from benchmarks.measure import add_config, read, seconds
+from benchmarks.step import add_method, method_of
 from util import dist
 from util.log import RunFolder
 from util.training import prepare
@@ -19,13 +19,14 @@ COUNTS = {"labeled": 1464, "unlabeled": 9118, "val": 1449}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
+    add_config(parser)
     photos.add_arguments(parser)
-    parser.add_argument("--method", default="unimatch", metavar="SCRIPT", help="without .py")
+    add_method(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Print seconds by part; the files have been written just before, so they are in the cache."""
+    kind = method_of(options.method)
     with TemporaryDirectory() as folder:
         data = lengthened(photos.make_dataset(Path(folder), options.images), Path(folder))
         config, device = read(options, {"data": data}), dist.choose_device(options.device)
@@ -33,8 +34,8 @@ def run(options: argparse.Namespace) -> None:
             subprocess.run([sys.executable, "-c", f"import {options.method}"], check=True)
         with seconds("start-up"):
             with seconds("  checks, network"):
-                kind, run = method_of(options.method), RunFolder(Path(folder, "run"))
-                training = prepare(kind, config, device, run, "never")
+                place = RunFolder(Path(folder, "run"))
+                training = prepare(kind, config, device, place, "never")
             with seconds("  first batch"):
                 next(iter(training.train))
 

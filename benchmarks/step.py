@@ -10,6 +10,7 @@ import torch
 from benchmarks import photos
 from benchmarks.measure import Call, Table, add_common, compare, read, report
 from util import dist
+from util.errors import UserError
 from util.log import RunFolder
 from util.method import Method
 from util.training import Training, prepare
@@ -29,7 +30,7 @@ SETTINGS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
     photos.add_arguments(parser)
-    parser.add_argument("--method", default="unimatch", metavar="SCRIPT", help="without .py")
+    add_method(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -71,9 +72,17 @@ def repeated_step(training: Training) -> Call:
     return call
 
 
+def add_method(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", default="unimatch", metavar="SCRIPT", help="without .py")
+
+
 def method_of(script: str) -> type[Method]:
-    found = vars(importlib.import_module(script)).values()
-    return next(
-        v for v in found
-        if isinstance(v, type) and issubclass(v, Method) and v.__module__ == script
-    )  # fmt: skip
+    """The method in a script; raises `UserError` where there is none."""
+    try:
+        found = vars(importlib.import_module(script))
+    except (ModuleNotFoundError, ValueError):
+        found = {}
+    for kind in found.values():
+        if isinstance(kind, type) and issubclass(kind, Method) and kind.__module__ == script:
+            return kind
+    raise UserError(f"--method {script}: no such method; expected a script's name without .py")

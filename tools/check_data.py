@@ -15,7 +15,7 @@ from dataset.inspect import inspect  # noqa: E402
 from dataset.problems import problems  # noqa: E402
 from dataset.report import errors, numbers, text  # noqa: E402
 from dataset.report_html import page  # noqa: E402
-from util.command import exit_with_one_line  # noqa: E402
+from util.command import add_lists, add_settings, exit_with_one_line, given_lists  # noqa: E402
 from util.config_file import load_config  # noqa: E402
 from util.errors import UserError  # noqa: E402
 from util.writing import write_text  # noqa: E402
@@ -23,10 +23,8 @@ from util.writing import write_text  # noqa: E402
 
 def main() -> None:
     options = arguments()
-    given = {"labeled": options.labeled_id_path, "unlabeled": options.unlabeled_id_path}
-    lists = {kind: path for kind, path in given.items() if path is not None}
     with exit_with_one_line():
-        config = load_config(options.config, options.set, {"data": lists})
+        config = load_config(options.config, options.set, given_lists(options))
         for path in filter(None, (options.json, options.html)):
             check_target(path)
         seen = inspect(config)
@@ -45,16 +43,8 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
-    parser.add_argument("--labeled-id-path", help="list of labelled images (data.labeled)")
-    parser.add_argument("--unlabeled-id-path", help="list of unlabelled images (data.unlabeled)")
-    parser.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override config keys",
-    )
+    add_lists(parser)
+    add_settings(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures there")
     parser.add_argument("--html", type=Path, metavar="OUT", help="write a page with pictures there")
     parser.add_argument("--show", type=int, default=10, help="problems shown of a kind")

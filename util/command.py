@@ -25,11 +25,10 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
     """The command line of a method; `overrides` holds what goes into the config."""
     parser = argparse.ArgumentParser(description=f"Train {name}.")
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
-    parser.add_argument("--labeled-id-path", help="list of labelled images (data.labeled)")
-    if unlabeled:
-        parser.add_argument("--unlabeled-id-path", help="list of unlabelled images")
+    add_lists(parser, unlabeled)
     parser.add_argument("--save-path", type=Path, required=True, help="folder of the run")
-    _add_common(parser)
+    add_settings(parser)
+    add_device(parser)
     parser.add_argument("--seed", type=int, help="overrides the config's seed")
     parser.add_argument(
         "--resume",
@@ -45,14 +44,22 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
         "--dry-run", action="store_true", help="check everything, run one step, and end"
     )
     found = parser.parse_args()
-    lists = {"labeled": found.labeled_id_path}
-    if unlabeled:
-        lists["unlabeled"] = found.unlabeled_id_path
-    found.overrides = {
-        "data": {kind: path for kind, path in lists.items() if path is not None},
-        **({} if found.seed is None else {"seed": found.seed}),
-    }
+    seed = {} if found.seed is None else {"seed": found.seed}
+    found.overrides = given_lists(found) | seed
     return found
+
+
+def add_lists(parser: argparse.ArgumentParser, unlabeled: bool = True) -> None:
+    """The options that name lists instead of the config."""
+    parser.add_argument("--labeled-id-path", help="list of labelled images (data.labeled)")
+    if unlabeled:
+        parser.add_argument("--unlabeled-id-path", help="list of unlabelled images")
+
+
+def given_lists(options: argparse.Namespace) -> dict[str, Any]:
+    """What these options put into a config."""
+    paths = {kind: getattr(options, f"{kind}_id_path", None) for kind in ("labeled", "unlabeled")}
+    return {"data": {kind: path for kind, path in paths.items() if path is not None}}
 
 
 def checkpoint_parser(description: str | None) -> argparse.ArgumentParser:
@@ -63,11 +70,12 @@ def checkpoint_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--which", default="model", help="network in the checkpoint, such as model_ema"
     )
-    _add_common(parser)
+    add_settings(parser)
+    add_device(parser)
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="extend",
@@ -76,6 +84,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override config keys, such as optimizer.lr=0.002",
     )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
