@@ -40,8 +40,8 @@ class Labels:
         return found
 
     def name(self, code: int) -> str:
-        """A code as label_map has it: "7" or "128,0,0"."""
-        return ",".join(map(str, colour_of(code))) if self.in_colour else str(code)
+        """A code as label_map has it."""
+        return key_of(code, self.in_colour)
 
     def _unknown(self, codes: np.ndarray, path: Path) -> UserError:
         """The error that names the most frequent of these codes."""
@@ -109,6 +109,11 @@ def _packed(colours: np.ndarray) -> np.ndarray:
 
 def colour_of(code: int) -> tuple[int, int, int]:
     return code & 255, code >> 8 & 255, code >> 16 & 255
+
+
+def key_of(code: int, in_colour: bool) -> str:
+    """A value or colour as label_map has it: "7" or "128,0,0"."""
+    return ",".join(map(str, colour_of(code))) if in_colour else str(code)
 
 
 def _value_table(data: Data) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from dataset.labels import colour_of
+from dataset.labels import colour_of, key_of
 from dataset.prepare.survey import Masks
 from util.config import IGNORE
 from util.errors import UserError
@@ -65,11 +65,6 @@ def choose_classes(
         masks.in_colour,
         mapped=not are_indices,
     )
-
-
-def key_of(code: int, in_colour: bool) -> str:
-    """A value or colour as label_map has it."""
-    return ",".join(map(str, colour_of(code))) if in_colour else str(code)
 
 
 def _in_use(masks: Masks) -> list[int]:

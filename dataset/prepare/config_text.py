@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from dataset.prepare.classes import Classes, key_of
+from dataset.labels import key_of
+from dataset.prepare.classes import Classes
 from dataset.prepare.settings import BATCH, Settings
 from util.config import IGNORE
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dataset.prepare.classes import Classes, key_of
+from dataset.labels import key_of
+from dataset.prepare.classes import Classes
 from dataset.prepare.match import Matched, Parts
 from dataset.prepare.survey import ImageFile, Masks
 from util.config import IGNORE
