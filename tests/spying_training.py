@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from conftest import METHODS  # noqa: E402
+from prototypes import Prototypes  # noqa: E402
 
 from dataset.sets import TrainingSet  # noqa: E402
 from util import dist  # noqa: E402
@@ -30,7 +31,7 @@ def digest(module):
 
 def main():
     folder, script = Path(sys.argv.pop(1)), sys.argv.pop(1)
-    kind = METHODS[script]
+    kind = (METHODS | {"prototypes": Prototypes})[script]
     seen, get, step = [], TrainingSet.__getitem__, Training.step
 
     def spying_get(self, key):

@@ -34,7 +34,7 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "prototypes"])
 def test_two_processes(method, toy, tmp_path):
     # SupOnly fills the places of unlabelled images: a global batch of 4 for both.
     toy.tree["batch_size"] = 2 if method == "supervised" else 4
@@ -53,7 +53,7 @@ def test_two_processes(method, toy, tmp_path):
     assert len(digests) == 6, "weights do not change"
     seen = sorted(tuple(key) for rank in spied for step in rank for key in step["seen"])
     assert seen == [(epoch, position) for epoch in (0, 1) for position in range(12)]
-    teacher = {"best_model_ema.pth"} if method == "unimatch_v2" else set()
+    teacher = {"best_model_ema.pth"} if method in ("unimatch_v2", "prototypes") else set()
     assert {p.name for p in run.iterdir()} - teacher == {
         "best.pth", "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "previous.pth",
         "run.lock", "starts.jsonl", "tensorboard",

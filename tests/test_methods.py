@@ -210,7 +210,7 @@ def test_two_steps_on_every_family_of_networks(kind, family, toy):
     config = load_config(toy.config, [f"model={FAMILIES[family]}", "conf_thresh=0.0"])
     torch.manual_seed(0)
     method = kind(build_network(config.model, 3, kind.correlation).train(), config)
-    optimizer = build_optimizer(method.model, config.optimizer)
+    optimizer = build_optimizer(method, config.optimizer)
     batch = raw_batch(2, size=48, views=kind.strong_views)
     for iteration in range(2):
         optimizer.zero_grad()

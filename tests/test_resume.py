@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import every_method
+from conftest import METHODS
+from prototypes import Prototypes
 
 from corrmatch import CorrMatch
 from supervised import SupOnly
@@ -32,7 +33,7 @@ def assert_equal(a, b, where="state"):
         assert a == b, where
 
 
-@every_method
+@pytest.mark.parametrize("kind", [*METHODS.values(), Prototypes], ids=[*METHODS, "prototypes"])
 def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
     toy.tree["epochs"] = 3
     toy.write_config()

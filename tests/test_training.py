@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from prototypes import Prototypes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
@@ -33,6 +34,27 @@ def test_poly_schedule_decays_after_the_step(toy):
     backbone, head = optimizer.param_groups
     assert len(backbone["params"]) == len(list(network.backbone.parameters()))
     assert len(head["params"]) + len(backbone["params"]) == len(list(network.parameters()))
+
+
+def test_whatever_a_method_owns_is_trained_and_its_teacher_is_not(toy, train, tmp_path):
+    """A head beside the network gets steps, at the rate of everything that is no backbone."""
+    states = []
+    for epochs in (1, 2):
+        train(Prototypes, toy.argv(tmp_path / str(epochs), "--set", f"epochs={epochs}"))
+        states.append(torch.load(tmp_path / f"{epochs}/latest.pth", weights_only=True))
+    config = load_config(toy.config)
+    method = Prototypes(build_network(config.model, 3), config)
+    first, last = (state["method"] for state in states)
+    for name in ("head.weight", "prototypes", "model_ema.classifier.weight"):
+        assert not torch.equal(first[name], last[name]), name
+    optimizer = build_optimizer(method, Optimizer(lr=0.001, lr_multi=10))
+    backbone, rest = optimizer.param_groups
+    assert {id(p) for p in rest["params"]} >= {id(p) for p in method.head.parameters()}
+    assert rest["base_lr"] == 0.01 and len(states[1]["optimizer"]["state"]) == sum(
+        len(group["params"]) for group in optimizer.param_groups
+    )
+    teacher = {id(p) for p in method.model_ema.parameters()}
+    assert not teacher & {id(p) for p in (*backbone["params"], *rest["params"])}
 
 
 def test_what_a_run_leaves(toy, train, tmp_path):

@@ -10,12 +10,16 @@ from util.config import Optimizer
 from util.errors import UserError
 
 
-def build_optimizer(network: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
-    """The backbone at `lr`, everything else at `lr * lr_multi`; frozen parameters left out."""
+def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
+    """Trains whatever a method owns: the backbone of its network (of each, if it has several) at
+    `lr`, everything else, heads of its own included, at `lr * lr_multi`.
+
+    Parameters with `requires_grad` False (an EMA teacher, a locked backbone) are left out.
+    """
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in network.named_parameters():
+    for name, parameter in method.named_parameters():
         if parameter.requires_grad:
-            groups[name.startswith("backbone.")].append(parameter)
+            groups["backbone" in name.split(".")].append(parameter)
     lrs = {True: options.lr, False: options.lr * options.lr_multi}
     parameters = [{"params": p, "lr": lrs[b], "base_lr": lrs[b]} for b, p in groups.items() if p]
     decay = options.weight_decay

@@ -212,7 +212,7 @@ def prepare(
         folder=folder,
         method=method,
         wrapped=dist.wrap(method, device),
-        optimizer=build_optimizer(network, config.optimizer),
+        optimizer=build_optimizer(method, config.optimizer),
         scaler=build_scaler(device, config.precision),
         train=training_loader(config, lists, images, per_forward, kind.strong_views, place),
         val=evaluation_loader(config, lists.val.samples, place),

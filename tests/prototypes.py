@@ -1,0 +1,68 @@
+"""A method with parts of its own, in one file: a projection head, class prototypes and an EMA
+teacher.  It is what CONTRIBUTING.md's recipe makes, and trains like any other:
+`python tests/prototypes.py --config ... --save-path ...`
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from util import dist  # noqa: E402
+from util.config import Section, Share  # noqa: E402
+from util.engine import Batch, Method, Step, main  # noqa: E402
+from util.ensemble import follow, frozen_copy  # noqa: E402
+from util.pseudo import label_view, masked_cross_entropy  # noqa: E402
+
+
+class Prototypes(Method):
+    class Options(Section):
+        width: int = 4
+        """Dimensions of the projected features."""
+        momentum: Share = 0.9
+        """Of the prototypes, and of the teacher."""
+
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        width = self.options.width
+        self.head = nn.Conv2d(model.feature_channels[-1], width, 1)
+        self.register_buffer("prototypes", torch.eye(config.num_classes, width))
+        self.model_ema = frozen_copy(model)
+
+    def step(self, batch: Batch) -> Step:
+        x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
+        own = label_view(self.model_ema, batch["unlabeled"])
+        features = self.model.features(batch["unlabeled"]["strong"][0])
+        z_s = self.model.decode(features, x.shape[-2:])
+        projected = F.normalize(self.head(features[-1]), dim=1)
+        near = F.interpolate(own.label[:, None].float(), projected.shape[-2:]).long()[:, 0]
+        self.follow_prototypes(projected.detach(), near)
+
+        loss_x = self.criterion(self.model(x), y)
+        loss_s = masked_cross_entropy(z_s, own.label, own.above(0.0), own.valid)
+        similarity = torch.einsum("bdhw,cd->bchw", projected, self.prototypes)
+        loss_p = F.cross_entropy(similarity, near)
+        return (loss_x + loss_s + loss_p) / 3, {"x": loss_x, "s": loss_s, "p": loss_p}
+
+    @torch.no_grad()
+    def follow_prototypes(self, projected: Tensor, label: Tensor) -> None:
+        """Each class's prototype moves towards the mean of its pixels on all processes."""
+        members = F.one_hot(label, len(self.prototypes)).permute(0, 3, 1, 2).to(projected.dtype)
+        sums = dist.all_reduce(torch.einsum("bdhw,bchw->cd", projected, members))
+        counts = dist.all_reduce(members.sum((0, 2, 3)))
+        self.prototypes.lerp_(sums / counts.clamp(min=1)[:, None], 1 - self.options.momentum)
+
+    def after_step(self, iteration: int) -> None:
+        follow(self.model_ema, self.model, iteration, self.options.momentum)
+
+    def eval_models(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "model_ema": self.model_ema}
+
+
+if __name__ == "__main__":
+    main(Prototypes)
