@@ -76,8 +76,9 @@ def _box(size: int) -> Tensor:
     mask = torch.zeros(size, size)
     if random.random() < 0.5:
         return mask
+    area = random.uniform(0.02, 0.4) * size * size
     while True:
-        area, ratio = random.uniform(0.02, 0.4) * size * size, random.uniform(0.3, 1 / 0.3)
+        ratio = random.uniform(0.3, 1 / 0.3)
         w, h = int((area / ratio) ** 0.5), int((area * ratio) ** 0.5)
         x, y = random.randrange(size), random.randrange(size)
         if x + w <= size and y + h <= size:

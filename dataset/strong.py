@@ -39,11 +39,12 @@ def draw_strong(rng: np.random.Generator) -> dict[str, Any]:
 
 def draw_box(rng: np.random.Generator, size: int) -> np.ndarray:
     """A CutMix rectangle (x0, y0, x1, y1) in a `size` crop: p 0.5, area uniform in [0.02, 0.4] of
-    it, aspect ratio uniform in [0.3, 1/0.3], position uniform, redrawn until it fits."""
+    it; then aspect ratio (height over width), uniform in [0.3, 1/0.3], and position, uniform, until
+    the box fits.  Drawing the area again too would favour small boxes."""
     if rng.random() >= 0.5:
         return np.zeros(4, dtype=np.int64)
+    area = rng.uniform(0.02, 0.4) * size * size
     while True:
-        area = rng.uniform(0.02, 0.4) * size * size
         ratio = rng.uniform(0.3, 1 / 0.3)
         w, h = int(np.sqrt(area / ratio)), int(np.sqrt(area * ratio))
         x, y = int(rng.integers(size)), int(rng.integers(size))
