@@ -11,20 +11,19 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from model.correlation import correlate, region_maps, sample_rows
-from util.config import Section
-from util.engine import Batch, Method, Step, main
-from util.pseudo import (
+from engine import Batch, Method, Step, main
+from model.correlation import correlate
+from semi.correlation import mean_class_confidence, propagate_regions, region_maps, sample_rows
+from semi.perturbation import with_dropped_channels
+from semi.pseudo_labels import (
     cutmix,
     label_partner,
     masked_cross_entropy,
-    mean_class_confidence,
     per_valid_pixel,
-    propagate_regions,
     pseudo_label,
     share,
-    with_dropped_channels,
 )
+from util.config import Section
 
 
 class CorrMatch(Method):

@@ -9,10 +9,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from util.config import Section, Share
-from util.engine import Batch, Method, Step, main
-from util.ensemble import follow, frozen_copy
-from util.pseudo import (
+from engine import Batch, Method, Step, main
+from semi.ema import follow, frozen_copy
+from semi.pseudo_labels import (
     cutmix,
     label_partner,
     label_view,
@@ -20,6 +19,7 @@ from util.pseudo import (
     pseudo_label,
     share,
 )
+from util.config import Section, Share
 
 
 class FixMatch(Method):

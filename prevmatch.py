@@ -13,18 +13,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from util.config import Natural, Positive, Section, Share
-from util.engine import Batch, Method, Step, main
-from util.ensemble import Snapshot, ensemble_logits, keep
-from util.pseudo import (
+from engine import Batch, Method, Step, main
+from semi.perturbation import with_dropped_channels
+from semi.pseudo_labels import (
     PseudoLabel,
     cutmix,
     label_partner,
     masked_cross_entropy,
     pseudo_label,
     share,
-    with_dropped_channels,
 )
+from semi.snapshots import Snapshot, ensemble_logits, keep
+from util.config import Natural, Positive, Section, Share
 
 
 class Previous(Section):

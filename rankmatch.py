@@ -10,18 +10,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from util.config import Section
-from util.engine import Batch, Method, Step, main
-from util.pseudo import (
+from engine import Batch, Method, Step, main
+from semi.perturbation import with_dropped_channels
+from semi.pseudo_labels import (
     PseudoLabel,
     cutmix,
     frozen_statistics,
     masked_cross_entropy,
     pseudo_label,
     share,
-    with_dropped_channels,
 )
-from util.ranking import cutmix_features, ranking_loss
+from semi.ranking import cutmix_features, ranking_loss
+from util.config import Section
 
 
 class RankMatch(Method):

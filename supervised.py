@@ -4,7 +4,7 @@ Its batch has a labelled image wherever the other methods have an unlabelled one
 method sees equally many images per step.
 """
 
-from util.engine import Batch, Method, Step, main
+from engine import Batch, Method, Step, main
 
 
 class SupOnly(Method):

@@ -6,15 +6,9 @@ beside those of the image.
 
 import torch
 
-from util.engine import Batch, Method, Step, main
-from util.pseudo import (
-    cutmix,
-    label_partner,
-    masked_cross_entropy,
-    pseudo_label,
-    share,
-    with_dropped_channels,
-)
+from engine import Batch, Method, Step, main
+from semi.perturbation import with_dropped_channels
+from semi.pseudo_labels import cutmix, label_partner, masked_cross_entropy, pseudo_label, share
 
 
 class UniMatch(Method):

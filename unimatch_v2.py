@@ -6,18 +6,11 @@ channels that the other one lost.
 
 import torch
 
+from engine import Batch, Method, Step, main
+from semi.ema import follow, frozen_copy
+from semi.perturbation import complementary_dropout, draw_complementary
+from semi.pseudo_labels import cutmix, label_partner, label_view, masked_cross_entropy, share
 from util.config import Section, Share
-from util.engine import Batch, Method, Step, main
-from util.ensemble import follow, frozen_copy
-from util.pseudo import (
-    complementary_dropout,
-    cutmix,
-    draw_complementary,
-    label_partner,
-    label_view,
-    masked_cross_entropy,
-    share,
-)
 
 
 class UniMatchV2(Method):

@@ -10,7 +10,7 @@ from benchmarks.measure import Table, add_common, compare, read, report
 from model.build import build_network
 from util import dist
 from util.evaluation import predict_sliding, window_starts
-from util.speed import autocast
+from util.precision import autocast
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -85,7 +85,7 @@ def make_links(root: Path, count: int, *patterns: str) -> list[str]:
 
 
 def read_and_check(data: Data) -> Lists:
-    """What `util.training.prepare` does with lists and files, part by part."""
+    """What `engine.training.prepare` does with lists and files, part by part."""
     assert data.labeled and data.unlabeled
     with seconds("  reading"):
         lists = Lists(

@@ -9,10 +9,10 @@ import torch
 from benchmarks import photos
 from benchmarks.measure import Call, Table, add_common, compare, read, report
 from benchmarks.step import method_of, repeated_step
+from engine.run_folder import RunFolder
+from engine.training import Training, prepare
 from util import dist
-from util.log import RunFolder
-from util.speed import autocast
-from util.training import Training, prepare
+from util.precision import autocast
 
 SCRIPTS = {
     "UniMatch": "unimatch",

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import Table, add_common, compare, read, report
-from model.correlation import region_maps
+from semi.correlation import propagate_regions, region_maps
 from util import dist
-from util.pseudo import propagate_regions
 
 TAU, REGIONS = 0.7, 128
 

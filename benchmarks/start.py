@@ -11,9 +11,9 @@ from typing import Any
 from benchmarks import photos
 from benchmarks.measure import add_config, read, seconds
 from benchmarks.step import add_method, method_of
+from engine.run_folder import RunFolder
+from engine.training import prepare
 from util import dist
-from util.log import RunFolder
-from util.training import prepare
 
 COUNTS = {"labeled": 1464, "unlabeled": 9118, "val": 1449}
 

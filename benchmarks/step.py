@@ -9,11 +9,11 @@ import torch
 
 from benchmarks import photos
 from benchmarks.measure import Call, Table, add_common, compare, read, report
+from engine.method import Method
+from engine.run_folder import RunFolder
+from engine.training import Training, prepare
 from util import dist
 from util.errors import UserError
-from util.log import RunFolder
-from util.method import Method
-from util.training import Training, prepare
 
 PLAIN = {"precision": "float32", "tf32": False, "channels_last": False, "compile": False}
 FAST = {"precision": "bfloat16", "channels_last": True, "tf32": True}

@@ -1,8 +1,5 @@
 """CorrMatch's correlation head (Sun et al., CVPR 2024): every pixel votes for those like it."""
 
-from collections.abc import Sequence
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,23 +42,3 @@ def correlate(network: Network, features: Features, logits: Tensor) -> tuple[Ten
     values = F.interpolate(logits.detach(), (h, w), mode="bilinear", align_corners=True)
     propagated = (values.flatten(2) @ attention).unflatten(2, (h, w))
     return F.interpolate(propagated, size, mode="bilinear", align_corners=True), attention
-
-
-def sample_rows(attention: Tensor, count: int) -> Tensor:
-    """`count` pixels of the feature map at random, with replacement: `[count]`."""
-    return torch.randint(attention.shape[1], (count,), device=attention.device)
-
-
-@torch.no_grad()
-def region_maps(
-    attention: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
-) -> Tensor:
-    """Regions `[B, K, *size]`, bool: what each of the pixels `rows` `[K]` correlates with.
-
-    A row of `attention` `[B, hw, hw]` as a map of `shape` (h, w) is upsampled, scaled to [0, 1]
-    and thresholded at 0.5 (CorrMatch, section 3.3).
-    """
-    maps = attention[:, rows].unflatten(2, tuple(shape))
-    maps = F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
-    low, high = (x[..., None, None] for x in maps.flatten(2).aminmax(dim=2))
-    return maps.sub_(low).div_(high - low) > 0.5  # a constant map is 0/0: no region

@@ -15,7 +15,8 @@ import torch
 import yaml
 from PIL import Image
 
-from util.engine import Method, main
+from engine.fit import main
+from engine.method import Method
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 METHODS = {

@@ -14,7 +14,8 @@ sys.path.insert(0, str(REPOSITORY))
 
 from conftest import METHODS  # noqa: E402
 
-from util import dist, engine  # noqa: E402
+from engine import fit as engine  # noqa: E402
+from util import dist  # noqa: E402
 
 
 def main():

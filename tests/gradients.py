@@ -22,10 +22,10 @@ from conftest import METHODS  # noqa: E402
 from golden import fill  # noqa: E402
 
 from dataset.loaders import starting_at  # noqa: E402
+from engine.run_folder import RunFolder  # noqa: E402
+from engine.training import prepare  # noqa: E402
 from util import dist  # noqa: E402
 from util.config_file import load_config  # noqa: E402
-from util.log import RunFolder  # noqa: E402
-from util.training import prepare  # noqa: E402
 
 NOT_DRAWN = {
     "torch.nn.functional.dropout2d": lambda x, *_: x,

@@ -5,9 +5,9 @@ from pathlib import Path
 import miniature
 import pytest
 
-from dataset.prepare import ade20k, camvid, cityscapes, coco, pascal
-from dataset.prepare.run import prepare
-from dataset.prepare.writing import RECORD
+from data_tools.prepare import ade20k, camvid, cityscapes, coco, pascal
+from data_tools.prepare.run import prepare
+from data_tools.prepare.writing import RECORD
 
 CASES = {
     "pascal": (pascal, miniature.pascal, {"train": 4, "val": 1}),

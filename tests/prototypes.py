@@ -13,11 +13,11 @@ from torch import Tensor, nn
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from engine import Batch, Method, Step, main  # noqa: E402
+from semi.ema import follow, frozen_copy  # noqa: E402
+from semi.pseudo_labels import label_view, masked_cross_entropy  # noqa: E402
 from util import dist  # noqa: E402
 from util.config import Section, Share  # noqa: E402
-from util.engine import Batch, Method, Step, main  # noqa: E402
-from util.ensemble import follow, frozen_copy  # noqa: E402
-from util.pseudo import label_view, masked_cross_entropy  # noqa: E402
 
 
 class Prototypes(Method):

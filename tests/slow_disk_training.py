@@ -15,8 +15,10 @@ sys.path.insert(0, str(REPOSITORY))
 
 from conftest import METHODS  # noqa: E402
 
-from util import dist, engine, log  # noqa: E402
-from util.training import Training  # noqa: E402
+from engine import fit as engine  # noqa: E402
+from engine import run_folder as log  # noqa: E402
+from engine.training import Training  # noqa: E402
+from util import dist  # noqa: E402
 
 
 def main():

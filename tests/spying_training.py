@@ -18,9 +18,9 @@ from conftest import METHODS  # noqa: E402
 from prototypes import Prototypes  # noqa: E402
 
 from dataset.sets import TrainingSet  # noqa: E402
+from engine.fit import main as train  # noqa: E402
+from engine.training import Training  # noqa: E402
 from util import dist  # noqa: E402
-from util.engine import main as train  # noqa: E402
-from util.training import Training  # noqa: E402
 
 
 def digest(module):

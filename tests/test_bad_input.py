@@ -10,8 +10,8 @@ from PIL import Image
 import evaluate
 import predict
 from corrmatch import CorrMatch
+from engine.run_folder import RunFolder
 from supervised import SupOnly
-from util.log import RunFolder
 
 
 @pytest.fixture

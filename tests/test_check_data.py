@@ -13,7 +13,7 @@ import pytest
 from conftest import write_sample
 from PIL import Image
 
-from dataset.problems import ERRORS, WARNINGS
+from data_tools.problems import ERRORS, WARNINGS
 from tools import check_data
 
 

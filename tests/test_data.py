@@ -25,8 +25,8 @@ from dataset.strong import (
     draw_box,
     draw_strong,
     gaussian_blur,
-    make_views,
 )
+from dataset.views import make_views
 from dataset.weak import Geometry, draw_geometry, padding, weak_image, weak_mask
 from util.config_file import load_config
 

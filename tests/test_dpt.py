@@ -16,11 +16,13 @@ from torch import nn
 import evaluate as evaluate_script
 import predict as predict_script
 from corrmatch import CorrMatch
+from engine.optimizer import build_optimizer
 from fixmatch import FixMatch
 from model.build import build_network, load_backbone, load_network
 from model.dinov2 import resample_positions
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
+from semi.perturbation import complementary_dropout, draw_complementary
 from supervised import SupOnly
 from unimatch import UniMatch
 from util.checkpoint import load_backbone_state
@@ -28,8 +30,6 @@ from util.config import Model, Optimizer
 from util.config_file import load_config
 from util.errors import UserError
 from util.evaluation import predict
-from util.optim import build_optimizer
-from util.pseudo import complementary_dropout, draw_complementary
 
 TINY = Model(network="dpt", backbone="test_vit", channels=8, pretrained="none")
 KEYS = Path(__file__).parent / "golden_data/dpt_dinov2s_keys.json"

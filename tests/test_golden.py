@@ -12,13 +12,14 @@ from torch import nn
 import corrmatch
 import unimatch_v2
 from corrmatch import CorrMatch
+from engine.optimizer import build_optimizer, set_poly_lr
 from fixmatch import FixMatch
 from model.build import build_network
-from model.correlation import correlate, region_maps
+from model.correlation import correlate
+from semi.correlation import propagate_regions, region_maps
+from semi.perturbation import complementary_dropout
 from unimatch_v2 import UniMatchV2
 from util.config import Config, Model
-from util.optim import build_optimizer, set_poly_lr
-from util.pseudo import complementary_dropout, propagate_regions
 
 DATA = Path(__file__).parent / "golden_data"
 DEEPLAB = Model(backbone="resnet50s")

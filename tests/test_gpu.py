@@ -4,10 +4,10 @@ import pytest
 import torch
 from conftest import every_method
 
+from engine.run_folder import RunFolder
+from engine.training import prepare
 from prevmatch import PrevMatch
 from util.config_file import load_config
-from util.log import RunFolder
-from util.training import prepare
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

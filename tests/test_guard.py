@@ -3,9 +3,9 @@
 import pytest
 from test_interruption import poisoned
 
+from engine.run_folder import RunFolder
+from engine.training import Training
 from supervised import SupOnly
-from util.log import RunFolder
-from util.training import Training
 
 
 def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkeypatch):

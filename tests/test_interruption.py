@@ -14,14 +14,14 @@ from conftest import REPOSITORY
 from test_distributed import free_port, launch
 from test_resume import assert_equal
 
-import util.training
+import engine.training
+from engine.guard import Guard
+from engine.run_folder import RunFolder
+from engine.training import Training
 from fixmatch import FixMatch
 from supervised import SupOnly
 from util.errors import UserError
-from util.guard import Guard
 from util.interrupt import EXIT_CODE
-from util.log import RunFolder
-from util.training import Training
 
 
 def end(run):
@@ -112,7 +112,7 @@ def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_before_the_first_step(number, long, train, tmp_path, monkeypatch):
     """While data are checked and the network is built, there is nothing to save yet."""
-    monkeypatch.setattr("util.training.build_network", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("engine.training.build_network", lambda *_: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as stopped:
         train(SupOnly, long.argv(tmp_path / "run"))
     assert stopped.value.code == EXIT_CODE and not (tmp_path / "run/latest.pth").exists()
@@ -217,7 +217,7 @@ def test_two_runs_in_one_folder(long, tmp_path):
     code = """
 import sys, time
 from pathlib import Path
-from util.log import RunFolder
+from engine.run_folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 folder.lock()
 print("locked", flush=True)
@@ -243,7 +243,7 @@ def poisoned(monkeypatch, steps):
         number[:] = [current]
         return original(self, raw, current)
 
-    make = util.training.make_views
+    make = engine.training.make_views
 
     def views(*args):
         batch = make(*args)
@@ -252,7 +252,7 @@ def poisoned(monkeypatch, steps):
         return batch
 
     monkeypatch.setattr(Training, "step", spying)
-    monkeypatch.setattr(util.training, "make_views", views)
+    monkeypatch.setattr(engine.training, "make_views", views)
 
 
 def test_a_step_that_is_not_finite_is_left_out_and_said(long, train, tmp_path, monkeypatch, capsys):

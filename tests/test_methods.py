@@ -9,23 +9,21 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from corrmatch import CorrMatch
-from dataset.strong import make_views
+from dataset.views import make_views
+from engine.optimizer import build_optimizer
 from model.build import build_network
 from prevmatch import PrevMatch
-from util.config_file import load_config
-from util.criterion import CrossEntropy, OhemCrossEntropy
-from util.optim import build_optimizer
-from util.pseudo import (
+from semi.correlation import mean_class_confidence, pixels_in, propagate_regions
+from semi.criterion import CrossEntropy, OhemCrossEntropy
+from semi.perturbation import with_dropped_channels
+from semi.pseudo_labels import (
     PseudoLabel,
     cutmix,
     frozen_statistics,
     masked_cross_entropy,
-    mean_class_confidence,
-    pixels_in,
-    propagate_regions,
     pseudo_label,
-    with_dropped_channels,
 )
+from util.config_file import load_config
 
 
 def propagate_literally(label, confident, regions, tau, num_classes):
@@ -267,7 +265,7 @@ def test_fixed_threshold_stays(toy):
 def test_partner_is_labelled_in_eval_mode_without_touching_statistics(toy):
     config = load_config(toy.config)
     network = build_network(config.model, 3)
-    from util.pseudo import label_partner
+    from semi.pseudo_labels import label_partner
 
     before = {k: v.clone() for k, v in network.state_dict().items()}
     batch = raw_batch(2)["unlabeled"]

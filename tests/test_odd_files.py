@@ -14,9 +14,9 @@ from faults.verdict import RAN, REFUSED, called, verdict
 from PIL import Image
 
 from dataset.folders import files_by_stem
+from engine import fit as engine
+from engine.fit import main
 from supervised import SupOnly
-from util import engine
-from util.engine import main
 from util.errors import UserError
 from util.log import versions
 

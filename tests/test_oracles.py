@@ -20,10 +20,10 @@ from fixmatch import FixMatch
 from model.build import build_network
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
+from semi.ranking import choose_references, cutmix_features
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config_file import load_config
-from util.ranking import choose_references, cutmix_features
 
 
 def views_batch(seed, images, size, classes, views, partner, padding):

@@ -7,12 +7,12 @@ import pytest
 from conftest import write_lines, write_sample
 
 import evaluate
+from data_tools.inspect import inspect
+from data_tools.problems import problems
 from dataset.check import read_lists
 from dataset.files import Reader
 from dataset.folders import read_samples
-from dataset.inspect import inspect
 from dataset.lists import read_list
-from dataset.problems import problems
 from fixmatch import FixMatch
 from util.config import Folders
 from util.config_file import dump_config, load_config

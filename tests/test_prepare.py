@@ -14,14 +14,14 @@ from PIL import Image
 from preparing import CASES, Case, files, of
 from pycocotools import mask as rle
 
-from dataset import layout
+from data_tools import layout
+from data_tools.prepare import ade20k, camvid, pascal
+from data_tools.prepare.coco_annotations import Picture, Region, instance_mask
+from data_tools.prepare.masks import read_indices
+from data_tools.prepare.run import prepare
+from data_tools.prepare.writing import RECORD
 from dataset.files import open_mask
 from dataset.labels import Labels
-from dataset.prepare import ade20k, camvid, pascal
-from dataset.prepare.coco_annotations import Picture, Region, instance_mask
-from dataset.prepare.masks import read_indices
-from dataset.prepare.run import prepare
-from dataset.prepare.writing import RECORD
 from util.config_file import load_config
 from util.errors import UserError
 

@@ -9,7 +9,7 @@ import miniature
 import pytest
 from preparing import Case, files, of
 
-from dataset.prepare.writing import RECORD, Root
+from data_tools.prepare.writing import RECORD, Root
 from util.errors import UserError
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from engine.optimizer import build_optimizer
 from model.build import build_network
 from util.config import Model, Optimizer
 from util.errors import UserError
-from util.optim import build_optimizer
 
 VIT = Model(network="dpt", backbone="test_vit", channels=8, pretrained="none")
 CNN = Model(backbone="resnet10t", channels=8, aspp_rates=(1, 2, 3), pretrained="none")

@@ -8,8 +8,8 @@ from conftest import METHODS
 from prototypes import Prototypes
 
 from corrmatch import CorrMatch
+from engine.run_folder import RunFolder
 from supervised import SupOnly
-from util.log import RunFolder
 
 
 class Killed(Exception):

@@ -12,8 +12,8 @@ from faults.verdict import RAN, REFUSED, called, verdict
 import evaluate
 import predict
 from corrmatch import CorrMatch
+from engine.fit import main
 from model.build import PRETRAINED
-from util.engine import main
 
 
 @pytest.fixture

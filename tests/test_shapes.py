@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools.scenes import CLASSES, PALETTE, render_scene
+from data_tools.shapes import generate
 from dataset.check import check_files, read_lists
 from dataset.files import open_mask
 from dataset.labels import Labels
-from dataset.scenes import CLASSES, PALETTE, render_scene
-from dataset.shapes import generate
 from util.config_file import load_config
 from util.errors import UserError
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import tree, write_lines
 
+from data_tools.fetch import fetch
 from dataset import protocols
-from dataset.fetch import fetch
 from dataset.lists import read_list
 from dataset.protocols import fingerprint, how_to_get, read_protocols, select
 from util.errors import UserError

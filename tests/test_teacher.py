@@ -7,10 +7,10 @@ from torch import nn
 
 from fixmatch import FixMatch
 from model.build import build_network, load_network
+from semi.ema import follow, frozen_copy
 from unimatch_v2 import UniMatchV2
 from util.checkpoint import save_atomically
 from util.config_file import load_config
-from util.ensemble import follow, frozen_copy
 
 EMA = {FixMatch: ["method.teacher=ema"], UniMatchV2: []}
 with_teacher = pytest.mark.parametrize("kind", EMA)

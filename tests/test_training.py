@@ -9,6 +9,8 @@ from prototypes import Prototypes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
+from engine.optimizer import build_optimizer, set_poly_lr
+from engine.training import Training
 from model.build import build_network
 from prevmatch import PrevMatch
 from supervised import SupOnly
@@ -16,9 +18,7 @@ from unimatch_v2 import UniMatchV2
 from util import dist, speed
 from util.config import Optimizer
 from util.config_file import load_config
-from util.guard import build_scaler
-from util.optim import build_optimizer, set_poly_lr
-from util.training import Training
+from util.precision import build_scaler
 
 
 def test_poly_schedule_decays_after_the_step(toy):

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from dataset.files import Reader
 from dataset.folders import read_samples
 from dataset.sets import UNLABELED, TrainingSet, epoch_order
-from dataset.strong import make_views
+from dataset.views import make_views
 from util.config import Data, Folders
 
 REFERENCE = json.loads((REPOSITORY / "tests/golden_data/views_reference.json").read_text())

@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.inspect import inspect  # noqa: E402
-from dataset.problems import problems  # noqa: E402
-from dataset.report import errors, numbers, text  # noqa: E402
-from dataset.report_html import page  # noqa: E402
+from data_tools.inspect import inspect  # noqa: E402
+from data_tools.problems import problems  # noqa: E402
+from data_tools.report import errors, numbers, text  # noqa: E402
+from data_tools.report_html import page  # noqa: E402
 from util.command import add_lists, add_settings, exit_with_one_line, given_lists  # noqa: E402
 from util.config_file import load_config  # noqa: E402
 from util.errors import UserError  # noqa: E402

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.shapes import generate  # noqa: E402
+from data_tools.shapes import generate  # noqa: E402
 from util.errors import UserError, one_line  # noqa: E402
 
 OPTIONS = {

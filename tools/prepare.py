@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.prepare import ade20k, camvid, cityscapes, coco, init, pascal  # noqa: E402
-from dataset.prepare.run import prepare  # noqa: E402
+from data_tools.prepare import ade20k, camvid, cityscapes, coco, init, pascal  # noqa: E402
+from data_tools.prepare.run import prepare  # noqa: E402
 from util.command import exit_with_one_line  # noqa: E402
 
 DATASETS = {

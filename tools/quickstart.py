@@ -16,8 +16,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from data_tools.shapes import generate  # noqa: E402
 from dataset.folders import read_samples  # noqa: E402
-from dataset.shapes import generate  # noqa: E402
 from model.build import load_network  # noqa: E402
 from util.command import exit_with_one_line  # noqa: E402
 from util.config import Config

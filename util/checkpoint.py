@@ -5,8 +5,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,33 +40,6 @@ def cpu_copy(state: Any) -> Any:
     if isinstance(state, list | tuple):
         return type(state)(cpu_copy(v) for v in state)
     return state
-
-
-class Background:
-    """A thread that does one task after the other.
-
-    After one that failed it does no more, and `wait` raises the error.  The process does not end
-    before the last one is done.
-    """
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._last: Future[None] | None = None
-
-    def then(self, task: Callable[[], None]) -> None:
-        before = self._last
-
-        def after_that() -> None:
-            if before is not None:
-                before.result()
-            task()
-
-        self._last = self._thread.submit(after_that)
-
-    def wait(self) -> None:
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
 
 
 def link_atomically(source: Path, path: Path) -> None:

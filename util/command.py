@@ -12,10 +12,8 @@ from typing import Any
 
 import torch
 
-from util.checkpoint import load
 from util.errors import Echo, UserError, one_line
 from util.interrupt import EXIT_CODE, Interrupted
-from util.log import RunFolder, logger
 
 USER_ERROR = 2
 KILLED_BY_HAND = 130
@@ -131,36 +129,3 @@ def _lack_of_memory(error: Exception) -> UserError | None:
 def among_others() -> bool:
     """Whether another process than this one speaks for all (known before they have joined)."""
     return int(os.environ.get("RANK", 0)) > 0
-
-
-def state_to_resume(folder: RunFolder, resume: str) -> tuple[Any, Path] | None:
-    """What a checkpoint to continue from holds, and its path, if there is one.
-
-    Raises `UserError` when `--resume never` meets a run, the named checkpoint is missing, or none
-    that is there can be read.
-    """
-    there = [path for path in (folder.latest, folder.previous) if path.exists()]
-    if resume == "auto":
-        return _first_readable(folder, there)
-    if resume == "never":
-        if there:
-            raise UserError(
-                f"--save-path {folder.path}: holds a run already; choose another folder, or "
-                "--resume auto to continue it"
-            )
-        return None
-    if not os.path.isfile(resume):
-        raise UserError(f"--resume {resume}: no such checkpoint; expected auto, never or a file")
-    return load(Path(resume)), Path(resume)
-
-
-def _first_readable(folder: RunFolder, there: list[Path]) -> tuple[Any, Path] | None:
-    for number, path in enumerate(there, start=1):
-        try:
-            return load(path), path
-        except UserError as error:
-            if number == len(there):
-                raise
-            logger.warning("%s; continuing from the one before, %s", error, there[number])
-            folder.damaged = True
-    return None

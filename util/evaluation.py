@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from util import dist
 from util.config import IGNORE, Config
-from util.speed import autocast
+from util.precision import autocast
 
 Predict = Callable[[Tensor], Tensor]
 

@@ -18,22 +18,6 @@ def use_layout(module: nn.Module, config: Config) -> None:
         module.to(memory_format=torch.channels_last)
 
 
-def precision_on(device: torch.device, precision: str) -> str:
-    """What `auto` means on a device; the others mean themselves."""
-    if precision != "auto":
-        return precision
-    if device.type != "cuda":
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision as the config says."""
-    found = precision_on(device, precision)
-    dtype = torch.float16 if found == "float16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=found != "float32")
-
-
 def compile_parts(method: nn.Module) -> None:
     """Compile, in place, what the networks of a method consist of, so that their states keep their
     names; only now, as a copy of a compiled part would run the original's weights."""

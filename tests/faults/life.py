@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from conftest import METHODS
 
-from util.engine import main
-from util.log import RunFolder
-from util.training import Training
+from engine.fit import main
+from engine.run_folder import RunFolder
+from engine.training import Training
 
 # Forked, so that a life costs no import of torch.
 PROCESSES = multiprocessing.get_context("fork")

@@ -14,6 +14,7 @@ import torch
 from conftest import METHODS, REPOSITORY
 from hypothesis import strategies as st
 
+from engine.fit import main
 from faults.odd import (
     Change,
     Damage,
@@ -28,7 +29,6 @@ from faults.odd import (
 )
 from faults.verdict import called, judged, verdict
 from faults.world import MODELS, World, saved
-from util.engine import main
 
 LIKELY: dict[str, list[Any]] = {
     "model.network": ["dpt"],

@@ -13,12 +13,12 @@ from conftest import REPOSITORY, Toy
 from PIL import Image
 
 from corrmatch import CorrMatch
+from engine.fit import main
 from faults.odd import Damage, damage, remove
 from faults.verdict import RAN, called, verdict
 from supervised import SupOnly
 from util.checkpoint import load
 from util.config_file import load_config
-from util.engine import main
 
 MODELS = {"SupOnly": SupOnly, "CorrMatch": CorrMatch}
 

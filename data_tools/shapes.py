@@ -1,0 +1,102 @@
+"""The demo dataset "shapes" on disk: scenes, their masks and the lists of the three sets."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data_tools.scenes import PALETTE, render_scene
+from util.errors import UserError
+
+FORMAT = 2  # of the files on disk; raise it whenever the same arguments give other files
+# An empty list would be no list; in smaller images, forms melt into one another.
+LEAST = {"labeled": 1, "unlabeled": 1, "val": 1, "size": 32, "seed": 0}
+SPLITS = ("train", "val")  # a split's position here seeds its scenes
+
+
+def generate(
+    root: Path,
+    labeled: int = 32,
+    unlabeled: int = 1000,
+    val: int = 100,
+    size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Write the dataset: images and masks as PNG files, and the lists of the three sets.
+
+    Does nothing where the same dataset is already. A scene depends on the seed, its split and
+    its number alone, so datasets of different counts share their scenes.
+
+    Args:
+        labeled, unlabeled, val: number of images; unlabelled ones have no mask.
+        size: side of the images, in pixels.
+
+    Raises `UserError` for impossible arguments and when the root holds anything else.
+    """
+    root = Path(root).resolve()
+    settings = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "size": size, "seed": seed}
+    for name, value in settings.items():
+        if value < LEAST[name]:
+            raise UserError(f"shapes: {name} is {value}, expected at least {LEAST[name]}")
+    settings["format"] = FORMAT
+    if _is_there(root, settings):
+        return
+    partial = root.with_name(root.name + ".partial")  # renamed when whole
+    if partial.exists():
+        shutil.rmtree(partial)
+    _write_sets(partial, settings, progress)
+    (partial / "dataset.json").write_text(json.dumps(settings, indent=2) + "\n")
+    if root.exists():
+        root.rmdir()  # empty, or _is_there would have raised
+    partial.rename(root)
+
+
+def _is_there(root: Path, settings: dict[str, int]) -> bool:
+    """Whether the root holds this dataset already; raises `UserError` if it holds another."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / "dataset.json").read_text())
+        differences = [
+            f"{k} {found[k]} instead of {v}" for k, v in settings.items() if found[k] != v
+        ]
+    except (OSError, ValueError, TypeError, KeyError):
+        differences = ["something else"]
+    if not differences:
+        return True
+    raise UserError(f"{root}: holds {', '.join(differences)}; choose another folder or remove it")
+
+
+def _write_sets(root: Path, settings: dict[str, int], progress: bool) -> None:
+    """Write the images and masks of the three sets, and their lists."""
+    for kind in ("images", "masks"):
+        for split in SPLITS:
+            (root / kind / split).mkdir(parents=True)
+    for name, split in (("labeled", "train"), ("unlabeled", "train"), ("val", "val")):
+        first = settings["labeled"] if name == "unlabeled" else 0
+        numbers = range(first, first + settings[name])
+        bar = tqdm(numbers, f"shapes, {name}", disable=None if progress else True)
+        lines = [_write_scene(root, split, i, settings, name != "unlabeled") for i in bar]
+        (root / f"{name}.txt").write_text("".join(lines))
+
+
+def _write_scene(
+    root: Path, split: str, index: int, settings: dict[str, int], labeled: bool
+) -> str:
+    """Write a scene, its mask only if labelled; returns its line in a list."""
+    rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
+    image, mask = render_scene(rng, settings["size"])
+    name = f"{split}/{index:05d}.png"
+    Image.fromarray(image).save(root / "images" / name)
+    if not labeled:
+        return f"images/{name}\n"
+    colours = np.full((256, 3), 224, np.uint8)  # all 256, or PNG would store too few bits for 255
+    colours[: len(PALETTE)] = PALETTE
+    picture = Image.fromarray(mask)
+    picture.putpalette(colours.tobytes())
+    picture.save(root / "masks" / name)
+    return f"images/{name} masks/{name}\n"

@@ -1,0 +1,148 @@
+"""The one training loop: `main` of every method, and `fit`."""
+
+import functools
+import time
+from typing import Any
+
+from dataset.loaders import batch_at, starting_at
+from engine.guard import Guard
+from engine.method import Method
+from engine.progress import Means, Progress
+from engine.rehearsal import rehearse
+from engine.run_folder import RunFolder
+from engine.training import Training, prepare
+from util import dist
+from util.command import among_others, arguments, exit_with_one_line
+from util.config_file import load_config
+from util.evaluation import summary, table
+from util.interrupt import Interrupted, StopRequest, leaving_when_asked, stop_requests
+from util.log import logger, say_to_console
+
+
+def main(kind: type[Method]) -> None:
+    """The command line of a method."""
+    options = arguments(kind.__name__, kind.unlabeled)
+    with exit_with_one_line(quiet=among_others()):
+        config = load_config(options.config, options.set, options.overrides)
+        kind.read_options(config)
+        device = dist.choose_device(options.device)
+    with leaving_when_asked(), dist.session(device):
+        with exit_with_one_line(quiet=not dist.is_main()):
+            say_to_console()
+            folder = RunFolder(options.save_path)
+            if not options.dry_run:
+                dist.main_checks(folder.lock)
+            training = prepare(kind, config, device, folder, options.resume, options.force)
+        with exit_with_one_line():
+            dry_run(training) if options.dry_run else fit(training)
+
+
+def fit(t: Training) -> None:
+    """Train to the end: epochs of steps, each followed by a validation and a checkpoint.
+
+    Raises `Interrupted`, with all saved, when it is asked to stop.
+    """
+    batch_of = functools.partial(batch_at, t.train)
+    guard = Guard(t.method, t.config.nonfinite_limit, t.folder.path, batch_of)
+    try:
+        dist.main_checks(t.open_folder)
+        with stop_requests() as stop:
+            while t.epoch < t.config.epochs:
+                record = train_epoch(t, guard, stop)
+                finish_epoch(t, record)
+                pause(t, guard, stop)
+        dist.main_checks(t.folder.settle)
+    finally:
+        t.folder.close()
+    for name, best in t.best.items():
+        logger.info("%s: best mIoU %.2f, epoch %d", name, best["miou"], best["epoch"])
+
+
+def train_epoch(t: Training, guard: Guard, stop: StopRequest) -> dict[str, Any]:
+    """The steps of an epoch that are not done yet; returns the epoch's record."""
+    steps = len(t.train)
+    progress = Progress(t.epoch, t.config.epochs, steps, t.folder, t.done, t.means)
+    for raw in progress.over(starting_at(t.train, t.epoch, t.done)):
+        step = t.steps_done
+        scalars = t.step(raw, step)
+        t.done += 1
+        guard.note(step, dict(scalars))
+        del scalars["grad_norm"]
+        fetched = progress.add(scalars, step, t.optimizer.param_groups[0]["lr"])
+        if fetched:
+            guard.look()
+        # Several processes decide together, at steps where they wait for each other anyway.
+        if fetched or dist.world_size() == 1:
+            pause(t, guard, stop)
+    return {"epoch": t.epoch + 1, "steps": (t.epoch + 1) * steps, **progress.summary()}
+
+
+def pause(t: Training, guard: Guard, stop: StopRequest) -> None:
+    """Save if that is due; raise `Interrupted` if any process was asked to stop."""
+    due, stopping = dist.anywhere(t.is_save_due(), bool(stop.by))
+    if t.done and (due or stopping):
+        guard.look()
+        t.save()
+    if stopping:
+        dist.main_checks(t.folder.settle)
+        logger.info(
+            "stopped by %s after epoch %d, step %d; the same command goes on from there",
+            stop.by or "a signal",
+            t.epoch,
+            t.done,
+        )
+        raise Interrupted
+
+
+def finish_epoch(t: Training, record: dict[str, Any]) -> None:
+    """Validate where the config says so, and save."""
+    epoch, every = t.epoch, t.config.evaluation.every
+    is_best = False
+    if (epoch + 1) % every == 0 or epoch + 1 == t.config.epochs:
+        dist.main_checks(t.folder.settle)
+        begin = time.monotonic()
+        record["scores"] = validate(t, epoch)
+        record["validation_seconds"] = time.monotonic() - begin
+        is_best = any(best["epoch"] == epoch + 1 for best in t.best.values())
+    t.method.after_epoch(epoch, is_best)
+    t.epoch, t.done, t.means = epoch + 1, 0, Means()
+    t.history.append(record)
+    t.save()
+    dist.main_checks(lambda: t.folder.keep_best(t.best, t.epoch))
+
+
+def dry_run(t: Training) -> None:
+    """Run everything once, change nothing, and say what the whole would take."""
+    network, mode = t.method.model, t.config.evaluation.mode
+    one = functools.partial(t.evaluate, network, mode, limit=1)
+    rehearse(t.config, t.device, network, t.train, t.step, one, len(t.volumes))
+
+
+def validate(t: Training, epoch: int) -> dict[str, Any]:
+    """Score the method's networks, log the scores and keep the best; returns them by network."""
+    config = t.config
+    cheap = epoch < config.evaluation.center_crop_epochs
+    mode = "center_crop" if cheap else config.evaluation.mode
+    records = {}
+    for name, network in t.method.eval_models().items():
+        scores = t.evaluate(network, mode)
+        records[name] = {"mode": mode, **summary(scores)}
+        # A score under the cheap mode is never compared with one under the config's.
+        if mode == config.evaluation.mode and scores.miou > t.best.get(name, {}).get("miou", -1.0):
+            t.best[name] = {"miou": scores.miou, "epoch": epoch + 1}
+        best = f", best {t.best[name]['miou']:.2f}" if name in t.best else ""
+        logger.info(
+            "epoch %d/%d %s (%s): mIoU %.2f%s\n%s",
+            epoch + 1,
+            config.epochs,
+            name,
+            mode,
+            scores.miou,
+            best,
+            table(scores, config.data.classes),
+        )
+        per_class = zip(config.data.classes, scores.iou.tolist(), strict=True)
+        values = {f"{name}/mIoU": scores.miou, f"{name}/accuracy": scores.accuracy}
+        values |= {f"{name}_iou/{label}": 100 * iou for label, iou in per_class}
+        t.folder.scalars({f"val/{k}": v for k, v in values.items()}, (epoch + 1) * len(t.train))
+    return records

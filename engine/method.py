@@ -1,0 +1,60 @@
+"""The contract of a method."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from semi.criterion import build_criterion
+from util.config import Config, Section
+from util.config_file import parse
+
+Batch = dict[str, Any]
+Step = tuple[Tensor, dict[str, Tensor]]
+
+
+class Method(nn.Module):
+    """A method: its forward is the training step, its state is all that must survive a restart.
+
+    A subclass defines `step` and, where it needs them, the other four; what its batches and its
+    network need is declared by the three class variables.
+    """
+
+    unlabeled: ClassVar[bool] = True
+    """Whether batches hold unlabelled images."""
+    strong_views: ClassVar[int] = 1
+    correlation: ClassVar[bool] = False
+    """Whether the network needs CorrMatch's correlation head."""
+
+    class Options(Section):
+        """The method's keys in the config's `method` section."""
+
+    def __init__(self, model: nn.Module, config: Config):
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.options: Any = self.read_options(config)
+        self.criterion = build_criterion(config.criterion)
+
+    @classmethod
+    def read_options(cls, config: Config) -> Any:
+        """The validated options; raises `UserError` for keys the method does not have."""
+        return parse(cls.Options, config.method, f"config of {cls.__name__}", "method.")
+
+    def forward(self, batch: Batch) -> Step:
+        return self.step(batch)
+
+    def step(self, batch: Batch) -> Step:
+        """The loss of a batch (as `dataset.strong.make_views` returns it) and scalars to log,
+        which stay on the device."""
+        raise NotImplementedError
+
+    def after_step(self, iteration: int) -> None:
+        """After optimizer step `iteration`, counted from 0 over the whole run."""
+
+    def after_epoch(self, epoch: int, is_best: bool) -> None:
+        """After `epoch` (from 0) and its validation, before the checkpoint; `is_best`: that
+        validation gave the best score so far."""
+
+    def eval_models(self) -> dict[str, nn.Module]:
+        """The networks that validation scores, by name."""
+        return {"model": self.model}

@@ -1,0 +1,107 @@
+"""Losses on their way from the device to the eye, without a wait in every step."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from engine.run_folder import RunFolder
+from util import dist
+from util.log import logger
+
+FETCH_EVERY = 20
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Means:
+    """Running means of scalars that stay on the device until they are fetched."""
+
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        state = state or {"sums": {}, "count": 0}
+        self._sums: dict[str, Tensor] = dict(state["sums"])
+        self._count: int = state["count"]
+
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        for name, value in scalars.items():
+            # What is not finite is the guard's to report, and would hide all other steps.
+            value = value.detach().float().nan_to_num(0.0, 0.0, 0.0)
+            if name in self._sums:
+                value = value + self._sums[name].to(value.device)
+            self._sums[name] = value
+        self._count += 1
+
+    def state(self) -> dict[str, Any]:
+        """Sums, averaged over all processes, and number of steps."""
+        if not self._sums:
+            return {"sums": {}, "count": 0}
+        stacked = dist.all_reduce(torch.stack(list(self._sums.values()))) / dist.world_size()
+        # Each process goes on with the mean, as it would when resumed from here.
+        self._sums = dict(zip(self._sums, stacked, strict=True))
+        return {"sums": dict(zip(self._sums, stacked.cpu(), strict=True)), "count": self._count}
+
+    def fetch(self) -> dict[str, float]:
+        """The means over all processes; the one place that waits for the device."""
+        state = self.state()
+        return {name: (value / state["count"]).item() for name, value in state["sums"].items()}
+
+
+class Progress:
+    """A bar over the batches of an epoch, with losses and remaining time; lines where the output
+    is not a terminal.  Every 20 steps the means since the last time go to TensorBoard.
+
+    `done` steps of the epoch, with the means `whole`, lie behind.
+    """
+
+    def __init__(
+        self, epoch: int, epochs: int, steps: int, folder: RunFolder, done: int, whole: Means
+    ):
+        self.title = f"epoch {epoch + 1}/{epochs}"
+        self.epochs_left = epochs - epoch - 1
+        self.first_step, self.steps, self.folder = epoch * steps, steps, folder
+        self.done = done
+        self._whole, self._recent = whole, Means()
+        self._begin = self._last_line = time.monotonic()
+
+    def over(self, batches: Iterable[Any]) -> Iterator[Any]:
+        # A terminal gets a bar (tqdm's disable=None asks the stream), and only from one process.
+        hidden = None if dist.is_main() else True
+        self._bar = tqdm(
+            batches,
+            desc=self.title,
+            total=self.steps,
+            initial=self.done,
+            disable=hidden,
+            dynamic_ncols=True,
+            leave=False,
+        )
+        yield from self._bar
+
+    def summary(self) -> dict[str, Any]:
+        """Means over the epoch and how long it took."""
+        seconds = time.monotonic() - self._begin
+        means = self._whole.fetch()
+        text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
+        left = self.epochs_left * seconds / 3600
+        logger.info("%s %s (%.0f s, %.1f h of training left)", self.title, text, seconds, left)
+        return {"train": means, "seconds": seconds}
+
+    def add(self, scalars: dict[str, Tensor], step: int, lr: float) -> bool:
+        """Take the scalars of optimizer step `step`, counted over the whole run; whether this was
+        one of the steps at which they are fetched, and the device waited for."""
+        self._whole.add(scalars)
+        self._recent.add(scalars)
+        done = step - self.first_step + 1
+        if done % FETCH_EVERY and done != self.steps:
+            return False
+        means, self._recent = self._recent.fetch(), Means()
+        self.folder.scalars({f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}, step)
+        text = " ".join(f"{k} {v:.3f}" for k, v in means.items())
+        self._bar.set_postfix_str(text, refresh=False)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            logger.info("%s step %d/%d %s", self.title, done, self.steps, text)
+        return True

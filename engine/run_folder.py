@@ -1,0 +1,225 @@
+"""A run's folder: what was run, what it printed, how it went.
+
+Only the main process writes.  `metrics.jsonl` is the history that the checkpoint holds, written
+anew after each epoch and when a run is resumed, so the two never disagree in the end.
+"""
+
+import fcntl
+import functools
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from util import dist
+from util.checkpoint import cpu_copy, link_atomically, load, save_atomically
+from util.config import Config
+from util.config_file import dump_config
+from util.errors import UserError
+from util.log import logger, versions
+from util.writing import write_atomically
+
+
+def _writing(method: Callable[..., None]) -> Callable[..., None]:
+    """Of a folder: what it cannot write, the user has to mend."""
+
+    @functools.wraps(method)
+    def telling(self: "RunFolder", *args: Any, **named: Any) -> None:
+        try:
+            method(self, *args, **named)
+        except (OSError, RecursionError) as error:  # the latter for folders in folders in folders
+            raise UserError(f"--save-path {self.path}: cannot be written ({error})") from None
+
+    return telling
+
+
+class RunFolder:
+    """`save_path` with config.yaml, starts.jsonl, log.txt, metrics.jsonl, tensorboard/ and the
+    checkpoints.  Raises `UserError` when it cannot be written."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.latest = path / "latest.pth"
+        self.previous = path / "previous.pth"
+        self.damaged = False
+        """Whether the latest checkpoint could not be read."""
+        self._writer: SummaryWriter | None = None
+        self._background = Background()
+        self._make()
+
+    @_writing
+    def _make(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=self.path):  # nameless where the system can: a kill leaves none
+            pass
+
+    def best(self, name: str = "model") -> Path:
+        """The best checkpoint of a network: best.pth, or best_teacher.pth and the like."""
+        return self.path / ("best.pth" if name == "model" else f"best_{name}.pth")
+
+    @_writing
+    def lock(self) -> None:
+        """Keep other runs out until this process ends, however it ends.
+
+        The system holds the lock, so none is left behind by a run that was killed.  Raises
+        `UserError` that names the process which has it.
+        """
+        self._lock = (self.path / "run.lock").open("a+")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            raise UserError(
+                f"--save-path {self.path}: in use by {owner}; let it end, or choose another folder"
+            ) from None
+        except OSError as error:
+            logger.warning("%s: this file system has no locks (%s)", self.path, error)
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+
+    @_writing
+    def open(self, config: Config, first_step: int) -> None:
+        """Start the log files, after those of an earlier part of the same run."""
+        if not dist.is_main():
+            return
+        file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        for waiting in [h for h in logger.handlers if isinstance(h, MemoryHandler)]:
+            waiting.setTarget(file)
+            waiting.close()
+            logger.removeHandler(waiting)
+        logger.addHandler(file)
+        (self.path / "config.yaml").write_text(dump_config(config))
+        start = {"command": sys.argv, "first_step": first_step, **versions()}
+        with (self.path / "starts.jsonl").open("a") as record:
+            record.write(json.dumps(start) + "\n")
+        logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
+        # Events of steps that are run again after an interruption are dropped by TensorBoard.
+        self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=first_step)
+
+    @_writing
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        """Write the latest checkpoint and the history it holds, beside the training.
+
+        Returns when all is copied; raises `UserError` when the one before could not be written.
+        """
+        if not dist.is_main():
+            return
+        self._background.wait()
+        self._background.then(functools.partial(self._write, cpu_copy(state), cpu_copy(history)))
+
+    @_writing
+    def _write(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        if self.damaged:
+            self.latest.replace(self.path / "damaged.pth")
+            self.damaged = False
+        save_atomically(state, self.latest, self.previous)
+        self.write_history(history)
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(record) + "\n" for record in history).encode()
+        write_atomically(self.path / "metrics.jsonl", lambda file: file.write(lines))
+
+    def settle(self) -> None:
+        """Wait until all is written: data workers should not be forked off a writing process."""
+        self._background.wait()
+
+    def keep_best(self, best: dict[str, dict[str, float]], epoch: int) -> None:
+        """Where the latest checkpoint (of `epoch`) is a network's best one, name it so, as soon as
+        it is written."""
+        for name, score in best.items():
+            if dist.is_main() and score["epoch"] == epoch:
+                link = functools.partial(link_atomically, self.latest, self.best(name))
+                self._background.then(link)
+
+    def close(self) -> None:
+        """End the log files; raises `UserError` when the last checkpoint could not be written."""
+        try:
+            self._background.wait()
+        finally:
+            self._close_logs()
+
+    def _close_logs(self) -> None:
+        if self._writer is not None:
+            with suppress(OSError):  # a full disk, which has been said
+                self._writer.close()
+        for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+            handler.close()
+            logger.removeHandler(handler)
+
+
+class Background:
+    """A thread that does one task after the other.
+
+    After one that failed it does no more, and `wait` raises the error.  The process does not end
+    before the last one is done.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._last: Future[None] | None = None
+
+    def then(self, task: Callable[[], None]) -> None:
+        before = self._last
+
+        def after_that() -> None:
+            if before is not None:
+                before.result()
+            task()
+
+        self._last = self._thread.submit(after_that)
+
+    def wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+
+def state_to_resume(folder: RunFolder, resume: str) -> tuple[Any, Path] | None:
+    """What a checkpoint to continue from holds, and its path, if there is one.
+
+    Raises `UserError` when `--resume never` meets a run, the named checkpoint is missing, or none
+    that is there can be read.
+    """
+    there = [path for path in (folder.latest, folder.previous) if path.exists()]
+    if resume == "auto":
+        return _first_readable(folder, there)
+    if resume == "never":
+        if there:
+            raise UserError(
+                f"--save-path {folder.path}: holds a run already; choose another folder, or "
+                "--resume auto to continue it"
+            )
+        return None
+    if not os.path.isfile(resume):
+        raise UserError(f"--resume {resume}: no such checkpoint; expected auto, never or a file")
+    return load(Path(resume)), Path(resume)
+
+
+def _first_readable(folder: RunFolder, there: list[Path]) -> tuple[Any, Path] | None:
+    for number, path in enumerate(there, start=1):
+        try:
+            return load(path), path
+        except UserError as error:
+            if number == len(there):
+                raise
+            logger.warning("%s; continuing from the one before, %s", error, there[number])
+            folder.damaged = True
+    return None

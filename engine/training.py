@@ -1,0 +1,227 @@
+"""A run's training: what it is made of, one step of it, and how far it got."""
+
+import itertools
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dataset.check import check_files, read_lists
+from dataset.loaders import (
+    Place,
+    data_workers,
+    evaluation_loader,
+    images_per_forward,
+    split_batch,
+    to_device,
+    training_loader,
+)
+from dataset.views import make_views
+from engine.method import Method
+from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
+from engine.progress import Means
+from engine.run_folder import RunFolder, state_to_resume
+from engine.run_state import check_run
+from model.build import build_network, load_backbone
+from util import dist
+from util.checkpoint import load_weights
+from util.config import Config
+from util.config_file import differences
+from util.errors import UserError
+from util.evaluation import Scores, evaluate, mean_and_std, volume_indices
+from util.log import logger
+from util.precision import autocast, build_scaler
+from util.seed import be_deterministic, init_seed, seed_step
+from util.speed import compile_parts, use_layout
+
+
+@dataclass
+class Training:
+    """What `prepare` builds and `fit` runs: the parts, and how far it got."""
+
+    config: Config
+    device: torch.device
+    folder: RunFolder
+    method: Method
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    train: DataLoader
+    val: DataLoader
+    volumes: list[int]
+    epoch: int = 0
+    """Epochs done ..."""
+    done: int = 0
+    """... and steps of the next one."""
+    means: Means = field(default_factory=Means)
+    """Of the scalars of these steps."""
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Best mIoU and its epoch, by the name of the network."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    source: Path | None = None
+    """The checkpoint it was resumed from."""
+
+    @property
+    def steps_done(self) -> int:
+        """Of the whole run."""
+        return self.epoch * len(self.train) + self.done
+
+    def __post_init__(self) -> None:
+        self.mean, self.std = mean_and_std(self.config, self.device)
+        self._saved = (0, time.monotonic())
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "done": self.done,
+            "means": self.means.state(),
+            "best": self.best,
+            "history": self.history,
+            "name": type(self.method).__name__,
+            "config": self.config.model_dump(mode="json"),
+        }
+
+    def load_state(self, state: Any, source: Path, force: bool) -> None:
+        """Continue where `state` ended; raises `UserError` for that of another run, or of the same
+        with another config, unless by `force`."""
+        own = self.state()
+        check_run(state, own["name"], source)
+        load_weights(self.method, state["method"], source)
+        if changed := "; ".join(differences(state["config"], own["config"])):
+            if not force:
+                raise UserError(
+                    f"{source}: the run was begun with another config: {changed}; resume with the "
+                    "same, choose another --save-path, or say --force"
+                )
+            logger.warning("%s: goes on with another config: %s", source, changed)
+        load_optimizer(self.optimizer, state["optimizer"], source)
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.done, self.means = state["epoch"], state["done"], Means(state["means"])
+        self.best, self.history = state["best"], state["history"]
+        if self.steps_done:  # as the next checkpoint may be due before the next step
+            self.set_lr(self.steps_done - 1)
+        self.source, self._saved = source, (self.done, time.monotonic())
+
+    def save(self) -> None:
+        """Write a checkpoint; with several processes, all of them take part."""
+        state = self.state()
+        dist.main_checks(lambda: self.folder.save(state, self.history))
+        self._saved = (self.done, time.monotonic())
+
+    def open_folder(self) -> None:
+        """Start the log files, and do what an earlier part of the run was killed before."""
+        self.folder.open(self.config, first_step=self.steps_done)
+        if self.source == self.folder.latest:
+            self.folder.write_history(self.history)
+            if not self.done:
+                self.folder.keep_best(self.best, self.epoch)
+
+    def is_save_due(self) -> bool:
+        """Whether the config asks for a checkpoint now, inside the epoch."""
+        done, when = self._saved
+        by_steps = self.config.save_every and self.done - done >= self.config.save_every
+        by_time = self.config.save_minutes
+        return bool(by_steps) or bool(by_time and time.monotonic() - when >= 60 * by_time)
+
+    def set_lr(self, step: int) -> None:
+        steps = len(self.train) * self.config.epochs
+        set_poly_lr(self.optimizer, step, steps, self.config.optimizer.power)
+
+    def step(self, raw: Any, step: int) -> dict[str, Tensor]:
+        """Optimizer step `step` of the run on a raw batch; returns scalars, on the device, among
+        them the norm of the gradient.  With one that is not finite, the scaler skips the step."""
+        config, device = self.config, self.device
+        seed_step(config.seed, dist.rank(), step)
+        self.set_lr(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, Tensor] = {}
+        parts = split_batch(raw, config.micro_batch)
+        for number, part in enumerate(parts, start=1):
+            part, flip = to_device(part, device), config.cutmix_partner == "flip"
+            batch = make_views(part, self.mean, self.std, flip)
+            with dist.no_sync(self.wrapped, last=number == len(parts)):
+                with autocast(device, config.precision):
+                    loss, scalars = self.wrapped(batch)
+                self.scaler.scale(loss / len(parts)).backward()
+            for name, value in {"loss": loss, **scalars}.items():
+                totals[name] = totals.get(name, 0) + value.detach() / len(parts)
+        self.scaler.unscale_(self.optimizer)
+        groups = self.optimizer.param_groups
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        totals["grad_norm"] = nn.utils.get_total_norm(gradients)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        dist.average_batchnorm(self.method)
+        self.method.after_step(step)
+        return totals
+
+    def evaluate(self, network: nn.Module, mode: str, limit: int | None = None) -> Scores:
+        return evaluate(
+            network,
+            itertools.islice(self.val, limit),
+            self.config,
+            mode=mode,
+            device=self.device,
+            volumes=self.volumes,
+        )
+
+
+def prepare(
+    kind: type[Method],
+    config: Config,
+    device: torch.device,
+    folder: RunFolder,
+    resume: str,
+    force: bool = False,
+) -> Training:
+    """Check all that can be checked, then build.  What the user has to mend raises `UserError`
+    here, on every process alike."""
+    rank, world = dist.rank(), dist.world_size()
+    resumed = state_to_resume(folder, resume)
+    lists = read_lists(config.data, kind.unlabeled)
+    images = config.batch_size * (1 if kind.unlabeled else 2)
+    per_forward = images_per_forward(config, images, world)
+    dist.main_checks(lambda: check_files(config.data, *lists, warn=logger.warning))
+
+    if config.deterministic:
+        be_deterministic()
+    init_seed(config.seed)
+    network = build_network(config.model, config.num_classes, kind.correlation)
+    network.check_crop(config.crop_size)
+    network.check_batch(per_forward * dist.batchnorm_processes(device))
+    if resumed is None:
+        logger.info("%s", load_backbone(network, config.model))
+    method = kind(network, config)
+    dist.sync_batchnorm(method.to(device), device)
+    use_layout(method, config)
+    if config.compile:
+        compile_parts(method)
+
+    workers = data_workers(config, dist.processes_here())
+    place = Place(rank, world, workers, cuda=device.type == "cuda")
+    training = Training(
+        config=config,
+        device=device,
+        folder=folder,
+        method=method,
+        wrapped=dist.wrap(method, device),
+        optimizer=build_optimizer(method, config.optimizer),
+        scaler=build_scaler(device, config.precision),
+        train=training_loader(config, lists, images, per_forward, kind.strong_views, place),
+        val=evaluation_loader(config, lists.val.samples, place),
+        volumes=volume_indices(
+            [s.image for s in lists.val.samples], config.evaluation.volume_pattern
+        ),
+    )
+    if resumed is not None:
+        state, source = resumed
+        training.load_state(state, source, force)
+        logger.info("%s: resumed after epoch %d, step %d", source, training.epoch, training.done)
+    return training

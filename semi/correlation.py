@@ -1,0 +1,87 @@
+"""What CorrMatch makes of a correlation matrix (Sun et al., CVPR 2024): regions, and labels that
+spread through them; and the threshold that follows the network's confidence."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from util import dist
+
+
+def sample_rows(attention: Tensor, count: int) -> Tensor:
+    """`count` pixels of the feature map at random, with replacement: `[count]`."""
+    return torch.randint(attention.shape[1], (count,), device=attention.device)
+
+
+@torch.no_grad()
+def region_maps(
+    attention: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
+) -> Tensor:
+    """Regions `[B, K, *size]`, bool: what each of the pixels `rows` `[K]` correlates with.
+
+    A row of `attention` `[B, hw, hw]` as a map of `shape` (h, w) is upsampled, scaled to [0, 1]
+    and thresholded at 0.5 (CorrMatch, section 3.3).
+    """
+    maps = attention[:, rows].unflatten(2, tuple(shape))
+    maps = F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
+    low, high = (x[..., None, None] for x in maps.flatten(2).aminmax(dim=2))
+    return maps.sub_(low).div_(high - low) > 0.5  # a constant map is 0/0: no region
+
+
+def mean_class_confidence(
+    label: Tensor, conf: Tensor, valid: Tensor, num_classes: int, otherwise: Tensor
+) -> Tensor:
+    """Mean over the classes that occur of their highest confidence, over all processes
+    (CorrMatch, section 3.4); `otherwise` where no pixel is valid.  Only the maxima travel."""
+    highest = conf.new_zeros(num_classes)
+    highest.scatter_reduce_(0, label.flatten(), (conf * valid).flatten(), "amax")
+    dist.all_reduce(highest, "max")
+    occurring = (highest > 0).sum()
+    return torch.where(occurring > 0, highest.sum() / occurring.clamp(min=1), otherwise)
+
+
+@torch.no_grad()
+def propagate_regions(
+    label: Tensor, confident: Tensor, regions: Tensor, tau: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Region propagation (CorrMatch, section 3.3): a region whose confident pixels mostly agree
+    takes their class as a whole and becomes reliable.
+
+    One region of every image at a time, in order, since later regions see the labels that
+    earlier ones wrote; batched over images, without host synchronisation.
+
+    Args:
+        label: pseudo-labels `[B, H, W]`.
+        confident: pixels above the threshold `[B, H, W]`, bool.
+        regions: `[B, K, H, W]`, bool.
+        tau: threshold, 0-d, both for the confident share of a region and for the agreement.
+
+    Returns:
+        the new labels and the pixels that may be learnt from, `[B, H, W]`.
+    """
+    shape = label.shape
+    label, confident, regions = label.flatten(1), confident.flatten(1), regions.flatten(2)
+    reliable = confident.clone()
+    support = regions & confident[:, None]  # S
+    area = pixels_in(support)
+    enough = area / pixels_in(regions) >= tau  # an empty region is 0/0: not enough
+    total = torch.where(enough & (area > 0), area, torch.inf)  # no share of it is above tau
+    counts = torch.zeros(len(label), num_classes, device=label.device)
+    for k in range(regions.shape[1]):
+        counts.zero_().scatter_add_(1, label, support[:, k].float())
+        count, winner = counts.max(1, keepdim=True)  # of equally frequent ones the smallest
+        take = (count / total[:, k, None] > tau) & regions[:, k]
+        label = torch.where(take, winner, label)
+        reliable |= take
+    return label.view(shape), reliable.view(shape)
+
+
+def pixels_in(masks: Tensor) -> Tensor:
+    """How many pixels of each mask `[..., N]`, bool, are True, as float32: `[...]`.
+
+    Summed in bytes as long as they hold the sum: on the CPU 20 times faster than as integers.
+    """
+    padded = F.pad(masks.view(torch.uint8), (0, -masks.shape[-1] % 128))
+    return padded.unflatten(-1, (-1, 128)).sum(-1, dtype=torch.uint8).sum(-1, dtype=torch.float)
