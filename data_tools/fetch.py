@@ -86,7 +86,7 @@ def verify(folder: Path, target: str = "") -> list[Found]:
     wanted = [file for file in files if file.with_suffix("").parts[: len(asked)] == asked]
     if not wanted:
         raise UserError(
-            f"{folder / target}: no lists; python tools/splits.py fetch gets published ones"
+            f"{folder / target}: no lists; python -m tools.splits fetch gets published ones"
         )
     protocols = read_protocols()
     return [_recognise(folder, file, protocols) for file in wanted]

@@ -116,7 +116,7 @@ def _val_names(dataset: str, root: Path, folder: Path) -> Path:
             return path
     raise UserError(
         f"{candidates[0]}: no such file, and the folders do not tell which images are for "
-        f"validation; name the file with --names, or run python tools/splits.py fetch {dataset}/val"
+        f"validation; name the file with --names, or run python -m tools.splits fetch {dataset}/val"
     )
 
 

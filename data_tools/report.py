@@ -15,7 +15,7 @@ VALUES_SHOWN = 24
 def numbers(lists: Sequence[SeenList], found: Sequence[Problem], config: Config) -> dict[str, Any]:
     """All figures and problems, for JSON; shares are of all pixels of a list's masks."""
     return {
-        "report": "tools/check_data.py",
+        "report": "tools.check_data",
         "dataset": config.data.name,
         "ok": not errors(found),
         "lists": {seen.kind: list_numbers(seen, config) for seen in lists},

@@ -55,7 +55,7 @@ def page(
     ]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="generator" content="tools/check_data.py"><title>{title}</title>'
+        f'<meta name="generator" content="tools.check_data"><title>{title}</title>'
         f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
 

@@ -129,7 +129,7 @@ def how_to_get(path: Path) -> str:
     names = {p.name for p in read_protocols() if p.dataset == dataset}
     target = "/".join([dataset, *rest[:1]])
     if "/".join(rest) in names:
-        return f"; get it: python tools/splits.py fetch {target}"
+        return f"; get it: python -m tools.splits fetch {target}"
     if rest[1:] == ["unlabeled"] and f"{rest[0]}/labeled" in names:
-        return f"; make it: python tools/splits.py generate {target} --root data/{dataset}"
-    return f"; what is published: python tools/splits.py list {dataset}" if names else ""
+        return f"; make it: python -m tools.splits generate {target} --root data/{dataset}"
+    return f"; what is published: python -m tools.splits list {dataset}" if names else ""

@@ -166,14 +166,13 @@ def touch(root: Path, lines: list[str]) -> None:
 
 @pytest.fixture
 def splits(tmp_path, capsys, monkeypatch):
-    """Runs tools/splits.py in an empty folder; returns exit code, output, errors."""
+    """Runs `python -m tools.splits` in an empty folder; returns exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # the script adds to it
 
     def command(*argv):
         monkeypatch.setattr(sys, "argv", ["splits.py", *map(str, argv)])
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(REPOSITORY / "tools/splits.py"), run_name="__main__")
+            runpy.run_module("tools.splits", run_name="__main__")
         code = end.value.code
         printed = capsys.readouterr()
         assert printed.err.count("\n") == (code == 2), printed.err

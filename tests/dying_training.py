@@ -1,21 +1,17 @@
 """A method's script of which one process kills itself in the middle of a step.
 
-`python dying_training.py RANK STEP METHOD [arguments of the method]`, STEP counted from the start.
+`python -m tests.dying_training RANK STEP METHOD [arguments of the method]`, STEP
+counted from the start.
 """
 
 import itertools
 import os
 import signal
 import sys
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from conftest import METHODS  # noqa: E402
-
-from engine import fit as engine  # noqa: E402
-from util import dist  # noqa: E402
+from engine import fit as engine
+from tests.conftest import METHODS
+from util import dist
 
 
 def main():

@@ -1,8 +1,8 @@
 """What several processes make of a batch, and what they see: to be compared with a single one.
 
-`python gradients.py CONFIG FOLDER`: gradients of all methods' first steps to FOLDER/gradients.pth,
-what process R sees to FOLDER/seen-R.json.  What lets processes differ by design is taken out of the
-gradients: batch norms count no batch, and what each process draws for itself (dropout, CorrMatch's
+`python -m tests.gradients CONFIG FOLDER`: gradients of all methods' first steps to
+FOLDER/gradients.pth, what process R sees to FOLDER/seen-R.json.  What lets processes differ by
+design is taken out of the gradients: batch norms count no batch, and what each process draws for itself (dropout, CorrMatch's
 regions) is not drawn.
 """
 
@@ -15,17 +15,13 @@ from unittest import mock
 import torch
 from torch import nn
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from conftest import METHODS  # noqa: E402
-from golden import fill  # noqa: E402
-
-from dataset.loaders import starting_at  # noqa: E402
-from engine.run_folder import RunFolder  # noqa: E402
-from engine.training import prepare  # noqa: E402
-from util import dist  # noqa: E402
-from util.config_file import load_config  # noqa: E402
+from dataset.loaders import starting_at
+from engine.run_folder import RunFolder
+from engine.training import prepare
+from tests.conftest import METHODS
+from tests.golden import fill
+from util import dist
+from util.config_file import load_config
 
 NOT_DRAWN = {
     "torch.nn.functional.dropout2d": lambda x, *_: x,

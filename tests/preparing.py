@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import miniature
 import pytest
 
 from data_tools.prepare import ade20k, camvid, cityscapes, coco, pascal
 from data_tools.prepare.run import prepare
 from data_tools.prepare.writing import RECORD
+from tests import miniature
 
 CASES = {
     "pascal": (pascal, miniature.pascal, {"train": 4, "val": 1}),

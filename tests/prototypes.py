@@ -1,23 +1,17 @@
 """A method with parts of its own, in one file: a projection head, class prototypes and an EMA
 teacher.  It is what CONTRIBUTING.md's recipe makes, and trains like any other:
-`python tests/prototypes.py --config ... --save-path ...`
+`python -m tests.prototypes --config ... --save-path ...`
 """
-
-import sys
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from engine import Batch, Method, Step, main  # noqa: E402
-from semi.ema import follow, frozen_copy  # noqa: E402
-from semi.pseudo_labels import label_view, masked_cross_entropy  # noqa: E402
-from util import dist  # noqa: E402
-from util.config import Section, Share  # noqa: E402
+from engine import Batch, Method, Step, main
+from semi.ema import follow, frozen_copy
+from semi.pseudo_labels import label_view, masked_cross_entropy
+from util import dist
+from util.config import Section, Share
 
 
 class Prototypes(Method):

@@ -1,7 +1,7 @@
 """A method's script that is asked to stop after its first step, on a disk that takes its time.
 
-`python slow_disk_training.py FOLDER METHOD [arguments of the method]`: each process notes in FOLDER
-whether the run's latest checkpoint was there when it left.
+`python -m tests.slow_disk_training FOLDER METHOD [arguments of the method]`: each process notes in
+FOLDER whether the run's latest checkpoint was there when it left.
 """
 
 import os
@@ -10,15 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from conftest import METHODS  # noqa: E402
-
-from engine import fit as engine  # noqa: E402
-from engine import run_folder as log  # noqa: E402
-from engine.training import Training  # noqa: E402
-from util import dist  # noqa: E402
+from engine import fit as engine
+from engine import run_folder as log
+from engine.training import Training
+from tests.conftest import METHODS
+from util import dist
 
 
 def main():

@@ -1,6 +1,6 @@
 """A method's script that also writes down, per step, which samples it saw and its weights' digest.
 
-`python spying_training.py FOLDER METHOD [arguments of the method]`; one file per process.
+`python -m tests.spying_training FOLDER METHOD [arguments of the method]`; one file per process.
 """
 
 import hashlib
@@ -11,16 +11,12 @@ from pathlib import Path
 
 import torch
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from conftest import METHODS  # noqa: E402
-from prototypes import Prototypes  # noqa: E402
-
-from dataset.sets import TrainingSet  # noqa: E402
-from engine.fit import main as train  # noqa: E402
-from engine.training import Training  # noqa: E402
-from util import dist  # noqa: E402
+from dataset.sets import TrainingSet
+from engine.fit import main as train
+from engine.training import Training
+from tests.conftest import METHODS
+from tests.prototypes import Prototypes
+from util import dist
 
 
 def digest(module):

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 import torch
-from faults.yaml_text import LAUGHS
 from PIL import Image
 
 import evaluate
@@ -12,6 +11,7 @@ import predict
 from corrmatch import CorrMatch
 from engine.run_folder import RunFolder
 from supervised import SupOnly
+from tests.faults.yaml_text import LAUGHS
 
 
 @pytest.fixture
@@ -178,7 +178,11 @@ def test_missing_list(option, refused):
 def test_missing_published_list(refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = refused("--labeled-id-path", "splits/pascal/92/labeled.txt")
-    contains(line, "splits/pascal/92/labeled.txt: no such list", "splits.py fetch pascal/92\n")
+    contains(
+        line,
+        "splits/pascal/92/labeled.txt: no such list",
+        "python -m tools.splits fetch pascal/92\n",
+    )
 
 
 def test_list_that_is_not_text(refused, toy):

@@ -1,4 +1,4 @@
-"""tools/benchmark.py: every benchmark runs, small, and says what it measured."""
+"""`python -m tools.benchmark`: every benchmark runs, small, and says what it measured."""
 
 import json
 import re

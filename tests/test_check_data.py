@@ -10,10 +10,10 @@ from html import unescape
 
 import numpy as np
 import pytest
-from conftest import write_sample
 from PIL import Image
 
 from data_tools.problems import ERRORS, WARNINGS
+from tests.conftest import write_sample
 from tools import check_data
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import METHODS, REPOSITORY
 
 from corrmatch import CorrMatch
 from fixmatch import FixMatch
@@ -13,6 +12,7 @@ from model.build import build_network
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from supervised import SupOnly
+from tests.conftest import METHODS, REPOSITORY
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config import Config

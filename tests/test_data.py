@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
-from conftest import write_sample
 from PIL import Image
 
 from dataset.check import read_lists
@@ -28,6 +27,7 @@ from dataset.strong import (
 )
 from dataset.views import make_views
 from dataset.weak import Geometry, draw_geometry, padding, weak_image, weak_mask
+from tests.conftest import write_sample
 from util.config_file import load_config
 
 RNG = np.random.default_rng(0)

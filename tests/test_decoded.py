@@ -5,11 +5,11 @@ import pickle
 import numpy as np
 import pytest
 from PIL import Image
-from test_resume import assert_equal
 
 from dataset.check import read_lists
 from dataset.decoded import DecodedPairs
 from dataset.loaders import Place, starting_at, training_loader
+from tests.test_resume import assert_equal
 from util.config_file import load_config
 from util.errors import UserError
 

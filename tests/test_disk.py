@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
-from test_interruption import end
 
 from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from tests.test_interruption import end
 
 
 @contextmanager

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 import torch
-from conftest import METHODS, REPOSITORY
-from faults.kill import assert_same
 
 from model.build import build_network
+from tests.conftest import METHODS, REPOSITORY
+from tests.faults.kill import assert_same
 from util import dist
 from util.config import Model
 
@@ -24,7 +24,7 @@ def free_port():
 
 def launch(*command, processes=2):
     return subprocess.run(
-        [sys.executable, "tools/launch.py", "--nproc_per_node", str(processes),
+        [sys.executable, "-m", "tools.launch", "--nproc_per_node", str(processes),
          "--master_port", free_port(), *map(str, command)],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
@@ -42,7 +42,7 @@ def test_two_processes(method, toy, tmp_path):
     toy.write_config()
     run = tmp_path / "run"
     argv = toy.argv(run, "--device", "cpu")
-    done = launch("tests/spying_training.py", tmp_path, method, *argv)
+    done = launch("-m", "tests.spying_training", tmp_path, method, *argv)
     assert done.returncode == 0, done.stderr
 
     spied = [read(tmp_path / f"spy-{rank}.jsonl") for rank in (0, 1)]
@@ -102,7 +102,7 @@ def test_a_process_that_is_killed_takes_the_others_down(toy, tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert launch("fixmatch.py", *toy.argv(whole, "--device", "cpu")).returncode == 0
     argv = toy.argv(run, "--device", "cpu")
-    died = launch("tests/dying_training.py", 1, 25, "fixmatch", *argv)
+    died = launch("-m", "tests.dying_training", 1, 25, "fixmatch", *argv)
     assert died.returncode == 128 + signal.SIGKILL, died.stderr
     assert "error: process 1 was killed by SIGKILL" in died.stderr
     assert torch.load(run / "latest.pth", weights_only=True)["done"] == 20

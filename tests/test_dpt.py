@@ -10,7 +10,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from test_methods import raw_batch
 from torch import nn
 
 import evaluate as evaluate_script
@@ -24,6 +23,7 @@ from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from semi.perturbation import complementary_dropout, draw_complementary
 from supervised import SupOnly
+from tests.test_methods import raw_batch
 from unimatch import UniMatch
 from util.checkpoint import load_backbone_state
 from util.config import Model, Optimizer

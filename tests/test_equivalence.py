@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import METHODS, Toy, write_sample
-from gradients import gradient, prepared, seen
 from PIL import Image
-from test_distributed import launch
+
+from tests.conftest import METHODS, Toy, write_sample
+from tests.gradients import gradient, prepared, seen
+from tests.test_distributed import launch
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def several(request, even):
     """What that many processes leave in a folder."""
     folder = even.folder / str(request.param)
     folder.mkdir()
-    done = launch("tests/gradients.py", even.config, folder, processes=request.param)
+    done = launch("-m", "tests.gradients", even.config, folder, processes=request.param)
     assert done.returncode == 0, done.stderr
     return folder, request.param
 

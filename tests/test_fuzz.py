@@ -1,6 +1,6 @@
 """Bad input by the hundred ends in one line and exit code 2, or in a correct run.
 
-`python tools/soak.py fuzz` looks for as much as one likes; what it found is in test_bad_input.py.
+`python -m tools.soak fuzz` looks for as much as one likes; what it found is in test_bad_input.py.
 """
 
 import sys
@@ -8,9 +8,10 @@ import time
 import warnings
 
 import pytest
-from faults.fuzz import KINDS, explore
-from faults.verdict import RAN, REFUSED, Fault, verdict
-from faults.world import World
+
+from tests.faults.fuzz import KINDS, explore
+from tests.faults.verdict import RAN, REFUSED, Fault, verdict
+from tests.faults.world import World
 
 CASES = {"config": 150, "setting": 100, "list": 120, "image": 60, "mask": 60, "checkpoint": 50,
          "state": 25, "train": 25, "use": 20, "process": 2}  # fmt: skip

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden import fill
 from torch import nn
 
 import corrmatch
@@ -18,6 +17,7 @@ from model.build import build_network
 from model.correlation import correlate
 from semi.correlation import propagate_regions, region_maps
 from semi.perturbation import complementary_dropout
+from tests.golden import fill
 from unimatch_v2 import UniMatchV2
 from util.config import Config, Model
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from conftest import every_method
 
 from engine.run_folder import RunFolder
 from engine.training import prepare
 from prevmatch import PrevMatch
+from tests.conftest import every_method
 from util.config_file import load_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

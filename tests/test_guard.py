@@ -1,11 +1,11 @@
 """What is not finite: said, and never in a checkpoint."""
 
 import pytest
-from test_interruption import poisoned
 
 from engine.run_folder import RunFolder
 from engine.training import Training
 from supervised import SupOnly
+from tests.test_interruption import poisoned
 
 
 def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkeypatch):

@@ -4,7 +4,8 @@ import ast
 import re
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.conftest import REPOSITORY
 
 FLOORS = {
     "util": [],

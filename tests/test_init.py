@@ -1,10 +1,9 @@
-"""`tools/prepare.py init`: from folders of images and masks to a trained epoch."""
+"""`python -m tools.prepare init`: from folders of images and masks to a trained epoch."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from own_images import COLOURS, FORMS, NAMES, TINY, truth, write_images, write_masks
 from PIL import Image
 
 import evaluate
@@ -12,6 +11,7 @@ from dataset.files import Reader
 from dataset.lists import read_list
 from fixmatch import FixMatch
 from supervised import SupOnly
+from tests.own_images import COLOURS, FORMS, NAMES, TINY, truth, write_images, write_masks
 from tools import check_data, prepare
 from util.config_file import load_config
 

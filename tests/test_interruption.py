@@ -10,9 +10,6 @@ import time
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from test_distributed import free_port, launch
-from test_resume import assert_equal
 
 import engine.training
 from engine.guard import Guard
@@ -20,6 +17,9 @@ from engine.run_folder import RunFolder
 from engine.training import Training
 from fixmatch import FixMatch
 from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from tests.test_distributed import free_port, launch
+from tests.test_resume import assert_equal
 from util.errors import UserError
 from util.interrupt import EXIT_CODE
 
@@ -318,7 +318,7 @@ def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
     long.tree |= {"epochs": 1, "epoch_length": 4000, "batch_size": 4, "save_every": 20}
     long.write_config()
     command = [
-        sys.executable, "tools/launch.py", "--nproc_per_node", "2", "--master_port", free_port(),
+        sys.executable, "-m", "tools.launch", "--nproc_per_node", "2", "--master_port", free_port(),
         "supervised.py", *long.argv(tmp_path / "run", "--device", "cpu"),
     ]  # fmt: skip
     log = tmp_path / "out.txt"
@@ -340,5 +340,5 @@ def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):
     long.tree |= {"batch_size": 4}
     long.write_config()
     argv = long.argv(tmp_path / "run", "--device", "cpu")
-    launch("tests/slow_disk_training.py", tmp_path, "supervised", *argv, processes=2)
+    launch("-m", "tests.slow_disk_training", tmp_path, "supervised", *argv, processes=2)
     assert [(tmp_path / f"left-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from conftest import touch, tree, write_lines
 
 from dataset import protocols
+from tests.conftest import touch, tree, write_lines
 
 
 def ade20k_val():

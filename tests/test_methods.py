@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import every_method
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +22,7 @@ from semi.pseudo_labels import (
     masked_cross_entropy,
     pseudo_label,
 )
+from tests.conftest import every_method
 from util.config_file import load_config
 
 

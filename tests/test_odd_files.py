@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from faults.verdict import RAN, REFUSED, called, verdict
 from PIL import Image
 
 from dataset.folders import files_by_stem
 from engine import fit as engine
 from engine.fit import main
 from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from tests.faults.verdict import RAN, REFUSED, called, verdict
 from util.errors import UserError
 from util.log import versions
 
@@ -37,37 +37,35 @@ def odd(toy):
 
 
 def script(name, *argv):
-    return verdict(
-        lambda: called(lambda: runpy.run_path(str(REPOSITORY / name), run_name="__main__"), *argv)
-    )
+    return verdict(lambda: called(lambda: runpy.run_module(name, run_name="__main__"), *argv))
 
 
 def test_odd_names(odd, toy, tmp_path):
-    assert script("supervised.py", *toy.argv(tmp_path / "run", "--set", "epochs=1")) == RAN
+    assert script("supervised", *toy.argv(tmp_path / "run", "--set", "epochs=1")) == RAN
     argv = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth", "--images", odd]
     (odd / "folder.jpg").mkdir()
     (odd / "circle.jpg").symlink_to("circle.jpg")
-    assert script("predict.py", *argv, "--save-path", tmp_path / "out") == RAN
+    assert script("predict", *argv, "--save-path", tmp_path / "out") == RAN
     assert len(list((tmp_path / "out/masks").iterdir())) == len(ODD_NAMES)
     (odd / "folder.jpg").rmdir()
     (odd / "circle.jpg").unlink()
 
     folders = ["--config", toy.config, "--set", "data.unlabeled={images: odd}"]
-    assert script("fixmatch.py", *folders, "--save-path", tmp_path / "x", "--dry-run") == RAN
+    assert script("fixmatch", *folders, "--save-path", tmp_path / "x", "--dry-run") == RAN
     reports = [tmp_path / "report.json", tmp_path / "report.html"]
     argv = [*folders, "--json", reports[0], "--html", reports[1]]
-    assert script("tools/check_data.py", *argv) == RAN
+    assert script("tools.check_data", *argv) == RAN
     assert all(report.stat().st_size for report in reports)
 
 
 def test_neither_masks_nor_overlays_are_overwritten(toy, tmp_path):
-    assert script("supervised.py", *toy.argv(tmp_path / "run", "--set", "epochs=1")) == RAN
+    assert script("supervised", *toy.argv(tmp_path / "run", "--set", "epochs=1")) == RAN
     precious = tmp_path / "out/overlays/v0.png"
     precious.parent.mkdir(parents=True)
     precious.touch()
     argv = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth", "--images",
             toy.root / "images/v0.jpg", "--save-path", tmp_path / "out"]  # fmt: skip
-    assert script("predict.py", *argv) == REFUSED and precious.stat().st_size == 0
+    assert script("predict", *argv) == REFUSED and precious.stat().st_size == 0
 
 
 @pytest.mark.parametrize("target", [".", "..", "/"])

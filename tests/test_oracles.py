@@ -4,7 +4,13 @@ import copy
 
 import pytest
 import torch
-from literal import (
+
+from fixmatch import FixMatch
+from model.build import build_network
+from prevmatch import PrevMatch
+from rankmatch import RankMatch
+from semi.ranking import choose_references, cutmix_features
+from tests.literal import (
     features_mixed_at_full_size,
     first_reference,
     fix_draws,
@@ -15,12 +21,6 @@ from literal import (
     taught_literally,
     unimatch_literally,
 )
-
-from fixmatch import FixMatch
-from model.build import build_network
-from prevmatch import PrevMatch
-from rankmatch import RankMatch
-from semi.ranking import choose_references, cutmix_features
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config_file import load_config

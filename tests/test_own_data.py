@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import yaml
-from own_images import NAMES, TINY, truth, write_images, write_masks
 from PIL import Image
 
 import evaluate
@@ -14,6 +13,7 @@ from dataset.folders import read_samples
 from dataset.lists import list_line, read_list
 from fixmatch import FixMatch
 from supervised import SupOnly
+from tests.own_images import NAMES, TINY, truth, write_images, write_masks
 from util.config import Folders
 from util.config_file import dump_config, load_config
 from util.errors import UserError

@@ -1,14 +1,14 @@
-"""New partitions with tools/splits.py, and how lists are written."""
+"""New partitions with `python -m tools.splits`, and how lists are written."""
 
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import touch, tree, write_lines
 from PIL import Image
 
 from dataset.lists import list_line, read_list, write_lists
+from tests.conftest import touch, tree, write_lines
 from util.errors import UserError
 
 LINES = [f"images/{i}.jpg masks/{i}.png" for i in range(8)]

@@ -4,7 +4,6 @@ from pathlib import Path
 from shutil import copy
 
 import pytest
-from conftest import write_lines, write_sample
 
 import evaluate
 from data_tools.inspect import inspect
@@ -14,6 +13,7 @@ from dataset.files import Reader
 from dataset.folders import read_samples
 from dataset.lists import read_list
 from fixmatch import FixMatch
+from tests.conftest import write_lines, write_sample
 from util.config import Folders
 from util.config_file import dump_config, load_config
 from util.errors import UserError

@@ -1,17 +1,13 @@
 """Datasets from their official downloads: every pixel, what is missing, and the command."""
 
-import importlib.util
 import io
 import sys
 from pathlib import Path
 
-import miniature
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY
 from PIL import Image
-from preparing import CASES, Case, files, of
 from pycocotools import mask as rle
 
 from data_tools import layout
@@ -22,6 +18,10 @@ from data_tools.prepare.run import prepare
 from data_tools.prepare.writing import RECORD
 from dataset.files import open_mask
 from dataset.labels import Labels
+from tests import miniature
+from tests.conftest import REPOSITORY
+from tests.preparing import CASES, Case, files, of
+from tools import prepare as prepare_command
 from util.config_file import load_config
 from util.errors import UserError
 
@@ -217,20 +217,16 @@ def test_arranged_camvid_is_taken_as_it_is(tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(monkeypatch):
-    """tools/prepare.py in this process; returns its exit code."""
-    spec = importlib.util.spec_from_file_location("tool", REPOSITORY / "tools/prepare.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    """`python -m tools.prepare` in this process; returns its exit code."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, arguments)])
         try:
-            tool.main()
+            prepare_command.main()
         except SystemExit as end:
             return end.code
         return 0
 
-    run.tool = tool
     return run
 
 
@@ -250,9 +246,9 @@ def test_command(command, tmp_path, monkeypatch, capsys):
 
 
 def test_every_config_of_a_download_has_its_command(command, monkeypatch, tmp_path):
-    for name in command.tool.DATASETS:
+    for name in prepare_command.DATASETS:
         given = []
-        monkeypatch.setattr(command.tool, "prepare", lambda *a, g=given: g.extend(a))
+        monkeypatch.setattr(prepare_command, "prepare", lambda *a, g=given: g.extend(a))
         assert command(name, "--source", tmp_path) == 0
         data = yaml.safe_load((REPOSITORY / f"configs/{name}.yaml").read_text())["data"]
-        assert given[0] is command.tool.DATASETS[name] and str(given[2]) == data["root"]
+        assert given[0] is prepare_command.DATASETS[name] and str(given[2]) == data["root"]

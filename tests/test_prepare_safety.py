@@ -5,11 +5,11 @@ import stat
 import tarfile
 import zipfile
 
-import miniature
 import pytest
-from preparing import Case, files, of
 
 from data_tools.prepare.writing import RECORD, Root
+from tests import miniature
+from tests.preparing import Case, files, of
 from util.errors import UserError
 
 

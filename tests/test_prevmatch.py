@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES
 
 from model.build import build_network
 from prevmatch import PrevMatch
+from tests.conftest import CLASSES
 from util.config_file import load_config
 from util.seed import seed_step
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from conftest import METHODS
-from prototypes import Prototypes
 
 from corrmatch import CorrMatch
 from engine.run_folder import RunFolder
 from supervised import SupOnly
+from tests.conftest import METHODS
+from tests.prototypes import Prototypes
 
 
 class Killed(Exception):

@@ -3,7 +3,8 @@
 import ast
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.conftest import REPOSITORY
 
 FILES = sorted(
     path.relative_to(REPOSITORY)

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 
+from tests.conftest import REPOSITORY
 from util.interrupt import EXIT_CODE
 
 ENVIRONMENT = {

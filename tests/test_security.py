@@ -6,14 +6,14 @@ import subprocess
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from faults.verdict import RAN, REFUSED, called, verdict
 
 import evaluate
 import predict
 from corrmatch import CorrMatch
 from engine.fit import main
 from model.build import PRETRAINED
+from tests.conftest import REPOSITORY
+from tests.faults.verdict import RAN, REFUSED, called, verdict
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import time
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from test_scripts import ENVIRONMENT
 
+from tests.conftest import REPOSITORY
+from tests.test_scripts import ENVIRONMENT
 from util.interrupt import EXIT_CODE
 
 SCONTROL = """#!/bin/sh
@@ -100,7 +100,7 @@ def test_the_nodes_find_each_other(sbatch):
     output, _ = job.communicate(timeout=60)
     assert job.returncode == 0, output
     first, second = output.splitlines()
-    launched = "tools/launch.py|--nproc_per_node|4|--nnodes|2|--node_rank|{}|--master_addr|node7|"
+    launched = "-m|tools.launch|--nproc_per_node|4|--nnodes|2|--node_rank|{}|--master_addr|node7|"
     assert first.startswith(launched.format(0) + "--master_port|24711|corrmatch.py|")
     assert first.endswith("|--set|a b=c|")
     assert second == first.replace("node_rank|0", "node_rank|1")

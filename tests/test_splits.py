@@ -1,4 +1,4 @@
-"""Published lists: recognised and fetched, with tools/splits.py."""
+"""Published lists: recognised and fetched, with `python -m tools.splits`."""
 
 import hashlib
 import threading
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import tree, write_lines
 
 from data_tools.fetch import fetch
 from dataset import protocols
 from dataset.lists import read_list
 from dataset.protocols import fingerprint, how_to_get, read_protocols, select
+from tests.conftest import tree, write_lines
 from util.errors import UserError
 
 U, V, P = "LiheYoung/UniMatch", "LiheYoung/UniMatch-V2", "wooseok-shin/PrevMatch"
@@ -211,7 +211,7 @@ def test_verify(splits, host):
     ],
 )
 def test_what_to_do_about_a_missing_list(path, hint):
-    expected = f"python tools/splits.py {hint}" if hint else ""
+    expected = f"python -m tools.splits {hint}" if hint else ""
     assert how_to_get(Path(path)).rpartition(": ")[2] == expected
     if not hint:
         assert how_to_get(Path(path)) == ""

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from test_methods import raw_batch
 from torch import nn
 
 from fixmatch import FixMatch
 from model.build import build_network, load_network
 from semi.ema import follow, frozen_copy
+from tests.test_methods import raw_batch
 from unimatch_v2 import UniMatchV2
 from util.checkpoint import save_atomically
 from util.config_file import load_config

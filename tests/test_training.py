@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from prototypes import Prototypes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
@@ -14,6 +13,7 @@ from engine.training import Training
 from model.build import build_network
 from prevmatch import PrevMatch
 from supervised import SupOnly
+from tests.prototypes import Prototypes
 from unimatch_v2 import UniMatchV2
 from util import dist, speed
 from util.config import Optimizer

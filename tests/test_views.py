@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -19,6 +18,7 @@ from dataset.files import Reader
 from dataset.folders import read_samples
 from dataset.sets import UNLABELED, TrainingSet, epoch_order
 from dataset.views import make_views
+from tests.conftest import REPOSITORY
 from util.config import Data, Folders
 
 REFERENCE = json.loads((REPOSITORY / "tests/golden_data/views_reference.json").read_text())

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from golden import fill
 from torch import nn
 
 from model.build import build_network
 from model.xception import NAME, Block, Xception65
+from tests.golden import fill
 from util.config import Model
 
 

@@ -4,13 +4,9 @@ Run from the repository root; docs/performance.md has the commands and their res
 """
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import data, evaluation, everything, lists, methods, propagation, start, step  # noqa: E402
-from util.command import exit_with_one_line  # noqa: E402
+from benchmarks import data, evaluation, everything, lists, methods, propagation, start, step
+from util.command import exit_with_one_line
 
 BENCHMARKS = {
     "step": step,

@@ -9,16 +9,14 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from data_tools.inspect import inspect  # noqa: E402
-from data_tools.problems import problems  # noqa: E402
-from data_tools.report import errors, numbers, text  # noqa: E402
-from data_tools.report_html import page  # noqa: E402
-from util.command import add_lists, add_settings, exit_with_one_line, given_lists  # noqa: E402
-from util.config_file import load_config  # noqa: E402
-from util.errors import UserError  # noqa: E402
-from util.writing import write_text  # noqa: E402
+from data_tools.inspect import inspect
+from data_tools.problems import problems
+from data_tools.report import errors, numbers, text
+from data_tools.report_html import page
+from util.command import add_lists, add_settings, exit_with_one_line, given_lists
+from util.config_file import load_config
+from util.errors import UserError
+from util.writing import write_text
 
 
 def main() -> None:
@@ -57,7 +55,7 @@ def check_target(path: Path) -> None:
         raise UserError(f"{path}: its folder does not exist; make it first")
     if path.exists():
         begin = path.read_bytes()[:500] if path.is_file() else b""
-        if b"tools/check_data.py" not in begin:
+        if b"check_data" not in begin:
             raise UserError(f"{path}: exists and is no report of this command; choose another file")
 
 

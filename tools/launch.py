@@ -5,15 +5,12 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from util.interrupt import SIGNALS, leaving_when_asked  # noqa: E402
+from util.interrupt import SIGNALS, leaving_when_asked
 
 
 def pass_signals_on() -> None:

@@ -1,14 +1,12 @@
-"""Write the demo dataset "shapes"; run from the repository root: `python tools/make_shapes.py`."""
+"""Write the demo dataset "shapes"; run from the repository root: `python -m tools.make_shapes`."""
 
 import argparse
 import sys
 from inspect import signature
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from data_tools.shapes import generate  # noqa: E402
-from util.errors import UserError, one_line  # noqa: E402
+from data_tools.shapes import generate
+from util.errors import UserError, one_line
 
 OPTIONS = {
     "labeled": "number of training images with a mask",

@@ -1,18 +1,15 @@
 """Make data ready to train, from official downloads or from folders of one's own.
 
-Run from the repository root; `python tools/prepare.py COMMAND --help`.
+Run from the repository root; `python -m tools.prepare COMMAND --help`.
 """
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from data_tools.prepare import ade20k, camvid, cityscapes, coco, init, pascal  # noqa: E402
-from data_tools.prepare.run import prepare  # noqa: E402
-from util.command import exit_with_one_line  # noqa: E402
+from data_tools.prepare import ade20k, camvid, cityscapes, coco, init, pascal
+from data_tools.prepare.run import prepare
+from util.command import exit_with_one_line
 
 DATASETS = {
     "pascal": pascal,

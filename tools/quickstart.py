@@ -10,20 +10,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import numpy as np
+import torch
+from PIL import Image
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from data_tools.shapes import generate  # noqa: E402
-from dataset.folders import read_samples  # noqa: E402
-from model.build import load_network  # noqa: E402
-from util.command import exit_with_one_line  # noqa: E402
+from data_tools.shapes import generate
+from dataset.folders import read_samples
+from model.build import load_network
+from util.command import exit_with_one_line
 from util.config import Config
-from util.config_file import load_config  # noqa: E402
-from util.evaluation import predict_mask  # noqa: E402
-from util.picture import colour_mask, palette, side_by_side  # noqa: E402
+from util.config_file import load_config
+from util.evaluation import predict_mask
+from util.picture import colour_mask, palette, side_by_side
 
 CONFIG = "configs/shapes.yaml"
 CONFIGS = {"supervised": CONFIG, "corrmatch": "configs/shapes_corrmatch.yaml"}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # From a fresh clone to two trained models: SupOnly and CorrMatch on the embedded dataset.
-# Further arguments go to tools/quickstart.py (see --help).
+# Further arguments go to tools.quickstart (see --help).
 cd "$(dirname "$0")/.." || exit 1
 requirements=requirements.txt
 . tools/setup.sh
-exec python tools/quickstart.py "$@"
+exec python -m tools.quickstart "$@"

@@ -19,7 +19,7 @@ else
     set -- "$script" --device cuda "$@"
 fi
 if [ "$num_gpu" -gt 1 ] || [ "${NNODES:-1}" -gt 1 ]; then
-    set -- tools/launch.py --nproc_per_node "$num_gpu" --nnodes "${NNODES:-1}" \
+    set -- -m tools.launch --nproc_per_node "$num_gpu" --nnodes "${NNODES:-1}" \
         --node_rank "${NODE_RANK:-0}" --master_addr "${MASTER_ADDR:-localhost}" \
         --master_port "$port" "$@"
 fi

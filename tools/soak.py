@@ -2,14 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-
-from conftest import METHODS  # noqa: E402
-from faults.fuzz import fuzz  # noqa: E402
-from faults.kill import kill  # noqa: E402
+from tests.conftest import METHODS
+from tests.faults.fuzz import fuzz
+from tests.faults.kill import kill
 
 
 def main() -> int:

@@ -10,14 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from data_tools import partition  # noqa: E402
-from data_tools.fetch import fetch, verify  # noqa: E402
-from data_tools.layout import generate  # noqa: E402
-from dataset.lists import list_line, read_list, write_lists  # noqa: E402
-from dataset.protocols import lists_of, read_protocols, select  # noqa: E402
-from util.command import exit_with_one_line  # noqa: E402
+from data_tools import partition
+from data_tools.fetch import fetch, verify
+from data_tools.layout import generate
+from dataset.lists import list_line, read_list, write_lists
+from dataset.protocols import lists_of, read_protocols, select
+from util.command import exit_with_one_line
 
 TARGET = "DATASET[/PARTITION]"
 

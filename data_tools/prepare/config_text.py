@@ -23,7 +23,7 @@ def config_text(
     """
     check, train = commands(out, "unlabeled" in data)
     lines = [
-        f"# {data['name']}: written by `python tools/prepare.py init`; change what you like.",
+        f"# {data['name']}: written by `python -m tools.prepare init`; change what you like.",
         "#",
         f"#   {check}",
         f"#   {train}  # first with --dry-run",
@@ -48,7 +48,7 @@ def commands(out: Path, unlabeled: bool) -> tuple[str, str]:
     config, folder = shlex.quote(str(out)), shlex.quote(f"runs/{out.stem}")
     script = "corrmatch" if unlabeled else "supervised"
     return (
-        f"python tools/check_data.py --config {config}",
+        f"python -m tools.check_data --config {config}",
         f"python {script}.py --config {config} --save-path {folder}",
     )
 

@@ -1,4 +1,4 @@
-"""What `prepare.py init` found, as text."""
+"""What `tools.prepare init` found, as text."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

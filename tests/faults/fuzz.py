@@ -12,9 +12,9 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from faults import parsers, runs
-from faults.verdict import RAN, REFUSED
-from faults.world import World
+from tests.faults import parsers, runs
+from tests.faults.verdict import RAN, REFUSED
+from tests.faults.world import World
 
 
 class Kind(NamedTuple):

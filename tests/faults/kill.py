@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from conftest import Toy
-from test_resume import assert_equal
 
-from faults.life import FILE, Death, Life, draw_deaths
+from tests.conftest import Toy
+from tests.faults.life import FILE, Death, Life, draw_deaths
+from tests.test_resume import assert_equal
 
 
 class Different(AssertionError):

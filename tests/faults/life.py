@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conftest import METHODS
-
 from engine.fit import main
 from engine.run_folder import RunFolder
 from engine.training import Training
+from tests.conftest import METHODS
 
 # Forked, so that a life costs no import of torch.
 PROCESSES = multiprocessing.get_context("fork")

@@ -6,16 +6,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import yaml
-from conftest import METHODS, REPOSITORY
 from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.check import check_files, read_lists
-from faults import yaml_text
-from faults.odd import Damage, damages, texts
-from faults.verdict import RAN, verdict
-from faults.world import World, picture, saved
 from model.build import load_network
+from tests.conftest import METHODS, REPOSITORY
+from tests.faults import yaml_text
+from tests.faults.odd import Damage, damages, texts
+from tests.faults.verdict import RAN, verdict
+from tests.faults.world import World, picture, saved
 from util.command import exit_with_one_line
 from util.config_file import dump_config, load_config
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from conftest import METHODS, REPOSITORY
 from hypothesis import strategies as st
 
 from engine.fit import main
-from faults.odd import (
+from tests.conftest import METHODS, REPOSITORY
+from tests.faults.odd import (
     Change,
     Damage,
     Place,
@@ -27,8 +27,8 @@ from faults.odd import (
     rebuilt,
     values,
 )
-from faults.verdict import called, judged, verdict
-from faults.world import MODELS, World, saved
+from tests.faults.verdict import called, judged, verdict
+from tests.faults.world import MODELS, World, saved
 
 LIKELY: dict[str, list[Any]] = {
     "model.network": ["dpt"],
@@ -83,7 +83,7 @@ TENSORS = [
     torch.empty(3, device="meta"), torch.ones(1).expand(2**40), torch.tensor(np.float64(1)),
 ]  # fmt: skip
 NEW = st.one_of(values, st.sampled_from(TENSORS))
-USES = ["evaluate", "predict", "tools/check_data"]
+USES = ["evaluate", "predict", "tools.check_data"]
 
 
 class RunCase(NamedTuple):
@@ -132,7 +132,7 @@ def _input(world: World, case: RunCase) -> Iterator[list[str]]:
     argv = {
         "evaluate": [*use, "--json", str(out)],
         "predict": [*use, "--images", str(toy.root / "images"), "--save-path", str(out)],
-        "tools/check_data": ["--config", str(toy.config), "--json", f"{out}.json"],
+        "tools.check_data": ["--config", str(toy.config), "--json", f"{out}.json"],
     }.get(case.command, train)
     with world.damaged(toy.folder / case.file, case.damage):
         yield [*argv, *(f"--set={setting}" for setting in case.settings)]
@@ -140,11 +140,10 @@ def _input(world: World, case: RunCase) -> Iterator[list[str]]:
 
 def judge_run(world: World, case: RunCase) -> str:
     """Trainings are rehearsed, which checks and builds all that a run needs."""
-    script = str(REPOSITORY / f"{case.command}.py")
 
     def command() -> None:
         try:
-            runpy.run_path(script, run_name="__main__")
+            runpy.run_module(case.command, run_name="__main__")
         except SystemExit as end:
             sys.exit(_code(case, end.code))
 
@@ -157,7 +156,7 @@ def judge_process(world: World, case: RunCase) -> str:
         # What no command line can hold.
         argv = [a.encode(errors="replace").decode().replace("\0", "") for a in argv]
         done = subprocess.run(
-            [sys.executable, f"{case.command}.py", *argv], cwd=REPOSITORY, capture_output=True,
+            [sys.executable, "-m", case.command, *argv], cwd=REPOSITORY, capture_output=True,
             encoding="utf-8", errors="backslashreplace", timeout=300, check=False,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -166,7 +165,7 @@ def judge_process(world: World, case: RunCase) -> str:
 
 def _code(case: RunCase, code: Any) -> Any:
     """The exit code of a command; 1 is how one of them says what it found out."""
-    return 0 if code == 1 and case.command == "tools/check_data" else code
+    return 0 if code == 1 and case.command == "tools.check_data" else code
 
 
 class StateCase(NamedTuple):

@@ -51,7 +51,7 @@ def judged(code: object, stderr: str) -> str:
 def called(main: Callable[[], object], *argv: object) -> None:
     """A command's `main` with a command line."""
     line = ["command", *map(str, argv)]
-    with mock.patch.object(sys, "argv", line), mock.patch.object(sys, "path", [*sys.path]):
+    with mock.patch.object(sys, "argv", line):
         main()
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import REPOSITORY, Toy
 from PIL import Image
 
 from corrmatch import CorrMatch
 from engine.fit import main
-from faults.odd import Damage, damage, remove
-from faults.verdict import RAN, called, verdict
 from supervised import SupOnly
+from tests.conftest import REPOSITORY, Toy
+from tests.faults.odd import Damage, damage, remove
+from tests.faults.verdict import RAN, called, verdict
 from util.checkpoint import load
 from util.config_file import load_config
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from faults.odd import changed, changes, edits, one_of_many, places, rebuilt, texts, values
+from tests.faults.odd import changed, changes, edits, one_of_many, places, rebuilt, texts, values
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)
