@@ -2,8 +2,8 @@
 
 `python -m tests.gradients CONFIG FOLDER`: gradients of all methods' first steps to
 FOLDER/gradients.pth, what process R sees to FOLDER/seen-R.json.  What lets processes differ by
-design is taken out of the gradients: batch norms count no batch, and what each process draws for itself (dropout, CorrMatch's
-regions) is not drawn.
+design is taken out of the gradients: batch norms count no batch, and what each process draws for
+itself (dropout, CorrMatch's regions) is not drawn.
 """
 
 import contextlib
