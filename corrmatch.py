@@ -12,50 +12,51 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from engine import Batch, Method, Step, main
-from model.correlation import correlate
+from model.correlation import CorrelationHead
 from semi.correlation import mean_class_confidence, propagate_regions, region_maps, sample_rows
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
+    consistency,
     cutmix,
+    kept_ratio,
     label_partner,
     masked_cross_entropy,
     per_valid_pixel,
     pseudo_label,
-    share,
 )
 from util.config import Section
 
 
 class CorrMatch(Method):
-    correlation = True
-
     class Options(Section):
         thresh_init: Annotated[float, Field(ge=0, le=1)] | None = 0.85
         """Start of the dynamic threshold; null keeps it fixed at `conf_thresh`."""
         thresh_momentum: Annotated[float, Field(ge=0, le=1)] = 0.999
+        """How much of the threshold each step leaves; the rest is the present confidence."""
         regions: Annotated[int, Field(gt=0, le=4096)] = 128
         """Rows of the correlation matrix that become region maps."""
 
     def __init__(self, model, config):
         super().__init__(model, config)
+        inputs, width = model.feature_channels[-1], config.model.channels
+        self.correlation = CorrelationHead(inputs, width, config.num_classes)
         start = self.options.thresh_init
         self.register_buffer("tau", torch.tensor(config.conf_thresh if start is None else start))
 
     def step(self, batch: Batch) -> Step:
-        x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
-        u = batch["unlabeled"]
-        w, (s,), (box,) = u["weak"], u["strong"], u["box"]
+        x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
+        (s,), (box,) = u["strong"], u["box"]
         size = x.shape[-2:]
         partner = label_partner(self.model, u)
 
-        features = self.model.features(torch.cat([x, w]))
+        features = self.model.features(torch.cat([x, u["weak"]]))
         z, z_fp = self.model.decode(with_dropped_channels(features), size).chunk(2)
-        z_corr, attention = correlate(self.model, features, z)
+        z_corr, attention = self.correlation(features, z)
         (z_x, z_w), (zc_x, zc_w), (_, z_fp) = z.chunk(2), z_corr.chunk(2), z_fp.chunk(2)
 
         features_s = self.model.features(s)
         z_s = self.model.decode(features_s, size)
-        zc_s, _ = correlate(self.model, features_s, z_s)
+        zc_s, _ = self.correlation(features_s, z_s)
 
         own = pseudo_label(z_w, u["ignore"])
         mixed = cutmix(own, partner, box)
@@ -66,15 +67,15 @@ class CorrMatch(Method):
         rows = sample_rows(attention, self.options.regions)
         regions = region_maps(attention[len(x) :], rows, features[-1].shape[-2:], size)
         regions = regions & (mixed.valid & ~box)[:, None]
-        sure, sure_w = mixed.above(self.tau), own.above(self.tau)
+        sure = mixed.above(self.tau)
         label, sure_s = propagate_regions(mixed.label, sure, regions, self.tau, z.shape[1])
 
         loss_x = self.criterion(z_x, y)
         loss_xc = self.criterion(zc_x, y)
         loss_s = masked_cross_entropy(z_s, label, sure_s, mixed.valid)
         loss_cs = masked_cross_entropy(zc_s, label, sure_s, mixed.valid)
-        loss_cw = masked_cross_entropy(zc_w, own.label, sure_w, own.valid)
-        loss_fp = masked_cross_entropy(z_fp, own.label, sure_w, own.valid)
+        loss_cw = consistency(zc_w, own, self.tau)
+        loss_fp = consistency(z_fp, own, self.tau)
         p_w, log_s = z_w.detach().softmax(1), z_s.log_softmax(1)
         loss_kl = per_valid_pixel(F.kl_div(log_s, p_w, reduction="none").sum(1), sure, mixed.valid)
         loss_c = (loss_cs + loss_cw) / 2
@@ -83,7 +84,7 @@ class CorrMatch(Method):
         loss = (supervised + 0.25 * (loss_s + loss_kl + loss_fp + loss_c)) / 2
         return loss, {
             "x": loss_x, "x_corr": loss_xc, "s": loss_s, "kl": loss_kl, "fp": loss_fp,
-            "corr": loss_c, "mask_ratio": share(sure_w, own.valid), "threshold": self.tau.clone(),
+            "corr": loss_c, "mask_ratio": kept_ratio(own, self.tau), "threshold": self.tau.clone(),
         }  # fmt: skip
 
 

@@ -8,10 +8,10 @@ import torch
 
 from dataset.check import check_files, refuse_overlaps
 from dataset.folders import read_samples
-from dataset.loaders import Place, data_workers, evaluation_loader
+from dataset.loaders import Process, data_workers, evaluation_loader
 from model.build import load_network
 from util import dist
-from util.command import among_others, checkpoint_parser, exit_with_one_line
+from util.command import checkpoint_parser, exit_with_one_line, is_secondary_rank
 from util.config import Config
 from util.config_file import load_config
 from util.errors import UserError
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="val")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the scores there")
     options = parser.parse_args()
-    with exit_with_one_line(quiet=among_others()):
+    with exit_with_one_line(quiet=is_secondary_rank()):
         config = load_config(options.config, options.set)
         device = dist.choose_device(options.device)
     with dist.session(device), exit_with_one_line(quiet=not dist.is_main()):
@@ -45,16 +45,16 @@ def score(
         raise UserError("--split test: the config names no data.test list")
     listed = read_samples(source, config.data.root, masks=True)
     refuse_overlaps(listed)
-    dist.main_checks(lambda: check_files(config.data, listed, warn=logger.warning))
+    dist.on_main(lambda: check_files(config.data, listed, warn=logger.warning))
     network = load_network(config.model, config.num_classes, checkpoint, which).to(device)
     use_layout(network, config)
     workers = data_workers(config, dist.processes_here())
-    place = Place(dist.rank(), dist.world_size(), workers, device.type == "cuda")
+    process = Process(dist.rank(), dist.world_size(), workers, device.type == "cuda")
     samples = listed.samples
     begin = time.perf_counter()
     scores = evaluate(
         network,
-        evaluation_loader(config, samples, place),
+        evaluation_loader(config, samples, process),
         config,
         mode=config.evaluation.mode,
         device=device,

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from engine import Batch, Method, Step, main
-from semi.ema import follow, frozen_copy
+from semi.ema import frozen_copy, update_ema
 from semi.pseudo_labels import (
+    consistency,
     cutmix,
+    kept_ratio,
     label_partner,
     label_view,
-    masked_cross_entropy,
     pseudo_label,
-    share,
 )
 from util.config import Section, Share
 
@@ -33,29 +33,27 @@ class FixMatch(Method):
         self.model_ema = frozen_copy(model) if self.options.teacher == "ema" else None
 
     def step(self, batch: Batch) -> Step:
-        x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
-        u = batch["unlabeled"]
-        w, (s,), (box,) = u["weak"], u["strong"], u["box"]
+        x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
+        (s,), (box,) = u["strong"], u["box"]
         partner = label_partner(self.model_ema or self.model, u)
 
         if self.model_ema is None:
-            z_x, z_w = self.model(torch.cat([x, w])).chunk(2)
+            z_x, z_w = self.model(torch.cat([x, u["weak"]])).chunk(2)
             z_s = self.model(s)
             own = pseudo_label(z_w, u["ignore"])
         else:
             z_x, z_s = self.model(torch.cat([x, s])).chunk(2)
             own = label_view(self.model_ema, u)
-        mixed = cutmix(own, partner, box)
         tau = self.config.conf_thresh
 
         loss_x = self.criterion(z_x, y)
-        loss_s = masked_cross_entropy(z_s, mixed.label, mixed.above(tau), mixed.valid)
+        loss_s = consistency(z_s, cutmix(own, partner, box), tau)
         loss = (loss_x + loss_s) / 2
-        return loss, {"x": loss_x, "s": loss_s, "mask_ratio": share(own.above(tau), own.valid)}
+        return loss, {"x": loss_x, "s": loss_s, "mask_ratio": kept_ratio(own, tau)}
 
     def after_step(self, iteration: int) -> None:
         if self.model_ema is not None:
-            follow(self.model_ema, self.model, iteration, self.options.ema_momentum)
+            update_ema(self.model_ema, self.model, iteration, self.options.ema_momentum)
 
     def eval_models(self) -> dict[str, nn.Module]:
         teacher = {} if self.model_ema is None else {"model_ema": self.model_ema}

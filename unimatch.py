@@ -8,35 +8,31 @@ import torch
 
 from engine import Batch, Method, Step, main
 from semi.perturbation import with_dropped_channels
-from semi.pseudo_labels import cutmix, label_partner, masked_cross_entropy, pseudo_label, share
+from semi.pseudo_labels import consistency, cutmix, kept_ratio, label_partner, pseudo_label
 
 
 class UniMatch(Method):
     strong_views = 2
 
     def step(self, batch: Batch) -> Step:
-        x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
-        u = batch["unlabeled"]
-        w, (s1, s2), (box1, box2) = u["weak"], u["strong"], u["box"]
+        x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
         partner = label_partner(self.model, u)
 
-        features = self.model.features(torch.cat([x, w]))
+        features = self.model.features(torch.cat([x, u["weak"]]))
         z = self.model.decode(with_dropped_channels(features), x.shape[-2:])
         z_x, z_w, _, z_fp = z.chunk(4)
-        z_s1, z_s2 = self.model(torch.cat([s1, s2])).chunk(2)
+        z_s = self.model(torch.cat(u["strong"])).chunk(2)
 
-        own = pseudo_label(z_w, u["ignore"])
-        mixed1, mixed2 = cutmix(own, partner, box1), cutmix(own, partner, box2)
-        tau = self.config.conf_thresh
+        own, tau = pseudo_label(z_w, u["ignore"]), self.config.conf_thresh
+        views = zip(z_s, u["box"], strict=True)
 
         loss_x = self.criterion(z_x, y)
-        loss_s1 = masked_cross_entropy(z_s1, mixed1.label, mixed1.above(tau), mixed1.valid)
-        loss_s2 = masked_cross_entropy(z_s2, mixed2.label, mixed2.above(tau), mixed2.valid)
-        loss_fp = masked_cross_entropy(z_fp, own.label, own.above(tau), own.valid)
+        loss_s1, loss_s2 = (consistency(z, cutmix(own, partner, box), tau) for z, box in views)
+        loss_fp = consistency(z_fp, own, tau)
         loss = (loss_x + 0.25 * loss_s1 + 0.25 * loss_s2 + 0.5 * loss_fp) / 2
         return loss, {
             "x": loss_x, "s": (loss_s1 + loss_s2) / 2, "fp": loss_fp,
-            "mask_ratio": share(own.above(tau), own.valid),
+            "mask_ratio": kept_ratio(own, tau),
         }  # fmt: skip
 
 

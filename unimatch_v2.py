@@ -7,9 +7,9 @@ channels that the other one lost.
 import torch
 
 from engine import Batch, Method, Step, main
-from semi.ema import follow, frozen_copy
+from semi.ema import frozen_copy, update_ema
 from semi.perturbation import complementary_dropout, draw_complementary
-from semi.pseudo_labels import cutmix, label_partner, label_view, masked_cross_entropy, share
+from semi.pseudo_labels import consistency, cutmix, kept_ratio, label_partner, label_view
 from util.config import Section, Share
 
 
@@ -18,35 +18,32 @@ class UniMatchV2(Method):
 
     class Options(Section):
         ema_momentum: Share = 0.996
-        """Of the teacher, once it has seen 250 steps; less before."""
+        """Momentum of the teacher from step 250 on; before, it follows the student more closely."""
 
     def __init__(self, model, config):
         super().__init__(model, config)
         self.model_ema = frozen_copy(model)
 
     def step(self, batch: Batch) -> Step:
-        x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
-        u = batch["unlabeled"]
-        (s1, s2), (box1, box2) = u["strong"], u["box"]
+        x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
         own, partner = label_view(self.model_ema, u), label_partner(self.model_ema, u)
 
         z_x = self.model(x)
-        features = self.model.features(torch.cat([s1, s2]))
+        features = self.model.features(torch.cat(u["strong"]))
         features = complementary_dropout(features, draw_complementary(features))
-        z_s1, z_s2 = self.model.decode(features, x.shape[-2:]).chunk(2)
+        z_s = self.model.decode(features, x.shape[-2:]).chunk(2)
 
-        mixed1, mixed2 = cutmix(own, partner, box1), cutmix(own, partner, box2)
         tau = self.config.conf_thresh
+        views = zip(z_s, u["box"], strict=True)
 
         loss_x = self.criterion(z_x, y)
-        loss_s1 = masked_cross_entropy(z_s1, mixed1.label, mixed1.above(tau), mixed1.valid)
-        loss_s2 = masked_cross_entropy(z_s2, mixed2.label, mixed2.above(tau), mixed2.valid)
+        loss_s1, loss_s2 = (consistency(z, cutmix(own, partner, box), tau) for z, box in views)
         loss_s = (loss_s1 + loss_s2) / 2
         loss = (loss_x + loss_s) / 2
-        return loss, {"x": loss_x, "s": loss_s, "mask_ratio": share(own.above(tau), own.valid)}
+        return loss, {"x": loss_x, "s": loss_s, "mask_ratio": kept_ratio(own, tau)}
 
     def after_step(self, iteration: int) -> None:
-        follow(self.model_ema, self.model, iteration, self.options.ema_momentum)
+        update_ema(self.model_ema, self.model, iteration, self.options.ema_momentum)
 
     def eval_models(self) -> dict[str, torch.nn.Module]:
         return {"model": self.model, "model_ema": self.model_ema}

@@ -67,7 +67,7 @@ def repeated_step(training: Training) -> Call:
 
     def call() -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        training.step(raw, 0)
+        training.optimize(raw, 0)
 
     return call
 

@@ -21,7 +21,7 @@ from util.interrupt import serve_to_the_end
 logger = logging.getLogger("semi.data")
 
 
-class Place(NamedTuple):
+class Process(NamedTuple):
     """Where a loader runs."""
 
     rank: int
@@ -38,8 +38,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     `starting_at` sets the epoch and the step to begin with.
     """
 
-    def __init__(self, steps: int, batch: int, place: Place):
-        self.steps, self.batch, self.place = steps, batch, place
+    def __init__(self, steps: int, batch: int, process: Process):
+        self.steps, self.batch, self.process = steps, batch, process
         self.epoch, self.first = 0, 0
 
     def __len__(self) -> int:
@@ -50,8 +50,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         return (self.keys(self.epoch, step) for step in range(self.first, self.steps))
 
     def keys(self, epoch: int, step: int) -> list[tuple[int, int]]:
-        own = self.batch // self.place.world
-        first = step * self.batch + self.place.rank * own
+        own = self.batch // self.process.world
+        first = step * self.batch + self.process.rank * own
         return [(epoch, position) for position in range(first, first + own)]
 
 
@@ -98,7 +98,7 @@ def training_loader(
     images: int,
     per_forward: int,
     strong_views: int,
-    place: Place,
+    process: Process,
 ) -> DataLoader:
     """Batches of raw samples (see `make_views`) of one process.
 
@@ -127,11 +127,11 @@ def training_loader(
     )
     return DataLoader(
         dataset,
-        batch_sampler=EpochBatches(steps, images, place),
-        num_workers=place.workers,
+        batch_sampler=EpochBatches(steps, images, process),
+        num_workers=process.workers,
         worker_init_fn=serve_to_the_end,
-        persistent_workers=place.workers > 0,
-        pin_memory=place.cuda,
+        persistent_workers=process.workers > 0,
+        pin_memory=process.cuda,
     )
 
 
@@ -151,14 +151,14 @@ def batch_at(loader: DataLoader, step: int) -> Any:
     return default_collate([loader.dataset[key] for key in keys])
 
 
-def evaluation_loader(config: Config, samples: Sequence[Sample], place: Place) -> DataLoader:
+def evaluation_loader(config: Config, samples: Sequence[Sample], process: Process) -> DataLoader:
     """Every `world`-th image from `rank` on, whole, one at a time: each is counted once."""
     return DataLoader(
         EvaluationSet(Reader(config.data), samples),
-        sampler=list(range(place.rank, len(samples), place.world)),
-        num_workers=place.workers,
+        sampler=list(range(process.rank, len(samples), process.world)),
+        num_workers=process.workers,
         worker_init_fn=serve_to_the_end,
-        pin_memory=place.cuda,
+        pin_memory=process.cuda,
     )
 
 

@@ -10,24 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+P_JITTER = 0.8
 JITTER = 0.5  # brightness, contrast, saturation: factors in [1 - JITTER, 1 + JITTER]
-HUE = 0.25  # shift in turns of the colour circle
-MAX_SIGMA = 2.0
-RADIUS = int(3 * MAX_SIGMA + 0.5)
+HUE = 0.25  # shift in [-HUE, HUE] turns of the colour circle
+P_GREY = 0.2
+P_BLUR = 0.5
+SIGMA = (0.1, 2.0)  # pixels
+RADIUS = int(3 * SIGMA[1] + 0.5)
+P_CUTMIX = 0.5
+BOX_AREA = (0.02, 0.4)  # of the crop
+BOX_RATIO = (0.3, 1 / 0.3)  # height over width
 
 
 def draw_strong(rng: np.random.Generator) -> dict[str, Any]:
-    """Parameters of one strong view.
-
-    Colour jitter p 0.8 (four operations in random order), greyscale p 0.2, Gaussian blur p 0.5
-    with sigma uniform in [0.1, 2.0].
-    """
-    jitter = rng.random() < 0.8
+    """Parameters of one strong view: colour jitter (four operations in random order), greyscale,
+    Gaussian blur with a uniform sigma, each with its probability."""
+    jitter = rng.random() < P_JITTER
     factors = rng.uniform(1 - JITTER, 1 + JITTER, 3)
     hue = rng.uniform(-HUE, HUE)
     order = rng.permutation(4)
-    grey = rng.random() < 0.2
-    sigma = rng.uniform(0.1, MAX_SIGMA) if rng.random() < 0.5 else 0.0
+    grey = rng.random() < P_GREY
+    sigma = rng.uniform(*SIGMA) if rng.random() < P_BLUR else 0.0
     return {
         "factors": (factors if jitter else np.ones(3)).astype(np.float32),
         "hue": np.float32(hue if jitter else 0.0),
@@ -38,14 +41,14 @@ def draw_strong(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def draw_box(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A CutMix rectangle (x0, y0, x1, y1) in a `size` crop: p 0.5, area uniform in [0.02, 0.4] of
-    it; then aspect ratio (height over width), uniform in [0.3, 1/0.3], and position, uniform, until
-    the box fits.  Drawing the area again too would favour small boxes."""
-    if rng.random() >= 0.5:
+    """A CutMix rectangle (x0, y0, x1, y1) in a `size` crop, empty with probability 1 - P_CUTMIX:
+    its area is uniform; then aspect ratio and position, uniform too, are drawn until the box fits.
+    Drawing the area again as well would favour small boxes."""
+    if rng.random() >= P_CUTMIX:
         return np.zeros(4, dtype=np.int64)
-    area = rng.uniform(0.02, 0.4) * size * size
+    area = rng.uniform(*BOX_AREA) * size * size
     while True:
-        ratio = rng.uniform(0.3, 1 / 0.3)
+        ratio = rng.uniform(*BOX_RATIO)
         w, h = int(np.sqrt(area / ratio)), int(np.sqrt(area * ratio))
         x, y = int(rng.integers(size)), int(rng.integers(size))
         if x + w <= size and y + h <= size:
@@ -115,11 +118,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def strong_view(x: Tensor, view: dict[str, Tensor]) -> Tensor:
-    """A strong view of RGB images `x` `[B, 3, H, W]` in [0, 1], not yet normalised."""
+    """A strong view of RGB images `x` `[B, 3, H, W]` in [0, 1], before normalisation."""
     x = colour_jitter(x, view["factors"], view["hue"], view["order"])
     x = torch.where(view["grey"].view(-1, 1, 1, 1), grey(x).expand_as(x), x)
     return gaussian_blur(x, view["sigma"])
-
-
-def normalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return (x - mean) / std

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from util.config import IGNORE
 
+SCALE = (0.5, 2.0)
+P_FLIP = 0.5
+
 
 class Geometry(NamedTuple):
     """A crop of a resized image.
@@ -35,9 +38,10 @@ class Geometry(NamedTuple):
 
 
 def draw_geometry(rng: np.random.Generator, size: tuple[int, int], crop: int) -> Geometry:
-    """Long side uniform in [0.5, 2] times the original's, position uniform, flip p 0.5."""
+    """Long side uniform in SCALE times the original's, position uniform, flip."""
     w, h = size
-    long = int(rng.integers(int(max(w, h) * 0.5), int(max(w, h) * 2.0), endpoint=True))
+    low, high = (int(max(w, h) * scale) for scale in SCALE)
+    long = int(rng.integers(low, high, endpoint=True))
     if h > w:
         w, h = int(w * long / h + 0.5), long
     else:
@@ -45,7 +49,7 @@ def draw_geometry(rng: np.random.Generator, size: tuple[int, int], crop: int) ->
     w, h = max(w, 1), max(h, 1)
     x = int(rng.integers(max(w - crop, 0), endpoint=True))
     y = int(rng.integers(max(h - crop, 0), endpoint=True))
-    return Geometry((w, h), (x, y), crop, bool(rng.random() < 0.5))
+    return Geometry((w, h), (x, y), crop, bool(rng.random() < P_FLIP))
 
 
 class Span(NamedTuple):

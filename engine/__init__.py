@@ -1,6 +1,7 @@
 """What a method's page imports: its contract, the batch it sees, and the training itself."""
 
 from engine.fit import main
-from engine.method import Batch, Method, Step
+from engine.method import Method, Step
+from util.batch import Batch
 
 __all__ = ["Batch", "Method", "Step", "main"]

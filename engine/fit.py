@@ -7,32 +7,32 @@ from typing import Any
 from dataset.loaders import batch_at, starting_at
 from engine.guard import Guard
 from engine.method import Method
-from engine.progress import Means, Progress
+from engine.progress import Progress
 from engine.rehearsal import rehearse
 from engine.run_folder import RunFolder
 from engine.training import Training, prepare
 from util import dist
-from util.command import among_others, arguments, exit_with_one_line
+from util.command import arguments, exit_with_one_line, is_secondary_rank
 from util.config_file import load_config
 from util.evaluation import summary, table
 from util.interrupt import Interrupted, StopRequest, leaving_when_asked, stop_requests
 from util.log import logger, say_to_console
 
 
-def main(kind: type[Method]) -> None:
+def main(method: type[Method]) -> None:
     """The command line of a method."""
-    options = arguments(kind.__name__, kind.unlabeled)
-    with exit_with_one_line(quiet=among_others()):
+    options = arguments(method.__name__, method.unlabeled)
+    with exit_with_one_line(quiet=is_secondary_rank()):
         config = load_config(options.config, options.set, options.overrides)
-        kind.read_options(config)
+        method.read_options(config)
         device = dist.choose_device(options.device)
     with leaving_when_asked(), dist.session(device):
         with exit_with_one_line(quiet=not dist.is_main()):
             say_to_console()
             folder = RunFolder(options.save_path)
             if not options.dry_run:
-                dist.main_checks(folder.lock)
-            training = prepare(kind, config, device, folder, options.resume, options.force)
+                dist.on_main(folder.lock)
+            training = prepare(method, config, device, folder, options.resume, options.force)
         with exit_with_one_line():
             dry_run(training) if options.dry_run else fit(training)
 
@@ -45,13 +45,13 @@ def fit(t: Training) -> None:
     batch_of = functools.partial(batch_at, t.train)
     guard = Guard(t.method, t.config.nonfinite_limit, t.folder.path, batch_of)
     try:
-        dist.main_checks(t.open_folder)
+        dist.on_main(t.open_folder)
         with stop_requests() as stop:
             while t.epoch < t.config.epochs:
                 record = train_epoch(t, guard, stop)
                 finish_epoch(t, record)
                 pause(t, guard, stop)
-        dist.main_checks(t.folder.settle)
+        dist.on_main(t.folder.settle)
     finally:
         t.folder.close()
     for name, best in t.best.items():
@@ -60,21 +60,19 @@ def fit(t: Training) -> None:
 
 def train_epoch(t: Training, guard: Guard, stop: StopRequest) -> dict[str, Any]:
     """The steps of an epoch that are not done yet; returns the epoch's record."""
-    steps = len(t.train)
-    progress = Progress(t.epoch, t.config.epochs, steps, t.folder, t.done, t.means)
+    progress = Progress(t.epoch, t.config.epochs, len(t.train), t.done, t.folder)
     for raw in progress.over(starting_at(t.train, t.epoch, t.done)):
         step = t.steps_done
-        scalars = t.step(raw, step)
-        t.done += 1
-        guard.note(step, dict(scalars))
-        del scalars["grad_norm"]
-        fetched = progress.add(scalars, step, t.optimizer.param_groups[0]["lr"])
-        if fetched:
+        scalars = t.step(raw)
+        guard.note(step, scalars)
+        progress.add(scalars)
+        if progress.due(step):
+            progress.show(step, t.optimizer.param_groups[0]["lr"])
             guard.look()
         # Several processes decide together, at steps where they wait for each other anyway.
-        if fetched or dist.world_size() == 1:
+        if progress.due(step) or dist.world_size() == 1:
             pause(t, guard, stop)
-    return {"epoch": t.epoch + 1, "steps": (t.epoch + 1) * steps, **progress.summary()}
+    return {"epoch": t.epoch + 1, "steps": t.steps_done, **progress.summary(t.means)}
 
 
 def pause(t: Training, guard: Guard, stop: StopRequest) -> None:
@@ -84,7 +82,7 @@ def pause(t: Training, guard: Guard, stop: StopRequest) -> None:
         guard.look()
         t.save()
     if stopping:
-        dist.main_checks(t.folder.settle)
+        dist.on_main(t.folder.settle)
         logger.info(
             "stopped by %s after epoch %d, step %d; the same command goes on from there",
             stop.by or "a signal",
@@ -99,16 +97,14 @@ def finish_epoch(t: Training, record: dict[str, Any]) -> None:
     epoch, every = t.epoch, t.config.evaluation.every
     is_best = False
     if (epoch + 1) % every == 0 or epoch + 1 == t.config.epochs:
-        dist.main_checks(t.folder.settle)
+        dist.on_main(t.folder.settle)
         begin = time.monotonic()
         record["scores"] = validate(t, epoch)
         record["validation_seconds"] = time.monotonic() - begin
         is_best = any(best["epoch"] == epoch + 1 for best in t.best.values())
     t.method.after_epoch(epoch, is_best)
-    t.epoch, t.done, t.means = epoch + 1, 0, Means()
-    t.history.append(record)
-    t.save()
-    dist.main_checks(lambda: t.folder.keep_best(t.best, t.epoch))
+    t.end_epoch(record)
+    dist.on_main(lambda: t.folder.keep_best(t.best, t.epoch))
 
 
 def dry_run(t: Training) -> None:

@@ -54,7 +54,7 @@ class Guard:
         terms = [name for name in faults if name != "grad_norm"]
         what = f"loss terms {', '.join(terms)}" if terms else "gradients"
         kept = ""
-        if terms:  # gradients alone are mostly float16's, whose scaler feels its way
+        if terms:  # gradients alone are mostly float16's, while its scaler seeks a scale
             path = self.folder / f"nonfinite_step{step}_rank{dist.rank()}.pth"
             save_atomically(self.batch_of(step), path)
             kept = f"; its batch is in {path}"

@@ -5,25 +5,25 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from semi.criterion import build_criterion
+from util.batch import Batch
 from util.config import Config, Section
 from util.config_file import parse
 
-Batch = dict[str, Any]
 Step = tuple[Tensor, dict[str, Tensor]]
 
 
 class Method(nn.Module):
     """A method: its forward is the training step, its state is all that must survive a restart.
 
-    A subclass defines `step` and, where it needs them, the other four; what its batches and its
-    network need is declared by the three class variables.
+    A subclass defines `step` and, where it needs them, the other three; what its batches need is
+    declared by the two class variables.  Whatever it owns beside the network (a head, a teacher) it
+    builds in its `__init__`; what of it has `requires_grad` is trained.
     """
 
     unlabeled: ClassVar[bool] = True
     """Whether batches hold unlabelled images."""
     strong_views: ClassVar[int] = 1
-    correlation: ClassVar[bool] = False
-    """Whether the network needs CorrMatch's correlation head."""
+    """Strong views of each unlabelled image."""
 
     class Options(Section):
         """The method's keys in the config's `method` section."""
@@ -44,8 +44,7 @@ class Method(nn.Module):
         return self.step(batch)
 
     def step(self, batch: Batch) -> Step:
-        """The loss of a batch (as `dataset.strong.make_views` returns it) and scalars to log,
-        which stay on the device."""
+        """The loss of a batch and scalars to log, which stay on the device."""
         raise NotImplementedError
 
     def after_step(self, iteration: int) -> None:

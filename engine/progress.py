@@ -50,19 +50,17 @@ class Means:
 
 class Progress:
     """A bar over the batches of an epoch, with losses and remaining time; lines where the output
-    is not a terminal.  Every 20 steps the means since the last time go to TensorBoard.
+    is not a terminal.  When it is due, the means since the last time go to TensorBoard.
 
-    `done` steps of the epoch, with the means `whole`, lie behind.
+    `done` steps of the epoch lie behind.
     """
 
-    def __init__(
-        self, epoch: int, epochs: int, steps: int, folder: RunFolder, done: int, whole: Means
-    ):
+    def __init__(self, epoch: int, epochs: int, steps: int, done: int, folder: RunFolder):
         self.title = f"epoch {epoch + 1}/{epochs}"
         self.epochs_left = epochs - epoch - 1
         self.first_step, self.steps, self.folder = epoch * steps, steps, folder
         self.done = done
-        self._whole, self._recent = whole, Means()
+        self._recent = Means()
         self._begin = self._last_line = time.monotonic()
 
     def over(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -79,29 +77,35 @@ class Progress:
         )
         yield from self._bar
 
-    def summary(self) -> dict[str, Any]:
-        """Means over the epoch and how long it took."""
-        seconds = time.monotonic() - self._begin
-        means = self._whole.fetch()
-        text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-        left = self.epochs_left * seconds / 3600
-        logger.info("%s %s (%.0f s, %.1f h of training left)", self.title, text, seconds, left)
-        return {"train": means, "seconds": seconds}
-
-    def add(self, scalars: dict[str, Tensor], step: int, lr: float) -> bool:
-        """Take the scalars of optimizer step `step`, counted over the whole run; whether this was
-        one of the steps at which they are fetched, and the device waited for."""
-        self._whole.add(scalars)
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        """Take the scalars of a step, which stay on the device."""
         self._recent.add(scalars)
+
+    def due(self, step: int) -> bool:
+        """Whether step `step` of the run is one of those after which the device is waited for."""
         done = step - self.first_step + 1
-        if done % FETCH_EVERY and done != self.steps:
-            return False
+        return done % FETCH_EVERY == 0 or done == self.steps
+
+    def show(self, step: int, lr: float) -> None:
+        """Fetch the means of the steps since the last time, and show them as those of `step`."""
         means, self._recent = self._recent.fetch(), Means()
         self.folder.scalars({f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}, step)
-        text = " ".join(f"{k} {v:.3f}" for k, v in means.items())
+        text = _as_text(means, 3)
         self._bar.set_postfix_str(text, refresh=False)
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = now
+            done = step - self.first_step + 1
             logger.info("%s step %d/%d %s", self.title, done, self.steps, text)
-        return True
+
+    def summary(self, whole: Means) -> dict[str, Any]:
+        """The means of the epoch, `whole`, and the seconds that it took; says both."""
+        seconds, means = time.monotonic() - self._begin, whole.fetch()
+        left = self.epochs_left * seconds / 3600
+        text = _as_text(means, 4)
+        logger.info("%s %s (%.0f s, %.1f h of training left)", self.title, text, seconds, left)
+        return {"train": means, "seconds": seconds}
+
+
+def _as_text(means: dict[str, float], digits: int) -> str:
+    return " ".join(f"{name} {value:.{digits}f}" for name, value in means.items())

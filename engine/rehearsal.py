@@ -19,14 +19,14 @@ def rehearse(
     device: torch.device,
     network: nn.Module,
     train: DataLoader,
-    step: Callable[[Any, int], dict[str, torch.Tensor]],
+    step: Callable[[Any], dict[str, torch.Tensor]],
     validate_one: Callable[[], Any],
     val_images: int,
 ) -> None:
     """Two steps (the second is timed) and one validation image; logs a summary."""
     for number, raw in enumerate(train):
         begin = _now(device)
-        loss = step(raw, number)["loss"].item()
+        loss = step(raw)["loss"].item()
         step_seconds = _now(device) - begin
         if number == 1:
             break

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from dataset.check import check_files, read_lists
 from dataset.loaders import (
-    Place,
+    Process,
     data_workers,
     evaluation_loader,
     images_per_forward,
@@ -28,12 +28,14 @@ from engine.run_folder import RunFolder, state_to_resume
 from engine.run_state import check_run
 from model.build import build_network, load_backbone
 from util import dist
+from util.batch import RawBatch
 from util.checkpoint import load_weights
 from util.config import Config
 from util.config_file import differences
 from util.errors import UserError
-from util.evaluation import Scores, evaluate, mean_and_std, volume_indices
+from util.evaluation import Scores, evaluate, volume_indices
 from util.log import logger
+from util.normalise import mean_and_std
 from util.precision import autocast, build_scaler
 from util.seed import be_deterministic, init_seed, seed_step
 from util.speed import compile_parts, use_layout
@@ -54,11 +56,11 @@ class Training:
     val: DataLoader
     volumes: list[int]
     epoch: int = 0
-    """Epochs done ..."""
+    """Epochs that are done, validation included."""
     done: int = 0
-    """... and steps of the next one."""
+    """Steps of the present epoch that are done."""
     means: Means = field(default_factory=Means)
-    """Of the scalars of these steps."""
+    """Means of the scalars of these steps."""
     best: dict[str, dict[str, float]] = field(default_factory=dict)
     """Best mIoU and its epoch, by the name of the network."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -112,7 +114,7 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint; with several processes, all of them take part."""
         state = self.state()
-        dist.main_checks(lambda: self.folder.save(state, self.history))
+        dist.on_main(lambda: self.folder.save(state, self.history))
         self._saved = (self.done, time.monotonic())
 
     def open_folder(self) -> None:
@@ -134,7 +136,20 @@ class Training:
         steps = len(self.train) * self.config.epochs
         set_poly_lr(self.optimizer, step, steps, self.config.optimizer.power)
 
-    def step(self, raw: Any, step: int) -> dict[str, Tensor]:
+    def step(self, raw: RawBatch) -> dict[str, Tensor]:
+        """The run's next step; returns its scalars, on the device."""
+        scalars = self.optimize(raw, self.steps_done)
+        self.done += 1
+        self.means.add(scalars)
+        return scalars
+
+    def end_epoch(self, record: dict[str, Any]) -> None:
+        """Count the epoch as done, with its record, and save."""
+        self.epoch, self.done, self.means = self.epoch + 1, 0, Means()
+        self.history.append(record)
+        self.save()
+
+    def optimize(self, raw: RawBatch, step: int) -> dict[str, Tensor]:
         """Optimizer step `step` of the run on a raw batch; returns scalars, on the device, among
         them the norm of the gradient.  With one that is not finite, the scaler skips the step."""
         config, device = self.config, self.device
@@ -174,7 +189,7 @@ class Training:
 
 
 def prepare(
-    kind: type[Method],
+    method_class: type[Method],
     config: Config,
     device: torch.device,
     folder: RunFolder,
@@ -185,27 +200,27 @@ def prepare(
     here, on every process alike."""
     rank, world = dist.rank(), dist.world_size()
     resumed = state_to_resume(folder, resume)
-    lists = read_lists(config.data, kind.unlabeled)
-    images = config.batch_size * (1 if kind.unlabeled else 2)
+    lists = read_lists(config.data, method_class.unlabeled)
+    images = config.batch_size * (1 if method_class.unlabeled else 2)
     per_forward = images_per_forward(config, images, world)
-    dist.main_checks(lambda: check_files(config.data, *lists, warn=logger.warning))
+    dist.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
 
     if config.deterministic:
         be_deterministic()
     init_seed(config.seed)
-    network = build_network(config.model, config.num_classes, kind.correlation)
+    network = build_network(config.model, config.num_classes)
     network.check_crop(config.crop_size)
     network.check_batch(per_forward * dist.batchnorm_processes(device))
     if resumed is None:
         logger.info("%s", load_backbone(network, config.model))
-    method = kind(network, config)
+    method = method_class(network, config)
     dist.sync_batchnorm(method.to(device), device)
     use_layout(method, config)
     if config.compile:
         compile_parts(method)
 
     workers = data_workers(config, dist.processes_here())
-    place = Place(rank, world, workers, cuda=device.type == "cuda")
+    process = Process(rank, world, workers, cuda=device.type == "cuda")
     training = Training(
         config=config,
         device=device,
@@ -214,8 +229,10 @@ def prepare(
         wrapped=dist.wrap(method, device),
         optimizer=build_optimizer(method, config.optimizer),
         scaler=build_scaler(device, config.precision),
-        train=training_loader(config, lists, images, per_forward, kind.strong_views, place),
-        val=evaluation_loader(config, lists.val.samples, place),
+        train=training_loader(
+            config, lists, images, per_forward, method_class.strong_views, process
+        ),
+        val=evaluation_loader(config, lists.val.samples, process),
         volumes=volume_indices(
             [s.image for s in lists.val.samples], config.evaluation.volume_pattern
         ),

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from model import xception
-from model.correlation import add_correlation_head
 from model.deeplabv3plus import DeepLabV3Plus
 from model.dinov2 import as_published, is_dinov2
 from model.dpt import DPT
@@ -38,15 +37,13 @@ def _reason(error: Exception) -> str:
     return lines[0][:200]
 
 
-def build_network(options: Model, num_classes: int, correlation: bool = False) -> Network:
-    """The network of a config, with CorrMatch's correlation head on demand.
+def build_network(options: Model, num_classes: int) -> Network:
+    """The network of a config.
 
     Raises `UserError` for a backbone that timm lacks or that this kind of network cannot use.
     """
     build = {"deeplabv3plus": build_deeplabv3plus, "dpt": build_dpt}[options.network]
     network = build(options, num_classes)
-    if correlation:
-        add_correlation_head(network, options.channels)
     if options.lock_backbone:
         network.lock_backbone()  # and then there are no activations to do without
     elif options.checkpoint_activations:
@@ -57,12 +54,15 @@ def build_network(options: Model, num_classes: int, correlation: bool = False) -
 def load_network(options: Model, num_classes: int, path: Path, which: str = "model") -> Network:
     """The network of a config with the weights of a checkpoint, in any published form.
 
-    A correlation head is there when the checkpoint has one.  Raises `UserError` when the weights
-    are not those of this network and number of classes.
+    Parts beside the network's own, which a method has for training alone (CorrMatch's correlation
+    head), are left out.  Raises `UserError` when the weights are not those of this network and
+    number of classes.
     """
     state = network_state(load(path), path, which)
-    network = build_network(options, num_classes, correlation="corr.conv1.weight" in state)
-    load_weights(network, state, path)
+    network = build_network(options, num_classes)
+    parts = dict(network.named_children())
+    own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
+    load_weights(network, own or state, path)
     return network.eval()
 
 

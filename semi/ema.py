@@ -13,7 +13,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, iteration: int, momentum: float) -> None:
+def update_ema(teacher: nn.Module, student: nn.Module, iteration: int, momentum: float) -> None:
     """The exponential moving average of parameters and buffers after step `iteration` (from 0):
     in the beginning the plain average, so that the first step makes teacher and student equal."""
     ratio = min(1 - 1 / (iteration + 1), momentum)

@@ -1,16 +1,18 @@
-"""The verbs that consistency methods share: label, mix, propagate, count.
+"""What consistency methods share: label unlabelled images, mix the labels, learn from them.
 
 Symbols as in the papers: `w` the weak view, `s` a (CutMixed) strong view, `tau` the confidence
 threshold.  A view's padding is invalid: it is neither a target nor counted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from util.batch import Unlabeled, View
 
 
 class PseudoLabel(NamedTuple):
@@ -26,6 +28,10 @@ class PseudoLabel(NamedTuple):
     def above(self, tau: float | Tensor) -> Tensor:
         """The valid pixels that are confident enough: bool `[B, H, W]`."""
         return (self.conf >= tau) & self.valid
+
+
+Partner = PseudoLabel | Tensor
+"""What is known of CutMix partners: their labels, or where in the batch they are, `[B]`."""
 
 
 def pseudo_label(logits: Tensor, ignore: Tensor) -> PseudoLabel:
@@ -46,20 +52,29 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def label_view(model: nn.Module, view: dict[str, Any]) -> PseudoLabel:
-    """Eval-mode pseudo-label of the weak view in {weak, ignore}."""
+def label_view(model: nn.Module, view: View) -> PseudoLabel:
+    """Pseudo-label of a weak view by `model` in eval mode."""
     with frozen_statistics(model):
         return pseudo_label(model(view["weak"]), view["ignore"])
 
 
-def label_partner(model: nn.Module, unlabeled: dict[str, Any]) -> PseudoLabel | Tensor:
-    """Eval-mode pseudo-label of the CutMix partners; where these are in the same batch, their
-    places `[B]`, by which `cutmix` finds the labels."""
-    partner = unlabeled.get("partner")
-    return unlabeled["mate"] if partner is None else label_view(model, partner)
+def label_partner(model: nn.Module, u: Unlabeled) -> Partner:
+    """Pseudo-label of the CutMix partners by `model` in eval mode; of partners in the same batch,
+    which are labelled already, where they are."""
+    return label_view(model, u["partner"]) if "partner" in u else u["partner_index"]
 
 
-def cutmix(own: PseudoLabel, partner: PseudoLabel | Tensor, box: Tensor) -> PseudoLabel:
+def label_with_partner(
+    predict: Callable[[Tensor], Tensor], u: Unlabeled
+) -> tuple[PseudoLabel, Partner]:
+    """Pseudo-labels of the images and of their CutMix partners, by one call of `predict`."""
+    views = [u, u["partner"]] if "partner" in u else [u]
+    logits = predict(torch.cat([view["weak"] for view in views])).chunk(len(views))
+    own, *partner = (pseudo_label(z, view["ignore"]) for z, view in zip(logits, views, strict=True))
+    return own, partner[0] if partner else u["partner_index"]
+
+
+def cutmix(own: PseudoLabel, partner: Partner, box: Tensor) -> PseudoLabel:
     """The partner's label inside the `box` `[B, H, W]`, the image's own outside
     (Yun et al., 2019; French et al., 2020)."""
     if isinstance(partner, Tensor):
@@ -67,16 +82,22 @@ def cutmix(own: PseudoLabel, partner: PseudoLabel | Tensor, box: Tensor) -> Pseu
     return PseudoLabel(*(torch.where(box, p, o) for o, p in zip(own, partner, strict=True)))
 
 
-def per_valid_pixel(loss: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
-    """Sum of a pixel-wise `loss` where `keep`, over the number of `valid` pixels."""
-    return (loss * keep).sum() / valid.sum().clamp(min=1)
+def consistency(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Tensor:
+    """Cross-entropy of `logits` `[B, C, H, W]` with a pseudo-label where that is confident, per
+    valid pixel, 0-d: the loss of weak-to-strong consistency."""
+    return masked_cross_entropy(logits, target.label, target.above(tau), target.valid)
 
 
-def masked_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
-    """Cross-entropy with the pseudo-`label` where `keep`, per `valid` pixel."""
-    return per_valid_pixel(F.cross_entropy(logits, label, reduction="none"), keep, valid)
+def masked_cross_entropy(logits: Tensor, label: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+    """Cross-entropy with the pseudo-`label` where `mask`, per `valid` pixel."""
+    return per_valid_pixel(F.cross_entropy(logits, label, reduction="none"), mask, valid)
 
 
-def share(keep: Tensor, valid: Tensor) -> Tensor:
-    """Share of the `valid` pixels that are kept."""
-    return keep.sum() / valid.sum().clamp(min=1)
+def per_valid_pixel(loss: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+    """Sum of a pixel-wise `loss` where `mask`, over the number of `valid` pixels."""
+    return (loss * mask).sum() / valid.sum().clamp(min=1)
+
+
+def kept_ratio(target: PseudoLabel, tau: float | Tensor) -> Tensor:
+    """Share of the valid pixels whose label is confident, 0-d."""
+    return target.above(tau).sum() / target.valid.sum().clamp(min=1)

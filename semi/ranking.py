@@ -15,7 +15,7 @@ def cutmix_features(own: Tensor, partner: Tensor, box: Tensor) -> Tensor:
     Defined as upsampling both to the box's size, mixing and downsampling again (bilinear, aligned
     corners).  Downsampling reads two rows and columns for each one that it writes; only those are
     computed, so that memory follows `[2h, 2w]` instead of `[H, W]`: at crop 801 and stride 16,
-    1/62 of it.  `partner` may also be the partners' places in the batch `[B]`, as in `cutmix`.
+    1/62 of it.  `partner` may also say where in the batch the partners are, `[B]`, as in `cutmix`.
     """
     partner = own[partner] if partner.ndim == 1 else partner
     rows, up_y, down_y = _resampling(own.shape[2], box.shape[1], own)

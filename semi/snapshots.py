@@ -10,7 +10,7 @@ from semi.pseudo_labels import frozen_statistics
 Snapshot = dict[str, Tensor]
 
 
-def keep(state: Mapping[str, Tensor], device: torch.device | str) -> Snapshot:
+def snapshot(state: Mapping[str, Tensor], device: torch.device | str) -> Snapshot:
     """A copy of a network's state on `device`; what leaves a GPU is pinned, for the way back."""
     kept = {name: value.detach().to(device, copy=True) for name, value in state.items()}
     pinned = torch.device(device).type == "cpu" and torch.cuda.is_available()

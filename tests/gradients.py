@@ -40,6 +40,8 @@ OPTIONS = {
 def calm(method):
     """Golden weights, no batch statistics, no dropout; for PrevMatch an earlier self."""
     fill(method.model)
+    if hasattr(method, "correlation"):
+        fill(method.correlation)
     for module in method.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval().train = lambda mode=True, module=module: module
@@ -63,7 +65,7 @@ def gradient(training, raw=None):
     with contextlib.ExitStack() as stack:
         for place, instead in NOT_DRAWN.items():
             stack.enter_context(mock.patch(place, instead))
-        training.step(raw, 0)
+        training.step(raw)
     return torch.cat([p.grad.flatten() for p in training.method.parameters() if p.requires_grad])
 
 

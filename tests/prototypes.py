@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import Batch, Method, Step, main
-from semi.ema import follow, frozen_copy
+from semi.ema import frozen_copy, update_ema
 from semi.pseudo_labels import label_view, masked_cross_entropy
 from util import dist
 from util.config import Section, Share
@@ -52,7 +52,7 @@ class Prototypes(Method):
         self.prototypes.lerp_(sums / counts.clamp(min=1)[:, None], 1 - self.options.momentum)
 
     def after_step(self, iteration: int) -> None:
-        follow(self.model_ema, self.model, iteration, self.options.momentum)
+        update_ema(self.model_ema, self.model, iteration, self.options.momentum)
 
     def eval_models(self) -> dict[str, nn.Module]:
         return {"model": self.model, "model_ema": self.model_ema}

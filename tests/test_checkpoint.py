@@ -199,7 +199,7 @@ def test_hub_that_cannot_be_reached(monkeypatch):
 def test_any_resnet_at_any_stride(name, stride):
     options = Model(backbone=name, output_stride=stride, channels=8, multi_grid=name != "resnet18")
     with torch.device("meta"):
-        network = build_network(options, 5, correlation=True)
+        network = build_network(options, 5)
         features = network.eval().features(torch.zeros(2, 3, 65, 65))
         assert [f.shape[-1] for f in features] == [17, -(-65 // stride)]
         assert network.decode(features, (65, 65)).shape == (2, 5, 65, 65)

@@ -67,9 +67,9 @@ def load(name):
     return load_config(CONFIGS[name])
 
 
-def build(config, correlation):
+def build(config):
     with torch.device("meta"):  # shapes without memory
-        return build_network(config.model, config.num_classes, correlation)
+        return build_network(config.model, config.num_classes)
 
 
 def threshold(method, config):
@@ -121,7 +121,7 @@ def test_published_settings_on_dinov2(row):
     assert (config.conf_thresh, config.cutmix_partner) == (0.95, "flip")
     assert (evaluation.window_border == "shift") == ("cityscapes" in name)
     for method in ON_DINOV2:
-        network = build(config, method.correlation)
+        network = build(config)
         network.check_crop(config.crop_size)
         method(network, config)
 
@@ -176,18 +176,18 @@ def test_a_dumped_config_loads_as_the_same(name, tmp_path):
 def test_a_dataset_config_is_for_every_method(name):
     config = load(name)
     assert config.method == {}
-    network = build(config, SupOnly.correlation)
+    network = build(config)
     network.check_crop(config.crop_size)
     network.check_batch(config.batch_size)
     assert network.classifier.out_channels == config.num_classes
     for method in METHODS.values():
-        method(build(config, method.correlation), config)
+        method(build(config), config)
 
 
 @pytest.mark.parametrize("name, start", [("pascal_corrmatch", 0.85), ("cityscapes_corrmatch", 0)])
 def test_corrmatch_starts_at_its_published_threshold(name, start):
     config = load(name)
-    method = CorrMatch(build(config, CorrMatch.correlation), config)
+    method = CorrMatch(build(config), config)
     assert method.tau.item() == pytest.approx(start)
 
 

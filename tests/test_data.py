@@ -10,7 +10,7 @@ from dataset.check import read_lists
 from dataset.lists import read_list
 from dataset.loaders import (
     EpochBatches,
-    Place,
+    Process,
     images_per_forward,
     split_batch,
     steps_per_epoch,
@@ -172,8 +172,8 @@ def test_an_epoch_is_as_many_shuffles_as_it_takes():
 
 
 def test_processes_share_the_global_batch_of_one():
-    alone = list(EpochBatches(3, 4, Place(0, 1, 0, False)))
-    two = [list(EpochBatches(3, 4, Place(rank, 2, 0, False))) for rank in (0, 1)]
+    alone = list(EpochBatches(3, 4, Process(0, 1, 0, False)))
+    two = [list(EpochBatches(3, 4, Process(rank, 2, 0, False))) for rank in (0, 1)]
     assert alone == [a + b for a, b in zip(*two, strict=True)]
 
 
@@ -182,7 +182,7 @@ def loader(toy):
     def build(*overrides, strong_views=1, images=2, unlabeled=True):
         config = load_config(toy.config, overrides)
         lists = read_lists(config.data, unlabeled)
-        return training_loader(config, lists, images, images, strong_views, Place(0, 1, 0, False))
+        return training_loader(config, lists, images, images, strong_views, Process(0, 1, 0, False))
 
     return build
 
@@ -248,7 +248,7 @@ def test_partners_within_the_batch(loader, flip, mate):
     u = raw["unlabeled"]
     u["boxes"][:] = torch.tensor([5, 7, 20, 30])
     out = make_views(raw, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), flip)["unlabeled"]
-    assert out["mate"].tolist() == mate
+    assert out["partner_index"].tolist() == mate
     u["boxes"][:] = 0
     apart = make_views(raw, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), flip)["unlabeled"]
     mixed, whole = out["strong"][0], apart["strong"][0]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataset.check import read_lists
 from dataset.decoded import DecodedPairs
-from dataset.loaders import Place, starting_at, training_loader
+from dataset.loaders import Process, starting_at, training_loader
 from tests.test_resume import assert_equal
 from util.config_file import load_config
 from util.errors import UserError
@@ -58,8 +58,8 @@ def test_a_second_pass_opens_no_labelled_file_and_changes_no_sample(workers, toy
 
     def loader(cache_mb):
         data = config.data.model_copy(update={"cache_mb": cache_mb})
-        place = Place(rank=0, world=1, workers=workers, cuda=False)
-        return training_loader(config.model_copy(update={"data": data}), lists, 2, 2, 2, place)
+        process = Process(rank=0, world=1, workers=workers, cuda=False)
+        return training_loader(config.model_copy(update={"data": data}), lists, 2, 2, 2, process)
 
     keeping, plain = loader(1), loader(0)
     first = list(starting_at(plain, 0)), list(starting_at(plain, 1))

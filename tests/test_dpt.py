@@ -146,7 +146,7 @@ def test_a_published_checkpoint_loads_by_name(which, tmp_path):
 @pytest.mark.parametrize("kind", [SupOnly, FixMatch, UniMatch, PrevMatch, RankMatch, CorrMatch])
 def test_every_method_reaches_every_parameter(kind, toy):
     config = load_config(toy.config)
-    network = build_network(TINY, 3, kind.correlation)
+    network = build_network(TINY, 3)
     loss, _ = kind(network, config)(raw_batch(2, size=32, views=kind.strong_views))
     loss.backward()
     assert loss.isfinite()

@@ -1,6 +1,6 @@
 """Bad input by the hundred ends in one line and exit code 2, or in a correct run.
 
-`python -m tools.soak fuzz` looks for as much as one likes; what it found is in test_bad_input.py.
+`python -m tests.soak fuzz` looks for as much as one likes; what it found is in test_bad_input.py.
 """
 
 import sys

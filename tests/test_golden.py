@@ -14,7 +14,7 @@ from corrmatch import CorrMatch
 from engine.optimizer import build_optimizer, set_poly_lr
 from fixmatch import FixMatch
 from model.build import build_network
-from model.correlation import correlate
+from model.correlation import CorrelationHead
 from semi.correlation import propagate_regions, region_maps
 from semi.perturbation import complementary_dropout
 from tests.golden import fill
@@ -40,24 +40,30 @@ def normal(seed, shape):
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
 
 
-def golden_network(options, correlation=False):
-    network = build_network(options, 21, correlation)
+def golden_network(options):
+    network = build_network(options, 21)
     fill(network)
     return network.eval()
 
 
+def golden_head(network):
+    """CorrMatch's, for a network."""
+    head = CorrelationHead(network.feature_channels[-1], CORRMATCH.channels, 21)
+    fill(head)
+    return head.eval()
+
+
 @pytest.mark.parametrize(
-    "options, correlation, file",
-    [
-        (DEEPLAB, False, "deeplab_r50_os16"),
-        (CORRMATCH, True, "corrmatch_r50"),
-        (DPT, False, "dpt_dinov2s"),
-    ],
+    "options, file",
+    [(DEEPLAB, "deeplab_r50_os16"), (CORRMATCH, "corrmatch_r50"), (DPT, "dpt_dinov2s")],
 )
-def test_parameter_names_and_shapes_are_the_published_ones(options, correlation, file):
-    network = build_network(options, 21, correlation)
+def test_parameter_names_and_shapes_are_the_published_ones(options, file):
+    network = build_network(options, 21)
+    state = network.state_dict()
+    if options is CORRMATCH:  # in published checkpoints the head stands beside the network's parts
+        state |= golden_head(network).state_dict()
     published = json.loads((DATA / f"{file}_keys.json").read_text())
-    assert {k: list(v.shape) for k, v in network.state_dict().items()} == published
+    assert {k: list(v.shape) for k, v in state.items()} == published
 
 
 @torch.no_grad()
@@ -89,10 +95,10 @@ def test_dpt_logits_with_and_without_complementary_dropout():
 @torch.no_grad()
 def test_correlation_logits_and_regions():
     golden = np.load(DATA / "corrmatch_r50.npz")
-    network, x = golden_network(CORRMATCH, correlation=True), normal(3, (2, 3, 65, 65))
+    network, x = golden_network(CORRMATCH), normal(3, (2, 3, 65, 65))
     features = network.features(x)
     z = network.decode(features, (65, 65))
-    z_corr, attention = correlate(network, features, z)
+    z_corr, attention = golden_head(network)(features, z)
     regions = region_maps(attention, golden_rows(attention, 128), (9, 9), (65, 65))
     np.testing.assert_allclose(z[:, :, ::8, ::8], golden["out_sub"], atol=1e-5)
     np.testing.assert_allclose(z_corr[:, :, ::8, ::8], golden["corr_out_sub"], atol=1e-5)
@@ -157,18 +163,17 @@ def test_corrmatch_step_losses_gradients_and_threshold(monkeypatch):
     monkeypatch.setattr(corrmatch, "sample_rows", golden_rows)
     golden = np.load(DATA / "step_corrmatch.npz")
     config = golden_config(CORRMATCH, thresh_init=0.5)
-    network = golden_network(CORRMATCH, correlation=True)
+    network = golden_network(CORRMATCH)
     with torch.no_grad():
         network.classifier.weight *= 60
     method = CorrMatch(network, config).train()
+    fill(method.correlation)
     monkeypatch.setattr(torch.nn.functional, "dropout2d", lambda x, *_, **__: x)
-    for module in network.modules():
+    for module in method.modules():
         if isinstance(module, nn.Dropout2d):
             module.p = 0.0
 
     loss, scalars = method(golden_batch(golden, "s0"))
-    optimizer = build_optimizer(network, config.optimizer)
-    set_poly_lr(optimizer, 0, 100, 0.9)
     loss.backward()
     names = {"x": "x", "x_corr": "x_corr", "s": "u_s1", "corr": "u_corr", "kl": "u_kl"}
     names["fp"] = "u_w_fp"
@@ -180,7 +185,7 @@ def test_corrmatch_step_losses_gradients_and_threshold(monkeypatch):
         np.testing.assert_allclose(found, expected, rtol=5e-4, atol=2e-4, err_msg=ours)
     np.testing.assert_allclose(loss.item(), golden["s0/loss"], rtol=1e-4)
     np.testing.assert_allclose(scalars["threshold"].item(), golden["s0/thresh_global"], rtol=1e-6)
-    parameters = dict(network.named_parameters())
+    parameters = dict(network.named_parameters()) | dict(method.correlation.named_parameters())
     gradients = [k.removeprefix("s0/gnorm/") for k in golden if k.startswith("s0/gnorm/")]
     assert len(gradients) == 6
     for name in gradients:
@@ -257,6 +262,6 @@ def golden_pair(golden, step):
             "ignore": read("ignore_mask") == 255,
             "strong": [read("img_u_s1"), read("img_u_s2")],
             "box": [read("cutmix_box1") == 1, read("cutmix_box2") == 1],
-            "mate": torch.tensor([1, 0]),
+            "partner_index": torch.tensor([1, 0]),
         },
     }

@@ -21,11 +21,11 @@ def test_a_step_never_waits_for_the_gpu(kind, precision, toy, tmp_path):
     if kind is PrevMatch:
         training.method.after_epoch(0, is_best=True)
     raw = next(iter(training.train))
-    training.step(raw, 0)
+    training.step(raw)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step in (1, 2):
-            training.step(raw, step)
+        for _ in range(2):
+            training.step(raw)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -186,7 +186,7 @@ def raw_batch(images, size=33, partner=True, views=1):
 @pytest.mark.parametrize("partner", [True, False])
 def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, toy):
     config = load_config(toy.config)
-    network = build_network(config.model, 3, kind.correlation)
+    network = build_network(config.model, 3)
     method = kind(network, config)
     loss, scalars = method(raw_batch(2, partner=partner, views=kind.strong_views))
     loss.backward()
@@ -207,7 +207,7 @@ FAMILIES = {
 def test_two_steps_on_every_family_of_networks(kind, family, toy):
     config = load_config(toy.config, [f"model={FAMILIES[family]}", "conf_thresh=0.0"])
     torch.manual_seed(0)
-    method = kind(build_network(config.model, 3, kind.correlation).train(), config)
+    method = kind(build_network(config.model, 3).train(), config)
     optimizer = build_optimizer(method, config.optimizer)
     batch = raw_batch(2, size=48, views=kind.strong_views)
     for iteration in range(2):
@@ -242,7 +242,7 @@ class HostReads(TorchDispatchMode):
 @pytest.mark.parametrize("partner", [True, False])
 def test_a_step_reads_nothing_back(kind, partner, toy):
     config = load_config(toy.config)
-    method = kind(build_network(config.model, 3, kind.correlation), config)
+    method = kind(build_network(config.model, 3), config)
     if kind is PrevMatch:
         method.remember(method.model.state_dict())
     batch = raw_batch(2, partner=partner, views=kind.strong_views)

@@ -51,7 +51,7 @@ def views_batch(seed, images, size, classes, views, partner, padding):
     if partner:
         unlabeled["partner"] = {"weak": image(), "ignore": ignore()}
     else:
-        unlabeled["mate"] = torch.arange(images).roll(1)
+        unlabeled["partner_index"] = torch.arange(images).roll(1)
     return {"labeled": {"image": image(), "mask": mask}, "unlabeled": unlabeled}
 
 

@@ -71,7 +71,11 @@ def draws(method, unlabeled, monkeypatch):
 @pytest.fixture
 def unlabeled():
     ignore = torch.zeros(1, 4, 4, dtype=torch.bool)
-    return {"weak": torch.zeros(1, 3, 4, 4), "ignore": ignore, "mate": torch.zeros(1).long()}
+    return {
+        "weak": torch.zeros(1, 3, 4, 4),
+        "ignore": ignore,
+        "partner_index": torch.zeros(1).long(),
+    }
 
 
 def remember(method, count):

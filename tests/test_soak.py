@@ -1,4 +1,4 @@
-"""A small part of `python -m tools.soak kill`, and that it would see a difference."""
+"""A small part of `python -m tests.soak kill`, and that it would see a difference."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.faults.kill import Different, assert_same
 
 def test_killed_anywhere():
     """In a process of its own, whose children are forked: none of this one's threads may be."""
-    command = [sys.executable, "-m", "tools.soak", "kill", "--kills", "3", "--seed", "1"]
+    command = [sys.executable, "-m", "tests.soak", "kill", "--kills", "3", "--seed", "1"]
     done = subprocess.run(
         [*command, "--methods", "corrmatch", "unimatch_v2"],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False,

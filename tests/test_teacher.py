@@ -6,7 +6,7 @@ from torch import nn
 
 from fixmatch import FixMatch
 from model.build import build_network, load_network
-from semi.ema import follow, frozen_copy
+from semi.ema import frozen_copy, update_ema
 from tests.test_methods import raw_batch
 from unimatch_v2 import UniMatchV2
 from util.checkpoint import save_atomically
@@ -30,7 +30,7 @@ def test_follow_literally():
             for value in (*student.parameters(), student[1].running_mean, student[1].running_var):
                 value.normal_()
             student[1].num_batches_tracked += 1
-        follow(teacher, student, iteration, 0.996)
+        update_ema(teacher, student, iteration, 0.996)
         ratio = min(1 - 1 / (iteration + 1), 0.996)
         for k, v in student.state_dict().items():
             expected[k] = ratio * expected[k] + (1 - ratio) * v.double()

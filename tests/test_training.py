@@ -63,6 +63,7 @@ def test_what_a_run_leaves(toy, train, tmp_path):
     assert [record["epoch"] for record in history] == [1, 2]
     assert history[1]["steps"] == 4  # 5 unlabelled images, batches of 2
     losses = {"loss", "x", "x_corr", "s", "kl", "fp", "corr", "mask_ratio", "threshold"}
+    losses |= {"grad_norm"}
     assert set(history[0]["train"]) == losses
     assert len(history[0]["scores"]["model"]["iou"]) == 3
     assert load_config(tmp_path / "config.yaml").seed == 5
@@ -95,9 +96,9 @@ def test_dry_run(kind, toy, train, tmp_path, capsys):
 def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):
     seen, step = [], Training.step
 
-    def spying(self, raw, number):
+    def spying(self, raw):
         seen.append((len(raw["labeled"]["image"]), "unlabeled" in raw))
-        return step(self, raw, number)
+        return step(self, raw)
 
     monkeypatch.setattr(Training, "step", spying)
     train(SupOnly, toy.argv(tmp_path / "a"))

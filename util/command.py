@@ -126,6 +126,6 @@ def _lack_of_memory(error: Exception) -> UserError | None:
     )
 
 
-def among_others() -> bool:
+def is_secondary_rank() -> bool:
     """Whether another process than this one speaks for all (known before they have joined)."""
     return int(os.environ.get("RANK", 0)) > 0

@@ -46,7 +46,7 @@ def _possible(path: Path) -> Path:
 
 
 Name = Annotated[str, AfterValidator(_printable)]
-Place = Annotated[Path, AfterValidator(_possible)]
+AnyPath = Annotated[Path, AfterValidator(_possible)]
 
 
 class Section(BaseModel):
@@ -64,19 +64,19 @@ class Section(BaseModel):
 class Folders(Section):
     """Folders instead of a list: all images below one, masks of the same name below another."""
 
-    images: Place
+    images: AnyPath
     """Relative to the root, as the paths in lists are."""
-    masks: Place | None = None
+    masks: AnyPath | None = None
     """The mask of a/b.jpg is a/b.png here, with any suffix; unlabelled images need none."""
-    root: Place | None = None
+    root: AnyPath | None = None
     """By default data.root."""
 
 
 class Listed(Section):
     """A list whose paths are relative to a folder of their own."""
 
-    list: Place
-    root: Place | None = None
+    list: AnyPath
+    root: AnyPath | None = None
     """By default data.root."""
 
 
@@ -94,7 +94,7 @@ def _form(value: Any) -> str:
 Source = Annotated[
     Annotated[Folders, Tag("<folders>")]
     | Annotated[Listed, Tag("<listed>")]
-    | Annotated[Place, Tag("<path>")],
+    | Annotated[AnyPath, Tag("<path>")],
     Discriminator(_form),
 ]
 """The path of a list, `{list: PATH, root: FOLDER}` or `{images: FOLDER, masks: FOLDER}`."""
@@ -110,7 +110,7 @@ class Data(Section):
     """What a dataset is: names, folder, lists, masks."""
 
     name: str
-    root: Place
+    root: AnyPath
     """Folder that paths in lists are relative to, where a source names none of its own."""
     classes: Annotated[list[Name], Field(min_length=2, max_length=254)]
     """Class names, in the order of the mask values 0, 1, ..."""

@@ -87,13 +87,13 @@ def barrier() -> None:
         td.barrier()
 
 
-def main_checks(check: Callable[[], None]) -> None:
-    """Run a check on the main process, or what else may fail there; all wait for it.  Its
-    `UserError` is an `Echo` on the others, so that none waits for one that left."""
+def on_main(run: Callable[[], None]) -> None:
+    """Run something on the main process while all others wait for it.  Its `UserError` is an
+    `Echo` on them, so that none waits for one that left."""
     problem: list[Any] = [None]
     if is_main():
         try:
-            check()
+            run()
         except UserError as error:
             problem = [str(error)]
     if world_size() > 1:

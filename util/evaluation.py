@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from util import dist
 from util.config import IGNORE, Config
+from util.normalise import mean_and_std, normalise, to_unit
 from util.precision import autocast
 
 Predict = Callable[[Tensor], Tensor]
@@ -144,12 +145,6 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
     return [numbers[key] for key in keys]
 
 
-def mean_and_std(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`[3, 1, 1]` each, for RGB images in [0, 1]."""
-    mean, std = torch.tensor([config.data.mean, config.data.std], device=device)[..., None, None]
-    return mean, std
-
-
 @torch.no_grad()
 def predict_mask(
     model: nn.Module, image: Image.Image, config: Config, device: torch.device
@@ -157,9 +152,8 @@ def predict_mask(
     """Class indices `[H, W]`, uint8, of an RGB picture; `model` is in eval mode."""
     mean, std = mean_and_std(config, device)
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
-    x = (x.float() / 255 - mean) / std
     with autocast(device, config.precision):
-        scores = predict(model, x, config, config.evaluation.mode)
+        scores = predict(model, normalise(to_unit(x), mean, std), config, config.evaluation.mode)
     return scores.argmax(1)[0].byte().cpu().numpy()
 
 
@@ -185,12 +179,12 @@ def evaluate(
     c = config.num_classes
     confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
     for batch in batches:
-        image = batch["image"].to(device, non_blocking=True).float() / 255
+        image = to_unit(batch["image"].to(device, non_blocking=True))
         target = batch["mask"].to(device, non_blocking=True)
         if mode == "center_crop":
             image, target = (center_crop(x, config.crop_size) for x in (image, target))
         with autocast(device, config.precision):
-            scores = predict(model, (image - mean) / std, config, mode)
+            scores = predict(model, normalise(image, mean, std), config, mode)
         confusion[volumes[int(batch["index"])]] += multiclass_confusion_matrix(
             scores.argmax(1), target, c, ignore_index=IGNORE, validate_args=False
         )
