@@ -27,6 +27,7 @@ class FixMatch(Method):
         teacher: Literal["self", "ema"] = "self"
         """What labels the weak view: the network itself or its moving average."""
         ema_momentum: Share = 0.996
+        """Momentum of the moving average from step 250 on; before, it follows more closely."""
 
     def __init__(self, model, config):
         super().__init__(model, config)

@@ -54,7 +54,8 @@ class PrevMatch(Method):
         random_select: bool = True
         """Whether the number of previous models is drawn anew for each batch."""
         base_only_epoch: Natural = 0
-        """Epochs at the beginning of which no model is kept, as those are poor teachers."""
+        """The first epoch, counted from 1, after which a model may be kept: earlier ones are poor
+        teachers."""
         prev: Annotated[Previous, Field(default_factory=Previous)]
 
     def __init__(self, model, config):

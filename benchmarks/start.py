@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks import photos
 from benchmarks.measure import add_config, read, seconds
-from benchmarks.step import add_method, method_of
+from benchmarks.step import add_method
+from engine.method import method_of
 from engine.run_folder import RunFolder
 from engine.training import prepare
 from util import dist

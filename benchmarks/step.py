@@ -1,7 +1,6 @@
 """Training steps of a method: precision, layout and compilation, against plain float32."""
 
 import argparse
-import importlib
 import tempfile
 from pathlib import Path
 
@@ -9,11 +8,10 @@ import torch
 
 from benchmarks import photos
 from benchmarks.measure import Call, Table, add_common, compare, read, report
-from engine.method import Method
+from engine.method import method_of
 from engine.run_folder import RunFolder
 from engine.training import Training, prepare
 from util import dist
-from util.errors import UserError
 
 PLAIN = {"precision": "float32", "tf32": False, "channels_last": False, "compile": False}
 FAST = {"precision": "bfloat16", "channels_last": True, "tf32": True}
@@ -74,15 +72,3 @@ def repeated_step(training: Training) -> Call:
 
 def add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="unimatch", metavar="SCRIPT", help="without .py")
-
-
-def method_of(script: str) -> type[Method]:
-    """The method in a script; raises `UserError` where there is none."""
-    try:
-        found = vars(importlib.import_module(script))
-    except (ModuleNotFoundError, ValueError):
-        found = {}
-    for kind in found.values():
-        if isinstance(kind, type) and issubclass(kind, Method) and kind.__module__ == script:
-            return kind
-    raise UserError(f"--method {script}: no such method; expected a script's name without .py")

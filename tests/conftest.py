@@ -1,6 +1,5 @@
 """A dataset and a network small enough that a training takes a second."""
 
-import importlib
 import os
 import runpy
 import sys
@@ -16,15 +15,10 @@ import yaml
 from PIL import Image
 
 from engine.fit import main
-from engine.method import Method
+from engine.method import method_of, method_scripts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-METHODS = {
-    path.stem: value
-    for path in sorted(REPOSITORY.glob("*.py"))
-    for value in vars(importlib.import_module(path.stem)).values()
-    if isinstance(value, type) and issubclass(value, Method) and value.__module__ == path.stem
-}
+METHODS = {name: method_of(name) for name in method_scripts()}
 """Every method's class, by the name of its script."""
 every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
 CLASSES = ["sky", "tree", "road"]
@@ -184,3 +178,12 @@ def splits(tmp_path, capsys, monkeypatch):
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that launch processes of their own follow each other on one worker: beside each other
+    they would starve, and some wait for what a process does in time."""
+    launching = {"distributed", "equivalence", "interruption", "scripts", "slurm", "soak"}
+    for item in items:
+        if item.path.stem.removeprefix("test_") in launching:
+            item.add_marker(pytest.mark.xdist_group("launching"))

@@ -1,6 +1,5 @@
 """Every config in configs/ is one that its methods can use, and says what was published."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from supervised import SupOnly
 from tests.conftest import METHODS, REPOSITORY
+from tools.configuration import page
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config import Config
@@ -196,27 +196,18 @@ def test_a_method_refuses_the_options_of_another_by_name():
         SupOnly.read_options(load("cityscapes_corrmatch"))
 
 
-def keys_of(section, prefix=""):
-    """Dotted names of all keys of a section and of those below it."""
+def explained_keys(section, prefix=""):
+    """Dotted names of all keys of a section and of those below it, with their docstrings."""
     for name, field in section.model_fields.items():
         if hasattr(field.annotation, "model_fields"):
-            yield from keys_of(field.annotation, f"{prefix}{name}.")
+            yield from explained_keys(field.annotation, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            yield prefix + name, field.description
 
 
-def documented_keys():
-    """Those of the tables: `data.root`, `.classes` are data.root and data.classes."""
-    for line in (REPOSITORY / "docs/configuration.md").read_text().splitlines():
-        if line.startswith("| `"):
-            first, *others = re.findall("`([^`]+)`", line.split("|")[1])
-            parent = first.rpartition(".")[0]
-            yield first
-            yield from (parent + key if key.startswith(".") else key for key in others)
-
-
-def test_every_key_is_documented_once():
-    known = {key for key in keys_of(Config) if key != "method"}
-    known |= {f"method.{key}" for kind in METHODS.values() for key in keys_of(kind.Options)}
-    documented = list(documented_keys())
-    assert len(set(documented)) == len(documented) and set(documented) == known
+def test_every_key_is_explained_and_the_page_is_up_to_date():
+    keys = [*explained_keys(Config)]
+    keys += [key for kind in METHODS.values() for key in explained_keys(kind.Options, "method.")]
+    assert not [key for key, text in keys if not text]
+    documented = (REPOSITORY / "docs/configuration.md").read_text()
+    assert documented == page() and not [key for key, _ in keys if f"`{key}`" not in documented]

@@ -7,4 +7,5 @@ set -e
 ruff check .
 ruff format --check .
 mypy
-python -m pytest "$@"
+# Two workers; tests that launch processes of their own stay on one of them (tests/conftest.py).
+python -m pytest -n 2 --dist loadgroup "$@"

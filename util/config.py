@@ -65,19 +65,20 @@ class Folders(Section):
     """Folders instead of a list: all images below one, masks of the same name below another."""
 
     images: AnyPath
-    """Relative to the root, as the paths in lists are."""
+    """Folder of the images, below the root; all images in it, however deep."""
     masks: AnyPath | None = None
     """The mask of a/b.jpg is a/b.png here, with any suffix; unlabelled images need none."""
     root: AnyPath | None = None
-    """By default data.root."""
+    """Folder that `images` and `masks` are relative to; by default data.root."""
 
 
 class Listed(Section):
     """A list whose paths are relative to a folder of their own."""
 
     list: AnyPath
+    """Path of the list."""
     root: AnyPath | None = None
-    """By default data.root."""
+    """Folder that the paths in the list are relative to; by default data.root."""
 
 
 FORMS = ("<one>", "<several>", "<folders>", "<listed>", "<path>")
@@ -110,6 +111,7 @@ class Data(Section):
     """What a dataset is: names, folder, lists, masks."""
 
     name: str
+    """Name of the dataset, for reports."""
     root: AnyPath
     """Folder that paths in lists are relative to, where a source names none of its own."""
     classes: Annotated[list[Name], Field(min_length=2, max_length=254)]
@@ -132,8 +134,9 @@ class Data(Section):
     image_range: tuple[float, float] | None = None
     """Grey values that become black and white; images of more than 8 bits need it."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue in [0, 1], subtracted from every image; ImageNet's."""
     std: tuple[Scale, Scale, Scale] = (0.229, 0.224, 0.225)
-    """Normalisation of RGB in [0, 1]; ImageNet's."""
+    """Standard deviation of red, green and blue, by which every image is divided; ImageNet's."""
     workers: Annotated[Natural, Field(le=512)] | None = None
     """Data workers per process; by default the cores of this process less one, 8 at most."""
     cache_mb: Annotated[Natural, Field(le=2**20)] = 512
@@ -181,18 +184,21 @@ class Model(Section):
     """The network."""
 
     network: Literal["deeplabv3plus", "dpt"] = "deeplabv3plus"
+    """deeplabv3plus on a CNN, or dpt on a ViT."""
     backbone: str = "resnet101s"
     """deeplabv3plus: any timm CNN with feature maps, published with resnet50s and resnet101s;
     dpt: any plain timm ViT, published with vit_{small,base,large}_patch14_dinov2."""
     output_stride: Literal[8, 16, 32] = 16
-    """Of a CNN, like the two keys that follow; a ViT has its patch size."""
+    """Pixels of the image per pixel of a CNN's deepest feature map; a ViT has its patch size."""
     aspp_rates: tuple[Rate, Rate, Rate] = (6, 12, 18)
+    """Dilations of deeplabv3plus's ASPP; published with 12, 24, 36 at output stride 8."""
     patch_size: Annotated[Positive, Field(le=256)] | None = None
-    """Of a ViT, instead of its own; pretrained weights need its own."""
+    """Side of a ViT's patches in pixels; by default its own, which pretrained weights need."""
     multi_grid: bool = False
     """Dilations 2, 2, 4 multiplied into the 3x3 convolutions of a ResNet's last stage."""
     channels: Annotated[Positive, Field(le=4096)] = 256
-    """Width of correlation features and of DeepLab's ASPP and decoder; DPT's follows its ViT."""
+    """Width of deeplabv3plus's ASPP and decoder and of CorrMatch's correlation features; the
+    decoder of dpt follows its ViT."""
     pretrained: str = "file"
     """file: pretrained/<backbone>.pth; hub: timm's; none: random; or the path of a .pth file."""
     lock_backbone: bool = False
@@ -205,37 +211,43 @@ class Criterion(Section):
     """The supervised loss."""
 
     name: Literal["ce", "ohem"] = "ce"
+    """ce: cross-entropy over all labelled pixels; ohem: over the hard ones."""
     thresh: Share = 0.7
-    """OHEM keeps pixels whose true class has at most this probability ..."""
+    """A pixel is hard for ohem if its true class has at most this probability."""
     min_kept: Positive = 100_000
-    """... or at least this many of the hardest ones **per image**."""
+    """Pixels **per image** that ohem keeps at least: the hardest, if fewer are hard."""
 
 
 class Optimizer(Section):
-    """SGD or AdamW with poly decay, (1 - i/N)^0.9."""
+    """SGD or AdamW, whose learning rate decays to 0 over the run."""
 
     name: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum, or adamw with betas 0.9 and 0.999."""
     lr: Scale = 0.001
-    """Of the backbone."""
+    """Learning rate of the backbone at the start."""
     lr_multi: Scale = 10.0
-    """Everything else learns at lr * lr_multi."""
+    """How many times faster everything beside the backbone learns."""
     momentum: Share = 0.9
-    """Of SGD; AdamW's betas are 0.9 and 0.999."""
+    """Momentum of sgd."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """SGD's usual value; AdamW, where it is apart from the gradient, is used with 0.01."""
+    """Weight decay; published with 1e-4 for sgd and 0.01 for adamw."""
     power: Scale = 0.9
+    """Poly decay: step i of N runs at (1 - i/N)^power times the start's rate."""
 
 
 class Evaluation(Section):
     """How validation and `evaluate.py` predict."""
 
     mode: Literal["original", "sliding_window", "center_crop", "resize"] = "original"
+    """original: whole images; sliding_window: overlapping windows of crop_size, whose probabilities
+    are added; center_crop: the middle of each image; resize: images as squares of crop_size."""
     window_border: Literal["cut", "shift"] = "cut"
     """The last sliding window of a row: smaller, or shifted back to end at the border."""
     window_batch: Positive = 8
     """Sliding windows of one size that run as one batch, at most."""
     center_crop_epochs: Natural = 0
-    """The first epochs use the cheap center_crop; they never count for the best score."""
+    """Epochs at the beginning that are validated by the cheap center_crop; they never count for the
+    best score."""
     every: Positive = 1
     """Epochs between validations (the last epoch is always validated)."""
     volume_pattern: str | None = None
@@ -261,19 +273,23 @@ class Config(Section):
     optimizer: Optimizer = Optimizer()
     evaluation: Evaluation = Evaluation()
     crop_size: Annotated[Positive, Field(le=8192)]
+    """Side of the square crops that are trained on, in pixels."""
     epochs: Positive
+    """Epochs of the run."""
     epoch_length: Annotated[Positive, Field(le=10**7)] | None = None
     """Steps per epoch; by default one pass over the longer list."""
     batch_size: Annotated[Positive, Field(le=4096)]
     """Labelled images per optimizer step over **all** processes, and as many unlabelled ones;
     SupOnly, which has no unlabelled ones, fills their places with labelled images."""
     micro_batch: Positive | None = None
-    """Labelled images that one forward of one process sees; the rest is accumulated."""
+    """Labelled images that one forward of one process sees; gradients of several forwards are
+    accumulated until all images of a step were seen.  By default one forward sees them all."""
     conf_thresh: Share = 0.95
     """Confidence a pseudo-label needs."""
     cutmix_partner: Literal["other", "self", "batch", "flip"] = "other"
-    """CutMix with an independent image, another view of the same one, or one of the same batch,
-    rolled by one or flipped (decodes and labels no second image)."""
+    """The image that CutMix pastes.  other: an independent one; self: another view of the same one;
+    batch: the one before it in the batch; flip: the one at its place in the reversed batch.  The
+    last two decode and label no second image."""
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Mixed unless float32; auto: on a GPU bfloat16 if it computes in it, float16 if not."""
     tf32: bool | None = None
@@ -283,12 +299,13 @@ class Config(Section):
     compile: bool = False
     """Compile the network with `torch.compile`: slow first steps, faster ones after them."""
     seed: Natural = 0
+    """Seed of all randomness; the same seed gives the same run."""
     deterministic: bool = False
     """Bit-equal runs on one machine, GPU included, at the price of slower kernels."""
     save_every: Positive | None = None
     """Steps between checkpoints inside an epoch; by default there is one at its end."""
     save_minutes: Annotated[float, Field(gt=0)] | None = None
-    """The same by time."""
+    """Minutes between checkpoints inside an epoch."""
     nonfinite_limit: Natural = 20
     """Steps in a row that may be left out for a loss or gradient that is not finite."""
     method: dict[str, Any] = {}

@@ -1,0 +1,88 @@
+"""Write docs/configuration.md: every key of a config, as the docstrings beside it explain it."""
+
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from engine.method import method_of, method_scripts
+from util.config import Config, Section
+
+PAGE = Path("docs/configuration.md")
+HEAD = """# Configuration
+
+Any key can be set on the command line: `--set optimizer.lr=0.002 model.backbone=resnet50s`. An
+unknown key, or a value out of range, is refused in one line before anything starts.
+`base: other.yaml` names another file that this one overrides.
+
+This page is made from [util/config.py](../util/config.py) and the methods' scripts by
+`python -m tools.configuration`.
+"""
+
+
+def page() -> str:
+    """The whole of it, as Markdown."""
+    parts = [HEAD, _table("The run", Config)]
+    for name, field in Config.model_fields.items():
+        if is_section(field):
+            parts.append(_table(str(field.annotation.__doc__).partition("\n")[0], field, name))
+    for script in method_scripts():
+        method = method_of(script)
+        if method.Options.model_fields:
+            parts.append(_table(f"Method: {method.__name__}", method.Options, "method"))
+    return "\n".join(parts)
+
+
+def is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+
+
+def _table(title: str, section: Any, prefix: str = "") -> str:
+    section = section.annotation if isinstance(section, FieldInfo) else section
+    rows = "".join(_rows(section, f"{prefix}." if prefix else ""))
+    return f"## {title.rstrip('.')}\n\n| key | default | meaning |\n|---|---|---|\n{rows}"
+
+
+def _rows(section: type[Section], prefix: str) -> list[str]:
+    """One per key; those of a section within a method's options, too."""
+    rows: list[str] = []
+    for name, field in section.model_fields.items():
+        if not is_section(field):
+            meaning = " ".join((field.description or "").split()).replace("<", "&lt;")
+            choices = _choices(field.annotation)
+            meaning = f"{choices}. {meaning}" if choices else meaning
+            rows.append(f"| `{prefix}{name}` | {_default(field)} | {meaning} |\n")
+        elif section is not Config:
+            rows += _rows(field.annotation, f"{prefix}{name}.")
+    return rows
+
+
+def _choices(annotation: Any) -> str:
+    """The values of a `Literal`, where it is one."""
+    if get_origin(annotation) in (Union, UnionType):
+        return next(filter(None, map(_choices, get_args(annotation))), "")
+    if get_origin(annotation) is not Literal:
+        return ""
+    *some, last = (f"`{value}`" for value in get_args(annotation))
+    return f"{', '.join(some)} or {last}"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value == {}:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in _listed(value))
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"written: {PAGE}")
