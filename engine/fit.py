@@ -63,11 +63,12 @@ def train_epoch(t: Training, guard: Guard, stop: StopRequest) -> dict[str, Any]:
     progress = Progress(t.epoch, t.config.epochs, len(t.train), t.done, t.folder)
     for raw in progress.over(starting_at(t.train, t.epoch, t.done)):
         step = t.steps_done
+        lr = t.set_lr(step)
         scalars = t.step(raw)
         guard.note(step, scalars)
         progress.add(scalars)
         if progress.due(step):
-            progress.show(step, t.optimizer.param_groups[0]["lr"])
+            progress.show(step, lr)
             guard.look()
         # Several processes decide together, at steps where they wait for each other anyway.
         if progress.due(step) or dist.world_size() == 1:

@@ -132,9 +132,10 @@ class Training:
         by_time = self.config.save_minutes
         return bool(by_steps) or bool(by_time and time.monotonic() - when >= 60 * by_time)
 
-    def set_lr(self, step: int) -> None:
+    def set_lr(self, step: int) -> float:
+        """Set the learning rate of a step of the run; returns the backbone's."""
         steps = len(self.train) * self.config.epochs
-        set_poly_lr(self.optimizer, step, steps, self.config.optimizer.power)
+        return set_poly_lr(self.optimizer, step, steps, self.config.optimizer.power)
 
     def step(self, raw: RawBatch) -> dict[str, Tensor]:
         """The run's next step; returns its scalars, on the device."""
@@ -154,7 +155,6 @@ class Training:
         them the norm of the gradient.  With one that is not finite, the scaler skips the step."""
         config, device = self.config, self.device
         seed_step(config.seed, dist.rank(), step)
-        self.set_lr(step)
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
         parts = split_batch(raw, config.micro_batch)

@@ -15,10 +15,10 @@ from prevmatch import PrevMatch
 from supervised import SupOnly
 from tests.prototypes import Prototypes
 from unimatch_v2 import UniMatchV2
-from util import dist, speed
+from util import dist
 from util.config import Optimizer
 from util.config_file import load_config
-from util.precision import build_scaler
+from util.precision import autocast, build_scaler
 
 
 def test_poly_schedule_decays_after_the_step(toy):
@@ -196,5 +196,5 @@ def test_automatic_precision(device, has_bfloat16, found, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda _, dtype, enabled: dtype if enabled else None)
     monkeypatch.setattr(torch.amp, "GradScaler", lambda _, init_scale=65536.0, **__: init_scale)
     device = torch.device(device)
-    assert speed.autocast(device, "auto") == found
+    assert autocast(device, "auto") == found
     assert build_scaler(device, "auto") == (65536 if found == torch.float16 else 1)
