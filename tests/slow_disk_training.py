@@ -19,7 +19,7 @@ from util import dist
 
 def main():
     folder, kind = Path(sys.argv.pop(1)), METHODS[sys.argv.pop(1)]
-    step, write = Training.step, log.save_atomically
+    step, write = Training.optimize, log.save_atomically
 
     def stopping_step(self, raw, number):
         scalars = step(self, raw, number)
@@ -31,7 +31,7 @@ def main():
         time.sleep(2)
         write(*args)
 
-    Training.step, log.save_atomically = stopping_step, slow_write
+    Training.optimize, log.save_atomically = stopping_step, slow_write
     rank = os.environ["RANK"]
     try:
         engine.main(kind)

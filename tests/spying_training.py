@@ -28,7 +28,7 @@ def digest(module):
 def main():
     folder, script = Path(sys.argv.pop(1)), sys.argv.pop(1)
     kind = (METHODS | {"prototypes": Prototypes})[script]
-    seen, get, step = [], TrainingSet.__getitem__, Training.step
+    seen, get, step = [], TrainingSet.__getitem__, Training.optimize
 
     def spying_get(self, key):
         seen.append(key)
@@ -42,7 +42,7 @@ def main():
             file.write(json.dumps(record) + "\n")
         return scalars
 
-    TrainingSet.__getitem__, Training.step = spying_get, spying_step
+    TrainingSet.__getitem__, Training.optimize = spying_get, spying_step
     train(kind)
 
 

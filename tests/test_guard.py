@@ -24,7 +24,7 @@ def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkey
 
 def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, monkeypatch, capsys):
     """The loss is finite, as with a root of zero; nothing is learnt, so the run must end."""
-    step = Training.step
+    step = Training.optimize
 
     def spying(self, raw, number):
         weight = next(self.method.parameters())
@@ -33,7 +33,7 @@ def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, mon
         hook.remove()
         return scalars
 
-    monkeypatch.setattr(Training, "step", spying)
+    monkeypatch.setattr(Training, "optimize", spying)
     with pytest.raises(SystemExit) as ended:
         train(SupOnly, long.argv(tmp_path / "run", "--set", "nonfinite_limit=3"))
     said = capsys.readouterr()

@@ -34,7 +34,7 @@ def records(run):
 
 def signalled_after(monkeypatch, step, number):
     """The process sends itself a signal when it has done a step of the run."""
-    original = Training.step
+    original = Training.optimize
 
     def spying(self, raw, current):
         scalars = original(self, raw, current)
@@ -42,7 +42,7 @@ def signalled_after(monkeypatch, step, number):
             os.kill(os.getpid(), number)
         return scalars
 
-    monkeypatch.setattr(Training, "step", spying)
+    monkeypatch.setattr(Training, "optimize", spying)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -237,7 +237,7 @@ time.sleep(60)
 
 def poisoned(monkeypatch, steps):
     """Images of these steps hold NaN, as a broken decoder or overflow would leave them."""
-    original, number = Training.step, []
+    original, number = Training.optimize, []
 
     def spying(self, raw, current):
         number[:] = [current]
@@ -251,7 +251,7 @@ def poisoned(monkeypatch, steps):
             batch["labeled"]["image"][0, 0, 0, 0] = float("nan")
         return batch
 
-    monkeypatch.setattr(Training, "step", spying)
+    monkeypatch.setattr(Training, "optimize", spying)
     monkeypatch.setattr(engine.training, "make_views", views)
 
 
@@ -280,13 +280,13 @@ def test_too_many_of_them_end_the_run(long, train, tmp_path, monkeypatch, capsys
 
 
 def test_the_guard_saves_the_batch_that_the_step_saw(long, train, tmp_path, monkeypatch):
-    seen, step = {}, Training.step
+    seen, step = {}, Training.optimize
 
     def spying(self, raw, number):
         seen[number] = raw
         return step(self, raw, number)
 
-    monkeypatch.setattr(Training, "step", spying)
+    monkeypatch.setattr(Training, "optimize", spying)
     noted = Guard.note
     monkeypatch.setattr(
         Guard, "note",

@@ -94,13 +94,13 @@ def test_dry_run(kind, toy, train, tmp_path, capsys):
 
 
 def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):
-    seen, step = [], Training.step
+    seen, step = [], Training.optimize
 
-    def spying(self, raw):
+    def spying(self, raw, number):
         seen.append((len(raw["labeled"]["image"]), "unlabeled" in raw))
-        return step(self, raw)
+        return step(self, raw, number)
 
-    monkeypatch.setattr(Training, "step", spying)
+    monkeypatch.setattr(Training, "optimize", spying)
     train(SupOnly, toy.argv(tmp_path / "a"))
     train(CorrMatch, toy.argv(tmp_path / "b"))
     assert seen[0] == (4, False) and seen[-1] == (2, True)

@@ -18,7 +18,7 @@ from tests.conftest import METHODS
 # Forked, so that a life costs no import of torch.
 PROCESSES = multiprocessing.get_context("fork")
 PLACES = ["start", "step", "validation", "checkpoint"]
-WATCHED = [(Training, "step", 1), (Training, "evaluate", 2), (RunFolder, "save", 3)]
+WATCHED = [(Training, "optimize", 1), (Training, "evaluate", 2), (RunFolder, "save", 3)]
 FILE = "file"
 
 
@@ -81,7 +81,7 @@ class Life:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
         for owner, name, place in WATCHED:
-            setattr(owner, name, self._showing(getattr(owner, name), place, name == "step"))
+            setattr(owner, name, self._showing(getattr(owner, name), place, name == "optimize"))
         if self.death is not None and self.death.place == FILE:
             sys.addaudithook(self._before_file(self.death))
         sys.argv = [method, *argv]
