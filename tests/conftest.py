@@ -1,5 +1,6 @@
 """A dataset and a network small enough that a training takes a second."""
 
+import logging
 import os
 import runpy
 import sys
@@ -178,6 +179,12 @@ def splits(tmp_path, capsys, monkeypatch):
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def log_for_caplog():
+    """A command that ran before has led the log to a console."""
+    logging.getLogger("semi").propagate = True
 
 
 def pytest_collection_modifyitems(items):

@@ -257,7 +257,7 @@ def test_a_step_reads_nothing_back(kind, partner, toy):
 
 def test_fixed_threshold_stays(toy):
     config = load_config(toy.config, ["method={thresh_init: null}", "conf_thresh=0.0"])
-    method = CorrMatch(build_network(config.model, 3, True), config)
+    method = CorrMatch(build_network(config.model, 3), config)
     method(raw_batch(2))
     assert method.tau.item() == 0.0
 

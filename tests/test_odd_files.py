@@ -2,9 +2,9 @@
 
 import io
 import os
-import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from engine import fit as engine
 from engine.fit import main
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
-from tests.faults.verdict import RAN, REFUSED, called, verdict
+from tests.faults.verdict import RAN, REFUSED, called, run_module, verdict
 from util.errors import UserError
 from util.log import versions
 
@@ -37,7 +37,7 @@ def odd(toy):
 
 
 def script(name, *argv):
-    return verdict(lambda: called(lambda: runpy.run_module(name, run_name="__main__"), *argv))
+    return verdict(lambda: called(partial(run_module, name), *argv))
 
 
 def test_odd_names(odd, toy, tmp_path):

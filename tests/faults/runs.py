@@ -2,7 +2,6 @@
 
 import functools
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from tests.faults.odd import (
     rebuilt,
     values,
 )
-from tests.faults.verdict import called, judged, verdict
+from tests.faults.verdict import called, judged, run_module, verdict
 from tests.faults.world import MODELS, World, saved
 
 LIKELY: dict[str, list[Any]] = {
@@ -143,7 +142,7 @@ def judge_run(world: World, case: RunCase) -> str:
 
     def command() -> None:
         try:
-            runpy.run_module(case.command, run_name="__main__")
+            run_module(case.command)
         except SystemExit as end:
             sys.exit(_code(case, end.code))
 

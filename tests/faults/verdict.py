@@ -2,6 +2,7 @@
 
 import io
 import os
+import runpy
 import signal
 import sys
 import tempfile
@@ -53,6 +54,13 @@ def called(main: Callable[[], object], *argv: object) -> None:
     line = ["command", *map(str, argv)]
     with mock.patch.object(sys, "argv", line):
         main()
+
+
+def run_module(name: str) -> None:
+    """A script, or a tool such as tools.prepare, as `python -m` runs it."""
+    if "." in name:
+        sys.modules.pop(name, None)  # Python warns where it has been imported before
+    runpy.run_module(name, run_name="__main__")
 
 
 @contextmanager
