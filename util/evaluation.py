@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from util import dist
 from util.config import IGNORE, Config
@@ -130,6 +129,17 @@ def predict(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tenso
     return predict_whole(model, image)
 
 
+def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Pixels by `target` class (rows; 255 = ignore) and predicted class: `[C, C]`, int64.
+
+    Without waiting for the device, and in the same memory under deterministic algorithms.
+    """
+    pairs = torch.where(target == IGNORE, num_classes**2, target.long() * num_classes + prediction)
+    counts = pairs.new_zeros(num_classes**2 + 1)
+    counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
+    return counts[:-1].view(num_classes, num_classes)
+
+
 def dice(confusions: Tensor) -> Tensor:
     """Dice per class, averaged over volumes: `[V, C, C]` -> `[C]`; absent everywhere counts 1."""
     hit = confusions.diagonal(dim1=1, dim2=2).double()
@@ -185,9 +195,7 @@ def evaluate(
             image, target = (center_crop(x, config.crop_size) for x in (image, target))
         with autocast(device, config.precision):
             scores = predict(model, normalise(image, mean, std), config, mode)
-        confusion[volumes[int(batch["index"])]] += multiclass_confusion_matrix(
-            scores.argmax(1), target, c, ignore_index=IGNORE, validate_args=False
-        )
+        confusion[volumes[int(batch["index"])]] += confusion_matrix(scores.argmax(1), target, c)
     model.train(training)
     confusion = dist.all_reduce(confusion).cpu()
     per_volume = dice(confusion) if config.evaluation.volume_pattern else None
