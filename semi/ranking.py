@@ -72,7 +72,8 @@ def ranking_probabilities(q: Tensor, order: Tensor) -> Tensor:
     """Plackett-Luce: the probability of each permutation of the columns `order` `[..., n]` of
     `q` `[..., M]`, `[..., n!]`; all permutations at once."""
     top = order.shape[-1]
-    permutations = torch.tensor(list(itertools.permutations(range(top))), device=q.device)
+    permutations = torch.tensor(list(itertools.permutations(range(top))))
+    permutations = permutations.to(q.device, non_blocking=True)  # the host need not wait for it
     q = q.gather(-1, order)[..., permutations]
     remaining = q.flip(-1).cumsum(-1).flip(-1)
     return (q / (remaining + 1e-10)).prod(-1)
