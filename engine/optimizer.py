@@ -43,6 +43,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
             raise ValueError("incomplete")
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": kept, "param_groups": groups})
+        _adopt_layout(optimizer)
     except Exception as error:  # whatever an odd state leads torch to
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{source}: not the optimizer's state of this network ({reason})") from None
@@ -54,6 +55,15 @@ def _fits(entry: dict[str, Tensor | None], parameter: nn.Parameter) -> bool:
         v is None or (v.is_floating_point() and v.shape == (() if k == "step" else parameter.shape))
         for k, v in entry.items()
     )
+
+
+def _adopt_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Order what is kept of a parameter in memory as the parameter is: the fused kernels pair their
+    numbers by that order, and `channels_last` may have changed since they were saved."""
+    for parameter, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if value is not None and value.shape == parameter.shape:
+                entry[name] = torch.empty_like(parameter).copy_(value)
 
 
 def set_poly_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, power: float) -> float:

@@ -1,5 +1,6 @@
 """A training as a whole: schedule, groups, what the run's folder holds, dry run, precision."""
 
+import copy
 import functools
 import json
 
@@ -8,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
-from engine.optimizer import build_optimizer, set_poly_lr
+from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
 from engine.training import Training
 from model.build import build_network
 from prevmatch import PrevMatch
@@ -34,6 +35,25 @@ def test_poly_schedule_decays_after_the_step(toy):
     backbone, head = optimizer.param_groups
     assert len(backbone["params"]) == len(list(network.backbone.parameters()))
     assert len(head["params"]) + len(backbone["params"]) == len(list(network.parameters()))
+
+
+def test_momentum_takes_the_layout_of_the_weights(tmp_path):
+    """A run saved without `channels_last` and resumed with it."""
+    torch.manual_seed(0)
+    x, finals = torch.randn(2, 3, 8, 8), []
+    first = torch.nn.Conv2d(3, 4, 3)
+    optimizer = build_optimizer(first, Optimizer())
+    first(x).square().sum().backward()
+    optimizer.step()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        second = copy.deepcopy(first).to(memory_format=layout)
+        resumed = build_optimizer(second, Optimizer())
+        load_optimizer(resumed, optimizer.state_dict(), tmp_path)
+        resumed.zero_grad()
+        second(x).square().sum().backward()
+        resumed.step()
+        finals.append(second.weight)
+    torch.testing.assert_close(*finals)
 
 
 def test_whatever_a_method_owns_is_trained_and_its_teacher_is_not(toy, train, tmp_path):
