@@ -19,9 +19,12 @@ SECONDS_BETWEEN_LINES = 30.0
 class Means:
     """Running means of scalars that stay on the device until they are fetched."""
 
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, state: dict[str, Any] | None = None, device: torch.device | None = None
+    ) -> None:
+        """Goes on from a `state`, on `device`: processes exchange sums that are on their GPUs."""
         state = state or {"sums": {}, "count": 0}
-        self._sums: dict[str, Tensor] = dict(state["sums"])
+        self._sums: dict[str, Tensor] = {k: v.to(device) for k, v in state["sums"].items()}
         self._count: int = state["count"]
 
     def add(self, scalars: dict[str, Tensor]) -> None:
@@ -29,7 +32,7 @@ class Means:
             # What is not finite is the guard's to report, and would hide all other steps.
             value = value.detach().float().nan_to_num(0.0, 0.0, 0.0)
             if name in self._sums:
-                value = value + self._sums[name].to(value.device)
+                value = value + self._sums[name]
             self._sums[name] = value
         self._count += 1
 

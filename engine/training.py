@@ -105,7 +105,8 @@ class Training:
             logger.warning("%s: goes on with another config: %s", source, changed)
         load_optimizer(self.optimizer, state["optimizer"], source)
         self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.done, self.means = state["epoch"], state["done"], Means(state["means"])
+        self.epoch, self.done = state["epoch"], state["done"]
+        self.means = Means(state["means"], self.device)
         self.best, self.history = state["best"], state["history"]
         if self.steps_done:  # as the next checkpoint may be due before the next step
             self.set_lr(self.steps_done - 1)
