@@ -50,6 +50,9 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+        # Under autocast torch (2.6) would take the weights that were cast here, which know of no
+        # gradient, for the forward that learns.
+        torch.clear_autocast_cache()
 
 
 def label_view(model: nn.Module, view: View) -> PseudoLabel:

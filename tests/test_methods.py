@@ -24,6 +24,7 @@ from semi.pseudo_labels import (
 )
 from tests.conftest import every_method
 from util.config_file import load_config
+from util.precision import autocast
 
 
 def propagate_literally(label, confident, regions, tau, num_classes):
@@ -184,11 +185,13 @@ def raw_batch(images, size=33, partner=True, views=1):
 
 @every_method
 @pytest.mark.parametrize("partner", [True, False])
-def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, toy):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, precision, toy):
     config = load_config(toy.config)
     network = build_network(config.model, 3)
     method = kind(network, config)
-    loss, scalars = method(raw_batch(2, partner=partner, views=kind.strong_views))
+    with autocast(torch.device("cpu"), precision):
+        loss, scalars = method(raw_batch(2, partner=partner, views=kind.strong_views))
     loss.backward()
     assert loss.isfinite() and all(v.isfinite() for v in scalars.values())
     missing = [n for n, p in network.named_parameters() if p.grad is None]
