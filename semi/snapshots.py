@@ -13,7 +13,7 @@ Snapshot = dict[str, Tensor]
 def snapshot(state: Mapping[str, Tensor], device: torch.device | str) -> Snapshot:
     """A copy of a network's state on `device`; what leaves a GPU is pinned, for the way back."""
     kept = {name: value.detach().to(device, copy=True) for name, value in state.items()}
-    pinned = torch.device(device).type == "cpu" and torch.cuda.is_available()
+    pinned = torch.device(device).type == "cpu" and torch.cuda.is_initialized()
     return {name: value.pin_memory() for name, value in kept.items()} if pinned else kept
 
 

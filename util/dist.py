@@ -6,6 +6,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -15,6 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import Echo, UserError
+
+
+PATIENCE = timedelta(hours=1)
+"""How long processes wait for each other: NCCL's 10 minutes are too few for the main process to
+look at all files on a slow disk.  One that died is noticed at once, by torchrun."""
 
 
 def world_size() -> int:
@@ -56,7 +62,8 @@ def session(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        td.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        td.init_process_group(backend, timeout=PATIENCE, device_id=own)
     try:
         yield
         # Gloo's threads must have let go of the last tensors before they are joined: freeing one

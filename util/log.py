@@ -35,7 +35,7 @@ def say_to_console() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Python, torch, device and the git commit (with a + where files differ from it)."""
+    """Python, torch, the device in use and the git commit (with a + where files differ from it)."""
     try:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
@@ -49,6 +49,6 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu",
         "commit": commit or "unknown",
     }
