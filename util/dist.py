@@ -17,7 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import Echo, UserError
 
-
 PATIENCE = timedelta(hours=1)
 """How long processes wait for each other: NCCL's 10 minutes are too few for the main process to
 look at all files on a slow disk.  One that died is noticed at once, by torchrun."""
