@@ -45,6 +45,8 @@ def fit(t: Training) -> None:
     batch_of = functools.partial(batch_at, t.train)
     guard = Guard(t.method, t.config.nonfinite_limit, t.folder.path, batch_of)
     try:
+        if t.source not in (None, t.folder.latest):
+            t.save()  # what it begins with, for a restart before its next checkpoint
         dist.on_main(t.open_folder)
         with stop_requests() as stop:
             while t.epoch < t.config.epochs:

@@ -89,6 +89,14 @@ class RunFolder:
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
 
+    def is_own(self) -> bool:
+        """Whether the last that wrote here was begun by this very command."""
+        try:
+            *_, last = (self.path / "starts.jsonl").read_text().splitlines()
+            return bool(json.loads(last)["command"] == sys.argv)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
     @_writing
     def open(self, config: Config, first_step: int) -> None:
         """Start the log files, after those of an earlier part of the same run."""
@@ -195,9 +203,12 @@ class Background:
 def state_to_resume(folder: RunFolder, resume: str) -> tuple[Any, Path] | None:
     """What a checkpoint to continue from holds, and its path, if there is one.
 
+    `never` and a path are how a run begins: a restart goes on from its own last checkpoint.
     Raises `UserError` when `--resume never` meets a run, the named checkpoint is missing, or none
     that is there can be read.
     """
+    if dist.is_restart() and folder.is_own():
+        resume = "auto"
     there = [path for path in (folder.latest, folder.previous) if path.exists()]
     if resume == "auto":
         return _first_readable(folder, there)

@@ -120,6 +120,7 @@ class Training:
 
     def open_folder(self) -> None:
         """Start the log files, and do what an earlier part of the run was killed before."""
+        self.folder.settle()
         self.folder.open(self.config, first_step=self.steps_done)
         if self.source == self.folder.latest:
             self.folder.write_history(self.history)

@@ -1,29 +1,49 @@
-"""A method's script of which one process kills itself in the middle of a step.
+"""A method's script of which one process kills itself.
 
-`python -m tests.dying_training RANK STEP METHOD [arguments of the method]`, STEP
-counted from the start.
+`python -m tests.dying_training DEATHS METHOD [arguments of the method]`: DEATHS such as
+`1-step-4,0-save-0`, one for each start by the launcher: rank, place, and which step, validation or
+save of this start (from 0) it does not survive.
 """
 
+import io
 import itertools
 import os
 import signal
 import sys
 
+import torch
+
 from engine import fit as engine
+from engine.training import Training
 from tests.conftest import METHODS
 from util import dist
 
 
-def main():
-    rank, last, kind = int(sys.argv.pop(1)), int(sys.argv.pop(1)), METHODS[sys.argv.pop(1)]
-    step, steps = kind.step, itertools.count()
+def die_in(kind, rank, place, number):
+    owner, function = {
+        "step": (kind, "step"),
+        "validation": (Training, "evaluate"),
+        "save": (torch, "save"),
+    }[place]
+    original, calls = getattr(owner, function), itertools.count()
 
-    def dying_step(self, batch):
-        if next(steps) == last and dist.rank() == rank:
+    def dying(*args, **named):
+        if next(calls) == int(number) and dist.rank() == int(rank):
+            if place == "save":
+                original(args[0], whole := io.BytesIO())
+                args[1].write(whole.getvalue()[:5000])
+                args[1].flush()
             os.kill(os.getpid(), signal.SIGKILL)
-        return step(self, batch)
+        return original(*args, **named)
 
-    kind.step = dying_step
+    setattr(owner, function, dying)
+
+
+def main():
+    deaths, kind = sys.argv.pop(1).split(","), METHODS[sys.argv.pop(1)]
+    start = int(os.environ[dist.RESTARTS])
+    if start < len(deaths):
+        die_in(kind, *deaths[start].split("-"))
     engine.main(kind)
 
 

@@ -93,25 +93,6 @@ def test_global_batch_that_cannot_be_divided(toy, tmp_path):
     assert "batch_size: a global batch of 3" in done.stderr and "2 processes" in done.stderr
 
 
-def test_a_process_that_is_killed_takes_the_others_down(toy, tmp_path):
-    """Not one waits for it; the checkpoint is whole, and the same command goes on from there, as
-    if nothing had happened."""
-    toy.tree |= {"epochs": 1, "epoch_length": 40, "batch_size": 4, "save_every": 20}
-    toy.tree["model"]["backbone"] = "test_resnet"
-    toy.write_config()
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    assert launch("fixmatch.py", *toy.argv(whole, "--device", "cpu")).returncode == 0
-    argv = toy.argv(run, "--device", "cpu")
-    died = launch("-m", "tests.dying_training", 1, 25, "fixmatch", *argv)
-    assert died.returncode == 128 + signal.SIGKILL, died.stderr
-    assert "error: process 1 was killed by SIGKILL" in died.stderr
-    assert torch.load(run / "latest.pth", weights_only=True)["done"] == 20
-    done = launch("fixmatch.py", *argv)
-    assert done.returncode == 0, done.stderr
-    assert "latest.pth: resumed after epoch 0, step 20" in done.stdout
-    assert_same(whole, run)
-
-
 def test_a_checkpoint_that_cannot_be_written_ends_all_processes_alike(toy, tmp_path):
     toy.tree |= {"epochs": 1, "epoch_length": 1, "batch_size": 4}
     toy.write_config()

@@ -101,7 +101,8 @@ def test_the_nodes_find_each_other(sbatch):
     assert job.returncode == 0, output
     first, second = output.splitlines()
     launched = "-m|tools.launch|--nproc_per_node|4|--nnodes|2|--node_rank|{}|--master_addr|node7|"
-    assert first.startswith(launched.format(0) + "--master_port|24711|corrmatch.py|")
+    restarts = "--master_port|24711|--max_restarts|3|corrmatch.py|"
+    assert first.startswith(launched.format(0) + restarts)
     assert first.endswith("|--set|a b=c|")
     assert second == first.replace("node_rank|0", "node_rank|1")
 

@@ -1,10 +1,15 @@
-# Sourced: run the Python script "$@" on $num_gpu GPUs, with its exit status.  What it prints also
-# lands in $save_path/console.txt, where that is set; a progress bar stays on the terminal alone.
+# Sourced: run the Python script "$@" on $num_gpu GPUs, with its exit status.  If one of its
+# processes is killed, all start again, up to $max_restarts times (0 where it is not set).  What it
+# prints also lands in $save_path/console.txt, where that is set; a progress bar stays on the
+# terminal alone.
 case $num_gpu in
     '' | *[!0-9]*) echo "error: <num_gpu> is '$num_gpu', expected 0 (CPU), 1, 2, ..." >&2; exit 2 ;;
 esac
 case $port in
     '' | *[!0-9]*) echo "error: <port> is '$port', expected a number such as 29500" >&2; exit 2 ;;
+esac
+case ${max_restarts:=0} in
+    *[!0-9]*) echo "error: MAX_RESTARTS is '$max_restarts', expected 0, 1, 2, ..." >&2; exit 2 ;;
 esac
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
     . .venv/bin/activate
@@ -21,7 +26,9 @@ fi
 if [ "$num_gpu" -gt 1 ] || [ "${NNODES:-1}" -gt 1 ]; then
     set -- -m tools.launch --nproc_per_node "$num_gpu" --nnodes "${NNODES:-1}" \
         --node_rank "${NODE_RANK:-0}" --master_addr "${MASTER_ADDR:-localhost}" \
-        --master_port "$port" "$@"
+        --master_port "$port" --max_restarts "$max_restarts" "$@"
+elif [ "$max_restarts" -gt 0 ]; then  # one process needs no port, which others may share
+    set -- -m tools.launch --standalone --max_restarts "$max_restarts" "$@"
 fi
 if [ -z "${save_path:-}" ]; then
     exec "$python" "$@"

@@ -3,11 +3,14 @@
 #
 # <num_gpu> processes, one a GPU; 0 trains on the CPU.  Each variable below can also be set from
 # the environment.  Several machines: NNODES, NODE_RANK and MASTER_ADDR from the environment.
+# If a process is killed (no memory, a fault), all go on from the last checkpoint by themselves, up
+# to MAX_RESTARTS times.
 method=${method:-corrmatch}
 config=${config:-configs/pascal_corrmatch.yaml}
 labeled_id_path=${labeled_id_path:-splits/pascal/92/labeled.txt}
 unlabeled_id_path=${unlabeled_id_path:-splits/pascal/92/unlabeled.txt}
 save_path=${save_path:-runs/pascal/corrmatch/92}
+max_restarts=${MAX_RESTARTS:-3}
 
 if [ $# -lt 2 ]; then
     echo "usage: sh tools/train.sh <num_gpu> <port> [arguments of $method.py]" >&2

@@ -17,9 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import Echo, UserError
 
-PATIENCE = timedelta(hours=1)
-"""How long processes wait for each other: NCCL's 10 minutes are too few for the main process to
-look at all files on a slow disk.  One that died is noticed at once, by torchrun."""
+        # The launcher's store outlives its processes: a restart must not meet its dead ones there.
+        store, number, processes = next(td.rendezvous("env://"))
+        store = td.PrefixStore(f"start {os.environ.get(RESTARTS, 0)}", store)
+        backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        td.init_process_group(
+            backend, PATIENCE, world_size=processes, rank=number, store=store, device_id=own
+        )
 
 
 def world_size() -> int:
@@ -55,14 +59,25 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
+def is_restart() -> bool:
+    """Whether this process takes the place of one that ended: after a death, as tools/launch.py
+    does it, or in a job that Slurm queued again."""
+    return any(int(os.environ.get(count, 0)) for count in (RESTARTS, "SLURM_RESTART_COUNT"))
+
+
 @contextmanager
 def session(device: torch.device) -> Iterator[None]:
     """Join the other processes, if there are any."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        # The launcher's store outlives its processes: a restart must not meet its dead ones there.
+        store, number, processes = next(td.rendezvous("env://"))
+        store = td.PrefixStore(f"start {os.environ.get(RESTARTS, 0)}", store)
         backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-        td.init_process_group(backend, timeout=PATIENCE, device_id=own)
+        td.init_process_group(
+            backend, PATIENCE, world_size=processes, rank=number, store=store, device_id=own
+        )
     try:
         yield
         # Gloo's threads must have let go of the last tensors before they are joined: freeing one
