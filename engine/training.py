@@ -36,7 +36,7 @@ from util.errors import UserError
 from util.evaluation import Scores, evaluate, volume_indices
 from util.log import logger
 from util.normalise import mean_and_std
-from util.precision import autocast, build_scaler
+from util.precision import autocast, build_scaler, precision_on
 from util.seed import be_deterministic, init_seed, seed_step
 from util.speed import compile_parts, use_layout
 
@@ -201,6 +201,9 @@ def prepare(
     """Check all that can be checked, then build.  What the user has to mend raises `UserError`
     here, on every process alike."""
     rank, world = dist.rank(), dist.world_size()
+    # Found once: a run does not change its precision on another device without saying so.
+    precision = precision_on(device, config.precision)
+    config = config.model_copy(update={"precision": precision})
     resumed = state_to_resume(folder, resume)
     lists = read_lists(config.data, method_class.unlabeled)
     images = config.batch_size * (1 if method_class.unlabeled else 2)

@@ -1,7 +1,6 @@
 """Two processes on one machine (gloo), really launched."""
 
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import torch
 
 from model.build import build_network
 from tests.conftest import METHODS, REPOSITORY
-from tests.faults.kill import assert_same
 from util import dist
 from util.config import Model
 

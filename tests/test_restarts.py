@@ -153,7 +153,7 @@ def test_one_process_alone_is_restarted_too(variables):
     run = variables["save_path"]
     process = subprocess.Popen(
         ["sh", "tools/train.sh", "0", "1", "--resume", "never", "--set", "epochs=1",
-         "epoch_length=150", "save_every=1"],
+         "epoch_length=80", "save_every=20", "model.backbone=test_resnet"],
         cwd=REPOSITORY, env=ENVIRONMENT | {k: str(v) for k, v in variables.items()},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -16,10 +16,10 @@ from prevmatch import PrevMatch
 from supervised import SupOnly
 from tests.prototypes import Prototypes
 from unimatch_v2 import UniMatchV2
-from util import dist
+from util import dist, speed
 from util.config import Optimizer
 from util.config_file import load_config
-from util.precision import autocast, build_scaler
+from util.precision import autocast, build_scaler, cpu_flags, precision_on
 
 
 def test_poly_schedule_decays_after_the_step(toy):
@@ -207,14 +207,68 @@ def test_compiled_parts_and_channels_last_change_nothing_but_speed(
     train(kind, toy.argv(tmp_path / "fast", "--set", "epoch_length=1", "tf32=false"))  # movable
 
 
-@pytest.mark.parametrize(
-    ("device", "has_bfloat16", "found"),
-    [("cpu", True, None), ("cuda", True, torch.bfloat16), ("cuda", False, torch.float16)],
-)
-def test_automatic_precision(device, has_bfloat16, found, monkeypatch):
+FLAGS = {
+    "amx": "processor : 0\nflags : fpu avx512f amx_bf16 amx_tile\n",
+    "avx512_bf16": "flags\t\t: avx512f avx512_bf16\n",
+    "arm": "processor\t: 0\nFeatures\t: fp asimd bf16\n",
+    "neither": "flags : fpu avx512f avx2\nbugs : amx_bf16\n",
+    "not all CPUs": "flags : avx512_bf16\n\nflags : avx2\n",
+    "no file": None,
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_cpu_that_computes_in_bfloat16_is_known_by_its_flags(name, tmp_path, monkeypatch):
+    file = tmp_path / "cpuinfo"
+    if FLAGS[name] is not None:
+        file.write_text(FLAGS[name])
+    flags = cpu_flags(file)
+    monkeypatch.setattr("util.precision.cpu_flags", lambda: flags)
+    able = name in ("amx", "avx512_bf16", "arm")
+    device = torch.device("cpu")
+    assert precision_on(device, "auto") == ("bfloat16" if able else "float32")
+    assert autocast(device, "auto")._enabled == able
+    for given in ("float32", "bfloat16", "float16"):
+        assert precision_on(device, given) == given
+
+
+@pytest.mark.parametrize(("has_bfloat16", "found"), [(True, "bfloat16"), (False, "float16")])
+def test_automatic_precision_on_a_gpu(has_bfloat16, found, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
-    monkeypatch.setattr(torch, "autocast", lambda _, dtype, enabled: dtype if enabled else None)
     monkeypatch.setattr(torch.amp, "GradScaler", lambda _, init_scale=65536.0, **__: init_scale)
-    device = torch.device(device)
-    assert autocast(device, "auto") == found
-    assert build_scaler(device, "auto") == (65536 if found == torch.float16 else 1)
+    device = torch.device("cuda")
+    assert precision_on(device, "auto") == found
+    assert build_scaler(device, "auto") == (65536 if found == "float16" else 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "precision", "expected"),
+    [
+        ("auto", "cuda", "float32", True),
+        ("auto", "cpu", "bfloat16", True),
+        ("auto", "cpu", "float32", False),
+        (True, "cpu", "float32", True),
+        (False, "cuda", "bfloat16", False),
+    ],
+)
+def test_automatic_layout(given, device, precision, expected, toy):
+    config = load_config(toy.config, [f"channels_last={given}", f"precision={precision}"])
+    assert speed.is_channels_last(config, torch.device(device)) is expected
+
+
+def test_a_run_keeps_the_precision_it_found(toy, train, tmp_path, monkeypatch, capsys):
+    """On a machine where auto would mean another one, it is refused."""
+    toy.tree |= {"precision": "auto", "channels_last": "auto", "epoch_length": 1}
+    toy.write_config()
+    monkeypatch.setattr("util.precision.cpu_flags", lambda: {"amx_bf16"})
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
+    assert state["config"]["precision"] == "bfloat16"
+    assert "precision: bfloat16" in (tmp_path / "run/config.yaml").read_text()
+    weight = next(v for v in state["method"].values() if v.ndim == 4 and v.shape[1] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    monkeypatch.setattr("util.precision.cpu_flags", set)
+    with pytest.raises(SystemExit):
+        train(SupOnly, toy.argv(tmp_path / "run"))
+    assert "precision (bfloat16 -> float32)" in capsys.readouterr().err

@@ -291,11 +291,13 @@ class Config(Section):
     batch: the one before it in the batch; flip: the one at its place in the reversed batch.  The
     last two decode and label no second image."""
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """Mixed unless float32; auto: on a GPU bfloat16 if it computes in it, float16 if not."""
+    """Mixed unless float32; auto: bfloat16 on a GPU or CPU that computes in it (AMX, AVX512_BF16,
+    ARM's bf16), else float16 on a GPU and float32 on a CPU.  A run keeps what it found."""
     tf32: bool | None = None
     """TF32 in float32 convolutions and matrix products on a GPU; null: torch's own choice."""
-    channels_last: bool = False
-    """Images and weights with channels innermost, the layout of tensor cores."""
+    channels_last: bool | Literal["auto"] = False
+    """Images and weights with channels innermost, the layout of tensor cores; auto: on a GPU, and
+    on a CPU in bfloat16."""
     compile: bool = False
     """Compile the network with `torch.compile`: slow first steps, faster ones after them."""
     seed: Natural = 0

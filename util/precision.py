@@ -1,6 +1,14 @@
 """Mixed precision as the config asks for it."""
 
+import functools
+from pathlib import Path
+
 import torch
+
+FLAG_LINES = ("flags", "Features")
+"""Where /proc/cpuinfo says what an x86 and an ARM CPU can do ..."""
+BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16", "svebf16"}
+"""... and how one that computes in bfloat16 says so; others would emulate it."""
 
 
 def precision_on(device: torch.device, precision: str) -> str:
@@ -8,8 +16,20 @@ def precision_on(device: torch.device, precision: str) -> str:
     if precision != "auto":
         return precision
     if device.type != "cuda":
-        return "float32"
+        return "bfloat16" if BFLOAT16_FLAGS & cpu_flags() else "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+@functools.cache
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What all CPUs of this machine can do; none is known where there is no such file."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    named = (line.partition(":") for line in lines)
+    flags = [set(found.split()) for name, _, found in named if name.strip() in FLAG_LINES]
+    return frozenset(set.intersection(*flags)) if flags else frozenset()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from util.config import Config
+from util.precision import precision_on
 
 
 def use_layout(module: nn.Module, config: Config) -> None:
@@ -14,8 +15,15 @@ def use_layout(module: nn.Module, config: Config) -> None:
     if config.tf32 is not None:
         torch.backends.cuda.matmul.allow_tf32 = config.tf32
         torch.backends.cudnn.allow_tf32 = config.tf32
-    if config.channels_last:
+    if is_channels_last(config, next(module.parameters()).device):
         module.to(memory_format=torch.channels_last)
+
+
+def is_channels_last(config: Config, device: torch.device) -> bool:
+    """What `auto` means: on GPUs, and on CPUs with bfloat16, whose float32 does not gain by it."""
+    if config.channels_last != "auto":
+        return config.channels_last
+    return device.type == "cuda" or precision_on(device, config.precision) != "float32"
 
 
 def compile_parts(method: nn.Module) -> None:
