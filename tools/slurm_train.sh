@@ -7,6 +7,7 @@
 #         sbatch --nodes 2 --gpus-per-node 4 --time 24:00:00 tools/slurm_train.sh
 #
 # num_gpu: processes on a node, by default one for each of its GPUs; port: by default by the job.
+# A process that is killed is restarted (MAX_RESTARTS); a node that is lost is Slurm's to replace.
 # Two minutes before the time is up the training saves and ends, and the job is queued again; it
 # goes on where it was.  A validation must fit into these two minutes; else ask for more.
 #SBATCH --job-name=train
