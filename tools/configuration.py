@@ -59,13 +59,13 @@ def _rows(section: type[Section], prefix: str) -> list[str]:
 
 
 def _choices(annotation: Any) -> str:
-    """The values of a `Literal`, where it is one."""
+    """The values of a `Literal`, where it is one and has several."""
     if get_origin(annotation) in (Union, UnionType):
         return next(filter(None, map(_choices, get_args(annotation))), "")
     if get_origin(annotation) is not Literal:
         return ""
     *some, last = (f"`{value}`" for value in get_args(annotation))
-    return f"{', '.join(some)} or {last}"
+    return f"{', '.join(some)} or {last}" if some else ""
 
 
 def _default(field: FieldInfo) -> str:
