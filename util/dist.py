@@ -22,7 +22,12 @@ from util.errors import Echo, UserError
         store = td.PrefixStore(f"start {os.environ.get(RESTARTS, 0)}", store)
         backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         td.init_process_group(
-            backend, PATIENCE, world_size=processes, rank=number, store=store, device_id=own
+            backend,
+            timeout=PATIENCE,
+            world_size=processes,
+            rank=number,
+            store=store,
+            device_id=own,
         )
 
 
@@ -76,7 +81,12 @@ def session(device: torch.device) -> Iterator[None]:
         store = td.PrefixStore(f"start {os.environ.get(RESTARTS, 0)}", store)
         backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         td.init_process_group(
-            backend, PATIENCE, world_size=processes, rank=number, store=store, device_id=own
+            backend,
+            timeout=PATIENCE,
+            world_size=processes,
+            rank=number,
+            store=store,
+            device_id=own,
         )
     try:
         yield
