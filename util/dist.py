@@ -17,18 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import Echo, UserError
 
-        # The launcher's store outlives its processes: a restart must not meet its dead ones there.
-        store, number, processes = next(td.rendezvous("env://"))
-        store = td.PrefixStore(f"start {os.environ.get(RESTARTS, 0)}", store)
-        backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-        td.init_process_group(
-            backend,
-            timeout=PATIENCE,
-            world_size=processes,
-            rank=number,
-            store=store,
-            device_id=own,
-        )
+PATIENCE = timedelta(hours=1)
+"""How long processes wait for each other: NCCL's 10 minutes are too few for the main process to
+look at all files on a slow disk.  One that died is noticed at once, by torchrun."""
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+"""The variable in which a launcher says how many times its processes were restarted."""
 
 
 def world_size() -> int:
