@@ -1,11 +1,9 @@
-"""Settings timed beside each other, in turn: medians, ratios to the first; table and JSON."""
+"""Settings timed beside each other, in turn: medians, extremes, ratios to the first."""
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -17,9 +15,8 @@ from util.config import Config
 from util.config_file import load_config
 from util.errors import UserError
 from util.log import versions
-from util.writing import write_text
 
-Call = Callable[[], object]
+Call = Callable[[], Any]
 
 
 class Run(NamedTuple):
@@ -50,25 +47,20 @@ class Table(NamedTuple):
     """What was set, and what else was found."""
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """The options of every benchmark that needs a config."""
-    parser.add_argument("--config", default="configs/pascal.yaml", help="YAML file, see configs/")
+def add_config(parser: argparse.ArgumentParser, default: str = "configs/pascal.yaml") -> None:
+    """The options of every benchmark."""
+    parser.add_argument("--config", default=default, help=f"YAML file (default: {default})")
     add_settings(parser)
     add_device(parser)
 
 
-def add_common(parser: argparse.ArgumentParser, repeats: int = 7) -> None:
-    """The options of every benchmark that compares settings."""
-    add_config(parser)
+def add_repeats(parser: argparse.ArgumentParser, repeats: int) -> None:
     parser.add_argument("--repeats", type=int, default=repeats, help="rounds that are timed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 
-def read(options: argparse.Namespace, on_top: dict[str, Any] | None = None) -> Config:
+def read(options: argparse.Namespace, **on_top: Any) -> Config:
     """The config that the options name, with random weights; raises `UserError`."""
-    return load_config(
-        options.config, options.set, {"model": {"pretrained": "none"}, **(on_top or {})}
-    )
+    return load_config(options.config, options.set, {"model": {"pretrained": "none"}, **on_top})
 
 
 def compare(
@@ -124,40 +116,20 @@ def seconds(part: str) -> Iterator[None]:
     print(f"{part:<24}{wall:>8.2f} s {cpu:>8.2f} s of CPU", flush=True)
 
 
-def report(tables: list[Table], options: argparse.Namespace) -> None:
-    """Print the tables, and write them as JSON where the options ask for it."""
-    device = dist.choose_device(options.device)
-    where = {**versions(), "device": _name(device), "threads": torch.get_num_threads()}
-    print("  ".join(f"{k} {v}" for k, v in where.items()))
-    for table in tables:
-        print(f"\n{as_text(table)}")
-    if options.json is None:
-        return
-    record = {
-        **where,
-        "config": str(options.config),
-        "set": options.set,
-        "repeats": options.repeats,
-        "tables": [
-            {**table._asdict(), "rows": [row._asdict() for row in table.rows]} for table in tables
-        ],
-    }
-    write_text(options.json, json.dumps(record, indent=1) + "\n", f"--json {options.json}")
-
-
-def as_text(table: Table) -> str:
-    width = max(len(row.setting) for row in table.rows)
-    lines = [f"{table.title}, per {table.unit}"]
-    for row in table.rows:
-        line = (
-            f"  {row.setting:<{width}}  {1e3 * row.seconds:10.3f} ms"
-            f"  ({1e3 * row.low:.3f} .. {1e3 * row.high:.3f})"
-            f"  {1 / row.seconds:9.1f} a second  {row.ratio:6.2f} x"
-        )
-        lines.append(line + (f"  {row.memory / 2**20:8.0f} MiB" if row.memory else ""))
-    lines += [f"  {key}: {value}" for key, value in table.notes.items()]
-    return "\n".join(lines)
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def report(*tables: Table) -> None:
+    """Print the tables, and what they were measured with."""
+    print(
+        "  ".join(f"{k} {v}" for k, v in versions().items()), f"threads {torch.get_num_threads()}"
+    )
+    for title, unit, rows, notes in tables:
+        print(f"\n{title}, per {unit}")
+        width = max(len(row.setting) for row in rows)
+        for row in rows:
+            line = (
+                f"  {row.setting:<{width}}  {1e3 * row.seconds:10.3f} ms"
+                f"  ({1e3 * row.low:.3f} .. {1e3 * row.high:.3f})"
+                f"  {1 / row.seconds:9.1f} a second  {row.ratio:6.2f} x"
+            )
+            print(line + (f"  {row.memory / 2**20:8.0f} MiB" if row.memory else ""))
+        for key, value in notes.items():
+            print(f"  {key}: {value}")

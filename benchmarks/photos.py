@@ -21,13 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_dataset(root: Path, images: Path | None) -> dict[str, Any]:
+def make_dataset(root: Path, images: Path | None, count: int = COUNT) -> dict[str, Any]:
     """Write a dataset's folder and lists: half of the images labelled, four of these to validate
     on; returns the config's data section.  Raises `UserError` for a folder without images."""
     for folder in ("images", "masks"):
         (root / folder).mkdir()
     rng = np.random.default_rng(0)
-    names = _link(images, root / "images") if images else _generate(rng, root / "images")
+    names = _link(images, root / "images") if images else _generate(rng, root / "images", count)
     lines = []
     for name in names:
         w, h = image_size(root / "images" / name)
@@ -58,8 +58,8 @@ def _link(images: Path, folder: Path) -> list[str]:
     return [path.name for path in found]
 
 
-def _generate(rng: np.random.Generator, folder: Path) -> list[str]:
-    names = [f"{i}.jpg" for i in range(COUNT)]
+def _generate(rng: np.random.Generator, folder: Path, count: int) -> list[str]:
+    names = [f"{i}.jpg" for i in range(count)]
     for name in names:
         picture = sum(_noise(rng, 4 * 2**octave) / 2**octave for octave in range(7))
         Image.fromarray((picture / 2).clip(0, 255).astype(np.uint8)).save(folder / name, quality=90)

@@ -1,4 +1,4 @@
-"""Start-up: from the command to the first step, with lists as long as Pascal's."""
+"""Start-up: from the command to the first step, with lists as long as Pascal's, or longer."""
 
 import argparse
 import subprocess
@@ -10,47 +10,64 @@ from typing import Any
 
 from benchmarks import photos
 from benchmarks.measure import add_config, read, seconds
-from benchmarks.step import add_method
+from benchmarks.steps import add_method
+from dataset.check import check_files, read_lists
 from engine.method import method_of
 from engine.run_folder import RunFolder
 from engine.training import prepare
 from util import dist
 
-COUNTS = {"labeled": 1464, "unlabeled": 9118, "val": 1449}
+KINDS = ("labeled", "unlabeled", "val")
+PASCAL = (1464, 9118, 1449)
+FOLDER = 1000
+"""Images in a folder."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     photos.add_arguments(parser)
     add_method(parser)
+    add = parser.add_argument
+    add("--counts", type=int, nargs=3, default=PASCAL, metavar=tuple(map(str.upper, KINDS)),
+        help="images in the lists (default: as many as Pascal's)")  # fmt: skip
+    add("--tmp", type=Path, help="folder for the files: links to photos, removed in the end")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print seconds by part; the files have been written just before, so they are in the cache."""
     kind = method_of(options.method)
-    with TemporaryDirectory() as folder:
-        data = lengthened(photos.make_dataset(Path(folder), options.images), Path(folder))
-        config, device = read(options, {"data": data}), dist.choose_device(options.device)
+    with TemporaryDirectory(dir=options.tmp) as folder:
+        data = photos.make_dataset(Path(folder), options.images)
+        lengthen(data, dict(zip(KINDS, options.counts, strict=True)))
+        config, device = read(options, data=data), dist.choose_device(options.device)
         with seconds("imports"):
             subprocess.run([sys.executable, "-c", f"import {options.method}"], check=True)
-        with seconds("start-up"):
-            with seconds("  checks, network"):
-                place = RunFolder(Path(folder, "run"))
-                training = prepare(kind, config, device, place, "never")
-            with seconds("  first batch"):
-                next(iter(training.train))
+        with seconds("reading lists"):
+            lists = read_lists(config.data, kind.unlabeled)
+        with seconds("checking files"):
+            check_files(config.data, *lists, warn=lambda _: None)
+        with seconds("both, and the network"):
+            place = RunFolder(Path(folder, "run"))
+            training = prepare(kind, config, device, place, "never")
+        with seconds("first batch"):
+            raw = next(iter(training.train))
+        with seconds("first step"):
+            training.step(raw)["loss"].item()
 
 
-def lengthened(data: dict[str, Any], root: Path) -> dict[str, Any]:
-    """The dataset with lists of COUNTS lines: its own files under many names."""
-    for kind, count in COUNTS.items():
+def lengthen(data: dict[str, Any], counts: dict[str, int]) -> None:
+    """Make the lists of a dataset longer: its own files under many names, as hard links."""
+    root = Path(data["root"])
+    for kind, count in counts.items():
         lines = Path(data[kind]).read_text().splitlines()
         longer = []
         for number, line in enumerate(islice(cycle(lines), count)):
-            files = [f"{kind}{number}/{file}" for file in line.split("\t")]
-            for file, original in zip(files, line.split("\t"), strict=True):
-                (root / file).parent.mkdir(parents=True, exist_ok=True)
-                (root / file).hardlink_to((root / original).resolve())
-            longer.append("\t".join(files) + "\n")
+            names = []
+            for file in map(Path, line.split("\t")):
+                name = f"{kind}/{file.parent}{number // FOLDER}/{number}{file.suffix}"
+                if number % FOLDER == 0:
+                    (root / name).parent.mkdir(parents=True)
+                (root / name).hardlink_to((root / file).resolve())
+                names.append(name)
+            longer.append("\t".join(names) + "\n")
         Path(data[kind]).write_text("".join(longer))
-    return data

@@ -1,23 +1,14 @@
-"""Measure what the settings bring, against plain ones in the same run.
+"""Measure what the settings bring, against plain ones in the same run; or all about a GPU.
 
 Run from the repository root; docs/performance.md has the commands and their results.
 """
 
 import argparse
 
-from benchmarks import data, evaluation, everything, lists, methods, propagation, start, step
+from benchmarks import data, evaluation, gpu, start, steps
 from util.command import exit_with_one_line
 
-BENCHMARKS = {
-    "step": step,
-    "methods": methods,
-    "data": data,
-    "eval": evaluation,
-    "propagation": propagation,
-    "lists": lists,
-    "start": start,
-    "all": everything,
-}
+BENCHMARKS = {"step": steps, "data": data, "eval": evaluation, "start": start, "gpu": gpu}
 
 
 def main() -> None:
