@@ -34,10 +34,7 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    **{
-        script: Part(30, functools.partial(gpu_parts.method, name=name))
-        for name, script in METHODS.items()
-    },
+    **{s: Part(30, functools.partial(gpu_parts.method, script=s)) for s in METHODS},
     "tests": Part(50, gpu_parts.tests),
     "shares": Part(50, gpu_parts.shares),
     "windows": Part(20, gpu_parts.windows),
@@ -147,5 +144,7 @@ def work(pipe: Connection, parts: dict[str, Part], bench: Bench) -> None:
         try:
             pipe.send({"found": part.measure(bench)})
         except Exception as error:
-            pipe.send({"failure": traceback.format_exception_only(error)[-1].strip()})
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            pipe.send({"failure": f"{said} ({Path(last.filename).name}:{last.lineno})"})
             return

@@ -20,13 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import evaluation
 from benchmarks.measure import Call, read, timed
-from benchmarks.steps import COMPILED, METHODS, PARTS, PLAIN, TUNED, compare_steps
+from benchmarks.steps import COMPILED, PARTS, PLAIN, TUNED, compare_steps
 from data_tools.shapes import generate
 from engine.fit import fit
 from engine.method import method_of
 from engine.run_folder import RunFolder
 from engine.training import prepare
 from util.config_file import load_config
+from util.errors import UserError
 
 Rows = dict[str, dict[str, Any]]
 """Figures by row and column; a column's name ends with its unit."""
@@ -70,13 +71,12 @@ def tests(bench: Bench) -> Rows:
     return {"test_gpu.py": {"result": "; ".join([last, *failed])}}
 
 
-def method(bench: Bench, name: str) -> Rows:
+def method(bench: Bench, script: str) -> Rows:
     """A method's step, plain and tuned; tuned alone where there is no memory for both."""
-    script = METHODS[name]
     with suppress(torch.OutOfMemoryError):
-        return {name: _method(bench, script, {"plain": PLAIN, "tuned": TUNED})}
+        return {script: _method(bench, script, {"plain": PLAIN, "tuned": TUNED})}
     gc.collect()
-    return {name: _method(bench, script, {"tuned": TUNED})}
+    return {script: _method(bench, script, {"tuned": TUNED})}
 
 
 def _method(bench: Bench, script: str, settings: dict[str, list[str]]) -> dict[str, Any]:
@@ -101,17 +101,20 @@ def _method(bench: Bench, script: str, settings: dict[str, list[str]]) -> dict[s
     }
 
 
-def estimate(bench: Bench, script: str) -> float | None:
-    """GiB at the peak of a tuned step, as `engine.cost` knows them beforehand."""
+def estimate(bench: Bench, script: str) -> float | str | None:
+    """GiB at the peak of a tuned step, as `engine.cost` knows them beforehand, or why not."""
     try:
         from engine.cost import step_cost
     except ImportError:
         return None
-    options, kind = bench.options(script), method_of(script)
+    options, method_class = bench.options(script), method_of(script)
     options.set += TUNED
     config = read(options, data=bench.data)
-    images = config.batch_size * (1 if kind.unlabeled else 2)
-    return step_cost(kind, config, images, images).peak / GIB
+    images = config.batch_size * (1 if method_class.unlabeled else 2)
+    try:
+        return step_cost(method_class, config, images, images).peak / GIB
+    except UserError as error:
+        return str(error)
 
 
 def matrix_rate(bench: Bench) -> float:

@@ -12,7 +12,7 @@ GOALS = (
     ("RankMatch: ranking losses, share of a step", "at most 0.15", "ranking"),
 )
 TABLES = {
-    "Steps at the published settings for Pascal": METHODS.values(),
+    "Steps at the published settings for Pascal": METHODS,
     "Parts of a tuned step": ["shares"],
     "Compiled": ["compile"],
     "Evaluation of 1024x2048 in windows of 801, ResNet-101": ["windows"],
@@ -28,7 +28,7 @@ def markdown(record: dict[str, Any]) -> str:
     where, parts = record["where"], record["parts"]
     found = {name: part.get("found", {}) for name, part in parts.items()}
     seen = {name: row["share"] for name, row in found.get("shares", {}).items()}
-    seen |= found.get("unimatch", {}).get("UniMatch", {})
+    seen |= found.get("unimatch", {}).get("unimatch", {})
     goals = {text: {"goal": goal, "found": seen.get(key)} for text, goal, key in GOALS}
     blocks = [_where(where) if where else f"Card: {NONE}.", _table("Goals", goals)]
     for title, names in TABLES.items():

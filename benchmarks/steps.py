@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import photos
 from benchmarks.measure import Call, Row, Table, add_config, add_repeats, compare, read, report
-from engine.method import method_of
+from engine.method import method_of, method_scripts
 from engine.run_folder import RunFolder
 from engine.training import Training, prepare
 from util import dist
@@ -26,15 +26,7 @@ SETTINGS = {
     "bfloat16, channels_last": TUNED,
     "bfloat16, channels_last, compile": COMPILED,
 }
-METHODS = {
-    "UniMatch": "unimatch",
-    "SupOnly": "supervised",
-    "FixMatch": "fixmatch",
-    "CorrMatch": "corrmatch",
-    "RankMatch": "rankmatch",
-    "UniMatch V2": "unimatch_v2",
-    "PrevMatch": "prevmatch",
-}
+METHODS = sorted(method_scripts(), key=lambda script: script != "unimatch")  # which is the first
 Cases = dict[str, tuple[str, list[str]]]
 """Script and settings, by name."""
 PARTS: dict[str, Cases] = {
@@ -60,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    methods = {name: (script, []) for name, script in METHODS.items()}
+    methods = {script: (script, []) for script in METHODS}
     settings = {name: (options.method, keys) for name, keys in SETTINGS.items()}
     if dist.choose_device(options.device).type == "cpu":  # has no TF32, and compiles for minutes
         del settings["tf32"], settings["bfloat16, channels_last, compile"]

@@ -1,12 +1,18 @@
 """`python -m tools.benchmark`: every benchmark runs, small, and says what it measured."""
 
 import json
+import os
 import re
+import time
+import warnings
 
 import pytest
 import torch
 
-from benchmarks import start
+from benchmarks import gpu
+from benchmarks.gpu_parts import waits
+from benchmarks.gpu_table import markdown
+from tests.conftest import METHODS, REPOSITORY
 from tools import benchmark
 
 SMALL = ("--config", "configs/shapes.yaml", "--device", "cpu", "--set", "batch_size=4")
@@ -23,29 +29,148 @@ def threads():
 @pytest.mark.parametrize(
     ("name", "more", "settings"),
     [
-        ("step", ["--method", "supervised"], {"plain", "channels_last", "bfloat16"}),
-        ("methods", [], {"UniMatch", "PrevMatch, one previous model"}),
-        ("data", [], {"plain", "ours", "ours, seen again", "decoding alone"}),
-        ("eval", ["--size", "96", "130"], {"plain"}),
-        ("propagation", ["--set", "crop_size=33"], {"plain", "ours"}),
+        ("step settings", ["--method", "supervised"], ["plain", "channels_last", "bfloat16"]),
+        ("step methods", ["crop_size=33"], [*METHODS]),
+        ("step parts", ["crop_size=33"], ["without", "with", "share of the step"]),
+        ("data", [], ["decoding alone", "whole", "whole, seen first", "whole, seen again"]),
+        ("eval", ["--size", "96", "130"], ["window by window", "in batches, bfloat16"]),
     ],
 )
-def test_settings_are_compared_with_the_plain_one(name, more, settings, run, tmp_path):
-    numbers = tmp_path / "numbers.json"
-    code, out, err = run(benchmark, name, *SMALL, "--repeats", 1, "--json", numbers, *more)
+def test_settings_are_compared(name, more, settings, run):
+    code, out, err = run(benchmark, *name.split(), *SMALL, *more, "--repeats", 1)
     assert code == 0, err
-    record = json.loads(numbers.read_text())
-    assert record["device"] == "cpu" and record["config"] == "configs/shapes.yaml"
-    for table in record["tables"]:
-        assert table["title"] in out
-        rows = {row["setting"]: row for row in table["rows"]}
-        assert table["rows"][0]["ratio"] == 1 and all(row["seconds"] > 0 for row in rows.values())
-    assert settings <= {row["setting"] for table in record["tables"] for row in table["rows"]}
+    assert "device cpu" in out
+    for setting in settings:
+        assert re.search(rf"^  {setting}[ :]", out, re.MULTILINE), out
+    for first in re.findall(r", per \w+\n(.*)", out):
+        assert re.search(r" [\d.]+ ms .* 1\.00 x", first)
 
 
-def test_start_up(run, monkeypatch):
-    monkeypatch.setattr(start, "COUNTS", {"labeled": 30, "unlabeled": 40, "val": 5})
-    code, out, err = run(benchmark, "start", *SMALL, "--method", "supervised")
+def test_start_up(run):
+    code, out, err = run(
+        benchmark, "start", *SMALL, "--method", "supervised", "--counts", 30, 40, 5
+    )
     assert code == 0, err
-    for part in ("imports", "checks, network", "first batch", "start-up"):
-        assert re.search(rf"^ *{part} +\d+\.\d\d s", out, re.MULTILINE), out
+    for part in ("imports", "reading lists", "checking files", "first batch", "first step"):
+        assert re.search(rf"^{part} +\d+\.\d\d s", out, re.MULTILINE), out
+
+
+# All about a GPU
+
+
+def on_a_gpu(run, folder, *more):
+    return run(benchmark, "gpu", "--out", folder, "--miniature", "--minutes", 90, *more)
+
+
+def parts(folder):
+    return json.loads((folder / "gpu.json").read_text())["parts"]
+
+
+def test_all_parts_in_miniature(run, tmp_path):
+    code, out, err = on_a_gpu(run, tmp_path)
+    assert code == 0, err
+    measured = parts(tmp_path)
+    assert list(measured) == list(gpu.PARTS) and METHODS.keys() <= measured.keys()
+    assert {name: part["failure"] for name, part in measured.items() if "failure" in part} == {}
+    code, out, err = on_a_gpu(run, tmp_path)
+    assert code == 0 and not out, "nothing was left to do"
+    code, out, err = run(benchmark, "gpu", "--out", tmp_path, "--table")
+    assert code == 0 and "in miniature: these figures say nothing" in out
+    tuned = measured["unimatch"]["found"]["unimatch"]["tuned, ms"]
+    assert f"| at most 60 | {tuned:.3g} |" in out
+    for title in ("unimatch_v2", "propagation", "compiled", "first step", "shapes, bfloat16"):
+        assert f"\n| {title} |" in out
+
+
+WELL = {"found": {"row": {"s": 1.5}}, "took": 1.0}
+
+
+def measures(bench):
+    return WELL["found"]
+
+
+def fails(bench):
+    raise ValueError("broken\nin two lines")
+
+
+def hangs(bench):
+    time.sleep(600)
+
+
+def dies(bench):
+    os._exit(1)
+
+
+def test_a_part_that_fails_hangs_or_dies_is_noted_and_the_next_one_begins(
+    run, tmp_path, monkeypatch
+):
+    found = {"one": gpu.Part(9, fails), "two": gpu.Part(0.05, hangs), "three": gpu.Part(9, dies)}
+    monkeypatch.setattr(gpu, "PARTS", {"well": gpu.Part(9, measures), **found})
+    everything = ("--parts", *gpu.PARTS)
+    code, _, err = on_a_gpu(run, tmp_path, *everything)
+    assert code == 0, err
+    failures = {name: part.get("failure") for name, part in parts(tmp_path).items()}
+    assert failures == {
+        "well": None,
+        "one": f"ValueError: broken (test_benchmarks.py:{fails.__code__.co_firstlineno + 1})",
+        "two": "not done in 0 s",
+        "three": "its process died",
+    }
+
+
+def test_a_second_call_goes_on(run, tmp_path, monkeypatch):
+    asked = []
+
+    def answers(names, *_):
+        asked.append(list(names))
+        yield None, {"device": "cpu", "torch": "2.0"}
+        for name in names:
+            yield name, {"failure": "no"} if len(asked) == 1 and name == "tests" else WELL
+
+    monkeypatch.setattr(gpu, "answers", answers)
+    for more in (["shares", "tests"], ["shares", "tests", "windows"], ["shares", "--again"]):
+        code, _, err = on_a_gpu(run, tmp_path, "--parts", *more)
+        assert code == 0, err
+    assert asked == [["shares", "tests"], ["tests", "windows"], ["shares"]]
+    assert parts(tmp_path) == dict.fromkeys(("shares", "tests", "windows"), WELL)
+
+
+def test_figures_of_two_places_are_not_mixed(run, tmp_path, monkeypatch):
+    here = {"device": "cpu", "torch": "2.0"}
+    monkeypatch.setattr(gpu, "answers", lambda *_: iter([(None, here)]))
+    file = tmp_path / "gpu.json"
+    where = {"device": "another", "torch": "2.0", "miniature": True}
+    before = json.dumps({"where": where, "parts": {"tests": WELL}})
+    file.write_text(before)
+    code, _, err = on_a_gpu(run, tmp_path, "--parts", "windows")
+    assert code == 2 and "measured with device another, found cpu" in err
+    assert file.read_text() == before
+    file.write_text("[]")
+    code, _, err = on_a_gpu(run, tmp_path)
+    assert code == 2 and "no record of this benchmark" in err
+
+
+def test_without_a_gpu_it_says_what_to_do(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    code, _, err = run(benchmark, "gpu", "--out", tmp_path)
+    assert code == 2 and "--miniature" in err
+
+
+def test_budgets_end_in_time():
+    assert sum(part.seconds for part in gpu.PARTS.values()) + gpu.START <= 60 * gpu.MINUTES
+
+
+def test_waits_are_named():
+    def step():
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+
+    (place,) = waits(step, torch.device("cpu"))
+    assert re.fullmatch(r"test_benchmarks.py:\d+", place)
+
+
+def test_the_page_holds_the_tables_of_what_was_measured():
+    """What --table prints of docs/gpu.json; so far there is none."""
+    file = REPOSITORY / "docs/gpu.json"
+    page = (REPOSITORY / "docs/performance.md").read_text()
+    assert markdown(gpu.read(file)) in page
