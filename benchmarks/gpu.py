@@ -4,10 +4,12 @@ import argparse
 import functools
 import json
 import multiprocessing
+import os
+import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +31,7 @@ START = 45.0
 
 class Part(NamedTuple):
     seconds: float
-    """It is ended after so many."""
+    """It is ended after so many, and those that earlier parts have left over."""
     measure: Callable[[Bench], dict[str, Any]]
 
 
@@ -71,17 +73,21 @@ def run(options: argparse.Namespace) -> None:
         data = photos.make_dataset(Path(folder), None, 20 if options.miniature else photos.COUNT)
         bench = Bench(device, options.miniature, data, options.camvid)
         while todo:
-            for name, answer in answers(todo, bench, options.minutes / MINUTES):
-                if name is None:
-                    check_same(record, {**answer, "miniature": options.miniature}, file)
-                    continue
-                record["parts"][name] = answer
-                text = json.dumps(record, indent=1) + "\n"
-                write_atomically(file, lambda f, text=text: f.write(text.encode()))
-                print(
-                    f"{name:<12} {answer['took']:6.1f} s  {answer.get('failure', '')}", flush=True
-                )
-                todo.remove(name)
+            with closing(answers(todo, bench, options.minutes / MINUTES)) as found:
+                for name, answer in found:
+                    if name is None:
+                        check_same(record, {**answer, "miniature": options.miniature}, file)
+                        continue
+                    keep(record, name, answer, file)
+                    todo.remove(name)
+
+
+def keep(record: dict[str, Any], name: str, answer: dict[str, Any], file: Path) -> None:
+    """Note what a part found, or its failure, at once."""
+    record["parts"][name] = answer
+    text = json.dumps(record, indent=1) + "\n"
+    write_atomically(file, lambda out: out.write(text.encode()))
+    print(f"{name:<12} {answer['took']:6.1f} s  {answer.get('failure', '')}", flush=True)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -105,7 +111,9 @@ def check_same(record: dict[str, Any], where: dict[str, Any], file: Path) -> Non
     record["where"] = where
 
 
-def answers(names: list[str], bench: Bench, patience: float) -> Iterator[tuple[str | None, Any]]:
+def answers(
+    names: list[str], bench: Bench, patience: float
+) -> Generator[tuple[str | None, Any], None, None]:
     """Measure parts in a process of their own, up to the first that fails, as what follows in it
     may be spoilt: (None, where), then (name, what was found or the failure)."""
     context = multiprocessing.get_context("spawn")
@@ -115,17 +123,20 @@ def answers(names: list[str], bench: Bench, patience: float) -> Iterator[tuple[s
     process.start()
     theirs.close()
     try:
-        where = receive(pipe, START * patience)
+        where, spare = receive(pipe, START * patience), 0.0
         if "failure" not in where:
             yield None, where
         for name, part in parts.items():
-            begin = time.monotonic()
-            failed = "failure" in where
-            answer = where if failed else receive(pipe, part.seconds * patience)
-            yield name, {**answer, "took": time.monotonic() - begin}
+            begin, budget = time.monotonic(), part.seconds * patience + spare
+            answer = where if "failure" in where else receive(pipe, budget)
+            took = time.monotonic() - begin
+            spare = budget - took  # for those that follow
+            yield name, {**answer, "took": took}
             if "failure" in answer:
                 return
     finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it started
         process.kill()
         process.join()
 
@@ -139,6 +150,7 @@ def receive(pipe: Connection, seconds: float) -> dict[str, Any]:
 
 def work(pipe: Connection, parts: dict[str, Part], bench: Bench) -> None:
     """Say where this is, then what each part found; end with the first failure."""
+    os.setpgrp()
     pipe.send(versions())
     for part in parts.values():
         try:

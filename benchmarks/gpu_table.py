@@ -17,7 +17,7 @@ TABLES = {
     "Compiled": ["compile"],
     "Evaluation of 1024x2048 in windows of 801, ResNet-101": ["windows"],
     "Start-up": ["start"],
-    "Training for 150 steps": ["training"],
+    "UniMatch trained for 100 steps": ["training"],
     "Tests": ["tests"],
 }
 NONE = "not measured"

@@ -137,7 +137,7 @@ def test_a_second_call_goes_on(run, tmp_path, monkeypatch):
 
 def test_figures_of_two_places_are_not_mixed(run, tmp_path, monkeypatch):
     here = {"device": "cpu", "torch": "2.0"}
-    monkeypatch.setattr(gpu, "answers", lambda *_: iter([(None, here)]))
+    monkeypatch.setattr(gpu, "answers", lambda *_: (x for x in [(None, here)]))
     file = tmp_path / "gpu.json"
     where = {"device": "another", "torch": "2.0", "miniature": True}
     before = json.dumps({"where": where, "parts": {"tests": WELL}})
