@@ -125,7 +125,10 @@ def test_a_second_call_goes_on(run, tmp_path, monkeypatch):
         asked.append(list(names))
         yield None, {"device": "cpu", "torch": "2.0"}
         for name in asked[-1]:
-            yield name, {"failure": "no"} if len(asked) == 1 and name == "tests" else WELL
+            yield (
+                name,
+                {"failure": "no", "took": 1.0} if len(asked) == 1 and name == "tests" else WELL,
+            )
 
     monkeypatch.setattr(gpu, "answers", answers)
     for more in (["shares", "tests"], ["shares", "tests", "windows"], ["shares", "--again"]):
