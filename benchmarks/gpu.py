@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import torch
+
 from benchmarks import gpu_parts, photos
 from benchmarks.gpu_parts import Bench
 from benchmarks.gpu_table import markdown
@@ -151,6 +153,8 @@ def receive(pipe: Connection, seconds: float) -> dict[str, Any]:
 def work(pipe: Connection, parts: dict[str, Part], bench: Bench) -> None:
     """Say where this is, then what each part found; end with the first failure."""
     os.setpgrp()
+    if bench.device.type == "cuda":
+        torch.cuda.init()  # or versions would not name the card
     pipe.send(versions())
     for part in parts.values():
         try:
