@@ -201,11 +201,8 @@ def training(bench: Bench) -> Rows:
         keys += ["epochs=1", f"epoch_length={2 if bench.miniature else 100}"]
         options = bench.options("unimatch", dataset)
         for precision in ("float32", "bfloat16"):
-            settings = [*options.set, *keys, f"precision={precision}"]
-            config, place = (
-                load_config(options.config, settings),
-                RunFolder(Path(folder, precision)),
-            )
+            config = load_config(options.config, [*options.set, *keys, f"precision={precision}"])
+            place = RunFolder(Path(folder, precision))
             run = prepare(method_of("unimatch"), config, bench.device, place, "never")
             fit(run)
             (record,) = run.history
