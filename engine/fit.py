@@ -75,7 +75,8 @@ def train_epoch(t: Training, guard: Guard, stop: StopRequest) -> dict[str, Any]:
         # Several processes decide together, at steps where they wait for each other anyway.
         if progress.due(step) or dist.world_size() == 1:
             pause(t, guard, stop)
-    return {"epoch": t.epoch + 1, "steps": t.steps_done, **progress.summary(t.means)}
+    record = {"epoch": t.epoch + 1, "steps": t.steps_done, **progress.summary(t.means)}
+    return {**record, "peak_memory": dist.peak_memory(t.device)}
 
 
 def pause(t: Training, guard: Guard, stop: StopRequest) -> None:

@@ -102,12 +102,14 @@ class Progress:
             logger.info("%s step %d/%d %s", self.title, done, self.steps, text)
 
     def summary(self, whole: Means) -> dict[str, Any]:
-        """The means of the epoch, `whole`, and the seconds that it took; says both."""
+        """The means of the epoch, `whole`, the seconds that it took (where it was resumed, its
+        rest) and those of a step; says the first two."""
         seconds, means = time.monotonic() - self._begin, whole.fetch()
         left = self.epochs_left * seconds / 3600
         text = _as_text(means, 4)
         logger.info("%s %s (%.0f s, %.1f h of training left)", self.title, text, seconds, left)
-        return {"train": means, "seconds": seconds}
+        step_seconds = seconds / max(1, self.steps - self.done)
+        return {"train": means, "seconds": seconds, "step_seconds": step_seconds}
 
 
 def _as_text(means: dict[str, float], digits: int) -> str:

@@ -1,7 +1,5 @@
 """`--dry-run`: everything a run does, once, and what the whole of it would take."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from util import dist
 from util.config import Config
 from util.log import logger
 
@@ -45,7 +44,7 @@ def rehearse(
         f"  loss of one step      {loss:.3f}\n"
         f"  one step              {step_seconds:.3f} s\n"
         f"  one validation image  {image_seconds:.3f} s ({mode}), {val_images} images\n"
-        f"  memory                {_peak_memory(device) / 2**30:.2f} GiB at its peak\n"
+        f"  memory                {dist.peak_memory(device) / 2**30:.2f} GiB at its peak\n"
         f"  whole run             about {hours:.2f} h"
     )
 
@@ -54,11 +53,3 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -98,8 +98,11 @@ class RunFolder:
             return False
 
     @_writing
-    def open(self, config: Config, first_step: int) -> None:
-        """Start the log files, after those of an earlier part of the same run."""
+    def open(self, config: Config, first_step: int, origin: dict[str, Any]) -> None:
+        """Start the log files, after those of an earlier part of the same run.
+
+        `origin`: what starts.jsonl shall say beside the command, the versions and the first step.
+        """
         if not dist.is_main():
             return
         file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
@@ -110,7 +113,7 @@ class RunFolder:
             logger.removeHandler(waiting)
         logger.addHandler(file)
         (self.path / "config.yaml").write_text(dump_config(config))
-        start = {"command": sys.argv, "first_step": first_step, **versions()}
+        start = {"command": sys.argv, "first_step": first_step, **origin, **versions()}
         with (self.path / "starts.jsonl").open("a") as record:
             record.write(json.dumps(start) + "\n")
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))

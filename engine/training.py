@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dataset.check import check_files, read_lists
+from dataset.lists import Lists, identity
 from dataset.loaders import (
     Process,
     data_workers,
@@ -48,6 +49,7 @@ class Training:
     config: Config
     device: torch.device
     folder: RunFolder
+    lists: Lists
     method: Method
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
@@ -121,7 +123,9 @@ class Training:
     def open_folder(self) -> None:
         """Start the log files, and do what an earlier part of the run was killed before."""
         self.folder.settle()
-        self.folder.open(self.config, first_step=self.steps_done)
+        images = {kind: identity(listed.samples) for kind, listed in self.lists._asdict().items()}
+        origin = {"method": type(self.method).__name__, "images": images}
+        self.folder.open(self.config, self.steps_done, origin)
         if self.source == self.folder.latest:
             self.folder.write_history(self.history)
             if not self.done:
@@ -230,6 +234,7 @@ def prepare(
         config=config,
         device=device,
         folder=folder,
+        lists=lists,
         method=method,
         wrapped=dist.wrap(method, device),
         optimizer=build_optimizer(method, config.optimizer),

@@ -12,6 +12,9 @@ from tests.conftest import METHODS
 from tests.prototypes import Prototypes
 
 
+MEASURED = {"seconds", "step_seconds", "validation_seconds", "peak_memory"}
+
+
 class Killed(Exception):
     pass
 
@@ -23,7 +26,7 @@ def assert_equal(a, b, where="state"):
     elif isinstance(a, dict):
         assert a.keys() == b.keys(), where
         for key in a:
-            if key not in ("seconds", "validation_seconds"):
+            if key not in MEASURED:
                 assert_equal(a[key], b[key], f"{where}.{key}")
     elif isinstance(a, list):
         assert len(a) == len(b), where

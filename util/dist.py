@@ -4,6 +4,8 @@
 """
 
 import os
+import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -61,6 +63,14 @@ def is_restart() -> bool:
     """Whether this process takes the place of one that ended: after a death, as tools/launch.py
     does it, or in a job that Slurm queued again."""
     return any(int(os.environ.get(count, 0)) for count in (RESTARTS, "SLURM_RESTART_COUNT"))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has held at most: of its GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextmanager
