@@ -11,7 +11,6 @@ from supervised import SupOnly
 from tests.conftest import METHODS
 from tests.prototypes import Prototypes
 
-
 MEASURED = {"seconds", "step_seconds", "validation_seconds", "peak_memory"}
 
 

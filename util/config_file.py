@@ -168,8 +168,8 @@ def load_config(
     return config
 
 
-# What may change while a run is interrupted, and so may each `root`.
-_MOVABLE = {
+# What may change while a run is interrupted, as it changes no result; so may each `root`.
+MOVABLE = {
     "data.test",
     "data.workers",
     "data.cache_mb",
@@ -188,7 +188,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     found = []
     for key in [*old, *(k for k in new if k not in old)]:
         name = f"{prefix}{key}"
-        if name in _MOVABLE or key == "root":
+        if name in MOVABLE or key == "root":
             continue
         a, b = (_by_place(tree.get(key)) for tree in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):

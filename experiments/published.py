@@ -1,0 +1,100 @@
+"""Published scores beside our own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import yaml
+from pydantic import Field
+
+from dataset.protocols import read_protocols
+from experiments.groups import Group, Row
+from util.config import Section
+from util.errors import UserError
+
+SCORES = Path(__file__).with_name("published.yaml")
+
+
+class Entry(Section):
+    """A line of a paper's table."""
+
+    method: str
+    dataset: str
+    backbone: str
+    crop: int | None = None
+    """Where the dataset has published scores of several."""
+    source: str
+    miou: dict[str, Annotated[float, Field(gt=0, lt=100)]]
+    """By partition."""
+
+
+class Published(NamedTuple):
+    """One published mIoU."""
+
+    entry: Entry
+    partition: str
+
+    @property
+    def miou(self) -> float:
+        return self.entry.miou[self.partition]
+
+    @property
+    def name(self) -> str:
+        return f"{self.entry.dataset}/{self.partition}"
+
+    def is_of(self, group: Group) -> bool:
+        """Whether a group ran what was published: method, backbone, partition and crop."""
+        run, entry = group.first, self.entry
+        own = (run.method, run.config.data.name, run.config.model.backbone, run.partition)
+        crops = (None, run.config.crop_size)
+        return own == (entry.method, entry.dataset, entry.backbone, self.partition) and (
+            entry.crop in crops
+        )
+
+
+def select(targets: Sequence[str]) -> list[Published]:
+    """The published scores of datasets (`pascal`) and partitions (`pascal/92`).
+
+    Raises `UserError` for one of which there are none.
+    """
+    known = [Published(entry, name) for entry in read_entries() for name in entry.miou]
+    found: list[Published] = []
+    for target in targets:
+        some = [score for score in known if target in (score.name, score.entry.dataset)]
+        if not some:
+            names = ", ".join(dict.fromkeys(score.name for score in known))
+            raise UserError(f"--published {target}: no scores in {SCORES.name}; known: {names}")
+        found += [score for score in some if score not in found]
+    return found
+
+
+def read_entries() -> list[Entry]:
+    return [Entry.model_validate(e) for e in yaml.safe_load(SCORES.read_text(encoding="utf-8"))]
+
+
+def beside(
+    rows: Sequence[Row], groups: Sequence[Group], published: Sequence[Published]
+) -> tuple[list[Row], list[Published]]:
+    """Rows with the published score where there is one, and those that no run stands beside."""
+    of_row = [group for group in groups for _ in group.first.networks]
+    completed, met = [], set()
+    for row, group in zip(rows, of_row, strict=True):
+        score = next((p for p in published if p.is_of(group)), None)
+        met |= {id(score)}
+        completed.append(row._replace(published=score.miou if score else None))
+    return completed, [score for score in published if id(score) not in met]
+
+
+def foreign_lists(groups: Sequence[Group]) -> list[str]:
+    """Remarks on groups whose partition has a published name, but not its labelled images."""
+    hashes: dict[str, set[str]] = {}
+    for protocol in read_protocols():
+        name = f"{protocol.dataset}/{protocol.name}"
+        hashes.setdefault(name, set()).add(protocol.fingerprint.sha256)
+    remarks = []
+    for run in (group.first for group in groups):
+        name = f"{run.config.data.name}/{run.partition}"
+        known = hashes.get(f"{name}/labeled")
+        if known and "labeled" in run.images and run.images["labeled"].sha256 not in known:
+            remarks.append(f"{run.path}: its labelled images are not those published as {name}")
+    return list(dict.fromkeys(remarks))

@@ -1,0 +1,48 @@
+"""Folders of runs that nobody ran: the files alone, with scores to choose."""
+
+import json
+
+import yaml
+
+IMAGES = {"labeled": 3, "unlabeled": 5, "val": 3}
+
+
+def fake_run(
+    folder, toy, scores, *, method="UniMatch", seed=0, settings=None, epochs=None, images=None,
+    digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, starts=1,
+):  # fmt: skip
+    """Write a run's files.
+
+    `scores`: mIoU after each epoch; `teacher`: the same of model_ema; `epochs`: those of the
+    config, by default as many as there are scores; `images`: how many each list holds.
+    """
+    folder.mkdir(parents=True)
+    tree = json.loads(json.dumps(toy.tree)) | {"seed": seed, "epochs": epochs or len(scores)}
+    tree |= settings or {}
+    if labeled is not None:
+        tree["data"]["labeled"] = str(labeled)
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    counts = IMAGES | (images or {})
+    start = {
+        "command": [f"{method.lower()}.py", *command], "first_step": 0, "method": method,
+        "images": {k: {"images": n, "sha256": digest + k} for k, n in counts.items()},
+        "python": "3", "torch": "2", "device": "cpu", "commit": commit,
+    }  # fmt: skip
+    (folder / "starts.jsonl").write_text((json.dumps(start) + "\n") * starts)
+
+    def scored(miou):
+        return {"mode": "original", "miou": miou, "miou_present": miou, "accuracy": 90.0,
+                "iou": [miou - 10, miou, miou + 10]}  # fmt: skip
+
+    lines = []
+    for epoch, miou in enumerate(scores, start=1):
+        networks = {"model": scored(miou)}
+        if teacher:
+            networks["model_ema"] = scored(teacher[epoch - 1])
+        lines.append({
+            "epoch": epoch, "steps": 10 * epoch, "train": {"loss": 1 / epoch}, "seconds": 5.0,
+            "step_seconds": 0.5, "validation_seconds": 1.0, "peak_memory": 2**30,
+            "scores": networks,
+        })  # fmt: skip
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder

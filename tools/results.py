@@ -1,0 +1,67 @@
+"""Tables and curves of any number of runs: mean and standard deviation over seeds.
+
+Runs of the same method, network, dataset, partition and settings are one row.  Those that are
+unfinished, that repeat another or that differ in commit or device are named below the table.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.groups import group_runs, rows_of
+from experiments.published import beside, foreign_lists, select
+from experiments.runs import find_runs
+from experiments.tables import FORMATS, Results
+from util.command import exit_with_one_line
+from util.errors import UserError
+
+
+def main() -> None:
+    options = arguments()
+    with exit_with_one_line():
+        results = collect(options.runs, options.score, options.published)
+        if options.plot:
+            from experiments.plots import draw
+
+            draw(results.rows, options.plot, results.score, options.at)
+        print(FORMATS[options.format](results))
+        if options.format == "csv":
+            print(*results.remarks, sep="\n", end="\n" * bool(results.remarks), file=sys.stderr)
+
+
+def collect(places: list[str], score: str = "miou", published: list[str] | None = None) -> Results:
+    """All that is to be shown of the runs at some places; raises `UserError`."""
+    scores = select(published or [])
+    runs, faults = find_runs(places)
+    groups, remarks = group_runs(runs)
+    if not groups:
+        reasons = "; ".join([*faults, *remarks])
+        raise UserError(f"{' '.join(places)}: no finished run ({reasons})")
+    rows, missing = beside(rows_of(groups, score), groups, scores)
+    return Results(score, rows, missing, [*faults, *remarks, *foreign_lists(groups)])
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, folders that hold "
+        "some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument(
+        "--score", default="miou", help="miou, accuracy, dice, or the name of a class (its IoU)"
+    )
+    parser.add_argument(
+        "--published", nargs="+", metavar="DATASET[/PARTITION]", help="published scores beside ours"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FOLDER", help="draw curves there, as PNG and SVG"
+    )
+    parser.add_argument(
+        "--at", choices=("best", "last"), default="best", help="epoch of the label-efficiency curve"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
