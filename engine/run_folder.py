@@ -53,6 +53,8 @@ class RunFolder:
         self.previous = path / "previous.pth"
         self.damaged = False
         """Whether the latest checkpoint could not be read."""
+        self.origin: dict[str, Any] = {}
+        """What starts.jsonl shall say of the run beside its command and versions."""
         self._writer: SummaryWriter | None = None
         self._background = Background()
         self._make()
@@ -98,11 +100,8 @@ class RunFolder:
             return False
 
     @_writing
-    def open(self, config: Config, first_step: int, origin: dict[str, Any]) -> None:
-        """Start the log files, after those of an earlier part of the same run.
-
-        `origin`: what starts.jsonl shall say beside the command, the versions and the first step.
-        """
+    def open(self, config: Config, first_step: int) -> None:
+        """Start the log files, after those of an earlier part of the same run."""
         if not dist.is_main():
             return
         file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
@@ -113,7 +112,7 @@ class RunFolder:
             logger.removeHandler(waiting)
         logger.addHandler(file)
         (self.path / "config.yaml").write_text(dump_config(config))
-        start = {"command": sys.argv, "first_step": first_step, **origin, **versions()}
+        start = {"command": sys.argv, "first_step": first_step, **self.origin, **versions()}
         with (self.path / "starts.jsonl").open("a") as record:
             record.write(json.dumps(start) + "\n")
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dataset.check import check_files, read_lists
-from dataset.lists import Lists, identity
+from dataset.lists import identity
 from dataset.loaders import (
     Process,
     data_workers,
@@ -49,7 +49,6 @@ class Training:
     config: Config
     device: torch.device
     folder: RunFolder
-    lists: Lists
     method: Method
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
@@ -123,9 +122,7 @@ class Training:
     def open_folder(self) -> None:
         """Start the log files, and do what an earlier part of the run was killed before."""
         self.folder.settle()
-        images = {kind: identity(listed.samples) for kind, listed in self.lists._asdict().items()}
-        origin = {"method": type(self.method).__name__, "images": images}
-        self.folder.open(self.config, self.steps_done, origin)
+        self.folder.open(self.config, first_step=self.steps_done)
         if self.source == self.folder.latest:
             self.folder.write_history(self.history)
             if not self.done:
@@ -213,6 +210,8 @@ def prepare(
     images = config.batch_size * (1 if method_class.unlabeled else 2)
     per_forward = images_per_forward(config, images, world)
     dist.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
+    sizes = {name: identity(listed.samples) for name, listed in lists._asdict().items()}
+    folder.origin = {"method": method_class.__name__, "images": sizes}
 
     if config.deterministic:
         be_deterministic()
@@ -234,7 +233,6 @@ def prepare(
         config=config,
         device=device,
         folder=folder,
-        lists=lists,
         method=method,
         wrapped=dist.wrap(method, device),
         optimizer=build_optimizer(method, config.optimizer),

@@ -6,6 +6,9 @@
 #     method=unimatch config=configs/cityscapes.yaml save_path=runs/cityscapes/unimatch \
 #         sbatch --nodes 2 --gpus-per-node 4 --time 24:00:00 tools/slurm_train.sh
 #
+# Of an array (python -m tools.sweep SPEC --slurm ...) each job has its variables from the line of its
+# number in the file $array.
+#
 # num_gpu: processes on a node, by default one for each of its GPUs; port: by default by the job.
 # A process that is killed is restarted (MAX_RESTARTS); a node that is lost is Slurm's to replace.
 # Two minutes before the time is up the training saves and ends, and the job is queued again; it
@@ -19,6 +22,9 @@ cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 if [ ! -f tools/train.sh ]; then
     echo "error: $PWD is not the repository; start sbatch there" >&2
     exit 2
+fi
+if [ -n "${array:-}" ]; then
+    eval "$(sed -n "${SLURM_ARRAY_TASK_ID:?is set by sbatch --array}p" "$array")"
 fi
 job=${SLURM_JOB_ID:?is set by sbatch; start this script with it}
 num_gpu=${num_gpu:-${SLURM_GPUS_ON_NODE:-0}}

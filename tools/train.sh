@@ -2,13 +2,13 @@
 # sh tools/train.sh <num_gpu> <port> [further arguments of the method's script]
 #
 # <num_gpu> processes, one a GPU; 0 trains on the CPU.  Each variable below can also be set from
-# the environment.  Several machines: NNODES, NODE_RANK and MASTER_ADDR from the environment.
-# If a process is killed (no memory, a fault), all go on from the last checkpoint by themselves, up
-# to MAX_RESTARTS times.
+# the environment; an empty list is the config's own.  Several machines: NNODES, NODE_RANK and
+# MASTER_ADDR from the environment.  If a process is killed (no memory, a fault), all go on from the
+# last checkpoint by themselves, up to MAX_RESTARTS times.
 method=${method:-corrmatch}
 config=${config:-configs/pascal_corrmatch.yaml}
-labeled_id_path=${labeled_id_path:-splits/pascal/92/labeled.txt}
-unlabeled_id_path=${unlabeled_id_path:-splits/pascal/92/unlabeled.txt}
+labeled_id_path=${labeled_id_path-splits/pascal/92/labeled.txt}
+unlabeled_id_path=${unlabeled_id_path-splits/pascal/92/unlabeled.txt}
 save_path=${save_path:-runs/pascal/corrmatch/92}
 max_restarts=${MAX_RESTARTS:-3}
 
@@ -19,11 +19,13 @@ fi
 num_gpu=$1 port=$2
 shift 2
 
-if [ "$method" != supervised ]; then
+if [ -n "$unlabeled_id_path" ] && [ "$method" != supervised ]; then
     set -- --unlabeled-id-path "$unlabeled_id_path" "$@"
 fi
-set -- "$method.py" --config "$config" --labeled-id-path "$labeled_id_path" \
-    --save-path "$save_path" "$@"
+if [ -n "$labeled_id_path" ]; then
+    set -- --labeled-id-path "$labeled_id_path" "$@"
+fi
+set -- "$method.py" --config "$config" --save-path "$save_path" "$@"
 
 cd "$(dirname "$0")/.." || exit 1
 . tools/run.sh

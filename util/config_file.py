@@ -42,7 +42,8 @@ def _as_text(node: yaml.Node) -> yaml.Node:
     return yaml.ScalarNode("tag:yaml.org,2002:str", text, node.start_mark, node.end_mark)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Keys and values of a file; raises `UserError` that names the line with the mistake."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -71,7 +72,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_tree(path: Path, children: tuple[str, ...] = ()) -> dict[str, Any]:
-    tree = _read_yaml(path)
+    tree = read_yaml(path)
     base, here = tree.pop("base", None), os.path.realpath(path)
     if here in children:
         raise UserError(f"{path}: 'base' leads back to this file")

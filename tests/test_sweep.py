@@ -1,0 +1,281 @@
+"""tools.sweep: runs what is not done, once, whatever fails or stops it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments.published import read_entries
+from experiments.runs import find_runs
+from experiments.sweep import expand, method_of, read_sweep
+from tests.conftest import REPOSITORY
+from tests.fake_runs import fake_run
+from tests.test_scripts import ENVIRONMENT
+from tests.test_slurm import SCONTROL, SRUN
+from tools import sweep
+from util.config_file import dump_config
+from util.errors import UserError
+
+SPECS = sorted((REPOSITORY / "configs/sweeps").glob("*.yaml"))
+
+STUB = """
+import shutil, signal, sys, time
+from pathlib import Path
+
+options = dict(zip(sys.argv[1:], sys.argv[2:]))
+folder, seed = Path(options["--save-path"]), options["--seed"]
+print("seed", seed, "on", options["--device"], flush=True)
+if Path("broken", seed).exists():
+    sys.exit("error: out of luck")
+if Path("slow").exists():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    Path("slow", seed).touch()
+    time.sleep(60)
+shutil.copytree(Path("ready") / folder, folder, dirs_exist_ok=True)
+"""
+"""In place of a method's script: what it leaves is in `ready` already."""
+
+
+@pytest.fixture
+def spec(toy, tmp_path, monkeypatch):
+    """Writes a sweep's file into the folder that becomes the present one."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**keys):
+        tree = {
+            "save_path": "runs", "seeds": [0, 1],
+            "runs": [{"methods": ["supervised"], "configs": [str(toy.config)]}],
+        }  # fmt: skip
+        path = tmp_path / "spec.yaml"
+        path.write_text(yaml.safe_dump(tree | keys))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def stub(spec, toy):
+    """A sweep of SupOnly and FixMatch whose scripts do nothing."""
+    path = spec(runs=[{"methods": ["supervised", "fixmatch"], "configs": [str(toy.config)]}])
+    for planned in expand(read_sweep(path), path):
+        Path(f"{planned.method}.py").write_text(STUB)
+        ready = Path("ready") / planned.folder
+        fake_run(ready, toy, [10, 20 + planned.seed], method=method_of(planned.method).__name__,
+                 seed=planned.seed)  # fmt: skip
+        (ready / "config.yaml").write_text(dump_config(planned.load()))
+    Path("broken").mkdir()
+    return path
+
+
+def plan(path):
+    return expand(read_sweep(path), path)
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_every_sweep_expands_to_runs_that_their_methods_can_use(path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    planned = plan(path)
+    assert len(planned) > 10
+    for config, some in {(p.method, str(p.settings)): p for p in planned}.items():
+        assert some.load().data.name in path.stem, config
+
+
+@pytest.mark.parametrize("name", ["pascal", "cityscapes", "coco", "ade20k"])
+def test_every_published_score_has_a_run(name, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    runs = set()
+    for planned in plan(REPOSITORY / f"configs/sweeps/{name}.yaml"):
+        method = method_of(planned.method).__name__
+        runs.add((method, planned.load().model.backbone, planned.lists.name))
+    published = {
+        (entry.method, entry.backbone, partition)
+        for entry in read_entries()
+        if entry.dataset == name
+        for partition in entry.miou
+    }
+    assert published and published <= runs
+
+
+def test_the_product_and_its_commands(spec, toy):
+    part = {"methods": ["fixmatch", "supervised"], "configs": [str(toy.config)],
+            "settings": {"plain": {}, "fast": {"optimizer.lr": 0.5, "model.pretrained": "none"}},
+            "partitions": ["1_4", "1_2"]}  # fmt: skip
+    path = spec(lists="lists/{partition}", set={"epochs": 1}, runs=[part])
+    planned = plan(path)
+    assert len(planned) == 2 * 2 * 2 * 2
+    assert [str(p.folder) for p in planned[:3]] == [
+        "runs/toy/fixmatch/plain/1_4/0", "runs/toy/fixmatch/plain/1_4/1",
+        "runs/toy/fixmatch/plain/1_2/0",
+    ]  # fmt: skip
+    assert planned[5].command == [
+        "fixmatch.py", "--config", str(toy.config), "--labeled-id-path=lists/1_4/labeled.txt",
+        "--unlabeled-id-path=lists/1_4/unlabeled.txt", "--save-path",
+        "runs/toy/fixmatch/fast/1_4/1", "--seed", "1",
+        "--set", "epochs=1", "optimizer.lr=0.5", "model.pretrained=none",
+    ]  # fmt: skip
+    assert list(planned[8].list_files) == ["labeled"]
+    config = planned[5].load()
+    assert (config.epochs, config.optimizer.lr, config.seed) == (1, 0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"seed": 3}, "unknown key 'seed'; did you mean 'seeds'"),
+        ({"seeds": [-1]}, "seeds.0"),
+        ({"runs": []}, "runs: "),
+        ({"runs": [{"methods": ["supervised"]}]}, "'runs.0.configs' is missing"),
+        ({"partitions": ["92"]}, "lists: missing"),
+        ({"partitions": [116], "lists": "x/{partition}"}, "partitions.0: .*string, found 116"),
+        ({"lists": "splits/pascal"}, "lists: expected a folder with {partition}"),
+        ({"set": {"epoch": 3}}, "unknown key 'epoch'; did you mean 'epochs'"),
+        ({"set": {"method.regions": 3}}, r"SupOnly: unknown key 'method\.regions'"),
+        ({"runs": [{"methods": ["nomatch"], "configs": ["toy/toy.yaml"]}]}, "nomatch: no such"),
+        ({"runs": [{"methods": ["supervised"], "configs": ["no.yaml"]}]}, "no.yaml: no such"),
+        ({"seeds": [1, 1]}, "two runs in runs/toy/supervised/1"),
+        ({"partitions": ["92"], "lists": "splits/pascal/{partition}"},
+         "splits/pascal/92/labeled.txt: no such list; get it: .* fetch pascal/92"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_said_in_one_line_before_anything_runs(keys, words, spec, run):
+    code, out, err = run(sweep, spec(**keys))
+    assert code == 2 and err.count("\n") == 1 and not Path("runs").exists()
+    assert re.search(words, err), err
+
+
+def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run):
+    Path("broken/1").touch()
+    code, out, _ = run(sweep, stub)
+    assert code == 1
+    assert out.count("FAILED (exit code 1): error: out of luck") == 2
+    assert "failed: python fixmatch.py --config" in out
+    assert out.count("started on auto") == 4 and out.count("done: model mIoU 20.0") == 2
+    assert "SupOnly" in out and "FixMatch" in out.rpartition("best mIoU")[2]
+
+    Path("broken/1").unlink()
+    before = {path: path.read_bytes() for path in Path("runs").glob("*/*/0/*")}
+    code, out, _ = run(sweep, stub, "--devices", "cpu", "cpu")
+    assert code == 0 and out.count("started on cpu") == 2 and "FAILED" not in out
+    assert before == {path: path.read_bytes() for path in before}
+    console = Path("runs/toy/supervised/1/console.txt").read_text()
+    assert console == "seed 1 on auto\nerror: out of luck\nseed 1 on cpu\n"
+    code, out, _ = run(sweep, stub)
+    assert code == 0 and "started" not in out and out.count("done: ") == 4
+    assert "20.5 ± 0.7" in out
+
+
+def test_a_dry_run_lists_and_runs_nothing(stub, run):
+    code, out, _ = run(sweep, stub, "--dry-run")
+    assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
+    assert "4 runs, 4 not done; about 0.0 h on one device for the 0 of whose kind" in out
+    shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
+    metrics = Path("runs/toy/supervised/0/metrics.jsonl")
+    code, out, _ = run(sweep, stub, "--dry-run")
+    assert out.count("to do") == 3 and "for the 1 of whose kind" in out
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    code, out, _ = run(sweep, stub, "--dry-run")
+    assert "unfinished, epoch 1 of 2" in out and "for the 2 of whose kind" in out
+
+
+def test_a_folder_with_another_run_is_refused(stub, run):
+    shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
+    tree = yaml.safe_load(stub.read_text()) | {"set": {"crop_size": 65}}
+    stub.write_text(yaml.safe_dump(tree))
+    code, _, err = run(sweep, stub)
+    assert code == 2 and "holds a run with another config: crop_size (33 -> 65)" in err
+
+
+def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
+    Path("slow").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.sweep", str(stub), "--devices", "cpu", "cpu"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(list(Path("slow").iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and out.count("stopped; the same command goes on") == 2
+    shutil.rmtree("slow")
+    code, out, _ = run(sweep, stub)
+    assert code == 0 and out.count("started on auto") == 4
+
+
+def test_real_runs(spec, toy, run, monkeypatch):
+    path = spec(set={"epochs": 1}, save_path=str(toy.folder / "runs"))
+    monkeypatch.chdir(REPOSITORY)
+    code, out, _ = run(sweep, path, "--devices", "cpu")
+    assert code == 0, out
+    runs, faults = find_runs([str(toy.folder / "runs")])
+    assert not faults and [one.config.seed for one in runs] == [0, 1]
+    assert all(one.is_finished and one.method == "SupOnly" for one in runs)
+
+
+SBATCH = """#!/bin/sh
+echo "$array $*" >"$STUBS/sbatch"
+echo Submitted batch job 7
+"""
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Stand-ins for Slurm's programs; those of a job write what it would run."""
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    python = "#!/bin/sh\nprintf '%s|' \"$@\"\n"
+    for name, text in {"sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL,
+                       "job/python": python}.items():  # fmt: skip
+        (stubs / name).parent.mkdir(exist_ok=True)
+        (stubs / name).write_text(text)
+        (stubs / name).chmod(0o755)
+    monkeypatch.setenv("STUBS", str(stubs))
+    monkeypatch.setenv("PATH", f"{stubs}:{os.environ['PATH']}")
+    return stubs
+
+
+def test_slurm_gets_an_array_of_what_is_not_done(stub, run, programs):
+    shutil.copytree("ready/runs/toy/supervised/1", "runs/toy/supervised/1")
+    code, out, err = run(sweep, stub, "--slurm", "--time", "1:00:00")
+    assert code == 0 and "Submitted batch job 7 (3 runs, listed in runs/array-" in out, err
+    file, *arguments = (programs / "sbatch").read_text().split()
+    assert arguments == ["--array=1,3,4", "--time", "1:00:00", "tools/slurm_train.sh"]
+    assert len(Path(file).read_text().splitlines()) == 4
+
+    job = subprocess.run(
+        ["sh", "tools/slurm_train.sh", "--extra"], cwd=REPOSITORY, capture_output=True, text=True,
+        env=ENVIRONMENT | {
+            "PATH": f"{programs / 'job'}:{os.environ['PATH']}", "STUBS": str(programs),
+            "SLURM_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "4", "array": file,
+            "SLURM_SUBMIT_DIR": str(REPOSITORY), "num_gpu": "0",
+        },
+    )  # fmt: skip
+    assert job.returncode == 0, job.stdout + job.stderr
+    planned = plan(stub)[3]
+    script, *rest = job.stdout.strip("|\n").split("|")
+    shutil.rmtree(REPOSITORY / "runs/toy", ignore_errors=True)
+    assert script == "fixmatch.py" and rest == [
+        "--device", "cpu", "--config", str(planned.config), "--save-path", str(planned.folder),
+        "--seed", "1", "--extra",
+    ]  # fmt: skip
+
+
+def test_slurm_that_refuses_or_is_not_there(stub, run, programs, monkeypatch):
+    (programs / "sbatch").write_text("#!/bin/sh\necho no such partition >&2; exit 1\n")
+    code, _, err = run(sweep, stub, "--slurm")
+    assert code == 2 and "no such partition" in err and err.count("\n") == 1
+    monkeypatch.setenv("PATH", "/nowhere")
+    code, _, err = run(sweep, stub, "--slurm")
+    assert code == 2 and "sbatch cannot be run" in err
+
+
+def test_a_spec_that_is_no_sweep():
+    with pytest.raises(UserError, match="unknown key 'data'"):
+        read_sweep(REPOSITORY / "configs/pascal.yaml")
