@@ -18,6 +18,8 @@ from util.errors import UserError
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
 
 POLL_SECONDS = 0.2
+STOPPED = (EXIT_CODE, -signal.SIGTERM)
+"""How a run ends that was asked to stop; the latter before it had begun."""
 
 
 class State(NamedTuple):
@@ -129,7 +131,7 @@ def run_all(
                 if (code := started.process.poll()) is not None:
                     del running[slot]
                     say(started.place, _ending(started, code))
-                    failed += [started.planned] if code not in (0, EXIT_CODE) else []
+                    failed += [started.planned] if code not in (0, *STOPPED) else []
         if stop.by:
             raise Interrupted
     return failed
@@ -152,7 +154,7 @@ def _start(planned: Planned, device: str) -> subprocess.Popen[bytes]:
 def _ending(started: Started, code: int) -> str:
     """What became of a run: its scores, or its last words."""
     folder = started.planned.folder
-    if code == EXIT_CODE:
+    if code in STOPPED:
         return "stopped; the same command goes on from there"
     if code:
         return f"FAILED (exit code {code}): {_last_line(folder / 'console.txt')}"

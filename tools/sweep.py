@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from experiments.schedule import State, check_lists, hours_left, run_all, state_of
+from experiments.runs import MARK
 from experiments.slurm import submit
 from experiments.sweep import Planned, expand, read_sweep
 from experiments.tables import as_text
@@ -71,7 +72,7 @@ def title(place: int, states: list[State]) -> str:
 
 
 def table(planned: list[Planned]) -> None:
-    folders = [str(one.folder) for one in planned if one.folder.is_dir()]
+    folders = [str(one.folder) for one in planned if (one.folder / MARK).exists()]
     try:
         print("", as_text(collect(folders)), sep="\n")
     except UserError as error:  # all have failed, which has been said
