@@ -1,7 +1,5 @@
 """What an inspection found, as one HTML page that needs nothing else."""
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby
@@ -13,6 +11,7 @@ from PIL import Image
 from data_tools.inspect import Seen, SeenList
 from data_tools.problems import ERRORS, WARNINGS, Problem
 from dataset.files import Reader
+from util import html
 from util.config import Config
 from util.errors import UserError
 from util.picture import IGNORE_COLOUR, colour_mask, overlay, palette, side_by_side
@@ -20,23 +19,6 @@ from util.picture import IGNORE_COLOUR, colour_mask, overlay, palette, side_by_s
 THUMBNAIL = 240  # pixels, the longer side
 SHOWN = {"labeled": 12, "unlabeled": 6, "val": 6, "test": 6}
 BARS = 16
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto;
-  max-width: 1100px; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; align-items: flex-start }
-table { border-collapse: collapse } td, th { padding: .15rem .7rem .15rem 0; text-align: left }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-.bar { width: 8rem; background: #eee } .bar div { background: #5b84b1; height: .8rem }
-.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .5rem;
-  border: 1px solid #0004; vertical-align: -.1rem }
-.error, .warning { border-left: .3rem solid #c0392b; padding: .1rem .8rem; margin: .8rem 0;
-  background: #fbeeec } .warning { border-color: #d9a400; background: #fdf7e3 }
-.well { border-left: .3rem solid #2e8b57; padding: .4rem .8rem; background: #eaf5ee }
-.error ul, .warning ul { margin: .3rem 0; padding-left: 1.2rem } li { overflow-wrap: anywhere }
-figure { display: inline-block; margin: .4rem; vertical-align: top; max-width: 488px }
-figcaption { font-size: .8rem; color: #555; overflow-wrap: anywhere } img { max-width: 100% }
-"""
 
 
 def page(
@@ -47,17 +29,12 @@ def page(
     limit: int,
 ) -> str:
     """The whole page; `report` as `data_tools.report.numbers` returns it."""
-    title = escape(f"{config.data.name}: data report")
+    title = f"{config.data.name}: data report"
     body = [
-        f"<h1>{title}</h1>",
         *_problems(found, limit),
         *(_section(seen, report["lists"][seen.kind], config) for seen in lists),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="generator" content="tools.check_data"><title>{title}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
-    )
+    return html.page(title, body, "tools.check_data")
 
 
 def _problems(found: Sequence[Problem], limit: int) -> list[str]:
@@ -104,12 +81,12 @@ def _classes(record: dict[str, Any], config: Config) -> str:
         (
             f'<span class="swatch" style="background: rgb{colour}"></span>{escape(name)}',
             f"{entry['share']:.2%}",
-            _bar(entry["share"] / most),
+            html.bar(entry["share"] / most),
             str(entry["images"]),
         )
         for (name, entry), colour in zip(entries, colours, strict=True)
     ]
-    return _table(("class", "pixels", "", "images"), rows, numeric={1, 3})
+    return html.table(("class", "pixels", "", "images"), rows, numeric={1, 3})
 
 
 def _distribution(title: str, counts: dict[str, int] | None) -> str:
@@ -118,12 +95,12 @@ def _distribution(title: str, counts: dict[str, int] | None) -> str:
         return ""
     most, total = max(counts.values()), sum(counts.values())
     rows = [
-        (escape(name), f"{count / total:.2%}", _bar(count / most))
+        (escape(name), f"{count / total:.2%}", html.bar(count / most))
         for name, count in list(counts.items())[:BARS]
     ]
     if len(counts) > BARS:
         rows.append((f"and {len(counts) - BARS} more", "", ""))
-    return _table((title, "", ""), rows, numeric={1})
+    return html.table((title, "", ""), rows, numeric={1})
 
 
 def _samples(found: SeenList, config: Config) -> str:
@@ -150,11 +127,8 @@ def _figure(seen: Seen, reader: Reader, config: Config) -> str:
     classes = [
         name for name, pixels in zip(config.data.classes, _pixels(seen), strict=False) if pixels
     ]
-    caption = escape(f"{sample.image}" + (f": {', '.join(classes)}" if classes else ""))
-    return (
-        f'<figure><img alt="" src="data:image/jpeg;base64,{_jpeg(side_by_side([row]))}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+    caption = f"{sample.image}" + (f": {', '.join(classes)}" if classes else "")
+    return html.picture(side_by_side([row]), caption)
 
 
 def _pixels(seen: Seen) -> Iterable[int]:
@@ -164,25 +138,3 @@ def _pixels(seen: Seen) -> Iterable[int]:
 def _fit(size: tuple[int, int]) -> tuple[int, int]:
     scale = THUMBNAIL / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _jpeg(picture: Image.Image) -> str:
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=85)
-    return base64.b64encode(data.getvalue()).decode()
-
-
-def _bar(share: float) -> str:
-    return f'<div class="bar"><div style="width: {100 * share:.1f}%"></div></div>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: set[int]) -> str:
-    """Cells are HTML already."""
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(
-            f'<{tag} class="n">{cell}</{tag}>' if i in numeric else f"<{tag}>{cell}</{tag}>"
-            for i, cell in enumerate(cells)
-        ) + "</tr>"  # fmt: skip
-
-    return f"<table>{row(head, 'th')}{''.join(row(r, 'td') for r in rows)}</table>"

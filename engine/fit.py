@@ -10,6 +10,7 @@ from engine.method import Method
 from engine.progress import Progress
 from engine.rehearsal import rehearse
 from engine.run_folder import RunFolder
+from engine.trackers import check_trackers
 from engine.training import Training, prepare
 from util import dist
 from util.command import arguments, exit_with_one_line, is_secondary_rank
@@ -25,6 +26,7 @@ def main(method: type[Method]) -> None:
     with exit_with_one_line(quiet=is_secondary_rank()):
         config = load_config(options.config, options.set, options.overrides)
         method.read_options(config)
+        check_trackers(config)
         device = dist.choose_device(options.device)
     with leaving_when_asked(), dist.session(device):
         with exit_with_one_line(quiet=not dist.is_main()):

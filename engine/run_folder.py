@@ -19,8 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
+from engine.trackers import Tracker, open_trackers
 from util import dist
 from util.checkpoint import cpu_copy, link_atomically, load, save_atomically
 from util.config import Config
@@ -55,7 +54,7 @@ class RunFolder:
         """Whether the latest checkpoint could not be read."""
         self.origin: dict[str, Any] = {}
         """What starts.jsonl shall say of the run beside its command and versions."""
-        self._writer: SummaryWriter | None = None
+        self._trackers: list[Tracker] = []
         self._background = Background()
         self._make()
 
@@ -66,8 +65,7 @@ class RunFolder:
             pass
 
     def best(self, name: str = "model") -> Path:
-        """The best checkpoint of a network: best.pth, or best_teacher.pth and the like."""
-        return self.path / ("best.pth" if name == "model" else f"best_{name}.pth")
+        return best_checkpoint(self.path, name)
 
     @_writing
     def lock(self) -> None:
@@ -116,14 +114,12 @@ class RunFolder:
         with (self.path / "starts.jsonl").open("a") as record:
             record.write(json.dumps(start) + "\n")
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
-        # Events of steps that are run again after an interruption are dropped by TensorBoard.
-        self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=first_step)
+        self._trackers = open_trackers(config, self.path, first_step)
 
     @_writing
     def scalars(self, values: dict[str, float], step: int) -> None:
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.scalars(values, step)
 
     def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Write the latest checkpoint and the history it holds, beside the training.
@@ -167,12 +163,17 @@ class RunFolder:
             self._close_logs()
 
     def _close_logs(self) -> None:
-        if self._writer is not None:
+        for tracker in self._trackers:
             with suppress(OSError):  # a full disk, which has been said
-                self._writer.close()
+                tracker.close()
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
             handler.close()
             logger.removeHandler(handler)
+
+
+def best_checkpoint(run: Path, name: str = "model") -> Path:
+    """The best one of a network: best.pth, or best_model_ema.pth and the like."""
+    return run / ("best.pth" if name == "model" else f"best_{name}.pth")
 
 
 class Background:

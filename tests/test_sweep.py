@@ -241,12 +241,17 @@ def programs(tmp_path, monkeypatch):
     return stubs
 
 
-def test_slurm_gets_an_array_of_what_is_not_done(stub, run, programs):
-    shutil.copytree("ready/runs/toy/supervised/1", "runs/toy/supervised/1")
-    code, out, err = run(sweep, stub, "--slurm", "--time", "1:00:00")
-    assert code == 0 and "Submitted batch job 7 (3 runs, listed in runs/array-" in out, err
-    file, *arguments = (programs / "submitted").read_text().split()
-    assert arguments == ["--array=1,3,4", "--time", "1:00:00", "tools/slurm_train.sh"]
+def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_path):
+    runs = tmp_path / "all runs"
+    part = {"methods": ["supervised", "fixmatch"], "configs": [str(toy.config)]}
+    path = spec(save_path=str(runs), runs=[part], set={"conf_thresh": 0.5})
+    planned = plan(path)
+    fake_run(planned[1].folder, toy, [10, 20], method="SupOnly", seed=1)
+    (planned[1].folder / "config.yaml").write_text(dump_config(planned[1].load()))
+    code, out, err = run(sweep, path, "--slurm", "--time", "1:00:00")
+    assert code == 0 and f"Submitted batch job 7 (3 runs, listed in {runs}/array-" in out, err
+    file, arguments = (programs / "submitted").read_text().rstrip().split(" --array=")
+    assert arguments.split() == ["1,3,4", "--time", "1:00:00", "tools/slurm_train.sh"]
     assert len(Path(file).read_text().splitlines()) == 4
 
     job = subprocess.run(
@@ -258,11 +263,11 @@ def test_slurm_gets_an_array_of_what_is_not_done(stub, run, programs):
         },
     )  # fmt: skip
     assert job.returncode == 0, job.stdout + job.stderr
-    planned = plan(stub)[3]
+    last = planned[3]
     script, *rest = job.stdout.strip("|\n").split("|")
     assert script == "fixmatch.py" and rest == [
-        "--device", "cpu", "--config", str(planned.config), "--save-path", str(planned.folder),
-        "--seed", "1", "--extra",
+        "--device", "cpu", "--config", str(last.config), "--save-path", str(last.folder),
+        "--seed", "1", "--set", "conf_thresh=0.5", "--extra",
     ]  # fmt: skip
 
 

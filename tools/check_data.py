@@ -15,8 +15,7 @@ from data_tools.report import errors, numbers, text
 from data_tools.report_html import page
 from util.command import add_lists, add_settings, exit_with_one_line, given_lists
 from util.config_file import load_config
-from util.errors import UserError
-from util.writing import write_text
+from util.writing import check_target, write_text
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
     with exit_with_one_line():
         config = load_config(options.config, options.set, given_lists(options))
         for path in filter(None, (options.json, options.html)):
-            check_target(path)
+            check_target(path, "check_data")
         seen = inspect(config)
         found = problems(seen, config)
         report = numbers(seen, found, config)
@@ -47,16 +46,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--html", type=Path, metavar="OUT", help="write a page with pictures there")
     parser.add_argument("--show", type=int, default=10, help="problems shown of a kind")
     return parser.parse_args()
-
-
-def check_target(path: Path) -> None:
-    """Raise `UserError` before the work for a file that cannot be written, or is no report."""
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: its folder does not exist; make it first")
-    if path.exists():
-        begin = path.read_bytes()[:500] if path.is_file() else b""
-        if b"check_data" not in begin:
-            raise UserError(f"{path}: exists and is no report of this command; choose another file")
 
 
 def write(path: Path, content: str) -> None:

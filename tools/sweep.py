@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.schedule import State, check_lists, hours_left, run_all, state_of
 from experiments.runs import MARK
+from experiments.schedule import State, check_lists, hours_left, run_all, state_of
 from experiments.slurm import submit
 from experiments.sweep import Planned, expand, read_sweep
 from experiments.tables import as_text

@@ -264,6 +264,14 @@ class Evaluation(Section):
         return pattern
 
 
+class Log(Section):
+    """What a run tells beside its own files, metrics.jsonl and log.txt."""
+
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """Where scalars go as well; wandb is optional (requirements-extra.txt), WANDB_MODE=offline
+    keeps it off the network."""
+
+
 class Config(Section):
     """A whole run."""
 
@@ -272,6 +280,7 @@ class Config(Section):
     criterion: Criterion = Criterion()
     optimizer: Optimizer = Optimizer()
     evaluation: Evaluation = Evaluation()
+    log: Log = Log()
     crop_size: Annotated[Positive, Field(le=8192)]
     """Side of the square crops that are trained on, in pixels."""
     epochs: Positive

@@ -181,6 +181,7 @@ MOVABLE = {
     "save_every",
     "save_minutes",
     "nonfinite_limit",
+    "log",
 }
 
 

@@ -52,3 +52,14 @@ def write_text(path: Path, text: str, name: str = "") -> None:
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"{name or path}: cannot be written ({error})") from None
+
+
+def check_target(path: Path, command: str) -> None:
+    """Raise `UserError` before the work for a file that cannot be written, or that holds anything
+    but an earlier report of `command`."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: its folder does not exist; make it first")
+    if path.exists():
+        begin = path.read_bytes()[:500] if path.is_file() else b""
+        if command.encode() not in begin:
+            raise UserError(f"{path}: exists and is no report of this command; choose another file")
