@@ -79,7 +79,7 @@ def _classes(record: dict[str, Any], config: Config) -> str:
     colours = [*palette(config.data), IGNORE_COLOUR]
     rows = [
         (
-            f'<span class="swatch" style="background: rgb{colour}"></span>{escape(name)}',
+            html.swatch(colour) + escape(name),
             f"{entry['share']:.2%}",
             html.bar(entry["share"] / most),
             str(entry["images"]),

@@ -13,6 +13,7 @@ from experiments.runs import Run
 from util import html
 from util.config_file import dump_config
 from util.errors import UserError, one_line
+from util.picture import palette
 
 GENERATOR = "tools.report"
 SHOWN = 4
@@ -89,7 +90,10 @@ def _predictions(run: Run, device: torch.device, limit: int | None) -> list[str]
 
 
 def _extremes(run: Run, found: Judgement) -> list[str]:
-    parts = []
+    data = run.config.data
+    colours = zip(data.classes, palette(data), strict=True)
+    names = (f"{html.swatch(colour)}{escape(name)}" for name, colour in colours)
+    parts = [f"<p>{' &ensp; '.join(names)}</p>"]
     for title, some in (("Best", found.best), ("Worst", found.worst)):
         figures = "".join(html.picture(*one) for one in pictures(run, some))
         parts.append(f"<h3>{title}</h3><div>{figures}</div>")

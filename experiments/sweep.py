@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from engine.method import method_of
-from util.config import Config, Name, Natural, Place, Section
+from util.config import AnyPath, Config, Name, Natural, Section
 from util.config_file import load_config, parse, read_yaml
 from util.errors import UserError
 
@@ -24,7 +24,7 @@ class Part(Section):
 
     methods: Names
     """Names of scripts, without .py."""
-    configs: Annotated[list[Place], Field(min_length=1)]
+    configs: Annotated[list[AnyPath], Field(min_length=1)]
     partitions: list[Name] | None = None
     """By default those of the sweep; without any, the lists are the config's."""
     settings: Annotated[dict[Name, Settings], Field(min_length=1)] | None = None
@@ -36,7 +36,7 @@ class Part(Section):
 class Sweep(Section):
     """A sweep's file."""
 
-    save_path: Place
+    save_path: AnyPath
     """Folder of all runs: below it config/method/setting/partition/seed."""
     lists: str | None = None
     """Folder of a partition's labeled.txt and unlabeled.txt, such as splits/pascal/{partition}."""

@@ -56,6 +56,11 @@ def bar(share: float) -> str:
     return f'<div class="bar"><div style="width: {100 * share:.1f}%"></div></div>'
 
 
+def swatch(colour: tuple[int, int, int]) -> str:
+    """A small square of a colour, before the name of what has it."""
+    return f'<span class="swatch" style="background: rgb{colour}"></span>'
+
+
 def picture(image: Image.Image, caption: str) -> str:
     """An image with text below it."""
     data = io.BytesIO()

@@ -1,0 +1,87 @@
+"""tools.report: a run as one page, from its files and its best checkpoint."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.predictions import confusion_of, judge
+from experiments.runs import Run
+from supervised import SupOnly
+from tests.fake_runs import fake_run
+from tools import report
+from util import dist
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def trained(toy, train, tmp_path, capsys):
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    capsys.readouterr()
+    return tmp_path / "run"
+
+
+def test_the_page_of_a_real_run(trained, toy, run):
+    code, out, err = run(report, trained, "--device", "cpu")
+    assert code == 0 and out == f"written: {trained / 'report.html'}\n", err
+    page = (trained / "report.html").read_text()
+    outside = re.findall(r'(?:src|href)="(?!data:)[^"]*"|url\(|<script|<link', page)
+    assert not outside  # it needs nothing but itself
+    found = Run(trained)
+    best = max(found.curve("model", "miou").values())
+    assert f"mIoU {best:.2f}" in page, "the checkpoint's score is the logged one"
+    for words in ("SupOnly on toy/3, seed 0", "labeled 3, unlabeled 0, val 3", "crop_size: 33",
+                  "Best", "Worst", "images/v0.jpg: mIoU", found.commits[0]):  # fmt: skip
+        assert words in page, words
+    assert page.count("data:image/svg+xml") == 4 and page.count("data:image/jpeg") == 6
+    code, *_ = run(report, trained, "--device", "cpu", "--limit", "1")  # over its own page
+    assert code == 0 and "1 validation images" in (trained / "report.html").read_text()
+
+
+def test_best_and_worst_are_in_order_and_add_up(trained):
+    found = judge(Run(trained), "model", dist.choose_device("cpu"), shown=2, limit=None)
+    assert found.images == 3 and len(found.best) == len(found.worst) == 2
+    assert found.best[0].miou >= found.best[1].miou >= found.worst[1].miou >= found.worst[0].miou
+    assert int(found.scores.confusion.sum()) == sum(
+        int((np.array(Image.open(j.sample.mask_file)) != 255).sum())
+        for j in {j.name: j for j in [*found.best, *found.worst]}.values()
+    )
+
+
+def test_confusion_of_an_image():
+    truth, mask = np.array([[0, 1, 1], [2, 255, 0]]), np.array([[0, 1, 0], [1, 2, 0]], np.uint8)
+    assert confusion_of(truth, mask, 3).tolist() == [[2, 0, 0], [1, 1, 0], [0, 1, 0]]
+
+
+def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, toy, run):
+    (trained / "best.pth").unlink()
+    assert run(report, trained)[0] == 0
+    page = (trained / "report.html").read_text()
+    assert "Not available: " in page and "best.pth: no such checkpoint" in page
+    toy.path("val").unlink()
+    assert run(report, trained)[0] == 0
+    assert "val.txt: no such list" in (trained / "report.html").read_text()
+
+
+def test_an_unfinished_run_and_one_that_has_ended_no_epoch(toy, run, tmp_path):
+    for name, scores in (("half", [10.0]), ("none", [])):
+        fake_run(tmp_path / name, toy, scores, epochs=2)
+        assert run(report, tmp_path / name, "--out", tmp_path / f"{name}.html")[0] == 0
+    assert "Unfinished: epoch 1 of 2" in (tmp_path / "half.html").read_text()
+    page = (tmp_path / "none.html").read_text()
+    assert "Unfinished: epoch 0 of 2" in page and "No epoch has ended yet" in page
+
+
+def test_mistakes_are_said_in_one_line(toy, run, tmp_path):
+    folder = fake_run(tmp_path / "run", toy, [10.0])
+    (tmp_path / "notes.html").write_text("mine")
+    for argv, words in (
+        ((tmp_path,), "no run"),
+        ((folder, "--out", tmp_path / "notes.html"), "is no report of this command"),
+        ((folder, "--out", tmp_path / "nowhere/page.html"), "does not exist"),
+    ):
+        code, _, err = run(report, *argv)
+        assert code == 2 and words in err and err.count("\n") == 1
+    assert (tmp_path / "notes.html").read_text() == "mine"
