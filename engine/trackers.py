@@ -4,6 +4,7 @@ Nothing else of the project knows a tracker; another one is a class here and a n
 """
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +68,10 @@ class WandB:
         self._run.finish()
 
 
-KINDS = {"tensorboard": TensorBoard, "wandb": WandB}
+KINDS: dict[str, Callable[[Config, Path, int], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WandB,
+}
 
 
 def open_trackers(config: Config, folder: Path, first_step: int) -> list[Tracker]:

@@ -20,7 +20,7 @@ def losses(run: Run) -> bytes:
     names = list(dict.fromkeys(name for epoch in run.epochs for name in epoch.train))
     figure = _figure(10, 2.1 * -(-len(names) // 4))
     for number, name in enumerate(names, start=1):
-        axis = figure.add_subplot(-(-len(names) // 4), 4, number)
+        axis: Any = figure.add_subplot(-(-len(names) // 4), 4, number)
         values = [epoch.train.get(name, float("nan")) for epoch in run.epochs]
         axis.plot(epochs, values, color=COLOURS[0], marker="o")
         axis.set(title=name, xlabel="epoch")
@@ -31,7 +31,7 @@ def losses(run: Run) -> bytes:
 def scores(run: Run) -> bytes:
     """mIoU after each epoch, of all networks that are validated; its best is marked."""
     figure = _figure(5, 3)
-    axis = figure.add_subplot()
+    axis: Any = figure.add_subplot()
     for network, colour in zip(run.networks, COLOURS, strict=False):
         curve = run.curve(network, "miou")
         if curve:
@@ -51,7 +51,7 @@ def class_scores(run: Run, network: str) -> bytes:
     epochs = list(curves[0])
     values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
     figure = _figure(min(10, 2.5 + 0.42 * len(epochs)), 1 + 0.22 * len(classes))
-    axis = figure.add_subplot()
+    axis: Any = figure.add_subplot()
     _matrix(axis, values, 100, len(epochs) <= 2 * WRITTEN and len(classes) <= 4 * WRITTEN)
     every = -(-len(epochs) // 20)
     axis.set_xticks(range(0, len(epochs), every), epochs[::every])
@@ -65,7 +65,7 @@ def confusion(matrix: np.ndarray, classes: list[str]) -> bytes:
     shares = 100 * matrix / matrix.sum(1, keepdims=True).clip(min=1)
     side = 1.8 + (0.42 if len(classes) <= WRITTEN else 0.2) * len(classes)
     figure = _figure(side, side)
-    axis = figure.add_subplot()
+    axis: Any = figure.add_subplot()
     _matrix(axis, shares, 100, len(classes) <= WRITTEN)
     axis.set_xticks(range(len(classes)), classes, rotation=90)
     axis.set_yticks(range(len(classes)), classes)

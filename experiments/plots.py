@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers tell apart; marks for readers in black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osD^vPX"
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.spines.top": False,
@@ -98,7 +98,8 @@ def learning_curves(rows: Sequence[Row], title: str) -> "Figure":
 def label_curves(panels: dict[str, list[Row]], title: str, at: str) -> "Figure":
     """Score over number of labels, a line for each method; full supervision is a level."""
     figure, axes = _sheet(len(panels))
-    looks, drawn = _looks(row for rows in panels.values() for row in rows), []
+    looks = _looks(row for rows in panels.values() for row in rows)
+    drawn: list[str] = []
     for axis, (name, rows) in zip(axes, panels.items(), strict=True):
         full = [row for row in rows if _is_full(row, rows)]
         lines = _panels((row for row in rows if row not in full and row.labels), _name)
