@@ -263,6 +263,7 @@ def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_p
             "PATH": f"{programs / 'job'}:{os.environ['PATH']}", "STUBS": str(programs),
             "SLURM_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "4", "array": file,
             "SLURM_SUBMIT_DIR": str(REPOSITORY), "num_gpu": "0", "save_path": "",
+                "MAX_RESTARTS": "0",
         },
     )  # fmt: skip
     assert job.returncode == 0, job.stdout + job.stderr
