@@ -1,21 +1,26 @@
-"""Predict images: index masks (PNG with the palette) and overlays."""
+"""Predict images: index masks (PNG with the palette), overlays, and the areas of the classes."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
 from dataset.files import SUFFIXES, open_image
+from dataset.original import Original
 from model.build import load_network
 from util import dist
+from util.areas import AreaTable
 from util.command import checkpoint_parser, exit_with_one_line
-from util.config import Config
+from util.config import Config, Data
 from util.config_file import load_config
 from util.errors import UserError
 from util.evaluation import predict_mask
-from util.picture import colour_mask, overlay, palette
+from util.picture import colour_mask, mask_legend, overlay, with_legend
 from util.speed import use_layout
 
 
@@ -23,8 +28,12 @@ def main() -> None:
     parser = checkpoint_parser(__doc__)
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="files or folders")
     parser.add_argument(
-        "--save-path", type=Path, required=True, help="folder for masks/, overlays/"
+        "--save-path", type=Path, required=True, help="folder for masks/, overlays/, areas.csv"
     )
+    parser.add_argument(
+        "--values", action="store_true", help="masks of the dataset's own values or colours"
+    )
+    parser.add_argument("--overlays", choices=("jpg", "png", "none"), default="jpg")
     options = parser.parse_args()
     with exit_with_one_line():
         config = load_config(options.config, options.set)
@@ -32,7 +41,8 @@ def main() -> None:
         images = find_images(options.images)
         network = load_network(config.model, config.num_classes, options.checkpoint, options.which)
         use_layout(network.to(device), config)
-        save_predictions(network, images, config, options.save_path, device)
+        writer = Writer(options.save_path, config.data, options.values, options.overlays)
+        save_predictions(network, images, config, writer, device)
         print(f"{len(images)} masks in {options.save_path / 'masks'}")
 
 
@@ -56,24 +66,56 @@ def find_images(paths: list[Path]) -> dict[str, Path]:
     return found
 
 
-def save_predictions(
-    network: nn.Module, images: dict[str, Path], config: Config, folder: Path, device: torch.device
-) -> None:
-    """Write a mask and an overlay for each image, never over a file that is there."""
-    kinds = ("masks", "overlays")
-    for file in (folder / kind / f"{name}.png" for name in images for kind in kinds):
-        if os.path.lexists(file):
-            raise UserError(f"{file}: exists already; choose another folder")
-    for name, path in tqdm(images.items(), disable=None, leave=False):
-        image = open_image(path, config.data.image_range)
-        mask = colour_mask(predict_mask(network, image, config, device), palette(config.data))
-        for kind, picture in (("masks", mask), ("overlays", overlay(image, mask))):
-            file = folder / kind / f"{name}.png"
+class Writer:
+    """Writes what a prediction leaves: never over a file that is there.
+
+    Args:
+        values: whether masks hold the dataset's own values or colours instead of class indices.
+        overlays: jpg, png or none.
+    """
+
+    def __init__(self, folder: Path, data: Data, values: bool, overlays: str):
+        self.folder, self.data, self.overlays = folder, data, overlays
+        self.original = Original(data) if values else None
+
+    def files(self, name: str) -> list[Path]:
+        """The files of an image: its mask, and its overlay."""
+        mask = self.folder / "masks" / f"{name}.png"
+        overlay = self.folder / "overlays" / f"{name}.{self.overlays}"
+        return [mask] if self.overlays == "none" else [mask, overlay]
+
+    def pictures(self, image: Image.Image, mask: np.ndarray) -> Iterator[Image.Image]:
+        """What these files hold, for class indices `[H, W]`."""
+        yield self.original.mask(mask) if self.original else colour_mask(mask, self.data)
+        if self.overlays != "none":
+            yield with_legend(overlay(image, mask, self.data), mask_legend(mask, self.data))
+
+    def save(self, name: str, image: Image.Image, mask: np.ndarray) -> None:
+        for file, picture in zip(self.files(name), self.pictures(image, mask), strict=True):
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(file)
+                picture.save(file, quality=90)  # which PNG knows nothing of
             except OSError as error:
                 raise UserError(f"{file}: cannot be written ({error})") from None
+
+
+def save_predictions(
+    network: nn.Module,
+    images: dict[str, Path],
+    config: Config,
+    writer: Writer,
+    device: torch.device,
+) -> None:
+    """Write a mask and an overlay for each image, and the areas of its classes."""
+    for file in (file for name in images for file in writer.files(name)):
+        if os.path.lexists(file):
+            raise UserError(f"{file}: exists already; choose another folder")
+    areas = AreaTable(writer.folder / "areas.csv", config.data.classes, images)
+    for name, path in tqdm(images.items(), disable=None, leave=False):
+        image = open_image(path, config.data.image_range)
+        mask = predict_mask(network, image, config, device)
+        areas.add(name, mask)
+        writer.save(name, image, mask)
 
 
 if __name__ == "__main__":

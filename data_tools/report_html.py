@@ -14,7 +14,8 @@ from dataset.files import Reader
 from util import html
 from util.config import Config
 from util.errors import UserError
-from util.picture import IGNORE_COLOUR, colour_mask, overlay, palette, side_by_side
+from util.palette import IGNORE_COLOUR, palette
+from util.picture import overlay, side_by_side
 
 THUMBNAIL = 240  # pixels, the longer side
 SHOWN = {"labeled": 12, "unlabeled": 6, "val": 6, "test": 6}
@@ -121,7 +122,7 @@ def _figure(seen: Seen, reader: Reader, config: Config) -> str:
         row = [image.resize(size, Image.Resampling.LANCZOS)]
         if sample.mask is not None:
             mask = reader.mask(sample).resize(size, Image.Resampling.NEAREST)
-            row.append(overlay(row[0], colour_mask(np.array(mask), palette(config.data))))
+            row.append(overlay(row[0], np.array(mask), config.data))
     except UserError:  # changed since it was inspected
         return ""
     classes = [

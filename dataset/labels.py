@@ -7,10 +7,7 @@ from PIL import Image
 
 from util.config import IGNORE, Data
 from util.errors import UserError
-from util.label_map import MAX_VALUE, OTHER
-
-UNKNOWN = 254
-"""Stands for what no class has; a config has at most 254 of them, 0 to 253."""
+from util.label_map import MAX_VALUE, OTHER, UNKNOWN
 
 
 class Labels:

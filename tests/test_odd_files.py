@@ -60,7 +60,7 @@ def test_odd_names(odd, toy, tmp_path):
 
 def test_neither_masks_nor_overlays_are_overwritten(toy, tmp_path):
     assert script("supervised", *toy.argv(tmp_path / "run", "--set", "epochs=1")) == RAN
-    precious = tmp_path / "out/overlays/v0.png"
+    precious = tmp_path / "out/overlays/v0.jpg"
     precious.parent.mkdir(parents=True)
     precious.touch()
     argv = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth", "--images",

@@ -21,7 +21,7 @@ from util.command import exit_with_one_line
 from util.config import Config
 from util.config_file import load_config
 from util.evaluation import predict_mask
-from util.picture import colour_mask, palette, side_by_side
+from util.picture import colour_mask, side_by_side
 
 CONFIG = "configs/shapes.yaml"
 CONFIGS = {"supervised": CONFIG, "corrmatch": "configs/shapes_corrmatch.yaml"}
@@ -71,7 +71,7 @@ def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
         image = Image.open(sample.image_file).convert("RGB")
         truth = np.array(Image.open(sample.mask_file))
         masks = [truth, *(predict_mask(network, image, config, device) for network in networks)]
-        pictures = [image, *(colour_mask(mask, palette(config.data)) for mask in masks)]
+        pictures = [image, *(colour_mask(mask, config.data) for mask in masks)]
         rows.append([picture.resize((192, 192), Image.Resampling.NEAREST) for picture in pictures])
     side_by_side(rows).save(out)
 

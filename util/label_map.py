@@ -7,6 +7,8 @@ OTHER = "other"
 """The key that says what all the others are."""
 MAX_VALUE = 65535
 """The largest mask value: 16 bits."""
+UNKNOWN = 254
+"""Stands for what no class has; a config has at most 254 of them, 0 to 253."""
 
 
 def parse_label_map(found: dict[Any, Any], classes: list[str], ignore: int) -> dict[str, int]:

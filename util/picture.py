@@ -3,42 +3,79 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from util.config import IGNORE, Data
+from util.label_map import UNKNOWN
+from util.palette import IGNORE_COLOUR, UNKNOWN_COLOUR, Colour, background, palette
 
-IGNORE_COLOUR = (224, 224, 192)
-
-
-def default_palette(count: int) -> list[tuple[int, int, int]]:
-    """The colours of VOC's colour map: bits of the class, spread over the channels."""
-    colours = []
-    for label in range(count):
-        channels = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                channels[channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
-        colours.append((channels[0], channels[1], channels[2]))
-    return colours
+LegendEntry = tuple[Colour | None, str]
+"""The colour of a swatch, or none, and what stands beside it."""
 
 
-def palette(data: Data) -> list[tuple[int, int, int]]:
-    return data.palette or default_palette(len(data.classes))
-
-
-def colour_mask(mask: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> Image.Image:
-    """Class indices `[H, W]` as a palette image; saved as PNG it still holds the indices."""
-    image = Image.fromarray(mask.astype(np.uint8))
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colours)] = colours
-    table[IGNORE] = IGNORE_COLOUR
-    image.putpalette(table.tobytes())
+def indexed(values: np.ndarray, colours: dict[int, Colour]) -> Image.Image:
+    """Values `[H, W]` up to 255 as a palette image; saved as PNG it still holds the values."""
+    image = Image.fromarray(values.astype(np.uint8))
+    image.putpalette([shade for value in range(256) for shade in colours.get(value, (0, 0, 0))])
     return image
 
 
-def overlay(image: Image.Image, mask: Image.Image, opacity: float = 0.5) -> Image.Image:
-    """A coloured mask over its image."""
-    return Image.blend(image.convert("RGB"), mask.convert("RGB"), opacity)
+def colour_mask(mask: np.ndarray, data: Data) -> Image.Image:
+    """Class indices `[H, W]` as a palette image."""
+    return indexed(mask, mask_colours(data))
+
+
+def mask_colours(data: Data) -> dict[int, Colour]:
+    """The colour of each class, of what is none and of what is ignored."""
+    special = {UNKNOWN: UNKNOWN_COLOUR, IGNORE: IGNORE_COLOUR}
+    return dict(enumerate(palette(data))) | special
+
+
+def overlay(image: Image.Image, mask: np.ndarray, data: Data, opacity: float = 0.5) -> Image.Image:
+    """Class indices `[H, W]` in colour over their image; the background is left as it is."""
+    coloured = colour_mask(mask, data).convert("RGB")
+    covered = np.full(mask.shape, round(255 * opacity), np.uint8)
+    if (rest := background(data.classes)) is not None:
+        covered[mask == rest] = 0
+    return Image.composite(coloured, image.convert("RGB"), Image.fromarray(covered))
+
+
+def contents(mask: np.ndarray, data: Data) -> list[tuple[Colour, str, float]]:
+    """Colour, name and share in (0, 1] of what a mask of class indices holds, the most first."""
+    names = dict(enumerate(data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}
+    colours, pixels = mask_colours(data), np.bincount(mask.ravel(), minlength=256)
+    return [
+        (colours[index], names[index], pixels[index] / mask.size)
+        for index in np.argsort(-pixels, kind="stable").tolist()
+        if pixels[index]
+    ]
+
+
+def mask_legend(mask: np.ndarray, data: Data) -> list[LegendEntry]:
+    """What a mask holds, with shares, for `with_legend`."""
+    return [(colour, f"{name} {share:.1%}") for colour, name, share in contents(mask, data)]
+
+
+def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
+    """The picture above swatches and names, in as many lines as it takes."""
+    size = min(max(12, picture.width // 45), 48)  # letters, and so all distances, in pixels
+    font, gap = ImageFont.load_default(size), size // 2
+    widths = [size + 3 * gap + round(font.getlength(text)) for _, text in entries]
+    width = max(picture.width, gap + max(widths, default=0))
+    places, x, y = [], gap, picture.height + gap
+    for own in widths:
+        if x > gap and x + own > width:
+            x, y = gap, y + size + gap
+        places.append((x, y))
+        x += own
+    sheet = Image.new("RGB", (width, y + size + gap), "white")
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for (x, y), (colour, text) in zip(places, entries, strict=True):
+        if colour is not None:
+            draw.rectangle((x, y, x + size, y + size), fill=colour, outline=(128, 128, 128))
+        draw.text((x + (size + gap if colour else 0), y - size // 8), text, "black", font)
+    return sheet
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]], gap: int = 4) -> Image.Image:

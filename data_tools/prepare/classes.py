@@ -8,7 +8,7 @@ from data_tools.prepare.survey import Masks
 from dataset.labels import colour_of, key_of
 from util.config import IGNORE
 from util.errors import UserError
-from util.picture import IGNORE_COLOUR
+from util.palette import IGNORE_COLOUR
 
 MAX_CLASSES = 254
 Colour = tuple[int, int, int]

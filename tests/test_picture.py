@@ -1,0 +1,168 @@
+"""Colours of classes, overlays, legends, and what predict.py writes."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import predict
+from dataset.files import open_mask
+from dataset.labels import Labels
+from dataset.original import Original
+from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from util.areas import AreaTable
+from util.config import Data
+from util.config_file import load_config
+from util.errors import UserError
+from util.palette import IGNORE_COLOUR, cielab, distinct_colours, palette
+from util.picture import colour_mask, contents, mask_legend, overlay, with_legend
+
+
+def data(**more):
+    names = ["background", "tree", "road"]
+    return Data(**{"name": "x", "root": ".", "classes": names, "val": "v.txt"} | more)
+
+
+def distances(colours):
+    lab = cielab(np.array(colours))
+    apart = np.linalg.norm(lab[:, None] - lab, axis=-1)
+    return apart[np.triu_indices(len(lab), 1)]
+
+
+def test_cielab():
+    """Values of the CIE's formulae for sRGB's corners under D65."""
+    corners = np.array([[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]])
+    expected = [[100, 0, 0], [53.24, 80.09, 67.20], [87.73, -86.18, 83.18], [32.30, 79.19, -107.86],
+                [0, 0, 0]]  # fmt: skip
+    np.testing.assert_allclose(cielab(corners), expected, atol=0.05)
+
+
+def test_colours_can_be_told_apart():
+    assert distances([*distinct_colours(59), IGNORE_COLOUR, (0, 0, 0)]).min() > 20
+    assert distances(distinct_colours(254)).min() > 10
+    assert distinct_colours(59) == distinct_colours(254)[:59]  # whatever the number of classes
+
+
+def test_the_datasets_own_colours_come_first():
+    own = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
+    assert palette(data(palette=own)) == own
+    assert palette(data()) == [(0, 0, 0), *distinct_colours(2)]
+    assert palette(data(classes=["a", "b", "c"])) == distinct_colours(3)
+    voc = load_config(REPOSITORY / "configs/pascal.yaml").data.palette
+    for label, colour in enumerate(voc):  # bits of the class, spread over the channels
+        bits = [[label >> (3 * bit + channel) & 1 for bit in range(8)] for channel in range(3)]
+        assert [sum(b << (7 - i) for i, b in enumerate(channel)) for channel in bits] == [*colour]
+
+
+MASK = np.array([[0, 0, 1, 1], [0, 2, 255, 254]], np.uint8)
+
+
+def test_an_overlay_leaves_the_background_as_it_is():
+    image = Image.new("RGB", (4, 2), (100, 100, 100))
+    own = [(10, 10, 10), (200, 0, 0), (0, 200, 0)]
+    found = np.array(overlay(image, MASK, data(palette=own))).astype(int)
+    assert (found[MASK == 0] == 100).all()
+    for index, colour in ((1, own[1]), (2, own[2]), (255, IGNORE_COLOUR), (254, (255, 0, 255))):
+        assert (abs(found[MASK == index] - (np.array(colour) + 100) / 2) <= 1).all()
+    found = np.array(overlay(image, MASK, data(palette=own, classes=["a", "b", "c"])))
+    assert (found[MASK == 0] < 60).all()  # no class is the rest
+
+
+def test_an_index_png_keeps_indices_and_colours(tmp_path):
+    own = [(10, 10, 10), (200, 0, 0), (0, 200, 0)]
+    colour_mask(MASK, data(palette=own)).save(tmp_path / "m.png")
+    found = Image.open(tmp_path / "m.png")
+    assert found.mode == "P" and (np.array(found) == MASK).all()
+    assert found.getpalette()[:9] == sum(map(list, own), [])
+    assert tuple(found.getpalette()[765:]) == IGNORE_COLOUR
+
+
+def test_a_legend_names_what_the_mask_holds():
+    own = data(palette=[(10, 10, 10), (200, 0, 0), (0, 200, 0)])
+    names = [(name, share) for _, name, share in contents(MASK, own)]
+    assert names == [("background", 3 / 8), ("tree", 2 / 8), ("road", 1 / 8), ("no class", 1 / 8),
+                     ("ignored", 1 / 8)]  # fmt: skip
+    assert mask_legend(MASK, own)[0] == ((10, 10, 10), "background 37.5%")
+    for width in (40, 700):
+        found = with_legend(Image.new("RGB", (width, 20), "blue"), mask_legend(MASK, own))
+        assert found.width >= width and (np.array(found)[:20, :width] == [0, 0, 255]).all()
+        strip = np.array(found)[20:].reshape(-1, 3)
+        for colour in [*own.palette, IGNORE_COLOUR, (255, 0, 255)]:
+            assert (strip == colour).all(1).sum() >= 100, colour
+
+
+MAPS = {
+    "indices": {},
+    "reduced": {"reduce_zero_label": True},
+    "values": {"label_map": {0: 0, 128: 1, 255: 2, 7: "ignore", 9: 1}},
+    "16 bits": {"label_map": {0: 0, 300: 1, 65535: 2, "other": "ignore"}},
+    "colours": {"label_map": {"0,0,0": 0, "1,2,3": 1, "255,254,253": 2, "other": 0}},
+}
+
+
+@pytest.mark.parametrize("form", MAPS)
+def test_original_values_are_read_as_the_same_classes(form, tmp_path):
+    own, path = data(**MAPS[form]), tmp_path / "mask.png"
+    mask = np.random.default_rng(0).integers(0, 3, (7, 9), dtype=np.uint8)
+    Original(own).mask(mask).save(path)
+    assert (np.array(open_mask(path, Labels(own))) == mask).all()
+    stored = Image.open(path)
+    first = {"indices": 1, "reduced": 2, "values": 128, "16 bits": 300, "colours": [1, 2, 3]}[form]
+    assert (np.array(stored)[mask == 1] == first).all()
+    if stored.mode == "P":
+        assert (np.array(stored.convert("RGB"))[mask == 2] == palette(own)[2]).all()
+
+
+def test_a_class_without_a_value_is_named():
+    with pytest.raises(UserError, match="--values: data.label_map names no value of class 'road'"):
+        Original(data(label_map={0: 0, 1: 1, "other": 2}))
+
+
+def test_areas(tmp_path):
+    path, classes = tmp_path / "new/areas.csv", ["sky, blue", "tree"]
+    name = 'a "b"\udcff'
+    table = AreaTable(path, classes, [name])
+    table.add(name, np.array([[0, 0, 1], [1, 1, 1]], np.uint8))
+    AreaTable(path, classes, ["c"]).add("c", np.ones((5, 1), np.uint8))
+    AreaTable(path, classes, ["c"]).add("c", np.zeros((5, 1), np.uint8))  # predicted again
+    with path.open(newline="") as file:
+        assert list(csv.reader(file)) == [["image", "width", "height", *classes],
+                                          ['a "b"\\udcff', "3", "2", "2", "4"],
+                                          ["c", "1", "5", "5", "0"]]  # fmt: skip
+    before = path.read_text()
+    with pytest.raises(UserError, match="its columns are not these classes"):
+        AreaTable(path, ["sky", "tree"], ["c"])
+    assert path.read_text() == before
+    with pytest.raises(UserError, match="Not a directory"):
+        AreaTable(path / "no/areas.csv", classes, [])
+
+
+def test_what_predict_writes(toy, train, run, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
+    common = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth", "--images",
+              toy.root / "images"]  # fmt: skip
+    out = tmp_path / "out"
+    assert run(predict, *common, "--save-path", out)[0] == 0
+    with (out / "areas.csv").open(newline="") as file:
+        lines = {line["image"]: line for line in csv.DictReader(file)}
+    assert len(lines) == 11
+    for name, line in lines.items():
+        mask = np.array(Image.open(out / f"masks/{name}.png"))
+        assert [int(line[c]) for c in toy.tree["data"]["classes"]] == [
+            (mask == i).sum() for i in range(3)
+        ]
+        picture = Image.open(out / f"overlays/{name}.jpg")
+        assert picture.format == "JPEG" and picture.height > mask.shape[0]
+    values = ["--set", "data.label_map={10: sky, 20: tree, 30: road}", "--values"]
+    more = ["--overlays", "png", *values, "--save-path", tmp_path / "values"]
+    assert run(predict, *common, *more)[0] == 0
+    mask = np.array(Image.open(out / "masks/l0.png"))
+    assert (np.array(Image.open(tmp_path / "values/masks/l0.png")) == 10 * mask + 10).all()
+    assert Image.open(tmp_path / "values/overlays/l0.png").format == "PNG"
+    none = ["--overlays", "none", "--save-path", tmp_path / "none"]
+    assert run(predict, *common, *none)[0] == 0 and not (tmp_path / "none/overlays").exists()
+    code, _, err = run(predict, *common, "--set", "data.label_map={1: sky, 2: tree, other: road}",
+                       "--values", "--save-path", tmp_path / "no")  # fmt: skip
+    assert code == 2 and "class 'road'" in err and not (tmp_path / "no").exists()
