@@ -3,13 +3,14 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from data_tools.facts import ImageFacts, image_facts
 from dataset.check import named
 from dataset.files import Reader, load_image, size_mismatch
 from dataset.folders import scan_samples
@@ -34,6 +35,7 @@ class Seen(NamedTuple):
     faults: list[tuple[str, str]]
     """Kind and message of what is wrong."""
     size: tuple[int, int] | None = None
+    facts: ImageFacts | None = None
     digest: str | None = None
     """Hash of the image's decoded pixels."""
     values: dict[int, int] = {}
@@ -42,6 +44,11 @@ class Seen(NamedTuple):
     """`[256]`: pixels by class, 255 = ignore, 254 = no class."""
     ignored: tuple[float, ...] = ()
     """The share of ignored pixels in each of some random crops, as training draws them."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether its mask is all ignored."""
+        return self.pixels is not None and self.pixels[IGNORE] == self.pixels.sum()
 
 
 class SeenList(NamedTuple):
@@ -75,6 +82,17 @@ class SeenList(NamedTuple):
     def sizes(self) -> dict[tuple[int, int], int]:
         """Number of images by size, the most frequent first."""
         return dict(Counter(seen.size for seen in self.seen if seen.size).most_common())
+
+    def facts(self, name: str) -> dict[Any, int]:
+        """Number of images by one of their facts, the most frequent first."""
+        found = (getattr(seen.facts, name) for seen in self.seen if seen.facts)
+        return dict(Counter(found).most_common())
+
+    @property
+    def brightness(self) -> dict[str, int]:
+        """Number of images by mean grey value, in eight steps."""
+        steps = Counter(int(seen.facts.brightness) // 32 for seen in self.seen if seen.facts)
+        return {f"{32 * step} to {32 * step + 31}": steps[step] for step in range(8)}
 
     @property
     def crops(self) -> np.ndarray:
@@ -113,7 +131,8 @@ def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
     seen = Seen(sample, faults)
     try:
         image = reader.image(sample)
-        seen = seen._replace(size=image.size, digest=_digest(image))
+        facts = image_facts(sample.image_file, image)
+        seen = seen._replace(size=image.size, facts=facts, digest=_digest(image))
     except UserError as error:
         faults.append(("unreadable", str(error)))
     return seen if sample.mask is None else _look_at_mask(seen, reader, crop)

@@ -50,7 +50,7 @@ def problems(lists: Sequence[SeenList], config: Config) -> list[Problem]:
             Problem("overlap", lists[number].kind, line, message)
             for number, line, message in overlaps([seen.listed for seen in lists])
         ),
-        *_same_pictures(lists),
+        *_repeated(lists),
     ]
     order = [*ERRORS, *WARNINGS]
     return sorted(found, key=lambda problem: order.index(problem.kind))
@@ -85,21 +85,26 @@ def _of_list(found: SeenList, config: Config) -> Iterator[Problem]:
 def _of_sample(list_kind: str, seen: Seen) -> Iterator[Problem]:
     sample = seen.sample
     faults = list(seen.faults)
-    if seen.pixels is not None and seen.pixels[IGNORE] == seen.pixels.sum():
+    if seen.empty:
         faults.append(("empty mask", f"{sample.mask_file}: all pixels are ignored"))
     for kind, text in faults:
         yield Problem(kind, list_kind, sample.line, f"{sample.where}: {text}")
 
 
-def _same_pictures(lists: Sequence[SeenList]) -> Iterator[Problem]:
-    """Equal pictures under different names; one file twice is an overlap."""
+def _repeated(lists: Sequence[SeenList]) -> Iterator[Problem]:
+    for kind, found, seen, same in same_pictures(lists):
+        sample = seen.sample
+        message = f"'{sample.image}' is the picture '{same.sample.image}' of {same.sample.where}"
+        yield Problem(kind, found.kind, sample.line, f"{sample.where}: {message}")
+
+
+def same_pictures(lists: Sequence[SeenList]) -> Iterator[tuple[str, SeenList, Seen, Seen]]:
+    """Equal pictures under different names (one file twice is an overlap): whether that is a
+    duplicate or a leak, the list, what was seen in it, and the picture that was seen before."""
     first: dict[str, tuple[SeenList, Seen]] = {}
     for found in lists:
         for seen in (seen for seen in found.seen if seen.digest):
             earlier, same = first.setdefault(str(seen.digest), (found, seen))
-            if location(same.sample) == location(seen.sample):
-                continue
-            kind = "duplicate" if SIDES[earlier.kind] == SIDES[found.kind] else "leak"
-            sample, where = seen.sample, same.sample.where
-            message = f"'{sample.image}' is the picture '{same.sample.image}' of {where}"
-            yield Problem(kind, found.kind, sample.line, f"{sample.where}: {message}")
+            if location(same.sample) != location(seen.sample):
+                kind = "duplicate" if SIDES[earlier.kind] == SIDES[found.kind] else "leak"
+                yield kind, found, seen, same

@@ -10,6 +10,8 @@ from dataset.labels import Labels
 from util.config import IGNORE, Config
 
 VALUES_SHOWN = 24
+FACTS = {"modes": "mode", "bits": "bits", "exif": "exif", "shapes": "shape"}
+"""Keys of a list's figures, and what they count of `ImageFacts`."""
 
 
 def numbers(lists: Sequence[SeenList], found: Sequence[Problem], config: Config) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def list_numbers(found: SeenList, config: Config) -> dict[str, Any]:
         "source": found.listed.name,
         "images": len(found.seen),
         "sizes": {f"{w}x{h}": count for (w, h), count in found.sizes.items()},
+        **{key: found.facts(name) for key, name in FACTS.items()},
+        "brightness": found.brightness,
     }
     if found.kind == "unlabeled":
         return record

@@ -5,21 +5,56 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from data_tools.inspect import Seen, SeenList
+from data_tools.inspect import SeenList
 from data_tools.problems import ERRORS, WARNINGS, Problem
-from dataset.files import Reader
-from util import html
-from util.config import Config
-from util.errors import UserError
+from data_tools.report_pictures import sample_figures, suspect_figures, swatch
+from dataset.labels import Labels
+from util.config import IGNORE, Config
+from util.label_map import UNKNOWN
 from util.palette import IGNORE_COLOUR, palette
-from util.picture import overlay, side_by_side
 
-THUMBNAIL = 240  # pixels, the longer side
-SHOWN = {"labeled": 12, "unlabeled": 6, "val": 6, "test": 6}
-BARS = 16
+ROWS = 24
+"""Sizes and mask values shown, the most frequent ones."""
+COUNTED = {
+    "sizes": "Size",
+    "shapes": "Shape",
+    "modes": "Mode",
+    "bits": "Bits a channel",
+    "exif": "EXIF orientation",
+    "brightness": "Mean grey value",
+}
+"""Figures of images, and what they are called."""
+STYLE = """
+body { font: 16px/1.45 system-ui, sans-serif; color: #222; background: #fff; margin: 1.5rem auto;
+  max-width: 1200px; padding: 0 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem }
+h2 { break-after: avoid } p { margin: .3rem 0 }
+.error, .warning, .well { border-left: .3rem solid #c0392b; padding: .3rem .8rem; margin: .5rem 0;
+  background: #fbeeec } .warning { border-color: #d9a400; background: #fdf7e3 }
+.well { border-color: #2e8b57; background: #eaf5ee } summary { cursor: pointer }
+ul { margin: .3rem 0; padding-left: 1.2rem }
+.figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%,
+  23rem), 1fr)) }
+figure { margin: 0; break-inside: avoid } figcaption { font-size: .85rem; color: #444 }
+.views { display: flex; gap: .3rem; align-items: flex-start }
+.zoom { flex: 1; min-width: 0; cursor: zoom-in } .zoom img { width: 100%; display: block }
+.zoom input { position: absolute; opacity: 0 } .zoom input:focus-visible + span { outline: 3px
+  solid #06c; display: block }
+.zoom input:checked + span { position: fixed; inset: 0; z-index: 1; display: grid; overflow: auto;
+  background: #000d; cursor: zoom-out; place-items: safe center }
+.zoom input:checked + span img { width: auto; min-width: 60vmin; image-rendering: pixelated }
+.key { display: inline-block; margin-right: .8rem }
+.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .3rem;
+  border: 1px solid #0004; vertical-align: -.1rem; print-color-adjust: exact }
+.table { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
+td, th { padding: .1rem .8rem .1rem 0; text-align: left; vertical-align: top }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+td.n div { height: .25rem; margin-left: auto; background: #5b84b1; print-color-adjust: exact }
+th.group { padding-top: .7rem } tr { break-inside: avoid }
+@media (max-width: 30rem) { .views { flex-direction: column } }
+@media print { body { font-size: 11px; max-width: none } details::details-content { display: block;
+  content-visibility: visible } .figures { grid-template-columns: 1fr 1fr } }
+"""
 
 
 def page(
@@ -29,13 +64,36 @@ def page(
     config: Config,
     limit: int,
 ) -> str:
-    """The whole page; `report` as `data_tools.report.numbers` returns it."""
-    title = f"{config.data.name}: data report"
+    """The whole page: verdict, pictures, tables; `report` as `data_tools.report.numbers` gives it.
+
+    `limit`: problems shown of a kind.
+    """
+    title = escape(f"{config.data.name}: data report")
+    records: dict[str, Any] = report["lists"]
+    sources = (
+        f"<p><b>{kind}</b> {record['images']} images, {escape(record['source'])}</p>"
+        for kind, record in records.items()
+    )
+    strange = suspect_figures(lists, config)
     body = [
+        f"<h1>{title}</h1>",
+        *sources,
         *_problems(found, limit),
-        *(_section(seen, report["lists"][seen.kind], config) for seen in lists),
+        "<p>A click on a picture shows it at full size, another one closes it.</p>",
+        *(["<h2>Worth a look</h2>", strange] if strange else []),
+        *(f"<h2>{_heading(seen)}</h2>{sample_figures(seen, config)}" for seen in lists),
+        *_classes(records, config),
+        *_images(records),
+        *_values(lists, config),
     ]
-    return html.page(title, body, "tools.check_data")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="generator" content="tools.check_data">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
 
 
 def _problems(found: Sequence[Problem], limit: int) -> list[str]:
@@ -48,94 +106,93 @@ def _problems(found: Sequence[Problem], limit: int) -> list[str]:
         items = "".join(f"<li>{escape(problem.message)}</li>" for problem in some[:limit])
         more = f"<li>... and {len(some) - limit} more</li>" if len(some) > limit else ""
         parts.append(
-            f'<div class="{severity}"><b>{severity.capitalize()}: '
-            f"{(ERRORS | WARNINGS)[kind]} ({len(some)})</b><ul>{items}{more}</ul></div>"
+            f'<details class="{severity}"><summary><b>{severity.capitalize()}:</b> '
+            f"{(ERRORS | WARNINGS)[kind]} ({len(some)})</summary><ul>{items}{more}</ul></details>"
         )
     return parts
 
 
-def _section(seen: SeenList, record: dict[str, Any], config: Config) -> str:
-    """All of one list: figures, then pictures."""
-    crops = record.get("crops")
-    note = (
+def _heading(seen: SeenList) -> str:
+    order = "the rarest classes first" if seen.pixels.any() else "from dark to bright"
+    return f"{seen.kind}: {order}"
+
+
+def _classes(records: dict[str, Any], config: Config) -> list[str]:
+    """Share of the pixels and number of images of each class, in each list."""
+    labelled = {kind: record for kind, record in records.items() if "classes" in record}
+    columns = [[*record["classes"].values(), record["ignored"]] for record in labelled.values()]
+    names = [*map(escape, config.data.classes), "ignored"]
+    rows = []
+    for index, (name, colour) in enumerate(
+        zip(names, [*palette(config.data), IGNORE_COLOUR], strict=True)
+    ):
+        cells = [swatch(colour) + name]
+        for column in columns:
+            most = max(entry["share"] for entry in column) or 1
+            entry = column[index]
+            cells += [_with_bar(f"{entry['share']:.2%}", entry["share"] / most)]
+            cells += [str(entry["images"])]
+        rows.append(cells)
+    head = ["class", *(text for kind in labelled for text in (kind, "images"))]
+    crops = [
         f"<p>Of {crops['drawn']} random training crops {crops['mostly_ignored']} are more than "
         f"half ignored, {crops['without_label']} wholly.</p>"
-        if crops
-        else ""
-    )
-    return (
-        f"<h2>{seen.kind}: {record['images']} images</h2><p>{escape(record['source'])}</p>"
-        f'<div class="figures">{_classes(record, config)}'
-        f"{_distribution('Image sizes', record['sizes'])}"
-        f"{_distribution('Mask values', record.get('values'))}</div>{note}{_samples(seen, config)}"
-    )
+        for record in records.values()
+        if (crops := record.get("crops"))
+    ]
+    return ["<h2>Classes, by their share of the pixels</h2>", _table(head, rows), *crops]
 
 
-def _classes(record: dict[str, Any], config: Config) -> str:
-    """Share of the pixels and number of images of each class."""
-    if "classes" not in record:
-        return ""
-    entries = [*record["classes"].items(), ("ignored", record["ignored"])]
-    most = max(entry["share"] for _, entry in entries) or 1
-    colours = [*palette(config.data), IGNORE_COLOUR]
-    rows = [
-        (
-            html.swatch(colour) + escape(name),
-            f"{entry['share']:.2%}",
-            html.bar(entry["share"] / most),
-            str(entry["images"]),
+def _images(records: dict[str, Any]) -> list[str]:
+    """Sizes, modes and the like: number of images in each list."""
+    rows: list[list[str]] = []
+    for key, title in COUNTED.items():
+        counts = {kind: record[key] for kind, record in records.items()}
+        names = dict.fromkeys(name for found in counts.values() for name in found)
+        rows += [[f'<th class="group" colspan="{len(records) + 1}">{title}</th>']]
+        rows += _limited(
+            [
+                [escape(str(name)), *(str(found.get(name) or "") for found in counts.values())]
+                for name in names
+            ]
         )
-        for (name, entry), colour in zip(entries, colours, strict=True)
-    ]
-    return html.table(("class", "pixels", "", "images"), rows, numeric={1, 3})
+    return ["<h2>Images</h2>", _table(["", *records], rows)]
 
 
-def _distribution(title: str, counts: dict[str, int] | None) -> str:
-    """The most frequent of what was counted."""
-    if not counts:
-        return ""
-    most, total = max(counts.values()), sum(counts.values())
+def _values(lists: Sequence[SeenList], config: Config) -> list[str]:
+    """What mask values or colours mean, where they are not just the index of their class."""
+    labels, masks = Labels(config.data), [seen for seen in lists if seen.values]
+    names = dict(enumerate(config.data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}
+    totals = [sum(seen.values.values()) for seen in masks]
     rows = [
-        (escape(name), f"{count / total:.2%}", html.bar(count / most))
-        for name, count in list(counts.items())[:BARS]
+        [
+            f"{labels.name(code)} = {escape(names[index])}",
+            *(f"{s.values.get(code, 0) / n:.2%}" for s, n in zip(masks, totals, strict=True)),
+        ]
+        for code in dict.fromkeys(code for seen in masks for code in seen.values)
+        if (index := int(labels.classes[code])) != code or labels.in_colour
     ]
-    if len(counts) > BARS:
-        rows.append((f"and {len(counts) - BARS} more", "", ""))
-    return html.table((title, "", ""), rows, numeric={1})
+    head = ["", *(seen.kind for seen in masks)]
+    title = "<h2>Mask values that are not the index of their class</h2>"
+    return [title, _table(head, _limited(rows))] if rows else []
 
 
-def _samples(found: SeenList, config: Config) -> str:
-    """Some samples without faults: image, and image with its mask over it."""
-    good = [seen for seen in found.seen if not seen.faults]
-    count = min(SHOWN[found.kind], len(good))
-    some = [good[i * len(good) // count] for i in range(count)]
-    reader = Reader(config.data)
-    figures = "".join(_figure(seen, reader, config) for seen in some)
-    return f"<div>{figures}</div>"
+def _limited(rows: list[list[str]]) -> list[list[str]]:
+    more = [[f"and {len(rows) - ROWS} more"]] if len(rows) > ROWS else []
+    return [*rows[:ROWS], *more]
 
 
-def _figure(seen: Seen, reader: Reader, config: Config) -> str:
-    sample = seen.sample
-    try:
-        image = reader.image(sample)
-        size = _fit(image.size)
-        row = [image.resize(size, Image.Resampling.LANCZOS)]
-        if sample.mask is not None:
-            mask = reader.mask(sample).resize(size, Image.Resampling.NEAREST)
-            row.append(overlay(row[0], np.array(mask), config.data))
-    except UserError:  # changed since it was inspected
-        return ""
-    classes = [
-        name for name, pixels in zip(config.data.classes, _pixels(seen), strict=False) if pixels
-    ]
-    caption = f"{sample.image}" + (f": {', '.join(classes)}" if classes else "")
-    return html.picture(side_by_side([row]), caption)
+def _with_bar(text: str, share: float) -> str:
+    return f'{text}<div style="width: {100 * share:.0f}%"></div>'
 
 
-def _pixels(seen: Seen) -> Iterable[int]:
-    return [] if seen.pixels is None else seen.pixels.tolist()
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells are HTML already; all but the first of a row are numbers."""
 
+    def row(cells: Sequence[str], tag: str) -> str:
+        first, *others = (cell if cell.startswith("<th") else f"<{tag}>{cell}</{tag}>"
+                          for cell in cells)  # fmt: skip
+        return f"<tr>{first}{''.join(o.replace(tag, tag + ' class=n', 1) for o in others)}</tr>"
 
-def _fit(size: tuple[int, int]) -> tuple[int, int]:
-    scale = THUMBNAIL / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    body = "".join(row(cells, "td") for cells in rows)
+    return f'<div class="table"><table>{row(head, "th")}{body}</table></div>'

@@ -60,14 +60,19 @@ MASK = np.array([[0, 0, 1, 1], [0, 2, 255, 254]], np.uint8)
 
 
 def test_an_overlay_leaves_the_background_as_it_is():
-    image = Image.new("RGB", (4, 2), (100, 100, 100))
+    image = Image.new("RGB", (20, 10), (100, 100, 100))
+    mask = MASK.repeat(5, 0).repeat(5, 1)
     own = [(10, 10, 10), (200, 0, 0), (0, 200, 0)]
-    found = np.array(overlay(image, MASK, data(palette=own))).astype(int)
-    assert (found[MASK == 0] == 100).all()
-    for index, colour in ((1, own[1]), (2, own[2]), (255, IGNORE_COLOUR), (254, (255, 0, 255))):
-        assert (abs(found[MASK == index] - (np.array(colour) + 100) / 2) <= 1).all()
-    found = np.array(overlay(image, MASK, data(palette=own, classes=["a", "b", "c"])))
-    assert (found[MASK == 0] < 60).all()  # no class is the rest
+    found = np.array(overlay(image, mask, data(palette=own))).astype(int)
+    assert (found[mask == 0] == 100).all()
+    colours = {1: own[1], 2: own[2], 255: IGNORE_COLOUR, 254: (255, 0, 255)}
+    for (row, column), index in np.ndenumerate(MASK):
+        if index:
+            inside = found[5 * row + 2, 5 * column + 2]
+            assert (abs(inside - (np.array(colours[index]) + 100) / 2) <= 1).all()
+    assert (found[2, 10] == own[1]).all()  # at the border of its class
+    found = np.array(overlay(image, mask, data(palette=own, classes=["a", "b", "c"])))
+    assert (found[mask == 0] < 60).all()  # no class is the rest
 
 
 def test_an_index_png_keeps_indices_and_colours(tmp_path):

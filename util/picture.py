@@ -32,12 +32,24 @@ def mask_colours(data: Data) -> dict[int, Colour]:
 
 
 def overlay(image: Image.Image, mask: np.ndarray, data: Data, opacity: float = 0.5) -> Image.Image:
-    """Class indices `[H, W]` in colour over their image; the background is left as it is."""
+    """Class indices `[H, W]` in colour over their image, opaque along the borders of a class; the
+    background is left as it is."""
     coloured = colour_mask(mask, data).convert("RGB")
-    covered = np.full(mask.shape, round(255 * opacity), np.uint8)
+    covered = np.where(_borders(mask), 255, round(255 * opacity)).astype(np.uint8)
     if (rest := background(data.classes)) is not None:
         covered[mask == rest] = 0
     return Image.composite(coloured, image.convert("RGB"), Image.fromarray(covered))
+
+
+def _borders(mask: np.ndarray) -> np.ndarray:
+    """`[H, W]`: whether another class is near, along a row or a column."""
+    found = np.zeros(mask.shape, bool)
+    width = max(1, min(mask.shape) // 240)
+    for lines, near in ((mask, found), (mask.T, found.T)):
+        differs = lines[width:] != lines[:-width]
+        near[width:] |= differs
+        near[:-width] |= differs
+    return found
 
 
 def contents(mask: np.ndarray, data: Data) -> list[tuple[Colour, str, float]]:
@@ -53,7 +65,12 @@ def contents(mask: np.ndarray, data: Data) -> list[tuple[Colour, str, float]]:
 
 def mask_legend(mask: np.ndarray, data: Data) -> list[LegendEntry]:
     """What a mask holds, with shares, for `with_legend`."""
-    return [(colour, f"{name} {share:.1%}") for colour, name, share in contents(mask, data)]
+    return [(colour, f"{name} {percent(share)}") for colour, name, share in contents(mask, data)]
+
+
+def percent(share: float) -> str:
+    """A share that is not none; what would be rounded to none as well."""
+    return f"{share:.1%}" if share >= 0.0005 else "< 0.1%"
 
 
 def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
