@@ -1,79 +1,200 @@
-"""Score a checkpoint: per-class IoU, mIoU, pixel accuracy, speed."""
+"""Score a checkpoint: scores of each class, mIoU, pixel accuracy, speed."""
 
+import argparse
 import json
+import os
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor, nn
 
 from dataset.check import check_files, refuse_overlaps
+from dataset.files import Reader
 from dataset.folders import read_samples
+from dataset.lists import SampleList
 from dataset.loaders import Process, data_workers, evaluation_loader
+from dataset.samples import Sample
 from model.build import load_network
 from util import dist
+from util.boundary import DISTANCE, BoundaryIoU
 from util.command import checkpoint_parser, exit_with_one_line, is_secondary_rank
 from util.config import Config
 from util.config_file import load_config
+from util.confusion import class_scores, confusion_picture, confusion_rows
 from util.errors import UserError
-from util.evaluation import evaluate, summary, table, volume_indices
+from util.evaluation import Scores, evaluate, predict_mask, summary, table, volume_indices
 from util.log import logger, say_to_console
+from util.picture import save_picture
 from util.speed import use_layout
-from util.writing import write_text
+from util.worst import ImageScores, comparison
+from util.writing import csv_text, write_text
 
 
 def main() -> None:
-    parser = checkpoint_parser(__doc__)
-    parser.add_argument("--split", choices=("val", "test"), default="val")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the scores there")
-    options = parser.parse_args()
+    options = arguments()
     with exit_with_one_line(quiet=is_secondary_rank()):
         config = load_config(options.config, options.set)
         device = dist.choose_device(options.device)
+        check(options)
     with dist.session(device), exit_with_one_line(quiet=not dist.is_main()):
         say_to_console()
-        scores = score(config, options.checkpoint, options.which, options.split, device)
+        scores = score(config, options, device)
         if options.json and dist.is_main():
             write_text(options.json, json.dumps(scores, indent=1) + "\n", f"--json {options.json}")
 
 
-def score(
-    config: Config, checkpoint: Path, which: str, split: str, device: torch.device
-) -> dict[str, object]:
-    """Evaluate a checkpoint on a split; logs the table, returns the numbers."""
+def arguments() -> argparse.Namespace:
+    parser = checkpoint_parser(__doc__)
+    parser.add_argument("--split", choices=("val", "test"), default="val")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the scores there")
+    parser.add_argument(
+        "--save-path",
+        type=Path,
+        metavar="OUT",
+        help="new folder for scores.csv, confusion.csv, confusion.png and worst/",
+    )
+    parser.add_argument(
+        "--worst",
+        type=int,
+        default=0,
+        metavar="N",
+        help="put pictures of the N images of the lowest mean IoU into --save-path",
+    )
+    parser.add_argument(
+        "--boundary-iou",
+        type=float,
+        nargs="?",
+        const=DISTANCE,
+        metavar="SHARE",
+        help=f"also IoU along outlines, within this share of the image's diagonal ({DISTANCE})",
+    )
+    return parser.parse_args()
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise `UserError` for options that cannot be, and for a folder that is in use."""
+    if options.worst and not options.save_path:
+        raise UserError("--worst: found no folder for the pictures; add --save-path OUT")
+    if options.worst < 0:
+        raise UserError(f"--worst: found {options.worst}, expected a number of images")
+    if options.boundary_iou is not None and not 0 < options.boundary_iou < 1:
+        raise UserError(
+            f"--boundary-iou: found {options.boundary_iou}, expected a share of the image's "
+            f"diagonal, such as {DISTANCE}"
+        )
+    if options.save_path and os.path.lexists(options.save_path):
+        folder = options.save_path
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise UserError(f"--save-path {folder}: exists already; choose another folder")
+
+
+def score(config: Config, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Evaluate a checkpoint on a split; logs the table, writes what was asked for, returns the
+    numbers."""
+    listed = read_split(config, options.split)
+    network = load_network(config.model, config.num_classes, options.checkpoint, options.which)
+    use_layout(network.to(device), config)
+    boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
+    images = ImageScores(len(listed.samples), device)
+    wanted = {boundary: options.boundary_iou, images: options.worst}
+    begin = time.perf_counter()
+    scores = evaluate(
+        network,
+        evaluation_loader(config, listed.samples, this_process(config, device)),
+        config,
+        mode=config.evaluation.mode,
+        device=device,
+        volumes=volume_indices([s.image for s in listed.samples], config.evaluation.volume_pattern),
+        watchers=[watcher for watcher, asked in wanted.items() if asked],
+    )
+    speed = len(listed.samples) / (time.perf_counter() - begin)
+    of_classes = class_scores(scores.confusion)
+    if options.boundary_iou:
+        of_classes["boundary IoU"] = boundary.iou()
+    logger.info("%s", table(scores, config.data.classes, of_classes))
+    logger.info(
+        f"{len(listed.samples)} images of {listed.name}, {config.evaluation.mode}, "
+        f"{speed:.1f} a second"
+    )
+    if options.save_path:
+        worst = images.worst(options.worst)
+        dist.on_main(lambda: save_tables(options.save_path, scores, of_classes, config))
+        dist.on_main(lambda: save_worst(options.save_path, worst, network, listed, config, device))
+    return {
+        "checkpoint": str(options.checkpoint),
+        "which": options.which,
+        "list": listed.name,
+        "images": len(listed.samples),
+        "images_per_second": speed,
+        "mode": config.evaluation.mode,
+        "classes": config.data.classes,
+        **summary(scores),
+        "class_scores": {name: (100 * v).tolist() for name, v in of_classes.items()},
+    }
+
+
+def read_split(config: Config, split: str) -> SampleList:
+    """The images to score, checked; raises `UserError` where there are none."""
     source = config.data.val if split == "val" else config.data.test
     if source is None:
         raise UserError("--split test: the config names no data.test list")
     listed = read_samples(source, config.data.root, masks=True)
     refuse_overlaps(listed)
     dist.on_main(lambda: check_files(config.data, listed, warn=logger.warning))
-    network = load_network(config.model, config.num_classes, checkpoint, which).to(device)
-    use_layout(network, config)
+    return listed
+
+
+def this_process(config: Config, device: torch.device) -> Process:
     workers = data_workers(config, dist.processes_here())
-    process = Process(dist.rank(), dist.world_size(), workers, device.type == "cuda")
-    samples = listed.samples
-    begin = time.perf_counter()
-    scores = evaluate(
-        network,
-        evaluation_loader(config, samples, process),
-        config,
-        mode=config.evaluation.mode,
-        device=device,
-        volumes=volume_indices([s.image for s in samples], config.evaluation.volume_pattern),
-    )
-    speed = len(samples) / (time.perf_counter() - begin)
-    logger.info("%s", table(scores, config.data.classes))
-    images = f"{len(samples)} images of {listed.name}"
-    logger.info(f"{images}, {config.evaluation.mode}, {speed:.1f} a second")
-    return {
-        "checkpoint": str(checkpoint),
-        "which": which,
-        "list": listed.name,
-        "images": len(samples),
-        "images_per_second": speed,
-        "mode": config.evaluation.mode,
-        "classes": config.data.classes,
-        **summary(scores),
-    }
+    return Process(dist.rank(), dist.world_size(), workers, device.type == "cuda")
+
+
+def save_tables(
+    folder: Path, scores: Scores, of_classes: dict[str, Tensor], config: Config
+) -> None:
+    """Write scores.csv (in percent), confusion.csv (in pixels) and confusion.png."""
+    classes, columns = config.data.classes, {"IoU": scores.iou} | of_classes
+    rows = [
+        [name, pixels, *(f"{100 * values[index]:.4f}" for values in columns.values())]
+        for index, (name, pixels) in enumerate(
+            zip(classes, scores.confusion.sum(1).tolist(), strict=True)
+        )
+    ]
+    save_picture(confusion_picture(scores.confusion, classes), folder / "confusion.png")
+    write_text(folder / "confusion.csv", csv_text(confusion_rows(scores.confusion, classes)))
+    write_text(folder / "scores.csv", csv_text([["class", "pixels", *columns], *rows]))
+
+
+def save_worst(
+    folder: Path,
+    worst: list[tuple[int, float]],
+    network: nn.Module,
+    listed: SampleList,
+    config: Config,
+    device: torch.device,
+) -> None:
+    """Write a picture of each of these images: with its mask, and as the network sees it."""
+    reader = Reader(config.data)
+    for place, (index, miou) in enumerate(worst, 1):
+        sample: Sample = listed.samples[index]
+        image, mask = reader.pair(sample)
+        if config.evaluation.mode == "center_crop":
+            image, mask = (center(picture, config.crop_size) for picture in (image, mask))
+        predicted = predict_mask(network, image, config, device)
+        title = f"{sample.image}, mean IoU {100 * miou:.1f}"
+        picture = comparison(image, np.array(mask), predicted, config.data, title)
+        save_picture(picture, folder / "worst" / f"{place:03}_{Path(sample.image).stem}.jpg")
+
+
+def center(picture: Image.Image, size: int) -> Image.Image:
+    """As `util.evaluation.center_crop`."""
+    left, top = (max(side - size, 0) // 2 for side in picture.size)
+    width, height = (min(side, size) for side in picture.size)
+    return picture.crop((left, top, left + width, top + height))
 
 
 if __name__ == "__main__":

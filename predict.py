@@ -20,7 +20,7 @@ from util.config import Config, Data
 from util.config_file import load_config
 from util.errors import UserError
 from util.evaluation import predict_mask
-from util.picture import colour_mask, mask_legend, overlay, with_legend
+from util.picture import colour_mask, mask_legend, overlay, save_picture, with_legend
 from util.speed import use_layout
 
 
@@ -92,11 +92,7 @@ class Writer:
 
     def save(self, name: str, image: Image.Image, mask: np.ndarray) -> None:
         for file, picture in zip(self.files(name), self.pictures(image, mask), strict=True):
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(file, quality=90)  # which PNG knows nothing of
-            except OSError as error:
-                raise UserError(f"{file}: cannot be written ({error})") from None
+            save_picture(picture, file)
 
 
 def save_predictions(

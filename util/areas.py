@@ -1,14 +1,13 @@
 """areas.csv: how much of each image is which class."""
 
 import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from util.errors import UserError
-from util.writing import write_atomically
+from util.writing import csv_text, write_atomically
 
 
 class AreaTable:
@@ -34,15 +33,16 @@ class AreaTable:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{path.parent}: cannot be made ({error})") from None
-        text = "".join(map(_line, [columns, *kept]))
+        text = csv_text([columns, *kept])
         write_atomically(path, lambda file: file.write(text.encode()))
 
     def add(self, name: str, mask: np.ndarray) -> None:
         """Add an image with its class indices `[H, W]`."""
         pixels = np.bincount(mask.ravel(), minlength=256)[: self.classes].tolist()
+        row = [_as_text(name), mask.shape[1], mask.shape[0], *pixels]
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_line([_as_text(name), mask.shape[1], mask.shape[0], *pixels]))
+                file.write(csv_text([row]))
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error})") from None
 
@@ -54,12 +54,6 @@ class AreaTable:
             return []
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{self.path}: cannot be read ({error})") from None
-
-
-def _line(cells: Sequence[object]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
 
 
 def _as_text(name: str) -> str:

@@ -1,8 +1,8 @@
 """Prediction modes and scores: one confusion matrix, each image once, whatever the processes."""
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,13 @@ from util.normalise import mean_and_std, normalise, to_unit
 from util.precision import autocast
 
 Predict = Callable[[Tensor], Tensor]
+
+
+class Watcher(Protocol):
+    """What looks at predictions beside the confusion matrix."""
+
+    def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
+        """Look at an image: its index, predicted classes and mask, `[H, W]`."""
 
 
 class Scores(NamedTuple):
@@ -176,12 +183,14 @@ def evaluate(
     mode: str,
     device: torch.device,
     volumes: list[int],
+    watchers: Sequence[Watcher] = (),
 ) -> Scores:
     """Scores of `model` (left in the mode it came in) over all processes' images.
 
     Args:
         batches: one image each: image uint8 `[1, 3, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
         volumes: number of each image's volume, by index.
+        watchers: what looks at each prediction of this process besides.
     """
     training = model.training
     model.eval()
@@ -195,7 +204,10 @@ def evaluate(
             image, target = (center_crop(x, config.crop_size) for x in (image, target))
         with autocast(device, config.precision):
             scores = predict(model, normalise(image, mean, std), config, mode)
-        confusion[volumes[int(batch["index"])]] += confusion_matrix(scores.argmax(1), target, c)
+        index, predicted = int(batch["index"]), scores.argmax(1)
+        confusion[volumes[index]] += confusion_matrix(predicted, target, c)
+        for watcher in watchers:
+            watcher.add(index, predicted[0], target[0])
     model.train(training)
     confusion = dist.all_reduce(confusion).cpu()
     per_volume = dice(confusion) if config.evaluation.volume_pattern else None
@@ -215,13 +227,14 @@ def summary(scores: Scores) -> dict[str, Any]:
     return numbers
 
 
-def table(scores: Scores, classes: list[str]) -> str:
-    """Per-class IoU with names, mIoU and pixel accuracy, as text."""
+def table(scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None = None) -> str:
+    """Per-class IoU with names, and `more` scores `[C]`; mIoU and pixel accuracy, as text."""
     width = max(len(name) for name in [*classes, "mean of those present"])
-    rows = [
-        f"{name:<{width}}  {100 * iou:6.2f}" + ("  (absent)" if absent else "")
-        for name, iou, absent in zip(classes, scores.iou, scores.absent, strict=True)
-    ]
+    columns = {"IoU": scores.iou} | dict(more or {})
+    rows = [f"{'':<{width}}" + "".join(f"  {name:>6}" for name in columns)] if more else []
+    for index, name in enumerate(classes):
+        cells = (f"  {100 * v[index]:{max(6, len(title))}.2f}" for title, v in columns.items())
+        rows.append(f"{name:<{width}}{''.join(cells)}" + "  (absent)" * bool(scores.absent[index]))
     rows.append(f"{'mIoU':<{width}}  {scores.miou:6.2f}")
     if scores.absent.any():
         rows.append(f"{'mean of those present':<{width}}  {scores.miou_present:6.2f}")

@@ -1,11 +1,13 @@
 """Masks as pictures."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from util.config import IGNORE, Data
+from util.errors import UserError
 from util.label_map import UNKNOWN
 from util.palette import IGNORE_COLOUR, UNKNOWN_COLOUR, Colour, background, palette
 
@@ -109,3 +111,12 @@ def side_by_side(rows: Sequence[Sequence[Image.Image]], gap: int = 4) -> Image.I
             x += width + gap
         y += height + gap
     return sheet
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG or JPEG, with its folders; raises `UserError` when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, quality=90)  # which PNG knows nothing of
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None

@@ -1,7 +1,9 @@
 """Files written whole or not at all, and errors that say why not."""
 
+import csv
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -63,3 +65,10 @@ def check_target(path: Path, command: str) -> None:
         begin = path.read_bytes()[:500] if path.is_file() else b""
         if command.encode() not in begin:
             raise UserError(f"{path}: exists and is no report of this command; choose another file")
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as lines of comma-separated values."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
