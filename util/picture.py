@@ -77,7 +77,7 @@ def percent(share: float) -> str:
 
 def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
     """The picture above swatches and names, in as many lines as it takes."""
-    size = min(max(12, picture.width // 45), 48)  # letters, and so all distances, in pixels
+    size = min(max(12, picture.width // 75), 48)  # letters, and so all distances, in pixels
     font, gap = ImageFont.load_default(size), size // 2
     widths = [size + 3 * gap + round(font.getlength(text)) for _, text in entries]
     width = max(picture.width, gap + max(widths, default=0))
