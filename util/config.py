@@ -117,7 +117,7 @@ class Data(Section):
     classes: Annotated[list[Name], Field(min_length=2, max_length=254)]
     """Class names, in the order of the mask values 0, 1, ..."""
     palette: list[tuple[Shade, Shade, Shade]] | None = None
-    """RGB colour of each class, for pictures; a default one when absent."""
+    """RGB colour of each class, for pictures; when absent, colours that can be told apart."""
     labeled: Images | None = None
     """Labelled training images: lists or folders; `--labeled-id-path` replaces them."""
     unlabeled: Images | None = None
