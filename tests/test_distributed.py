@@ -62,15 +62,21 @@ def test_two_processes(method, toy, tmp_path):
 
     # Three validation images on two processes: exactly the score that one process computes.
     logged = read(run / "metrics.jsonl")[-1]["scores"]["model"]
+    by_class, written = [], []
     for processes in (1, 2):
-        out = tmp_path / f"{processes}.json"
+        out, folder = tmp_path / f"{processes}.json", tmp_path / f"scores {processes}"
         done = launch(
             "evaluate.py", "--config", toy.config, "--checkpoint", run / "latest.pth",
-            "--json", out, "--device", "cpu", processes=processes,
+            "--json", out, "--device", "cpu", "--boundary-iou", "--save-path", folder,
+            "--worst", 3, processes=processes,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         scores = json.loads(out.read_text())
         assert {k: scores[k] for k in logged} == logged
+        by_class.append(scores["class_scores"])
+        written.append({p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+    assert by_class[0] == by_class[1] and "boundary IoU" in by_class[0]
+    assert written[0] == written[1] and len(written[0]) == 3 + 3  # tables, worst images
 
 
 def test_a_users_mistake_is_told_once_with_exit_code_2(toy, tmp_path):
