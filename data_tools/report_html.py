@@ -7,8 +7,9 @@ from typing import Any
 
 from data_tools.inspect import SeenList
 from data_tools.problems import ERRORS, WARNINGS, Problem
-from data_tools.report_pictures import sample_figures, suspect_figures, swatch
+from data_tools.report_pictures import sample_figures, suspect_figures
 from dataset.labels import Labels
+from util import html
 from util.config import IGNORE, Config
 from util.label_map import UNKNOWN
 from util.palette import IGNORE_COLOUR, palette
@@ -25,35 +26,25 @@ COUNTED = {
 }
 """Figures of images, and what they are called."""
 STYLE = """
-body { font: 16px/1.45 system-ui, sans-serif; color: #222; background: #fff; margin: 1.5rem auto;
-  max-width: 1200px; padding: 0 1rem; overflow-wrap: anywhere }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem }
-h2 { break-after: avoid } p { margin: .3rem 0 }
 .error, .warning, .well { border-left: .3rem solid #c0392b; padding: .3rem .8rem; margin: .5rem 0;
   background: #fbeeec } .warning { border-color: #d9a400; background: #fdf7e3 }
 .well { border-color: #2e8b57; background: #eaf5ee } summary { cursor: pointer }
-ul { margin: .3rem 0; padding-left: 1.2rem }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%,
-  23rem), 1fr)) }
-figure { margin: 0; break-inside: avoid } figcaption { font-size: .85rem; color: #444 }
+  23rem), 1fr)) } figure { display: block; margin: 0; max-width: none }
 .views { display: flex; gap: .3rem; align-items: flex-start }
 .zoom { flex: 1; min-width: 0; cursor: zoom-in } .zoom img { width: 100%; display: block }
 .zoom input { position: absolute; opacity: 0 } .zoom input:focus-visible + span { outline: 3px
   solid #06c; display: block }
 .zoom input:checked + span { position: fixed; inset: 0; z-index: 1; display: grid; overflow: auto;
   background: #000d; cursor: zoom-out; place-items: safe center }
-.zoom input:checked + span img { width: auto; min-width: 60vmin; image-rendering: pixelated }
-.key { display: inline-block; margin-right: .8rem }
-.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .3rem;
-  border: 1px solid #0004; vertical-align: -.1rem; print-color-adjust: exact }
-.table { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
-td, th { padding: .1rem .8rem .1rem 0; text-align: left; vertical-align: top }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.zoom input:checked + span img { width: auto; max-width: none; min-width: 60vmin;
+  image-rendering: pixelated }
+.key { display: inline-block; margin-right: .8rem } .table { overflow-x: auto }
 td.n div { height: .25rem; margin-left: auto; background: #5b84b1; print-color-adjust: exact }
-th.group { padding-top: .7rem } tr { break-inside: avoid }
+th.group { padding-top: .7rem }
 @media (max-width: 30rem) { .views { flex-direction: column } }
-@media print { body { font-size: 11px; max-width: none } details::details-content { display: block;
-  content-visibility: visible } .figures { grid-template-columns: 1fr 1fr } }
+@media print { details::details-content { display: block; content-visibility: visible }
+  .figures { grid-template-columns: 1fr 1fr } }
 """
 
 
@@ -68,7 +59,6 @@ def page(
 
     `limit`: problems shown of a kind.
     """
-    title = escape(f"{config.data.name}: data report")
     records: dict[str, Any] = report["lists"]
     sources = (
         f"<p><b>{kind}</b> {record['images']} images, {escape(record['source'])}</p>"
@@ -76,7 +66,6 @@ def page(
     )
     strange = suspect_figures(lists, config)
     body = [
-        f"<h1>{title}</h1>",
         *sources,
         *_problems(found, limit),
         "<p>A click on a picture shows it at full size, another one closes it.</p>",
@@ -86,14 +75,7 @@ def page(
         *_images(records),
         *_values(lists, config),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="generator" content="tools.check_data">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
+    return html.page(f"{config.data.name}: data report", body, "tools.check_data", STYLE)
 
 
 def _problems(found: Sequence[Problem], limit: int) -> list[str]:
@@ -126,7 +108,7 @@ def _classes(records: dict[str, Any], config: Config) -> list[str]:
     for index, (name, colour) in enumerate(
         zip(names, [*palette(config.data), IGNORE_COLOUR], strict=True)
     ):
-        cells = [swatch(colour) + name]
+        cells = [html.swatch(colour) + name]
         for column in columns:
             most = max(entry["share"] for entry in column) or 1
             entry = column[index]

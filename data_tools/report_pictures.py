@@ -12,14 +12,15 @@ from PIL import Image
 from data_tools.inspect import Seen, SeenList
 from data_tools.suspects import Suspect, suspects
 from dataset.files import Reader, load_image
+from util import html
 from util.config import Config, Data
 from util.errors import UserError
 from util.picture import colour_mask, contents, overlay, percent
 
 SHOWN = {"labeled": 12, "unlabeled": 6, "val": 6, "test": 6}
-"""Samples shown of a list ..."""
+"""Samples shown of a list."""
 SUSPECTS = 4
-"""... and suspects of a kind."""
+"""Suspects shown of a kind."""
 FULL = 1600
 """Larger pictures are reduced, to this many pixels at their longer side."""
 
@@ -85,7 +86,7 @@ def _figure(seen: Seen, reason: str, reader: Reader, data: Data) -> str:
     except (UserError, ValueError):  # cannot be shown, or has changed since it was inspected
         return ""
     legend = "" if classes is None else "".join(
-        f'<span class="key">{swatch(colour)}{escape(name)} {percent(share)}</span>'
+        f'<span class="key">{html.swatch(colour)}{escape(name)} {percent(share)}</span>'
         for colour, name, share in contents(classes, data)
     )  # fmt: skip
     scale = max(1.0, max(pictures[0].size) / FULL)
@@ -127,7 +128,3 @@ def _enlargeable(picture: Image.Image) -> str:
         '<label class="zoom"><input type="checkbox" aria-label="full size">'
         f'<span><img alt="" src="{source}"></span></label>'
     )
-
-
-def swatch(colour: tuple[int, int, int]) -> str:
-    return f'<span class="swatch" style="background: rgb{colour}"></span>'

@@ -13,7 +13,7 @@ from experiments.runs import Run
 from util import html
 from util.config_file import dump_config
 from util.errors import UserError, one_line
-from util.picture import palette
+from util.palette import palette
 
 GENERATOR = "tools.report"
 SHOWN = 4

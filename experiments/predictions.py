@@ -14,10 +14,9 @@ from dataset.samples import Sample
 from engine.run_folder import best_checkpoint
 from experiments.runs import Run
 from model.build import load_network
-from util.config import IGNORE
 from util.errors import UserError
-from util.evaluation import Scores, predict_mask
-from util.picture import colour_mask, overlay, palette, side_by_side
+from util.evaluation import Scores, confusion_matrix, predict_mask
+from util.picture import overlay, side_by_side
 from util.speed import use_layout
 
 THUMBNAIL = 240  # pixels, the longer side
@@ -55,38 +54,31 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     model = load_network(config.model, config.num_classes, path, network).to(device)
     use_layout(model, config)
     reader, classes = Reader(config.data), config.num_classes
-    total = np.zeros((classes, classes), np.int64)
+    total = torch.zeros(classes, classes, dtype=torch.int64)
     best: list[Judged] = []
     worst: list[Judged] = []
     for sample in tqdm(samples, "validation images", disable=None, leave=False):
         image, truth = reader.pair(sample)
         mask = predict_mask(model, image, config, device)
-        confusion = confusion_of(np.array(truth), mask, classes)
-        total += confusion
-        scores = Scores(torch.from_numpy(confusion))
+        target = torch.from_numpy(np.array(truth))
+        scores = Scores(confusion_matrix(torch.from_numpy(mask), target, classes))
+        total += scores.confusion
         judged = Judged(sample.image, scores.miou_present, mask, sample)
         best = sorted([*best, judged], key=lambda j: -j.miou)[:shown]
         worst = sorted([*worst, judged], key=lambda j: j.miou)[:shown]
-    return Judgement(Scores(torch.from_numpy(total)), len(samples), best, worst)
-
-
-def confusion_of(truth: np.ndarray, mask: np.ndarray, classes: int) -> np.ndarray:
-    """`[C, C]`, rows: truth, columns: prediction; pixels to ignore are left out."""
-    counted = truth != IGNORE
-    pairs = truth[counted].astype(np.int64) * classes + mask[counted]
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return Judgement(Scores(total), len(samples), best, worst)
 
 
 def pictures(run: Run, some: list[Judged]) -> Iterator[tuple[Image.Image, str]]:
     """Image, truth and prediction side by side, with a caption."""
-    reader, colours = Reader(run.config.data), palette(run.config.data)
+    reader, data = Reader(run.config.data), run.config.data
     for judged in some:
         try:
             image, truth = reader.pair(judged.sample)
         except UserError:  # changed since it was predicted
             continue
-        masks = [colour_mask(mask, colours) for mask in (np.array(truth), judged.mask)]
-        row = [image, *(overlay(image, mask, 0.65) for mask in masks)]
+        masks = (np.array(truth), judged.mask)
+        row = [image, *(overlay(image, mask, data, 0.65) for mask in masks)]
         scale = THUMBNAIL / max(image.size)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         small = [part.resize(size, Image.Resampling.LANCZOS) for part in row]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.predictions import confusion_of, judge
+from experiments.predictions import judge
 from experiments.runs import Run
 from supervised import SupOnly
 from tests.fake_runs import fake_run
@@ -48,11 +48,6 @@ def test_best_and_worst_are_in_order_and_add_up(trained):
         int((np.array(Image.open(j.sample.mask_file)) != 255).sum())
         for j in {j.name: j for j in [*found.best, *found.worst]}.values()
     )
-
-
-def test_confusion_of_an_image():
-    truth, mask = np.array([[0, 1, 1], [2, 255, 0]]), np.array([[0, 1, 0], [1, 2, 0]], np.uint8)
-    assert confusion_of(truth, mask, 3).tolist() == [[2, 0, 0], [1, 1, 0], [0, 1, 0]]
 
 
 def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, toy, run):

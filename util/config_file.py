@@ -171,6 +171,7 @@ def load_config(
 
 # What may change while a run is interrupted, as it changes no result; so may each `root`.
 MOVABLE = {
+    "data.palette",
     "data.test",
     "data.workers",
     "data.cache_mb",

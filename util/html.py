@@ -1,4 +1,4 @@
-"""Pages that need nothing but themselves: a style, tables, bars and pictures as text."""
+"""Pages that need nothing but themselves: a style, tables and pictures as text."""
 
 import base64
 import io
@@ -8,32 +8,32 @@ from html import escape
 from PIL import Image
 
 STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto;
-  max-width: 1100px; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
+body { font: 16px/1.45 system-ui, sans-serif; color: #222; background: #fff; margin: 1.5rem auto;
+  max-width: 1200px; padding: 0 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem; break-after: avoid }
+p { margin: .3rem 0 } ul { margin: .3rem 0; padding-left: 1.2rem }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; align-items: flex-start }
-table { border-collapse: collapse } td, th { padding: .15rem .7rem .15rem 0; text-align: left }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-.bar { width: 8rem; background: #eee } .bar div { background: #5b84b1; height: .8rem }
-.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .5rem;
-  border: 1px solid #0004; vertical-align: -.1rem }
-.error, .warning { border-left: .3rem solid #c0392b; padding: .1rem .8rem; margin: .8rem 0;
-  background: #fbeeec } .warning { border-color: #d9a400; background: #fdf7e3 }
-.well { border-left: .3rem solid #2e8b57; padding: .4rem .8rem; background: #eaf5ee }
-.error ul, .warning ul { margin: .3rem 0; padding-left: 1.2rem } li { overflow-wrap: anywhere }
-figure { display: inline-block; margin: .4rem; vertical-align: top; max-width: 488px }
-figcaption { font-size: .8rem; color: #555; overflow-wrap: anywhere } img { max-width: 100% }
+figure { display: inline-block; margin: .4rem; vertical-align: top; max-width: 488px;
+  break-inside: avoid } figcaption { font-size: .85rem; color: #444 } img { max-width: 100% }
+table { border-collapse: collapse; font-size: .9rem } tr { break-inside: avoid }
+td, th { padding: .1rem .8rem .1rem 0; text-align: left; vertical-align: top }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .3rem;
+  border: 1px solid #0004; vertical-align: -.1rem; print-color-adjust: exact }
 pre { background: #f5f5f5; padding: .6rem .8rem; overflow-x: auto; font-size: .85rem }
+@media print { body { font-size: 11px; max-width: none } }
 """
 
 
-def page(title: str, body: Iterable[str], generator: str) -> str:
-    """A whole page; `body` is HTML already, `generator` the command that made it."""
+def page(title: str, body: Iterable[str], generator: str, style: str = "") -> str:
+    """A whole page; `body` is HTML already, `generator` the command that made it, `style` what it
+    adds to the common one."""
     title = escape(title)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="generator" content="{generator}"><title>{title}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n"
+        f'<meta name="generator" content="{generator}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}{style}</style></head>\n<body>\n<h1>{title}</h1>\n"
         + "\n".join(body)
         + "\n</body></html>\n"
     )
@@ -50,10 +50,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: set[int])
 
     first = row(head, "th") if head else ""
     return f"<table>{first}{''.join(row(r, 'td') for r in rows)}</table>"
-
-
-def bar(share: float) -> str:
-    return f'<div class="bar"><div style="width: {100 * share:.1f}%"></div></div>'
 
 
 def swatch(colour: tuple[int, int, int]) -> str:
