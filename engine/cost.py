@@ -1,0 +1,268 @@
+"""What a run needs, known before it starts and without a GPU: a whole training step on fake tensors,
+which have shapes but no memory.
+
+This module alone knows torch's private interfaces.  Fake tensors stand on the CPU, as torch cannot
+run a backward pass on a GPU that is not there; what a GPU does otherwise is done as there.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import default_collate
+
+from dataset.loaders import map_tensors
+from dataset.sets import TrainingSet
+from engine.method import Method
+from engine.optimizer import build_optimizer
+from engine.training import Training
+from model.build import build_network
+from util.config import Config
+from util.errors import UserError, one_line
+from util.precision import build_scaler
+from util.speed import use_layout
+
+GIB = 2**30
+KINDS = ("weights", "gradients", "optimizer", "activations", "other")
+PREVIOUS = 8
+"""Last epochs of a run, each the best so far, after which a step is looked at."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an optimizer step of one process takes; bytes are those at its peak, by kind."""
+
+    weights: int
+    """Parameters and buffers, those of a teacher included."""
+    gradients: int
+    optimizer: int
+    """Momentum and the like."""
+    activations: int
+    """All that is made in forwards, pseudo-labels and losses included."""
+    other: int
+    """The batch, its views, and what the backward pass and the optimizer need for a moment."""
+    tflop: float
+    """10^12 multiplications and additions, those of convolutions and matrix products."""
+    batch: int
+    """Bytes of a raw batch."""
+    checkpoint: int
+    """Bytes of a checkpoint."""
+    networks: int
+    """Networks that are validated, each of which has a best checkpoint."""
+
+    @property
+    def peak(self) -> int:
+        return sum(getattr(self, kind) for kind in KINDS)
+
+
+def step_cost(kind: type[Method], config: Config, images: int, per_forward: int) -> Cost:
+    """The cost of a step of `images` labelled ones, and as many unlabelled ones if the method uses
+    them, of which a forward sees `per_forward`.
+
+    The step is that of `Training.step`, late in the run.  Raises `UserError` where the network
+    cannot be trained so, and where torch's fake tensors cannot run it.
+    """
+    try:
+        return _step_cost(kind, config, images, per_forward)
+    except UserError:
+        raise
+    except Exception as error:  # whatever an odd version of torch, or an operation it lacks, raises
+        raise UserError(
+            f"cannot be told: torch {torch.__version__} runs no step of {kind.__name__} on fake "
+            f"tensors ({type(error).__name__}: {one_line(error)[:150]})"
+        ) from None
+
+
+def _step_cost(kind: type[Method], config: Config, images: int, per_forward: int) -> Cost:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    if config.precision == "auto":
+        config = config.model_copy(update={"precision": "bfloat16"})
+    raw = blank_batch(kind, config, per_forward)
+    with torch.device("meta"):
+        network = build_network(config.model, config.num_classes, kind.correlation)
+        network.check_crop(config.crop_size)
+        network.check_batch(per_forward)
+        method = kind(network, config)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        method.to_empty(device="cpu")
+        training = _late_training(method, config)
+        memory = Memory(training, accumulate=images > per_forward)
+        with _flop_counter() as counter, memory, AsOnGpu():
+            training.step(map_tensors(fake.from_tensor, raw), 0)
+        state = tree_leaves([method.state_dict(), training.optimizer.state_dict()])
+        return Cost(
+            **memory.at_peak,
+            tflop=counter.get_total_flops() * (images // per_forward) / 1e12,
+            batch=sum(x.nbytes for x in tree_leaves(raw)) * (images // per_forward),
+            checkpoint=sum(x.nbytes for x in state if isinstance(x, Tensor)),
+            networks=len(method.eval_models()),
+        )
+
+
+def _late_training(method: Method, config: Config) -> Training:
+    """A training without data and folder, of which only the step is run; what a method keeps of
+    earlier epochs, and the optimizer of earlier steps, is there."""
+    use_layout(method, config)
+    optimizer = build_optimizer(method, config.optimizer)
+    for epoch in range(max(0, config.epochs - PREVIOUS), config.epochs):
+        method.after_epoch(epoch, is_best=True)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    device, none, one_step = torch.device("cpu"), None, range(1)
+    scaler = build_scaler(device, config.precision)
+    parts: Any = (none, method, method, optimizer, scaler, one_step, none, [])
+    return Training(config, device, *parts)
+
+
+class _BlankFiles:
+    """A reader of images that are blank."""
+
+    def __init__(self, side: int):
+        self.size = side, side
+
+    def image(self, _: Any) -> Image.Image:
+        return Image.new("RGB", self.size)
+
+    def pair(self, _: Any) -> tuple[Image.Image, Image.Image]:
+        return self.image(_), Image.new("L", self.size)
+
+
+def blank_batch(kind: type[Method], config: Config, images: int) -> Any:
+    """What data workers make of blank images: a raw batch as `make_views` takes it."""
+    files: Any = _BlankFiles(config.crop_size)
+    samples: Any = range(images)
+    data = TrainingSet(
+        files,
+        samples,
+        samples if kind.unlabeled else [],
+        length=images,
+        crop_size=config.crop_size,
+        strong_views=kind.strong_views,
+        partner="other" if images == 1 else config.cutmix_partner,  # as `training_loader`
+        seed=config.seed,
+    )
+    return default_collate([data[0, position] for position in range(images)])
+
+
+@dataclass
+class _Block:
+    """Memory that some tensor holds."""
+
+    kind: str
+    size: int
+    storage: weakref.ref
+
+
+class Memory(TorchDispatchMode):
+    """Counts the bytes that a training's tensors hold while it is entered, by kind.
+
+    `accumulate`: the gradients of earlier micro-batches are there all the time.
+    """
+
+    def __init__(self, training: Training, accumulate: bool):
+        super().__init__()
+        self.now = dict.fromkeys(KINDS, 0)
+        self.at_peak = dict(self.now)
+        self._blocks: dict[int, _Block] = {}
+        self._made = "other"
+        self._accumulate = accumulate
+        method, optimizer = training.method, training.optimizer
+        for weight in (*method.parameters(), *method.buffers()):
+            self.count(weight, "weights")
+        for value in tree_leaves(list(optimizer.state.values())):
+            self.count(value, "optimizer")
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            parameter.register_post_accumulate_grad_hook(self._keep_gradient)
+            self.now["gradients"] += parameter.nbytes if accumulate else 0
+        method.register_forward_pre_hook(lambda *_: self._make("activations"))
+        method.register_forward_hook(lambda *_: self._make("other"))
+
+    def count(self, tensor: Tensor, kind: str) -> None:
+        """Count what lies behind a tensor, once, until it is freed."""
+        storage = tensor.untyped_storage()
+        number = id(storage)
+        if number in self._blocks:
+            return
+
+        def freed(_: weakref.ref) -> None:
+            block = self._blocks.pop(number)
+            self.now[block.kind] -= block.size
+
+        self._blocks[number] = _Block(kind, storage.nbytes(), weakref.ref(storage, freed))
+        self.now[kind] += storage.nbytes()
+
+    def _make(self, kind: str) -> None:
+        self._made = kind
+
+    def _keep_gradient(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        block = self._blocks[id(parameter.grad.untyped_storage())]
+        self.now[block.kind] -= block.size
+        block.kind, block.size = "gradients", 0 if self._accumulate else block.size
+        self.now["gradients"] += block.size
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in tree_leaves(out):
+            if isinstance(value, Tensor):
+                self.count(value, self._made)
+        if sum(self.now.values()) > sum(self.at_peak.values()):
+            self.at_peak = dict(self.now)
+        return out
+
+
+_FLOAT32 = {
+    getattr(place, name)
+    for name in (
+        "interpolate softmax log_softmax layer_norm group_norm normalize sum exp log pow cumsum"
+    ).split()
+    for place in (torch, Tensor, F)
+    if hasattr(place, name)
+}
+"""What autocast computes in float32 on a GPU, but not on the CPU, of what networks and methods use."""
+
+
+class AsOnGpu(TorchFunctionMode):
+    """Does on the CPU what a GPU does otherwise: autocast's float32, and transfers that copy."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.to and kwargs.get("non_blocking"):
+            kwargs = {**kwargs, "copy": True}
+        elif func in _FLOAT32 and torch.is_autocast_enabled("cpu"):
+            first, *rest = args
+            args = (first.float(), *rest)
+        return func(*args, **kwargs)
+
+
+def _flop_counter() -> Any:
+    """Of forward and backward; torch's own lacks the attention of the CPU."""
+    from torch.utils.flop_counter import (
+        FlopCounterMode,
+        sdpa_backward_flop_count,
+        sdpa_flop_count,
+    )
+
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    attention = {
+        forward: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        backward: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v),
+    }
+    return FlopCounterMode(display=False, custom_mapping=attention)

@@ -1,0 +1,154 @@
+"""What training costs, by config and method: memory, arithmetic, cards, hours; without data or GPU.
+
+Run from the repository root.  Prints a table in Markdown; exit code 1 where a cost cannot be told.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from benchmarks.methods import SCRIPTS
+from benchmarks.step import method_of
+from dataset.loaders import data_workers
+from engine.cost import GIB, KINDS
+from engine.method import Method
+from engine.needs import CARDS, RATES, Needs, run_needs, step_seconds
+from util.command import add_settings, exit_with_one_line
+from util.config import Config
+from util.config_file import load_config
+from util.errors import UserError
+from util.writing import write_text
+
+NAMES = tuple(dict.fromkeys(SCRIPTS.values()))
+"""The scripts of the methods."""
+STEPS = 10_000
+
+
+class Run(NamedTuple):
+    """A config with a method."""
+
+    path: Path
+    kind: type[Method]
+    config: Config
+
+    @property
+    def images(self) -> int:
+        """Labelled ones of a forward."""
+        whole = self.config.batch_size * (1 if self.kind.unlabeled else 2)
+        return self.config.micro_batch or whole
+
+
+def main() -> None:
+    options = arguments()
+    with exit_with_one_line():
+        runs = [
+            read(path, name, options.set)
+            for path in options.configs
+            for name in methods_of(path, options.methods)
+        ]
+        found: list[tuple[Run, Needs]] = []
+        problems = []
+        for run in tqdm(runs, unit="run", disable=None):
+            try:
+                workers = data_workers(run.config, 1)
+                found.append((run, run_needs(run.kind, run.config, 1, workers)))
+            except UserError as error:
+                problems.append(f"{run.path}, {run.kind.__name__}: {error}")
+        print(table(found))
+        if options.json:
+            text = json.dumps([record(*one) for one in found], indent=1) + "\n"
+            write_text(options.json, text, f"--json {options.json}")
+        print(*problems, sep="\n", end="", file=sys.stderr)
+        sys.exit(1 if problems else 0)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG", help="YAML files")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["all"],
+        metavar="all|NAME",
+        help="scripts without .py; all: those that the config is for, that is the one in its name "
+        "(pascal_corrmatch.yaml), or all that have no config of their own beside it",
+    )
+    add_settings(parser)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures there")
+    return parser.parse_args()
+
+
+def methods_of(path: Path, wanted: list[str]) -> list[str]:
+    """The methods that a config is wanted for."""
+    if wanted != ["all"]:
+        return wanted
+    own = [name for name in NAMES if path.stem.endswith(f"_{name}")]
+    beside = [name for name in NAMES if path.with_stem(f"{path.stem}_{name}").exists()]
+    return own or [name for name in NAMES if name not in beside]
+
+
+def read(path: Path, name: str, assignments: list[str]) -> Run:
+    """Raises `UserError` for what is no method, or a config that is not of this method."""
+    kind, config = method_of(name), load_config(path, assignments)
+    kind.read_options(config)
+    return Run(path, kind, config)
+
+
+def table(found: list[tuple[Run, Needs]]) -> str:
+    head = [
+        "config", "method", "images", "precision", "peak, GiB", "*weights*", "*gradients*",
+        "*optimizer*", "*activations*", "*other*", "TFLOP", *(f"{card} GiB" for card in CARDS),
+        "disk, GiB", *RATES,
+    ]  # fmt: skip
+    rows = [head, ["---"] * 2 + ["--:"] * (len(head) - 2)]
+    rows += [cells(run, needs) for run, needs in found]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return "\n".join(
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    )
+
+
+def cells(run: Run, needs: Needs) -> list[str]:
+    cost, config = needs.cost, run.config
+    held = {images: str(images) for images in needs.per_forward.values()}
+    held |= {run.images: "whole", None: "no"}
+    hours = (STEPS * s / 3600 for s in step_seconds(cost.tflop, config).values())
+    return [
+        run.path.stem,
+        run.kind.__name__,
+        f"{run.images} + {run.images}" if run.kind.unlabeled else str(run.images),
+        config.precision,
+        *(f"{size / GIB:.2f}" for size in (cost.peak, *(getattr(cost, kind) for kind in KINDS))),
+        f"{cost.tflop:.2f}",
+        *(held[images] for images in needs.per_forward.values()),
+        f"{needs.disk / GIB:.1f}",
+        *(f"{h:.1f}" for h in hours),
+    ]
+
+
+def record(run: Run, needs: Needs) -> dict[str, Any]:
+    """All figures; bytes, and seconds of a step."""
+    return {
+        "config": str(run.path),
+        "method": run.kind.__name__,
+        "images": run.images,
+        "precision": run.config.precision,
+        "peak": needs.cost.peak,
+        **asdict(needs.cost),
+        "images_per_forward": needs.per_forward,
+        "host": needs.host,
+        "disk": needs.disk,
+        "step_seconds": step_seconds(needs.cost.tflop, run.config),
+    }
+
+
+if __name__ == "__main__":
+    main()
