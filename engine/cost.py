@@ -6,14 +6,13 @@ run a backward pass on a GPU that is not there; what a GPU does otherwise is don
 """
 
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -25,6 +24,7 @@ from engine.method import Method
 from engine.optimizer import build_optimizer
 from engine.training import Training
 from model.build import build_network
+from util import dist
 from util.config import Config
 from util.errors import UserError, one_line
 from util.precision import build_scaler
@@ -63,41 +63,41 @@ class Cost:
         return sum(getattr(self, kind) for kind in KINDS)
 
 
-def step_cost(kind: type[Method], config: Config, images: int, per_forward: int) -> Cost:
+def step_cost(method_class: type[Method], config: Config, images: int, per_forward: int) -> Cost:
     """The cost of a step of `images` labelled ones, and as many unlabelled ones if the method uses
     them, of which a forward sees `per_forward`.
 
-    The step is that of `Training.step`, late in the run.  Raises `UserError` where the network
+    The step is that of `Training.optimize`, late in the run.  Raises `UserError` where the network
     cannot be trained so, and where torch's fake tensors cannot run it.
     """
     try:
-        return _step_cost(kind, config, images, per_forward)
+        return _step_cost(method_class, config, images, per_forward)
     except UserError:
         raise
     except Exception as error:  # whatever an odd version of torch, or an operation it lacks, raises
         raise UserError(
-            f"cannot be told: torch {torch.__version__} runs no step of {kind.__name__} on fake "
-            f"tensors ({type(error).__name__}: {one_line(error)[:150]})"
+            f"cannot be told: torch {torch.__version__} runs no step of {method_class.__name__} on "
+            f"fake tensors ({type(error).__name__}: {one_line(error)[:150]})"
         ) from None
 
 
-def _step_cost(kind: type[Method], config: Config, images: int, per_forward: int) -> Cost:
+def _step_cost(method_class: type[Method], config: Config, images: int, per_forward: int) -> Cost:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     if config.precision == "auto":
         config = config.model_copy(update={"precision": "bfloat16"})
-    raw = blank_batch(kind, config, per_forward)
+    raw = blank_batch(method_class, config, per_forward)
     with torch.device("meta"):
-        network = build_network(config.model, config.num_classes, kind.correlation)
+        network = build_network(config.model, config.num_classes)
         network.check_crop(config.crop_size)
         network.check_batch(per_forward)
-        method = kind(network, config)
+        method = method_class(network, config)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         method.to_empty(device="cpu")
         training = _late_training(method, config)
         memory = Memory(training, accumulate=images > per_forward)
-        with _flop_counter() as counter, memory, AsOnGpu():
-            training.step(map_tensors(fake.from_tensor, raw), 0)
+        with dist.alone(), _flop_counter() as counter, memory, AsOnGpu():
+            training.optimize(map_tensors(fake.from_tensor, raw), 0)
         state = tree_leaves([method.state_dict(), training.optimizer.state_dict()])
         return Cost(
             **memory.at_peak,
@@ -120,10 +120,11 @@ def _late_training(method: Method, config: Config) -> Training:
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
-    device, none, one_step = torch.device("cpu"), None, range(1)
+    device, nothing = torch.device("cpu"), cast(Any, None)
     scaler = build_scaler(device, config.precision)
-    parts: Any = (none, method, method, optimizer, scaler, one_step, none, [])
-    return Training(config, device, *parts)
+    return Training(
+        config, device, nothing, method, method, optimizer, scaler, nothing, nothing, volumes=[]
+    )
 
 
 class _BlankFiles:
@@ -139,17 +140,17 @@ class _BlankFiles:
         return self.image(_), Image.new("L", self.size)
 
 
-def blank_batch(kind: type[Method], config: Config, images: int) -> Any:
+def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
     """What data workers make of blank images: a raw batch as `make_views` takes it."""
     files: Any = _BlankFiles(config.crop_size)
     samples: Any = range(images)
     data = TrainingSet(
         files,
         samples,
-        samples if kind.unlabeled else [],
+        samples if method_class.unlabeled else [],
         length=images,
         crop_size=config.crop_size,
-        strong_views=kind.strong_views,
+        strong_views=method_class.strong_views,
         partner="other" if images == 1 else config.cutmix_partner,  # as `training_loader`
         seed=config.seed,
     )
@@ -214,7 +215,11 @@ class Memory(TorchDispatchMode):
         self.now["gradients"] += block.size
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         for value in tree_leaves(out):
@@ -233,14 +238,18 @@ _FLOAT32 = {
     for place in (torch, Tensor, F)
     if hasattr(place, name)
 }
-"""What autocast computes in float32 on a GPU, but not on the CPU, of what networks and methods use."""
+"""Of what networks and methods use, what autocast computes in float32 on a GPU alone."""
 
 
 class AsOnGpu(TorchFunctionMode):
     """Does on the CPU what a GPU does otherwise: autocast's float32, and transfers that copy."""
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if func is Tensor.to and kwargs.get("non_blocking"):

@@ -8,7 +8,7 @@ from dataset.loaders import batch_at, starting_at
 from engine.guard import Guard
 from engine.method import Method
 from engine.progress import Progress
-from engine.rehearsal import rehearse
+from engine.rehearsal import rehearse, say_needs
 from engine.run_folder import RunFolder
 from engine.trackers import check_trackers
 from engine.training import Training, prepare
@@ -118,6 +118,7 @@ def dry_run(t: Training) -> None:
     network, mode = t.method.model, t.config.evaluation.mode
     one = functools.partial(t.evaluate, network, mode, limit=1)
     rehearse(t.config, t.device, network, t.train, t.step, one, len(t.volumes))
+    say_needs(type(t.method), t.config, steps=t.config.epochs * len(t.train))
 
 
 def validate(t: Training, epoch: int) -> dict[str, Any]:

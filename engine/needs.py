@@ -46,18 +46,18 @@ class Needs(NamedTuple):
     while it is written."""
 
 
-def run_needs(kind: type[Method], config: Config, world: int, workers: int) -> Needs:
+def run_needs(method_class: type[Method], config: Config, world: int, workers: int) -> Needs:
     """What each of `world` processes with this many data workers needs; a `micro_batch` is found by
     trying.  Raises `UserError` as `step_cost`."""
-    images = config.batch_size * (1 if kind.unlabeled else 2) // world
+    images = config.batch_size * (1 if method_class.unlabeled else 2) // world
     wanted = config.micro_batch or images
-    cost = step_cost(kind, config, images, wanted)
+    cost = step_cost(method_class, config, images, wanted)
     peaks = {wanted: cost.peak}
     for fewer in (n for n in range(wanted - 1, 0, -1) if images % n == 0):
         if all(largest_held(peaks).values()):
             break
         try:
-            peaks[fewer] = step_cost(kind, config, images, fewer).peak
+            peaks[fewer] = step_cost(method_class, config, images, fewer).peak
         except UserError:  # the network's batch norm needs more images
             break
     loaded = workers * (WORKER + PREFETCHED * cost.batch)
@@ -94,11 +94,13 @@ def fitting_cards(needs: Needs, wanted: int) -> str:
     return "; ".join([", ".join(whole) or "none as it is", *reversed(parts)])
 
 
-def describe(needs: Needs, kind: type[Method], config: Config, world: int, steps: int) -> str:
+def describe(
+    needs: Needs, method_class: type[Method], config: Config, world: int, steps: int
+) -> str:
     """The lines that `--dry-run` adds, for a run of `steps`."""
     cost = needs.cost
     kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in KINDS)
-    images = config.batch_size * (1 if kind.unlabeled else 2) // world
+    images = config.batch_size * (1 if method_class.unlabeled else 2) // world
     seconds = step_seconds(cost.tflop, config)
     hours = ", ".join(f"{card} {steps * s / 3600:.1f} h" for card, s in seconds.items())
     return (

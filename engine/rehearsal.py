@@ -8,8 +8,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from dataset.loaders import data_workers
+from engine.method import Method
+from engine.needs import describe, run_needs
 from util import dist
 from util.config import Config
+from util.errors import UserError
 from util.log import logger
 
 
@@ -47,6 +51,19 @@ def rehearse(
         f"  memory                {dist.peak_memory(device) / 2**30:.2f} GiB at its peak\n"
         f"  whole run             about {hours:.2f} h"
     )
+
+
+def say_needs(method_class: type[Method], config: Config, steps: int) -> None:
+    """Log what a run of `steps` needs of a GPU; one line says so where torch cannot tell."""
+    if not dist.is_main():
+        return
+    world, workers = dist.world_size(), data_workers(config, dist.processes_here())
+    try:
+        needs = run_needs(method_class, config, world, workers)
+        text = describe(needs, method_class, config, world, steps)
+    except UserError as error:
+        text = f"what it needs of a GPU {error}"
+    logger.info("%s", text)
 
 
 def _now(device: torch.device) -> float:

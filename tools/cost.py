@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.methods import SCRIPTS
-from benchmarks.step import method_of
 from dataset.loaders import data_workers
 from engine.cost import GIB, KINDS
-from engine.method import Method
+from engine.method import Method, method_of, method_scripts
 from engine.needs import CARDS, RATES, Needs, run_needs, step_seconds
 from util.command import add_settings, exit_with_one_line
 from util.config import Config
@@ -24,22 +22,21 @@ from util.config_file import load_config
 from util.errors import UserError
 from util.writing import write_text
 
-NAMES = tuple(dict.fromkeys(SCRIPTS.values()))
-"""The scripts of the methods."""
 STEPS = 10_000
+"""The hours in the table are those of so many."""
 
 
 class Run(NamedTuple):
     """A config with a method."""
 
     path: Path
-    kind: type[Method]
+    method_class: type[Method]
     config: Config
 
     @property
     def images(self) -> int:
         """Labelled ones of a forward."""
-        whole = self.config.batch_size * (1 if self.kind.unlabeled else 2)
+        whole = self.config.batch_size * (1 if self.method_class.unlabeled else 2)
         return self.config.micro_batch or whole
 
 
@@ -56,9 +53,9 @@ def main() -> None:
         for run in tqdm(runs, unit="run", disable=None):
             try:
                 workers = data_workers(run.config, 1)
-                found.append((run, run_needs(run.kind, run.config, 1, workers)))
+                found.append((run, run_needs(run.method_class, run.config, 1, workers)))
             except UserError as error:
-                problems.append(f"{run.path}, {run.kind.__name__}: {error}")
+                problems.append(f"{run.path}, {run.method_class.__name__}: {error}")
         print(table(found))
         if options.json:
             text = json.dumps([record(*one) for one in found], indent=1) + "\n"
@@ -89,16 +86,17 @@ def methods_of(path: Path, wanted: list[str]) -> list[str]:
     """The methods that a config is wanted for."""
     if wanted != ["all"]:
         return wanted
-    own = [name for name in NAMES if path.stem.endswith(f"_{name}")]
-    beside = [name for name in NAMES if path.with_stem(f"{path.stem}_{name}").exists()]
-    return own or [name for name in NAMES if name not in beside]
+    names = method_scripts()
+    own = [name for name in names if path.stem.endswith(f"_{name}")]
+    beside = [name for name in names if path.with_stem(f"{path.stem}_{name}").exists()]
+    return own or [name for name in names if name not in beside]
 
 
 def read(path: Path, name: str, assignments: list[str]) -> Run:
     """Raises `UserError` for what is no method, or a config that is not of this method."""
-    kind, config = method_of(name), load_config(path, assignments)
-    kind.read_options(config)
-    return Run(path, kind, config)
+    method_class, config = method_of(name), load_config(path, assignments)
+    method_class.read_options(config)
+    return Run(path, method_class, config)
 
 
 def table(found: list[tuple[Run, Needs]]) -> str:
@@ -123,8 +121,8 @@ def cells(run: Run, needs: Needs) -> list[str]:
     hours = (STEPS * s / 3600 for s in step_seconds(cost.tflop, config).values())
     return [
         run.path.stem,
-        run.kind.__name__,
-        f"{run.images} + {run.images}" if run.kind.unlabeled else str(run.images),
+        run.method_class.__name__,
+        f"{run.images} + {run.images}" if run.method_class.unlabeled else str(run.images),
         config.precision,
         *(f"{size / GIB:.2f}" for size in (cost.peak, *(getattr(cost, kind) for kind in KINDS))),
         f"{cost.tflop:.2f}",
@@ -138,7 +136,7 @@ def record(run: Run, needs: Needs) -> dict[str, Any]:
     """All figures; bytes, and seconds of a step."""
     return {
         "config": str(run.path),
-        "method": run.kind.__name__,
+        "method": run.method_class.__name__,
         "images": run.images,
         "precision": run.config.precision,
         "peak": needs.cost.peak,

@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -26,8 +27,21 @@ RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 """The variable in which a launcher says how many times its processes were restarted."""
 
 
+_is_alone = ContextVar("is_alone", default=False)
+
+
 def world_size() -> int:
-    return td.get_world_size() if td.is_initialized() else 1
+    return td.get_world_size() if td.is_initialized() and not _is_alone.get() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """For a while this process counts as the only one, and waits for no other."""
+    token = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(token)
 
 
 def rank() -> int:
