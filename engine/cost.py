@@ -1,5 +1,5 @@
-"""What a run needs, known before it starts and without a GPU: a whole training step on fake tensors,
-which have shapes but no memory.
+"""What a step costs, known before a run and without a GPU: a whole one on fake tensors, which have
+shapes but no memory.
 
 This module alone knows torch's private interfaces.  Fake tensors stand on the CPU, as torch cannot
 run a backward pass on a GPU that is not there; what a GPU does otherwise is done as there.
@@ -94,7 +94,7 @@ def _step_cost(method_class: type[Method], config: Config, images: int, per_forw
         method = method_class(network, config)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         method.to_empty(device="cpu")
-        training = _late_training(method, config)
+        training = late_training(method, config)
         memory = Memory(training, accumulate=images > per_forward)
         with dist.alone(), _flop_counter() as counter, memory, AsOnGpu():
             training.optimize(map_tensors(fake.from_tensor, raw), 0)
@@ -108,7 +108,7 @@ def _step_cost(method_class: type[Method], config: Config, images: int, per_forw
         )
 
 
-def _late_training(method: Method, config: Config) -> Training:
+def late_training(method: Method, config: Config) -> Training:
     """A training without data and folder, of which only the step is run; what a method keeps of
     earlier epochs, and the optimizer of earlier steps, is there."""
     use_layout(method, config)

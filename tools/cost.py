@@ -6,6 +6,7 @@ Run from the repository root.  Prints a table in Markdown; exit code 1 where a c
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,12 @@ from util.writing import write_text
 
 STEPS = 10_000
 """The hours in the table are those of so many."""
+
+
+HEAD = [
+    "config", "method", "images", "precision", "peak", *KINDS, "TFLOP", *CARDS, "disk", *RATES
+]  # fmt: skip
+"""Memory in GiB; by card, in GiB, how many images of a forward it holds; hours of 10 000 steps."""
 
 
 class Run(NamedTuple):
@@ -48,19 +55,20 @@ def main() -> None:
             for path in options.configs
             for name in methods_of(path, options.methods)
         ]
-        found: list[tuple[Run, Needs]] = []
-        problems = []
+        records, problems = [], []
+        print(row(HEAD), row(["---"] * 2 + ["--:"] * (len(HEAD) - 2)), sep="\n", flush=True)
         for run in tqdm(runs, unit="run", disable=None):
             try:
-                workers = data_workers(run.config, 1)
-                found.append((run, run_needs(run.method_class, run.config, 1, workers)))
+                needs = run_needs(run.method_class, run.config, 1, data_workers(run.config, 1))
             except UserError as error:
                 problems.append(f"{run.path}, {run.method_class.__name__}: {error}")
-        print(table(found))
+                continue
+            print(row(cells(run, needs)), flush=True)
+            records.append(record(run, needs))
         if options.json:
-            text = json.dumps([record(*one) for one in found], indent=1) + "\n"
-            write_text(options.json, text, f"--json {options.json}")
-        print(*problems, sep="\n", end="", file=sys.stderr)
+            write_text(options.json, json.dumps(records, indent=1) + "\n", f"--json {options.json}")
+        for problem in problems:
+            print(problem, file=sys.stderr)
         sys.exit(1 if problems else 0)
 
 
@@ -99,19 +107,9 @@ def read(path: Path, name: str, assignments: list[str]) -> Run:
     return Run(path, method_class, config)
 
 
-def table(found: list[tuple[Run, Needs]]) -> str:
-    head = [
-        "config", "method", "images", "precision", "peak, GiB", "*weights*", "*gradients*",
-        "*optimizer*", "*activations*", "*other*", "TFLOP", *(f"{card} GiB" for card in CARDS),
-        "disk, GiB", *RATES,
-    ]  # fmt: skip
-    rows = [head, ["---"] * 2 + ["--:"] * (len(head) - 2)]
-    rows += [cells(run, needs) for run, needs in found]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return "\n".join(
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    )
+def row(cells: Iterable[str]) -> str:
+    """A line of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
 
 
 def cells(run: Run, needs: Needs) -> list[str]:
