@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
+
+from dataset.files import orientation
 
 
 class ImageFacts(NamedTuple):
@@ -29,13 +31,14 @@ def image_facts(path: Path, image: Image.Image) -> ImageFacts:
     """Facts of a file that can be read, and of the RGB image in it."""
     with Image.open(path) as file:
         mode, bits = file.mode, _bits(file)
-        exif = int(file.getexif().get(ExifTags.Base.Orientation, 1))
     width, height = image.size
     shape = "square" if width == height else "landscape" if width > height else "portrait"
     share = np.array(image.convert("L").histogram()) / (width * height)
     values = np.arange(256)
     mean = float(share @ values)
-    return ImageFacts(mode, bits, exif, shape, mean, float(share @ (values - mean) ** 2) ** 0.5)
+    return ImageFacts(
+        mode, bits, orientation(path), shape, mean, float(share @ (values - mean) ** 2) ** 0.5
+    )
 
 
 def _bits(file: Image.Image) -> int:

@@ -11,8 +11,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_tools.facts import ImageFacts, image_facts
+from data_tools.turned import fits_better_as_stored
 from dataset.check import named
-from dataset.files import Reader, load_image, size_mismatch
+from dataset.files import Reader, lies_as_stored, load_image, size_mismatch
 from dataset.folders import scan_samples
 from dataset.lists import Fault, SampleList
 from dataset.samples import Sample
@@ -128,26 +129,27 @@ def inspect(config: Config) -> list[SeenList]:
 
 def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
     faults: list[tuple[str, str]] = []
-    seen = Seen(sample, faults)
+    seen, image = Seen(sample, faults), None
     try:
         image = reader.image(sample)
         facts = image_facts(sample.image_file, image)
         seen = seen._replace(size=image.size, facts=facts, digest=_digest(image))
     except UserError as error:
         faults.append(("unreadable", str(error)))
-    return seen if sample.mask is None else _look_at_mask(seen, reader, crop)
+    return seen if sample.mask is None else _look_at_mask(seen, image, reader, crop)
 
 
-def _look_at_mask(seen: Seen, reader: Reader, crop: int | None) -> Seen:
-    path = seen.sample.mask_file
+def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: int | None) -> Seen:
+    sample, path = seen.sample, seen.sample.mask_file
     try:
         mask = load_image(path)
     except UserError as error:
         seen.faults.append(("unreadable", str(error)))
         return seen
-    if seen.size and seen.size != mask.size:
-        error = size_mismatch(seen.sample, seen.size, mask.size)
-        seen.faults.append(("size", str(error)))
+    if image and image.size != mask.size:
+        turned = lies_as_stored(sample.image_file, image.size, mask.size)
+        error = size_mismatch(sample.image_file, path, image.size, mask.size)
+        seen.faults.append(("turned" if turned else "size", str(error)))
     try:
         codes = reader.labels.codes(mask, path)
         found, counts = np.unique(codes, return_counts=True)
@@ -159,8 +161,14 @@ def _look_at_mask(seen: Seen, reader: Reader, crop: int | None) -> Seen:
         labels = Image.fromarray(reader.labels.look_up(codes, path))
     except UserError as error:
         seen.faults.append(("mask", str(error)))
-    if crop and not seen.faults:
-        seen = seen._replace(ignored=_ignored(labels, crop, seen.sample))
+    if seen.faults or image is None:
+        return seen
+    if crop:
+        seen = seen._replace(ignored=_ignored(labels, crop, sample))
+    turn = seen.facts.exif if seen.facts else 1
+    if turn != 1 and fits_better_as_stored(image, labels, turn):
+        message = f"{path}: fits {sample.image_file} better as that is stored than as EXIF turns it"
+        seen.faults.append(("maybe turned", message))
     return seen
 
 

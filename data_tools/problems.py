@@ -16,6 +16,7 @@ ERRORS = {
     "line": "faulty lines of lists, or images without a mask",
     "unreadable": "files that are missing or cannot be read",
     "size": "masks of another size than their image",
+    "turned": "masks that lie as their image is stored, not as its EXIF orientation turns it",
     "mask": "masks of a wrong kind, or with values that are no class",
     "nothing labelled": "lists without a labelled pixel",
     "overlap": "images that are listed twice",
@@ -25,6 +26,8 @@ ERRORS = {
 WARNINGS = {
     "duplicate": "pictures (by decoded pixels) that occur twice",
     "empty mask": "masks in which nothing is labelled",
+    "maybe turned": "masks that seem to lie as their image is stored, not as its EXIF orientation "
+    "turns it: turn them alike, or remove the orientation",
     "absent class": "classes that never occur",
     "ignored crops": "random crops that are mostly ignored",
 }

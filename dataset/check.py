@@ -11,7 +11,7 @@ import numpy as np
 
 from dataset.files import Reader, image_size, size_mismatch
 from dataset.folders import read_samples
-from dataset.lists import Lists, SampleList
+from dataset.lists import Fault, Lists, SampleList, refuse
 from dataset.samples import Sample, Samples
 from util.config import IGNORE, Data, Images
 from util.errors import UserError
@@ -120,7 +120,7 @@ def _names(root: Path, folder: str) -> set[str]:
 def _headers_agree(sample: Sample) -> None:
     image, mask = image_size(sample.image_file), image_size(sample.mask_file)
     if image != mask:
-        raise size_mismatch(sample, image, mask)
+        raise size_mismatch(sample.image_file, sample.mask_file, image, mask)
 
 
 def _class_pixels(sample: Sample, reader: Reader) -> np.ndarray:
@@ -144,16 +144,19 @@ def _check_classes(
 
 
 def _each(check: Callable[[Sample], R], samples: Iterable[Sample]) -> list[R]:
-    """Run a check over samples in threads; the first failing line is reported."""
+    """Run a check over samples in threads; of those that fail the first is reported and the others
+    are counted."""
 
-    def located(sample: Sample) -> R:
+    def located(sample: Sample) -> R | Fault:
         try:
             return check(sample)
         except UserError as error:
-            raise UserError(f"{sample.where}: {error}") from None
+            return Fault(sample.origin, sample.line, str(error))
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(located, samples))
+        found = list(pool.map(located, samples))
+    refuse([result for result in found if isinstance(result, Fault)])
+    return [result for result in found if not isinstance(result, Fault)]
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:

@@ -1,10 +1,11 @@
 """Images and masks, from files to arrays."""
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from dataset.labels import Labels
 from dataset.samples import Sample
@@ -13,6 +14,8 @@ from util.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 Range = tuple[float, float]
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 
 # What Pillow thinks of a file beside its pixels; one that it cannot read is an error below.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -36,7 +39,7 @@ class Reader:
         """Image and classes; raises `UserError` when either is faulty or their sizes differ."""
         image, mask = self.image(sample), self.mask(sample)
         if image.size != mask.size:
-            raise size_mismatch(sample, image.size, mask.size)
+            raise size_mismatch(sample.image_file, sample.mask_file, image.size, mask.size)
         return image, mask
 
 
@@ -77,18 +80,43 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height), from the header alone."""
+    """(width, height) as a viewer shows it, from the header alone."""
+    return _header(path)[0]
+
+
+def orientation(path: Path) -> int:
+    """The EXIF orientation of a file, 1 (as it is stored) to 8; 5 to 8 swap width and height."""
+    return _header(path)[1]
+
+
+def _header(path: Path) -> tuple[tuple[int, int], int]:
+    """Size as shown and EXIF orientation; raises `UserError` as `load_image` does."""
     try:
         with Image.open(path) as image:
-            return image.size
+            turn, (w, h) = _turn(image), image.size
+            if turn in SIDEWAYS and image.format != "TIFF":  # whose reader swaps them itself
+                w, h = h, w
+            return (w, h), turn
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # as below
         raise _damaged(path, error) from None
 
 
+def _turn(image: Image.Image) -> int:
+    """The EXIF orientation of an opened file; 1 where its EXIF is damaged."""
+    try:
+        # The base class's method: that of PNG would decode all pixels to look behind them.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as below
+        return 1
+
+
 def load_image(path: Path) -> Image.Image:
-    """A file as it is; raises `UserError` when it is missing or damaged."""
+    """A file as a viewer shows it: with its EXIF orientation applied.
+
+    Raises `UserError` when it is missing or damaged.
+    """
     try:
         image = Image.open(path)
         image.load()
@@ -96,6 +124,8 @@ def load_image(path: Path) -> Image.Image:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # the readers raise whatever damaged bytes lead them to
         raise _damaged(path, error) from None
+    with suppress(Exception):  # of damaged EXIF, the more so when it is written anew
+        ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
@@ -104,8 +134,24 @@ def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not a readable image ({reason})")
 
 
-def size_mismatch(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> UserError:
+def size_mismatch(
+    image: Path, mask: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
+) -> UserError:
+    """The error for a mask that has not its image's size; both as a viewer shows them."""
+    hint = "expected equal sizes"
+    if lies_as_stored(image, image_size, mask_size):
+        hint = (
+            "the image's EXIF orientation turns it, and the mask lies as the image is stored; turn "
+            "the mask alike, or remove the orientation"
+        )
+    elif mask_size == image_size[::-1]:
+        hint = "turn one of them by 90 degrees"
     return UserError(
-        f"{sample.mask_file}: the mask is {mask[0]}x{mask[1]}, its image "
-        f"{sample.image_file} is {image[0]}x{image[1]}; expected equal sizes"
+        f"{mask}: the mask is {mask_size[0]}x{mask_size[1]}, its image {image} is "
+        f"{image_size[0]}x{image_size[1]}; {hint}"
     )
+
+
+def lies_as_stored(image: Path, image_size: tuple[int, int], mask_size: tuple[int, int]) -> bool:
+    """Whether a mask of another size has that of its image before EXIF turns it."""
+    return image_size != mask_size == image_size[::-1] and orientation(image) in SIDEWAYS

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from data_tools.problems import ERRORS, WARNINGS
 from tests.conftest import write_sample
@@ -56,6 +56,18 @@ def replace_mask(toy, name, mode, size):
     Image.new(mode, size).save(toy.root / f"masks/{name}.png")
 
 
+def store_turned(toy, name, orientation, *, mask_too):
+    """Store an image so that EXIF turns it to what it shows now; its mask alike, or upright."""
+    back = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = toy.root / f"images/{name}.jpg"
+    Image.open(path).transpose(back).save(path, exif=exif)
+    if mask_too:
+        mask = toy.root / f"masks/{name}.png"
+        Image.open(mask).transpose(back).save(mask)
+
+
 def spoil(toy, name):
     (toy.root / f"images/{name}.jpg").write_bytes(b"no image")
 
@@ -78,6 +90,10 @@ PLANTED = {
                    ("unreadable", "val", 2), ["val.txt line 2", "v1.jpg", "not a readable"]),
     "size": (lambda t: replace_mask(t, "l1", "L", (9, 8)),
              ("size", "labeled", 2), ["line 2", "l1.png", "9x8", "52x44"]),
+    "turned": (lambda t: store_turned(t, "l1", 6, mask_too=True),
+               ("turned", "labeled", 2), ["line 2", "l1.png", "44x52", "52x44", "EXIF"]),
+    "half turn": (lambda t: store_turned(t, "l1", 3, mask_too=True),
+                  ("maybe turned", "labeled", 2), ["line 2", "l1.png", "as that is stored"]),
     "value": (lambda t: edit_mask(t, "v2", 7, 9, 9),
               ("mask", "val", 3), ["line 3", "v2.png", "mask value 9 (2 pixels)", "1 more"]),
     "mode": (lambda t: replace_mask(t, "l0", "RGB", (52, 44)),
@@ -117,6 +133,14 @@ def test_planted_problem(case, toy, inspect):
     assert code == (1 if kind in ERRORS else 0) and report["ok"] == (code == 0)
     others = {p["kind"] for p in report["problems"]} - {kind}
     assert others <= {"empty mask", "ignored crops"}, report["problems"]
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_an_upright_mask_fits_an_image_that_exif_turns(orientation, toy, inspect):
+    store_turned(toy, "l1", orientation, mask_too=False)
+    code, out, report = inspect()
+    assert code == 0 and "all well" in out
+    assert report["lists"]["labeled"]["sizes"] == {"52x44": 3}
 
 
 def test_all_problems_at_once(toy, inspect):

@@ -175,7 +175,7 @@ def spoil(what):
 @pytest.mark.parametrize(
     "what, options, parts",
     [
-        ("size", [], ["photo 0.png is 9x9", "52x44"]),
+        ("size", [], ["photo 0.png: the mask is 9x9", "52x44"]),
         ("jpeg", [], ["photo 0.jpg: JPEG", "PNG"]),
         ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
         ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file of a name"]),

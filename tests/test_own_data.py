@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 
 import evaluate
 import predict
 from dataset.check import check_files, read_lists
-from dataset.files import open_image
+from dataset.files import image_size, open_image
 from dataset.folders import read_samples
 from dataset.lists import list_line, read_list
 from fixmatch import FixMatch
@@ -184,3 +184,38 @@ def test_lines_of_lists_survive_spaces(tmp_path):
     for name in ("a\tb.jpg", " a.jpg", "a\n.jpg"):
         with pytest.raises(UserError, match="rename"):
             list_line(name)
+
+
+def with_orientation(value):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = value
+    return exif
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_images_are_read_as_viewers_show_them(suffix, tmp_path):
+    """Stored lying on its left side, with the EXIF orientation that a camera gives to it."""
+    upright = np.zeros((40, 20, 3), np.uint8)
+    upright[:10] = 255
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(np.rot90(upright)).save(path, exif=with_orientation(6))
+    assert image_size(path) == (20, 40)
+    np.testing.assert_allclose(np.asarray(open_image(path)).astype(int), upright, atol=8)
+
+
+def test_damaged_exif_is_no_damaged_image(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (6, 4)).save(path, exif=b"Exif\0\0II*\0" + b"\xff" * 20)
+    assert image_size(path) == open_image(path).size == (6, 4)
+
+
+def test_masks_that_lie_as_stored_are_explained_and_counted(toy, train, capsys, tmp_path):
+    for i in range(3):
+        path = toy.root / f"images/l{i}.jpg"
+        Image.open(path).save(path, exif=with_orientation(6))
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, toy.argv(tmp_path / "run"))
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.count("\n") == 1
+    for part in ("labeled.txt line 1", "the mask is 52x44", "44x52", "EXIF", "and 2 others"):
+        assert part in err

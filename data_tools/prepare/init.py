@@ -17,6 +17,7 @@ from data_tools.prepare.survey import (
     look_at_mask,
     together,
 )
+from dataset.files import size_mismatch
 from dataset.lists import list_line, write_lists
 from util.config_file import load_config
 from util.errors import UserError
@@ -94,13 +95,13 @@ def _key(text: str) -> str:
 
 def _equal_sizes(pairs: list[Pair], images: list[ImageFile], masks: list[MaskFile]) -> None:
     wrong = [
-        f"{mask} is {file.size[0]}x{file.size[1]}, its image {path} {image.size[0]}x{image.size[1]}"
-        for (path, mask), image, file in zip(pairs, images, masks, strict=True)
-        if image.size != file.size
+        size_mismatch(*paths, image.size, mask.size)
+        for paths, image, mask in zip(pairs, images, masks, strict=True)
+        if image.size != mask.size
     ]
     if wrong:
         more = f" (and {len(wrong) - 1} others)" if len(wrong) > 1 else ""
-        raise UserError(f"{wrong[0]}{more}; expected equal sizes")
+        raise UserError(f"{wrong[0]}{more}")
 
 
 def _common_root(parts: Parts) -> Path:
