@@ -1,12 +1,10 @@
 """Lists that follow from the files on disk: the whole sets, and the rest of a training set."""
 
-import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset.files import SUFFIXES
+from dataset.folders import names_by_stem
 from dataset.lists import list_text, read_list, write_lists
 from dataset.protocols import fingerprint, read_protocols
 from util.errors import UserError
@@ -43,27 +41,14 @@ LAYOUTS = {
 def find(root: Path, pattern: str) -> dict[str, str]:
     """Files below `root`, relative to it, by what `*` stands for in them; sorted.
 
-    `*` may span folders.  A pattern without one is a folder of images, each standing for itself
-    without its suffix.  Raises `UserError` when there are none, or two of one name.
+    A pattern without `*` is a folder of images, each standing for itself without its suffix.
+    Raises `UserError` as `names_by_stem` does.
     """
-    head, star, tail = pattern.partition("*")
-    if not star:
-        head = f"{head.rstrip('/')}/"
-    end = re.escape(tail) if star else rf"(?i:{'|'.join(map(re.escape, sorted(SUFFIXES)))})"
-    expression = re.compile(f"{re.escape(head)}(.+){end}")
-    files = [
-        Path(folder, name).relative_to(root).as_posix()
-        for folder, _, names in os.walk(root / head.rpartition("/")[0])
-        for name in names
-    ]
-    found: dict[str, str] = {}
-    for file in sorted(files):
-        match = expression.fullmatch(file)
-        if match and found.setdefault(match[1], file) != file:
-            raise UserError(f"{root}: {found[match[1]]} and {file} share a name; rename one")
-    if not found:
-        raise UserError(f"{root / pattern}: no images there; is --root right?")
-    return found
+    head, star, _ = pattern.partition("*")
+    folder = head.rpartition("/")[0] if star else head.rstrip("/")
+    before = f"{folder}/" if folder else ""
+    found = names_by_stem(root / folder, pattern=pattern[len(before) :] if star else "*")
+    return {stem: before + name for stem, name in found.items()}
 
 
 def generate(target: str, root: Path, folder: Path, names: Path | None = None) -> list[str]:

@@ -1,6 +1,8 @@
 """Folders instead of lists: images below one, masks of the same relative name below another."""
 
 import os
+import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,35 +43,48 @@ def _scan(source: Source, root: Path, masks: bool) -> Scan:
     return _scan_folders(source, root, masks)
 
 
-def files_by_stem(folder: Path, skip: Path | None = None) -> dict[str, Path]:
+def files_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") -> dict[str, Path]:
     """The image files below a folder, see `names_by_stem`."""
-    return {stem: folder / name for stem, name in names_by_stem(folder, skip).items()}
+    return {stem: folder / name for stem, name in names_by_stem(folder, skip, pattern).items()}
 
 
-def names_by_stem(folder: Path, skip: Path | None = None) -> dict[str, str]:
+def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") -> dict[str, str]:
     """The image files below a folder: path in it without suffix -> path in it, sorted; hidden
     ones and those below `skip` left out.
 
+    With a pattern such as `*_rgb.png` those that fit it, by what `*` stands for, which may span
+    folders.  However a name's accents are encoded (macOS takes them apart), its stem is the same.
     Raises `UserError` where there is no such folder, no image, or two of one name.
     """
     if not os.path.isdir(folder):  # False too for what can be no path
         raise UserError(f"{folder}: no such folder")
+    expression = _expression(pattern)
     found: dict[str, str] = {}
     for parent, folders, names in walk(folder):
         folders[:] = [f for f in folders if f[0] != "." and Path(parent, f) != skip]
         inside = _prefix(Path(parent).relative_to(folder))
         for name in sorted(name for name in names if name[0] != "."):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in SUFFIXES:
-                first = found.setdefault(inside + stem, inside + name)
+            fitting = expression.fullmatch(inside + name)
+            if fitting and os.path.splitext(name)[1].lower() in SUFFIXES:
+                stem = unicodedata.normalize("NFC", fitting[1])
+                first = found.setdefault(stem, inside + name)
                 if first != inside + name:
                     raise UserError(
                         f"{folder / inside / name}: has the name of {Path(first).name} but for "
                         "the suffix; expected one file of a name"
                     )
     if not found:
-        raise UserError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
+        kind = ", ".join(sorted(SUFFIXES)) if pattern == "*" else f"named {pattern}"
+        raise UserError(f"{folder}: holds no images ({kind})")
     return dict(sorted(found.items()))
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """What a path must be to fit a pattern; its group is what `*` stands for."""
+    head, star, tail = pattern.partition("*")
+    if not star or "*" in tail:
+        raise UserError(f"{pattern}: expected a pattern with one *, such as *_image.png")
+    return re.compile(rf"{re.escape(head)}(.+){re.escape(tail) or '[.][^./]*'}", re.DOTALL)
 
 
 def _prefix(folder: Path) -> str:

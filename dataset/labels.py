@@ -20,7 +20,9 @@ class Labels:
     def __init__(self, data: Data):
         self.data = data
         self.in_colour = any("," in key for key in data.label_map or {})
-        self.classes = _colour_table(data) if self.in_colour else _value_table(data)
+        codes = 2**24 if self.in_colour else MAX_VALUE + 1
+        found = data.label_map
+        self.classes = _index_table(data) if found is None else _mapped_table(found, codes)
 
     def codes(self, mask: Image.Image, path: Path) -> np.ndarray:
         """The values or colours of a mask `[H, W]`; raises `UserError` for a wrong mode."""
@@ -113,28 +115,26 @@ def key_of(code: int, in_colour: bool) -> str:
     return ",".join(map(str, colour_of(code))) if in_colour else str(code)
 
 
-def _value_table(data: Data) -> np.ndarray:
-    """`[65536]`, uint8: the class of each mask value."""
+def code_of(key: str) -> int:
+    """The code of a value or colour as label_map has it."""
+    parts = [int(part) for part in key.split(",")]
+    return sum(part << 8 * place for place, part in enumerate(parts))
+
+
+def _index_table(data: Data) -> np.ndarray:
+    """`[65536]`, uint8: the class of each mask value, where values are class indices."""
     count, zero = len(data.classes), int(data.reduce_zero_label)
     table = np.full(MAX_VALUE + 1, UNKNOWN, np.uint8)
-    if data.label_map is None:
-        table[zero : count + zero] = np.arange(count)
-        table[IGNORE] = IGNORE
-        table[:zero] = IGNORE
-        return table
-    table[:] = data.label_map.get(OTHER, UNKNOWN)
-    for key, label in data.label_map.items():
-        if key != OTHER:
-            table[int(key)] = label
+    table[zero : count + zero] = np.arange(count)
+    table[IGNORE] = IGNORE
+    table[:zero] = IGNORE
     return table
 
 
-def _colour_table(data: Data) -> np.ndarray:
-    """`[2^24]`, uint8: the class of each colour's code."""
-    assert data.label_map is not None
-    table = np.full(2**24, data.label_map.get(OTHER, UNKNOWN), np.uint8)
-    for key, label in data.label_map.items():
+def _mapped_table(label_map: dict[str, int], codes: int) -> np.ndarray:
+    """`[codes]`, uint8: the class of each value or colour."""
+    table = np.full(codes, label_map.get(OTHER, UNKNOWN), np.uint8)
+    for key, label in label_map.items():
         if key != OTHER:
-            r, g, b = map(int, key.split(","))
-            table[r + 256 * g + 65536 * b] = label
+            table[code_of(key)] = label
     return table

@@ -1,5 +1,6 @@
 """`python -m tools.prepare init`: from folders of images and masks to a trained epoch."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,14 @@ def test_from_folders_to_an_epoch(form, init, run, train, tmp_path):
     stems = write_images(Path("images"), deep=form == "16 bits")
     write_masks(Path("masks"), stems, form)
     write_images(Path("more"), 3, deep=form == "16 bits")
-    code, out, err = init("--classes", ",".join(NAMES), "--unlabeled", "more", "--val", "0.34")
+    options = ["--unlabeled", "more", "--val", "0.34", "--classes"]
+    classes = ",".join(NAMES)
+    if form in ("rgb", "own palette"):  # the order of colours is not for anyone to know
+        code, out, err = init(*options, classes)
+        assert code == 2 and "which of the colours is which class" in err
+        assert "'0,0,0=a,0,128,128=b c,128,64,0=Ünten,224,224,192=ignore'" in out
+        classes = "0,0,0=a,128,64,0=b c,0,128,128=Ünten,224,224,192=ignore"
+    code, out, err = init(*options, classes)
     assert code == 0, err
     assert "4 labeled, 3 unlabeled, 2 val" in out and "52x44" in out
 
@@ -49,18 +57,12 @@ def test_from_folders_to_an_epoch(form, init, run, train, tmp_path):
     assert config.data.classes == NAMES and config.data.root == Path(".")
     assert (config.data.label_map is not None) == (form in ("rgb", "own palette", "16 bits"))
     assert config.data.image_range == ((0, 4095) if form == "16 bits" else None)
-    if form in ("rgb", "own palette"):  # classes are in the order of the colours
-        order = [COLOURS.tolist().index(list(colour)) for colour in config.data.palette]
-    else:
-        order = [0, 1, 2]
-        expected = COLOURS.tolist() if form == "palette" else None
-        assert (config.data.palette and [list(c) for c in config.data.palette]) == expected
-    renamed = np.full(256, 255, np.uint8)
-    renamed[order] = range(3)
+    expected = COLOURS.tolist() if form in ("rgb", "own palette", "palette") else None
+    assert (config.data.palette and [list(c) for c in config.data.palette]) == expected
     found = masks_of(config)
     assert sorted(found) == list(range(6))
     for number, mask in found.items():
-        np.testing.assert_array_equal(mask, renamed[truth(number)])
+        np.testing.assert_array_equal(mask, truth(number))
 
     code, out, err = run(check_data, "--config", "configs/mine.yaml")
     assert code == 1 and "pictures (by decoded pixels) that occur twice" in out  # more/ are copies
@@ -180,11 +182,11 @@ def spoil(what):
         ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
         ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file of a name"]),
         ("damaged", [], ["photo 0.png", "not a readable image"]),
-        ("", ["--classes", "a,b"], ["--classes: 2 names", "found 3 values: 0; 1; 2"]),
+        ("", ["--classes", "a,b"], ["--classes: 2 names for 3 values: 0; 1; 2", "command above"]),
         ("", ["--classes", "a,a,b"], ["--classes a,a,b", "distinct"]),
         ("", ["--ignore", "9"], ["--ignore 9", "not in the masks"]),
         ("", ["--ignore", "x"], ["--ignore", "'x'"]),
-        ("", ["--ignore", "0", "1", "2"], ["expected 2 to 254 classes"]),
+        ("", ["--ignore", "0", "1", "2"], ["come to 1 classes; expected 2 to 254"]),
         ("", ["--masks", "images"], ["images", "the folder of the images"]),
         ("", ["--masks", "none"], ["none", "no such folder"]),
         ("", ["--val", "1"], ["--val 1", "share between 0 and 1"]),
@@ -200,3 +202,123 @@ def test_what_init_refuses(what, options, parts, init):
     assert code == 2 and err.count("\n") == 1 and err.startswith("error: ")
     assert all(part in err for part in parts), err
     assert not Path("configs").exists() and not Path("splits").exists()
+
+
+DISK = np.hypot(*np.ogrid[-22:22, -26:26]) < 15
+
+
+def smoothed(_):
+    """A disk of 255 in 0, as resizing with a filter leaves it."""
+    sharp = Image.fromarray(DISK * np.uint8(255))
+    return sharp.resize((104, 88), Image.Resampling.BICUBIC).resize((52, 44))
+
+
+def test_smoothed_masks_are_no_dozens_of_classes(init):
+    write_masks(Path("masks"), write_images(Path("images")), (".png", smoothed))
+    code, out, err = init()
+    assert code == 2 and "hardly classes are" in err and "photo 0.png" in out
+    assert "--classes 0=class_0,255=class_255,other=nearest" in out
+    assert not Path("configs").exists()
+    nearest = ["--classes", "0=rest,255=road,other=nearest"]
+    ignored = ["--classes", "rest,road", "--ignore", "other"]
+    for options, said in ((nearest, "hardly a class: as the nearest"), (ignored, "other: ignore")):
+        assert init(*options, "--force")[0] == 0
+        assert said in Path("configs/mine.yaml").read_text()
+        config = load_config("configs/mine.yaml")
+        assert config.data.classes == ["rest", "road"]
+        for mask in masks_of(config).values():
+            assert (255 in mask) == (options is ignored)
+            assert ((mask != DISK) & (mask != 255)).mean() < 0.01
+
+
+def test_strays_in_a_few_masks_are_no_classes(init):
+    write_masks(Path("masks"), write_images(Path("images"), 60), "index")
+    path = Path("masks/b/c/photo 4.png")
+    mask = np.array(Image.open(path))
+    mask[20, :4] = 7, 9, 100, 101
+    Image.fromarray(mask).save(path)
+    code, out, err = init("--classes", "a,b,c")
+    assert code == 2 and "4 values: 7; 9; 100; 101" in err and "photo 4.png" in out
+    code, _, err = init("--classes", "0=a,1=b,2=c,7=d,255=ignore")
+    assert code == 2 and "says nothing of 3 values: 9; 100; 101" in err
+    assert init("--classes", "0=a,1=b,2=c,7=a,255=ignore,other=ignore")[0] == 0
+    data = load_config("configs/mine.yaml").data
+    assert data.classes == ["a", "b", "c"]
+    assert data.label_map == {"0": 0, "1": 1, "2": 2, "7": 0, "255": 255, "other": 255}
+
+
+def test_a_frequent_255_is_not_ignored_unasked(init):
+    def form(mask):
+        return Image.fromarray(np.where(mask == 2, 255, np.where(mask == 255, 0, mask)))
+
+    write_masks(Path("masks"), write_images(Path("images")), (".png", form))
+    code, out, err = init()
+    assert code == 2 and "33% of the pixels are 255: ignored, or a class?" in err
+    assert "0=class_0,1=class_1,255=ignore" in out
+    assert init("--classes", "0=a,1=b,255=c")[0] == 0
+    assert load_config("configs/mine.yaml").data.label_map == {"0": 0, "1": 1, "255": 2}
+
+
+@pytest.mark.parametrize("numbering", ["anew", "unique", "colours"])
+def test_masks_of_objects_are_refused(numbering, init):
+    stems = write_images(Path("images"), 8)
+    for number, stem in enumerate(stems):
+        mask = np.zeros((44, 52), np.uint8)
+        for place in range(4 + number):
+            first = 1 if numbering == "anew" else 1 + 12 * number
+            mask[4 * (place % 10) :][:3, 10 * (place // 10) :][:, :9] = first + place
+        path = Path("masks", f"{stem}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = np.random.default_rng(0).permutation(256).astype(np.uint8)
+        picture = mask if numbering != "colours" else np.stack([mask, table[mask], mask], -1)
+        Image.fromarray(picture).save(path)
+    code, _, err = init()
+    assert code == 2 and err.count("\n") == 1 and "one value per object" in err
+    if numbering != "colours":
+        assert init("--classes", "0=background,other=object")[0] == 0
+        assert load_config("configs/mine.yaml").data.label_map == {"0": 0, "other": 1}
+
+
+def test_patterns_and_one_folder_for_all(init):
+    write_masks(Path("images"), write_images(Path("images")), "rgb", suffix="_gt")
+    patterns = ["--masks", "images", "--image-pattern", "*.jpg", "--mask-pattern", "*_gt.bmp"]
+    names = ["--classes", "0,0,0=a,128,64,0=b,0,128,128=b,224,224,192=ignore"]
+    code, out, err = init(*patterns, *names)
+    assert code == 0 and "6 with masks" in out, err
+    assert load_config("configs/mine.yaml").data.classes == ["a", "b"]
+    lines = "".join(path.read_text() for path in Path("splits/mine").iterdir())
+    assert "b/c/photo 0.jpg\tb/c/photo 0_gt.bmp" in lines
+    for pattern in ("*.gif", "image", "*_*.jpg"):
+        code, _, err = init("--force", *patterns, "--image-pattern", pattern)
+        assert code == 2 and pattern in err
+
+
+def test_names_from_macos(init):
+    write_images(Path("images"), 4)
+    write_masks(Path("masks"), write_images(Path("more"), 4), "index")
+    for folder, form in (("images", "NFD"), ("masks", "NFC")):
+        for i, path in enumerate(sorted(Path(folder).rglob("*.*"))):
+            path.rename(Path(folder, unicodedata.normalize(form, f"Größe {i}") + path.suffix))
+    code, out, err = init("--val", "0.5")
+    assert code == 0 and "4 with masks" in out, err
+
+
+def test_all_unreadable_files_are_named(init):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), stems, "index")
+    for stem in stems[:2]:
+        Path("masks", f"{stem}.png").write_bytes(b"no image")
+    code, out, err = init()
+    assert code == 2 and "2 files cannot be used" in err
+    assert all(f"{stem}.png: not a readable image" in out for stem in stems[:2])
+
+
+def test_force_keeps_what_was_there(init):
+    write_masks(Path("masks"), write_images(Path("images")), "index")
+    assert init()[0] == 0
+    Path("configs/mine.yaml").write_text("mine")
+    code, _, err = init("--classes", "x,y,z")
+    assert code == 2 and "--force" in err
+    assert init("--force", "--classes", "x,y,z")[0] == 0
+    assert Path("configs/mine.yaml.old").read_text() == "mine"
+    assert load_config("configs/mine.yaml").data.classes == ["x", "y", "z"]

@@ -100,7 +100,7 @@ def test_generate_refuses(splits, unverified):
     assert "whu/5%: expected DATASET/PARTITION of" in splits("generate", "whu/5%", *argv[2:])[2]
     assert "coco: expected DATASET/PARTITION of" in splits("generate", "coco", *argv[2:])[2]
     assert "none/labeled.txt: no such list" in splits("generate", "coco/none", *argv[2:])[2]
-    assert "pascal/train2017/*.jpg: no images" in splits(*argv[:-1], "pascal")[2]
+    assert "pascal/train2017: no such folder" in splits(*argv[:-1], "pascal")[2]
     write_lines(Path("splits/coco/few/labeled.txt"), [*TRAIN["coco"], VAL["coco"]])
     line = splits(*argv)[2]
     assert "few/labeled.txt line 5: 'val2017/009.jpg' is not among the 4 training images" in line

@@ -101,7 +101,7 @@ def test_make_refuses(splits):
     ):
         code, _, line = splits(*argv[:-1], f"--labeled={labeled}")
         assert code == 2 and message in line
-    assert "data/labels: no images there" in splits(*argv, "2", "--masks", "labels")[2]
+    assert "data/labels: no such folder" in splits(*argv, "2", "--masks", "labels")[2]
     Image.new("L", (4, 4)).save("data/other.png")
     line = splits(*argv, "2", "--masks", "*.png")[2]
     assert "no file in images has one of its name in *.png" in line
@@ -113,7 +113,7 @@ def test_make_refuses(splits):
     assert code == 2 and "out/labeled.txt: holds another list already (found 2 entries" in line
     assert tree(Path("out")) == before and "already there" in splits(*argv, "1/3")[1]
     Path("data/images/day/000.png").touch()
-    assert "images/day/000.jpg and images/day/000.png share a name" in splits(*argv, "2")[2]
+    assert "images/day/000.png: has the name of 000.jpg" in splits(*argv, "2")[2]
 
 
 def test_patterns_pair_files(splits):

@@ -1,6 +1,7 @@
 """A config as its author would write it, and what to do with it."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,23 @@ import yaml
 
 from data_tools.prepare.classes import Classes
 from data_tools.prepare.settings import BATCH, Settings
+from data_tools.prepare.values import Value
 from dataset.labels import key_of
 from util.config import IGNORE
 
 
 def config_text(
-    out: Path, data: dict[str, Any], classes: Classes, shares: dict[int, float], settings: Settings
+    out: Path,
+    data: dict[str, Any],
+    classes: Classes,
+    values: Mapping[int, Value],
+    settings: Settings,
 ) -> str:
     """The config as YAML.
 
     Args:
         data: name, root and lists.
-        shares: of the pixels, by value or colour.
+        values: what the masks hold.
     """
     check, train = commands(out, "unlabeled" in data)
     lines = [
@@ -29,7 +35,7 @@ def config_text(
         f"#   {train}  # first with --dry-run",
         "data:",
         *(f"  {key}: {_flow(value)}" for key, value in data.items()),
-        *_class_lines(classes, shares),
+        *_class_lines(classes, values),
         *([f"  image_range: {_flow(settings.image_range)}"] if settings.image_range else []),
         "model: {backbone: resnet50s, pretrained: hub}",
         "optimizer: {lr: 0.001, lr_multi: 10}",
@@ -53,18 +59,35 @@ def commands(out: Path, unlabeled: bool) -> tuple[str, str]:
     )
 
 
-def _class_lines(classes: Classes, shares: dict[int, float]) -> list[str]:
+def _class_lines(classes: Classes, values: Mapping[int, Value]) -> list[str]:
+    """Names, colours, and what each value was taken for and why, to be read and changed."""
     lines = [f"  classes: {_flow(classes.names)}"]
     if classes.palette:
         lines += ["  palette:", *(f"    - {list(colour)}" for colour in classes.palette)]
-    if classes.mapped:
-        lines.append("  label_map:  # value or colour in the masks: class; any other is an error")
-    for code, label in classes.of.items() if classes.mapped else ():
+    if not classes.mapped:
+        if IGNORE in classes.of:
+            lines.append(f"  # mask value {IGNORE} is ignored: {_pixels([values[IGNORE]])}")
+        return lines
+    lines.append("  label_map:  # value or colour in the masks: class; any other is an error")
+    for code, label in classes.of.items():
         key = key_of(code, classes.in_colour)
         key = f'"{key}"' if classes.in_colour else key
-        meaning = "ignore" if label == IGNORE else label
-        lines.append(f"    {key}: {meaning}  # {100 * shares[code]:.2f} % of the pixels")
+        why = "; hardly a class: as the nearest" if code in classes.nearest else ""
+        found = _pixels([values[code]]) if code in values else "in no mask"
+        lines.append(f"    {key}: {_meaning(label)}  # {found}{why}")
+    if classes.other is not None:
+        rest = [value for code, value in values.items() if code not in classes.of]
+        lines[-len(classes.of) - 1] = "  label_map:  # value or colour in the masks: class"
+        lines.append(f"    other: {_meaning(classes.other)}  # {len(rest)} others: {_pixels(rest)}")
     return lines
+
+
+def _meaning(label: int) -> str:
+    return "ignore" if label == IGNORE else str(label)
+
+
+def _pixels(values: Sequence[Value]) -> str:
+    return f"{100 * sum(value.share for value in values):.2f} % of the pixels"
 
 
 def _flow(value: Any) -> str:

@@ -2,41 +2,60 @@
 
 import argparse
 import os
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from data_tools.prepare.classes import MAX_CLASSES, choose_classes
+from data_tools.prepare.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
 from data_tools.prepare.config_text import commands, config_text
 from data_tools.prepare.match import Pair, Parts, absolute, match, part
 from data_tools.prepare.settings import choose_settings
-from data_tools.prepare.summary import pixel_shares, summary
+from data_tools.prepare.summary import summary, table
 from data_tools.prepare.survey import (
     ImageFile,
     MaskFile,
+    Masks,
     look_at,
     look_at_image,
     look_at_mask,
     together,
 )
+from data_tools.prepare.values import Value, values_in_use
 from dataset.files import size_mismatch
+from dataset.labels import code_of
 from dataset.lists import list_line, write_lists
 from util.config_file import load_config
 from util.errors import UserError
-from util.label_map import parse_key
+from util.label_map import OTHER
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--images", type=Path, required=True, help="folder of images")
-    add("--masks", type=Path, required=True, help="folder of masks, named as their images")
+    add("--masks", type=Path, help="folder of masks, named as their images (default: --images)")
+    add("--image-pattern", default="*", metavar="PATTERN", help="of the images' names, such as "
+        "'*_image.png' or '*.bmp': what * stands for pairs them with masks")  # fmt: skip
+    add("--mask-pattern", default="*", metavar="PATTERN", help="of the masks' names")
     add("--unlabeled", type=Path, help="folder of further images, without masks")
     add("--val", nargs="+", default=["0.1"], metavar="SHARE|DIR",
         help="images to validate on: a share of the labelled ones (default 0.1), a folder in "
         "--images, or a folder of images and one of masks")  # fmt: skip
     add("--out", type=Path, required=True, help="config to write")
     add("--lists", type=Path, help="folder for the lists, by default splits/<name of the config>")
-    add("--classes", help="names, in the order of values or colours: background,road,roof")
-    add("--ignore", nargs="+", metavar="VALUE", help="values or colours (r,g,b) that do not count")
+    add("--classes", help="names, in the order of the values (background,road,roof), or of values "
+        "or colours (0=background,255=road; 0,0,0=background,255,0,0=road); several may share a "
+        "name; also ignore, and other=NAME, other=ignore, other=nearest for the rest")  # fmt: skip
+    add(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="VALUE",
+        help="values or colours (r,g,b) that do not count; other: those that are hardly classes",
+    )
     add("--seed", type=int, default=0, help="of the share of validation images")
+    add("--force", action="store_true", help="replace the config and the lists, which are kept as "
+        "FILE.old")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> None:
@@ -45,52 +64,73 @@ def run(options: argparse.Namespace) -> None:
     Raises `UserError` for data that cannot be trained on and for files that would be overwritten.
     """
     lists = options.lists or Path("splits") / options.out.stem
-    for path in (options.out, *(lists / f"{kind}.txt" for kind in Parts._fields)):
-        if path.exists():
-            raise UserError(f"{path}: exists already; choose another --out or --lists")
-    names = None if options.classes is None else _names(options.classes)
-    ignored = None if options.ignore is None else [_key(key) for key in options.ignore]
+    outputs = [options.out, *(lists / f"{kind}.txt" for kind in Parts._fields)]
+    there = [path for path in outputs if path.exists()]
+    if there and not options.force:
+        raise UserError(f"{there[0]}: exists already; choose another --out or --lists, or --force")
+    named = parse_classes(options.classes, options.ignore)
 
     image_folder = absolute(options.images)
-    matched = match(image_folder, absolute(options.masks))
-    parts = part(matched, image_folder, options.unlabeled, options.val, options.seed)
+    patterns = options.image_pattern, options.mask_pattern
+    matched = match(image_folder, absolute(options.masks or options.images), patterns)
+    parts = part(matched, image_folder, options.unlabeled, options.val, options.seed, patterns)
     pairs = [*parts.labeled, *parts.val]
     images = look_at([image for image, _ in pairs], look_at_image, "images")
     files = look_at([mask for _, mask in pairs], look_at_mask, "masks")
     _equal_sizes(pairs, images, files)
     images += look_at([image for (image,) in parts.unlabeled], look_at_image, "unlabelled images")
     masks = together(files)
-    classes = choose_classes(masks, names, ignored)
+    values = values_in_use(masks)
+    classes = _chosen(masks, values, named, parts)
     settings = choose_settings(images, max(len(parts.labeled), len(parts.unlabeled)))
 
     root = _common_root(parts)
     lines = _lines(parts, lists, root)
     data = {"name": options.out.stem, "root": _shortest(root)}
     data |= {path.stem: str(path) for path in lines}
-    text = config_text(options.out, data, classes, pixel_shares(masks), settings)
+    text = config_text(options.out, data, classes, values, settings)
+    for path in there:
+        path.replace(path.with_name(path.name + ".old"))
     _write(options.out, text, lines)
     load_config(options.out)  # what was written can be read
-    print(summary(matched, parts, images, masks, classes))
+    print(summary(matched, parts, images, masks, classes.mapped))
+    print(table(values, _meaning(classes.labels), parts))
     print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
     print(f"config   {options.out}: crop {settings.crop_size}, evaluation {settings.mode}")
+    if not options.classes:
+        print(f"names    {_again(classes.labels)} --force")
     check, train = commands(options.out, "unlabeled" in data)
     print(f"check    {check}\ntrain    {train}  # first with --dry-run")
 
 
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if "" in names or len(set(names)) < len(names) or len(names) > MAX_CLASSES:
-        raise UserError(
-            f"--classes {text}: expected distinct names, separated by commas, at most {MAX_CLASSES}"
-        )
-    return names
-
-
-def _key(text: str) -> str:
+def _chosen(masks: Masks, values: dict[int, Value], named: Named, parts: Parts) -> Classes:
+    """The classes; where they are in doubt, prints what was found and how to tell."""
     try:
-        return parse_key(text)
-    except ValueError as error:
-        raise UserError(f"--ignore: {error}") from None
+        return choose_classes(masks, values, named)
+    except Doubt as doubt:
+        print(table(values, _meaning(doubt.labels), parts))
+        print(f"such as  {_again(doubt.labels)}")
+        raise UserError(
+            f"{doubt}; repeat with the command above, corrected where it is wrong"
+        ) from None
+
+
+def _meaning(labels: Mapping[str, str]) -> dict[int, str]:
+    """What is taken for what, by value."""
+    own = {code_of(key): label for key, label in labels.items() if key != OTHER}
+    return {code: "(ignored)" if label == IGNORED else label for code, label in own.items()}
+
+
+def _again(labels: Mapping[str, str]) -> str:
+    """This command with its classes named one by one."""
+    kept, skipped = [], False
+    for argument in sys.argv[1:]:
+        if argument.startswith("--"):
+            skipped = argument.partition("=")[0] in ("--classes", "--ignore", "--force")
+        if not skipped:
+            kept.append(argument)
+    classes = ",".join(f"{key}={label}" for key, label in labels.items())
+    return shlex.join(["python", "-m", "tools.prepare", *kept, "--classes", classes])
 
 
 def _equal_sizes(pairs: list[Pair], images: list[ImageFile], masks: list[MaskFile]) -> None:

@@ -32,15 +32,20 @@ class Parts(NamedTuple):
     val: list[Pair]
 
 
-def match(images: Path, masks: Path) -> Matched:
+def match(images: Path, masks: Path, patterns: tuple[str, str] = ("*", "*")) -> Matched:
     """Images and masks of one relative name but for the suffix, such as a/b.jpg and a/b.png or
-    a/b_mask.png.
+    a/b_mask.png; or of one `*` in the patterns of images and masks.
 
     Raises `UserError` when none match.
     """
-    if images == masks:
-        raise UserError(f"--masks {masks}: the folder of the images; put masks in one of their own")
-    by_image, by_mask = files_by_stem(images, skip=masks), files_by_stem(masks, skip=images)
+    if (images, patterns[0]) == (masks, patterns[1]):
+        raise UserError(
+            f"--masks {masks}: the folder of the images; put masks in one of their own, or tell "
+            "them apart with --image-pattern and --mask-pattern"
+        )
+    inside = images == masks
+    by_image = files_by_stem(images, None if inside else masks, patterns[0])
+    by_mask = files_by_stem(masks, None if inside else images, patterns[1])
     suffix = _common_suffix(list(by_image), list(by_mask))
     pairs = [
         (file, by_mask[stem + suffix])
@@ -50,14 +55,20 @@ def match(images: Path, masks: Path) -> Matched:
     if not pairs:
         raise UserError(
             f"--masks {masks}: no mask has the name of an image; expected such as "
-            f"{next(iter(by_image))}.png, found {next(iter(by_mask.values())).relative_to(masks)}"
+            f"{next(iter(by_image))}.png, found {next(iter(by_mask.values())).relative_to(masks)}; "
+            "other names fit with --image-pattern and --mask-pattern, such as '*_image.png'"
         )
     lone = [file for stem, file in by_image.items() if stem + suffix not in by_mask]
     return Matched(pairs, lone, len(by_mask) - len(pairs), suffix)
 
 
 def part(
-    matched: Matched, images: Path, unlabeled: Path | None, val: Sequence[str], seed: int
+    matched: Matched,
+    images: Path,
+    unlabeled: Path | None,
+    val: Sequence[str],
+    seed: int,
+    patterns: tuple[str, str] = ("*", "*"),
 ) -> Parts:
     """Labelled, unlabelled and validation images; images without masks are unlabelled.
 
@@ -78,7 +89,8 @@ def part(
         order = np.random.default_rng(seed).permutation(len(matched.pairs))
         held_out = [matched.pairs[i] for i in sorted(order[:count])]
     else:
-        held_out = _pairs_in([absolute(Path(folder)) for folder in val], matched, images)
+        folders = [absolute(Path(folder)) for folder in val]
+        held_out = _pairs_in(folders, matched, images, patterns)
     taken = {image for image, _ in held_out}
     labeled = [pair for pair in matched.pairs if pair[0] not in taken]
     if not labeled:
@@ -94,7 +106,9 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _pairs_in(folders: list[Path], matched: Matched, images: Path) -> list[Pair]:
+def _pairs_in(
+    folders: list[Path], matched: Matched, images: Path, patterns: tuple[str, str]
+) -> list[Pair]:
     """The pairs that `--val FOLDER` or `--val IMAGES MASKS` means."""
     if len(folders) > 2:
         raise UserError(f"--val: found {len(folders)} folders, expected one, or images and masks")
@@ -103,7 +117,7 @@ def _pairs_in(folders: list[Path], matched: Matched, images: Path) -> list[Pair]
             f"--val {folders[0]}: no such folder; expected a share such as 0.1, or folders"
         )
     if len(folders) == 2:
-        val = match(*folders)
+        val = match(folders[0], folders[1], patterns)
         if val.without_mask:
             raise UserError(
                 f"--val {folders[0]}: {len(val.without_mask)} images have no mask, such as "

@@ -1,22 +1,20 @@
 """What `tools.prepare init` found, as text."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from data_tools.prepare.classes import Classes
 from data_tools.prepare.match import Matched, Parts
 from data_tools.prepare.survey import ImageFile, Masks
-from dataset.labels import key_of
-from util.config import IGNORE
+from data_tools.prepare.values import Value
 
-MAX_ROWS = 40
+MAX_ROWS = 64
+OTHERS = 12
 
 
 def summary(
-    matched: Matched, parts: Parts, images: Sequence[ImageFile], masks: Masks, classes: Classes
+    matched: Matched, parts: Parts, images: Sequence[ImageFile], masks: Masks, mapped: bool
 ) -> str:
-    """Images, masks and a table of classes; the first masks are those of `parts.labeled`."""
+    """Images and masks in a few lines."""
     lone, suffix = len(matched.without_mask), matched.suffix
     notes = [
         f"{lone} without a mask are unlabelled" if lone else "",
@@ -25,23 +23,14 @@ def summary(
     ]
     pairs = [*parts.labeled, *parts.val]
     kind = "colours" if masks.in_colour else "values"
-    found = f"{kind} mapped to classes" if classes.mapped else "class indices as they are"
+    found = f"{kind} mapped to classes" if mapped else "class indices as they are"
     lines = [
         f"images   {len(pairs)} with masks ({suffixes(image for image, _ in pairs)}), "
         f"{sizes(images)}",
         f"masks    {suffixes(mask for _, mask in pairs)}, mode {', '.join(masks.modes)}: {found}",
         *(f"         {note}" for note in notes if note),
-        *_table(masks, classes, len(parts.labeled)),
     ]
     return "\n".join(lines)
-
-
-def pixel_shares(masks: Masks) -> dict[int, float]:
-    """The share of all pixels by value or colour."""
-    pixels: Counter[int] = Counter()
-    for counts in masks.pixels:
-        pixels.update(counts)
-    return {code: count / pixels.total() for code, count in pixels.items()}
 
 
 def sizes(images: Sequence[ImageFile]) -> str:
@@ -55,22 +44,23 @@ def suffixes(files: Iterable[Path]) -> str:
     return ", ".join(sorted({file.suffix.lower() for file in files}))
 
 
-def _table(masks: Masks, classes: Classes, training: int) -> list[str]:
-    """A line for each value or colour: its class, its share, and in how many masks it is."""
-    shares = pixel_shares(masks)
-    in_masks = [
-        Counter(code for pixels in part for code in pixels)
-        for part in (masks.pixels[:training], masks.pixels[training:])
-    ]
-    width = max(len(name) for name in [*classes.names, "(ignored)"])
-    head = "colour" if masks.in_colour else "value"
-    rows = [f"         {head:<12} {'class':<{width}}  pixels  training masks  validation masks"]
-    for code, label in list(classes.of.items())[:MAX_ROWS]:
-        name = "(ignored)" if label == IGNORE else classes.names[label]
+def table(values: Mapping[int, Value], meaning: Mapping[int, str], parts: Parts) -> str:
+    """A line for each value or colour: what it is taken for, its share, and in how many masks it
+    is; for one in a single mask, in which.  Those that have no meaning of their own come last."""
+    files = [mask for _, mask in [*parts.labeled, *parts.val]]
+    rest = sorted(values.keys() - meaning.keys(), key=lambda code: -values[code].share)
+    codes = [*[code for code in values if code in meaning][:MAX_ROWS], *rest[:OTHERS]]
+    width = max(map(len, ["class", *meaning.values()]))
+    rows = [f"         {'value':<12} {'class':<{width}}  pixels  training masks  validation masks"]
+    for code in codes:
+        key, share, held, _ = values[code]
+        training = sum(number < len(parts.labeled) for number in held)
+        rare = code not in meaning or len(held) == 1
         rows.append(
-            f"         {key_of(code, masks.in_colour):<12} {name:<{width}} {shares[code]:>7.2%}"
-            f"  {in_masks[0][code]:>14}  {in_masks[1][code]:>16}"
+            f"         {key:<12} {meaning.get(code, '-'):<{width}} {share:>7.2%}"
+            f"  {training:>14}  {len(held) - training:>16}"
+            + (f"  such as {files[held[0]].name}" * rare)
         )
-    if len(classes.of) > MAX_ROWS:
-        rows.append(f"         ... and {len(classes.of) - MAX_ROWS} more")
-    return rows
+    if len(codes) < len(values):
+        rows.append(f"         ... and {len(values) - len(codes)} more")
+    return "\n".join(rows)

@@ -17,7 +17,7 @@ from util.errors import UserError
 T = TypeVar("T")
 R = TypeVar("R")
 GREY = 0x010101
-MAX_VALUES = 1024  # no mask of 254 classes has more
+MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
 
 
 class ImageFile(NamedTuple):
@@ -37,6 +37,8 @@ class MaskFile(NamedTuple):
     """By value, or by colour (as a code of dataset.labels) where the mask is in colour."""
     colours: dict[int, int]
     """The colour of each value, in 8 bits."""
+    solid: set[int]
+    """Those that fill 3x3 pixels somewhere; what smoothing leaves along borders does not."""
 
 
 class Masks(NamedTuple):
@@ -47,15 +49,34 @@ class Masks(NamedTuple):
     modes: list[str]
     pixels: list[dict[int, int]]
     """Of each mask, by value or colour."""
+    solid: list[set[int]]
+    """Of each mask, those that fill 3x3 pixels."""
     palette: dict[int, int]
     """The colour of each value, where the masks have a palette."""
 
 
 def look_at(files: Sequence[T], look: Callable[[T], R], title: str) -> list[R]:
-    """`look` at each file, in threads, with a progress bar."""
+    """`look` at each file, in threads, with a progress bar.
+
+    Raises `UserError` where it does, once all faults are printed.
+    """
+
+    def found(file: T) -> R | UserError:
+        try:
+            return look(file)
+        except UserError as error:
+            return error
+
     with ThreadPoolExecutor() as pool:
-        bar = tqdm(pool.map(look, files), title, len(files), disable=None, leave=False)
-        return list(bar)
+        bar = tqdm(pool.map(found, files), title, len(files), disable=None, leave=False)
+        results = list(bar)
+    faults = [result for result in results if isinstance(result, UserError)]
+    if len(faults) > 1:
+        print(*faults, sep="\n")
+        raise UserError(f"{len(faults)} files cannot be used, see above; mend or remove them")
+    if faults:
+        raise faults[0]
+    return [result for result in results if not isinstance(result, UserError)]
 
 
 def look_at_image(path: Path) -> ImageFile:
@@ -77,10 +98,23 @@ def look_at_mask(path: Path) -> MaskFile:
     else:
         codes, colours = colour_codes(mask, path), {}
     found, counts = np.unique(codes, return_counts=True)
-    if len(found) > MAX_VALUES:
-        raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    return MaskFile(mask.size, mask.mode, pixels, colours)
+    solid = _solid(codes)
+    if (
+        len(found) > MAX_VALUES
+        and 2 * sum(pixels[code] for code in solid) < mask.width * mask.height
+    ):
+        raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
+    return MaskFile(mask.size, mask.mode, pixels, colours, solid)
+
+
+def _solid(codes: np.ndarray) -> set[int]:
+    """The codes of `[H, W]` that fill 3x3 pixels somewhere."""
+    rows = (codes[:, :-2] == codes[:, 1:-1]) & (codes[:, 1:-1] == codes[:, 2:])
+    middle = codes[:, 1:-1]
+    filled = rows[:-2] & rows[1:-1] & rows[2:]
+    filled &= (middle[:-2] == middle[1:-1]) & (middle[1:-1] == middle[2:])
+    return set(np.unique(middle[1:-1][filled]).tolist())
 
 
 def together(masks: Iterable[MaskFile]) -> Masks:
@@ -95,8 +129,12 @@ def together(masks: Iterable[MaskFile]) -> Masks:
     if in_colour and any(_is_deep(mask) for mask in masks):
         raise UserError("--masks: some are in colour, some have 16 bits; expected one kind")
     pixels = [_by_colour(mask) if in_colour else mask.pixels for mask in masks]
+    solid = [
+        {mask.colours.get(code, code) for code in mask.solid} if in_colour else mask.solid
+        for mask in masks
+    ]
     modes = [mode for mode, _ in Counter(mask.mode for mask in masks).most_common()]
-    return Masks(in_colour, modes, pixels, palette if not in_colour else {})
+    return Masks(in_colour, modes, pixels, solid, palette if not in_colour else {})
 
 
 def _has_values(mask: Image.Image) -> bool:
