@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -12,10 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data_tools.layout import find
-from dataset.files import load_image
-from dataset.labels import value_codes
+from dataset.check import read_lists
+from dataset.files import Reader
+from dataset.lists import SampleList
 from dataset.samples import Origin, Sample
-from util.config import IGNORE
+from util.config import IGNORE, Data
 from util.errors import UserError
 
 Classes = Mapping[str, frozenset[int]]  # by image: the classes that its mask shows
@@ -92,25 +94,51 @@ def share_or_count(text: str, option: str) -> Fraction:
     return value
 
 
-def read_classes(root: Path, samples: Sequence[Sample]) -> dict[str, frozenset[int]]:
-    """The classes that each mask shows, all values but 255; raises `UserError` for a faulty one."""
+def read_config(data: Data) -> tuple[list[Sample], SampleList]:
+    """What a config leaves to draw from: its labelled images with their masks, its unlabelled ones
+    without; and its validation images, which stay what they are.
 
-    def values(sample: Sample) -> frozenset[int]:
-        path = root / str(sample.mask)
-        return frozenset(np.unique(value_codes(load_image(path), path)).tolist()) - {IGNORE}
+    Paths are relative to data.root.  Raises `UserError` as `read_lists` does, and for an image that
+    does not lie below it.
+    """
+    labeled, unlabeled, val = read_lists(data, unlabeled=data.unlabeled is not None)
+    return [_below(sample, data.root) for sample in (*labeled.samples, *unlabeled.samples)], val
+
+
+def _below(sample: Sample, root: Path) -> Sample:
+    """The sample with its paths relative to `root`."""
+    files = [sample.image_file, *([sample.mask_file] if sample.mask else [])]
+    image, *mask = (os.path.relpath(file, root) for file in files)
+    if any(path.startswith("..") for path in (image, *mask)):
+        raise UserError(
+            f"{sample.where}: {sample.image} does not lie below data.root ({root}), as what a list "
+            "names must; draw from that source alone"
+        )
+    return sample._replace(image=image, mask=mask[0] if mask else None, origin=Origin(root, root))
+
+
+def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[int]]:
+    """The classes that each mask shows, as the config maps its values or colours.
+
+    Raises `UserError` for a faulty mask.
+    """
+    reader = Reader(data)
+
+    def shown(sample: Sample) -> frozenset[int]:
+        return frozenset(np.unique(np.asarray(reader.mask(sample))).tolist()) - {IGNORE}
 
     masked = [s for s in samples if s.mask is not None]
     with ThreadPoolExecutor() as pool:
-        bar = tqdm(pool.map(values, masked), "reading masks", len(masked), disable=None)
+        bar = tqdm(pool.map(shown, masked), "reading masks", len(masked), disable=None)
         return {s.image: found for s, found in zip(masked, bar, strict=True)}
 
 
-def coverage(samples: Sequence[Sample], classes: Classes) -> str:
-    """How many of the dataset's classes these samples show, and which they do not."""
-    every = frozenset().union(*classes.values())
-    missing = sorted(every.difference(*(classes[s.image] for s in samples)))
-    text = f"{len(every) - len(missing)} of {len(every)} classes"
-    return f"{text}; not {', '.join(map(str, missing))}" if missing else text
+def coverage(samples: Sequence[Sample], classes: Classes, names: Sequence[str]) -> str:
+    """How many of the classes these samples show, and which they do not."""
+    shown = frozenset().union(*(classes[s.image] for s in samples))
+    missing = [name for index, name in enumerate(names) if index not in shown]
+    text = f"{len(names) - len(missing)} of {len(names)} classes"
+    return f"{text}; not {', '.join(missing)}" if missing else text
 
 
 def _lot(image: str, seed: int) -> bytes:

@@ -37,8 +37,13 @@ def read_lists(data: Data, unlabeled: bool) -> Lists:
 def named(images: Images | None, kind: str) -> Images:
     """A list that the config must name; raises `UserError` when it does not."""
     if images is None:
+        draw = (
+            "; python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER draws both "
+        )
+        draw += "lists where all images are labelled"
         raise UserError(
             f"no list of {kind} images: give --{kind}-id-path or set data.{kind} in the config"
+            + draw * (kind == "unlabeled")
         )
     return images
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from dataset.lists import list_line, read_list, write_lists
@@ -71,21 +72,59 @@ def test_make_from_a_list_in_any_order(splits):
     assert sorted(both.splitlines()) == sorted(lines)
 
 
-def test_stratified_partition_shows_every_class(splits):
-    samples(Path("data"), 60, classes=5)  # classes 1 to 5 are in one image each
-    argv = ["make", "--root", "data", "--val", "1/2", "--stratify"]
-    for labeled, shown in (("5", "6 of 6 classes\n"), ("1/2", "6 of 6 classes\n"),
-                           ("3", "4 of 6 classes; not 2, 4\n")):  # fmt: skip
-        code, out, _ = splits(*argv, "--labeled", labeled, "--out", labeled[0])
-        assert code == 0 and f"labelled images show {shown}" in out
-    assert drawn("5")["labeled"] == [f"images/day/{i:03d}.jpg" for i in range(55, 60)]
-    half = drawn("1")
-    assert len(half["labeled"]) == 15 and len(half["val"]) == 30
-    assert set(drawn("5")["labeled"]) < set(half["labeled"])
+@pytest.fixture
+def config(tmp_path):
+    """A config of data/ with colours for classes, two of them for one, and dirt."""
+    samples(Path("data"), 60, classes=5, extra=2)  # classes 1 to 5 are in one image each
+    colours = np.array([[i, 2 * i % 256, 200] for i in range(256)], np.uint8)
+    for path in Path("data/masks/day").iterdir():
+        mask = np.array(Image.open(path))
+        mask[3, 3] = int(path.stem) % 40 + 100  # what the map ignores
+        Image.fromarray(colours[mask]).save(path)
+    lines = [f"images/day/{i:03d}.jpg masks/day/{i:03d}.png" for i in range(60)]
+    write_lines(Path("train.txt"), lines[10:])
+    write_lines(Path("val.txt"), lines[:10])
+    classes = {f"{i},{2 * i},200": min(i, 4) for i in range(6)}
+    tree = {"data": {"name": "x", "root": "data", "classes": list("abcde"), "val": "val.txt",
+                     "labeled": "train.txt", "label_map": classes | {"other": "ignore"}},
+            "crop_size": 33, "epochs": 1, "batch_size": 2}  # fmt: skip
+    Path("c.yaml").write_text(yaml.safe_dump(tree))
+    return ["make", "--config", "c.yaml"]
 
-    (Path("data/masks/day/007.png")).write_bytes(b"")
-    code, _, line = splits(*argv, "--labeled", "5", "--out", "6")
-    assert code == 2 and "masks/day/007.png: not a readable image" in line
+
+def test_stratified_partition_shows_every_class_of_the_config(splits, config):
+    for labeled, shown in (("4", "5 of 5 classes\n"), ("1/2", "5 of 5 classes\n"),
+                           ("3", "4 of 5 classes; not ")):  # fmt: skip
+        code, out, err = splits(*config, "--stratify", "--labeled", labeled, "--out", labeled[0])
+        assert code == 0 and f"labelled images show {shown}" in out, err
+        assert "val.txt: 10 validation images, as the config has them" in out
+    assert drawn("4").keys() == {"labeled", "unlabeled"}
+    assert len(drawn("4")["labeled"]) == 4 and len(drawn("1")["labeled"]) == 25
+    assert set(drawn("4")["labeled"]) < set(drawn("1")["labeled"])
+
+    Path("data/masks/day/017.png").write_bytes(b"")
+    code, _, line = splits(*config, "--stratify", "--labeled", "5", "--out", "6")
+    assert code == 2 and "masks/day/017.png: not a readable image" in line
+
+
+def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
+    folder = "data.unlabeled=[{images: more, root: data}]"
+    Path("data/more").mkdir()
+    for path in Path("data/images/day").glob("extra*"):
+        path.rename(Path("data/more", path.name))
+    assert splits(*config, "--labeled", "1/5", "--out", "o", "--set", folder)[0] == 0
+    lists = drawn("o")
+    assert len(lists["labeled"]) == 10 and len(lists["unlabeled"]) == 42
+    assert {"more/extra 0.png", "more/extra 1.png"} < set(lists["unlabeled"])
+    Path("elsewhere").mkdir()
+    Image.new("RGB", (4, 4)).save("elsewhere/x.png")
+    outside = "data.unlabeled={images: ., root: elsewhere}"
+    for option, value, part in (("--val", "0.1", "--val 0.1"), ("--set", outside, "data.root"),
+                                ("--root", "data", "leave out --root")):  # fmt: skip
+        code, _, line = splits(*config, "--labeled", "1/5", "--out", "o", option, value)
+        assert code == 2 and part in line, line
+    code, _, line = splits("make", "--root", "data", "--stratify", "--labeled", "5", "--out", "o")
+    assert code == 2 and "--stratify counts classes: name the dataset's config" in line
 
 
 def test_make_refuses(splits):

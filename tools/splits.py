@@ -6,16 +6,20 @@ splits/<dataset>/val.txt; see splits/README.md.
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_tools import partition
 from data_tools.fetch import fetch, verify
 from data_tools.layout import generate
-from dataset.lists import list_line, read_list, write_lists
+from dataset.lists import SampleList, list_line, read_list, write_lists
 from dataset.protocols import lists_of, read_protocols, select
+from dataset.samples import Sample
 from util.command import exit_with_one_line
+from util.config import Data
+from util.config_file import load_config
+from util.errors import UserError
 
 TARGET = "DATASET[/PARTITION]"
 
@@ -61,11 +65,9 @@ def make_partition(options: argparse.Namespace) -> None:
     labeled, val = (
         partition.share_or_count(getattr(options, name), f"--{name}") for name in ("labeled", "val")
     )
-    if options.list:
-        samples = read_list(options.list, masks=True).samples
-    else:
-        samples = partition.pair_files(options.root, options.images, options.masks)
-    classes = partition.read_classes(options.root, samples) if options.stratify else None
+    data = None if options.config is None else load_config(options.config, options.set).data
+    samples, kept = _samples(options, data)
+    classes = partition.read_classes(data, samples) if data and options.stratify else None
     drawn = partition.draw(samples, labeled, val, options.seed, classes)
     files = {
         options.out / f"{kind}.txt": [list_line(s.image, s.mask) for s in listed]
@@ -73,8 +75,29 @@ def make_partition(options: argparse.Namespace) -> None:
         if listed
     }
     print(*write_lists(files).values(), sep="\n")
-    if classes:
-        print(f"labelled images show {partition.coverage(drawn.labeled, classes)}")
+    if kept:
+        print(f"{kept.name}: {len(kept.samples)} validation images, as the config has them")
+    if classes and data:
+        print(f"labelled images show {partition.coverage(drawn.labeled, classes, data.classes)}")
+
+
+def _samples(
+    options: argparse.Namespace, data: Data | None
+) -> tuple[Sequence[Sample], SampleList | None]:
+    """What to draw from, and the config's validation images."""
+    if data is None:
+        if options.stratify or options.root is None:
+            reason = "--stratify counts classes" if options.stratify else "no --root"
+            raise UserError(f"make: {reason}: name the dataset's config with --config")
+        if options.list:
+            return read_list(options.list, masks=True).samples, None
+        return partition.pair_files(options.root, options.images, options.masks), None
+    for name in ("root", "list"):
+        if getattr(options, name):
+            raise UserError(f"make --config: takes the config's root and lists; leave out --{name}")
+    if options.val != "0":
+        raise UserError(f"--val {options.val}: the config has validation images; leave it out")
+    return partition.read_config(data)
 
 
 def print_table(head: list[str], rows: list[list[object]]) -> None:
@@ -115,13 +138,17 @@ def arguments() -> argparse.Namespace:
         "Segmentation/val.txt nor in splits/pascal/val.txt")  # fmt: skip
 
     add = command("make", make_partition)
-    add("--root", type=Path, required=True, help="folder of the data")
     add("--out", type=Path, required=True, help="folder for the lists")
+    add("--config", help="take its root, lists and classes; its validation images stay")
+    add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
+        "keys")  # fmt: skip
+    add("--root", type=Path, help="without --config: folder of the data")
     add("--labeled", required=True, help="share of the training images (1/8, 0.1) or number (92)")
     add("--val", default="0", help="share or number to hold out for validation; none, if not given")
     add("--seed", type=int, default=0, help="of one seed (default 0), the smaller partition lies "
         "within the larger")  # fmt: skip
-    add("--stratify", action="store_true", help="label images that show all classes first")
+    add("--stratify", action="store_true", help="label images that show all classes of "
+        "--config first")  # fmt: skip
     add("--list", type=Path, help="lines 'image mask' to draw from, instead of folders")
     add("--images", default="images", help="folder below ROOT (default images), or a pattern such "
         "as train/*_image.png; what * stands for pairs images and masks")  # fmt: skip
