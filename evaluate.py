@@ -21,9 +21,8 @@ from dataset.samples import Sample
 from model.build import load_network
 from util import dist
 from util.boundary import DISTANCE, BoundaryIoU
-from util.command import checkpoint_parser, exit_with_one_line, is_secondary_rank
+from util.command import checkpoint_parser, config_of, exit_with_one_line, is_secondary_rank
 from util.config import Config
-from util.config_file import load_config
 from util.confusion import class_scores, confusion_picture, confusion_rows
 from util.errors import UserError
 from util.evaluation import Scores, evaluate, predict_mask, summary, table, volume_indices
@@ -37,7 +36,7 @@ from util.writing import csv_text, write_text
 def main() -> None:
     options = arguments()
     with exit_with_one_line(quiet=is_secondary_rank()):
-        config = load_config(options.config, options.set)
+        config = config_of(options)
         device = dist.choose_device(options.device)
         check(options)
     with dist.session(device), exit_with_one_line(quiet=not dist.is_main()):

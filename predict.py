@@ -1,6 +1,9 @@
 """Predict images: index masks (PNG with the palette), overlays, and the areas of the classes."""
 
+import argparse
+import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,18 +13,19 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from dataset.files import SUFFIXES, open_image
+from dataset.files import open_image
+from dataset.folders import names_by_stem
 from dataset.original import Original
 from model.build import load_network
 from util import dist
 from util.areas import AreaTable
-from util.command import checkpoint_parser, exit_with_one_line
+from util.command import checkpoint_parser, config_of, exit_with_one_line, lack_of_memory
 from util.config import Config, Data
-from util.config_file import load_config
 from util.errors import UserError
-from util.evaluation import predict_mask
+from util.evaluation import predict_mask, wants_windows
 from util.picture import colour_mask, mask_legend, overlay, save_picture, with_legend
 from util.speed import use_layout
+from util.writing import write_text
 
 
 def main() -> None:
@@ -36,34 +40,83 @@ def main() -> None:
     parser.add_argument("--overlays", choices=("jpg", "png", "none"), default="jpg")
     options = parser.parse_args()
     with exit_with_one_line():
-        config = load_config(options.config, options.set)
+        config = config_of(options)
         device = dist.choose_device(options.device)
-        images = find_images(options.images)
+        images = find_images(options.images, options.save_path)
         network = load_network(config.model, config.num_classes, options.checkpoint, options.which)
         use_layout(network.to(device), config)
         writer = Writer(options.save_path, config.data, options.values, options.overlays)
-        save_predictions(network, images, config, writer, device)
-        print(f"{len(images)} masks in {options.save_path / 'masks'}")
+        left = to_do(images, writer, made_by(options, config))
+        if len(left) < len(images):
+            print(f"{len(images) - len(left)} images have their masks already")
+        whole = any(setting.startswith("evaluation.mode") for setting in options.set)
+        faults = save_predictions(network, left, config, writer, device, windows=not whole)
+        print(f"{len(images) - len(faults)} masks in {options.save_path / 'masks'}")
+        print(*faults, sep="\n", end="\n" * bool(faults))
+        sys.exit(int(bool(faults)))
 
 
-def find_images(paths: list[Path]) -> dict[str, Path]:
-    """Image files by the name (without suffix) that their mask will have."""
+def find_images(paths: list[Path], out: Path) -> dict[str, Path]:
+    """Image files by the name (without suffix) that their mask will have; what lies in `out`, and
+    what is hidden, is left out."""
     found: dict[str, Path] = {}
     for path in paths:
         if not os.path.exists(path):  # False too for what can be no path
             raise UserError(f"--images {path}: no such file or folder")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        for file in inside if path.is_dir() else [path]:
-            name = str(
-                (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("")
-            )
-            if found.setdefault(name, file) != file:
+        inside = [path.name]
+        if folder := path.is_dir():
+            inside = list(names_by_stem(path, skip=path / os.path.relpath(out, path)).values())
+        for file in inside:
+            name, image = os.path.splitext(file)[0], path / file if folder else path
+            if found.setdefault(name, image) != image:
                 raise UserError(
-                    f"--images: {found[name]} and {file} would share the mask {name}.png"
+                    f"--images: {found[name]} and {image} would share the mask {name}.png"
                 )
-    if not found:
-        raise UserError(f"--images {paths[0]}: holds no images ({', '.join(sorted(SUFFIXES))})")
     return found
+
+
+def made_by(options: argparse.Namespace, config: Config) -> str:
+    """What decides how a mask looks: the same text means the same masks."""
+    file = options.checkpoint.stat()
+    record = {
+        "checkpoint": str(options.checkpoint.resolve()),
+        "bytes": file.st_size,
+        "modified": file.st_mtime,
+        "which": options.which,
+        "values": options.values,
+        "overlays": options.overlays,
+        "config": config.model_dump(mode="json"),
+    }
+    return json.dumps(record, indent=1) + "\n"
+
+
+def to_do(images: dict[str, Path], writer: "Writer", record: str) -> dict[str, Path]:
+    """The images whose files are not there yet; notes in the folder what makes them.
+
+    Raises `UserError` where files are in the way that another command made.
+    """
+    path = writer.folder / "made_by.json"
+    missing = {
+        name: image
+        for name, image in images.items()
+        if not all(os.path.lexists(file) for file in writer.files(name))
+    }
+    if path.exists():
+        if path.read_text(encoding="utf-8") != record:
+            raise UserError(
+                f"{path}: these predictions were made with another checkpoint, config or options; "
+                "choose another folder"
+            )
+        return missing
+    for file in (file for name in images for file in writer.files(name)):
+        if os.path.lexists(file):
+            raise UserError(f"{file}: exists already; choose another folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot be made ({error})") from None
+    write_text(path, record)
+    return images
 
 
 class Writer:
@@ -101,17 +154,50 @@ def save_predictions(
     config: Config,
     writer: Writer,
     device: torch.device,
-) -> None:
-    """Write a mask and an overlay for each image, and the areas of its classes."""
-    for file in (file for name in images for file in writer.files(name)):
-        if os.path.lexists(file):
-            raise UserError(f"{file}: exists already; choose another folder")
+    windows: bool,
+) -> list[UserError]:
+    """Write a mask and an overlay for each image, and the areas of its classes; returns what is
+    wrong with the images that have none.
+
+    `windows`: images much larger than crops go through the network in parts, not whole.
+    """
+    in_windows, faults, large = windowed(config), [], 0
     areas = AreaTable(writer.folder / "areas.csv", config.data.classes, images)
     for name, path in tqdm(images.items(), disable=None, leave=False):
-        image = open_image(path, config.data.image_range)
-        mask = predict_mask(network, image, config, device)
+        try:
+            image = open_image(path, config.data.image_range, config.data.max_megapixels)
+            apart = windows and is_large(image.size, config)
+            mask = predict_mask(network, image, in_windows if apart else config, device)
+        except UserError as error:
+            faults.append(error)
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if lack_of_memory(error) is None:
+                raise
+            size = f"{image.width}x{image.height}"
+            hint = "--set evaluation.mode=sliding_window needs less, the less the smaller crop_size"
+            faults.append(UserError(f"{path}: out of memory for {size} pixels; {hint}"))
+            continue
+        large += apart
         areas.add(name, mask)
         writer.save(name, image, mask)
+    if large:
+        print(
+            f"{large} images are much larger than crops of {config.crop_size} pixels and were "
+            "predicted in sliding windows; --set evaluation.mode=original predicts them whole"
+        )
+    return faults
+
+
+def is_large(size: tuple[int, int], config: Config) -> bool:
+    """Whether an image that would be predicted whole is much larger than the network has seen."""
+    return config.evaluation.mode == "original" and wants_windows(max(size), config.crop_size)
+
+
+def windowed(config: Config) -> Config:
+    """The config with prediction in sliding windows."""
+    evaluation = config.evaluation.model_copy(update={"mode": "sliding_window"})
+    return config.model_copy(update={"evaluation": evaluation})
 
 
 if __name__ == "__main__":

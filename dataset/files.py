@@ -17,6 +17,10 @@ Range = tuple[float, float]
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
+MAX_MEGAPIXELS = 179
+"""Pillow's own limit; `data.max_megapixels` is another."""
+Image.MAX_IMAGE_PIXELS = None
+
 # What Pillow thinks of a file beside its pixels; one that it cannot read is an error below.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -26,10 +30,11 @@ class Reader:
 
     def __init__(self, data: Data):
         self.image_range, self.labels = data.image_range, Labels(data)
+        self.max_megapixels = data.max_megapixels
 
     def image(self, sample: Sample) -> Image.Image:
         """The RGB image of a sample; raises `UserError` as `open_image` does."""
-        return open_image(sample.image_file, self.image_range)
+        return open_image(sample.image_file, self.image_range, self.max_megapixels)
 
     def mask(self, sample: Sample) -> Image.Image:
         """Its class indices in mode L, 255 = ignore; raises `UserError` as `open_mask` does."""
@@ -43,13 +48,15 @@ class Reader:
         return image, mask
 
 
-def open_image(path: Path, image_range: Range | None = None) -> Image.Image:
+def open_image(
+    path: Path, image_range: Range | None = None, max_megapixels: int = MAX_MEGAPIXELS
+) -> Image.Image:
     """An RGB image; grey, palette and transparent ones are converted.
 
     `image_range`: what is black and what is white, in images of more than 8 bits; `UserError`
     where it is missing, and when the file is missing or damaged.
     """
-    image = load_image(path)
+    image = load_image(path, max_megapixels)
     if image.mode == "RGB":
         return image
     if not is_deep(image):
@@ -112,14 +119,21 @@ def _turn(image: Image.Image) -> int:
         return 1
 
 
-def load_image(path: Path) -> Image.Image:
+def load_image(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
     """A file as a viewer shows it: with its EXIF orientation applied.
 
-    Raises `UserError` when it is missing or damaged.
+    Raises `UserError` when it is missing, damaged or too large.
     """
     try:
         image = Image.open(path)
+        if image.width * image.height > max_megapixels * 10**6:
+            raise UserError(
+                f"{path}: {image.width}x{image.height} pixels, expected at most {max_megapixels} "
+                "million; raise data.max_megapixels if you trust the file, or cut it into tiles"
+            )
         image.load()
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # the readers raise whatever damaged bytes lead them to

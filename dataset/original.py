@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from dataset.labels import colour_of
+from dataset.labels import code_of, colour_of
 from util.config import Data
 from util.errors import UserError
 from util.label_map import OTHER
@@ -24,7 +24,7 @@ class Original:
         if data.label_map is not None:
             keys = [(key, index) for key, index in data.label_map.items() if key != OTHER]
             self.in_colour = any("," in key for key, _ in keys)
-            codes = {index: _code(key) for key, index in reversed(keys)}
+            codes = {index: code_of(key) for key, index in reversed(keys)}
         else:
             self.in_colour = False
         if missing := [name for i, name in enumerate(data.classes) if i not in codes]:
@@ -43,8 +43,3 @@ class Original:
             return Image.fromarray(codes.astype(np.uint16))
         colours = dict(zip(self.codes.tolist(), palette(self.data), strict=True))
         return indexed(codes, colours)
-
-
-def _code(key: str) -> int:
-    """The code of a key of label_map (see `dataset.labels.Labels`)."""
-    return sum(int(part) << 8 * place for place, part in enumerate(key.split(",")))

@@ -58,12 +58,38 @@ def load_network(options: Model, num_classes: int, path: Path, which: str = "mod
     head), are left out.  Raises `UserError` when the weights are not those of this network and
     number of classes.
     """
-    state = network_state(load(path), path, which)
+    whole = load(path)
+    state = network_state(whole, path, which)
+    refuse_another_network(whole, options, num_classes, path)
     network = build_network(options, num_classes)
     parts = dict(network.named_children())
     own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
     load_weights(network, own or state, path)
     return network.eval()
+
+
+# What the weights of a network do not depend on.
+_FREE = {"pretrained", "lock_backbone", "checkpoint_activations"}
+
+
+def refuse_another_network(state: Any, options: Model, num_classes: int, path: Path) -> None:
+    """Raise `UserError` for a checkpoint of this project whose own config has another network, or
+    another number of classes; of others only their weights tell."""
+    own = state.get("config") if isinstance(state, dict) else None
+    if not isinstance(own, dict):
+        return
+    try:
+        classes, old, new = own["data"]["classes"], own["model"], options.model_dump(mode="json")
+        keys = [key for key in old if key in new and key not in _FREE]
+        wrong = [f"model.{k} ({old[k]} -> {new[k]})" for k in keys if old[k] != new[k]]
+        if len(classes) != num_classes:
+            wrong = [f"data.classes ({len(classes)} -> {num_classes})", *wrong]
+    except (KeyError, TypeError):
+        return  # an odd one: its weights tell
+    beside = path.parent / "config.yaml"
+    hint = f"; its config lies beside it: --config {beside}" if beside.exists() else ""
+    if wrong:
+        raise UserError(f"{path}: the config differs from its own in {'; '.join(wrong)}{hint}")
 
 
 def build_deeplabv3plus(options: Model, num_classes: int) -> Network:

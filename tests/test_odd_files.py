@@ -44,11 +44,9 @@ def test_odd_names(odd, toy, tmp_path):
     assert script("supervised", *toy.argv(tmp_path / "run", "--set", "epochs=1")) == RAN
     argv = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth", "--images", odd]
     (odd / "folder.jpg").mkdir()
-    (odd / "circle.jpg").symlink_to("circle.jpg")
     assert script("predict", *argv, "--save-path", tmp_path / "out") == RAN
     assert len(list((tmp_path / "out/masks").iterdir())) == len(ODD_NAMES)
     (odd / "folder.jpg").rmdir()
-    (odd / "circle.jpg").unlink()
 
     folders = ["--config", toy.config, "--set", "data.unlabeled={images: odd}"]
     assert script("fixmatch", *folders, "--save-path", tmp_path / "x", "--dry-run") == RAN

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from util.config import Config
+from util.config_file import load_config
 from util.errors import Echo, UserError, one_line
 from util.interrupt import EXIT_CODE, Interrupted
 
@@ -63,7 +65,9 @@ def given_lists(options: argparse.Namespace) -> dict[str, Any]:
 def checkpoint_parser(description: str | None) -> argparse.ArgumentParser:
     """What every command that takes a checkpoint takes."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config", required=True, help="the config it was trained with")
+    parser.add_argument(
+        "--config", type=Path, help="the config it was trained with (default: the one beside it)"
+    )
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument(
         "--which", default="model", help="network in the checkpoint, such as model_ema"
@@ -71,6 +75,20 @@ def checkpoint_parser(description: str | None) -> argparse.ArgumentParser:
     add_settings(parser)
     add_device(parser)
     return parser
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The config of a command that takes a checkpoint: what `--config` names, else its run's.
+
+    Raises `UserError` where there is none.
+    """
+    path = options.config or options.checkpoint.parent / "config.yaml"
+    if options.config is None and not path.exists():
+        raise UserError(
+            f"{path}: no config lies beside the checkpoint; name the one it was trained with: "
+            "--config"
+        )
+    return load_config(path, options.set)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +118,7 @@ def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
     try:
         yield
     except (UserError, MemoryError, RuntimeError) as error:
-        problem = error if isinstance(error, UserError) else _lack_of_memory(error)
+        problem = error if isinstance(error, UserError) else lack_of_memory(error)
         if problem is None:
             raise
         if not quiet:
@@ -112,9 +130,11 @@ def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(KILLED_BY_HAND)
+    except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _lack_of_memory(error: Exception) -> UserError | None:
+def lack_of_memory(error: Exception) -> UserError | None:
     """What to do about it, if that is what an error of Python, torch or a data worker says."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     said = re.search(r"can't allocate memory.*|Unable to allocate.*", str(error))

@@ -133,6 +133,8 @@ class Data(Section):
     the map lacks is an error, or whatever its key `other` says."""
     image_range: tuple[float, float] | None = None
     """Grey values that become black and white; images of more than 8 bits need it."""
+    max_megapixels: Positive = 179
+    """Images with more pixels are refused, as a small file may unpack to fill the memory."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Mean of red, green and blue in [0, 1], subtracted from every image; ImageNet's."""
     std: tuple[Scale, Scale, Scale] = (0.229, 0.224, 0.225)

@@ -176,6 +176,7 @@ MOVABLE = {
     "data.workers",
     "data.cache_mb",
     "data.check_samples",
+    "data.max_megapixels",
     "evaluation.window_batch",
     "channels_last",
     "compile",

@@ -74,6 +74,12 @@ def window_starts(size: int, window: int, stride: int, border: str) -> list[int]
     return [*starts, max(size - window, 0)]
 
 
+def wants_windows(side: float, crop: int) -> bool:
+    """Whether an image's longer side is too long for a network that has seen such crops: whole, it
+    may not fit into memory beside it."""
+    return side > 2.5 * crop and side > 1500
+
+
 def predict_sliding(
     model: nn.Module, image: Tensor, window: int, border: str, batch: int = 8
 ) -> Tensor:

@@ -5,6 +5,7 @@ from statistics import median
 from typing import NamedTuple
 
 from data_tools.prepare.survey import ImageFile
+from util.evaluation import wants_windows
 
 BATCH = 8
 Range = tuple[float, float]
@@ -32,8 +33,7 @@ def choose_settings(images: Sequence[ImageFile], largest_set: int) -> Settings:
         crop_size=crop,
         epochs=min(80, max(10, 200_000 // max(1, steps))),
         epoch_length=100 if steps < 100 else None,
-        # A whole image must fit into memory beside the network.
-        mode="sliding_window" if long > 2.5 * crop and long > 1500 else "original",
+        mode="sliding_window" if wants_windows(long, crop) else "original",
         image_range=_image_range(images),
     )
 

@@ -1,0 +1,115 @@
+"""`predict.py` as it is used: with any files, again, and with a config that does not fit."""
+
+import pytest
+from PIL import ExifTags, Image
+
+import evaluate
+import predict
+from supervised import SupOnly
+from tests.own_images import TINY
+
+
+@pytest.fixture
+def trained(toy, train, tmp_path):
+    """A run's folder."""
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def command(trained, toy, run, tmp_path):
+    def predicted(*more):
+        argv = ["--checkpoint", trained / "best.pth", "--images", toy.root / "images",
+                "--save-path", tmp_path / "out", *more]  # fmt: skip
+        return run(predict, *argv)
+
+    return predicted
+
+
+def masks(folder):
+    return {p.relative_to(folder / "masks").as_posix() for p in folder.rglob("masks/**/*.png")}
+
+
+def test_config_of_the_run_and_any_files(command, toy, tmp_path):
+    """Hidden files are left out, links followed, bad files named at the end."""
+    images = toy.root / "images"
+    (images / "._l0.jpg").write_bytes(b"what macOS leaves")
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "elsewhere/a.png")
+    (images / "linked").symlink_to(tmp_path / "elsewhere")
+    (images / "bad.jpg").write_bytes(b"no image")
+    (images / "circle.jpg").symlink_to("circle.jpg")
+    code, out, err = command()
+    assert code == 1 and not err
+    assert "12 masks in" in out and "bad.jpg: not a readable image" in out and "circle.jpg" in out
+    found = masks(tmp_path / "out")
+    assert len(found) == 12 and "linked/a.png" in found
+
+
+def test_the_same_command_goes_on_and_another_is_refused(command, toy, tmp_path):
+    assert command()[0] == 0
+    out = tmp_path / "out"
+    (out / "masks/l1.png").unlink()
+    before = (out / "masks/l0.png").stat().st_mtime_ns
+    code, said, _ = command()
+    assert code == 0 and "10 images have their masks already" in said and "11 masks" in said
+    assert (out / "masks/l1.png").exists()
+    assert (out / "masks/l0.png").stat().st_mtime_ns == before
+    code, _, err = command("--set", "evaluation.mode=resize")
+    assert code == 2 and "made_by.json: these predictions were made with another" in err
+
+
+def test_what_lies_in_the_output_is_no_input(command, toy, tmp_path):
+    inside = toy.root / "images/out"
+    for _ in range(2):
+        assert command("--save-path", inside)[0] == 0
+    assert len(masks(inside)) == 11
+
+
+def test_masks_lie_as_a_viewer_shows_the_image(command, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    assert command("--images", tmp_path / "turned.jpg")[0] == 0
+    assert Image.open(tmp_path / "out/masks/turned.png").size == (40, 60)
+
+
+def test_large_images_go_in_windows(command, tmp_path):
+    Image.new("RGB", (1600, 40)).save(tmp_path / "long.png")
+    code, out, _ = command("--images", tmp_path / "long.png")
+    assert code == 0 and "1 images are much larger than crops" in out and "sliding windows" in out
+    code, out, _ = command("--images", tmp_path / "long.png", "--save-path", tmp_path / "whole",
+                           "--set", "evaluation.mode=original")  # fmt: skip
+    assert code == 0 and "sliding windows" not in out
+
+
+def test_too_many_pixels_and_too_little_memory(command, tmp_path, monkeypatch):
+    Image.new("L", (2000, 1000)).save(tmp_path / "big.png")
+    image = ["--images", tmp_path / "big.png"]
+    code, out, _ = command(*image, "--set", "data.max_megapixels=1")
+    assert code == 1 and "big.png: 2000x1000 pixels" in out and "data.max_megapixels" in out
+
+    def fail(*_):
+        raise RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+    monkeypatch.setattr(predict, "predict_mask", fail)
+    code, out, _ = command(*image, "--save-path", tmp_path / "other")
+    assert code == 1 and "big.png: out of memory" in out and "sliding_window" in out
+
+
+@pytest.mark.parametrize("script", [evaluate, predict])
+def test_a_config_that_does_not_fit(script, trained, toy, run, tmp_path):
+    more = ["--images", toy.root / "images", "--save-path", tmp_path / "out"]
+    argv = ["--checkpoint", trained / "best.pth", *(more if script is predict else [])]
+    change = ["--set", "data.classes=[a, b, c, d]", "model.backbone=resnet18"]
+    code, _, err = run(script, *argv, "--config", toy.config, *change)
+    assert code == 2 and err.count("\n") == 1
+    for part in (
+        "data.classes (3 -> 4)",
+        "model.backbone (resnet10t -> resnet18)",
+        "lies beside it",
+    ):
+        assert part in err
+    (trained / "config.yaml").unlink()
+    code, _, err = run(script, *argv)
+    assert code == 2 and "no config lies beside the checkpoint" in err
