@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dataset.loaders import data_workers
+from dataset.loaders import batch_at, data_workers
 from engine.method import Method
 from engine.needs import describe, run_needs
 from util import dist
@@ -26,13 +26,15 @@ def rehearse(
     validate_one: Callable[[], Any],
     val_images: int,
 ) -> None:
-    """Two steps (the second is timed) and one validation image; logs a summary."""
+    """Two steps (the second is timed), its batch loaded once more and one validation image; logs a
+    summary."""
     for number, raw in enumerate(train):
         begin = _now(device)
         loss = step(raw)["loss"].item()
         step_seconds = _now(device) - begin
         if number == 1:
             break
+    load_seconds = _seconds_to_load(train)
     begin = _now(device)
     validate_one()
     image_seconds = _now(device) - begin
@@ -40,17 +42,32 @@ def rehearse(
     parameters = sum(p.numel() for p in network.parameters())
     steps, mode = len(train), config.evaluation.mode
     validation = val_images * image_seconds / config.evaluation.every
-    hours = config.epochs * (steps * step_seconds + validation) / 3600
+    workers = train.num_workers  # load while the device computes, unless there are none
+    waited = load_seconds / workers if workers else step_seconds + load_seconds
+    bound = "loading" if waited > step_seconds else "computing"
+    hours = config.epochs * (steps * max(step_seconds, waited) + validation) / 3600
     logger.info(
         "dry run: all well\n"
         f"  parameters            {parameters / 1e6:.1f} M\n"
         f"  iterations per epoch  {steps}, {steps * config.epochs} in all\n"
         f"  loss of one step      {loss:.3f}\n"
         f"  one step              {step_seconds:.3f} s\n"
+        f"  loading its batch     {load_seconds:.3f} s of one process, {workers} data workers\n"
         f"  one validation image  {image_seconds:.3f} s ({mode}), {val_images} images\n"
         f"  memory                {dist.peak_memory(device) / 2**30:.2f} GiB at its peak\n"
-        f"  whole run             about {hours:.2f} h"
+        f"  whole run             about {hours:.2f} h, bound by {bound}"
     )
+
+
+def _seconds_to_load(train: DataLoader) -> float:
+    """How long a data worker takes for a batch, with the one thread that it has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    begin = time.perf_counter()
+    batch_at(train, 1)
+    seconds = time.perf_counter() - begin
+    torch.set_num_threads(threads)
+    return seconds
 
 
 def say_needs(method_class: type[Method], config: Config, steps: int) -> None:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import re
 
 import pytest
 import torch
@@ -111,6 +112,16 @@ def test_dry_run(kind, toy, train, tmp_path, capsys):
     for part in ("parameters", "iterations per epoch", "memory", "whole run", "all well"):
         assert part in out
     assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("seconds, bound", [(0.0, "computing"), (1e6, "loading")])
+def test_dry_run_says_what_bounds_a_run(seconds, bound, toy, train, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("engine.rehearsal._seconds_to_load", lambda _: seconds)
+    train(SupOnly, toy.argv(tmp_path / "run", "--dry-run", "--set", "data.workers=2"))
+    out = capsys.readouterr().out
+    assert f"{seconds:.3f} s of one process, 2 data workers" in out and f"bound by {bound}" in out
+    hours = float(re.search(r"about (\S+) h", out)[1])
+    assert (hours > 100) == (bound == "loading")
 
 
 def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):
