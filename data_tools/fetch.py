@@ -47,12 +47,15 @@ def fetch(
 
 
 def _read(clone: Path, published: Published) -> bytes:
+    """The list's bytes, from splits/ or, as CorrMatch has it, from partitions/."""
+    path = clone / published.path
+    other = clone / "partitions" / Path(published.path).relative_to("splits")
     try:
-        return (clone / published.path).read_bytes()
-    except OSError as error:
+        return (other if other.exists() and not path.exists() else path).read_bytes()
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{clone / published.path}: cannot be read ({error.strerror}); expected --from to name "
-            f"a clone of {' or '.join(published.sources)}"
+            f"{path}: cannot be read ({error}); expected --from to name a clone of "
+            f"{' or '.join(published.sources)}"
         ) from None
 
 
@@ -79,8 +82,12 @@ class Found(NamedTuple):
 def verify(folder: Path, target: str = "") -> list[Found]:
     """What the lists below `folder` are; `differs`: it has a published name and is another.
 
-    `target` (`pascal`, `pascal/92`, `pascal/val`) limits it.  Raises `UserError` where none is.
+    `target` (`pascal`, `pascal/92`, `pascal/val`) limits it, or is a list in any place.  Raises
+    `UserError` where none is.
     """
+    protocols = read_protocols()
+    if Path(target).is_file():
+        return [_recognise(Path(), Path(target), protocols)]
     asked = Path(target).parts
     files = sorted(path.relative_to(folder) for path in folder.rglob("*.txt"))
     wanted = [file for file in files if file.with_suffix("").parts[: len(asked)] == asked]
@@ -88,7 +95,6 @@ def verify(folder: Path, target: str = "") -> list[Found]:
         raise UserError(
             f"{folder / target}: no lists; python -m tools.splits fetch gets published ones"
         )
-    protocols = read_protocols()
     return [_recognise(folder, file, protocols) for file in wanted]
 
 

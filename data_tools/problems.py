@@ -81,7 +81,8 @@ def _of_list(found: SeenList, config: Config) -> Iterator[Problem]:
         yield problem(
             "ignored crops",
             f"{share:.0%} of random crops of {config.crop_size} pixels are more than half ignored "
-            f"({pixels[IGNORE] / pixels.sum():.0%} of the masks' pixels are; the rest is padding)",
+            f"({pixels[IGNORE] / pixels.sum():.0%} of the masks' pixels are; the rest is padding, "
+            "where images are scaled to less than a crop: a smaller crop_size has less)",
         )  # fmt: skip
 
 

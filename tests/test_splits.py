@@ -1,6 +1,8 @@
 """Published lists: recognised and fetched, with `python -m tools.splits`."""
 
 import hashlib
+import subprocess
+import sys
 import threading
 from collections import Counter
 from functools import partial
@@ -14,7 +16,7 @@ from data_tools.fetch import fetch
 from dataset import protocols
 from dataset.lists import read_list
 from dataset.protocols import fingerprint, how_to_get, read_protocols, select
-from tests.conftest import tree, write_lines
+from tests.conftest import REPOSITORY, tree, write_lines
 from util.errors import UserError
 
 U, V, P = "LiheYoung/UniMatch", "LiheYoung/UniMatch-V2", "wooseok-shin/PrevMatch"
@@ -221,3 +223,21 @@ def test_protocols_are_read_only_when_a_list_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path / "none.yaml")
     write_lines(tmp_path / "splits/pascal/92/labeled.txt", LINES)
     assert len(read_list(tmp_path / "splits/pascal/92/labeled.txt", masks=True).samples) == 8
+
+
+def test_a_clone_with_partitions_and_a_list_of_any_place(splits, host):
+    """CorrMatch keeps its lists in partitions/."""
+    clone = host / "a/one/HEAD"
+    (clone / "splits").rename(clone / "partitions")
+    assert splits("fetch", "toy/tenth%", "--from", clone)[0] == 0
+    Path("elsewhere.txt").write_text(Path("splits/toy/val.txt").read_text())
+    code, out, _ = splits("verify", "elsewhere.txt")
+    assert code == 0 and "toy/val of a/one, b/two" in out
+
+
+def test_what_reads_the_output_may_end_first():
+    done = subprocess.run(
+        f"{sys.executable} -m tools.splits list | head -1",
+        shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("list") and not done.stderr

@@ -128,7 +128,13 @@ def arguments() -> argparse.Namespace:
     add("--source", metavar="REPOSITORY", help="where their lists differ: PrevMatch, for example")
 
     add = command("verify", verify_lists)
-    add("target", nargs="?", default="", metavar=TARGET, help="all that there is, if not given")
+    add(
+        "target",
+        nargs="?",
+        default="",
+        metavar=TARGET,
+        help="all that there is, if not given; or a list in any place",
+    )
 
     add = command("generate", generate_lists)
     add("target", metavar="DATASET/PARTITION", help="pascal/92: val.txt, and as unlabeled.txt what "

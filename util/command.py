@@ -117,6 +117,7 @@ def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
+        sys.stdout.flush()
     except (UserError, MemoryError, RuntimeError) as error:
         problem = error if isinstance(error, UserError) else lack_of_memory(error)
         if problem is None:
