@@ -52,8 +52,9 @@ def main() -> None:
         whole = any(setting.startswith("evaluation.mode") for setting in options.set)
         faults = save_predictions(network, left, config, writer, device, windows=not whole)
         print(f"{len(images) - len(faults)} masks in {options.save_path / 'masks'}")
-        print(*faults, sep="\n", end="\n" * bool(faults))
-        sys.exit(int(bool(faults)))
+        if faults:
+            print(*faults, sep="\n")
+            sys.exit(1)
 
 
 def find_images(paths: list[Path], out: Path) -> dict[str, Path]:

@@ -23,6 +23,8 @@ RARE = 0.05
 TITLES = {
     "size": "mask of another size",
     "mask": "mask that cannot be used",
+    "turned": "mask that lies otherwise than its image",
+    "maybe turned": "mask that may lie otherwise than its image",
     "leak": "trained on and evaluated on",
     "duplicate": "occurs twice",
 }

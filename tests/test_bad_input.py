@@ -310,7 +310,7 @@ def test_evaluate_and_predict(trained, script, toy, tmp_path):
         (predict, ["--images", toy.root / "images", "--save-path", tmp_path / "out"]),
     ):
         line = script(module, *common, *more, *classes)
-        expected = ["mask value 2"] if module is evaluate else ["classifier", "[3, 8, 1, 1]"]
+        expected = ["mask value 2"] if module is evaluate else ["data.classes (3 -> 2)"]
         contains(line, *expected)
         line = script(module, *common[:2], "--checkpoint", "no.pth", *more)
         contains(line, "no.pth", "no such checkpoint")
@@ -323,15 +323,19 @@ def test_evaluate_and_predict(trained, script, toy, tmp_path):
     contains(script(predict, *common, "--images", empty, "--save-path", tmp_path), "no images")
 
 
-def test_predictions_are_never_overwritten(trained, script, toy, tmp_path, monkeypatch):
+def test_predictions_are_never_overwritten(trained, script, toy, tmp_path, monkeypatch, capsys):
     argv = ["--config", toy.config, "--checkpoint", trained, "--images", toy.root / "images",
             "--save-path", tmp_path / "out"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, argv)])
     predict.main()
-    mask = Image.open(tmp_path / "out/masks/l0.png")
+    mask = Image.open(mask_file := tmp_path / "out/masks/l0.png")
     assert mask.mode == "P" and mask.size == (52, 44)
     assert len(list((tmp_path / "out/overlays").iterdir())) == 11
-    contains(script(predict, *argv), "exists already")
+    written = mask_file.stat().st_mtime_ns
+    predict.main()
+    assert "11 images have their masks already" in capsys.readouterr().out
+    assert mask_file.stat().st_mtime_ns == written
+    contains(script(predict, *argv, "--overlays", "png"), "made with another")
 
 
 def test_a_file_that_breaks_during_training(toy, train, tmp_path, capsys):

@@ -155,6 +155,7 @@ def planted(toy):
             ("trained on and evaluated on", "leak"), ("empty mask", "empty"),
             ("shows nothing", "black"), ("another mode or depth than most", "grey"),
             ("stored turned or mirrored", "turned"),
+            ("mask that may lie otherwise than its image", "turned"),
             ("much darker or brighter than most", "night")]  # fmt: skip
 
 
