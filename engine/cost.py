@@ -84,8 +84,12 @@ def step_cost(method_class: type[Method], config: Config, images: int, per_forwa
 def _step_cost(method_class: type[Method], config: Config, images: int, per_forward: int) -> Cost:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    if config.precision == "auto":
-        config = config.model_copy(update={"precision": "bfloat16"})
+    config = config.model_copy(
+        update={
+            "precision": "bfloat16" if config.precision == "auto" else config.precision,
+            "channels_last": config.channels_last is not False,  # what auto means on a GPU
+        }
+    )
     raw = blank_batch(method_class, config, per_forward)
     with torch.device("meta"):
         network = build_network(config.model, config.num_classes)
