@@ -188,9 +188,11 @@ def log_for_caplog():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that launch processes of their own follow each other on one worker: beside each other
-    they would starve, and some wait for what a process does in time."""
-    launching = {"distributed", "equivalence", "interruption", "scripts", "slurm", "soak"}
+    """Tests that wait for what launched processes do in time follow each other on one worker, as
+    beside each other they would starve.  The launch that all tests of a file share stays on one, too."""
     for item in items:
-        if item.path.stem.removeprefix("test_") in launching:
-            item.add_marker(pytest.mark.xdist_group("launching"))
+        name = item.path.stem.removeprefix("test_")
+        if name in {"interruption", "restarts", "scripts", "slurm"}:
+            item.add_marker(pytest.mark.xdist_group("in time"))
+        elif name in {"distributed", "equivalence"}:
+            item.add_marker(pytest.mark.xdist_group(name))

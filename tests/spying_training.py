@@ -1,11 +1,13 @@
-"""A method's script that also writes down, per step, which samples it saw and its weights' digest.
+"""Methods that also write down, per step, which samples they saw and their weights' digest.
 
-`python -m tests.spying_training FOLDER METHOD [arguments of the method]`; one file per process.
+`python -m tests.spying_training FOLDER METHODS [arguments of all of them]`, METHODS such as
+`supervised,fixmatch`; one file per method and process, and a run per method below FOLDER.
 """
 
 import hashlib
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +28,23 @@ def digest(module):
 
 
 def main():
-    folder, script = Path(sys.argv.pop(1)), sys.argv.pop(1)
+    folder, scripts, common = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
+    for number, script in enumerate(scripts):
+        os.environ[dist.RESTARTS] = str(number)  # each meets the others at a place of its own
+        # SupOnly fills the places of unlabelled images: a global batch of 4 for all.
+        batch = 2 if script == "supervised" else 4
+        sys.argv = [
+            script,
+            *common,
+            "--save-path",
+            str(folder / script),
+            "--set",
+            f"batch_size={batch}",
+        ]
+        spy(folder, script)
+
+
+def spy(folder, script):
     kind = (METHODS | {"prototypes": Prototypes})[script]
     seen, get, step = [], TrainingSet.__getitem__, Training.optimize
 
@@ -38,12 +56,13 @@ def main():
         scalars = step(self, raw, number)
         record = {"step": number, "seen": list(seen), "digest": digest(self.method)}
         seen.clear()
-        with (folder / f"spy-{dist.rank()}.jsonl").open("a") as file:
+        with (folder / f"{script}-{dist.rank()}.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
         return scalars
 
     TrainingSet.__getitem__, Training.optimize = spying_get, spying_step
     train(kind)
+    TrainingSet.__getitem__, Training.optimize = get, step
 
 
 if __name__ == "__main__":

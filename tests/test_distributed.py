@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.build import build_network
-from tests.conftest import METHODS, REPOSITORY
+from tests.conftest import METHODS, REPOSITORY, Toy
 from util import dist
 from util.config import Model
 
@@ -32,24 +32,30 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("method", [*METHODS, "prototypes"])
-def test_two_processes(method, toy, tmp_path):
-    # SupOnly fills the places of unlabelled images: a global batch of 4 for both.
-    toy.tree["batch_size"] = 2 if method == "supervised" else 4
+SPIED = [*METHODS, "prototypes"]
+
+
+@pytest.fixture(scope="module")
+def spied(tmp_path_factory):
+    """A folder with a run of every method, made by one launch, and what was seen of its steps."""
+    folder = tmp_path_factory.mktemp("spied")
+    toy = Toy(folder / "toy")
     toy.tree["epoch_length"] = 3
     toy.write_config()
-    run = tmp_path / "run"
-    argv = toy.argv(run, "--device", "cpu")
-    done = launch("-m", "tests.spying_training", tmp_path, method, *argv)
+    argv = ["--config", toy.config, "--device", "cpu"]
+    done = launch("-m", "tests.spying_training", folder, ",".join(SPIED), *argv)
     assert done.returncode == 0, done.stderr
+    return folder
 
-    spied = [read(tmp_path / f"spy-{rank}.jsonl") for rank in (0, 1)]
-    assert len(spied[0]) == 6
-    for a, b in zip(*spied, strict=True):
+
+@pytest.mark.parametrize("method", SPIED)
+def test_two_processes(method, spied):
+    steps, run = [read(spied / f"{method}-{rank}.jsonl") for rank in (0, 1)], spied / method
+    assert len(steps[0]) == 6
+    for a, b in zip(*steps, strict=True):
         assert a["digest"] == b["digest"], f"step {a['step']}: weights differ"
-    digests = {step["digest"] for step in spied[0]}
-    assert len(digests) == 6, "weights do not change"
-    seen = sorted(tuple(key) for rank in spied for step in rank for key in step["seen"])
+    assert len({step["digest"] for step in steps[0]}) == 6, "weights do not change"
+    seen = sorted(tuple(key) for rank in steps for step in rank for key in step["seen"])
     assert seen == [(epoch, position) for epoch in (0, 1) for position in range(12)]
     teacher = {"best_model_ema.pth"} if method in ("unimatch_v2", "prototypes") else set()
     assert {p.name for p in run.iterdir()} - teacher == {
@@ -57,16 +63,17 @@ def test_two_processes(method, toy, tmp_path):
         "run.lock", "starts.jsonl", "tensorboard",
     }  # fmt: skip
     assert len(list((run / "tensorboard").iterdir())) == 1
-    if method != "supervised":  # scores are all methods' alike
-        return
 
-    # Three validation images on two processes: exactly the score that one process computes.
+
+def test_two_processes_score_as_one(spied, tmp_path):
+    """Three validation images: exactly the score, and the files, that one process makes."""
+    run = spied / "supervised"
     logged = read(run / "metrics.jsonl")[-1]["scores"]["model"]
     by_class, written = [], []
     for processes in (1, 2):
         out, folder = tmp_path / f"{processes}.json", tmp_path / f"scores {processes}"
         done = launch(
-            "evaluate.py", "--config", toy.config, "--checkpoint", run / "latest.pth",
+            "evaluate.py", "--config", spied / "toy/toy.yaml", "--checkpoint", run / "latest.pth",
             "--json", out, "--device", "cpu", "--boundary-iou", "--save-path", folder,
             "--worst", 3, processes=processes,
         )  # fmt: skip

@@ -300,7 +300,8 @@ def test_the_guard_saves_the_batch_that_the_step_saw(long, train, tmp_path, monk
 
 
 def test_float16_feels_its_way_without_alarm(long, train, tmp_path, capsys):
-    train(SupOnly, long.argv(tmp_path, "--set", "precision=float16"))
+    small = ["model.backbone=test_resnet", "epochs=1"]
+    train(SupOnly, long.argv(tmp_path, "--set", "precision=float16", *small))
     assert not list(tmp_path.glob("nonfinite*"))
     assert end(tmp_path)["scaler"]["scale"] >= 1
 

@@ -126,7 +126,9 @@ def test_machines_end_together(tmp_path):
 def test_a_run_that_was_asked_to_stop_is_not_restarted(tmp_path):
     """Not even if one of its processes is killed then."""
     program = f"""
-if rank == 1: os.kill(os.getppid(), signal.SIGUSR1)
+if rank == 1:
+    time.sleep(2)  # the launcher may still be busy with the start
+    os.kill(os.getppid(), signal.SIGUSR1)
 {DEATH.format(1, "SIGKILL")}
 """
     ((code, starts, _),) = machines(tmp_path, program, 3)

@@ -13,7 +13,6 @@ from dataset.files import Reader
 from dataset.lists import read_list
 from dataset.samples import Origin, Sample, Samples
 from dataset.sets import TrainingSet
-from tools import benchmark
 from util.config_file import load_config
 
 ORIGINS = Origin(Path("a.txt"), Path("x")), Origin(Path("b.txt"), Path("y"))
@@ -73,7 +72,7 @@ def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
     """11 images in steps of 4: 8 an epoch, others each time; of 3, fresh shuffles in a row."""
     seen = []
 
-    def load(path):
+    def load(path, *_):
         seen.append(path.name)
         return Image.new("RGB" if path.name != "mask" else "L", (8, 8))
 
@@ -101,12 +100,3 @@ def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
     assert set.intersection(*left_out) == set() and len(set(map(frozenset, left_out))) > 4
     assert all(len(set(shuffle)) == 3 for shuffle in shuffles) and len(set(shuffles)) > 3
     assert any(first != second for first, second in zip(shuffles[::2], shuffles[1::2], strict=True))
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux alone tells it")
-def test_benchmark_of_lists(run, tmp_path):
-    code, out, _ = run(
-        benchmark, "lists", "--labeled", 30, "--unlabeled", 40, "--val", 5, "--workers", 0, 2,
-        "--tmp", tmp_path,
-    )  # fmt: skip
-    assert code == 0 and "duplicates" in out and "2 workers" in out and not list(tmp_path.iterdir())
