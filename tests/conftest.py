@@ -189,7 +189,7 @@ def log_for_caplog():
 
 def pytest_collection_modifyitems(items):
     """Tests that wait for what launched processes do in time follow each other on one worker, as
-    beside each other they would starve.  The launch that all tests of a file share stays on one, too."""
+    beside each other they would starve.  What all tests of a file share stays on one, too."""
     for item in items:
         name = item.path.stem.removeprefix("test_")
         if name in {"interruption", "restarts", "scripts", "slurm"}:
