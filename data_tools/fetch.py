@@ -27,6 +27,8 @@ def fetch(
     is written, and when what arrives is not the published list.
     """
     there = [is_there(folder / p.file, p.fingerprint) for p in lists]
+    if clone:
+        _check_clone(clone, [p for p, already in zip(lists, there, strict=True) if not already])
     for p, already in zip(lists, there, strict=True):
         line = f"{folder / p.file}: {p.fingerprint.entries} entries"
         if already:
@@ -46,17 +48,33 @@ def fetch(
         yield f"{line}, from {clone or p.sources[0]}"
 
 
-def _read(clone: Path, published: Published) -> bytes:
-    """The list's bytes, from splits/ or, as CorrMatch has it, from partitions/."""
+def _check_clone(clone: Path, wanted: Sequence[Published]) -> None:
+    """Raise `UserError` unless a clone has all lists that are wanted."""
+    lacking = [p for p in wanted if not _in_clone(clone, p).is_file()]
+    if lacking:
+        names = ", ".join(f"{p.dataset}/{p.name}" for p in lacking[:3])
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
+        raise UserError(
+            f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names}"
+            f"{more}, which {sources} publish; name a clone of these, or ask for fewer lists "
+            "(DATASET/PARTITION, or --source with the repository that this is a clone of)"
+        )
+
+
+def _in_clone(clone: Path, published: Published) -> Path:
+    """Where a clone has a list: in splits/ or, as CorrMatch's, in partitions/."""
     path = clone / published.path
     other = clone / "partitions" / Path(published.path).relative_to("splits")
+    return other if other.exists() and not path.exists() else path
+
+
+def _read(clone: Path, published: Published) -> bytes:
+    path = _in_clone(clone, published)
     try:
-        return (other if other.exists() and not path.exists() else path).read_bytes()
+        return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); expected --from to name a clone of "
-            f"{' or '.join(published.sources)}"
-        ) from None
+        raise UserError(f"{path}: cannot be read ({error})") from None
 
 
 def _download(url: str, repository: str) -> bytes:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
+from huggingface_hub import constants
 from torch import nn
 
 from model import xception
@@ -178,6 +180,7 @@ def load_backbone(network: Network, options: Model) -> str:
     if source != "hub":
         path = PRETRAINED / f"{name}.pth" if source == "file" else Path(source)
         return load_backbone_state(network.backbone, read_pretrained(path), path)
+    ask_hub_once()
     try:
         donor: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the network, the hub or its client raises
@@ -188,3 +191,12 @@ def load_backbone(network: Network, options: Model) -> str:
     if is_dinov2(name):
         donor = as_published(donor)
     return load_backbone_state(network.backbone, donor.state_dict(), f"timm hub, {name}")
+
+
+def ask_hub_once() -> None:
+    """Where timm's hub cannot be reached, have its client look into its cache alone: it would ask
+    again and again for a minute, even for what lies there."""
+    try:
+        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # of whichever client of the hub's
+        constants.HF_HUB_OFFLINE = True

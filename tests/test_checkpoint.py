@@ -4,6 +4,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import timm
@@ -190,8 +191,11 @@ def test_hub_that_cannot_be_reached(monkeypatch):
 
     network = build_network(TINY, 3)
     monkeypatch.setattr("timm.create_model", offline)
+    monkeypatch.setattr("huggingface_hub.get_session", offline)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(UserError, match="hub weights of 'resnet10t' cannot be had .no route"):
         load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}))
+    assert huggingface_hub.constants.HF_HUB_OFFLINE  # its client would ask for a minute
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])

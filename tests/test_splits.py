@@ -120,7 +120,7 @@ def test_fetch_from_a_clone(splits, host):
     code, out, _ = splits("fetch", "toy/val", "--from", "nowhere")
     assert code == 0 and "already there" in out
     code, _, line = splits("fetch", "toy/half", "--source", "one", "--from", "nowhere")
-    assert code == 2 and "nowhere/splits/toy/half/labeled.txt: cannot be read" in line
+    assert code == 2 and "--from nowhere: has 0 of 1 lists, not toy/half/labeled" in line
     assert "--from to name a clone of a/one" in line
 
     write_lines(clone / "splits/toy/half/labeled.txt", LINES[:4])
