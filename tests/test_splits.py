@@ -121,7 +121,7 @@ def test_fetch_from_a_clone(splits, host):
     assert code == 0 and "already there" in out
     code, _, line = splits("fetch", "toy/half", "--source", "one", "--from", "nowhere")
     assert code == 2 and "--from nowhere: has 0 of 1 lists, not toy/half/labeled" in line
-    assert "--from to name a clone of a/one" in line
+    assert "which a/one publish; name a clone of these" in line
 
     write_lines(clone / "splits/toy/half/labeled.txt", LINES[:4])
     code, _, line = splits("fetch", "toy/half", "--source", "one", "--from", clone)
