@@ -16,11 +16,10 @@ from model.correlation import CorrelationHead
 from semi.correlation import mean_class_confidence, propagate_regions, region_maps, sample_rows
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
-    consistency,
+    PseudoLabel,
     cutmix,
     kept_ratio,
     label_partner,
-    masked_cross_entropy,
     per_valid_pixel,
     pseudo_label,
 )
@@ -68,14 +67,15 @@ class CorrMatch(Method):
         regions = region_maps(attention[len(x) :], rows, features[-1].shape[-2:], size)
         regions = regions & (mixed.valid & ~box)[:, None]
         sure = mixed.above(self.tau)
-        label, sure_s = propagate_regions(mixed.label, sure, regions, self.tau, z.shape[1])
+        label, reliable = propagate_regions(mixed.label, sure, regions, self.tau, z.shape[1])
+        spread = PseudoLabel(label, reliable.float(), mixed.valid)  # trusted wholly or not at all
 
         loss_x = self.criterion(z_x, y)
         loss_xc = self.criterion(zc_x, y)
-        loss_s = masked_cross_entropy(z_s, label, sure_s, mixed.valid)
-        loss_cs = masked_cross_entropy(zc_s, label, sure_s, mixed.valid)
-        loss_cw = consistency(zc_w, own, self.tau)
-        loss_fp = consistency(z_fp, own, self.tau)
+        loss_s = self.consistency(z_s, spread, 1)
+        loss_cs = self.consistency(zc_s, spread, 1)
+        loss_cw = self.consistency(zc_w, own, self.tau)
+        loss_fp = self.consistency(z_fp, own, self.tau)
         p_w, log_s = z_w.detach().softmax(1), z_s.log_softmax(1)
         loss_kl = per_valid_pixel(F.kl_div(log_s, p_w, reduction="none").sum(1), sure, mixed.valid)
         loss_c = (loss_cs + loss_cw) / 2

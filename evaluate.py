@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from dataset.bands import picture
 from dataset.check import check_files, refuse_overlaps
-from dataset.files import Reader
 from dataset.folders import read_samples
 from dataset.lists import SampleList
 from dataset.loaders import Process, data_workers, evaluation_loader
+from dataset.reader import Reader
 from dataset.samples import Sample
 from model.build import load_network
 from util import dist
@@ -95,7 +95,13 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     """Evaluate a checkpoint on a split; logs the table, writes what was asked for, returns the
     numbers."""
     listed = read_split(config, options.split)
-    network = load_network(config.model, config.num_classes, options.checkpoint, options.which)
+    network = load_network(
+        config.model,
+        config.num_classes,
+        options.checkpoint,
+        options.which,
+        config.data.channels,
+    )
     use_layout(network.to(device), config)
     boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
     images = ImageScores(len(listed.samples), device)
@@ -180,20 +186,21 @@ def save_worst(
     reader = Reader(config.data)
     for place, (index, miou) in enumerate(worst, 1):
         sample: Sample = listed.samples[index]
-        image, mask = reader.pair(sample)
+        pixels, stored = reader.pair(sample)
+        mask = np.array(stored)
         if config.evaluation.mode == "center_crop":
-            image, mask = (center(picture, config.crop_size) for picture in (image, mask))
-        predicted = predict_mask(network, image, config, device)
+            pixels, mask = (center(array, config.crop_size) for array in (pixels, mask))
+        predicted = predict_mask(network, pixels, config, device)
         title = f"{sample.image}, mean IoU {100 * miou:.1f}"
-        picture = comparison(image, np.array(mask), predicted, config.data, title)
-        save_picture(picture, folder / "worst" / f"{place:03}_{Path(sample.image).stem}.jpg")
+        image = picture(pixels, config.data)
+        made = comparison(image, mask, predicted, config.data, title)
+        save_picture(made, folder / "worst" / f"{place:03}_{Path(sample.image).stem}.jpg")
 
 
-def center(picture: Image.Image, size: int) -> Image.Image:
-    """As `util.evaluation.center_crop`."""
-    left, top = (max(side - size, 0) // 2 for side in picture.size)
-    width, height = (min(side, size) for side in picture.size)
-    return picture.crop((left, top, left + width, top + height))
+def center(array: np.ndarray, size: int) -> np.ndarray:
+    """As `util.evaluation.center_crop`, of `[H, W, ...]`."""
+    top, left = (max(side - size, 0) // 2 for side in array.shape[:2])
+    return array[top : top + size, left : left + size]
 
 
 if __name__ == "__main__":

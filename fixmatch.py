@@ -12,7 +12,6 @@ from torch import nn
 from engine import Batch, Method, Step, main
 from semi.ema import frozen_copy, update_ema
 from semi.pseudo_labels import (
-    consistency,
     cutmix,
     kept_ratio,
     label_partner,
@@ -48,7 +47,7 @@ class FixMatch(Method):
         tau = self.config.conf_thresh
 
         loss_x = self.criterion(z_x, y)
-        loss_s = consistency(z_s, cutmix(own, partner, box), tau)
+        loss_s = self.consistency(z_s, cutmix(own, partner, box), tau)
         loss = (loss_x + loss_s) / 2
         return loss, {"x": loss_x, "s": loss_s, "mask_ratio": kept_ratio(own, tau)}
 

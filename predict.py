@@ -13,9 +13,11 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from dataset.files import open_image
+from dataset.bands import picture, read_bands
+from dataset.files import image_size
 from dataset.folders import names_by_stem
 from dataset.original import Original
+from dataset.reader import size_of
 from model.build import load_network
 from util import dist
 from util.areas import AreaTable
@@ -43,7 +45,13 @@ def main() -> None:
         config = config_of(options)
         device = dist.choose_device(options.device)
         images = find_images(options.images, options.save_path)
-        network = load_network(config.model, config.num_classes, options.checkpoint, options.which)
+        network = load_network(
+            config.model,
+            config.num_classes,
+            options.checkpoint,
+            options.which,
+            config.data.channels,
+        )
         use_layout(network.to(device), config)
         writer = Writer(options.save_path, config.data, options.values, options.overlays)
         left = to_do(images, writer, made_by(options, config))
@@ -145,8 +153,8 @@ class Writer:
             yield with_legend(overlay(image, mask, self.data), mask_legend(mask, self.data))
 
     def save(self, name: str, image: Image.Image, mask: np.ndarray) -> None:
-        for file, picture in zip(self.files(name), self.pictures(image, mask), strict=True):
-            save_picture(picture, file)
+        for file, made in zip(self.files(name), self.pictures(image, mask), strict=True):
+            save_picture(made, file)
 
 
 def save_predictions(
@@ -166,22 +174,22 @@ def save_predictions(
     areas = AreaTable(writer.folder / "areas.csv", config.data.classes, images)
     for name, path in tqdm(images.items(), disable=None, leave=False):
         try:
-            image = open_image(path, config.data.image_range, config.data.max_megapixels)
-            apart = windows and is_large(image.size, config)
-            mask = predict_mask(network, image, in_windows if apart else config, device)
+            pixels = read_bands(path, config.data)
+            apart = windows and is_large(size_of(pixels), config)
+            mask = predict_mask(network, pixels, in_windows if apart else config, device)
         except UserError as error:
             faults.append(error)
             continue
         except (MemoryError, RuntimeError) as error:
             if lack_of_memory(error) is None:
                 raise
-            size = f"{image.width}x{image.height}"
+            size = "{}x{}".format(*image_size(path))
             hint = "--set evaluation.mode=sliding_window needs less, the less the smaller crop_size"
             faults.append(UserError(f"{path}: out of memory for {size} pixels; {hint}"))
             continue
         large += apart
         areas.add(name, mask)
-        writer.save(name, image, mask)
+        writer.save(name, picture(pixels, config.data), mask)
     if large:
         print(
             f"{large} images are much larger than crops of {config.crop_size} pixels and were "

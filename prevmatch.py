@@ -19,7 +19,6 @@ from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
     PseudoLabel,
-    consistency,
     cutmix,
     kept_ratio,
     label_partner,
@@ -37,7 +36,8 @@ class Previous(Section):
     confidence: Literal["pixelwise", "pixelavg", "imageavg"] = "pixelwise"
     """How much a label of the previous models counts.  pixelwise: all of it where it is confident
     enough, else nothing.  imageavg: every label by the mean confidence of its image.  pixelavg: as
-    published for Cityscapes, every label of the batch, padding included, by each of these means."""
+    published for Cityscapes, every label of the batch, padding included, by each of these means.
+    The last two weigh cross-entropy, whatever the criterion."""
     store: Literal["cpu", "gpu"] = "cpu"
     """Where the previous models wait: in host memory, or on the GPU."""
 
@@ -76,8 +76,8 @@ class PrevMatch(Method):
         views = list(zip(z_s, u["box"], strict=True))
 
         loss_x = self.criterion(z_x, y)
-        loss_s1, loss_s2 = (consistency(z, cutmix(own, partner, box), tau) for z, box in views)
-        loss_fp = consistency(z_fp, own, tau)
+        loss_s1, loss_s2 = (self.consistency(z, cutmix(own, partner, box), tau) for z, box in views)
+        loss_fp = self.consistency(z_fp, own, tau)
         loss_u = 0.25 * loss_s1 + 0.25 * loss_s2 + 0.5 * loss_fp
 
         weight, loss_prev = 0.0, torch.zeros_like(loss_x)
@@ -104,10 +104,10 @@ class PrevMatch(Method):
         return label_with_partner(partial(ensemble_logits, self.model, members), u)
 
     def guidance(self, logits: Tensor, prev: PseudoLabel) -> Tensor:
-        """Cross-entropy with previous labels, counted as `prev.confidence` says."""
+        """The loss of previous labels, counted as `prev.confidence` says."""
         mode = self.options.prev.confidence
         if mode == "pixelwise":
-            return consistency(logits, prev, self.options.prev.conf_thresh)
+            return self.consistency(logits, prev, self.options.prev.conf_thresh)
         loss = F.cross_entropy(logits, prev.label, reduction="none")
         total = loss.sum() if mode == "pixelavg" else (loss * prev.valid).sum((1, 2))
         valid = prev.valid.sum((1, 2))

@@ -14,7 +14,6 @@ from engine import Batch, Method, Step, main
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
-    consistency,
     cutmix,
     frozen_statistics,
     kept_ratio,
@@ -49,8 +48,10 @@ class RankMatch(Method):
         views = list(zip(z_s, f_s, u["box"], strict=True))
 
         loss_x = self.criterion(z_x, y)
-        loss_s1, loss_s2 = (consistency(z, cutmix(own, partner, box), tau) for z, _, box in views)
-        loss_fp = consistency(z_fp, own, tau)
+        loss_s1, loss_s2 = (
+            self.consistency(z, cutmix(own, partner, box), tau) for z, _, box in views
+        )
+        loss_fp = self.consistency(z_fp, own, tau)
         rank1, rank2 = (
             ranking_loss(cutmix_features(f_w, f_partner, box), f, self.options.references)
             for _, f, box in views

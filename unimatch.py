@@ -8,7 +8,7 @@ import torch
 
 from engine import Batch, Method, Step, main
 from semi.perturbation import with_dropped_channels
-from semi.pseudo_labels import consistency, cutmix, kept_ratio, label_partner, pseudo_label
+from semi.pseudo_labels import cutmix, kept_ratio, label_partner, pseudo_label
 
 
 class UniMatch(Method):
@@ -27,8 +27,8 @@ class UniMatch(Method):
         views = zip(z_s, u["box"], strict=True)
 
         loss_x = self.criterion(z_x, y)
-        loss_s1, loss_s2 = (consistency(z, cutmix(own, partner, box), tau) for z, box in views)
-        loss_fp = consistency(z_fp, own, tau)
+        loss_s1, loss_s2 = (self.consistency(z, cutmix(own, partner, box), tau) for z, box in views)
+        loss_fp = self.consistency(z_fp, own, tau)
         loss = (loss_x + 0.25 * loss_s1 + 0.25 * loss_s2 + 0.5 * loss_fp) / 2
         return loss, {
             "x": loss_x, "s": (loss_s1 + loss_s2) / 2, "fp": loss_fp,

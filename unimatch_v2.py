@@ -9,7 +9,7 @@ import torch
 from engine import Batch, Method, Step, main
 from semi.ema import frozen_copy, update_ema
 from semi.perturbation import complementary_dropout, draw_complementary
-from semi.pseudo_labels import consistency, cutmix, kept_ratio, label_partner, label_view
+from semi.pseudo_labels import cutmix, kept_ratio, label_partner, label_view
 from util.config import Section, Share
 
 
@@ -37,7 +37,7 @@ class UniMatchV2(Method):
         views = zip(z_s, u["box"], strict=True)
 
         loss_x = self.criterion(z_x, y)
-        loss_s1, loss_s2 = (consistency(z, cutmix(own, partner, box), tau) for z, box in views)
+        loss_s1, loss_s2 = (self.consistency(z, cutmix(own, partner, box), tau) for z, box in views)
         loss_s = (loss_s1 + loss_s2) / 2
         loss = (loss_x + loss_s) / 2
         return loss, {"x": loss_x, "s": loss_s, "mask_ratio": kept_ratio(own, tau)}

@@ -11,7 +11,9 @@ import torch
 from benchmarks import photos
 from benchmarks.measure import Call, Table, add_config, add_repeats, compare, read, report
 from dataset.check import read_lists
-from dataset.files import Reader, image_size, load_image
+from dataset.decoded import Opened
+from dataset.files import image_size, load_image
+from dataset.reader import Reader
 from dataset.sets import UNLABELED, TrainingSet
 
 VIEWS = 2
@@ -30,12 +32,14 @@ def run(options: argparse.Namespace) -> None:
         config = read(options, data=photos.make_dataset(Path(folder), options.images))
         lists = read_lists(config.data, unlabeled=True)
         labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
+        reader = Reader(config.data)
         fresh, keeping = (
             TrainingSet(
-                Reader(config.data), labeled, unlabeled, length=ROUND, crop_size=config.crop_size,
-                strong_views=VIEWS, partner="other", seed=0, cache=cache,
+                Opened(reader, labeled, True, capacity), Opened(reader, unlabeled, False),
+                length=ROUND, crop_size=config.crop_size, strong_views=VIEWS, partner="other",
+                seed=0,
             )
-            for cache in (0, config.data.cache_mb * 2**20)
+            for capacity in (0, config.data.cache_mb * 2**20)
         )  # fmt: skip
         for i in range(len(labeled)):
             keeping.labeled_sample(i, 0, i)

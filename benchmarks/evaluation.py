@@ -28,8 +28,12 @@ def measure(options: argparse.Namespace) -> Table:
     config, device = read(options), dist.choose_device(options.device)
     window, border = config.crop_size, config.evaluation.window_border
     torch.manual_seed(0)
-    network = build_network(config.model, config.num_classes).to(device).eval()
-    image = torch.randn(1, 3, *options.size, device=device)
+    network = (
+        build_network(config.model, config.num_classes, in_channels=config.data.channels)
+        .to(device)
+        .eval()
+    )
+    image = torch.randn(1, config.data.channels, *options.size, device=device)
     batch = config.evaluation.window_batch
 
     def predict(size: int, precision: str = "float32") -> Callable[[], Tensor]:

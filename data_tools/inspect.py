@@ -12,12 +12,14 @@ from tqdm import tqdm
 
 from data_tools.facts import ImageFacts, image_facts
 from data_tools.turned import fits_better_as_stored
+from dataset.bands import picture
 from dataset.check import named
-from dataset.files import Reader, lies_as_stored, load_image, size_mismatch
+from dataset.files import lies_as_stored, load_image, size_mismatch
 from dataset.folders import scan_samples
+from dataset.geometry import GEOMETRIES, Weak
 from dataset.lists import Fault, SampleList
+from dataset.reader import Reader, size_of
 from dataset.samples import Sample
-from dataset.weak import draw_geometry, weak_mask
 from util.config import IGNORE, Config
 from util.errors import UserError
 from util.seed import sample_generator
@@ -131,9 +133,10 @@ def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
     faults: list[tuple[str, str]] = []
     seen, image = Seen(sample, faults), None
     try:
-        image = reader.image(sample)
+        pixels = reader.image(sample)
+        image = picture(pixels, reader.data)
         facts = image_facts(sample.image_file, image)
-        seen = seen._replace(size=image.size, facts=facts, digest=_digest(image))
+        seen = seen._replace(size=image.size, facts=facts, digest=_digest(pixels))
     except UserError as error:
         faults.append(("unreadable", str(error)))
     return seen if sample.mask is None else _look_at_mask(seen, image, reader, crop)
@@ -164,7 +167,8 @@ def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: i
     if seen.faults or image is None:
         return seen
     if crop:
-        seen = seen._replace(ignored=_ignored(labels, crop, sample))
+        weak = GEOMETRIES[reader.data.geometry]
+        seen = seen._replace(ignored=_ignored(labels, weak, crop, sample))
     turn = seen.facts.exif if seen.facts else 1
     if turn != 1 and fits_better_as_stored(image, labels, turn):
         message = f"{path}: fits {sample.image_file} better as that is stored than as EXIF turns it"
@@ -172,15 +176,14 @@ def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: i
     return seen
 
 
-def _ignored(labels: Image.Image, crop: int, sample: Sample) -> tuple[float, ...]:
+def _ignored(labels: Image.Image, weak: Weak, crop: int, sample: Sample) -> tuple[float, ...]:
     shares = []
     for number in range(CROPS):
         rng = sample_generator(0, 0, crc32(sample.image.encode()), number)
-        drawn = weak_mask(labels, draw_geometry(rng, labels.size, crop))
+        drawn = weak.mask(labels, weak.draw(rng, labels.size, crop))
         shares.append((drawn == IGNORE).float().mean().item())
     return tuple(shares)
 
 
-def _digest(image: Image.Image) -> str:
-    pixels = np.asarray(image)
-    return blake2b(pixels.tobytes(), digest_size=16, person=b"%dx%d" % image.size).hexdigest()
+def _digest(image: np.ndarray) -> str:
+    return blake2b(image.tobytes(), digest_size=16, person=b"%dx%d" % size_of(image)).hexdigest()

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from data_tools.layout import find
 from dataset.check import read_lists
-from dataset.files import Reader
 from dataset.lists import SampleList
+from dataset.reader import Reader
 from dataset.samples import Origin, Sample
 from util.config import IGNORE, Data
 from util.errors import UserError

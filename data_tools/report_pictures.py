@@ -11,7 +11,9 @@ from PIL import Image
 
 from data_tools.inspect import Seen, SeenList
 from data_tools.suspects import Suspect, suspects
-from dataset.files import Reader, load_image
+from dataset.bands import picture
+from dataset.files import load_image
+from dataset.reader import Reader
 from util import html
 from util.config import Config, Data
 from util.errors import UserError
@@ -103,7 +105,7 @@ def _pictures(
 ) -> tuple[list[Image.Image], np.ndarray | None]:
     """The image, and its mask over it, or beside it where they do not fit; its class indices."""
     sample = seen.sample
-    image = reader.image(sample)
+    image = picture(reader.image(sample), data)
     if sample.mask is None:
         return [image], None
     stored = load_image(sample.mask_file)

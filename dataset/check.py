@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from dataset.files import Reader, image_size, size_mismatch
+from dataset.files import image_size, size_mismatch
 from dataset.folders import read_samples
 from dataset.lists import Fault, Lists, SampleList, refuse
+from dataset.reader import Reader
 from dataset.samples import Sample, Samples
 from util.config import IGNORE, Data, Images
 from util.errors import UserError

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from dataset.files import Reader
+from dataset.decoded import Opened, memory
 from dataset.lists import Lists
+from dataset.reader import Reader
 from dataset.samples import Sample
 from dataset.sets import EvaluationSet, TrainingSet
 from util.config import Config
@@ -114,16 +115,16 @@ def training_loader(
         )
         partner = "other"
     steps = steps_per_epoch(config, len(labeled), len(unlabeled), images)
+    reader, room = Reader(config.data), memory(lists, config.data)
     dataset = TrainingSet(
-        Reader(config.data),
-        labeled,
-        unlabeled,
+        Opened(reader, labeled, masks=True, capacity=room.labeled),
+        Opened(reader, unlabeled, masks=False, capacity=room.unlabeled),
         length=steps * images,
         crop_size=config.crop_size,
         strong_views=strong_views,
         partner=partner,
         seed=config.seed,
-        cache=config.data.cache_mb * 2**20,
+        geometry=config.data.geometry,
     )
     return DataLoader(
         dataset,
@@ -151,10 +152,15 @@ def batch_at(loader: DataLoader, step: int) -> Any:
     return default_collate([loader.dataset[key] for key in keys])
 
 
-def evaluation_loader(config: Config, samples: Sequence[Sample], process: Process) -> DataLoader:
-    """Every `world`-th image from `rank` on, whole, one at a time: each is counted once."""
+def evaluation_loader(
+    config: Config, samples: Sequence[Sample], process: Process, capacity: int = 0
+) -> DataLoader:
+    """Every `world`-th image from `rank` on, whole, one at a time: each is counted once.
+
+    `capacity`: bytes in which decoded images are kept for the next evaluation.
+    """
     return DataLoader(
-        EvaluationSet(Reader(config.data), samples),
+        EvaluationSet(Opened(Reader(config.data), samples, True, capacity)),
         sampler=list(range(process.rank, len(samples), process.world)),
         num_workers=process.workers,
         worker_init_fn=serve_to_the_end,

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from dataset.decoded import DecodedPairs, Pair
-from dataset.files import Reader
-from dataset.samples import Sample
+from dataset.decoded import Opened, Pair
+from dataset.geometry import GEOMETRIES
+from dataset.reader import size_of
 from dataset.strong import draw_box, draw_strong
-from dataset.weak import draw_geometry, padding, weak_image, weak_mask
 from util.seed import sample_generator
 
 LABELED, UNLABELED, PARTNER = range(3)
@@ -35,26 +34,24 @@ class TrainingSet(Dataset):
         length: positions in an epoch.
         strong_views: number of strong views.
         partner: as the config's `cutmix_partner`.
-        cache: bytes that may be taken up by decoded labelled images.
+        geometry: as the config's `data.geometry`.
     """
 
     def __init__(
         self,
-        reader: Reader,
-        labeled: Sequence[Sample],
-        unlabeled: Sequence[Sample],
+        labeled: Sequence[Pair],
+        unlabeled: Sequence[Pair],
         *,
         length: int,
         crop_size: int,
         strong_views: int,
         partner: str,
         seed: int,
-        cache: int = 0,
+        geometry: str = "scale_crop",
     ):
-        self.reader, self.labeled, self.unlabeled = reader, labeled, unlabeled
+        self.labeled, self.unlabeled, self.weak = labeled, unlabeled, GEOMETRIES[geometry]
         self.length, self.crop_size, self.strong_views = length, crop_size, strong_views
         self.partner, self.seed = partner, seed
-        self._decoded = DecodedPairs(len(labeled), cache)
         self._orders: tuple[int, dict[int, np.ndarray]] = (-1, {})
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
@@ -86,42 +83,36 @@ class TrainingSet(Dataset):
     def labeled_sample(self, index: int, epoch: int, position: int) -> dict[str, Any]:
         """Weak image and mask of labelled image `index`."""
         rng = sample_generator(self.seed, LABELED, epoch, position)
-        image, mask = self._labeled_pair(index)
-        geometry = draw_geometry(rng, image.size, self.crop_size)
-        return {"image": weak_image(image, geometry), "mask": weak_mask(mask, geometry)}
-
-    def _labeled_pair(self, index: int) -> Pair:
-        pair = self._decoded.get(index)
-        if pair is None:
-            pair = self.reader.pair(self.labeled[index])
-            self._decoded.add(index, *pair)
-        return pair
+        image, mask = self.labeled[index]
+        assert mask is not None
+        drawn = self.weak.draw(rng, size_of(image), self.crop_size)
+        return {"image": self.weak.image(image, drawn), "mask": self.weak.mask(mask, drawn)}
 
     def unlabeled_sample(
         self, index: int, stream: int, epoch: int, position: int
     ) -> dict[str, Any]:
         """Weak image of unlabelled image `index`, and what its strong views are made from."""
         rng = sample_generator(self.seed, stream, epoch, position)
-        image = self.reader.image(self.unlabeled[index])
-        geometry = draw_geometry(rng, image.size, self.crop_size)
+        image, _ = self.unlabeled[index]
+        drawn = self.weak.draw(rng, size_of(image), self.crop_size)
         return {
-            "image": weak_image(image, geometry),
-            "ignore": padding(geometry),
+            "image": self.weak.image(image, drawn),
+            "ignore": self.weak.padding(drawn),
             "views": [draw_strong(rng) for _ in range(self.strong_views)],
             "boxes": np.stack([draw_box(rng, self.crop_size) for _ in range(self.strong_views)]),
         }
 
 
 class EvaluationSet(Dataset):
-    """Whole images with their masks: {image uint8 `[3, H, W]`, mask uint8 `[H, W]`, index}."""
+    """Whole images with their masks: {image `[C, H, W]`, mask uint8 `[H, W]`, index}."""
 
-    def __init__(self, reader: Reader, samples: Sequence[Sample]):
-        self.reader, self.samples = reader, samples
+    def __init__(self, images: Opened):
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, mask = self.reader.pair(self.samples[index])
-        pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        image, mask = self.images[index]
+        pixels = image.transpose(2, 0, 1).copy()
         return {"image": pixels, "mask": np.array(mask), "index": index}

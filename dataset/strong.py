@@ -21,6 +21,9 @@ P_CUTMIX = 0.5
 BOX_AREA = (0.02, 0.4)  # of the crop
 BOX_RATIO = (0.3, 1 / 0.3)  # height over width
 
+Rgb = tuple[int, int, int]
+"""The channels that are red, green and blue."""
+
 
 def draw_strong(rng: np.random.Generator) -> dict[str, Any]:
     """Parameters of one strong view: colour jitter (four operations in random order), greyscale,
@@ -62,21 +65,35 @@ def box_masks(boxes: Tensor, size: int) -> Tensor:
     return (i >= x0) & (i < x1) & (i[:, None] >= y0) & (i[:, None] < y1)
 
 
-def grey(x: Tensor) -> Tensor:
-    """Luma `[B, 1, H, W]` (ITU-R 601-2)."""
-    r, g, b = x.unbind(1)
-    return (0.299 * r + 0.587 * g + 0.114 * b)[:, None]
+def grey(x: Tensor, rgb: Rgb | None) -> Tensor:
+    """`x` `[B, C, H, W]` with luma (ITU-R 601-2) in place of the channels `rgb`; where there are no
+    others, `[B, 1, H, W]`."""
+    if rgb is None:
+        return x
+    r, g, b = (x[:, channel] for channel in rgb)
+    luma = (0.299 * r + 0.587 * g + 0.114 * b)[:, None]
+    return luma if x.shape[1] == 3 else with_channels(x, rgb, luma)
+
+
+def with_channels(x: Tensor, rgb: Rgb, changed: Tensor) -> Tensor:
+    """A copy of `x` with these channels of it `changed`."""
+    x = x.clone()
+    x[:, rgb] = changed
+    return x
 
 
 def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return torch.lerp(other, x, factor).clamp(0, 1)
 
 
-def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Rotate the hue by `shift` turns, keeping value and chroma."""
-    value, low = x.amax(1), x.amin(1)
+def shift_hue(x: Tensor, shift: Tensor, rgb: Rgb | None) -> Tensor:
+    """Rotate the hue of the channels `rgb` by `shift` turns, keeping value and chroma."""
+    if rgb is None:
+        return x
+    colour = torch.stack([x[:, channel] for channel in rgb], dim=1)
+    value, low = colour.amax(1), colour.amin(1)
     chroma = value - low
-    r, g, b = x.unbind(1)
+    r, g, b = colour.unbind(1)
     sector = torch.where(
         value == r,
         (g - b) / chroma,
@@ -88,26 +105,30 @@ def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
     for start in (5, 3, 1):
         k = (sector + start) % 6
         channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, dim=1)
+    shifted = torch.stack(channels, dim=1)
+    return shifted if rgb == (0, 1, 2) and x.shape[1] == 3 else with_channels(x, rgb, shifted)
 
 
-def colour_jitter(x: Tensor, factors: Tensor, hue: Tensor, order: Tensor) -> Tensor:
-    """`x` `[B, 3, H, W]` in [0, 1]; `factors` `[B, 3]`; `hue` `[B]`; `order` `[B, 4]`, the
-    operations (brightness, contrast, saturation, hue) of each image in its own order."""
+def colour_jitter(
+    x: Tensor, factors: Tensor, hue: Tensor, order: Tensor, rgb: Rgb | None = (0, 1, 2)
+) -> Tensor:
+    """`x` `[B, C, H, W]` in [0, 1], of which `rgb` have a colour; `factors` `[B, 3]`; `hue` `[B]`;
+    `order` `[B, 4]`, the operations (brightness, contrast, saturation, hue) of each image in its
+    own order."""
     brightness, contrast, saturation = factors[..., None, None, None].unbind(1)
     for slot in order.unbind(1):
         choices = (
             (x * brightness).clamp(0, 1),
-            blend(x, grey(x).mean((2, 3), keepdim=True), contrast),
-            blend(x, grey(x), saturation),
-            shift_hue(x, hue),
+            blend(x, grey(x, rgb).mean((2, 3), keepdim=True), contrast),
+            blend(x, grey(x, rgb), saturation),
+            shift_hue(x, hue, rgb),
         )
         x = torch.stack(choices)[slot, torch.arange(len(x), device=x.device)]
     return x
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image `[3, H, W]` of `x` with its own `sigma` in pixels; 0 leaves it as it is."""
+    """Blur each image `[C, H, W]` of `x` with its own `sigma` in pixels; 0 leaves it as it is."""
     b, c, h, w = x.shape
     i = torch.arange(-RADIUS, RADIUS + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-0.5 * (i / sigma.clamp(min=1e-3)[:, None]) ** 2)
@@ -117,8 +138,11 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     return F.conv2d(flat, kernel.transpose(2, 3), groups=b * c).view_as(x)
 
 
-def strong_view(x: Tensor, view: dict[str, Tensor]) -> Tensor:
-    """A strong view of RGB images `x` `[B, 3, H, W]` in [0, 1], before normalisation."""
-    x = colour_jitter(x, view["factors"], view["hue"], view["order"])
-    x = torch.where(view["grey"].view(-1, 1, 1, 1), grey(x).expand_as(x), x)
+def strong_view(x: Tensor, view: dict[str, Tensor], rgb: Rgb | None = (0, 1, 2)) -> Tensor:
+    """A strong view of images `x` `[B, C, H, W]` in [0, 1], before normalisation.
+
+    Brightness, contrast and blur change all channels, hue, saturation and greyscale those of `rgb`.
+    """
+    x = colour_jitter(x, view["factors"], view["hue"], view["order"], rgb)
+    x = torch.where(view["grey"].view(-1, 1, 1, 1), grey(x, rgb).expand_as(x), x)
     return gaussian_blur(x, view["sigma"])

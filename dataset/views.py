@@ -3,19 +3,22 @@
 import torch
 from torch import Tensor
 
-from dataset.strong import box_masks, strong_view
+from dataset.strong import Rgb, box_masks, strong_view
 from util.batch import Batch, Labeled, RawBatch, RawLabeled, RawUnlabeled, Unlabeled
 from util.normalise import normalise, to_unit
 
 
-def make_views(raw: RawBatch, mean: Tensor, std: Tensor, flip: bool = False) -> Batch:
-    """Raw samples on the device -> what a method's step sees; `mean`, `std` `[3, 1, 1]`.
+def make_views(
+    raw: RawBatch, mean: Tensor, std: Tensor, flip: bool = False, rgb: Rgb | None = (0, 1, 2)
+) -> Batch:
+    """Raw samples on the device -> what a method's step sees; `mean`, `std` `[C, 1, 1]`.
 
     `flip`: partners from the batch are those of the batch in reverse, not the next ones.
+    `rgb`: the channels that have a colour.
     """
     batch: Batch = {"labeled": labeled_views(raw["labeled"], mean, std)}
     if "unlabeled" in raw:
-        batch["unlabeled"] = unlabeled_views(raw["unlabeled"], mean, std, flip)
+        batch["unlabeled"] = unlabeled_views(raw["unlabeled"], mean, std, flip, rgb)
     return batch
 
 
@@ -24,7 +27,9 @@ def labeled_views(raw: RawLabeled, mean: Tensor, std: Tensor) -> Labeled:
     return {"image": normalise(image, mean, std), "mask": raw["mask"].long()}
 
 
-def unlabeled_views(raw: RawUnlabeled, mean: Tensor, std: Tensor, flip: bool) -> Unlabeled:
+def unlabeled_views(
+    raw: RawUnlabeled, mean: Tensor, std: Tensor, flip: bool, rgb: Rgb | None
+) -> Unlabeled:
     """Weak and strong views; a strong one shows its partner inside the CutMix box."""
     weak = to_unit(raw["image"].permute(0, 3, 1, 2))
     boxes = list(box_masks(raw["boxes"], weak.shape[-1]).unbind(1))
@@ -39,9 +44,9 @@ def unlabeled_views(raw: RawUnlabeled, mean: Tensor, std: Tensor, flip: bool) ->
         index = torch.arange(len(weak), device=weak.device)
         out["partner_index"] = index.flip(0) if flip else index.roll(1)
     for number, (view, box) in enumerate(zip(raw["views"], boxes, strict=True)):
-        own = strong_view(weak, view)
+        own = strong_view(weak, view, rgb)
         if "partner" in raw:
-            theirs = strong_view(other, partner["views"][number])
+            theirs = strong_view(other, partner["views"][number], rgb)
         else:
             theirs = own[out["partner_index"]]
         out["strong"].append(normalise(torch.where(box[:, None], theirs, own), mean, std))

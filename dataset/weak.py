@@ -65,14 +65,14 @@ class Span(NamedTuple):
     """Pixels of the original per resized one."""
 
 
-def weak_image(image: Image.Image, geometry: Geometry) -> Tensor:
-    """`[crop, crop, 3]`, uint8; black in the padding.
+def weak_image(image: np.ndarray, geometry: Geometry) -> Tensor:
+    """`[crop, crop, C]` of an image `[H, W, C]`, uint8 or float32; black in the padding.
 
     Resizes only what the crop keeps.  Torch's filter is Pillow's to a grey level, but vectorised; a
     scale that leaves the size of what it gets as it is counts as 1.
     """
-    (across, down), (kept_w, kept_h) = _spans(image.size, geometry), geometry.inside
-    seen = np.array(image.crop((across.first, down.first, across.end, down.end)))
+    (across, down), (kept_w, kept_h) = _spans(image.shape[1::-1], geometry), geometry.inside
+    seen = image[down.first : down.end, across.first : across.end].copy()
     # Channels innermost, the form in which torch's filter is fastest.
     pixels = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)
     # A hair more than the scale, as a size that is not quite whole would be rounded down.

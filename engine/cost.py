@@ -9,6 +9,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -84,15 +85,17 @@ def step_cost(method_class: type[Method], config: Config, images: int, per_forwa
 def _step_cost(method_class: type[Method], config: Config, images: int, per_forward: int) -> Cost:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    weights = config.criterion.class_weights and (1.0,) * config.num_classes  # auto among them
     config = config.model_copy(
         update={
+            "criterion": config.criterion.model_copy(update={"class_weights": weights}),
             "precision": "bfloat16" if config.precision == "auto" else config.precision,
             "channels_last": config.channels_last is not False,  # what auto means on a GPU
         }
     )
     raw = blank_batch(method_class, config, per_forward)
     with torch.device("meta"):
-        network = build_network(config.model, config.num_classes)
+        network = build_network(config.model, config.num_classes, config.data.channels)
         network.check_crop(config.crop_size)
         network.check_batch(per_forward)
         method = method_class(network, config)
@@ -131,32 +134,19 @@ def late_training(method: Method, config: Config) -> Training:
     )
 
 
-class _BlankFiles:
-    """A reader of images that are blank."""
-
-    def __init__(self, side: int):
-        self.size = side, side
-
-    def image(self, _: Any) -> Image.Image:
-        return Image.new("RGB", self.size)
-
-    def pair(self, _: Any) -> tuple[Image.Image, Image.Image]:
-        return self.image(_), Image.new("L", self.size)
-
-
 def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
     """What data workers make of blank images: a raw batch as `make_views` takes it."""
-    files: Any = _BlankFiles(config.crop_size)
-    samples: Any = range(images)
+    side, kind = config.crop_size, np.uint8 if config.data.image_range is None else np.float32
+    image, mask = np.zeros((side, side, config.data.channels), kind), Image.new("L", (side, side))
     data = TrainingSet(
-        files,
-        samples,
-        samples if method_class.unlabeled else [],
+        [(image, mask)] * images,
+        [(image, None)] * images if method_class.unlabeled else [],
         length=images,
-        crop_size=config.crop_size,
+        crop_size=side,
         strong_views=method_class.strong_views,
         partner="other" if images == 1 else config.cutmix_partner,  # as `training_loader`
         seed=config.seed,
+        geometry=config.data.geometry,
     )
     return default_collate([data[0, position] for position in range(images)])
 

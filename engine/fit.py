@@ -15,7 +15,7 @@ from engine.training import Training, prepare
 from util import dist
 from util.command import arguments, exit_with_one_line, is_secondary_rank
 from util.config_file import load_config
-from util.evaluation import summary, table
+from util.evaluation import score_title, summary, table
 from util.interrupt import Interrupted, StopRequest, leaving_when_asked, stop_requests
 from util.log import logger, say_to_console
 
@@ -59,7 +59,8 @@ def fit(t: Training) -> None:
     finally:
         t.folder.close()
     for name, best in t.best.items():
-        logger.info("%s: best mIoU %.2f, epoch %d", name, best["miou"], best["epoch"])
+        title = score_title(t.config)
+        logger.info("%s: best %s %.2f, epoch %d", name, title, best["score"], best["epoch"])
 
 
 def train_epoch(t: Training, guard: Guard, stop: StopRequest) -> dict[str, Any]:
@@ -131,21 +132,25 @@ def validate(t: Training, epoch: int) -> dict[str, Any]:
         scores = t.evaluate(network, mode)
         records[name] = {"mode": mode, **summary(scores)}
         # A score under the cheap mode is never compared with one under the config's.
-        if mode == config.evaluation.mode and scores.miou > t.best.get(name, {}).get("miou", -1.0):
-            t.best[name] = {"miou": scores.miou, "epoch": epoch + 1}
-        best = f", best {t.best[name]['miou']:.2f}" if name in t.best else ""
+        score = scores.selected(config)
+        if mode == config.evaluation.mode and score > t.best.get(name, {}).get("score", -1.0):
+            t.best[name] = {"score": score, "epoch": epoch + 1}
+        best = f", best {t.best[name]['score']:.2f}" if name in t.best else ""
         logger.info(
-            "epoch %d/%d %s (%s): mIoU %.2f%s\n%s",
+            "epoch %d/%d %s (%s): %s %.2f%s\n%s",
             epoch + 1,
             config.epochs,
             name,
             mode,
-            scores.miou,
+            score_title(config),
+            score,
             best,
             table(scores, config.data.classes),
         )
         per_class = zip(config.data.classes, scores.iou.tolist(), strict=True)
         values = {f"{name}/mIoU": scores.miou, f"{name}/accuracy": scores.accuracy}
         values |= {f"{name}_iou/{label}": 100 * iou for label, iou in per_class}
+        if scores.dice is not None:
+            values[f"{name}/Dice"] = scores.mean_dice
         t.folder.scalars({f"val/{k}": v for k, v in values.items()}, (epoch + 1) * len(t.train))
     return records

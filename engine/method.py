@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from semi.criterion import build_criterion
+from semi.pseudo_labels import build_consistency
 from util.batch import Batch
 from util.config import Config, Section
 from util.config_file import parse
@@ -37,6 +38,7 @@ class Method(nn.Module):
         self.config = config
         self.options: Any = self.read_options(config)
         self.criterion = build_criterion(config.criterion)
+        self.consistency = build_consistency(config.criterion)
 
     @classmethod
     def read_options(cls, config: Config) -> Any:

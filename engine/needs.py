@@ -78,7 +78,7 @@ def largest_held(peaks: Mapping[int, int]) -> dict[str, int | None]:
 def step_seconds(tflop: float, config: Config) -> dict[str, float]:
     """Seconds that a step would take on named cards, estimated from its arithmetic alone."""
     # By torch's own choice convolutions use TF32, and the matrix products of a ViT do not.
-    tf32 = config.model.network == "deeplabv3plus" if config.tf32 is None else config.tf32
+    tf32 = config.model.network != "dpt" if config.tf32 is None else config.tf32
     unit = "16 bits" if config.precision != "float32" else "tf32" if tf32 else "float32"
     return {card: tflop / (UTILISATION * rates[unit]) for card, rates in RATES.items()}
 

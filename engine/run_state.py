@@ -22,7 +22,7 @@ class Strict(Section):
 
 
 class Best(Strict):
-    miou: float
+    score: float
     epoch: Natural
 
 

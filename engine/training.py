@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dataset.check import check_files, read_lists
+from dataset.decoded import memory
 from dataset.lists import identity
 from dataset.loaders import (
     Process,
@@ -22,6 +23,7 @@ from dataset.loaders import (
     training_loader,
 )
 from dataset.views import make_views
+from engine.class_weights import with_class_weights
 from engine.method import Method
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import Means
@@ -63,7 +65,7 @@ class Training:
     means: Means = field(default_factory=Means)
     """Means of the scalars of these steps."""
     best: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Best mIoU and its epoch, by the name of the network."""
+    """Best score and its epoch, by the name of the network."""
     history: list[dict[str, Any]] = field(default_factory=list)
     source: Path | None = None
     """The checkpoint it was resumed from."""
@@ -163,7 +165,7 @@ class Training:
         parts = split_batch(raw, config.micro_batch)
         for number, part in enumerate(parts, start=1):
             part, flip = to_device(part, device), config.cutmix_partner == "flip"
-            batch = make_views(part, self.mean, self.std, flip)
+            batch = make_views(part, self.mean, self.std, flip, config.data.rgb_channels)
             with dist.no_sync(self.wrapped, last=number == len(parts)):
                 with autocast(device, config.precision):
                     loss, scalars = self.wrapped(batch)
@@ -212,15 +214,17 @@ def prepare(
     dist.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
     sizes = {name: identity(listed.samples) for name, listed in lists._asdict().items()}
     folder.origin = {"method": method_class.__name__, "images": sizes}
+    config = with_class_weights(config, lists.labeled, device)
 
     if config.deterministic:
         be_deterministic()
     init_seed(config.seed)
-    network = build_network(config.model, config.num_classes)
+    bands = config.data.channels
+    network = build_network(config.model, config.num_classes, bands)
     network.check_crop(config.crop_size)
     network.check_batch(per_forward * dist.batchnorm_processes(device))
     if resumed is None:
-        logger.info("%s", load_backbone(network, config.model))
+        logger.info("%s", load_backbone(network, config.model, bands))
     method = method_class(network, config)
     dist.sync_batchnorm(method.to(device), device)
     use_layout(method, config)
@@ -240,7 +244,7 @@ def prepare(
         train=training_loader(
             config, lists, images, per_forward, method_class.strong_views, process
         ),
-        val=evaluation_loader(config, lists.val.samples, process),
+        val=evaluation_loader(config, lists.val.samples, process, memory(lists, config.data).val),
         volumes=volume_indices(
             [s.image for s in lists.val.samples], config.evaluation.volume_pattern
         ),

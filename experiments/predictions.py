@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.files import Reader
+from dataset.bands import picture
 from dataset.folders import read_samples
+from dataset.reader import Reader
 from dataset.samples import Sample
 from engine.run_folder import best_checkpoint
 from experiments.runs import Run
@@ -51,7 +52,9 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     config = run.config
     samples = read_samples(config.data.val, config.data.root, masks=True).samples[:limit]
     path = best_checkpoint(run.path, network)
-    model = load_network(config.model, config.num_classes, path, network).to(device)
+    model = load_network(config.model, config.num_classes, path, network, config.data.channels).to(
+        device
+    )
     use_layout(model, config)
     reader, classes = Reader(config.data), config.num_classes
     total = torch.zeros(classes, classes, dtype=torch.int64)
@@ -74,10 +77,10 @@ def pictures(run: Run, some: list[Judged]) -> Iterator[tuple[Image.Image, str]]:
     reader, data = Reader(run.config.data), run.config.data
     for judged in some:
         try:
-            image, truth = reader.pair(judged.sample)
+            pixels, truth = reader.pair(judged.sample)
         except UserError:  # changed since it was predicted
             continue
-        masks = (np.array(truth), judged.mask)
+        image, masks = picture(pixels, data), (np.array(truth), judged.mask)
         row = [image, *(overlay(image, mask, data, 0.65) for mask in masks)]
         scale = THUMBNAIL / max(image.size)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))

@@ -1,7 +1,7 @@
 """Config -> network: the only place where names become networks."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import huggingface_hub
 import timm
 import torch
 from huggingface_hub import constants
-from torch import nn
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
 
 from model import xception
 from model.deeplabv3plus import DeepLabV3Plus
@@ -17,6 +18,7 @@ from model.dinov2 import as_published, is_dinov2
 from model.dpt import DPT
 from model.network import Network
 from model.recompute import recompute_blocks
+from model.unet import UNet
 from util.checkpoint import (
     load,
     load_backbone_state,
@@ -39,13 +41,13 @@ def _reason(error: Exception) -> str:
     return lines[0][:200]
 
 
-def build_network(options: Model, num_classes: int) -> Network:
-    """The network of a config.
+def build_network(options: Model, num_classes: int, in_channels: int = 3) -> Network:
+    """The network of a config, for images of so many bands.
 
     Raises `UserError` for a backbone that timm lacks or that this kind of network cannot use.
     """
-    build = {"deeplabv3plus": build_deeplabv3plus, "dpt": build_dpt}[options.network]
-    network = build(options, num_classes)
+    build = {"deeplabv3plus": build_deeplabv3plus, "dpt": build_dpt, "unet": build_unet}
+    network = build[options.network](options, num_classes, in_channels)
     if options.lock_backbone:
         network.lock_backbone()  # and then there are no activations to do without
     elif options.checkpoint_activations:
@@ -53,7 +55,9 @@ def build_network(options: Model, num_classes: int) -> Network:
     return network
 
 
-def load_network(options: Model, num_classes: int, path: Path, which: str = "model") -> Network:
+def load_network(
+    options: Model, num_classes: int, path: Path, which: str = "model", in_channels: int = 3
+) -> Network:
     """The network of a config with the weights of a checkpoint, in any published form.
 
     Parts beside the network's own, which a method has for training alone (CorrMatch's correlation
@@ -63,7 +67,7 @@ def load_network(options: Model, num_classes: int, path: Path, which: str = "mod
     whole = load(path)
     state = network_state(whole, path, which)
     refuse_another_network(whole, options, num_classes, path)
-    network = build_network(options, num_classes)
+    network = build_network(options, num_classes, in_channels)
     parts = dict(network.named_children())
     own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
     load_weights(network, own or state, path)
@@ -71,7 +75,7 @@ def load_network(options: Model, num_classes: int, path: Path, which: str = "mod
 
 
 # What the weights of a network do not depend on.
-_FREE = {"pretrained", "lock_backbone", "checkpoint_activations"}
+_FREE = {"pretrained", "lock_backbone", "checkpoint_activations", "dropout"}
 
 
 def refuse_another_network(state: Any, options: Model, num_classes: int, path: Path) -> None:
@@ -94,15 +98,19 @@ def refuse_another_network(state: Any, options: Model, num_classes: int, path: P
         raise UserError(f"{path}: the config differs from its own in {'; '.join(wrong)}{hint}")
 
 
-def build_deeplabv3plus(options: Model, num_classes: int) -> Network:
-    backbone, channels = build_cnn(options.backbone, options.output_stride)
+def build_deeplabv3plus(options: Model, num_classes: int, in_channels: int) -> Network:
+    backbone, channels = build_cnn(options.backbone, options.output_stride, in_channels)
     if options.multi_grid:
         apply_multi_grid(backbone, options.backbone)
     return DeepLabV3Plus(backbone, channels, num_classes, options.aspp_rates, options.channels)
 
 
-def build_dpt(options: Model, num_classes: int) -> Network:
-    return DPT(build_vit(options.backbone, options.patch_size), num_classes)
+def build_dpt(options: Model, num_classes: int, in_channels: int) -> Network:
+    return DPT(build_vit(options.backbone, options.patch_size, in_channels), num_classes)
+
+
+def build_unet(options: Model, num_classes: int, in_channels: int) -> Network:
+    return UNet(in_channels, num_classes, options.widths, options.dropout)
 
 
 def check_name(name: str) -> None:
@@ -113,13 +121,18 @@ def check_name(name: str) -> None:
         raise UserError(f"model.backbone: timm has no '{name}'{hint}")
 
 
-def build_vit(name: str, patch_size: int | None = None) -> nn.Module:
+def build_vit(name: str, patch_size: int | None = None, in_channels: int = 3) -> nn.Module:
     """A plain ViT of timm, that is, of blocks of one width, for images of any size."""
     check_name(name)
     own: dict[str, Any] = {} if patch_size is None else {"patch_size": patch_size}
     try:
         vit: Any = timm.create_model(
-            name, num_classes=0, global_pool="", dynamic_img_size=True, **own
+            name,
+            num_classes=0,
+            global_pool="",
+            dynamic_img_size=True,
+            in_chans=in_channels,
+            **own,
         )
         if len({(block["num_chs"], block["reduction"]) for block in vit.feature_info}) != 1:
             raise ValueError("its blocks differ in width or stride")
@@ -131,11 +144,11 @@ def build_vit(name: str, patch_size: int | None = None) -> nn.Module:
     return as_published(vit) if is_dinov2(name) else vit
 
 
-def build_cnn(name: str, stride: int) -> tuple[nn.Module, Sequence[int]]:
+def build_cnn(name: str, stride: int, in_channels: int = 3) -> tuple[nn.Module, Sequence[int]]:
     """A network that returns its features at stride 4 and at the output stride, and their
     channels."""
     if name == xception.NAME:
-        return xception.Xception65(stride), xception.Xception65.channels
+        return xception.Xception65(stride, in_channels), xception.Xception65.channels
     check_name(name)
     try:
         with torch.random.fork_rng(devices=[]):  # a look must not change the initial weights
@@ -143,7 +156,11 @@ def build_cnn(name: str, stride: int) -> tuple[nn.Module, Sequence[int]]:
         strides = _feature_info(probe)
         indices = (strides.reduction().index(4), len(strides.reduction()) - 1)
         backbone = timm.create_model(
-            name, features_only=True, output_stride=stride, out_indices=indices
+            name,
+            features_only=True,
+            output_stride=stride,
+            out_indices=indices,
+            in_chans=in_channels,
         )
     except _UNFIT as error:
         raise UserError(
@@ -169,17 +186,31 @@ def apply_multi_grid(backbone: nn.Module, name: str) -> None:
         conv.padding = tuple(p * factor for p in conv.padding)
 
 
-def load_backbone(network: Network, options: Model) -> str:
+def load_backbone(network: Network, options: Model, in_channels: int = 3) -> str:
     """Load the pretrained backbone that the config asks for; returns one line that says what.
 
     Raises `UserError` when it cannot be had, or is of another network.
     """
-    source, name = options.pretrained, options.backbone
+    source = options.pretrained
+    name = "U-Net" if options.network == "unet" else options.backbone
     if source == "none":
         return f"{name}: random weights (model.pretrained: none)"
-    if source != "hub":
-        path = PRETRAINED / f"{name}.pth" if source == "file" else Path(source)
-        return load_backbone_state(network.backbone, read_pretrained(path), path)
+    if name == "U-Net" and source in ("file", "hub"):
+        raise UserError(
+            f"model.pretrained: found {source}, but there are no published weights for a U-Net's "
+            "encoder; set it to none, or to the path of a .pth file"
+        )
+    if source == "hub":
+        state, path = hub_weights(name), f"timm hub, {name}"
+    else:
+        path = str(PRETRAINED / f"{name}.pth") if source == "file" else source
+        state = read_pretrained(Path(path))
+    state, remark = inflate_stem(state, in_channels)
+    return load_backbone_state(network.backbone, state, path) + remark
+
+
+def hub_weights(name: str) -> Mapping[str, Tensor]:
+    """timm's weights of a model; raises `UserError` when they cannot be had."""
     ask_hub_once()
     try:
         donor: Any = timm.create_model(name, pretrained=True)
@@ -188,9 +219,7 @@ def load_backbone(network: Network, options: Model) -> str:
             f"model.pretrained: hub weights of '{name}' cannot be had ({_reason(error)}); "
             f"put them into {PRETRAINED / name}.pth and set model.pretrained to file"
         ) from None
-    if is_dinov2(name):
-        donor = as_published(donor)
-    return load_backbone_state(network.backbone, donor.state_dict(), f"timm hub, {name}")
+    return (as_published(donor) if is_dinov2(name) else donor).state_dict()
 
 
 def ask_hub_once() -> None:
@@ -200,3 +229,17 @@ def ask_hub_once() -> None:
         huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
     except Exception:  # of whichever client of the hub's
         constants.HF_HUB_OFFLINE = True
+
+
+def inflate_stem(state: Mapping[str, Tensor], in_channels: int) -> tuple[Mapping[str, Tensor], str]:
+    """Weights for RGB as those for `in_channels` bands, and a remark where they were changed.
+
+    As timm does it: a single band sees the sum of the first convolution's three, more bands
+    repeat them in turn, scaled by 3 / `in_channels`.
+    """
+    stems = [k for k, v in state.items() if v.ndim == 4 and v.shape[1] == 3]
+    if in_channels == 3 or not stems:
+        return state, ""
+    how = "summed to 1 band" if in_channels == 1 else f"repeated to {in_channels} bands"
+    inflated = adapt_input_conv(in_channels, state[stems[0]])
+    return {**state, stems[0]: inflated}, f"; {stems[0]} of 3 bands {how}"

@@ -32,7 +32,7 @@ class Network(nn.Module):
     locked: bool = False
 
     def features(self, x: Tensor) -> Features:
-        """Feature maps of normalised images `[B, 3, H, W]`, shallow to deep."""
+        """Feature maps of normalised images `[B, C, H, W]`, shallow to deep."""
         raise NotImplementedError
 
     def context(self, features: Features) -> Features:

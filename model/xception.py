@@ -60,7 +60,7 @@ class Block(nn.Module):
 
 
 class Xception65(nn.Module):
-    """Images `[B, 3, H, W]` -> features at stride 4 (256 channels) and at `output_stride` (2048).
+    """Images `[B, bands, H, W]` -> features at stride 4 (256 channels) and `output_stride` (2048).
 
     Strides beyond `output_stride` 8, 16 or 32 are left out; as published, only those of 8 are
     made up for by a dilation.
@@ -68,12 +68,12 @@ class Xception65(nn.Module):
 
     channels = (256, 2048)
 
-    def __init__(self, output_stride: int = 16):
+    def __init__(self, output_stride: int = 16, bands: int = 3):
         super().__init__()
         dilation = 2 if output_stride == 8 else 1
         entry = 2 if output_stride >= 16 else 1
         last = 2 if output_stride == 32 else 1
-        self.conv1, self.bn1 = nn.Conv2d(3, 32, 3, 2, 1, bias=False), norm(32)
+        self.conv1, self.bn1 = nn.Conv2d(bands, 32, 3, 2, 1, bias=False), norm(32)
         self.conv2, self.bn2 = nn.Conv2d(32, 64, 3, 1, 1, bias=False), norm(64)
         self.block1 = Block(64, 128, 128, stride=2)
         self.block2 = Block(128, 256, 256, stride=2)

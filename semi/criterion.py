@@ -1,48 +1,109 @@
 """Supervised losses.  255 is the ignore label everywhere."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.config import IGNORE, Criterion
+from util.errors import UserError
 
 
-def mean_over(loss: Tensor, keep: Tensor) -> Tensor:
-    """Mean of `loss` where `keep`; 0, not NaN, where there is nothing to keep."""
-    return (loss * keep).sum() / keep.sum().clamp(min=1)
+def mean_over(loss: Tensor, weight: Tensor) -> Tensor:
+    """Mean of `loss` by `weight`, bool or float; 0, not NaN, where that is 0 everywhere."""
+    total = weight.sum()
+    return (loss * weight).sum() / torch.where(total > 0, total, 1)
 
 
 class CrossEntropy(nn.Module):
-    """Mean cross-entropy over labelled pixels; 0 where a batch has none."""
+    """Mean cross-entropy over labelled pixels, by the weights of their classes if there are any; 0
+    where a batch has none."""
+
+    weights: Tensor | None
+
+    def __init__(self, weights: Sequence[float] | None = None):
+        super().__init__()
+        known = None if weights is None else torch.tensor(weights)
+        self.register_buffer("weights", known, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
-        loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
-        return mean_over(loss, target != IGNORE)
+        return self.over(pixelwise(logits, target), target, target != IGNORE)
+
+    def over(self, loss: Tensor, target: Tensor, keep: Tensor) -> Tensor:
+        """Mean of a pixelwise `loss` where `keep`."""
+        if self.weights is None:
+            return mean_over(loss, keep)
+        return mean_over(loss, self.weights[target.where(keep, 0)] * keep)
 
 
-class OhemCrossEntropy(nn.Module):
+def pixelwise(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy `[B, H, W]`, 0 where ignored."""
+    return F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
+
+
+class OhemCrossEntropy(CrossEntropy):
     """Cross-entropy over the hard pixels: true-class probability at most `thresh`, or among the
     `min_kept` per image that are hardest (Shrivastava et al., 2016, per pixel)."""
 
-    def __init__(self, thresh: float, min_kept: int):
-        super().__init__()
+    def __init__(self, thresh: float, min_kept: int, weights: Sequence[float] | None = None):
+        super().__init__(weights)
         self.thresh, self.min_kept = thresh, min_kept
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
-        loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
-        valid = target != IGNORE
+        loss, valid = pixelwise(logits, target), target != IGNORE
         with torch.no_grad():
             probability = torch.exp(-loss)  # of the true class; 1 where ignored
             min_kept = self.min_kept * len(target)
             kth = probability.flatten().kthvalue(min(min_kept, target.numel())).values
             hard = probability <= kth.clamp(min=self.thresh)
             keep = valid & (hard | (valid.sum() < min_kept))
-        return mean_over(loss, keep)
+        return self.over(loss, target, keep)
+
+
+def dice_loss(logits: Tensor, label: Tensor, keep: Tensor, smooth: float = 1e-5) -> Tensor:
+    """1 - Dice of the probabilities, mean over all classes, background included; each class's sums
+    run over the pixels that are kept of the whole batch, with squares in the denominator
+    (Milletari et al., 2016).  0 where none is kept.
+
+    `logits` `[B, C, H, W]`, `label` and `keep` (bool) `[B, H, W]`.
+    """
+    p = logits.float().softmax(dim=1) * keep[:, None]
+    classes = torch.arange(p.shape[1], device=p.device)[:, None, None]
+    y = (label[:, None] == classes) & keep[:, None]
+    both, squares, pixels = (x.sum((0, 2, 3)) for x in (p * y, p.square(), y))
+    return 1 - ((2 * both + smooth) / (squares + pixels + smooth)).mean()
+
+
+class Dice(nn.Module):
+    """Dice loss of labelled pixels."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
+        return dice_loss(logits, target, target != IGNORE)
+
+
+class CrossEntropyAndDice(nn.Module):
+    """The mean of the two."""
+
+    def __init__(self, weights: Sequence[float] | None = None):
+        super().__init__()
+        self.ce, self.dice = CrossEntropy(weights), Dice()
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
+        return (self.ce(logits, target) + self.dice(logits, target)) / 2
 
 
 def build_criterion(options: Criterion) -> nn.Module:
+    """The loss of labelled images; raises `UserError` for class weights yet to be counted."""
+    weights = options.class_weights
+    if weights == "auto":
+        raise UserError("criterion.class_weights: auto needs the labelled list; give numbers here")
     if options.name == "ohem":
-        return OhemCrossEntropy(options.thresh, options.min_kept)
-    return CrossEntropy()
+        return OhemCrossEntropy(options.thresh, options.min_kept, weights)
+    if options.name == "dice":
+        return Dice()
+    return CrossEntropyAndDice(weights) if options.name == "ce_dice" else CrossEntropy(weights)

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semi.criterion import dice_loss
 from util.batch import Unlabeled, View
+from util.config import Criterion
 
 
 class PseudoLabel(NamedTuple):
@@ -89,6 +91,20 @@ def consistency(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Ten
     """Cross-entropy of `logits` `[B, C, H, W]` with a pseudo-label where that is confident, per
     valid pixel, 0-d: the loss of weak-to-strong consistency."""
     return masked_cross_entropy(logits, target.label, target.above(tau), target.valid)
+
+
+def dice_consistency(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Tensor:
+    """Dice loss with a pseudo-label where that is confident, however many pixels that are, 0-d
+    (UniMatch, medical)."""
+    return dice_loss(logits, target.label, target.above(tau))
+
+
+Consistency = Callable[[Tensor, PseudoLabel, float | Tensor], Tensor]
+
+
+def build_consistency(options: Criterion) -> Consistency:
+    """How pseudo-labels are learnt: by Dice where labels are, too, else by cross-entropy."""
+    return dice_consistency if options.name in ("dice", "ce_dice") else consistency
 
 
 def masked_cross_entropy(logits: Tensor, label: Tensor, mask: Tensor, valid: Tensor) -> Tensor:

@@ -266,7 +266,7 @@ def test_checkpoint_of_another_run(trained, refused, toy):
 PARTS = {
     "epoch": [None, -1, 1.5, torch.ones(())],
     "done": [-1],
-    "best": [None, {"model": None}, {"model": {"miou": "high", "epoch": 1}}],
+    "best": [None, {"model": None}, {"model": {"score": "high", "epoch": 1}}],
     "history": [{}, [torch.ones(3)]],
     "means": [{}, *({"sums": {"loss": odd}, "count": 1} for odd in (None, torch.ones(3)))],
     "scaler": [{}, {"scale": 0.0}],

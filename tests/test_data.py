@@ -45,7 +45,7 @@ def random_image(w=61, h=47):
 def test_resizing_only_the_crop_equals_resizing_the_whole(size, flip):
     image, crop = random_image(), 33
     # From the left border on, where it begins at a whole pixel of the original.
-    ours = weak_image(image, Geometry(size, (0, 0), crop, flip)).numpy()
+    ours = weak_image(np.asarray(image), Geometry(size, (0, 0), crop, flip)).numpy()
     whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     kept = whole[:crop, :crop]
     plain = np.zeros((crop, crop, 3), np.uint8)
@@ -62,7 +62,7 @@ def test_a_crop_anywhere_is_that_of_the_whole():
     for _ in range(400):
         geometry = draw_geometry(RNG, image.size, 20)
         (x, y), (w, h) = geometry.corner, geometry.inside
-        ours = weak_image(image, geometry).numpy()
+        ours = weak_image(np.asarray(image), geometry).numpy()
         ours = (ours[:, ::-1] if geometry.flip else ours)[:h, :w].astype(int)
         whole = np.asarray(image.resize(geometry.size, Image.Resampling.BILINEAR)).astype(int)
         behind = whole[y : y + h, x : x + w] - ours
@@ -78,7 +78,7 @@ def test_image_mask_and_padding_share_one_geometry():
     for _ in range(200):
         geometry = draw_geometry(RNG, (50, 40), 33)
         mask = weak_mask(Image.fromarray(columns), geometry)
-        shown, padded = weak_image(image, geometry), padding(geometry)
+        shown, padded = weak_image(np.asarray(image), geometry), padding(geometry)
         assert torch.equal(padded, mask == 255) and (shown[padded] == 0).all()
         assert shown.is_contiguous() and shown.shape == (33, 33, 3)
         apart = shown[~padded][:, 0] / 5 - mask[~padded]

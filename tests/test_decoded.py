@@ -7,31 +7,67 @@ import pytest
 from PIL import Image
 
 from dataset.check import read_lists
-from dataset.decoded import DecodedPairs
+from dataset.decoded import DecodedImages, memory
 from dataset.loaders import Process, starting_at, training_loader
 from tests.test_resume import assert_equal
+from util.config import Data
 from util.config_file import load_config
 from util.errors import UserError
 
+RGB = Data(name="d", root=".", classes=["a", "b"], val="v")
+DEEP = Data(name="d", root=".", classes=["a", "b"], val="v", bands=(1, 4), image_range=(0, 9))
 
-def pair(number, width=6, height=4):
+
+def pair(number, width=6, height=4, data=RGB):
     rng = np.random.default_rng(number)
-    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    image = rng.integers(0, 256, (height, width, data.channels), dtype=np.uint8)
+    image = image if data is RGB else image.astype(np.float32) / 7
     return image, Image.fromarray(rng.integers(0, 3, (height, width), dtype=np.uint8))
 
 
 def same(found, expected):
-    return found is not None and all(map(np.array_equal, found, expected))
+    types = [part.dtype for part in map(np.asarray, found or ())]
+    return types == [part.dtype for part in map(np.asarray, expected)] and all(
+        map(np.array_equal, found, expected)
+    )
 
 
-def test_the_first_that_fit_are_kept():
-    kept, sizes = DecodedPairs(5, capacity=290), {0: (6, 4), 3: (5, 7), 1: (5, 3), 4: (1, 1)}
-    for number, size in sizes.items():  # 96 and 140 bytes; no room for 60 more, but for 4
-        kept.add(number, *pair(number, *size))
-    kept.add(0, *pair(9, 7, 1))
+@pytest.mark.parametrize("data, capacity", [(RGB, 290), (DEEP, 650)])
+def test_the_first_that_fit_are_kept(data, capacity):
+    kept, sizes = (
+        DecodedImages(5, capacity, data, True),
+        {0: (6, 4), 3: (5, 7), 1: (5, 3), 4: (1, 1)},
+    )
+    for number, size in sizes.items():  # RGB: 96 and 140 bytes; no room for 60 more, but for 4
+        kept.add(number, *pair(number, *size, data))
+    kept.add(0, *pair(9, 7, 1, data))
     for number in (0, 3, 4):
-        assert same(kept.get(number), pair(number, *sizes[number])), number
+        assert same(kept.get(number), pair(number, *sizes[number], data)), number
     assert kept.get(1) is None and kept.get(2) is None
+
+
+def test_images_without_masks_take_no_room_for_them():
+    kept = DecodedImages(1, 72, RGB, masks=False)
+    image, _ = pair(0)
+    kept.add(0, image, None)
+    found, mask = kept.get(0)
+    assert np.array_equal(found, image) and mask is None
+
+
+def test_room_goes_to_labelled_images_and_to_lists_that_fit_whole(toy):
+    config = load_config(toy.config)
+    lists = read_lists(config.data, unlabeled=True)
+    sizes = [1.1 * 4 * n for n in (3 * 52 * 44, 5 * 60 * 40, 50 * (38 + 39 + 40))]
+
+    def room(kilobytes):
+        data = config.data.model_copy(update={"cache_mb": kilobytes / 1024})
+        return memory(lists, data)
+
+    assert room(0) == (0, 0, 0) and room(10) == (10240, 0, 0)
+    most = room(200)
+    assert most[1:] == tuple(int(size) for size in sizes[1:])
+    assert most.labeled == 200 * 1024 - sum(most[1:])
+    assert room(60).unlabeled == 0 < room(60).val, "the one that does not fit is not kept in part"
 
 
 def test_more_memory_than_there_is(monkeypatch):
@@ -40,11 +76,11 @@ def test_more_memory_than_there_is(monkeypatch):
 
     monkeypatch.setattr("mmap.mmap", refused)
     with pytest.raises(UserError, match=r"^data.cache_mb: found 4096, .*memory\); use less"):
-        DecodedPairs(5, capacity=2**32)
+        DecodedImages(5, 2**32, RGB, True)
 
 
 def test_a_process_that_is_not_forked_keeps_none():
-    kept = DecodedPairs(2, capacity=1000)
+    kept = DecodedImages(2, 1000, RGB, True)
     kept.add(1, *pair(1))
     other = pickle.loads(pickle.dumps(kept))
     other.add(0, *pair(0))
@@ -52,7 +88,7 @@ def test_a_process_that_is_not_forked_keeps_none():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_second_pass_opens_no_labelled_file_and_changes_no_sample(workers, toy):
+def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy):
     config = load_config(toy.config, ["epoch_length=6", "data.reduce_zero_label=true"])
     lists = read_lists(config.data, unlabeled=True)
 
@@ -67,6 +103,8 @@ def test_a_second_pass_opens_no_labelled_file_and_changes_no_sample(workers, toy
     for sample in lists.labeled.samples:
         sample.image_file.unlink()
         sample.mask_file.unlink()
+    for sample in lists.unlabeled.samples:
+        sample.image_file.unlink()
     assert_equal(list(starting_at(keeping, 1)), first[1])
     with pytest.raises((UserError, RuntimeError), match="no such file"):
         list(starting_at(plain, 1))

@@ -12,6 +12,7 @@ from torch import nn
 import evaluate as evaluate_script
 from supervised import SupOnly
 from util.config_file import load_config
+from util.errors import UserError
 from util.evaluation import (
     Scores,
     dice,
@@ -197,3 +198,54 @@ def test_evaluate_script_gives_the_score_of_training(overrides, toy, train, tmp_
         assert scores[key] == logged[key], key
     assert ("dice" in scores) == any("volume" in o for o in overrides)
     assert scores["images"] == 3
+
+
+def test_volume_dice_against_masks_as_arrays():
+    """Per class over the whole volume, 2 |P & G| / (|P| + |G|), then the mean over volumes."""
+    g = torch.Generator().manual_seed(0)
+    volumes, expected = [], []
+    for depth in (1, 3, 5):
+        truth, found = (torch.randint(4, (depth, 9, 8), generator=g) for _ in range(2))
+        confusion = torch.zeros(4, 4, dtype=torch.int64)
+        for t, f in zip(truth.flatten().tolist(), found.flatten().tolist(), strict=True):
+            confusion[t, f] += 1
+        volumes.append(confusion)
+        both = [((truth == c) & (found == c)).sum().item() for c in range(4)]
+        sizes = [((truth == c).sum() + (found == c).sum()).item() for c in range(4)]
+        expected.append([2 * b / s for b, s in zip(both, sizes, strict=True)])
+    scores = Scores(sum(volumes), dice(torch.stack(volumes)))
+    np.testing.assert_allclose(scores.dice, np.mean(expected, axis=0), rtol=1e-6)
+    assert scores.mean_dice == pytest.approx(100 * np.mean(expected, axis=0)[1:].mean())
+
+
+@pytest.mark.parametrize("select, expected", [
+    ("miou", 100 * (0.5 + 0.25 + 0) / 3), ("dice", 100 * (0.6 + 0.2) / 2), ("iou:tree", 25.0),
+])  # fmt: skip
+def test_what_chooses_the_checkpoint(select, expected, toy):
+    confusion = torch.tensor([[3, 3, 0], [0, 1, 0], [0, 0, 0]])
+    scores = Scores(confusion, torch.tensor([0.9, 0.6, 0.2]))
+    config = load_config(
+        toy.config, [f"evaluation.select={select}", "evaluation.volume_pattern='(v)'"]
+    )
+    assert scores.selected(config) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("keys, message", [
+    ("{select: dice}", "dice needs evaluation.volume_pattern"),
+    ("{select: 'iou:car'}", "found 'iou:car', expected miou, dice or iou:CLASS"),
+    ("{select: best}", "found 'best'"),
+])  # fmt: skip
+def test_scores_that_there_are_not(keys, message, toy):
+    with pytest.raises(UserError, match=message):
+        load_config(toy.config, [f"evaluation={keys}"])
+
+
+def test_a_run_keeps_the_checkpoint_of_best_dice(toy, train, tmp_path, capsys):
+    pattern = "evaluation={select: dice, volume_pattern: '(v.)'}"
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", pattern, "epochs=3"))
+    state = torch.load(tmp_path / "run/best.pth", weights_only=True)
+    history = torch.load(tmp_path / "run/latest.pth", weights_only=True)["history"]
+    scores = [record["scores"]["model"]["mean_dice"] for record in history]
+    assert state["best"]["model"]["score"] == pytest.approx(max(scores))
+    assert state["epoch"] == scores.index(max(scores)) + 1
+    assert f"best mean Dice {max(scores):.2f}" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from model.correlation import CorrelationHead
 from semi.correlation import propagate_regions, region_maps
 from semi.perturbation import complementary_dropout
 from tests.golden import fill
+from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config import Config, Model
 
@@ -25,6 +26,7 @@ DATA = Path(__file__).parent / "golden_data"
 DEEPLAB = Model(backbone="resnet50s")
 CORRMATCH = Model(backbone="resnet50s", output_stride=8, aspp_rates=(12, 24, 36))
 DPT = Model(network="dpt", backbone="vit_small_patch14_dinov2")
+UNET = Model(network="unet")
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +42,8 @@ def normal(seed, shape):
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
 
 
-def golden_network(options):
-    network = build_network(options, 21)
+def golden_network(options, classes=21, bands=3):
+    network = build_network(options, classes, bands)
     fill(network)
     return network.eval()
 
@@ -54,11 +56,16 @@ def golden_head(network):
 
 
 @pytest.mark.parametrize(
-    "options, file",
-    [(DEEPLAB, "deeplab_r50_os16"), (CORRMATCH, "corrmatch_r50"), (DPT, "dpt_dinov2s")],
+    "options, classes, bands, file",
+    [
+        (DEEPLAB, 21, 3, "deeplab_r50_os16"),
+        (CORRMATCH, 21, 3, "corrmatch_r50"),
+        (DPT, 21, 3, "dpt_dinov2s"),
+        (UNET, 4, 1, "step_unet"),
+    ],
 )
-def test_parameter_names_and_shapes_are_the_published_ones(options, file):
-    network = build_network(options, 21)
+def test_parameter_names_and_shapes_are_the_published_ones(options, classes, bands, file):
+    network = build_network(options, classes, bands)
     state = network.state_dict()
     if options is CORRMATCH:  # in published checkpoints the head stands beside the network's parts
         state |= golden_head(network).state_dict()
@@ -72,6 +79,15 @@ def test_deeplab_logits():
     out = golden_network(DEEPLAB)(normal(0, (2, 3, 65, 65)))
     np.testing.assert_allclose(out[:, :, ::8, ::8], golden["out_sub"], atol=1e-5)
     np.testing.assert_allclose(out.mean((2, 3)), golden["out_mean"], atol=1e-5)
+
+
+@torch.no_grad()
+def test_unet_logits():
+    golden = np.load(DATA / "step_unet.npz")
+    x = torch.from_numpy(np.random.RandomState(11).rand(2, 1, 64, 64).astype(np.float32))
+    out = golden_network(UNET, classes=4, bands=1)(x)
+    np.testing.assert_allclose(out[:, :, ::8, ::8], golden["forward/out_sub"], atol=1e-6)
+    np.testing.assert_allclose(out.mean((2, 3)), golden["forward/out_mean"], atol=1e-6)
 
 
 def golden_factors(features):
@@ -144,10 +160,12 @@ def golden_batch(golden, step, strong="img_u_s1", box="cutmix_box1"):
     }
 
 
-def golden_config(model, conf_thresh=0.95, optimizer=None, **method):
+def golden_config(model, conf_thresh=0.95, optimizer=None, classes=21, criterion="ce", **method):
+    names = [str(i) for i in range(classes)]
     return Config.model_validate(
         {
-            "data": {"name": "g", "root": ".", "val": "v", "classes": [str(i) for i in range(21)]},
+            "data": {"name": "g", "root": ".", "val": "v", "classes": names},
+            "criterion": {"name": criterion},
             "model": model.model_dump(),
             "crop_size": 65,
             "epochs": 1,
@@ -263,5 +281,58 @@ def golden_pair(golden, step):
             "strong": [read("img_u_s1"), read("img_u_s2")],
             "box": [read("cutmix_box1") == 1, read("cutmix_box2") == 1],
             "partner_index": torch.tensor([1, 0]),
+        },
+    }
+
+
+def test_unimatch_on_unet_two_steps(monkeypatch):
+    """With the reference's two threads the numbers of the first step are equal to 1e-6; the second
+    comes after an update by gradients that summation order moves."""
+    monkeypatch.setattr(torch.nn.functional, "dropout2d", lambda x, *_, **__: x)
+    golden = np.load(DATA / "step_unet.npz")
+    sgd = {"lr": 0.01, "lr_multi": 1}
+    config = golden_config(UNET, 0.48, sgd, classes=4, criterion="ce_dice")
+    network = golden_network(UNET, classes=4, bands=1)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    method = UniMatch(network, config).train()
+    optimizer = build_optimizer(method, config.optimizer)
+    for number, step in enumerate(("s0", "s1")):
+        set_poly_lr(optimizer, number, 1000, 0.9)
+        optimizer.zero_grad()
+        loss, scalars = method(golden_slices(golden, step))
+        loss.backward()
+        strong = (golden[f"{step}/loss_u_s1"] + golden[f"{step}/loss_u_s2"]) / 2
+        expected = {
+            "x": golden[f"{step}/loss_x"], "s": strong, "fp": golden[f"{step}/loss_u_w_fp"],
+        }  # fmt: skip
+        for name, value in {"loss": golden[f"{step}/loss"], **expected}.items():
+            found = loss if name == "loss" else scalars[name]
+            np.testing.assert_allclose(found.item(), value, rtol=1e-5, err_msg=f"{step} {name}")
+        parameters = dict(network.named_parameters())
+        norms = [key for key in golden if key.startswith(f"{step}/gnorm/")]
+        assert len(norms) == 3
+        for key in norms:
+            norm = parameters[key.split("gnorm/")[1]].grad.norm().item()
+            np.testing.assert_allclose(norm, golden[key], rtol=1e-4, err_msg=key)
+        optimizer.step()
+
+
+def golden_slices(golden, step):
+    """The reference has no padding."""
+
+    def read(name):
+        return torch.from_numpy(golden[f"{step}/{name}"])
+
+    nowhere = torch.zeros(2, 64, 64, dtype=torch.bool)
+    return {
+        "labeled": {"image": read("img_x"), "mask": read("mask_x").long()},
+        "unlabeled": {
+            "weak": read("img_u_w"),
+            "ignore": nowhere,
+            "strong": [read("img_u_s1"), read("img_u_s2")],
+            "box": [read("cutmix_box1") == 1, read("cutmix_box2") == 1],
+            "partner": {"weak": read("img_u_w_mix"), "ignore": nowhere},
         },
     }

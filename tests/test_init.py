@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import evaluate
-from dataset.files import Reader
 from dataset.lists import read_list
+from dataset.reader import Reader
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.own_images import COLOURS, FORMS, NAMES, TINY, truth, write_images, write_masks

@@ -87,10 +87,10 @@ def test_what_pillow_remarks_is_not_said(tmp_path):
     (tmp_path / "a.tif").write_bytes(broken)
     look = f"""
 from pathlib import Path
-from dataset.files import open_image
+from dataset.files import load_image
 from util.errors import UserError
 try:
-    open_image(Path({str(tmp_path / "a.tif")!r}))
+    load_image(Path({str(tmp_path / "a.tif")!r}))
 except UserError as error:
     print(error)
 """

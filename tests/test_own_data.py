@@ -7,16 +7,19 @@ from PIL import ExifTags, Image
 
 import evaluate
 import predict
+from dataset.bands import read_bands
 from dataset.check import check_files, read_lists
-from dataset.files import image_size, open_image
+from dataset.files import image_size
 from dataset.folders import read_samples
 from dataset.lists import list_line, read_list
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.own_images import NAMES, TINY, truth, write_images, write_masks
-from util.config import Folders
+from util.config import Data, Folders
 from util.config_file import dump_config, load_config
 from util.errors import UserError
+
+RGB = Data(name="any", root=".", classes=["a", "b"], val="val.txt")
 
 
 @pytest.fixture
@@ -161,19 +164,6 @@ def test_the_trap_of_0_and_255_is_said(toy):
         check("data.label_map={0: ignore, 255: ignore}")
 
 
-def test_deep_images_are_scaled_never_clipped(tmp_path):
-    values = np.array([[0, 1000, 4095, 65535]], np.uint16)
-    Image.fromarray(values).save(tmp_path / "a.png")
-    Image.fromarray(values.astype(np.float32) / 4095).save(tmp_path / "b.tif")
-    for name in ("a.png", "b.tif"):
-        with pytest.raises(UserError, match="data.image_range must say"):
-            open_image(tmp_path / name)
-    grey = np.asarray(open_image(tmp_path / "a.png", (0, 4095)))[0, :, 0]
-    assert grey.tolist() == [0, 62, 255, 255]
-    assert np.asarray(open_image(tmp_path / "b.tif", (0, 1)))[0, :, 0].tolist() == grey.tolist()
-    assert np.asarray(open_image(tmp_path / "a.png", (0, 65535)))[0, 2, 0] == 16
-
-
 def test_lines_of_lists_survive_spaces(tmp_path):
     samples = [("a.jpg", None), ("a b.jpg", None), ("a.jpg", "m/a.png"), ("b.jpg", "m m/a.png")]
     path = tmp_path / "list.txt"
@@ -200,13 +190,13 @@ def test_images_are_read_as_viewers_show_them(suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(np.rot90(upright)).save(path, exif=with_orientation(6))
     assert image_size(path) == (20, 40)
-    np.testing.assert_allclose(np.asarray(open_image(path)).astype(int), upright, atol=8)
+    np.testing.assert_allclose(read_bands(path, RGB).astype(int), upright, atol=8)
 
 
 def test_damaged_exif_is_no_damaged_image(tmp_path):
     path = tmp_path / "a.jpg"
     Image.new("RGB", (6, 4)).save(path, exif=b"Exif\0\0II*\0" + b"\xff" * 20)
-    assert image_size(path) == open_image(path).size == (6, 4)
+    assert image_size(path) == (6, 4) and read_bands(path, RGB).shape == (4, 6, 3)
 
 
 def test_masks_that_lie_as_stored_are_explained_and_counted(toy, train, capsys, tmp_path):

@@ -9,9 +9,9 @@ import evaluate
 from data_tools.inspect import inspect
 from data_tools.problems import problems
 from dataset.check import read_lists
-from dataset.files import Reader
 from dataset.folders import read_samples
 from dataset.lists import read_list
+from dataset.reader import Reader
 from fixmatch import FixMatch
 from tests.conftest import write_lines, write_sample
 from util.config import Folders
@@ -83,8 +83,8 @@ def test_each_sample_is_read_below_its_own_root(pools):
     assert labeled[-1].mask_file == pools.root / "masks/l0.png"
     assert labeled[-1].where == f"{pools.path('labeled')} line 1"
     reader = Reader(config.data)
-    sizes = [reader.image(sample).size for sample in unlabeled if sample.image == "images/u0.jpg"]
-    assert sizes == [(60, 40), (64, 48)] and reader.pair(labeled[-1])[1].size == (64, 48)
+    sizes = [reader.image(sample).shape for sample in unlabeled if sample.image == "images/u0.jpg"]
+    assert sizes == [(40, 60, 3), (48, 64, 3)] and reader.pair(labeled[-1])[1].size == (64, 48)
 
 
 def test_folders_with_a_root(pools):

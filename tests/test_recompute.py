@@ -34,10 +34,11 @@ BACKBONES = [
     CNN,
     vary(CNN, backbone="test_efficientnet"),
     vary(CNN, backbone="test_convnext", output_stride=32),
+    Model(network="unet", widths=(4, 8, 8), dropout=(0, 0, 0), pretrained="none"),
 ]
 
 
-@pytest.mark.parametrize("options", BACKBONES, ids=lambda o: o.backbone)
+@pytest.mark.parametrize("options", BACKBONES, ids=lambda o: f"{o.network} {o.backbone}")
 def test_checkpointing_changes_nothing_but_memory(options):
     plain = build_network(options, 3).train()
     saving = build_network(vary(options, checkpoint_activations=True), 3).train()

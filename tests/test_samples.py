@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.files import Reader
+from dataset.decoded import Opened
 from dataset.lists import read_list
+from dataset.reader import Reader
 from dataset.samples import Origin, Sample, Samples
 from dataset.sets import TrainingSet
 from util.config_file import load_config
@@ -76,15 +77,15 @@ def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
         seen.append(path.name)
         return Image.new("RGB" if path.name != "mask" else "L", (8, 8))
 
-    monkeypatch.setattr("dataset.files.load_image", load)
+    for module in ("files", "bands"):
+        monkeypatch.setattr(f"dataset.{module}.load_image", load)
     sets = (
         Samples([Sample(f"{kind}{i}", "mask", 0, ORIGINS[0]) for i in range(count)])
         for kind, count in (("l", labeled), ("u", unlabeled))
     )
     reader = Reader(load_config(toy.config).data)
-    data = TrainingSet(
-        reader, *sets, length=8, crop_size=8, strong_views=1, partner="batch", seed=0
-    )
+    opened = (Opened(reader, samples, masks=i == 0) for i, samples in enumerate(sets))
+    data = TrainingSet(*opened, length=8, crop_size=8, strong_views=1, partner="batch", seed=0)
     long_kind, short_kind = ("l", "u") if labeled > unlabeled else ("u", "l")
     left_out, shuffles = [], []
     for epoch in range(8):

@@ -14,8 +14,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset.files import Reader
+from dataset.decoded import Opened
 from dataset.folders import read_samples
+from dataset.geometry import GEOMETRIES
+from dataset.reader import Reader
 from dataset.sets import UNLABELED, TrainingSet, epoch_order
 from dataset.views import make_views
 from tests.conftest import REPOSITORY
@@ -29,8 +31,9 @@ def training_set(images, root, samples):
     """As a run's, for these images; its labelled ones are not looked at."""
     data = Data(name="camvid", root=root, classes=["a", "b"], val=Path("unused"))
     unlabeled = read_samples(images, root, masks=False).samples
+    opened = Opened(Reader(data), [], True), Opened(Reader(data), unlabeled, False)
     return TrainingSet(
-        Reader(data), [], unlabeled, length=samples, crop_size=REFERENCE["crop"],
+        *opened, length=samples, crop_size=REFERENCE["crop"],
         strong_views=2, partner="batch", seed=0,
     )  # fmt: skip
 
@@ -118,7 +121,8 @@ def test_views_and_boxes_are_those_of_the_published_pipeline():
 
 def test_boxes_frequencies_and_padding_need_no_photographs(tmp_path, monkeypatch):
     """Whatever the images show: only their size counts, so that more samples can be drawn."""
-    monkeypatch.setattr("dataset.sets.weak_image", lambda *_: None)
+    weak = GEOMETRIES["scale_crop"]._replace(image=lambda *_: None)
+    monkeypatch.setitem(GEOMETRIES, "scale_crop", weak)
     for number in range(4):
         Image.new("RGB", (480, 360)).save(tmp_path / f"{number}.png")
     *_, (found, _) = drawn(training_set(Folders(images=Path()), tmp_path, 6000), 6000)

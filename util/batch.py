@@ -50,14 +50,14 @@ class Batch(TypedDict):
 
 class RawLabeled(TypedDict):
     image: Tensor
-    """uint8 `[B, H, W, C]`."""
+    """uint8, or float in [0, 1]: `[B, H, W, C]`."""
     mask: Tensor
     """uint8 `[B, H, W]`."""
 
 
 class RawView(TypedDict):
     image: Tensor
-    """uint8 `[B, H, W, C]`."""
+    """uint8, or float in [0, 1]: `[B, H, W, C]`."""
     ignore: Tensor
     """bool `[B, H, W]`."""
     views: list[dict[str, Tensor]]

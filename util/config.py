@@ -31,6 +31,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(gt=0)]
 Shade = Annotated[int, Field(ge=0, le=255)]
 Rate = Annotated[int, Field(gt=0, le=1024)]
+Width = Annotated[int, Field(gt=0, le=4096)]
 
 
 def _printable(name: str) -> str:
@@ -81,7 +82,7 @@ class Listed(Section):
     """Folder that the paths in the list are relative to; by default data.root."""
 
 
-FORMS = ("<one>", "<several>", "<folders>", "<listed>", "<path>")
+FORMS = ("<one>", "<several>", "<folders>", "<listed>", "<path>", "<word>", "<numbers>")
 """Tags of the forms that a value may have; no key of a config looks like them."""
 
 
@@ -107,8 +108,37 @@ Images = Annotated[
 """A source, or a list of them."""
 
 
+def _word_or_numbers(value: Any) -> str:
+    return "<numbers>" if isinstance(value, list | tuple) else "<word>"
+
+
+Weights = Annotated[
+    Annotated[Literal["auto"], Tag("<word>")] | Annotated[tuple[Scale, ...], Tag("<numbers>")],
+    Discriminator(_word_or_numbers),
+]
+"""A number for each class, or auto."""
+
+
+Band = Annotated[int, Field(gt=0, le=4096)]
+Bands = Annotated[
+    Annotated[Literal["rgb", "grey"], Tag("<word>")]
+    | Annotated[tuple[Band, ...], Field(min_length=1), Tag("<numbers>")],
+    Discriminator(_word_or_numbers),
+]
+"""rgb, grey, or numbers of the bands in a file, from 1."""
+Range = tuple[float, float]
+Ranges = Annotated[
+    Annotated[tuple[Range, ...], Field(min_length=1), Tag("<several>")]
+    | Annotated[Range, Tag("<one>")],
+    Discriminator(lambda v: "<several>" if v and isinstance(v[0], list | tuple) else "<one>"),
+]
+"""[low, high], of all bands or a list with one of each."""
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
 class Data(Section):
-    """What a dataset is: names, folder, lists, masks."""
+    """What a dataset is: names, folder, lists, images, masks."""
 
     name: str
     """Name of the dataset, for reports."""
@@ -131,18 +161,30 @@ class Data(Section):
     label_map: Annotated[dict[str, int], Field(min_length=1)] | None = None
     """Mask value, or colour as "r,g,b" or [r, g, b]: class, by name or index, or `ignore`.  What
     the map lacks is an error, or whatever its key `other` says."""
-    image_range: tuple[float, float] | None = None
-    """Grey values that become black and white; images of more than 8 bits need it."""
+    bands: Bands = "rgb"
+    """What the network sees of an image: rgb, grey, or the numbers of a file's bands, from 1."""
+    rgb_bands: tuple[Band, Band, Band] | None = None
+    """Which of these numbers are red, green and blue, for hue, greyscale and pictures; without it
+    every band is jittered for itself."""
+    image_range: Ranges | None = None
+    """Values that become 0 and 1, `[low, high]` or a list of one pair for each band; images of more
+    than 8 bits need it."""
     max_megapixels: Positive = 179
     """Images with more pixels are refused, as a small file may unpack to fill the memory."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of red, green and blue in [0, 1], subtracted from every image; ImageNet's."""
-    std: tuple[Scale, Scale, Scale] = (0.229, 0.224, 0.225)
-    """Standard deviation of red, green and blue, by which every image is divided; ImageNet's."""
+    mean: Annotated[tuple[float, ...], Field(validate_default=True)] = ()
+    """Mean of each band in [0, 1], subtracted from every image; by default ImageNet's for rgb, 0
+    for other bands."""
+    std: Annotated[tuple[Scale, ...], Field(validate_default=True)] = ()
+    """Standard deviation of each band, by which every image is divided; by default ImageNet's for
+    rgb, 1 for other bands."""
+    geometry: Literal["scale_crop", "rotate_resize"] = "scale_crop"
+    """Weak augmentation.  scale_crop: scale, crop, flip; rotate_resize: quarter turns with flips or
+    small angles, then the whole resized to crop_size, all by nearest pixels (medical slices)."""
     workers: Annotated[Natural, Field(le=512)] | None = None
     """Data workers per process; by default the cores of this process less one, 8 at most."""
     cache_mb: Annotated[Natural, Field(le=2**20)] = 512
-    """Memory, MiB per process, in which its data workers keep decoded labelled images."""
+    """Memory, MiB per process, in which its data workers keep decoded images: the labelled ones,
+    then the unlabelled and the validation list, each if it fits whole."""
     check_samples: Natural = 200
     """Images per list that are decoded and checked before training; headers are always read."""
 
@@ -160,12 +202,48 @@ class Data(Section):
             return found
         return parse_label_map(found, info.data.get("classes", []), IGNORE)
 
+    @field_validator("rgb_bands")
+    @classmethod
+    def _among_the_bands(cls, found: Any, info: ValidationInfo) -> Any:
+        bands = info.data.get("bands", ())
+        if found is not None and (isinstance(bands, str) or set(found) - set(bands)):
+            raise ValueError("expected three of the numbers in data.bands")
+        return found
+
     @field_validator("image_range")
     @classmethod
-    def _low_before_high(cls, found: tuple[float, float] | None) -> tuple[float, float] | None:
-        if found is not None and not found[0] < found[1]:
+    def _low_before_high(cls, found: Any, info: ValidationInfo) -> Any:
+        ranges = found if found and isinstance(found[0], tuple) else [found] if found else []
+        if not all(low < high for low, high in ranges):
             raise ValueError("expected [low, high], the lower one first")
+        if ranges is found and len(found) != count_bands(info.data.get("bands", "rgb")):
+            raise ValueError("expected one [low, high], or one for each band")
         return found
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _one_per_band(cls, found: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        bands, key = info.data.get("bands", "rgb"), str(info.field_name)
+        count = count_bands(bands)
+        if not found:
+            return IMAGENET[key] if bands == "rgb" else (0.0 if key == "mean" else 1.0,) * count
+        if len(found) != count:
+            raise ValueError(f"has {len(found)} numbers for {count} bands")
+        return found
+
+    @property
+    def channels(self) -> int:
+        return count_bands(self.bands)
+
+    @property
+    def rgb_channels(self) -> tuple[int, int, int] | None:
+        """The channels of an image that are red, green and blue, where there are such."""
+        if self.bands == "rgb":
+            return (0, 1, 2)
+        if self.rgb_bands is None or isinstance(self.bands, str):
+            return None
+        red, green, blue = map(self.bands.index, self.rgb_bands)
+        return red, green, blue
 
     @model_validator(mode="after")
     def _one_meaning_per_value(self) -> "Data":
@@ -182,11 +260,15 @@ class Data(Section):
         return self
 
 
+def count_bands(bands: Literal["rgb", "grey"] | tuple[int, ...]) -> int:
+    return {"rgb": 3, "grey": 1}[bands] if isinstance(bands, str) else len(bands)
+
+
 class Model(Section):
     """The network."""
 
-    network: Literal["deeplabv3plus", "dpt"] = "deeplabv3plus"
-    """deeplabv3plus on a CNN, or dpt on a ViT."""
+    network: Literal["deeplabv3plus", "dpt", "unet"] = "deeplabv3plus"
+    """deeplabv3plus on a CNN, dpt on a ViT, or unet, which has an encoder of its own."""
     backbone: str = "resnet101s"
     """deeplabv3plus: any timm CNN with feature maps, published with resnet50s and resnet101s;
     dpt: any plain timm ViT, published with vit_{small,base,large}_patch14_dinov2."""
@@ -198,9 +280,13 @@ class Model(Section):
     """Side of a ViT's patches in pixels; by default its own, which pretrained weights need."""
     multi_grid: bool = False
     """Dilations 2, 2, 4 multiplied into the 3x3 convolutions of a ResNet's last stage."""
-    channels: Annotated[Positive, Field(le=4096)] = 256
+    channels: Width = 256
     """Width of deeplabv3plus's ASPP and decoder and of CorrMatch's correlation features; the
     decoder of dpt follows its ViT."""
+    widths: Annotated[tuple[Width, ...], Field(min_length=2)] = (16, 32, 64, 128, 256)
+    """Channels of the levels of unet, from the image down: as many levels as numbers."""
+    dropout: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
+    """Dropout of each of these levels in the encoder of unet."""
     pretrained: str = "file"
     """file: pretrained/<backbone>.pth; hub: timm's; none: random; or the path of a .pth file."""
     lock_backbone: bool = False
@@ -208,16 +294,30 @@ class Model(Section):
     checkpoint_activations: bool = False
     """Compute the backbone's blocks again in the backward pass: less memory, more time."""
 
+    @model_validator(mode="after")
+    def _dropout_of_every_level(self) -> "Model":
+        if len(self.dropout) != len(self.widths):
+            raise ValueError(
+                f"dropout has {len(self.dropout)} numbers for the {len(self.widths)} levels of "
+                "widths"
+            )
+        return self
+
 
 class Criterion(Section):
-    """The supervised loss."""
+    """The loss of labelled images, and of pseudo-labels."""
 
-    name: Literal["ce", "ohem"] = "ce"
-    """ce: cross-entropy over all labelled pixels; ohem: over the hard ones."""
+    name: Literal["ce", "ohem", "dice", "ce_dice"] = "ce"
+    """ce: cross-entropy over all labelled pixels; ohem: over the hard ones; dice: Dice loss over
+    the batch; ce_dice: the mean of ce and dice.  Pseudo-labels are learnt by Dice with the last
+    two, else by cross-entropy."""
     thresh: Share = 0.7
     """A pixel is hard for ohem if its true class has at most this probability."""
     min_kept: Positive = 100_000
     """Pixels **per image** that ohem keeps at least: the hardest, if fewer are hard."""
+    class_weights: Weights | None = None
+    """Weight of each class in the cross-entropy of labelled images; auto: ENet's, 1 / ln(1.02 +
+    share of the labelled pixels) (Paszke et al., 2016)."""
 
 
 class Optimizer(Section):
@@ -252,6 +352,9 @@ class Evaluation(Section):
     best score."""
     every: Positive = 1
     """Epochs between validations (the last epoch is always validated)."""
+    select: str = "miou"
+    """What chooses the best checkpoint: miou; dice, the mean over volumes and classes 1 on, which
+    needs volume_pattern; or `iou:CLASS`, of one class."""
     volume_pattern: str | None = None
     """Regular expression whose first group names an image's volume; adds Dice per volume."""
 
@@ -323,6 +426,30 @@ class Config(Section):
     """Steps in a row that may be left out for a loss or gradient that is not finite."""
     method: dict[str, Any] = {}
     """Options of the method, documented in its script."""
+
+    @model_validator(mode="after")
+    def _selects_what_there_is(self) -> "Config":
+        select, volumes = self.evaluation.select, self.evaluation.volume_pattern
+        scores = ["miou", "dice", *(f"iou:{name}" for name in self.data.classes)]
+        if select not in scores:
+            raise ValueError(
+                f"evaluation.select: found '{select}', expected miou, dice or iou:CLASS, with one "
+                "of data.classes"
+            )
+        if select == "dice" and volumes is None:
+            raise ValueError("evaluation.select: dice needs evaluation.volume_pattern")
+        return self
+
+    @model_validator(mode="after")
+    def _one_weight_per_class(self) -> "Config":
+        weights, name = self.criterion.class_weights, self.criterion.name
+        if weights is not None and name == "dice":
+            raise ValueError("criterion.class_weights weigh cross-entropy, which dice has none of")
+        if isinstance(weights, tuple) and len(weights) != self.num_classes:
+            raise ValueError(
+                f"criterion.class_weights has {len(weights)} numbers for {self.num_classes} classes"
+            )
+        return self
 
     @property
     def num_classes(self) -> int:

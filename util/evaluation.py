@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from util import dist
@@ -55,6 +54,18 @@ class Scores(NamedTuple):
         """Mean IoU over the classes that occur, in percent."""
         present = self.iou[~self.absent]
         return 100 * present.mean().item() if len(present) else 0.0
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice over volumes and then over the classes but the first, in percent."""
+        return 100 * self.dice[1:].mean().item() if self.dice is not None else 0.0
+
+    def selected(self, config: Config) -> float:
+        """The score that the config's `evaluation.select` names, in percent."""
+        kind, _, name = config.evaluation.select.partition(":")
+        if kind == "iou":
+            return 100 * self.iou[config.data.classes.index(name)].item()
+        return self.mean_dice if kind == "dice" else self.miou
 
     @property
     def accuracy(self) -> float:
@@ -133,7 +144,7 @@ def center_crop(x: Tensor, size: int) -> Tensor:
 
 
 def predict(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tensor:
-    """Class scores `[1, C, H, W]` of a normalised image `[1, 3, H, W]`."""
+    """Class scores `[1, C, H, W]` of a normalised image `[1, C, H, W]`."""
     if mode == "sliding_window":
         border, batch = config.evaluation.window_border, config.evaluation.window_batch
         return predict_sliding(model, image, config.crop_size, border, batch)
@@ -170,9 +181,9 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
 
 @torch.no_grad()
 def predict_mask(
-    model: nn.Module, image: Image.Image, config: Config, device: torch.device
+    model: nn.Module, image: np.ndarray, config: Config, device: torch.device
 ) -> np.ndarray:
-    """Class indices `[H, W]`, uint8, of an RGB picture; `model` is in eval mode."""
+    """Class indices `[H, W]`, uint8, of an image `[H, W, C]`; `model` is in eval mode."""
     mean, std = mean_and_std(config, device)
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
     with autocast(device, config.precision):
@@ -194,7 +205,7 @@ def evaluate(
     """Scores of `model` (left in the mode it came in) over all processes' images.
 
     Args:
-        batches: one image each: image uint8 `[1, 3, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
+        batches: one image each: image `[1, C, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
         volumes: number of each image's volume, by index.
         watchers: what looks at each prediction of this process besides.
     """
@@ -220,6 +231,12 @@ def evaluate(
     return Scores(confusion.sum(0), per_volume)
 
 
+def score_title(config: Config) -> str:
+    """What the score that chooses the best checkpoint is called in logs."""
+    select = config.evaluation.select
+    return {"miou": "mIoU", "dice": "mean Dice"}.get(select, select.replace("iou:", "IoU of "))
+
+
 def summary(scores: Scores) -> dict[str, Any]:
     """Scores as plain numbers in percent, for JSON."""
     numbers = {
@@ -230,6 +247,7 @@ def summary(scores: Scores) -> dict[str, Any]:
     }
     if scores.dice is not None:
         numbers["dice"] = [100 * d for d in scores.dice.tolist()]
+        numbers["mean_dice"] = scores.mean_dice
     return numbers
 
 
@@ -246,5 +264,5 @@ def table(scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None 
         rows.append(f"{'mean of those present':<{width}}  {scores.miou_present:6.2f}")
     rows.append(f"{'pixel accuracy':<{width}}  {scores.accuracy:6.2f}")
     if scores.dice is not None:
-        rows.append(f"{'Dice, classes 1 on':<{width}}  {100 * scores.dice[1:].mean():6.2f}")
+        rows.append(f"{'Dice, classes 1 on':<{width}}  {scores.mean_dice:6.2f}")
     return "\n".join(rows)

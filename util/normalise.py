@@ -7,16 +7,17 @@ from util.config import Config
 
 
 def mean_and_std(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`[3, 1, 1]` each, for RGB images in [0, 1]."""
+    """`[C, 1, 1]` each, for images in [0, 1]."""
     mean, std = torch.tensor([config.data.mean, config.data.std], device=device)[..., None, None]
     return mean, std
 
 
 def to_unit(image: Tensor) -> Tensor:
-    """Bytes as floats in [0, 1]."""
-    return image.to(torch.float, memory_format=torch.contiguous_format) / 255
+    """Bytes as floats in [0, 1]; floats are there already."""
+    values = image.to(torch.float, memory_format=torch.contiguous_format)
+    return values / 255 if image.dtype == torch.uint8 else values
 
 
 def normalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Images `[..., 3, H, W]` in [0, 1] with zero mean and unit variance."""
+    """Images `[..., C, H, W]` in [0, 1] with zero mean and unit variance."""
     return (x - mean) / std

@@ -40,6 +40,8 @@ class Plan(NamedTuple):
 
     sets: dict[str, Set]
     others: tuple[Task, ...] = ()
+    lists: dict[str, list[str]] = {}
+    """Lines of list files, by their path below the root."""
 
     def tasks(self) -> list[Task]:
         """All of it in the order in which archives are read best."""

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from data_tools.prepare.plan import Task, shortfall
 from data_tools.prepare.writing import Root
+from dataset.lists import write_lists
 from util.errors import UserError
 
 AHEAD = 4  # files per thread that are read before they are converted
@@ -35,6 +36,9 @@ def prepare(dataset: ModuleType, source: Path, root: Path, jobs: int, partial: b
     made = carry_out(tasks, Root(root), jobs)
     sets = ", ".join(f"{name} {part.whole()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
+    lists = {root / name: lines for name, lines in plan.lists.items()}
+    for remark in write_lists(lists).values():
+        print(remark)
     lack = shortfall(plan.sets, dataset.COUNTS)
     if lack and not partial:
         raise UserError(f"{root}: {lack}; download again what is not whole, or give --partial")
@@ -79,6 +83,5 @@ def _converted(task: Task, convert: Callable[[Any], bytes], content: Any) -> byt
     except (OSError, ValueError, SyntaxError) as error:  # Pillow's of damaged files are among them
         member = task.member
         raise UserError(
-            f"{member.archive.path}: {member.name} cannot be made a mask ({error}); download it "
-            "again"
+            f"{member.archive.path}: {member.name} cannot be converted ({error}); download it again"
         ) from None

@@ -1,0 +1,135 @@
+"""Image files of any depth and number of bands -> the bands that the config names."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+from torchvision.io import ImageReadMode, decode_image
+
+from dataset import tiff
+from dataset.files import (
+    SIDEWAYS,
+    image_size,
+    is_deep,
+    load_image,
+    orientation,
+    reading,
+    refuse_large,
+)
+from util.config import Data
+from util.errors import UserError
+
+TIFF_BITS = 258
+"""The tag BitsPerSample."""
+
+
+def read_bands(path: Path, data: Data) -> np.ndarray:
+    """The bands of an image `[H, W, C]`: uint8, or float32 in [0, 1] where `data.image_range` says
+    what is 0 and what is 1.
+
+    With `data.bands` rgb, grey, palette and transparent images are converted.  Raises `UserError`
+    for a file that is missing or damaged, lacks a band or has other ones than the config says, has
+    more than 8 bits without a range, or holds what is no number.
+    """
+    values = _choose(_stored(path, data), data, path)
+    return _scale(values, data, path)
+
+
+def picture(pixels: np.ndarray, data: Data) -> Image.Image:
+    """Three bands of `[H, W, C]`, as `read_bands` returns them, as an RGB image: red, green and
+    blue, else the first ones."""
+    last = pixels.shape[2] - 1
+    shown = pixels[..., data.rgb_channels or [min(band, last) for band in range(3)]]
+    if shown.dtype != np.uint8:
+        shown = (shown * 255 + 0.5).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(shown))
+
+
+def _stored(path: Path, data: Data) -> np.ndarray:
+    """The values in a file as a viewer shows it: `[H, W]`, or `[H, W, N]` of several bands."""
+    suffix = path.suffix.lower()
+    numbered = suffix in tiff.SUFFIXES and not isinstance(data.bands, str)
+    with reading(path):
+        if numbered or suffix in (*tiff.SUFFIXES, ".png") and not _is_for_pillow(path):
+            refuse_large(path, image_size(path), data.max_megapixels)
+            return _turned(_beyond_pillow(path), orientation(path))
+    image = load_image(path, data.max_megapixels)
+    if is_deep(image):
+        return np.asarray(image)
+    if data.bands == "rgb":
+        return np.asarray(image.convert("RGB"))
+    if image.mode in ("1", "LA"):
+        image = image.convert("L")
+    return np.asarray(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB"))
+
+
+def _beyond_pillow(path: Path) -> np.ndarray:
+    """The values of a TIFF or PNG as they are stored."""
+    if path.suffix.lower() in tiff.SUFFIXES:
+        return tiff.read_tiff(path)
+    content = torch.from_numpy(np.fromfile(path, np.uint8))
+    return decode_image(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+
+
+def _turned(values: np.ndarray, turn: int) -> np.ndarray:
+    """Values as they are stored, turned and mirrored as their EXIF orientation says."""
+    values = values.swapaxes(0, 1) if turn in SIDEWAYS else values
+    values = values[:, ::-1] if turn in (2, 3, 6, 7) else values
+    return np.ascontiguousarray(values[::-1] if turn in (3, 4, 7, 8) else values)
+
+
+def _is_for_pillow(path: Path) -> bool:
+    """Whether Pillow reads all that a PNG or TIFF holds: of colour it takes 8 bits alone."""
+    try:
+        with Image.open(path) as image:
+            if isinstance(image, TiffImageFile):
+                bits = image.tag_v2.get(TIFF_BITS, (1,))
+                return len(bits) == 1 or max(bits) <= 8
+            deep = any("16" in str(tile[3]) for tile in image.tile)
+            return not (deep and image.mode in ("RGB", "RGBA"))
+    except UnidentifiedImageError:
+        return path.suffix.lower() == ".png"  # which then is damaged
+
+
+def _choose(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
+    """The bands that the config names, `[H, W, C]`."""
+    values = values if values.ndim == 3 else values[..., None]
+    count, bands = values.shape[2], data.bands
+    if bands == "rgb" and count in (1, 3, 4):
+        return values[..., :3] if count > 1 else values.repeat(3, axis=2)
+    if bands == "grey" and count == 1:
+        return values
+    if isinstance(bands, str):
+        raise UserError(
+            f"{path}: the image has {count} bands, but data.bands is {bands}; set it to "
+            f"{'rgb, or ' if count in (3, 4) else ''}the numbers of the bands to use, such as [1]"
+        )
+    if max(bands) > count:
+        raise UserError(
+            f"{path}: the image has {count} band{'s' * (count > 1)}, so there is no band "
+            f"{max(bands)}, which data.bands names"
+        )
+    return values[..., [band - 1 for band in bands]]
+
+
+def _scale(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
+    if values.dtype.kind not in "buif":
+        raise UserError(f"{path}: the image holds values of type {values.dtype}, expected numbers")
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        raise UserError(
+            f"{path}: {np.size(finite) - finite.sum()} values are NaN or infinite; replace them, "
+            "for example by 0"
+        )
+    if values.dtype == np.uint8 and data.image_range is None:
+        return values
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / 255
+    if data.image_range is None:
+        raise UserError(
+            f"{path}: the image holds {values.dtype}, its values are {values.min():g} to "
+            f"{values.max():g}; data.image_range must say which are black and white"
+        )
+    low, high = np.array(data.image_range, np.float64).T
+    return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)

@@ -1,0 +1,85 @@
+"""Weak augmentation of medical slices: rotations and flips, then a plain resize to the crop
+(UniMatch, medical).  Every pixel is one of the original, of image and mask alike.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+P_QUARTERS = 0.5
+P_ANGLE = 0.5  # where there are no quarter turns
+MAX_ANGLE = 20
+
+
+class Rotation(NamedTuple):
+    """Quarter turns and a flip along an axis of the image, or else an angle, or nothing; then the
+    whole becomes a square of side `crop`."""
+
+    crop: int
+    quarters: int = 0
+    axis: int | None = None
+    """To flip: 0 rows, 1 columns."""
+    angle: int = 0
+    """Degrees."""
+
+
+def draw_rotation(rng: np.random.Generator, size: tuple[int, int], crop: int) -> Rotation:
+    """p 0.5: up to 3 quarter turns and always a flip; else p 0.5: an angle in [-20, 20); of any
+    `size`."""
+    if rng.random() < P_QUARTERS:
+        return Rotation(crop, int(rng.integers(4)), int(rng.integers(2)))
+    if rng.random() < P_ANGLE:
+        return Rotation(crop, angle=int(rng.integers(-MAX_ANGLE, MAX_ANGLE)))
+    return Rotation(crop)
+
+
+def rotated_image(image: np.ndarray, rotation: Rotation) -> Tensor:
+    """`[crop, crop, C]` of an image `[H, W, C]`; black where an angle shows what is outside."""
+    return torch.from_numpy(_rotated(image, rotation))
+
+
+def rotated_mask(mask: Image.Image, rotation: Rotation) -> Tensor:
+    """Of class indices, `[crop, crop]`, uint8; class 0 outside, as published."""
+    return torch.from_numpy(_rotated(np.asarray(mask), rotation))
+
+
+def no_padding(rotation: Rotation) -> Tensor:
+    """`[crop, crop]`, bool: nothing is padding, as the whole image is resized."""
+    return torch.zeros(rotation.crop, rotation.crop, dtype=torch.bool)
+
+
+def _rotated(pixels: np.ndarray, rotation: Rotation) -> np.ndarray:
+    """`[crop, crop, ...]` of `[H, W, ...]`."""
+    pixels = np.rot90(pixels, rotation.quarters)
+    if rotation.axis is not None:
+        pixels = np.flip(pixels, rotation.axis)
+    rows, columns = (_samples(side, rotation.crop) for side in pixels.shape[:2])
+    if not rotation.angle:
+        return np.ascontiguousarray(pixels[rows[:, None], columns])
+    y, x, inside = _turned(rows, columns, pixels.shape[:2], rotation.angle)
+    found = pixels[y, x]
+    found[~inside] = 0
+    return found
+
+
+def _samples(side: int, crop: int) -> np.ndarray:
+    """Which of `side` pixels each of `crop` shows: the first and the last do so of both."""
+    exact = np.arange(crop) * (side - 1) / max(crop - 1, 1)
+    return np.floor(exact + 0.5).astype(np.intp)
+
+
+def _turned(
+    rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...], angle: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which pixel of an image lies at these rows and columns of its rotated frame, and whether
+    one does: `[rows, columns]` each."""
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    centre_y, centre_x = ((side - 1) / 2 for side in shape)
+    dy, dx = rows[:, None] - centre_y, columns - centre_x
+    y, x = cos * dy + sin * dx + centre_y, -sin * dy + cos * dx + centre_x
+    inside = (y >= 0) & (y <= shape[0] - 1) & (x >= 0) & (x <= shape[1] - 1)
+    y, x = (np.floor(np.where(inside, v, 0) + 0.5).astype(np.intp) for v in (y, x))
+    return y, x, inside

@@ -1,0 +1,50 @@
+"""TIFFs of any depth and number of bands, by tifffile, which is optional."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from util.errors import UserError
+
+SUFFIXES = {".tif", ".tiff"}
+FLAT = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
+"""The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
+
+
+def read_tiff(path: Path) -> np.ndarray:
+    """The values as they are stored, `[H, W]`, or `[H, W, N]` of several bands.
+
+    Raises `UserError` without tifffile and for a volume; for a damaged file whatever tifffile does.
+    """
+    with _library(path).TiffFile(path) as file:
+        series = file.series[0]
+        return series.asarray().transpose(_flat_axes(series, path))
+
+
+def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
+    """(width, height) as they are stored and EXIF orientation; raises as `read_tiff` does."""
+    with _library(path).TiffFile(path) as file:
+        series = file.series[0]
+        height, width = (series.shape[axis] for axis in _flat_axes(series, path)[:2])
+        return (width, height), int(series.keyframe.tags.valueof("Orientation", 1))
+
+
+def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
+    if series.axes not in FLAT:
+        raise UserError(
+            f"{path}: holds an array of {'x'.join(map(str, series.shape))} (axes {series.axes}), "
+            "expected height x width and bands as samples; of a volume, one slice a file"
+        )
+    return FLAT[series.axes]
+
+
+def _library(path: Path) -> Any:
+    try:
+        import tifffile
+    except ImportError:
+        raise UserError(
+            f"{path}: this TIFF needs tifffile, as Pillow reads 8-bit colour and single bands "
+            "alone: pip install -r requirements-extra.txt"
+        ) from None
+    return tifffile
