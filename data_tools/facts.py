@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dataset.files import orientation
+from dataset.tiff import tiff_kind
 
 
 class ImageFacts(NamedTuple):
     """Of one image."""
 
     mode: str
-    """Pillow's name of what the file holds, such as RGB, L (grey) or P (palette)."""
+    """Pillow's name of what the file holds, such as RGB, L (grey) or P (palette); 6 bands
+    where Pillow cannot read it."""
     bits: int
     """Of each channel, in the file."""
     exif: int
@@ -29,8 +31,7 @@ class ImageFacts(NamedTuple):
 
 def image_facts(path: Path, image: Image.Image) -> ImageFacts:
     """Facts of a file that can be read, and of the RGB image in it."""
-    with Image.open(path) as file:
-        mode, bits = file.mode, _bits(file)
+    mode, bits = _stored(path)
     width, height = image.size
     shape = "square" if width == height else "landscape" if width > height else "portrait"
     share = np.array(image.convert("L").histogram()) / (width * height)
@@ -39,6 +40,15 @@ def image_facts(path: Path, image: Image.Image) -> ImageFacts:
     return ImageFacts(
         mode, bits, orientation(path), shape, mean, float(share @ (values - mean) ** 2) ** 0.5
     )
+
+
+def _stored(path: Path) -> tuple[str, int]:
+    """Mode and bits of each channel, in the file."""
+    try:
+        with Image.open(path) as file:
+            return file.mode, _bits(file)
+    except UnidentifiedImageError:  # a TIFF of many bands, as it can be read
+        return tiff_kind(path)
 
 
 def _bits(file: Image.Image) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from data_tools.band_facts import BandFacts, band_facts, together
 from data_tools.facts import ImageFacts, image_facts
 from data_tools.turned import fits_better_as_stored
 from dataset.bands import picture
@@ -39,6 +40,7 @@ class Seen(NamedTuple):
     """Kind and message of what is wrong."""
     size: tuple[int, int] | None = None
     facts: ImageFacts | None = None
+    bands: BandFacts | None = None
     digest: str | None = None
     """Hash of the image's decoded pixels."""
     values: dict[int, int] = {}
@@ -85,6 +87,11 @@ class SeenList(NamedTuple):
     def sizes(self) -> dict[tuple[int, int], int]:
         """Number of images by size, the most frequent first."""
         return dict(Counter(seen.size for seen in self.seen if seen.size).most_common())
+
+    @property
+    def bands(self) -> BandFacts | None:
+        """What the bands of all images hold together."""
+        return together(seen.bands for seen in self.seen if seen.bands)
 
     def facts(self, name: str) -> dict[Any, int]:
         """Number of images by one of their facts, the most frequent first."""
@@ -136,7 +143,8 @@ def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
         pixels = reader.image(sample)
         image = picture(pixels, reader.data)
         facts = image_facts(sample.image_file, image)
-        seen = seen._replace(size=image.size, facts=facts, digest=_digest(pixels))
+        bands, digest = band_facts(pixels), _digest(pixels)
+        seen = seen._replace(size=image.size, facts=facts, bands=bands, digest=digest)
     except UserError as error:
         faults.append(("unreadable", str(error)))
     return seen if sample.mask is None else _look_at_mask(seen, image, reader, crop)

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from data_tools.band_facts import BandFacts, band_names
 from data_tools.inspect import CROPS, SeenList
 from data_tools.problems import ERRORS, MOSTLY, WARNINGS, Problem
 from dataset.labels import Labels
-from util.config import IGNORE, Config
+from util.config import IGNORE, Config, Data
 
 VALUES_SHOWN = 24
 FACTS = {"modes": "mode", "bits": "bits", "exif": "exif", "shapes": "shape"}
@@ -40,6 +41,7 @@ def list_numbers(found: SeenList, config: Config) -> dict[str, Any]:
         "sizes": {f"{w}x{h}": count for (w, h), count in found.sizes.items()},
         **{key: found.facts(name) for key, name in FACTS.items()},
         "brightness": found.brightness,
+        "bands": band_numbers(found.bands, config.data),
     }
     if found.kind == "unlabeled":
         return record
@@ -62,6 +64,24 @@ def list_numbers(found: SeenList, config: Config) -> dict[str, Any]:
             "without_label": int((crops == 1).sum()),
         }
     return record
+
+
+def band_numbers(found: BandFacts | None, data: Data) -> dict[str, Any]:
+    """Shares of the pixels of each band, by value, and the number of images that it says nothing
+    in."""
+    if found is None:
+        return {}
+    pixels = found.steps.sum(1, keepdims=True)
+    steps, ends = (found.steps / pixels).tolist(), (found.ends / pixels).tolist()
+    return {
+        name: {
+            "steps": steps[band],
+            "lowest": ends[band][0],
+            "highest": ends[band][1],
+            "constant": int(found.constant[band]),
+        }
+        for band, name in enumerate(band_names(data))
+    }
 
 
 def errors(found: Iterable[Problem]) -> list[Problem]:
@@ -102,13 +122,18 @@ def _class_table(lists: dict[str, Any]) -> list[str]:
 
 
 def _details(lists: dict[str, Any]) -> list[str]:
-    """Values of the masks, and what random crops hold."""
+    """Values of the masks, bands that say nothing, and what random crops hold."""
     lines = []
     for kind, record in lists.items():
         if values := record.get("values"):
             some = "  ".join(list(values)[:VALUES_SHOWN])
             more = f"  and {len(values) - VALUES_SHOWN} more" if len(values) > VALUES_SHOWN else ""
             lines.append(f"{kind}: mask values by frequency  {some}{more}")
+        lines += [
+            f"{kind}: {name} has one value everywhere in {band['constant']} images"
+            for name, band in record["bands"].items()
+            if band["constant"]
+        ]
         if crops := record.get("crops"):
             lines.append(
                 f"{kind}: of {crops['drawn']} random crops ({CROPS} an image) "

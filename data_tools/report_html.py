@@ -5,6 +5,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from data_tools.band_facts import STEPS
 from data_tools.inspect import SeenList
 from data_tools.problems import ERRORS, WARNINGS, Problem
 from data_tools.report_pictures import sample_figures, suspect_figures
@@ -73,6 +74,7 @@ def page(
         *(f"<h2>{_heading(seen)}</h2>{sample_figures(seen, config)}" for seen in lists),
         *_classes(records, config),
         *_images(records),
+        *_bands(records),
         *_values(lists, config),
     ]
     return html.page(f"{config.data.name}: data report", body, "tools.check_data", STYLE)
@@ -139,6 +141,22 @@ def _images(records: dict[str, Any]) -> list[str]:
             ]
         )
     return ["<h2>Images</h2>", _table(["", *records], rows)]
+
+
+def _bands(records: dict[str, Any]) -> list[str]:
+    """How the values of each band spread over its range, and where they end, in each list."""
+    head = ["band", "lowest value", *(f"{i + 1}/{STEPS}" for i in range(STEPS)), "highest value",
+            "images where it is constant"]  # fmt: skip
+    rows: list[list[str]] = []
+    for kind, record in records.items():
+        rows += [[f'<th class="group" colspan="{len(head)}">{kind}</th>']]
+        for name, band in record["bands"].items():
+            most = max(band["steps"])
+            steps = (_with_bar(f"{share:.1%}", share / most) for share in band["steps"])
+            ends = (f"{band[end]:.2%}" for end in ("lowest", "highest"))
+            rows += [[name, next(ends), *steps, next(ends), str(band["constant"] or "")]]
+    return ["<h2>Bands, by the share of their pixels in each part of the range</h2>",
+            _table(head, rows)]  # fmt: skip
 
 
 def _values(lists: Sequence[SeenList], config: Config) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
+from data_tools.band_facts import band_names
 from data_tools.inspect import Seen, SeenList
 from data_tools.suspects import Suspect, suspects
 from dataset.bands import picture
@@ -30,7 +31,8 @@ FULL = 1600
 def suspect_figures(lists: Sequence[SeenList], config: Config) -> str:
     """The first suspects of each kind."""
     reader, figures = Reader(config.data), []
-    for kind, group in groupby(suspects(lists), key=lambda suspect: suspect.kind):
+    found = suspects(lists, band_names(config.data))
+    for kind, group in groupby(found, key=lambda suspect: suspect.kind):
         some = list(group)
         title = f"{kind} (one of {len(some)})" if len(some) > 1 else kind
         for suspect in some[:SUSPECTS]:

@@ -18,6 +18,8 @@ deviations) is unusual, if the difference is large as well: ..."""
 FAR_GREY = 48
 RARE = 0.05
 """A mode or depth of a smaller share of the images is unusual."""
+SATURATED = 0.5
+"""A larger share of a band at its highest value is unusual."""
 
 
 TITLES = {
@@ -39,8 +41,11 @@ class Suspect(NamedTuple):
     reason: str
 
 
-def suspects(lists: Sequence[SeenList]) -> list[Suspect]:
-    """What to look at, kind by kind: what is wrong first, then what is only unusual."""
+def suspects(lists: Sequence[SeenList], names: Sequence[str]) -> list[Suspect]:
+    """What to look at, kind by kind: what is wrong first, then what is only unusual.
+
+    `names`: of the images' bands.
+    """
     every = [seen for found in lists for seen in found.seen]
     found = [
         *(
@@ -55,6 +60,7 @@ def suspects(lists: Sequence[SeenList]) -> list[Suspect]:
         ),
         *(Suspect(seen, "empty mask", "all pixels are ignored") for seen in every if seen.empty),
         *_unusual([(seen, seen.facts) for seen in every if seen.facts]),
+        *(Suspect(seen, *odd) for seen in every if seen.bands for odd in _odd_bands(seen, names)),
     ]
     order = list(dict.fromkeys(suspect.kind for suspect in found))
     return sorted(found, key=lambda suspect: order.index(suspect.kind))
@@ -76,6 +82,18 @@ def _unusual(images: Sequence[tuple[Seen, ImageFacts]]) -> Iterator[Suspect]:
     shown = [(seen, facts.brightness) for seen, facts in images if facts.contrast >= FLAT]
     if shown:
         yield from _dark_and_bright(shown)
+
+
+def _odd_bands(seen: Seen, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Kind and reason for bands that say nothing, or not all that they might."""
+    if not seen.bands or not seen.facts or seen.facts.contrast < FLAT:
+        return  # then the image as a whole is strange
+    shares = seen.bands.ends[:, 1] / seen.bands.steps.sum(1)
+    for name, constant, share in zip(names, seen.bands.constant, shares, strict=True):
+        if constant:
+            yield "band that shows nothing", f"{name} has one value everywhere"
+        elif share > SATURATED:
+            yield "saturated band", f"{share:.0%} of {name} has the highest value"
 
 
 def _dark_and_bright(images: Sequence[tuple[Seen, float]]) -> Iterator[Suspect]:

@@ -30,6 +30,15 @@ def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
         return (width, height), int(series.keyframe.tags.valueof("Orientation", 1))
 
 
+def tiff_kind(path: Path) -> tuple[str, int]:
+    """The number of bands in words, and the bits of each; raises as `read_tiff` does."""
+    with _library(path).TiffFile(path) as file:
+        series = file.series[0]
+        bands = (series.shape[axis] for axis in _flat_axes(series, path)[2:])
+        count = next(bands, 1)
+        return f"{count} band{'s' * (count > 1)}", 8 * series.dtype.itemsize
+
+
 def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
     if series.axes not in FLAT:
         raise UserError(

@@ -15,6 +15,9 @@ from util.errors import UserError
 SCORES = Path(__file__).with_name("published.yaml")
 
 
+Scores = dict[str, Annotated[float, Field(gt=0, lt=100)]]
+
+
 class Entry(Section):
     """A line of a paper's table."""
 
@@ -24,19 +27,30 @@ class Entry(Section):
     crop: int | None = None
     """Where the dataset has published scores of several."""
     source: str
-    miou: dict[str, Annotated[float, Field(gt=0, lt=100)]]
+    miou: Scores = {}
     """By partition."""
+    dice: Scores = {}
+    """Mean Dice over volumes, where that is what was published."""
+
+    @property
+    def score(self) -> str:
+        """What its scores are called."""
+        return "miou" if self.miou else "dice"
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return self.miou or self.dice
 
 
 class Published(NamedTuple):
-    """One published mIoU."""
+    """One published score."""
 
     entry: Entry
     partition: str
 
     @property
-    def miou(self) -> float:
-        return self.entry.miou[self.partition]
+    def value(self) -> float:
+        return self.entry.scores[self.partition]
 
     @property
     def name(self) -> str:
@@ -45,26 +59,27 @@ class Published(NamedTuple):
     def is_of(self, group: Group) -> bool:
         """Whether a group ran what was published: method, backbone, partition and crop."""
         run, entry = group.first, self.entry
-        own = (run.method, run.config.data.name, run.config.model.backbone, run.partition)
+        own = (run.method, run.config.data.name, run.backbone, run.partition)
         crops = (None, run.config.crop_size)
         return own == (entry.method, entry.dataset, entry.backbone, self.partition) and (
             entry.crop in crops
         )
 
 
-def select(targets: Sequence[str]) -> list[Published]:
+def select(targets: Sequence[str], score: str = "miou") -> list[Published]:
     """The published scores of datasets (`pascal`) and partitions (`pascal/92`).
 
-    Raises `UserError` for one of which there are none.
+    Raises `UserError` for one of which there are none of this kind.
     """
-    known = [Published(entry, name) for entry in read_entries() for name in entry.miou]
+    entries = [entry for entry in read_entries() if entry.score == score]
+    known = [Published(entry, name) for entry in entries for name in entry.scores]
     found: list[Published] = []
     for target in targets:
-        some = [score for score in known if target in (score.name, score.entry.dataset)]
+        some = [one for one in known if target in (one.name, one.entry.dataset)]
         if not some:
-            names = ", ".join(dict.fromkeys(score.name for score in known))
-            raise UserError(f"--published {target}: no scores in {SCORES.name}; known: {names}")
-        found += [score for score in some if score not in found]
+            names = ", ".join(dict.fromkeys(one.name for one in known)) or "none"
+            raise UserError(f"--published {target}: no {score} in {SCORES.name}; known: {names}")
+        found += [one for one in some if one not in found]
     return found
 
 
@@ -81,7 +96,7 @@ def beside(
     for row, group in zip(rows, of_row, strict=True):
         score = next((p for p in published if p.is_of(group)), None)
         met |= {id(score)}
-        completed.append(row._replace(published=score.miou if score else None))
+        completed.append(row._replace(published=score.value if score else None))
     return completed, [score for score in published if id(score) not in met]
 
 

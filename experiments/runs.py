@@ -83,7 +83,13 @@ class Run:
 
     @property
     def network(self) -> str:
-        return f"{self.config.model.network} {self.config.model.backbone}"
+        return " ".join(dict.fromkeys([self.config.model.network, self.backbone]))
+
+    @property
+    def backbone(self) -> str:
+        """A U-Net has none but its own encoder."""
+        model = self.config.model
+        return model.network if model.network == "unet" else model.backbone
 
     @property
     def images(self) -> dict[str, Images]:

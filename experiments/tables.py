@@ -77,7 +77,7 @@ def sheet_of(results: Results) -> Sheet:
         else:
             columns.append(column)
     lone = [
-        f"published, no run beside it: {p.name} {p.entry.method} {p.entry.backbone} {p.miou:.1f} "
+        f"published, no run beside it: {p.name} {p.entry.method} {p.entry.backbone} {p.value:.1f} "
         f"({p.entry.source})"
         for p in results.missing
     ]
@@ -162,7 +162,11 @@ def as_json(results: Results) -> str:
         "score": results.score,
         "rows": [_record(row) for row in results.rows],
         "published": [
-            {**p.entry.model_dump(exclude={"miou"}), "partition": p.partition, "miou": p.miou}
+            {
+                **p.entry.model_dump(exclude={"miou", "dice"}),
+                "partition": p.partition,
+                p.entry.score: p.value,
+            }
             for p in results.missing
         ],
         "remarks": results.remarks,

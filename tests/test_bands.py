@@ -7,20 +7,23 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 import evaluate
 import predict
 from dataset.bands import picture, read_bands
-from dataset.files import image_size
+from dataset.files import image_size, orientation
 from dataset.strong import colour_jitter, draw_strong, strong_view
+from engine.cost import step_cost
 from supervised import SupOnly
+from tools import check_data
 from unimatch import UniMatch
 from util.config import Config, Data
 from util.config_file import load_config, parse
 from util.errors import UserError
 
 tifffile = pytest.importorskip("tifffile")
+ORIENTATION = ExifTags.Base.Orientation
 RNG = np.random.default_rng(0)
 
 
@@ -96,6 +99,41 @@ def test_colour_of_16_bits_keeps_its_low_byte(suffix, tmp_path):
         tifffile.imwrite(path, array, photometric="rgb")
     found = read_bands(path, data(image_range=(0, 65535)))
     np.testing.assert_array_equal((found * 65535).round(), array)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_deep_files_are_read_as_viewers_show_them(turn, tmp_path):
+    array = values(3, np.uint16)
+    tifffile.imwrite(tmp_path / "colour.tif", array, photometric="rgb", extratags=turned_by(turn))
+    six = np.concatenate([array, array], axis=2)
+    write_tiff(tmp_path / "six.tif", six, planarconfig="contig", extratags=turned_by(turn))
+    Image.fromarray(array[..., 0].astype(np.uint8)).save(
+        tmp_path / "grey.tif", tiffinfo={ORIENTATION: turn}
+    )
+    shown = Image.fromarray(array[..., 0].astype(np.int32))
+    shown.getexif()[ORIENTATION] = turn
+    expected = np.asarray(ImageOps.exif_transpose(shown))
+    for name, bands in (("colour", "rgb"), ("six", [1]), ("grey", "grey")):
+        path = tmp_path / f"{name}.tif"
+        deep = {} if name == "grey" else {"image_range": (0, 65535)}
+        found = read_bands(path, data(bands=bands, **deep))
+        assert image_size(path) == (found.shape[1], found.shape[0]) and orientation(path) == turn
+        if deep:
+            np.testing.assert_array_equal((found[..., 0] * 65535).round(), expected)
+        else:
+            np.testing.assert_array_equal(found[..., 0], expected % 256)
+
+
+def turned_by(turn):
+    return [(ORIENTATION, "H", 1, turn, True)]
+
+
+@pytest.mark.parametrize("name", ["deep_rgb.png", "six.tif"])
+def test_many_pixels_are_refused_before_they_are_read(name, tmp_path, monkeypatch):
+    faulty(tmp_path)
+    monkeypatch.setattr("dataset.bands.image_size", lambda _: (20000, 9000))
+    with pytest.raises(UserError, match="20000x9000 pixels.*raise data.max_megapixels"):
+        read_bands(tmp_path / name, data(bands="rgb" if "png" in name else [1]))
 
 
 def test_one_band_of_any_depth(tmp_path):
@@ -267,3 +305,46 @@ def test_the_checks_before_training_find_it(toy, train, tmp_path, capsys):
 def test_config_of_rgb_says_what_it_always_said(toy):
     config = load_config(toy.config).data
     assert config.channels == 3 and config.rgb_channels == (0, 1, 2)
+
+
+def test_check_data_tells_of_every_band(toy, run, tmp_path):
+    banded(toy, [1, 2, 3, 6], image_range=[0, 2295], rgb_bands=[3, 2, 1])
+    path = sorted((toy.root / "images").glob("u*"))[0]
+    array = tifffile.imread(path)
+    array[..., 5], array[: len(array) * 3 // 4, :, 0] = 7, 4000
+    write_tiff(path, array, planarconfig="contig")
+    page, record = tmp_path / "report.html", tmp_path / "report.json"
+    code, out, err = run(
+        check_data, "--config", toy.config, "--html", page, "--json", record
+    )  # fmt: skip
+    assert code == 0, (out, err)
+    found = json.loads(record.read_text())["lists"]
+    assert found["labeled"]["modes"] == {"6 bands": 3} and found["labeled"]["bits"] == {"16": 3}
+    bands = found["unlabeled"]["bands"]
+    assert list(bands) == ["band 1", "band 2", "band 3", "band 6"]
+    assert all(sum(band["steps"]) == pytest.approx(1) for band in bands.values())
+    assert [band["constant"] for band in bands.values()] == [0, 0, 0, 1]
+    assert bands["band 1"]["highest"] >= 0.15 > bands["band 2"]["highest"]
+    assert "unlabeled: band 6 has one value everywhere in 1 images" in out
+    text = page.read_text()
+    assert "band that shows nothing" in text and "of band 1 has the highest value" in text
+    array[0, 0] = 0
+    tifffile.imwrite(path, array.astype(np.float32) * np.nan, photometric="minisblack",
+                     planarconfig="contig")  # fmt: skip
+    code, out, _ = run(check_data, "--config", toy.config)
+    assert code == 1 and "values are NaN or infinite" in out
+
+
+def test_what_a_step_of_many_bands_costs(toy):
+    toy.tree["model"] = {
+        "network": "unet", "widths": [4, 8], "dropout": [0, 0], "pretrained": "none"
+    }  # fmt: skip
+    toy.tree["criterion"] = {"name": "ce_dice", "class_weights": "auto"}
+    toy.tree["data"] |= {"bands": "grey", "geometry": "rotate_resize"}
+    toy.write_config()
+    grey = step_cost(UniMatch, load_config(toy.config), 2, 2)
+    eight = {"data.bands": [*range(1, 9)], "data.image_range": [0, 9]}
+    sets = [f"{key}={value}" for key, value in eight.items()]
+    many = step_cost(UniMatch, load_config(toy.config, sets), 2, 2)
+    assert many.weights - grey.weights == 7 * 4 * 9 * 4  # of the first convolution
+    assert many.batch > 8 * grey.batch / 2

@@ -31,7 +31,7 @@ def main() -> None:
 
 def collect(places: list[str], score: str = "miou", published: list[str] | None = None) -> Results:
     """All that is to be shown of the runs at some places; raises `UserError`."""
-    scores = select(published or [])
+    scores = select(published or [], score)
     runs, faults = find_runs(places)
     groups, remarks = group_runs(runs)
     if not groups:
