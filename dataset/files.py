@@ -79,6 +79,8 @@ def load_image(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
     with reading(path):
         image = Image.open(path)
         refuse_large(path, image.size, max_megapixels)
+        if image.format == "TIFF":
+            image.filename = ""  # else Pillow maps grey ones into memory as if none were turned
         image.load()
     with suppress(Exception):  # of damaged EXIF, the more so when it is written anew
         ImageOps.exif_transpose(image, in_place=True)

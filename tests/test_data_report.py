@@ -77,7 +77,7 @@ def test_pictures_come_before_tables_and_no_table_comes_twice(toy, page):
     assert all(kind in tables[0] for kind in ("labeled", "val")) and tables[0].count("tree") == 1
     assert all(part in tables[1] for part in ("60x40", "RGB", "Bits", "EXIF", "grey"))
     mapped = page("--set", "data.label_map={0: sky, 1: road, 2: tree, 255: ignore}")
-    values = re.findall(r"<table>(.*?)</table>", mapped)[2]
+    values = re.findall(r"<table>(.*?)</table>", mapped)[3]
     assert "2 = tree" in values and "1 = road" in values and "0 = sky" not in values
 
 
