@@ -9,12 +9,13 @@ IMAGES = {"labeled": 3, "unlabeled": 5, "val": 3}
 
 def fake_run(
     folder, toy, scores, *, method="UniMatch", seed=0, settings=None, epochs=None, images=None,
-    digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, starts=1,
+    digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, starts=1, dice=None,
 ):  # fmt: skip
     """Write a run's files.
 
     `scores`: mIoU after each epoch; `teacher`: the same of model_ema; `epochs`: those of the
-    config, by default as many as there are scores; `images`: how many each list holds.
+    config, by default as many as there are scores; `images`: how many each list holds; `dice`: that
+    of volumes, by class.
     """
     folder.mkdir(parents=True)
     tree = json.loads(json.dumps(toy.tree)) | {"seed": seed, "epochs": epochs or len(scores)}
@@ -32,7 +33,7 @@ def fake_run(
 
     def scored(miou):
         return {"mode": "original", "miou": miou, "miou_present": miou, "accuracy": 90.0,
-                "iou": [miou - 10, miou, miou + 10]}  # fmt: skip
+                "iou": [miou - 10, miou, miou + 10], "dice": dice}  # fmt: skip
 
     lines = []
     for epoch, miou in enumerate(scores, start=1):

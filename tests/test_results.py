@@ -193,6 +193,16 @@ def test_published_scores_stand_beside_ours(fake, run, rows):
     assert code == 2 and "pascal/93" in err and "pascal/92" in err
 
 
+def test_published_dice_stands_beside_dice_alone(fake, run, rows):
+    acdc = {"data": PASCAL["data"] | {"name": "acdc", "labeled": "acdc/lists/7/labeled.txt"},
+            "model": {"network": "unet", "pretrained": "none"}}  # fmt: skip
+    fake("a", [70.0], settings=acdc, dice=[99.0, 80.0, 90.0])
+    ((row,), _) = rows(fake.runs, "--published", "acdc/7", "--score", "dice")
+    assert (row["best"]["mean"], row["published"], row["network"]) == (85.0, 89.9, "unet")
+    code, _, err = run(results, fake.runs, "--published", "acdc/7")
+    assert code == 2 and "no miou" in err
+
+
 def test_published_scores_are_those_of_the_configs():
     """Each row of numbers in a config's comment, and each in published.yaml, is in the other."""
     ours = {(e.dataset, tuple(e.scores.values())): tuple(e.scores) for e in read_entries()}
