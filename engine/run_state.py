@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, JsonValue
 from torch import Tensor
 
 from util.config import Natural, Positive, Scale, Section
@@ -22,7 +22,7 @@ class Strict(Section):
 
 
 class Best(Strict):
-    score: float
+    score: float = Field(validation_alias=AliasChoices("score", "miou"))  # its name before
     epoch: Natural
 
 
@@ -54,10 +54,11 @@ class RunState(Strict):
     config: dict[str, JsonValue]
 
 
-def check_run(state: Any, name: str, path: Path) -> None:
-    """Raise `UserError` unless `state` is that of a run of the method called `name`."""
+def check_run(state: Any, name: str, path: Path) -> RunState:
+    """The form of `state`; raises `UserError` unless it is a run of the method called `name`."""
     if not isinstance(state, dict) or not RunState.model_fields.keys() <= state.keys():
         raise UserError(f"{path}: holds weights but no run that could be resumed")
-    parse(RunState, state, str(path))
+    run: RunState = parse(RunState, state, str(path))
     if state["name"] != name:
         raise UserError(f"{path}: a run of {state['name']}, expected one of {name}")
+    return run

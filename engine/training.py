@@ -34,7 +34,7 @@ from util import dist
 from util.batch import RawBatch
 from util.checkpoint import load_weights
 from util.config import Config
-from util.config_file import differences
+from util.config_file import differences, with_defaults
 from util.errors import UserError
 from util.evaluation import Scores, evaluate, volume_indices
 from util.log import logger
@@ -97,9 +97,9 @@ class Training:
         """Continue where `state` ended; raises `UserError` for that of another run, or of the same
         with another config, unless by `force`."""
         own = self.state()
-        check_run(state, own["name"], source)
+        run = check_run(state, own["name"], source)
         load_weights(self.method, state["method"], source)
-        if changed := "; ".join(differences(state["config"], own["config"])):
+        if changed := "; ".join(differences(with_defaults(state["config"]), own["config"])):
             if not force:
                 raise UserError(
                     f"{source}: the run was begun with another config: {changed}; resume with the "
@@ -110,7 +110,8 @@ class Training:
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.done = state["epoch"], state["done"]
         self.means = Means(state["means"], self.device)
-        self.best, self.history = state["best"], state["history"]
+        self.best = {name: best.model_dump() for name, best in run.best.items()}
+        self.history = state["history"]
         if self.steps_done:  # as the next checkpoint may be due before the next step
             self.set_lr(self.steps_done - 1)
         self.source, self._saved = source, (self.done, time.monotonic())

@@ -97,3 +97,17 @@ def test_worker_count_changes_nothing(toy, train, tmp_path):
         for run in ("alone", "workers")
     )
     assert_equal(alone, workers)
+
+
+def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
+    """Its config lacks keys that came later, and its best score has another name."""
+    train(SupOnly, toy.argv(tmp_path))
+    latest = tmp_path / "latest.pth"
+    state = torch.load(latest, weights_only=True)
+    state["epoch"], state["history"] = 1, state["history"][:1]
+    state["best"] = {"model": {"miou": 99.0, "epoch": 1}}
+    del state["config"]["log"], state["config"]["evaluation"]["select"]
+    torch.save(state, latest)
+    train(SupOnly, toy.argv(tmp_path))
+    state = torch.load(latest, weights_only=True)
+    assert state["epoch"] == 2 and state["best"] == {"model": {"score": 99.0, "epoch": 1}}

@@ -187,6 +187,14 @@ MOVABLE = {
 }
 
 
+def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    """A config as it was saved, with the defaults of keys that came later."""
+    try:
+        return Config.model_validate(tree).model_dump(mode="json")
+    except ValidationError:  # of keys that are no more: named where configs are compared
+        return tree
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """'key (old -> new)' for each key that would make a resumed run another run."""
     found = []
