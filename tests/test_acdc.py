@@ -1,6 +1,7 @@
 """ACDC: from HDF5 to slices, masks and the published lists; the configs."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_faulty_files_are_named_in_one_line(kind, message, run, source, tmp_path
 
 
 def test_h5py_is_optional(run, source, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    monkeypatch.setitem(sys.modules, "h5py", None)
     code, _, err = prepared(run, source, tmp_path / "acdc", "--partial")
     assert code == 2 and "needs h5py: pip install -r requirements-extra.txt" in err
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -189,7 +190,7 @@ def test_what_cannot_be_used_is_said_in_one_line(name, keys, message, tmp_path):
 
 def test_tifffile_is_optional(tmp_path, monkeypatch):
     faulty(tmp_path)
-    monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(UserError, match="needs tifffile.*requirements-extra.txt"):
         read_bands(tmp_path / "six.tif", data(bands=[1]))
     read_bands(tmp_path / "rgb.png", data())
