@@ -18,7 +18,7 @@ from dataset.lists import SampleList
 from dataset.loaders import Process, data_workers, evaluation_loader
 from dataset.reader import Reader
 from dataset.samples import Sample
-from model.build import load_network
+from model.build import load_trained
 from util import dist
 from util.boundary import DISTANCE, BoundaryIoU
 from util.command import checkpoint_parser, config_of, exit_with_one_line, is_secondary_rank
@@ -28,7 +28,6 @@ from util.errors import UserError
 from util.evaluation import Scores, evaluate, predict_mask, summary, table, volume_indices
 from util.log import logger, say_to_console
 from util.picture import save_picture
-from util.speed import use_layout
 from util.worst import ImageScores, comparison
 from util.writing import csv_text, write_text
 
@@ -95,14 +94,7 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     """Evaluate a checkpoint on a split; logs the table, writes what was asked for, returns the
     numbers."""
     listed = read_split(config, options.split)
-    network = load_network(
-        config.model,
-        config.num_classes,
-        options.checkpoint,
-        options.which,
-        config.data.channels,
-    )
-    use_layout(network.to(device), config)
+    network = load_trained(config, options.checkpoint, options.which, device)
     boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
     images = ImageScores(len(listed.samples), device)
     wanted = {boundary: options.boundary_iou, images: options.worst}

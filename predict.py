@@ -18,7 +18,7 @@ from dataset.files import image_size
 from dataset.folders import names_by_stem
 from dataset.original import Original
 from dataset.reader import size_of
-from model.build import load_network
+from model.build import load_trained
 from util import dist
 from util.areas import AreaTable
 from util.command import checkpoint_parser, config_of, exit_with_one_line, lack_of_memory
@@ -26,7 +26,6 @@ from util.config import Config, Data
 from util.errors import UserError
 from util.evaluation import predict_mask, wants_windows
 from util.picture import colour_mask, mask_legend, overlay, save_picture, with_legend
-from util.speed import use_layout
 from util.writing import write_text
 
 
@@ -45,14 +44,7 @@ def main() -> None:
         config = config_of(options)
         device = dist.choose_device(options.device)
         images = find_images(options.images, options.save_path)
-        network = load_network(
-            config.model,
-            config.num_classes,
-            options.checkpoint,
-            options.which,
-            config.data.channels,
-        )
-        use_layout(network.to(device), config)
+        network = load_trained(config, options.checkpoint, options.which, device)
         writer = Writer(options.save_path, config.data, options.values, options.overlays)
         left = to_do(images, writer, made_by(options, config))
         if len(left) < len(images):

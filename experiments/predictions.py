@@ -14,11 +14,10 @@ from dataset.reader import Reader
 from dataset.samples import Sample
 from engine.run_folder import best_checkpoint
 from experiments.runs import Run
-from model.build import load_network
+from model.build import load_trained
 from util.errors import UserError
 from util.evaluation import Scores, confusion_matrix, predict_mask
 from util.picture import overlay, side_by_side
-from util.speed import use_layout
 
 THUMBNAIL = 240  # pixels, the longer side
 
@@ -51,11 +50,7 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     """
     config = run.config
     samples = read_samples(config.data.val, config.data.root, masks=True).samples[:limit]
-    path = best_checkpoint(run.path, network)
-    model = load_network(config.model, config.num_classes, path, network, config.data.channels).to(
-        device
-    )
-    use_layout(model, config)
+    model = load_trained(config, best_checkpoint(run.path, network), network, device)
     reader, classes = Reader(config.data), config.num_classes
     total = torch.zeros(classes, classes, dtype=torch.int64)
     best: list[Judged] = []

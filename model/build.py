@@ -26,8 +26,9 @@ from util.checkpoint import (
     network_state,
     read_pretrained,
 )
-from util.config import Model
+from util.config import Config, Model
 from util.errors import UserError
+from util.speed import use_layout
 
 PRETRAINED = Path("pretrained")
 
@@ -72,6 +73,14 @@ def load_network(
     own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
     load_weights(network, own or state, path)
     return network.eval()
+
+
+def load_trained(config: Config, path: Path, which: str, device: torch.device) -> Network:
+    """`load_network` of a whole config, on the device and in the layout that it asks for."""
+    options, classes, bands = config.model, config.num_classes, config.data.channels
+    network = load_network(options, classes, path, which, bands).to(device)
+    use_layout(network, config)
+    return network
 
 
 # What the weights of a network do not depend on.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_tools.shapes import generate
 from dataset.folders import read_samples
-from model.build import load_network
+from model.build import load_trained
 from util.command import exit_with_one_line
 from util.config import Config
 from util.config_file import load_config
@@ -63,7 +63,7 @@ def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
     """Image, truth, SupOnly, CorrMatch in a row, for `count` validation images."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     networks = [
-        load_network(config.model, config.num_classes, folder / script / "best.pth").to(device)
+        load_trained(config, folder / script / "best.pth", "model", device)
         for script in METHODS.values()
     ]
     rows = []
