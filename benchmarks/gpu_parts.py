@@ -22,6 +22,7 @@ from benchmarks import evaluation
 from benchmarks.measure import Call, read, timed
 from benchmarks.steps import COMPILED, PARTS, PLAIN, TUNED, compare_steps
 from data_tools.shapes import generate
+from engine.cost import GIB, step_cost
 from engine.fit import fit
 from engine.method import method_of
 from engine.run_folder import RunFolder
@@ -31,7 +32,6 @@ from util.errors import UserError
 
 Rows = dict[str, dict[str, Any]]
 """Figures by row and column; a column's name ends with its unit."""
-GIB = 2**30
 TINY = "{backbone: test_resnet, channels: 8, aspp_rates: [1, 2, 3], pretrained: none}"
 TINY_VIT = "{network: dpt, backbone: test_vit, channels: 8, pretrained: none}"
 
@@ -101,16 +101,12 @@ def _method(bench: Bench, script: str, settings: dict[str, list[str]]) -> dict[s
     }
 
 
-def estimate(bench: Bench, script: str) -> float | str | None:
+def estimate(bench: Bench, script: str) -> float | str:
     """GiB at the peak of a tuned step, as `engine.cost` knows them beforehand, or why not."""
-    try:
-        from engine.cost import step_cost
-    except ImportError:
-        return None
     options, method_class = bench.options(script), method_of(script)
     options.set += TUNED
     config = read(options, data=bench.data)
-    images = config.batch_size * (1 if method_class.unlabeled else 2)
+    images = method_class.images_per_step(config)
     try:
         return step_cost(method_class, config, images, images).peak / GIB
     except UserError as error:

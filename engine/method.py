@@ -45,6 +45,12 @@ class Method(nn.Module):
         """The validated options; raises `UserError` for keys the method does not have."""
         return parse(cls.Options, config.method, f"config of {cls.__name__}", "method.")
 
+    @classmethod
+    def images_per_step(cls, config: Config) -> int:
+        """Labelled images of a global batch; where no unlabelled ones come with them, twice as
+        many, so that steps of all methods see equally many images."""
+        return config.batch_size * (1 if cls.unlabeled else 2)
+
     def forward(self, batch: Batch) -> Step:
         return self.step(batch)
 

@@ -49,7 +49,7 @@ class Needs(NamedTuple):
 def run_needs(method_class: type[Method], config: Config, world: int, workers: int) -> Needs:
     """What each of `world` processes with this many data workers needs; a `micro_batch` is found by
     trying.  Raises `UserError` as `step_cost`."""
-    images = config.batch_size * (1 if method_class.unlabeled else 2) // world
+    images = method_class.images_per_step(config) // world
     wanted = config.micro_batch or images
     cost = step_cost(method_class, config, images, wanted)
     peaks = {wanted: cost.peak}
@@ -100,7 +100,7 @@ def describe(
     """The lines that `--dry-run` adds, for a run of `steps`."""
     cost = needs.cost
     kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in KINDS)
-    images = config.batch_size * (1 if method_class.unlabeled else 2) // world
+    images = method_class.images_per_step(config) // world
     seconds = step_seconds(cost.tflop, config)
     hours = ", ".join(f"{card} {steps * s / 3600:.1f} h" for card, s in seconds.items())
     return (

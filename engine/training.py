@@ -210,7 +210,7 @@ def prepare(
     config = config.model_copy(update={"precision": precision})
     resumed = state_to_resume(folder, resume)
     lists = read_lists(config.data, method_class.unlabeled)
-    images = config.batch_size * (1 if method_class.unlabeled else 2)
+    images = method_class.images_per_step(config)
     per_forward = images_per_forward(config, images, world)
     dist.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
     sizes = {name: identity(listed.samples) for name, listed in lists._asdict().items()}

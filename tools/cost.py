@@ -43,8 +43,7 @@ class Run(NamedTuple):
     @property
     def images(self) -> int:
         """Labelled ones of a forward."""
-        whole = self.config.batch_size * (1 if self.method_class.unlabeled else 2)
-        return self.config.micro_batch or whole
+        return self.config.micro_batch or self.method_class.images_per_step(self.config)
 
 
 def main() -> None:
