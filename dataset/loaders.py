@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from dataset.decoded import Opened, memory
+from dataset.decoded import Memory, Opened
 from dataset.lists import Lists
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -96,6 +96,7 @@ def images_per_forward(config: Config, images: int, world: int) -> int:
 def training_loader(
     config: Config,
     lists: Lists,
+    room: Memory,
     images: int,
     per_forward: int,
     strong_views: int,
@@ -104,7 +105,8 @@ def training_loader(
     """Batches of raw samples (see `make_views`) of one process.
 
     `images` (labelled, and unlabelled as well) make a global batch; a forward sees `per_forward`
-    of them, and a single one finds no CutMix partner in its batch.
+    of them, and a single one finds no CutMix partner in its batch.  `room`: bytes in which decoded
+    images are kept.
     """
     labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
     partner = config.cutmix_partner
@@ -115,7 +117,7 @@ def training_loader(
         )
         partner = "other"
     steps = steps_per_epoch(config, len(labeled), len(unlabeled), images)
-    reader, room = Reader(config.data), memory(lists, config.data)
+    reader = Reader(config.data)
     dataset = TrainingSet(
         Opened(reader, labeled, masks=True, capacity=room.labeled),
         Opened(reader, unlabeled, masks=False, capacity=room.unlabeled),

@@ -234,6 +234,7 @@ def prepare(
 
     workers = data_workers(config, dist.processes_here())
     process = Process(rank, world, workers, cuda=device.type == "cuda")
+    room = memory(lists, config.data)
     training = Training(
         config=config,
         device=device,
@@ -243,9 +244,9 @@ def prepare(
         optimizer=build_optimizer(method, config.optimizer),
         scaler=build_scaler(device, config.precision),
         train=training_loader(
-            config, lists, images, per_forward, method_class.strong_views, process
+            config, lists, room, images, per_forward, method_class.strong_views, process
         ),
-        val=evaluation_loader(config, lists.val.samples, process, memory(lists, config.data).val),
+        val=evaluation_loader(config, lists.val.samples, process, room.val),
         volumes=volume_indices(
             [s.image for s in lists.val.samples], config.evaluation.volume_pattern
         ),

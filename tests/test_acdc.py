@@ -11,6 +11,7 @@ from PIL import Image
 
 from data_tools.prepare import acdc
 from dataset.check import read_lists
+from dataset.decoded import memory
 from dataset.loaders import Process, training_loader
 from dataset.rotate import rotated_mask
 from tests.conftest import REPOSITORY
@@ -178,8 +179,8 @@ def test_samples_are_rotated_whole(toy):
     geometry = ["data.geometry=rotate_resize", "crop_size=24"]
     config = load_config(toy.config, geometry)
     lists = read_lists(config.data, unlabeled=True)
-    process = Process(rank=0, world=1, workers=0, cuda=False)
-    for batch in training_loader(config, lists, 2, 2, 1, process):
+    room, process = memory(lists, config.data), Process(rank=0, world=1, workers=0, cuda=False)
+    for batch in training_loader(config, lists, room, 2, 2, 1, process):
         assert batch["labeled"]["image"].shape == (2, 24, 24, 3)
         assert set(batch["labeled"]["mask"].unique().tolist()) <= {0, 1, 2, 255}
         assert not batch["unlabeled"]["ignore"].any()

@@ -7,6 +7,7 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 
 from dataset.check import read_lists
+from dataset.decoded import memory
 from dataset.lists import read_list
 from dataset.loaders import (
     EpochBatches,
@@ -182,7 +183,8 @@ def loader(toy):
     def build(*overrides, strong_views=1, images=2, unlabeled=True):
         config = load_config(toy.config, overrides)
         lists = read_lists(config.data, unlabeled)
-        return training_loader(config, lists, images, images, strong_views, Process(0, 1, 0, False))
+        room, process = memory(lists, config.data), Process(0, 1, 0, False)
+        return training_loader(config, lists, room, images, images, strong_views, process)
 
     return build
 

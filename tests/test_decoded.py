@@ -95,7 +95,8 @@ def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy):
     def loader(cache_mb):
         data = config.data.model_copy(update={"cache_mb": cache_mb})
         process = Process(rank=0, world=1, workers=workers, cuda=False)
-        return training_loader(config.model_copy(update={"data": data}), lists, 2, 2, 2, process)
+        own = config.model_copy(update={"data": data})
+        return training_loader(own, lists, memory(lists, data), 2, 2, 2, process)
 
     keeping, plain = loader(1), loader(0)
     first = list(starting_at(plain, 0)), list(starting_at(plain, 1))
