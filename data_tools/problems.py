@@ -8,9 +8,9 @@ from dataset.check import location, overlaps
 from util.config import IGNORE, Config
 
 MOSTLY = 0.5
-"""A crop with a larger share of ignored pixels is mostly ignored ..."""
+"""A crop with a larger share of ignored pixels is mostly ignored."""
 MANY_CROPS = 0.25
-"""... and worth a warning when a larger share of crops is."""
+"""A larger share of mostly ignored crops is worth a warning."""
 
 ERRORS = {
     "line": "faulty lines of lists, or images without a mask",

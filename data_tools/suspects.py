@@ -14,8 +14,9 @@ FLAT = 2.0
 """An image whose grey values deviate less shows nothing."""
 FAR = 4.0
 """Brightness that is this many standard deviations off (estimated from the median of the
-deviations) is unusual, if the difference is large as well: ..."""
+deviations), and more than `FAR_GREY`, is unusual."""
 FAR_GREY = 48
+"""Grey values of 255: smaller differences are not unusual."""
 RARE = 0.05
 """A mode or depth of a smaller share of the images is unusual."""
 SATURATED = 0.5

@@ -40,8 +40,8 @@ def named(images: Images | None, kind: str) -> Images:
     if images is None:
         draw = (
             "; python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER draws both "
+            "lists where all images are labelled"
         )
-        draw += "lists where all images are labelled"
         raise UserError(
             f"no list of {kind} images: give --{kind}-id-path or set data.{kind} in the config"
             + draw * (kind == "unlabeled")

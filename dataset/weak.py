@@ -56,9 +56,9 @@ class Span(NamedTuple):
     """What a crop needs along one side of the original."""
 
     first: int
-    """The pixel to cut at, and where resizing begins ..."""
+    """The pixel to cut at, and where resizing begins."""
     end: int
-    """... and the one up to which the filter sees."""
+    """The pixel up to which the resizing filter sees."""
     before: int
     """Pixels of the resized part that lie before the crop."""
     scale: float

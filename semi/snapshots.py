@@ -1,4 +1,4 @@
-"""Other states of a network than the present one: earlier ones, and their moving average."""
+"""Earlier states of a network, and what they say together."""
 
 from collections.abc import Iterable, Mapping
 

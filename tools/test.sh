@@ -7,5 +7,5 @@ set -e
 ruff check .
 ruff format --check .
 mypy
-# Two workers; tests that launch processes of their own stay on one of them (tests/conftest.py).
+# Two workers; tests that launch processes and wait for them share one (tests/conftest.py).
 python -m pytest -n 2 --dist loadgroup "$@"

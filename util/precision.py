@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 FLAG_LINES = ("flags", "Features")
-"""Where /proc/cpuinfo says what an x86 and an ARM CPU can do ..."""
+"""Names of the lines of /proc/cpuinfo that list what an x86 or an ARM CPU can do."""
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16", "svebf16"}
-"""... and how one that computes in bfloat16 says so; others would emulate it."""
+"""Of what is listed there, what a CPU that computes in bfloat16 has; others would emulate it."""
 
 
 def precision_on(device: torch.device, precision: str) -> str:

@@ -13,9 +13,10 @@ from util.palette import IGNORE_COLOUR
 THIN = 0.02
 """A value that nowhere fills 3x3 pixels lies along borders; with a smaller share it is a stray."""
 RARE = 1e-4
-"""One with a smaller share of the pixels ..."""
+"""A value is rare that has a smaller share of the pixels, and is in a smaller share of the masks
+than `RARE_MASKS`: a stray, unless values just count classes."""
 RARE_MASKS = 0.02
-"""... and in a smaller share of the masks is a stray too, unless values just count classes."""
+"""See `RARE`."""
 OBJECTS = 8
 """Values of a kind that make masks look as if they told objects."""
 
