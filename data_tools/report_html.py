@@ -27,9 +27,7 @@ COUNTED = {
 }
 """Figures of images, and what they are called."""
 STYLE = """
-.error, .warning, .well { border-left: .3rem solid #c0392b; padding: .3rem .8rem; margin: .5rem 0;
-  background: #fbeeec } .warning { border-color: #d9a400; background: #fdf7e3 }
-.well { border-color: #2e8b57; background: #eaf5ee } summary { cursor: pointer }
+summary { cursor: pointer }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%,
   23rem), 1fr)) } figure { display: block; margin: 0; max-width: none }
 .views { display: flex; gap: .3rem; align-items: flex-start }
@@ -42,7 +40,6 @@ STYLE = """
   image-rendering: pixelated }
 .key { display: inline-block; margin-right: .8rem } .table { overflow-x: auto }
 td.n div { height: .25rem; margin-left: auto; background: #5b84b1; print-color-adjust: exact }
-th.group { padding-top: .7rem }
 @media (max-width: 30rem) { .views { flex-direction: column } }
 @media print { details::details-content { display: block; content-visibility: visible }
   .figures { grid-template-columns: 1fr 1fr } }
@@ -129,11 +126,11 @@ def _classes(records: dict[str, Any], config: Config) -> list[str]:
 
 def _images(records: dict[str, Any]) -> list[str]:
     """Sizes, modes and the like: number of images in each list."""
-    rows: list[list[str]] = []
+    rows: list[Sequence[str]] = []
     for key, title in COUNTED.items():
         counts = {kind: record[key] for kind, record in records.items()}
         names = dict.fromkeys(name for found in counts.values() for name in found)
-        rows += [[f'<th class="group" colspan="{len(records) + 1}">{title}</th>']]
+        rows += [title]
         rows += _limited(
             [
                 [escape(str(name)), *(str(found.get(name) or "") for found in counts.values())]
@@ -147,9 +144,9 @@ def _bands(records: dict[str, Any]) -> list[str]:
     """How the values of each band spread over its range, and where they end, in each list."""
     head = ["band", "lowest value", *(f"{i + 1}/{STEPS}" for i in range(STEPS)), "highest value",
             "images where it is constant"]  # fmt: skip
-    rows: list[list[str]] = []
+    rows: list[Sequence[str]] = []
     for kind, record in records.items():
-        rows += [[f'<th class="group" colspan="{len(head)}">{kind}</th>']]
+        rows += [kind]
         for name, band in record["bands"].items():
             most = max(band["steps"])
             steps = (_with_bar(f"{share:.1%}", share / most) for share in band["steps"])
@@ -187,12 +184,5 @@ def _with_bar(text: str, share: float) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are HTML already; all but the first of a row are numbers."""
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        first, *others = (cell if cell.startswith("<th") else f"<{tag}>{cell}</{tag}>"
-                          for cell in cells)  # fmt: skip
-        return f"<tr>{first}{''.join(o.replace(tag, tag + ' class=n', 1) for o in others)}</tr>"
-
-    body = "".join(row(cells, "td") for cells in rows)
-    return f'<div class="table"><table>{row(head, "th")}{body}</table></div>'
+    """All but the first cells of rows are numbers; a wide one scrolls by itself."""
+    return f'<div class="table">{html.table(head, rows, {*range(1, len(head))})}</div>'

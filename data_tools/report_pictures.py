@@ -1,7 +1,5 @@
 """The pictures of the HTML report: which samples, and how they are shown."""
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
@@ -125,10 +123,7 @@ def _enlargeable(picture: Image.Image) -> str:
     """A picture that fills the window while its checkbox is set: no script is needed."""
     picture = picture.convert("RGB")
     picture.thumbnail((FULL, FULL), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=85)
-    source = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
     return (
         '<label class="zoom"><input type="checkbox" aria-label="full size">'
-        f'<span><img alt="" src="{source}"></span></label>'
+        f'<span><img alt="" src="{html.jpeg(picture)}"></span></label>'
     )

@@ -20,6 +20,10 @@ td, th { padding: .1rem .8rem .1rem 0; text-align: left; vertical-align: top }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .3rem;
   border: 1px solid #0004; vertical-align: -.1rem; print-color-adjust: exact }
+th.group { padding-top: .7rem }
+.error, .warning, .well { border-left: .3rem solid #c0392b; padding: .3rem .8rem; margin: .5rem 0;
+  background: #fbeeec } .warning { border-color: #d9a400; background: #fdf7e3 }
+.well { border-color: #2e8b57; background: #eaf5ee }
 pre { background: #f5f5f5; padding: .6rem .8rem; overflow-x: auto; font-size: .85rem }
 @media print { body { font-size: 11px; max-width: none } }
 """
@@ -39,10 +43,12 @@ def page(title: str, body: Iterable[str], generator: str, style: str = "") -> st
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: set[int]) -> str:
-    """Cells are HTML already; an empty head is left out."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str] | str], numeric: set[int]) -> str:
+    """Cells are HTML already; an empty head is left out; a row that is a text is a heading."""
 
-    def row(cells: Sequence[str], tag: str) -> str:
+    def row(cells: Sequence[str] | str, tag: str) -> str:
+        if isinstance(cells, str):
+            return f'<tr><th class="group" colspan="{len(head)}">{cells}</th></tr>'
         return "<tr>" + "".join(
             f'<{tag} class="n">{cell}</{tag}>' if i in numeric else f"<{tag}>{cell}</{tag}>"
             for i, cell in enumerate(cells)
@@ -59,18 +65,26 @@ def swatch(colour: tuple[int, int, int]) -> str:
 
 def picture(image: Image.Image, caption: str) -> str:
     """An image with text below it."""
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=85)
-    return _figure("image/jpeg", data.getvalue(), caption)
+    return _figure(jpeg(image), caption)
 
 
 def drawing(svg: bytes) -> str:
     """A drawing, apart from all others of its page."""
-    return _figure("image/svg+xml", svg, "")
+    return _figure(_url("image/svg+xml", svg), "")
 
 
-def _figure(kind: str, data: bytes, caption: str) -> str:
-    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def jpeg(image: Image.Image) -> str:
+    """An image as the address of itself."""
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=85)
+    return _url("image/jpeg", data.getvalue())
+
+
+def _url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _figure(source: str, caption: str) -> str:
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     wide = "" if caption else ' style="max-width: 100%"'
     return f'<figure{wide}><img alt="" src="{source}">{below}</figure>'
