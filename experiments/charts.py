@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.plots import COLOURS, STYLE
-from experiments.runs import Run
+from experiments.runs import Run, best_epoch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def scores(run: Run) -> bytes:
     for network, colour in zip(run.networks, COLOURS, strict=False):
         curve = run.curve(network, "miou")
         if curve:
-            best = max(curve, key=lambda epoch: curve[epoch])
+            best = best_epoch(curve)
             axis.plot(list(curve), list(curve.values()), color=colour, marker="o", label=network)
             axis.plot([best], [curve[best]], "*", color=colour, markersize=10)
     axis.set(title="validation", xlabel="epoch", ylabel="mIoU (%)")

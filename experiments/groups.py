@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import mean, median, stdev
 from typing import Any, NamedTuple
 
-from experiments.runs import Run
+from experiments.runs import Run, best_epoch
 from util.config_file import MOVABLE
 
 APART = {"seed", "data.name", "data.labeled", "data.unlabeled", "data.val"}
@@ -170,7 +170,7 @@ def rows_of(groups: Sequence[Group], score: str = "miou") -> list[Row]:
 def _row(group: Group, network: str, score: str, partition: str, settings: str) -> Row:
     first = group.first
     curves = [run.curve(network, score) for run in group.runs]
-    best = [max(curve, key=lambda epoch: (curve[epoch], -epoch)) for curve in curves]
+    best = [best_epoch(curve) for curve in curves]
     steps = [e.step_seconds for run in group.runs for e in run.epochs if e.step_seconds is not None]
     memory = [e.peak_memory for run in group.runs for e in run.epochs if e.peak_memory is not None]
     several = len(first.networks) > 1

@@ -2,6 +2,7 @@
 
 import shlex
 from html import escape
+from statistics import median
 
 import matplotlib
 import torch
@@ -9,7 +10,7 @@ import torch
 from experiments import charts
 from experiments.plots import STYLE
 from experiments.predictions import Judgement, judge, pictures
-from experiments.runs import Run
+from experiments.runs import Run, best_epoch
 from util import html
 from util.config_file import dump_config
 from util.errors import UserError, one_line
@@ -42,7 +43,7 @@ def _summary(run: Run) -> str:
     rows = []
     for network in run.networks:
         if curve := run.curve(network, "miou"):
-            best, last = max(curve, key=lambda epoch: curve[epoch]), max(curve)
+            best, last = best_epoch(curve), max(curve)
             rows.append((escape(network), f"{curve[best]:.2f}", str(best), f"{curve[last]:.2f}"))
     images = ", ".join(f"{name} {found.images}" for name, found in run.images.items())
     what = [
@@ -108,7 +109,7 @@ def _cost(run: Run) -> list[str]:
     rows = [
         ("training", f"{training / 3600:.2f} h"),
         ("validation", f"{validation / 3600:.2f} h"),
-        ("a step", f"{sorted(steps)[len(steps) // 2]:.3f} s" if steps else "not recorded"),
+        ("a step", f"{median(steps):.3f} s" if steps else "not recorded"),
         ("peak memory", f"{max(memory) / 2**30:.2f} GiB" if memory else "not recorded"),
         ("device", escape(run.starts[-1].device)),
     ]

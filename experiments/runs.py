@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,11 @@ class Run:
             for epoch in self.epochs
             if network in epoch.scores and epoch.scores[network].mode == self.config.evaluation.mode
         }
+
+
+def best_epoch(curve: Mapping[int, float]) -> int:
+    """The epoch of a curve's highest score, the first of several."""
+    return max(curve, key=lambda epoch: (curve[epoch], -epoch))
 
 
 def value_of(scores: Validation, score: str, classes: Sequence[str]) -> float:

@@ -11,7 +11,7 @@ from statistics import median
 from typing import NamedTuple
 
 from dataset.protocols import how_to_get
-from experiments.runs import MARK, Run
+from experiments.runs import MARK, Run, best_epoch
 from experiments.sweep import Planned
 from util.config_file import differences
 from util.errors import UserError
@@ -66,7 +66,7 @@ def result(run: Run) -> str:
     parts = []
     for network in run.networks:
         if curve := run.curve(network, "miou"):
-            best = max(curve, key=lambda epoch: curve[epoch])
+            best = best_epoch(curve)
             parts.append(
                 f"{network} mIoU {curve[max(curve)]:.1f}, best {curve[best]:.1f} (epoch {best})"
             )
