@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.plots import COLOURS, STYLE
 from experiments.runs import Run, best_epoch
+from util.evaluation import score_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,16 +30,17 @@ def losses(run: Run) -> bytes:
 
 
 def scores(run: Run) -> bytes:
-    """mIoU after each epoch, of all networks that are validated; its best is marked."""
+    """The score that chooses the best checkpoint after each epoch, of all networks that are
+    validated; the best is marked."""
     figure = _figure(5, 3)
     axis: Any = figure.add_subplot()
     for network, colour in zip(run.networks, COLOURS, strict=False):
-        curve = run.curve(network, "miou")
+        curve = run.selected(network)
         if curve:
             best = best_epoch(curve)
             axis.plot(list(curve), list(curve.values()), color=colour, marker="o", label=network)
             axis.plot([best], [curve[best]], "*", color=colour, markersize=10)
-    axis.set(title="validation", xlabel="epoch", ylabel="mIoU (%)")
+    axis.set(title="validation", xlabel="epoch", ylabel=f"{score_title(run.config)} (%)")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend()
     return _svg(figure)

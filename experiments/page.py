@@ -14,6 +14,7 @@ from experiments.runs import Run, best_epoch
 from util import html
 from util.config_file import dump_config
 from util.errors import UserError, one_line
+from util.evaluation import score_title
 from util.palette import palette
 
 GENERATOR = "tools.report"
@@ -40,9 +41,9 @@ def _state(run: Run) -> list[str]:
 
 def _summary(run: Run) -> str:
     """Last and best scores of each network, and what was trained."""
-    rows = []
+    rows, score = [], escape(score_title(run.config))
     for network in run.networks:
-        if curve := run.curve(network, "miou"):
+        if curve := run.selected(network):
             best, last = best_epoch(curve), max(curve)
             rows.append((escape(network), f"{curve[best]:.2f}", str(best), f"{curve[last]:.2f}"))
     images = ", ".join(f"{name} {found.images}" for name, found in run.images.items())
@@ -51,7 +52,7 @@ def _summary(run: Run) -> str:
         ("images", escape(images)),
         ("epochs, steps", f"{run.config.epochs}, {run.epochs[-1].steps if run.epochs else 0}"),
     ]
-    scores = html.table(("network", "best mIoU", "epoch", "last mIoU"), rows, {1, 2, 3})
+    scores = html.table(("network", f"best {score}", "epoch", f"last {score}"), rows, {1, 2, 3})
     return f'<div class="figures">{scores}{html.table((), what, set())}</div>'
 
 
@@ -67,7 +68,7 @@ def _curves(run: Run) -> list[str]:
 
 def best_network(run: Run) -> str | None:
     """The one with the highest score, which the page looks at more closely."""
-    curves = {network: run.curve(network, "miou") for network in run.networks}
+    curves = {network: run.selected(network) for network in run.networks}
     best = {network: max(curve.values()) for network, curve in curves.items() if curve}
     return max(best, key=lambda network: best[network], default=None)
 

@@ -138,6 +138,10 @@ class Run:
             if network in epoch.scores and epoch.scores[network].mode == self.config.evaluation.mode
         }
 
+    def selected(self, network: str) -> dict[int, float]:
+        """Its `curve` of the score that chooses the best checkpoint, `evaluation.select`."""
+        return self.curve(network, self.config.evaluation.select.removeprefix("iou:"))
+
 
 def best_epoch(curve: Mapping[int, float]) -> int:
     """The epoch of a curve's highest score, the first of several."""

@@ -15,6 +15,7 @@ from experiments.runs import MARK, Run, best_epoch
 from experiments.sweep import Planned
 from util.config_file import differences
 from util.errors import UserError
+from util.evaluation import score_title
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
 
 POLL_SECONDS = 0.2
@@ -63,12 +64,12 @@ def check_lists(states: Sequence[State]) -> None:
 
 def result(run: Run) -> str:
     """A finished run in a few words."""
-    parts = []
+    parts, score = [], score_title(run.config)
     for network in run.networks:
-        if curve := run.curve(network, "miou"):
+        if curve := run.selected(network):
             best = best_epoch(curve)
             parts.append(
-                f"{network} mIoU {curve[max(curve)]:.1f}, best {curve[best]:.1f} (epoch {best})"
+                f"{network} {score} {curve[max(curve)]:.1f}, best {curve[best]:.1f} (epoch {best})"
             )
     seconds = sum(epoch.seconds + epoch.validation_seconds for epoch in run.epochs)
     return f"done: {'; '.join(parts) or 'no score'}; {seconds / 60:.1f} min"

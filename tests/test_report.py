@@ -8,6 +8,7 @@ from PIL import Image
 
 from experiments.predictions import judge
 from experiments.runs import Run
+from experiments.schedule import result
 from supervised import SupOnly
 from tests.fake_runs import fake_run
 from tools import report
@@ -80,3 +81,13 @@ def test_mistakes_are_said_in_one_line(toy, run, tmp_path):
         code, _, err = run(report, *argv)
         assert code == 2 and words in err and err.count("\n") == 1
     assert (tmp_path / "notes.html").read_text() == "mine"
+
+
+def test_the_best_is_by_the_score_that_chooses_the_checkpoint(toy, run, tmp_path):
+    first = toy.tree["data"]["classes"][0]
+    select = {"evaluation": {"mode": "original", "select": f"iou:{first}"}}
+    folder = fake_run(tmp_path / "run", toy, [30.0, 20.0], settings=select)
+    assert run(report, folder)[0] == 0
+    page = (folder / "report.html").read_text()
+    assert f"best IoU of {first}" in page and ">20.00<" in page and ">10.00<" in page
+    assert f"model IoU of {first} 10.0, best 20.0 (epoch 1)" in result(Run(folder))
