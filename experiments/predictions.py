@@ -1,5 +1,6 @@
 """What a run's best checkpoint gets right and wrong of the validation images, one by one."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from model.build import load_trained
 from util.errors import UserError
 from util.evaluation import Scores, confusion_matrix, predict_mask
 from util.picture import overlay, side_by_side
+from util.worst import image_miou
 
 THUMBNAIL = 240  # pixels, the longer side
 
@@ -34,7 +36,8 @@ class Judged(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """All validation images together, and those that came out best and worst."""
+    """All validation images together, and those of them with a label that came out best and
+    worst."""
 
     scores: Scores
     images: int
@@ -58,10 +61,12 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     for sample in tqdm(samples, "validation images", disable=None, leave=False):
         image, truth = reader.pair(sample)
         mask = predict_mask(model, image, config, device)
-        target = torch.from_numpy(np.array(truth))
-        scores = Scores(confusion_matrix(torch.from_numpy(mask), target, classes))
-        total += scores.confusion
-        judged = Judged(sample.image, scores.miou_present, mask, sample)
+        predicted, target = torch.from_numpy(mask), torch.from_numpy(np.array(truth))
+        total += confusion_matrix(predicted, target, classes)
+        miou = image_miou(predicted, target)
+        if miou == math.inf:  # nothing in it is labelled
+            continue
+        judged = Judged(sample.image, 100 * miou, mask, sample)
         best = sorted([*best, judged], key=lambda j: -j.miou)[:shown]
         worst = sorted([*worst, judged], key=lambda j: j.miou)[:shown]
     return Judgement(Scores(total), len(samples), best, worst)

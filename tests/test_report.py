@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.folders import read_samples
 from experiments.predictions import judge
 from experiments.runs import Run
 from experiments.schedule import result
@@ -49,6 +50,16 @@ def test_best_and_worst_are_in_order_and_add_up(trained):
         int((np.array(Image.open(j.sample.mask_file)) != 255).sum())
         for j in {j.name: j for j in [*found.best, *found.worst]}.values()
     )
+
+
+def test_an_image_without_a_labelled_pixel_is_neither_best_nor_worst(trained):
+    found = Run(trained)
+    sample = read_samples(found.config.data.val, found.config.data.root, masks=True).samples[0]
+    blank = np.full_like(np.array(Image.open(sample.mask_file)), 255)
+    Image.fromarray(blank).save(sample.mask_file)
+    judged = judge(found, "model", dist.choose_device("cpu"), shown=3, limit=None)
+    assert judged.images == 3 and len(judged.best) == len(judged.worst) == 2
+    assert sample.image not in {one.name for one in [*judged.best, *judged.worst]}
 
 
 def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, toy, run):
