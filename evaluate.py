@@ -139,7 +139,7 @@ def read_split(config: Config, split: str) -> SampleList:
     source = config.data.val if split == "val" else config.data.test
     if source is None:
         raise UserError("--split test: the config names no data.test list")
-    listed = read_samples(source, config.data.root, masks=True)
+    listed = read_samples(source, config.data, masks=True)
     refuse_overlaps(listed)
     dist.on_main(lambda: check_files(config.data, listed, warn=logger.warning))
     return listed

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Table, add_config, add_repeats, compare, read, report
-from model.build import build_network
+from model.build import network_of
 from util import dist
 from util.evaluation import predict_sliding
 from util.precision import autocast
@@ -28,11 +28,7 @@ def measure(options: argparse.Namespace) -> Table:
     config, device = read(options), dist.choose_device(options.device)
     window, border = config.crop_size, config.evaluation.window_border
     torch.manual_seed(0)
-    network = (
-        build_network(config.model, config.num_classes, in_channels=config.data.channels)
-        .to(device)
-        .eval()
-    )
+    network = network_of(config).to(device).eval()
     image = torch.randn(1, config.data.channels, *options.size, device=device)
     batch = config.evaluation.window_batch
 

@@ -17,7 +17,7 @@ from dataset.bands import picture
 from dataset.check import named
 from dataset.files import lies_as_stored, load_image, size_mismatch
 from dataset.folders import scan_samples
-from dataset.geometry import GEOMETRIES, Weak
+from dataset.geometry import Weak, weak_augmentation
 from dataset.lists import Fault, SampleList
 from dataset.reader import Reader, size_of
 from dataset.samples import Sample
@@ -118,7 +118,7 @@ def inspect(config: Config) -> list[SeenList]:
     data, reader = config.data, Reader(config.data)
     named(data.labeled, "labeled")
     lists = [
-        SeenList(kind, *scan_samples(source, data.root, masks=kind != "unlabeled"), [])
+        SeenList(kind, *scan_samples(source, data, masks=kind != "unlabeled"), [])
         for kind in KINDS
         if (source := getattr(data, kind)) is not None
     ]
@@ -175,7 +175,7 @@ def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: i
     if seen.faults or image is None:
         return seen
     if crop:
-        weak = GEOMETRIES[reader.data.geometry]
+        weak = weak_augmentation(reader.data)
         seen = seen._replace(ignored=_ignored(labels, weak, crop, sample))
     turn = seen.facts.exif if seen.facts else 1
     if turn != 1 and fits_better_as_stored(image, labels, turn):

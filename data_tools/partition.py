@@ -107,14 +107,18 @@ def read_config(data: Data) -> tuple[list[Sample], SampleList]:
 
 def _below(sample: Sample, root: Path) -> Sample:
     """The sample with its paths relative to `root`."""
-    files = [sample.image_file, *([sample.mask_file] if sample.mask else [])]
-    image, *mask = (os.path.relpath(file, root) for file in files)
-    if any(path.startswith("..") for path in (image, *mask)):
+    if sample.origin.folders is not None:  # whose lines are names: below data.root they are
+        return sample
+    files = [*sample.image_files, *([sample.mask_file] if sample.mask else [])]
+    image, *others = (os.path.relpath(file, root) for file in files)
+    if any(path.startswith("..") for path in (image, *others)):
         raise UserError(
             f"{sample.where}: {sample.image} does not lie below data.root ({root}), as what a list "
             "names must; draw from that source alone"
         )
-    return sample._replace(image=image, mask=mask[0] if mask else None, origin=Origin(root, root))
+    mask = others.pop() if sample.mask else None
+    second = others.pop() if sample.second else None
+    return sample._replace(image=image, second=second, mask=mask, origin=Origin(root, root))
 
 
 def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[int]]:

@@ -12,7 +12,7 @@ import numpy as np
 from dataset.files import image_size, size_mismatch
 from dataset.folders import read_samples
 from dataset.lists import Fault, Lists, SampleList, refuse
-from dataset.reader import Reader
+from dataset.reader import Reader, refuse_other_size
 from dataset.samples import Sample, Samples
 from util.config import IGNORE, Data, Images
 from util.errors import UserError
@@ -26,11 +26,11 @@ def read_lists(data: Data, unlabeled: bool) -> Lists:
 
     Raises `UserError` for whatever `read_samples` finds and for an image that stands in two.
     """
-    train = read_samples(named(data.labeled, "labeled"), data.root, masks=True)
+    train = read_samples(named(data.labeled, "labeled"), data, masks=True)
     extra = SampleList("", Samples())
     if unlabeled:
-        extra = read_samples(named(data.unlabeled, "unlabeled"), data.root, masks=False)
-    val = read_samples(data.val, data.root, masks=True)
+        extra = read_samples(named(data.unlabeled, "unlabeled"), data, masks=False)
+    val = read_samples(data.val, data, masks=True)
     refuse_overlaps(train, extra, val)
     return Lists(train, extra, val)
 
@@ -96,7 +96,7 @@ def check_existence(listed: SampleList) -> None:
     """One look into each folder instead of one at each file; raises `UserError`."""
     names = cache(_names)
     for sample in listed.samples:
-        for file in filter(None, (sample.image, sample.mask)):
+        for file in filter(None, (sample.image, sample.second, sample.mask)):
             folder, _, name = file.rpartition("/")
             if name not in names(sample.origin.root, folder):
                 raise UserError(f"{sample.where}: {sample.origin.root / file}: no such file")
@@ -106,10 +106,11 @@ def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) 
     """The headers of many files and the whole of some, see `check_files`; raises `UserError`."""
     samples, reader = listed.samples, Reader(data)
     some = _spread(samples, data.check_samples)
+    if data.pair is not None or (samples and samples[0].mask is not None):
+        _each(_headers_agree, _spread(samples, MAX_HEADERS))
     if not samples or samples[0].mask is None:
         _each(reader.image, some)
         return
-    _each(_headers_agree, _spread(samples, MAX_HEADERS))
     pixels = _each(lambda sample: _class_pixels(sample, reader), some)
     if pixels:
         _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
@@ -124,14 +125,16 @@ def _names(root: Path, folder: str) -> set[str]:
 
 
 def _headers_agree(sample: Sample) -> None:
-    image, mask = image_size(sample.image_file), image_size(sample.mask_file)
-    if image != mask:
-        raise size_mismatch(sample.image_file, sample.mask_file, image, mask)
+    """Raise `UserError` unless the images of all dates, and the mask, have one size."""
+    sizes = [image_size(file) for file in sample.image_files]
+    refuse_other_size(sample, sizes)
+    if sample.mask is not None and sizes[0] != (mask := image_size(sample.mask_file)):
+        raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
 
 
 def _class_pixels(sample: Sample, reader: Reader) -> np.ndarray:
     """`[256]`: how many pixels of the mask have each class; its image decodes too."""
-    return np.array(reader.pair(sample)[1].histogram())
+    return np.array(reader.both(sample)[1].histogram())
 
 
 def _check_classes(

@@ -19,7 +19,7 @@ from dataset.samples import Sample
 from util.config import Data
 from util.errors import UserError
 
-Pair = tuple[np.ndarray, Image.Image | None]
+Content = tuple[np.ndarray, Image.Image | None]
 """The bands of an image `[H, W, C]`, and its class indices in mode L where it has a mask."""
 PROBED = 64
 """Headers by which the memory that a list takes is told."""
@@ -62,7 +62,7 @@ class DecodedImages:
     def __reduce__(self) -> tuple[type["DecodedImages"], tuple[int, int, Data, bool]]:
         return type(self), self._arguments
 
-    def get(self, number: int) -> Pair | None:
+    def get(self, number: int) -> Content | None:
         with self._lock:
             width, height, begin = self._places[number].tolist()
         if not width:
@@ -96,7 +96,7 @@ class DecodedImages:
         return width * height * self._channels * self._type.itemsize
 
 
-class Opened(Sequence[Pair]):
+class Opened(Sequence[Content]):
     """A list's images, and where it has them their masks, opened when they are looked at and kept
     as long as there is room."""
 
@@ -112,7 +112,7 @@ class Opened(Sequence[Pair]):
         if kept is not None:
             return kept
         sample = self._samples[number]
-        pair = self._reader.pair(sample) if self._masks else (self._reader.image(sample), None)
+        pair = self._reader.both(sample) if self._masks else (self._reader.image(sample), None)
         self._decoded.add(number, *pair)
         return pair
 

@@ -1,4 +1,5 @@
-"""Folders instead of lists: images below one, masks of the same relative name below another."""
+"""Folders instead of lists: images below one, masks of the same relative name below another, and
+of pairs the later images below a third."""
 
 import os
 import re
@@ -9,38 +10,37 @@ from pathlib import Path
 from dataset.files import SUFFIXES
 from dataset.lists import Fault, SampleList, Scan, leads_out, refuse, scan_list, union
 from dataset.samples import Origin, Sample
-from util.config import Folders, Images, Listed, Source
+from util.config import Data, Folders, Images, Listed, Source
 from util.errors import UserError
 
 
-def read_samples(images: Images, root: Path, masks: bool) -> SampleList:
+def read_samples(images: Images, data: Data, masks: bool) -> SampleList:
     """The samples of what the config names; with `masks`, each must have one.
 
     Raises `UserError` as `read_list` does; for folders, when one is missing, holds no images or
     an image lacks its mask.
     """
-    listed, faults = scan_samples(images, root, masks)
+    listed, faults = scan_samples(images, data, masks)
     refuse(faults)
     return listed
 
 
-def scan_samples(images: Images, root: Path, masks: bool) -> tuple[SampleList, list[Fault]]:
+def scan_samples(images: Images, data: Data, masks: bool) -> tuple[SampleList, list[Fault]]:
     """The good samples of what the config names, and what is wrong with the others.
 
-    `root`: of sources that name none of their own.  Raises `UserError` for a list or folder that
-    is missing or empty.
+    Raises `UserError` for a list or folder that is missing or empty.
     """
     sources = images if isinstance(images, tuple) else (images,)
-    return union([_scan(source, root, masks) for source in sources])
+    return union([_scan(source, data, masks) for source in sources])
 
 
-def _scan(source: Source, root: Path, masks: bool) -> Scan:
+def _scan(source: Source, data: Data, masks: bool) -> Scan:
     if isinstance(source, Path):
-        return scan_list(Origin(source, root), masks)
-    root = source.root or root
+        return scan_list(Origin(source, data.root), masks, data.pair)
+    root = source.root or data.root
     if isinstance(source, Listed):
-        return scan_list(Origin(source.list, root), masks)
-    return _scan_folders(source, root, masks)
+        return scan_list(Origin(source.list, root), masks, data.pair)
+    return _scan_folders(source, root, masks, pairs=data.pair is not None)
 
 
 def files_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") -> dict[str, Path]:
@@ -102,29 +102,36 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
                 raise UserError(f"{link}: a link to a folder that it is in; remove it")
 
 
-def _scan_folders(folders: Folders, root: Path, masks: bool) -> Scan:
-    for folder in filter(None, (folders.images, folders.masks)):
+def _scan_folders(folders: Folders, root: Path, masks: bool, pairs: bool) -> Scan:
+    """Images with what has their names in the other folders: second images, and masks."""
+    for folder in filter(None, (folders.images, folders.second, folders.masks)):
         if leads_out(str(folder)):
             raise UserError(f"{folder}: leads out of the data's root; use a folder below it")
     origin = Origin(root / folders.images, root)
     images = names_by_stem(origin.path, skip=root / folders.masks if folders.masks else None)
-    before = _prefix(folders.images)
-    if not masks:
-        found = [Sample(before + name, None, 0, origin) for name in images.values()]
-        return Scan(origin, found, [])
-    if folders.masks is None:
-        raise UserError(
-            f"{origin.path}: its images need masks; expected {{images: FOLDER, masks: FOLDER}}"
-        )
-    mask_of, before_mask = names_by_stem(root / folders.masks), _prefix(folders.masks)
-    samples = [
-        Sample(before + name, before_mask + mask_of[stem], 0, origin)
-        for stem, name in images.items()
-        if stem in mask_of
-    ]
-    faults = [
-        Fault(origin, 0, f"'{name}' has no mask {root / folders.masks / stem}.*")
-        for stem, name in images.items()
-        if stem not in mask_of
-    ]
+    others = {}
+    if masks:
+        others["mask"] = _companions(folders.masks, root, "masks", origin)
+    if pairs:
+        others["second image"] = _companions(folders.second, root, "second", origin)
+    samples, faults = [], []
+    for stem, name in images.items():
+        found = {kind: files[stem] for kind, files in others.items() if stem in files}
+        if lacking := [kind for kind in others if kind not in found]:
+            folder = root / str(folders.masks if lacking == ["mask"] else folders.second)
+            faults.append(Fault(origin, 0, f"'{name}' has no {lacking[-1]} {folder / stem}.*"))
+            continue
+        image = _prefix(folders.images) + name
+        samples.append(Sample(image, found.get("mask"), 0, origin, found.get("second image")))
     return Scan(origin, samples, faults)
+
+
+def _companions(folder: Path | None, root: Path, key: str, origin: Origin) -> dict[str, str]:
+    """Path below the root, by stem, of the files in a folder that the config must name."""
+    if folder is None:
+        what = "masks" if key == "masks" else "second images (data.pair is set)"
+        raise UserError(
+            f"{origin.path}: its images need {what}; expected {{images: FOLDER, {key}: FOLDER}}"
+        )
+    before = _prefix(folder)
+    return {stem: before + name for stem, name in names_by_stem(root / folder).items()}

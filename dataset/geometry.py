@@ -1,6 +1,7 @@
 """The weak augmentations by name: drawn for an image's size, then applied to image and mask."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from dataset.rotate import draw_rotation, no_padding, rotated_image, rotated_mask
 from dataset.weak import draw_geometry, padding, weak_image, weak_mask
+from util.config import Data
 
 
 class Weak(NamedTuple):
@@ -25,3 +27,11 @@ GEOMETRIES = {
     "rotate_resize": Weak(draw_rotation, rotated_image, rotated_mask, no_padding),
 }
 """By the config's `data.geometry`."""
+
+
+def weak_augmentation(data: Data) -> Weak:
+    """The config's, with the scales of its `data.scale`."""
+    weak = GEOMETRIES[data.geometry]
+    if data.geometry == "scale_crop":
+        return weak._replace(draw=partial(draw_geometry, scale=data.scale))
+    return weak

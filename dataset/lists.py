@@ -1,12 +1,16 @@
-"""List files: one sample a line, `image mask` or `image` alone (or `image None`)."""
+"""List files: one sample a line, `image mask` or `image` alone (or `image None`).
+
+Of pairs, `first second mask` or `first second`, or a name that stands in three folders.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from dataset.protocols import Fingerprint, fingerprint, how_to_get
 from dataset.samples import Origin, Sample, Samples
+from util.config import Pair, PairFolders
 from util.errors import UserError
 from util.writing import write_atomically
 
@@ -45,14 +49,14 @@ class Scan(NamedTuple):
     faults: list[Fault]
 
 
-def read_list(path: Path, masks: bool) -> SampleList:
-    """The samples of a list; with `masks`, each line must name one.
+def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
+    """The samples of a list; with `masks`, each line must name one; `pair`: as `data.pair`.
 
     A tab separates paths that contain spaces.  Raises `UserError` for a list that is missing,
     empty or repeats an image, a line without its mask or with too many parts, a path that leaves
     the root.
     """
-    listed, faults = union([scan_list(Origin(path, Path()), masks)])
+    listed, faults = union([scan_list(Origin(path, Path()), masks, pair)])
     refuse(faults)
     return listed
 
@@ -71,18 +75,21 @@ def refuse(faults: Sequence[Fault]) -> None:
         raise UserError(f"{faults[0]}{more}")
 
 
-def scan_list(origin: Origin, masks: bool) -> Scan:
+def scan_list(origin: Origin, masks: bool, pair: Pair | None = None) -> Scan:
     """A list's good lines, and the faults of the others.
 
     Raises `UserError` for a list that is missing, empty or no text.
     """
+    parse = _parse if pair is None else _parse_pair
+    if isinstance(pair, PairFolders):
+        origin, parse = origin._replace(folders=pair), _parse_name
     lines: dict[str, int] = {}
     samples, faults = [], []
     for number, line in enumerate(_read_text(origin.path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            sample = _parse(line, number, masks, origin)
+            sample = parse(line, number, masks, origin)
             if (first := lines.setdefault(sample.image, number)) != number:
                 raise UserError(f"'{sample.image}' stands in line {first} already")
             samples.append(sample)
@@ -112,20 +119,47 @@ def _read_text(path: Path) -> str:
 
 def _parse(line: str, number: int, masks: bool, origin: Origin) -> Sample:
     """The sample of a line; raises `UserError` that says what is wrong with it."""
-    parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
-    parts = [part for part in parts if part]
-    if len(parts) > 2:
-        raise UserError(
-            f"{len(parts)} parts, expected 'image mask'; separate paths that contain spaces by a "
-            "tab"
-        )
+    parts = _split(line, 2, "image mask")
     mask = parts[1] if len(parts) == 2 and parts[1] != "None" else None
     if masks and mask is None:
         raise UserError(f"'{parts[0]}' has no mask; expected 'image mask'")
+    return Sample(parts[0], mask if masks else None, number, origin)
+
+
+def _parse_pair(line: str, number: int, masks: bool, origin: Origin) -> Sample:
+    """The same of a line of `data.pair: column`."""
+    first, *others = parts = _split(line, 3, "first second mask")
+    if not others:
+        raise UserError(f"'{first}' has no second image; expected 'first second mask'")
+    if masks and (len(parts) < 3 or parts[2] == "None"):
+        raise UserError(f"'{first}' has no mask; expected 'first second mask'")
+    return Sample(first, parts[2] if masks else None, number, origin, parts[1])
+
+
+def _parse_name(line: str, number: int, masks: bool, origin: Origin) -> Sample:
+    """The same of a line that is a name in each folder of `data.pair`."""
+    assert origin.folders is not None
+    (name,) = _split(line, 1, "name")
+    first, second, mask = (
+        (folder / name).as_posix()
+        for folder in (origin.folders.first, origin.folders.second, origin.folders.masks)
+    )
+    return Sample(first, mask if masks else None, number, origin, second)
+
+
+def _split(line: str, most: int, expected: str) -> list[str]:
+    """The paths of a line; raises `UserError` for too many, and for one that leaves the root."""
+    parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
+    parts = [part for part in parts if part]
+    if len(parts) > most:
+        raise UserError(
+            f"{len(parts)} parts, expected '{expected}'; separate paths that contain spaces by a "
+            "tab"
+        )
     for part in parts:
         if leads_out(part):
             raise UserError(f"'{part}' leads out of the data's root; use a path below it")
-    return Sample(parts[0], mask if masks else None, number, origin)
+    return parts
 
 
 def leads_out(path: str) -> bool:
@@ -133,12 +167,12 @@ def leads_out(path: str) -> bool:
     return os.path.isabs(path) or (".." in path and ".." in Path(path).parts)
 
 
-def list_line(image: str, mask: str | None = None) -> str:
-    """The line of a sample, as `read_list` reads it.
+def list_line(image: str, *others: str | None) -> str:
+    """The line of a sample, as `read_list` reads it: its image, and its mask if there is one.
 
     Raises `UserError` for a file name that no list can hold.
     """
-    paths = [image] if mask is None else [image, mask]
+    paths = [image, *(path for path in others if path is not None)]
     for path in paths:
         if path != path.strip() or "\t" in path or len(path.splitlines()) != 1:
             raise UserError(
@@ -146,13 +180,21 @@ def list_line(image: str, mask: str | None = None) -> str:
                 "or spaces at its ends)"
             )
     if any(len(path.split()) > 1 for path in paths):
-        return f"{image}\t{mask or ''}"
+        return "\t".join(paths) if len(paths) > 1 else f"{image}\t"
     return " ".join(paths)
+
+
+def listed_paths(sample: Sample) -> list[str]:
+    """What the line of a sample names: image and mask, both images and the mask of a pair, or the
+    name that its files share."""
+    if (folders := sample.origin.folders) is not None:
+        return [PurePosixPath(sample.image).relative_to(folders.first.as_posix()).as_posix()]
+    return [path for path in (sample.image, sample.second, sample.mask) if path is not None]
 
 
 def identity(samples: Sequence[Sample]) -> dict[str, Any]:
     """Number of images, and the SHA-256 by which `protocols.fingerprint` knows their list."""
-    lines = (s.image if s.mask is None else f"{s.image} {s.mask}" for s in samples)
+    lines = (" ".join(listed_paths(sample)) for sample in samples)
     text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
     return {"images": len(samples), "sha256": fingerprint(text).sha256}
 

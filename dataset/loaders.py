@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from dataset.decoded import Memory, Opened
+from dataset.geometry import weak_augmentation
 from dataset.lists import Lists
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -126,7 +127,9 @@ def training_loader(
         strong_views=strong_views,
         partner=partner,
         seed=config.seed,
-        geometry=config.data.geometry,
+        weak=weak_augmentation(config.data),
+        p_grey=config.data.grey_probability,
+        dates=config.data.dates,
     )
     return DataLoader(
         dataset,

@@ -1,5 +1,7 @@
 """Opens the files of samples, as the config says."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -8,23 +10,32 @@ from dataset.files import open_mask, size_mismatch
 from dataset.labels import Labels
 from dataset.samples import Sample
 from util.config import Data
+from util.errors import UserError
 
 
 class Reader:
-    """Images as arrays of bands, masks as class indices in mode L, 255 = ignore."""
+    """Images as arrays of bands, those of all dates; masks as class indices in mode L, 255 =
+    ignore."""
 
     def __init__(self, data: Data):
         self.data, self.labels = data, Labels(data)
 
     def image(self, sample: Sample) -> np.ndarray:
-        """The bands of a sample `[H, W, C]`; see `read_bands`, also for what is raised."""
-        return read_bands(sample.image_file, self.data)
+        """The bands of a sample `[H, W, C]`, of a pair the earlier image's, then the later one's.
+
+        Raises `UserError` as `read_bands` does, and where the two differ in size.
+        """
+        images = [read_bands(file, self.data) for file in sample.image_files]
+        if len(images) == 1:
+            return images[0]
+        refuse_other_size(sample, [size_of(image) for image in images])
+        return np.concatenate(images, axis=2)
 
     def mask(self, sample: Sample) -> Image.Image:
         """Its classes; raises `UserError` as `open_mask` does."""
         return open_mask(sample.mask_file, self.labels)
 
-    def pair(self, sample: Sample) -> tuple[np.ndarray, Image.Image]:
+    def both(self, sample: Sample) -> tuple[np.ndarray, Image.Image]:
         """Image and classes; raises `UserError` when either is faulty or their sizes differ."""
         image, mask = self.image(sample), self.mask(sample)
         if size_of(image) != mask.size:
@@ -35,3 +46,13 @@ class Reader:
 def size_of(image: np.ndarray) -> tuple[int, int]:
     """(width, height) of `[H, W, C]`."""
     return image.shape[1], image.shape[0]
+
+
+def refuse_other_size(sample: Sample, sizes: Sequence[tuple[int, int]]) -> None:
+    """Raise `UserError` where the two images of a pair differ in size."""
+    if len(set(sizes)) > 1:
+        (first, second), ((w, h), (w2, h2)) = sample.image_files, sizes
+        raise UserError(
+            f"{second}: the later image is {w2}x{h2}, the earlier one {first} is {w}x{h}; expected "
+            "two images of one place and size"
+        )

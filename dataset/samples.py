@@ -1,4 +1,5 @@
-"""Samples: an image, its mask and where they stand; many of them in little memory."""
+"""Samples: an image, or two of one place, with a mask and where they stand; many of them in little
+memory."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -6,12 +7,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from util.config import PairFolders
+
 
 class Origin(NamedTuple):
     """A list file, or a folder of images, and what the paths of its samples are relative to."""
 
     path: Path
     root: Path
+    folders: PairFolders | None = None
+    """The folders below the root in which its lines are names."""
 
     def where(self, line: int) -> str:
         return f"{self.path} line {line}" if line else str(self.path)
@@ -25,6 +30,8 @@ class Sample(NamedTuple):
     line: int
     """0 where it was found in a folder."""
     origin: Origin
+    second: str | None = None
+    """The later image, where a sample is a pair."""
 
     @property
     def where(self) -> str:
@@ -33,6 +40,11 @@ class Sample(NamedTuple):
     @property
     def image_file(self) -> Path:
         return self.origin.root / self.image
+
+    @property
+    def image_files(self) -> list[Path]:
+        """The files of all dates, the earlier one first."""
+        return [self.origin.root / name for name in (self.image, self.second) if name is not None]
 
     @property
     def mask_file(self) -> Path:
@@ -72,11 +84,11 @@ class Samples(Sequence[Sample]):
 
 
 def _pack(sample: Sample) -> bytes:
-    """Image and mask, apart by the one character that no path holds."""
-    text = sample.image if sample.mask is None else f"{sample.image}\0{sample.mask}"
+    """Its paths, apart by the one character that no path holds; none is empty."""
+    text = "\0".join((sample.image, sample.mask or "", sample.second or "")).rstrip("\0")
     return text.encode("utf-8", "surrogateescape")  # folders hold names that are no UTF-8
 
 
 def _unpack(text: bytes, line: int, origin: Origin) -> Sample:
-    image, has_mask, mask = text.decode("utf-8", "surrogateescape").partition("\0")
-    return Sample(image, mask if has_mask else None, line, origin)
+    image, mask, second, *_ = [*text.decode("utf-8", "surrogateescape").split("\0"), "", ""]
+    return Sample(image, mask or None, line, origin, second or None)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from dataset.decoded import Opened, Pair
-from dataset.geometry import GEOMETRIES
+from dataset.decoded import Content, Opened
+from dataset.geometry import GEOMETRIES, Weak
 from dataset.reader import size_of
-from dataset.strong import draw_box, draw_strong
+from dataset.strong import P_GREY, draw_box, draw_strong
 from util.seed import sample_generator
 
 LABELED, UNLABELED, PARTNER = range(3)
@@ -34,22 +34,27 @@ class TrainingSet(Dataset):
         length: positions in an epoch.
         strong_views: number of strong views.
         partner: as the config's `cutmix_partner`.
-        geometry: as the config's `data.geometry`.
+        weak: the weak augmentation.
+        p_grey: how often a strong view loses its colours.
+        dates: images of a sample; they share the geometry and the boxes, not the colours.
     """
 
     def __init__(
         self,
-        labeled: Sequence[Pair],
-        unlabeled: Sequence[Pair],
+        labeled: Sequence[Content],
+        unlabeled: Sequence[Content],
         *,
         length: int,
         crop_size: int,
         strong_views: int,
         partner: str,
         seed: int,
-        geometry: str = "scale_crop",
+        weak: Weak = GEOMETRIES["scale_crop"],
+        p_grey: float = P_GREY,
+        dates: int = 1,
     ):
-        self.labeled, self.unlabeled, self.weak = labeled, unlabeled, GEOMETRIES[geometry]
+        self.labeled, self.unlabeled = labeled, unlabeled
+        self.weak, self.p_grey, self.dates = weak, p_grey, dates
         self.length, self.crop_size, self.strong_views = length, crop_size, strong_views
         self.partner, self.seed = partner, seed
         self._orders: tuple[int, dict[int, np.ndarray]] = (-1, {})
@@ -98,7 +103,7 @@ class TrainingSet(Dataset):
         return {
             "image": self.weak.image(image, drawn),
             "ignore": self.weak.padding(drawn),
-            "views": [draw_strong(rng) for _ in range(self.strong_views)],
+            "views": [draw_strong(rng, self.p_grey) for _ in range(self.strong_views * self.dates)],
             "boxes": np.stack([draw_box(rng, self.crop_size) for _ in range(self.strong_views)]),
         }
 

@@ -25,14 +25,14 @@ Rgb = tuple[int, int, int]
 """The channels that are red, green and blue."""
 
 
-def draw_strong(rng: np.random.Generator) -> dict[str, Any]:
+def draw_strong(rng: np.random.Generator, p_grey: float = P_GREY) -> dict[str, Any]:
     """Parameters of one strong view: colour jitter (four operations in random order), greyscale,
     Gaussian blur with a uniform sigma, each with its probability."""
     jitter = rng.random() < P_JITTER
     factors = rng.uniform(1 - JITTER, 1 + JITTER, 3)
     hue = rng.uniform(-HUE, HUE)
     order = rng.permutation(4)
-    grey = rng.random() < P_GREY
+    grey = rng.random() < p_grey
     sigma = rng.uniform(*SIGMA) if rng.random() < P_BLUR else 0.0
     return {
         "factors": (factors if jitter else np.ones(3)).astype(np.float32),

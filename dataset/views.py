@@ -43,11 +43,20 @@ def unlabeled_views(
     else:
         index = torch.arange(len(weak), device=weak.device)
         out["partner_index"] = index.flip(0) if flip else index.roll(1)
-    for number, (view, box) in enumerate(zip(raw["views"], boxes, strict=True)):
-        own = strong_view(weak, view, rgb)
+    dates = len(raw["views"]) // len(boxes)
+    for number, box in enumerate(boxes):
+        drawn = slice(number * dates, (number + 1) * dates)
+        own = strong_dates(weak, raw["views"][drawn], rgb)
         if "partner" in raw:
-            theirs = strong_view(other, partner["views"][number], rgb)
+            theirs = strong_dates(other, partner["views"][drawn], rgb)
         else:
             theirs = own[out["partner_index"]]
         out["strong"].append(normalise(torch.where(box[:, None], theirs, own), mean, std))
     return out
+
+
+def strong_dates(x: Tensor, views: list[dict[str, Tensor]], rgb: Rgb | None) -> Tensor:
+    """Strong views of all dates of images `[B, C, H, W]`, each date with parameters of its own."""
+    dates = x.chunk(len(views), 1)
+    strong = [strong_view(date, view, rgb) for date, view in zip(dates, views, strict=True)]
+    return torch.cat(strong, 1) if len(strong) > 1 else strong[0]

@@ -15,6 +15,7 @@ from torch import Tensor
 from util.config import IGNORE
 
 SCALE = (0.5, 2.0)
+"""UniMatch's for natural images."""
 P_FLIP = 0.5
 
 
@@ -37,10 +38,15 @@ class Geometry(NamedTuple):
         return min(self.crop, w - x), min(self.crop, h - y)
 
 
-def draw_geometry(rng: np.random.Generator, size: tuple[int, int], crop: int) -> Geometry:
-    """Long side uniform in SCALE times the original's, position uniform, flip."""
+def draw_geometry(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    crop: int,
+    scale: tuple[float, float] = SCALE,
+) -> Geometry:
+    """Long side uniform in `scale` times the original's, position uniform, flip."""
     w, h = size
-    low, high = (int(max(w, h) * scale) for scale in SCALE)
+    low, high = (int(max(w, h) * factor) for factor in scale)
     long = int(rng.integers(low, high, endpoint=True))
     if h > w:
         w, h = int(w * long / h + 0.5), long

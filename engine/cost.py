@@ -19,12 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
+from dataset.geometry import weak_augmentation
 from dataset.loaders import map_tensors
 from dataset.sets import TrainingSet
 from engine.method import Method
 from engine.optimizer import build_optimizer
 from engine.training import Training
-from model.build import build_network
+from model.build import network_of
 from util import dist
 from util.config import Config
 from util.errors import UserError, one_line
@@ -95,7 +96,7 @@ def _step_cost(method_class: type[Method], config: Config, images: int, per_forw
     )
     raw = blank_batch(method_class, config, per_forward)
     with torch.device("meta"):
-        network = build_network(config.model, config.num_classes, config.data.channels)
+        network = network_of(config)
         network.check_crop(config.crop_size)
         network.check_batch(per_forward)
         method = method_class(network, config)
@@ -146,7 +147,9 @@ def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
         strong_views=method_class.strong_views,
         partner="other" if images == 1 else config.cutmix_partner,  # as `training_loader`
         seed=config.seed,
-        geometry=config.data.geometry,
+        weak=weak_augmentation(config.data),
+        p_grey=config.data.grey_probability,
+        dates=config.data.dates,
     )
     return default_collate([data[0, position] for position in range(images)])
 

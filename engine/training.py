@@ -29,7 +29,7 @@ from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import Means
 from engine.run_folder import RunFolder, state_to_resume
 from engine.run_state import check_run
-from model.build import build_network, load_backbone
+from model.build import load_backbone, network_of
 from util import dist
 from util.batch import RawBatch
 from util.checkpoint import load_weights
@@ -220,12 +220,11 @@ def prepare(
     if config.deterministic:
         be_deterministic()
     init_seed(config.seed)
-    bands = config.data.channels
-    network = build_network(config.model, config.num_classes, bands)
+    network = network_of(config)
     network.check_crop(config.crop_size)
     network.check_batch(per_forward * dist.batchnorm_processes(device))
     if resumed is None:
-        logger.info("%s", load_backbone(network, config.model, bands))
+        logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
     method = method_class(network, config)
     dist.sync_batchnorm(method.to(device), device)
     use_layout(method, config)

@@ -52,14 +52,14 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     Raises `UserError` where the checkpoint or the data are not there.
     """
     config = run.config
-    samples = read_samples(config.data.val, config.data.root, masks=True).samples[:limit]
+    samples = read_samples(config.data.val, config.data, masks=True).samples[:limit]
     model = load_trained(config, best_checkpoint(run.path, network), network, device)
     reader, classes = Reader(config.data), config.num_classes
     total = torch.zeros(classes, classes, dtype=torch.int64)
     best: list[Judged] = []
     worst: list[Judged] = []
     for sample in tqdm(samples, "validation images", disable=None, leave=False):
-        image, truth = reader.pair(sample)
+        image, truth = reader.both(sample)
         mask = predict_mask(model, image, config, device)
         predicted, target = torch.from_numpy(mask), torch.from_numpy(np.array(truth))
         total += confusion_matrix(predicted, target, classes)
@@ -77,7 +77,7 @@ def pictures(run: Run, some: list[Judged]) -> Iterator[tuple[Image.Image, str]]:
     reader, data = Reader(run.config.data), run.config.data
     for judged in some:
         try:
-            pixels, truth = reader.pair(judged.sample)
+            pixels, truth = reader.both(judged.sample)
         except UserError:  # changed since it was predicted
             continue
         image, masks = picture(pixels, data), (np.array(truth), judged.mask)

@@ -17,6 +17,7 @@ from model.deeplabv3plus import DeepLabV3Plus
 from model.dinov2 import as_published, is_dinov2
 from model.dpt import DPT
 from model.network import Network
+from model.pspnet import PSPNet
 from model.recompute import recompute_blocks
 from model.unet import UNet
 from util.checkpoint import (
@@ -42,13 +43,21 @@ def _reason(error: Exception) -> str:
     return lines[0][:200]
 
 
-def build_network(options: Model, num_classes: int, in_channels: int = 3) -> Network:
-    """The network of a config, for images of so many bands.
+def build_network(
+    options: Model, num_classes: int, in_channels: int = 3, dates: int = 1
+) -> Network:
+    """The network of a config, for images of so many bands, or for pairs of such.
 
     Raises `UserError` for a backbone that timm lacks or that this kind of network cannot use.
     """
-    build = {"deeplabv3plus": build_deeplabv3plus, "dpt": build_dpt, "unet": build_unet}
+    build = {
+        "deeplabv3plus": build_deeplabv3plus,
+        "pspnet": build_pspnet,
+        "dpt": build_dpt,
+        "unet": build_unet,
+    }
     network = build[options.network](options, num_classes, in_channels)
+    network.siamese = dates == 2
     if options.lock_backbone:
         network.lock_backbone()  # and then there are no activations to do without
     elif options.checkpoint_activations:
@@ -56,8 +65,19 @@ def build_network(options: Model, num_classes: int, in_channels: int = 3) -> Net
     return network
 
 
+def network_of(config: Config) -> Network:
+    """`build_network` of a whole config."""
+    data = config.data
+    return build_network(config.model, config.num_classes, data.num_bands, data.dates)
+
+
 def load_network(
-    options: Model, num_classes: int, path: Path, which: str = "model", in_channels: int = 3
+    options: Model,
+    num_classes: int,
+    path: Path,
+    which: str = "model",
+    in_channels: int = 3,
+    dates: int = 1,
 ) -> Network:
     """The network of a config with the weights of a checkpoint, in any published form.
 
@@ -68,7 +88,7 @@ def load_network(
     whole = load(path)
     state = network_state(whole, path, which)
     refuse_another_network(whole, options, num_classes, path)
-    network = build_network(options, num_classes, in_channels)
+    network = build_network(options, num_classes, in_channels, dates)
     parts = dict(network.named_children())
     own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
     load_weights(network, own or state, path)
@@ -77,9 +97,9 @@ def load_network(
 
 def load_trained(config: Config, path: Path, which: str, device: torch.device) -> Network:
     """`load_network` of a whole config, on the device and in the layout that it asks for."""
-    options, classes, bands = config.model, config.num_classes, config.data.channels
-    network = load_network(options, classes, path, which, bands).to(device)
-    use_layout(network, config)
+    data, classes = config.data, config.num_classes
+    network = load_network(config.model, classes, path, which, data.num_bands, data.dates)
+    use_layout(network.to(device), config)
     return network
 
 
@@ -112,6 +132,11 @@ def build_deeplabv3plus(options: Model, num_classes: int, in_channels: int) -> N
     if options.multi_grid:
         apply_multi_grid(backbone, options.backbone)
     return DeepLabV3Plus(backbone, channels, num_classes, options.aspp_rates, options.channels)
+
+
+def build_pspnet(options: Model, num_classes: int, in_channels: int) -> Network:
+    backbone, channels = build_cnn(options.backbone, options.output_stride, in_channels)
+    return PSPNet(backbone, channels[-1], num_classes)
 
 
 def build_dpt(options: Model, num_classes: int, in_channels: int) -> Network:

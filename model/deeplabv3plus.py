@@ -69,7 +69,7 @@ class DeepLabV3Plus(Network):
         )
         self.classifier = nn.Conv2d(channels, num_classes, 1)
 
-    def features(self, x: Tensor) -> Features:
+    def encode(self, x: Tensor) -> Features:
         return list(self.backbone(x))
 
     def context(self, features: Features) -> Features:

@@ -121,7 +121,7 @@ class DPT(Network):
         self.backbone = backbone
         self.head = Decoder(width, num_classes)
 
-    def features(self, x: Tensor) -> Features:
+    def encode(self, x: Tensor) -> Features:
         return self.backbone.forward_intermediates(
             x, indices=self.taps, norm=True, intermediates_only=True
         )

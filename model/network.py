@@ -18,7 +18,7 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 class Network(nn.Module):
     """`model(x)` is `[B, C, H, W]` logits at the size of `x`, always.
 
-    A subclass owns `self.backbone` and defines `features`, `classify` and, where something lies
+    A subclass owns `self.backbone` and defines `encode`, `classify` and, where something lies
     between the two, `context`; the last feature map is the deepest, `feature_channels[-1]` wide.
     What a method needs beyond (a perturbation, the correlation head) is a function of the
     features, visible in its step.
@@ -30,10 +30,20 @@ class Network(nn.Module):
     patch_size: int = 1
     """The sides of an image must be multiples of it."""
     locked: bool = False
+    siamese: bool = False
+    """Whether a sample is two images of one place, and a class says what changed."""
 
-    def features(self, x: Tensor) -> Features:
+    def encode(self, x: Tensor) -> Features:
         """Feature maps of normalised images `[B, C, H, W]`, shallow to deep."""
         raise NotImplementedError
+
+    def features(self, x: Tensor) -> Features:
+        """The same; of pairs `[B, 2C, H, W]` how far the maps of the two dates, which one encoder
+        makes, lie apart: |A - B| at every level (UniMatch, remote sensing)."""
+        if not self.siamese:
+            return self.encode(x)
+        earlier, later = (self.encode(date) for date in x.chunk(2, 1))
+        return [(a - b).abs() for a, b in zip(earlier, later, strict=True)]
 
     def context(self, features: Features) -> Features:
         """The features with the deepest map aware of its surroundings (DeepLab's ASPP)."""

@@ -107,7 +107,7 @@ class UNet(Network):
     def backbone(self) -> nn.Module:  # type: ignore[override]
         return self.encoder
 
-    def features(self, x: Tensor) -> Features:
+    def encode(self, x: Tensor) -> Features:
         return self.encoder(x)
 
     def classify(self, context: Features, size: Sequence[int]) -> Tensor:

@@ -27,6 +27,7 @@ DEEPLAB = Model(backbone="resnet50s")
 CORRMATCH = Model(backbone="resnet50s", output_stride=8, aspp_rates=(12, 24, 36))
 DPT = Model(network="dpt", backbone="vit_small_patch14_dinov2")
 UNET = Model(network="unet")
+PSPNET = Model(network="pspnet", backbone="resnet50s")
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +43,8 @@ def normal(seed, shape):
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
 
 
-def golden_network(options, classes=21, bands=3):
-    network = build_network(options, classes, bands)
+def golden_network(options, classes=21, bands=3, dates=1):
+    network = build_network(options, classes, bands, dates)
     fill(network)
     return network.eval()
 
@@ -62,6 +63,9 @@ def golden_head(network):
         (CORRMATCH, 21, 3, "corrmatch_r50"),
         (DPT, 21, 3, "dpt_dinov2s"),
         (UNET, 4, 1, "step_unet"),
+        (PSPNET, 2, 3, "change_pspnet"),
+        (DEEPLAB, 2, 3, "step_change_deeplab"),
+        (DPT, 2, 3, "change_dpt_dinov2s"),
     ],
 )
 def test_parameter_names_and_shapes_are_the_published_ones(options, classes, bands, file):
@@ -97,10 +101,27 @@ def golden_factors(features):
     return [factors] * len(features)
 
 
+def pair(seed, shape):
+    """Two dates, the earlier one first, as one sample."""
+    random = np.random.RandomState(seed)
+    dates = [random.standard_normal(shape).astype(np.float32) for _ in range(2)]
+    return torch.from_numpy(np.concatenate(dates, axis=1))
+
+
 @torch.no_grad()
-def test_dpt_logits_with_and_without_complementary_dropout():
-    golden = np.load(DATA / "dpt_dinov2s.npz")
-    network, x = golden_network(DPT), normal(6, (4, 3, 70, 98))
+def test_siamese_deeplab_logits():
+    golden = np.load(DATA / "step_change_deeplab.npz")
+    out = golden_network(DEEPLAB, classes=2, dates=2)(pair(12, (2, 3, 65, 65)))
+    np.testing.assert_allclose(out[:, :, ::8, ::8], golden["forward/out_sub"], atol=1e-5)
+    np.testing.assert_allclose(out.mean((2, 3)), golden["forward/out_mean"], atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dates, file", [(1, "dpt_dinov2s"), (2, "change_dpt_dinov2s")])
+def test_dpt_logits_with_and_without_complementary_dropout(dates, file):
+    golden, shape = np.load(DATA / f"{file}.npz"), (4, 3, 70, 98)
+    network = golden_network(DPT, *((21, 3, 1) if dates == 1 else (2, 3, 2)))
+    x = normal(6, shape) if dates == 1 else pair(21, shape)
     features = network.features(x)
     dropped = complementary_dropout(features, golden_factors(features))
     for maps, name in ((features, "out_sub"), (dropped, "comp_sub")):
@@ -334,5 +355,54 @@ def golden_slices(golden, step):
             "strong": [read("img_u_s1"), read("img_u_s2")],
             "box": [read("cutmix_box1") == 1, read("cutmix_box2") == 1],
             "partner": {"weak": read("img_u_w_mix"), "ignore": nowhere},
+        },
+    }
+
+
+def test_unimatch_on_pairs_two_steps(monkeypatch):
+    """With the reference's two threads the numbers of the first step are equal to the last digit;
+    those of the second come after an update by gradients that summation order moves by 1e-3."""
+    monkeypatch.setattr(torch.nn.functional, "dropout2d", lambda x, *_, **__: x)
+    golden = np.load(DATA / "step_change_deeplab.npz")
+    config = golden_config(DEEPLAB, 0.6, {"lr": 0.02, "lr_multi": 1}, classes=2)
+    method = UniMatch(golden_network(DEEPLAB, classes=2, dates=2), config).train()
+    optimizer = build_optimizer(method, config.optimizer)
+    for step, rtol, rtol_norm in (("s0", 1e-4, 4e-3), ("s1", 1e-3, 1e-2)):
+        set_poly_lr(optimizer, 0, 1000, 0.9)  # published: after the step, so twice the same
+        optimizer.zero_grad()
+        loss, scalars = method(golden_dates(golden, step))
+        loss.backward()
+        strong = (golden[f"{step}/loss_u_s1"] + golden[f"{step}/loss_u_s2"]) / 2
+        found = {"loss": loss, **scalars}
+        expected = {
+            "loss": golden[f"{step}/loss"], "x": golden[f"{step}/loss_x"],
+            "s": strong, "fp": golden[f"{step}/loss_u_w_fp"],
+        }  # fmt: skip
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name].item(), value, rtol=rtol, err_msg=name)
+        parameters = dict(method.model.named_parameters())
+        norms = [key for key in golden if key.startswith(f"{step}/gnorm/")]
+        assert len(norms) == 4
+        for key in norms:
+            norm = parameters[key.split("gnorm/")[1]].grad.norm().item()
+            np.testing.assert_allclose(norm, golden[key], rtol=rtol_norm, err_msg=key)
+        optimizer.step()
+
+
+def golden_dates(golden, step):
+    def read(name):
+        return torch.from_numpy(golden[f"{step}/{name}"])
+
+    def dates(name):
+        return torch.cat([read(f"imgA_{name}"), read(f"imgB_{name}")], dim=1)
+
+    return {
+        "labeled": {"image": dates("x"), "mask": read("mask_x").long()},
+        "unlabeled": {
+            "weak": dates("u_w"),
+            "ignore": read("ignore_mask") == 255,
+            "strong": [dates("u_s1"), dates("u_s2")],
+            "box": [read("cutmix_box1") == 1, read("cutmix_box2") == 1],
+            "partner": {"weak": dates("u_w_mix"), "ignore": read("ignore_mask_mix") == 255},
         },
     }

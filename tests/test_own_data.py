@@ -79,7 +79,8 @@ def test_a_resumed_run_keeps_its_label_map(folders, train, tmp_path, capsys):
 
 def test_folders_match_by_relative_name(folders, tmp_path):
     root = tmp_path / "data"
-    read = read_samples(Folders(images="images/train", masks="masks/train"), root, masks=True)
+    data = Data(name="own", root=root, classes=["a", "b"], val="unused")
+    read = read_samples(Folders(images="images/train", masks="masks/train"), data, masks=True)
     assert [(s.image, s.mask) for s in read.samples][:2] == [
         ("images/train/b/c/photo 0.jpg", "masks/train/b/c/photo 0.bmp"),
         ("images/train/b/c/photo 2.jpg", "masks/train/b/c/photo 2.bmp"),
@@ -87,13 +88,13 @@ def test_folders_match_by_relative_name(folders, tmp_path):
     for hidden in ("images/train/._x.jpg", "images/train/.thumbnails/y.jpg", "images/train/x.txt"):
         (root / hidden).parent.mkdir(exist_ok=True)
         (root / hidden).write_text("no image")
-    assert list(read_samples(Folders(images="images/train"), root, masks=False).samples) == [
+    assert list(read_samples(Folders(images="images/train"), data, masks=False).samples) == [
         s._replace(mask=None) for s in read.samples
     ]
     inside = Folders(images=".", masks="masks")  # masks are no images
     with pytest.raises(UserError, match="has no mask"):
-        read_samples(inside, root, masks=True)
-    assert len(read_samples(inside, root, masks=False).samples) == 11
+        read_samples(inside, data, masks=True)
+    assert len(read_samples(inside, data, masks=False).samples) == 11
 
 
 @pytest.mark.parametrize(

@@ -84,13 +84,14 @@ def test_each_sample_is_read_below_its_own_root(pools):
     assert labeled[-1].where == f"{pools.path('labeled')} line 1"
     reader = Reader(config.data)
     sizes = [reader.image(sample).shape for sample in unlabeled if sample.image == "images/u0.jpg"]
-    assert sizes == [(40, 60, 3), (48, 64, 3)] and reader.pair(labeled[-1])[1].size == (64, 48)
+    assert sizes == [(40, 60, 3), (48, 64, 3)] and reader.both(labeled[-1])[1].size == (64, 48)
 
 
 def test_folders_with_a_root(pools):
     pools.remove_those_without_masks()
     sources = (Folders(**pools.folders()), pools.toy.path("val"))
-    samples = read_samples(sources, pools.toy.root, masks=True).samples
+    data = pools.config_of_both().data
+    samples = read_samples(sources, data, masks=True).samples
     assert [(s.image, s.mask, s.line) for s in samples][:3] == [
         ("images/l0.jpg", "masks/l0.png", 0),
         ("images/v0.jpg", "masks/v0.png", 0),
@@ -98,7 +99,7 @@ def test_folders_with_a_root(pools):
     ]
     assert [s.image_file.parents[1] for s in samples[1:3]] == [pools.root, pools.toy.root]
     itself = Folders(images=".", root=pools.root / "images")
-    found = read_samples(itself, pools.toy.root, masks=False).samples
+    found = read_samples(itself, data, masks=False).samples
     assert [sample.image for sample in found] == ["l0.jpg", "v0.jpg"]
 
 

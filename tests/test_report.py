@@ -54,7 +54,7 @@ def test_best_and_worst_are_in_order_and_add_up(trained):
 
 def test_an_image_without_a_labelled_pixel_is_neither_best_nor_worst(trained):
     found = Run(trained)
-    sample = read_samples(found.config.data.val, found.config.data.root, masks=True).samples[0]
+    sample = read_samples(found.config.data.val, found.config.data, masks=True).samples[0]
     blank = np.full_like(np.array(Image.open(sample.mask_file)), 255)
     Image.fromarray(blank).save(sample.mask_file)
     judged = judge(found, "model", dist.choose_device("cpu"), shown=3, limit=None)

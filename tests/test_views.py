@@ -30,7 +30,7 @@ CAMVID = Path(os.environ.get("CAMVID", REPOSITORY.parent / "shared/data/camvid")
 def training_set(images, root, samples):
     """As a run's, for these images; its labelled ones are not looked at."""
     data = Data(name="camvid", root=root, classes=["a", "b"], val=Path("unused"))
-    unlabeled = read_samples(images, root, masks=False).samples
+    unlabeled = read_samples(images, data, masks=False).samples
     opened = Opened(Reader(data), [], True), Opened(Reader(data), unlabeled, False)
     return TrainingSet(
         *opened, length=samples, crop_size=REFERENCE["crop"],

@@ -67,7 +67,7 @@ def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
         for script in METHODS.values()
     ]
     rows = []
-    for sample in read_samples(config.data.val, config.data.root, masks=True).samples[:count]:
+    for sample in read_samples(config.data.val, config.data, masks=True).samples[:count]:
         image = Image.open(sample.image_file).convert("RGB")
         truth = np.array(Image.open(sample.mask_file))
         masks = [truth, *(predict_mask(network, image, config, device) for network in networks)]

@@ -13,7 +13,7 @@ from typing import Any
 from data_tools import partition
 from data_tools.fetch import fetch, verify
 from data_tools.layout import generate
-from dataset.lists import SampleList, list_line, read_list, write_lists
+from dataset.lists import SampleList, list_line, listed_paths, read_list, write_lists
 from dataset.protocols import lists_of, read_protocols, select
 from dataset.samples import Sample
 from util.command import exit_with_one_line
@@ -70,7 +70,7 @@ def make_partition(options: argparse.Namespace) -> None:
     classes = partition.read_classes(data, samples) if data and options.stratify else None
     drawn = partition.draw(samples, labeled, val, options.seed, classes)
     files = {
-        options.out / f"{kind}.txt": [list_line(s.image, s.mask) for s in listed]
+        options.out / f"{kind}.txt": [list_line(*listed_paths(s)) for s in listed]
         for kind, listed in drawn._asdict().items()
         if listed
     }

@@ -1,7 +1,8 @@
 """The contract between data and methods: what a batch holds, before and after views are made.
 
-B images with C channels, H x W pixels; V strong views.  Where CutMix takes its partners from the
-batch itself, `partner_index` says where in it they are; else `partner` holds other images.
+B images with C channels, H x W pixels; V strong views.  A pair of images is one with the channels
+of both.  Where CutMix takes its partners from the batch itself, `partner_index` says where in it
+they are; else `partner` holds other images.
 """
 
 from typing import TypedDict
@@ -61,7 +62,8 @@ class RawView(TypedDict):
     ignore: Tensor
     """bool `[B, H, W]`."""
     views: list[dict[str, Tensor]]
-    """Parameters of the V strong views, as `dataset.strong.draw_strong` drew them."""
+    """Parameters of the V strong views, as `dataset.strong.draw_strong` drew them; of pairs those
+    of a view's two dates in a row."""
     boxes: Tensor
     """CutMix boxes (x0, y0, x1, y1), empty for none: long `[B, V, 4]`."""
 

@@ -67,6 +67,8 @@ class Folders(Section):
 
     images: AnyPath
     """Folder of the images, below the root; all images in it, however deep."""
+    second: AnyPath | None = None
+    """The later image of a/b.jpg is a/b.png here, with any suffix; only where data.pair is set."""
     masks: AnyPath | None = None
     """The mask of a/b.jpg is a/b.png here, with any suffix; unlabelled images need none."""
     root: AnyPath | None = None
@@ -137,6 +139,24 @@ Ranges = Annotated[
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
+class PairFolders(Section):
+    """Three folders below the root: a line of a list is a name that stands in each of them."""
+
+    first: AnyPath
+    """Folder of the earlier images."""
+    second: AnyPath
+    """Folder of the later images."""
+    masks: AnyPath
+    """Folder of the masks."""
+
+
+Pair = Annotated[
+    Annotated[Literal["column"], Tag("<word>")] | Annotated[PairFolders, Tag("<folders>")],
+    Discriminator(lambda v: "<folders>" if isinstance(v, dict | PairFolders) else "<word>"),
+]
+"""`column`, or three folders."""
+
+
 class Data(Section):
     """What a dataset is: names, folder, lists, images, masks."""
 
@@ -161,6 +181,10 @@ class Data(Section):
     label_map: Annotated[dict[str, int], Field(min_length=1)] | None = None
     """Mask value, or colour as "r,g,b" or [r, g, b]: class, by name or index, or `ignore`.  What
     the map lacks is an error, or whatever its key `other` says."""
+    pair: Pair | None = None
+    """Set it where a sample is two images of one place, and its mask what changed between them.
+    column: a line is `first second mask` (folders then name `second` too); `{first: A, second: B,
+    masks: label}`: a line is a name in each of these folders."""
     bands: Bands = "rgb"
     """What the network sees of an image: rgb, grey, or the numbers of a file's bands, from 1."""
     rgb_bands: tuple[Band, Band, Band] | None = None
@@ -180,6 +204,10 @@ class Data(Section):
     geometry: Literal["scale_crop", "rotate_resize"] = "scale_crop"
     """Weak augmentation.  scale_crop: scale, crop, flip; rotate_resize: quarter turns with flips or
     small angles, then the whole resized to crop_size, all by nearest pixels (medical slices)."""
+    scale: Range = (0.5, 2.0)
+    """Range of scale_crop's scale, `[low, high]`; published with 0.8, 1.2 for changes."""
+    grey_probability: Share = 0.2
+    """How often a strong view loses its colours; published with 0 for changes."""
     workers: Annotated[Natural, Field(le=512)] | None = None
     """Data workers per process; by default the cores of this process less one, 8 at most."""
     cache_mb: Annotated[Natural, Field(le=2**20)] = 512
@@ -220,6 +248,13 @@ class Data(Section):
             raise ValueError("expected one [low, high], or one for each band")
         return found
 
+    @field_validator("scale")
+    @classmethod
+    def _positive_range(cls, found: Range) -> Range:
+        if not 0 < found[0] <= found[1] <= 100:
+            raise ValueError("expected [low, high], 0 < low <= high <= 100")
+        return found
+
     @field_validator("mean", "std")
     @classmethod
     def _one_per_band(cls, found: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
@@ -232,8 +267,19 @@ class Data(Section):
         return found
 
     @property
-    def channels(self) -> int:
+    def dates(self) -> int:
+        """Images of a sample."""
+        return 1 if self.pair is None else 2
+
+    @property
+    def num_bands(self) -> int:
+        """Bands of an image."""
         return count_bands(self.bands)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a sample: the bands of all its images."""
+        return self.dates * self.num_bands
 
     @property
     def rgb_channels(self) -> tuple[int, int, int] | None:
@@ -267,10 +313,10 @@ def count_bands(bands: Literal["rgb", "grey"] | tuple[int, ...]) -> int:
 class Model(Section):
     """The network."""
 
-    network: Literal["deeplabv3plus", "dpt", "unet"] = "deeplabv3plus"
-    """deeplabv3plus on a CNN, dpt on a ViT, or unet, which has an encoder of its own."""
+    network: Literal["deeplabv3plus", "pspnet", "dpt", "unet"] = "deeplabv3plus"
+    """deeplabv3plus or pspnet on a CNN, dpt on a ViT, or unet, which has an encoder of its own."""
     backbone: str = "resnet101s"
-    """deeplabv3plus: any timm CNN with feature maps, published with resnet50s and resnet101s;
+    """deeplabv3plus, pspnet: any timm CNN with feature maps, published with resnet50s, resnet101s;
     dpt: any plain timm ViT, published with vit_{small,base,large}_patch14_dinov2."""
     output_stride: Literal[8, 16, 32] = 16
     """Pixels of the image per pixel of a CNN's deepest feature map; a ViT has its patch size."""

@@ -7,8 +7,9 @@ from util.config import Config
 
 
 def mean_and_std(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`[C, 1, 1]` each, for images in [0, 1]."""
-    mean, std = torch.tensor([config.data.mean, config.data.std], device=device)[..., None, None]
+    """`[C, 1, 1]` each, for images in [0, 1]; the same for all dates."""
+    values = torch.tensor([config.data.mean, config.data.std], device=device)
+    mean, std = values.repeat(1, config.data.dates)[..., None, None]
     return mean, std
 
 

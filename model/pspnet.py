@@ -1,0 +1,89 @@
+"""PSPNet (Zhao et al., CVPR 2017), with the parameter names of published checkpoints."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.deeplabv3plus import conv_bn_relu
+from model.network import Features, Network, unfit_crop, upsample
+from util.errors import UserError
+
+BINS = (1, 2, 3, 6)
+"""Cells along the sides of the four pooled maps."""
+
+
+class PyramidPooling(nn.Module):
+    """A map beside its means over ever smaller cells: `[B, D, h, w]` -> `[B, 2D, h, w]`."""
+
+    def __init__(self, inputs: int):
+        super().__init__()
+        width = inputs // len(BINS)
+        self.conv1, self.conv2, self.conv3, self.conv4 = (
+            nn.Sequential(*conv_bn_relu(inputs, width, 1)) for _ in BINS
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = (self.conv1, self.conv2, self.conv3, self.conv4)
+        means = [
+            conv(F.adaptive_avg_pool2d(x, cells)) for conv, cells in zip(levels, BINS, strict=True)
+        ]
+        return torch.cat([x, *(upsample(mean, x.shape[-2:]) for mean in means)], dim=1)
+
+
+class PSPHead(nn.Module):
+    """Pyramid pooling of the deepest features, and a classifier: `context`, then `classify`."""
+
+    def __init__(self, inputs: int, num_classes: int):
+        super().__init__()
+        width = inputs // len(BINS)
+        self.conv5 = nn.Sequential(
+            PyramidPooling(inputs),
+            *conv_bn_relu(inputs + len(BINS) * width, width, 3),
+            nn.Dropout(0.1),
+            nn.Conv2d(width, num_classes, 1),
+        )
+
+    def context(self, x: Tensor) -> Tensor:
+        """`[B, inputs / 4, h, w]`."""
+        return self.conv5[:4](x)
+
+    def classify(self, x: Tensor) -> Tensor:
+        return self.conv5[4:](x)
+
+
+class PSPNet(Network):
+    """A backbone's deepest features, seen together with what surrounds them at four scales.
+
+    `backbone(x)` returns maps of which the last one is used, `channels` wide.
+    """
+
+    def __init__(self, backbone: nn.Module, channels: int, num_classes: int):
+        super().__init__()
+        self.feature_channels = [channels]
+        self.num_classes = num_classes
+        self.backbone = backbone
+        self.head = PSPHead(channels, num_classes)
+
+    def encode(self, x: Tensor) -> Features:
+        return [self.backbone(x)[-1]]
+
+    def context(self, features: Features) -> Features:
+        (deep,) = features
+        return [self.head.context(deep)]
+
+    def classify(self, context: Features, size: Sequence[int]) -> Tensor:
+        (deep,) = context
+        return upsample(self.head.classify(deep), size)
+
+    def check_crop(self, crop_size: int) -> None:
+        if crop_size < 33:
+            raise unfit_crop(crop_size, [33], "PSPNet needs more than one 32-pixel cell")
+
+    def check_batch(self, images: int) -> None:
+        if images < 2:
+            raise UserError(
+                "batch_size or micro_batch: a forward of 1 image, but the batch norm of PSPNet's "
+                "pooled maps needs at least 2; give each process 2 or more"
+            )
