@@ -11,6 +11,7 @@ inside.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,8 +134,10 @@ class _Scene:
         self.image = self._textured(self.grid, colour)  # float32 [3, H, W]
         self.labels = np.zeros((size, size), np.uint8)
 
-    def paint(self, name: str, centre: complex, colour: np.ndarray) -> None:
-        """Add one of FORMS, of random radius, rotation and texture."""
+    def paint(
+        self, name: str, centre: complex, colour: np.ndarray, label: int | None = None
+    ) -> None:
+        """Add one of FORMS, of random radius, rotation and texture; `label`: its mark, if any."""
         radius = self.rng.uniform(0.16, 0.27)
         reach = REACH * radius + 1 / self.size  # a pixel more, for the smooth edge
         rows, cols = (
@@ -146,8 +149,8 @@ class _Scene:
         cover = (0.5 - distance).clip(0, 1).astype(np.float32)
         canvas = self.image[:, rows, cols]
         canvas += cover * (self._textured(z, colour) - canvas)
-        label = CLASSES.index(name) if name in SHAPES else 0
-        self.labels[rows, cols][distance < 0] = label
+        if label is not None:
+            self.labels[rows, cols][distance < 0] = label
 
     def _textured(self, z: np.ndarray, colour: np.ndarray) -> np.ndarray:
         """A random texture, float32 [3, h, w], about a mean colour, at the points z [h, w]."""
@@ -175,13 +178,14 @@ class _Scene:
         image = (255 * image.clip(0, 1)).round().astype(np.uint8)
         return np.ascontiguousarray(image.transpose(1, 2, 0))
 
-    def mask(self) -> np.ndarray:
-        """The labels, uint8 [H, W], with IGNORE on both sides of every class boundary."""
-        labels, mask = self.labels, self.labels.copy()
-        across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
-        mask[:, 1:][across] = mask[:, :-1][across] = IGNORE
-        mask[1:][down] = mask[:-1][down] = IGNORE
-        return mask
+
+def without_boundaries(labels: np.ndarray) -> np.ndarray:
+    """Labels, uint8 [H, W], with IGNORE on both sides of every boundary."""
+    mask = labels.copy()
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    mask[:, 1:][across] = mask[:, :-1][across] = IGNORE
+    mask[1:][down] = mask[:-1][down] = IGNORE
+    return mask
 
 
 def render_scene(rng: np.random.Generator, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -194,8 +198,72 @@ def render_scene(rng: np.random.Generator, size: int = 64) -> tuple[np.ndarray, 
     # Spread-out places leave most shapes in plain sight, spread-out colours tell them apart;
     # shuffled, or the later ones, which avoid the others, would be the more extreme.
     places = 0.08 + 0.84 * _spread(rng, len(names), 2, tries=4)
-    colours = rng.permutation(0.4 + 0.5 * _spread(rng, len(names), 3, tries=8))
+    colours = _colours(rng, len(names))
     scene = _Scene(rng, size, rng.uniform(0.05, 0.3, 3))
     for i in rng.permutation(len(names)):
-        scene.paint(names[i], complex(*places[i]), colours[i])
-    return scene.photograph(), scene.mask()
+        label = CLASSES.index(names[i]) if names[i] in SHAPES else 0
+        scene.paint(names[i], complex(*places[i]), colours[i], label)
+    return scene.photograph(), without_boundaries(scene.labels)
+
+
+class _Figure(NamedTuple):
+    """A shape of a pair of scenes, the same wherever it is painted."""
+
+    name: str
+    centre: complex
+    colour: np.ndarray
+    seed: int
+    """Of its radius, rotation and texture."""
+
+
+def render_pair(
+    rng: np.random.Generator, size: int = 64
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One place at two dates: its images, RGB uint8 [size, size, 3], and what changed, uint8
+    [size, size]: 1 where a shape came, went or became another one, 0 elsewhere, and IGNORE within
+    a pixel of a change's outline.
+
+    Ground and shapes stay; light, tint, blur, noise, clutter and the camera's place (by a pixel)
+    differ from date to date, and are no change.
+    """
+    count = int(rng.integers(4, 8))
+    places, colours = (0.08 + 0.84 * _spread(rng, count, 2, tries=4), _colours(rng, count))
+    seeds = rng.integers(2**32, size=(2, count))
+    dates: list[list[_Figure]] = [[], []]
+    for i in range(count):
+        old, new = rng.choice(list(SHAPES), 2, replace=False)
+        fate = rng.choice(["stays", "came", "went", "became another"], p=[0.55, 0.15, 0.15, 0.15])
+        place, colour = complex(*places[i]), colours[i]
+        if fate != "came":
+            dates[0].append(_Figure(old, place, colour, seeds[0, i]))
+        if fate != "went":
+            later = (old, seeds[0, i]) if fate == "stays" else (new, seeds[1, i])
+            dates[1].append(_Figure(later[0], place, colour, later[1]))
+    ground, ground_seed = rng.uniform(0.05, 0.3, 3), rng.integers(2**32)
+    marks = {figure.seed: mark for mark, figure in enumerate([*dates[0], *dates[1]], start=1)}
+    images, labels = [], []
+    for figures in dates:
+        scene = _Scene(np.random.default_rng(ground_seed), size, ground)
+        for name, centre, colour, seed in figures:
+            scene.rng = np.random.default_rng(seed)
+            scene.paint(name, centre, colour, marks[seed])
+        scene.rng = rng
+        for name in ["line"] * rng.integers(1, 4) + ["speck"] * rng.integers(2, 6):
+            scene.paint(name, complex(*rng.random(2)), rng.uniform(0.4, 0.9, 3))
+        scene.image *= rng.uniform(0.8, 1.2, (3, 1, 1)).astype(np.float32)
+        images.append(_moved(rng, scene.photograph()))
+        labels.append(scene.labels)
+    changed = (labels[0] != labels[1]).astype(np.uint8)
+    return images[0], images[1], without_boundaries(changed)
+
+
+def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Colours [count, 3] that can be told apart."""
+    return rng.permutation(0.4 + 0.5 * _spread(rng, count, 3, tries=8))
+
+
+def _moved(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """The image moved by at most a pixel along each side."""
+    down, across = rng.integers(3, size=2)
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    return padded[down : down + image.shape[0], across : across + image.shape[1]].copy()

@@ -1,4 +1,4 @@
-"""The demo dataset "shapes" on disk: scenes, their masks and the lists of the three sets."""
+"""The demo datasets on disk: scenes or pairs of them, their masks, the lists of the three sets."""
 
 import json
 import shutil
@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data_tools.scenes import PALETTE, render_scene
+from data_tools.scenes import PALETTE, render_pair, render_scene
+from util.config import IGNORE
 from util.errors import UserError
 
 FORMAT = 2  # of the files on disk; raise it whenever the same arguments give other files
@@ -24,6 +25,7 @@ def generate(
     val: int = 100,
     size: int = 64,
     seed: int = 0,
+    pairs: bool = False,
     progress: bool = True,
 ) -> None:
     """Write the dataset: images and masks as PNG files, and the lists of the three sets.
@@ -34,6 +36,7 @@ def generate(
     Args:
         labeled, unlabeled, val: number of images; unlabelled ones have no mask.
         size: side of the images, in pixels.
+        pairs: two images of one place, in A/ and B/, and what changed between them, in label/.
 
     Raises `UserError` for impossible arguments and when the root holds anything else.
     """
@@ -43,6 +46,7 @@ def generate(
         if value < LEAST[name]:
             raise UserError(f"shapes: {name} is {value}, expected at least {LEAST[name]}")
     settings["format"] = FORMAT
+    settings |= {"pairs": 1} if pairs else {}
     if _is_there(root, settings):
         return
     partial = root.with_name(root.name + ".partial")  # renamed when whole
@@ -73,14 +77,15 @@ def _is_there(root: Path, settings: dict[str, int]) -> bool:
 
 def _write_sets(root: Path, settings: dict[str, int], progress: bool) -> None:
     """Write the images and masks of the three sets, and their lists."""
-    for kind in ("images", "masks"):
+    for kind in ("A", "B", "label") if "pairs" in settings else ("images", "masks"):
         for split in SPLITS:
             (root / kind / split).mkdir(parents=True)
     for name, split in (("labeled", "train"), ("unlabeled", "train"), ("val", "val")):
         first = settings["labeled"] if name == "unlabeled" else 0
         numbers = range(first, first + settings[name])
         bar = tqdm(numbers, f"shapes, {name}", disable=None if progress else True)
-        lines = [_write_scene(root, split, i, settings, name != "unlabeled") for i in bar]
+        write = _write_pair if "pairs" in settings else _write_scene
+        lines = [write(root, split, i, settings, name != "unlabeled") for i in bar]
         (root / f"{name}.txt").write_text("".join(lines))
 
 
@@ -100,3 +105,18 @@ def _write_scene(
     picture.putpalette(colours.tobytes())
     picture.save(root / "masks" / name)
     return f"images/{name} masks/{name}\n"
+
+
+def _write_pair(root: Path, split: str, index: int, settings: dict[str, int], labeled: bool) -> str:
+    """Write a pair of scenes, what changed only if labelled (255 of 0, as published ones have it;
+    boundaries 128); returns its line."""
+    rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
+    first, second, changed = render_pair(rng, settings["size"])
+    name = f"{split}/{index:05d}.png"
+    Image.fromarray(first).save(root / "A" / name)
+    Image.fromarray(second).save(root / "B" / name)
+    if labeled:
+        values = np.array([0, 255], np.uint8)[np.where(changed == IGNORE, 0, changed)]
+        values[changed == IGNORE] = 128
+        Image.fromarray(values).save(root / "label" / name)
+    return f"{name}\n"

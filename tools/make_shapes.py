@@ -1,4 +1,4 @@
-"""Write the demo dataset "shapes"; run from the repository root: `python -m tools.make_shapes`."""
+"""Write the demo datasets; from the repository root: `python -m tools.make_shapes [--pairs]`."""
 
 import argparse
 import sys
@@ -22,12 +22,21 @@ def main() -> None:
         description="Write the demo dataset: textured scenes in which only form tells the class.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--root", type=Path, default=Path("data/shapes"), help="folder to write")
+    parser.add_argument(
+        "--root", type=Path, help="folder to write; data/shapes, or data/shapes_pairs, without it"
+    )
+    parser.add_argument(
+        "--pairs",
+        action="store_true",
+        help="two images of each place, and what changed between them",
+    )
     for name, text in OPTIONS.items():
         default = signature(generate).parameters[name].default
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
     try:
-        generate(**vars(parser.parse_args()))
+        options = parser.parse_args()
+        options.root = options.root or Path("data/shapes_pairs" if options.pairs else "data/shapes")
+        generate(**vars(options))
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
