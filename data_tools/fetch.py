@@ -2,13 +2,14 @@
 
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from dataset.lists import is_there, write_lists
-from dataset.protocols import Published, fingerprint, read_protocols
+from dataset.protocols import Fingerprint, Published, fingerprint, read_protocols
 from util.errors import UserError
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
@@ -27,30 +28,32 @@ def fetch(
     is written, and when what arrives is not the published list.
     """
     there = [is_there(folder / p.file, p.fingerprint) for p in lists]
-    if clone:
-        _check_clone(clone, [p for p, already in zip(lists, there, strict=True) if not already])
+    wanted = [p for p, already in zip(lists, there, strict=True) if not already]
+    in_clone = _find_in_clone(clone, wanted) if clone else {}
     for p, already in zip(lists, there, strict=True):
         line = f"{folder / p.file}: {p.fingerprint.entries} entries"
         if already:
             yield f"{line}, already there"
             continue
-        if clone:
-            text, origin = _read(clone, p), str(clone / p.path)
-        else:
-            origin = f"{base_url}/{p.sources[0]}/HEAD/{quote(p.path)}"
-            text = _download(origin, p.sources[0])
-        if fingerprint(text) != p.fingerprint:
-            raise UserError(
-                f"{origin}: not the published list (found {fingerprint(text)}; expected "
-                f"{p.fingerprint}); nothing is written"
-            )
+        text = in_clone[p.fingerprint] if clone else _download(base_url, p)
         write_lists({folder / p.file: text.decode().splitlines()})
         yield f"{line}, from {clone or p.sources[0]}"
 
 
-def _check_clone(clone: Path, wanted: Sequence[Published]) -> None:
-    """Raise `UserError` unless a clone has all lists that are wanted."""
-    lacking = [p for p in wanted if not _in_clone(clone, p).is_file()]
+def _find_in_clone(clone: Path, wanted: Sequence[Published]) -> dict[Fingerprint, bytes]:
+    """The lists that are wanted, recognised by what they hold wherever they lie below a clone, as
+    repositories keep them in folders of their own.  Raises `UserError` where it lacks one."""
+    expected, seen, found = {p.fingerprint for p in wanted}, {}, {}
+    for file in clone.rglob("*.txt") if wanted else ():
+        with suppress(OSError):
+            text = file.read_bytes()
+            seen[file] = fingerprint(text)
+            if seen[file] in expected:
+                found[seen[file]] = text
+    lacking = [p for p in wanted if p.fingerprint not in found]
+    for file, p in ((clone / p.path, p) for p in lacking):
+        if file in seen:
+            raise _another(file, seen[file], p)
     if lacking:
         names = ", ".join(f"{p.dataset}/{p.name}" for p in lacking[:3])
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
@@ -60,32 +63,29 @@ def _check_clone(clone: Path, wanted: Sequence[Published]) -> None:
             f"{more}, which {sources} publish; name a clone of these, or ask for fewer lists "
             "(DATASET/PARTITION, or --source with the repository that this is a clone of)"
         )
+    return found
 
 
-def _in_clone(clone: Path, published: Published) -> Path:
-    """Where a clone has a list: in splits/ or, as CorrMatch's, in partitions/."""
-    path = clone / published.path
-    other = clone / "partitions" / Path(published.path).relative_to("splits")
-    return other if other.exists() and not path.exists() else path
-
-
-def _read(clone: Path, published: Published) -> bytes:
-    path = _in_clone(clone, published)
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-
-
-def _download(url: str, repository: str) -> bytes:
+def _download(base_url: str, published: Published) -> bytes:
+    url = f"{base_url}/{published.sources[0]}/HEAD/{quote(published.path)}"
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-            return answer.read()
+            text = answer.read()
     except (OSError, HTTPException) as error:
         raise UserError(
             f"{url}: cannot be downloaded ({' '.join(str(error).split())}); or clone "
-            f"https://github.com/{repository} and name its folder with --from"
+            f"https://github.com/{published.sources[0]} and name its folder with --from"
         ) from None
+    if (found := fingerprint(text)) != published.fingerprint:
+        raise _another(url, found, published)
+    return text
+
+
+def _another(origin: Path | str, found: Fingerprint, published: Published) -> UserError:
+    return UserError(
+        f"{origin}: not the published list (found {found}; expected {published.fingerprint}); "
+        "nothing is written"
+    )
 
 
 class Found(NamedTuple):

@@ -225,12 +225,24 @@ def test_protocols_are_read_only_when_a_list_is_missing(tmp_path, monkeypatch):
     assert len(read_list(tmp_path / "splits/pascal/92/labeled.txt", masks=True).samples) == 8
 
 
-def test_a_clone_with_partitions_and_a_list_of_any_place(splits, host):
-    """CorrMatch keeps its lists in partitions/."""
+def test_a_clone_keeps_its_lists_anywhere(splits, host):
+    """Known by what they hold: not every repository has UniMatch's folders."""
     clone = host / "a/one/HEAD"
-    (clone / "splits").rename(clone / "partitions")
-    assert splits("fetch", "toy/tenth%", "--from", clone)[0] == 0
-    Path("elsewhere.txt").write_text(Path("splits/toy/val.txt").read_text())
+    lists, folder = clone / "splits/toy", clone / "Data/partitions 2"
+    folder.mkdir(parents=True)
+    for number, file in enumerate(sorted(lists.rglob("*.txt"))):
+        file.rename(folder / f"{number}.txt")
+    write_lines(folder / "other.txt", LINES[:2])
+    (folder / "folder.txt").mkdir()
+    code, out, _ = splits("fetch", "toy/tenth%", "--from", clone)
+    assert code == 0 and out.count(f"from {clone}") == 3
+    for name in ("tenth%/labeled", "tenth%/unlabeled", "val"):
+        ((_, lines),) = PUBLISHED[name]
+        assert Path(f"splits/toy/{name}.txt").read_text().splitlines() == lines
+
+
+def test_a_list_of_any_place_is_verified(splits, host):
+    write_lines(Path("elsewhere.txt"), LINES[7:])
     code, out, _ = splits("verify", "elsewhere.txt")
     assert code == 0 and "toy/val of a/one, b/two" in out
 
