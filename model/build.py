@@ -27,8 +27,9 @@ from util.checkpoint import (
     network_state,
     read_pretrained,
 )
-from util.config import Config, Model
+from util.config import Config, Data, Model
 from util.errors import UserError
+from util.log import logger
 from util.speed import use_layout
 
 PRETRAINED = Path("pretrained")
@@ -71,24 +72,17 @@ def network_of(config: Config) -> Network:
     return build_network(config.model, config.num_classes, data.num_bands, data.dates)
 
 
-def load_network(
-    options: Model,
-    num_classes: int,
-    path: Path,
-    which: str = "model",
-    in_channels: int = 3,
-    dates: int = 1,
-) -> Network:
+def load_network(options: Model, data: Data, path: Path, which: str = "model") -> Network:
     """The network of a config with the weights of a checkpoint, in any published form.
 
     Parts beside the network's own, which a method has for training alone (CorrMatch's correlation
     head), are left out.  Raises `UserError` when the weights are not those of this network and
-    number of classes.
+    these classes.
     """
     whole = load(path)
     state = network_state(whole, path, which)
-    refuse_another_network(whole, options, num_classes, path)
-    network = build_network(options, num_classes, in_channels, dates)
+    compare_configs(whole, options, data, path)
+    network = build_network(options, len(data.classes), data.num_bands, data.dates)
     parts = dict(network.named_children())
     own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
     load_weights(network, own or state, path)
@@ -97,9 +91,8 @@ def load_network(
 
 def load_trained(config: Config, path: Path, which: str, device: torch.device) -> Network:
     """`load_network` of a whole config, on the device and in the layout that it asks for."""
-    data, classes = config.data, config.num_classes
-    network = load_network(config.model, classes, path, which, data.num_bands, data.dates)
-    use_layout(network.to(device), config)
+    network = load_network(config.model, config.data, path, which).to(device)
+    use_layout(network, config)
     return network
 
 
@@ -107,24 +100,34 @@ def load_trained(config: Config, path: Path, which: str, device: torch.device) -
 _FREE = {"pretrained", "lock_backbone", "checkpoint_activations", "dropout"}
 
 
-def refuse_another_network(state: Any, options: Model, num_classes: int, path: Path) -> None:
-    """Raise `UserError` for a checkpoint of this project whose own config has another network, or
-    another number of classes; of others only their weights tell."""
+def compare_configs(state: Any, options: Model, data: Data, path: Path) -> None:
+    """Raise `UserError` for a checkpoint of this project whose own config has another network,
+    another number of classes, or the same names in another order; of others only their weights
+    tell.
+
+    Other names are warned of alone: they may be the same classes, as another dataset calls them.
+    """
     own = state.get("config") if isinstance(state, dict) else None
     if not isinstance(own, dict):
         return
     try:
-        classes, old, new = own["data"]["classes"], own["model"], options.model_dump(mode="json")
+        before, old, new = own["data"]["classes"], own["model"], options.model_dump(mode="json")
         keys = [key for key in old if key in new and key not in _FREE]
         wrong = [f"model.{k} ({old[k]} -> {new[k]})" for k in keys if old[k] != new[k]]
-        if len(classes) != num_classes:
-            wrong = [f"data.classes ({len(classes)} -> {num_classes})", *wrong]
+        renamed = [(a, b) for a, b in zip(before, data.classes, strict=False) if a != b]
     except (KeyError, TypeError):
         return  # an odd one: its weights tell
+    names = ", ".join(f"{a} -> {b}" for a, b in renamed[:4]) + ", ..." * (len(renamed) > 4)
+    if len(before) != len(data.classes):
+        wrong.insert(0, f"data.classes ({len(before)} -> {len(data.classes)})")
+    elif any(name in before for _, name in renamed):  # a class that it knows, at another's place
+        wrong.insert(0, f"data.classes ({names})")
     beside = path.parent / "config.yaml"
     hint = f"; its config lies beside it: --config {beside}" if beside.exists() else ""
     if wrong:
         raise UserError(f"{path}: the config differs from its own in {'; '.join(wrong)}{hint}")
+    if renamed:
+        logger.warning("%s: was trained with other names of classes (%s)%s", path, names, hint)
 
 
 def build_deeplabv3plus(options: Model, num_classes: int, in_channels: int) -> Network:

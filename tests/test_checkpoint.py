@@ -13,10 +13,11 @@ from torch import nn
 
 from model.build import PRETRAINED, build_network, load_backbone, load_network
 from util.checkpoint import link_atomically, load, load_weights, network_state, save_atomically
-from util.config import Model
+from util.config import Data, Model
 from util.errors import UserError
 
 TINY = Model(backbone="resnet10t", channels=8, pretrained="none")
+DATA = Data(name="d", root=".", classes=["a", "b", "c"], val="v")
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_every_published_form_loads(form, prefix, path):
         }[form],
         path,
     )
-    loaded = load_network(TINY, 3, path, which)
+    loaded = load_network(TINY, DATA, path, which)
     for name, value in loaded.state_dict().items():
         assert torch.equal(value, network.state_dict()[name])
 

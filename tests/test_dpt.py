@@ -26,7 +26,7 @@ from supervised import SupOnly
 from tests.test_methods import raw_batch
 from unimatch import UniMatch
 from util.checkpoint import load_backbone_state
-from util.config import Model, Optimizer
+from util.config import Data, Model, Optimizer
 from util.config_file import load_config
 from util.errors import UserError
 from util.evaluation import predict
@@ -139,7 +139,8 @@ def test_a_published_checkpoint_loads_by_name(which, tmp_path):
     network = build_network(TINY, 3)
     state = {"module." + k: v for k, v in network.state_dict().items()}
     torch.save({"model": {}, which: state, "epoch": 3}, tmp_path / "c.pth")
-    loaded = load_network(TINY, 3, tmp_path / "c.pth", which).state_dict()
+    data = Data(name="d", root=".", classes=["a", "b", "c"], val="v")
+    loaded = load_network(TINY, data, tmp_path / "c.pth", which).state_dict()
     assert all(torch.equal(v, loaded[k]) for k, v in network.state_dict().items())
 
 

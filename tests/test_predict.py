@@ -113,3 +113,19 @@ def test_a_config_that_does_not_fit(script, trained, toy, run, tmp_path):
     (trained / "config.yaml").unlink()
     code, _, err = run(script, *argv)
     assert code == 2 and "no config lies beside the checkpoint" in err
+
+
+def test_classes_of_other_names_and_of_another_order(trained, toy, run):
+    def evaluated(classes):
+        return run(evaluate, "--checkpoint", trained / "best.pth", "--config", toy.config,
+                   "--set", f"data.classes={classes}")  # fmt: skip
+
+    code, _, err = evaluated("[sky, road, tree]")
+    assert code == 2 and err.count("\n") == 1
+    assert "data.classes (tree -> road, road -> tree)" in err and "lies beside it" in err
+    code, _, err = evaluated("[sky, road, path]")
+    assert code == 2 and "data.classes (tree -> road, road -> path)" in err
+    code, out, err = evaluated("[sky, tree, street]")
+    assert code == 0 and "other names of classes (road -> street)" in out + err
+    code, out, err = evaluated("[sky, tree, road]")
+    assert code == 0 and "other names" not in out + err

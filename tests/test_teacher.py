@@ -85,9 +85,10 @@ def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
     state = torch.load(run / "latest.pth", weights_only=True)
     assert set(state["history"][-1]["scores"]) == set(state["best"]) == {"model", "model_ema"}
     assert (run / "best.pth").exists() and (run / "best_model_ema.pth").exists()
-    options = load_config(toy.config).model
+    config = load_config(toy.config)
     student, teacher = (
-        load_network(options, 3, run / "latest.pth", which) for which in ("model", "model_ema")
+        load_network(config.model, config.data, run / "latest.pth", which)
+        for which in ("model", "model_ema")
     )
     assert not torch.equal(student.classifier.weight, teacher.classifier.weight)
     assert torch.equal(teacher.classifier.weight, state["method"]["model_ema.classifier.weight"])
@@ -97,5 +98,5 @@ def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
         for name, network in (("model", student), ("model_ema", teacher))
     }
     save_atomically(published, tmp_path / "published.pth")
-    again = load_network(options, 3, tmp_path / "published.pth", "model_ema")
+    again = load_network(config.model, config.data, tmp_path / "published.pth", "model_ema")
     assert torch.equal(again.classifier.weight, teacher.classifier.weight)

@@ -172,7 +172,7 @@ def judge_checkpoint(world: World, case: CheckpointCase) -> str:
     def load() -> None:
         with exit_with_one_line():
             config = world.config
-            loaded.update(load_network(config.model, config.num_classes, path).state_dict())
+            loaded.update(load_network(config.model, config.data, path).state_dict())
 
     with world.damaged(path, case.damage, saved(states[case.layout], case.zipped)):
         found = verdict(load)
