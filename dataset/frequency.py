@@ -23,6 +23,15 @@ def enet_weights(pixels: np.ndarray) -> tuple[float, ...]:
     return tuple(round(weight, 6) for weight in weights.tolist())
 
 
+def inverse_weights(pixels: np.ndarray) -> tuple[float, ...]:
+    """1 / (share x classes that occur), by class, of pixels by class: each class weighs the same in
+    all, a pixel 1 on average (King and Zeng, 2001).  1 for what is nowhere, where it has no effect.
+    """
+    share = pixels / max(pixels.sum(), 1)
+    weights = np.divide(1, share * (pixels > 0).sum(), out=np.ones(len(pixels)), where=pixels > 0)
+    return tuple(round(weight, 6) for weight in weights.tolist())
+
+
 def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
     """`[C]`: labelled pixels of each class in all masks of a list, read in threads.
 

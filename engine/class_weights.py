@@ -1,20 +1,23 @@
-"""`criterion.class_weights: auto` becomes numbers, once the labelled list is known."""
+"""`criterion.class_weights` by name become numbers, once the labelled list is known."""
 
 import torch
 
-from dataset.frequency import class_pixels, enet_weights
+from dataset.frequency import class_pixels, enet_weights, inverse_weights
 from dataset.lists import SampleList
 from util import dist
 from util.config import Config
 from util.log import logger
 
+WEIGHTS = {"auto": enet_weights, "enet": enet_weights, "inverse": inverse_weights}
+
 
 def with_class_weights(config: Config, labeled: SampleList, device: torch.device) -> Config:
-    """The config with numbers in place of auto, which the run's folder and checkpoints keep.
+    """The config with numbers in place of a name, which the run's folder and checkpoints keep.
 
     Counted on the main process.  Raises `UserError` for a faulty mask.
     """
-    if config.criterion.class_weights != "auto":
+    name = config.criterion.class_weights
+    if not isinstance(name, str):
         return config
     pixels = torch.zeros(config.num_classes, dtype=torch.int64)
 
@@ -22,7 +25,7 @@ def with_class_weights(config: Config, labeled: SampleList, device: torch.device
         pixels.copy_(torch.from_numpy(class_pixels(labeled, config.data)))
 
     dist.on_main(count)
-    weights = enet_weights(dist.all_reduce(pixels.to(device)).cpu().numpy())
+    weights = WEIGHTS[name](dist.all_reduce(pixels.to(device)).cpu().numpy())
     logger.info("class weights: %s", ", ".join(f"{weight:g}" for weight in weights))
     criterion = config.criterion.model_copy(update={"class_weights": weights})
     return config.model_copy(update={"criterion": criterion})

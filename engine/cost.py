@@ -86,7 +86,7 @@ def step_cost(method_class: type[Method], config: Config, images: int, per_forwa
 def _step_cost(method_class: type[Method], config: Config, images: int, per_forward: int) -> Cost:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    weights = config.criterion.class_weights and (1.0,) * config.num_classes  # auto among them
+    weights = config.criterion.class_weights and (1.0,) * config.num_classes  # names among them
     config = config.model_copy(
         update={
             "criterion": config.criterion.model_copy(update={"class_weights": weights}),

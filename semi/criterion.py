@@ -100,8 +100,10 @@ class CrossEntropyAndDice(nn.Module):
 def build_criterion(options: Criterion) -> nn.Module:
     """The loss of labelled images; raises `UserError` for class weights yet to be counted."""
     weights = options.class_weights
-    if weights == "auto":
-        raise UserError("criterion.class_weights: auto needs the labelled list; give numbers here")
+    if isinstance(weights, str):
+        raise UserError(
+            f"criterion.class_weights: {weights} needs the labelled list; give numbers here"
+        )
     if options.name == "ohem":
         return OhemCrossEntropy(options.thresh, options.min_kept, weights)
     if options.name == "dice":

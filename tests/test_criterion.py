@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import yaml
 
 from dataset.check import read_lists
-from dataset.frequency import class_pixels, enet_weights
+from dataset.frequency import class_pixels, enet_weights, inverse_weights
 from semi.criterion import build_criterion, dice_loss
 from semi.pseudo_labels import PseudoLabel, build_consistency, consistency, dice_consistency
 from supervised import SupOnly
@@ -121,11 +121,22 @@ def test_enet_weights():
     assert found == pytest.approx([1 / np.log(1.52), 1 / np.log(1.52), 1 / np.log(1.02)], abs=1e-6)
 
 
-def test_a_run_keeps_the_weights_it_counted(toy, train, tmp_path, capsys):
-    toy.tree["criterion"] = {"class_weights": "auto"}
+def test_inverse_weights():
+    pixels = np.array([600, 300, 100, 0])
+    found = np.array(inverse_weights(pixels))
+    assert found == pytest.approx([1 / 1.8, 1 / 0.9, 1 / 0.3, 1], abs=1e-6)
+    assert (found * pixels)[:3] == pytest.approx(1000 / 3, abs=1e-3)
+    assert inverse_weights(np.array([0, 0])) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [("auto", enet_weights), ("enet", enet_weights), ("inverse", inverse_weights)]
+)
+def test_a_run_keeps_the_weights_it_counted(name, rule, toy, train, tmp_path, capsys):
+    toy.tree["criterion"] = {"class_weights": name}
     toy.write_config()
     train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
     assert "class weights: " in capsys.readouterr().out
     kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["criterion"]["class_weights"]
-    assert kept == pytest.approx(enet_weights(np.array([14, 15, 14])), abs=1e-5)
+    assert kept == pytest.approx(rule(np.array([14, 15, 14])), abs=1e-5)
     train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))  # resumes: the same config

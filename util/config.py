@@ -115,10 +115,11 @@ def _word_or_numbers(value: Any) -> str:
 
 
 Weights = Annotated[
-    Annotated[Literal["auto"], Tag("<word>")] | Annotated[tuple[Scale, ...], Tag("<numbers>")],
+    Annotated[Literal["auto", "enet", "inverse"], Tag("<word>")]
+    | Annotated[tuple[Scale, ...], Tag("<numbers>")],
     Discriminator(_word_or_numbers),
 ]
-"""A number for each class, or auto."""
+"""A number for each class, or how they follow from the labelled pixels."""
 
 
 Band = Annotated[int, Field(gt=0, le=4096)]
@@ -362,8 +363,9 @@ class Criterion(Section):
     min_kept: Positive = 100_000
     """Pixels **per image** that ohem keeps at least: the hardest, if fewer are hard."""
     class_weights: Weights | None = None
-    """Weight of each class in the cross-entropy of labelled images; auto: ENet's, 1 / ln(1.02 +
-    share of the labelled pixels) (Paszke et al., 2016)."""
+    """Weight of each class in the cross-entropy of labelled images: numbers, or from its share of
+    the labelled pixels.  enet, or auto: 1 / ln(1.02 + share) (Paszke et al., 2016); inverse: 1 /
+    (share x classes that occur), so that each weighs the same in all."""
 
 
 class Optimizer(Section):
