@@ -8,6 +8,7 @@ from engine.method import Method
 from util.config import Config
 from util.errors import UserError
 
+TITLE = "what it needs of a GPU, estimated from shapes alone (per process)"
 CARDS = {"8": 8, "11/12": 11, "16": 16, "24": 24, "40/48": 40, "80": 80}
 """GiB of cards, by what they are called; of two sizes the smaller one counts."""
 CONTEXT = 0.75 * GIB
@@ -94,21 +95,27 @@ def fitting_cards(needs: Needs, wanted: int) -> str:
     return "; ".join([", ".join(whole) or "none as it is", *reversed(parts)])
 
 
+def describe_step(cost: Cost, config: Config, steps: int, whole: str = "whole run") -> str:
+    """Memory and arithmetic of a step, and the hours of `steps`, which are the `whole`."""
+    kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in KINDS)
+    seconds = step_seconds(cost.tflop, config)
+    hours = ", ".join(f"{card} {steps * s / 3600:.1f} h" for card, s in seconds.items())
+    return (
+        f"  memory of a step      {cost.peak / GIB:.2f} GiB at its peak: {kinds}\n"
+        f"  arithmetic of a step  {cost.tflop:.3g} TFLOP\n"
+        f"  {whole:<20}  at {UTILISATION:.0%} of the peak rate: {hours}"
+    )
+
+
 def describe(
     needs: Needs, method_class: type[Method], config: Config, world: int, steps: int
 ) -> str:
     """The lines that `--dry-run` adds, for a run of `steps`."""
-    cost = needs.cost
-    kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in KINDS)
     images = method_class.images_per_step(config) // world
-    seconds = step_seconds(cost.tflop, config)
-    hours = ", ".join(f"{card} {steps * s / 3600:.1f} h" for card, s in seconds.items())
     return (
-        "what it needs of a GPU, estimated from shapes alone (per process)\n"
-        f"  memory of a step      {cost.peak / GIB:.2f} GiB at its peak: {kinds}\n"
-        f"  arithmetic of a step  {cost.tflop:.3g} TFLOP\n"
+        f"{TITLE}\n"
+        f"{describe_step(needs.cost, config, steps)}\n"
         f"  cards that hold it    GiB: {fitting_cards(needs, config.micro_batch or images)}\n"
-        f"  whole run             at {UTILISATION:.0%} of the peak rate: {hours}\n"
         f"  memory of the host    about {needs.host / GIB:.1f} GiB, data workers included\n"
         f"  checkpoints           {needs.disk / GIB:.2f} GiB of disk"
     )

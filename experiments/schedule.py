@@ -75,27 +75,23 @@ def result(run: Run) -> str:
     return f"done: {'; '.join(parts) or 'no score'}; {seconds / 60:.1f} min"
 
 
-def hours_left(states: Sequence[State]) -> tuple[float, int]:
-    """Hours of one device for what is not done, by the epochs there are of runs of the same method,
-    config and settings, and the number of runs of which there is none to go by."""
+def hours_left(states: Sequence[State]) -> tuple[float, list[Planned]]:
+    """Hours of one device for what is not done, by the epochs there are of runs of the same kind,
+    and the runs of which there is none to go by."""
     seconds: dict[str, list[float]] = {}
     for state in states:
         for epoch in state.run.epochs if state.run else []:
             taken = epoch.seconds + epoch.validation_seconds
-            seconds.setdefault(_kind(state.planned), []).append(taken)
-    left, unknown = 0.0, 0
+            seconds.setdefault(state.planned.kind, []).append(taken)
+    left, unknown = 0.0, []
     for state in states:
-        if _kind(state.planned) in seconds:
+        if state.planned.kind in seconds:
             total = state.planned.load().epochs
             done = state.run.epochs[-1].epoch if state.run and state.run.epochs else 0
-            left += median(seconds[_kind(state.planned)]) * (total - done)
+            left += median(seconds[state.planned.kind]) * (total - done)
         else:
-            unknown += 1
+            unknown.append(state.planned)
     return left / 3600, unknown
-
-
-def _kind(planned: Planned) -> str:
-    return f"{planned.method} {planned.config} {planned.settings}"
 
 
 class Started(NamedTuple):

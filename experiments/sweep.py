@@ -66,6 +66,12 @@ class Planned(NamedTuple):
     folder: Path
 
     @property
+    def kind(self) -> str:
+        """What it shares with runs that differ in lists and seed alone."""
+        settings = " ".join(self.overrides)
+        return f"{self.method} {self.config} {settings}".rstrip()
+
+    @property
     def list_files(self) -> dict[str, Path]:
         """By labeled and, for a method that has use for them, unlabeled."""
         if self.lists is None:

@@ -171,17 +171,24 @@ def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run)
     assert "20.5 ± 0.7" in out
 
 
-def test_a_dry_run_lists_and_runs_nothing(stub, run):
+def test_a_dry_run_lists_and_runs_nothing(stub, toy, run):
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
-    assert "4 runs, 4 not done; about 0.0 h on one device for the 0 of whose kind" in out
+    assert "4 runs, 4 not done\n" in out and "for 4 there are none to go by; what it needs" in out
+    for kind in ("supervised", "fixmatch"):
+        assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d.*\n  arithmetic", out, re.M)
+    assert out.count("\n  2 runs                at 35% of the peak rate: RTX 3090 ") == 2
     shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
     metrics = Path("runs/toy/supervised/0/metrics.jsonl")
     code, out, _ = run(sweep, stub, "--dry-run")
-    assert out.count("to do") == 3 and "for the 1 of whose kind" in out
+    assert out.count("to do") == 3 and "h on one device for 1, by epochs" in out
+    assert "for 2 there are none" in out and out.count("memory of a step") == 1
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
     code, out, _ = run(sweep, stub, "--dry-run")
-    assert "unfinished, epoch 1 of 2" in out and "for the 2 of whose kind" in out
+    assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by epochs" in out
+    toy.path("unlabeled").unlink()
+    code, out, _ = run(sweep, stub, "--dry-run")
+    assert code == 0 and "unlabeled.txt: no such list" in out
 
 
 def test_a_folder_with_another_run_is_refused(stub, run):

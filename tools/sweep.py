@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from engine.needs import TITLE
+from experiments.needs import estimates
 from experiments.runs import MARK
 from experiments.schedule import State, check_lists, hours_left, run_all, state_of
 from experiments.slurm import submit
@@ -43,10 +45,13 @@ def show(states: list[State]) -> None:
         print(title(place, states), state, sep="  ")
     hours, unknown = hours_left(states)
     todo = sum(not state.is_done for state in states)
-    print(
-        f"{len(states)} runs, {todo} not done; about {hours:.1f} h on one device for the "
-        f"{todo - unknown} of whose kind there are epochs to go by"
-    )
+    known = todo - len(unknown)
+    by_epochs = f"; about {hours:.1f} h on one device for {known}, by epochs of their kind"
+    print(f"{len(states)} runs, {todo} not done{by_epochs * (known > 0)}")
+    if unknown:
+        print(f"for {len(unknown)} there are none to go by; {TITLE}", flush=True)
+    for lines in estimates(unknown):
+        print(lines, flush=True)
 
 
 def run(states: list[State], devices: list[str]) -> list[Planned]:
@@ -91,7 +96,9 @@ def arguments() -> argparse.Namespace:
         metavar="DEVICE",
         help="numbers of GPUs, or cpu: a run on each at a time (default: auto, one run)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="list the runs, and end")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list the runs and what they cost, and end"
+    )
     parser.add_argument(
         "--slurm",
         nargs=argparse.REMAINDER,
