@@ -10,6 +10,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from dataset import tiff
 from dataset.files import (
+    MAX_MEGAPIXELS,
     SIDEWAYS,
     image_size,
     is_deep,
@@ -18,7 +19,7 @@ from dataset.files import (
     reading,
     refuse_large,
 )
-from util.config import Data
+from util.config import Bands, Data
 from util.errors import UserError
 
 TIFF_BITS = 258
@@ -33,8 +34,21 @@ def read_bands(path: Path, data: Data) -> np.ndarray:
     for a file that is missing or damaged, lacks a band or has other ones than the config says, has
     more than 8 bits without a range, or holds what is no number.
     """
-    values = _choose(_stored(path, data), data, path)
-    return _scale(values, data, path)
+    return _scale(stored_bands(path, data.bands, data.max_megapixels), data, path)
+
+
+def stored_bands(path: Path, bands: Bands, max_megapixels: int = MAX_MEGAPIXELS) -> np.ndarray:
+    """The bands of an image `[H, W, C]`, their values as they are stored; raises `UserError` as
+    `read_bands` does, but for a range."""
+    values = _choose(_stored(path, bands, max_megapixels), bands, path)
+    if values.dtype.kind not in "buif":
+        raise UserError(f"{path}: the image holds values of type {values.dtype}, expected numbers")
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        raise UserError(
+            f"{path}: {np.size(finite) - finite.sum()} values are NaN or infinite; replace them, "
+            "for example by 0"
+        )
+    return values
 
 
 def picture(pixels: np.ndarray, data: Data) -> Image.Image:
@@ -47,18 +61,18 @@ def picture(pixels: np.ndarray, data: Data) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(shown))
 
 
-def _stored(path: Path, data: Data) -> np.ndarray:
+def _stored(path: Path, bands: Bands, max_megapixels: int) -> np.ndarray:
     """The values in a file as a viewer shows it: `[H, W]`, or `[H, W, N]` of several bands."""
     suffix = path.suffix.lower()
-    numbered = suffix in tiff.SUFFIXES and not isinstance(data.bands, str)
+    numbered = suffix in tiff.SUFFIXES and not isinstance(bands, str)
     with reading(path):
         if numbered or suffix in (*tiff.SUFFIXES, ".png") and not _is_for_pillow(path):
-            refuse_large(path, image_size(path), data.max_megapixels)
+            refuse_large(path, image_size(path), max_megapixels)
             return _turned(_beyond_pillow(path), orientation(path))
-    image = load_image(path, data.max_megapixels)
+    image = load_image(path, max_megapixels)
     if is_deep(image):
         return np.asarray(image)
-    if data.bands == "rgb":
+    if bands == "rgb":
         return np.asarray(image.convert("RGB"))
     if image.mode in ("1", "LA"):
         image = image.convert("L")
@@ -93,10 +107,10 @@ def _is_for_pillow(path: Path) -> bool:
         return path.suffix.lower() == ".png"  # which then is damaged
 
 
-def _choose(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
+def _choose(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
     """The bands that the config names, `[H, W, C]`."""
     values = values if values.ndim == 3 else values[..., None]
-    count, bands = values.shape[2], data.bands
+    count = values.shape[2]
     if bands == "rgb" and count in (1, 3, 4):
         return values[..., :3] if count > 1 else values.repeat(3, axis=2)
     if bands == "grey" and count == 1:
@@ -115,13 +129,6 @@ def _choose(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
 
 
 def _scale(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
-    if values.dtype.kind not in "buif":
-        raise UserError(f"{path}: the image holds values of type {values.dtype}, expected numbers")
-    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
-        raise UserError(
-            f"{path}: {np.size(finite) - finite.sum()} values are NaN or infinite; replace them, "
-            "for example by 0"
-        )
     if values.dtype == np.uint8 and data.image_range is None:
         return values
     if values.dtype == np.uint8:

@@ -39,6 +39,21 @@ def tiff_kind(path: Path) -> tuple[str, int]:
         return f"{count} band{'s' * (count > 1)}", 8 * series.dtype.itemsize
 
 
+def tiff_bands(path: Path) -> tuple[str | tuple[int, ...], bool]:
+    """The bands of a file as `data.bands` would name them, transparency left out, and whether the
+    first three of numbered ones are red, green and blue; raises as `read_tiff` does."""
+    with _library(path).TiffFile(path) as file:
+        series, page = file.series[0], file.series[0].keyframe
+        count = next((series.shape[axis] for axis in _flat_axes(series, path)[2:]), 1)
+        coloured = page.photometric.name == "RGB"
+        extra = [kind.name != "UNSPECIFIED" for kind in page.extrasamples]  # the last ones
+        clear = [False] * (count - len(extra)) + extra
+    numbers = tuple(band for band, is_alpha in enumerate(clear, start=1) if not is_alpha)
+    if coloured and numbers == (1, 2, 3):
+        return "rgb", False
+    return ("grey" if count == 1 else numbers), coloured
+
+
 def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
     if series.axes not in FLAT:
         raise UserError(

@@ -56,7 +56,13 @@ def test_from_folders_to_an_epoch(form, init, run, train, tmp_path):
     config = load_config("configs/mine.yaml")
     assert config.data.classes == NAMES and config.data.root == Path(".")
     assert (config.data.label_map is not None) == (form in ("rgb", "own palette", "16 bits"))
-    assert config.data.image_range == ((0, 4095) if form == "16 bits" else None)
+    deep = form == "16 bits"
+    assert config.data.bands == ("grey" if deep else "rgb")
+    if deep:
+        low, high = config.data.image_range
+        assert 0 <= low < 30 and 3300 < high < 3520  # of 0 to 3519
+    else:
+        assert config.data.image_range is None
     expected = COLOURS.tolist() if form in ("rgb", "own palette", "palette") else None
     assert (config.data.palette and [list(c) for c in config.data.palette]) == expected
     found = masks_of(config)

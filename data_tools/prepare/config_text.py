@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from data_tools.prepare.bands import PERCENTILES, Bands
 from data_tools.prepare.classes import Classes
 from data_tools.prepare.settings import BATCH, Settings
 from data_tools.prepare.values import Value
@@ -17,6 +18,7 @@ from util.config import IGNORE
 def config_text(
     out: Path,
     data: dict[str, Any],
+    bands: Bands,
     classes: Classes,
     values: Mapping[int, Value],
     settings: Settings,
@@ -36,7 +38,7 @@ def config_text(
         "data:",
         *(f"  {key}: {_flow(value)}" for key, value in data.items()),
         *_class_lines(classes, values),
-        *([f"  image_range: {_flow(settings.image_range)}"] if settings.image_range else []),
+        *_band_lines(bands),
         "model: {backbone: resnet50s, pretrained: hub}",
         "optimizer: {lr: 0.001, lr_multi: 10}",
         f"evaluation: {{mode: {settings.mode}}}",
@@ -57,6 +59,22 @@ def commands(out: Path, unlabeled: bool) -> tuple[str, str]:
         f"python -m tools.check_data --config {config}",
         f"python {script}.py --config {config} --save-path {folder}",
     )
+
+
+def _band_lines(bands: Bands) -> list[str]:
+    """The bands that the network sees, and how their values become 0 to 1."""
+    lines = []
+    for key, value in bands.settings.items():
+        if key == "image_range":
+            low, high = PERCENTILES
+            lines.append(
+                f"  # What becomes 0 and 1: percentiles {low} and {high} of the values; write"
+            )
+            lines.append("  # the ends of the sensor's scale instead if those beyond matter.")
+        lines.append(f"  {key}: {_flow(value)}")
+        if key == "bands" and isinstance(value, tuple) and not bands.kind.in_colour:
+            lines.append("  # rgb_bands: [3, 2, 1]  # red, green and blue, if they are among them")
+    return lines
 
 
 def _class_lines(classes: Classes, values: Mapping[int, Value]) -> list[str]:

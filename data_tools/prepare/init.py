@@ -7,17 +7,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from data_tools.prepare.bands import ImageFile, look_at_image, measure
 from data_tools.prepare.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
 from data_tools.prepare.config_text import commands, config_text
 from data_tools.prepare.match import Pair, Parts, absolute, match, part
 from data_tools.prepare.settings import choose_settings
 from data_tools.prepare.summary import summary, table
 from data_tools.prepare.survey import (
-    ImageFile,
     MaskFile,
     Masks,
     look_at,
-    look_at_image,
     look_at_mask,
     together,
 )
@@ -79,6 +78,7 @@ def run(options: argparse.Namespace) -> None:
     files = look_at([mask for _, mask in pairs], look_at_mask, "masks")
     _equal_sizes(pairs, images, files)
     images += look_at([image for (image,) in parts.unlabeled], look_at_image, "unlabelled images")
+    bands = measure(images)
     masks = together(files)
     values = values_in_use(masks)
     classes = _chosen(masks, values, named, parts)
@@ -88,12 +88,12 @@ def run(options: argparse.Namespace) -> None:
     lines = _lines(parts, lists, root)
     data = {"name": options.out.stem, "root": _shortest(root)}
     data |= {path.stem: str(path) for path in lines}
-    text = config_text(options.out, data, classes, values, settings)
+    text = config_text(options.out, data, bands, classes, values, settings)
     for path in there:
         path.replace(path.with_name(path.name + ".old"))
     _write(options.out, text, lines)
     load_config(options.out)  # what was written can be read
-    print(summary(matched, parts, images, masks, classes.mapped))
+    print(summary(matched, parts, images, bands.kind, masks, classes.mapped))
     print(table(values, _meaning(classes.labels), parts))
     print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
     print(f"config   {options.out}: crop {settings.crop_size}, evaluation {settings.mode}")

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from data_tools.prepare.bands import ImageFile, Kind
 from data_tools.prepare.match import Matched, Parts
-from data_tools.prepare.survey import ImageFile, Masks
+from data_tools.prepare.survey import Masks
 from data_tools.prepare.values import Value
 
 MAX_ROWS = 64
@@ -12,7 +13,12 @@ OTHERS = 12
 
 
 def summary(
-    matched: Matched, parts: Parts, images: Sequence[ImageFile], masks: Masks, mapped: bool
+    matched: Matched,
+    parts: Parts,
+    images: Sequence[ImageFile],
+    kind: Kind,
+    masks: Masks,
+    mapped: bool,
 ) -> str:
     """Images and masks in a few lines."""
     lone, suffix = len(matched.without_mask), matched.suffix
@@ -22,11 +28,11 @@ def summary(
         f"names of masks end in {suffix}" if suffix else "",
     ]
     pairs = [*parts.labeled, *parts.val]
-    kind = "colours" if masks.in_colour else "values"
-    found = f"{kind} mapped to classes" if mapped else "class indices as they are"
+    codes = "colours" if masks.in_colour else "values"
+    found = f"{codes} mapped to classes" if mapped else "class indices as they are"
     lines = [
         f"images   {len(pairs)} with masks ({suffixes(image for image, _ in pairs)}), "
-        f"{sizes(images)}",
+        f"{sizes(images)}, {kind}",
         f"masks    {suffixes(mask for _, mask in pairs)}, mode {', '.join(masks.modes)}: {found}",
         *(f"         {note}" for note in notes if note),
     ]

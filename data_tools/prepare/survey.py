@@ -1,4 +1,4 @@
-"""What image and mask files hold: sizes, kinds, values, colours; each file is opened once."""
+"""What masks hold: sizes, kinds, values, colours; each file is opened once."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.files import is_deep, load_image
+from dataset.files import load_image
 from dataset.labels import colour_codes, palette_codes, value_codes
 from util.errors import UserError
 
@@ -18,14 +18,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 GREY = 0x010101
 MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
-
-
-class ImageFile(NamedTuple):
-    """What an image holds."""
-
-    size: tuple[int, int]
-    extrema: tuple[float, float] | None
-    """Least and largest value, where it has more than 8 bits."""
 
 
 class MaskFile(NamedTuple):
@@ -77,15 +69,6 @@ def look_at(files: Sequence[T], look: Callable[[T], R], title: str) -> list[R]:
     if faults:
         raise faults[0]
     return [result for result in results if not isinstance(result, UserError)]
-
-
-def look_at_image(path: Path) -> ImageFile:
-    """Raises `UserError` for an unreadable file."""
-    image = load_image(path)
-    if not is_deep(image):
-        return ImageFile(image.size, None)
-    values = np.asarray(image)
-    return ImageFile(image.size, (float(values.min()), float(values.max())))
 
 
 def look_at_mask(path: Path) -> MaskFile:
