@@ -43,9 +43,10 @@ def rehearse(
     steps, mode = len(train), config.evaluation.mode
     validation = val_images * image_seconds / config.evaluation.every
     workers = train.num_workers  # load while the device computes, unless there are none
-    waited = load_seconds / workers if workers else step_seconds + load_seconds
+    waited = load_seconds / max(workers, 1)
     bound = "loading" if waited > step_seconds else "computing"
-    hours = config.epochs * (steps * max(step_seconds, waited) + validation) / 3600
+    both = max(step_seconds, waited) if workers else step_seconds + waited
+    hours = config.epochs * (steps * both + validation) / 3600
     logger.info(
         "dry run: all well\n"
         f"  parameters            {parameters / 1e6:.1f} M\n"
