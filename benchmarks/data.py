@@ -11,8 +11,9 @@ import torch
 from benchmarks import photos
 from benchmarks.measure import Call, Table, add_config, add_repeats, compare, read, report
 from dataset.check import read_lists
-from dataset.decoded import Opened
+from dataset.decoded import Memory, Opened, memory
 from dataset.files import image_size, load_image
+from dataset.geometry import weak_augmentation
 from dataset.reader import Reader
 from dataset.sets import UNLABELED, TrainingSet
 
@@ -24,32 +25,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_repeats(parser, 9)
     photos.add_arguments(parser)
+    photos.add_own(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # as in a data worker
     with tempfile.TemporaryDirectory() as folder:
-        config = read(options, data=photos.make_dataset(Path(folder), options.images))
+        config = read(options, data=photos.data_section(Path(folder), options))
         lists = read_lists(config.data, unlabeled=True)
         labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
         reader = Reader(config.data)
         fresh, keeping = (
             TrainingSet(
-                Opened(reader, labeled, True, capacity), Opened(reader, unlabeled, False),
+                Opened(reader, labeled, True, room.labeled),
+                Opened(reader, unlabeled, False, room.unlabeled),
                 length=ROUND, crop_size=config.crop_size, strong_views=VIEWS, partner="other",
-                seed=0,
+                seed=0, weak=weak_augmentation(config.data), p_grey=config.data.grey_probability,
+                dates=config.data.dates,
             )
-            for capacity in (0, config.data.cache_mb * 2**20)
+            for room in (Memory(0, 0, 0), memory(lists, config.data))
         )  # fmt: skip
         for i in range(len(labeled)):
             keeping.labeled_sample(i, 0, i)
+        for i in range(len(unlabeled)):
+            keeping.unlabeled_sample(i, UNLABELED, 0, i)
         images = [sample.image_file for sample in unlabeled]
         pairs = [(sample.image_file, sample.mask_file) for sample in labeled]
         size = "{}x{}".format(*image_size(images[0]))
         kinds = {
             f"unlabelled samples, {VIEWS} strong views": {
                 "decoding alone": lambda i: load_image(images[i % len(images)]),
-                "whole": lambda i: fresh.unlabeled_sample(i % len(images), UNLABELED, 0, i),
+                "whole, seen first": lambda i: fresh.unlabeled_sample(
+                    i % len(images), UNLABELED, 0, i
+                ),
+                "whole, seen again": lambda i: keeping.unlabeled_sample(
+                    i % len(images), UNLABELED, 0, i
+                ),
             },
             "labelled samples": {
                 "decoding alone": lambda i: [*map(load_image, pairs[i % len(pairs)])],

@@ -1,4 +1,4 @@
-"""A dataset of photos for the benchmarks: generated ones, or those of a folder."""
+"""What the benchmarks run on: generated photos, those of a folder, or the config's own lists."""
 
 import argparse
 from pathlib import Path
@@ -19,6 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="photos; by default generated ones, 500x375"
     )
+
+
+def add_own(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--own", action="store_true", help="the lists that the config names instead"
+    )
+
+
+def data_section(root: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The keys of the config's data section that differ for what the options ask for, whose files
+    are written to `root`; raises `UserError` as `make_dataset` does."""
+    return {} if options.own else make_dataset(root, options.images)
 
 
 def make_dataset(root: Path, images: Path | None, count: int = COUNT) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_repeats(parser, 7)
     photos.add_arguments(parser)
+    photos.add_own(parser)
     add_method(parser)
 
 
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
         del settings["tf32"], settings["bfloat16, channels_last, compile"]
     subjects = {"settings": {options.method: settings}, "methods": {"all methods": methods}}
     with tempfile.TemporaryDirectory() as folder:
-        data = photos.make_dataset(Path(folder), options.images)
+        data = photos.data_section(Path(folder), options)
         tables = []
         for title, cases in {**subjects, "parts": PARTS}[options.subject].items():
             rows, _ = compare_steps(cases, options, data)

@@ -32,7 +32,7 @@ def threads():
         ("step settings", ["--method", "supervised"], ["plain", "channels_last", "bfloat16"]),
         ("step methods", ["crop_size=33"], [*METHODS]),
         ("step parts", ["crop_size=33"], ["without", "with", "share of the step"]),
-        ("data", [], ["decoding alone", "whole", "whole, seen first", "whole, seen again"]),
+        ("data", [], ["decoding alone", "whole, seen first", "whole, seen again"]),
         ("eval", ["--size", "96", "130"], ["window by window", "in batches, bfloat16"]),
     ],
 )
@@ -44,6 +44,15 @@ def test_settings_are_compared(name, more, settings, run):
         assert re.search(rf"^  {setting}[ :]", out, re.MULTILINE), out
     for first in re.findall(r", per \w+\n(.*)", out):
         assert re.search(r" [\d.]+ ms .* 1\.00 x", first)
+
+
+@pytest.mark.parametrize("name", ["step settings", "data"])
+def test_a_configs_own_lists(name, toy, run, monkeypatch):
+    monkeypatch.setattr("benchmarks.photos.make_dataset", lambda *_: pytest.fail("photos"))
+    own = ["--own", "--config", toy.config, "--device", "cpu", "--repeats", 1]
+    code, out, err = run(benchmark, *name.split(), *own)
+    assert code == 0, err
+    assert "images: 60x40" in out or "bfloat16" in out
 
 
 def test_start_up(run):
