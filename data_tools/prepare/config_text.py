@@ -71,7 +71,10 @@ def _band_lines(bands: Bands) -> list[str]:
                 f"  # What becomes 0 and 1: percentiles {low} and {high} of the values; write"
             )
             lines.append("  # the ends of the sensor's scale instead if those beyond matter.")
-        lines.append(f"  {key}: {_flow(value)}")
+        if key == "image_range" and isinstance(bands.kind.bands, tuple):
+            lines += [f"  {key}:", *(f"    - {pair}" for pair in value)]
+        else:
+            lines.append(f"  {key}: {_flow(value)}")
         if key == "bands" and isinstance(value, tuple) and not bands.kind.in_colour:
             lines.append("  # rgb_bands: [3, 2, 1]  # red, green and blue, if they are among them")
     return lines
