@@ -25,7 +25,8 @@ from util.command import checkpoint_parser, config_of, exit_with_one_line, is_se
 from util.config import Config
 from util.confusion import class_scores, confusion_picture, confusion_rows
 from util.errors import UserError
-from util.evaluation import Scores, evaluate, predict_mask, summary, table, volume_indices
+from util.evaluation import Scores, evaluate, summary, table, volume_indices
+from util.inference import predict_mask
 from util.log import logger, say_to_console
 from util.picture import save_picture
 from util.worst import ImageScores, comparison

@@ -24,7 +24,7 @@ from util.areas import AreaTable
 from util.command import checkpoint_parser, config_of, exit_with_one_line, lack_of_memory
 from util.config import Config, Data
 from util.errors import UserError
-from util.evaluation import predict_mask, wants_windows
+from util.inference import predict_mask, wants_windows
 from util.picture import colour_mask, mask_legend, overlay, save_picture, with_legend
 from util.writing import write_text
 

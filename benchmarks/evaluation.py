@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.measure import Table, add_config, add_repeats, compare, read, report
 from model.build import network_of
 from util import dist
-from util.evaluation import predict_sliding
+from util.inference import predict_sliding
 from util.precision import autocast
 
 

@@ -17,7 +17,8 @@ from engine.run_folder import best_checkpoint
 from experiments.runs import Run
 from model.build import load_trained
 from util.errors import UserError
-from util.evaluation import Scores, confusion_matrix, predict_mask
+from util.evaluation import Scores, confusion_matrix
+from util.inference import predict_mask
 from util.picture import overlay, side_by_side
 from util.worst import image_miou
 

@@ -29,7 +29,7 @@ from util.checkpoint import load_backbone_state
 from util.config import Data, Model, Optimizer
 from util.config_file import load_config
 from util.errors import UserError
-from util.evaluation import predict
+from util.inference import predict
 
 TINY = Model(network="dpt", backbone="test_vit", channels=8, pretrained="none")
 KEYS = Path(__file__).parent / "golden_data/dpt_dinov2s_keys.json"

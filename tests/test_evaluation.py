@@ -17,12 +17,10 @@ from util.evaluation import (
     Scores,
     dice,
     evaluate,
-    predict,
-    predict_sliding,
     table,
     volume_indices,
-    window_starts,
 )
+from util.inference import predict, predict_sliding, window_starts
 
 
 class Local(nn.Module):

@@ -20,7 +20,7 @@ from model.build import load_trained
 from util.command import exit_with_one_line
 from util.config import Config
 from util.config_file import load_config
-from util.evaluation import predict_mask
+from util.inference import predict_mask
 from util.picture import colour_mask, side_by_side
 
 CONFIG = "configs/shapes.yaml"

@@ -1,20 +1,17 @@
-"""Prediction modes and scores: one confusion matrix, each image once, whatever the processes."""
+"""Scores of predictions: one confusion matrix, each image once, whatever the processes."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util import dist
 from util.config import IGNORE, Config
+from util.inference import predict
 from util.normalise import mean_and_std, normalise, to_unit
 from util.precision import autocast
-
-Predict = Callable[[Tensor], Tensor]
 
 
 class Watcher(Protocol):
@@ -73,84 +70,11 @@ class Scores(NamedTuple):
         return 100 * (self.confusion.diag().sum() / self.confusion.sum().clamp(min=1)).item()
 
 
-def window_starts(size: int, window: int, stride: int, border: str) -> list[int]:
-    """Where sliding windows begin along one side.
-
-    `cut`: every `stride` while inside, the last ones smaller; `shift`: the last one moved back so
-    that it ends at the border.
-    """
-    if border == "cut":
-        return list(range(0, size, stride))
-    starts = list(range(0, max(size - window, 0), stride))
-    return [*starts, max(size - window, 0)]
-
-
-def wants_windows(side: float, crop: int) -> bool:
-    """Whether an image's longer side is too long for a network that has seen such crops: whole, it
-    may not fit into memory beside it."""
-    return side > 2.5 * crop and side > 1500
-
-
-def predict_sliding(
-    model: nn.Module, image: Tensor, window: int, border: str, batch: int = 8
-) -> Tensor:
-    """Softmax summed over square windows, stride two thirds of their side: `[1, C, H, W]`.
-
-    Windows of one size run together, at most `batch` at a time.
-    """
-    h, w = image.shape[-2:]
-    stride = max(1, int(window * 2 / 3))
-    by_size: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for y in window_starts(h, window, stride, border):
-        for x in window_starts(w, window, stride, border):
-            by_size.setdefault((min(window, h - y), min(window, w - x)), []).append((y, x))
-    total: Tensor | None = None
-    for (wh, ww), corners in by_size.items():
-        for some in (corners[i : i + batch] for i in range(0, len(corners), batch)):
-            crops = torch.cat([image[..., y : y + wh, x : x + ww] for y, x in some])
-            scores = predict_whole(model, crops).softmax(dim=1)
-            if total is None:
-                total = image.new_zeros(1, scores.shape[1], h, w)
-            for (y, x), score in zip(some, scores, strict=True):
-                total[0, :, y : y + wh, x : x + ww] += score
-    assert total is not None
-    return total
-
-
-def predict_whole(model: nn.Module, image: Tensor) -> Tensor:
-    """Logits at the image's own size; a network made of patches sees the nearest multiple."""
-    patch = getattr(model, "patch_size", 1)
-    h, w = image.shape[-2:]
-    fit = [max(patch, int(side / patch + 0.5) * patch) for side in (h, w)]
-    if fit == [h, w]:
-        return model(image).float()
-    resized = F.interpolate(image, fit, mode="bilinear", align_corners=True)
-    logits = model(resized).float()
-    return F.interpolate(logits, (h, w), mode="bilinear", align_corners=True)
-
-
-def predict_resized(model: nn.Module, image: Tensor, size: int) -> Tensor:
-    """The image as a `size` square, logits resized back (medical)."""
-    resized = F.interpolate(image, (size, size), mode="bilinear", align_corners=False)
-    logits = predict_whole(model, resized)
-    return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
-
-
 def center_crop(x: Tensor, size: int) -> Tensor:
     """The middle `size` square of `[..., H, W]`, or less where the image is smaller."""
     h, w = x.shape[-2:]
     y, x0 = max(h - size, 0) // 2, max(w - size, 0) // 2
     return x[..., y : y + size, x0 : x0 + size]
-
-
-def predict(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tensor:
-    """Class scores `[1, C, H, W]` of a normalised image `[1, C, H, W]`."""
-    if mode == "sliding_window":
-        border, batch = config.evaluation.window_border, config.evaluation.window_batch
-        return predict_sliding(model, image, config.crop_size, border, batch)
-    if mode == "resize":
-        return predict_resized(model, image, config.crop_size)
-    return predict_whole(model, image)
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
@@ -177,18 +101,6 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
     keys = [name.group(1) if name else "" for name in names]
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return [numbers[key] for key in keys]
-
-
-@torch.no_grad()
-def predict_mask(
-    model: nn.Module, image: np.ndarray, config: Config, device: torch.device
-) -> np.ndarray:
-    """Class indices `[H, W]`, uint8, of an image `[H, W, C]`; `model` is in eval mode."""
-    mean, std = mean_and_std(config, device)
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
-    with autocast(device, config.precision):
-        scores = predict(model, normalise(to_unit(x), mean, std), config, config.evaluation.mode)
-    return scores.argmax(1)[0].byte().cpu().numpy()
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from statistics import median
 from typing import NamedTuple
 
 from data_tools.prepare.bands import ImageFile
-from util.evaluation import wants_windows
+from util.inference import wants_windows
 
 BATCH = 8
 

@@ -1,0 +1,95 @@
+"""Images through a network: whole, in sliding windows, or resized."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from util.config import Config
+from util.normalise import mean_and_std, normalise, to_unit
+from util.precision import autocast
+
+
+def window_starts(size: int, window: int, stride: int, border: str) -> list[int]:
+    """Where sliding windows begin along one side.
+
+    `cut`: every `stride` while inside, the last ones smaller; `shift`: the last one moved back so
+    that it ends at the border.
+    """
+    if border == "cut":
+        return list(range(0, size, stride))
+    starts = list(range(0, max(size - window, 0), stride))
+    return [*starts, max(size - window, 0)]
+
+
+def wants_windows(side: float, crop: int) -> bool:
+    """Whether an image's longer side is too long for a network that has seen such crops: whole, it
+    may not fit into memory beside it."""
+    return side > 2.5 * crop and side > 1500
+
+
+def predict_sliding(
+    model: nn.Module, image: Tensor, window: int, border: str, batch: int = 8
+) -> Tensor:
+    """Softmax summed over square windows, stride two thirds of their side: `[1, C, H, W]`.
+
+    Windows of one size run together, at most `batch` at a time.
+    """
+    h, w = image.shape[-2:]
+    stride = max(1, int(window * 2 / 3))
+    by_size: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for y in window_starts(h, window, stride, border):
+        for x in window_starts(w, window, stride, border):
+            by_size.setdefault((min(window, h - y), min(window, w - x)), []).append((y, x))
+    total: Tensor | None = None
+    for (wh, ww), corners in by_size.items():
+        for some in (corners[i : i + batch] for i in range(0, len(corners), batch)):
+            crops = torch.cat([image[..., y : y + wh, x : x + ww] for y, x in some])
+            scores = predict_whole(model, crops).softmax(dim=1)
+            if total is None:
+                total = image.new_zeros(1, scores.shape[1], h, w)
+            for (y, x), score in zip(some, scores, strict=True):
+                total[0, :, y : y + wh, x : x + ww] += score
+    assert total is not None
+    return total
+
+
+def predict_whole(model: nn.Module, image: Tensor) -> Tensor:
+    """Logits at the image's own size; a network made of patches sees the nearest multiple."""
+    patch = getattr(model, "patch_size", 1)
+    h, w = image.shape[-2:]
+    fit = [max(patch, int(side / patch + 0.5) * patch) for side in (h, w)]
+    if fit == [h, w]:
+        return model(image).float()
+    resized = F.interpolate(image, fit, mode="bilinear", align_corners=True)
+    logits = model(resized).float()
+    return F.interpolate(logits, (h, w), mode="bilinear", align_corners=True)
+
+
+def predict_resized(model: nn.Module, image: Tensor, size: int) -> Tensor:
+    """The image as a `size` square, logits resized back (medical)."""
+    resized = F.interpolate(image, (size, size), mode="bilinear", align_corners=False)
+    logits = predict_whole(model, resized)
+    return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def predict(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tensor:
+    """Class scores `[1, C, H, W]` of a normalised image `[1, C, H, W]`."""
+    if mode == "sliding_window":
+        border, batch = config.evaluation.window_border, config.evaluation.window_batch
+        return predict_sliding(model, image, config.crop_size, border, batch)
+    if mode == "resize":
+        return predict_resized(model, image, config.crop_size)
+    return predict_whole(model, image)
+
+
+@torch.no_grad()
+def predict_mask(
+    model: nn.Module, image: np.ndarray, config: Config, device: torch.device
+) -> np.ndarray:
+    """Class indices `[H, W]`, uint8, of an image `[H, W, C]`; `model` is in eval mode."""
+    mean, std = mean_and_std(config, device)
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
+    with autocast(device, config.precision):
+        scores = predict(model, normalise(to_unit(x), mean, std), config, config.evaluation.mode)
+    return scores.argmax(1)[0].byte().cpu().numpy()
