@@ -21,8 +21,14 @@ from dataset.samples import Sample
 from model.build import load_trained
 from util import dist
 from util.boundary import DISTANCE, BoundaryIoU
-from util.command import checkpoint_parser, config_of, exit_with_one_line, is_secondary_rank
-from util.config import Config
+from util.command import (
+    add_tta,
+    checkpoint_parser,
+    config_of,
+    exit_with_one_line,
+    is_secondary_rank,
+)
+from util.config import Config, Evaluation
 from util.confusion import class_scores, confusion_picture, confusion_rows
 from util.errors import UserError
 from util.evaluation import Scores, evaluate, summary, table, volume_indices
@@ -48,6 +54,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = checkpoint_parser(__doc__)
+    add_tta(parser)
     parser.add_argument("--split", choices=("val", "test"), default="val")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the scores there")
     parser.add_argument(
@@ -115,7 +122,7 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
         of_classes["boundary IoU"] = boundary.iou()
     logger.info("%s", table(scores, config.data.classes, of_classes))
     logger.info(
-        f"{len(listed.samples)} images of {listed.name}, {config.evaluation.mode}, "
+        f"{len(listed.samples)} images of {listed.name}, {how_predicted(config.evaluation)}, "
         f"{speed:.1f} a second"
     )
     if options.save_path:
@@ -129,10 +136,19 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
         "images": len(listed.samples),
         "images_per_second": speed,
         "mode": config.evaluation.mode,
+        "flip": config.evaluation.flip,
+        "scales": config.evaluation.scales,
         "classes": config.data.classes,
         **summary(scores),
         "class_scores": {name: (100 * v).tolist() for name, v in of_classes.items()},
     }
+
+
+def how_predicted(evaluation: Evaluation) -> str:
+    """The mode, and the views of each image, in words."""
+    scales = f"scales {', '.join(f'{scale:g}' for scale in evaluation.scales)}"
+    views = ["mirrored too"] * evaluation.flip + [scales] * (evaluation.scales != (1.0,))
+    return ", ".join([evaluation.mode, *views])
 
 
 def read_split(config: Config, split: str) -> SampleList:

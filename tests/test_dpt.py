@@ -29,7 +29,7 @@ from util.checkpoint import load_backbone_state
 from util.config import Data, Model, Optimizer
 from util.config_file import load_config
 from util.errors import UserError
-from util.inference import predict
+from util.inference import predict_whole
 
 TINY = Model(network="dpt", backbone="test_vit", channels=8, pretrained="none")
 KEYS = Path(__file__).parent / "golden_data/dpt_dinov2s_keys.json"
@@ -184,7 +184,7 @@ def test_images_become_the_nearest_multiple_of_the_patch():
             return x
 
     for size in ((40, 39), (7, 64), (41, 55)):  # halves round up
-        assert predict(Spy(), torch.randn(1, 3, *size), None, "original").shape[-2:] == size
+        assert predict_whole(Spy(), torch.randn(1, 3, *size)).shape[-2:] == size
     assert Spy.sizes == [(48, 32), (16, 64), (48, 48)]
 
 

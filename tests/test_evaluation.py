@@ -20,7 +20,17 @@ from util.evaluation import (
     table,
     volume_indices,
 )
-from util.inference import predict, predict_sliding, window_starts
+from util.inference import (
+    has_logits,
+    predict,
+    predict_image,
+    predict_resized,
+    predict_sliding,
+    predict_whole,
+    to_probabilities,
+    window_starts,
+)
+from util.normalise import mean_and_std
 
 
 class Local(nn.Module):
@@ -81,7 +91,7 @@ def test_whole_image_of_a_patch_network():
     image = torch.randn(1, 3, 30, 50)
     resized = F.interpolate(image, (28, 56), mode="bilinear", align_corners=True)
     expected = F.interpolate(network(resized), (30, 50), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(predict(network, image, None, "original"), expected)
+    torch.testing.assert_close(predict_whole(network, image), expected)
 
 
 def test_resize_mode(toy):
@@ -91,6 +101,56 @@ def test_resize_mode(toy):
     logits = Local()(resized)
     expected = F.interpolate(logits, (30, 50), mode="bilinear", align_corners=False)
     torch.testing.assert_close(predict(Local(), image, config, "resize"), expected)
+
+
+@pytest.mark.parametrize("mode", ["original", "sliding_window", "resize"])
+@pytest.mark.parametrize("patch", [1, 4])
+def test_test_time_augmentation(mode, patch, toy):
+    """Against each view written out: resized, mirrored, predicted, and put back."""
+    network, image = Local(), torch.randn(1, 3, 30, 50)
+    network.patch_size = patch
+    sets = ["crop_size=12", "evaluation.flip=true", "evaluation.scales=[0.5, 1, 1.4]"]
+    config = load_config(toy.config, sets)
+    total = torch.zeros(1, 6, 30, 50)
+    for h, w, side in ((15, 25, 6), (30, 50, 12), (42, 70, 17)):
+        for mirrored in (False, True):
+            view = torch.flip(image, [3]) if mirrored else image
+            if mode == "resize":
+                p = predict_resized(network, view, side).softmax(1)
+            else:
+                view = F.interpolate(view, (h, w), mode="bilinear", antialias=True)
+                if mode == "sliding_window":
+                    p = predict_sliding(network, view, 12, "cut")
+                    p = p / p.sum(1, keepdim=True)
+                else:
+                    p = predict_whole(network, view).softmax(1)
+                p = F.interpolate(p, (30, 50), mode="bilinear")
+            total += torch.flip(p, [3]) if mirrored else p
+    found = predict(network, image, config, mode)
+    torch.testing.assert_close(found, total)
+    torch.testing.assert_close(to_probabilities(found, has_logits(config, mode)), total / 6)
+
+
+@pytest.mark.parametrize("mode", ["original", "sliding_window", "resize"])
+def test_probabilities_are_those_of_the_mask(mode, toy):
+    config = load_config(toy.config, ["crop_size=12", f"evaluation.mode={mode}"])
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    found = predict_image(Local().eval(), image, config, torch.device("cpu"))
+    assert found.probabilities.shape == (6, 20, 30)
+    torch.testing.assert_close(found.probabilities.sum(0), torch.ones(20, 30))
+    assert (found.probabilities.argmax(0).numpy() == found.mask).all()
+    if mode == "original":
+        mean, std = mean_and_std(config, torch.device("cpu"))
+        x = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+        torch.testing.assert_close(found.probabilities, Local()((x - mean) / std).softmax(1)[0])
+
+
+def test_a_mirrored_image_is_scored_alike(toy):
+    """What flips with the image cannot tell it from its mirror image."""
+    config = load_config(toy.config, ["evaluation.flip=true"])
+    image = torch.randn(1, 3, 20, 30)
+    once, mirrored = (predict(Local(), x, config, "original") for x in (image, image.flip(-1)))
+    torch.testing.assert_close(once, mirrored.flip(-1))
 
 
 class Colour(nn.Module):
@@ -179,6 +239,7 @@ def test_dice_is_the_mean_over_volumes():
         ["evaluation.mode=center_crop"],
         ["evaluation.mode=resize", "evaluation.volume_pattern='(v.)'"],
         ["precision=bfloat16"],
+        ["evaluation.flip=true", "evaluation.scales=[0.75, 1]"],
     ],
 )
 def test_evaluate_script_gives_the_score_of_training(overrides, toy, train, tmp_path, monkeypatch):

@@ -77,6 +77,28 @@ def checkpoint_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that predict images; `config_of` heeds it."""
+    parser.add_argument(
+        "--tta",
+        nargs="+",
+        default=[],
+        metavar="flip|SCALE",
+        help="test-time augmentation: probabilities averaged over mirror images and scales, such "
+        "as --tta flip 0.75 1 1.25 (evaluation.flip, evaluation.scales)",
+    )
+
+
+def _augmentation(words: list[str]) -> list[str]:
+    """What the words of `--tta` set in a config."""
+    scales = [word for word in words if word != "flip"]
+    for word in scales:
+        if not re.fullmatch(r"\d*\.?\d+", word):
+            raise UserError(f"--tta: found '{word}', expected flip or scales, such as 0.75 1 1.25")
+    flip = ["evaluation.flip=true"] * ("flip" in words)
+    return flip + [f"evaluation.scales=[{', '.join(scales)}]"] * bool(scales)
+
+
 def config_of(options: argparse.Namespace) -> Config:
     """The config of a command that takes a checkpoint: what `--config` names, else its run's.
 
@@ -88,7 +110,7 @@ def config_of(options: argparse.Namespace) -> Config:
             f"{path}: no config lies beside the checkpoint; name the one it was trained with: "
             "--config"
         )
-    return load_config(path, options.set)
+    return load_config(path, [*options.set, *_augmentation(getattr(options, "tta", []))])
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

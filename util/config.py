@@ -395,6 +395,12 @@ class Evaluation(Section):
     """The last sliding window of a row: smaller, or shifted back to end at the border."""
     window_batch: Positive = 8
     """Sliding windows of one size that run as one batch, at most."""
+    flip: bool = False
+    """Test-time augmentation: predict an image's mirror image too; probabilities are averaged.  At
+    the end alone: `--tta flip` of evaluate.py and predict.py."""
+    scales: Annotated[tuple[Annotated[Scale, Field(le=16)], ...], Field(min_length=1)] = (1.0,)
+    """Test-time augmentation: the scales at which an image (mode resize: its square) is predicted;
+    probabilities are averaged.  `--tta 0.75 1 1.25`."""
     center_crop_epochs: Natural = 0
     """Epochs at the beginning that are validated by the cheap center_crop; they never count for the
     best score."""

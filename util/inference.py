@@ -1,4 +1,6 @@
-"""Images through a network: whole, in sliding windows, or resized."""
+"""Images through a network: whole, in sliding windows or resized; one view of them, or several."""
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -73,8 +75,8 @@ def predict_resized(model: nn.Module, image: Tensor, size: int) -> Tensor:
     return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def predict(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tensor:
-    """Class scores `[1, C, H, W]` of a normalised image `[1, C, H, W]`."""
+def predict_once(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tensor:
+    """Class scores `[B, C, H, W]` of an image as it is: logits, or sums over sliding windows."""
     if mode == "sliding_window":
         border, batch = config.evaluation.window_border, config.evaluation.window_batch
         return predict_sliding(model, image, config.crop_size, border, batch)
@@ -83,13 +85,97 @@ def predict(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tenso
     return predict_whole(model, image)
 
 
+def predict_scaled(
+    model: nn.Module, image: Tensor, config: Config, mode: str, scale: float
+) -> Tensor:
+    """Probabilities, at the image's own size, of the image at another scale.
+
+    Resized with a filter that does not alias, as training's images are; of squares (`resize`) the
+    square is.
+    """
+    if mode == "resize":
+        side = max(1, round(scale * config.crop_size))
+        return predict_resized(model, image, side).softmax(dim=1)
+    size = [max(1, round(scale * side)) for side in image.shape[-2:]]
+    view = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+    scores = to_probabilities(predict_once(model, view, config, mode), mode != "sliding_window")
+    return F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def is_augmented(config: Config) -> bool:
+    """Whether the config asks for several views of an image: test-time augmentation."""
+    return config.evaluation.flip or config.evaluation.scales != (1.0,)
+
+
+def predict(model: nn.Module, image: Tensor, config: Config, mode: str) -> Tensor:
+    """Class scores `[B, C, H, W]` of normalised images `[B, C, H, W]`: logits, or sums of
+    probabilities over sliding windows and over views, as `has_logits` says.
+
+    B is 1 in sliding windows.
+    """
+    if not is_augmented(config):
+        return predict_once(model, image, config, mode)
+    total: Tensor | None = None
+    for scale in config.evaluation.scales:
+        for mirrored in (False, True) if config.evaluation.flip else (False,):
+            view = image.flip(-1) if mirrored else image
+            scores = predict_scaled(model, view, config, mode, scale)
+            scores = scores.flip(-1) if mirrored else scores
+            total = scores if total is None else total + scores
+    assert total is not None
+    return total
+
+
+def has_logits(config: Config, mode: str) -> bool:
+    """Whether `predict` returns logits, else sums of probabilities."""
+    return mode != "sliding_window" and not is_augmented(config)
+
+
+def to_probabilities(scores: Tensor, logits: bool) -> Tensor:
+    """Logits, or sums of probabilities, `[..., C, H, W]`, as what sums to 1."""
+    return scores.softmax(dim=-3) if logits else scores / scores.sum(dim=-3, keepdim=True)
+
+
+class Prediction(NamedTuple):
+    """What a network says of an image."""
+
+    scores: Tensor
+    """`[C, H, W]`."""
+    logits: bool
+    """Whether the scores are logits, else sums of probabilities."""
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Class indices `[H, W]`, uint8."""
+        return self.scores.argmax(0).byte().cpu().numpy()
+
+    @property
+    def probabilities(self) -> Tensor:
+        """`[C, H, W]`, of sum 1."""
+        return to_probabilities(self.scores, self.logits)
+
+
+def predict_image(
+    model: nn.Module, image: np.ndarray, config: Config, device: torch.device
+) -> Prediction:
+    """What `model`, in eval mode, says of an image `[H, W, C]`, predicted as the config says."""
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    scores = predict_batch(model, x, config, config.evaluation.mode, device)
+    return Prediction(scores[0], has_logits(config, config.evaluation.mode))
+
+
 @torch.no_grad()
+def predict_batch(
+    model: nn.Module, images: Tensor, config: Config, mode: str, device: torch.device
+) -> Tensor:
+    """As `predict`, of images as they are read: uint8, or floats in [0, 1]."""
+    mean, std = mean_and_std(config, device)
+    with autocast(device, config.precision):
+        return predict(model, normalise(to_unit(images.to(device)), mean, std), config, mode)
+
+
 def predict_mask(
     model: nn.Module, image: np.ndarray, config: Config, device: torch.device
 ) -> np.ndarray:
     """Class indices `[H, W]`, uint8, of an image `[H, W, C]`; `model` is in eval mode."""
-    mean, std = mean_and_std(config, device)
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
-    with autocast(device, config.precision):
-        scores = predict(model, normalise(to_unit(x), mean, std), config, config.evaluation.mode)
-    return scores.argmax(1)[0].byte().cpu().numpy()
+    return predict_image(model, image, config, device).mask
