@@ -34,20 +34,15 @@ def read_bands(path: Path, data: Data) -> np.ndarray:
     for a file that is missing or damaged, lacks a band or has other ones than the config says, has
     more than 8 bits without a range, or holds what is no number.
     """
-    return _scale(stored_bands(path, data.bands, data.max_megapixels), data, path)
+    values = _stored(path, data.bands, data.max_megapixels)
+    return to_range(choose_bands(values, data.bands, path), data, path)
 
 
 def stored_bands(path: Path, bands: Bands, max_megapixels: int = MAX_MEGAPIXELS) -> np.ndarray:
     """The bands of an image `[H, W, C]`, their values as they are stored; raises `UserError` as
     `read_bands` does, but for a range."""
-    values = _choose(_stored(path, bands, max_megapixels), bands, path)
-    if values.dtype.kind not in "buif":
-        raise UserError(f"{path}: the image holds values of type {values.dtype}, expected numbers")
-    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
-        raise UserError(
-            f"{path}: {np.size(finite) - finite.sum()} values are NaN or infinite; replace them, "
-            "for example by 0"
-        )
+    values = choose_bands(_stored(path, bands, max_megapixels), bands, path)
+    refuse_no_numbers(values, path)
     return values
 
 
@@ -107,8 +102,8 @@ def _is_for_pillow(path: Path) -> bool:
         return path.suffix.lower() == ".png"  # which then is damaged
 
 
-def _choose(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
-    """The bands that the config names, `[H, W, C]`."""
+def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
+    """The bands that the config names, `[H, W, C]`; raises `UserError` where there are others."""
     values = values if values.ndim == 3 else values[..., None]
     count = values.shape[2]
     if bands == "rgb" and count in (1, 3, 4):
@@ -128,7 +123,20 @@ def _choose(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
     return values[..., [band - 1 for band in bands]]
 
 
-def _scale(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
+def refuse_no_numbers(values: np.ndarray, path: Path) -> None:
+    """Raise `UserError` for values of an image that are no numbers."""
+    if values.dtype.kind not in "buif":
+        raise UserError(f"{path}: the image holds values of type {values.dtype}, expected numbers")
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        raise UserError(
+            f"{path}: {np.size(finite) - finite.sum()} values are NaN or infinite; replace them, "
+            "for example by 0"
+        )
+
+
+def to_range(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
+    """Values `[H, W, C]` as `read_bands` returns them, which also says what is raised."""
+    refuse_no_numbers(values, path)
     if values.dtype == np.uint8 and data.image_range is None:
         return values
     if values.dtype == np.uint8:

@@ -18,11 +18,11 @@ FLOORS = {
 """Each package, and those that it may import."""
 SCRIPTS = {path.stem for path in REPOSITORY.glob("*.py")}
 METHODS = SCRIPTS - {"evaluate", "predict"}
-ABOVE = {*SCRIPTS, "tools", "benchmarks", "experiments", "tests"}
+ABOVE = {*SCRIPTS, "tools", "benchmarks", "experiments", "prediction", "tests"}
 """What nothing below imports."""
 FILES = sorted(
     path.relative_to(REPOSITORY)
-    for folder in ("", *FLOORS, "tools", "benchmarks", "experiments")
+    for folder in ("", *FLOORS, "tools", "benchmarks", "experiments", "prediction")
     for path in (REPOSITORY / folder).glob("**/*.py" if folder else "*.py")
 )
 

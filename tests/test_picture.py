@@ -8,14 +8,14 @@ from PIL import Image
 
 import predict
 from dataset.files import open_mask
-from dataset.labels import Labels
+from dataset.labels import Labels, key_of
 from dataset.original import Original
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
-from util.areas import AreaTable
 from util.config import Data
 from util.config_file import load_config
 from util.errors import UserError
+from util.image_table import ImageTable
 from util.palette import IGNORE_COLOUR, cielab, distinct_colours, palette
 from util.picture import colour_mask, contents, mask_legend, overlay, with_legend
 
@@ -120,28 +120,44 @@ def test_original_values_are_read_as_the_same_classes(form, tmp_path):
         assert (np.array(stored.convert("RGB"))[mask == 2] == palette(own)[2]).all()
 
 
+IGNORED = {"indices": 255, "reduced": 255, "values": 7, "16 bits": 255, "colours": [224, 224, 192]}
+
+
+@pytest.mark.parametrize("form", MAPS)
+def test_what_does_not_count_has_a_value_too(form, tmp_path):
+    own, path = data(**MAPS[form]), tmp_path / "mask.png"
+    mask = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (7, 9))
+    original = Original(own, ignoring=True)
+    original.mask(mask).save(path)
+    assert (np.array(Image.open(path))[mask == 255] == IGNORED[form]).all()
+    if own.label_map:
+        key = key_of(original.ignored, original.in_colour)
+        own = data(label_map=own.label_map | {key: "ignore"})
+    assert (np.array(open_mask(path, Labels(own))) == mask).all()
+
+
 def test_a_class_without_a_value_is_named():
-    with pytest.raises(UserError, match="--values: data.label_map names no value of class 'road'"):
+    with pytest.raises(UserError, match="data.label_map names no value of class 'road'"):
         Original(data(label_map={0: 0, 1: 1, "other": 2}))
 
 
-def test_areas(tmp_path):
-    path, classes = tmp_path / "new/areas.csv", ["sky, blue", "tree"]
+def test_a_table_of_images(tmp_path):
+    path, columns = tmp_path / "new/areas.csv", ["sky, blue", "tree"]
     name = 'a "b"\udcff'
-    table = AreaTable(path, classes, [name])
-    table.add(name, np.array([[0, 0, 1], [1, 1, 1]], np.uint8))
-    AreaTable(path, classes, ["c"]).add("c", np.ones((5, 1), np.uint8))
-    AreaTable(path, classes, ["c"]).add("c", np.zeros((5, 1), np.uint8))  # predicted again
+    table = ImageTable(path, columns, [name])
+    table.add(name, [2, 4])
+    ImageTable(path, columns, ["c"]).add("c", [0, 5])
+    ImageTable(path, columns, ["c"]).add("c", [5, 0.5])  # again
+    expected = [["image", *columns], ['a "b"\\udcff', "2", "4"], ["c", "5", "0.5"]]
+    assert table.lines() == expected
     with path.open(newline="") as file:
-        assert list(csv.reader(file)) == [["image", "width", "height", *classes],
-                                          ['a "b"\\udcff', "3", "2", "2", "4"],
-                                          ["c", "1", "5", "5", "0"]]  # fmt: skip
+        assert list(csv.reader(file)) == expected
     before = path.read_text()
-    with pytest.raises(UserError, match="its columns are not these classes"):
-        AreaTable(path, ["sky", "tree"], ["c"])
+    with pytest.raises(UserError, match="its columns are others"):
+        ImageTable(path, ["sky", "tree"], ["c"])
     assert path.read_text() == before
     with pytest.raises(UserError, match="Not a directory"):
-        AreaTable(path / "no/areas.csv", classes, [])
+        ImageTable(path / "no/areas.csv", columns, [])
 
 
 def test_what_predict_writes(toy, train, run, tmp_path):

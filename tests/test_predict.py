@@ -92,7 +92,7 @@ def test_too_many_pixels_and_too_little_memory(command, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
 
-    monkeypatch.setattr(predict, "predict_mask", fail)
+    monkeypatch.setattr(predict, "predict_image", fail)
     code, out, _ = command(*image, "--save-path", tmp_path / "other")
     assert code == 1 and "big.png: out of memory" in out and "sliding_window" in out
 

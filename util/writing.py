@@ -45,6 +45,14 @@ def _keep_as(previous: Path, path: Path) -> None:
         path.replace(previous)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; raises `UserError` where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made ({error})") from None
+
+
 def write_text(path: Path, text: str, name: str = "") -> None:
     """Write a report, with escapes for what is no text in any encoding, as names of files may be.
 

@@ -1,0 +1,78 @@
+"""Which images there are to predict, and which of them are done."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dataset.folders import names_by_stem
+from util.config import Config
+from util.errors import UserError
+from util.writing import make_folder, write_text
+
+
+def find_images(paths: list[Path], out: Path) -> dict[str, Path]:
+    """Image files by the name (without suffix) that their mask will have; what lies in `out`, and
+    what is hidden, is left out."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not os.path.exists(path):  # False too for what can be no path
+            raise UserError(f"--images {path}: no such file or folder")
+        inside = [path.name]
+        if folder := path.is_dir():
+            inside = list(names_by_stem(path, skip=path / os.path.relpath(out, path)).values())
+        for file in inside:
+            name, image = os.path.splitext(file)[0], path / file if folder else path
+            if found.setdefault(name, image) != image:
+                raise UserError(
+                    f"--images: {found[name]} and {image} would share the mask {name}.png"
+                )
+    return found
+
+
+def made_by(options: argparse.Namespace, config: Config, *more: str) -> str:
+    """What decides how a mask looks: the same text means the same masks; `more`: names of options
+    that do."""
+    file = options.checkpoint.stat()
+    record = {
+        "checkpoint": str(options.checkpoint.resolve()),
+        "bytes": file.st_size,
+        "modified": file.st_mtime,
+        "which": options.which,
+        **{name: getattr(options, name) for name in more},
+        "config": config.model_dump(mode="json"),
+    }
+    return json.dumps(record, indent=1) + "\n"
+
+
+def to_do(
+    images: dict[str, Path], files: Callable[[str], Sequence[Path]], folder: Path, record: str
+) -> dict[str, Path]:
+    """The images whose files are not there yet; notes in the folder what makes them.
+
+    Args:
+        files: those of an image, by its name.
+        record: as `made_by` returns it.
+
+    Raises `UserError` where files are in the way that another command made.
+    """
+    path = folder / "made_by.json"
+    missing = {
+        name: image
+        for name, image in images.items()
+        if not all(os.path.lexists(file) for file in files(name))
+    }
+    if path.exists():
+        if path.read_text(encoding="utf-8") != record:
+            raise UserError(
+                f"{path}: these predictions were made with another checkpoint, config or options; "
+                "choose another folder"
+            )
+        return missing
+    for file in (file for name in images for file in files(name)):
+        if os.path.lexists(file):
+            raise UserError(f"{file}: exists already; choose another folder")
+    make_folder(path.parent)
+    write_text(path, record)
+    return missing
