@@ -25,7 +25,7 @@ from util.command import (
 )
 from util.config import Config
 from util.errors import UserError
-from util.inference import predict_image, wants_windows
+from util.inference import config_for_size, predict_image
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def save_predictions(
 
     `windows`: images much larger than crops go through the network in parts, not whole.
     """
-    in_windows, faults, large = windowed(config), [], 0
+    faults, large = [], 0
     writer.start(images)
     for name, path in tqdm(images.items(), disable=None, leave=False):
         try:
@@ -101,10 +101,10 @@ def save_predictions(
                 predict_raster(network, path, name, writer, config, device)
                 continue
             pixels = read_bands(path, config.data)
-            apart = windows and is_large(size_of(pixels), config)
-            found = predict_image(network, pixels, in_windows if apart else config, device)
+            own = config_for_size(config, size_of(pixels)) if windows else config
+            found = predict_image(network, pixels, own, device)
             writer.save(name, picture(pixels, config.data), found)
-            large += apart
+            large += own is not config
         except UserError as error:
             faults.append(error)
         except (MemoryError, RuntimeError) as error:
@@ -119,17 +119,6 @@ def save_predictions(
             "predicted in sliding windows; --set evaluation.mode=original predicts them whole"
         )
     return faults
-
-
-def is_large(size: tuple[int, int], config: Config) -> bool:
-    """Whether an image that would be predicted whole is much larger than the network has seen."""
-    return config.evaluation.mode == "original" and wants_windows(max(size), config.crop_size)
-
-
-def windowed(config: Config) -> Config:
-    """The config with prediction in sliding windows."""
-    evaluation = config.evaluation.model_copy(update={"mode": "sliding_window"})
-    return config.model_copy(update={"evaluation": evaluation})
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dataset.folders import names_by_stem
 from util.config import Config
 from util.errors import UserError
 from util.writing import make_folder, write_text
+
+T = TypeVar("T")
 
 
 def find_images(paths: list[Path], out: Path) -> dict[str, Path]:
@@ -47,8 +50,8 @@ def made_by(options: argparse.Namespace, config: Config, *more: str) -> str:
 
 
 def to_do(
-    images: dict[str, Path], files: Callable[[str], Sequence[Path]], folder: Path, record: str
-) -> dict[str, Path]:
+    images: dict[str, T], files: Callable[[str], Sequence[Path]], folder: Path, record: str
+) -> dict[str, T]:
     """The images whose files are not there yet; notes in the folder what makes them.
 
     Args:

@@ -30,6 +30,15 @@ def wants_windows(side: float, crop: int) -> bool:
     return side > 2.5 * crop and side > 1500
 
 
+def config_for_size(config: Config, size: tuple[int, int]) -> Config:
+    """The config, with sliding windows for an image (width, height) that would be predicted whole
+    though it is much larger than the network has seen."""
+    if config.evaluation.mode != "original" or not wants_windows(max(size), config.crop_size):
+        return config
+    evaluation = config.evaluation.model_copy(update={"mode": "sliding_window"})
+    return config.model_copy(update={"evaluation": evaluation})
+
+
 def predict_sliding(
     model: nn.Module, image: Tensor, window: int, border: str, batch: int = 8
 ) -> Tensor:

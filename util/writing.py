@@ -64,6 +64,23 @@ def write_text(path: Path, text: str, name: str = "") -> None:
         raise UserError(f"{name or path}: cannot be written ({error})") from None
 
 
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, with its folders; one that holds the same is left.
+
+    Raises `UserError` where another one is there, and where it cannot be written.
+    """
+    try:
+        there = path.read_bytes()
+    except FileNotFoundError:
+        make_folder(path.parent)
+        write_atomically(path, lambda file: file.write(content))
+        return
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if there != content:
+        raise UserError(f"{path}: holds something else already; move it away")
+
+
 def check_target(path: Path, command: str) -> None:
     """Raise `UserError` before the work for a file that cannot be written, or that holds anything
     but an earlier report of `command`."""

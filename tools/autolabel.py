@@ -1,0 +1,106 @@
+"""Label unlabelled images with a checkpoint: what it is sure of becomes a labelled dataset, all
+else is ignored; and rank them by uncertainty, so that the most useful are labelled next."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dataset.samples import Sample
+from model.build import load_trained
+from prediction.autolabel import Autolabel, write_ranking, write_selection
+from prediction.images import made_by, to_do
+from prediction.unlabelled import unlabelled_samples
+from util import dist
+from util.command import add_tta, checkpoint_parser, config_of, exit_with_one_line
+from util.errors import UserError
+from util.uncertainty import ACQUISITIONS
+
+
+def main() -> None:
+    options = arguments()
+    with exit_with_one_line():
+        config = config_of(options)
+        threshold = config.conf_thresh if options.threshold is None else options.threshold
+        check(options, threshold)
+        options.threshold = threshold
+        samples, left_out = unlabelled_samples(
+            config.data, options.images, options.list, options.out
+        )
+        if left_out:
+            print(f"{left_out} images are labelled, validation or test images: left out")
+        labels = Autolabel(options.out, config, threshold)
+        device = dist.choose_device(options.device)
+        network = load_trained(config, options.checkpoint, options.which, device)
+        record = made_by(options, config, "threshold")
+        left: dict[str, Sample] = to_do(samples, labels.files, options.out, record)
+        if len(left) < len(samples):
+            print(f"{len(samples) - len(left)} images have their masks already")
+        faults = labels.label(network, left, device)
+        ranking = labels.ranking(samples, options.acquisition)
+        if not ranking:
+            raise faults[0]
+        if options.rank:
+            write_ranking(options.rank, ranking, options.acquisition)
+            print(f"ranking  {options.rank}: {len(ranking)} images, by {options.acquisition}")
+        if options.select:
+            root = write_selection(options.out, ranking, options.select)
+            print(f"next     {options.out / 'next.txt'}: {options.select} images, below {root}")
+        labelled, path = labels.write_dataset(ranking)
+        share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
+        print(f"masks    {labelled} images with labels, on {share:.1%} of the pixels")
+        print(f"config   {path}\ncheck    python -m tools.check_data --config {path}")
+        if faults:
+            print(*faults, sep="\n")
+            sys.exit(1)
+
+
+def arguments() -> argparse.Namespace:
+    parser = checkpoint_parser(__doc__)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--images", type=Path, nargs="+", help="files or folders of images")
+    source.add_argument(
+        "--list", type=Path, help="a list of images below data.root (default: data.unlabeled)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for masks/, lists, config.yaml and uncertainty.csv",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="probability that a pixel's class needs, else it is ignored (default: conf_thresh)",
+    )
+    parser.add_argument(
+        "--rank", type=Path, metavar="CSV", help="write the images there, most uncertain first"
+    )
+    parser.add_argument(
+        "--acquisition",
+        choices=[*ACQUISITIONS],
+        default="entropy",
+        help="what ranks them, a mean over pixels (default: entropy)",
+    )
+    parser.add_argument(
+        "--select",
+        type=int,
+        metavar="N",
+        help="write lists of the N most uncertain images (next.txt) and the others (rest.txt)",
+    )
+    add_tta(parser)
+    return parser.parse_args()
+
+
+def check(options: argparse.Namespace, threshold: float) -> None:
+    """Raise `UserError` for options that cannot be."""
+    if not 0 <= threshold <= 1:
+        raise UserError(f"--threshold: found {threshold:g}, expected a probability, such as 0.95")
+    if options.select is not None and options.select < 1:
+        raise UserError(f"--select: found {options.select}, expected a number of images")
+    if options.rank and not options.rank.parent.is_dir():
+        raise UserError(f"--rank {options.rank}: its folder does not exist; make it first")
+
+
+if __name__ == "__main__":
+    main()
