@@ -1,7 +1,9 @@
 """What `tools.autolabel` writes is a labelled dataset, and its ranking is what it says."""
 
 import csv
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from model.build import load_trained
 from supervised import SupOnly
 from tests.conftest import write_sample
 from tests.own_images import TINY
-from tools import autolabel, check_data
+from tools import active_learning, autolabel, check_data
 from util.config_file import load_config
 from util.inference import predict_image
 from util.uncertainty import confidence, entropy, least_confidence, margin
@@ -184,3 +186,52 @@ def test_other_images(command, toy, tmp_path):
 def test_bad_input(more, said, command):
     code, _, err = command(*more)
     assert code == 2 and said in err and err.count("\n") == 1
+
+
+def test_active_learning_labels_what_the_ranking_says(toy, monkeypatch, run, tmp_path):
+    """Three arms of equal budgets; what is labelled is no longer unlabelled."""
+    lines = [write_sample(toy.root, f"p{i}") for i in range(12)]
+    toy.write_list("pool", lines)
+    commands = []
+
+    def script(*argv):
+        argv = [str(word) for word in argv]
+        commands.append(argv)
+        folder = Path(argv[argv.index("--out" if "--out" in argv else "--save-path") + 1])
+        if argv[0] == "-m":
+            given = (folder.parent / "unlabeled.txt").read_text().splitlines()
+            (folder / "masks").mkdir(parents=True)
+            (folder / "next.txt").write_text("\n".join(given[:3]))
+            (folder / "config.yaml").write_text(toy.config.read_text())
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            score = {"first": 10, "ranked": 30, "random": 20}[folder.parent.name]
+            record = {"scores": {"model": {"miou": score + len(commands) // 5}}}
+            (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+
+    monkeypatch.setattr(active_learning, "run", script)
+    argv = ["--config", toy.config, "--pool", toy.path("pool"), "--count", 3, "--seeds", 0, 1,
+            "--save-path", tmp_path / "active"]  # fmt: skip
+    code, said, err = run(active_learning, *argv)
+    assert code == 0, err
+    assert said.splitlines() == [
+        "| seed | 3 labelled | + 3 by entropy | + 3 at random |", "| --: | --: | --: | --: |",
+        "| 0 | 10.0 | 30.0 | 20.0 |", "| 1 | 11.0 | 31.0 | 21.0 |",
+        "| mean | 10.5 | 30.5 | 20.5 |",
+    ]  # fmt: skip
+    for seed in (0, 1):
+        listed = {}
+        for arm in active_learning.ARMS:
+            folder = tmp_path / f"active/supervised/{seed}/{arm}"
+            listed[arm] = set((folder / "labeled.txt").read_text().splitlines())
+            rest = set((folder / "unlabeled.txt").read_text().splitlines())
+            assert len(listed[arm]) == (3 if arm == "first" else 6) and listed[arm] <= set(lines)
+            assert rest == {line.split()[0] for line in set(lines) - listed[arm]}
+        chosen = (tmp_path / f"active/supervised/{seed}/first/labels/next.txt").read_text().split()
+        assert listed["first"] < listed["ranked"] and listed["first"] < listed["random"]
+        assert {line.split()[0] for line in listed["ranked"] - listed["first"]} == set(chosen)
+    before = len(commands)
+    assert run(active_learning, *argv)[0] == 0
+    assert all(argv[0] != "-m" for argv in commands[before:])
+    code, _, err = run(active_learning, *argv, "--count", 6)
+    assert code == 2 and "--count: found 6" in err

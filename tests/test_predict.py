@@ -1,12 +1,18 @@
 """`predict.py` as it is used: with any files, again, and with a config that does not fit."""
 
+import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image
 
 import evaluate
 import predict
+from dataset.bands import read_bands
+from model.build import load_trained
 from supervised import SupOnly
 from tests.own_images import TINY
+from util.config_file import load_config
+from util.inference import predict_image
 
 
 @pytest.fixture
@@ -64,6 +70,41 @@ def test_what_lies_in_the_output_is_no_input(command, toy, tmp_path):
     for _ in range(2):
         assert command("--save-path", inside)[0] == 0
     assert len(masks(inside)) == 11
+
+
+@pytest.mark.parametrize("mode", ["original", "sliding_window"])
+def test_confidence_and_probabilities(mode, command, trained, toy, tmp_path):
+    """Beside each mask; in sliding windows and with augmentation too."""
+    more = ["--tta", "flip", "0.8", "1", "--set", f"evaluation.mode={mode}"]
+    assert command("--confidence", "--probabilities", *more)[0] == 0
+    assert command("--confidence", "entropy", *more, "--save-path", tmp_path / "more")[0] == 0
+    sets = ["evaluation.flip=true", "evaluation.scales=[0.8, 1]", more[-1]]
+    config, cpu = load_config(trained / "config.yaml", sets), torch.device("cpu")
+    network = load_trained(config, trained / "best.pth", "model", cpu)
+    for name in ("l0", "u1"):
+        pixels = read_bands(toy.root / f"images/{name}.jpg", config.data)
+        expected = predict_image(network, pixels, config, cpu)
+        p = expected.probabilities.numpy()
+        with np.load(tmp_path / f"out/probabilities/{name}.npz") as file:
+            found = file["probabilities"]
+        assert found.dtype == np.float16 and found.shape == p.shape
+        np.testing.assert_allclose(found, p, atol=1e-3)
+        assert (np.array(Image.open(tmp_path / f"out/masks/{name}.png")) == p.argmax(0)).all()
+        shade = Image.open(tmp_path / f"out/confidence/{name}.png")
+        assert shade.mode == "L"
+        np.testing.assert_allclose(np.array(shade), 255 * p.max(0), atol=0.51)
+        unsure = np.array(Image.open(tmp_path / f"more/entropy/{name}.png"))
+        entropy = -(p * np.log(p)).sum(0) / np.log(3)
+        np.testing.assert_allclose(unsure, 255 * entropy, atol=0.51)
+    assert {folder.name for folder in (tmp_path / "more").iterdir() if folder.is_dir()} == {
+        "masks", "overlays", "entropy"
+    }  # fmt: skip
+    (tmp_path / "out/probabilities/l0.npz").unlink()
+    code, said, _ = command("--confidence", "--probabilities", *more)
+    assert code == 0 and "10 images have their masks already" in said
+    assert (tmp_path / "out/probabilities/l0.npz").exists()
+    code, _, err = command("--confidence", "--tta", "0")
+    assert code == 2 and "evaluation.scales.0" in err and "greater than 0" in err
 
 
 def test_masks_lie_as_a_viewer_shows_the_image(command, tmp_path):

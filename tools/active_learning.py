@@ -1,0 +1,112 @@
+"""Is the next hour of labelling well spent on what a network is unsure of?  Label some images of a
+pool, train, rank the rest, label as many again, once by the ranking and once at random; train on
+each and compare.
+
+All masks of the pool are there; those of unlabelled images are not looked at.  The same command
+goes on where it was interrupted.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from dataset.folders import read_samples
+from dataset.lists import list_line, list_text, listed_paths
+from dataset.samples import Sample
+from engine.method import method_scripts
+from tools.quickstart import run
+from util.command import add_settings, exit_with_one_line
+from util.config_file import load_config
+from util.errors import UserError
+from util.uncertainty import ACQUISITIONS
+from util.writing import write_once
+
+ARMS = ("first", "ranked", "random")
+
+
+def main() -> None:
+    options = arguments()
+    with exit_with_one_line():
+        config = load_config(options.config, options.set)
+        pool = list(read_samples(options.pool, config.data, masks=True).samples)
+        if options.count < 1 or 2 * options.count >= len(pool):
+            raise UserError(
+                f"--count: found {options.count}, expected 1 or more, twice of which are fewer "
+                f"than the {len(pool)} images of {options.pool}"
+            )
+        scores = [compare(options, pool, seed) for seed in options.seeds]
+        print(table(scores, options))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, default=Path("configs/shapes.yaml"))
+    parser.add_argument("--pool", type=Path, required=True, help="list of images with their masks")
+    parser.add_argument("--method", choices=method_scripts(), default="supervised")
+    parser.add_argument(
+        "--count", type=int, default=16, help="images labelled at first, and then (default: 16)"
+    )
+    parser.add_argument("--acquisition", choices=[*ACQUISITIONS], default="entropy")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--save-path", type=Path, default=Path("runs/active_learning"))
+    add_settings(parser)
+    return parser.parse_args()
+
+
+def compare(options: argparse.Namespace, pool: list[Sample], seed: int) -> dict[str, float]:
+    """mIoU after the last epoch, by arm; the seed draws the images too."""
+    order = np.random.default_rng(seed).permutation(len(pool)).tolist()
+    count, folder = options.count, options.save_path / options.method / str(seed)
+    scores = {"first": train(options, pool, set(order[:count]), folder / "first", seed)}
+    ranked = rank(options, pool, folder)
+    scores["ranked"] = train(options, pool, {*order[:count], *ranked}, folder / "ranked", seed)
+    scores["random"] = train(options, pool, set(order[: 2 * count]), folder / "random", seed)
+    return scores
+
+
+def train(
+    options: argparse.Namespace, pool: list[Sample], labelled: set[int], folder: Path, seed: int
+) -> float:
+    """Train with these images of the pool labelled; returns the mIoU of the last epoch."""
+    labels = [list_line(*listed_paths(pool[i])) for i in sorted(labelled)]
+    rest = [pool[i].image for i in range(len(pool)) if i not in labelled]
+    lists = {"labeled": labels, "unlabeled": [list_line(image) for image in rest]}
+    for kind, lines in lists.items():
+        write_once(folder / f"{kind}.txt", list_text(lines))
+    set_lists = [f"data.{kind}={folder / kind}.txt" for kind in lists]
+    run(f"{options.method}.py", "--config", options.config, "--save-path", folder / "run",
+        "--seed", seed, "--set", *options.set, *set_lists)  # fmt: skip
+    last = (folder / "run/metrics.jsonl").read_text().splitlines()[-1]
+    return json.loads(last)["scores"]["model"]["miou"]
+
+
+def rank(options: argparse.Namespace, pool: list[Sample], folder: Path) -> list[int]:
+    """The images of the pool that the first network is least sure of."""
+    out = folder / "first/labels"
+    if not (out / "next.txt").exists():
+        network = ["--checkpoint", folder / "first/run/latest.pth", "--threshold", 0]
+        ranking = ["--rank", folder / "first/rank.csv", "--acquisition", options.acquisition]
+        run("-m", "tools.autolabel", *network, "--out", out, *ranking, "--select", options.count)
+    number = {sample.image_file.resolve(): place for place, sample in enumerate(pool)}
+    chosen = read_samples(out / "next.txt", load_config(out / "config.yaml").data, masks=False)
+    return [number[sample.image_file.resolve()] for sample in chosen.samples]
+
+
+def table(scores: list[dict[str, float]], options: argparse.Namespace) -> str:
+    """mIoU of the last epoch, a line for each seed, as Markdown."""
+    n = options.count
+    heads = [f"{n} labelled", f"+ {n} by {options.acquisition}", f"+ {n} at random"]
+    rows = [[str(seed), *(f"{s[arm]:.1f}" for arm in ARMS)]
+            for seed, s in zip(options.seeds, scores, strict=True)]  # fmt: skip
+    rows.append(["mean", *(f"{mean(s[arm] for s in scores):.1f}" for arm in ARMS)])
+    lines = [["seed", *heads], ["--:"] * (1 + len(ARMS)), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
