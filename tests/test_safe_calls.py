@@ -8,7 +8,7 @@ from tests.conftest import REPOSITORY
 
 FILES = sorted(
     path.relative_to(REPOSITORY)
-    for folder in ("model", "dataset", "util", "tools", "tests", ".")
+    for folder in ("model", "dataset", "util", "prediction", "tools", "tests", ".")
     for path in (REPOSITORY / folder).glob("*.py" if folder == "." else "**/*.py")
 )
 NEVER = {
