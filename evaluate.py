@@ -195,7 +195,7 @@ def save_worst(
     reader = Reader(config.data)
     for place, (index, miou) in enumerate(worst, 1):
         sample: Sample = listed.samples[index]
-        pixels, stored = reader.pair(sample)
+        pixels, stored = reader.both(sample)
         mask = np.array(stored)
         if config.evaluation.mode == "center_crop":
             pixels, mask = (center(array, config.crop_size) for array in (pixels, mask))
