@@ -26,6 +26,8 @@ def unlabelled_samples(
             "data.pair: lists of names have no place for new masks; write them as "
             "'first second mask', with data.pair: column"
         )
+    if data.pair is not None and images:
+        raise UserError("--images: data.pair is set, and pairs are named by lists; give --list")
     found = _of_files(images, out) if images else _of_list(data, listed)
     taken = {location(sample) for kind in _labelled(data) for sample in kind.samples}
     kept = {name: sample for name, sample in found.items() if location(sample) not in taken}

@@ -17,11 +17,13 @@ from dataset.labels import Labels
 from dataset.reader import Reader
 from fixmatch import FixMatch
 from model.build import load_trained
+from prediction.unlabelled import unlabelled_samples
 from supervised import SupOnly
 from tests.conftest import write_sample
 from tests.own_images import TINY
 from tools import active_learning, autolabel, check_data
 from util.config_file import load_config
+from util.errors import UserError
 from util.inference import predict_image
 from util.uncertainty import confidence, entropy, least_confidence, margin
 
@@ -186,6 +188,18 @@ def test_other_images(command, toy, tmp_path):
 def test_bad_input(more, said, command):
     code, _, err = command(*more)
     assert code == 2 and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("pair, more, said", [
+    ("column", ["a.png"], "--images: data.pair is set, and pairs are named by lists"),
+    ({"first": "A", "second": "B", "masks": "C"}, None, "lists of names have no place"),
+])  # fmt: skip
+def test_pairs(pair, more, said, toy, tmp_path):
+    toy.tree["data"]["pair"] = pair
+    toy.write_config()
+    images = [tmp_path / name for name in more] if more else None
+    with pytest.raises(UserError, match=said):
+        unlabelled_samples(load_config(toy.config).data, images, None, tmp_path)
 
 
 def test_active_learning_labels_what_the_ranking_says(toy, monkeypatch, run, tmp_path):
