@@ -10,10 +10,12 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
-from engine import Batch, Method, Step, main
+from engine import Batch, Method, Panels, Step, main
 from model.correlation import CorrelationHead
 from semi.correlation import mean_class_confidence, propagate_regions, region_maps, sample_rows
+from semi.panels import correlation_panels
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     PseudoLabel,
@@ -24,6 +26,7 @@ from semi.pseudo_labels import (
     pseudo_label,
 )
 from util.config import Section
+from util.panels import Labels
 
 
 class CorrMatch(Method):
@@ -63,12 +66,8 @@ class CorrMatch(Method):
             now = mean_class_confidence(own.label, own.conf, mixed.valid, z.shape[1], self.tau)
             self.tau.lerp_(now, 1 - self.options.thresh_momentum)
 
-        rows = sample_rows(attention, self.options.regions)
-        regions = region_maps(attention[len(x) :], rows, features[-1].shape[-2:], size)
-        regions = regions & (mixed.valid & ~box)[:, None]
         sure = mixed.above(self.tau)
-        label, reliable = propagate_regions(mixed.label, sure, regions, self.tau, z.shape[1])
-        spread = PseudoLabel(label, reliable.float(), mixed.valid)  # trusted wholly or not at all
+        spread = self.propagate(mixed, attention[len(x) :], features[-1].shape[-2:], box)
 
         loss_x = self.criterion(z_x, y)
         loss_xc = self.criterion(zc_x, y)
@@ -86,6 +85,34 @@ class CorrMatch(Method):
             "x": loss_x, "x_corr": loss_xc, "s": loss_s, "kl": loss_kl, "fp": loss_fp,
             "corr": loss_c, "mask_ratio": kept_ratio(own, self.tau), "threshold": self.tau.clone(),
         }  # fmt: skip
+
+    def propagate(
+        self, mixed: PseudoLabel, attention: Tensor, shape: torch.Size, box: Tensor
+    ) -> PseudoLabel:
+        """The label after region propagation (section 3.3), through the image's own part."""
+        rows = sample_rows(attention, self.options.regions)
+        regions = region_maps(attention, rows, shape, box.shape[-2:])
+        regions = regions & (mixed.valid & ~box)[:, None]
+        sure, classes = mixed.above(self.tau), self.config.num_classes
+        label, reliable = propagate_regions(mixed.label, sure, regions, self.tau, classes)
+        return PseudoLabel(label, reliable.float(), mixed.valid)  # trusted wholly or not at all
+
+    @property
+    def threshold(self) -> Tensor:
+        return self.tau
+
+    def pictures(self, batch: Batch) -> Panels:
+        u, (box,) = batch["unlabeled"], batch["unlabeled"]["box"]
+        features = self.model.features(u["weak"])
+        z = self.model.decode(features, box.shape[-2:])
+        _, attention = self.correlation(features, z)
+        mixed = cutmix(pseudo_label(z, u["ignore"]), label_partner(self.model, u), box)
+        spread = self.propagate(mixed, attention, features[-1].shape[-2:], box)
+        return {
+            **super().pictures(batch),
+            "label after propagation": Labels(spread.label, spread.above(1)),
+            **correlation_panels(attention, features[-1].shape[-2:]),
+        }
 
 
 if __name__ == "__main__":

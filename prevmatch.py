@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from engine import Batch, Method, Step, main
+from engine import Batch, Method, Panels, Step, main
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
@@ -22,12 +22,14 @@ from semi.pseudo_labels import (
     cutmix,
     kept_ratio,
     label_partner,
+    label_view,
     label_with_partner,
     pseudo_label,
 )
 from semi.snapshots import Snapshot, ensemble_logits, snapshot
 from util.batch import Unlabeled
 from util.config import Natural, Positive, Section, Share
+from util.panels import Heat, Labels
 
 
 class Previous(Section):
@@ -133,6 +135,15 @@ class PrevMatch(Method):
         self.previous.clear()
         for kept in state["previous"]:
             self.remember(kept)
+
+    def pictures(self, batch: Batch) -> Panels:
+        panels, u = super().pictures(batch), batch["unlabeled"]
+        if self.previous:
+            own, (prev, _) = label_view(self.model, u), self.label_by_previous(u)
+            panels["previous models"] = Labels(prev.label, prev.valid)
+            panels["their confidence"] = Heat(prev.conf * prev.valid)
+            panels["where they differ"] = Labels(prev.label, prev.valid & (prev.label != own.label))
+        return panels
 
 
 if __name__ == "__main__":

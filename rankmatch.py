@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from engine import Batch, Method, Step, main
+from engine import Batch, Method, Panels, Step, main
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
@@ -19,9 +19,10 @@ from semi.pseudo_labels import (
     kept_ratio,
     pseudo_label,
 )
-from semi.ranking import cutmix_features, ranking_loss
+from semi.ranking import choose_references, cutmix_features, ranking_loss
 from util.batch import Unlabeled
 from util.config import Section
+from util.panels import Marks, Photo
 
 
 class RankMatch(Method):
@@ -74,6 +75,16 @@ class RankMatch(Method):
             context = self.model.context(self.model.features(images))
             logits = self.model.classify(context, images.shape[-2:])
         return pseudo_label(logits, u["partner"]["ignore"]), context[-1]
+
+    def pictures(self, batch: Batch) -> Panels:
+        panels, u = super().pictures(batch), batch["unlabeled"]
+        f_w = self.model.context(self.model.features(u["weak"]))[-1]
+        _, f_partner = self.look_at_partner(u)
+        for number, (s, box) in enumerate(zip(u["strong"], u["box"], strict=True), start=1):
+            mixed = cutmix_features(f_w, f_partner, box)
+            marks = Marks(choose_references(mixed, self.options.references), mixed.shape[-2:])
+            panels[f"reference pixels {number}"] = Photo(s, box, marks)
+        return panels
 
 
 if __name__ == "__main__":

@@ -107,6 +107,10 @@ class Opened(Sequence[Content]):
     def __len__(self) -> int:
         return len(self._samples)
 
+    def name(self, number: int) -> str:
+        """The image as its list calls it."""
+        return self._samples[number].image
+
     def __getitem__(self, number: Any) -> Any:
         kept = self._decoded.get(number)
         if kept is not None:

@@ -3,5 +3,6 @@
 from engine.fit import main
 from engine.method import Method, Step
 from util.batch import Batch
+from util.panels import Panels
 
-__all__ = ["Batch", "Method", "Step", "main"]
+__all__ = ["Batch", "Method", "Panels", "Step", "main"]

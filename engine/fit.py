@@ -4,15 +4,19 @@ import functools
 import time
 from typing import Any
 
+from torch import nn
+
 from dataset.loaders import batch_at, starting_at
 from engine.guard import Guard
 from engine.method import Method
+from engine.pictures import take_pictures
 from engine.progress import Progress
 from engine.rehearsal import rehearse, say_needs
 from engine.run_folder import RunFolder
 from engine.trackers import check_trackers
 from engine.training import Training, prepare
 from util import dist
+from util.calibration import PseudoLabelScores, trust_line, trust_values
 from util.command import arguments, exit_with_one_line, is_secondary_rank
 from util.config_file import load_config
 from util.evaluation import score_title, summary, table
@@ -108,10 +112,16 @@ def finish_epoch(t: Training, record: dict[str, Any]) -> None:
         begin = time.monotonic()
         record["scores"] = validate(t, epoch)
         record["validation_seconds"] = time.monotonic() - begin
+        if t.config.log.pictures:
+            dist.on_main(lambda: show_pictures(t))
         is_best = any(best["epoch"] == epoch + 1 for best in t.best.values())
     t.method.after_epoch(epoch, is_best)
     t.end_epoch(record)
     dist.on_main(lambda: t.folder.keep_best(t.best, t.epoch))
+
+
+def show_pictures(t: Training) -> None:
+    t.folder.pictures(take_pictures(t), t.epoch + 1, t.steps_done)
 
 
 def dry_run(t: Training) -> None:
@@ -122,6 +132,12 @@ def dry_run(t: Training) -> None:
     say_needs(type(t.method), t.config, steps=t.config.epochs * len(t.train))
 
 
+def pseudo_label_scores(t: Training, network: nn.Module) -> PseudoLabelScores | None:
+    """What watches the confidence of a network in validation, if that is the one that labels."""
+    asked = t.config.log.pseudo_labels and t.method.unlabeled and network is t.method.labeler
+    return PseudoLabelScores(t.config.num_classes, t.method.threshold, t.device) if asked else None
+
+
 def validate(t: Training, epoch: int) -> dict[str, Any]:
     """Score the method's networks, log the scores and keep the best; returns them by network."""
     config = t.config
@@ -129,7 +145,8 @@ def validate(t: Training, epoch: int) -> dict[str, Any]:
     mode = "center_crop" if cheap else config.evaluation.mode
     records = {}
     for name, network in t.method.eval_models().items():
-        scores = t.evaluate(network, mode)
+        labels = pseudo_label_scores(t, network)
+        scores = t.evaluate(network, mode, labels)
         records[name] = {"mode": mode, **summary(scores)}
         # A score under the cheap mode is never compared with one under the config's.
         score = scores.selected(config)
@@ -152,5 +169,9 @@ def validate(t: Training, epoch: int) -> dict[str, Any]:
         values |= {f"{name}_iou/{label}": 100 * iou for label, iou in per_class}
         if scores.dice is not None:
             values[f"{name}/Dice"] = scores.mean_dice
+        if labels is not None:
+            records[name]["pseudo_labels"] = trust = labels.summary()
+            logger.info("pseudo-labels by %s: %s", name, trust_line(trust))
+            values |= trust_values(trust, f"{name}_pseudo_labels", config.data.classes)
         t.folder.scalars({f"val/{k}": v for k, v in values.items()}, (epoch + 1) * len(t.train))
     return records

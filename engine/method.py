@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from semi.criterion import build_criterion
+from semi.panels import consistency_panels
 from semi.pseudo_labels import build_consistency
 from util.batch import Batch
 from util.config import Config, Section
 from util.config_file import parse
 from util.errors import UserError
+from util.panels import Panels
 
 Step = tuple[Tensor, dict[str, Tensor]]
 
@@ -19,7 +21,7 @@ Step = tuple[Tensor, dict[str, Tensor]]
 class Method(nn.Module):
     """A method: its forward is the training step, its state is all that must survive a restart.
 
-    A subclass defines `step` and, where it needs them, the other three; what its batches need is
+    A subclass defines `step` and, where it needs them, the others; what its batches need is
     declared by the two class variables.  Whatever it owns beside the network (a head, a teacher) it
     builds in its `__init__`; what of it has `requires_grad` is trained.
     """
@@ -66,8 +68,26 @@ class Method(nn.Module):
         validation gave the best score so far."""
 
     def eval_models(self) -> dict[str, nn.Module]:
-        """The networks that validation scores, by name."""
+        """The networks that validation scores, by name; the last one labels unlabelled images."""
         return {"model": self.model}
+
+    @property
+    def labeler(self) -> nn.Module:
+        """The network that labels unlabelled images: the teacher, where there is one."""
+        return list(self.eval_models().values())[-1]
+
+    @property
+    def threshold(self) -> float | Tensor:
+        """The confidence that its labels need now."""
+        return self.config.conf_thresh
+
+    def pictures(self, batch: Batch) -> Panels:
+        """What to show of a batch's unlabelled images, by name.
+
+        Asked for at validations, on the main process alone, in eval mode and without gradients; it
+        may draw random numbers, but must change nothing of the method.
+        """
+        return consistency_panels(self.labeler, batch["unlabeled"], self.threshold)
 
 
 SCRIPTS = Path(__file__).resolve().parents[1]

@@ -19,6 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from PIL import Image
+
 from engine.trackers import Tracker, open_trackers
 from util import dist
 from util.checkpoint import cpu_copy, link_atomically, load, save_atomically
@@ -43,8 +45,8 @@ def _writing(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class RunFolder:
-    """`save_path` with config.yaml, starts.jsonl, log.txt, metrics.jsonl, tensorboard/ and the
-    checkpoints.  Raises `UserError` when it cannot be written."""
+    """`save_path` with config.yaml, starts.jsonl, log.txt, metrics.jsonl, tensorboard/, pictures/
+    and the checkpoints.  Raises `UserError` when it cannot be written."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -121,6 +123,16 @@ class RunFolder:
         for tracker in self._trackers:
             tracker.scalars(values, step)
 
+    @_writing
+    def pictures(self, pictures: dict[str, Image.Image], epoch: int, step: int) -> None:
+        """Those of a validation, as PNG in a folder of its own and to the trackers."""
+        folder = pictures_folder(self.path, epoch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            write_atomically(folder / f"{name}.png", functools.partial(picture.save, format="PNG"))
+        for tracker in self._trackers:
+            tracker.pictures({f"pictures/{name}": p for name, p in pictures.items()}, step)
+
     def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Write the latest checkpoint and the history it holds, beside the training.
 
@@ -174,6 +186,11 @@ class RunFolder:
 def best_checkpoint(run: Path, name: str = "model") -> Path:
     """The best one of a network: best.pth, or best_model_ema.pth and the like."""
     return run / ("best.pth" if name == "model" else f"best_{name}.pth")
+
+
+def pictures_folder(run: Path, epoch: int) -> Path:
+    """The pictures of the validation after an epoch, counted from 1."""
+    return run / "pictures" / f"epoch_{epoch:03}"
 
 
 class Background:

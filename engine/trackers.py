@@ -1,4 +1,4 @@
-"""Where a run's scalars go beside its own files: TensorBoard's, or Weights & Biases.
+"""Where a run's scalars and pictures go beside its own files: TensorBoard's, or Weights & Biases.
 
 Nothing else of the project knows a tracker; another one is a class here and a name in the config.
 """
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from util.config import Config
@@ -16,6 +18,8 @@ from util.errors import UserError, one_line
 
 class Tracker(Protocol):
     def scalars(self, values: dict[str, float], step: int) -> None: ...
+
+    def pictures(self, pictures: dict[str, Image.Image], step: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -30,6 +34,10 @@ class TensorBoard:
     def scalars(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+
+    def pictures(self, pictures: dict[str, Image.Image], step: int) -> None:
+        for name, picture in pictures.items():
+            self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
         self._writer.close()
@@ -62,6 +70,11 @@ class WandB:
             ) from None
 
     def scalars(self, values: dict[str, float], step: int) -> None:
+        self._run.log(values, step=step)
+
+    def pictures(self, pictures: dict[str, Image.Image], step: int) -> None:
+        wandb = _wandb()
+        values = {name: wandb.Image(picture) for name, picture in pictures.items()}
         self._run.log(values, step=step)
 
     def close(self) -> None:

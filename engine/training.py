@@ -31,7 +31,8 @@ from engine.run_folder import RunFolder, state_to_resume
 from engine.run_state import check_run
 from model.build import load_backbone, network_of
 from util import dist
-from util.batch import RawBatch
+from util.batch import Batch, RawBatch
+from util.calibration import PseudoLabelScores
 from util.checkpoint import load_weights
 from util.config import Config
 from util.config_file import differences, with_defaults
@@ -165,8 +166,7 @@ class Training:
         totals: dict[str, Tensor] = {}
         parts = split_batch(raw, config.micro_batch)
         for number, part in enumerate(parts, start=1):
-            part, flip = to_device(part, device), config.cutmix_partner == "flip"
-            batch = make_views(part, self.mean, self.std, flip, config.data.rgb_channels)
+            batch = self.views(part)
             with dist.no_sync(self.wrapped, last=number == len(parts)):
                 with autocast(device, config.precision):
                     loss, scalars = self.wrapped(batch)
@@ -183,7 +183,18 @@ class Training:
         self.method.after_step(step)
         return totals
 
-    def evaluate(self, network: nn.Module, mode: str, limit: int | None = None) -> Scores:
+    def views(self, raw: RawBatch) -> Batch:
+        """What the method sees of a raw batch, on the device."""
+        raw, flip = to_device(raw, self.device), self.config.cutmix_partner == "flip"
+        return make_views(raw, self.mean, self.std, flip, self.config.data.rgb_channels)
+
+    def evaluate(
+        self,
+        network: nn.Module,
+        mode: str,
+        pseudo_labels: PseudoLabelScores | None = None,
+        limit: int | None = None,
+    ) -> Scores:
         return evaluate(
             network,
             itertools.islice(self.val, limit),
@@ -191,6 +202,7 @@ class Training:
             mode=mode,
             device=self.device,
             volumes=self.volumes,
+            pseudo_labels=pseudo_labels,
         )
 
 

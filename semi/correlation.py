@@ -26,8 +26,13 @@ def region_maps(
     """
     maps = attention[:, rows].unflatten(2, tuple(shape))
     maps = F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
+    return scale(maps) > 0.5  # a constant map is 0/0: no region
+
+
+def scale(maps: Tensor) -> Tensor:
+    """Each map of `[B, K, h, w]` scaled to [0, 1], in place."""
     low, high = (x[..., None, None] for x in maps.flatten(2).aminmax(dim=2))
-    return maps.sub_(low).div_(high - low) > 0.5  # a constant map is 0/0: no region
+    return maps.sub_(low).div_(high - low)
 
 
 def mean_class_confidence(

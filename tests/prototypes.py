@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine import Batch, Method, Step, main
+from engine import Batch, Method, Panels, Step, main
 from semi.ema import frozen_copy, update_ema
 from semi.pseudo_labels import label_view, masked_cross_entropy
 from util import dist
 from util.config import Section, Share
+from util.panels import Labels
 
 
 class Prototypes(Method):
@@ -56,6 +57,16 @@ class Prototypes(Method):
 
     def eval_models(self) -> dict[str, nn.Module]:
         return {"model": self.model, "model_ema": self.model_ema}
+
+    @property
+    def threshold(self) -> float:
+        return 0.0
+
+    def pictures(self, batch: Batch) -> Panels:
+        features = self.model.features(batch["unlabeled"]["weak"])[-1]
+        projected = F.normalize(self.head(features), dim=1)
+        near = torch.einsum("bdhw,cd->bchw", projected, self.prototypes).argmax(1)
+        return {**super().pictures(batch), "nearest prototype": Labels(near)}
 
 
 if __name__ == "__main__":

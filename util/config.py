@@ -428,8 +428,14 @@ class Log(Section):
     """What a run tells beside its own files, metrics.jsonl and log.txt."""
 
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
-    """Where scalars go as well; wandb is optional (requirements-extra.txt), WANDB_MODE=offline
-    keeps it off the network."""
+    """Where scalars and pictures go as well; wandb is optional (requirements-extra.txt),
+    WANDB_MODE=offline keeps it off the network."""
+    pictures: Annotated[Natural, Field(le=64)] = 0
+    """Pictures at each validation: of how many validation images and of how many unlabelled ones,
+    always the same; 4 are few.  As PNG in the run's folder (pictures/), and to the trackers."""
+    pseudo_labels: bool = True
+    """Whether validation tells how far pseudo-labels can be trusted, on its labelled images: how
+    many pass the threshold, how many of these are right, and how well confidence is calibrated."""
 
 
 class Config(Section):

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from util import dist
+from util.calibration import PseudoLabelScores
 from util.config import IGNORE, Config
-from util.inference import predict
+from util.inference import has_logits, predict, to_probabilities
 from util.normalise import mean_and_std, normalise, to_unit
 from util.precision import autocast
 
@@ -113,6 +114,7 @@ def evaluate(
     device: torch.device,
     volumes: list[int],
     watchers: Sequence[Watcher] = (),
+    pseudo_labels: PseudoLabelScores | None = None,
 ) -> Scores:
     """Scores of `model` (left in the mode it came in) over all processes' images.
 
@@ -120,6 +122,7 @@ def evaluate(
         batches: one image each: image `[1, C, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
         volumes: number of each image's volume, by index.
         watchers: what looks at each prediction of this process besides.
+        pseudo_labels: what looks at its confidence.
     """
     training = model.training
     model.eval()
@@ -137,6 +140,9 @@ def evaluate(
         confusion[volumes[index]] += confusion_matrix(predicted, target, c)
         for watcher in watchers:
             watcher.add(index, predicted[0], target[0])
+        if pseudo_labels is not None:
+            confidence = to_probabilities(scores, has_logits(config, mode)).amax(1)
+            pseudo_labels.add(predicted[0], confidence[0], target[0])
     model.train(training)
     confusion = dist.all_reduce(confusion).cpu()
     per_volume = dice(confusion) if config.evaluation.volume_pattern else None

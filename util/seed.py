@@ -6,6 +6,8 @@ sample's place in the epoch, so neither the number of workers nor of processes c
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -21,6 +23,19 @@ def seed_step(seed: int, rank: int, step: int) -> None:
     random.seed(int(alike[0]))
     np.random.seed(int(alike[0]))
     torch.manual_seed(int(own[1]))
+
+
+@contextmanager
+def seeded_apart(seed: int, device: torch.device) -> Iterator[None]:
+    """For a while generators begin anew from `seed`; afterwards they go on where they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            init_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def sample_generator(seed: int, stream: int, epoch: int, position: int) -> np.random.Generator:

@@ -1,0 +1,43 @@
+"""What methods show of unlabelled images."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from semi.correlation import scale
+from semi.pseudo_labels import cutmix, label_partner, label_view
+from util.batch import Unlabeled
+from util.panels import Heat, Labels, Marks, Panels, Photo
+
+
+def consistency_panels(labeler: nn.Module, u: Unlabeled, tau: float | Tensor) -> Panels:
+    """The weak view and its pseudo-label by `labeler`; each strong view and the labels that it
+    shall learn."""
+    own, partner = label_view(labeler, u), label_partner(labeler, u)
+    panels: Panels = {
+        "weak view": Photo(u["weak"]),
+        "pseudo-label": Labels(own.label, own.valid),
+        "confidence": Heat(own.conf * own.valid),
+        "above the threshold": Labels(own.label, own.above(tau)),
+    }
+    for number, (strong, box) in enumerate(zip(u["strong"], u["box"], strict=True), start=1):
+        mixed = cutmix(own, partner, box)
+        panels[f"strong view {number}"] = Photo(strong, box)
+        panels[f"label of strong view {number}"] = Labels(mixed.label, mixed.above(tau))
+    return panels
+
+
+def correlation_panels(attention: Tensor, shape: Sequence[int]) -> Panels:
+    """How three pixels of a map (h, w), along its diagonal, correlate with all others; `attention`
+    `[B, hw, hw]`."""
+    quarters = torch.arange(1, 4, device=attention.device)
+    rows, columns = (quarters * side // 4 for side in shape)
+    pixels = (rows * shape[1] + columns).expand(len(attention), -1)
+    chosen = pixels[..., None].expand(-1, -1, attention.shape[2])
+    maps = scale(attention.gather(1, chosen).unflatten(2, tuple(shape)).float())
+    each = zip(maps.unbind(1), pixels.split(1, dim=1), strict=True)
+    return {
+        f"correlation with pixel {number}": Heat(share, Marks(pixel, shape))
+        for number, (share, pixel) in enumerate(each, start=1)
+    }
