@@ -111,7 +111,7 @@ class CorrMatch(Method):
         return {
             **super().pictures(batch),
             "label after propagation": Labels(spread.label, spread.above(1)),
-            **correlation_panels(attention, features[-1].shape[-2:]),
+            **correlation_panels(u["weak"], attention, features[-1].shape[-2:]),
         }
 
 

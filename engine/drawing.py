@@ -104,8 +104,10 @@ def _fitted(image: Image.Image, resampling: Image.Resampling) -> Image.Image:
 
 def _marked(picture: Image.Image, points: np.ndarray | None) -> Image.Image:
     draw, radius = ImageDraw.Draw(picture), 3
-    size = np.array(picture.size) - 1
-    for x, y in [] if points is None else (points * size).tolist():
+    if points is None:
+        return picture
+    last = np.array(picture.size) - 1
+    for x, y in (points * last).clip(radius, last - radius).tolist():  # whole at the border, too
         around = (x - radius, y - radius, x + radius, y + radius)
         draw.ellipse(around, fill=OUTLINE, outline="white", width=1)
     return picture

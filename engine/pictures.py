@@ -30,10 +30,10 @@ def take_pictures(t: Training) -> dict[str, Image.Image]:
     count, found = t.config.log.pictures, {}
     with undisturbed(t):
         for number, sheet in enumerate(itertools.islice(of_validation(t), count), start=1):
-            found[f"val_{number}"] = sheet
+            found[f"val_{number:02}"] = sheet
         if t.method.unlabeled:
             for number, sheet in enumerate(itertools.islice(of_unlabeled(t), count), start=1):
-                found[f"unlabeled_{number}"] = sheet
+                found[f"unlabeled_{number:02}"] = sheet
     return found
 
 

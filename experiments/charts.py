@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.plots import COLOURS, STYLE
-from experiments.runs import Run, best_epoch
+from experiments.runs import PseudoLabels, Run, best_epoch
 from util.evaluation import score_title
 
 if TYPE_CHECKING:
@@ -60,6 +60,43 @@ def class_scores(run: Run, network: str) -> bytes:
     axis.set_yticks(range(len(classes)), classes)
     axis.set(title=f"IoU (%), {network}", xlabel="epoch")
     return _svg(figure)
+
+
+def trust(found: dict[int, PseudoLabels]) -> bytes:
+    """How many pseudo-labels count, and how many of these are right, after each epoch."""
+    figure = _figure(5, 3)
+    axis: Any = figure.add_subplot()
+    lines = {"above the threshold": "kept", "of these right": "precision"}
+    for (label, key), colour in zip(lines.items(), COLOURS, strict=False):
+        values = [_number(getattr(said, key)) for said in found.values()]
+        axis.plot(list(found), values, color=colour, marker="o", label=label)
+    axis.set(title="pseudo-labels", xlabel="epoch", ylabel="pixels (%)", ylim=(0, 103))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend()
+    return _svg(figure)
+
+
+def reliability(said: PseudoLabels) -> bytes:
+    """How many pixels of each confidence are right, against the diagonal, where as many are as the
+    network says; below, how many pixels there are of it."""
+    bins = len(said.bin_accuracy)
+    centres = [100 * (place + 0.5) / bins for place in range(bins)]
+    figure = _figure(3.4, 3.8)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    how: Any = {"width": 92 / bins, "color": COLOURS[0]}
+    upper.bar(centres, [_number(value) for value in said.bin_accuracy], **how)
+    upper.plot([0, 100], [0, 100], "--", color="#555555", linewidth=1)
+    line = 100 * said.threshold
+    for axis in (upper, lower):
+        axis.axvline(line, color=COLOURS[1], linewidth=1)
+    upper.set(title="reliability", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100))
+    lower.bar(centres, [_number(value) for value in said.bin_pixels], **how)
+    lower.set(xlabel="confidence (%)", ylabel="pixels (%)")
+    return _svg(figure)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def confusion(matrix: np.ndarray, classes: list[str]) -> bytes:

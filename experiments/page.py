@@ -11,6 +11,7 @@ from experiments import charts
 from experiments.plots import STYLE
 from experiments.predictions import Judgement, judge, pictures
 from experiments.runs import Run, best_epoch
+from experiments.seen import is_teacher_reliable, last_pictures
 from util import html
 from util.config_file import dump_config
 from util.errors import UserError, one_line
@@ -29,7 +30,8 @@ def page(run: Run, device: torch.device, limit: int | None = None) -> str:
     data = run.config.data
     title = f"{run.method} on {data.name}/{run.partition}, seed {run.config.seed}"
     with matplotlib.rc_context(STYLE):
-        body = [*_state(run), _summary(run), *_curves(run), *_predictions(run, device, limit)]
+        body = [*_state(run), _summary(run), *_curves(run), *is_teacher_reliable(run)]
+        body += [*last_pictures(run), *_predictions(run, device, limit)]
     return html.page(title, [*body, *_cost(run), *_origin(run)], GENERATOR)
 
 

@@ -24,6 +24,21 @@ class Record(Section):
     model_config = ConfigDict(extra="ignore")
 
 
+class PseudoLabels(Record):
+    """How far the labels of a network can be trusted, as `util.calibration` counts it: in percent,
+    the threshold but not; None is a share of no pixels."""
+
+    threshold: float
+    kept: float | None
+    precision: float | None
+    class_kept: list[float | None]
+    class_precision: list[float | None]
+    ece: float | None
+    bin_pixels: list[float | None]
+    bin_confidence: list[float | None]
+    bin_accuracy: list[float | None]
+
+
 class Validation(Record):
     """Scores of one network, in percent."""
 
@@ -32,6 +47,7 @@ class Validation(Record):
     accuracy: float
     iou: list[float]
     dice: list[float] | None = None
+    pseudo_labels: PseudoLabels | None = None
 
 
 class Epoch(Record):
@@ -137,6 +153,17 @@ class Run:
             for epoch in self.epochs
             if network in epoch.scores and epoch.scores[network].mode == self.config.evaluation.mode
         }
+
+    def pseudo_labels(self) -> tuple[str, dict[int, PseudoLabels]]:
+        """The network that labels, and what was said of its labels, by epoch; of validations in the
+        config's mode alone.  Nothing where that was not asked for."""
+        found: dict[int, PseudoLabels] = {}
+        labeler = ""
+        for epoch in self.epochs:
+            for network, scores in epoch.scores.items():
+                if scores.pseudo_labels and scores.mode == self.config.evaluation.mode:
+                    labeler, found[epoch.epoch] = network, scores.pseudo_labels
+        return labeler, found
 
     def selected(self, network: str) -> dict[int, float]:
         """Its `curve` of the score that chooses the best checkpoint, `evaluation.select`."""

@@ -28,16 +28,16 @@ def consistency_panels(labeler: nn.Module, u: Unlabeled, tau: float | Tensor) ->
     return panels
 
 
-def correlation_panels(attention: Tensor, shape: Sequence[int]) -> Panels:
-    """How three pixels of a map (h, w), along its diagonal, correlate with all others; `attention`
-    `[B, hw, hw]`."""
+def correlation_panels(images: Tensor, attention: Tensor, shape: Sequence[int]) -> Panels:
+    """Three pixels of a map (h, w), along its diagonal, and how they correlate with all others:
+    `attention` `[B, hw, hw]`, scaled as for regions."""
     quarters = torch.arange(1, 4, device=attention.device)
     rows, columns = (quarters * side // 4 for side in shape)
     pixels = (rows * shape[1] + columns).expand(len(attention), -1)
     chosen = pixels[..., None].expand(-1, -1, attention.shape[2])
     maps = scale(attention.gather(1, chosen).unflatten(2, tuple(shape)).float())
+    panels: Panels = {"three pixels": Photo(images, marks=Marks(pixels, shape))}
     each = zip(maps.unbind(1), pixels.split(1, dim=1), strict=True)
-    return {
-        f"correlation with pixel {number}": Heat(share, Marks(pixel, shape))
-        for number, (share, pixel) in enumerate(each, start=1)
-    }
+    for number, (share, pixel) in enumerate(each, start=1):
+        panels[f"correlation with pixel {number}"] = Heat(share, Marks(pixel, shape))
+    return panels

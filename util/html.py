@@ -63,14 +63,14 @@ def swatch(colour: tuple[int, int, int]) -> str:
     return f'<span class="swatch" style="background: rgb{colour}"></span>'
 
 
-def picture(image: Image.Image, caption: str) -> str:
+def picture(image: Image.Image, caption: str, is_wide: bool = False) -> str:
     """An image with text below it."""
-    return _figure(jpeg(image), caption)
+    return _figure(jpeg(image), caption, is_wide)
 
 
 def drawing(svg: bytes) -> str:
     """A drawing, apart from all others of its page."""
-    return _figure(_url("image/svg+xml", svg), "")
+    return _figure(_url("image/svg+xml", svg), "", is_wide=True)
 
 
 def jpeg(image: Image.Image) -> str:
@@ -84,7 +84,7 @@ def _url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _figure(source: str, caption: str) -> str:
+def _figure(source: str, caption: str, is_wide: bool) -> str:
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    wide = "" if caption else ' style="max-width: 100%"'
+    wide = ' style="max-width: 100%"' if is_wide else ""
     return f'<figure{wide}><img alt="" src="{source}">{below}</figure>'
