@@ -8,10 +8,15 @@ import sys
 import pytest
 import torch
 
-from model.build import build_network
+from dataset.folders import read_samples
+from dataset.loaders import Process, evaluation_loader
+from model.build import build_network, load_trained
 from tests.conftest import METHODS, REPOSITORY, Toy
 from util import dist
+from util.calibration import PseudoLabelScores
 from util.config import Model
+from util.config_file import load_config
+from util.evaluation import evaluate
 
 
 def free_port():
@@ -40,7 +45,7 @@ def spied(tmp_path_factory):
     """A folder with a run of every method, made by one launch, and what was seen of its steps."""
     folder = tmp_path_factory.mktemp("spied")
     toy = Toy(folder / "toy")
-    toy.tree["epoch_length"] = 3
+    toy.tree |= {"epoch_length": 3, "log": {"pictures": 2}}
     toy.write_config()
     argv = ["--config", toy.config, "--device", "cpu"]
     done = launch("-m", "tests.spying_training", folder, ",".join(SPIED), *argv)
@@ -60,9 +65,28 @@ def test_two_processes(method, spied):
     teacher = {"best_model_ema.pth"} if method in ("unimatch_v2", "prototypes") else set()
     assert {p.name for p in run.iterdir()} - teacher == {
         "best.pth", "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "previous.pth",
-        "run.lock", "starts.jsonl", "tensorboard",
+        "pictures", "run.lock", "starts.jsonl", "tensorboard",
     }  # fmt: skip
     assert len(list((run / "tensorboard").iterdir())) == 1
+    pictures = [p for p in (run / "pictures").rglob("*") if p.is_file()]
+    assert len(pictures) == 2 * (2 if method == "supervised" else 4)  # of two validations
+
+
+@pytest.mark.parametrize("method", ["corrmatch", "unimatch_v2"])
+def test_two_processes_judge_pseudo_labels_as_one(method, spied):
+    """The same counts to the last digit, by the network that labels, at its present threshold."""
+    *_, last = read(spied / method / "metrics.jsonl")
+    (name, said) = next((n, s["pseudo_labels"]) for n, s in last["scores"].items()
+                        if "pseudo_labels" in s)  # fmt: skip
+    assert name == ("model_ema" if method == "unimatch_v2" else "model")
+    config, cpu = load_config(spied / method / "config.yaml"), torch.device("cpu")
+    network = load_trained(config, spied / method / "latest.pth", name, cpu)
+    scores = PseudoLabelScores(config.num_classes, said["threshold"], cpu)
+    samples = read_samples(config.data.val, config.data.root, masks=True).samples
+    loader = evaluation_loader(config, samples, Process(0, 1, 0, cuda=False))
+    evaluate(network, loader, config, mode="original", device=cpu, volumes=[0] * len(samples),
+             pseudo_labels=scores)  # fmt: skip
+    assert scores.summary() == said
 
 
 def test_two_processes_score_as_one(spied, tmp_path):

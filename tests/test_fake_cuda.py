@@ -19,6 +19,7 @@ from engine.training import prepare
 from supervised import SupOnly
 from tests.conftest import every_method
 from util import dist
+from util.calibration import PseudoLabelScores
 from util.config_file import load_config
 from util.evaluation import evaluate
 from util.normalise import mean_and_std
@@ -128,6 +129,32 @@ def test_a_step(kind, family, precision, partner, criterion, cuda):
     assert done - {torch.float32} == {getattr(torch, precision)} - {torch.float32}
 
 
+@every_method
+@pytest.mark.parametrize(
+    ("family", "precision", "partner"),
+    [("resnet", "float16", "other"), ("dpt", "bfloat16", "batch")],
+)
+def test_pictures(kind, family, precision, partner, cuda):
+    if not kind.unlabeled:
+        pytest.skip("shows validation images alone")
+    overrides = ["method.regions=2"] if kind is CorrMatch else []
+    training, raw, fake = cuda(
+        kind, FAMILIES[family], f"precision={precision}", f"cutmix_partner={partner}", *overrides
+    )
+    method, config = training.method.eval(), training.config
+    with fake, torch.no_grad(), Watch() as watch:
+        method.after_epoch(0, is_best=True)
+        mean, std = mean_and_std(config, CUDA)
+        batch = make_views(to_device(raw, CUDA), mean, std)
+        del watch.found[:]  # of what brought it there
+        with autocast(CUDA, config.precision):
+            panels = method.pictures(batch)
+    assert watch.found == []
+    for panel in panels.values():
+        marks = [panel.marks.pixels] if getattr(panel, "marks", None) else []
+        assert all(x.is_cuda and len(x) == 2 for x in (panel[0], *marks))
+
+
 PLANTED = {
     "item": (lambda x: x.sum().item(), "_local_scalar_dense"),
     "branch": (lambda x: x if x.sum() > 0 else -x, "_local_scalar_dense"),
@@ -159,6 +186,7 @@ def test_planted_faults_are_found(fault, cuda, monkeypatch):
         step(training, raw, fake)
 
 
+@pytest.mark.parametrize("is_trusted", [False, True])
 @pytest.mark.parametrize(
     ("family", "mode"),
     [
@@ -169,16 +197,18 @@ def test_planted_faults_are_found(fault, cuda, monkeypatch):
         ("dpt", "sliding_window"),
     ],
 )
-def test_validation_reads_one_confusion_matrix(family, mode, cuda):
-    """And brings the normalisation there before the first image."""
+def test_validation_reads_one_confusion_matrix(family, mode, is_trusted, cuda):
+    """And brings the normalisation there before the first image; counts of confidence stay there
+    until they are asked for."""
     training, _, fake = cuda(SupOnly, FAMILIES[family], "precision=bfloat16")
     with fake:
         image = torch.zeros(1, 3, 50, 61, dtype=torch.uint8)
         batch = {"image": image, "mask": image[:, 0], "index": 0}
+        labels = PseudoLabelScores(3, torch.zeros((), device=CUDA), CUDA) if is_trusted else None
         with Watch() as watch:
             evaluate(
                 training.method.model, [batch] * 2, training.config,
-                mode=mode, device=CUDA, volumes=[0],
+                mode=mode, device=CUDA, volumes=[0], pseudo_labels=labels,
             )  # fmt: skip
     assert watch.found == ["copy to cuda [2, 3]", "copy to cpu [1, 3, 3]"]
 
