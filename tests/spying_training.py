@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from dataset.sets import TrainingSet
-from engine.fit import main as train
+from engine import fit
 from engine.training import Training
 from tests.conftest import METHODS
 from tests.prototypes import Prototypes
@@ -47,6 +47,7 @@ def main():
 def spy(folder, script):
     kind = (METHODS | {"prototypes": Prototypes})[script]
     seen, get, step = [], TrainingSet.__getitem__, Training.optimize
+    take = fit.take_pictures
 
     def spying_get(self, key):
         seen.append(key)
@@ -60,9 +61,16 @@ def spy(folder, script):
             file.write(json.dumps(record) + "\n")
         return scalars
 
+    def unseen_pictures(training):
+        before = list(seen)
+        pictures = take(training)
+        seen[:] = before  # no step saw what they are of
+        return pictures
+
     TrainingSet.__getitem__, Training.optimize = spying_get, spying_step
-    train(kind)
-    TrainingSet.__getitem__, Training.optimize = get, step
+    fit.take_pictures = unseen_pictures
+    fit.main(kind)
+    TrainingSet.__getitem__, Training.optimize, fit.take_pictures = get, step, take
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """tools.report: a run as one page, from its files and its best checkpoint."""
 
+import json
 import re
 
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.schedule import result
 from supervised import SupOnly
 from tests.fake_runs import fake_run
 from tools import report
+from unimatch import UniMatch
 from util import dist
 
 pytest.importorskip("matplotlib")
@@ -40,6 +42,44 @@ def test_the_page_of_a_real_run(trained, toy, run):
     assert page.count("data:image/svg+xml") == 4 and page.count("data:image/jpeg") == 6
     code, *_ = run(report, trained, "--device", "cpu", "--limit", "1")  # over its own page
     assert code == 0 and "1 validation images" in (trained / "report.html").read_text()
+
+
+def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, run, tmp_path):
+    train(UniMatch, toy.argv(tmp_path / "run", "--set", "log.pictures=2"))
+    last = Run(tmp_path / "run").epochs[-1].scores["model"].pseudo_labels
+    assert run(report, tmp_path / "run", "--device", "cpu")[0] == 0
+    page = (tmp_path / "run/report.html").read_text()
+    for words in ("Is the teacher reliable?", "Labels by model",
+                  f"threshold of {last.threshold:.3f}", f"{last.kept:.1f} % of the pixels",
+                  "labelled as", "Pictures of epoch 2", "validation image 2",
+                  "unlabelled image 2"):  # fmt: skip
+        assert words in page, words
+    assert page.count("data:image/svg+xml") == 4 + 2 and page.count("data:image/jpeg") == 6 + 4
+    (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
+    assert run(report, tmp_path / "run", "--device", "cpu")[0] == 0
+    page = (tmp_path / "run/report.html").read_text()
+    assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 6 + 3
+
+
+def test_without_them_the_page_has_no_such_parts(trained, run):
+    assert run(report, trained, "--device", "cpu")[0] == 0
+    page = (trained / "report.html").read_text()
+    assert "Is the teacher reliable?" not in page and "Pictures of epoch" not in page
+
+
+def test_pseudo_labels_of_which_none_passed(toy, tmp_path, run):
+    folder = fake_run(tmp_path / "run", toy, [10.0, 20.0], teacher=[15.0, 25.0])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    none = {"threshold": 0.95, "kept": 0.0, "precision": None, "ece": None,
+            "class_kept": [0.0, None, 0.0], "class_precision": [None] * 3,
+            "bin_pixels": [None] * 15, "bin_confidence": [None] * 15,
+            "bin_accuracy": [None] * 15}  # fmt: skip
+    for line in lines:
+        line["scores"]["model_ema"]["pseudo_labels"] = none
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(report, folder)[0] == 0
+    page = (folder / "report.html").read_text()
+    assert "Labels by model_ema" in page and "none of them right" in page
 
 
 def test_best_and_worst_are_in_order_and_add_up(trained):

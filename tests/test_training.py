@@ -204,7 +204,7 @@ def test_compiled_parts_and_channels_last_change_nothing_but_speed(
     """Names of the state, resuming, teachers and previous models; without a C++ compiler."""
     backend = functools.partialmethod(torch.nn.Module.compile, backend="eager")
     monkeypatch.setattr(torch.nn.Module, "compile", backend)
-    fast = ["compile=true", "channels_last=true", "tf32=false", "epoch_length=1"]
+    fast = ["compile=true", "channels_last=true", "tf32=false", "epoch_length=1", "log.pictures=1"]
     states = []
     for run, settings in (("plain", ["epoch_length=1"]), ("fast", fast)):
         train(kind, toy.argv(tmp_path / run, "--set", *settings))
