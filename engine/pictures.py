@@ -18,7 +18,7 @@ from dataset.sets import EvaluationSet
 from engine.drawing import Sheet, array, points_of
 from engine.training import Training
 from util import dist
-from util.config import Config
+from util.config import Config, Data
 from util.inference import predict_mask
 from util.panels import Heat, Labels, Panels
 from util.precision import autocast
@@ -64,7 +64,7 @@ def of_validation(t: Training) -> Iterator[Image.Image]:
     for index in (i * len(images) // count for i in range(count)):
         pixels, truth = images[index]
         sheet = Sheet(data)
-        sheet.photo("image", picture(pixels, data))
+        add_photo(sheet, "image", pixels, data)
         sheet.labels("truth", np.array(truth))
         for name, network in t.method.eval_models().items():
             predicted = predict_mask(network, pixels, t.config, t.device)
@@ -97,7 +97,21 @@ def draw(panels: Panels, number: int, config: Config, mean: Tensor, std: Tensor)
         elif isinstance(panel, Heat):
             sheet.heat(caption, array(panel.share[number]), points)
         else:
-            pixels = (panel.image[number] * std + mean).clamp(0, 1).permute(1, 2, 0)
+            pixels = array((panel.image[number] * std + mean).clamp(0, 1).permute(1, 2, 0))
             box = None if panel.box is None else array(panel.box[number])
-            sheet.photo(caption, picture(array(pixels), config.data), box, points)
+            add_photo(sheet, caption, pixels, config.data, box, points)
     return sheet
+
+
+def add_photo(
+    sheet: Sheet,
+    caption: str,
+    pixels: np.ndarray,
+    data: Data,
+    box: np.ndarray | None = None,
+    points: np.ndarray | None = None,
+) -> None:
+    """An image `[H, W, C]` on a sheet; of a pair, both."""
+    words = ("",) if data.dates == 1 else (", earlier", ", later")
+    for date, bands in zip(words, np.split(pixels, data.dates, axis=2), strict=True):
+        sheet.photo(caption + date, picture(bands, data), box, points)

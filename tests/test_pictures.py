@@ -319,6 +319,15 @@ def test_a_wide_image_keeps_its_shape_and_a_map_takes_that_of_its_values(toy):
     assert made.width == 2 * SIDE + 3 * 4 and made.height < SIDE
 
 
+def test_both_dates_of_a_pair_are_shown(toy):
+    config = load_config(toy.config, ["data.pair=column"])
+    images = torch.cat([torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)], dim=1)
+    unit = torch.ones(6, 1, 1)
+    made = draw({"a": Photo(images)}, 0, config, 0 * unit, unit).image("t")
+    found = np.asarray(made)[50, [50, 4 + SIDE + 4 + 50]]
+    assert found.tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
 def test_viridis_is_that_of_matplotlib():
     matplotlib = pytest.importorskip("matplotlib")
     shares = np.linspace(0, 1, 256)
