@@ -19,7 +19,7 @@ from util import dist
 from util.calibration import PseudoLabelScores, trust_line, trust_values
 from util.command import arguments, exit_with_one_line, is_secondary_rank
 from util.config_file import load_config
-from util.evaluation import score_title, summary, table
+from util.evaluation import Scores, score_title, summary, table
 from util.interrupt import Interrupted, StopRequest, leaving_when_asked, stop_requests
 from util.log import logger, say_to_console
 
@@ -138,6 +138,16 @@ def pseudo_label_scores(t: Training, network: nn.Module) -> PseudoLabelScores | 
     return PseudoLabelScores(t.config.num_classes, t.method.threshold, t.device) if asked else None
 
 
+def tracked_scores(name: str, scores: Scores, classes: list[str]) -> dict[str, float]:
+    """A network's scores, by the names that trackers give them."""
+    per_class = zip(classes, scores.iou.tolist(), strict=True)
+    values = {f"{name}/mIoU": scores.miou, f"{name}/accuracy": scores.accuracy}
+    values |= {f"{name}_iou/{label}": 100 * iou for label, iou in per_class}
+    if scores.dice is not None:
+        values[f"{name}/Dice"] = scores.mean_dice
+    return values
+
+
 def validate(t: Training, epoch: int) -> dict[str, Any]:
     """Score the method's networks, log the scores and keep the best; returns them by network."""
     config = t.config
@@ -164,11 +174,7 @@ def validate(t: Training, epoch: int) -> dict[str, Any]:
             best,
             table(scores, config.data.classes),
         )
-        per_class = zip(config.data.classes, scores.iou.tolist(), strict=True)
-        values = {f"{name}/mIoU": scores.miou, f"{name}/accuracy": scores.accuracy}
-        values |= {f"{name}_iou/{label}": 100 * iou for label, iou in per_class}
-        if scores.dice is not None:
-            values[f"{name}/Dice"] = scores.mean_dice
+        values = tracked_scores(name, scores, config.data.classes)
         if labels is not None:
             records[name]["pseudo_labels"] = trust = labels.summary()
             logger.info("pseudo-labels by %s: %s", name, trust_line(trust))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from engine.pictures import take_pictures
 from engine.run_folder import RunFolder
 from engine.training import prepare
 from prevmatch import PrevMatch
@@ -10,6 +11,16 @@ from tests.conftest import every_method
 from util.config_file import load_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@every_method
+def test_pictures_leave_the_generator_as_it_was(kind, toy, tmp_path):
+    config = load_config(toy.config, ["precision=bfloat16", "log.pictures=2"])
+    training = prepare(kind, config, torch.device("cuda"), RunFolder(tmp_path / "run"), "never")
+    training.method.after_epoch(0, is_best=True)
+    before = torch.cuda.get_rng_state()
+    assert len(take_pictures(training)) == (4 if kind.unlabeled else 2)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
 @every_method

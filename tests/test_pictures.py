@@ -106,6 +106,22 @@ def test_modes_statistics_and_generators_are_as_before_even_after_an_error(toy, 
     ), "the same weights give the same pictures"
 
 
+def test_nothing_is_compiled_for_them(toy, tmp_path):
+    t = prepared(SupOnly, toy, tmp_path / "run")
+    compiled, part = [], torch.nn.Linear(2, 2)
+
+    def backend(graph, inputs):
+        compiled.append(inputs)
+        return graph
+
+    part.compile(backend=backend)
+    with undisturbed(t):
+        part(torch.randn(3, 2))
+    assert not compiled
+    part(torch.randn(3, 2))
+    assert len(compiled) == 1
+
+
 COMMON = ["weak view", "pseudo-label", "confidence", "above the threshold", "strong view 1",
           "label of strong view 1"]  # fmt: skip
 SECOND = ["strong view 2", "label of strong view 2"]

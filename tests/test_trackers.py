@@ -86,7 +86,8 @@ def test_the_real_wandb_offline(toy, train, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    train(SupOnly, toy.argv(tmp_path / "run", *WANDB, "epochs=1"))
+    train(SupOnly, toy.argv(tmp_path / "run", *WANDB, "epochs=1", "log.pictures=1"))
+    assert list((tmp_path / "run/wandb").glob("offline-run-*/files/media/images/pictures/*.png"))
     (file,) = Path(tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb")
     assert file.stat().st_size > 1000
 
