@@ -19,18 +19,21 @@ def sample_rows(attention: Tensor, count: int) -> Tensor:
 def region_maps(
     attention: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
 ) -> Tensor:
-    """Regions `[B, K, *size]`, bool: what each of the pixels `rows` `[K]` correlates with.
+    """Regions `[B, K, *size]`, bool: what each of the pixels `rows` `[K]` correlates with
+    (CorrMatch, section 3.3)."""
+    return correlation_maps(attention, rows, shape, size) > 0.5  # 0/0: no region
 
-    A row of `attention` `[B, hw, hw]` as a map of `shape` (h, w) is upsampled, scaled to [0, 1]
-    and thresholded at 0.5 (CorrMatch, section 3.3).
+
+def correlation_maps(
+    attention: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
+) -> Tensor:
+    """How the pixels `rows` `[K]` correlate with all others: `[B, K, *size]`.
+
+    A row of `attention` `[B, hw, hw]` as a map of `shape` (h, w) is upsampled and scaled to [0, 1];
+    a constant one is 0/0.
     """
     maps = attention[:, rows].unflatten(2, tuple(shape))
     maps = F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
-    return scale(maps) > 0.5  # a constant map is 0/0: no region
-
-
-def scale(maps: Tensor) -> Tensor:
-    """Each map of `[B, K, h, w]` scaled to [0, 1], in place."""
     low, high = (x[..., None, None] for x in maps.flatten(2).aminmax(dim=2))
     return maps.sub_(low).div_(high - low)
 

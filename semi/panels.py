@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from semi.correlation import scale
+from semi.correlation import correlation_maps
 from semi.pseudo_labels import cutmix, label_partner, label_view
 from util.batch import Unlabeled
 from util.panels import Heat, Labels, Marks, Panels, Photo
@@ -33,11 +33,11 @@ def correlation_panels(images: Tensor, attention: Tensor, shape: Sequence[int]) 
     `attention` `[B, hw, hw]`, scaled as for regions."""
     quarters = torch.arange(1, 4, device=attention.device)
     rows, columns = (quarters * side // 4 for side in shape)
-    pixels = (rows * shape[1] + columns).expand(len(attention), -1)
-    chosen = pixels[..., None].expand(-1, -1, attention.shape[2])
-    maps = scale(attention.gather(1, chosen).unflatten(2, tuple(shape)).float())
-    panels: Panels = {"three pixels": Photo(images, marks=Marks(pixels, shape))}
-    each = zip(maps.unbind(1), pixels.split(1, dim=1), strict=True)
+    pixels = rows * shape[1] + columns
+    maps = correlation_maps(attention, pixels, shape, images.shape[-2:])
+    marked = pixels.expand(len(images), -1)
+    panels: Panels = {"three pixels": Photo(images, marks=Marks(marked, shape))}
+    each = zip(maps.unbind(1), marked.split(1, dim=1), strict=True)
     for number, (share, pixel) in enumerate(each, start=1):
         panels[f"correlation with pixel {number}"] = Heat(share, Marks(pixel, shape))
     return panels
