@@ -213,6 +213,16 @@ def test_a_resumed_run_writes_the_pictures_of_its_own_epochs_alone(toy, train, t
         assert path.read_bytes() == (b"old" if "epoch_001" in name else kept[name]), name
 
 
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(toy, train, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/pictures").write_text("mine")
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and "pictures/epoch_001" in error
+    assert (tmp_path / "run/pictures").read_text() == "mine"
+
+
 def test_tensorboard_shows_what_the_folder_holds(toy, train, tmp_path):
     train(UniMatch, toy.argv(tmp_path / "run", *WITH_TWO))
     events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"images": 0})
