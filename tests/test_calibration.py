@@ -13,7 +13,8 @@ from supervised import SupOnly
 from tests.test_evaluation import Local, batches
 from util.calibration import BINS, PseudoLabelScores, trust_line, trust_values
 from util.config_file import load_config
-from util.evaluation import center_crop, evaluate, predict
+from util.evaluation import center_crop, evaluate
+from util.inference import predict
 
 CPU = torch.device("cpu")
 
