@@ -131,15 +131,16 @@ def compare_configs(state: Any, options: Model, data: Data, path: Path) -> None:
 
 
 def build_deeplabv3plus(options: Model, num_classes: int, in_channels: int) -> Network:
-    backbone, channels = build_cnn(options.backbone, options.output_stride, in_channels)
+    backbone, channels, sides = build_cnn(options.backbone, options.output_stride, in_channels)
     if options.multi_grid:
         apply_multi_grid(backbone, options.backbone)
-    return DeepLabV3Plus(backbone, channels, num_classes, options.aspp_rates, options.channels)
+    rates, width = options.aspp_rates, options.channels
+    return DeepLabV3Plus(backbone, channels, num_classes, rates, width, sides)
 
 
 def build_pspnet(options: Model, num_classes: int, in_channels: int) -> Network:
-    backbone, channels = build_cnn(options.backbone, options.output_stride, in_channels)
-    return PSPNet(backbone, channels[-1], num_classes)
+    backbone, channels, sides = build_cnn(options.backbone, options.output_stride, in_channels)
+    return PSPNet(backbone, channels[-1], num_classes, sides)
 
 
 def build_dpt(options: Model, num_classes: int, in_channels: int) -> Network:
@@ -181,31 +182,59 @@ def build_vit(name: str, patch_size: int | None = None, in_channels: int = 3) ->
     return as_published(vit) if is_dinov2(name) else vit
 
 
-def build_cnn(name: str, stride: int, in_channels: int = 3) -> tuple[nn.Module, Sequence[int]]:
-    """A network that returns its features at stride 4 and at the output stride, and their
-    channels."""
+def build_cnn(name: str, stride: int, in_channels: int = 3) -> tuple[nn.Module, Sequence[int], int]:
+    """A network that returns its features at stride 4 and at the output stride, their channels,
+    and the number of which an image's sides must be multiples."""
     if name == xception.NAME:
-        return xception.Xception65(stride, in_channels), xception.Xception65.channels
+        return xception.Xception65(stride, in_channels), xception.Xception65.channels, 1
     check_name(name)
     try:
-        with torch.random.fork_rng(devices=[]):  # a look must not change the initial weights
-            probe = timm.create_model(name, features_only=True, output_stride=stride)
-        strides = _feature_info(probe)
-        indices = (strides.reduction().index(4), len(strides.reduction()) - 1)
-        backbone = timm.create_model(
-            name,
-            features_only=True,
-            output_stride=stride,
-            out_indices=indices,
-            in_chans=in_channels,
-        )
+        # A look, without memory, that must not change the initial weights.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            probe = _feature_maps(name, stride).eval()
+            sides = _multiple_of_sides(probe)
+        strides = _feature_info(probe).reduction()
+        indices = (strides.index(4), len(strides) - 1)
+        backbone = _feature_maps(name, stride, out_indices=indices, in_chans=in_channels)
     except _UNFIT as error:
         raise UserError(
             f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
             f"({_reason(error)}); choose a CNN of timm such as resnet50s;"
             " a ViT needs model.network dpt"
         ) from None
-    return backbone, _feature_info(backbone).channels()
+    return backbone, _feature_info(backbone).channels(), sides
+
+
+def _feature_maps(name: str, stride: int, **options: Any) -> nn.Module:
+    """timm's model at this output stride; a hierarchical one that takes none at its own strides,
+    Swin for images of any size.  Raises a `ValueError` where those end in another."""
+    ways: list[dict[str, Any]] = [{"output_stride": stride}, {"strict_img_size": False}, {}]
+    for way in ways:
+        try:
+            model = timm.create_model(name, features_only=True, **way, **options)
+            break
+        except (TypeError, AssertionError):  # HRNet asserts that the stride is its own
+            if way == {}:
+                raise
+    own = _feature_info(model).reduction()[-1]
+    if "output_stride" not in way and own != stride:
+        raise ValueError(f"it has strides of its own: set model.output_stride to {own}")
+    return model
+
+
+@torch.no_grad()
+def _multiple_of_sides(backbone: nn.Module) -> int:
+    """Of which number an image's sides must be multiples: 1 (nearly all), 4 (Swin), 32 (HRNet).
+
+    Raises a `ValueError` for a backbone that takes images of one size alone, or of a few.
+    """
+    for multiple in (1, 4, 32):
+        try:
+            backbone(torch.zeros(1, 3, 96 + multiple, 64 + multiple))
+            return multiple
+        except _UNFIT:
+            continue
+    raise ValueError("it does not take images of any size")
 
 
 def _feature_info(backbone: nn.Module) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.network import Features, Network, unfit_crop, upsample
+from model.network import Features, Network, feature_maps, unfit_crop, upsample
 from util.errors import UserError
 
 
@@ -46,7 +46,8 @@ class ASPP(nn.Module):
 class DeepLabV3Plus(Network):
     """A backbone's shallow (`c1`) and deep (`c4`) features, ASPP on the deep ones, a small decoder.
 
-    `backbone(x)` returns `[c1, c4]`, `feature_channels` wide.
+    `backbone(x)` returns `[c1, c4]`, `feature_channels` wide.  `patch_size`: of which number the
+    sides of its images must be multiples.
     """
 
     def __init__(
@@ -56,9 +57,11 @@ class DeepLabV3Plus(Network):
         num_classes: int,
         aspp_rates: Sequence[int] = (6, 12, 18),
         channels: int = 256,
+        patch_size: int = 1,
     ):
         super().__init__()
         self.feature_channels = feature_channels
+        self.patch_size = patch_size
         self.num_classes = num_classes
         low, high = feature_channels
         self.backbone = backbone
@@ -70,7 +73,7 @@ class DeepLabV3Plus(Network):
         self.classifier = nn.Conv2d(channels, num_classes, 1)
 
     def encode(self, x: Tensor) -> Features:
-        return list(self.backbone(x))
+        return feature_maps(self.backbone, x)
 
     def context(self, features: Features) -> Features:
         c1, c4 = features
@@ -83,8 +86,10 @@ class DeepLabV3Plus(Network):
         return upsample(self.classifier(fused), size)
 
     def check_crop(self, crop_size: int) -> None:
+        super().check_crop(crop_size)
         if crop_size < 33:
-            raise unfit_crop(crop_size, [33], "DeepLabv3+ needs more than one 32-pixel cell")
+            least = -(-33 // self.patch_size) * self.patch_size
+            raise unfit_crop(crop_size, [least], "DeepLabv3+ needs more than one 32-pixel cell")
 
     def check_batch(self, images: int) -> None:
         if images < 2:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.network import Features, Network, unfit_crop, upsample
+from model.network import Features, Network, upsample
 
 
 class Widths(NamedTuple):
@@ -128,11 +128,3 @@ class DPT(Network):
 
     def classify(self, context: Features, size: Sequence[int]) -> Tensor:
         return self.head(context, size)
-
-    def check_crop(self, crop_size: int) -> None:
-        below = crop_size - crop_size % self.patch_size
-        if below != crop_size:
-            nearest = [size for size in (below, below + self.patch_size) if size]
-            raise unfit_crop(
-                crop_size, nearest, f"the backbone cuts it into patches of {self.patch_size} pixels"
-            )

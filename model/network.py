@@ -74,10 +74,22 @@ class Network(nn.Module):
 
     def check_crop(self, crop_size: int) -> None:
         """Raise `UserError` for a crop size that the network cannot be trained on."""
+        below = crop_size - crop_size % self.patch_size
+        if below != crop_size:
+            nearest = [size for size in (below, below + self.patch_size) if size]
+            raise unfit_crop(
+                crop_size, nearest, f"the backbone takes multiples of {self.patch_size} pixels"
+            )
 
     def check_batch(self, images: int) -> None:
         """Raise `UserError` for a number of images (of all processes that share batch statistics)
         that one train-mode forward cannot take."""
+
+
+def feature_maps(backbone: nn.Module, x: Tensor) -> Features:
+    """What a backbone of timm's returns, `[B, C, h, w]` each: some have the channels innermost."""
+    innermost = getattr(backbone, "output_fmt", None) == "NHWC"
+    return [f.permute(0, 3, 1, 2) if innermost else f for f in backbone(x)]
 
 
 def unfit_crop(crop_size: int, nearest: Sequence[int], reason: str) -> UserError:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.deeplabv3plus import conv_bn_relu
-from model.network import Features, Network, unfit_crop, upsample
+from model.network import Features, Network, feature_maps, unfit_crop, upsample
 from util.errors import UserError
 
 BINS = (1, 2, 3, 6)
@@ -56,18 +56,20 @@ class PSPHead(nn.Module):
 class PSPNet(Network):
     """A backbone's deepest features, seen together with what surrounds them at four scales.
 
-    `backbone(x)` returns maps of which the last one is used, `channels` wide.
+    `backbone(x)` returns maps of which the last one is used, `channels` wide.  `patch_size`: of
+    which number the sides of an image must be multiples.
     """
 
-    def __init__(self, backbone: nn.Module, channels: int, num_classes: int):
+    def __init__(self, backbone: nn.Module, channels: int, num_classes: int, patch_size: int = 1):
         super().__init__()
+        self.patch_size = patch_size
         self.feature_channels = [channels]
         self.num_classes = num_classes
         self.backbone = backbone
         self.head = PSPHead(channels, num_classes)
 
     def encode(self, x: Tensor) -> Features:
-        return [self.backbone(x)[-1]]
+        return feature_maps(self.backbone, x)[-1:]
 
     def context(self, features: Features) -> Features:
         (deep,) = features
@@ -78,8 +80,10 @@ class PSPNet(Network):
         return upsample(self.head.classify(deep), size)
 
     def check_crop(self, crop_size: int) -> None:
+        super().check_crop(crop_size)
         if crop_size < 33:
-            raise unfit_crop(crop_size, [33], "PSPNet needs more than one 32-pixel cell")
+            least = -(-33 // self.patch_size) * self.patch_size
+            raise unfit_crop(crop_size, [least], "PSPNet needs more than one 32-pixel cell")
 
     def check_batch(self, images: int) -> None:
         if images < 2:

@@ -318,10 +318,12 @@ class Model(Section):
     network: Literal["deeplabv3plus", "pspnet", "dpt", "unet"] = "deeplabv3plus"
     """deeplabv3plus or pspnet on a CNN, dpt on a ViT, or unet, which has an encoder of its own."""
     backbone: str = "resnet101s"
-    """deeplabv3plus, pspnet: any timm CNN with feature maps, published with resnet50s, resnet101s;
-    dpt: any plain timm ViT, published with vit_{small,base,large}_patch14_dinov2."""
+    """deeplabv3plus, pspnet: any timm CNN with feature maps, published with resnet50s, resnet101s,
+    or a hierarchical backbone (Swin, PVTv2, HRNet, MambaOut) at output_stride 32; dpt: any plain
+    timm ViT, published with vit_{small,base,large}_patch14_dinov2."""
     output_stride: Literal[8, 16, 32] = 16
-    """Pixels of the image per pixel of a CNN's deepest feature map; a ViT has its patch size."""
+    """Pixels of the image per pixel of a CNN's deepest feature map; a ViT has its patch size, most
+    hierarchical backbones 32."""
     aspp_rates: tuple[Rate, Rate, Rate] = (6, 12, 18)
     """Dilations of deeplabv3plus's ASPP; published with 12, 24, 36 at output stride 8."""
     patch_size: Annotated[Positive, Field(le=256)] | None = None
