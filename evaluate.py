@@ -23,6 +23,7 @@ from util import dist
 from util.boundary import DISTANCE, BoundaryIoU
 from util.command import (
     add_tta,
+    checkpoint_of,
     checkpoint_parser,
     config_of,
     exit_with_one_line,
@@ -42,6 +43,7 @@ from util.writing import csv_text, write_text
 def main() -> None:
     options = arguments()
     with exit_with_one_line(quiet=is_secondary_rank()):
+        options.checkpoint = checkpoint_of(options)
         config = config_of(options)
         device = dist.choose_device(options.device)
         check(options)

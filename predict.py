@@ -18,6 +18,7 @@ from prediction.writer import Products, Writer
 from util import dist
 from util.command import (
     add_tta,
+    checkpoint_of,
     checkpoint_parser,
     config_of,
     exit_with_one_line,
@@ -60,6 +61,7 @@ def main() -> None:
     add_tta(parser)
     options = parser.parse_args()
     with exit_with_one_line():
+        options.checkpoint = checkpoint_of(options)
         config = config_of(options)
         device = dist.choose_device(options.device)
         images = find_images(options.images, options.save_path)

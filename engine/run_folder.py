@@ -23,7 +23,7 @@ from PIL import Image
 
 from engine.trackers import Tracker, open_trackers
 from util import dist
-from util.checkpoint import cpu_copy, link_atomically, load, save_atomically
+from util.checkpoint import best_checkpoint, cpu_copy, link_atomically, load, save_atomically
 from util.config import Config
 from util.config_file import dump_config
 from util.errors import UserError
@@ -181,11 +181,6 @@ class RunFolder:
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
             handler.close()
             logger.removeHandler(handler)
-
-
-def best_checkpoint(run: Path, name: str = "model") -> Path:
-    """The best one of a network: best.pth, or best_model_ema.pth and the like."""
-    return run / ("best.pth" if name == "model" else f"best_{name}.pth")
 
 
 def pictures_folder(run: Path, epoch: int) -> Path:

@@ -13,9 +13,9 @@ from dataset.bands import picture
 from dataset.folders import read_samples
 from dataset.reader import Reader
 from dataset.samples import Sample
-from engine.run_folder import best_checkpoint
 from experiments.runs import Run
 from model.build import load_trained
+from util.checkpoint import best_checkpoint
 from util.errors import UserError
 from util.evaluation import Scores, confusion_matrix
 from util.inference import predict_mask

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import timm
 import torch
-from huggingface_hub import constants
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
@@ -29,6 +27,7 @@ from util.checkpoint import (
 )
 from util.config import Config, Data, Model
 from util.errors import UserError
+from util.hub import ask_hub_once
 from util.log import logger
 from util.speed import use_layout
 
@@ -286,15 +285,6 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
             f"put them into {PRETRAINED / name}.pth and set model.pretrained to file"
         ) from None
     return (as_published(donor) if is_dinov2(name) else donor).state_dict()
-
-
-def ask_hub_once() -> None:
-    """Where timm's hub cannot be reached, have its client look into its cache alone: it would ask
-    again and again for a minute, even for what lies there."""
-    try:
-        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception:  # of whichever client of the hub's
-        constants.HF_HUB_OFFLINE = True
 
 
 def inflate_stem(state: Mapping[str, Tensor], in_channels: int) -> tuple[Mapping[str, Tensor], str]:

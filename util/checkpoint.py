@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, read without running code, in any published form."""
 
 import copy
+import json
 import os
 import pickle
 import warnings
@@ -10,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.hub import PREFIX, hub_folder
 from util.writing import write_atomically
+
+SUFFIX = ".safetensors"
+PUBLISHED = f"model{SUFFIX}"
+"""The weights in a folder that `tools.publish` wrote."""
 
 # Published checkpoints hold their best score as a numpy float; nothing wider is let in.  The
 # scalar's constructor is known under two names, before and after numpy 2.
@@ -54,12 +61,51 @@ def link_atomically(source: Path, path: Path) -> None:
         save_atomically(load(source), path)
 
 
+def best_checkpoint(run: Path, name: str = "model") -> Path:
+    """The best one of a network: best.pth, or best_model_ema.pth and the like."""
+    return run / ("best.pth" if name == "model" else f"best_{name}.pth")
+
+
+def find_checkpoint(given: Path, which: str = "model") -> Path:
+    """The file that `--checkpoint` names: itself; of a run's folder the best checkpoint of this
+    network; of a folder that `tools.publish` wrote, or that lies on the hub (`hf:OWNER/NAME`), the
+    weights.  Raises `UserError` for a folder without one, or a hub that cannot be reached."""
+    folder = hub_folder(str(given)) if str(given).startswith(PREFIX) else given
+    if not os.path.isdir(folder):  # False too for what can be no path, which `load` will say
+        return folder
+    candidates = [best_checkpoint(folder, which), folder / PUBLISHED]
+    found = [path for path in candidates if path.exists()]
+    if not found:
+        raise UserError(
+            f"--checkpoint {given}: found neither {candidates[0].name} of a run in it nor "
+            f"{PUBLISHED} of a published folder; name the file to take"
+        )
+    return found[0]
+
+
+def save_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A network's weights in the format safetensors, which holds no code, with texts by name."""
+    whole = {name: value.contiguous() for name, value in state.items()}
+    return safetensors.torch.save(whole, dict(metadata))
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    """As `load` returns it: the weights as `model`, and the config where there is one."""
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    config = {"config": json.loads(metadata["config"])} if "config" in metadata else {}
+    return {"model": safetensors.torch.load_file(path), **config}
+
+
 def load(path: Path) -> Any:
-    """What `path` holds, on the CPU, loaded with `weights_only`.
+    """What `path` holds, on the CPU, loaded with `weights_only`; of a .safetensors its weights as
+    `model`.
 
     Raises `UserError` when it is missing, damaged, or holds more than tensors and numbers.
     """
     try:
+        if path.suffix == SUFFIX:
+            return _load_safetensors(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
                 if (member := archive.testzip()) is not None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from util.checkpoint import SUFFIX, find_checkpoint, load
 from util.config import Config
-from util.config_file import load_config
+from util.config_file import load_config, resolve
 from util.errors import Echo, UserError, one_line
 from util.interrupt import EXIT_CODE, Interrupted
 
@@ -68,7 +69,14 @@ def checkpoint_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", type=Path, help="the config it was trained with (default: the one beside it)"
     )
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH|hf:OWNER/NAME",
+        help="a checkpoint or .safetensors, a run's folder (its best checkpoint), a folder that "
+        "tools.publish wrote, or such a folder on the Hugging Face hub",
+    )
     parser.add_argument(
         "--which", default="model", help="network in the checkpoint, such as model_ema"
     )
@@ -99,13 +107,27 @@ def _augmentation(words: list[str]) -> list[str]:
     return flip + [f"evaluation.scales=[{', '.join(scales)}]"] * bool(scales)
 
 
+def checkpoint_of(options: argparse.Namespace) -> Path:
+    """The file that `--checkpoint` leads to; says which where that is another.
+
+    Raises `UserError` as `find_checkpoint` does.
+    """
+    found = find_checkpoint(options.checkpoint, options.which)
+    if found != options.checkpoint and not is_secondary_rank():
+        print(f"checkpoint: {found}")
+    return found
+
+
 def config_of(options: argparse.Namespace) -> Config:
-    """The config of a command that takes a checkpoint: what `--config` names, else its run's.
+    """The config of a command that takes a checkpoint: what `--config` names, else the one beside
+    it, else the one inside a .safetensors.
 
     Raises `UserError` where there is none.
     """
     path = options.config or options.checkpoint.parent / "config.yaml"
     if options.config is None and not path.exists():
+        if options.checkpoint.suffix == SUFFIX and "config" in (whole := load(options.checkpoint)):
+            return resolve(whole["config"], str(options.checkpoint), options.set)
         raise UserError(
             f"{path}: no config lies beside the checkpoint; name the one it was trained with: "
             "--config"

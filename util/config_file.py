@@ -160,11 +160,20 @@ def load_config(
 
     Raises `UserError` for a missing file, bad YAML, an unknown key or a value out of range.
     """
-    tree = _load_tree(Path(path))
+    return resolve(_load_tree(Path(path)), str(path), overrides, tree_on_top)
+
+
+def resolve(
+    tree: dict[str, Any],
+    source: str,
+    overrides: Sequence[str] = (),
+    tree_on_top: dict[str, Any] | None = None,
+) -> Config:
+    """`load_config` of keys and values that are read already; `source`: what messages call them."""
     for assignment in overrides:
         tree = _merge(tree, _override(assignment))
     tree = _merge(tree, tree_on_top or {})
-    source = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)
+    source = f"{source} with --set {' '.join(overrides)}" if overrides else source
     config: Config = parse(Config, tree, source)
     return config
 

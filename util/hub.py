@@ -1,0 +1,45 @@
+"""The Hugging Face hub: asked once whether it is there, and folders that were published on it."""
+
+import re
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants
+
+from util.errors import UserError
+
+PREFIX = "hf:"
+"""What names of folders on the hub begin with."""
+
+
+def ask_hub_once() -> None:
+    """Where the hub cannot be reached, have its client look into its cache alone: it would ask
+    again and again for a minute, even for what lies there."""
+    try:
+        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # of whichever client of the hub's
+        constants.HF_HUB_OFFLINE = True
+
+
+def hub_folder(name: str) -> Path:
+    """Weights, config and card of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, in the hub's cache.
+
+    Raises `UserError` for what is no such name, or cannot be had.
+    """
+    found = re.fullmatch(rf"{PREFIX}([\w.-]+/[\w.-]+)(?:@(.+))?", name)
+    if found is None:
+        raise UserError(f"--checkpoint {name}: expected {PREFIX}OWNER/NAME, or that @REVISION")
+    ask_hub_once()
+    wanted = ["*.safetensors", "config.yaml", "README.md"]
+    try:
+        folder = huggingface_hub.snapshot_download(
+            found[1], revision=found[2], allow_patterns=wanted
+        )
+    except Exception as error:  # whatever the network, the hub or its client raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if constants.HF_HUB_OFFLINE:
+            reason = "the hub cannot be reached, and its cache has nothing of that name"
+        raise UserError(
+            f"--checkpoint {name}: cannot be had ({reason}); name a folder or file of yours"
+        ) from None
+    return Path(folder)
