@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import GluMlp
+from timm.layers.helpers import is_exporting
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -23,12 +24,42 @@ def resample_positions(table: Tensor, rows: int, columns: int) -> Tensor:
     Bicubic without antialiasing, by the factors `(rows + 0.1) / side`, `(columns + 0.1) / side`.
     """
     side = math.isqrt(table.shape[1] - 1)
+    if torch.jit.is_tracing() or is_exporting():
+        return _resample_for_any_size(table, rows, columns)
     if (rows, columns) == (side, side):
         return table
     grid = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
     factors = ((rows + 0.1) / side, (columns + 0.1) / side)
     grid = F.interpolate(grid, scale_factor=factors, mode="bicubic")
     return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _resample_for_any_size(table: Tensor, rows: int, columns: int) -> Tensor:
+    """The same for exporters, which fix the scale factors of an interpolation: as two matrices."""
+    side = math.isqrt(table.shape[1] - 1)
+    down, across = (torch.arange(n, device=table.device) for n in (rows, columns))
+    is_own_size = (down[-1] == side - 1) & (across[-1] == side - 1)
+    offset = torch.where(is_own_size, 0.0, 0.1)
+    grid = table[0, 1:].unflatten(0, (side, side)).permute(2, 0, 1)
+    grid = _bicubic(down, side, offset) @ grid @ _bicubic(across, side, offset).T
+    return torch.cat([table[:, :1], grid.flatten(1).T[None]], dim=1)
+
+
+def _bicubic(places: Tensor, side: int, offset: Tensor) -> Tensor:
+    """`[n, side]`: what each of n places takes of the inputs (Keys, 1981), borders repeated."""
+    scale = (places[-1] + 1 + offset) / side
+    at = (places + 0.5) / scale - 0.5
+    inputs = torch.arange(side, device=places.device)
+    weights = torch.zeros_like(at[:, None] + inputs)
+    for step in (-1, 0, 1, 2):
+        neighbour = at.floor() + step
+        d, a = (at - neighbour).abs(), -0.75
+        near = ((a + 2) * d - (a + 3)) * d * d + 1
+        far = a * (((d - 5) * d + 8) * d - 4)
+        weight = torch.where(d <= 1, near, far)
+        is_taken = neighbour.clamp(0, side - 1)[:, None] == inputs
+        weights = weights + weight[:, None] * is_taken
+    return weights
 
 
 class DINOv2(VisionTransformer):
@@ -39,7 +70,7 @@ class DINOv2(VisionTransformer):
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         """Patches `[B, h, w, D]` -> tokens `[B, 1 + hw, D]`, class token first."""
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
         return self.pos_drop(tokens + resample_positions(self.pos_embed, *x.shape[1:3]))
 
 

@@ -17,7 +17,7 @@ FLOORS = {
 }
 """Each package, and those that it may import."""
 SCRIPTS = {path.stem for path in REPOSITORY.glob("*.py")}
-METHODS = SCRIPTS - {"evaluate", "predict"}
+METHODS = SCRIPTS - {"evaluate", "export", "predict"}
 ABOVE = {*SCRIPTS, "tools", "benchmarks", "experiments", "prediction", "tests"}
 """What nothing below imports."""
 FILES = sorted(

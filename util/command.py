@@ -63,8 +63,8 @@ def given_lists(options: argparse.Namespace) -> dict[str, Any]:
     return {"data": {kind: path for kind, path in paths.items() if path is not None}}
 
 
-def checkpoint_parser(description: str | None) -> argparse.ArgumentParser:
-    """What every command that takes a checkpoint takes."""
+def checkpoint_parser(description: str | None, device: bool = True) -> argparse.ArgumentParser:
+    """What every command that takes a checkpoint takes; `device`: where it may run elsewhere."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--config", type=Path, help="the config it was trained with (default: the one beside it)"
@@ -81,7 +81,8 @@ def checkpoint_parser(description: str | None) -> argparse.ArgumentParser:
         "--which", default="model", help="network in the checkpoint, such as model_ema"
     )
     add_settings(parser)
-    add_device(parser)
+    if device:
+        add_device(parser)
     return parser
 
 

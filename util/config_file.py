@@ -228,3 +228,16 @@ def _by_place(value: Any) -> Any:
 def dump_config(config: Config) -> str:
     """The resolved config as YAML; loading it again gives an equal config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def portable(config: Config) -> Config:
+    """The config without the folders of this machine: of an absolute path its name alone."""
+    return Config.model_validate(_names_of_paths(config.model_dump(mode="json")))
+
+
+def _names_of_paths(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _names_of_paths(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_names_of_paths(value) for value in tree]
+    return Path(tree).name if isinstance(tree, str) and os.path.isabs(tree) else tree

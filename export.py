@@ -1,0 +1,222 @@
+"""Export a checkpoint's network: ONNX, TorchScript or safetensors.
+
+What was exported predicts real images and is compared with predict.py's own prediction, in float32:
+where they disagree on more than a thousandth of an image's pixels nothing is written (exit code 1).
+"""
+
+import argparse
+import importlib.util
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dataset.bands import read_bands
+from dataset.folders import read_samples
+from dataset.reader import Reader
+from model.build import load_trained, network_of
+from model.deploy import (
+    NORMALISATION,
+    RESIZING,
+    Deployed,
+    Run,
+    describe,
+    example_of,
+    from_onnx,
+    from_torchscript,
+    to_onnx,
+    to_safetensors,
+    to_torchscript,
+)
+from util.checkpoint import load_weights
+from util.command import checkpoint_of, checkpoint_parser, config_of, exit_with_one_line
+from util.config import Config
+from util.errors import UserError
+from util.evaluation import predict, wants_windows
+from util.normalise import mean_and_std, normalise, to_unit
+from util.writing import write_atomically
+
+AGREEMENT = 0.999
+"""Share of an image's pixels of which the masks must agree at least."""
+SHOWN = 4
+"""Validation images that are compared where none are named."""
+CPU = torch.device("cpu")
+FORMATS = {"onnx": to_onnx, "torchscript": to_torchscript, "safetensors": to_safetensors}
+
+
+def main() -> None:
+    options = arguments()
+    with exit_with_one_line():
+        check(options)
+        options.checkpoint = checkpoint_of(options)
+        config = config_of(options)
+        config = config.model_copy(update={"precision": "float32", "channels_last": False})
+        images = list(read_images(options, config))
+        network = load_trained(config, options.checkpoint, options.which, CPU)
+        inside = {NORMALISATION, RESIZING} - set(options.outside)
+        deployed = Deployed(network, config, inside).eval()
+        content = exported(options, config, deployed)
+        views = [*views_of(images, options.size)]
+        run = function_of(options.format, config, content)
+        if not compare(deployed, run, views, config, options.size is not None):
+            hint = "" if options.size else "; for images of one size alone: --size H W"
+            print(f"not as predict.py: {options.out} was not written{hint}", file=sys.stderr)
+            sys.exit(1)
+        write_atomically(options.out, lambda file: file.write(content))
+        print(f"written: {options.out} ({len(content) / 2**20:.1f} MiB)")
+
+
+def arguments() -> argparse.Namespace:
+    parser = checkpoint_parser(__doc__, device=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument(
+        "--outside",
+        choices=(NORMALISATION, RESIZING),
+        nargs="+",
+        default=[],
+        help="what is left to the caller: normalisation (else images hold the values of their "
+        "files), resizing to what the network takes",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="for images of this size alone, where a network cannot be exported for any",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        help=f"image files to compare on (default: the first {SHOWN} validation images)",
+    )
+    return parser.parse_args()
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise `UserError` for options that cannot be, a file that is there, a missing library."""
+    if os.path.lexists(options.out):
+        raise UserError(f"--out {options.out}: exists already; choose another file")
+    if not options.out.parent.is_dir():
+        raise UserError(f"--out {options.out}: its folder does not exist; make it first")
+    if options.format == "safetensors" and (options.outside or options.size):
+        raise UserError("--format safetensors: holds weights alone; --outside, --size do not apply")
+    if options.format == "safetensors" and options.out.suffix != ".safetensors":
+        raise UserError(f"--out {options.out}: expected a name that ends in .safetensors")
+    if options.size and min(options.size) < 1:
+        raise UserError(f"--size: found {options.size}, expected a height and a width in pixels")
+    needed = ("onnx", "onnxscript", "onnxruntime") if options.format == "onnx" else ()
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise UserError(
+            f"--format onnx: needs {', '.join(missing)}; pip install -r requirements-extra.txt"
+        )
+
+
+def read_images(options: argparse.Namespace, config: Config) -> Iterator[Tensor]:
+    """`[1, bands, H, W]` in [0, 1]: the files that are named, else the first of validation."""
+    data = config.data
+    if options.images and data.dates > 1:
+        raise UserError("--images: the network takes pairs; leave it out for those of validation")
+    if options.images:
+        arrays = [read_bands(path, data) for path in options.images]
+    else:
+        listed = read_samples(data.val, data, masks=True).samples[:SHOWN]
+        arrays = [Reader(data).image(sample) for sample in listed]
+    for array in arrays:
+        yield to_unit(torch.from_numpy(array.copy()).permute(2, 0, 1)[None])
+
+
+def exported(options: argparse.Namespace, config: Config, deployed: Deployed) -> bytes:
+    """The bytes of the file; raises `UserError` for a network that torch cannot export."""
+    multiple = deployed.patch_size
+    sides = options.size or [-(-side // multiple) * multiple for side in (70, 110)]
+    if any(side % multiple for side in sides):
+        raise UserError(f"--size: found {sides}, expected multiples of {multiple} pixels")
+    example, facts = example_of(sides, config.data.channels), describe(config, deployed)
+    try:
+        return FORMATS[options.format](deployed, example, options.size is not None, facts)
+    except UserError:
+        raise
+    except Exception as error:  # of whichever part of torch
+        hint = "" if options.size else " for images of any size; choose one: --size H W"
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"--format {options.format}: cannot be exported{hint} ({reason})") from None
+
+
+def function_of(format: str, config: Config, content: bytes) -> Run:
+    """What the bytes compute; of weights, with the same around a new network."""
+    if format == "onnx":
+        return from_onnx(content)
+    if format == "torchscript":
+        return from_torchscript(content)
+    network = network_of(config)
+    load_weights(network, safetensors.torch.load(content), "the exported weights")
+    return Deployed(network.eval(), config, {NORMALISATION, RESIZING}).eval()
+
+
+def views_of(images: Sequence[Tensor], size: Sequence[int] | None) -> Iterator[Tensor]:
+    """The images, and two parts of the first as a batch of another size; or all at one size."""
+    if size:
+        yield from (F.interpolate(image, tuple(size), mode="bilinear") for image in images)
+        return
+    yield from images
+    h, w = (max(1, side * 3 // 4) for side in images[0].shape[-2:])
+    yield torch.cat([images[0][..., :h, :w], images[0][..., -h:, -w:]])
+
+
+class Exported(NamedTuple):
+    """Stands where the network does in a prediction."""
+
+    run: Run
+    patch_size: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
+@torch.no_grad()
+def compare(
+    deployed: Deployed, run: Run, views: Sequence[Tensor], config: Config, fixed: bool
+) -> bool:
+    """Whether the masks agree; prints how far the logits lie apart."""
+    stand_in, (mean, std) = Exported(run, deployed.patch_size), mean_and_std(config, CPU)
+    difference, agreement = 0.0, 1.0
+    for view in views:
+        mode = mode_of(view, config, fixed)
+        own: Any = predict(deployed.network, normalise(view, mean, std), config, mode)
+        mode = "original" if deployed.square else mode  # it resizes by itself
+        try:
+            other: Any = predict(stand_in, deployed.from_unit(view), config, mode)
+        except Exception as error:  # of whichever library runs it
+            size = "x".join(map(str, view.shape))
+            print(f"what was exported fails on images {size}: {' '.join(str(error).split())[:300]}")
+            return False
+        same = (own.argmax(1) == other.argmax(1)).float().mean((1, 2)).min().item()
+        difference = max(difference, (own - other).abs().max().item())
+        agreement = min(agreement, same)
+    print(
+        f"{len(views)} predictions compared: maximal difference of logits {difference:.2g}, masks "
+        f"agree on {100 * agreement:.3f} % of the pixels or more"
+    )
+    return agreement >= AGREEMENT and math.isfinite(difference)
+
+
+def mode_of(view: Tensor, config: Config, fixed: bool) -> str:
+    """How `predict.py` would predict it; windows are for single images of any size."""
+    mode: str = config.evaluation.mode
+    if mode == "original" and wants_windows(max(view.shape[-2:]), config.crop_size):
+        mode = "sliding_window"
+    return "original" if mode == "sliding_window" and (fixed or len(view) > 1) else mode
+
+
+if __name__ == "__main__":
+    main()

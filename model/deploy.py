@@ -1,0 +1,168 @@
+"""Networks for use without this repository: with what stands around them in a prediction, as the
+bytes of an ONNX, TorchScript or safetensors file, and such bytes as a function again."""
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.network import Network
+from util.checkpoint import save_weights
+from util.config import Config
+from util.config_file import portable
+from util.errors import UserError
+from util.normalise import mean_and_std, normalise
+from util.palette import palette
+
+Run = Callable[[Tensor], Tensor]
+NORMALISATION, RESIZING = "normalisation", "resizing"
+PROTOBUF_LIMIT = 2**31
+"""Bytes that an ONNX file may have."""
+
+
+class Deployed(nn.Module):
+    """Images `[B, bands, H, W]`, float32 -> logits `[B, C, H, W]`, as `predict.py` gets them.
+
+    With the normalisation inside, an image holds the values of its file (0 to 255, or those of
+    data.image_range), else normalised ones.  With the resizing inside, it may have any size, else
+    one that the network takes.
+    """
+
+    def __init__(self, network: Network, config: Config, inside: Collection[str]):
+        super().__init__()
+        cpu = torch.device("cpu")
+        self.network = network
+        self.normalises = NORMALISATION in inside
+        self.patch = network.patch_size if RESIZING in inside else 1
+        resized = RESIZING in inside and config.evaluation.mode == "resize"
+        self.square = config.crop_size if resized else None
+        self.low, self.high = (bound[:, None, None] for bound in torch.tensor(value_range(config)))
+        self.mean, self.std = mean_and_std(config, cpu)
+
+    @property
+    def patch_size(self) -> int:
+        """Of which number the sides of its images must be multiples."""
+        return self.network.patch_size // self.patch
+
+    def from_unit(self, image: Tensor) -> Tensor:
+        """What it takes of images in [0, 1]."""
+        if self.normalises:
+            return image * (self.high - self.low) + self.low
+        return normalise(image, self.mean, self.std)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.normalises:
+            unit = ((image - self.low) / (self.high - self.low)).clamp(0, 1)
+            image = normalise(unit, self.mean, self.std)
+        if self.square is None:
+            return self.fitted(image)
+        square = (self.square, self.square)
+        logits = self.fitted(F.interpolate(image, square, mode="bilinear", align_corners=False))
+        return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
+
+    def fitted(self, x: Tensor) -> Tensor:
+        """As `util.evaluation.predict_whole`, in arithmetic that exporters can follow; for sides of
+        half a patch or more."""
+        if self.patch == 1:
+            return self.network(x)
+        patch, (h, w) = self.patch, x.shape[-2:]
+        fit = ((2 * h + patch) // (2 * patch) * patch, (2 * w + patch) // (2 * patch) * patch)
+        logits = self.network(F.interpolate(x, fit, mode="bilinear", align_corners=True))
+        return F.interpolate(logits, (h, w), mode="bilinear", align_corners=True)
+
+
+def value_range(config: Config) -> tuple[list[float], list[float]]:
+    """The values that are 0 and 1, of each band of each date."""
+    found, bands = config.data.image_range or (0.0, 255.0), config.data.num_bands
+    pairs = found if isinstance(found[0], tuple) else [found] * bands
+    lows, highs = zip(*pairs, strict=True)
+    return list(lows) * config.data.dates, list(highs) * config.data.dates
+
+
+def describe(config: Config, deployed: Deployed) -> dict[str, str]:
+    """What a file says of itself: names and, in JSON, values."""
+    data, (low, high) = config.data, value_range(config)
+    shape = "[batch, bands, height, width]"
+    inside = {NORMALISATION: deployed.normalises, RESIZING: deployed.patch_size == 1}
+    facts = {
+        "classes": data.classes,
+        "palette": palette(data),
+        "bands": data.bands,
+        "dates": data.dates,
+        "image_range": [low, high],
+        "mean": deployed.mean.flatten().tolist(),
+        "std": deployed.std.flatten().tolist(),
+        "input": f"{shape}, {'values of the file' if deployed.normalises else 'normalised'}",
+        "output": "logits [batch, classes, height, width]",
+        "inside": [name for name, is_inside in inside.items() if is_inside],
+        "multiple_of": deployed.patch_size,
+        "config": portable(config).model_dump(mode="json"),
+    }
+    return {name: json.dumps(value) for name, value in facts.items()}
+
+
+def to_onnx(deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, str]) -> bytes:
+    """By torch's exporter of captured graphs: the older one knows no antialiased resizing."""
+    if sum(value.nbytes for value in deployed.state_dict().values()) >= PROTOBUF_LIMIT:
+        raise UserError("--format onnx: its files hold 2 GiB, these weights are more; torchscript")
+    free = torch.export.Dim.DYNAMIC
+    sides = {} if fixed else {2: free, 3: free}
+    with _quiet():
+        program = torch.onnx.export(
+            deployed, (example,), input_names=["image"], output_names=["logits"], dynamo=True,
+            dynamic_shapes=({0: free, **sides},), verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    model = program.model_proto
+    for key, value in facts.items():
+        model.metadata_props.add(key=key, value=value)
+    return model.SerializeToString()
+
+
+def from_onnx(content: bytes) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"image": np.ascontiguousarray(x)})[0])
+
+
+def to_torchscript(
+    deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, str]
+) -> bytes:
+    """By tracing; what it says of itself is the extra file metadata.json."""
+    file, extra = io.BytesIO(), {"metadata.json": json.dumps(facts)}
+    with _quiet(), torch.no_grad():
+        traced = torch.jit.trace(deployed, example, check_trace=False)
+        torch.jit.save(traced, file, _extra_files=extra)
+    return file.getvalue()
+
+
+def from_torchscript(content: bytes) -> Run:
+    with _quiet():
+        return torch.jit.load(io.BytesIO(content), map_location="cpu")
+
+
+def to_safetensors(
+    deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, str]
+) -> bytes:
+    """The network's weights alone, under their names."""
+    return save_weights(deployed.network.state_dict(), facts)
+
+
+class _quiet(warnings.catch_warnings):
+    """Without the exporters' warnings: of their own age, and of branches that the comparison with
+    other sizes looks after."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")
+
+
+def example_of(sides: Sequence[int], bands: int) -> Tensor:
+    """Two images; no side of theirs is another's."""
+    return torch.rand(2, bands, *sides)
