@@ -48,7 +48,7 @@ AGREEMENT = 0.999
 SHOWN = 4
 """Validation images that are compared where none are named."""
 CPU = torch.device("cpu")
-FORMATS = {"onnx": to_onnx, "torchscript": to_torchscript, "safetensors": to_safetensors}
+FORMATS = ("onnx", "torchscript", "safetensors")
 
 
 def main() -> None:
@@ -142,8 +142,12 @@ def exported(options: argparse.Namespace, config: Config, deployed: Deployed) ->
     if any(side % multiple for side in sides):
         raise UserError(f"--size: found {sides}, expected multiples of {multiple} pixels")
     example, facts = example_of(sides, config.data.channels), describe(config, deployed)
+    if options.format == "safetensors":
+        return to_safetensors(deployed, facts)
     try:
-        return FORMATS[options.format](deployed, example, options.size is not None, facts)
+        if options.format == "onnx":
+            return to_onnx(deployed, example, options.size is not None, facts)
+        return to_torchscript(deployed, example, facts)
     except UserError:
         raise
     except Exception as error:  # of whichever part of torch

@@ -131,9 +131,7 @@ def from_onnx(content: bytes) -> Run:
     return lambda x: torch.from_numpy(session.run(None, {"image": np.ascontiguousarray(x)})[0])
 
 
-def to_torchscript(
-    deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, str]
-) -> bytes:
+def to_torchscript(deployed: Deployed, example: Tensor, facts: dict[str, str]) -> bytes:
     """By tracing; what it says of itself is the extra file metadata.json."""
     file, extra = io.BytesIO(), {"metadata.json": json.dumps(facts)}
     with _quiet(), torch.no_grad():
@@ -147,9 +145,7 @@ def from_torchscript(content: bytes) -> Run:
         return torch.jit.load(io.BytesIO(content), map_location="cpu")
 
 
-def to_safetensors(
-    deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, str]
-) -> bytes:
+def to_safetensors(deployed: Deployed, facts: dict[str, str]) -> bytes:
     """The network's weights alone, under their names."""
     return save_weights(deployed.network.state_dict(), facts)
 
