@@ -11,7 +11,13 @@ from prediction.autolabel import Autolabel, write_ranking, write_selection
 from prediction.images import made_by, to_do
 from prediction.unlabelled import unlabelled_samples
 from util import dist
-from util.command import add_tta, checkpoint_parser, config_of, exit_with_one_line
+from util.command import (
+    add_tta,
+    checkpoint_of,
+    checkpoint_parser,
+    config_of,
+    exit_with_one_line,
+)
 from util.errors import UserError
 from util.uncertainty import ACQUISITIONS
 
@@ -19,6 +25,7 @@ from util.uncertainty import ACQUISITIONS
 def main() -> None:
     options = arguments()
     with exit_with_one_line():
+        options.checkpoint = checkpoint_of(options)
         config = config_of(options)
         threshold = config.conf_thresh if options.threshold is None else options.threshold
         check(options, threshold)
