@@ -39,7 +39,7 @@ from util.checkpoint import load_weights
 from util.command import checkpoint_of, checkpoint_parser, config_of, exit_with_one_line
 from util.config import Config
 from util.errors import UserError
-from util.evaluation import predict, wants_windows
+from util.inference import predict, wants_windows
 from util.normalise import mean_and_std, normalise, to_unit
 from util.writing import write_atomically
 

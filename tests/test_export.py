@@ -19,7 +19,7 @@ from tools import publish
 from util.checkpoint import find_checkpoint, load
 from util.config_file import load_config
 from util.errors import UserError
-from util.evaluation import predict_mask
+from util.inference import predict_mask
 
 CPU = torch.device("cpu")
 VIT = {"network": "dpt", "backbone": "test_vit", "pretrained": "none"}
