@@ -100,6 +100,7 @@ def _step_cost(method_class: type[Method], config: Config, images: int, per_forw
         network.check_crop(config.crop_size)
         network.check_batch(per_forward)
         method = method_class(network, config)
+        use_layout(method, config)  # while it has no memory: fake weights cannot be exchanged
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         method.to_empty(device="cpu")
         training = late_training(method, config)
@@ -119,7 +120,6 @@ def _step_cost(method_class: type[Method], config: Config, images: int, per_forw
 def late_training(method: Method, config: Config) -> Training:
     """A training without data and folder, of which only the step is run; what a method keeps of
     earlier epochs, and the optimizer of earlier steps, is there."""
-    use_layout(method, config)
     optimizer = build_optimizer(method, config.optimizer)
     for epoch in range(max(0, config.epochs - PREVIOUS), config.epochs):
         method.after_epoch(epoch, is_best=True)

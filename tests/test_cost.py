@@ -75,6 +75,7 @@ def test_settings_that_save_memory(toy):
     for setting in ("model.checkpoint_activations=true", "precision=bfloat16"):
         less = step_cost(UniMatch, load_config(toy.config, [*SMALL, setting]), 4, 4)
         assert less.activations < plain.activations and less.tflop >= plain.tflop
+    step_cost(UniMatch, load_config(toy.config, [*SMALL, "channels_last=true"]), 4, 4)
     locked = step_cost(
         UniMatch, load_config(toy.config, [*SMALL, "model.lock_backbone=true"]), 4, 4
     )
