@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dataset.bands import picture, read_bands
+from dataset.bands import pictures
 from dataset.files import image_size
 from dataset.raster import is_larger
-from dataset.reader import size_of
+from dataset.reader import read_dates, size_of
 from model.build import load_trained
 from prediction.geotiff import predict_raster
-from prediction.images import find_images, made_by, to_do
+from prediction.images import find_images, later_images, made_by, to_do
 from prediction.writer import Products, Writer
 from util import dist
 from util.command import (
@@ -32,6 +32,9 @@ from util.inference import config_for_size, predict_image
 def main() -> None:
     parser = checkpoint_parser(__doc__)
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="files or folders")
+    parser.add_argument(
+        "--second", type=Path, nargs="+", help="of pairs, the later images, of the same names"
+    )
     parser.add_argument(
         "--save-path", type=Path, required=True, help="folder for masks/, overlays/, areas.csv"
     )
@@ -65,8 +68,13 @@ def main() -> None:
         config = config_of(options)
         device = dist.choose_device(options.device)
         images = find_images(options.images, options.save_path)
+        later = later_images(images, options.second, options.save_path, config.data)
         megapixels = 0 if options.geotiff else config.data.max_megapixels
         rasters = {name for name, path in images.items() if is_larger(path, megapixels)}
+        if later and rasters:
+            raise UserError(
+                f"{images[min(rasters)]}: pairs of rasters are not predicted by windows"
+            )
         network = load_trained(config, options.checkpoint, options.which, device)
         products = Products(*(getattr(options, name) for name in Products._fields))
         writer = Writer(options.save_path, config.data, products, rasters)
@@ -75,7 +83,8 @@ def main() -> None:
         if len(left) < len(images):
             print(f"{len(images) - len(left)} images have their masks already")
         whole = any(setting.startswith("evaluation.mode") for setting in options.set)
-        faults = save_predictions(network, left, config, writer, device, windows=not whole)
+        dates = {name: [path, *later.get(name, [])] for name, path in left.items()}
+        faults = save_predictions(network, dates, config, writer, device, windows=not whole)
         print(f"{len(images) - len(faults)} masks in {options.save_path / 'masks'}")
         if faults:
             print(*faults, sep="\n")
@@ -84,7 +93,7 @@ def main() -> None:
 
 def save_predictions(
     network: nn.Module,
-    images: dict[str, Path],
+    images: dict[str, list[Path]],
     config: Config,
     writer: Writer,
     device: torch.device,
@@ -93,28 +102,29 @@ def save_predictions(
     """Write what was asked for of each image, and the areas of its classes; returns what is wrong
     with the images that have none.
 
+    `images`: files by name, those of both dates of a pair.
     `windows`: images much larger than crops go through the network in parts, not whole.
     """
     faults, large = [], 0
     writer.start(images)
-    for name, path in tqdm(images.items(), disable=None, leave=False):
+    for name, files in tqdm(images.items(), disable=None, leave=False):
         try:
             if name in writer.rasters:
-                predict_raster(network, path, name, writer, config, device)
+                predict_raster(network, files[0], name, writer, config, device)
                 continue
-            pixels = read_bands(path, config.data)
+            pixels = read_dates(files, config.data)
             own = config_for_size(config, size_of(pixels)) if windows else config
             found = predict_image(network, pixels, own, device)
-            writer.save(name, picture(pixels, config.data), found)
+            writer.save(name, pictures(pixels, config.data), found)
             large += own is not config
         except UserError as error:
             faults.append(error)
         except (MemoryError, RuntimeError) as error:
             if lack_of_memory(error) is None:
                 raise
-            size = "{}x{}".format(*image_size(path))
+            size = "{}x{}".format(*image_size(files[0]))
             hint = "--set evaluation.mode=sliding_window needs less, the less the smaller crop_size"
-            faults.append(UserError(f"{path}: out of memory for {size} pixels; {hint}"))
+            faults.append(UserError(f"{files[0]}: out of memory for {size} pixels; {hint}"))
     if large:
         print(
             f"{large} images are much larger than crops of {config.crop_size} pixels and were "

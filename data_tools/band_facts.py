@@ -41,7 +41,11 @@ def together(images: Iterable[BandFacts]) -> BandFacts | None:
 
 
 def band_names(data: Data) -> list[str]:
-    """What the bands of the config are called, in the order of an image's channels."""
+    """What the bands of the config are called, in the order of a sample's channels."""
     if isinstance(data.bands, str):
-        return {"rgb": ["red", "green", "blue"], "grey": ["grey"]}[data.bands]
-    return [f"band {number}" for number in data.bands]
+        names = {"rgb": ["red", "green", "blue"], "grey": ["grey"]}[data.bands]
+    else:
+        names = [f"band {number}" for number in data.bands]
+    if data.dates == 1:
+        return names
+    return [f"{date} {name}" for date in ("earlier", "later") for name in names]

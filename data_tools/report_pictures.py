@@ -10,7 +10,7 @@ from PIL import Image
 from data_tools.band_facts import band_names
 from data_tools.inspect import Seen, SeenList
 from data_tools.suspects import Suspect, suspects
-from dataset.bands import picture
+from dataset.bands import pictures
 from dataset.files import load_image
 from dataset.reader import Reader
 from util import html
@@ -103,20 +103,21 @@ def _figure(seen: Seen, reason: str, reader: Reader, data: Data) -> str:
 def _pictures(
     seen: Seen, reader: Reader, data: Data
 ) -> tuple[list[Image.Image], np.ndarray | None]:
-    """The image, and its mask over it, or beside it where they do not fit; its class indices."""
+    """The image, or both dates, and its mask over it (the later one), or beside it where they do
+    not fit; its class indices."""
     sample = seen.sample
-    image = picture(reader.image(sample), data)
+    dates = pictures(reader.image(sample), data)
     if sample.mask is None:
-        return [image], None
+        return dates, None
     stored = load_image(sample.mask_file)
     try:
         codes = reader.labels.codes(stored, sample.mask_file)
     except UserError:  # of a wrong mode
-        return [image, stored.convert("RGB")], None
+        return [*dates, stored.convert("RGB")], None
     classes = reader.labels.classes.take(codes)  # with UNKNOWN for what is none
-    if stored.size != image.size:
-        return [image, colour_mask(classes, data)], classes
-    return [image, overlay(image, classes, data)], classes
+    if stored.size != dates[-1].size:
+        return [*dates, colour_mask(classes, data)], classes
+    return [*dates, overlay(dates[-1], classes, data)], classes
 
 
 def _enlargeable(picture: Image.Image) -> str:

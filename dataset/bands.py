@@ -46,10 +46,15 @@ def stored_bands(path: Path, bands: Bands, max_megapixels: int = MAX_MEGAPIXELS)
     return values
 
 
+def pictures(pixels: np.ndarray, data: Data) -> list[Image.Image]:
+    """A picture of each date of `[H, W, C]`."""
+    return [picture(date, data) for date in np.split(pixels, data.dates, axis=2)]
+
+
 def picture(pixels: np.ndarray, data: Data) -> Image.Image:
     """Three bands of `[H, W, C]`, as `read_bands` returns them, as an RGB image: red, green and
-    blue, else the first ones."""
-    last = pixels.shape[2] - 1
+    blue, else the first ones; of a pair those of the earlier date."""
+    last = data.num_bands - 1
     shown = pixels[..., data.rgb_channels or [min(band, last) for band in range(3)]]
     if shown.dtype != np.uint8:
         shown = (shown * 255 + 0.5).astype(np.uint8)

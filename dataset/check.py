@@ -127,7 +127,7 @@ def _names(root: Path, folder: str) -> set[str]:
 def _headers_agree(sample: Sample) -> None:
     """Raise `UserError` unless the images of all dates, and the mask, have one size."""
     sizes = [image_size(file) for file in sample.image_files]
-    refuse_other_size(sample, sizes)
+    refuse_other_size(sample.image_files, sizes)
     if sample.mask is not None and sizes[0] != (mask := image_size(sample.mask_file)):
         raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
 

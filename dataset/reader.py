@@ -1,6 +1,7 @@
 """Opens the files of samples, as the config says."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -25,11 +26,7 @@ class Reader:
 
         Raises `UserError` as `read_bands` does, and where the two differ in size.
         """
-        images = [read_bands(file, self.data) for file in sample.image_files]
-        if len(images) == 1:
-            return images[0]
-        refuse_other_size(sample, [size_of(image) for image in images])
-        return np.concatenate(images, axis=2)
+        return read_dates(sample.image_files, self.data)
 
     def mask(self, sample: Sample) -> Image.Image:
         """Its classes; raises `UserError` as `open_mask` does."""
@@ -48,10 +45,17 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def refuse_other_size(sample: Sample, sizes: Sequence[tuple[int, int]]) -> None:
+def read_dates(files: Sequence[Path], data: Data) -> np.ndarray:
+    """The bands of an image, or of two of one place, `[H, W, C]`; raises as `Reader.image`."""
+    images = [read_bands(file, data) for file in files]
+    refuse_other_size(files, [size_of(image) for image in images])
+    return np.concatenate(images, axis=2) if len(images) > 1 else images[0]
+
+
+def refuse_other_size(files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> None:
     """Raise `UserError` where the two images of a pair differ in size."""
     if len(set(sizes)) > 1:
-        (first, second), ((w, h), (w2, h2)) = sample.image_files, sizes
+        (first, second), ((w, h), (w2, h2)) = files, sizes
         raise UserError(
             f"{second}: the later image is {w2}x{h2}, the earlier one {first} is {w}x{h}; expected "
             "two images of one place and size"

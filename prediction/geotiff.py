@@ -144,7 +144,7 @@ def write_all(raster: Raster, planned: Plan, parts: Parts, name: str, writer: Wr
         layer = parts.layer(products.confidence, planned.blocks)
         write_geotiff(writer.path(products.confidence, name), raster, layer, Form())
     if products.overlays != "none":
-        writer.save_overlay(name, raster.preview(step), small)
+        writer.save_overlay(name, [raster.preview(step)], small)
 
 
 def mask_form(data: Data, original: Original | None) -> Form:

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from dataset.folders import names_by_stem
-from util.config import Config
+from util.config import Config, Data
 from util.errors import UserError
 from util.writing import make_folder, write_text
 
 T = TypeVar("T")
 
 
-def find_images(paths: list[Path], out: Path) -> dict[str, Path]:
+def find_images(paths: list[Path], out: Path, option: str = "--images") -> dict[str, Path]:
     """Image files by the name (without suffix) that their mask will have; what lies in `out`, and
     what is hidden, is left out."""
     found: dict[str, Path] = {}
     for path in paths:
         if not os.path.exists(path):  # False too for what can be no path
-            raise UserError(f"--images {path}: no such file or folder")
+            raise UserError(f"{option} {path}: no such file or folder")
         inside = [path.name]
         if folder := path.is_dir():
             inside = list(names_by_stem(path, skip=path / os.path.relpath(out, path)).values())
@@ -29,9 +29,29 @@ def find_images(paths: list[Path], out: Path) -> dict[str, Path]:
             name, image = os.path.splitext(file)[0], path / file if folder else path
             if found.setdefault(name, image) != image:
                 raise UserError(
-                    f"--images: {found[name]} and {image} would share the mask {name}.png"
+                    f"{option}: {found[name]} and {image} would share the mask {name}.png"
                 )
     return found
+
+
+def later_images(
+    images: dict[str, Path], second: list[Path] | None, out: Path, data: Data
+) -> dict[str, list[Path]]:
+    """The later image of each, by name, where the config's samples are pairs; else none.
+
+    Raises `UserError` where one is missing, and where there are some though samples are no pairs.
+    """
+    if data.pair is None:
+        if second:
+            raise UserError("--second: the config's samples are single images (data.pair is null)")
+        return {}
+    if not second:
+        raise UserError("--second: the config's samples are pairs; name the later images with it")
+    found = find_images(second, out, "--second")
+    if lacking := [path for name, path in images.items() if name not in found]:
+        others = f" (and {len(lacking) - 1} others)" if len(lacking) > 1 else ""
+        raise UserError(f"--second: no later image has the name of {lacking[0]}{others}")
+    return {name: [found[name]] for name in images}
 
 
 def made_by(options: argparse.Namespace, config: Config, *more: str) -> str:

@@ -12,7 +12,7 @@ from dataset.original import Original
 from util.config import Data
 from util.image_table import ImageTable
 from util.inference import Prediction
-from util.picture import colour_mask, mask_legend, overlay, save_picture, with_legend
+from util.picture import colour_mask, mask_legend, overlay, save_picture, side_by_side, with_legend
 from util.uncertainty import confidence, entropy
 from util.writing import make_folder, write_atomically
 
@@ -71,14 +71,14 @@ class Writer:
         counts = pixels[: len(self.data.classes)].tolist()
         self.areas.add(name, [shape[1], shape[0], *counts])
 
-    def save(self, name: str, image: Image.Image, prediction: Prediction) -> None:
-        """Write all of an image."""
+    def save(self, name: str, images: Sequence[Image.Image], prediction: Prediction) -> None:
+        """Write all of an image, or of both dates of a pair."""
         mask, products = prediction.mask, self.products
         self.add_areas(name, mask.shape, np.bincount(mask.ravel(), minlength=256))
         shown = self.original.mask(mask) if self.original else colour_mask(mask, self.data)
         save_picture(shown, self.path("masks", name))
         if products.overlays != "none":
-            self.save_overlay(name, image, mask)
+            self.save_overlay(name, images, mask)
         if products.confidence is not None:
             shade = to_bytes(CONFIDENCES[products.confidence](prediction.probabilities))
             save_picture(Image.fromarray(shade), self.path(products.confidence, name))
@@ -86,9 +86,13 @@ class Writer:
             half = prediction.probabilities.half().cpu().numpy()
             save_arrays(self.path("probabilities", name), probabilities=half)
 
-    def save_overlay(self, name: str, image: Image.Image, mask: np.ndarray) -> None:
-        made = with_legend(overlay(image, mask, self.data), mask_legend(mask, self.data))
-        save_picture(made, self.path("overlays", name))
+    def save_overlay(self, name: str, images: Sequence[Image.Image], mask: np.ndarray) -> None:
+        """The mask over its image; of a pair both dates, in which changes are outlined."""
+        if len(images) == 1:
+            made = overlay(images[0], mask, self.data)
+        else:
+            made = side_by_side([[overlay(image, mask, self.data, 0) for image in images]])
+        save_picture(with_legend(made, mask_legend(mask, self.data)), self.path("overlays", name))
 
 
 def to_bytes(values: Tensor) -> np.ndarray:
