@@ -64,7 +64,7 @@ class Toy:
                 "workers": 0,
             },
             "model": {
-                "backbone": "resnet10t",
+                "backbone": "test_resnet",
                 "channels": 8,
                 "aspp_rates": [1, 2, 3],
                 "pretrained": "none",

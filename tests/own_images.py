@@ -5,7 +5,7 @@ from PIL import Image
 
 COLOURS = np.array([[0, 0, 0], [128, 64, 0], [0, 128, 128]], np.uint8)
 NAMES = ["a", "b c", "Ünten"]
-TINY = ["model.backbone=resnet10t", "model.channels=8", "model.aspp_rates=[1,2,3]",
+TINY = ["model.backbone=test_resnet", "model.channels=8", "model.aspp_rates=[1,2,3]",
         "model.pretrained=none", "crop_size=33", "epochs=1", "epoch_length=2", "batch_size=2",
         "conf_thresh=0.3", "data.workers=0"]  # fmt: skip
 
