@@ -56,10 +56,15 @@ def views_batch(seed, images, size, classes, views, partner, padding):
 
 
 every_batch = pytest.mark.parametrize(
-    "seed, images, size, tau, classes", [(0, 2, 33, 0.0, 3), (1, 3, 41, 0.5, 5), (2, 2, 48, 0.9, 2)]
+    "seed, images, size, tau, classes, partner, padding",
+    [
+        (0, 2, 33, 0.0, 3, True, True),
+        (0, 2, 33, 0.0, 3, False, False),
+        (1, 3, 41, 0.5, 5, False, True),
+        (2, 2, 48, 0.9, 2, True, False),
+        (2, 2, 48, 0.9, 2, False, True),
+    ],
 )
-every_partner = pytest.mark.parametrize("partner", [True, False], ids=["other", "batch"])
-every_padding = pytest.mark.parametrize("padding", [True, False], ids=["padded", "whole"])
 
 
 def build(toy, kind, seed, classes, *settings):
@@ -73,8 +78,6 @@ def build(toy, kind, seed, classes, *settings):
 
 
 @every_batch
-@every_partner
-@every_padding
 @pytest.mark.parametrize(
     "kind, literally",
     [
@@ -84,9 +87,10 @@ def build(toy, kind, seed, classes, *settings):
     ],
 )
 def test_step(
-    kind, literally, padding, partner, seed, images, size, tau, classes, toy, monkeypatch
+    kind, literally, seed, images, size, tau, classes, partner, padding, toy, monkeypatch
 ):
-    method = build(toy, kind, seed, classes, f"conf_thresh={tau}")
+    # Of fewer channels, all may be zero at a pixel: which four resemble it most is then anyone's.
+    method = build(toy, kind, seed, classes, f"conf_thresh={tau}", "model.channels=16")
     batch = views_batch(seed, images, size, classes, kind.strong_views, partner, padding)
     fix_draws(monkeypatch)
     expected = literally(copy.deepcopy(method.model), batch, tau)
@@ -103,10 +107,8 @@ def first_stays_whole(features):
 
 
 @every_batch
-@every_partner
-@every_padding
 @pytest.mark.parametrize("kind", [FixMatch, UniMatchV2])
-def test_with_a_teacher(kind, padding, partner, seed, images, size, tau, classes, toy, monkeypatch):
+def test_with_a_teacher(kind, seed, images, size, tau, classes, partner, padding, toy, monkeypatch):
     settings = ["method.teacher=ema"] if kind is FixMatch else []
     method = build(toy, kind, seed, classes, f"conf_thresh={tau}", *settings)
     batch = views_batch(seed, images, size, classes, kind.strong_views, partner, padding)
@@ -119,10 +121,8 @@ def test_with_a_teacher(kind, padding, partner, seed, images, size, tau, classes
 
 
 @every_batch
-@every_partner
-@every_padding
 @pytest.mark.parametrize("mode", ["pixelwise", "pixelavg", "imageavg"])
-def test_prevmatch(mode, padding, partner, seed, images, size, tau, classes, toy, monkeypatch):
+def test_prevmatch(mode, seed, images, size, tau, classes, partner, padding, toy, monkeypatch):
     method = build(
         toy, PrevMatch, seed, classes, f"conf_thresh={tau}", "epochs=6",
         f"method={{prev: {{conf_thresh: 0.4, confidence: {mode}}}}}",
