@@ -8,6 +8,7 @@ from pathlib import Path
 from zlib import crc32
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other and their workers
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to others
 
 import numpy as np
 import pytest
