@@ -1,9 +1,6 @@
-"""Two processes on one machine (gloo), really launched."""
+"""Two processes on one machine (gloo)."""
 
 import json
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,26 +8,13 @@ import torch
 from dataset.folders import read_samples
 from dataset.loaders import Process, evaluation_loader
 from model.build import build_network, load_trained
-from tests.conftest import METHODS, REPOSITORY, Toy
+from tests.conftest import METHODS, Toy
+from tests.forked import spread
 from util import dist
 from util.calibration import PseudoLabelScores
 from util.config import Model
 from util.config_file import load_config
 from util.evaluation import evaluate
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return str(probe.getsockname()[1])
-
-
-def launch(*command, processes=2):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.launch", "--nproc_per_node", str(processes),
-         "--master_port", free_port(), *map(str, command)],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
 
 
 def read(path):
@@ -42,13 +26,13 @@ SPIED = [*METHODS, "prototypes"]
 
 @pytest.fixture(scope="module")
 def spied(tmp_path_factory):
-    """A folder with a run of every method, made by one launch, and what was seen of its steps."""
+    """A folder with a run of every method, made in one go, and what was seen of its steps."""
     folder = tmp_path_factory.mktemp("spied")
     toy = Toy(folder / "toy")
     toy.tree |= {"epoch_length": 3, "log": {"pictures": 2}}
     toy.write_config()
     argv = ["--config", toy.config, "--device", "cpu"]
-    done = launch("-m", "tests.spying_training", folder, ",".join(SPIED), *argv)
+    done = spread("-m", "tests.spying_training", folder, ",".join(SPIED), *argv)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -96,7 +80,7 @@ def test_two_processes_score_as_one(spied, tmp_path):
     by_class, written = [], []
     for processes in (1, 2):
         out, folder = tmp_path / f"{processes}.json", tmp_path / f"scores {processes}"
-        done = launch(
+        done = spread(
             "evaluate.py", "--config", spied / "toy/toy.yaml", "--checkpoint", run / "latest.pth",
             "--json", out, "--device", "cpu", "--boundary-iou", "--save-path", folder,
             "--worst", 3, processes=processes,
@@ -111,11 +95,11 @@ def test_two_processes_score_as_one(spied, tmp_path):
 
 
 def test_a_users_mistake_is_told_once_with_exit_code_2(toy, tmp_path):
-    done = launch("supervised.py", *toy.argv(tmp_path / "run", "--set", "epochs=0"))
+    done = spread("supervised.py", *toy.argv(tmp_path / "run", "--set", "epochs=0"))
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1 and "epochs" in done.stderr
     (toy.root / "images/l1.jpg").unlink()
-    done = launch("supervised.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
+    done = spread("supervised.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1 and "images/l1.jpg" in done.stderr
 
@@ -123,7 +107,7 @@ def test_a_users_mistake_is_told_once_with_exit_code_2(toy, tmp_path):
 def test_global_batch_that_cannot_be_divided(toy, tmp_path):
     toy.tree["batch_size"] = 3
     toy.write_config()
-    done = launch("corrmatch.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
+    done = spread("corrmatch.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
     assert done.returncode == 2
     assert "batch_size: a global batch of 3" in done.stderr and "2 processes" in done.stderr
 
@@ -132,7 +116,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_all_processes_alike(toy, tmp_p
     toy.tree |= {"epochs": 1, "epoch_length": 1, "batch_size": 4}
     toy.write_config()
     (tmp_path / "run/latest.pth.partial").mkdir(parents=True)
-    done = launch("supervised.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
+    done = spread("supervised.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error: ") == 1 and "latest.pth: cannot be written" in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from tests.conftest import METHODS, Toy, write_sample
+from tests.forked import spread
 from tests.gradients import gradient, prepared, seen
-from tests.test_distributed import launch
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def several(request, even):
     """What that many processes leave in a folder."""
     folder = even.folder / str(request.param)
     folder.mkdir()
-    done = launch("-m", "tests.gradients", even.config, folder, processes=request.param)
+    done = spread("-m", "tests.gradients", even.config, folder, processes=request.param)
     assert done.returncode == 0, done.stderr
     return folder, request.param
 
