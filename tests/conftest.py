@@ -201,4 +201,4 @@ def pytest_collection_modifyitems(items):
         if name in {"interruption", "restarts", "scripts", "slurm"}:
             item.add_marker(pytest.mark.xdist_group("in time"))
         elif name in {"distributed", "equivalence"}:
-            item.add_marker(pytest.mark.xdist_group(name))
+            item.add_marker(pytest.mark.xdist_group("forked"))

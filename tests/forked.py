@@ -18,7 +18,7 @@ FORKED.set_forkserver_preload(["tests.conftest"])
 def python(folder: Path, arguments: list[str], environment: dict[str, str]) -> None:
     """What `python *arguments` does with a script, or a module after -m; output to files."""
     for number, name in ((1, "out"), (2, "err")):
-        with (folder / name).open("ab") as file:
+        with (folder / name).open("wb") as file:
             os.dup2(file.fileno(), number)
     os.environ.clear()
     os.environ.update(environment)
@@ -27,7 +27,27 @@ def python(folder: Path, arguments: list[str], environment: dict[str, str]) -> N
     (runpy.run_module if module else runpy.run_path)(name, run_name="__main__")
 
 
-def spread(*command, processes: int = 2) -> subprocess.CompletedProcess:
+class Forked:
+    """A running program."""
+
+    def __init__(self, *command: object, **variables: object):
+        self._output = tempfile.TemporaryDirectory()
+        environment = os.environ | {name: str(value) for name, value in variables.items()}
+        arguments = Path(self._output.name), [str(part) for part in command], environment
+        self.process = FORKED.Process(target=python, args=arguments)
+        self.process.start()
+
+    def end(self, patience: float = 300) -> subprocess.CompletedProcess:
+        """Waits for it, and kills it where it hangs."""
+        self.process.join(patience)
+        self.process.kill()
+        self.process.join()
+        with self._output as folder:
+            said = [(Path(folder) / name).read_text() for name in ("out", "err")]
+        return subprocess.CompletedProcess([], self.process.exitcode, *said)
+
+
+def spread(*command: object, processes: int = 2) -> subprocess.CompletedProcess:
     """A program in several processes that find each other as under the launcher, but go on by
     themselves; returns the exit code that is farthest from 0, and the output of all."""
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
@@ -35,17 +55,7 @@ def spread(*command, processes: int = 2) -> subprocess.CompletedProcess:
         "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "localhost",
         "MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": True,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        running = []
-        for rank in range(processes):
-            variables = os.environ | {k: str(v) for k, v in known.items()}
-            variables |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            arguments = Path(folder), [str(part) for part in command], variables
-            running.append(FORKED.Process(target=python, args=arguments))
-            running[-1].start()
-        for process in running:
-            process.join(300)
-            process.kill()  # if it hangs
-            process.join()
-        said = [(Path(folder) / name).read_text() for name in ("out", "err")]
-    return subprocess.CompletedProcess(command, max((p.exitcode for p in running), key=abs), *said)
+    running = [Forked(*command, RANK=n, LOCAL_RANK=n, **known) for n in range(processes)]
+    ends = [process.end() for process in running]
+    said = ["".join(parts) for parts in zip(*((e.stdout, e.stderr) for e in ends), strict=True)]
+    return subprocess.CompletedProcess(command, max((e.returncode for e in ends), key=abs), *said)

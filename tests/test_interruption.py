@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -17,8 +15,8 @@ from engine.run_folder import RunFolder
 from engine.training import Training
 from fixmatch import FixMatch
 from supervised import SupOnly
-from tests.conftest import REPOSITORY
-from tests.test_distributed import free_port, launch
+from tests.forked import FORKED, spread
+from tests.test_restarts import launcher
 from tests.test_resume import assert_equal
 from util.errors import UserError
 from util.interrupt import EXIT_CODE
@@ -45,20 +43,23 @@ def signalled_after(monkeypatch, step, number):
     monkeypatch.setattr(Training, "optimize", spying)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
-    number, long, train, tmp_path, monkeypatch
+    long, train, tmp_path, monkeypatch
 ):
     train(FixMatch, long.argv(tmp_path / "whole"))
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
-    for step in (1, 4, 8):  # inside an epoch, at its last step, inside the next one
+    for step, number, saved in (
+        (1, signal.SIGTERM, (0, 2)),  # inside an epoch
+        (4, signal.SIGUSR1, (0, 5)),  # at its last step
+        (8, signal.SIGINT, (1, 4)),  # inside the next one
+    ):
         with monkeypatch.context() as patch:
             signalled_after(patch, step, number)
             with pytest.raises(SystemExit) as stopped:
                 train(FixMatch, long.argv(tmp_path / "parts"))
         assert stopped.value.code == EXIT_CODE == 75
         state = end(tmp_path / "parts")
-        assert (state["epoch"], state["done"]) == {1: (0, 2), 4: (0, 5), 8: (1, 4)}[step]
+        assert (state["epoch"], state["done"]) == saved
     train(FixMatch, long.argv(tmp_path / "parts"))
     assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
     assert_equal(records(tmp_path / "whole"), records(tmp_path / "parts"))
@@ -212,25 +213,23 @@ def test_another_config_needs_force(long, train, tmp_path, capsys):
     assert "goes on with another config: epochs (1 -> 2)" in capsys.readouterr().out
 
 
-def test_two_runs_in_one_folder(long, tmp_path):
+def hold_lock(path, locked):
+    folder = RunFolder(path)
+    folder.lock()
+    locked.set()
+    time.sleep(60)
+
+
+def test_two_runs_in_one_folder(tmp_path):
     """The second is refused, by name of the first; a killed one leaves no lock behind."""
-    code = """
-import sys, time
-from pathlib import Path
-from engine.run_folder import RunFolder
-folder = RunFolder(Path(sys.argv[1]))
-folder.lock()
-print("locked", flush=True)
-time.sleep(60)
-"""
-    first = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE
-    )
-    assert first.stdout.readline() == b"locked\n"
+    locked = FORKED.Event()
+    first = FORKED.Process(target=hold_lock, args=(tmp_path, locked))
+    first.start()
+    assert locked.wait(60)
     with pytest.raises(UserError, match=f"in use by process {first.pid} on "):
         RunFolder(tmp_path).lock()
     first.kill()
-    first.wait()
+    first.join()
     after = RunFolder(tmp_path)
     after.lock()
 
@@ -300,8 +299,7 @@ def test_the_guard_saves_the_batch_that_the_step_saw(long, train, tmp_path, monk
 
 
 def test_float16_feels_its_way_without_alarm(long, train, tmp_path, capsys):
-    small = ["model.backbone=test_resnet", "epochs=1"]
-    train(SupOnly, long.argv(tmp_path, "--set", "precision=float16", *small))
+    train(SupOnly, long.argv(tmp_path, "--set", "precision=float16", "epochs=1"))
     assert not list(tmp_path.glob("nonfinite*"))
     assert end(tmp_path)["scaler"]["scale"] >= 1
 
@@ -318,22 +316,17 @@ def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
     stop after the same step, and the launcher says 75."""
     long.tree |= {"epochs": 1, "epoch_length": 4000, "batch_size": 4, "save_every": 20}
     long.write_config()
-    command = [
-        sys.executable, "-m", "tools.launch", "--nproc_per_node", "2", "--master_port", free_port(),
-        "supervised.py", *long.argv(tmp_path / "run", "--device", "cpu"),
-    ]  # fmt: skip
-    log = tmp_path / "out.txt"
-    with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=file, stderr=file)
-        saved, deadline = tmp_path / "run/latest.pth", time.monotonic() + 120
-        while not saved.exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        process.send_signal(signal.SIGUSR1)
-        assert process.wait(60) == EXIT_CODE, log.read_text()
+    launch = launcher("supervised.py", *long.argv(tmp_path / "run", "--device", "cpu"))
+    saved, deadline = tmp_path / "run/latest.pth", time.monotonic() + 120
+    while not saved.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(launch.process.pid, signal.SIGUSR1)
+    done = launch.end(60)
+    assert done.returncode == EXIT_CODE, done.stderr
     state = end(tmp_path / "run")
     assert 0 < state["done"] < 4000 and state["done"] % 20 == 0
-    assert "stopped by SIGUSR1" in log.read_text()
-    assert f"step {state['done']}; the same command goes on" in log.read_text()
+    assert "stopped by SIGUSR1" in done.stdout
+    assert f"step {state['done']}; the same command goes on" in done.stdout
 
 
 def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):
@@ -341,5 +334,5 @@ def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):
     long.tree |= {"batch_size": 4}
     long.write_config()
     argv = long.argv(tmp_path / "run", "--device", "cpu")
-    launch("-m", "tests.slow_disk_training", tmp_path, "supervised", *argv, processes=2)
+    spread("-m", "tests.slow_disk_training", tmp_path, "supervised", *argv)
     assert [(tmp_path / f"left-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]

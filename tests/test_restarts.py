@@ -3,19 +3,28 @@
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from tests.faults.kill import assert_same
-from tests.test_distributed import free_port, launch, read
-from tests.test_scripts import ENVIRONMENT, sh
+from tests.forked import Forked, spread
+from tests.test_distributed import read
+from tests.test_scripts import ENVIRONMENT, free_port, sh
 from tests.test_slurm import until_there
 from tools.launch import first_to_fail, is_killed
 from util.dist import RESTARTS
 from util.interrupt import EXIT_CODE
+
+
+def launcher(*command, nodes=1, node=0, port=None):
+    """Two processes for each machine, as under train.sh."""
+    return Forked(
+        "-m", "tools.launch", "--nproc_per_node", 2, "--nnodes", nodes, "--node_rank", node,
+        "--master_addr", "localhost", "--master_port", port or free_port(), *command,
+    )  # fmt: skip
+
 
 KILLED = "process 1 was killed by SIGKILL (out of memory?)"
 
@@ -24,27 +33,26 @@ KILLED = "process 1 was killed by SIGKILL (out of memory?)"
 def short(toy):
     """Two epochs of three steps."""
     toy.tree |= {"epochs": 2, "epoch_length": 3, "batch_size": 4}
-    toy.tree["model"]["backbone"] = "test_resnet"
     toy.write_config()
     return toy
 
 
 def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_path):
-    """In a step, in a validation, and with a checkpoint half-written, by its main process."""
+    """In a step, and with a checkpoint half-written, by its main process."""
     whole, run = tmp_path / "whole", tmp_path / "run"
-    done = launch("supervised.py", *short.argv(whole, "--device", "cpu"))
+    done = spread("supervised.py", *short.argv(whole, "--device", "cpu"))
     assert done.returncode == 0, done.stderr
     deaths = ["--max_restarts", 3, "-m", "tests.dying_training"]
-    deaths += ["1-step-4,1-validation-0,0-save-0", "supervised"]
-    done = launch(*deaths, *short.argv(run, "--device", "cpu", "--resume", "never"))
+    deaths += ["1-step-4,0-save-0", "supervised"]
+    done = launcher(*deaths, *short.argv(run, "--device", "cpu", "--resume", "never")).end()
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "was killed" in line]
     assert told == [
         f"process {rank} was killed by SIGKILL (out of memory?); all go on from the last "
         f"checkpoint (restart {number} of 3)"
-        for number, rank in enumerate([1, 1, 0], start=1)
+        for number, rank in enumerate([1, 0], start=1)
     ]
-    assert [start["first_step"] for start in read(run / "starts.jsonl")] == [0, 3, 3, 3]
+    assert [start["first_step"] for start in read(run / "starts.jsonl")] == [0, 3, 3]
     assert_same(whole, run)
 
 
@@ -63,21 +71,13 @@ def machines(folder, program, restarts, count=1):
     exit code, number of starts and stderr of each."""
     script = folder / "program.py"
     script.write_text(PROGRAM.format(program))
-    command = [
-        sys.executable, "-m", "tools.launch", "--nproc_per_node", "2", "--nnodes", str(count),
-        "--master_addr", "localhost", "--master_port", free_port(),
-        "--max_restarts", str(restarts), "--node_rank",
-    ]  # fmt: skip
-    pipe = subprocess.PIPE
+    port = free_port()
     launches = [
-        subprocess.Popen(
-            [*command, str(node), script], cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True
-        )
+        launcher("--max_restarts", restarts, script, nodes=count, node=node, port=port)
         for node in range(count)
     ]
-    said = [one.communicate(timeout=120) for one in launches]
-    ends = zip(launches, said, strict=True)
-    return [(one.returncode, out.count("start"), err) for one, (out, err) in ends]
+    ends = [one.end(120) for one in launches]
+    return [(end.returncode, end.stdout.count("start"), end.stderr) for end in ends]
 
 
 DEATH = "if rank == {}: os.kill(os.getpid(), signal.{})"
@@ -155,7 +155,7 @@ def test_one_process_alone_is_restarted_too(variables):
     run = variables["save_path"]
     process = subprocess.Popen(
         ["sh", "tools/train.sh", "0", "1", "--resume", "never", "--set", "epochs=1",
-         "epoch_length=80", "save_every=20", "model.backbone=test_resnet"],
+         "epoch_length=40", "save_every=1"],
         cwd=REPOSITORY, env=ENVIRONMENT | {k: str(v) for k, v in variables.items()},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -21,6 +21,12 @@ ENVIRONMENT = {
 }
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
 def sh(script, *arguments, **variables):
     return subprocess.run(
         ["sh", f"tools/{script}.sh", *map(str, arguments)],
@@ -37,18 +43,35 @@ def test_train_and_val(variables):
     done = sh("val", 0, 29511, config=variables["config"], checkpoint_path=run / "latest.pth")
     assert done.returncode == 0 and "images of" in done.stdout
 
+
+@pytest.fixture
+def stub(variables, tmp_path):
+    """Runs train.sh with a `python` that writes down its arguments and fails."""
+    python = tmp_path / "stub/python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$@"\necho "error: x" >&2\nexit 2\n')
+    python.chmod(0o755)
+    path = f"{python.parent}:{ENVIRONMENT['PATH']}"
+    return lambda *arguments: sh("train", *arguments, **variables, PATH=path)
+
+
+@pytest.mark.parametrize(
+    ("num_gpu", "launched"), [(0, "--standalone"), (2, "--nproc_per_node 2 --nnodes 1")]
+)
+def test_exit_status_and_output_are_the_trainings(num_gpu, launched, stub, variables):
+    done = stub(num_gpu, 29511)
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"-m tools.launch {launched} ")
+    console = (variables["save_path"] / "console.txt").read_text()
+    assert console == done.stdout and console.endswith("\nerror: x\n")
+
+
+def test_suponly_gets_no_unlabelled_list(stub, variables):
+    assert "--unlabeled-id-path" in stub(0, 29511).stdout
     variables["method"] = "supervised"
-    variables["save_path"] = run.parent / "supervised"
-    done = sh("train", 0, 29511, "--dry-run", **variables)
-    assert done.returncode == 0 and "all well" in done.stdout
-
-
-def test_exit_status_is_the_trainings(variables):
-    done = sh("train", 0, 29511, "--set", "epochs=0", **variables)
-    assert done.returncode == 2
-    assert "error: " in (variables["save_path"] / "console.txt").read_text()
-    done = sh("train", 2, 29512, "--set", "epochs=0", "--device", "cpu", **variables)
-    assert done.returncode == 2
+    said = stub(0, 29511).stdout
+    assert "supervised.py" in said and "--labeled-id-path" in said
+    assert "--unlabeled-id-path" not in said
 
 
 def test_a_signal_to_all_saves_and_is_in_the_console_file(variables):
@@ -74,27 +97,6 @@ def test_usage(arguments):
     assert done.returncode == 2 and ("usage" in done.stderr or "error: " in done.stderr)
 
 
-def test_several_machines(variables):
-    """Two machines of one process each, here as two launches on this one."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    machines = [
-        subprocess.Popen(
-            ["sh", "tools/train.sh", "1", str(port), "--device", "cpu", "--set", "epochs=1",
-             "batch_size=4"],
-            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=ENVIRONMENT | {k: str(v) for k, v in variables.items()}
-            | {"NNODES": "2", "NODE_RANK": str(rank), "MASTER_ADDR": "localhost"},
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    outputs = [machine.communicate(timeout=300)[0] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], outputs
-    assert "mIoU" in outputs[0] and "mIoU" not in outputs[1]
-    assert (variables["save_path"] / "latest.pth").exists()
-
-
 NETWORK = """
     ip link set lo up
     unshare -n sleep 600 & other=$!
@@ -108,20 +110,26 @@ NETWORK = """
 """Two machines with a wire between them, as namespaces that end with their processes."""
 
 
-def test_several_machines_on_a_network_of_their_own(variables):
-    if not shutil.which("ip"):
-        pytest.skip("needs ip (iproute2)")
-    possible = subprocess.run(["unshare", "-rn", "sh", "-ec", NETWORK], capture_output=True)
-    if possible.returncode:
-        pytest.skip(f"no networks may be made here: {possible.stderr.decode().strip()}")
-    train = "sh tools/train.sh 1 29513 --device cpu --set epochs=1 batch_size=4"
+def test_several_machines(variables):
+    """On a network of their own where one may be made, else here as two launches on this one."""
+    possible = (
+        shutil.which("ip")
+        and not subprocess.run(
+            ["unshare", "-rn", "sh", "-ec", NETWORK], capture_output=True
+        ).returncode
+    )
+    shell, machines, address, wire = (
+        (["unshare", "-rn"], NETWORK, "10.77.0.1", {"GLOO_SOCKET_IFNAME": "wire"})
+        if possible else ([], 'in_other() { "$@"; }', "localhost", {})
+    )  # fmt: skip
+    train = f"sh tools/train.sh 1 {free_port()} --device cpu --set epochs=1 batch_size=4"
     done = subprocess.run(
-        ["unshare", "-rn", "sh", "-ec", f"""{NETWORK}
+        [*shell, "sh", "-ec", f"""{machines}
          NODE_RANK=1 in_other {train} & second=$!
          NODE_RANK=0 {train}; wait $second"""],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False,
         env=ENVIRONMENT | {k: str(v) for k, v in variables.items()}
-        | {"NNODES": "2", "MASTER_ADDR": "10.77.0.1", "GLOO_SOCKET_IFNAME": "wire"},
+        | {"NNODES": "2", "MASTER_ADDR": address, **wire},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("best mIoU") == 1

@@ -64,23 +64,34 @@ def until_there(path):
 LONG = ("--set", "epoch_length=4000", "save_every=1")
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_signal_to_the_job_saves_and_queues_it_again(number, sbatch, variables):
-    """The time is almost up, or the job was cancelled: it saves, but shall not come again."""
+def test_a_signal_as_the_time_is_almost_up_saves_and_queues_the_job_again(sbatch, variables):
     job = sbatch(*LONG, programs={"srun": SRUN})
     checkpoint = variables["save_path"] / "latest.pth"
     until_there(checkpoint)
-    job.send_signal(number)  # to the batch shell alone
+    job.send_signal(signal.SIGUSR1)  # to the batch shell alone
     output, _ = job.communicate(timeout=60)
     assert job.returncode == EXIT_CODE, output
-    assert f"stopped by {number.name}" in output
+    assert "stopped by SIGUSR1" in output
     done = torch.load(checkpoint, weights_only=True)["done"]
     assert f"step {done}; the same command goes on" in output
-    requeued = sbatch.stubs / "requeued"
-    if number == signal.SIGUSR1:
-        assert requeued.read_text() == "requeue 4711\n"
-    else:
-        assert not requeued.exists()
+    assert (sbatch.stubs / "requeued").read_text() == "requeue 4711\n"
+
+
+ASKED = """#!/bin/sh
+trap 'echo saved; exit 75' TERM USR1
+touch "$STUBS/started"
+while :; do sleep 0.1; done
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_only_a_job_that_was_not_cancelled_comes_again(number, sbatch):
+    job = sbatch(programs={"srun": SRUN, "python": ASKED})
+    until_there(sbatch.stubs / "started")
+    job.send_signal(number)
+    output, _ = job.communicate(timeout=60)
+    assert job.returncode == EXIT_CODE and output.endswith("saved\n")
+    assert (sbatch.stubs / "requeued").exists() == (number == signal.SIGUSR1)
 
 
 def test_the_trainings_code_is_the_jobs(sbatch):
