@@ -23,6 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 METHODS = {name: method_of(name) for name in method_scripts()}
 """Every method's class, by the name of its script."""
 every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
+needs_forks = pytest.mark.xdist_group("forked")
+"""Tests of programs that `tests/forked.py` starts follow each other on one worker."""
 CLASSES = ["sky", "tree", "road"]
 
 
@@ -201,4 +203,4 @@ def pytest_collection_modifyitems(items):
         if name in {"interruption", "restarts", "scripts", "slurm"}:
             item.add_marker(pytest.mark.xdist_group("in time"))
         elif name in {"distributed", "equivalence"}:
-            item.add_marker(pytest.mark.xdist_group("forked"))
+            item.add_marker(needs_forks)

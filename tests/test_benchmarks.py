@@ -3,16 +3,18 @@
 import json
 import os
 import re
+import subprocess
 import time
 import warnings
 
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_parts
 from benchmarks.gpu_parts import waits
 from benchmarks.gpu_table import markdown
-from tests.conftest import METHODS, REPOSITORY
+from tests.conftest import METHODS, REPOSITORY, needs_forks
+from tests.forked import FORKED
 from tools import benchmark
 
 SMALL = ("--config", "configs/shapes.yaml", "--device", "cpu", "--set", "batch_size=4")
@@ -55,16 +57,12 @@ def test_a_configs_own_lists(name, toy, run, monkeypatch):
     assert "images: 60x40" in out or "bfloat16" in out
 
 
-def test_start_up(run):
-    code, out, err = run(
-        benchmark, "start", *SMALL, "--method", "supervised", "--counts", 30, 40, 5
-    )
-    assert code == 0, err
-    for part in ("imports", "reading lists", "checking files", "first batch", "first step"):
-        assert re.search(rf"^{part} +\d+\.\d\d s", out, re.MULTILINE), out
-
-
 # All about a GPU
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    monkeypatch.setattr(gpu.multiprocessing, "get_context", lambda _: FORKED)
 
 
 def on_a_gpu(run, folder, *more):
@@ -75,12 +73,17 @@ def parts(folder):
     return json.loads((folder / "gpu.json").read_text())["parts"]
 
 
-def test_all_parts_in_miniature(run, tmp_path):
+@needs_forks
+def test_all_parts_in_miniature(run, tmp_path, forked, monkeypatch):
+    monkeypatch.setitem(gpu.PARTS, "tests", gpu.Part(9, measures))
     code, out, err = on_a_gpu(run, tmp_path)
     assert code == 0, err
     measured = parts(tmp_path)
     assert list(measured) == list(gpu.PARTS) and METHODS.keys() <= measured.keys()
     assert {name: part["failure"] for name, part in measured.items() if "failure" in part} == {}
+    assert measured["start"]["found"].keys() >= {
+        "imports", "reading lists", "checking files", "first batch", "first step",
+    }  # fmt: skip
     code, out, err = on_a_gpu(run, tmp_path)
     assert code == 0 and not out, "nothing was left to do"
     code, out, err = run(benchmark, "gpu", "--out", tmp_path, "--table")
@@ -110,8 +113,9 @@ def dies(bench):
     os._exit(1)
 
 
+@needs_forks
 def test_a_part_that_fails_hangs_or_dies_is_noted_and_the_next_one_begins(
-    run, tmp_path, monkeypatch
+    run, tmp_path, forked, monkeypatch
 ):
     found = {"one": gpu.Part(9, fails), "two": gpu.Part(0.05, hangs), "three": gpu.Part(9, dies)}
     monkeypatch.setattr(gpu, "PARTS", {"well": gpu.Part(9, measures), **found})
@@ -125,6 +129,24 @@ def test_a_part_that_fails_hangs_or_dies_is_noted_and_the_next_one_begins(
         "two": "not done in 0 s",
         "three": "its process died",
     }
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "found"),
+    [
+        (0, "2 passed\n", "2 passed"),
+        (1, "FAILED a - x\n1 failed\n", "1 failed; FAILED a - x"),
+        (4, "", "pytest ended with 4: nothing said"),
+    ],
+)
+def test_the_tests_for_a_gpu_are_a_part(code, said, found, monkeypatch):
+    done = subprocess.CompletedProcess([], code, said, "")
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: "test_gpu" in command[-1] and done)
+    if code == 4:
+        with pytest.raises(RuntimeError, match=found):
+            gpu_parts.tests(None)
+    else:
+        assert gpu_parts.tests(None) == {"test_gpu.py": {"result": found}}
 
 
 def test_a_second_call_goes_on(run, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from tests.faults.verdict import RAN, REFUSED, Fault, verdict
 from tests.faults.world import World
 
 CASES = {"config": 150, "setting": 100, "list": 120, "image": 60, "mask": 60, "checkpoint": 50,
-         "state": 25, "train": 25, "use": 20, "process": 2}  # fmt: skip
+         "state": 15, "train": 10, "use": 20, "process": 1}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

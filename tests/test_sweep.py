@@ -3,9 +3,7 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,8 +13,9 @@ import yaml
 from experiments.published import read_entries
 from experiments.runs import find_runs
 from experiments.sweep import expand, method_of, read_sweep
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, needs_forks
 from tests.fake_runs import fake_run
+from tests.forked import Forked
 from tests.test_scripts import ENVIRONMENT
 from tests.test_slurm import SCONTROL, SRUN
 from tools import sweep
@@ -199,33 +198,29 @@ def test_a_folder_with_another_run_is_refused(stub, run):
     assert code == 2 and "holds a run with another config: crop_size (33 -> 65)" in err
 
 
+@needs_forks
 def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
     Path("slow").mkdir()
-    # Modules are the repository's, the scripts that it runs those of the present folder.
-    start = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tools.sweep import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", start, REPOSITORY, stub, "--devices", "cpu", "cpu"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = Forked("-m", "tools.sweep", stub, "--devices", "cpu", "cpu")
     deadline = time.monotonic() + 120
     while len(list(Path("slow").iterdir())) < 2 and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
+        assert process.process.is_alive(), process.end()
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and out.count("stopped; the same command goes on") == 2
+    process.process.terminate()
+    done = process.end(60)
+    assert done.returncode == 75 and done.stdout.count("stopped; the same command goes on") == 2
     shutil.rmtree("slow")
     code, out, _ = run(sweep, stub)
     assert code == 0 and out.count("started on auto") == 4
 
 
 def test_real_runs(spec, toy, run, monkeypatch):
-    path = spec(set={"epochs": 1}, save_path=str(toy.folder / "runs"))
+    path = spec(seeds=[3], set={"epochs": 1}, save_path=str(toy.folder / "runs"))
     monkeypatch.chdir(REPOSITORY)
     code, out, _ = run(sweep, path, "--devices", "cpu")
     assert code == 0, out
     runs, faults = find_runs([str(toy.folder / "runs")])
-    assert not faults and [one.config.seed for one in runs] == [0, 1]
+    assert not faults and [one.config.seed for one in runs] == [3]
     assert all(one.is_finished and one.method == "SupOnly" for one in runs)
 
 
