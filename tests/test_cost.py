@@ -18,7 +18,7 @@ from unimatch_v2 import UniMatchV2
 from util.config_file import load_config
 from util.errors import UserError
 
-SMALL = ["crop_size=129", "batch_size=4", "model.backbone=resnet18", "model.channels=64"]
+SMALL = ["crop_size=129", "batch_size=4", "model.channels=64"]
 
 
 def real_peak(method_class, config, images, folder):
@@ -95,7 +95,7 @@ def test_cards_hold_what_is_left_of_them():
 
 
 def test_micro_batch_is_found_by_trying(toy, monkeypatch):
-    monkeypatch.setattr("engine.needs.CONTEXT", 8 * GIB - 3.2e8)  # so that an 8 GiB card is small
+    monkeypatch.setattr("engine.needs.CONTEXT", 8 * GIB - 1.2e8)  # so that an 8 GiB card is small
     config = load_config(toy.config, SMALL)
     needs = run_needs(UniMatch, config, world=1, workers=2)
     assert needs.per_forward["80"] == 4 and needs.per_forward["8"] == 2

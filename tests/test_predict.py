@@ -147,7 +147,7 @@ def test_a_config_that_does_not_fit(script, trained, toy, run, tmp_path):
     assert code == 2 and err.count("\n") == 1
     for part in (
         "data.classes (3 -> 4)",
-        "model.backbone (resnet10t -> resnet18)",
+        "model.backbone (test_resnet -> resnet18)",
         "lies beside it",
     ):
         assert part in err

@@ -75,7 +75,7 @@ def test_checkpoints_run_no_code(way, write, toy, marker, tmp_path, monkeypatch)
             lambda: called(predict.main, *use, "--images", toy.root, "--save-path", run)
         ),
     }
-    path = {"auto": run / "latest.pth", "file": PRETRAINED / "resnet10t.pth"}.get(way, path)
+    path = {"auto": run / "latest.pth", "file": PRETRAINED / "test_resnet.pth"}.get(way, path)
     path.parent.mkdir(exist_ok=True)
     write(Smuggled(marker), path)
     assert commands[way]() == REFUSED and not marker.exists()
