@@ -247,7 +247,6 @@ def test_resume_never_beside_a_run(refused, tmp_path):
 def trained(toy, train, tmp_path, monkeypatch):
     with monkeypatch.context():
         toy.tree["epochs"] = 1
-        toy.tree["model"]["backbone"] = "test_resnet"
         toy.write_config()
         train(SupOnly, toy.argv(tmp_path / "trained"))
     return tmp_path / "trained/latest.pth"

@@ -36,7 +36,6 @@ def refused(train, argv, capsys):
 
 @pytest.fixture
 def small(toy):
-    toy.tree["model"]["backbone"] = "test_resnet"
     toy.tree |= {"epochs": 4, "epoch_length": 2}
     toy.write_config()
     return toy

@@ -18,7 +18,6 @@ def even(tmp_path_factory):
     """Images so large that no crop has padding, masks without a pixel that is ignored."""
     toy = Toy(tmp_path_factory.mktemp("even") / "toy")
     toy.tree |= {"batch_size": 8, "conf_thresh": 0.36, "epoch_length": 3}
-    toy.tree["model"]["backbone"] = "test_resnet"
     toy.write_config()
     for name in ("l0", "l1", "l2"):
         write_sample(toy.root, name, (80, 72))

@@ -26,8 +26,6 @@ ODD_NAMES = [b"\xff", b"a\nb", b" space", b"tab\t", b"-x", "漢".encode(), b"x" 
 @pytest.fixture
 def odd(toy):
     """A folder below the data's root with images of odd names."""
-    toy.tree["model"]["backbone"] = "test_resnet"
-    toy.write_config()
     folder = toy.root / "odd"
     folder.mkdir()
     image = (toy.root / "images/u0.jpg").read_bytes()

@@ -3,24 +3,23 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from supervised import SupOnly
-from tests.conftest import REPOSITORY
+from tests.conftest import needs_forks
 from tests.faults.kill import Different, assert_same
+from tests.forked import Forked
 
 
+@needs_forks
 def test_killed_anywhere():
     """In a process of its own, whose children are forked: none of this one's threads may be."""
-    command = [sys.executable, "-m", "tests.soak", "kill", "--kills", "3", "--seed", "1"]
-    done = subprocess.run(
-        [*command, "--methods", "corrmatch", "unimatch_v2"],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = Forked(
+        "-m", "tests.soak", "kill", "--kills", 3, "--seed", 1,
+        "--methods", "corrmatch", "unimatch_v2",
+    ).end()  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     lines = re.findall(r"^(\w[\w ]*?)  +(\d+)  (yes|NO) ", done.stdout, re.MULTILINE)
     kills = {name: int(count) for name, count, equal in lines}
@@ -50,8 +49,6 @@ CHANGES = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_differences_are_seen(what, toy, train, tmp_path):
-    toy.tree["model"]["backbone"] = "test_resnet"
-    toy.write_config()
     train(SupOnly, toy.argv(tmp_path / "a"))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert_same(tmp_path / "a", tmp_path / "b")

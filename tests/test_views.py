@@ -125,5 +125,5 @@ def test_boxes_frequencies_and_padding_need_no_photographs(tmp_path, monkeypatch
     monkeypatch.setitem(GEOMETRIES, "scale_crop", weak)
     for number in range(4):
         Image.new("RGB", (480, 360)).save(tmp_path / f"{number}.png")
-    *_, (found, _) = drawn(training_set(Folders(images=Path()), tmp_path, 6000), 6000)
+    *_, (found, _) = drawn(training_set(Folders(images=Path()), tmp_path, 3000), 3000)
     assert len(found) == 13 and differences(found) == {}

@@ -29,7 +29,6 @@ class Trial:
         self.method, self.whole = method, folder / "whole"
         self.toy = Toy(folder / "toy")
         self.toy.tree |= settings
-        self.toy.tree["model"]["backbone"] = "test_resnet"
         self.toy.write_config()
         self.survive(self.whole, [])
 

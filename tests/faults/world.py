@@ -30,7 +30,6 @@ class World:
         self.folder = folder
         self.toy = Toy(folder / "toy")
         self.toy.tree |= {"epochs": 1, "epoch_length": 1}
-        self.toy.tree["model"]["backbone"] = "test_resnet"
         self.toy.write_config()
         self.config = load_config(self.toy.config)
         for path in REPOSITORY.glob("configs/*.yaml"):
