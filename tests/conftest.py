@@ -195,6 +195,7 @@ def cache_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
     """Tests that wait for what launched processes do in time follow each other on one worker, as
     beside each other they would starve.  What all tests of a file share stays on one, too."""
