@@ -142,10 +142,10 @@ def test_classes_that_do_not_occur():
     right = 100.0 * F.one_hot(label, 4).permute(0, 3, 1, 2)
     assert dice_loss(right, label, valid).item() == pytest.approx(0, abs=1e-6)
     confusion = torch.diag(torch.tensor([3, 0, 5, 0]))
-    confusion[0, 3] = 3  # predicted, but not there
-    assert Scores(confusion).iou.tolist() == [0.5, 0, 1, 0]
+    confusion[0, 3] = 1  # predicted at a single pixel, but not there
+    assert Scores(confusion).iou.tolist() == [0.75, 0, 1, 0]
     assert Scores(confusion).absent.tolist() == [False, True, False, False]
-    assert dice(confusion[None]).tolist() == pytest.approx([2 / 3, 1, 1, 0])
+    assert dice(confusion[None]).tolist() == pytest.approx([6 / 7, 1, 1, 0])
 
 
 def test_nothing_but_ignored_pixels_has_no_scores():
