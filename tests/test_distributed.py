@@ -66,7 +66,7 @@ def test_two_processes_judge_pseudo_labels_as_one(method, spied):
     config, cpu = load_config(spied / method / "config.yaml"), torch.device("cpu")
     network = load_trained(config, spied / method / "latest.pth", name, cpu)
     scores = PseudoLabelScores(config.num_classes, said["threshold"], cpu)
-    samples = read_samples(config.data.val, config.data.root, masks=True).samples
+    samples = read_samples(config.data.val, config.data, masks=True).samples
     loader = evaluation_loader(config, samples, Process(0, 1, 0, cuda=False))
     evaluate(network, loader, config, mode="original", device=cpu, volumes=[0] * len(samples),
              pseudo_labels=scores)  # fmt: skip

@@ -10,7 +10,7 @@ from model.build import build_network, load_backbone
 from util.checkpoint import save_atomically
 from util.config import Model
 from util.errors import UserError
-from util.evaluation import predict_whole
+from util.inference import predict_whole
 
 TINY = Model(backbone="test_mambaout", output_stride=32, channels=8, pretrained="none")
 SMALL = {"depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}

@@ -113,7 +113,7 @@ def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_before_the_first_step(number, long, train, tmp_path, monkeypatch):
     """While data are checked and the network is built, there is nothing to save yet."""
-    monkeypatch.setattr("engine.training.build_network", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("engine.training.network_of", lambda *_: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as stopped:
         train(SupOnly, long.argv(tmp_path / "run"))
     assert stopped.value.code == EXIT_CODE and not (tmp_path / "run/latest.pth").exists()
