@@ -1,10 +1,14 @@
 """UniMatch V2: pushing the limit of semi-supervised semantic segmentation (Yang et al., 2024).
 
 An EMA teacher labels the weak view; two strong views learn from it, each with those feature
-channels that the other one lost.
+channels that the other one lost.  With `teacher: self` the network labels itself, as published
+for change detection.
 """
 
+from typing import Literal
+
 import torch
+from torch import nn
 
 from engine import Batch, Method, Step, main
 from semi.ema import frozen_copy, update_ema
@@ -17,8 +21,11 @@ class UniMatchV2(Method):
     strong_views = 2
 
     class Options(Section):
+        teacher: Literal["ema", "self"] = "ema"
+        """What labels the weak view: the network's moving average or the network itself (published
+        for changes); the average is kept and scored in any case."""
         ema_momentum: Share = 0.996
-        """Momentum of the teacher from step 250 on; before, it follows the student more closely."""
+        """Momentum of the average from step 250 on; before, it follows the student more closely."""
 
     def __init__(self, model, config):
         super().__init__(model, config)
@@ -26,7 +33,7 @@ class UniMatchV2(Method):
 
     def step(self, batch: Batch) -> Step:
         x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
-        own, partner = label_view(self.model_ema, u), label_partner(self.model_ema, u)
+        own, partner = label_view(self.labeler, u), label_partner(self.labeler, u)
 
         z_x = self.model(x)
         features = self.model.features(torch.cat(u["strong"]))
@@ -45,8 +52,12 @@ class UniMatchV2(Method):
     def after_step(self, iteration: int) -> None:
         update_ema(self.model_ema, self.model, iteration, self.options.ema_momentum)
 
-    def eval_models(self) -> dict[str, torch.nn.Module]:
+    def eval_models(self) -> dict[str, nn.Module]:
         return {"model": self.model, "model_ema": self.model_ema}
+
+    @property
+    def labeler(self) -> nn.Module:
+        return self.model_ema if self.options.teacher == "ema" else self.model
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ def fixmatch_literally(network, batch, tau):
 def taught_literally(network, batch, tau, views):
     """FixMatch with an EMA teacher (one view) or UniMatch V2 (two, channels dropped in turns).
 
-    The teacher's weights are the student's, as they are before the first update.
+    The teacher's weights are the student's, as they are before the first update, and always where
+    the student is its own teacher.
     """
     x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
     n = len(x)

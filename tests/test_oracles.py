@@ -107,13 +107,18 @@ def first_stays_whole(features):
 
 
 @every_batch
-@pytest.mark.parametrize("kind", [FixMatch, UniMatchV2])
-def test_with_a_teacher(kind, seed, images, size, tau, classes, partner, padding, toy, monkeypatch):
-    settings = ["method.teacher=ema"] if kind is FixMatch else []
-    method = build(toy, kind, seed, classes, f"conf_thresh={tau}", *settings)
+@pytest.mark.parametrize("kind, teacher", [
+    (FixMatch, "ema"), (UniMatchV2, "ema"), (UniMatchV2, "self"),
+])  # fmt: skip
+def test_with_a_teacher(
+    kind, teacher, seed, images, size, tau, classes, partner, padding, toy, monkeypatch
+):
+    method = build(toy, kind, seed, classes, f"conf_thresh={tau}", f"method.teacher={teacher}")
     batch = views_batch(seed, images, size, classes, kind.strong_views, partner, padding)
     monkeypatch.setattr("unimatch_v2.draw_complementary", first_stays_whole)
     with torch.no_grad():
+        if teacher == "self":  # what the average would say is of no account
+            method.model_ema.classifier.weight.normal_()
         network = copy.deepcopy(method.model)
         expected = taught_literally(network, batch, tau, kind.strong_views)
     loss, _ = method(batch)

@@ -76,6 +76,22 @@ def test_labels_are_the_teachers(kind, toy):
             assert scalars["mask_ratio"].item() == 1
 
 
+def test_the_network_may_label_itself_while_its_average_follows(toy):
+    """UniMatch V2 for changes: as the last test, with the parts exchanged."""
+    method = build(UniMatchV2, toy, "conf_thresh=0.99", "method.teacher=self")
+    batch = raw_batch(2, partner=True, views=2)
+    assert method.labeler is method.model and list(method.eval_models()) == ["model", "model_ema"]
+    with torch.no_grad():
+        method.model_ema.classifier.bias.copy_(torch.tensor([0.0, 0.0, 50.0]))
+        method.model.classifier.weight.zero_()
+        method.model.classifier.bias.copy_(torch.tensor([0.0, 30.0, 0.0]))
+        _, scalars = method(batch)
+        assert scalars["s"].item() == pytest.approx(0, abs=1e-3)
+        assert scalars["mask_ratio"].item() == 1 and method.model.training
+        method.after_step(0)
+    assert torch.equal(method.model_ema.classifier.bias, method.model.classifier.bias)
+
+
 @with_teacher
 def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
     toy.tree["method"] = {"teacher": "ema"} if kind is FixMatch else {}
