@@ -7,7 +7,7 @@ import torch
 
 from corrmatch import CorrMatch
 from fixmatch import FixMatch
-from model.build import build_network
+from model.build import network_of
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from supervised import SupOnly
@@ -25,6 +25,7 @@ every_config = pytest.mark.parametrize("name", sorted(CONFIGS))
 
 CE = ("ce",)
 R101, R101_8 = ("resnet101s", 16, (6, 12, 18)), ("resnet101s", 8, (12, 24, 36))
+R50, R50_8 = ("resnet50s", 16, (6, 12, 18)), ("resnet50s", 8, (6, 12, 18))
 XCEPTION = ("xception65_deeplab", 16, (6, 12, 18))
 ALIKE = (SupOnly, FixMatch, UniMatch, RankMatch)
 
@@ -45,6 +46,10 @@ PUBLISHED = [
     ("coco_prevmatch", [PrevMatch], 513, 30, 8, 0.004, 10, "fixed 0.95", CE, XCEPTION),
     ("ade20k", [SupOnly, UniMatch], 513, 40, 8, 0.004, 10, "fixed 0.95", CE, R101),
     ("ade20k_prevmatch", [PrevMatch], 513, 40, 8, 0.004, 10, "fixed 0.95", CE, R101),
+    ("levir", [SupOnly, UniMatch], 256, 80, 8, 0.02, 1, "fixed 0.95", CE, R50),
+    ("levir_pspnet", [SupOnly, UniMatch], 256, 80, 8, 0.02, 1, "fixed 0.95", CE, R50_8),
+    ("whu", [SupOnly, UniMatch], 256, 80, 8, 0.02, 1, "fixed 0.95", CE, R50),
+    ("whu_pspnet", [SupOnly, UniMatch], 256, 80, 8, 0.02, 1, "fixed 0.95", CE, R50_8),
 ]
 ON_DINOV2 = (SupOnly, FixMatch, UniMatchV2)
 PUBLISHED_ON_DINOV2 = [
@@ -53,7 +58,10 @@ PUBLISHED_ON_DINOV2 = [
     ("coco_unimatch_v2", 518, 20, 16, CE, False, "original"),
     ("cityscapes_unimatch_v2", 798, 180, 8, ohem(100_000), False, "sliding_window"),
     ("ade20k_unimatch_v2", 518, 60, 8, CE, True, "original"),
+    ("levir_unimatch_v2", 252, 60, 8, CE, False, "original"),
+    ("whu_unimatch_v2", 252, 60, 8, CE, False, "original"),
 ]
+CHANGES = [f"{name}{end}" for name in ("levir", "whu") for end in ("", "_pspnet", "_unimatch_v2")]
 PREVMATCH = [
     # config, list_max_len, model_num, random_select, prev.conf_thresh, base_only_epoch, confidence
     ("pascal_prevmatch", 8, 3, True, 0.9, 0, "pixelwise"),
@@ -69,7 +77,7 @@ def load(name):
 
 def build(config):
     with torch.device("meta"):  # shapes without memory
-        return build_network(config.model, config.num_classes)
+        return network_of(config)
 
 
 def threshold(method, config):
@@ -120,10 +128,33 @@ def test_published_settings_on_dinov2(row):
     assert (optimizer.weight_decay, optimizer.power) == (0.01, 0.9)
     assert (config.conf_thresh, config.cutmix_partner) == (0.95, "flip")
     assert (evaluation.window_border == "shift") == ("cityscapes" in name)
-    for method in ON_DINOV2:
+    teacher = config.method.get("teacher", "ema")
+    assert teacher == ("self" if name in CHANGES else "ema")
+    for method in ON_DINOV2 if teacher == "ema" else (FixMatch, UniMatchV2):
         network = build(config)
         network.check_crop(config.crop_size)
         method(network, config)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_published_settings_of_change_detection(name):
+    """Beside those above; 256x256 images, of which published runs select on `test`."""
+    config, (dataset, *_) = load(name), name.split("_")
+    data, (network, parameters) = config.data, {
+        "": ("deeplabv3plus", 40.5), "pspnet": ("pspnet", 46.7), "unimatch_v2": ("dpt", 97.5),
+    }[name.partition("_")[2]]  # fmt: skip
+    assert (config.model.network, data.root) == (network, Path("data", dataset))
+    assert (data.pair.first, data.pair.second, data.pair.masks) == (
+        *map(Path, ("A", "B", "label")),
+    )
+    assert (data.classes, data.label_map) == (["unchanged", "changed"], {"0": 0, "255": 1})
+    assert (data.scale, data.grey_probability) == ((0.8, 1.2), 0)
+    assert config.cutmix_partner == ("flip" if network == "dpt" else "self")
+    assert config.epoch_length is None and config.evaluation.select == "iou:changed"
+    lists = (data.val, data.test)
+    assert lists == tuple(Path("splits", dataset, kind) for kind in ("val.txt", "test.txt"))
+    found = sum(parameter.numel() for parameter in build(config).parameters())
+    assert found / 1e6 == pytest.approx(parameters, abs=0.06)
 
 
 @pytest.mark.parametrize("row", PREVMATCH, ids=lambda row: row[0])
@@ -149,7 +180,15 @@ def test_published_weight_and_references_of_rankmatch():
 
 @pytest.mark.parametrize(
     "name, count",
-    [("pascal", 21), ("cityscapes", 19), ("coco", 81), ("ade20k", 150), ("camvid", 11)],
+    [
+        ("pascal", 21),
+        ("cityscapes", 19),
+        ("coco", 81),
+        ("ade20k", 150),
+        ("camvid", 11),
+        ("levir", 2),
+        ("whu", 2),
+    ],
 )
 def test_number_of_classes(name, count):
     assert load(name).num_classes == count
