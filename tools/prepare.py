@@ -7,7 +7,7 @@ import argparse
 import os
 from pathlib import Path
 
-from data_tools.prepare import acdc, ade20k, camvid, cityscapes, coco, init, pascal
+from data_tools.prepare import acdc, ade20k, camvid, cityscapes, coco, init, levir, pascal, whu
 from data_tools.prepare.run import prepare
 from util.command import exit_with_one_line
 
@@ -18,6 +18,8 @@ DATASETS = {
     "ade20k": ade20k,
     "camvid": camvid,
     "acdc": acdc,
+    "levir": levir,
+    "whu": whu,
 }
 
 

@@ -27,7 +27,7 @@ class Download(NamedTuple):
     """A file that an official page offers."""
 
     archive: str
-    folder: str  # what it unpacks to
+    folder: str  # what it unpacks to; empty where that has no name to rely on
     page: str
     sign: str = ""  # what lies in that folder and tells it from others
 
@@ -162,14 +162,16 @@ class Zip(Archive):
 
 
 def name_below(folder: str, name: str, path: Path) -> str:
-    """A member's name below `folder`, wherever that lies; empty for what is not of interest.
+    """A member's name below `folder`, wherever that lies; empty for what is not of interest.  Where
+    no folder is named, all is.
 
     Raises `UserError` for a name that would lead out of the folder it is unpacked to.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if ".." in parts or re.match(r"[/\\]|[A-Za-z]:", name):
         raise UserError(f"{path}: refused, its member '{name}' leads out of the folder")
-    return f"/{'/'.join(parts)}".partition(f"/{folder}/")[2]
+    whole = "/".join(parts)
+    return f"/{whole}".partition(f"/{folder}/")[2] if folder else whole
 
 
 def _refuse_link(path: Path, name: str, link: bool) -> None:
