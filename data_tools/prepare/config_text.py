@@ -26,10 +26,13 @@ def config_text(
     """The config as YAML.
 
     Args:
-        data: name, root and lists.
+        data: name, root, lists, and what is to be said of pairs.
         values: what the masks hold.
     """
     check, train = commands(out, "unlabeled" in data)
+    evaluation = {"mode": settings.mode}
+    if "pair" in data and len(classes.names) == 2:
+        evaluation["select"] = f"iou:{classes.names[1]}"  # of what changed
     lines = [
         f"# {data['name']}: written by `python -m tools.prepare init`; change what you like.",
         "#",
@@ -41,7 +44,7 @@ def config_text(
         *_band_lines(bands),
         "model: {backbone: resnet50s, pretrained: hub}",
         "optimizer: {lr: 0.001, lr_multi: 10}",
-        f"evaluation: {{mode: {settings.mode}}}",
+        f"evaluation: {_flow(evaluation)}",
         f"crop_size: {settings.crop_size}",
         f"epochs: {settings.epochs}",
         *([f"epoch_length: {settings.epoch_length}"] if settings.epoch_length else []),

@@ -4,13 +4,14 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_tools.prepare.bands import ImageFile, look_at_image, measure
 from data_tools.prepare.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
 from data_tools.prepare.config_text import commands, config_text
-from data_tools.prepare.match import Pair, Parts, absolute, match, part
+from data_tools.prepare.match import Pair, Parts, absolute, later_images, match, part
 from data_tools.prepare.settings import choose_settings
 from data_tools.prepare.summary import summary, table
 from data_tools.prepare.survey import (
@@ -28,10 +29,15 @@ from util.config_file import load_config
 from util.errors import UserError
 from util.label_map import OTHER
 
+CHANGES = ["unchanged", "changed"]
+"""The classes of pairs, unless `--classes` names others."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--images", type=Path, required=True, help="folder of images")
+    add("--second", type=Path, help="of pairs: folder of the later images, named as the earlier "
+        "ones in --images; masks then show what changed")  # fmt: skip
     add("--masks", type=Path, help="folder of masks, named as their images (default: --images)")
     add("--image-pattern", default="*", metavar="PATTERN", help="of the images' names, such as "
         "'*_image.png' or '*.bmp': what * stands for pairs them with masks")  # fmt: skip
@@ -70,30 +76,37 @@ def run(options: argparse.Namespace) -> None:
     named = parse_classes(options.classes, options.ignore)
 
     image_folder = absolute(options.images)
+    mask_folder = absolute(options.masks or options.images)
     patterns = options.image_pattern, options.mask_pattern
-    matched = match(image_folder, absolute(options.masks or options.images), patterns)
+    matched = match(image_folder, mask_folder, patterns)
     parts = part(matched, image_folder, options.unlabeled, options.val, options.seed, patterns)
+    later = _later(parts, image_folder, mask_folder, options)
     pairs = [*parts.labeled, *parts.val]
     images = look_at([image for image, _ in pairs], look_at_image, "images")
     files = look_at([mask for _, mask in pairs], look_at_mask, "masks")
     _equal_sizes(pairs, images, files)
     images += look_at([image for (image,) in parts.unlabeled], look_at_image, "unlabelled images")
+    images += _second_dates(images, later)
     bands = measure(images)
     masks = together(files)
     values = values_in_use(masks)
+    if later and not options.classes:
+        named = _changes(values, named)
     classes = _chosen(masks, values, named, parts)
     settings = choose_settings(images, max(len(parts.labeled), len(parts.unlabeled)))
 
-    root = _common_root(parts)
-    lines = _lines(parts, lists, root)
-    data = {"name": options.out.stem, "root": _shortest(root)}
+    lines, root = _lines(parts, later, lists)
+    data: dict[str, Any] = {"name": options.out.stem, "root": _shortest(root)}
     data |= {path.stem: str(path) for path in lines}
+    data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0} if later else {}
     text = config_text(options.out, data, bands, classes, values, settings)
     for path in there:
         path.replace(path.with_name(path.name + ".old"))
     _write(options.out, text, lines)
     load_config(options.out)  # what was written can be read
     print(summary(matched, parts, images, bands.kind, masks, classes.mapped))
+    if later:
+        print(f"pairs    of two dates: {options.images}, {options.second}")
     print(table(values, _meaning(classes.labels), parts))
     print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
     print(f"config   {options.out}: crop {settings.crop_size}, evaluation {settings.mode}")
@@ -101,6 +114,17 @@ def run(options: argparse.Namespace) -> None:
         print(f"names    {_again(classes.labels)} --force")
     check, train = commands(options.out, "unlabeled" in data)
     print(f"check    {check}\ntrain    {train}  # first with --dry-run")
+
+
+def _changes(values: Mapping[int, Value], named: Named) -> Named:
+    """The classes of pairs; raises `UserError` where masks hold more than two values, or less."""
+    kept = [value.key for value in values.values() if value.key not in named.labels]
+    if len(kept) != len(CHANGES):
+        raise UserError(
+            f"--masks: found {len(kept)} values ({'; '.join(kept[:8])}), expected two, unchanged "
+            'and changed; say what they are, such as --classes "0=unchanged,255=changed,128=ignore"'
+        )
+    return named._replace(names=CHANGES)
 
 
 def _chosen(masks: Masks, values: dict[int, Value], named: Named, parts: Parts) -> Classes:
@@ -133,6 +157,34 @@ def _again(labels: Mapping[str, str]) -> str:
     return shlex.join(["python", "-m", "tools.prepare", *kept, "--classes", classes])
 
 
+def _later(
+    parts: Parts, images: Path, masks: Path, options: argparse.Namespace
+) -> dict[Path, Path]:
+    """The later image of each earlier one; none where images are no pairs."""
+    if options.second is None:
+        return {}
+    skip = masks if masks != images else None
+    return later_images(parts, images, absolute(options.second), skip, options.image_pattern)
+
+
+def _second_dates(images: Sequence[ImageFile], later: Mapping[Path, Path]) -> list[ImageFile]:
+    """The later images, each of its earlier one's size; raises `UserError` for one that is not."""
+    if not later:
+        return []
+    found = look_at([later[image.path] for image in images], look_at_image, "later images")
+    for first, second in zip(images, found, strict=True):
+        if first.size != second.size:
+            raise UserError(
+                f"{second.path}: the later image is {_by(second.size)}, the earlier one "
+                f"{first.path} is {_by(first.size)}; expected two images of one place and size"
+            )
+    return found
+
+
+def _by(size: tuple[int, int]) -> str:
+    return "{}x{}".format(*size)
+
+
 def _equal_sizes(pairs: list[Pair], images: list[ImageFile], masks: list[MaskFile]) -> None:
     wrong = [
         size_mismatch(*paths, image.size, mask.size)
@@ -144,26 +196,30 @@ def _equal_sizes(pairs: list[Pair], images: list[ImageFile], masks: list[MaskFil
         raise UserError(f"{wrong[0]}{more}")
 
 
-def _common_root(parts: Parts) -> Path:
-    folders = {path.parent for listed in parts for paths in listed for path in paths}
-    return Path(os.path.commonpath(folders))
-
-
 def _shortest(path: Path) -> str:
     """A path as the working directory sees it, where it is below."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _lines(parts: Parts, folder: Path, root: Path) -> dict[Path, list[str]]:
-    """The lines of the lists that have images, by their paths."""
-    return {
+def _lines(
+    parts: Parts, later: Mapping[Path, Path], folder: Path
+) -> tuple[dict[Path, list[str]], Path]:
+    """The lines of the lists that have images, by their paths; and what all files lie below."""
+    listed = {
         folder / f"{kind}.txt": [
-            list_line(*(path.relative_to(root).as_posix() for path in paths)) for paths in listed
+            (image, *([later[image]] if later else []), *mask) for image, *mask in samples
         ]
-        for kind, listed in parts._asdict().items()
-        if listed
+        for kind, samples in parts._asdict().items()
+        if samples
     }
+    files = [file for samples in listed.values() for paths in samples for file in paths]
+    root = Path(os.path.commonpath({file.parent for file in files}))
+    lines = {
+        path: [list_line(*(f.relative_to(root).as_posix() for f in paths)) for paths in samples]
+        for path, samples in listed.items()
+    }
+    return lines, root
 
 
 def _write(out: Path, text: str, lists: dict[Path, list[str]]) -> None:

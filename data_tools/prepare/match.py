@@ -101,6 +101,36 @@ def part(
     return Parts(labeled, [(file,) for file in rest], held_out)
 
 
+def later_images(
+    parts: Parts, images: Path, second: Path, skip: Path | None, pattern: str = "*"
+) -> dict[Path, Path]:
+    """The later image of each one in `parts`: it has the same relative name but for the suffix.
+
+    Raises `UserError` for a name that stands in one of the two folders alone.
+    """
+    if images == second:
+        raise UserError(f"--second {second}: the folder of the earlier images; expected another")
+    by_first, by_second = files_by_stem(images, skip, pattern), files_by_stem(second, skip, pattern)
+    for option, folder, own, other in (
+        ("--images", images, by_first, by_second), ("--second", second, by_second, by_first),
+    ):  # fmt: skip
+        if lone := [file for stem, file in own.items() if stem not in other]:
+            more = f" (and {len(lone) - 1} others)" if len(lone) > 1 else ""
+            raise UserError(
+                f"{option} {folder}: the other date has no image of the name of "
+                f"{lone[0].relative_to(folder)}{more}; expected both dates under one name"
+            )
+    later = {file: by_second[stem] for stem, file in by_first.items()}
+    for image, *_ in (*parts.labeled, *parts.unlabeled, *parts.val):
+        if image not in later:
+            raise UserError(
+                f"{image}: does not lie in --images {images}, so has no later image in --second; "
+                "of pairs, --val is a share or a folder in --images, and those without masks are "
+                "unlabelled (without --unlabeled)"
+            )
+    return later
+
+
 def absolute(path: Path) -> Path:
     """Without '..' and with links left as they are."""
     return Path(os.path.abspath(path))
