@@ -65,6 +65,8 @@ def _is_there(root: Path, settings: dict[str, int]) -> bool:
         return False
     try:
         found = json.loads((root / "dataset.json").read_text())
+        if set(found) != set(settings):  # pairs for single images, or the reverse
+            raise KeyError
         differences = [
             f"{k} {found[k]} instead of {v}" for k, v in settings.items() if found[k] != v
         ]

@@ -8,8 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from dataset.check import read_lists
 from dataset.lists import list_line, read_list, write_lists
 from tests.conftest import touch, tree, write_lines
+from util.config_file import load_config
 from util.errors import UserError
 
 LINES = [f"images/{i}.jpg masks/{i}.png" for i in range(8)]
@@ -125,6 +127,42 @@ def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
         assert code == 2 and part in line, line
     code, _, line = splits("make", "--root", "data", "--stratify", "--labeled", "5", "--out", "o")
     assert code == 2 and "--stratify counts classes: name the dataset's config" in line
+
+
+PAIRS = {"column": "column", "names": {"first": "A", "second": "B", "masks": "label"}}
+
+
+@pytest.mark.parametrize("form", PAIRS)
+def test_lists_of_pairs_are_read_again(form, splits):
+    """A partition of pairs has the lines of the list that it was drawn from."""
+    for folder in ("A", "B", "label"):
+        Path("data", folder).mkdir(parents=True)
+        for i in range(10):
+            mask = np.full((4, 4), 255 * (i == 7), np.uint8)
+            Image.fromarray(mask).save(f"data/{folder}/{i}.png")
+    names = [f"{i}.png" for i in range(10)]
+    lines = names if form == "names" else [f"A/{n} B/{n} label/{n}" for n in names]
+    write_lines(Path("train.txt"), lines[:8])
+    write_lines(Path("val.txt"), lines[8:])
+    data = {"name": "x", "root": "data", "classes": ["same", "new"], "pair": PAIRS[form],
+            "label_map": {0: "same", 255: "new"}, "labeled": "train.txt",
+            "val": "val.txt"}  # fmt: skip
+    Path("c.yaml").write_text(
+        yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
+    )
+    argv = ["make", "--config", "c.yaml", "--labeled", "1/4", "--stratify", "--out", "quarter"]
+    code, out, err = splits(*argv)
+    assert code == 0 and "2 of 2 classes" in out, err
+    labeled, unlabeled = (
+        Path(f"quarter/{kind}.txt").read_text().splitlines() for kind in ("labeled", "unlabeled")
+    )
+    assert lines[7] in labeled and len(labeled) == 2
+    assert sorted(labeled + unlabeled) == sorted(lines[:8])
+    found = load_config("c.yaml", [f"data.{k}=quarter/{k}.txt" for k in ("labeled", "unlabeled")])
+    again = read_lists(found.data, unlabeled=True)
+    assert len(again.labeled.samples) == 2 and len(again.unlabeled.samples) == 6
+    sample = again.labeled.samples[[line in lines[7] for line in labeled].index(True)]
+    assert (sample.image, sample.second, sample.mask) == ("A/7.png", "B/7.png", "label/7.png")
 
 
 def test_make_refuses(splits):

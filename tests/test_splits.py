@@ -112,6 +112,32 @@ def test_fingerprint():
     assert fingerprint(b"c d\r\n\r\na b\r\nc d") == (3, 2, digest)
 
 
+@pytest.mark.parametrize("dataset", ["levir", "whu"])
+def test_partitions_of_pairs_in_percent(dataset, splits, tmp_path, monkeypatch):
+    """Names of files alone, in folders such as 5%, as the real protocols name them."""
+    lists = [p for p in read_protocols() if p.dataset == dataset]
+    assert {p.partition for p in lists} == {"5%", "10%", "20%", "40%", "train", "val", "test"}
+    chosen = [p for p in lists if p.partition in ("5%", "val")]
+    made = {}
+    for p in chosen:
+        names = [f"{p.name.replace('/', '_')}_{i}.png" for i in range(p.fingerprint.entries)]
+        write_lines(tmp_path / "clone" / p.path, names)
+        made[p] = p._replace(fingerprint=fingerprint("".join(f"{n}\n" for n in names).encode()))
+    known = [made.get(p, p) for p in lists]
+    for module in ("dataset.protocols", "data_tools.fetch"):
+        monkeypatch.setattr(f"{module}.read_protocols", lambda: known)
+    code, out, err = splits("fetch", f"{dataset}/5%", "--from", tmp_path / "clone")
+    assert code == 0 and out.count("from ") == 3, err
+    assert Path(f"splits/{dataset}/5%/labeled.txt").is_file()
+    code, out, _ = splits("verify", f"{dataset}/5%")
+    assert code == 0 and out.count(f"{dataset}/5%/") >= 2 and "differs" not in out
+    write_lines(Path(f"splits/{dataset}/5%/labeled.txt"), ["other.png"])
+    code, out, _ = splits("verify", f"{dataset}/5%")
+    assert code == 1 and "differs" in out
+    code, out, _ = splits("list", dataset)
+    assert code == 0 and f"{dataset}/40%/unlabeled" in out
+
+
 def test_fetch_from_a_clone(splits, host):
     clone = host / "a/one/HEAD"
     code, out, _ = splits("fetch", "toy/tenth%", "toy/val", "--from", clone)
