@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from faults.plant import Fault
 
+AT_WORK = ("__main__", "faults", "tools.faults")
 HEAVY = ("torch._dynamo", "torch.utils.tensorboard", "timm", "torchvision", "hypothesis", "scipy")
 
 
@@ -83,8 +85,11 @@ def fork(work: Callable[[], int], root: Path, output: Path, seconds: float) -> F
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         forget(root)
         code = work()
-        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -92,13 +97,14 @@ def forget(root: Path) -> None:
     """The repository's modules are imported anew, but those that are at work here."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
-        if file.startswith(f"{root}/") and not name.startswith(("faults.", "tools.")):
+        if file.startswith(f"{root}/") and not name.startswith(AT_WORK):
             del sys.modules[name]
 
 
 def run_tests(arguments: Sequence[str], plugin: object | None = None) -> int:
-    """pytest's exit code."""
-    quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    """pytest's exit code, without plugins that happen to be installed."""
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    quiet = ["-q", "--no-header", "-p", "no:cacheprovider"]
     return int(pytest.main([*quiet, *arguments], plugins=[plugin] if plugin else []))
 
 

@@ -87,8 +87,8 @@ def record(root: Path, test_file: str, folder: Path) -> int:
                 line: [numbers[test] for test in tests if test in numbers]
                 for line, tests in data.contexts_by_lineno(file).items()
             }
-    file = folder / f"{Path(test_file).stem}.json"
-    file.write_text(json.dumps([digests, seconds, lines]))
+    kept = folder / f"{Path(test_file).stem}.json"
+    kept.write_text(json.dumps([digests, seconds, lines]))
     return code
 
 

@@ -18,11 +18,12 @@ FLOORS = {
 """Each package, and those that it may import."""
 SCRIPTS = {path.stem for path in REPOSITORY.glob("*.py")}
 METHODS = SCRIPTS - {"evaluate", "export", "predict"}
-ABOVE = {*SCRIPTS, "tools", "benchmarks", "experiments", "prediction", "tests"}
+ABOVE = {*SCRIPTS, "tools", "benchmarks", "experiments", "faults", "prediction",
+         "tests"}  # fmt: skip
 """What nothing below imports."""
 FILES = sorted(
     path.relative_to(REPOSITORY)
-    for folder in ("", *FLOORS, "tools", "benchmarks", "experiments", "prediction")
+    for folder in ("", *FLOORS, "tools", "benchmarks", "experiments", "faults", "prediction")
     for path in (REPOSITORY / folder).glob("**/*.py" if folder else "*.py")
 )
 
