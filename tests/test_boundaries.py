@@ -22,15 +22,8 @@ from tests.test_methods import raw_batch
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config_file import load_config
-from util.evaluation import (
-    Scores,
-    center_crop,
-    confusion_matrix,
-    dice,
-    predict_sliding,
-    predict_whole,
-    window_starts,
-)
+from util.evaluation import Scores, center_crop, confusion_matrix, dice
+from util.inference import predict_sliding, predict_whole, window_starts
 
 # Thresholds
 
