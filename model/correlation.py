@@ -1,5 +1,6 @@
 """CorrMatch's correlation head (Sun et al., CVPR 2024): every pixel votes for those like it."""
 
+import torch
 from torch import Tensor, nn
 
 from model.network import Features, upsample
@@ -39,7 +40,10 @@ class CorrelationHead(nn.Module):
         """Of images with these `features`, `logits` `[B, C, H, W]` (used without gradient):
         `z_corr` `[B, C, H, W]` and `A` `[B, hw, hw]` over the pixels of the deepest map."""
         (h, w), size = features[-1].shape[-2:], logits.shape[-2:]
-        attention = self.corr(self.proj(features[-1]))
-        values = upsample(logits.detach(), (h, w))
-        propagated = (values.flatten(2) @ attention).unflatten(2, (h, w))
-        return upsample(propagated, size), attention
+        x = self.proj(features[-1])
+        # In bfloat16 what pixels have in common is too coarse to learn from: docs/experiments.md.
+        with torch.autocast(x.device.type, enabled=False):
+            attention = self.corr(x.float())
+            values = upsample(logits.detach().float(), (h, w))
+            propagated = (values.flatten(2) @ attention).unflatten(2, (h, w))
+            return upsample(propagated, size), attention
