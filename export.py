@@ -162,7 +162,7 @@ def function_of(format: str, config: Config, content: bytes) -> Run:
         return from_onnx(content)
     if format == "torchscript":
         return from_torchscript(content)
-    network = network_of(config)
+    network = network_of(config.model, config.data)
     load_weights(network, safetensors.torch.load(content), "the exported weights")
     return Deployed(network.eval(), config, {NORMALISATION, RESIZING}).eval()
 

@@ -13,9 +13,9 @@ from benchmarks.measure import Call, Table, add_config, add_repeats, compare, re
 from dataset.check import read_lists
 from dataset.decoded import Memory, Opened, memory
 from dataset.files import image_size, load_image
-from dataset.geometry import weak_augmentation
+from dataset.loaders import training_set
 from dataset.reader import Reader
-from dataset.sets import UNLABELED, TrainingSet
+from dataset.sets import UNLABELED
 
 VIEWS = 2
 ROUND = 24  # samples of a timed call
@@ -36,12 +36,11 @@ def run(options: argparse.Namespace) -> None:
         labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
         reader = Reader(config.data)
         fresh, keeping = (
-            TrainingSet(
+            training_set(
+                config,
                 Opened(reader, labeled, True, room.labeled),
                 Opened(reader, unlabeled, False, room.unlabeled),
-                length=ROUND, crop_size=config.crop_size, strong_views=VIEWS, partner="other",
-                seed=0, weak=weak_augmentation(config.data), p_grey=config.data.grey_probability,
-                dates=config.data.dates,
+                length=ROUND, strong_views=VIEWS, partner="other",
             )
             for room in (Memory(0, 0, 0), memory(lists, config.data))
         )  # fmt: skip

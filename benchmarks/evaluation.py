@@ -28,7 +28,7 @@ def measure(options: argparse.Namespace) -> Table:
     config, device = read(options), dist.choose_device(options.device)
     window, border = config.crop_size, config.evaluation.window_border
     torch.manual_seed(0)
-    network = network_of(config).to(device).eval()
+    network = network_of(config.model, config.data).to(device).eval()
     image = torch.randn(1, config.data.channels, *options.size, device=device)
     batch = config.evaluation.window_batch
 

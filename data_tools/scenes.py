@@ -231,14 +231,16 @@ def render_pair(
     seeds = rng.integers(2**32, size=(2, count))
     dates: list[list[_Figure]] = [[], []]
     for i in range(count):
-        old, new = rng.choice(list(SHAPES), 2, replace=False)
+        names = rng.choice(list(SHAPES), 2, replace=False)
+        old, new = (
+            _Figure(name, complex(*places[i]), colours[i], seed)
+            for name, seed in zip(names, seeds[:, i], strict=True)
+        )
         fate = rng.choice(["stays", "came", "went", "became another"], p=[0.55, 0.15, 0.15, 0.15])
-        place, colour = complex(*places[i]), colours[i]
         if fate != "came":
-            dates[0].append(_Figure(old, place, colour, seeds[0, i]))
+            dates[0].append(old)
         if fate != "went":
-            later = (old, seeds[0, i]) if fate == "stays" else (new, seeds[1, i])
-            dates[1].append(_Figure(later[0], place, colour, later[1]))
+            dates[1].append(old if fate == "stays" else new)
     ground, ground_seed = rng.uniform(0.05, 0.3, 3), rng.integers(2**32)
     marks = {figure.seed: mark for mark, figure in enumerate([*dates[0], *dates[1]], start=1)}
     images, labels = [], []

@@ -65,11 +65,11 @@ def _is_there(root: Path, settings: dict[str, int]) -> bool:
         return False
     try:
         found = json.loads((root / "dataset.json").read_text())
-        if set(found) != set(settings):  # pairs for single images, or the reverse
-            raise KeyError
         differences = [
             f"{k} {found[k]} instead of {v}" for k, v in settings.items() if found[k] != v
         ]
+        if set(found) != set(settings):  # pairs for single images
+            differences = ["something else"]
     except (OSError, ValueError, TypeError, KeyError):
         differences = ["something else"]
     if not differences:
@@ -118,7 +118,7 @@ def _write_pair(root: Path, split: str, index: int, settings: dict[str, int], la
     Image.fromarray(first).save(root / "A" / name)
     Image.fromarray(second).save(root / "B" / name)
     if labeled:
-        values = np.array([0, 255], np.uint8)[np.where(changed == IGNORE, 0, changed)]
-        values[changed == IGNORE] = 128
-        Image.fromarray(values).save(root / "label" / name)
+        values = np.zeros(256, np.uint8)
+        values[[1, IGNORE]] = 255, 128
+        Image.fromarray(values[changed]).save(root / "label" / name)
     return f"{name}\n"

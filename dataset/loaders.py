@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from dataset.decoded import Memory, Opened
+from dataset.decoded import Content, Memory, Opened
 from dataset.geometry import weak_augmentation
 from dataset.lists import Lists
 from dataset.reader import Reader
@@ -119,17 +119,13 @@ def training_loader(
         partner = "other"
     steps = steps_per_epoch(config, len(labeled), len(unlabeled), images)
     reader = Reader(config.data)
-    dataset = TrainingSet(
+    dataset = training_set(
+        config,
         Opened(reader, labeled, masks=True, capacity=room.labeled),
         Opened(reader, unlabeled, masks=False, capacity=room.unlabeled),
         length=steps * images,
-        crop_size=config.crop_size,
         strong_views=strong_views,
         partner=partner,
-        seed=config.seed,
-        weak=weak_augmentation(config.data),
-        p_grey=config.data.grey_probability,
-        dates=config.data.dates,
     )
     return DataLoader(
         dataset,
@@ -138,6 +134,30 @@ def training_loader(
         worker_init_fn=serve_to_the_end,
         persistent_workers=process.workers > 0,
         pin_memory=process.cuda,
+    )
+
+
+def training_set(
+    config: Config,
+    labeled: Sequence[Content],
+    unlabeled: Sequence[Content],
+    *,
+    length: int,
+    strong_views: int,
+    partner: str,
+) -> TrainingSet:
+    """A `TrainingSet` of these images, augmented as the config says."""
+    return TrainingSet(
+        labeled,
+        unlabeled,
+        length=length,
+        crop_size=config.crop_size,
+        strong_views=strong_views,
+        partner=partner,
+        seed=config.seed,
+        weak=weak_augmentation(config.data),
+        p_grey=config.data.grey_probability,
+        dates=config.data.dates,
     )
 
 

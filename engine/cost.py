@@ -19,9 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
-from dataset.geometry import weak_augmentation
-from dataset.loaders import map_tensors
-from dataset.sets import TrainingSet
+from dataset.loaders import map_tensors, training_set
 from engine.method import Method
 from engine.optimizer import build_optimizer
 from engine.training import Training
@@ -96,7 +94,7 @@ def _step_cost(method_class: type[Method], config: Config, images: int, per_forw
     )
     raw = blank_batch(method_class, config, per_forward)
     with torch.device("meta"):
-        network = network_of(config)
+        network = network_of(config.model, config.data)
         network.check_crop(config.crop_size)
         network.check_batch(per_forward)
         method = method_class(network, config)
@@ -139,17 +137,13 @@ def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
     """What data workers make of blank images: a raw batch as `make_views` takes it."""
     side, kind = config.crop_size, np.uint8 if config.data.image_range is None else np.float32
     image, mask = np.zeros((side, side, config.data.channels), kind), Image.new("L", (side, side))
-    data = TrainingSet(
+    data = training_set(
+        config,
         [(image, mask)] * images,
         [(image, None)] * images if method_class.unlabeled else [],
         length=images,
-        crop_size=side,
         strong_views=method_class.strong_views,
         partner="other" if images == 1 else config.cutmix_partner,  # as `training_loader`
-        seed=config.seed,
-        weak=weak_augmentation(config.data),
-        p_grey=config.data.grey_probability,
-        dates=config.data.dates,
     )
     return default_collate([data[0, position] for position in range(images)])
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dataset.bands import picture
+from dataset.bands import pictures
 from dataset.loaders import batch_at, split_batch
 from dataset.sets import EvaluationSet
 from engine.drawing import Sheet, array, points_of
@@ -113,5 +113,5 @@ def add_photo(
 ) -> None:
     """An image `[H, W, C]` on a sheet; of a pair, both."""
     words = ("",) if data.dates == 1 else (", earlier", ", later")
-    for date, bands in zip(words, np.split(pixels, data.dates, axis=2), strict=True):
-        sheet.photo(caption + date, picture(bands, data), box, points)
+    for date, picture in zip(words, pictures(pixels, data), strict=True):
+        sheet.photo(caption + date, picture, box, points)

@@ -232,7 +232,7 @@ def prepare(
     if config.deterministic:
         be_deterministic()
     init_seed(config.seed)
-    network = network_of(config)
+    network = network_of(config.model, config.data)
     network.check_crop(config.crop_size)
     network.check_batch(per_forward * dist.batchnorm_processes(device))
     if resumed is None:

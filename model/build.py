@@ -65,10 +65,9 @@ def build_network(
     return network
 
 
-def network_of(config: Config) -> Network:
-    """`build_network` of a whole config."""
-    data = config.data
-    return build_network(config.model, config.num_classes, data.num_bands, data.dates)
+def network_of(options: Model, data: Data) -> Network:
+    """`build_network` for the classes and images of a dataset."""
+    return build_network(options, len(data.classes), data.num_bands, data.dates)
 
 
 def load_network(options: Model, data: Data, path: Path, which: str = "model") -> Network:
@@ -81,7 +80,7 @@ def load_network(options: Model, data: Data, path: Path, which: str = "model") -
     whole = load(path)
     state = network_state(whole, path, which)
     compare_configs(whole, options, data, path)
-    network = build_network(options, len(data.classes), data.num_bands, data.dates)
+    network = network_of(options, data)
     parts = dict(network.named_children())
     own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
     load_weights(network, own or state, path)

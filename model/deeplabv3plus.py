@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.network import Features, Network, feature_maps, unfit_crop, upsample
-from util.errors import UserError
+from model.network import Features, PoolingNetwork, feature_maps, upsample
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
@@ -43,12 +42,15 @@ class ASPP(nn.Module):
         return self.project(torch.cat([branch(x) for branch in branches], dim=1))
 
 
-class DeepLabV3Plus(Network):
+class DeepLabV3Plus(PoolingNetwork):
     """A backbone's shallow (`c1`) and deep (`c4`) features, ASPP on the deep ones, a small decoder.
 
     `backbone(x)` returns `[c1, c4]`, `feature_channels` wide.  `patch_size`: of which number the
     sides of its images must be multiples.
     """
+
+    title = "DeepLabv3+"
+    pooled = "image pooling"
 
     def __init__(
         self,
@@ -84,16 +86,3 @@ class DeepLabV3Plus(Network):
         deep = upsample(deep, c1.shape[-2:])
         fused = self.fuse(torch.cat([self.reduce(c1), deep], dim=1))
         return upsample(self.classifier(fused), size)
-
-    def check_crop(self, crop_size: int) -> None:
-        super().check_crop(crop_size)
-        if crop_size < 33:
-            least = -(-33 // self.patch_size) * self.patch_size
-            raise unfit_crop(crop_size, [least], "DeepLabv3+ needs more than one 32-pixel cell")
-
-    def check_batch(self, images: int) -> None:
-        if images < 2:
-            raise UserError(
-                "batch_size or micro_batch: a forward of 1 image, but the batch norm of "
-                "DeepLabv3+'s image pooling needs at least 2; give each process 2 or more"
-            )

@@ -86,6 +86,28 @@ class Network(nn.Module):
         that one train-mode forward cannot take."""
 
 
+class PoolingNetwork(Network):
+    """One that pools a CNN's deepest map over large parts, down to a pixel."""
+
+    title: str
+    """What its paper calls it."""
+    pooled: str
+    """What the pooling makes, and a batch norm then sees."""
+
+    def check_crop(self, crop_size: int) -> None:
+        super().check_crop(crop_size)
+        if crop_size < 33:
+            least = -(-33 // self.patch_size) * self.patch_size
+            raise unfit_crop(crop_size, [least], f"{self.title} needs more than one 32-pixel cell")
+
+    def check_batch(self, images: int) -> None:
+        if images < 2:
+            raise UserError(
+                "batch_size or micro_batch: a forward of 1 image, but the batch norm of "
+                f"{self.title}'s {self.pooled} needs at least 2; give each process 2 or more"
+            )
+
+
 def feature_maps(backbone: nn.Module, x: Tensor) -> Features:
     """What a backbone of timm's returns, `[B, C, h, w]` each: some have the channels innermost."""
     innermost = getattr(backbone, "output_fmt", None) == "NHWC"

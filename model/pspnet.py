@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.deeplabv3plus import conv_bn_relu
-from model.network import Features, Network, feature_maps, unfit_crop, upsample
-from util.errors import UserError
+from model.network import Features, PoolingNetwork, feature_maps, upsample
 
 BINS = (1, 2, 3, 6)
 """Cells along the sides of the four pooled maps."""
@@ -53,12 +52,15 @@ class PSPHead(nn.Module):
         return self.conv5[4:](x)
 
 
-class PSPNet(Network):
+class PSPNet(PoolingNetwork):
     """A backbone's deepest features, seen together with what surrounds them at four scales.
 
     `backbone(x)` returns maps of which the last one is used, `channels` wide.  `patch_size`: of
     which number the sides of an image must be multiples.
     """
+
+    title = "PSPNet"
+    pooled = "pooled maps"
 
     def __init__(self, backbone: nn.Module, channels: int, num_classes: int, patch_size: int = 1):
         super().__init__()
@@ -78,16 +80,3 @@ class PSPNet(Network):
     def classify(self, context: Features, size: Sequence[int]) -> Tensor:
         (deep,) = context
         return upsample(self.head.classify(deep), size)
-
-    def check_crop(self, crop_size: int) -> None:
-        super().check_crop(crop_size)
-        if crop_size < 33:
-            least = -(-33 // self.patch_size) * self.patch_size
-            raise unfit_crop(crop_size, [least], "PSPNet needs more than one 32-pixel cell")
-
-    def check_batch(self, images: int) -> None:
-        if images < 2:
-            raise UserError(
-                "batch_size or micro_batch: a forward of 1 image, but the batch norm of PSPNet's "
-                "pooled maps needs at least 2; give each process 2 or more"
-            )

@@ -77,7 +77,7 @@ def load(name):
 
 def build(config):
     with torch.device("meta"):  # shapes without memory
-        return network_of(config)
+        return network_of(config.model, config.data)
 
 
 def threshold(method, config):

@@ -39,7 +39,8 @@ def random_run(toy, tmp_path):
         folder.mkdir()
         (folder / "config.yaml").write_text(yaml.safe_dump(toy.tree))
         torch.manual_seed(0)
-        network = network_of(load_config(folder / "config.yaml"))
+        config = load_config(folder / "config.yaml")
+        network = network_of(config.model, config.data)
         torch.save({"model": network.state_dict()}, folder / "best.pth")
         return folder
 

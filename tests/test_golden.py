@@ -262,6 +262,27 @@ def test_fixmatch_two_steps():
         optimizer.step()
 
 
+def check_gradients(network, golden, step, count, rtol):
+    """The norms of those gradients that the reference noted, which are `count`."""
+    parameters = dict(network.named_parameters())
+    norms = [key for key in golden if key.startswith(f"{step}/gnorm/")]
+    assert len(norms) == count
+    for key in norms:
+        norm = parameters[key.split("gnorm/")[1]].grad.norm().item()
+        np.testing.assert_allclose(norm, golden[key], rtol=rtol, err_msg=key)
+
+
+def check_losses(found, golden, step, rtol):
+    """UniMatch's."""
+    strong = (golden[f"{step}/loss_u_s1"] + golden[f"{step}/loss_u_s2"]) / 2
+    expected = {
+        "loss": golden[f"{step}/loss"], "x": golden[f"{step}/loss_x"],
+        "s": strong, "fp": golden[f"{step}/loss_u_w_fp"],
+    }  # fmt: skip
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name].item(), value, rtol=rtol, err_msg=f"{step} {name}")
+
+
 def test_unimatch_v2_two_steps(monkeypatch):
     """The second step sees the teacher's first update and AdamW's."""
     monkeypatch.setattr(unimatch_v2, "draw_complementary", golden_factors)
@@ -277,12 +298,7 @@ def test_unimatch_v2_two_steps(monkeypatch):
         loss.backward()
         for found, name in ((loss, "loss"), (scalars["x"], "loss_x"), (scalars["s"], "loss_u_s")):
             np.testing.assert_allclose(found.item(), golden[f"{step}/{name}"], rtol=1e-4)
-        parameters = dict(method.model.named_parameters())
-        norms = [key for key in golden if key.startswith(f"{step}/gnorm/")]
-        assert len(norms) == 4
-        for key in norms:
-            norm = parameters[key.split("gnorm/")[1]].grad.norm().item()
-            np.testing.assert_allclose(norm, golden[key], rtol=1e-3, err_msg=key)
+        check_gradients(method.model, golden, step, count=4, rtol=1e-3)
         # The reference noted the ratio before computing it: its numbers are a step late.
         late = golden[f"s{number + 1}/mask_ratio"]
         np.testing.assert_allclose(scalars["mask_ratio"].item(), late, rtol=1e-4)
@@ -324,19 +340,8 @@ def test_unimatch_on_unet_two_steps(monkeypatch):
         optimizer.zero_grad()
         loss, scalars = method(golden_slices(golden, step))
         loss.backward()
-        strong = (golden[f"{step}/loss_u_s1"] + golden[f"{step}/loss_u_s2"]) / 2
-        expected = {
-            "x": golden[f"{step}/loss_x"], "s": strong, "fp": golden[f"{step}/loss_u_w_fp"],
-        }  # fmt: skip
-        for name, value in {"loss": golden[f"{step}/loss"], **expected}.items():
-            found = loss if name == "loss" else scalars[name]
-            np.testing.assert_allclose(found.item(), value, rtol=1e-5, err_msg=f"{step} {name}")
-        parameters = dict(network.named_parameters())
-        norms = [key for key in golden if key.startswith(f"{step}/gnorm/")]
-        assert len(norms) == 3
-        for key in norms:
-            norm = parameters[key.split("gnorm/")[1]].grad.norm().item()
-            np.testing.assert_allclose(norm, golden[key], rtol=1e-4, err_msg=key)
+        check_losses({"loss": loss, **scalars}, golden, step, rtol=1e-5)
+        check_gradients(network, golden, step, count=3, rtol=1e-4)
         optimizer.step()
 
 
@@ -372,20 +377,8 @@ def test_unimatch_on_pairs_two_steps(monkeypatch):
         optimizer.zero_grad()
         loss, scalars = method(golden_dates(golden, step))
         loss.backward()
-        strong = (golden[f"{step}/loss_u_s1"] + golden[f"{step}/loss_u_s2"]) / 2
-        found = {"loss": loss, **scalars}
-        expected = {
-            "loss": golden[f"{step}/loss"], "x": golden[f"{step}/loss_x"],
-            "s": strong, "fp": golden[f"{step}/loss_u_w_fp"],
-        }  # fmt: skip
-        for name, value in expected.items():
-            np.testing.assert_allclose(found[name].item(), value, rtol=rtol, err_msg=name)
-        parameters = dict(method.model.named_parameters())
-        norms = [key for key in golden if key.startswith(f"{step}/gnorm/")]
-        assert len(norms) == 4
-        for key in norms:
-            norm = parameters[key.split("gnorm/")[1]].grad.norm().item()
-            np.testing.assert_allclose(norm, golden[key], rtol=rtol_norm, err_msg=key)
+        check_losses({"loss": loss, **scalars}, golden, step, rtol=rtol)
+        check_gradients(method.model, golden, step, count=4, rtol=rtol_norm)
         optimizer.step()
 
 

@@ -10,7 +10,9 @@ import predict
 import tools.check_data as check_data
 from data_tools.shapes import generate
 from dataset.check import read_lists
+from dataset.decoded import Memory
 from dataset.lists import identity, listed_paths
+from dataset.loaders import Process, training_loader
 from dataset.protocols import fingerprint
 from dataset.reader import Reader
 from dataset.strong import strong_view
@@ -59,7 +61,8 @@ def test_every_method_learns_from_pairs(kind, pairs, train, tmp_path):
 def test_a_siamese_network_sees_no_change_where_there_is_none(network, pairs):
     backbone = "test_vit" if network == "dpt" else "test_resnet"
     settings = [f"model.network={network}", f"model.backbone={backbone}", "crop_size=64"]
-    siamese = network_of(load_config(pairs.config, settings)).eval()
+    config = load_config(pairs.config, settings)
+    siamese = network_of(config.model, config.data).eval()
     x = torch.randn(2, 3, 64, 64)
     assert all((f == 0).all() for f in siamese.features(torch.cat([x, x], dim=1)))
     y = torch.randn(2, 3, 64, 64)
@@ -69,16 +72,13 @@ def test_a_siamese_network_sees_no_change_where_there_is_none(network, pairs):
 
 
 def test_both_dates_share_geometry_and_boxes_but_not_colours(pairs):
-    from dataset.decoded import Memory
-    from dataset.loaders import Process, training_loader
-
-    config = load_config(pairs.config, ["cutmix_partner=batch"])
+    config = load_config(pairs.config, ["cutmix_partner=batch", "data.grey_probability=0"])
     lists = read_lists(config.data, unlabeled=True)
     loader = training_loader(config, lists, Memory(0, 0, 0), 2, 2, 2, Process(0, 1, 0, False))
     raw = next(iter(loader))
     u = raw["unlabeled"]
     assert u["image"].shape == (2, 33, 33, 6) and len(u["views"]) == 4
-    assert not any(bool(view["grey"].any()) for view in u["views"]) or config.data.grey_probability
+    assert not any(view["grey"].any() for view in u["views"])
     views = make_views(raw, torch.zeros(6, 1, 1), torch.ones(6, 1, 1))["unlabeled"]
     for number, (strong, box) in enumerate(zip(views["strong"], views["box"], strict=True)):
         own = [
@@ -177,8 +177,10 @@ def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
     assert code == 2 and err == (
         "error: --second: the config's samples are pairs; name the later images with it\n"
     )
-    code, _, err = run(*command, "--second", scenes / "B/train")
-    assert code == 0 or "no later image has the name of" in err
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/00000.png").symlink_to(scenes / "B/val/00000.png")
+    code, _, err = run(*command, "--second", tmp_path / "one")
+    assert code == 2 and f"no later image has the name of {scenes / 'A/val/00001.png'}" in err
     out = tmp_path / "both"
     command = (predict, *checkpoint, "--save-path", out, "--images", scenes / "A/val")
     code, _, err = run(*command, "--second", scenes / "B/val", "--overlays", "png")

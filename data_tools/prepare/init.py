@@ -25,6 +25,7 @@ from data_tools.prepare.values import Value, values_in_use
 from dataset.files import size_mismatch
 from dataset.labels import code_of
 from dataset.lists import list_line, write_lists
+from dataset.reader import refuse_other_size
 from util.config_file import load_config
 from util.errors import UserError
 from util.label_map import OTHER
@@ -172,17 +173,9 @@ def _second_dates(images: Sequence[ImageFile], later: Mapping[Path, Path]) -> li
     if not later:
         return []
     found = look_at([later[image.path] for image in images], look_at_image, "later images")
-    for first, second in zip(images, found, strict=True):
-        if first.size != second.size:
-            raise UserError(
-                f"{second.path}: the later image is {_by(second.size)}, the earlier one "
-                f"{first.path} is {_by(first.size)}; expected two images of one place and size"
-            )
+    for dates in zip(images, found, strict=True):
+        refuse_other_size([image.path for image in dates], [image.size for image in dates])
     return found
-
-
-def _by(size: tuple[int, int]) -> str:
-    return "{}x{}".format(*size)
 
 
 def _equal_sizes(pairs: list[Pair], images: list[ImageFile], masks: list[MaskFile]) -> None:
