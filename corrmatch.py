@@ -67,7 +67,7 @@ class CorrMatch(Method):
             self.tau.lerp_(now, 1 - self.options.thresh_momentum)
 
         sure = mixed.above(self.tau)
-        spread = self.propagate(mixed, attention[len(x) :], features[-1].shape[-2:], box)
+        spread = self.propagate(mixed, sure, attention[len(x) :], features[-1].shape[-2:], box)
 
         loss_x = self.criterion(z_x, y)
         loss_xc = self.criterion(zc_x, y)
@@ -87,13 +87,14 @@ class CorrMatch(Method):
         }  # fmt: skip
 
     def propagate(
-        self, mixed: PseudoLabel, attention: Tensor, shape: torch.Size, box: Tensor
+        self, mixed: PseudoLabel, sure: Tensor, attention: Tensor, shape: torch.Size, box: Tensor
     ) -> PseudoLabel:
-        """The label after region propagation (section 3.3), through the image's own part."""
+        """The label after region propagation (section 3.3), through the image's own part, from the
+        `sure` pixels."""
         rows = sample_rows(attention, self.options.regions)
         regions = region_maps(attention, rows, shape, box.shape[-2:])
         regions = regions & (mixed.valid & ~box)[:, None]
-        sure, classes = mixed.above(self.tau), self.config.num_classes
+        classes = self.config.num_classes
         label, reliable = propagate_regions(mixed.label, sure, regions, self.tau, classes)
         return PseudoLabel(label, reliable.float(), mixed.valid)  # trusted wholly or not at all
 
@@ -107,7 +108,8 @@ class CorrMatch(Method):
         z = self.model.decode(features, box.shape[-2:])
         _, attention = self.correlation(features, z)
         mixed = cutmix(pseudo_label(z, u["ignore"]), label_partner(self.model, u), box)
-        spread = self.propagate(mixed, attention, features[-1].shape[-2:], box)
+        sure = mixed.above(self.tau)
+        spread = self.propagate(mixed, sure, attention, features[-1].shape[-2:], box)
         return {
             **super().pictures(batch),
             "label after propagation": Labels(spread.label, spread.above(1)),

@@ -11,9 +11,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from dataset.decoded import Content, Opened
-from dataset.geometry import GEOMETRIES, Weak
+from dataset.geometry import Weak
 from dataset.reader import size_of
-from dataset.strong import P_GREY, draw_box, draw_strong
+from dataset.strong import draw_box, draw_strong
 from util.seed import sample_generator
 
 LABELED, UNLABELED, PARTNER = range(3)
@@ -49,9 +49,9 @@ class TrainingSet(Dataset):
         strong_views: int,
         partner: str,
         seed: int,
-        weak: Weak = GEOMETRIES["scale_crop"],
-        p_grey: float = P_GREY,
-        dates: int = 1,
+        weak: Weak,
+        p_grey: float,
+        dates: int,
     ):
         self.labeled, self.unlabeled = labeled, unlabeled
         self.weak, self.p_grey, self.dates = weak, p_grey, dates

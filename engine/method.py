@@ -68,12 +68,12 @@ class Method(nn.Module):
         validation gave the best score so far."""
 
     def eval_models(self) -> dict[str, nn.Module]:
-        """The networks that validation scores, by name; the last one labels unlabelled images."""
+        """The networks that validation scores, by name."""
         return {"model": self.model}
 
     @property
     def labeler(self) -> nn.Module:
-        """The network that labels unlabelled images: the teacher, where there is one."""
+        """The network that labels unlabelled images: the last of these, the teacher if any."""
         return list(self.eval_models().values())[-1]
 
     @property

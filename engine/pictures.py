@@ -18,7 +18,7 @@ from dataset.sets import EvaluationSet
 from engine.drawing import Sheet, array, points_of
 from engine.training import Training
 from util import dist
-from util.config import Config, Data
+from util.config import Data
 from util.inference import predict_mask
 from util.panels import Heat, Labels, Panels
 from util.precision import autocast
@@ -27,14 +27,15 @@ from util.seed import seeded_apart
 
 def take_pictures(t: Training) -> dict[str, Image.Image]:
     """Of as many validation and unlabelled images as the config says, by name."""
-    count, found = t.config.log.pictures, {}
+    kinds = {"val": of_validation(t)}
+    if t.method.unlabeled:
+        kinds["unlabeled"] = of_unlabeled(t)
     with undisturbed(t):
-        for number, sheet in enumerate(itertools.islice(of_validation(t), count), start=1):
-            found[f"val_{number:02}"] = sheet
-        if t.method.unlabeled:
-            for number, sheet in enumerate(itertools.islice(of_unlabeled(t), count), start=1):
-                found[f"unlabeled_{number:02}"] = sheet
-    return found
+        return {
+            f"{kind}_{number:02}": sheet
+            for kind, sheets in kinds.items()
+            for number, sheet in enumerate(itertools.islice(sheets, t.config.log.pictures), start=1)
+        }
 
 
 @contextmanager
@@ -82,12 +83,12 @@ def of_unlabeled(t: Training) -> Iterator[Image.Image]:
             panels = t.method.pictures(batch)
         title = f"unlabelled image, epoch {t.epoch + 1}, threshold {float(t.method.threshold):.3f}:"
         for number in range(len(batch["unlabeled"]["weak"])):
-            yield draw(panels, number, t.config, t.mean, t.std).image(title)
+            yield draw(panels, number, t.config.data, t.mean, t.std).image(title)
 
 
-def draw(panels: Panels, number: int, config: Config, mean: Tensor, std: Tensor) -> Sheet:
+def draw(panels: Panels, number: int, data: Data, mean: Tensor, std: Tensor) -> Sheet:
     """What the panels show of image `number` of their batch."""
-    sheet = Sheet(config.data)
+    sheet = Sheet(data)
     for caption, panel in panels.items():
         marks = None if isinstance(panel, Labels) else panel.marks
         points = None if marks is None else points_of(marks, number)
@@ -99,7 +100,7 @@ def draw(panels: Panels, number: int, config: Config, mean: Tensor, std: Tensor)
         else:
             pixels = array((panel.image[number] * std + mean).clamp(0, 1).permute(1, 2, 0))
             box = None if panel.box is None else array(panel.box[number])
-            add_photo(sheet, caption, pixels, config.data, box, points)
+            add_photo(sheet, caption, pixels, data, box, points)
     return sheet
 
 

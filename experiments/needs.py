@@ -7,7 +7,7 @@ from tqdm import tqdm
 from dataset.check import read_lists
 from dataset.loaders import steps_per_epoch
 from engine.cost import step_cost
-from engine.method import method_of
+from engine.method import Method, method_of
 from engine.needs import describe_step
 from experiments.sweep import Planned
 from util.config import Config
@@ -25,19 +25,17 @@ def estimates(runs: Sequence[Planned]) -> Iterator[str]:
         try:
             images = method.images_per_step(config)
             cost = step_cost(method, config, images, config.micro_batch or images)
-            steps = sum(_steps(planned.load(), planned) for planned in alike)
+            steps = sum(_steps(planned.load(), method, images) for planned in alike)
             count = f"{len(alike)} run{'s' * (len(alike) > 1)}"
             yield f"{kind}\n{describe_step(cost, config, steps, count)}"
         except UserError as error:
             yield f"{kind}\n  {error}"
 
 
-def _steps(config: Config, planned: Planned) -> int:
+def _steps(config: Config, method: type[Method], images: int) -> int:
     """Optimizer steps of a run; raises `UserError` where its lists are not there."""
-    method = method_of(planned.method)
     labeled = unlabeled = 0
     if not config.epoch_length:
         lists = read_lists(config.data, method.unlabeled)
         labeled, unlabeled = len(lists.labeled.samples), len(lists.unlabeled.samples)
-    images = method.images_per_step(config)
     return config.epochs * steps_per_epoch(config, labeled, unlabeled, images)

@@ -17,6 +17,8 @@ import pytest
 from faults.plant import Fault
 
 AT_WORK = ("__main__", "faults", "tools.faults")
+FAILED = 70
+"""The exit code of a child that could not do its work."""
 HEAVY = ("torch._dynamo", "torch.utils.tensorboard", "timm", "torchvision", "hypothesis", "scipy")
 
 
@@ -75,7 +77,7 @@ def fork(work: Callable[[], int], root: Path, output: Path, seconds: float) -> F
     if pid:
         os.setpgid(pid, pid)
         return Fork(pid, time.monotonic() + seconds)
-    code = 70
+    code = FAILED
     try:
         os.setpgid(0, 0)
         os.chdir(root)

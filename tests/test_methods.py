@@ -201,6 +201,7 @@ def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, precis
 FAMILIES = {
     "deeplabv3plus": "{backbone: test_resnet, channels: 8, pretrained: none}",
     "convnext": "{backbone: test_convnext, output_stride: 32, channels: 8, pretrained: none}",
+    "pspnet": "{network: pspnet, backbone: test_resnet, pretrained: none}",
     "dpt": "{network: dpt, backbone: test_vit, channels: 8, pretrained: none}",
     "unet": "{network: unet, widths: [4, 8, 8], dropout: [0, 0.1, 0.1], pretrained: none}",
 }

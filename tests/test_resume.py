@@ -27,7 +27,7 @@ def assert_equal(a, b, where="state"):
         for key in a:
             if key not in MEASURED:
                 assert_equal(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list):
+    elif isinstance(a, list | tuple):
         assert len(a) == len(b), where
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
             assert_equal(x, y, f"{where}[{i}]")

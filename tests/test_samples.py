@@ -11,9 +11,9 @@ from PIL import Image
 
 from dataset.decoded import Opened
 from dataset.lists import read_list
+from dataset.loaders import training_set
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, Samples
-from dataset.sets import TrainingSet
 from util.config_file import load_config
 
 ORIGINS = Origin(Path("a.txt"), Path("x")), Origin(Path("b.txt"), Path("y"))
@@ -85,7 +85,8 @@ def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
     )
     reader = Reader(load_config(toy.config).data)
     opened = (Opened(reader, samples, masks=i == 0) for i, samples in enumerate(sets))
-    data = TrainingSet(*opened, length=8, crop_size=8, strong_views=1, partner="batch", seed=0)
+    config = load_config(toy.config, ["crop_size=8"])
+    data = training_set(config, *opened, length=8, strong_views=1, partner="batch")
     long_kind, short_kind = ("l", "u") if labeled > unlabeled else ("u", "l")
     left_out, shuffles = [], []
     for epoch in range(8):

@@ -14,14 +14,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from dataset import loaders
 from dataset.decoded import Opened
 from dataset.folders import read_samples
 from dataset.geometry import GEOMETRIES
 from dataset.reader import Reader
-from dataset.sets import UNLABELED, TrainingSet, epoch_order
+from dataset.sets import UNLABELED, epoch_order
 from dataset.views import make_views
 from tests.conftest import REPOSITORY
-from util.config import Data, Folders
+from util.config import Config, Data, Folders
 
 REFERENCE = json.loads((REPOSITORY / "tests/golden_data/views_reference.json").read_text())
 CAMVID = Path(os.environ.get("CAMVID", REPOSITORY.parent / "shared/data/camvid"))
@@ -32,10 +33,8 @@ def training_set(images, root, samples):
     data = Data(name="camvid", root=root, classes=["a", "b"], val=Path("unused"))
     unlabeled = read_samples(images, data, masks=False).samples
     opened = Opened(Reader(data), [], True), Opened(Reader(data), unlabeled, False)
-    return TrainingSet(
-        *opened, length=samples, crop_size=REFERENCE["crop"],
-        strong_views=2, partner="batch", seed=0,
-    )  # fmt: skip
+    config = Config(data=data, crop_size=REFERENCE["crop"], epochs=1, batch_size=2)
+    return loaders.training_set(config, *opened, length=samples, strong_views=2, partner="batch")
 
 
 def statistics_of_a_view(x, shown):

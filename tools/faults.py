@@ -15,20 +15,28 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from faults.forks import Fork, fork, run_planted, warm_up
-from faults.known import Explained, Results
-from faults.plant import Fault, faults_of
-from faults.seen import Coverage, Seen, recording
 from util.command import exit_with_one_line
 from util.errors import UserError
 from util.writing import make_folder
+
+with exit_with_one_line():
+    try:
+        from faults.forks import FAILED, Fork, fork, run_planted, warm_up
+        from faults.known import Explained, Results
+        from faults.plant import Fault, faults_of
+        from faults.seen import Coverage, Seen, recording
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"tools.faults: needs {error.name}; pip install -r requirements-dev.txt"
+        ) from None
 
 ROOT = Path(__file__).resolve().parents[1]
 DECIDING = [
     *(f"{name}.py" for name in ("supervised", "fixmatch", "unimatch", "corrmatch", "prevmatch",
                                 "rankmatch", "unimatch_v2")),
     "semi", "model", "dataset", "engine/optimizer.py", "engine/run_state.py", "engine/method.py",
-    "util/evaluation.py", "util/confusion.py", "util/boundary.py", "util/normalise.py",
+    "engine/class_weights.py", "util/evaluation.py", "util/inference.py", "util/confusion.py",
+    "util/boundary.py", "util/normalise.py",
     "util/label_map.py", "util/checkpoint.py", "util/config.py", "util/config_file.py",
     "data_tools/partition.py", "data_tools/layout.py",
 ]  # fmt: skip
@@ -82,6 +90,8 @@ def files(paths: Iterable[str]) -> list[str]:
         place = (ROOT / path).resolve()
         if not place.exists() or not place.is_relative_to(ROOT):
             raise UserError(f"{path}: no file or folder of the repository")
+        if place.is_file() and place.suffix != ".py":
+            raise UserError(f"{path}: expected a folder, or a file that ends in .py")
         there = sorted(place.rglob("*.py")) if place.is_dir() else [place]
         found += [str(file.relative_to(ROOT)) for file in there]
     return found
@@ -129,6 +139,8 @@ def try_all(
         return fork(partial(run_planted, ROOT, one.fault, one.tests), ROOT, output, seconds)
 
     for number, (one, code) in enumerate(in_turn(todo, begin, options.processes, deadline), 1):
+        if code == FAILED:
+            raise UserError(f"{output}: a process could not begin its tests; see there")
         results.note(one.fault, code != 0, coverage.state_of(one.tests))
         print(f"\r{number} of {len(todo)} tried", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

@@ -9,8 +9,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine.needs import TITLE
-from experiments.needs import estimates
 from experiments.runs import MARK
 from experiments.schedule import State, check_lists, hours_left, run_all, state_of
 from experiments.slurm import submit
@@ -41,6 +39,10 @@ def main() -> None:
 
 def show(states: list[State]) -> None:
     """The runs, how far they are, and what is left to pay."""
+    # Here alone: they bring torch and all of a training.
+    from engine.needs import TITLE
+    from experiments.needs import estimates
+
     for place, state in enumerate(states, start=1):
         print(title(place, states), state, sep="  ")
     hours, unknown = hours_left(states)

@@ -125,15 +125,16 @@ def config_of(options: argparse.Namespace) -> Config:
 
     Raises `UserError` where there is none.
     """
+    settings = [*options.set, *_augmentation(getattr(options, "tta", []))]
     path = options.config or options.checkpoint.parent / "config.yaml"
     if options.config is None and not path.exists():
         if options.checkpoint.suffix == SUFFIX and "config" in (whole := load(options.checkpoint)):
-            return resolve(whole["config"], str(options.checkpoint), options.set)
+            return resolve(whole["config"], str(options.checkpoint), settings)
         raise UserError(
             f"{path}: no config lies beside the checkpoint; name the one it was trained with: "
             "--config"
         )
-    return load_config(path, [*options.set, *_augmentation(getattr(options, "tta", []))])
+    return load_config(path, settings)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

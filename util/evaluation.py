@@ -13,6 +13,7 @@ from util.config import IGNORE, Config
 from util.inference import has_logits, predict, to_probabilities
 from util.normalise import mean_and_std, normalise, to_unit
 from util.precision import autocast
+from util.uncertainty import confidence
 
 
 class Watcher(Protocol):
@@ -141,8 +142,8 @@ def evaluate(
         for watcher in watchers:
             watcher.add(index, predicted[0], target[0])
         if pseudo_labels is not None:
-            confidence = to_probabilities(scores, has_logits(config, mode)).amax(1)
-            pseudo_labels.add(predicted[0], confidence[0], target[0])
+            probabilities = to_probabilities(scores[0], has_logits(config, mode))
+            pseudo_labels.add(predicted[0], confidence(probabilities), target[0])
     model.train(training)
     confusion = dist.all_reduce(confusion).cpu()
     per_volume = dice(confusion) if config.evaluation.volume_pattern else None
