@@ -39,7 +39,7 @@ from util.checkpoint import load_weights
 from util.command import checkpoint_of, checkpoint_parser, config_of, exit_with_one_line
 from util.config import Config
 from util.errors import UserError
-from util.inference import predict, wants_windows
+from util.inference import config_for_size, predict
 from util.normalise import mean_and_std, normalise, to_unit
 from util.writing import write_atomically
 
@@ -57,15 +57,18 @@ def main() -> None:
         check(options)
         options.checkpoint = checkpoint_of(options)
         config = config_of(options)
-        config = config.model_copy(update={"precision": "float32", "channels_last": False})
+        once = config.evaluation.model_copy(update={"flip": False, "scales": (1.0,)})
+        plain = config.model_copy(
+            update={"precision": "float32", "channels_last": False, "evaluation": once}
+        )
         images = list(read_images(options, config))
-        network = load_trained(config, options.checkpoint, options.which, CPU)
+        network = load_trained(plain, options.checkpoint, options.which, CPU)
         inside = {NORMALISATION, RESIZING} - set(options.outside)
         deployed = Deployed(network, config, inside).eval()
         content = exported(options, config, deployed)
         views = [*views_of(images, options.size)]
         run = function_of(options.format, config, content)
-        if not compare(deployed, run, views, config, options.size is not None):
+        if not compare(deployed, run, views, plain, options.size is not None):
             hint = "" if options.size else "; for images of one size alone: --size H W"
             print(f"not as predict.py: {options.out} was not written{hint}", file=sys.stderr)
             sys.exit(1)
@@ -216,9 +219,8 @@ def compare(
 
 def mode_of(view: Tensor, config: Config, fixed: bool) -> str:
     """How `predict.py` would predict it; windows are for single images of any size."""
-    mode: str = config.evaluation.mode
-    if mode == "original" and wants_windows(max(view.shape[-2:]), config.crop_size):
-        mode = "sliding_window"
+    height, width = view.shape[-2:]
+    mode = config_for_size(config, (width, height)).evaluation.mode
     return "original" if mode == "sliding_window" and (fixed or len(view) > 1) else mode
 
 

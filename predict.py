@@ -8,12 +8,18 @@ from torch import nn
 from tqdm import tqdm
 
 from dataset.bands import pictures
-from dataset.files import image_size
 from dataset.raster import is_larger
 from dataset.reader import read_dates, size_of
 from model.build import load_trained
 from prediction.geotiff import predict_raster
-from prediction.images import find_images, later_images, made_by, to_do
+from prediction.images import (
+    find_images,
+    later_images,
+    made_by,
+    may_choose_windows,
+    noting,
+    to_do,
+)
 from prediction.writer import Products, Writer
 from util import dist
 from util.command import (
@@ -22,7 +28,6 @@ from util.command import (
     checkpoint_parser,
     config_of,
     exit_with_one_line,
-    lack_of_memory,
 )
 from util.config import Config
 from util.errors import UserError
@@ -82,9 +87,10 @@ def main() -> None:
         left = to_do(images, writer.files, writer.folder, record)
         if len(left) < len(images):
             print(f"{len(images) - len(left)} images have their masks already")
-        whole = any(setting.startswith("evaluation.mode") for setting in options.set)
         dates = {name: [path, *later.get(name, [])] for name, path in left.items()}
-        faults = save_predictions(network, dates, config, writer, device, windows=not whole)
+        faults = save_predictions(
+            network, dates, config, writer, device, windows=may_choose_windows(options)
+        )
         print(f"{len(images) - len(faults)} masks in {options.save_path / 'masks'}")
         if faults:
             print(*faults, sep="\n")
@@ -105,10 +111,11 @@ def save_predictions(
     `images`: files by name, those of both dates of a pair.
     `windows`: images much larger than crops go through the network in parts, not whole.
     """
-    faults, large = [], 0
+    faults: list[UserError] = []
+    large = 0
     writer.start(images)
     for name, files in tqdm(images.items(), disable=None, leave=False):
-        try:
+        with noting(faults, files[0]):
             if name in writer.rasters:
                 predict_raster(network, files[0], name, writer, config, device)
                 continue
@@ -117,14 +124,6 @@ def save_predictions(
             found = predict_image(network, pixels, own, device)
             writer.save(name, pictures(pixels, config.data), found)
             large += own is not config
-        except UserError as error:
-            faults.append(error)
-        except (MemoryError, RuntimeError) as error:
-            if lack_of_memory(error) is None:
-                raise
-            size = "{}x{}".format(*image_size(files[0]))
-            hint = "--set evaluation.mode=sliding_window needs less, the less the smaller crop_size"
-            faults.append(UserError(f"{files[0]}: out of memory for {size} pixels; {hint}"))
     if large:
         print(
             f"{large} images are much larger than crops of {config.crop_size} pixels and were "

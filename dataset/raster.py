@@ -101,8 +101,9 @@ class Raster:
 
     def read(self, rect: Rect) -> np.ndarray:
         """The bands in a window, `[h, w, C]`, as `read_bands` returns them; 0 without data."""
+        valid = self.valid(rect)
         with reading(self.path):
-            values, valid = self._values(rect), self.valid(rect)
+            values = self._values(rect)
         if valid is not None:
             values[~valid] = 0
         return to_range(values, self.data, self.path)
@@ -112,7 +113,8 @@ class Raster:
         everywhere."""
         if all(flag.name == "all_valid" for flags in self.file.mask_flag_enums for flag in flags):
             return None
-        return self.file.dataset_mask(window=self.window(rect)) > 0
+        with reading(self.path):
+            return self.file.dataset_mask(window=self.window(rect)) > 0
 
     def preview(self, step: int) -> Image.Image:
         """The whole in RGB, one pixel for each square of `step`."""

@@ -36,7 +36,7 @@ class Deployed(nn.Module):
     def __init__(self, network: Network, config: Config, inside: Collection[str]):
         super().__init__()
         cpu = torch.device("cpu")
-        self.network = network
+        self.network, self.inside = network, inside
         self.normalises = NORMALISATION in inside
         self.patch = network.patch_size if RESIZING in inside else 1
         resized = RESIZING in inside and config.evaluation.mode == "resize"
@@ -66,7 +66,7 @@ class Deployed(nn.Module):
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
     def fitted(self, x: Tensor) -> Tensor:
-        """As `util.evaluation.predict_whole`, in arithmetic that exporters can follow; for sides of
+        """As `util.inference.predict_whole`, in arithmetic that exporters can follow; for sides of
         half a patch or more."""
         if self.patch == 1:
             return self.network(x)
@@ -88,7 +88,6 @@ def describe(config: Config, deployed: Deployed) -> dict[str, str]:
     """What a file says of itself: names and, in JSON, values."""
     data, (low, high) = config.data, value_range(config)
     shape = "[batch, bands, height, width]"
-    inside = {NORMALISATION: deployed.normalises, RESIZING: deployed.patch_size == 1}
     facts = {
         "classes": data.classes,
         "palette": palette(data),
@@ -99,7 +98,7 @@ def describe(config: Config, deployed: Deployed) -> dict[str, str]:
         "std": deployed.std.flatten().tolist(),
         "input": f"{shape}, {'values of the file' if deployed.normalises else 'normalised'}",
         "output": "logits [batch, classes, height, width]",
-        "inside": [name for name, is_inside in inside.items() if is_inside],
+        "inside": [name for name in (NORMALISATION, RESIZING) if name in deployed.inside],
         "multiple_of": deployed.patch_size,
         "config": portable(config).model_dump(mode="json"),
     }

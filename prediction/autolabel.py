@@ -17,6 +17,7 @@ from dataset.lists import list_line, list_text
 from dataset.original import Original
 from dataset.reader import Reader, size_of
 from dataset.samples import Sample
+from prediction.images import noting
 from util.config import IGNORE, Config, Listed
 from util.config_file import dump_config
 from util.errors import UserError
@@ -61,25 +62,29 @@ class Autolabel:
         return [self.mask(name)]
 
     def label(
-        self, network: nn.Module, samples: Mapping[str, Sample], device: torch.device
+        self,
+        network: nn.Module,
+        samples: Mapping[str, Sample],
+        device: torch.device,
+        windows: bool = True,
     ) -> list[UserError]:
-        """Write the masks of images; returns what is wrong with those that have none."""
-        reader, faults = Reader(self.config.data), []
+        """Write the masks of images; returns what is wrong with those that have none.
+
+        `windows`: images much larger than crops go through the network in parts, not whole.
+        """
+        reader, faults = Reader(self.config.data), list[UserError]()
         table = ImageTable(self.table, COLUMNS, samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
-            try:
+            with noting(faults, sample.image_file):
                 pixels = reader.image(sample)
-            except UserError as error:
-                faults.append(error)
-                continue
-            config = config_for_size(self.config, size_of(pixels))
-            prediction = predict_image(network, pixels, config, device)
-            probabilities, mask = prediction.probabilities, prediction.mask
-            mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE
-            means = [measure(probabilities).mean().item() for measure in ACQUISITIONS.values()]
-            numbers = [float((mask != IGNORE).mean()), *means]
-            table.add(name, [f"{number:.6f}" for number in numbers])
-            save_picture(self.original.mask(mask), self.mask(name))
+                own = config_for_size(self.config, size_of(pixels)) if windows else self.config
+                prediction = predict_image(network, pixels, own, device)
+                probabilities, mask = prediction.probabilities, prediction.mask
+                mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE
+                means = [measure(probabilities).mean().item() for measure in ACQUISITIONS.values()]
+                numbers = [float((mask != IGNORE).mean()), *means]
+                table.add(name, [f"{number:.6f}" for number in numbers])
+                save_picture(self.original.mask(mask), self.mask(name))
         return faults
 
     def ranking(self, samples: Mapping[str, Sample], acquisition: str) -> list[Ranked]:

@@ -3,11 +3,14 @@
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from dataset.files import image_size
 from dataset.folders import names_by_stem
+from util.command import lack_of_memory
 from util.config import Config, Data
 from util.errors import UserError
 from util.writing import make_folder, write_text
@@ -67,6 +70,27 @@ def made_by(options: argparse.Namespace, config: Config, *more: str) -> str:
         "config": config.model_dump(mode="json"),
     }
     return json.dumps(record, indent=1) + "\n"
+
+
+def may_choose_windows(options: argparse.Namespace) -> bool:
+    """Whether images much larger than crops go through the network in parts: unless the user chose
+    a mode."""
+    return not any(setting.startswith("evaluation.mode") for setting in options.set)
+
+
+@contextmanager
+def noting(faults: list[UserError], file: Path) -> Iterator[None]:
+    """Notes what is wrong with an image, or that memory does not suffice for it, and goes on."""
+    try:
+        yield
+    except UserError as error:
+        faults.append(error)
+    except (MemoryError, RuntimeError) as error:
+        if lack_of_memory(error) is None:
+            raise
+        size = "{}x{}".format(*image_size(file))
+        hint = "--set evaluation.mode=sliding_window needs less, the less the smaller crop_size"
+        faults.append(UserError(f"{file}: out of memory for {size} pixels; {hint}"))
 
 
 def to_do(

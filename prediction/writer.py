@@ -79,11 +79,14 @@ class Writer:
         save_picture(shown, self.path("masks", name))
         if products.overlays != "none":
             self.save_overlay(name, images, mask)
+        if products.confidence is None and not products.probabilities:
+            return
+        probabilities = prediction.probabilities
         if products.confidence is not None:
-            shade = to_bytes(CONFIDENCES[products.confidence](prediction.probabilities))
+            shade = to_bytes(CONFIDENCES[products.confidence](probabilities))
             save_picture(Image.fromarray(shade), self.path(products.confidence, name))
         if products.probabilities:
-            half = prediction.probabilities.half().cpu().numpy()
+            half = probabilities.half().cpu().numpy()
             save_arrays(self.path("probabilities", name), probabilities=half)
 
     def save_overlay(self, name: str, images: Sequence[Image.Image], mask: np.ndarray) -> None:

@@ -146,7 +146,7 @@ def test_positions_of_exports_are_those_of_training(rows, columns):
 
 @pytest.fixture
 def trained(toy, train, tmp_path):
-    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY, f"data.root={toy.root}"))
     return tmp_path / "run"
 
 
@@ -194,6 +194,13 @@ def test_every_form_of_a_checkpoint_predicts_the_same(trained, toy, run, tmp_pat
         files = sorted((folder / "masks").iterdir())
         masks[form] = [np.array(Image.open(file)).tobytes() for file in files]
     assert len(masks) == 5 and len(set(map(tuple, masks.values()))) == 1
+    for words, code in ((("flip",), 0), (("flop",), 2)):
+        folder = tmp_path / f"masks_{words[0]}"
+        argv = ["--checkpoint", alone, "--images", toy.root / "images", "--save-path", folder]
+        found, _, err = run(predict, *argv, "--tta", *words)
+        assert found == code and ("expected flip or scales" in err) == (code == 2)
+    made = json.loads((tmp_path / "masks_flip/made_by.json").read_text())
+    assert made["config"]["evaluation"]["flip"] is True
     code, said, _ = run(evaluate, "--checkpoint", trained)
     assert code == 0 and f"checkpoint: {trained / 'best.pth'}" in said
 

@@ -260,6 +260,19 @@ def test_what_predict_leaves_of_a_raster(command, toy, tmp_path):
     assert code == 0 and "2 images have their masks already" in said
 
 
+def test_a_damaged_tile_is_told_and_the_others_are_predicted(command, tmp_path):
+    values = RNG.integers(1, 256, (3, 96, 128), dtype=np.uint8)
+    for name in ("a", "b"):
+        write_raster(tmp_path / f"rasters/{name}.tif", values, nodata=0, compress="deflate")
+    damaged = tmp_path / "rasters/a.tif"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
+    damaged.write_bytes(content)
+    code, said, err = command("--geotiff")
+    assert code == 1 and f"{damaged}: not a readable image" in said and not err
+    assert (tmp_path / "out/masks/b.tif").exists()
+
+
 def test_small_tiffs_are_predicted_as_ever(command, tmp_path):
     write_raster(tmp_path / "rasters/a.tif", scene(60, 50))
     assert command()[0] == 0 and (tmp_path / "out/masks/a.png").exists()

@@ -73,9 +73,9 @@ def train(
     options: argparse.Namespace, pool: list[Sample], labelled: set[int], folder: Path, seed: int
 ) -> float:
     """Train with these images of the pool labelled; returns the mIoU of the last epoch."""
-    labels = [list_line(*listed_paths(pool[i])) for i in sorted(labelled)]
-    rest = [pool[i].image for i in range(len(pool)) if i not in labelled]
-    lists = {"labeled": labels, "unlabeled": [list_line(image) for image in rest]}
+    rest = [sample._replace(mask=None) for i, sample in enumerate(pool) if i not in labelled]
+    kinds = {"labeled": [pool[i] for i in sorted(labelled)], "unlabeled": rest}
+    lists = {kind: [list_line(*listed_paths(s)) for s in some] for kind, some in kinds.items()}
     for kind, lines in lists.items():
         write_once(folder / f"{kind}.txt", list_text(lines))
     set_lists = [f"data.{kind}={folder / kind}.txt" for kind in lists]

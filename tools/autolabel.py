@@ -8,7 +8,7 @@ from pathlib import Path
 from dataset.samples import Sample
 from model.build import load_trained
 from prediction.autolabel import Autolabel, write_ranking, write_selection
-from prediction.images import made_by, to_do
+from prediction.images import made_by, may_choose_windows, to_do
 from prediction.unlabelled import unlabelled_samples
 from util import dist
 from util.command import (
@@ -27,22 +27,22 @@ def main() -> None:
     with exit_with_one_line():
         options.checkpoint = checkpoint_of(options)
         config = config_of(options)
-        threshold = config.conf_thresh if options.threshold is None else options.threshold
-        check(options, threshold)
-        options.threshold = threshold
+        if options.threshold is None:
+            options.threshold = config.conf_thresh
+        check(options)
         samples, left_out = unlabelled_samples(
             config.data, options.images, options.list, options.out
         )
         if left_out:
             print(f"{left_out} images are labelled, validation or test images: left out")
-        labels = Autolabel(options.out, config, threshold)
+        labels = Autolabel(options.out, config, options.threshold)
         device = dist.choose_device(options.device)
         network = load_trained(config, options.checkpoint, options.which, device)
         record = made_by(options, config, "threshold")
         left: dict[str, Sample] = to_do(samples, labels.files, options.out, record)
         if len(left) < len(samples):
             print(f"{len(samples) - len(left)} images have their masks already")
-        faults = labels.label(network, left, device)
+        faults = labels.label(network, left, device, may_choose_windows(options))
         ranking = labels.ranking(samples, options.acquisition)
         if not ranking:
             raise faults[0]
@@ -99,10 +99,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check(options: argparse.Namespace, threshold: float) -> None:
+def check(options: argparse.Namespace) -> None:
     """Raise `UserError` for options that cannot be."""
-    if not 0 <= threshold <= 1:
-        raise UserError(f"--threshold: found {threshold:g}, expected a probability, such as 0.95")
+    if not 0 <= options.threshold <= 1:
+        raise UserError(
+            f"--threshold: found {options.threshold:g}, expected a probability, such as 0.95"
+        )
     if options.select is not None and options.select < 1:
         raise UserError(f"--select: found {options.select}, expected a number of images")
     if options.rank and not options.rank.parent.is_dir():

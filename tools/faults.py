@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from engine.method import method_scripts
 from util.command import exit_with_one_line
 from util.errors import UserError
 from util.writing import make_folder
@@ -32,8 +33,7 @@ with exit_with_one_line():
 
 ROOT = Path(__file__).resolve().parents[1]
 DECIDING = [
-    *(f"{name}.py" for name in ("supervised", "fixmatch", "unimatch", "corrmatch", "prevmatch",
-                                "rankmatch", "unimatch_v2")),
+    *(f"{name}.py" for name in method_scripts()),
     "semi", "model", "dataset", "engine/optimizer.py", "engine/run_state.py", "engine/method.py",
     "engine/class_weights.py", "util/evaluation.py", "util/inference.py", "util/confusion.py",
     "util/boundary.py", "util/normalise.py",

@@ -81,11 +81,18 @@ def write_folder(folder: Path, weights: bytes, config: str, card: str) -> None:
     write_atomically(folder / PUBLISHED, lambda file: file.write(weights))
 
 
+def shortened(argument: str) -> str:
+    """An argument, or the value in one of the form KEY=VALUE, without the folders of an absolute
+    path."""
+    key, equals, value = argument.rpartition("=")
+    return f"{key}{equals}{Path(value).name}" if os.path.isabs(value) else argument
+
+
 def model_card(run: Run, network: str, epoch: Epoch, license: str) -> str:
     """The text of README.md, with the hub's YAML header."""
     config, start, scores = run.config, run.starts[-1], epoch.scores[network]
     data = config.data
-    command = [part if not os.path.isabs(part) else Path(part).name for part in start.command]
+    command = [shortened(part) for part in start.command]
     rows = [
         f"| {index} | {name} | {'#{:02x}{:02x}{:02x}'.format(*colour)} | {iou:.2f} |"
         for index, (name, colour, iou) in enumerate(

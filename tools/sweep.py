@@ -39,7 +39,7 @@ def main() -> None:
 
 def show(states: list[State]) -> None:
     """The runs, how far they are, and what is left to pay."""
-    # Here alone: they bring torch and all of a training.
+    # Here alone: they bring timm and all of a training.
     from engine.needs import TITLE
     from experiments.needs import estimates
 
