@@ -15,9 +15,6 @@ from util.errors import UserError
 SCORES = Path(__file__).with_name("published.yaml")
 
 
-Scores = dict[str, Annotated[float, Field(gt=0, lt=100)]]
-
-
 class Entry(Section):
     """A line of a paper's table."""
 
@@ -26,20 +23,19 @@ class Entry(Section):
     backbone: str
     crop: int | None = None
     """Where the dataset has published scores of several."""
+    network: str | None = None
+    """Where the dataset has published scores of several with this backbone."""
     source: str
-    miou: Scores = {}
+    score: str = "miou"
+    """What was published, as `value_of` of a run names it: dice is the mean over volumes, a class
+    its IoU."""
+    values: dict[str, Annotated[float, Field(gt=0, lt=100)]]
     """By partition."""
-    dice: Scores = {}
-    """Mean Dice over volumes, where that is what was published."""
 
     @property
-    def score(self) -> str:
-        """What its scores are called."""
-        return "miou" if self.miou else "dice"
-
-    @property
-    def scores(self) -> dict[str, float]:
-        return self.miou or self.dice
+    def title(self) -> str:
+        """Its network, as far as it is named."""
+        return " ".join(filter(None, [self.network, self.backbone]))
 
 
 class Published(NamedTuple):
@@ -50,19 +46,20 @@ class Published(NamedTuple):
 
     @property
     def value(self) -> float:
-        return self.entry.scores[self.partition]
+        return self.entry.values[self.partition]
 
     @property
     def name(self) -> str:
         return f"{self.entry.dataset}/{self.partition}"
 
     def is_of(self, group: Group) -> bool:
-        """Whether a group ran what was published: method, backbone, partition and crop."""
+        """Whether a group ran what was published: method, network, partition and crop."""
         run, entry = group.first, self.entry
         own = (run.method, run.config.data.name, run.backbone, run.partition)
-        crops = (None, run.config.crop_size)
-        return own == (entry.method, entry.dataset, entry.backbone, self.partition) and (
-            entry.crop in crops
+        return (
+            own == (entry.method, entry.dataset, entry.backbone, self.partition)
+            and entry.crop in (None, run.config.crop_size)
+            and entry.network in (None, run.config.model.network)
         )
 
 
@@ -72,7 +69,7 @@ def select(targets: Sequence[str], score: str = "miou") -> list[Published]:
     Raises `UserError` for one of which there are none of this kind.
     """
     entries = [entry for entry in read_entries() if entry.score == score]
-    known = [Published(entry, name) for entry in entries for name in entry.scores]
+    known = [Published(entry, name) for entry in entries for name in entry.values]
     found: list[Published] = []
     for target in targets:
         some = [one for one in known if target in (one.name, one.entry.dataset)]

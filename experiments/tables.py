@@ -77,7 +77,7 @@ def sheet_of(results: Results) -> Sheet:
         else:
             columns.append(column)
     lone = [
-        f"published, no run beside it: {p.name} {p.entry.method} {p.entry.backbone} {p.value:.1f} "
+        f"published, no run beside it: {p.name} {p.entry.method} {p.entry.title} {p.value:.1f} "
         f"({p.entry.source})"
         for p in results.missing
     ]
@@ -163,7 +163,7 @@ def as_json(results: Results) -> str:
         "rows": [_record(row) for row in results.rows],
         "published": [
             {
-                **p.entry.model_dump(exclude={"miou", "dice"}),
+                **p.entry.model_dump(exclude={"score", "values"}),
                 "partition": p.partition,
                 p.entry.score: p.value,
             }

@@ -100,8 +100,8 @@ _FREE = {"pretrained", "lock_backbone", "checkpoint_activations", "dropout"}
 
 def compare_configs(state: Any, options: Model, data: Data, path: Path) -> None:
     """Raise `UserError` for a checkpoint of this project whose own config has another network,
-    another number of classes, or the same names in another order; of others only their weights
-    tell.
+    pairs for single images, another number of classes, or the same names in another order; of
+    others only their weights tell.
 
     Other names are warned of alone: they may be the same classes, as another dataset calls them.
     """
@@ -112,9 +112,13 @@ def compare_configs(state: Any, options: Model, data: Data, path: Path) -> None:
         before, old, new = own["data"]["classes"], own["model"], options.model_dump(mode="json")
         keys = [key for key in old if key in new and key not in _FREE]
         wrong = [f"model.{k} ({old[k]} -> {new[k]})" for k in keys if old[k] != new[k]]
+        was_pairs, is_pairs = own["data"].get("pair") is not None, data.dates == 2
         renamed = [(a, b) for a, b in zip(before, data.classes, strict=False) if a != b]
     except (KeyError, TypeError):
         return  # an odd one: its weights tell
+    if was_pairs != is_pairs:
+        samples = {True: "pairs", False: "single images"}
+        wrong.insert(0, f"data.pair ({samples[was_pairs]} -> {samples[is_pairs]})")
     names = ", ".join(f"{a} -> {b}" for a, b in renamed[:4]) + ", ..." * (len(renamed) > 4)
     if len(before) != len(data.classes):
         wrong.insert(0, f"data.classes ({len(before)} -> {len(data.classes)})")

@@ -17,7 +17,7 @@ from dataset.protocols import fingerprint
 from dataset.reader import Reader
 from dataset.strong import strong_view
 from dataset.views import make_views
-from model.build import network_of
+from model.build import load_network, network_of
 from supervised import SupOnly
 from tests.conftest import Toy, every_method
 from util.config_file import load_config
@@ -193,6 +193,17 @@ def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
     code, out, err = run(check_data, "--config", pairs.config, "--html", page)
     assert code == 0 and "changed" in out, (out, err)
     assert page.read_text().count("<img") > 0
+
+
+def test_a_checkpoint_of_pairs_is_none_of_single_images(pairs, scenes, train, tmp_path):
+    """Its weights would fit: they are those of one date's bands."""
+    train(SupOnly, pairs.argv(tmp_path / "run"))
+    best = tmp_path / "run/best.pth"
+    config = load_config(best.with_name("config.yaml"))
+    single = config.data.model_copy(update={"pair": None})
+    with pytest.raises(UserError, match=r"data\.pair \(pairs -> single images\); its config lies"):
+        load_network(config.model, single, best)
+    assert load_network(config.model, config.data, best).siamese
 
 
 def test_single_images_take_no_second_ones(toy, train, run, tmp_path):
