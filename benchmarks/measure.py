@@ -59,8 +59,10 @@ def add_repeats(parser: argparse.ArgumentParser, repeats: int) -> None:
 
 
 def read(options: argparse.Namespace, **on_top: Any) -> Config:
-    """The config that the options name, with random weights; raises `UserError`."""
-    return load_config(options.config, options.set, {"model": {"pretrained": "none"}, **on_top})
+    """The config that the options name, with random weights and these sections on top, if they
+    hold anything; raises `UserError`."""
+    filled = {key: section for key, section in on_top.items() if section}
+    return load_config(options.config, options.set, {"model": {"pretrained": "none"}} | filled)
 
 
 def compare(

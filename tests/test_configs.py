@@ -157,6 +157,17 @@ def test_published_settings_of_change_detection(name):
     assert found / 1e6 == pytest.approx(parameters, abs=0.06)
 
 
+@pytest.mark.parametrize("name", ["levir_unimatch_v2", "whu_unimatch_v2"])
+def test_an_empty_section_empties_that_of_the_base(name):
+    """SupOnly was published with the settings of these configs, but for the method's own."""
+    config = load_config(CONFIGS[name], ["method={}", "epoch_length=187"])
+    assert config.method == {} and SupOnly.read_options(config) is not None
+    rest = load(name).model_copy(update={"method": {}, "epoch_length": 187})
+    assert config == rest
+    with pytest.raises(UserError, match=r"unknown key 'method\.teacher'"):
+        SupOnly.read_options(load(name))
+
+
 @pytest.mark.parametrize("row", PREVMATCH, ids=lambda row: row[0])
 def test_published_settings_of_prevmatch(row):
     name, *settings = row

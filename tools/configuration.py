@@ -14,7 +14,8 @@ HEAD = """# Configuration
 
 Any key can be set on the command line: `--set optimizer.lr=0.002 model.backbone=resnet50s`. An
 unknown key, or a value out of range, is refused in one line before anything starts.
-`base: other.yaml` names another file that this one overrides.
+`base: other.yaml` names another file that this one overrides, key by key; `{}` empties a section
+of it (`--set 'method={}'`).
 
 This page is made from [util/config.py](../util/config.py) and the methods' scripts by
 `python -m tools.configuration`.

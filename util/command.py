@@ -60,7 +60,8 @@ def add_lists(parser: argparse.ArgumentParser, unlabeled: bool = True) -> None:
 def given_lists(options: argparse.Namespace) -> dict[str, Any]:
     """What these options put into a config."""
     paths = {kind: getattr(options, f"{kind}_id_path", None) for kind in ("labeled", "unlabeled")}
-    return {"data": {kind: path for kind, path in paths.items() if path is not None}}
+    given = {kind: path for kind, path in paths.items() if path is not None}
+    return {"data": given} if given else {}
 
 
 def checkpoint_parser(description: str | None, device: bool = True) -> argparse.ArgumentParser:

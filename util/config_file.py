@@ -63,7 +63,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    both_sections = {k for k in over if isinstance(over[k], dict) and isinstance(base.get(k), dict)}
+    """The keys of both; an empty section, `{}`, empties that of the base."""
+    filled = {k for k in over if isinstance(over[k], dict) and over[k]}
+    both_sections = {k for k in filled if isinstance(base.get(k), dict)}
     try:
         return base | {k: _merge(base[k], v) if k in both_sections else v for k, v in over.items()}
     except RecursionError:
