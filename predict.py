@@ -74,12 +74,9 @@ def main() -> None:
         device = dist.choose_device(options.device)
         images = find_images(options.images, options.save_path)
         later = later_images(images, options.second, options.save_path, config.data)
+        dates = {name: [path, *later.get(name, [])] for name, path in images.items()}
         megapixels = 0 if options.geotiff else config.data.max_megapixels
-        rasters = {name for name, path in images.items() if is_larger(path, megapixels)}
-        if later and rasters:
-            raise UserError(
-                f"{images[min(rasters)]}: pairs of rasters are not predicted by windows"
-            )
+        rasters = {name for name, (path, *_) in dates.items() if is_larger(path, megapixels)}
         network = load_trained(config, options.checkpoint, options.which, device)
         products = Products(*(getattr(options, name) for name in Products._fields))
         writer = Writer(options.save_path, config.data, products, rasters)
@@ -87,9 +84,13 @@ def main() -> None:
         left = to_do(images, writer.files, writer.folder, record)
         if len(left) < len(images):
             print(f"{len(images) - len(left)} images have their masks already")
-        dates = {name: [path, *later.get(name, [])] for name, path in left.items()}
         faults = save_predictions(
-            network, dates, config, writer, device, windows=may_choose_windows(options)
+            network,
+            {name: dates[name] for name in left},
+            config,
+            writer,
+            device,
+            windows=may_choose_windows(options),
         )
         print(f"{len(images) - len(faults)} masks in {options.save_path / 'masks'}")
         if faults:
@@ -117,7 +118,7 @@ def save_predictions(
     for name, files in tqdm(images.items(), disable=None, leave=False):
         with noting(faults, files[0]):
             if name in writer.rasters:
-                predict_raster(network, files[0], name, writer, config, device)
+                predict_raster(network, files, name, writer, config, device)
                 continue
             pixels = read_dates(files, config.data)
             own = config_for_size(config, size_of(pixels)) if windows else config

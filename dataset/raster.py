@@ -1,8 +1,9 @@
 """TIFFs and GeoTIFFs of any size, read window by window by rasterio, which is optional."""
 
+import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from PIL import Image
 from dataset import tiff
 from dataset.bands import choose_bands, picture, to_range
 from dataset.files import image_size, orientation, reading
+from dataset.reader import refuse_other_size
 from util.config import Data
 from util.errors import UserError
 
@@ -139,6 +141,61 @@ class Raster:
             table = np.array([colours.get(i, (0, 0, 0, 255))[:3] for i in range(256)], np.uint8)
             return table[values[..., 0]]
         return values.repeat(3, axis=2) if self.data.bands == "rgb" and out[0] == 1 else values
+
+
+@contextmanager
+def open_dates(paths: Sequence[Path], data: Data) -> Iterator["Dates"]:
+    """`open_raster` of the one image of a sample, or of both of a pair."""
+    with ExitStack() as stack:
+        yield Dates([stack.enter_context(open_raster(path, data)) for path in paths])
+
+
+class Dates:
+    """Rasters of one place, read as one: the bands of one date after those of the other.
+
+    Raises `UserError` where they differ in size or, by their coordinates, do not cover the same
+    pixels.
+    """
+
+    def __init__(self, rasters: Sequence[Raster]):
+        self.rasters, self.first = rasters, rasters[0]
+        self.height, self.width = self.first.height, self.first.width
+        refuse_other_size([r.path for r in rasters], [(r.width, r.height) for r in rasters])
+        for raster in rasters[1:]:
+            refuse_other_place(self.first, raster)
+
+    def read(self, rect: Rect) -> np.ndarray:
+        """The bands of all dates in a window, `[h, w, C]`."""
+        return np.concatenate([raster.read(rect) for raster in self.rasters], axis=2)
+
+    def valid(self, rect: Rect) -> np.ndarray | None:
+        """`[h, w]`: where all dates have data; None for everywhere."""
+        known = [raster.valid(rect) for raster in self.rasters]
+        some = [valid for valid in known if valid is not None]
+        return np.logical_and.reduce(some) if some else None
+
+    def previews(self, step: int) -> list[Image.Image]:
+        """`Raster.preview` of each."""
+        return [raster.preview(step) for raster in self.rasters]
+
+
+def refuse_other_place(first: Raster, second: Raster) -> None:
+    """Raise `UserError` where both have coordinates, and the second's pixels lie more than half a
+    pixel beside the first's."""
+    if not (first.file.crs and second.file.crs):
+        return
+    beside = math.inf
+    if first.file.crs == second.file.crs:
+        corners = [(0, 0), (first.height, first.width)]
+        places = [second.file.xy(*corner, offset="ul") for corner in corners]
+        there = [first.file.index(x, y, op=lambda number: number) for x, y in places]
+        beside = max(math.dist(a, b) for a, b in zip(corners, there, strict=True))
+    if beside > 0.5:
+        far = f"{beside:.1f} pixels" if math.isfinite(beside) else "in another coordinate system,"
+        raise UserError(
+            f"{second.path}: lies {far} beside {first.path}; expected two images of the same "
+            "pixels: warp it onto the grid of the first (gdalwarp)"
+        )
 
 
 def rasterio(path: Path) -> Any:

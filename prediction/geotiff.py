@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dataset.original import Original
-from dataset.raster import Raster, Rect, open_raster, rasterio
+from dataset.raster import Dates, Raster, Rect, open_dates, rasterio
 from prediction.blending import TILE, Plan, plan, predict_block
 from prediction.writer import CONFIDENCES, Writer, save_arrays, to_bytes
 from util.config import IGNORE, Config, Data
@@ -38,19 +38,24 @@ class Form(NamedTuple):
 
 
 def predict_raster(
-    network: nn.Module, path: Path, name: str, writer: Writer, config: Config, device: torch.device
+    network: nn.Module,
+    files: Sequence[Path],
+    name: str,
+    writer: Writer,
+    config: Config,
+    device: torch.device,
 ) -> None:
-    """Write what was asked for of a raster.
+    """Write what was asked for of a raster, or of a pair of them.
 
     A block that is done is kept in a folder beside the mask: killed, the same command goes on and
     writes the same.  Raises `UserError` for a raster that cannot be read, and for probabilities.
     """
-    refuse_unfit(path, writer, config)
-    with open_raster(path, config.data) as raster:
-        parts = Parts(writer.path("masks", name).with_suffix(".parts"), path)
-        planned = plan(raster.height, raster.width, config.crop_size, config.num_classes)
-        predict_parts(network, raster, planned, parts, writer.products.confidence, config, device)
-        write_all(raster, planned, parts, name, writer)
+    refuse_unfit(files[0], writer, config)
+    with open_dates(files, config.data) as dates:
+        parts = Parts(writer.path("masks", name).with_suffix(".parts"), files)
+        planned = plan(dates.height, dates.width, config.crop_size, config.num_classes)
+        predict_parts(network, dates, planned, parts, writer.products.confidence, config, device)
+        write_all(dates, planned, parts, name, writer)
     parts.remove()
 
 
@@ -70,7 +75,7 @@ def refuse_unfit(path: Path, writer: Writer, config: Config) -> None:
 
 def predict_parts(
     network: nn.Module,
-    raster: Raster,
+    dates: Dates,
     planned: Plan,
     parts: "Parts",
     confidence: str | None,
@@ -79,16 +84,17 @@ def predict_parts(
 ) -> None:
     """Predict the blocks that are not there yet."""
     total = sum(len(planned.windows(block)) for block in planned.blocks)
-    with tqdm(total=total, desc=raster.path.name, unit="window", disable=None, leave=False) as bar:
+    title = dates.first.path.name
+    with tqdm(total=total, desc=title, unit="window", disable=None, leave=False) as bar:
         for number, block in enumerate(planned.blocks):
             if parts.path(number).exists():
                 bar.update(len(planned.windows(block)))
                 continue
-            scores = predict_block(network, raster, block, planned, config, device, bar.update)
+            scores = predict_block(network, dates, block, planned, config, device, bar.update)
             layers = {"masks": scores.argmax(0).byte().cpu().numpy()}
             if confidence is not None:
                 layers[confidence] = to_bytes(CONFIDENCES[confidence](scores))
-            if (valid := raster.valid(block)) is not None:
+            if (valid := dates.valid(block)) is not None:
                 layers["masks"][~valid] = IGNORE
             parts.save(number, layers)
 
@@ -96,16 +102,18 @@ def predict_parts(
 class Parts:
     """The blocks of a raster that are done, by number, in a folder of their own.
 
-    Raises `UserError` where the folder is that of another file, or of an earlier state of it.
+    Raises `UserError` where the folder is that of other files, or of an earlier state of them.
     """
 
-    def __init__(self, folder: Path, source: Path):
-        self.folder, file, note = folder, source.stat(), folder / "source.txt"
-        identity = f"{source.resolve()} {file.st_size} {file.st_mtime_ns}\n"
+    def __init__(self, folder: Path, sources: Sequence[Path]):
+        self.folder, note = folder, folder / "source.txt"
+        known = [(path.resolve(), path.stat()) for path in sources]
+        identity = "".join(f"{path} {file.st_size} {file.st_mtime_ns}\n" for path, file in known)
         identity = identity.encode("utf-8", "backslashreplace").decode()
         make_folder(folder)
         if note.exists() and note.read_text(encoding="utf-8") != identity:
-            raise UserError(f"{folder}: begun before {source} changed; remove this folder")
+            names = " or ".join(map(str, sources))
+            raise UserError(f"{folder}: begun before {names} changed; remove this folder")
         write_text(note, identity)
 
     def path(self, number: int) -> Path:
@@ -124,9 +132,10 @@ class Parts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def write_all(raster: Raster, planned: Plan, parts: Parts, name: str, writer: Writer) -> None:
-    """Write the files of a raster from its parts."""
-    products, step = writer.products, math.ceil(max(raster.height, raster.width) / PREVIEW)
+def write_all(dates: Dates, planned: Plan, parts: Parts, name: str, writer: Writer) -> None:
+    """Write the files of a raster from its parts; of a pair, they lie where the earlier lies."""
+    raster, products = dates.first, writer.products
+    step = math.ceil(max(raster.height, raster.width) / PREVIEW)
     small = np.zeros((-(-raster.height // step), -(-raster.width // step)), np.uint8)
     pixels = np.zeros(256, np.int64)
     for block, mask in parts.layer("masks", planned.blocks):
@@ -144,7 +153,7 @@ def write_all(raster: Raster, planned: Plan, parts: Parts, name: str, writer: Wr
         layer = parts.layer(products.confidence, planned.blocks)
         write_geotiff(writer.path(products.confidence, name), raster, layer, Form())
     if products.overlays != "none":
-        writer.save_overlay(name, [raster.preview(step)], small)
+        writer.save_overlay(name, dates.previews(step), small)
 
 
 def mask_form(data: Data, original: Original | None) -> Form:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 import predict
+from data_tools.shapes import generate
 from dataset.bands import read_bands
 from dataset.raster import Rect, open_raster
 from prediction import blending, geotiff
@@ -258,6 +259,68 @@ def test_what_predict_leaves_of_a_raster(command, toy, tmp_path):
     ].tolist()
     code, said, _ = command("--geotiff", "--confidence", "entropy")
     assert code == 0 and "2 images have their masks already" in said
+
+
+@pytest.fixture
+def pairs(toy, train, run, tmp_path):
+    """Predicts a.tif of the folders earlier/ and later/ with a network of pairs."""
+    generate(tmp_path / "data", labeled=3, unlabeled=1, val=1, size=40, pairs=True, progress=False)
+    toy.tree["data"] |= {
+        "root": str(tmp_path / "data"), "classes": ["unchanged", "changed"],
+        "label_map": {"0": 0, "255": 1, "128": "ignore"},
+        "pair": {"first": "A", "second": "B", "masks": "label"},
+        **{kind: str(tmp_path / f"data/{kind}.txt") for kind in ("labeled", "unlabeled", "val")},
+    }  # fmt: skip
+    toy.write_config()
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
+
+    def predicted(out, *more):
+        code, said, err = run(
+            predict, "--checkpoint", tmp_path / "run/best.pth", "--images", tmp_path / "earlier",
+            "--second", tmp_path / "later", "--save-path", tmp_path / out, *more,
+        )  # fmt: skip
+        return code, said + err
+
+    return predicted
+
+
+def test_rasters_of_pairs(pairs, toy, tmp_path):
+    """What fits into one window is predicted as without windows; only both dates are data."""
+    side = load_config(toy.config).crop_size
+    earlier, later = np.maximum(1, scene(side, side)), np.maximum(1, scene(side, side))
+    write_raster(tmp_path / "earlier/a.tif", earlier)
+    write_raster(tmp_path / "later/a.tif", later)
+    assert pairs("plain", "--set", "evaluation.mode=original")[0] == 0
+    assert pairs("windows", "--geotiff", "--confidence")[0] == 0
+    mask = np.array(Image.open(tmp_path / "plain/masks/a.png"))
+    with rasterio.open(tmp_path / "windows/masks/a.tif") as file:
+        assert (file.read(1) == mask).all() and file.transform == PLACE["transform"]
+    assert Image.open(tmp_path / "windows/overlays/a.jpg").width >= 2 * side
+
+    earlier[:, :4], later[:, -3:] = 0, 0
+    write_raster(tmp_path / "earlier/a.tif", earlier, nodata=0)
+    write_raster(tmp_path / "later/a.tif", later, nodata=0)
+    assert pairs("holes", "--geotiff")[0] == 0
+    with rasterio.open(tmp_path / "holes/masks/a.tif") as file:
+        rows = (file.read(1) == 255).all(1)
+    assert rows.nonzero()[0].tolist() == [0, 1, 2, 3, side - 3, side - 2, side - 1]
+
+
+@pytest.mark.parametrize(("how", "message"), [
+    ({"transform": rasterio.Affine(0.5, 0, 400001, 0, -0.5, 5800000)}, "lies 2.0 pixels beside"),
+    ({"transform": rasterio.Affine(0.6, 0, 400000, 0, -0.6, 5800000)}, "pixels beside"),
+    ({"crs": "EPSG:32632"}, "lies in another coordinate system, beside"),
+    ({}, "the later image is 41x40, the earlier one"),
+])  # fmt: skip
+def test_rasters_of_other_places_are_no_pair(how, message, pairs, tmp_path):
+    write_raster(tmp_path / "earlier/a.tif", scene(40, 40))
+    write_raster(tmp_path / "later/a.tif", scene(40, 40 if how else 41), **how)
+    code, said = pairs("out", "--geotiff")
+    assert code == 1 and message in said and "later/a.tif: " in said
+    bare = tmp_path / "later/a.tif"
+    bare.unlink()
+    write_raster(bare, scene(40, 40), crs=None, transform=rasterio.Affine.identity())
+    assert pairs("bare", "--geotiff")[0] == 0
 
 
 def test_a_damaged_tile_is_told_and_the_others_are_predicted(command, tmp_path):
