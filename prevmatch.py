@@ -122,10 +122,8 @@ class PrevMatch(Method):
             self.remember(self.model.state_dict())
 
     def remember(self, state: Snapshot) -> None:
-        on_gpu = self.options.prev.store == "gpu"
-        self.previous.append(
-            snapshot(state, next(self.model.parameters()).device if on_gpu else "cpu")
-        )
+        home = next(self.model.parameters()).device
+        self.previous.append(snapshot(state, home, on_gpu=self.options.prev.store == "gpu"))
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "previous": list(self.previous)}

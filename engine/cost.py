@@ -5,8 +5,10 @@ This module alone knows torch's private interfaces.  Fake tensors stand on the C
 run a backward pass on a GPU that is not there; what a GPU does otherwise is done as there.
 """
 
+import traceback
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -63,25 +65,31 @@ class Cost:
         return sum(getattr(self, kind) for kind in KINDS)
 
 
-def step_cost(method_class: type[Method], config: Config, images: int, per_forward: int) -> Cost:
-    """The cost of a step of `images` labelled ones, and as many unlabelled ones if the method uses
-    them, of which a forward sees `per_forward`.
+def step_cost(
+    method_class: type[Method], config: Config, images: int, per_forward: int, processes: int = 1
+) -> Cost:
+    """The cost for each of some processes of a step of `images` labelled ones, and as many
+    unlabelled ones if the method uses them, of which a forward sees `per_forward`.
 
     The step is that of `Training.optimize`, late in the run.  Raises `UserError` where the network
     cannot be trained so, and where torch's fake tensors cannot run it.
     """
     try:
-        return _step_cost(method_class, config, images, per_forward)
+        return _step_cost(method_class, config, images, per_forward, processes)
     except UserError:
         raise
     except Exception as error:  # whatever an odd version of torch, or an operation it lacks, raises
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
         raise UserError(
             f"cannot be told: torch {torch.__version__} runs no step of {method_class.__name__} on "
-            f"fake tensors ({type(error).__name__}: {one_line(error)[:150]})"
+            f"fake tensors ({place}: {type(error).__name__}: {one_line(error)[:150]})"
         ) from None
 
 
-def _step_cost(method_class: type[Method], config: Config, images: int, per_forward: int) -> Cost:
+def _step_cost(
+    method_class: type[Method], config: Config, images: int, per_forward: int, processes: int
+) -> Cost:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     weights = config.criterion.class_weights and (1.0,) * config.num_classes  # names among them
@@ -96,7 +104,7 @@ def _step_cost(method_class: type[Method], config: Config, images: int, per_forw
     with torch.device("meta"):
         network = network_of(config.model, config.data)
         network.check_crop(config.crop_size)
-        network.check_batch(per_forward)
+        network.check_batch(per_forward * processes)
         method = method_class(network, config)
         use_layout(method, config)  # while it has no memory: fake weights cannot be exchanged
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
@@ -233,7 +241,8 @@ _FLOAT32 = {
 
 
 class AsOnGpu(TorchFunctionMode):
-    """Does on the CPU what a GPU does otherwise: autocast's float32, and transfers that copy."""
+    """Does on the CPU what a GPU does otherwise: autocast's float32, transfers that copy, and batch
+    norms that see the images of other processes, too, so that one of their own is enough."""
 
     def __torch_function__(
         self,
@@ -245,10 +254,26 @@ class AsOnGpu(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.to and kwargs.get("non_blocking"):
             kwargs = {**kwargs, "copy": True}
+        elif func is F.batch_norm:
+            func = _batch_norm
         elif func in _FLOAT32 and torch.is_autocast_enabled("cpu"):
             first, *rest = args
             args = (first.float(), *rest)
         return func(*args, **kwargs)
+
+
+def _batch_norm(
+    x: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """torch's own, but for its check that there is more than one value."""
+    return torch.batch_norm(x, weight, bias, mean, var, training, momentum, eps, True)
 
 
 def _flop_counter() -> Any:

@@ -52,17 +52,18 @@ def run_needs(method_class: type[Method], config: Config, world: int, workers: i
     trying.  Raises `UserError` as `step_cost`."""
     images = method_class.images_per_step(config) // world
     wanted = config.micro_batch or images
-    cost = step_cost(method_class, config, images, wanted)
+    cost = step_cost(method_class, config, images, wanted, world)
     peaks = {wanted: cost.peak}
     for fewer in (n for n in range(wanted - 1, 0, -1) if images % n == 0):
         if all(largest_held(peaks).values()):
             break
         try:
-            peaks[fewer] = step_cost(method_class, config, images, fewer).peak
+            peaks[fewer] = step_cost(method_class, config, images, fewer, world).peak
         except UserError:  # the network's batch norm needs more images
             break
     loaded = workers * (WORKER + PREFETCHED * cost.batch)
-    host = int(PROCESS + config.data.cache_mb * 2**20 + loaded + cost.checkpoint)
+    kept = max(0, cost.checkpoint - cost.weights - cost.optimizer)  # as previous models
+    host = int(PROCESS + config.data.cache_mb * 2**20 + loaded + cost.checkpoint + kept)
     return Needs(cost, largest_held(peaks), host, cost.checkpoint * (3 + cost.networks))
 
 

@@ -3,6 +3,7 @@ resembles most, and in which order.
 """
 
 import itertools
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,8 @@ def ranking_probabilities(q: Tensor, order: Tensor) -> Tensor:
     permutations = permutations.to(q.device, non_blocking=True)  # the host need not wait for it
     q = q.gather(-1, order)[..., permutations]
     remaining = q.flip(-1).cumsum(-1).flip(-1)
-    return (q / (remaining + 1e-10)).prod(-1)
+    # Factor by factor: the gradient of `prod` reads back how many of them are 0.
+    return reduce(torch.mul, (q / (remaining + 1e-10)).unbind(-1))
 
 
 def ranking_loss(weak: Tensor, strong: Tensor, references: int = 64, top: int = 4) -> Tensor:

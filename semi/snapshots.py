@@ -10,11 +10,15 @@ from semi.pseudo_labels import frozen_statistics
 Snapshot = dict[str, Tensor]
 
 
-def snapshot(state: Mapping[str, Tensor], device: torch.device | str) -> Snapshot:
-    """A copy of a network's state on `device`; what leaves a GPU is pinned, for the way back."""
-    kept = {name: value.detach().to(device, copy=True) for name, value in state.items()}
-    pinned = torch.device(device).type == "cpu" and torch.cuda.is_initialized()
-    return {name: value.pin_memory() for name, value in kept.items()} if pinned else kept
+def snapshot(state: Mapping[str, Tensor], home: torch.device, on_gpu: bool) -> Snapshot:
+    """A copy of the state of a network at `home`: there, or in host memory, which is pinned where
+    home is a GPU, for the way back."""
+    place = home if on_gpu else torch.device("cpu")
+    pinned = place != home
+    return {
+        name: torch.empty_like(value, device=place, pin_memory=pinned).copy_(value.detach())
+        for name, value in state.items()
+    }
 
 
 def ensemble_logits(

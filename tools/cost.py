@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from dataset.loaders import data_workers
+from dataset.loaders import data_workers, images_per_forward
 from engine.cost import GIB, KINDS
 from engine.method import Method, method_of, method_scripts
 from engine.needs import CARDS, RATES, Needs, run_needs, step_seconds
@@ -39,18 +39,15 @@ class Run(NamedTuple):
     path: Path
     method_class: type[Method]
     config: Config
-
-    @property
-    def images(self) -> int:
-        """Labelled ones of a forward."""
-        return self.config.micro_batch or self.method_class.images_per_step(self.config)
+    images: int
+    """Labelled ones of a forward."""
 
 
 def main() -> None:
     options = arguments()
     with exit_with_one_line():
         runs = [
-            read(path, name, options.set)
+            read(path, name, options.set, options.processes)
             for path in options.configs
             for name in methods_of(path, options.methods)
         ]
@@ -58,7 +55,8 @@ def main() -> None:
         print(row(HEAD), row(["---"] * 2 + ["--:"] * (len(HEAD) - 2)), sep="\n", flush=True)
         for run in tqdm(runs, unit="run", disable=None):
             try:
-                needs = run_needs(run.method_class, run.config, 1, data_workers(run.config, 1))
+                workers = data_workers(run.config, options.processes)
+                needs = run_needs(run.method_class, run.config, options.processes, workers)
             except UserError as error:
                 problems.append(f"{run.path}, {run.method_class.__name__}: {error}")
                 continue
@@ -85,6 +83,13 @@ def arguments() -> argparse.Namespace:
         "(pascal_corrmatch.yaml), or all that have no config of their own beside it",
     )
     add_settings(parser)
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="what each of N GPUs of a machine needs, among which a step's images are divided",
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures there")
     return parser.parse_args()
 
@@ -99,11 +104,15 @@ def methods_of(path: Path, wanted: list[str]) -> list[str]:
     return own or [name for name in names if name not in beside]
 
 
-def read(path: Path, name: str, assignments: list[str]) -> Run:
-    """Raises `UserError` for what is no method, or a config that is not of this method."""
+def read(path: Path, name: str, assignments: list[str], processes: int) -> Run:
+    """Raises `UserError` for what is no method, a config that is not of this method, and a step
+    that so many processes cannot share."""
+    if processes < 1:
+        raise UserError(f"--processes: found {processes}, expected 1 or more")
     method_class, config = method_of(name), load_config(path, assignments)
     method_class.read_options(config)
-    return Run(path, method_class, config)
+    images = images_per_forward(config, method_class.images_per_step(config), processes)
+    return Run(path, method_class, config, images)
 
 
 def row(cells: Iterable[str]) -> str:

@@ -105,13 +105,17 @@ def session(device: torch.device) -> Iterator[None]:
             store=store,
             device_id=own,
         )
+    finished = False
     try:
         yield
         # Gloo's threads must have let go of the last tensors before they are joined: freeing one
         # takes Python's lock, which the joining thread holds (a deadlock seen with torch 2.6).
         barrier()
+        finished = True
     finally:
-        if td.is_initialized():
+        # After a failure NCCL would wait here for what other processes never join; the end of this
+        # one aborts it.
+        if td.is_initialized() and (finished or td.get_backend() != "nccl"):
             td.destroy_process_group()
 
 
@@ -159,6 +163,7 @@ def wrap(method: nn.Module, device: torch.device) -> nn.Module:
         method,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
+        gradient_as_bucket_view=True,  # no second copy of them
     )
 
 
