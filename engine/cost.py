@@ -272,7 +272,8 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """torch's own, but for its check that there is more than one value."""
+    """torch's own, but that a single value a channel is normalised as in evaluation."""
+    training = training and x.numel() > x.shape[1]
     return torch.batch_norm(x, weight, bias, mean, var, training, momentum, eps, True)
 
 

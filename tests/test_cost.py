@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from engine import main
 from engine.cost import GIB, KINDS, AsOnGpu, blank_batch, late_training, step_cost
 from engine.needs import CARDS, CONTEXT, largest_held, run_needs, step_seconds
+from engine.training import Training
 from model.build import build_network
+from prevmatch import PrevMatch
 from supervised import SupOnly
 from tests.conftest import METHODS, REPOSITORY
 from tools import cost as tool
@@ -39,9 +42,12 @@ def real_peak(method_class, config, images, folder):
     return sum(x.nbytes for x in stays if isinstance(x, torch.Tensor)) + max(totals) - before
 
 
-@pytest.mark.parametrize("script", ["supervised", "unimatch", "corrmatch", "prevmatch"])
-def test_fake_peak_is_the_real_one_within_a_tenth(script, toy, tmp_path):
-    config = load_config(toy.config, SMALL)
+@pytest.mark.parametrize(
+    ("script", "precision"),
+    [*((script, "float32") for script in METHODS), ("unimatch", "bfloat16")],
+)
+def test_fake_peak_is_the_real_one_within_a_tenth(script, precision, toy, tmp_path):
+    config = load_config(toy.config, [*SMALL, f"precision={precision}"])
     images = 8 if script == "supervised" else 4
     real = real_peak(METHODS[script], config, images, tmp_path)
     found = step_cost(METHODS[script], config, images, images)
@@ -117,6 +123,31 @@ def test_a_network_that_needs_more_images_is_said(toy):
         step_cost(SupOnly, load_config(toy.config), 4, 1)
 
 
+def test_one_image_of_each_process_is_enough(toy):
+    """Their batch norms count together, on GPUs."""
+    config = load_config(toy.config, ["batch_size=2"])
+    needs = run_needs(SupOnly, config, world=4, workers=0)
+    assert needs.per_forward["80"] == 1 and needs.cost.activations > 0
+
+
+def test_previous_models_wait_in_the_hosts_memory(toy):
+    config = load_config(toy.config, [*SMALL, "epochs=4"])
+    plain, more = (run_needs(kind, config, world=1, workers=0) for kind in (UniMatch, PrevMatch))
+    kept = 4 * plain.cost.weights
+    assert more.host - plain.host == pytest.approx(2 * kept, rel=0.01)
+
+
+def test_needs_are_said_before_memory_runs_out(toy, run, monkeypatch, tmp_path, capsys):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Training, "step", full)
+    monkeypatch.setattr("sys.argv", ["supervised.py", *toy.argv(tmp_path / "run", "--dry-run")])
+    with pytest.raises(SystemExit):
+        main(SupOnly)
+    assert "cards that hold it" in capsys.readouterr().out
+
+
 def test_dry_run_says_what_it_needs(toy, train, tmp_path, capsys):
     train(UniMatch, toy.argv(tmp_path / "run", "--dry-run"))
     said = capsys.readouterr().out
@@ -152,6 +183,8 @@ def test_table(toy, run, tmp_path):
     "argv",
     [["missing.yaml"], ["configs/shapes.yaml", "--methods", "nothing"],
      ["configs/shapes.yaml", "--set", "crop=1"],
+     ["configs/shapes.yaml", "--set", "micro_batch=3"],
+     ["configs/shapes.yaml", "--processes", "3"], ["configs/shapes.yaml", "--processes", "0"],
      ["configs/shapes_corrmatch.yaml", "--methods", "unimatch"]],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(argv, run, monkeypatch):
