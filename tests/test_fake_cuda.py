@@ -11,13 +11,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from corrmatch import CorrMatch
+from data_tools.shapes import generate
 from dataset.loaders import batch_at, map_tensors, to_device
 from dataset.views import make_views
 from engine.progress import Means
 from engine.run_folder import RunFolder
 from engine.training import prepare
+from fixmatch import FixMatch
+from prevmatch import PrevMatch
 from supervised import SupOnly
 from tests.conftest import every_method
+from unimatch import UniMatch
+from unimatch_v2 import UniMatchV2
 from util import dist
 from util.calibration import PseudoLabelScores
 from util.config_file import load_config
@@ -127,6 +132,47 @@ def test_a_step(kind, family, precision, partner, criterion, cuda):
         overrides += ["method.regions=2"]
     done = step(*cuda(kind, FAMILIES[family], *overrides))
     assert done - {torch.float32} == {getattr(torch, precision)} - {torch.float32}
+
+
+OTHERS = {
+    "pspnet": ["model={network: pspnet, backbone: test_resnet, channels: 8}"],
+    "unet": ["model={network: unet, pretrained: none}", "criterion.name=ce_dice"],
+    "swin": ["model.backbone=swin_tiny_patch4_window7_224", "model.output_stride=32"],
+    "class weights": ["criterion.class_weights=[1, 2, 3]"],
+}
+
+
+@pytest.mark.parametrize("kind", [UniMatch, UniMatchV2])
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_step_on_other_networks_and_losses(kind, what, cuda):
+    step(*cuda(kind, "precision=bfloat16", "model.pretrained=none", *OTHERS[what]))
+
+
+@pytest.mark.parametrize("kind", [UniMatch, UniMatchV2])
+def test_a_step_on_pairs(kind, cuda, toy):
+    root = toy.root / "pairs"
+    generate(root, labeled=3, unlabeled=4, val=1, size=40, pairs=True, progress=False)
+    toy.tree["data"] |= {
+        "root": str(root), "classes": ["unchanged", "changed"],
+        "label_map": {"0": 0, "255": 1, "128": "ignore"},
+        "pair": {"first": "A", "second": "B", "masks": "label"},
+        **{part: str(root / f"{part}.txt") for part in ("labeled", "unlabeled", "val")},
+    }  # fmt: skip
+    toy.write_config()
+    step(*cuda(kind, "precision=bfloat16"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (FixMatch, "{teacher: ema}"),
+        (UniMatchV2, "{teacher: self}"),
+        *((PrevMatch, f"{{prev: {{confidence: {how}}}}}") for how in ("pixelavg", "imageavg")),
+        (PrevMatch, "{prev: {store: gpu}}"),
+    ],
+)
+def test_a_step_with_options(kind, options, cuda):
+    step(*cuda(kind, f"method={options}"))
 
 
 @every_method
