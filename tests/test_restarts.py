@@ -38,21 +38,21 @@ def short(toy):
 
 
 def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_path):
-    """In a step, and with a checkpoint half-written, by its main process."""
+    """In a step, in a validation, and with a checkpoint half-written, by its main process."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     done = spread("supervised.py", *short.argv(whole, "--device", "cpu"))
     assert done.returncode == 0, done.stderr
     deaths = ["--max_restarts", 3, "-m", "tests.dying_training"]
-    deaths += ["1-step-4,0-save-0", "supervised"]
+    deaths += ["1-step-4,1-validation-0,0-save-0", "supervised"]
     done = launcher(*deaths, *short.argv(run, "--device", "cpu", "--resume", "never")).end()
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "was killed" in line]
     assert told == [
         f"process {rank} was killed by SIGKILL (out of memory?); all go on from the last "
         f"checkpoint (restart {number} of 3)"
-        for number, rank in enumerate([1, 0], start=1)
+        for number, rank in enumerate([1, 1, 0], start=1)
     ]
-    assert [start["first_step"] for start in read(run / "starts.jsonl")] == [0, 3, 3]
+    assert [start["first_step"] for start in read(run / "starts.jsonl")] == [0, 3, 3, 3]
     assert_same(whole, run)
 
 
@@ -192,7 +192,7 @@ def test_a_restart_goes_on_from_its_own_checkpoint(variable, short, train, tmp_p
     monkeypatch.setenv(variable, "1")
     other.unlink()
     train(SupOnly, begun)
-    assert [start["first_step"] for start in read(run / "starts.jsonl")] == [0, 3, 3]
+    assert [start["first_step"] for start in read(run / "starts.jsonl")] == [0, 3, 3, 3]
     train(SupOnly, short.argv(tmp_path / "new", "--resume", "never"))
     with pytest.raises(SystemExit):  # of another command
         train(SupOnly, short.argv(run, "--resume", "never"))
