@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType
@@ -25,7 +26,7 @@ HEAVY = ("torch._dynamo", "torch.utils.tensorboard", "timm", "torchvision", "hyp
 def warm_up() -> None:
     """Import what every test would."""
     for name in HEAVY:
-        __import__(name)
+        import_module(name)
 
 
 class Planted(SourceFileLoader):

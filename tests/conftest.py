@@ -20,6 +20,12 @@ from engine.fit import main
 from engine.method import method_of, method_scripts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCES = sorted(
+    path.relative_to(REPOSITORY)
+    for folder in (REPOSITORY, *(init.parent for init in REPOSITORY.glob("*/__init__.py")))
+    for path in folder.glob("*.py" if folder == REPOSITORY else "**/*.py")
+)
+"""Every module: the scripts, and all that lies in packages."""
 METHODS = {name: method_of(name) for name in method_scripts()}
 """Every method's class, by the name of its script."""
 every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
