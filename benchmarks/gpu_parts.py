@@ -24,9 +24,9 @@ from benchmarks.steps import COMPILED, PARTS, PLAIN, TUNED, compare_steps
 from data_tools.shapes import generate
 from engine.cost import GIB, step_cost
 from engine.fit import fit
-from engine.method import method_of
 from engine.run_folder import RunFolder
 from engine.training import prepare
+from experiments.methods import method_of
 from util.config_file import load_config
 from util.errors import UserError
 

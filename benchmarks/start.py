@@ -12,9 +12,9 @@ from benchmarks import photos
 from benchmarks.measure import add_config, read, seconds
 from benchmarks.steps import add_method
 from dataset.check import check_files, read_lists
-from engine.method import method_of
 from engine.run_folder import RunFolder
 from engine.training import prepare
+from experiments.methods import method_of
 from util import dist
 
 KINDS = ("labeled", "unlabeled", "val")

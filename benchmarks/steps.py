@@ -9,9 +9,9 @@ import torch
 
 from benchmarks import photos
 from benchmarks.measure import Call, Row, Table, add_config, add_repeats, compare, read, report
-from engine.method import method_of, method_scripts
 from engine.run_folder import RunFolder
 from engine.training import Training, prepare
+from experiments.methods import method_of, method_scripts
 from util import dist
 from util.config import Config
 

@@ -1,7 +1,5 @@
-"""The contract of a method, and where methods are found."""
+"""The contract of a method."""
 
-import importlib
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,7 +10,6 @@ from semi.pseudo_labels import build_consistency
 from util.batch import Batch
 from util.config import Config, Section
 from util.config_file import parse
-from util.errors import UserError
 from util.panels import Panels
 
 Step = tuple[Tensor, dict[str, Tensor]]
@@ -88,27 +85,3 @@ class Method(nn.Module):
         may draw random numbers, but must change nothing of the method.
         """
         return consistency_panels(self.labeler, batch["unlabeled"], self.threshold)
-
-
-SCRIPTS = Path(__file__).resolve().parents[1]
-"""The folder of the methods' scripts."""
-
-
-def method_of(script: str) -> type[Method]:
-    """The method in a script, named without .py; raises `UserError` where there is none."""
-    try:
-        found = vars(importlib.import_module(script))
-    except (ModuleNotFoundError, ValueError):
-        found = {}
-    for value in found.values():
-        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == script:
-            return value
-    raise UserError(
-        f"method {script}: no such method; expected one of {', '.join(method_scripts())}"
-    )
-
-
-def method_scripts() -> list[str]:
-    """Names of all methods' scripts, without .py: each of them ends in main(Method)."""
-    texts = {path.stem: path.read_text() for path in sorted(SCRIPTS.glob("*.py"))}
-    return [name for name, text in texts.items() if "(Method):" in text]

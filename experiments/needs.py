@@ -7,8 +7,9 @@ from tqdm import tqdm
 from dataset.check import read_lists
 from dataset.loaders import steps_per_epoch
 from engine.cost import step_cost
-from engine.method import Method, method_of
+from engine.method import Method
 from engine.needs import describe_step
+from experiments.methods import method_of
 from experiments.sweep import Planned
 from util.config import Config
 from util.errors import UserError

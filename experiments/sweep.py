@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import yaml
 from pydantic import Field, field_validator
 
-from engine.method import method_of
+from experiments.methods import method_of
 from util.config import AnyPath, Config, Name, Natural, Section
 from util.config_file import load_config, parse, read_yaml
 from util.errors import UserError

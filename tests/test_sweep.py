@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments import methods
+from experiments.methods import method_of
 from experiments.published import read_entries
 from experiments.runs import find_runs
-from experiments.sweep import expand, method_of, read_sweep
+from experiments.sweep import expand, read_sweep
 from tests.conftest import REPOSITORY, needs_forks
 from tests.fake_runs import fake_run
 from tests.forked import Forked
@@ -149,6 +151,18 @@ def test_mistakes_are_said_in_one_line_before_anything_runs(keys, words, spec, r
     code, out, err = run(sweep, spec(**keys))
     assert code == 2 and err.count("\n") == 1 and not Path("runs").exists()
     assert re.search(words, err), err
+
+
+def test_a_method_that_lacks_a_module_is_no_unknown_one(tmp_path, monkeypatch):
+    source = "import no_such_module\n\nclass New(Method):\n    ...\n"
+    (tmp_path / "new_method.py").write_text(source)
+    monkeypatch.setattr(methods, "SCRIPTS", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        method_of("new_method")
+    for name in ("other", "tools.cost", "new_method.py", ""):
+        with pytest.raises(UserError, match=f"^method {name}: .* expected one of new_method$"):
+            method_of(name)
 
 
 def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run):

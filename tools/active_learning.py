@@ -16,7 +16,7 @@ import numpy as np
 from dataset.folders import read_samples
 from dataset.lists import list_line, list_text, listed_paths
 from dataset.samples import Sample
-from engine.method import method_scripts
+from experiments.methods import method_scripts
 from tools.quickstart import run
 from util.command import add_settings, exit_with_one_line
 from util.config_file import load_config

@@ -6,7 +6,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from engine.method import method_of, method_scripts
+from experiments.methods import method_of, method_scripts
 from util.config import Config, Section
 
 PAGE = Path("docs/configuration.md")

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from dataset.loaders import data_workers, images_per_forward
 from engine.cost import GIB, KINDS
-from engine.method import Method, method_of, method_scripts
+from engine.method import Method
 from engine.needs import CARDS, RATES, Needs, run_needs, step_seconds
+from experiments.methods import method_of, method_scripts
 from util.command import add_settings, exit_with_one_line
 from util.config import Config
 from util.config_file import load_config

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from engine.method import method_scripts
+from experiments.methods import method_scripts
 from util.command import exit_with_one_line
 from util.errors import UserError
 from util.writing import make_folder
