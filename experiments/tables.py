@@ -7,17 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments.groups import Row, Spread
-from experiments.published import Published
-
-
-class Results(NamedTuple):
-    """What `tools.results` shows."""
-
-    score: str
-    rows: list[Row]
-    missing: list[Published]
-    """Published scores beside which there is no run."""
-    remarks: list[str]
+from experiments.results import Results
 
 
 class Column(NamedTuple):

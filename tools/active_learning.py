@@ -17,8 +17,7 @@ from dataset.folders import read_samples
 from dataset.lists import list_line, list_text, listed_paths
 from dataset.samples import Sample
 from experiments.methods import method_scripts
-from tools.quickstart import run
-from util.command import add_settings, exit_with_one_line
+from util.command import add_settings, exit_with_one_line, run
 from util.config_file import load_config
 from util.errors import UserError
 from util.uncertainty import ACQUISITIONS

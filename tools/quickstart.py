@@ -6,8 +6,6 @@ shows what is there.
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from PIL import Image
 from data_tools.shapes import generate
 from dataset.folders import read_samples
 from model.build import load_trained
-from util.command import exit_with_one_line
+from util.command import exit_with_one_line, run
 from util.config import Config
 from util.config_file import load_config
 from util.inference import predict_mask
@@ -48,15 +46,6 @@ def main() -> None:
         pictures = options.save_path / "pictures.png"
         compare(config, options.save_path, pictures)
         print(summary(options.save_path, pictures))
-
-
-def run(script: str, *arguments: object) -> None:
-    """Run a script of the project as its user would; end as it ends when it fails."""
-    command = [sys.executable, script, *map(str, arguments)]
-    print(f"\n$ python {' '.join(command[1:])}", flush=True)
-    code = subprocess.run(command, check=False).returncode
-    if code:
-        sys.exit(code)
 
 
 def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:

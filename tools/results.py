@@ -8,12 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.groups import group_runs, rows_of
-from experiments.published import beside, foreign_lists, select
-from experiments.runs import find_runs
-from experiments.tables import FORMATS, Results
+from experiments.results import collect
+from experiments.tables import FORMATS
 from util.command import exit_with_one_line
-from util.errors import UserError
 
 
 def main() -> None:
@@ -27,18 +24,6 @@ def main() -> None:
         print(FORMATS[options.format](results))
         if options.format == "csv":
             print(*results.remarks, sep="\n", end="\n" * bool(results.remarks), file=sys.stderr)
-
-
-def collect(places: list[str], score: str = "miou", published: list[str] | None = None) -> Results:
-    """All that is to be shown of the runs at some places; raises `UserError`."""
-    scores = select(published or [], score)
-    runs, faults = find_runs(places)
-    groups, remarks = group_runs(runs)
-    if not groups:
-        reasons = "; ".join([*faults, *remarks])
-        raise UserError(f"{' '.join(places)}: no finished run ({reasons})")
-    rows, missing = beside(rows_of(groups, score), groups, scores)
-    return Results(score, rows, missing, [*faults, *remarks, *foreign_lists(groups)])
 
 
 def arguments() -> argparse.Namespace:

@@ -9,12 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from experiments.results import collect
 from experiments.runs import MARK
 from experiments.schedule import State, check_lists, hours_left, run_all, state_of
 from experiments.slurm import submit
 from experiments.sweep import Planned, expand, read_sweep
 from experiments.tables import as_text
-from tools.results import collect
 from util.command import exit_with_one_line
 from util.errors import UserError
 

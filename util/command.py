@@ -1,9 +1,10 @@
-"""The command line of the methods, and how every command of the project ends."""
+"""The command line of the methods; how the commands of the project call each other and end."""
 
 import argparse
 import io
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,6 +152,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def run(script: str, *arguments: object) -> None:
+    """Run a script of the project as its user would; end as it ends when it fails."""
+    command = [sys.executable, script, *map(str, arguments)]
+    print(f"\n$ python {' '.join(command[1:])}", flush=True)
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        sys.exit(code)
 
 
 @contextmanager
