@@ -8,7 +8,6 @@ from torch import nn
 from tqdm import tqdm
 
 from dataset.bands import pictures
-from dataset.raster import is_larger
 from dataset.reader import read_dates, size_of
 from model.build import load_trained
 from prediction.geotiff import predict_raster
@@ -20,6 +19,7 @@ from prediction.images import (
     noting,
     to_do,
 )
+from prediction.raster import is_larger
 from prediction.writer import Products, Writer
 from util import dist
 from util.command import (

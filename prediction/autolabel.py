@@ -14,10 +14,10 @@ from dataset.check import location
 from dataset.folders import read_samples
 from dataset.labels import key_of
 from dataset.lists import list_line, list_text
-from dataset.original import Original
 from dataset.reader import Reader, size_of
 from dataset.samples import Sample
 from prediction.images import noting
+from prediction.original import Original
 from util.config import IGNORE, Config, Listed
 from util.config_file import dump_config
 from util.errors import UserError

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset.raster import Rect
+from prediction.raster import Rect
 from util.config import Config
 from util.inference import has_logits, predict_batch, to_probabilities, window_starts
 

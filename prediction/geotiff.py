@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dataset.original import Original
-from dataset.raster import Dates, Raster, Rect, open_dates, rasterio
 from prediction.blending import TILE, Plan, plan, predict_block
+from prediction.original import Original
+from prediction.raster import Dates, Raster, Rect, open_dates, rasterio
 from prediction.writer import CONFIDENCES, Writer, save_arrays, to_bytes
 from util.config import IGNORE, Config, Data
 from util.errors import UserError

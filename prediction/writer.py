@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from dataset.original import Original
+from prediction.original import Original
 from util.config import Data
 from util.image_table import ImageTable
 from util.inference import Prediction

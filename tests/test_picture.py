@@ -9,7 +9,7 @@ from PIL import Image
 import predict
 from dataset.files import open_mask
 from dataset.labels import Labels, key_of
-from dataset.original import Original
+from prediction.original import Original
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from util.config import Data

@@ -13,9 +13,9 @@ from torch import nn
 import predict
 from data_tools.shapes import generate
 from dataset.bands import read_bands
-from dataset.raster import Rect, open_raster
 from prediction import blending, geotiff
 from prediction.blending import Axis, plan, predict_block
+from prediction.raster import Rect, open_raster
 from supervised import SupOnly
 from tests.own_images import TINY
 from util.config import Data
