@@ -106,17 +106,15 @@ def training_loader(
     """Batches of raw samples (see `make_views`) of one process.
 
     `images` (labelled, and unlabelled as well) make a global batch; a forward sees `per_forward`
-    of them, and a single one finds no CutMix partner in its batch.  `room`: bytes in which decoded
-    images are kept.
+    of them.  `room`: bytes in which decoded images are kept.
     """
     labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
-    partner = config.cutmix_partner
-    if unlabeled and per_forward == 1 and partner in ("batch", "flip"):
+    partner = effective_partner(config, per_forward)
+    if unlabeled and partner != config.cutmix_partner:
         logger.info(
             "cutmix_partner: %s, but a forward sees a single image; partners are other images",
-            partner,
+            config.cutmix_partner,
         )
-        partner = "other"
     steps = steps_per_epoch(config, len(labeled), len(unlabeled), images)
     reader = Reader(config.data)
     dataset = training_set(
@@ -135,6 +133,13 @@ def training_loader(
         persistent_workers=process.workers > 0,
         pin_memory=process.cuda,
     )
+
+
+def effective_partner(config: Config, per_forward: int) -> str:
+    """The config's `cutmix_partner`; where a forward sees one image, which finds none in its
+    batch, another image."""
+    found = config.cutmix_partner
+    return "other" if per_forward == 1 and found in ("batch", "flip") else found
 
 
 def training_set(
