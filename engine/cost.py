@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
-from dataset.loaders import map_tensors, training_set
+from dataset.loaders import effective_partner, map_tensors, training_set
 from engine.method import Method
 from engine.optimizer import build_optimizer
 from engine.training import Training
@@ -151,7 +151,7 @@ def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
         [(image, None)] * images if method_class.unlabeled else [],
         length=images,
         strong_views=method_class.strong_views,
-        partner="other" if images == 1 else config.cutmix_partner,  # as `training_loader`
+        partner=effective_partner(config, images),
     )
     return default_collate([data[0, position] for position in range(images)])
 
