@@ -16,7 +16,7 @@ from tools.configuration import page
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config import Config
-from util.config_file import dump_config, load_config
+from util.config_file import dump_config, load_config, sections_of
 from util.errors import UserError
 
 CONFIGS = {path.stem: path for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")}
@@ -247,17 +247,21 @@ def test_a_method_refuses_the_options_of_another_by_name():
 
 
 def explained_keys(section, prefix=""):
-    """Dotted names of all keys of a section and of those below it, with their docstrings."""
+    """Dotted names of all keys of a section and of those below it, with their docstrings; the keys
+    of a section that a value may be, among others, stand in a table of their own."""
     for name, field in section.model_fields.items():
-        if hasattr(field.annotation, "model_fields"):
-            yield from explained_keys(field.annotation, f"{prefix}{name}.")
-        else:
+        below = sections_of(field.annotation)
+        alone = below == [field.annotation]
+        if not alone:
             yield prefix + name, field.description
+        for one in below:
+            yield from explained_keys(one, f"{prefix}{name}." if alone else "")
 
 
 def test_every_key_is_explained_and_the_page_is_up_to_date():
     keys = [*explained_keys(Config)]
     keys += [key for kind in METHODS.values() for key in explained_keys(kind.Options, "method.")]
     assert not [key for key, text in keys if not text]
+    assert {"images", "list", "first", "data.labeled", "model.network"} <= {key for key, _ in keys}
     documented = (REPOSITORY / "docs/configuration.md").read_text()
     assert documented == page() and not [key for key, _ in keys if f"`{key}`" not in documented]

@@ -1,5 +1,6 @@
 """Write docs/configuration.md: every key of a config, as the docstrings beside it explain it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -8,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from experiments.methods import method_of, method_scripts
 from util.config import Config, Section
+from util.config_file import sections_of
 
 PAGE = Path("docs/configuration.md")
 HEAD = """# Configuration
@@ -20,18 +22,19 @@ of it (`--set 'method={}'`).
 This page is made from [util/config.py](../util/config.py) and the methods' scripts by
 `python -m tools.configuration`.
 """
+TOP = "| key | default | meaning |\n|---|---|---|\n"
 
 
 def page() -> str:
     """The whole of it, as Markdown."""
-    parts = [HEAD, _table("The run", Config)]
+    parts = [HEAD, *_tables("The run", Config)]
     for name, field in Config.model_fields.items():
         if is_section(field):
-            parts.append(_table(str(field.annotation.__doc__).partition("\n")[0], field, name))
+            parts += _tables(_title(field.annotation), field.annotation, f"{name}.")
     for script in method_scripts():
         method = method_of(script)
         if method.Options.model_fields:
-            parts.append(_table(f"Method: {method.__name__}", method.Options, "method"))
+            parts += _tables(f"Method: {method.__name__}", method.Options, "method.")
     return "\n".join(parts)
 
 
@@ -39,13 +42,22 @@ def is_section(field: FieldInfo) -> bool:
     return isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 
 
-def _table(title: str, section: Any, prefix: str = "") -> str:
-    section = section.annotation if isinstance(section, FieldInfo) else section
-    rows = "".join(_rows(section, f"{prefix}." if prefix else ""))
-    return f"## {title.rstrip('.')}\n\n| key | default | meaning |\n|---|---|---|\n{rows}"
+def _title(section: Any) -> str:
+    return str(section.__doc__).partition("\n")[0].rstrip(".")
 
 
-def _rows(section: type[Section], prefix: str) -> list[str]:
+def _tables(title: str, section: type[Section], prefix: str = "") -> Iterator[str]:
+    """A section's keys, and those of the sections that its values may be."""
+    yield f"## {title}\n\n{TOP}{''.join(_rows(section, prefix))}"
+    places: dict[Any, list[str]] = {}
+    for name, field in section.model_fields.items():
+        for form in dict.fromkeys([] if is_section(field) else sections_of(field.annotation)):
+            places.setdefault(form, []).append(f"`{prefix}{name}`")
+    for form, keys in places.items():
+        yield f"### {_title(form)}\n\nA value of {_either(keys)}:\n\n{TOP}{''.join(_rows(form))}"
+
+
+def _rows(section: type[Section], prefix: str = "") -> list[str]:
     """One per key; those of a section within a method's options, too."""
     rows: list[str] = []
     for name, field in section.model_fields.items():
@@ -65,8 +77,13 @@ def _choices(annotation: Any) -> str:
         return next(filter(None, map(_choices, get_args(annotation))), "")
     if get_origin(annotation) is not Literal:
         return ""
-    *some, last = (f"`{value}`" for value in get_args(annotation))
-    return f"{', '.join(some)} or {last}" if some else ""
+    values = [f"`{value}`" for value in get_args(annotation)]
+    return _either(values) if values[1:] else ""
+
+
+def _either(words: list[str]) -> str:
+    *some, last = words
+    return f"{', '.join(some)} or {last}" if some else last
 
 
 def _default(field: FieldInfo) -> str:

@@ -110,15 +110,15 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     for part in location[:-1]:
         if isinstance(part, str):  # else it is a place in a list
             fields = [s.model_fields[part] for s in sections if part in s.model_fields]
-            sections = [s for field in fields for s in _sections(field.annotation)]
+            sections = [s for field in fields for s in sections_of(field.annotation)]
     forms = [list(s.model_fields) for s in sections if location[-1] not in s.model_fields]
     return list(dict.fromkeys(key for keys in forms for key in keys))
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
     """The sections that a key may hold: the alternatives of a union, or what it is."""
     if parts := get_args(annotation):
-        return [section for part in parts for section in _sections(part)]
+        return [section for part in parts for section in sections_of(part)]
     is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return [annotation] if is_section else []
 
