@@ -189,8 +189,9 @@ class Data(Section):
     bands: Bands = "rgb"
     """What the network sees of an image: rgb, grey, or the numbers of a file's bands, from 1."""
     rgb_bands: tuple[Band, Band, Band] | None = None
-    """Which of these numbers are red, green and blue, for hue, greyscale and pictures; without it
-    every band is jittered for itself."""
+    """Where `bands` are numbers: which of them are red, green and blue.  Strong views change the
+    hue and saturation of these and turn them grey, and pictures show them; without it strong views
+    change brightness, contrast and sharpness alone, and pictures show the first three bands."""
     image_range: Ranges | None = None
     """Values that become 0 and 1, `[low, high]` or a list of one pair for each band; images of more
     than 8 bits need it."""
@@ -213,10 +214,13 @@ class Data(Section):
     workers: Annotated[Natural, Field(le=512)] | None = None
     """Data workers per process; by default the cores of this process less one, 8 at most."""
     cache_mb: Annotated[Natural, Field(le=2**20)] = 512
-    """Memory, MiB per process, in which its data workers keep decoded images: the labelled ones,
-    then the unlabelled and the validation list, each if it fits whole."""
+    """Memory, MiB per process, in which its data workers keep decoded images: as many labelled ones
+    as fit; of what these leave, the unlabelled list, and then the validation list, each only if it
+    fits whole."""
     check_samples: Natural = 200
-    """Images per list that are decoded and checked before training; headers are always read."""
+    """Images per list that are decoded and checked before training.  Whatever it is, all files must
+    exist, and the sizes of up to 5000 images per list are compared with those of their masks and
+    second images."""
 
     @field_validator("classes")
     @classmethod
@@ -336,7 +340,7 @@ class Model(Section):
     widths: Annotated[tuple[Width, ...], Field(min_length=2)] = (16, 32, 64, 128, 256)
     """Channels of the levels of unet, from the image down: as many levels as numbers."""
     dropout: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
-    """Dropout of each of these levels in the encoder of unet."""
+    """Dropout in the encoder of unet: a number for each level, as many as `widths` has."""
     pretrained: str = "file"
     """file: pretrained/<backbone>.pth; hub: timm's; none: random; or the path of a .pth file."""
     lock_backbone: bool = False
@@ -399,11 +403,13 @@ class Evaluation(Section):
     window_batch: Positive = 8
     """Sliding windows of one size that run as one batch, at most."""
     flip: bool = False
-    """Test-time augmentation: predict an image's mirror image too; probabilities are averaged.  At
-    the end alone: `--tta flip` of evaluate.py and predict.py."""
+    """Test-time augmentation: predict an image's mirror image too; probabilities are averaged.
+    This key holds for the validations of a training as well; `--tta flip` of evaluate.py and
+    predict.py does the same for one command."""
     scales: Annotated[tuple[Annotated[Scale, Field(le=16)], ...], Field(min_length=1)] = (1.0,)
-    """Test-time augmentation: the scales at which an image (mode resize: its square) is predicted;
-    probabilities are averaged.  `--tta 0.75 1 1.25`."""
+    """Test-time augmentation: an image (where `mode` is resize, its square of crop_size) is
+    predicted enlarged or reduced by each of these factors; probabilities are averaged.  As with
+    `flip`, `--tta 0.75 1 1.25` does the same for one command."""
     center_crop_epochs: Natural = 0
     """Epochs at the beginning that are validated by the cheap center_crop; they never count for the
     best score."""
