@@ -104,6 +104,7 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     """Evaluate a checkpoint on a split; logs the table, writes what was asked for, returns the
     numbers."""
     listed = read_split(config, options.split)
+    volumes = volume_indices([s.image for s in listed.samples], config.evaluation.volume_pattern)
     network = load_trained(config, options.checkpoint, options.which, device)
     boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
     images = ImageScores(len(listed.samples), device)
@@ -115,7 +116,7 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
         config,
         mode=config.evaluation.mode,
         device=device,
-        volumes=volume_indices([s.image for s in listed.samples], config.evaluation.volume_pattern),
+        volumes=volumes,
         watchers=[watcher for watcher, asked in wanted.items() if asked],
     )
     speed = len(listed.samples) / (time.perf_counter() - begin)

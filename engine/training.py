@@ -222,6 +222,7 @@ def prepare(
     config = config.model_copy(update={"precision": precision})
     resumed = state_to_resume(folder, resume)
     lists = read_lists(config.data, method_class.unlabeled)
+    volumes = volume_indices([s.image for s in lists.val.samples], config.evaluation.volume_pattern)
     images = method_class.images_per_step(config)
     per_forward = images_per_forward(config, images, world)
     dist.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
@@ -258,9 +259,7 @@ def prepare(
             config, lists, room, images, per_forward, method_class.strong_views, process
         ),
         val=evaluation_loader(config, lists.val.samples, process, room.val),
-        volumes=volume_indices(
-            [s.image for s in lists.val.samples], config.evaluation.volume_pattern
-        ),
+        volumes=volumes,
     )
     if resumed is not None:
         state, source = resumed

@@ -230,6 +230,17 @@ def test_dice_is_the_mean_over_volumes():
     assert volume_indices(images, None) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("pattern", ["(p\\d+)", "v0|(v1)", "v(p*)"])
+def test_an_image_of_no_volume_is_refused_before_training(pattern, toy, train, tmp_path, capsys):
+    volumes = f"evaluation={{select: dice, volume_pattern: '{pattern}'}}"
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1, said
+    assert f"'{pattern}' names no volume of images/v0.jpg" in said
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

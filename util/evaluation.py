@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from util import dist
 from util.calibration import PseudoLabelScores
 from util.config import IGNORE, Config
+from util.errors import UserError
 from util.inference import has_logits, predict, to_probabilities
 from util.normalise import mean_and_std, normalise, to_unit
 from util.precision import autocast
@@ -98,9 +99,21 @@ def dice(confusions: Tensor) -> Tensor:
 
 
 def volume_indices(images: list[str], pattern: str | None) -> list[int]:
-    """The number of each image's volume, which `pattern`'s first group names; 0 without one."""
-    names = [(re.search(pattern, image) if pattern else None) for image in images]
-    keys = [name.group(1) if name else "" for name in names]
+    """The number of each image's volume, which `pattern`'s first group names; 0 without one.
+
+    Raises `UserError` for an image of which it names none.
+    """
+    if pattern is None:
+        return [0] * len(images)
+    keys = []
+    for image in images:
+        found = re.search(pattern, image)
+        if found is None or not found.group(1):
+            raise UserError(
+                f"evaluation.volume_pattern: '{pattern}' names no volume of {image}; expected its "
+                "first group to match in the path of every image that is scored"
+            )
+        keys.append(found.group(1))
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return [numbers[key] for key in keys]
 
