@@ -10,6 +10,9 @@ import yaml
 from util.errors import UserError
 
 PROTOCOLS = Path(__file__).resolve().parents[1] / "splits/protocols.yaml"
+PREPARED = {"acdc"}
+"""Datasets whose published lists name files that training does not read: `tools.prepare` writes
+lists of the images that it makes of them, and compares them with the published ones."""
 
 
 class Fingerprint(NamedTuple):

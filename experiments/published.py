@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 import yaml
 from pydantic import Field
 
-from dataset.protocols import read_protocols
+from dataset.protocols import PREPARED, read_protocols
 from experiments.groups import Group, Row
 from util.config import Section
 from util.errors import UserError
@@ -100,7 +100,7 @@ def beside(
 def foreign_lists(groups: Sequence[Group]) -> list[str]:
     """Remarks on groups whose partition has a published name, but not its labelled images."""
     hashes: dict[str, set[str]] = {}
-    for protocol in read_protocols():
+    for protocol in (p for p in read_protocols() if p.dataset not in PREPARED):
         name = f"{protocol.dataset}/{protocol.name}"
         hashes.setdefault(name, set()).add(protocol.fingerprint.sha256)
     remarks = []
