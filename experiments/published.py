@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import yaml
 from pydantic import Field
@@ -29,6 +29,8 @@ class Entry(Section):
     score: str = "miou"
     """What was published, as `value_of` of a run names it: dice is the mean over volumes, a class
     its IoU."""
+    chosen_on: Literal["test", "valtest"] | None = None
+    """The list whose scores chose the published epoch, where that is not a validation list."""
     values: dict[str, Annotated[float, Field(gt=0, lt=100)]]
     """By partition."""
 
@@ -95,6 +97,16 @@ def beside(
         met |= {id(score)}
         completed.append(row._replace(published=score.value if score else None))
     return completed, [score for score in published if id(score) not in met]
+
+
+def chosen_elsewhere(groups: Sequence[Group], published: Sequence[Published]) -> list[str]:
+    """Remarks on groups whose best epoch another list chose than that of the score beside them."""
+    return [
+        f"{run.path}: its best epoch was chosen on {run.val_list or 'other images'}, that of the "
+        f"published {score.value} on {score.entry.chosen_on}, which raises a score"
+        for run, score in ((g.first, p) for g in groups for p in published if p.is_of(g))
+        if score.entry.chosen_on not in (None, run.val_list)
+    ]
 
 
 def foreign_lists(groups: Sequence[Group]) -> list[str]:

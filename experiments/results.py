@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from experiments.groups import Row, group_runs, rows_of
-from experiments.published import Published, beside, foreign_lists, select
+from experiments.published import Published, beside, chosen_elsewhere, foreign_lists, select
 from experiments.runs import find_runs
 from util.errors import UserError
 
@@ -27,4 +27,5 @@ def collect(places: list[str], score: str = "miou", published: list[str] | None 
         reasons = "; ".join([*faults, *remarks])
         raise UserError(f"{' '.join(places)}: no finished run ({reasons})")
     rows, missing = beside(rows_of(groups, score), groups, scores)
-    return Results(score, rows, missing, [*faults, *remarks, *foreign_lists(groups)])
+    remarks += [*foreign_lists(groups), *chosen_elsewhere(groups, scores)]
+    return Results(score, rows, missing, [*faults, *remarks])

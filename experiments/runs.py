@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from util.config import Config, Listed, Section
+from util.config import Images as Source
 from util.config_file import load_config, parse
 from util.errors import UserError
 
@@ -120,12 +121,18 @@ class Run:
     @property
     def partition(self) -> str:
         """The folder of its labelled list, or the number of labels where it has none of its own."""
-        source, data = self.config.data.labeled, self.config.data
-        path = source.list if isinstance(source, Listed) else source
-        if not isinstance(path, Path):
+        data = self.config.data
+        path = _list_of(data.labeled)
+        if path is None:
             return str(self.labels or "own")
         name = path.parent.name if path.stem == "labeled" else path.stem
         return str(self.labels or name) if name in (data.name, data.root.name) else name
+
+    @property
+    def val_list(self) -> str:
+        """The name of its validation list; empty where it has folders, or several."""
+        path = _list_of(self.config.data.val)
+        return path.stem if path else ""
 
     @property
     def is_finished(self) -> bool:
@@ -208,6 +215,12 @@ def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
         except UserError as error:
             faults.append(f"not read: {error}")
     return runs, faults
+
+
+def _list_of(images: Source | None) -> Path | None:
+    """The path of the only list that a config names for some images, if that is what it names."""
+    path = images.list if isinstance(images, Listed) else images
+    return path if isinstance(path, Path) else None
 
 
 def _read_lines(path: Path, kind: type[Record]) -> list[Any]:

@@ -194,7 +194,8 @@ def test_published_scores_stand_beside_ours(fake, run, rows):
 
 
 def test_published_dice_stands_beside_dice_alone(fake, run, rows):
-    acdc = {"data": PASCAL["data"] | {"name": "acdc", "labeled": "acdc/lists/7/labeled.txt"},
+    lists = {"labeled": "acdc/lists/7/labeled.txt", "val": "acdc/lists/valtest.txt"}
+    acdc = {"data": PASCAL["data"] | {"name": "acdc"} | lists,
             "model": {"network": "unet", "pretrained": "none"}}  # fmt: skip
     fake("a", [70.0], settings=acdc, dice=[99.0, 80.0, 90.0])
     ((row,), remarks) = rows(fake.runs, "--published", "acdc/7", "--score", "dice")
@@ -202,6 +203,21 @@ def test_published_dice_stands_beside_dice_alone(fake, run, rows):
     assert (row["best"]["mean"], row["published"], row["network"]) == (85.0, 89.9, "unet")
     code, _, err = run(results, fake.runs, "--published", "acdc/7")
     assert code == 2 and "no miou" in err
+
+
+def test_a_published_score_of_another_list_is_remarked(fake, rows):
+    """Where the paper chose its epoch on the test list, and the run on its validation list."""
+    whu = PASCAL["data"] | {"name": "whu", "labeled": "splits/whu/5%/labeled.txt",
+                            "classes": ["unchanged", "changed", "other"]}  # fmt: skip
+    for val in ("test", "val"):
+        data = whu | {"val": f"splits/whu/{val}.txt"}
+        fake(val, [70.0], settings={"data": data, "model": {"backbone": "resnet50s"}}, digest=val)
+    command = (fake.runs, "--published", "whu/5%", "--score", "changed")
+    found, remarks = rows(*command)
+    assert [row["published"] for row in found] == [80.2, 80.2]
+    (remark,) = [remark for remark in remarks if "chosen on" in remark]
+    assert remark.startswith(f"{fake.runs / 'val'}: its best epoch was chosen on val, ")
+    assert "published 80.2 on test" in remark
 
 
 @pytest.mark.parametrize(("network", "published"), [("deeplabv3plus", 80.7), ("pspnet", 75.6)])
