@@ -77,34 +77,56 @@ def test_lists_that_are_not_the_published_ones_are_refused(run, source, tmp_path
     assert not (tmp_path / "acdc/images").exists()
 
 
+FLAT = {
+    "no key": {"label": None},
+    "beyond": {"image": np.full((6, 5), 1.5, np.float32)},
+    "nan": {"image": np.full((6, 5), np.nan, np.float32)},
+    "colours": {key: np.zeros((6, 5, 3), np.uint8) for key in ("image", "label")},
+    "words": {"image": "an image"},
+    "complex": {"image": np.zeros((6, 5), complex)},
+    "nothing": {key: np.zeros((0, 5), np.uint8) for key in ("image", "label")},
+    "label 4": {"label": np.full((6, 5), 4, np.uint8)},
+    "label -1": {"label": np.full((6, 5), -1, np.int16)},
+    "label 1.5": {"label": np.full((6, 5), 1.5, np.float32)},
+    "label nan": {"label": np.full((6, 5), np.nan, np.float32)},
+}
+"""Slices that are written otherwise, by kind of damage."""
+
+
 def damage(source, kind):
     slices, volume = (
         source / "slices/patient099_frame01_slice_1.h5",
         source / "patient028_frame02.h5",
     )
-    if kind == "no key":
-        write(slices, (6, 5), label=None)
+    if kind in FLAT:
+        write(slices, (6, 5), **FLAT[kind])
+    elif kind == "group":
+        with h5py.File(slices, "a") as file:
+            del file["label"]
+            file.create_group("label")
     elif kind == "other size":
         write(volume, (3, 4, 7), label=np.zeros((3, 4, 6), np.uint8))
     elif kind == "flat volume":
         write(volume, (4, 7))
-    elif kind == "beyond":
-        write(slices, (6, 5), image=np.full((6, 5), 1.5, np.float32))
-    elif kind == "nan":
-        write(slices, (6, 5), image=np.full((6, 5), np.nan, np.float32))
-    elif kind == "label":
-        write(slices, (6, 5), label=np.full((6, 5), 4, np.uint8))
     else:
         (volume if kind == "volume cut" else slices).write_bytes(b"\x89HDF")
 
 
 @pytest.mark.parametrize("kind, message", [
     ("no key", "slice_1.h5 cannot be converted (no key 'label', found image"),
+    ("group", "'label' is a group, expected an array of numbers, height x width"),
+    ("words", "'image' holds values of type object, expected an array of numbers"),
+    ("complex", "'image' holds values of type complex128, expected an array of numbers"),
+    ("colours", "'image' is an array of shape (6, 5, 3), expected an array of numbers, height x"),
+    ("nothing", "'image' is an array of shape (0, 5), expected an array"),
     ("other size", "an image of shape (3, 4, 7), a label of (3, 4, 6)"),
-    ("flat volume", "frame02.h5 is no volume (an array of shape (4, 7)"),
+    ("flat volume", "frame02.h5 is no volume ('image' is an array of shape (4, 7), expected"),
     ("beyond", "values beyond [0, 1]"),
     ("nan", "values beyond [0, 1]"),
-    ("label", "label 4, expected 0 to 3"),
+    ("label 4", "label 4, expected a whole number, 0 to 3"),
+    ("label -1", "label -1, expected a whole number, 0 to 3"),
+    ("label 1.5", "label 1.5, expected a whole number, 0 to 3"),
+    ("label nan", "label nan, expected a whole number, 0 to 3"),
     ("cut", "slice_1.h5 cannot be converted"),
     ("volume cut", "frame02.h5 is no volume"),
 ])  # fmt: skip

@@ -30,6 +30,7 @@ PARTITIONS = {"1": {99}, "3": {38, 50, 99}, "7": {21, 38, 49, 50, 58, 99, 100}}
 VAL = {2, 19, 28, 30, 39, 45, 78, 82, 85, 87}
 TEST = {1, 7, 8, 11, 13, 22, 24, 33, 52, 59, 64, 65, 66, 68, 75, 80, 81, 83, 84, 93}
 SUFFIX = ".h5"
+AXES = {2: "height x width", 3: "slices x height x width"}
 Content = bytes | Path
 
 
@@ -61,8 +62,7 @@ def _set(slices: dict[str, tuple[Member, int | None]], name: str, archive: Archi
 
 def image_png(content: Content, number: int | None) -> bytes:
     """A slice, or one of a volume, in [0, 1] as 8 bits; raises `ValueError` for other values."""
-    image = _read(content)[0]
-    image = image if number is None else image[number]
+    image = _slice(content, number)[0]
     if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
         raise ValueError("its image has values beyond [0, 1]")
     return png(np.rint(image * 255).astype(np.uint8))
@@ -70,30 +70,48 @@ def image_png(content: Content, number: int | None) -> bytes:
 
 def mask_png(content: Content, number: int | None) -> bytes:
     """Its classes; raises `ValueError` for what is none."""
-    label = _read(content)[1]
-    label = label if number is None else label[number]
-    if label.max() >= CLASSES:
-        raise ValueError(f"label {label.max()}, expected 0 to {CLASSES - 1}")
+    label = _slice(content, number)[1]
+    strange = label[~np.isin(label, range(CLASSES))]
+    if strange.size:
+        raise ValueError(f"label {strange[0]:g}, expected a whole number, 0 to {CLASSES - 1}")
     return png(label.astype(np.uint8))
 
 
-def _read(content: Content) -> tuple[np.ndarray, np.ndarray]:
+def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label of a file of one slice, or of one slice of a volume."""
+    if number is None:
+        return _read(content, dimensions=2)
+    image, label = _read(content, dimensions=3)
+    return image[number], label[number]
+
+
+def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Image and label, of one shape; raises `ValueError` where they are not there, or not so."""
     with _library().File(content if isinstance(content, Path) else BytesIO(content)) as file:
-        if lacking := {"image", "label"} - file.keys():
-            raise ValueError(f"no key '{min(lacking)}', found {', '.join(file) or 'none'}")
-        image, label = file["image"][()], file["label"][()]
-    if np.shape(image) != np.shape(label):
-        raise ValueError(f"an image of shape {np.shape(image)}, a label of {np.shape(label)}")
+        image, label = (_array(file, key, dimensions) for key in ("image", "label"))
+    if image.shape != label.shape:
+        raise ValueError(f"an image of shape {image.shape}, a label of {label.shape}")
     return image, label
+
+
+def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
+    """The numbers of a key; raises `ValueError` where it has none, or in other dimensions."""
+    if key not in file:
+        raise ValueError(f"no key '{key}', found {', '.join(file) or 'none'}")
+    found, expected = file[key], f"expected an array of numbers, {AXES[dimensions]}"
+    if not isinstance(found, _library().Dataset):
+        raise ValueError(f"'{key}' is a {type(found).__name__.lower()}, {expected}")
+    if found.dtype.kind not in "buif":
+        raise ValueError(f"'{key}' holds values of type {found.dtype}, {expected}")
+    if found.ndim != dimensions or not found.size:
+        raise ValueError(f"'{key}' is an array of shape {found.shape}, {expected}")
+    return found[()]
 
 
 def _depth(member: Member) -> int:
     """How many slices a volume has; raises `UserError` for one that is faulty."""
     try:
-        image, _ = _read(member.read())
-        if image.ndim != 3:
-            raise ValueError(f"an array of shape {image.shape}, expected slices x height x width")
+        image, _ = _read(member.read(), dimensions=3)
     except (OSError, ValueError) as error:  # h5py's of damaged files are among them
         raise UserError(
             f"{member.archive.path}: {member.name} is no volume ({error}); download it again"
