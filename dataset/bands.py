@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageSequence, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torchvision.io import ImageReadMode, decode_image
 
@@ -22,8 +22,10 @@ from dataset.files import (
 from util.config import Bands, Data
 from util.errors import UserError
 
-TIFF_BITS = 258
-"""The tag BitsPerSample."""
+TIFF_BITS, TIFF_EXTRA, TIFF_KIND = 258, 338, 254
+"""The tags BitsPerSample, ExtraSamples and NewSubfileType."""
+LESSER = 1 | 4
+"""Bits of the latter: pages that are a smaller copy of another, or its mask."""
 
 
 def read_bands(path: Path, data: Data) -> np.ndarray:
@@ -95,16 +97,28 @@ def _turned(values: np.ndarray, turn: int) -> np.ndarray:
 
 
 def _is_for_pillow(path: Path) -> bool:
-    """Whether Pillow reads all that a PNG or TIFF holds: of colour it takes 8 bits alone."""
+    """Whether Pillow reads all that a PNG or TIFF holds: of colour it takes 8 bits alone, and no
+    second band that is not transparency.  Raises `UserError` for a TIFF of several images."""
     try:
         with Image.open(path) as image:
             if isinstance(image, TiffImageFile):
-                bits = image.tag_v2.get(TIFF_BITS, (1,))
-                return len(bits) == 1 or max(bits) <= 8
+                bits, extra = (image.tag_v2.get(tag, (1,)) for tag in (TIFF_BITS, TIFF_EXTRA))
+                _refuse_pages(image, path)
+                return len(bits) == 1 or (max(bits) <= 8 and (len(bits), extra) != (2, (0,)))
             deep = any("16" in str(tile[3]) for tile in image.tile)
             return not (deep and image.mode in ("RGB", "RGBA"))
     except UnidentifiedImageError:
         return path.suffix.lower() == ".png"  # which then is damaged
+
+
+def _refuse_pages(image: TiffImageFile, path: Path) -> None:
+    """Raise `UserError` for several images in one TIFF."""
+    pages = ImageSequence.Iterator(image)
+    count = sum(not page.tag_v2.get(TIFF_KIND, 0) & LESSER for page in pages)
+    if count > 1:
+        raise UserError(
+            f"{path}: holds {count} images, expected one; save each as a file of its own"
+        )
 
 
 def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:

@@ -162,6 +162,9 @@ def faulty(tmp_path):
     Image.fromarray(nan).save(tmp_path / "nan.tif")
     write_tiff(tmp_path / "six.tif", values(6), planarconfig="contig")
     write_tiff(tmp_path / "volume.tif", values(9)[..., :8].transpose(2, 0, 1))
+    write_tiff(tmp_path / "two.tif", values(2), planarconfig="contig")
+    first, *rest = (Image.fromarray(values(0)) for _ in range(3))
+    first.save(tmp_path / "pages.tif", save_all=True, append_images=rest)
     write_tiff(tmp_path / "complex.tif", values(0).astype(np.complex64))
     (tmp_path / "damaged.tif").write_bytes((tmp_path / "six.tif").read_bytes()[:99])
 
@@ -176,6 +179,10 @@ def faulty(tmp_path):
     ("nan.tif", {"bands": [1], "image_range": (0, 1)}, "16 values are NaN or infinite"),
     ("nan.tif", {"bands": "grey", "image_range": (0, 1)}, "16 values are NaN or infinite"),
     ("volume.tif", {"bands": [1]}, "array of 8x5x7.*one slice a file"),
+    ("two.tif", {"bands": "grey"}, "has 2 bands, but data.bands is grey; set it to the numbers"),
+    ("two.tif", {}, "has 2 bands, but data.bands is rgb; set it to the numbers"),
+    ("pages.tif", {"bands": "grey"}, "holds 3 images, expected one"),
+    ("pages.tif", {}, "holds 3 images, expected one"),
     ("complex.tif", {"bands": [1]}, "complex64, expected numbers"),
     ("damaged.tif", {"bands": [1]}, "not a readable image"),
     ("none.tif", {"bands": [1]}, "no such file"),
@@ -186,6 +193,15 @@ def test_what_cannot_be_used_is_said_in_one_line(name, keys, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         read_bands(tmp_path / name, data(**keys))
     assert str(error.value).startswith(str(tmp_path / name)) and "\n" not in str(error.value)
+
+
+def test_smaller_copies_in_a_tiff_are_no_images(tmp_path):
+    """As a GeoTIFF has for fast display."""
+    array = values(3, h=8, w=8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(array, photometric="rgb")
+        file.write(array[::2, ::2], photometric="rgb", subfiletype=1)
+    assert np.array_equal(read_bands(tmp_path / "a.tif", data()), array)
 
 
 def test_tifffile_is_optional(tmp_path, monkeypatch):
