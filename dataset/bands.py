@@ -48,6 +48,15 @@ def stored_bands(path: Path, bands: Bands, max_megapixels: int = MAX_MEGAPIXELS)
     return values
 
 
+def is_grey(path: Path) -> bool:
+    """Whether an image that can be read has one band, from its header alone."""
+    try:
+        with Image.open(path) as image:
+            return image.mode in ("1", "L", "LA") or is_deep(image)
+    except UnidentifiedImageError:  # a TIFF of many bands, or of deep colour
+        return False
+
+
 def pictures(pixels: np.ndarray, data: Data) -> list[Image.Image]:
     """A picture of each date of `[H, W, C]`."""
     return [picture(date, data) for date in np.split(pixels, data.dates, axis=2)]

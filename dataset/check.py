@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from dataset.bands import is_grey
 from dataset.files import image_size, size_mismatch
 from dataset.folders import read_samples
 from dataset.lists import Fault, Lists, SampleList, refuse
@@ -84,8 +85,8 @@ def check_files(data: Data, *lists: SampleList, warn: Callable[[str], None]) -> 
     """Every file exists; headers of labelled images agree with their masks; a sample decodes and
     holds labels.
 
-    Calls `warn` with a line for classes that the sample lacks.  Raises `UserError` naming the
-    list, its line and the file.
+    Calls `warn` with a line for classes that the sample lacks, and for grey images alone where the
+    config says rgb.  Raises `UserError` naming the list, its line and the file.
     """
     for listed in lists:
         check_existence(listed)
@@ -110,10 +111,13 @@ def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) 
         _each(_headers_agree, _spread(samples, MAX_HEADERS))
     if not samples or samples[0].mask is None:
         _each(reader.image, some)
-        return
-    pixels = _each(lambda sample: _class_pixels(sample, reader), some)
-    if pixels:
+    elif pixels := _each(lambda sample: _class_pixels(sample, reader), some):
         _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
+    if data.bands == "rgb" and some and all(is_grey(f) for s in some for f in s.image_files):
+        warn(
+            f"warning: the {len(some)} images checked of {listed.name} are all grey: their band is "
+            "repeated to three; with data.bands: grey the network sees one"
+        )
 
 
 def _names(root: Path, folder: str) -> set[str]:

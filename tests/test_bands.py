@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 import evaluate
 import predict
 from dataset.bands import picture, read_bands
+from dataset.check import check_files, read_lists
 from dataset.files import image_size, orientation
 from dataset.strong import colour_jitter, draw_strong, strong_view
 from engine.cost import step_cost
@@ -317,6 +318,23 @@ def test_the_checks_before_training_find_it(toy, train, tmp_path, capsys):
         train(SupOnly, toy.argv(tmp_path / "run"))
     said = capsys.readouterr().err
     assert "labeled.txt line 1" in said and "has 3 bands, but data.bands is grey" in said
+
+
+def test_grey_images_alone_are_warned_of_under_rgb(toy):
+    """But not grey ones among others, of which COCO has some."""
+
+    def warnings(bands):
+        said, config = [], load_config(toy.config, [f"data.bands={bands}"]).data
+        check_files(config, *read_lists(config, unlabeled=True), warn=said.append)
+        return [line for line in said if "all grey" in line]
+
+    first, *others = sorted((toy.root / "images").iterdir())
+    for path in others:
+        Image.open(path).convert("L").save(path)
+    unlabeled, val = warnings("rgb")  # the first image is a labelled one
+    assert f"5 images checked of {toy.path('unlabeled')}" in unlabeled and "bands: grey" in val
+    Image.open(first).convert("L").save(first)
+    assert len(warnings("rgb")) == 3 and not warnings("grey")
 
 
 def test_config_of_rgb_says_what_it_always_said(toy):

@@ -187,7 +187,8 @@ class Data(Section):
     column: a line is `first second mask` (folders then name `second` too); `{first: A, second: B,
     masks: label}`: a line is a name in each of these folders."""
     bands: Bands = "rgb"
-    """What the network sees of an image: rgb, grey, or the numbers of a file's bands, from 1."""
+    """What the network sees of an image: rgb (a grey image's band is repeated to three, which is
+    warned of where all are grey), grey, or the numbers of a file's bands, from 1."""
     rgb_bands: tuple[Band, Band, Band] | None = None
     """Where `bands` are numbers: which of them are red, green and blue.  Strong views change the
     hue and saturation of these and turn them grey, and pictures show them; without it strong views
