@@ -174,7 +174,7 @@ def save_tables(
     folder: Path, scores: Scores, of_classes: dict[str, Tensor], config: Config
 ) -> None:
     """Write scores.csv (in percent), confusion.csv (in pixels) and confusion.png."""
-    classes, columns = config.data.classes, {"IoU": scores.iou} | of_classes
+    classes, columns = config.data.classes, scores.by_class | of_classes
     rows = [
         [name, pixels, *(f"{100 * values[index]:.4f}" for values in columns.values())]
         for index, (name, pixels) in enumerate(

@@ -34,7 +34,7 @@ def blobs(seed, size=(40, 50), classes=3, ignore=True):
     return predicted.astype(np.uint8), target.astype(np.uint8)
 
 
-def test_dice_precision_and_recall():
+def test_f1_precision_and_recall():
     predicted, target = (mask.ravel() for mask in blobs(0, ignore=False))
     confusion = torch.zeros(4, 4, dtype=torch.int64)  # the last class is absent
     np.add.at(confusion.numpy(), (target, predicted), 1)
@@ -43,12 +43,12 @@ def test_dice_precision_and_recall():
         hit, true, said = ((target == c) & (predicted == c)).sum(), target == c, predicted == c
         assert found["precision"][c] == pytest.approx(hit / said.sum())
         assert found["recall"][c] == pytest.approx(hit / true.sum())
-        assert found["Dice"][c] == pytest.approx(2 * hit / (said.sum() + true.sum()))
+        assert found["F1"][c] == pytest.approx(2 * hit / (said.sum() + true.sum()))
     assert [values[3] for values in found.values()] == [0, 0, 0]
     text = table(Scores(confusion), ["a", "b", "c", "d"], found).splitlines()
-    assert text[0].split() == ["IoU", "Dice", "precision", "recall"]
+    assert text[0].split() == ["IoU", "F1", "precision", "recall"]
     assert text[2].split()[:3] == [
-        "b", f"{100 * Scores(confusion).iou[1]:.2f}", f"{100 * found['Dice'][1]:.2f}"
+        "b", f"{100 * Scores(confusion).iou[1]:.2f}", f"{100 * found['F1'][1]:.2f}"
     ]  # fmt: skip
     assert text[4].endswith("(absent)")
 
@@ -143,7 +143,7 @@ def test_what_evaluate_writes(toy, train, run, tmp_path):
                         "--json", numbers)  # fmt: skip
     assert code == 0 and "boundary IoU" in text
     scores = json.loads(numbers.read_text())
-    assert set(scores["class_scores"]) == {"Dice", "precision", "recall", "boundary IoU"}
+    assert set(scores["class_scores"]) == {"F1", "precision", "recall", "boundary IoU"}
     with (out / "scores.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     with (out / "confusion.csv").open(newline="") as file:

@@ -1,6 +1,7 @@
 """Prediction modes and scores against literal transcriptions."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -266,8 +267,20 @@ def test_evaluate_script_gives_the_score_of_training(overrides, toy, train, tmp_
     logged = json.loads(lines[-1])["scores"]["model"]
     for key in ("miou", "accuracy", "iou", "mode"):
         assert scores[key] == logged[key], key
+    assert scores["f1"] == logged["f1"] == pytest.approx(scores["class_scores"]["F1"])
     assert ("dice" in scores) == any("volume" in o for o in overrides)
     assert scores["images"] == 3
+
+
+def test_dice_of_volumes_has_a_column():
+    confusion, names = torch.tensor([[6, 2], [1, 3]]), ["ventricle", "wall"]
+    text = table(Scores(confusion, torch.tensor([0.25, 0.5])), names).splitlines()
+    assert re.split(" {2,}", text[0].strip()) == ["IoU", "volume Dice"]
+    assert [line.split() for line in text[1:3]] == [
+        ["ventricle", f"{600 / 9:.2f}", "25.00"], ["wall", "50.00", "50.00"]
+    ]  # fmt: skip
+    assert text[-1].split() == ["Dice,", "classes", "1", "on", "50.00"]
+    assert table(Scores(confusion), names).startswith("ventricle  ")
 
 
 def test_volume_dice_against_masks_as_arrays():

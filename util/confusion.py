@@ -13,14 +13,14 @@ DARKEST = np.array([8, 48, 107])
 
 
 def class_scores(confusion: Tensor) -> dict[str, Tensor]:
-    """Dice, precision and recall `[C]` in [0, 1] of a confusion matrix `[C, C]` (rows: truth).
+    """F1, precision and recall `[C]` in [0, 1] of a confusion matrix `[C, C]` (rows: truth).
 
-    Dice, 2 TP / (2 TP + FP + FN), is over all pixels of all images, and so the F1 score.  What
-    has no pixels counts 0.
+    F1, 2 TP / (2 TP + FP + FN), is the Dice of all pixels of all images together; that of volumes
+    is `util.evaluation.dice`.  What has no pixels counts 0.
     """
     hit, found, true = confusion.diag(), confusion.sum(0), confusion.sum(1)
     return {
-        "Dice": 2 * hit / (found + true).clamp(min=1),
+        "F1": 2 * hit / (found + true).clamp(min=1),
         "precision": hit / found.clamp(min=1),
         "recall": hit / true.clamp(min=1),
     }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from util import dist
 from util.calibration import PseudoLabelScores
 from util.config import IGNORE, Config
+from util.confusion import class_scores
 from util.errors import UserError
 from util.inference import has_logits, predict, to_probabilities
 from util.normalise import mean_and_std, normalise, to_unit
@@ -38,6 +39,11 @@ class Scores(NamedTuple):
         hit = self.confusion.diag()
         union = self.confusion.sum(0) + self.confusion.sum(1) - hit
         return hit / union.clamp(min=1)
+
+    @property
+    def by_class(self) -> dict[str, Tensor]:
+        """Scores `[C]` in [0, 1], by the title of their column."""
+        return {"IoU": self.iou} | ({} if self.dice is None else {"volume Dice": self.dice})
 
     @property
     def absent(self) -> Tensor:
@@ -176,6 +182,7 @@ def summary(scores: Scores) -> dict[str, Any]:
         "miou_present": scores.miou_present,
         "accuracy": scores.accuracy,
         "iou": [100 * iou for iou in scores.iou.tolist()],
+        "f1": [100 * f1 for f1 in class_scores(scores.confusion)["F1"].tolist()],
     }
     if scores.dice is not None:
         numbers["dice"] = [100 * d for d in scores.dice.tolist()]
@@ -184,10 +191,12 @@ def summary(scores: Scores) -> dict[str, Any]:
 
 
 def table(scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None = None) -> str:
-    """Per-class IoU with names, and `more` scores `[C]`; mIoU and pixel accuracy, as text."""
+    """Per-class IoU, Dice of volumes and `more` scores `[C]` with names; mIoU and pixel accuracy,
+    as text."""
     width = max(len(name) for name in [*classes, "mean of those present"])
-    columns = {"IoU": scores.iou} | dict(more or {})
-    rows = [f"{'':<{width}}" + "".join(f"  {name:>6}" for name in columns)] if more else []
+    columns = scores.by_class | dict(more or {})
+    head = "".join(f"  {title:>6}" for title in columns)
+    rows = [f"{'':<{width}}{head}"] if len(columns) > 1 else []
     for index, name in enumerate(classes):
         cells = (f"  {100 * v[index]:{max(6, len(title))}.2f}" for title, v in columns.items())
         rows.append(f"{name:<{width}}{''.join(cells)}" + "  (absent)" * bool(scores.absent[index]))
