@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -198,6 +199,26 @@ def test_scores(plain):
     assert scores.miou == pytest.approx(100 * np.mean(expected))
     assert scores.accuracy == pytest.approx(100 * (truth == found).mean())
     assert scores.confusion.sum() == truth.size
+
+
+def test_dice_of_volumes_whose_slices_do_not_follow_each_other(plain):
+    """The first volume is slices 0 and 2 together: 2 |P & G| / (|P| + |G|) of each volume."""
+    config = plain.model_copy(
+        update={"evaluation": plain.evaluation.model_copy(update={"volume_pattern": "(v)"})}
+    )
+    masks = [[[0, 1, 1, 2]], [[0, 0, 2, 2]], [[1, 1, 1, 255]], [[0, 1, 2, 2]]]
+    found = [[[0, 1, 0, 2]], [[0, 2, 2, 2]], [[1, 0, 1, 1]], [[0, 1, 1, 2]]]
+    scores = evaluate(
+        Colour(), batches(*(map(partial(np.array, dtype=np.uint8), x) for x in (masks, found))),
+        config, mode="original", device=torch.device("cpu"), volumes=[0, 1, 0, 2],
+    )  # fmt: skip
+    by_volume = np.array([
+        [2 * 1 / (1 + 3), 2 * 3 / (5 + 3), 2 * 1 / (1 + 1)],
+        [2 * 1 / (2 + 1), 1, 2 * 2 / (2 + 3)],  # class 1 is neither in the mask nor found
+        [2 * 1 / (1 + 1), 2 * 1 / (1 + 2), 2 * 1 / (2 + 1)],
+    ])  # fmt: skip
+    np.testing.assert_allclose(scores.dice, by_volume.mean(0), rtol=1e-6)
+    assert scores.confusion.sum() == 15
 
 
 def test_center_crop_scores_the_middle_only(plain):
