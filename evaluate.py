@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset.bands import picture
+from dataset.bands import pictures
 from dataset.check import check_files, refuse_overlaps
 from dataset.folders import read_samples
 from dataset.lists import SampleList
@@ -204,8 +204,8 @@ def save_worst(
             pixels, mask = (center(array, config.crop_size) for array in (pixels, mask))
         predicted = predict_mask(network, pixels, config, device)
         title = f"{sample.image}, mean IoU {100 * miou:.1f}"
-        image = picture(pixels, config.data)
-        made = comparison(image, mask, predicted, config.data, title)
+        dates = pictures(pixels, config.data)
+        made = comparison(dates, mask, predicted, config.data, title)
         save_picture(made, folder / "worst" / f"{place:03}_{Path(sample.image).stem}.jpg")
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.bands import picture
+from dataset import bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -74,16 +74,17 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
 
 
 def pictures(run: Run, some: list[Judged]) -> Iterator[tuple[Image.Image, str]]:
-    """Image, truth and prediction side by side, with a caption."""
+    """Image (of all dates), truth and prediction side by side, with a caption."""
     reader, data = Reader(run.config.data), run.config.data
     for judged in some:
         try:
             pixels, truth = reader.both(judged.sample)
         except UserError:  # changed since it was predicted
             continue
-        image, masks = picture(pixels, data), (np.array(truth), judged.mask)
-        row = [image, *(overlay(image, mask, data, 0.65) for mask in masks)]
-        scale = THUMBNAIL / max(image.size)
-        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        dates, masks = bands.pictures(pixels, data), (np.array(truth), judged.mask)
+        row = [*dates, *(overlay(dates[-1], mask, data, 0.65) for mask in masks)]
+        width, height = dates[0].size
+        scale = THUMBNAIL / max(width, height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
         small = [part.resize(size, Image.Resampling.LANCZOS) for part in row]
         yield side_by_side([small]), f"{judged.name}: mIoU {judged.miou:.1f}"

@@ -175,7 +175,7 @@ def test_what_evaluate_writes(toy, train, run, tmp_path):
 def test_a_comparison_names_what_only_one_of_both_holds(toy):
     image, data = Image.new("RGB", (60, 40)), load_config(toy.config).data
     target, predicted = np.zeros((40, 60), np.uint8), np.ones((40, 60), np.uint8)
-    found = comparison(image, target, predicted, data, "a.jpg")
+    found = comparison([image], target, predicted, data, "a.jpg")
     assert found.width >= 3 * 60 and found.height > 40
     colours = {tuple(c) for c in np.array(found)[60:].reshape(-1, 3).tolist()}
     assert set(palette(data)[:2]) <= colours and palette(data)[2] not in colours

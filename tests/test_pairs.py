@@ -17,11 +17,15 @@ from dataset.protocols import fingerprint
 from dataset.reader import Reader
 from dataset.strong import strong_view
 from dataset.views import make_views
+from experiments import predictions
+from experiments.predictions import judge
+from experiments.runs import Run
 from model.build import load_network, network_of
 from supervised import SupOnly
 from tests.conftest import Toy, every_method
 from util.config_file import load_config
 from util.errors import UserError
+from util.picture import side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +197,28 @@ def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
     code, out, err = run(check_data, "--config", pairs.config, "--html", page)
     assert code == 0 and "changed" in out, (out, err)
     assert page.read_text().count("<img") > 0
+
+
+def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train, run, tmp_path):
+    train(SupOnly, pairs.argv(tmp_path / "run"))
+    checkpoint, out = ("--checkpoint", tmp_path / "run/best.pth"), tmp_path / "out"
+    code, _, err = run(evaluate, *checkpoint, "--save-path", out, "--worst", 2)
+    assert code == 0, err
+    for shown in (out / "worst").iterdir():
+        sheet, name = np.array(Image.open(shown)), shown.name.split("_")[1]
+        for column, date in enumerate("AB"):
+            part = sheet[4:44, 4 + 44 * column :][:, :40].astype(float)
+            own, other = (np.array(Image.open(scenes / d / "val" / name.replace("jpg", "png")))
+                          for d in (date, "BA"[column]))  # fmt: skip
+            assert abs(part - own).mean() < abs(part - other).mean() / 2  # it is a JPEG
+
+    finished = Run(tmp_path / "run")
+    judged = judge(finished, "model", torch.device("cpu"), shown=2, limit=None).worst
+    for one, (sheet, _) in zip(judged, predictions.pictures(finished, judged), strict=True):
+        dates = [Image.open(file).resize((240, 240), Image.Resampling.LANCZOS)
+                 for file in one.sample.image_files]  # fmt: skip
+        both = side_by_side([dates]).crop((0, 0, 2 * 244, 248))
+        assert np.array_equal(np.array(sheet.crop((0, 0, 2 * 244, 248))), np.array(both))
 
 
 def test_a_checkpoint_of_pairs_is_none_of_single_images(pairs, scenes, train, tmp_path):

@@ -1,6 +1,7 @@
 """The images that a network segments worst."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -45,10 +46,15 @@ def image_miou(predicted: Tensor, target: Tensor) -> float:
 
 
 def comparison(
-    image: Image.Image, target: np.ndarray, predicted: np.ndarray, data: Data, title: str
+    dates: Sequence[Image.Image],
+    target: np.ndarray,
+    predicted: np.ndarray,
+    data: Data,
+    title: str,
 ) -> Image.Image:
-    """Image, mask and prediction beside each other, above the classes' shares in both."""
-    panels = [image, overlay(image, target, data), overlay(image, predicted, data)]
+    """Image (of all dates), mask and prediction beside each other, above the classes' shares in
+    both."""
+    panels = [*dates, *(overlay(dates[-1], mask, data) for mask in (target, predicted))]
     in_mask, in_prediction = (
         {name: (colour, share) for colour, name, share in contents(mask, data)}
         for mask in (target, predicted)
@@ -57,7 +63,8 @@ def comparison(
         (colour, f"{name} {_share(in_mask.get(name))} / {_share(in_prediction.get(name))}")
         for name, (colour, _) in (in_mask | in_prediction).items()
     ]
-    heading = f"{title}: image, mask, prediction; shares in mask / prediction:"
+    image = "image" if len(dates) == 1 else "both dates"
+    heading = f"{title}: {image}, mask, prediction; shares in mask / prediction:"
     return with_legend(side_by_side([panels]), [(None, heading), *legend])
 
 
