@@ -1,5 +1,8 @@
 """`predict.py` as it is used: with any files, again, and with a config that does not fit."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +66,27 @@ def test_the_same_command_goes_on_and_another_is_refused(command, toy, tmp_path)
     assert (out / "masks/l0.png").stat().st_mtime_ns == before
     code, _, err = command("--set", "evaluation.mode=resize")
     assert code == 2 and "made_by.json: these predictions were made with another" in err
+
+
+@pytest.mark.parametrize("file", ["masks/l1.png", "overlays/l1.jpg"])
+def test_killed_while_it_writes_it_goes_on(file, command, tmp_path, monkeypatch):
+    """A half written picture is none."""
+    saved, out = Image.Image.save, tmp_path / "out"
+
+    def dying(self, target, *more, **options):
+        saved(self, target, *more, **options)
+        written = Path(getattr(target, "name", target))
+        if written.name.startswith(Path(file).name):
+            os.truncate(written, 100)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", dying)
+    assert command()[0] == 130
+    assert (out / "masks/l0.png").exists() and not (out / file).exists()
+    monkeypatch.undo()
+    code, said, _ = command()
+    assert code == 0 and "have their masks already" in said and "11 masks" in said
+    assert len(masks(out)) == 11 and Image.open(out / file).load()
 
 
 def test_what_lies_in_the_output_is_no_input(command, toy, tmp_path):

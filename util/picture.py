@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from util.config import IGNORE, Data
-from util.errors import UserError
 from util.label_map import UNKNOWN
 from util.palette import IGNORE_COLOUR, UNKNOWN_COLOUR, Colour, background, palette
+from util.writing import make_folder, write_atomically
 
 LegendEntry = tuple[Colour | None, str]
 """The colour of a swatch, or none, and what stands beside it."""
@@ -114,9 +114,8 @@ def side_by_side(rows: Sequence[Sequence[Image.Image]], gap: int = 4) -> Image.I
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG or JPEG, with its folders; raises `UserError` when it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, quality=90)  # which PNG knows nothing of
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
+    """Write a PNG or JPEG, with its folders, whole or not at all; raises `UserError` when it cannot
+    be written."""
+    form = Image.registered_extensions()[path.suffix.lower()]
+    make_folder(path.parent)
+    write_atomically(path, lambda file: picture.save(file, form, quality=90))  # unknown to PNG
