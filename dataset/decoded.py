@@ -43,7 +43,7 @@ class DecodedImages:
 
     def __init__(self, count: int, capacity: int, data: Data, masks: bool):
         self._arguments = count, 0, data, masks
-        self._capacity, self._masks, self._channels = capacity, masks, data.channels
+        self.capacity, self._masks, self._channels = capacity, masks, data.channels
         self._type = np.dtype(np.uint8 if data.image_range is None else np.float32)
         # No file behind it, so that the size of /dev/shm does not matter; pages cost when written.
         try:
@@ -82,7 +82,7 @@ class DecodedImages:
             begin = int(self._places[-1, 2])
             end = begin + size + width * height * self._masks
             end += -end % self._type.itemsize
-            if self._places[number, 0] or end > self._capacity:
+            if self._places[number, 0] or end > self.capacity:
                 return
             self._pixels[begin : begin + size].view(self._type)[:] = image.ravel()
             if mask is not None:
@@ -110,6 +110,12 @@ class Opened(Sequence[Content]):
     def name(self, number: int) -> str:
         """The image as its list calls it."""
         return self._samples[number].image
+
+    @property
+    def share_kept(self) -> float:
+        """About the share of the images that there is room for."""
+        count, needed = len(self), _needed(self._samples, self._reader.data)
+        return min(count, self._decoded.capacity * count // needed) / count
 
     def __getitem__(self, number: Any) -> Any:
         kept = self._decoded.get(number)

@@ -127,10 +127,10 @@ def show_pictures(t: Training) -> None:
 def dry_run(t: Training) -> None:
     """Run everything once, change nothing, and say what the whole would take."""
     network, mode = t.method.model, t.config.evaluation.mode
-    one = functools.partial(t.evaluate, network, mode, limit=1)
+    validate = functools.partial(t.evaluate, network, mode, None)
     # First, as it says what to do where the steps run out of memory.
     say_needs(type(t.method), t.config, steps=t.config.epochs * len(t.train))
-    rehearse(t.config, t.device, network, t.train, t.step, one, len(t.volumes))
+    rehearse(t.config, t.device, network, t.train, t.step, t.val, validate)
 
 
 def pseudo_label_scores(t: Training, network: nn.Module) -> PseudoLabelScores | None:

@@ -1,7 +1,7 @@
 """A run's training: what it is made of, one step of it, and how far it got."""
 
-import itertools
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,11 +193,12 @@ class Training:
         network: nn.Module,
         mode: str,
         pseudo_labels: PseudoLabelScores | None = None,
-        limit: int | None = None,
+        batches: Iterable[dict[str, Any]] | None = None,
     ) -> Scores:
+        """Scores of a network on the validation images, or on `batches` of one each."""
         return evaluate(
             network,
-            itertools.islice(self.val, limit),
+            self.val if batches is None else batches,
             self.config,
             mode=mode,
             device=self.device,

@@ -1,14 +1,21 @@
 """Decoded labelled images that data workers keep for each other."""
 
 import pickle
+import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dataset.check import read_lists
-from dataset.decoded import DecodedImages, memory
-from dataset.loaders import Process, starting_at, training_loader
+from dataset.decoded import DecodedImages, Memory, memory
+from dataset.folders import read_samples
+from dataset.lists import Lists, SampleList
+from dataset.loaders import Process, evaluation_loader, starting_at, training_loader
+from dataset.reader import Reader
+from dataset.samples import Samples
+from engine.rehearsal import _seconds_to_load, _validation
 from tests.test_resume import assert_equal
 from util.config import Data
 from util.config_file import load_config
@@ -16,6 +23,8 @@ from util.errors import UserError
 
 RGB = Data(name="d", root=".", classes=["a", "b"], val="v")
 DEEP = Data(name="d", root=".", classes=["a", "b"], val="v", bands=(1, 4), image_range=(0, 9))
+
+NONE = SampleList("", Samples())
 
 
 def pair(number, width=6, height=4, data=RGB):
@@ -109,3 +118,46 @@ def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy):
     assert_equal(list(starting_at(keeping, 1)), first[1])
     with pytest.raises((UserError, RuntimeError), match="no such file"):
         list(starting_at(plain, 1))
+
+
+@pytest.mark.parametrize("kept, workers", [(0, 0), (3, 0), (3, 2), (6, 0)])
+def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp_path, monkeypatch):
+    """A second passes for each file that is opened, none for what is kept."""
+    (tmp_path / "six.txt").write_text("".join(f"{i}.png {i}.png\n" for i in range(6)))
+    for number in range(6):
+        Image.new("L", (50, 40)).save(tmp_path / f"{number}.png")
+    sets = [f"data.root={tmp_path}", f"data.labeled={tmp_path}/six.txt", "epoch_length=3"]
+    config = load_config(toy.config, sets)
+    lists = Lists(read_samples(config.data.labeled, config.data, masks=True), *2 * [NONE])
+    room = Memory(int(1.1 * kept * 4 * 50 * 40), 0, 0)
+    process = Process(rank=0, world=1, workers=workers, cuda=False)
+    train = training_loader(config, lists, room, 2, 2, 0, process)
+    next(iter(train))
+    opened, both = [], Reader.both
+    monkeypatch.setattr(Reader, "both", lambda *each: opened.append(each) or both(*each))
+    monkeypatch.setattr(time, "perf_counter", lambda: len(opened))
+    assert _seconds_to_load(train) == 2 * (1 - kept / 6)
+    assert len(opened) == {0: 4, 3: 2, 6: 0}[kept]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
+    """The first takes ten seconds, the second one; opening a file takes one."""
+    config = load_config(toy.config)
+    samples = read_lists(config.data, unlabeled=False).val.samples
+    process = Process(rank=0, world=1, workers=0, cuda=False)
+    clock, seen, both = [0], [], Reader.both
+
+    def passes(result, seconds):
+        clock[0] += seconds
+        return result
+
+    def validate(batches):
+        seen.extend(int(batch["index"]) for batch in batches)
+        clock[0] += 10 if len(seen) == 1 else 1
+
+    monkeypatch.setattr(Reader, "both", lambda *each: passes(both(*each), 1))
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    val = evaluation_loader(config, samples, process, 2**20 * kept)
+    assert _validation(val, validate, torch.device("cpu")) == (1, 0 if kept else 1)
+    assert seen == [0, len(samples) - 1]
