@@ -141,7 +141,9 @@ def build_deeplabv3plus(options: Model, num_classes: int, in_channels: int) -> N
 
 
 def build_pspnet(options: Model, num_classes: int, in_channels: int) -> Network:
-    backbone, channels, sides = build_cnn(options.backbone, options.output_stride, in_channels)
+    backbone, channels, sides = build_cnn(
+        options.backbone, options.output_stride, in_channels, shallow=False
+    )
     return PSPNet(backbone, channels[-1], num_classes, sides)
 
 
@@ -184,9 +186,11 @@ def build_vit(name: str, patch_size: int | None = None, in_channels: int = 3) ->
     return as_published(vit) if is_dinov2(name) else vit
 
 
-def build_cnn(name: str, stride: int, in_channels: int = 3) -> tuple[nn.Module, Sequence[int], int]:
-    """A network that returns its features at stride 4 and at the output stride, their channels,
-    and the number of which an image's sides must be multiples."""
+def build_cnn(
+    name: str, stride: int, in_channels: int = 3, shallow: bool = True
+) -> tuple[nn.Module, Sequence[int], int]:
+    """A network that returns its features at stride 4 (if `shallow`) and at the output stride,
+    their channels, and the number of which an image's sides must be multiples."""
     if name == xception.NAME:
         return xception.Xception65(stride, in_channels), xception.Xception65.channels, 1
     check_name(name)
@@ -195,8 +199,9 @@ def build_cnn(name: str, stride: int, in_channels: int = 3) -> tuple[nn.Module, 
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             probe = _feature_maps(name, stride).eval()
             sides = _multiple_of_sides(probe)
-        strides = _feature_info(probe).reduction()
-        indices = (strides.index(4), len(strides) - 1)
+            strides = _feature_info(probe).reduction()
+            indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
+            idle = _parameters_without_part_in(probe, indices, sides)
         backbone = _feature_maps(name, stride, out_indices=indices, in_chans=in_channels)
     except _UNFIT as error:
         raise UserError(
@@ -204,6 +209,10 @@ def build_cnn(name: str, stride: int, in_channels: int = 3) -> tuple[nn.Module, 
             f"({_reason(error)}); choose a CNN of timm such as resnet50s;"
             " a ViT needs model.network dpt"
         ) from None
+    # HRNet's last fusions make maps that no one takes.  What never gets a gradient must not ask for
+    # one: processes that average their gradients would wait for it.
+    for parameter in idle:
+        backbone.get_parameter(parameter).requires_grad_(False)
     return backbone, _feature_info(backbone).channels(), sides
 
 
@@ -237,6 +246,18 @@ def _multiple_of_sides(backbone: nn.Module) -> int:
         except _UNFIT:
             continue
     raise ValueError("it does not take images of any size")
+
+
+@torch.enable_grad()
+def _parameters_without_part_in(
+    backbone: nn.Module, indices: Sequence[int], sides: int
+) -> list[str]:
+    """Names of the parameters that feature maps with these indices do not depend on."""
+    maps = backbone(torch.zeros(1, 3, 96 + sides, 64 + sides))
+    names, parameters = zip(*backbone.named_parameters(), strict=True)
+    taken = [maps[index].sum() for index in indices]
+    gradients = torch.autograd.grad(taken, parameters, allow_unused=True)
+    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
 
 
 def _feature_info(backbone: nn.Module) -> Any:

@@ -68,6 +68,17 @@ def test_whole_families_at_their_own_strides(name):
         build_network(of(name, output_stride=16), 5)
 
 
+@pytest.mark.parametrize("network", ["deeplabv3plus", "pspnet"])
+@pytest.mark.parametrize("name", ["tiny_swin", "hrnet_w18_small"])
+def test_what_is_trained_gets_gradients(name, network):
+    """Several processes would wait for one that gets none."""
+    built = build_network(of(name, network=network), 5)
+    built(torch.randn(2, 3, 64, 64)).sum().backward()
+    trained = {n for n, p in built.named_parameters() if p.requires_grad}
+    assert trained == {n for n, p in built.named_parameters() if p.grad is not None}
+    assert (len(trained) < len(list(built.parameters()))) == (name == "hrnet_w18_small")
+
+
 def test_a_backbone_of_one_size_is_refused():
     with pytest.raises(UserError, match="hiera_tiny_224.*does not take images of any size"):
         build_network(of("hiera_tiny_224"), 5)
