@@ -212,13 +212,14 @@ def test_active_learning_labels_what_the_ranking_says(toy, monkeypatch, run, tmp
         commands.append(argv)
         folder = Path(argv[argv.index("--out" if "--out" in argv else "--save-path") + 1])
         if argv[0] == "-m":
-            given = (folder.parent / "unlabeled.txt").read_text().splitlines()
-            (folder / "masks").mkdir(parents=True)
+            given = (folder.parents[1] / "first/unlabeled.txt").read_text().splitlines()
+            given = given[::-1] if "margin" in argv else given
+            (folder / "masks").mkdir(parents=True, exist_ok=True)
             (folder / "next.txt").write_text("\n".join(given[:3]))
             (folder / "config.yaml").write_text(toy.config.read_text())
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            score = {"first": 10, "ranked": 30, "random": 20}[folder.parent.name]
+            score = {"first": 10, "entropy": 30, "margin": 40, "random": 20}[folder.parent.name]
             record = {"scores": {"model": {"miou": score + len(commands) // 5}}}
             (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
 
@@ -234,17 +235,29 @@ def test_active_learning_labels_what_the_ranking_says(toy, monkeypatch, run, tmp
     ]  # fmt: skip
     for seed in (0, 1):
         listed = {}
-        for arm in active_learning.ARMS:
+        for arm in ("first", "entropy", "random"):
             folder = tmp_path / f"active/supervised/{seed}/{arm}"
             listed[arm] = set((folder / "labeled.txt").read_text().splitlines())
             rest = set((folder / "unlabeled.txt").read_text().splitlines())
             assert len(listed[arm]) == (3 if arm == "first" else 6) and listed[arm] <= set(lines)
             assert rest == {line.split()[0] for line in set(lines) - listed[arm]}
-        chosen = (tmp_path / f"active/supervised/{seed}/first/labels/next.txt").read_text().split()
-        assert listed["first"] < listed["ranked"] and listed["first"] < listed["random"]
-        assert {line.split()[0] for line in listed["ranked"] - listed["first"]} == set(chosen)
-    before = len(commands)
-    assert run(active_learning, *argv)[0] == 0
-    assert all(argv[0] != "-m" for argv in commands[before:])
+        labels = tmp_path / f"active/supervised/{seed}/entropy/labels"
+        chosen = (labels / "next.txt").read_text().split()
+        assert listed["first"] < listed["entropy"] and listed["first"] < listed["random"]
+        assert {line.split()[0] for line in listed["entropy"] - listed["first"]} == set(chosen)
+
+    def ranked_anew(*more):
+        before = len(commands)
+        code, said, err = run(active_learning, *argv, *more)
+        assert code == 0, err
+        return sum(argv[0] == "-m" for argv in commands[before:]), said
+
+    assert ranked_anew()[0] == 0
+    (labels / "config.yaml").unlink()  # killed between the files of one ranking
+    assert ranked_anew()[0] == 1
+    by_entropy = (labels / "next.txt").read_text()
+    count, said = ranked_anew("--acquisition", "margin")
+    assert count == 2 and "+ 3 by margin" in said and "| 0 | 1" in said and " | 4" in said
+    assert (labels / "next.txt").read_text() == by_entropy
     code, _, err = run(active_learning, *argv, "--count", 6)
     assert code == 2 and "--count: found 6" in err

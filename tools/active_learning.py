@@ -62,8 +62,9 @@ def compare(options: argparse.Namespace, pool: list[Sample], seed: int) -> dict[
     order = np.random.default_rng(seed).permutation(len(pool)).tolist()
     count, folder = options.count, options.save_path / options.method / str(seed)
     scores = {"first": train(options, pool, set(order[:count]), folder / "first", seed)}
-    ranked = rank(options, pool, folder)
-    scores["ranked"] = train(options, pool, {*order[:count], *ranked}, folder / "ranked", seed)
+    own = folder / options.acquisition
+    ranked = rank(options, pool, folder / "first", own)
+    scores["ranked"] = train(options, pool, {*order[:count], *ranked}, own, seed)
     scores["random"] = train(options, pool, set(order[: 2 * count]), folder / "random", seed)
     return scores
 
@@ -84,12 +85,13 @@ def train(
     return json.loads(last)["scores"]["model"]["miou"]
 
 
-def rank(options: argparse.Namespace, pool: list[Sample], folder: Path) -> list[int]:
+def rank(options: argparse.Namespace, pool: list[Sample], first: Path, own: Path) -> list[int]:
     """The images of the pool that the first network is least sure of."""
-    out = folder / "first/labels"
-    if not (out / "next.txt").exists():
-        network = ["--checkpoint", folder / "first/run/latest.pth", "--threshold", 0]
-        ranking = ["--rank", folder / "first/rank.csv", "--acquisition", options.acquisition]
+    out = own / "labels"
+    if not (out / "config.yaml").exists():  # which is written last
+        network = ["--checkpoint", first / "run/latest.pth", "--threshold", 0]
+        ranking = ["--rank", own / "rank.csv", "--acquisition", options.acquisition]
+        own.mkdir(parents=True, exist_ok=True)
         run("-m", "tools.autolabel", *network, "--out", out, *ranking, "--select", options.count)
     number = {sample.image_file.resolve(): place for place, sample in enumerate(pool)}
     chosen = read_samples(out / "next.txt", load_config(out / "config.yaml").data, masks=False)
