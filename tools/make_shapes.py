@@ -1,12 +1,11 @@
 """Write the demo datasets; from the repository root: `python -m tools.make_shapes [--pairs]`."""
 
 import argparse
-import sys
 from inspect import signature
 from pathlib import Path
 
 from data_tools.shapes import generate
-from util.errors import UserError, one_line
+from util.command import exit_with_one_line
 
 OPTIONS = {
     "labeled": "number of training images with a mask",
@@ -33,13 +32,10 @@ def main() -> None:
     for name, text in OPTIONS.items():
         default = signature(generate).parameters[name].default
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
-    try:
-        options = parser.parse_args()
+    options = parser.parse_args()
+    with exit_with_one_line():
         options.root = options.root or Path("data/shapes_pairs" if options.pairs else "data/shapes")
         generate(**vars(options))
-    except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":
