@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_tools.prepare.archives import Archive, Download, find_all
-from data_tools.prepare.plan import Plan, Sample, Set, tasks_of
+from data_tools.prepare.plan import Plan, Set, Tasks, tasks_of
 from dataset.protocols import fingerprint, lists_of
 from util.errors import UserError
 
@@ -33,7 +33,7 @@ def plan_pairs(dataset: str, downloads: tuple[Download, ...], source: Path, part
         tasks_of({name: files[folder][name] for name in whole}, f"{folder}/{{}}{SUFFIX}")
         for folder in FOLDERS
     )
-    samples = {name: Sample(first[name], masks[name]) for name in whole}
+    samples = {name: Tasks(first[name], masks[name]) for name in whole}
     pairs = Set(samples, archive.title, archive.title)
     return Plan({"pairs": pairs}, tuple(second.values()))
 

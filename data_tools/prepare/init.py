@@ -11,7 +11,7 @@ from typing import Any
 from data_tools.prepare.bands import ImageFile, look_at_image, measure
 from data_tools.prepare.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
 from data_tools.prepare.config_text import commands, config_text
-from data_tools.prepare.match import Pair, Parts, absolute, later_images, match, part
+from data_tools.prepare.match import ImageAndMask, Parts, absolute, later_images, match, part
 from data_tools.prepare.settings import choose_settings
 from data_tools.prepare.summary import summary, table
 from data_tools.prepare.survey import (
@@ -178,7 +178,7 @@ def _second_dates(images: Sequence[ImageFile], later: Mapping[Path, Path]) -> li
     return found
 
 
-def _equal_sizes(pairs: list[Pair], images: list[ImageFile], masks: list[MaskFile]) -> None:
+def _equal_sizes(pairs: list[ImageAndMask], images: list[ImageFile], masks: list[MaskFile]) -> None:
     wrong = [
         size_mismatch(*paths, image.size, mask.size)
         for paths, image, mask in zip(pairs, images, masks, strict=True)

@@ -11,13 +11,13 @@ import numpy as np
 from dataset.folders import files_by_stem
 from util.errors import UserError
 
-Pair = tuple[Path, Path]
+ImageAndMask = tuple[Path, Path]
 
 
 class Matched(NamedTuple):
     """Images with their masks, and what is left over."""
 
-    pairs: list[Pair]
+    pairs: list[ImageAndMask]
     without_mask: list[Path]
     spare_masks: int
     suffix: str
@@ -27,9 +27,9 @@ class Matched(NamedTuple):
 class Parts(NamedTuple):
     """The images of a config."""
 
-    labeled: list[Pair]
+    labeled: list[ImageAndMask]
     unlabeled: list[tuple[Path]]
-    val: list[Pair]
+    val: list[ImageAndMask]
 
 
 def match(images: Path, masks: Path, patterns: tuple[str, str] = ("*", "*")) -> Matched:
@@ -138,7 +138,7 @@ def absolute(path: Path) -> Path:
 
 def _pairs_in(
     folders: list[Path], matched: Matched, images: Path, patterns: tuple[str, str]
-) -> list[Pair]:
+) -> list[ImageAndMask]:
     """The pairs that `--val FOLDER` or `--val IMAGES MASKS` means."""
     if len(folders) > 2:
         raise UserError(f"--val: found {len(folders)} folders, expected one, or images and masks")

@@ -7,7 +7,7 @@ from scipy.io import loadmat
 
 from data_tools.prepare.archives import Archive, Download, find_all
 from data_tools.prepare.masks import png
-from data_tools.prepare.plan import Plan, Sample, Set, tasks_of
+from data_tools.prepare.plan import Plan, Set, Tasks, tasks_of
 
 LISTS = "ImageSets/Segmentation"
 VOC = Download(
@@ -51,7 +51,7 @@ def plan(source: Path, partial: bool) -> Plan:
         train.update(_names(sbd, name))
     origin = " or ".join(a.title for a in (sbd, ready) if a.members) or VOC.archive
     sets = {
-        part: Set({n: Sample(images.get(n), masks.get(n)) for n in names}, VOC.archive, origin)
+        part: Set({n: Tasks(images.get(n), masks.get(n)) for n in names}, VOC.archive, origin)
         for part, names in (("train", sorted(train - set(val))), ("val", val))
     }
     listed = tasks_of(voc.files(LISTS, ".txt"), f"{LISTS}/{{}}.txt")

@@ -16,8 +16,8 @@ class Task(NamedTuple):
     convert: Callable[[Any], bytes] | None = None
 
 
-class Sample(NamedTuple):
-    """An image and its mask; None for the one that no download holds."""
+class Tasks(NamedTuple):
+    """Those of an image and of its mask; None for the one that no download holds."""
 
     image: Task | None
     mask: Task | None
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 class Set(NamedTuple):
     """Samples by name, and where their two files come from."""
 
-    samples: dict[str, Sample]
+    samples: dict[str, Tasks]
     images_from: str
     masks_from: str
 
@@ -58,9 +58,9 @@ def tasks_of(
     return {name: Task(target.format(name), m, convert) for name, m in members.items()}
 
 
-def pair(images: dict[str, Task], masks: dict[str, Task]) -> dict[str, Sample]:
+def pair(images: dict[str, Task], masks: dict[str, Task]) -> dict[str, Tasks]:
     """Samples of what goes by the same name."""
-    return {name: Sample(images.get(name), masks.get(name)) for name in sorted(images | masks)}
+    return {name: Tasks(images.get(name), masks.get(name)) for name in sorted(images | masks)}
 
 
 def shortfall(sets: dict[str, Set], expected: dict[str, int]) -> str:
