@@ -28,6 +28,8 @@ METHODS = SCRIPTS - {"evaluate", "export", "predict"}
 FILES = [path for path in SOURCES if path.parts[0] != "tests"]
 BY_NAME = {"experiments/methods.py", "faults/forks.py"}
 """What imports modules whose names it is given, which this test cannot see."""
+PRIVATE = {"engine/cost.py", "util/dist.py"}
+"""Files that use names which torch keeps to itself; tools/launch.py inherits some of torchrun's."""
 
 
 def imported(path):
@@ -66,6 +68,18 @@ def test_imports(path):
     assert not by_name or path.as_posix() in BY_NAME
     if path.parts[0] == "dataset":
         assert not {n for n in names if n.startswith(("torch.distributed", "util.dist"))}
+
+
+def test_private_names_of_torch_are_used_in_few_places():
+    found = {}
+    for path in FILES:
+        nodes = ast.walk(ast.parse((REPOSITORY / path).read_text()))
+        attributes = [n for n in nodes if isinstance(n, ast.Attribute) and n.attr.startswith("_")]
+        names = imported(path)[0].union(map(ast.unparse, attributes))
+        private = r"(torch|nn|F)\.(\w+\.)*_(?!_)\w.*"
+        if used := [name for name in names if re.fullmatch(private, name)]:
+            found[path.as_posix()] = used
+    assert found.keys() == PRIVATE, found
 
 
 def test_the_map_names_every_module():
