@@ -1,8 +1,8 @@
 """What a step costs, known before a run and without a GPU: a whole one on fake tensors, which have
 shapes but no memory.
 
-This module alone knows torch's private interfaces.  Fake tensors stand on the CPU, as torch cannot
-run a backward pass on a GPU that is not there; what a GPU does otherwise is done as there.
+It rests on private interfaces of torch.  Fake tensors stand on the CPU, as torch cannot run a
+backward pass on a GPU that is not there; what a GPU does otherwise is done as there.
 """
 
 import traceback
