@@ -57,7 +57,10 @@ class RunState(Strict):
 def check_run(state: Any, name: str, path: Path) -> RunState:
     """The form of `state`; raises `UserError` unless it is a run of the method called `name`."""
     if not isinstance(state, dict) or not RunState.model_fields.keys() <= state.keys():
-        raise UserError(f"{path}: holds weights but no run that could be resumed")
+        raise UserError(
+            f"{path}: holds weights but no run that could be resumed; name a run's latest.pth, or "
+            "begin a run in another --save-path"
+        )
     run: RunState = parse(RunState, state, str(path))
     if state["name"] != name:
         raise UserError(f"{path}: a run of {state['name']}, expected one of {name}")

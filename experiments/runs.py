@@ -86,6 +86,11 @@ class Run:
     """A run's folder; raises `UserError` when a file is missing or is none of a run's."""
 
     def __init__(self, path: Path):
+        if not (path / MARK).is_file():
+            raise UserError(
+                f"{path}: no run (no {MARK} in it); name the folder that a training had as "
+                "--save-path"
+            )
         self.path = path
         self.config: Config = load_config(path / "config.yaml")
         self.starts: list[Start] = _read_lines(path / MARK, Start)

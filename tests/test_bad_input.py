@@ -259,7 +259,8 @@ def test_checkpoint_of_another_run(trained, refused, toy):
     line = refused("--resume", str(trained), "--set", "optimizer.lr=0.5", kind=SupOnly)
     contains(line, "latest.pth", "optimizer.lr (0.01 -> 0.5)", "--save-path")
     torch.save(torch.load(trained, weights_only=True)["method"], trained)
-    contains(refused("--resume", str(trained), kind=SupOnly), "no run that could be resumed")
+    line = refused("--resume", str(trained), kind=SupOnly)
+    contains(line, "no run that could be resumed", "name a run's latest.pth")
 
 
 PARTS = {

@@ -85,6 +85,18 @@ def test_other_contents(state, path):
         network_state(state, path)
 
 
+W = {"w": torch.zeros(1)}
+
+
+@pytest.mark.parametrize("state, names", [
+    ({"method": {"model.w": W["w"], "model_ema.w": W["w"], "tau": W["w"]}}, "model or model_ema"),
+    ({"state_dict": W, "teacher": W, "optimizer": {"lr": 0.1}}, "state_dict or teacher"),
+])  # fmt: skip
+def test_weights_under_other_names_are_named(state, names, path):
+    with pytest.raises(UserError, match=f"a.pth.*under 'best'.*; take those under {names}$"):
+        network_state(state, path, "best")
+
+
 def test_missing_unexpected_and_misshapen_weights_are_named():
     module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     state = dict(module.state_dict())

@@ -174,7 +174,10 @@ def test_a_published_run_predicts_the_same(trained, toy, run, tmp_path, capsys):
     assert np.array_equal(mask_of(trained / "best.pth"), mask_of(find_checkpoint(out)))
     code, _, err = run(publish, *argv)
     assert code == 2 and "exists already" in err
-    for words, *bad in (("no run", tmp_path), ("no validation of 'x'", trained, "--which", "x")):
+    for words, *bad in (
+        ("; name the folder", tmp_path),
+        ("no validation of 'x'", trained, "--which", "x"),
+    ):
         code, _, err = run(publish, *bad, "--out", tmp_path / "b", "--license", "mit")
         assert code == 2 and words in err and err.count("\n") == 1
 

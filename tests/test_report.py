@@ -125,7 +125,7 @@ def test_mistakes_are_said_in_one_line(toy, run, tmp_path):
     folder = fake_run(tmp_path / "run", toy, [10.0])
     (tmp_path / "notes.html").write_text("mine")
     for argv, words in (
-        ((tmp_path,), "no run"),
+        ((tmp_path,), "no run (no starts.jsonl in it); name the folder"),
         ((folder, "--out", tmp_path / "notes.html"), "is no report of this command"),
         ((folder, "--out", tmp_path / "nowhere/page.html"), "does not exist"),
     ):

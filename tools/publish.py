@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.runs import MARK, Epoch, Run, best_epoch
+from experiments.runs import Epoch, Run, best_epoch
 from model.build import load_trained
 from model.deploy import Deployed, describe, to_safetensors
 from util.checkpoint import PUBLISHED, find_checkpoint
@@ -26,13 +26,11 @@ from util.writing import write_atomically, write_text
 def main() -> None:
     options = arguments()
     with exit_with_one_line():
-        if not (options.run / MARK).is_file():
-            raise UserError(f"{options.run}: no run (no {MARK} in it)")
+        run = Run(options.run)
         if os.path.lexists(options.out):
             raise UserError(f"--out {options.out}: exists already; choose another folder")
         if not options.license.strip():
             raise UserError("--license: found nothing, expected a name such as mit or cc-by-4.0")
-        run = Run(options.run)
         epoch = published_epoch(run, options.which)
         checkpoint = find_checkpoint(options.run, options.which)
         network = load_trained(run.config, checkpoint, options.which, torch.device("cpu"))

@@ -8,10 +8,9 @@ import argparse
 from pathlib import Path
 
 from experiments.plots import require_matplotlib
-from experiments.runs import MARK, Run
+from experiments.runs import Run
 from util import dist
 from util.command import add_device, exit_with_one_line
-from util.errors import UserError
 from util.writing import check_target, write_text
 
 
@@ -20,13 +19,12 @@ def main() -> None:
     with exit_with_one_line():
         out = options.out or options.run / "report.html"
         require_matplotlib("tools.report")
-        if not (options.run / MARK).is_file():
-            raise UserError(f"{options.run}: no run (no {MARK} in it)")
+        run = Run(options.run)
         check_target(out, "tools.report")
         device = dist.choose_device(options.device)
         from experiments.page import page  # which draws with matplotlib
 
-        write_text(out, page(Run(options.run), device, options.limit))
+        write_text(out, page(run, device, options.limit))
         print(f"written: {out}")
 
 

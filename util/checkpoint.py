@@ -130,6 +130,7 @@ def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Ten
     Accepts a bare state dict, `{'model': ..., 'model_ema': ...}` and this project's own
     `{'method': ...}` (whose names start with `which`), with or without 'module.' in front.
     """
+    elsewhere = _networks(state)
     if isinstance(state, Mapping) and isinstance(state.get("method"), Mapping):
         state = {
             k.removeprefix(which + "."): v
@@ -139,10 +140,23 @@ def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Ten
     elif isinstance(state, Mapping) and isinstance(state.get(which), Mapping):
         state = state[which]
     if not isinstance(state, Mapping) or not state:
-        raise UserError(f"{path}: holds no weights under '{which}'")
+        raise UserError(f"{path}: holds no weights under '{which}'{elsewhere}")
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise UserError(f"{path}: expected names and tensors under '{which}', found other things")
+        raise UserError(
+            f"{path}: expected names and tensors under '{which}', found other things{elsewhere}"
+        )
     return {k.removeprefix("module."): v for k, v in state.items()}
+
+
+def _networks(state: Any) -> str:
+    """Under which names a checkpoint holds weights, as the end of an error."""
+    whole = state if isinstance(state, Mapping) else {}
+    if isinstance(whole.get("method"), Mapping):
+        found = sorted({k.partition(".")[0] for k in map(str, whole["method"]) if "." in k})
+    else:
+        held = {str(k): [*v.values()] for k, v in whole.items() if isinstance(v, Mapping)}
+        found = [name for name, v in held.items() if v and all(isinstance(x, Tensor) for x in v)]
+    return f"; take those under {' or '.join(found)}" if found else ""
 
 
 def _some(names: list[str]) -> str:
