@@ -24,6 +24,8 @@ from util.writing import make_folder, write_text
 
 PREVIEW = 2000
 """Pixels of the longer side of an overlay."""
+UNSURE = {"confidence": 0, "entropy": 255}
+"""What is written where there are no data."""
 
 
 class Form(NamedTuple):
@@ -96,6 +98,8 @@ def predict_parts(
                 layers[confidence] = to_bytes(CONFIDENCES[confidence](scores))
             if (valid := dates.valid(block)) is not None:
                 layers["masks"][~valid] = IGNORE
+                if confidence is not None:
+                    layers[confidence][~valid] = UNSURE[confidence]
             parts.save(number, layers)
 
 
@@ -151,7 +155,9 @@ def write_all(dates: Dates, planned: Plan, parts: Parts, name: str, writer: Writ
     write_geotiff(writer.path("masks", name), raster, masks, mask_form(writer.data, original))
     if products.confidence is not None:
         layer = parts.layer(products.confidence, planned.blocks)
-        write_geotiff(writer.path(products.confidence, name), raster, layer, Form())
+        # The probability of the likeliest class is never 0; an entropy may be any value.
+        form = Form(nodata=0 if products.confidence == "confidence" else None)
+        write_geotiff(writer.path(products.confidence, name), raster, layer, form)
     if products.overlays != "none":
         writer.save_overlay(name, dates.previews(step), small)
 
