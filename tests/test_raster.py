@@ -15,7 +15,7 @@ from data_tools.shapes import generate
 from dataset.bands import read_bands
 from prediction import blending, geotiff
 from prediction.blending import Axis, plan, predict_block
-from prediction.raster import Rect, open_raster
+from prediction.raster import Raster, Rect, open_raster
 from supervised import SupOnly
 from tests.own_images import TINY
 from util.config import Data
@@ -248,6 +248,7 @@ def test_what_predict_leaves_of_a_raster(command, toy, tmp_path):
         assert file.nodata == 255 and (mask[:40] == 255).all() and mask[40:].max() < 3
         assert [file.colormap(1)[i][:3] for i in (0, 1, 2, 255)] == [*palette(own), IGNORE_COLOUR]
         assert file.tags(1)["class_1"] == "tree"
+        assert sure.nodata is None and (sure.read(1)[:40] == 255).all()
     importlib.import_module("rasterio.shutil").copy(
         out / "masks/a.tif", tmp_path / "a.vrt", driver="VRT"
     )
@@ -300,9 +301,11 @@ def test_rasters_of_pairs(pairs, toy, tmp_path):
     earlier[:, :4], later[:, -3:] = 0, 0
     write_raster(tmp_path / "earlier/a.tif", earlier, nodata=0)
     write_raster(tmp_path / "later/a.tif", later, nodata=0)
-    assert pairs("holes", "--geotiff")[0] == 0
+    assert pairs("holes", "--geotiff", "--confidence")[0] == 0
     with rasterio.open(tmp_path / "holes/masks/a.tif") as file:
         rows = (file.read(1) == 255).all(1)
+    with rasterio.open(tmp_path / "holes/confidence/a.tif") as sure:
+        assert sure.nodata == 0 and ((sure.read(1) == 0) == rows[:, None]).all()
     assert rows.nonzero()[0].tolist() == [0, 1, 2, 3, side - 3, side - 2, side - 1]
 
 
@@ -397,6 +400,33 @@ def test_killed_it_goes_on_and_writes_the_same(command, small_blocks, tmp_path, 
     for file in ("masks/a.tif", "confidence/a.tif", "overlays/a.jpg", "areas.csv"):
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert not (tmp_path / "out/masks/a.parts").exists()
+
+
+def test_no_more_is_read_than_a_window_or_a_block(command, small_blocks, tmp_path, monkeypatch):
+    """Memory stays that of a block, however large the image is."""
+    values, sizes = scene(), {"_values": set(), "valid": set()}
+    values[:, :40] = 0
+    write_raster(tmp_path / "rasters/a.tif", values, nodata=0)
+
+    def record(name, method):
+        def recorded(*given):
+            found = method(*given)
+            sizes[name].add(found.shape[:2])
+            return found
+
+        monkeypatch.setattr(Raster, name, recorded)
+
+    for name in sizes:
+        record(name, getattr(Raster, name))
+    monkeypatch.setattr(geotiff, "PREVIEW", 50)
+    assert command("--geotiff", "--confidence")[0] == 0
+    crop = load_config(tmp_path / "run/config.yaml").crop_size
+    windows, blocks, preview = (
+        {(crop, crop)},
+        {(h, w) for h in (64, 44) for w in (64, 36)},
+        (34, 47),
+    )
+    assert sizes["_values"] == windows | {preview} and sizes["valid"] == windows | blocks
 
 
 def test_parts_of_another_file_are_refused(command, small_blocks, tmp_path, monkeypatch):
