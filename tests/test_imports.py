@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 
 import pytest
 
@@ -80,6 +81,23 @@ def test_private_names_of_torch_are_used_in_few_places():
         if used := [name for name in names if re.fullmatch(private, name)]:
             found[path.as_posix()] = used
     assert found.keys() == PRIVATE, found
+
+
+def test_what_every_start_imports_is_required():
+    """Not only by another package, as long as that one wants it."""
+    text = (REPOSITORY / "requirements.txt").read_text().lower().replace("-", "_")
+    required = set(re.findall(r"^\w+(?=[>=<])", text, re.MULTILINE))
+    called = {"PIL": "pillow", "yaml": "pyyaml"}
+    more = {"faults", "experiments"}  # for those who develop, or draw
+    own = {path.parts[0] for path in FILES} | SCRIPTS
+    used = set()
+    for path in (path for path in FILES if path.parts[0] not in more):
+        for node in ast.parse((REPOSITORY / path).read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            roots = {name.partition(".")[0] for name in names} - own - sys.stdlib_module_names
+            used |= {called.get(root, root) for root in roots}
+    assert used <= required, f"not in requirements.txt: {used - required}"
 
 
 def test_the_map_names_every_module():
