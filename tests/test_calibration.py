@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
+from engine.drawing import OUTLINE
+from engine.reliability import BAR, GAP, MARGIN, SIDE, reliability
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.test_evaluation import Local, batches
@@ -141,6 +144,36 @@ def test_what_a_run_says_of_its_labels(toy, train, tmp_path):
         assert values == pytest.approx(
             [line["scores"]["model"]["pseudo_labels"][name] for line in history]
         )
+
+
+def test_the_diagram_is_drawn_as_high_as_the_shares_are():
+    """Bars from the floor, none of no pixels, and the line of the threshold."""
+    shares = [None, 0.0, *(100 * place / 14 for place in range(2, 15))]
+    trust = {"threshold": 0.5, "ece": 4.0, "bin_accuracy": shares, "bin_pixels": shares}
+    drawn = np.asarray(reliability(trust, 3))
+    for place, share in enumerate(shares):
+        column = drawn[GAP : GAP + SIDE, MARGIN + SIDE * place // BINS + 3]
+        high = (column == BAR).all(1).sum()
+        assert abs(high - SIDE * (share or 0) / 100) <= 4, "but for the diagonal and the frame"
+    line = drawn[GAP + 3 : GAP + SIDE - 3, MARGIN + SIDE // 2]
+    assert (line == OUTLINE).all()
+    nothing = trust | {"ece": None, "bin_accuracy": [None] * BINS, "bin_pixels": [None] * BINS}
+    assert not (np.asarray(reliability(nothing, 3)) == BAR).all(-1).any()
+
+
+def test_validations_leave_the_diagram_beside_their_pictures(toy, train, tmp_path):
+    """In the folder and in TensorBoard, of what the same validation counted; none that was not."""
+    one = ("--set", "epochs=1", "epoch_length=1", "log.pictures=1")
+    train(FixMatch, toy.argv(tmp_path / "run", *one))
+    train(FixMatch, toy.argv(tmp_path / "off", *one, "log.pseudo_labels=false"))
+    (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    trust = json.loads(line)["scores"]["model"]["pseudo_labels"]
+    written = Image.open(tmp_path / "run/pictures/epoch_001/reliability.png")
+    assert np.array_equal(written, reliability(trust, 1))
+    assert not (tmp_path / "off/pictures/epoch_001/reliability.png").exists()
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"images": 0})
+    events.Reload()
+    assert len(events.Images("pictures/reliability")) == 1
 
 
 def test_it_is_of_the_teacher_and_of_methods_with_pseudo_labels_alone(toy, train, tmp_path):

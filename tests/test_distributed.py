@@ -53,7 +53,7 @@ def test_two_processes(method, spied):
     }  # fmt: skip
     assert len(list((run / "tensorboard").iterdir())) == 1
     pictures = [p for p in (run / "pictures").rglob("*") if p.is_file()]
-    assert len(pictures) == 2 * (2 if method == "supervised" else 4)  # of two validations
+    assert len(pictures) == 2 * (2 if method == "supervised" else 5)  # of two validations
 
 
 @pytest.mark.parametrize("method", ["corrmatch", "unimatch_v2"])
