@@ -14,6 +14,7 @@ import predict
 from model.build import load_trained, network_of
 from model.dinov2 import _resample_for_any_size, resample_positions
 from supervised import SupOnly
+from tests.conftest import write_sample
 from tests.own_images import TINY
 from tools import publish
 from util.checkpoint import find_checkpoint, load
@@ -25,6 +26,7 @@ CPU = torch.device("cpu")
 VIT = {"network": "dpt", "backbone": "test_vit", "pretrained": "none"}
 UNET = {"network": "unet", "widths": [4, 8], "dropout": [0, 0], "pretrained": "none"}
 CNN = {"backbone": "test_resnet", "channels": 8, "aspp_rates": [1, 2, 3], "pretrained": "none"}
+PSP = {"network": "pspnet", "backbone": "test_resnet", "pretrained": "none"}
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def exported(run, folder, form, name, *more):
     return out
 
 
-@pytest.mark.parametrize("model", [CNN, VIT, UNET], ids=["cnn", "vit", "unet"])
+@pytest.mark.parametrize("model", [CNN, VIT, UNET, PSP], ids=["cnn", "vit", "unet", "psp"])
 def test_torchscript(model, random_run, run):
     out = exported(run, random_run(model), "torchscript", "m.pt")
     extra = {"metadata.json": ""}
@@ -65,7 +67,18 @@ def test_torchscript(model, random_run, run):
     assert loaded(torch.rand(3, 3, 57, 40) * 255).shape == (3, 3, 57, 40)
 
 
-@pytest.mark.parametrize("model", [CNN, VIT], ids=["cnn", "vit"])
+def test_a_network_of_pairs(random_run, run, toy):
+    write_sample(toy.root, "later", (50, 38))
+    toy.write_list("val", ["images/v0.jpg images/later.jpg masks/v0.png"])
+    out = exported(run, random_run(CNN, pair="column"), "torchscript", "m.pt")
+    loaded = torch.jit.load(out)
+    x = torch.rand(2, 6, 57, 40) * 255
+    assert loaded(x).shape == (2, 3, 57, 40)
+    swapped = loaded(torch.cat([x[:, 3:], x[:, :3]], 1))
+    torch.testing.assert_close(swapped, loaded(x), msg="what differs does not know which is later")
+
+
+@pytest.mark.parametrize("model", [CNN, VIT, UNET], ids=["cnn", "vit", "unet"])
 def test_onnx(model, random_run, run):
     pytest.importorskip("onnx"), pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
