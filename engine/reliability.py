@@ -61,5 +61,5 @@ def _bars(
     draw.rectangle((MARGIN, top, MARGIN + SIDE, floor), outline="black")
     draw.text((MARGIN, top - 3), caption, "black", font, anchor="ls")
     for share in (0, 100):
-        place = (MARGIN - 4, floor - height * share // 100)
-        draw.text(place, str(share), "black", font, anchor="rm")
+        beside = (MARGIN - 4, floor - height * share // 100)
+        draw.text(beside, str(share), "black", font, anchor="rm")
