@@ -153,7 +153,7 @@ def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
 def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: int | None) -> Seen:
     sample, path = seen.sample, seen.sample.mask_file
     try:
-        mask = load_image(path)
+        mask = load_image(path, reader.data.max_megapixels)
     except UserError as error:
         seen.faults.append(("unreadable", str(error)))
         return seen

@@ -109,7 +109,7 @@ def _pictures(
     dates = pictures(reader.image(sample), data)
     if sample.mask is None:
         return dates, None
-    stored = load_image(sample.mask_file)
+    stored = load_image(sample.mask_file, data.max_megapixels)
     try:
         codes = reader.labels.codes(stored, sample.mask_file)
     except UserError:  # of a wrong mode

@@ -26,10 +26,11 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 def open_mask(path: Path, labels: Labels) -> Image.Image:
     """A mask of class indices in mode L, 255 = ignore.
 
-    Raises `UserError` when the file is missing, damaged, in a wrong mode, or holds what is no
-    class.
+    Raises `UserError` when the file is missing, damaged, too large, in a wrong mode, or holds what
+    is no class.
     """
-    return Image.fromarray(labels.look_up(labels.codes(load_image(path), path), path))
+    mask = load_image(path, labels.data.max_megapixels)
+    return Image.fromarray(labels.look_up(labels.codes(mask, path), path))
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -93,7 +94,8 @@ def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None
     if width * height > max_megapixels * 10**6:
         raise UserError(
             f"{path}: {width}x{height} pixels, expected at most {max_megapixels} "
-            "million; raise data.max_megapixels if you trust the file, or cut it into tiles"
+            "million; raise data.max_megapixels (prepare init: --max-megapixels) if you trust "
+            "the file, or cut it into tiles"
         )
 
 

@@ -15,6 +15,7 @@ from supervised import SupOnly
 from tests.own_images import COLOURS, FORMS, NAMES, TINY, truth, write_images, write_masks
 from tools import check_data, prepare
 from util.config_file import load_config
+from util.errors import UserError
 
 
 @pytest.fixture
@@ -312,11 +313,40 @@ def test_names_from_macos(init):
 def test_all_unreadable_files_are_named(init):
     stems = write_images(Path("images"))
     write_masks(Path("masks"), stems, "index")
-    for stem in stems[:2]:
-        Path("masks", f"{stem}.png").write_bytes(b"no image")
-    code, out, err = init()
-    assert code == 2 and "2 files cannot be used" in err
-    assert all(f"{stem}.png: not a readable image" in out for stem in stems[:2])
+    (extra,) = write_images(Path("more"), 1)
+    bad = [f"masks/{stems[0]}.png", f"masks/{stems[1]}.png", f"images/{stems[2]}.jpg",
+           f"more/{extra}.jpg"]  # fmt: skip
+    for file in bad:
+        Path(file).write_bytes(b"no image")
+    code, out, err = init("--unlabeled", "more")
+    assert code == 2 and "4 files cannot be used" in err
+    assert all(f"{file}: not a readable image" in out for file in bad), out
+
+
+def test_large_files_need_an_option(init, run):
+    """Which holds for images and for masks, here and in whatever reads the config."""
+    Path("images").mkdir(), Path("masks").mkdir()
+    for i in range(3):
+        Image.new("RGB", (1300, 1000)).save(f"images/{i}.png")
+        Image.fromarray(np.eye(1000, 1300, dtype=np.uint8)).save(f"masks/{i}.png")
+    code, out, err = init("--max-megapixels", 1)
+    assert code == 2 and "6 files cannot be used" in err
+    for kind in ("images", "masks"):
+        assert f"{kind}/0.png: 1300x1000 pixels, expected at most 1 million; raise" in out
+    assert "(prepare init: --max-megapixels)" in out
+    assert init("--max-megapixels", 2)[0] == 0
+    config = load_config("configs/mine.yaml")
+    assert config.data.max_megapixels == 2
+    data = config.data.model_copy(update={"max_megapixels": 1})
+    sample = read_list(config.data.val, masks=True).samples[0]
+    with pytest.raises(UserError, match="masks/.*png: 1300x1000 pixels.*data.max_megapixels"):
+        Reader(data).mask(sample)
+    code, out, _ = run(
+        check_data, "--config", "configs/mine.yaml", "--set", "data.max_megapixels=1"
+    )
+    assert code == 1 and all(
+        f"{kind}/1.png: 1300x1000 pixels" in out for kind in ("images", "masks")
+    )
 
 
 def test_force_keeps_what_was_there(init):

@@ -197,7 +197,7 @@ class Data(Section):
     """Values that become 0 and 1, `[low, high]` or a list of one pair for each band; images of more
     than 8 bits need it."""
     max_megapixels: Positive = 179
-    """Images with more pixels are refused, as a small file may unpack to fill the memory;
+    """Images and masks with more are refused, as a small file may unpack to fill the memory;
     `predict.py` takes TIFFs of more window by window."""
     mean: Annotated[tuple[float, ...], Field(validate_default=True)] = ()
     """Mean of each band in [0, 1], subtracted from every image; by default ImageNet's for rgb, 0

@@ -53,10 +53,11 @@ class Bands(NamedTuple):
     """Keys of the data section; none for photographs of 8 bits."""
 
 
-def look_at_image(path: Path) -> ImageFile:
-    """Raises `UserError` for an unreadable file, for a volume, and for what is no number."""
+def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
+    """Raises `UserError` for an unreadable or too large file, for a volume, and for what is no
+    number."""
     bands, in_colour = _bands_of(path)
-    values = stored_bands(path, bands)
+    values = stored_bands(path, bands, max_megapixels)
     height, width, _ = values.shape
     whole = "8 bits" if values.dtype.itemsize == 1 else "more than 8 bits"
     depth = "floats" if values.dtype.kind == "f" else whole

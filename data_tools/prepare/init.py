@@ -4,7 +4,8 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from data_tools.prepare.survey import (
     Masks,
     look_at,
     look_at_mask,
+    refuse_all,
     together,
 )
 from data_tools.prepare.values import Value, values_in_use
-from dataset.files import size_mismatch
+from dataset.files import MAX_MEGAPIXELS, size_mismatch
 from dataset.labels import code_of
 from dataset.lists import list_line, write_lists
 from dataset.reader import refuse_other_size
@@ -59,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VALUE",
         help="values or colours (r,g,b) that do not count; other: those that are hardly classes",
     )
+    add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
+        help="refuse images and masks of more million pixels (default %(default)s)")  # fmt: skip
     add("--seed", type=int, default=0, help="of the share of validation images")
     add("--force", action="store_true", help="replace the config and the lists, which are kept as "
         "FILE.old")  # fmt: skip
@@ -82,12 +86,7 @@ def run(options: argparse.Namespace) -> None:
     matched = match(image_folder, mask_folder, patterns)
     parts = part(matched, image_folder, options.unlabeled, options.val, options.seed, patterns)
     later = _later(parts, image_folder, mask_folder, options)
-    pairs = [*parts.labeled, *parts.val]
-    images = look_at([image for image, _ in pairs], look_at_image, "images")
-    files = look_at([mask for _, mask in pairs], look_at_mask, "masks")
-    _equal_sizes(pairs, images, files)
-    images += look_at([image for (image,) in parts.unlabeled], look_at_image, "unlabelled images")
-    images += _second_dates(images, later)
+    images, files = _look(parts, later, options.max_megapixels)
     bands = measure(images)
     masks = together(files)
     values = values_in_use(masks)
@@ -100,6 +99,8 @@ def run(options: argparse.Namespace) -> None:
     data: dict[str, Any] = {"name": options.out.stem, "root": _shortest(root)}
     data |= {path.stem: str(path) for path in lines}
     data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0} if later else {}
+    if options.max_megapixels != MAX_MEGAPIXELS:
+        data["max_megapixels"] = options.max_megapixels
     text = config_text(options.out, data, bands, classes, values, settings)
     for path in there:
         path.replace(path.with_name(path.name + ".old"))
@@ -168,14 +169,28 @@ def _later(
     return later_images(parts, images, absolute(options.second), skip, options.image_pattern)
 
 
-def _second_dates(images: Sequence[ImageFile], later: Mapping[Path, Path]) -> list[ImageFile]:
-    """The later images, each of its earlier one's size; raises `UserError` for one that is not."""
-    if not later:
-        return []
-    found = look_at([later[image.path] for image in images], look_at_image, "later images")
-    for dates in zip(images, found, strict=True):
+def _look(
+    parts: Parts, later: Mapping[Path, Path], max_megapixels: int
+) -> tuple[list[ImageFile], list[MaskFile]]:
+    """All images and all masks, those on which is trained first.
+
+    Raises `UserError`, once all faults are printed, for files that cannot be used, and for sizes
+    that disagree.
+    """
+    faults: list[UserError] = []
+    pairs = [*parts.labeled, *parts.val]
+    first = [image for image, *_ in (*pairs, *parts.unlabeled)]
+    image_of, mask_of = (
+        partial(look, max_megapixels=max_megapixels) for look in (look_at_image, look_at_mask)
+    )
+    images = look_at(first, image_of, "images", faults)
+    masks = look_at([mask for _, mask in pairs], mask_of, "masks", faults)
+    second = look_at([later[image] for image in first if later], image_of, "later images", faults)
+    refuse_all(faults)
+    _equal_sizes(pairs, images[: len(pairs)], masks)
+    for dates in zip(images, second, strict=False):
         refuse_other_size([image.path for image in dates], [image.size for image in dates])
-    return found
+    return images + second, masks
 
 
 def _equal_sizes(pairs: list[ImageAndMask], images: list[ImageFile], masks: list[MaskFile]) -> None:

@@ -47,11 +47,10 @@ class Masks(NamedTuple):
     """The colour of each value, where the masks have a palette."""
 
 
-def look_at(files: Sequence[T], look: Callable[[T], R], title: str) -> list[R]:
-    """`look` at each file, in threads, with a progress bar.
-
-    Raises `UserError` where it does, once all faults are printed.
-    """
+def look_at(
+    files: Sequence[T], look: Callable[[T], R], title: str, faults: list[UserError]
+) -> list[R]:
+    """`look` at each file, in threads, with a progress bar; notes where it raises `UserError`."""
 
     def found(file: T) -> R | UserError:
         try:
@@ -62,18 +61,23 @@ def look_at(files: Sequence[T], look: Callable[[T], R], title: str) -> list[R]:
     with ThreadPoolExecutor() as pool:
         bar = tqdm(pool.map(found, files), title, len(files), disable=None, leave=False)
         results = list(bar)
-    faults = [result for result in results if isinstance(result, UserError)]
+    faults += [result for result in results if isinstance(result, UserError)]
+    return [result for result in results if not isinstance(result, UserError)]
+
+
+def refuse_all(faults: Sequence[UserError]) -> None:
+    """Raise a `UserError` where there are faults, once all of several are printed."""
     if len(faults) > 1:
         print(*faults, sep="\n")
         raise UserError(f"{len(faults)} files cannot be used, see above; mend or remove them")
     if faults:
         raise faults[0]
-    return [result for result in results if not isinstance(result, UserError)]
 
 
-def look_at_mask(path: Path) -> MaskFile:
-    """Raises `UserError` for an unreadable file, and for what is no mask: JPEG, photographs."""
-    mask = load_image(path)
+def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
+    """Raises `UserError` for an unreadable or too large file, and for what is no mask: JPEG,
+    photographs."""
+    mask = load_image(path, max_megapixels)
     if mask.format == "JPEG":
         raise UserError(f"{path}: JPEG does not keep the values of a mask; save it as PNG")
     if _has_values(mask):
