@@ -1,7 +1,7 @@
 """Published lists: brought to disk, and recognised there."""
 
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -13,6 +13,7 @@ from dataset.protocols import Fingerprint, Published, fingerprint, read_protocol
 from util.errors import UserError
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
+KNOWN = 12  # partitions that a message names
 PATIENCE = 30.0  # seconds without an answer
 
 
@@ -43,6 +44,8 @@ def fetch(
 def _find_in_clone(clone: Path, wanted: Sequence[Published]) -> dict[Fingerprint, bytes]:
     """The lists that are wanted, recognised by what they hold wherever they lie below a clone, as
     repositories keep them in folders of their own.  Raises `UserError` where it lacks one."""
+    if wanted and not clone.is_dir():
+        raise UserError(f"--from {clone}: no such folder")
     expected, seen, found = {p.fingerprint for p in wanted}, {}, {}
     for file in clone.rglob("*.txt") if wanted else ():
         with suppress(OSError):
@@ -60,10 +63,19 @@ def _find_in_clone(clone: Path, wanted: Sequence[Published]) -> dict[Fingerprint
         sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
         raise UserError(
             f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names}"
-            f"{more}, which {sources} publish; name a clone of these, or ask for fewer lists "
+            f"{more}, which {sources} publish; {_known(seen.values())}; name a clone of these, or "
+            "ask for fewer lists "
             "(DATASET/PARTITION, or --source with the repository that this is a clone of)"
         )
     return found
+
+
+def _known(found: Collection[Fingerprint]) -> str:
+    """Which published partitions lists are of."""
+    known = [f"{p.dataset}/{p.partition}" for p in read_protocols() if p.fingerprint in found]
+    names = list(dict.fromkeys(known))
+    more = f" and {len(names) - KNOWN} more" if len(names) > KNOWN else ""
+    return f"of published ones it has {', '.join(names[:KNOWN]) or 'none'}{more}"
 
 
 def _download(base_url: str, published: Published) -> bytes:

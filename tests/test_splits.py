@@ -146,8 +146,14 @@ def test_fetch_from_a_clone(splits, host):
     code, out, _ = splits("fetch", "toy/val", "--from", "nowhere")
     assert code == 0 and "already there" in out
     code, _, line = splits("fetch", "toy/half", "--source", "one", "--from", "nowhere")
-    assert code == 2 and "--from nowhere: has 0 of 1 lists, not toy/half/labeled" in line
-    assert "which a/one publish; name a clone of these" in line
+    assert code == 2 and line == "error: --from nowhere: no such folder\n"
+    (clone / "splits/toy/half/labeled.txt").unlink()
+    asked = "toy/half", "toy/val", "--source", "one", "--from", clone
+    code, _, line = splits("fetch", *asked)
+    assert code == 2 and f"--from {clone}: has 0 of 1 lists, not toy/half/labeled" in line
+    assert "which a/one publish; of published ones it has toy/tenth%, toy/val; name a" in line
+    code, _, line = splits("fetch", *asked[:-1], "splits/toy")
+    assert code == 2 and "of published ones it has toy/tenth%, toy/val; name a clone" in line
 
     write_lines(clone / "splits/toy/half/labeled.txt", LINES[:4])
     code, _, line = splits("fetch", "toy/half", "--source", "one", "--from", clone)
