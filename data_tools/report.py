@@ -136,7 +136,7 @@ def _details(lists: dict[str, Any]) -> list[str]:
         ]
         if crops := record.get("crops"):
             lines.append(
-                f"{kind}: of {crops['drawn']} random crops ({CROPS} an image) "
+                f"{kind}: of {crops['drawn']} random crops ({CROPS} an image, padding included) "
                 f"{crops['mostly_ignored']} are more than half ignored, {crops['without_label']} "
                 "wholly"
             )

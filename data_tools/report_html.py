@@ -116,7 +116,8 @@ def _classes(records: dict[str, Any], config: Config) -> list[str]:
         rows.append(cells)
     head = ["class", *(text for kind in labelled for text in (kind, "images"))]
     crops = [
-        f"<p>Of {crops['drawn']} random training crops {crops['mostly_ignored']} are more than "
+        f"<p>Of {crops['drawn']} random training crops (padding included) "
+        f"{crops['mostly_ignored']} are more than "
         f"half ignored, {crops['without_label']} wholly.</p>"
         for record in records.values()
         if (crops := record.get("crops"))

@@ -10,6 +10,8 @@ from data_tools.prepare.values import Value
 
 MAX_ROWS = 64
 OTHERS = 12
+FEW = 8
+"""Masks that are all named; of more, one."""
 
 
 def summary(
@@ -52,7 +54,7 @@ def suffixes(files: Iterable[Path]) -> str:
 
 def table(values: Mapping[int, Value], meaning: Mapping[int, str], parts: Parts) -> str:
     """A line for each value or colour: what it is taken for, its share, and in how many masks it
-    is; for one in a single mask, in which.  Those that have no meaning of their own come last."""
+    is; for one that is rare, in which.  Those that have no meaning of their own come last."""
     files = [mask for _, mask in [*parts.labeled, *parts.val]]
     rest = sorted(values.keys() - meaning.keys(), key=lambda code: -values[code].share)
     codes = [*[code for code in values if code in meaning][:MAX_ROWS], *rest[:OTHERS]]
@@ -61,11 +63,12 @@ def table(values: Mapping[int, Value], meaning: Mapping[int, str], parts: Parts)
     for code in codes:
         key, share, held, _ = values[code]
         training = sum(number < len(parts.labeled) for number in held)
+        names = [files[number].name for number in held]
+        where = f"in {', '.join(names)}" if len(names) <= FEW else f"such as {names[0]}"
         rare = code not in meaning or len(held) == 1
         rows.append(
             f"         {key:<12} {meaning.get(code, '-'):<{width}} {share:>7.2%}"
-            f"  {training:>14}  {len(held) - training:>16}"
-            + (f"  such as {files[held[0]].name}" * rare)
+            f"  {training:>14}  {len(held) - training:>16}" + f"  {where}" * rare
         )
     if len(codes) < len(values):
         rows.append(f"         ... and {len(values) - len(codes)} more")
