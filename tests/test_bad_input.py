@@ -193,7 +193,8 @@ def test_list_that_is_not_text(refused, toy):
 def test_no_list_at_all(refused, toy):
     del toy.tree["data"]["unlabeled"]
     toy.write_config()
-    contains(refused(), "--unlabeled-id-path", "data.unlabeled")
+    draw = "python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER draws both"
+    contains(refused(), "--unlabeled-id-path", "data.unlabeled", draw)
 
 
 def test_mask_in_colour(refused, toy):

@@ -279,9 +279,18 @@ def test_a_list_of_any_place_is_verified(splits, host):
     assert code == 0 and "toy/val of a/one, b/two" in out
 
 
+ENDLESS = """
+from util.command import exit_with_one_line
+with exit_with_one_line():
+    while True:
+        print("list")
+"""
+
+
 def test_what_reads_the_output_may_end_first():
+    """As `head` does; more is written than a pipe holds."""
     command = subprocess.Popen(
-        [sys.executable, "-m", "tools.splits", "list"],
+        [sys.executable, "-c", ENDLESS],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert command.stdout.readline().startswith("list")
