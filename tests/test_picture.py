@@ -16,7 +16,7 @@ from util.config import Data
 from util.config_file import load_config
 from util.errors import UserError
 from util.image_table import ImageTable
-from util.palette import IGNORE_COLOUR, cielab, distinct_colours, palette
+from util.palette import IGNORE_COLOUR, background, cielab, distinct_colours, palette
 from util.picture import colour_mask, contents, mask_legend, overlay, with_legend
 
 
@@ -73,6 +73,15 @@ def test_an_overlay_leaves_the_background_as_it_is():
     assert (found[2, 10] == own[1]).all()  # at the border of its class
     found = np.array(overlay(image, mask, data(palette=own, classes=["a", "b", "c"])))
     assert (found[mask == 0] < 60).all()  # no class is the rest
+
+
+@pytest.mark.parametrize(
+    "names, rest",
+    [(["tree", "_background_"], 1), (["Rest", "road"], 0), (["other", "background"], 1),
+     (["tree", "road"], None)],
+)  # fmt: skip
+def test_what_is_called_background(names, rest):
+    assert background(names) == rest
 
 
 def test_an_index_png_keeps_indices_and_colours(tmp_path):

@@ -13,8 +13,9 @@ IGNORE_COLOUR: Colour = (224, 224, 192)
 UNKNOWN_COLOUR: Colour = (255, 0, 255)
 """Of mask values that are no class."""
 BACKGROUND_COLOUR: Colour = (0, 0, 0)
-BACKGROUNDS = {"background", "void", "unchanged"}
-"""Names of the class that is all the rest: overlays leave it as it is photographed."""
+BACKGROUNDS = ("background", "_background_", "void", "unchanged", "rest", "other")
+"""Names of the class that is all the rest, the surest first: overlays leave it as it is
+photographed."""
 VIRIDIS = (
     "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "
     "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725"
@@ -35,7 +36,8 @@ def palette(data: Data) -> list[Colour]:
 
 def background(classes: Sequence[str]) -> int | None:
     """The index of the class that is all the rest, by its name."""
-    return next((i for i, name in enumerate(classes) if name.lower() in BACKGROUNDS), None)
+    names = [name.lower() for name in classes]
+    return next((names.index(name) for name in BACKGROUNDS if name in names), None)
 
 
 def distinct_colours(count: int) -> list[Colour]:
