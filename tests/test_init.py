@@ -225,8 +225,8 @@ def test_smoothed_masks_are_no_dozens_of_classes(init):
     code, out, err = init()
     assert code == 2 and "hardly classes are" in err
     names = [f"photo {i}.png" for i in range(6)]
-    (line,) = [line for line in out.splitlines() if line.endswith(".png") and " 254 " in line]
-    assert sorted(line.partition("  in ")[2].split(", ")) == names
+    named = [line.partition("  in ")[2].split(", ") for line in out.splitlines() if "  in " in line]
+    assert named and all(sorted(files) == names for files in named)
     assert "--classes 0=class_0,255=class_255,other=nearest" in out
     assert not Path("configs").exists()
     nearest = ["--classes", "0=rest,255=road,other=nearest"]
