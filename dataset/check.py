@@ -96,11 +96,30 @@ def check_files(data: Data, *lists: SampleList, warn: Callable[[str], None]) -> 
 def check_existence(listed: SampleList) -> None:
     """One look into each folder instead of one at each file; raises `UserError`."""
     names = cache(_names)
+
+    def is_there(root: Path, file: str) -> bool:
+        folder, _, name = file.rpartition("/")
+        return name in names(root, folder)
+
     for sample in listed.samples:
         for file in filter(None, (sample.image, sample.second, sample.mask)):
-            folder, _, name = file.rpartition("/")
-            if name not in names(sample.origin.root, folder):
-                raise UserError(f"{sample.where}: {sample.origin.root / file}: no such file")
+            if not is_there(sample.origin.root, file):
+                raise UserError(f"{sample.where}: {_absence(sample, file, is_there)}")
+
+
+def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -> str:
+    """That a file of a sample is not there; of a name in three folders, where it is and is not."""
+    root, folders = sample.origin.root, sample.origin.folders
+    if folders is not None:
+        name = Path(sample.image).relative_to(folders.first)
+        for folder in (folders.first, folders.second, folders.masks):
+            if is_there(root, (folder / name).as_posix()):
+                lacking = Path(file).parents[len(name.parts) - 1]
+                return (
+                    f"'{name}' is in {folder} but not in {lacking}; expected it in all folders of "
+                    f"data.pair, below {root}: add it or remove the line"
+                )
+    return f"{root / file}: no such file"
 
 
 def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) -> None:

@@ -12,6 +12,7 @@ from dataset.lists import Fault, SampleList, Scan, leads_out, refuse, scan_list,
 from dataset.samples import Origin, Sample
 from util.config import Data, Folders, Images, Listed, Source
 from util.errors import UserError
+from util.log import logger
 
 
 def read_samples(images: Images, data: Data, masks: bool) -> SampleList:
@@ -114,6 +115,12 @@ def _scan_folders(folders: Folders, root: Path, masks: bool, pairs: bool) -> Sca
         others["mask"] = _companions(folders.masks, root, "masks", origin)
     if pairs:
         others["second image"] = _companions(folders.second, root, "second", origin)
+    for kind, files in others.items():
+        if left := files.keys() - images.keys():
+            logger.warning(
+                f"warning: {origin.path}: has no image for {len(left)} {kind}s, such as "
+                f"{root / files[min(left)]}; they are left out"
+            )
     samples, faults = [], []
     for stem, name in images.items():
         found = {kind: files[stem] for kind, files in others.items() if stem in files}

@@ -1,5 +1,10 @@
 """Pairs of images of one place: every method, lists of both kinds, views, scripts, bad input."""
 
+import re
+import shutil
+from base64 import b64decode
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +14,9 @@ import evaluate
 import predict
 import tools.check_data as check_data
 from data_tools.shapes import generate
-from dataset.check import read_lists
+from dataset.check import check_files, read_lists
 from dataset.decoded import Memory
+from dataset.folders import read_samples
 from dataset.lists import identity, listed_paths
 from dataset.loaders import Process, training_loader
 from dataset.protocols import fingerprint
@@ -25,7 +31,7 @@ from supervised import SupOnly
 from tests.conftest import Toy, every_method
 from util.config_file import load_config
 from util.errors import UserError
-from util.picture import side_by_side
+from util.picture import overlay, side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +59,6 @@ def pairs(tmp_path, scenes):
 
 @every_method
 def test_every_method_learns_from_pairs(kind, pairs, train, tmp_path):
-    if kind.__name__ == "RankMatch":
-        pairs.tree["cutmix_partner"] = "batch"
-        pairs.write_config()
     train(kind, pairs.argv(tmp_path / "run"))
     best = torch.load(tmp_path / "run/best.pth", weights_only=True)
     assert best["config"]["data"]["pair"]["second"] == "B"
@@ -170,6 +173,41 @@ def test_a_name_missing_in_a_folder_is_told(pairs, scenes, tmp_path):
         read_lists(load_config(pairs.config, [f"data.val={fewer}"]).data, unlabeled=False)
 
 
+@pytest.mark.parametrize("lacking", ["A", "B", "label"])
+def test_a_name_that_is_not_in_all_three_folders_is_told(lacking, pairs, scenes, tmp_path):
+    root, name = tmp_path / "root", "train/00000.png"
+    shutil.copytree(scenes, root)
+    (root / lacking / name).unlink()
+    config = load_config(pairs.config, [f"data.root={root}"]).data
+    lists = read_lists(config, unlabeled=False)
+    there = "B" if lacking == "A" else "A"
+    message = (
+        f"'{name}' is in {there} but not in {lacking}; expected it in all folders of data.pair"
+    )
+    with pytest.raises(UserError, match=message) as error:
+        check_files(config, *lists, warn=print)
+    assert str(error.value).startswith(f"{scenes / 'labeled.txt'} line ")
+    for folder in ("A", "B", "label"):
+        (root / folder / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match=f"{root / 'A' / name}: no such file"):
+        check_files(config, *lists, warn=print)
+
+
+def test_what_lies_in_the_other_folders_alone_is_warned_of(pairs, scenes, caplog):
+    folders = "{images: A/val, second: B, masks: label}"
+    root = shutil.copytree(scenes, scenes.with_name("more"))
+    for folder in ("B", "label"):
+        for file in (root / folder / "val").iterdir():
+            file.rename(root / folder / file.name)
+    config = load_config(pairs.config, [f"data.root={root}", f"data.val={folders}"]).data
+    caplog.clear()
+    assert len(read_samples(config.val, config, masks=True).samples) == 2
+    left = [record.getMessage() for record in caplog.records]
+    assert len(left) == 2 and "has no image for 3 masks" in left[0], left
+    assert "has no image for 7 second images, such as" in left[1]
+    assert str(root / "B/train/00000.png") in left[1]
+
+
 def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
     train(SupOnly, pairs.argv(tmp_path / "run"))
     checkpoint = ("--checkpoint", tmp_path / "run/best.pth")
@@ -191,12 +229,22 @@ def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
     assert code == 0, err
     mask = np.array(Image.open(out / "masks/00000.png"))
     assert mask.shape == (40, 40) and set(np.unique(mask)) <= {0, 1}
-    assert Image.open(out / "overlays/00000.png").width >= 80  # both dates
+    config = load_config(pairs.config).data
+    dates = [overlay(Image.open(scenes / date / "val/00000.png"), mask, config, 0) for date in "AB"]
+    shown = np.array(Image.open(out / "overlays/00000.png"))[:48, :92]
+    assert np.array_equal(shown, np.array(side_by_side([dates])))
 
     page = tmp_path / "report.html"
     code, out, err = run(check_data, "--config", pairs.config, "--html", page)
     assert code == 0 and "changed" in out, (out, err)
-    assert page.read_text().count("<img") > 0
+    shown = [
+        np.array(Image.open(BytesIO(b64decode(text))), float)
+        for text in re.findall('src="data:image/jpeg;base64,([^"]+)', page.read_text())
+    ]
+    dates = [np.array(Image.open(scenes / date / "train/00000.png"), float) for date in "AB"]
+    for date in dates:  # each is there as a JPEG, which is nearer to it than the other date
+        nearest = min(abs(image - date).mean() for image in shown if image.shape == date.shape)
+        assert nearest < abs(dates[0] - dates[1]).mean() / 2
 
 
 def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train, run, tmp_path):
