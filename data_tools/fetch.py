@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from dataset.lists import is_there, write_lists
-from dataset.protocols import Fingerprint, Published, fingerprint, read_protocols
+from dataset.protocols import PREPARED, Fingerprint, Published, fingerprint, read_protocols
 from util.errors import UserError
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
@@ -25,9 +25,15 @@ def fetch(
 ) -> Iterator[str]:
     """Download lists, or take them from a clone, to where they belong below `folder`.
 
-    Yields a line about each.  Raises `UserError` when another list is in the way, before anything
-    is written, and when what arrives is not the published list.
+    Yields a line about each.  Raises `UserError` for lists that training cannot use and when
+    another list is in the way, before anything is written, and when what arrives is not the
+    published list.
     """
+    if prepared := next((p.dataset for p in lists if p.dataset in PREPARED), None):
+        raise UserError(
+            f"{prepared}: its published lists name files that training does not read; python -m "
+            f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
+        )
     there = [is_there(folder / p.file, p.fingerprint) for p in lists]
     wanted = [p for p, already in zip(lists, there, strict=True) if not already]
     in_clone = _find_in_clone(clone, wanted) if clone else {}

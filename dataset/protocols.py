@@ -129,6 +129,8 @@ def how_to_get(path: Path) -> str:
     if "splits" not in parts:
         return ""
     dataset, *rest = parts[len(parts) - parts[::-1].index("splits") :] or [""]
+    if dataset in PREPARED:
+        return f"; python -m tools.prepare {dataset} writes those of its images, below its folder"
     names = {p.name for p in read_protocols() if p.dataset == dataset}
     target = "/".join([dataset, *rest[:1]])
     if "/".join(rest) in names:

@@ -296,3 +296,10 @@ def test_what_reads_the_output_may_end_first():
     assert command.stdout.readline().startswith("list")
     command.stdout.close()
     assert not command.stderr.read() and command.wait(60) in (0, 141)
+
+
+def test_lists_of_files_that_training_does_not_read_are_not_fetched(splits):
+    code, _, err = splits("fetch", "acdc/1", "--from", ".")
+    assert code == 2 and "python -m tools.prepare acdc" in err and not Path("splits").exists()
+    hint = how_to_get(Path("splits/acdc/1/labeled.txt"))
+    assert "tools.prepare acdc" in hint and "fetch" not in hint
