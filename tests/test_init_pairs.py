@@ -1,5 +1,6 @@
 """`python -m tools.prepare init` on pairs: three folders, a list of three columns."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,23 @@ import pytest
 from PIL import Image
 
 import evaluate
+import predict
 from dataset.lists import read_list
 from dataset.reader import Reader
 from fixmatch import FixMatch
+from supervised import SupOnly
+from tests.conftest import REPOSITORY
 from tests.own_images import TINY
 from tools import check_data, prepare
 from util.config_file import load_config
 
 NAMES = [f"town {i % 2}/{i}" for i in range(6)]
 SIZE = (40, 36)
+CHANGE = Path(os.environ.get("CHANGE", REPOSITORY.parent / "shared/data/change"))
+needs_pairs = pytest.mark.skipif(
+    not CHANGE.is_dir(),
+    reason="needs pairs of LEVIR-CD and DSIFN; CHANGE names them",
+)
 
 
 @pytest.fixture
@@ -119,3 +128,39 @@ def test_three_values_as_they_are_told(told, init):
     data = load_config("mine.yaml").data
     assert data.classes == ["unchanged", "changed"]
     assert data.label_map == {"0": 0, "255": 1, "128": 255}
+
+
+@needs_pairs
+def test_real_pairs_from_their_folders_to_masks(run, train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a, b, masks = (CHANGE / "dsifn" / folder for folder in ("A", "B", "label"))
+    code, out, err = run(prepare, "init", "--images", a, "--second", b, "--masks", masks, "--val",
+                         0.3, "--out", "mine.yaml")  # fmt: skip
+    assert code == 0 and "7 labeled" in out and "3 val" in out, (out, err)
+    code, out, _ = run(check_data, "--config", "mine.yaml")
+    assert code == 0 and "changed" in out
+    train(SupOnly, ["--config", "mine.yaml", "--save-path", "run", "--set", *TINY])
+    code, _, err = run(predict, "--checkpoint", "run/best.pth", "--images", a, "--second", b,
+                       "--save-path", "out")  # fmt: skip
+    assert code == 0, err
+    found = {path.name: np.array(Image.open(path)) for path in Path("out/masks").iterdir()}
+    assert found.keys() == {path.name for path in a.iterdir()}
+    assert all(mask.shape == (256, 256) and mask.max() <= 1 for mask in found.values())
+
+
+@needs_pairs
+def test_a_real_pair_without_its_label_is_refused_in_one_line(train, tmp_path, capsys):
+    for kind, pattern in (("labeled", "t*.png"), ("val", "val*.png")):
+        names = sorted(path.name for path in (CHANGE / "levir/A").glob(pattern))
+        (tmp_path / f"{kind}.txt").write_text("\n".join(names))
+    sets = [f"data.root={CHANGE / 'levir'}", *(f"data.{k}={tmp_path / k}.txt"
+            for k in ("labeled", "val"))]  # fmt: skip
+    config = REPOSITORY / "configs/levir.yaml"
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, ["--config", str(config), "--save-path", str(tmp_path / "run"), "--set",
+                        *TINY, *sets])  # fmt: skip
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1, said
+    assert (
+        f"{tmp_path / 'labeled.txt'} line 2: 'test_113_0256.png' is in A but not in label" in said
+    )
