@@ -58,6 +58,7 @@ SETTINGS = {
     "model.pretrained=no/such.pth": ["no/such.pth", "not found"],
     "epochs": ["--set epochs", "key=value"],
     "epochs=[": ["--set epochs=[", "not a YAML value"],
+    "data={geometry: rotate_resize, scale: [0.8, 1.2]}": ["data: ", "scale", "rotate_resize"],
     "evaluation.volume_pattern='('": ["evaluation.volume_pattern", "regular expression"],
     "evaluation.volume_pattern='v'": ["evaluation.volume_pattern", "group"],
     # found by fuzzing: numbers that nobody means, names that nobody can read, YAML's own errors

@@ -195,7 +195,7 @@ class Data(Section):
     change brightness, contrast and sharpness alone, and pictures show the first three bands."""
     image_range: Ranges | None = None
     """Values that become 0 and 1, `[low, high]` or a list of one pair for each band; images of more
-    than 8 bits need it."""
+    than 8 bits need it.  8-bit ones are 0 to 255, whatever it says."""
     max_megapixels: Positive = 179
     """Images and masks with more are refused, as a small file may unpack to fill the memory;
     `predict.py` takes TIFFs of more window by window."""
@@ -299,6 +299,13 @@ class Data(Section):
         return red, green, blue
 
     @model_validator(mode="after")
+    def _scale_of_scale_crop(self) -> "Data":
+        given = self.scale != Data.model_fields["scale"].default
+        if given and self.geometry != "scale_crop":
+            raise ValueError(f"scale has no effect with geometry {self.geometry}; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _one_meaning_per_value(self) -> "Data":
         if self.label_map is not None and self.reduce_zero_label:
             raise ValueError("label_map and reduce_zero_label exclude each other")
@@ -364,8 +371,8 @@ class Criterion(Section):
 
     name: Literal["ce", "ohem", "dice", "ce_dice"] = "ce"
     """ce: cross-entropy over all labelled pixels; ohem: over the hard ones; dice: Dice loss over
-    the batch; ce_dice: the mean of ce and dice.  Pseudo-labels are learnt by Dice with the last
-    two, else by cross-entropy."""
+    the images of a forward (of the batch, in one process without micro_batch); ce_dice: the mean of
+    ce and dice.  Pseudo-labels are learnt by Dice with the last two, else by cross-entropy."""
     thresh: Share = 0.7
     """A pixel is hard for ohem if its true class has at most this probability."""
     min_kept: Positive = 100_000
@@ -390,7 +397,8 @@ class Optimizer(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Weight decay; published with 1e-4 for sgd and 0.01 for adamw."""
     power: Scale = 0.9
-    """Poly decay: step i of N runs at (1 - i/N)^power times the start's rate."""
+    """Poly decay: of steps 0 to N - 1 the first runs at the start's rate, step i after it at
+    (1 - (i - 1)/N)^power times that, as published."""
 
 
 class Evaluation(Section):
@@ -467,7 +475,8 @@ class Config(Section):
     SupOnly, which has no unlabelled ones, fills their places with labelled images."""
     micro_batch: Positive | None = None
     """Labelled images that one forward of one process sees; gradients of several forwards are
-    accumulated until all images of a step were seen.  By default one forward sees them all."""
+    accumulated until all images of a step were seen.  By default one forward sees them all.  The
+    Dice loss is that of a forward's images, averaged over forwards, not that of the whole step."""
     conf_thresh: Share = 0.95
     """Confidence a pseudo-label needs."""
     cutmix_partner: Literal["other", "self", "batch", "flip"] = "other"
