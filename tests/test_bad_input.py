@@ -116,7 +116,7 @@ def test_options_of_another_method(refused):
         ("base: toy.yaml\n", ["'base' leads back"]),
         ("base: 3\n", ["'base' must be the path", "found 3"]),
         ("base: none.yaml\n", ["base: ", "none.yaml", "no such config"]),
-        ("epochs: 2\n", ["key 'data.name' is missing"]),
+        ("epochs: 2\n", ["key 'data' is missing"]),
         ("a: !!python/object/apply:os.getcwd []\n", ["not valid YAML", "os.getcwd"]),
         ("a: !!int ''\n", ["not valid YAML (IndexError"]),
         ("a: !!bool x\n", ["not valid YAML (KeyError"]),

@@ -234,7 +234,7 @@ FLAGS = {
 
 @pytest.mark.parametrize("name", FLAGS)
 def test_a_cpu_that_computes_in_bfloat16_is_known_by_its_flags(name, tmp_path, monkeypatch):
-    file = tmp_path / "cpuinfo"
+    file = tmp_path / f"cpuinfo of {name}"  # what is known of a path is kept
     if FLAGS[name] is not None:
         file.write_text(FLAGS[name])
     flags = cpu_flags(file)

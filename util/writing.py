@@ -1,6 +1,7 @@
 """Files written whole or not at all, and errors that say why not."""
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from util.errors import UserError
+
+LONGEST_NAME = 255
+"""Bytes that file systems give to a name."""
 
 
 def write_atomically(
@@ -19,7 +23,7 @@ def write_atomically(
     What was there before becomes `previous`, if given.  Raises `UserError` when the folder cannot
     be written or the disk is full.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = _partial(path)
     try:
         with partial.open("wb") as file:
             write(file)
@@ -34,6 +38,14 @@ def write_atomically(
     finally:
         with suppress(OSError):  # has been said
             partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """The file beside `path` that will be it; under another name where its own leaves no room."""
+    name = path.name + ".partial"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(path.name)).hexdigest() + ".partial"
+    return path.with_name(name)
 
 
 def _keep_as(previous: Path, path: Path) -> None:
