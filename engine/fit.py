@@ -12,6 +12,7 @@ from engine.method import Method
 from engine.pictures import take_pictures
 from engine.progress import Progress
 from engine.rehearsal import rehearse, say_needs
+from engine.reliability import reliability
 from engine.run_folder import RunFolder
 from engine.trackers import check_trackers
 from engine.training import Training, prepare
@@ -113,15 +114,20 @@ def finish_epoch(t: Training, record: dict[str, Any]) -> None:
         record["scores"] = validate(t, epoch)
         record["validation_seconds"] = time.monotonic() - begin
         if t.config.log.pictures:
-            dist.on_main(lambda: show_pictures(t))
+            dist.on_main(lambda: show_pictures(t, record["scores"]))
         is_best = any(best["epoch"] == epoch + 1 for best in t.best.values())
     t.method.after_epoch(epoch, is_best)
     t.end_epoch(record)
     dist.on_main(lambda: t.folder.keep_best(t.best, t.epoch))
 
 
-def show_pictures(t: Training) -> None:
-    t.folder.pictures(take_pictures(t), t.epoch + 1, t.steps_done)
+def show_pictures(t: Training, scores: dict[str, Any]) -> None:
+    """Pictures of images, and how far pseudo-labels can be trusted, where `scores` tell."""
+    found = take_pictures(t)
+    for record in scores.values():
+        if "pseudo_labels" in record:
+            found["reliability"] = reliability(record["pseudo_labels"], t.epoch + 1)
+    t.folder.pictures(found, t.epoch + 1, t.steps_done)
 
 
 def dry_run(t: Training) -> None:

@@ -16,7 +16,6 @@ from dataset.bands import pictures
 from dataset.loaders import batch_at, split_batch
 from dataset.sets import EvaluationSet
 from engine.drawing import Sheet, array, points_of
-from engine.reliability import reliability
 from engine.training import Training
 from util import dist
 from util.config import Data
@@ -27,20 +26,16 @@ from util.seed import seeded_apart
 
 
 def take_pictures(t: Training) -> dict[str, Image.Image]:
-    """Of as many validation and unlabelled images as the config says, by name; and the diagram of
-    how far pseudo-labels can be trusted, where validation counted it."""
+    """Of as many validation and unlabelled images as the config says, by name."""
     kinds = {"val": of_validation(t)}
     if t.method.unlabeled:
         kinds["unlabeled"] = of_unlabeled(t)
     with undisturbed(t):
-        found = {
+        return {
             f"{kind}_{number:02}": sheet
             for kind, sheets in kinds.items()
             for number, sheet in enumerate(itertools.islice(sheets, t.config.log.pictures), start=1)
         }
-    if t.trust is not None:
-        found["reliability"] = reliability(t.trust, t.epoch + 1)
-    return found
 
 
 @contextmanager

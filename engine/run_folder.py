@@ -28,6 +28,7 @@ from util.config import Config
 from util.config_file import dump_config
 from util.errors import UserError
 from util.log import logger, versions
+from util.picture import save_picture
 from util.writing import write_atomically
 
 
@@ -127,9 +128,8 @@ class RunFolder:
     def pictures(self, pictures: dict[str, Image.Image], epoch: int, step: int) -> None:
         """Those of a validation, as PNG in a folder of its own and to the trackers."""
         folder = pictures_folder(self.path, epoch)
-        folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
-            write_atomically(folder / f"{name}.png", functools.partial(picture.save, format="PNG"))
+            save_picture(picture, folder / f"{name}.png")
         for tracker in self._trackers:
             tracker.pictures({f"pictures/{name}": p for name, p in pictures.items()}, step)
 

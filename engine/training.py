@@ -68,8 +68,6 @@ class Training:
     best: dict[str, dict[str, float]] = field(default_factory=dict)
     """Best score and its epoch, by the name of the network."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    trust: dict[str, Any] | None = None
-    """What the last validation said of pseudo-labels, for its pictures."""
     source: Path | None = None
     """The checkpoint it was resumed from."""
 
@@ -198,7 +196,7 @@ class Training:
         batches: Iterable[dict[str, Any]] | None = None,
     ) -> Scores:
         """Scores of a network on the validation images, or on `batches` of one each."""
-        scores = evaluate(
+        return evaluate(
             network,
             self.val if batches is None else batches,
             self.config,
@@ -207,9 +205,6 @@ class Training:
             volumes=self.volumes,
             pseudo_labels=pseudo_labels,
         )
-        if pseudo_labels is not None and self.config.log.pictures:
-            self.trust = pseudo_labels.summary()
-        return scores
 
 
 def prepare(
