@@ -74,9 +74,8 @@ def main() -> None:
         device = dist.choose_device(options.device)
         images = find_images(options.images, options.save_path)
         later = later_images(images, options.second, options.save_path, config.data)
-        dates = {name: [path, *later.get(name, [])] for name, path in images.items()}
         megapixels = 0 if options.geotiff else config.data.max_megapixels
-        rasters = {name for name, (path, *_) in dates.items() if is_larger(path, megapixels)}
+        rasters = {name for name, path in images.items() if is_larger(path, megapixels)}
         network = load_trained(config, options.checkpoint, options.which, device)
         products = Products(*(getattr(options, name) for name in Products._fields))
         writer = Writer(options.save_path, config.data, products, rasters)
@@ -84,13 +83,9 @@ def main() -> None:
         left = to_do(images, writer.files, writer.folder, record)
         if len(left) < len(images):
             print(f"{len(images) - len(left)} images have their masks already")
+        dates = {name: [path, *later.get(name, [])] for name, path in left.items()}
         faults = save_predictions(
-            network,
-            {name: dates[name] for name in left},
-            config,
-            writer,
-            device,
-            windows=may_choose_windows(options),
+            network, dates, config, writer, device, windows=may_choose_windows(options)
         )
         print(f"{len(images) - len(faults)} masks in {options.save_path / 'masks'}")
         if faults:

@@ -20,7 +20,7 @@ from util.config import IGNORE, Config, Data
 from util.errors import UserError
 from util.palette import Colour
 from util.picture import mask_colours
-from util.writing import make_folder, write_text
+from util.writing import make_folder, partial_of, write_text
 
 PREVIEW = 2000
 """Pixels of the longer side of an overlay."""
@@ -180,7 +180,7 @@ def write_geotiff(
 ) -> None:
     """Write blocks `[h, w]` or `[h, w, 3]` as a tiled, compressed GeoTIFF that lies where the
     raster lies, whole or not at all; raises `UserError` when it cannot be written."""
-    library, partial = rasterio(raster.path), path.with_name(path.name + ".partial")
+    library, partial = rasterio(raster.path), partial_of(path)
     points, system = raster.file.gcps
     place = {"gcps": points, "crs": system} if points else {"crs": raster.file.crs}
     make_folder(path.parent)

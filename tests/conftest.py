@@ -95,6 +95,16 @@ class Toy:
     def write_config(self) -> None:
         self.config.write_text(yaml.safe_dump(self.tree, sort_keys=False))
 
+    def use_pairs(self, root: Path) -> None:
+        """Name the embedded pairs at `root` instead of its own images."""
+        self.tree["data"] |= {
+            "root": str(root), "classes": ["unchanged", "changed"],
+            "label_map": {"0": 0, "255": 1, "128": "ignore"},
+            "pair": {"first": "A", "second": "B", "masks": "label"},
+            **{kind: str(root / f"{kind}.txt") for kind in ("labeled", "unlabeled", "val")},
+        }  # fmt: skip
+        self.write_config()
+
     def argv(self, save_path: Path | str, *more: str) -> list[str]:
         return ["--config", str(self.config), "--save-path", str(save_path), *more]
 

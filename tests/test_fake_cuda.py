@@ -152,13 +152,7 @@ def test_a_step_on_other_networks_and_losses(kind, what, cuda):
 def test_a_step_on_pairs(kind, cuda, toy):
     root = toy.root / "pairs"
     generate(root, labeled=3, unlabeled=4, val=1, size=40, pairs=True, progress=False)
-    toy.tree["data"] |= {
-        "root": str(root), "classes": ["unchanged", "changed"],
-        "label_map": {"0": 0, "255": 1, "128": "ignore"},
-        "pair": {"first": "A", "second": "B", "masks": "label"},
-        **{part: str(root / f"{part}.txt") for part in ("labeled", "unlabeled", "val")},
-    }  # fmt: skip
-    toy.write_config()
+    toy.use_pairs(root)
     step(*cuda(kind, "precision=bfloat16"))
 
 

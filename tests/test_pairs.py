@@ -46,14 +46,8 @@ def scenes(tmp_path_factory):
 def pairs(tmp_path, scenes):
     """A config of pairs, in place of the toy's."""
     toy = Toy(tmp_path / "toy")
-    toy.tree["data"] |= {
-        "root": str(scenes), "classes": ["unchanged", "changed"],
-        "label_map": {"0": 0, "255": 1, "128": "ignore"},
-        "pair": {"first": "A", "second": "B", "masks": "label"},
-        **{kind: str(scenes / f"{kind}.txt") for kind in ("labeled", "unlabeled", "val")},
-    }  # fmt: skip
     toy.tree |= {"evaluation": {"select": "iou:changed"}, "epochs": 1, "epoch_length": 2}
-    toy.write_config()
+    toy.use_pairs(scenes)
     return toy
 
 

@@ -266,13 +266,7 @@ def test_what_predict_leaves_of_a_raster(command, toy, tmp_path):
 def pairs(toy, train, run, tmp_path):
     """Predicts a.tif of the folders earlier/ and later/ with a network of pairs."""
     generate(tmp_path / "data", labeled=3, unlabeled=1, val=1, size=40, pairs=True, progress=False)
-    toy.tree["data"] |= {
-        "root": str(tmp_path / "data"), "classes": ["unchanged", "changed"],
-        "label_map": {"0": 0, "255": 1, "128": "ignore"},
-        "pair": {"first": "A", "second": "B", "masks": "label"},
-        **{kind: str(tmp_path / f"data/{kind}.txt") for kind in ("labeled", "unlabeled", "val")},
-    }  # fmt: skip
-    toy.write_config()
+    toy.use_pairs(tmp_path / "data")
     train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
 
     def predicted(out, *more):

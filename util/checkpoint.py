@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 from util.hub import PREFIX, hub_folder
-from util.writing import write_atomically
+from util.writing import partial_of, write_atomically
 
 SUFFIX = ".safetensors"
 PUBLISHED = f"model{SUFFIX}"
@@ -51,7 +51,7 @@ def cpu_copy(state: Any) -> Any:
 
 def link_atomically(source: Path, path: Path) -> None:
     """Make `path` another name of `source`'s present content, without writing it twice."""
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     try:
         partial.unlink(missing_ok=True)
         os.link(source, partial)

@@ -23,7 +23,7 @@ def write_atomically(
     What was there before becomes `previous`, if given.  Raises `UserError` when the folder cannot
     be written or the disk is full.
     """
-    partial = _partial(path)
+    partial = partial_of(path)
     try:
         with partial.open("wb") as file:
             write(file)
@@ -40,8 +40,9 @@ def write_atomically(
             partial.unlink(missing_ok=True)
 
 
-def _partial(path: Path) -> Path:
-    """The file beside `path` that will be it; under another name where its own leaves no room."""
+def partial_of(path: Path) -> Path:
+    """The file beside `path` that will be it once it is whole; under a name of its own where that
+    of `path` leaves no room for more."""
     name = path.name + ".partial"
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = hashlib.sha256(os.fsencode(path.name)).hexdigest() + ".partial"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_tools.prepare.plan import Task
 from util.errors import UserError
+from util.writing import partial_of
 
 RECORD = "prepared.tsv"  # lines: file, its size in bytes, the download it was made from
 
@@ -87,7 +88,7 @@ class Root:
 
 def _write(path: Path, content: bytes | Path) -> None:
     """Under a temporary name first, so that a file which is there is whole."""
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     partial.unlink(missing_ok=True)  # never written into: it may be a link to a user's file
     if isinstance(content, bytes):
         partial.write_bytes(content)
