@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dataset.protocols import Fingerprint, fingerprint, how_to_get
 from dataset.samples import Origin, Sample, Samples
 from util.config import Pair, PairFolders
-from util.errors import UserError
+from util.errors import UserError, and_others
 from util.writing import write_atomically
 
 
@@ -71,8 +71,7 @@ def union(scans: Sequence[Scan]) -> tuple[SampleList, list[Fault]]:
 def refuse(faults: Sequence[Fault]) -> None:
     """Raise `UserError` with the first fault, if there is one."""
     if faults:
-        more = f" (and {len(faults) - 1} others)" if len(faults) > 1 else ""
-        raise UserError(f"{faults[0]}{more}")
+        raise UserError(f"{faults[0]}{and_others(faults)}")
 
 
 def scan_list(origin: Origin, masks: bool, pair: Pair | None = None) -> Scan:

@@ -2,11 +2,12 @@
 runs has changed."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from faults.plant import Fault
 
 PATIENCE = 600.0
 """Seconds that a test file may take."""
+ENOUGH = 30.0
+"""Seconds' worth of tests that a fault meets: lines that hundreds of tests run would else take an
+hour for each fault that none of them finds."""
 
 
 def digest(path: Path) -> str:
@@ -71,7 +75,9 @@ class Seen(NamedTuple):
 
 def record(root: Path, test_file: str, folder: Path) -> int:
     """Run a file of tests and write down what they run (in a process of its own)."""
-    measured = coverage.Coverage(None, include=[f"{root}/*"], config_file=False)
+    measured = coverage.Coverage(
+        None, include=[f"{root}/*"], omit=[f"{root}/faults/*"], config_file=False
+    )
     watch = Watch(measured)
     measured.start()
     code = run_tests([test_file], watch)
@@ -104,22 +110,27 @@ class Coverage:
         self.seconds: dict[str, float] = {}
         self.digests: dict[str, str] = {}
         self._lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._breadth = Counter[str]()
+        """How many lines a test runs."""
         for one in seen:
             self.seconds |= one.seconds
             self.digests |= one.digests
             for path, lines in one.lines.items():
                 for line, tests in lines.items():
                     self._lines[path][line].update(tests)
+                    self._breadth.update(tests)
 
     def tests_of(self, fault: Fault) -> list[str]:
-        """The tests that run the statement of a fault, the quickest first; if it runs where the
-        file is imported, all that run anything of the file."""
+        """The tests that run the statement of a fault, those that run little else first, up to
+        `ENOUGH` of them; if it runs where the file is imported, those that run anything of it."""
         lines = self._lines.get(fault.path, {})
         ran = [lines[n] for n in range(fault.first, fault.last + 1) if n in lines]
         tests = set().union(*ran)
         if ran and not tests:
             tests = set().union(*lines.values())
-        return sorted(tests, key=lambda test: (self.seconds[test], test))
+        narrow = sorted(tests, key=lambda test: (self._breadth[test], test))
+        before = accumulate((self.seconds[test] for test in narrow), initial=0.0)
+        return [test for test, spent in zip(narrow, before, strict=False) if spent < ENOUGH]
 
     def state_of(self, tests: Iterable[str]) -> str:
         """Changes with the files that hold these tests."""

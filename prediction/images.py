@@ -12,7 +12,7 @@ from dataset.files import image_size
 from dataset.folders import names_by_stem
 from util.command import lack_of_memory
 from util.config import Config, Data
-from util.errors import UserError
+from util.errors import UserError, and_others
 from util.writing import make_folder, write_text
 
 T = TypeVar("T")
@@ -52,8 +52,9 @@ def later_images(
         raise UserError("--second: the config's samples are pairs; name the later images with it")
     found = find_images(second, out, "--second")
     if lacking := [path for name, path in images.items() if name not in found]:
-        others = f" (and {len(lacking) - 1} others)" if len(lacking) > 1 else ""
-        raise UserError(f"--second: no later image has the name of {lacking[0]}{others}")
+        raise UserError(
+            f"--second: no later image has the name of {lacking[0]}{and_others(lacking)}"
+        )
     return {name: [found[name]] for name in images}
 
 

@@ -1,5 +1,7 @@
 """The one kind of error that is the user's to mend."""
 
+from collections.abc import Sized
+
 
 class UserError(ValueError):
     """One line: the file, line or key; what was found; what was expected; what to do.
@@ -10,6 +12,12 @@ class UserError(ValueError):
 
 class Echo(Exception):
     """A `UserError` of the main process on the others: they end alike, without a word."""
+
+
+def and_others(faults: Sized) -> str:
+    """What follows the first of several in a message, as " (and 2 others)"; of one, nothing."""
+    rest = len(faults) - 1
+    return f" (and {rest} other{'s' * (rest > 1)})" if rest else ""
 
 
 def one_line(error: Exception) -> str:

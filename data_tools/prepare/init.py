@@ -29,7 +29,7 @@ from dataset.labels import code_of
 from dataset.lists import list_line, write_lists
 from dataset.reader import refuse_other_size
 from util.config_file import load_config
-from util.errors import UserError
+from util.errors import UserError, and_others
 from util.label_map import OTHER
 
 CHANGES = ["unchanged", "changed"]
@@ -200,8 +200,7 @@ def _equal_sizes(pairs: list[ImageAndMask], images: list[ImageFile], masks: list
         if image.size != mask.size
     ]
     if wrong:
-        more = f" (and {len(wrong) - 1} others)" if len(wrong) > 1 else ""
-        raise UserError(f"{wrong[0]}{more}")
+        raise UserError(f"{wrong[0]}{and_others(wrong)}")
 
 
 def _shortest(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.folders import files_by_stem
-from util.errors import UserError
+from util.errors import UserError, and_others
 
 ImageAndMask = tuple[Path, Path]
 
@@ -115,10 +115,9 @@ def later_images(
         ("--images", images, by_first, by_second), ("--second", second, by_second, by_first),
     ):  # fmt: skip
         if lone := [file for stem, file in own.items() if stem not in other]:
-            more = f" (and {len(lone) - 1} others)" if len(lone) > 1 else ""
             raise UserError(
                 f"{option} {folder}: the other date has no image of the name of "
-                f"{lone[0].relative_to(folder)}{more}; expected both dates under one name"
+                f"{lone[0].relative_to(folder)}{and_others(lone)}; expected both under one name"
             )
     later = {file: by_second[stem] for stem, file in by_first.items()}
     for image, *_ in (*parts.labeled, *parts.unlabeled, *parts.val):
