@@ -12,7 +12,13 @@ from mutmut.mutation import mutators
 
 def fewer_arguments(node: cst.Call) -> list[cst.Call]:
     """A call without one of its arguments, so that the default takes its place."""
-    return [new for new in mutators.operator_arg_removal(node) if len(new.args) < len(node.args)]
+    fewer = [new for new in mutators.operator_arg_removal(node) if len(new.args) < len(node.args)]
+    checks = [m.matches(arg, CHECK) for arg in node.args]
+    return [new for new in fewer if sum(m.matches(arg, CHECK) for arg in new.args) == sum(checks)]
+
+
+CHECK = m.Arg(keyword=m.Name("strict"), value=m.Name("True"))
+"""zip's, of what the code knows: nothing fails without it."""
 
 
 MUTATIONS = {
@@ -31,6 +37,7 @@ LEFT_ALONE = (
     m.Annotation()
     | m.Import()
     | m.ImportFrom()
+    | CHECK
     | m.Raise()
     | m.Assert()
     | m.Call(func=m.Name("print") | m.Attribute(value=m.Name("logger")))

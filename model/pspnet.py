@@ -62,7 +62,7 @@ class PSPNet(PoolingNetwork):
     title = "PSPNet"
     pooled = "pooled maps"
 
-    def __init__(self, backbone: nn.Module, channels: int, num_classes: int, patch_size: int = 1):
+    def __init__(self, backbone: nn.Module, channels: int, num_classes: int, patch_size: int):
         super().__init__()
         self.patch_size = patch_size
         self.feature_channels = [channels]

@@ -16,12 +16,7 @@ class SeparableConv(nn.Module):
     """Depthwise 3x3, then pointwise; a ReLU before both, or one after each (`relu_after`)."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        stride: int = 1,
-        dilation: int = 1,
-        relu_after: bool = False,
+        self, inputs: int, outputs: int, stride: int, dilation: int, relu_after: bool = False
     ):
         super().__init__()
         self.depthwise = nn.Conv2d(

@@ -1,9 +1,12 @@
 """Every config in configs/ is one that its methods can use, and says what was published."""
 
+import re
+from functools import reduce
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from corrmatch import CorrMatch
 from fixmatch import FixMatch
@@ -265,3 +268,87 @@ def test_every_key_is_explained_and_the_page_is_up_to_date():
     assert {"images", "list", "first", "data.labeled", "model.network"} <= {key for key, _ in keys}
     documented = (REPOSITORY / "docs/configuration.md").read_text()
     assert documented == page() and not [key for key, _ in keys if f"`{key}`" not in documented]
+
+
+LIMITS = [
+    # the last value that a key takes, the first that it refuses
+    ("epochs=1", "epochs=0"),
+    ("epochs=2147483647", "epochs=2147483648"),
+    ("seed=0", "seed=-1"),
+    ("seed=2147483647", "seed=2147483648"),
+    ("conf_thresh=0", "conf_thresh=-0.001"),
+    ("conf_thresh=1", "conf_thresh=1.001"),
+    ("optimizer.lr=1e-9", "optimizer.lr=0"),
+    ("optimizer.weight_decay=0", "optimizer.weight_decay=-1e-9"),
+    ("save_minutes=1e-9", "save_minutes=0"),
+    ("epoch_length=10000000", "epoch_length=10000001"),
+    ("batch_size=4096", "batch_size=4097"),
+    ("crop_size=8192", "crop_size=8193"),
+    ("data.palette=[[0,0,0],[0,0,0],[0,255,0]]", "data.palette=[[0,0,0],[0,0,0],[0,256,0]]"),
+    ("data.palette=[[0,0,0],[0,0,0],[0,255,0]]", "data.palette=[[0,0,0],[0,0,0],[-1,0,0]]"),
+    ("data.classes=[a,b]", "data.classes=[a]"),
+    ("data.labeled=[a.txt]", "data.labeled=[]"),
+    ("data.label_map={7: sky}", "data.label_map={}"),
+    ("data.bands=[1]", "data.bands=[0]"),
+    ("data.bands=[4096]", "data.bands=[4097]"),
+    ("data.bands=[1]", "data.bands=[]"),
+    ("data.image_range=[0,1]", "data.image_range=[1,1]"),
+    ("data.scale=[1,1]", "data.scale=[1,0.999]"),
+    ("data.scale=[1e-9,100]", "data.scale=[0,100]"),
+    ("data.scale=[1,100]", "data.scale=[1,100.001]"),
+    ("data.std=[1e-9,1,1]", "data.std=[0,1,1]"),
+    ("data.workers=512", "data.workers=513"),
+    ("data.cache_mb=1048576", "data.cache_mb=1048577"),
+    ("model.aspp_rates=[1,1,1]", "model.aspp_rates=[0,1,1]"),
+    ("model.aspp_rates=[1,1,1024]", "model.aspp_rates=[1,1,1025]"),
+    ("model.channels=1", "model.channels=0"),
+    ("model.channels=4096", "model.channels=4097"),
+    ("model.patch_size=256", "model.patch_size=257"),
+    ("model={widths: [1, 2], dropout: [0, 1]}", "model={widths: [1], dropout: [0]}"),
+    ("criterion.min_kept=1", "criterion.min_kept=0"),
+    ("evaluation.scales=[1e-9,16]", "evaluation.scales=[16.001]"),
+    ("evaluation.scales=[1]", "evaluation.scales=[]"),
+    ("log.pictures=64", "log.pictures=65"),
+]  # fmt: skip
+LIMITS_OF_METHODS = [
+    (CorrMatch, "thresh_init=0", "thresh_init=-0.001"),
+    (CorrMatch, "thresh_init=1", "thresh_init=1.001"),
+    (CorrMatch, "thresh_momentum=0", "thresh_momentum=-0.001"),
+    (CorrMatch, "thresh_momentum=1", "thresh_momentum=1.001"),
+    (CorrMatch, "regions=1", "regions=0"),
+    (CorrMatch, "regions=4096", "regions=4097"),
+    (RankMatch, "rank_weight=0", "rank_weight=-0.001"),
+    (RankMatch, "references=4", "references=3"),
+]
+
+
+@pytest.mark.parametrize("last, beyond", LIMITS)
+def test_limits_of_keys(last, beyond, toy):
+    load_config(toy.config, [last])
+    with pytest.raises(UserError, match=beyond.partition("=")[0]):
+        load_config(toy.config, [beyond])
+
+
+@pytest.mark.parametrize("kind, last, beyond", LIMITS_OF_METHODS)
+def test_limits_of_the_options_of_methods(kind, last, beyond, toy):
+    kind.read_options(load_config(toy.config, [f"method.{last}"]))
+    with pytest.raises(UserError, match=f"method.{beyond.partition('=')[0]}"):
+        kind.read_options(load_config(toy.config, [f"method.{beyond}"]))
+
+
+def test_what_is_not_set_is_as_documented(toy):
+    """The page's defaults are those of a config of the required keys alone."""
+    asked = ("name", "root", "classes", "val")
+    data = {key: toy.tree["data"][key] for key in asked}
+    text = yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
+    toy.config.write_text(text)
+    config = load_config(toy.config)
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| ([^|]+?) \|", page(), re.M)
+    sections = {*Config.model_fields} - {"method"}  # whose keys depend on the method
+    told = {key: default for key, default in rows if key.split(".")[0] in sections}
+    for key, default in told.items():
+        value = reduce(getattr, key.split("."), config)
+        if default != "**required**":
+            said = yaml.safe_load(f"[{default}]")
+            assert said == (list(value) if isinstance(value, tuple) else [value]), key
+    assert len(told) > 40

@@ -249,10 +249,11 @@ def test_partners_within_the_batch(loader, flip, mate):
     raw = next(iter(loader("cutmix_partner=batch", images=3)))
     u = raw["unlabeled"]
     u["boxes"][:] = torch.tensor([5, 7, 20, 30])
-    out = make_views(raw, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), flip)["unlabeled"]
+    flipped = {"flip": True} if flip else {}
+    out = make_views(raw, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), **flipped)["unlabeled"]
     assert out["partner_index"].tolist() == mate
     u["boxes"][:] = 0
-    apart = make_views(raw, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), flip)["unlabeled"]
+    apart = make_views(raw, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), **flipped)["unlabeled"]
     mixed, whole = out["strong"][0], apart["strong"][0]
     assert torch.equal(mixed[..., 7:30, 5:20], whole[mate][..., 7:30, 5:20])
     assert torch.equal(mixed[..., :7, :], whole[..., :7, :])

@@ -129,12 +129,17 @@ def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
     assert code == 2 and "--stratify counts classes: name the dataset's config" in line
 
 
-PAIRS = {"column": "column", "names": {"first": "A", "second": "B", "masks": "label"}}
+PAIRS = {
+    "column": "column",
+    "elsewhere": "column",
+    "names": {"first": "A", "second": "B", "masks": "label"},
+}
 
 
 @pytest.mark.parametrize("form", PAIRS)
 def test_lists_of_pairs_are_read_again(form, splits):
-    """A partition of pairs has the lines of the list that it was drawn from."""
+    """A partition of pairs has the lines of the list that it was drawn from, relative to data.root
+    where that list's files lie below another root."""
     for folder in ("A", "B", "label"):
         Path("data", folder).mkdir(parents=True)
         for i in range(10):
@@ -147,6 +152,9 @@ def test_lists_of_pairs_are_read_again(form, splits):
     data = {"name": "x", "root": "data", "classes": ["same", "new"], "pair": PAIRS[form],
             "label_map": {0: "same", 255: "new"}, "labeled": "train.txt",
             "val": "val.txt"}  # fmt: skip
+    if form == "elsewhere":
+        pool = {kind: {"list": f"{kind}.txt", "root": "data"} for kind in ("train", "val")}
+        data |= {"root": ".", "labeled": pool["train"], "val": pool["val"]}
     Path("c.yaml").write_text(
         yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
     )
@@ -156,13 +164,16 @@ def test_lists_of_pairs_are_read_again(form, splits):
     labeled, unlabeled = (
         Path(f"quarter/{kind}.txt").read_text().splitlines() for kind in ("labeled", "unlabeled")
     )
+    below = "data/" if form == "elsewhere" else ""
+    lines = [" ".join(f"{below}{file}" for file in line.split()) for line in lines]
     assert lines[7] in labeled and len(labeled) == 2
     assert sorted(labeled + unlabeled) == sorted(lines[:8])
     found = load_config("c.yaml", [f"data.{k}=quarter/{k}.txt" for k in ("labeled", "unlabeled")])
     again = read_lists(found.data, unlabeled=True)
     assert len(again.labeled.samples) == 2 and len(again.unlabeled.samples) == 6
     sample = again.labeled.samples[[line in lines[7] for line in labeled].index(True)]
-    assert (sample.image, sample.second, sample.mask) == ("A/7.png", "B/7.png", "label/7.png")
+    files = ("A/7.png", "B/7.png", "label/7.png")
+    assert (sample.image, sample.second, sample.mask) == tuple(below + file for file in files)
 
 
 def test_make_refuses(splits):

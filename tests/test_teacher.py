@@ -59,6 +59,11 @@ def test_a_step_leaves_the_teacher_alone_and_after_it_the_teacher_follows(kind, 
     assert list(method.eval_models()) == ["model", "model_ema"]
 
 
+def test_the_student_alone(toy):
+    method = build(FixMatch, toy, "method.teacher=self")
+    assert method.model_ema is None and list(method.eval_models()) == ["model"]
+
+
 @with_teacher
 def test_labels_are_the_teachers(kind, toy):
     """A teacher that is sure of class 2 everywhere makes it the target everywhere."""
