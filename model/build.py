@@ -275,7 +275,7 @@ def apply_multi_grid(backbone: nn.Module, name: str) -> None:
         conv.padding = tuple(p * factor for p in conv.padding)
 
 
-def load_backbone(network: Network, options: Model, in_channels: int = 3) -> str:
+def load_backbone(network: Network, options: Model, in_channels: int) -> str:
     """Load the pretrained backbone that the config asks for; returns one line that says what.
 
     Raises `UserError` when it cannot be had, or is of another network.

@@ -38,7 +38,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, middle: int, outputs: int, stride: int = 1, dilation: int = 1):
         super().__init__()
-        if stride > 1 or inputs != outputs:
+        if inputs != outputs:  # as in all strided blocks
             self.skip = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
             self.skipbn = norm(outputs)
         self.sepconv1 = SeparableConv(inputs, middle, 1, dilation)

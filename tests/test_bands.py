@@ -68,6 +68,13 @@ def test_rgb_is_what_pillow_makes_of_it(mode, suffix, tmp_path):
     assert np.array_equal(np.asarray(picture(found, data())), found)
 
 
+def test_a_fourth_band_beside_rgb_is_left_out(tmp_path):
+    deep = values(4, np.uint16)
+    write_tiff(tmp_path / "a.tif", deep, planarconfig="contig")
+    found = read_bands(tmp_path / "a.tif", data(image_range=[0, 65535]))
+    assert found.shape[2] == 3 and np.array_equal(found, deep[..., :3].astype(np.float32) / 65535)
+
+
 @pytest.mark.parametrize("how", [
     {"planarconfig": "contig"}, {"planarconfig": "separate"}, {"compression": "zlib"},
 ])  # fmt: skip

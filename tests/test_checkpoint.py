@@ -95,6 +95,9 @@ W = {"w": torch.zeros(1)}
 def test_weights_under_other_names_are_named(state, names, path):
     with pytest.raises(UserError, match=f"a.pth.*under 'best'.*; take those under {names}$"):
         network_state(state, path, "best")
+    with pytest.raises(UserError) as none:
+        network_state({"optimizer": {"lr": 0.1}}, path, "best")
+    assert "take those" not in str(none.value)
 
 
 def test_missing_unexpected_and_misshapen_weights_are_named():
@@ -166,14 +169,14 @@ def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):
         (tmp_path / "mine.pth", TINY.model_copy(update={"pretrained": str(tmp_path / "mine.pth")})),
     ):
         torch.save(weights, file)
-        report = load_backbone(network, options)
+        report = load_backbone(network, options, 3)
         assert "fc.weight" in report and str(file.name) in report
         for name, value in network.backbone.state_dict().items():
             assert torch.equal(value, weights[name])
     del weights["layer1.0.conv1.weight"]
     torch.save(weights, tmp_path / "mine.pth")
     with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight"):
-        load_backbone(network, options)
+        load_backbone(network, options, 3)
 
 
 def test_timm_weights_of_another_family(tmp_path):
@@ -181,7 +184,7 @@ def test_timm_weights_of_another_family(tmp_path):
     torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "w.pth")
     options = Model(backbone="convnext_atto", output_stride=32, pretrained=str(tmp_path / "w.pth"))
     network = build_network(options, 3)
-    report = load_backbone(network, options)
+    report = load_backbone(network, options, 3)
     assert f"{len(network.backbone.state_dict())} entries loaded" in report and "head.fc" in report
     weights = torch.load(tmp_path / "w.pth", weights_only=True)
     ours = network.backbone.state_dict()["stages_1.blocks.0.conv_dw.weight"]
@@ -193,7 +196,7 @@ def test_weights_of_the_hub(monkeypatch):
     donor = timm.create_model("resnet10t")
     network = build_network(TINY, 3)
     monkeypatch.setattr("timm.create_model", lambda name, pretrained: donor)
-    report = load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}))
+    report = load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}), 3)
     assert "timm hub, resnet10t" in report and "2 unused: fc.weight, fc.bias" in report
     assert torch.equal(network.backbone.bn1.weight, donor.bn1.weight)
 
@@ -207,7 +210,7 @@ def test_hub_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_session", offline)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(UserError, match="hub weights of 'resnet10t' cannot be had .no route"):
-        load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}))
+        load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}), 3)
     assert huggingface_hub.constants.HF_HUB_OFFLINE  # its client would ask for a minute
 
 

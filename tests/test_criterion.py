@@ -107,7 +107,7 @@ def test_a_cache_that_is_broken_or_forbidden_is_done_without(toy, monkeypatch, t
     data = load_config(toy.config).data
     listed = read_lists(data, unlabeled=False).labeled
     expected = class_pixels(listed, data)
-    (remembered,) = (tmp_path / "cache").rglob("*.json")
+    (remembered,) = (tmp_path / "cache/semi-segmentation/class-pixels").glob("*.json")
     remembered.write_text("[1, ")
     assert class_pixels(listed, data).tolist() == expected.tolist()
     assert json.loads(remembered.read_text()) == expected.tolist()

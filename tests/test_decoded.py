@@ -77,6 +77,9 @@ def test_room_goes_to_labelled_images_and_to_lists_that_fit_whole(toy):
     assert most[1:] == tuple(int(size) for size in sizes[1:])
     assert most.labeled == 200 * 1024 - sum(most[1:])
     assert room(60).unlabeled == 0 < room(60).val, "the one that does not fit is not kept in part"
+    exactly = int(sizes[0]) + most.unlabeled
+    assert room(exactly / 1024).unlabeled == most.unlabeled
+    assert room((exactly - 1) / 1024).unlabeled == 0
 
 
 def test_more_memory_than_there_is(monkeypatch):

@@ -130,7 +130,7 @@ def test_pretrained_weights_are_the_original_ones(monkeypatch):
     assert (network.backbone.mask_token == 0.5).all()
     donor = timm.create_model(options.backbone)
     monkeypatch.setattr("timm.create_model", lambda name, pretrained: donor)
-    assert load_backbone(network, options).endswith("175 entries loaded")
+    assert load_backbone(network, options, 3).endswith("175 entries loaded")
     assert torch.equal(network.backbone.pos_embed, donor.pos_embed)
 
 

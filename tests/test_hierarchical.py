@@ -106,7 +106,7 @@ def test_weights_of_the_whole_model_load(tmp_path):
     donor = timm.create_model("tiny_swin", num_classes=7)
     save_atomically(donor.state_dict(), tmp_path / "swin.pth")
     network = build_network(of("tiny_swin"), 5)
-    said = load_backbone(network, of("tiny_swin", pretrained=str(tmp_path / "swin.pth")))
+    said = load_backbone(network, of("tiny_swin", pretrained=str(tmp_path / "swin.pth")), 3)
     assert f"{len(network.backbone.state_dict())} entries loaded" in said and "head.fc" in said
     assert torch.equal(network.backbone.patch_embed.proj.weight, donor.patch_embed.proj.weight)
 

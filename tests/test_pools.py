@@ -98,6 +98,7 @@ def test_folders_with_a_root(pools):
         ("images/v0.jpg", "masks/v0.png", 1),
     ]
     assert [s.image_file.parents[1] for s in samples[1:3]] == [pools.root, pools.toy.root]
+    assert samples[0].where == str(pools.root / "images")
     itself = Folders(images=".", root=pools.root / "images")
     found = read_samples(itself, data, masks=False).samples
     assert [sample.image for sample in found] == ["l0.jpg", "v0.jpg"]

@@ -43,6 +43,11 @@ def test_every_pixel_is_scipys(case, size):
         assert (mask == 0).any(), "corners come from outside"
 
 
+def test_the_border_belongs_to_the_image():
+    turned = rotated_image(np.full((1, 1, 1), 7, np.uint8), Rotation(3, angle=10))
+    assert turned.tolist() == [[[7]] * 3] * 3
+
+
 def test_floats_stay_floats():
     image = RNG.random((9, 8, 1), np.float32)
     turned = rotated_image(image, Rotation(8, angle=5))

@@ -60,7 +60,7 @@ def test_numbers_of_levels_must_agree(toy):
 @pytest.mark.parametrize("source", ["file", "hub"])
 def test_there_are_no_published_encoders(source):
     with pytest.raises(UserError, match="set it to none"):
-        load_backbone(build_network(SMALL, 4), vary(SMALL, pretrained=source))
+        load_backbone(build_network(SMALL, 4), vary(SMALL, pretrained=source), 3)
 
 
 def test_an_encoder_of_ones_own(tmp_path):
