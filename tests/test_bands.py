@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 
 import evaluate
 import predict
-from dataset.bands import picture, read_bands
+from dataset.bands import is_grey, picture, read_bands
 from dataset.check import check_files, read_lists
 from dataset.files import image_size, orientation
 from dataset.strong import colour_jitter, draw_strong, strong_view
@@ -66,6 +66,12 @@ def test_rgb_is_what_pillow_makes_of_it(mode, suffix, tmp_path):
     assert found.dtype == np.uint8
     assert np.array_equal(found, np.asarray(Image.open(path).convert("RGB")))
     assert np.array_equal(np.asarray(picture(found, data())), found)
+
+
+def test_only_what_has_one_band_is_grey(tmp_path):
+    for name, bands in {"one": 0, "three": 3, "six": 6}.items():
+        write_tiff(tmp_path / f"{name}.tif", values(bands), planarconfig="contig")
+        assert is_grey(tmp_path / f"{name}.tif") == (name == "one")
 
 
 def test_a_fourth_band_beside_rgb_is_left_out(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from data_tools.problems import ERRORS, WARNINGS
+from dataset.files import orientation as orientation_of
 from tests.conftest import write_sample
 from tools import check_data
 
@@ -133,6 +134,18 @@ def test_planted_problem(case, toy, inspect):
     assert code == (1 if kind in ERRORS else 0) and report["ok"] == (code == 0)
     others = {p["kind"] for p in report["problems"]} - {kind}
     assert others <= {"empty mask", "ignored crops"}, report["problems"]
+
+
+def test_damaged_exif_turns_nothing(toy, monkeypatch):
+    store_turned(toy, "l1", 6, mask_too=False)
+    path = toy.root / "images/l1.jpg"
+    assert orientation_of(path) == 6
+
+    def damaged(image):
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(Image.Image, "getexif", damaged)
+    assert orientation_of(path) == 1
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

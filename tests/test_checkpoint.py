@@ -100,6 +100,21 @@ def test_weights_under_other_names_are_named(state, names, path):
     assert "take those" not in str(none.value)
 
 
+@pytest.mark.parametrize(
+    "error, said", [(RuntimeError("a\nb"), "(a b)"), (KeyError(), "(KeyError)")]
+)
+def test_what_a_module_says_of_odd_weights_is_one_line(error, said, monkeypatch):
+    module = nn.Linear(1, 1)
+
+    def load_state_dict(state):
+        raise error
+
+    monkeypatch.setattr(module, "load_state_dict", load_state_dict)
+    with pytest.raises(UserError) as found:
+        load_weights(module, nn.Linear(1, 1).state_dict(), "x.pth")
+    assert str(found.value) == f"x.pth: cannot be taken as Linear {said}"
+
+
 def test_missing_unexpected_and_misshapen_weights_are_named():
     module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     state = dict(module.state_dict())

@@ -12,6 +12,7 @@ from dataset.lists import read_list
 from dataset.loaders import (
     EpochBatches,
     Process,
+    data_workers,
     images_per_forward,
     split_batch,
     steps_per_epoch,
@@ -242,6 +243,29 @@ def test_a_single_image_finds_its_partner_elsewhere(loader, caplog):
     raw = next(iter(loader("cutmix_partner=flip", images=1)))
     assert raw["unlabeled"]["partner"]["image"].shape == (1, 33, 33, 3)
     assert "partners are other images" in caplog.text
+
+
+@pytest.mark.parametrize("cores, processes, workers", [
+    (64, 1, 8), (9, 1, 8), (8, 1, 7), (8, 2, 3), (9, 2, 3), (2, 1, 1), (1, 1, 1), (4, 8, 1),
+])  # fmt: skip
+@pytest.mark.parametrize("affinity", [True, False])
+def test_workers_are_the_cores_less_one(cores, processes, workers, affinity, toy, monkeypatch):
+    config = load_config(toy.config, ["data.workers=null"])
+    if affinity:
+        bound = {0: range(cores)}  # of this process
+        monkeypatch.setattr("os.sched_getaffinity", bound.__getitem__, raising=False)
+        monkeypatch.setattr("os.cpu_count", lambda: 99)
+    else:
+        monkeypatch.delattr("os.sched_getaffinity", raising=False)
+        monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert data_workers(config, processes) == workers
+    assert data_workers(load_config(toy.config, ["data.workers=0"]), processes) == 0
+
+
+def test_a_machine_that_does_not_tell_its_cores_has_one(toy, monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert data_workers(load_config(toy.config, ["data.workers=null"]), 1) == 1
 
 
 @pytest.mark.parametrize("flip, mate", [(False, [2, 0, 1]), (True, [2, 1, 0])])

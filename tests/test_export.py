@@ -7,12 +7,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from timm.models import VisionTransformer
 
 import evaluate
 import export
 import predict
 from model.build import load_trained, network_of
-from model.dinov2 import _resample_for_any_size, resample_positions
+from model.dinov2 import _resample_for_any_size, as_published, resample_positions
 from supervised import SupOnly
 from tests.conftest import write_sample
 from tests.own_images import TINY
@@ -155,6 +156,20 @@ def test_positions_of_exports_are_those_of_training(rows, columns):
     table = torch.randn(1, 1 + 37 * 37, 6)
     found = _resample_for_any_size(table, rows, columns)
     torch.testing.assert_close(found, resample_positions(table, rows, columns), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_a_traced_dinov2_takes_other_sizes():
+    shape = {"img_size": 28, "patch_size": 14, "embed_dim": 8, "depth": 1, "num_heads": 1}
+    vit = as_published(VisionTransformer(**shape, dynamic_img_size=True, num_classes=0)).eval()
+    torch.nn.init.normal_(vit.pos_embed)
+    example = {"forward_features": torch.zeros(1, 3, 42, 56)}
+    traced = torch.jit.trace_module(vit, example, check_trace=False)
+    for size in ((42, 56), (28, 28), (70, 14)):
+        image = torch.randn(1, 3, *size)
+        torch.testing.assert_close(
+            traced.forward_features(image), vit.forward_features(image), atol=1e-4, rtol=0
+        )
 
 
 @pytest.fixture
