@@ -115,7 +115,7 @@ class Found(NamedTuple):
     differs: bool
 
 
-def verify(folder: Path, target: str = "") -> list[Found]:
+def verify(folder: Path, target: str) -> list[Found]:
     """What the lists below `folder` are; `differs`: it has a published name and is another.
 
     `target` (`pascal`, `pascal/92`, `pascal/val`) limits it, or is a list in any place.  Raises

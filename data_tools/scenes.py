@@ -188,7 +188,7 @@ def without_boundaries(labels: np.ndarray) -> np.ndarray:
     return mask
 
 
-def render_scene(rng: np.random.Generator, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def render_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A random scene: its image, RGB uint8 [size, size, 3], and its mask, uint8 [size, size].
 
     The mask holds positions in CLASSES, and IGNORE within a pixel of a class boundary.
@@ -216,9 +216,7 @@ class _Figure(NamedTuple):
     """Of its radius, rotation and texture."""
 
 
-def render_pair(
-    rng: np.random.Generator, size: int = 64
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def render_pair(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One place at two dates: its images, RGB uint8 [size, size, 3], and what changed, uint8
     [size, size]: 1 where a shape came, went or became another one, 0 elsewhere, and IGNORE within
     a pixel of a change's outline.

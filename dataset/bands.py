@@ -10,7 +10,6 @@ from torchvision.io import ImageReadMode, decode_image
 
 from dataset import tiff
 from dataset.files import (
-    MAX_MEGAPIXELS,
     SIDEWAYS,
     image_size,
     is_deep,
@@ -40,7 +39,7 @@ def read_bands(path: Path, data: Data) -> np.ndarray:
     return to_range(choose_bands(values, data.bands, path), data, path)
 
 
-def stored_bands(path: Path, bands: Bands, max_megapixels: int = MAX_MEGAPIXELS) -> np.ndarray:
+def stored_bands(path: Path, bands: Bands, max_megapixels: int) -> np.ndarray:
     """The bands of an image `[H, W, C]`, their values as they are stored; raises `UserError` as
     `read_bands` does, but for a range."""
     values = choose_bands(_stored(path, bands, max_megapixels), bands, path)

@@ -74,7 +74,7 @@ def refuse(faults: Sequence[Fault]) -> None:
         raise UserError(f"{faults[0]}{and_others(faults)}")
 
 
-def scan_list(origin: Origin, masks: bool, pair: Pair | None = None) -> Scan:
+def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
     """A list's good lines, and the faults of the others.
 
     Raises `UserError` for a list that is missing, empty or no text.

@@ -55,7 +55,7 @@ class Sheet:
             self._legend["left out"] = LEFT_OUT
         self._add(caption, _fitted(picture, Image.Resampling.NEAREST))
 
-    def heat(self, caption: str, share: np.ndarray, marks: np.ndarray | None = None) -> None:
+    def heat(self, caption: str, share: np.ndarray, marks: np.ndarray | None) -> None:
         """Shares in [0, 1], float `[h, w]`, beside their scale."""
         values = Image.fromarray(np.nan_to_num(share).astype(np.float32))
         smooth = np.asarray(_fitted(values, Image.Resampling.BILINEAR)).clip(0, 1)

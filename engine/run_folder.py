@@ -67,7 +67,7 @@ class RunFolder:
         with TemporaryFile(dir=self.path):  # nameless where the system can: a kill leaves none
             pass
 
-    def best(self, name: str = "model") -> Path:
+    def best(self, name: str) -> Path:
         return best_checkpoint(self.path, name)
 
     @_writing

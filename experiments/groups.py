@@ -156,7 +156,7 @@ def _remarks(group: Group) -> list[str]:
     return found
 
 
-def rows_of(groups: Sequence[Group], score: str = "miou") -> list[Row]:
+def rows_of(groups: Sequence[Group], score: str) -> list[Row]:
     """A row for each network that a group's validations scored; raises `UserError`."""
     shown = _shown_settings(groups)
     names = _partition_names(groups)

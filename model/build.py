@@ -163,7 +163,7 @@ def check_name(name: str) -> None:
         raise UserError(f"model.backbone: timm has no '{name}'{hint}")
 
 
-def build_vit(name: str, patch_size: int | None = None, in_channels: int = 3) -> nn.Module:
+def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
     """A plain ViT of timm, that is, of blocks of one width, for images of any size."""
     check_name(name)
     own: dict[str, Any] = {} if patch_size is None else {"patch_size": patch_size}
@@ -187,7 +187,7 @@ def build_vit(name: str, patch_size: int | None = None, in_channels: int = 3) ->
 
 
 def build_cnn(
-    name: str, stride: int, in_channels: int = 3, shallow: bool = True
+    name: str, stride: int, in_channels: int, shallow: bool = True
 ) -> tuple[nn.Module, Sequence[int], int]:
     """A network that returns its features at stride 4 (if `shallow`) and at the output stride,
     their channels, and the number of which an image's sides must be multiples."""

@@ -66,7 +66,7 @@ class Autolabel:
         network: nn.Module,
         samples: Mapping[str, Sample],
         device: torch.device,
-        windows: bool = True,
+        windows: bool,
     ) -> list[UserError]:
         """Write the masks of images; returns what is wrong with those that have none.
 

@@ -81,7 +81,7 @@ def ranking_probabilities(q: Tensor, order: Tensor) -> Tensor:
     return reduce(torch.mul, (q / (remaining + 1e-10)).unbind(-1))
 
 
-def ranking_loss(weak: Tensor, strong: Tensor, references: int = 64, top: int = 4) -> Tensor:
+def ranking_loss(weak: Tensor, strong: Tensor, references: int, top: int = 4) -> Tensor:
     """Divergence of the order in which strong features `[B, D, h, w]` rank their references from
     the order of the weak ones (without gradient), 0-d.  In float32 under autocast, too."""
     with torch.autocast(weak.device.type, enabled=False):

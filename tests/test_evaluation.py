@@ -122,7 +122,7 @@ def test_test_time_augmentation(mode, patch, toy):
             else:
                 view = F.interpolate(view, (h, w), mode="bilinear", antialias=True)
                 if mode == "sliding_window":
-                    p = predict_sliding(network, view, 12, "cut")
+                    p = predict_sliding(network, view, 12, "cut", 8)
                     p = p / p.sum(1, keepdim=True)
                 else:
                     p = predict_whole(network, view).softmax(1)

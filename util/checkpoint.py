@@ -61,7 +61,7 @@ def link_atomically(source: Path, path: Path) -> None:
         save_atomically(load(source), path)
 
 
-def best_checkpoint(run: Path, name: str = "model") -> Path:
+def best_checkpoint(run: Path, name: str) -> Path:
     """The best one of a network: best.pth, or best_model_ema.pth and the like."""
     return run / ("best.pth" if name == "model" else f"best_{name}.pth")
 

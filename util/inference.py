@@ -40,7 +40,7 @@ def config_for_size(config: Config, size: tuple[int, int]) -> Config:
 
 
 def predict_sliding(
-    model: nn.Module, image: Tensor, window: int, border: str, batch: int = 8
+    model: nn.Module, image: Tensor, window: int, border: str, batch: int
 ) -> Tensor:
     """Softmax summed over square windows, stride two thirds of their side: `[1, C, H, W]`.
 
