@@ -57,9 +57,9 @@ class DeepLabV3Plus(PoolingNetwork):
         backbone: nn.Module,
         feature_channels: Sequence[int],
         num_classes: int,
-        aspp_rates: Sequence[int] = (6, 12, 18),
-        channels: int = 256,
-        patch_size: int = 1,
+        aspp_rates: Sequence[int],
+        channels: int,
+        patch_size: int,
     ):
         super().__init__()
         self.feature_channels = feature_channels

@@ -36,7 +36,7 @@ class SeparableConv(nn.Module):
 class Block(nn.Module):
     """Three separable convolutions, the last one strided, beside a skip."""
 
-    def __init__(self, inputs: int, middle: int, outputs: int, stride: int = 1, dilation: int = 1):
+    def __init__(self, inputs: int, middle: int, outputs: int, stride: int, dilation: int = 1):
         super().__init__()
         if inputs != outputs:  # as in all strided blocks
             self.skip = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
@@ -63,7 +63,7 @@ class Xception65(nn.Module):
 
     channels = (256, 2048)
 
-    def __init__(self, output_stride: int = 16, bands: int = 3):
+    def __init__(self, output_stride: int, bands: int):
         super().__init__()
         dilation = 2 if output_stride == 8 else 1
         entry = 2 if output_stride >= 16 else 1

@@ -88,7 +88,7 @@ class Dice(nn.Module):
 class CrossEntropyAndDice(nn.Module):
     """The mean of the two."""
 
-    def __init__(self, weights: Sequence[float] | None = None):
+    def __init__(self, weights: Sequence[float] | None):
         super().__init__()
         self.ce, self.dice = CrossEntropy(weights), Dice()
 

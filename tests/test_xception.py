@@ -38,7 +38,7 @@ def timm_state(ours):
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
 def test_equals_timm(stride):
-    ours = Xception65(stride).eval()
+    ours = Xception65(stride, 3).eval()
     fill(ours)
     reference = timm.create_model(
         "xception65", num_classes=0, output_stride=stride, norm_layer=partial(nn.BatchNorm2d)
@@ -76,5 +76,5 @@ def test_published_names():
 def test_a_block_leaves_its_input_alone():
     x = torch.randn(2, 8, 5, 5)
     before = x.clone()
-    Block(8, 8, 8)(x)
+    Block(8, 8, 8, 1)(x)
     assert torch.equal(x, before)
