@@ -202,7 +202,8 @@ def test_samples_are_rotated_whole(toy):
     config = load_config(toy.config, geometry)
     lists = read_lists(config.data, unlabeled=True)
     room, process = memory(lists, config.data), Process(rank=0, world=1, workers=0, cuda=False)
-    for batch in training_loader(config, lists, room, 2, 2, 1, process):
+    assert len(loader := training_loader(config, lists, room, 2, 2, 1, process))
+    for batch in loader:
         assert batch["labeled"]["image"].shape == (2, 24, 24, 3)
         assert set(batch["labeled"]["mask"].unique().tolist()) <= {0, 1, 2, 255}
         assert not batch["unlabeled"]["ignore"].any()

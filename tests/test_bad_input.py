@@ -154,7 +154,7 @@ LINES = {
     "escapes": (["images/l0\x1b.jpg masks/l0.png"], [r"l0\x1b.jpg: no such file"]),
     "unlabelled too": (
         ["images/u2.jpg masks/l0.png"],
-        ["unlabeled.txt line 3", "labeled.txt", "1"],
+        ["unlabeled.txt line 3", "/labeled.txt line 1"],
     ),
 }
 
@@ -281,6 +281,8 @@ PARTS = {
 
 def test_checkpoint_with_odd_contents(trained, refused):
     whole = torch.load(trained, weights_only=True)
+    with pytest.raises(AssertionError, match="training started"):  # as it is, it is good
+        refused("--resume", str(trained), kind=SupOnly)
     for part, values in PARTS.items():
         for value in values:
             torch.save(whole | {part: value}, trained)
@@ -338,6 +340,12 @@ def test_predictions_are_never_overwritten(trained, script, toy, tmp_path, monke
     assert "11 images have their masks already" in capsys.readouterr().out
     assert mask_file.stat().st_mtime_ns == written
     contains(script(predict, *argv, "--overlays", "png"), "made with another")
+
+
+def test_sizes_are_compared_beyond_what_is_decoded(toy, refused):
+    Image.new("L", (44, 52)).save(toy.root / "masks/l2.png")
+    line = refused("--set", "data.check_samples=0")
+    contains(line, "masks/l2.png", "44x52", "52x44")
 
 
 def test_a_file_that_breaks_during_training(toy, train, tmp_path, capsys):

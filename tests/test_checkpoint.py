@@ -176,7 +176,7 @@ def test_there_is_always_a_latest(tmp_path, monkeypatch):
 
 def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    donor, network = build_network(TINY, 3), build_network(TINY, 3)
+    donor = build_network(TINY, 3)
     weights = donor.backbone.state_dict() | {"fc.weight": torch.zeros(10, 512)}
     PRETRAINED.mkdir()
     for file, options in (
@@ -184,6 +184,7 @@ def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):
         (tmp_path / "mine.pth", TINY.model_copy(update={"pretrained": str(tmp_path / "mine.pth")})),
     ):
         torch.save(weights, file)
+        network = build_network(TINY, 3)
         report = load_backbone(network, options, 3)
         assert "fc.weight" in report and str(file.name) in report
         for name, value in network.backbone.state_dict().items():

@@ -3,10 +3,12 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models import register_model
 
 from fixmatch import FixMatch
 from model.build import build_network, load_backbone
+from model.pspnet import PyramidPooling
 from util.checkpoint import save_atomically
 from util.config import Model
 from util.errors import UserError
@@ -117,3 +119,15 @@ def test_training_and_validation_on_odd_sizes(toy, train, tmp_path):
     toy.write_config()
     train(FixMatch, toy.argv(tmp_path / "run"))
     assert (tmp_path / "run/best.pth").exists()
+
+
+@torch.no_grad()
+def test_pyramid_pooling_takes_means_of_1_2_3_and_6_cells_a_side():
+    pooling, x = PyramidPooling(8).eval(), torch.randn(2, 8, 12, 18)
+    found = pooling(x)
+    assert torch.equal(found[:, :8], x) and found.shape == (2, 16, 12, 18)
+    for level, cells in enumerate((1, 2, 3, 6)):
+        means = x.unfold(2, 12 // cells, 12 // cells).unfold(3, 18 // cells, 18 // cells)
+        own = getattr(pooling, f"conv{level + 1}")(means.mean((-2, -1)))
+        own = F.interpolate(own, (12, 18), mode="bilinear", align_corners=True)
+        torch.testing.assert_close(found[:, 8 + 2 * level :][:, :2], own)

@@ -17,7 +17,7 @@ from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.forked import FORKED, spread
 from tests.test_restarts import launcher
-from tests.test_resume import assert_equal
+from tests.test_resume import assert_equal, first_steps
 from util.errors import UserError
 from util.interrupt import EXIT_CODE
 
@@ -63,6 +63,7 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
     train(FixMatch, long.argv(tmp_path / "parts"))
     assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
     assert_equal(records(tmp_path / "whole"), records(tmp_path / "parts"))
+    assert first_steps(tmp_path / "parts") == [0, 2, 5, 9]
     assert handlers == [
         signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     ]
@@ -77,6 +78,7 @@ def test_stopped_before_a_validation(long, train, tmp_path, monkeypatch):
             train(SupOnly, long.argv(tmp_path / "parts", "--set", "epochs=1"))
     train(SupOnly, long.argv(tmp_path / "parts", "--set", "epochs=1"))
     assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
+    assert first_steps(tmp_path / "parts") == [0, 5]
 
 
 @pytest.mark.parametrize("setting", ["save_every=2", "save_minutes=0.00001"])
@@ -198,7 +200,7 @@ def test_a_checkpoint_that_vanished_between_two_renames(long, train, tmp_path):
     train(SupOnly, long.argv(tmp_path / "run"))
     (tmp_path / "run/latest.pth").unlink()
     train(SupOnly, long.argv(tmp_path / "run"))
-    assert end(tmp_path / "run")["epoch"] == 3
+    assert end(tmp_path / "run")["epoch"] == 3 and first_steps(tmp_path / "run") == [0, 10]
 
 
 def test_another_config_needs_force(long, train, tmp_path, capsys):
@@ -307,6 +309,7 @@ def test_float16_feels_its_way_without_alarm(long, train, tmp_path, capsys):
 def test_deterministic_runs(long, train, tmp_path):
     for run in "ab":
         train(FixMatch, long.argv(tmp_path / run, "--set", "deterministic=true"))
+    assert torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     assert_equal(end(tmp_path / "a"), end(tmp_path / "b"))
 

@@ -73,7 +73,7 @@ def test_links_in_circles(target, tmp_path):
     assert list(files_by_stem(tmp_path)) == ["a/b/c", "elsewhere/c"]
     for name in ("back", "again"):
         (tmp_path / "a/b" / name).symlink_to(target)
-    with pytest.raises(UserError, match="back|again.*: a link to a folder that it is in"):
+    with pytest.raises(UserError, match="(back|again): a link to a folder that it is in"):
         files_by_stem(tmp_path / "a")
 
 

@@ -133,7 +133,7 @@ def test_columns_and_folders_are_the_same_samples(pairs, scenes):
         ("A/train/00000.png B/train/x.png label/train/00000.png", "B/train/x.png: no such file"),
         ("A/train/00000.png ../B.png label/train/00000.png", "leads out of the data's root"),
         ("A/train/00000.png odd.png label/train/00000.png", "the later image is 20x10"),
-        ("A/train/00000.png B/train/00000.png three.png", "127"),
+        ("A/train/00000.png B/train/00000.png three.png", "value 127"),
     ],
 )
 def test_bad_pairs_are_refused_in_one_line(line, message, pairs, scenes, train, tmp_path, capsys):
@@ -246,7 +246,8 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
     checkpoint, out = ("--checkpoint", tmp_path / "run/best.pth"), tmp_path / "out"
     code, _, err = run(evaluate, *checkpoint, "--save-path", out, "--worst", 2)
     assert code == 0, err
-    for shown in (out / "worst").iterdir():
+    assert len(worst := list((out / "worst").iterdir())) == 2
+    for shown in worst:
         sheet, name = np.array(Image.open(shown)), shown.name.split("_")[1]
         for column, date in enumerate("AB"):
             part = sheet[4:44, 4 + 44 * column :][:, :40].astype(float)
@@ -256,6 +257,7 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
 
     finished = Run(tmp_path / "run")
     judged = judge(finished, "model", torch.device("cpu"), shown=2, limit=None).worst
+    assert len(judged) == 2
     for one, (sheet, _) in zip(judged, predictions.pictures(finished, judged), strict=True):
         dates = [Image.open(file).resize((240, 240), Image.Resampling.LANCZOS)
                  for file in one.sample.image_files]  # fmt: skip

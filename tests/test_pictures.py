@@ -70,7 +70,7 @@ def prepared(kind, toy, folder, *overrides):
 
 
 def generators():
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+    return random.getstate(), np.random.get_state(), torch.get_rng_state().tolist()
 
 
 def test_modes_statistics_and_generators_are_as_before_even_after_an_error(toy, tmp_path):
@@ -188,6 +188,14 @@ def test_previous_models_are_shown_as_soon_as_there_are_some(toy, tmp_path):
     differ, prev = panels["where they differ"], panels["previous models"]
     assert torch.equal(differ.shown, (prev.label != panels["pseudo-label"].label) & prev.shown)
     assert not differ.shown.any(), "the only previous model is the present one"
+    other = (prev.label.flatten()[0] + 1) % 3
+    with torch.no_grad():
+        t.method.model.classifier.weight.zero_()
+        t.method.model.classifier.bias.copy_(torch.eye(3)[other])
+    with undisturbed(t):
+        panels = t.method.pictures(batch)
+    differ, prev = panels["where they differ"], panels["previous models"]
+    assert torch.equal(differ.shown, (prev.label != other) & prev.shown) and differ.shown.any()
 
 
 def test_a_resumed_run_writes_the_pictures_of_its_own_epochs_alone(toy, train, tmp_path):

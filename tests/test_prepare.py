@@ -92,7 +92,8 @@ def test_unpacked_images_are_linked_and_masks_that_change_are_not(case, tmp_path
     unpacked = miniature.unpack(case.archives, tmp_path / "unpacked")
     case.run(unpacked)
     given = {path.stat().st_ino for path in unpacked.rglob("*")}
-    for path in case.root.rglob("*.*"):
+    assert (paths := list(case.root.rglob("*.*")))
+    for path in paths:
         changed = path.name == RECORD or "labelTrainIds" in path.name
         assert (path.stat().st_ino in given) != changed
 

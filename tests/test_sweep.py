@@ -176,6 +176,7 @@ def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run)
 
     Path("broken/1").unlink()
     before = {path: path.read_bytes() for path in Path("runs").glob("*/*/0/*")}
+    assert before
     code, out, _ = run(sweep, stub, "--devices", "cpu", "cpu")
     assert code == 0 and out.count("started on cpu") == 2 and "FAILED" not in out
     assert before == {path: path.read_bytes() for path in before}

@@ -100,14 +100,14 @@ def differences(found):
     for name, values in found.items():
         there, values = REFERENCE["statistics"][name], np.array(values)
         error = np.sqrt(there["std"] ** 2 / there["count"] + values.var() / len(values))
-        if abs(values.mean() - there["mean"]) > 4 * error:
+        if not abs(values.mean() - there["mean"]) <= 4 * error:  # NaN differs, too
             apart[name] = f"mean {values.mean():.4f}, published {there['mean']:.4f}"
         at, deciles = np.arange(1, 10) / 10, np.array(there["deciles"])
         slack = 2 * (len(values) < ENOUGH or len(set(deciles)) < len(at))
         unsure = slack * np.sqrt(at * (1 - at) * (1 / len(values) + 1 / there["count"]))
         low, high = (np.quantile(values, at + sign * unsure) for sign in (-1, 1))
         margin = 0.15 * there["std"]
-        if (deciles < low - margin).any() or (deciles > high + margin).any():
+        if not ((deciles >= low - margin) & (deciles <= high + margin)).all():
             apart[f"{name}, deciles"] = np.quantile(values, at).tolist()
     return apart
 
