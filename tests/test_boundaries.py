@@ -23,7 +23,13 @@ from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config_file import load_config
 from util.evaluation import Scores, center_crop, confusion_matrix, dice
-from util.inference import Prediction, predict_sliding, predict_whole, window_starts
+from util.inference import (
+    Prediction,
+    predict_sliding,
+    predict_whole,
+    wants_windows,
+    window_starts,
+)
 
 # Thresholds
 
@@ -246,3 +252,11 @@ def test_boxes_reach_both_ends_of_their_ranges_and_the_borders():
     assert area.max() / size**2 == pytest.approx(0.4, abs=0.005)
     assert (h / w).min() == pytest.approx(0.3, abs=0.02)
     assert (h / w).max() == pytest.approx(1 / 0.3, abs=0.15)
+
+
+@pytest.mark.parametrize("side, crop, windows", [
+    (1500, 321, False), (1501, 321, True),  # 1500 pixels fit
+    (1600, 640, False), (1601, 640, True),  # as do two and a half crops
+])  # fmt: skip
+def test_sides_too_long_for_a_network(side, crop, windows):
+    assert wants_windows(side, crop) is windows
