@@ -157,6 +157,7 @@ def test_batched_blur_equals_torchvision_per_image():
     x, sigma = torch.rand(4, 3, 30, 31), torch.tensor([0.0, 0.1, 1.0, 2.0])
     ours = gaussian_blur(x, sigma)
     torch.testing.assert_close(ours[0], x[0])
+    assert RADIUS == 6  # three of the largest sigmas
     inner = slice(RADIUS, -RADIUS)  # torchvision reflects at the border, PIL and we replicate
     for i in (1, 2, 3):
         plain = TF.gaussian_blur(x[i], [2 * RADIUS + 1] * 2, [float(sigma[i])] * 2)

@@ -161,11 +161,15 @@ def test_pictures_are_of_the_labelling_network(toy, tmp_path):
 
 def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
     """CorrMatch's label before and after, and RankMatch's pixels, none twice."""
-    t = prepared(CorrMatch, toy, tmp_path / "corr", "method.thresh_init=0.4")
+    t = prepared(CorrMatch, toy, tmp_path / "corr", "method.thresh_init=0.45")
+    with torch.no_grad():  # else all are as good as undecided
+        t.method.model.classifier.weight *= 100
     with undisturbed(t):
         panels = t.method.pictures(raw_batch(2))
     before, after = panels["label of strong view 1"], panels["label after propagation"]
+    assert before.shown.any() and not before.shown.all()
     assert (after.shown | ~before.shown).all(), "what was confident stays so"
+    assert (after.shown & ~before.shown).any(), "and some regions become so"
     pasted = raw_batch(2)["unlabeled"]["box"][0] & ~before.shown
     assert pasted.any() and torch.equal(before.label[pasted], after.label[pasted])
     marks = panels["correlation with pixel 2"].marks
