@@ -16,6 +16,7 @@ from dataset.bands import is_grey, picture, read_bands
 from dataset.check import check_files, read_lists
 from dataset.files import image_size, orientation
 from dataset.strong import colour_jitter, draw_strong, strong_view
+from dataset.tiff import tiff_bands
 from engine.cost import step_cost
 from supervised import SupOnly
 from tools import check_data
@@ -72,6 +73,8 @@ def test_only_what_has_one_band_is_grey(tmp_path):
     for name, bands in {"one": 0, "three": 3, "six": 6}.items():
         write_tiff(tmp_path / f"{name}.tif", values(bands), planarconfig="contig")
         assert is_grey(tmp_path / f"{name}.tif") == (name == "one")
+    assert tiff_bands(tmp_path / "one.tif") == ("grey", False)
+    assert tiff_bands(tmp_path / "six.tif") == ((1, 2, 3, 4, 5, 6), False)
 
 
 def test_a_fourth_band_beside_rgb_is_left_out(tmp_path):

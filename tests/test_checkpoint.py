@@ -239,3 +239,16 @@ def test_any_resnet_at_any_stride(name, stride):
         features = network.eval().features(torch.zeros(2, 3, 65, 65))
         assert [f.shape[-1] for f in features] == [17, -(-65 // stride)]
         assert network.decode(features, (65, 65)).shape == (2, 5, 65, 65)
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_multi_grid_multiplies_the_dilations_of_the_last_stage(stride):
+    def dilations(multi_grid):
+        options = Model(backbone="resnet50s", output_stride=stride, multi_grid=multi_grid)
+        with torch.device("meta"):
+            blocks = build_network(options, 5).backbone.layer4
+        assert all(block.conv2.padding == block.conv2.dilation for block in blocks)
+        return [block.conv2.dilation[0] for block in blocks]
+
+    plain = dilations(False)
+    assert dilations(True) == [2 * plain[0], 2 * plain[1], 4 * plain[2]]

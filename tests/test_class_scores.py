@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
 import evaluate
@@ -121,7 +121,7 @@ def test_the_worst_images_in_order():
 
 
 @pytest.mark.parametrize("count", [2, 25, 26, 60])
-def test_picture_of_a_confusion_matrix(count):
+def test_picture_of_a_confusion_matrix(count, monkeypatch):
     confusion = torch.eye(count, dtype=torch.int64) * 7
     confusion[1, 1] = 0  # a class that is absent
     names = [f"class {i}" for i in range(count)]
@@ -130,6 +130,12 @@ def test_picture_of_a_confusion_matrix(count):
     dark = (picture == [8, 48, 107]).all(-1).sum()
     confusion[0] = confusion[:, 0] = 0
     assert (np.array(confusion_picture(confusion, names)) == [8, 48, 107]).all(-1).sum() < dark
+    said = []
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda self, at, text, *_, **__: said.append(text)
+    )
+    confusion_picture(torch.tensor([[1, 3], [0, 2]]), ["a", "b"])
+    assert said[-3:] == ["25", "75", "100"]
     assert confusion_rows(torch.tensor([[1, 2], [3, 4]]), ["a", "b"])[1:] == [
         ["a", 1, 2], ["b", 3, 4]
     ]  # fmt: skip

@@ -353,3 +353,5 @@ def test_what_is_not_set_is_as_documented(toy):
             said = yaml.safe_load(f"[{default}]")
             assert said == (list(value) if isinstance(value, tuple) else [value]), key
     assert len(told) > 40
+    order = list(yaml.safe_load(dump_config(config)))
+    assert order == list(Config.model_fields), "as the page has them, not by the alphabet"

@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from engine.optimizer import build_optimizer
 from model.build import build_network
+from model.recompute import recompute_blocks
 from util.config import Model, Optimizer
 from util.errors import UserError
 
@@ -75,3 +77,21 @@ def test_a_locked_backbone_stays_as_it_is(options):
     optimizer.step()
     assert kept == 0
     assert all(torch.equal(v, before[k]) for k, v in network.backbone.state_dict().items())
+
+
+def test_a_block_is_run_again_with_what_it_was_given():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(2, 2))
+
+        def forward(self, x, scale=1):
+            return scale * self.inner(x).square()
+
+    backbone = nn.Sequential(Block())
+    recompute_blocks(backbone)
+    x = torch.ones(1, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(backbone[0](x, scale=3).sum(), x)
+    (once,) = torch.autograd.grad(backbone[0](x).sum(), x)
+    assert once.any()
+    torch.testing.assert_close(gradient, 3 * once)
