@@ -21,7 +21,7 @@ from tools import publish
 from util.checkpoint import find_checkpoint, load
 from util.config_file import load_config
 from util.errors import UserError
-from util.inference import predict_mask
+from util.inference import predict_mask, predict_whole
 
 CPU = torch.device("cpu")
 VIT = {"network": "dpt", "backbone": "test_vit", "pretrained": "none"}
@@ -101,9 +101,17 @@ def test_grey_bands_outside_and_one_size(random_run, run, toy, tmp_path):
     Image.fromarray(values).save(tmp_path / "deep.png")
     folder = random_run(VIT, bands="grey", image_range=[0, 4095])
     named = ["--images", tmp_path / "deep.png"]
-    exported(run, folder, "torchscript", "a.pt", *named)
+    whole = torch.jit.load(exported(run, folder, "torchscript", "a.pt", *named))
     outside = ["--outside", "normalisation", "resizing"]
-    exported(run, folder, "torchscript", "b.pt", *named, *outside)
+    bare = torch.jit.load(exported(run, folder, "torchscript", "b.pt", *named, *outside))
+    config = load_config(folder / "config.yaml")
+    network = load_trained(config, folder / "best.pth", "model", CPU)
+    with torch.no_grad():
+        for shape in ((1, 1, 48, 64), (1, 1, 57, 40)):
+            unit = torch.rand(shape)  # as grey bands have mean 0 and deviation 1
+            torch.testing.assert_close(whole(4095 * unit), predict_whole(network, unit))
+        unit = torch.rand(1, 1, 48, 64)
+        torch.testing.assert_close(bare(unit), network(unit))
     exported(run, folder, "torchscript", "c.pt", *named, *outside, "--size", 48, 64)
     argv = ["--checkpoint", folder, "--format", "torchscript", "--out", folder / "d.pt", *named]
     code, _, err = run(export, *argv, *outside, "--size", 50, 64)
@@ -112,9 +120,13 @@ def test_grey_bands_outside_and_one_size(random_run, run, toy, tmp_path):
 
 def test_resized_and_windowed_evaluation(random_run, run):
     folder = random_run(UNET)
+    x, found = 255 * torch.rand(1, 3, 57, 40), {}
     for mode in ("resize", "sliding_window"):
         setting = ["--set", f"evaluation.mode={mode}"]
-        exported(run, folder, "torchscript", f"{mode}.pt", *setting)
+        found[mode] = torch.jit.load(exported(run, folder, "torchscript", f"{mode}.pt", *setting))(
+            x
+        )
+    assert not torch.allclose(*found.values()), "only one of them sees a square"
 
 
 def test_what_disagrees_is_not_written(random_run, run, monkeypatch):
