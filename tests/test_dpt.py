@@ -15,7 +15,7 @@ from torch import nn
 import evaluate as evaluate_script
 import predict as predict_script
 from corrmatch import CorrMatch
-from engine.optimizer import build_optimizer
+from engine.optimizer import build_optimizer, load_optimizer
 from fixmatch import FixMatch
 from model.build import build_network, load_backbone, load_network
 from model.dinov2 import resample_positions
@@ -219,6 +219,26 @@ def test_adamw_in_two_groups():
         assert group["betas"] == (0.9, 0.999) and group["weight_decay"] == 0.01
     assert {*backbone["params"]} == {*network.backbone.parameters()}
     assert len(rest["params"]) == sum(p.requires_grad for p in network.head.parameters())
+
+
+def test_adamw_takes_up_its_own_state():
+    optimizers = []
+    for _ in range(2):
+        network = build_network(TINY, 3)
+        optimizers.append(build_optimizer(network, Optimizer(name="adamw")))
+        network(torch.randn(1, 3, 32, 32)).square().mean().backward()
+        optimizers[-1].step()
+    kept = optimizers[0].state_dict()
+    load_optimizer(optimizers[1], kept, Path("latest.pth"))
+    for index, entry in optimizers[1].state_dict()["state"].items():
+        assert entry["step"] == 1 and torch.equal(entry["exp_avg"], kept["state"][index]["exp_avg"])
+
+
+def test_patches_are_as_large_as_the_config_says():
+    for size in (None, 8):
+        network = build_network(vary(TINY, patch_size=size), 3)
+        assert network.patch_size == (size or 16)
+        assert network.backbone.patch_embed.proj.kernel_size == (network.patch_size,) * 2
 
 
 def test_complementary_dropout_is_one_draw_per_image_and_channel():
