@@ -101,7 +101,10 @@ def test_folders_match_by_relative_name(folders, tmp_path):
     "change, parts",
     [
         ({"labeled": {"images": "images/train"}}, ["images/train", "need masks"]),
-        ({"labeled": {"images": "images/train", "masks": "masks"}}, ["train: '", "has no mask", "3 others"]),
+        (
+            {"labeled": {"images": "images/train", "masks": "masks"}},
+            ["train: '", "has no mask", "3 others"],
+        ),
         ({"labeled": {"images": "nowhere", "masks": "masks"}}, ["nowhere", "no such folder"]),
         ({"unlabeled": {"images": "masks/../more"}}, ["masks/../more", "leads out"]),
         ({"unlabeled": {"images": "images/val"}}, ["images/val", "is also in"]),
