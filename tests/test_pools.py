@@ -128,7 +128,7 @@ REFUSED = {
     "no mask": ({"val": ["images/v0.jpg"]}, ["pool_val.txt line 1: ", "has no mask"]),
     "outside": ({"unlabeled": ["../data/images/u0.jpg"]}, ["line 1: ", "leads out"]),
     "twice": ({"labeled": ["images/l0.jpg masks/l0.png"] * 3},
-              ["line 2: ", "line 1 already", "1 others"]),
+              ["line 2: ", "line 1 already", "(and 1 other)"]),
     "no text": ({"unlabeled": ["images/u0.jpg\0"]}, ["pool_unlabeled.txt", "zero bytes"]),
     "two lists": ({"unlabeled": ["images/u0.jpg", "images/l0.jpg"]},
                   ["pool_unlabeled.txt line 2: ", "also in", "pool_labeled.txt line 1"]),
