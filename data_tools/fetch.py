@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from dataset.lists import is_there, write_lists
 from dataset.protocols import PREPARED, Fingerprint, Published, fingerprint, read_protocols
-from util.errors import UserError
+from util.errors import UserError, first_of
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
 KNOWN = 12  # partitions that a message names
@@ -64,14 +64,13 @@ def _find_in_clone(clone: Path, wanted: Sequence[Published]) -> dict[Fingerprint
         if file in seen:
             raise _another(file, seen[file], p)
     if lacking:
-        names = ", ".join(f"{p.dataset}/{p.name}" for p in lacking[:3])
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        names = first_of([f"{p.dataset}/{p.name}" for p in lacking], 3)
         sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
         raise UserError(
-            f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names}"
-            f"{more}, which {sources} publish; {_known(seen.values())}; name a clone of these, or "
-            "ask for fewer lists "
-            "(DATASET/PARTITION, or --source with the repository that this is a clone of)"
+            f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names},"
+            f" which {sources} publish; {_known(seen.values())}; name a clone of these, or ask for "
+            "fewer lists (DATASET/PARTITION, or --source with the repository that this is a clone "
+            "of)"
         )
     return found
 
@@ -79,9 +78,7 @@ def _find_in_clone(clone: Path, wanted: Sequence[Published]) -> dict[Fingerprint
 def _known(found: Collection[Fingerprint]) -> str:
     """Which published partitions lists are of."""
     known = [f"{p.dataset}/{p.partition}" for p in read_protocols() if p.fingerprint in found]
-    names = list(dict.fromkeys(known))
-    more = f" and {len(names) - KNOWN} more" if len(names) > KNOWN else ""
-    return f"of published ones it has {', '.join(names[:KNOWN]) or 'none'}{more}"
+    return f"of published ones it has {first_of(list(dict.fromkeys(known)), KNOWN) or 'none'}"
 
 
 def _download(base_url: str, published: Published) -> bytes:

@@ -1,6 +1,7 @@
 """What is known of faults, from run to run: whether tests find them, or why none can."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,16 +43,20 @@ class Explained:
 
     def __init__(self, file: Path = EXPLAINED):
         self.file = file
-        self._whys: dict[str, dict[str, str]] = yaml.safe_load(file.read_text()) or {}
+        self._whys: dict[str, dict[str, str]] = defaultdict(dict)
+        """By file and fault; the file has them by reason."""
+        for why, files in (yaml.safe_load(file.read_text()) or {}).items():
+            for path, faults in files.items():
+                self._whys[path] |= dict.fromkeys(faults, why)
 
     def why(self, fault: Fault) -> str | None:
-        whys = self._whys.get(fault.path, {})
+        whys = self._whys[fault.path]
         return whys.get(fault.name) or whys.get(fault.before)
 
     def check(self, path: str, faults: Iterable[Fault]) -> None:
         """Raises `UserError` for an entry that explains none of the faults of a file."""
         there = {text for fault in faults for text in (fault.name, fault.before)}
-        for text in self._whys.get(path, {}):
+        for text in self._whys[path]:
             if text not in there:
                 raise UserError(
                     f"{self.file.name}: {path} has no fault {text!r}; remove the entry or mend it"

@@ -13,8 +13,11 @@ from mutmut.mutation import mutators
 def fewer_arguments(node: cst.Call) -> list[cst.Call]:
     """A call without one of its arguments, so that the default takes its place."""
     fewer = [new for new in mutators.operator_arg_removal(node) if len(new.args) < len(node.args)]
-    checks = [m.matches(arg, CHECK) for arg in node.args]
-    return [new for new in fewer if sum(m.matches(arg, CHECK) for arg in new.args) == sum(checks)]
+    return [new for new in fewer if len(_checks(new)) == len(_checks(node))]
+
+
+def _checks(call: cst.Call) -> list[cst.Arg]:
+    return [arg for arg in call.args if m.matches(arg, CHECK)]
 
 
 CHECK = m.Arg(keyword=m.Name("strict"), value=m.Name("True"))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from faults.plant import faults_of
+from faults.plant import Fault, faults_of
+from faults.seen import Coverage, Seen
 from tests.conftest import needs_forks
 from tests.forked import Forked
 
@@ -98,6 +99,25 @@ def test_faults_of_a_file(repository):
     }
 
 
+def test_strict_of_zip_is_left_alone(tmp_path):
+    (tmp_path / "pairs.py").write_text("found = list(zip([1, x], y, strict=True))\n")
+    after = {fault.after for fault in faults_of(tmp_path, "pairs.py")}
+    assert after == {
+        "found = list(zip([2, x], y, strict=True))",
+        "found = list(zip(y, strict=True))",
+        "found = list(zip([1, x], strict=True))",
+    }
+
+
+def test_tests_that_run_little_else_come_first_up_to_half_a_minute():
+    seconds = {"wide": 1.0, "narrow": 20.0, "middle": 20.0, "elsewhere": 1.0}
+    lines = {"area.py": {5: [*seconds][:3], 12: ["wide", "middle"], 16: ["wide", "elsewhere"]}}
+    fault = Fault("area.py", 5, 5, "LIMIT = 3", "LIMIT = 4", "")
+    ran = Coverage([Seen({}, seconds, lines)])
+    assert ran.tests_of(fault) == ["narrow", "middle"], "at 40 seconds it is enough"
+    assert ran.tests_of(fault._replace(first=16, last=16)) == ["elsewhere", "wide"]
+
+
 LEFT = "return low <= x < LIMIT\n  return low <= x <= LIMIT"
 
 
@@ -126,11 +146,11 @@ def test_what_tests_find_and_what_is_left(faults, repository):
 def test_explanations(faults, repository):
     (repository / "tests/test_area.py").write_text(TESTS + AT_LIMIT)
     explained = repository / "explained.yaml"
-    explained.write_text("area.py:\n  return hypot(x, 1): idle\n")
+    explained.write_text("idle:\n  area.py:\n  - return hypot(x, 1)\n")
     code, out, err = faults()
     assert code == 0, err
     assert out.splitlines()[-1].split()[1:] == ["8", "8", "5", "3", "0", "100.0%"]
-    explained.write_text("area.py:\n  return hypot(x, 9): idle\n")
+    explained.write_text("idle:\n  area.py:\n  - return hypot(x, 9)\n")
     code, _, err = faults()
     assert code == 2 and "area.py has no fault 'return hypot(x, 9)'" in err
 

@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
 from tests.faults.kill import assert_same
 from tests.forked import Forked, spread
 from tests.test_distributed import read
+from tests.test_resume import first_steps
 from tests.test_scripts import ENVIRONMENT, free_port, sh
 from tests.test_slurm import until_there
 from tools.launch import first_to_fail, is_killed
@@ -52,7 +53,7 @@ def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_pat
         f"checkpoint (restart {number} of 3)"
         for number, rank in enumerate([1, 1, 0], start=1)
     ]
-    assert [start["first_step"] for start in read(run / "starts.jsonl")] == [0, 3, 3, 3]
+    assert first_steps(run) == [0, 3, 3, 3]
     assert_same(whole, run)
 
 
@@ -192,7 +193,7 @@ def test_a_restart_goes_on_from_its_own_checkpoint(variable, short, train, tmp_p
     monkeypatch.setenv(variable, "1")
     other.unlink()
     train(SupOnly, begun)
-    assert [start["first_step"] for start in read(run / "starts.jsonl")] == [0, 3, 3]
+    assert first_steps(run) == [0, 3, 3]
     train(SupOnly, short.argv(tmp_path / "new", "--resume", "never"))
     with pytest.raises(SystemExit):  # of another command
         train(SupOnly, short.argv(run, "--resume", "never"))

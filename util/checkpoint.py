@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from util.errors import UserError
+from util.errors import UserError, first_of
 from util.hub import PREFIX, hub_folder
 from util.writing import partial_of, write_atomically
 
@@ -159,10 +159,6 @@ def _networks(state: Any) -> str:
     return f"; take those under {' or '.join(found)}" if found else ""
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> None:
     """Load `state` into `module`, entirely.
 
@@ -179,7 +175,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> N
         "unexpected": [str(k) for k in state if k not in own],
         "of another shape": shapes,
     }
-    found = "; ".join(f"{len(v)} {fault}: {_some(v)}" for fault, v in faults.items() if v)
+    found = "; ".join(f"{len(v)} {fault}: {first_of(v, 3)}" for fault, v in faults.items() if v)
     if found:
         raise UserError(
             f"{path}: made with another network, method or number of classes ({found}); "
@@ -224,10 +220,10 @@ def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source
     if lacking:
         raise UserError(
             f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
-            f"of another shape: {_some(lacking)}"
+            f"of another shape: {first_of(lacking, 3)}"
         )
     load_weights(backbone, own | loaded, source)
     unused = [name for name in state if name not in names.values()]
     return f"{source}: {len(loaded)} entries loaded" + (
-        f", {len(unused)} unused: {_some(unused)}" if unused else ""
+        f", {len(unused)} unused: {first_of(unused, 3)}" if unused else ""
     )

@@ -1,6 +1,6 @@
 """The one kind of error that is the user's to mend."""
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 
 
 class UserError(ValueError):
@@ -18,6 +18,12 @@ def and_others(faults: Sized) -> str:
     """What follows the first of several in a message, as " (and 2 others)"; of one, nothing."""
     rest = len(faults) - 1
     return f" (and {rest} other{'s' * (rest > 1)})" if rest else ""
+
+
+def first_of(names: Sequence[str], limit: int, separator: str = ", ") -> str:
+    """The first `limit` names in a message, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{separator.join(names[:limit])}{more}"
 
 
 def one_line(error: Exception) -> str:

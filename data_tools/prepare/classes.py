@@ -9,7 +9,7 @@ from data_tools.prepare.survey import Masks
 from data_tools.prepare.values import Value, objects, strays, void_key
 from dataset.labels import code_of, colour_of
 from util.config import IGNORE
-from util.errors import UserError
+from util.errors import UserError, first_of
 from util.label_map import OTHER, parse_key
 
 MAX_CLASSES = 254
@@ -210,8 +210,7 @@ def _nearest(code: int, of: Mapping[int, int], in_colour: bool) -> int:
     )
 
 
-def _some(values: Iterable[Value], limit: int = 8) -> str:
+def _some(values: Iterable[Value]) -> str:
     """Values as a message names them."""
     keys = [value.key for value in values]
-    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-    return f"{len(keys)} values: {'; '.join(keys[:limit])}{more}"
+    return f"{len(keys)} values: {first_of(keys, 8, '; ')}"
