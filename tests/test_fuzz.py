@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 from tests.faults.fuzz import KINDS, explore
+from tests.faults.parsers import ConfigCase, check, judge_config, judge_setting
 from tests.faults.verdict import RAN, REFUSED, Fault, verdict
 from tests.faults.world import World
 
@@ -26,6 +27,14 @@ def world(tmp_path_factory):
 def test_bad_input(kind, world):
     tally = explore(KINDS[kind], world, CASES[kind], seed=0)
     assert tally.total() >= CASES[kind] and set(tally) <= {RAN, REFUSED}
+    assert tally[REFUSED] or CASES[kind] == 1
+
+
+def test_good_input_runs(world):
+    """In the world that bad input stands in, so that it alone is what is refused there."""
+    whole = world.toy.config.read_bytes()
+    assert judge_config(world, ConfigCase(whole, "supervised")) == RAN
+    assert judge_setting(world, ["epochs=2"]) == verdict(lambda: check(world)) == RAN
 
 
 def refuse(lines, code=2):
