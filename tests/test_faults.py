@@ -109,13 +109,21 @@ def test_strict_of_zip_is_left_alone(tmp_path):
     }
 
 
-def test_tests_that_run_little_else_come_first_up_to_half_a_minute():
-    seconds = {"wide": 1.0, "narrow": 20.0, "middle": 20.0, "elsewhere": 1.0}
-    lines = {"area.py": {5: [*seconds][:3], 12: ["wide", "middle"], 16: ["wide", "elsewhere"]}}
+def test_quick_tests_that_run_little_else_come_first_up_to_a_minute():
+    bounds = "tests/test_configs.py::test_bounds"
+    seconds = {"wide": 30.0, "narrow": 60.0, "quick": 1.0, "elsewhere": 1.0, bounds: 1.0}
+    lines = {
+        1: [],
+        5: ["wide", "narrow", "quick"],
+        12: ["wide", "quick"],
+        16: ["wide", "elsewhere"],
+    }
     fault = Fault("area.py", 5, 5, "LIMIT = 3", "LIMIT = 4", "")
-    ran = Coverage([Seen({}, seconds, lines)])
-    assert ran.tests_of(fault) == ["narrow", "middle"], "at 40 seconds it is enough"
+    ran = Coverage([Seen({}, seconds, {"area.py": lines})])
+    assert ran.tests_of(fault) == ["quick", "narrow"], "at 61 seconds it is enough"
     assert ran.tests_of(fault._replace(first=16, last=16)) == ["elsewhere", "wide"]
+    importing = ran.tests_of(fault._replace(first=1, last=1))
+    assert importing == [bounds, "elsewhere", "quick", "narrow"]
 
 
 LEFT = "return low <= x < LIMIT\n  return low <= x <= LIMIT"
