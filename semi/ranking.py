@@ -31,7 +31,7 @@ def _resampling(small: int, large: int, like: Tensor) -> tuple[Tensor, Tensor, T
     matrix that upsamples to them `[2 small, small]` and the one that downsamples them again."""
     whole = torch.arange(small, device=like.device)
     exact = whole * (large - 1) / max(small - 1, 1)
-    low = exact.floor().long().clamp(max=large - 1)
+    low = exact.floor().long()
     read = torch.cat([low, (low + 1).clamp(max=large - 1)])
     position = read * (small - 1) / max(large - 1, 1)
     up = (1 - (position[:, None] - whole).abs()).clamp(min=0)

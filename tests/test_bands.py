@@ -154,6 +154,20 @@ def test_many_pixels_are_refused_before_they_are_read(name, tmp_path, monkeypatc
         read_bands(tmp_path / name, data(bands="rgb" if "png" in name else [1]))
 
 
+def test_many_pixels_are_refused_whatever_reads_them(tmp_path):
+    Image.new("L", (1001, 1000)).save(tmp_path / "a.png")
+    for bands in ("grey", [1]):
+        with pytest.raises(UserError, match="1001x1000 pixels.*raise data.max_megapixels"):
+            read_bands(tmp_path / "a.png", data(bands=bands, max_megapixels=1))
+
+
+def test_a_palette_has_the_bands_of_its_colours(tmp_path):
+    image = Image.fromarray(values(3)).convert("P")
+    image.save(tmp_path / "a.png")
+    colours = np.asarray(image.convert("RGB"))
+    assert np.array_equal(read_bands(tmp_path / "a.png", data(bands=[3, 1])), colours[..., [2, 0]])
+
+
 def test_one_band_of_any_depth(tmp_path):
     array = values(0, np.uint16)
     Image.fromarray(array).save(tmp_path / "a.png")
@@ -264,6 +278,11 @@ def test_colours_among_other_bands_are_jittered_as_alone():
         single = strong_view(x[:, band : band + 1], view, None)
         torch.testing.assert_close(strong[:, band : band + 1], single)
     assert not torch.allclose(strong, x)
+
+
+def test_colours_in_another_order_are_jittered_as_in_theirs():
+    x, view, rgb = torch.rand(6, 3, 9, 8), drawn(6), (2, 0, 1)
+    torch.testing.assert_close(strong_view(x, view, rgb)[:, rgb], strong_view(x[:, rgb], view))
 
 
 def test_grey_images_have_no_hue():

@@ -17,7 +17,13 @@ from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from semi.correlation import mean_class_confidence, propagate_regions, region_maps
 from semi.criterion import OhemCrossEntropy, dice_loss, pixelwise
-from semi.pseudo_labels import dice_consistency, pseudo_label
+from semi.pseudo_labels import (
+    PseudoLabel,
+    dice_consistency,
+    kept_ratio,
+    per_valid_pixel,
+    pseudo_label,
+)
 from tests.test_methods import raw_batch
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
@@ -25,6 +31,7 @@ from util.config_file import load_config
 from util.evaluation import Scores, center_crop, confusion_matrix, dice
 from util.inference import (
     Prediction,
+    predict,
     predict_sliding,
     predict_whole,
     wants_windows,
@@ -147,6 +154,13 @@ def test_classes_that_do_not_occur():
     assert dice(confusion[None]).tolist() == pytest.approx([6 / 7, 1, 1, 0])
 
 
+def test_of_a_single_valid_pixel():
+    valid = row(False, True, False)
+    target = PseudoLabel(row(0, 1, 1), row(0.9, 0.8, 0.2), valid)
+    assert kept_ratio(target, 0.5).item() == 1
+    assert per_valid_pixel(torch.tensor([[[3.0, 2.0, 7.0]]]), valid, valid).item() == 2
+
+
 def test_nothing_but_ignored_pixels_has_no_scores():
     mask = torch.full((1, 2, 2), 255, dtype=torch.uint8)
     scores = Scores(confusion_matrix(torch.zeros(1, 2, 2, dtype=torch.long), mask, 3))
@@ -223,6 +237,16 @@ def test_the_nearest_multiple_of_a_patch(side, seen):
     network.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-2:]))
     predict_whole(network, torch.zeros(1, 1, side, 28))
     assert sizes == [(seen, 28)]
+
+
+@pytest.mark.parametrize("mode, seen", [("original", (1, 2)), ("resize", (1, 1))])
+def test_no_scale_leaves_less_than_a_pixel(mode, seen, toy):
+    sizes = []
+    network = nn.Identity()
+    network.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-2:]))
+    config = load_config(toy.config, ["evaluation.scales=[0.01]"])
+    predict(network, torch.zeros(1, 1, 40, 160), config, mode)
+    assert sizes == [seen]
 
 
 # Ranges that are drawn from

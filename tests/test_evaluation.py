@@ -199,6 +199,7 @@ def test_scores(plain):
     assert scores.miou == pytest.approx(100 * np.mean(expected))
     assert scores.accuracy == pytest.approx(100 * (truth == found).mean())
     assert scores.confusion.sum() == truth.size
+    assert scores.dice is None
 
 
 def test_dice_of_volumes_whose_slices_do_not_follow_each_other(plain):

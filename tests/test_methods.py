@@ -1,5 +1,7 @@
 """Verbs and steps against slow, literal transcriptions of their definitions."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,8 @@ from semi.pseudo_labels import (
     masked_cross_entropy,
     pseudo_label,
 )
-from tests.conftest import every_method
+from supervised import SupOnly
+from tests.conftest import METHODS, every_method
 from util.config_file import load_config
 from util.precision import autocast
 
@@ -82,6 +85,8 @@ def test_mean_class_confidence():
     valid = torch.tensor([[[True, True, True, True, False]]])
     now = mean_class_confidence(label, conf, valid, 4, torch.tensor(0.1))
     assert now.item() == pytest.approx((0.9 + 0.7) / 2)
+    alone = mean_class_confidence(label, conf, valid & (label == 0), 4, torch.tensor(0.1))
+    assert alone.item() == pytest.approx(0.9)
     none = mean_class_confidence(label, conf, valid & False, 4, torch.tensor(0.1))
     assert none.item() == pytest.approx(0.1)
 
@@ -225,6 +230,21 @@ def test_two_steps_on_every_family_of_networks(kind, family, toy):
         optimizer.step()
         method.after_step(iteration)
         method.after_epoch(iteration, is_best=True)
+    with torch.no_grad():
+        assert kind is SupOnly or method.eval().pictures(batch)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in METHODS.values() if kind is not SupOnly])
+def test_each_strong_view_counts(kind, toy):
+    config = load_config(toy.config, ["conf_thresh=0.0"])
+    torch.manual_seed(0)
+    method = kind(build_network(config.model, 3), config).eval()
+    batch = raw_batch(3, views=kind.strong_views)
+    views = batch["unlabeled"]["strong"]
+    for number in range(len(views)):
+        others = [torch.full_like(v, math.nan) if n == number else v for n, v in enumerate(views)]
+        loss, _ = method(batch | {"unlabeled": batch["unlabeled"] | {"strong": others}})
+        assert loss.isnan()
 
 
 class HostReads(TorchDispatchMode):
