@@ -24,6 +24,7 @@ from semi.pseudo_labels import (
     per_valid_pixel,
     pseudo_label,
 )
+from semi.ranking import ranking_loss
 from tests.test_methods import raw_batch
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
@@ -199,6 +200,15 @@ def test_windows_move_by_two_thirds_rounded_down(crop, stride):
         for first in range(0, 2 * crop, stride)
     )
     assert torch.equal(counted, expected)
+
+
+def test_fewer_references_than_ranks():
+    weak, strong = torch.randn(2, 1, 4, 3, 3)
+    losses = []
+    for top in (2, 4):
+        torch.manual_seed(0)
+        losses.append(ranking_loss(weak, strong, references=2, top=top))
+    assert losses[0] == losses[1] > 0
 
 
 @pytest.mark.parametrize("epoch, weight", [(0, 0), (1, 0.5), (2, 1), (3, 0.5), (4, 0)])

@@ -1,5 +1,8 @@
 """Lists, samples, augmentations, loaders."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +31,7 @@ from dataset.strong import (
     gaussian_blur,
 )
 from dataset.views import make_views
-from dataset.weak import Geometry, draw_geometry, padding, weak_image, weak_mask
+from dataset.weak import Geometry, _spans, draw_geometry, padding, weak_image, weak_mask
 from tests.conftest import write_sample
 from util.config_file import load_config
 
@@ -72,6 +75,26 @@ def test_a_crop_anywhere_is_that_of_the_whole():
         assert -3 <= behind.min() and behind.max() <= 7
         moved.append(np.abs(behind).max())
     assert np.mean(np.array(moved) <= 1) > 0.8
+
+
+@pytest.mark.parametrize("side", [24, 32, 48, 64, 96])
+def test_the_filter_sees_all_that_it_would_see_of_the_whole(side):
+    """Where the resized image begins at a whole pixel, too: at each border of the crop."""
+    image = Image.fromarray(RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8))
+    whole = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(int)
+    for y, x in itertools.product((0, 2, 6), repeat=2):
+        ours = weak_image(np.asarray(image), Geometry((side, side), (x, y), 16, False)).numpy()
+        assert np.abs(whole[y : y + 16, x : x + 16] - ours).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(500, 4000), (4000, 500), (8000, 1000)])
+def test_no_more_is_resized_than_a_crop_needs(size):
+    """Which begins at one of 16 pixels, so that a crop of a huge image costs little."""
+    spans = _spans((2000, 2000), Geometry(size, (300, 300), 40, False))
+    for span, side in zip(spans, size, strict=True):
+        scale = 2000 / side
+        needed = 40 * scale + 2 * max(scale, 1)
+        assert needed <= span.end - span.first <= needed + 16 + 2 * math.ceil(scale) + 2
 
 
 def test_image_mask_and_padding_share_one_geometry():
