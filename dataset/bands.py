@@ -173,5 +173,5 @@ def to_range(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
             f"{path}: the image holds {values.dtype}, its values are {values.min():g} to "
             f"{values.max():g}; data.image_range must say which are black and white"
         )
-    low, high = np.array(data.image_range, np.float64).T
+    low, high = np.array(data.image_range).T
     return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)

@@ -136,6 +136,7 @@ class Coverage:
         return [test for test, spent in zip(narrow, before, strict=False) if spent < ENOUGH]
 
     def state_of(self, tests: Iterable[str]) -> str:
-        """Changes with the files that hold these tests."""
-        files = sorted({test.partition("::")[0] for test in tests})
-        return sha256("".join(self.digests[file] for file in files).encode()).hexdigest()
+        """Changes with these tests, and with the files that hold them."""
+        files = {test.partition("::")[0] for test in tests}
+        known = [*sorted(tests), *sorted(self.digests[file] for file in files)]
+        return sha256("\n".join(known).encode()).hexdigest()

@@ -168,6 +168,12 @@ def test_a_palette_has_the_bands_of_its_colours(tmp_path):
     assert np.array_equal(read_bands(tmp_path / "a.png", data(bands=[3, 1])), colours[..., [2, 0]])
 
 
+@pytest.mark.parametrize("bands, shown", [("grey", [0] * 3), ([5, 2], [0, 1, 1])])
+def test_of_one_or_two_bands_the_last_is_shown_again(bands, shown):
+    pixels = RNG.integers(0, 256, (4, 5, len(set(shown))), dtype=np.uint8)
+    assert np.array_equal(np.asarray(picture(pixels, data(bands=bands))), pixels[..., shown])
+
+
 def test_one_band_of_any_depth(tmp_path):
     array = values(0, np.uint16)
     Image.fromarray(array).save(tmp_path / "a.png")

@@ -105,6 +105,13 @@ def test_resize_mode(toy):
     torch.testing.assert_close(predict(Local(), image, config, "resize"), expected)
 
 
+def test_scales_alone_mirror_nothing(toy):
+    network, image = Local(), torch.randn(1, 3, 30, 50)
+    config = load_config(toy.config, ["evaluation.scales=[1, 1]"])
+    expected = 2 * predict_whole(network, image).softmax(1)
+    torch.testing.assert_close(predict(network, image, config, "original"), expected)
+
+
 @pytest.mark.parametrize("mode", ["original", "sliding_window", "resize"])
 @pytest.mark.parametrize("patch", [1, 4])
 def test_test_time_augmentation(mode, patch, toy):

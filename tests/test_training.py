@@ -23,6 +23,20 @@ from util.config_file import load_config
 from util.precision import autocast, build_scaler, cpu_flags, precision_on
 
 
+def test_sgd_with_momentum_and_decay():
+    """v = m v + (g + d p); p = p - lr v."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    options = Optimizer(lr=0.1, lr_multi=1, momentum=0.7, weight_decay=0.01)
+    optimizer = build_optimizer(network, options)
+    p, v = network.weight.item(), 0.0
+    for gradient in (3.0, 5.0, -2.0):
+        network.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+        v = 0.7 * v + gradient + 0.01 * p
+        p -= 0.1 * v
+        assert network.weight.item() == pytest.approx(p, rel=1e-6)
+
+
 def test_poly_schedule_decays_after_the_step(toy):
     network = build_network(load_config(toy.config).model, 3)
     optimizer = build_optimizer(network, Optimizer(lr=0.001, lr_multi=10))
