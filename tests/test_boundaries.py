@@ -162,6 +162,13 @@ def test_of_a_single_valid_pixel():
     assert per_valid_pixel(torch.tensor([[[3.0, 2.0, 7.0]]]), valid, valid).item() == 2
 
 
+def test_an_image_of_a_single_valid_pixel_guides_by_its_confidence(toy):
+    method = undecided(toy, PrevMatch, "method.prev.confidence=imageavg")
+    prev = PseudoLabel(row(0, 1, 1), row(0.9, 0.8, 0.2), row(False, True, False))
+    logits = torch.zeros(1, 4, 1, 3)
+    assert method.guidance(logits, prev).item() == pytest.approx(0.8 * math.log(4))
+
+
 def test_nothing_but_ignored_pixels_has_no_scores():
     mask = torch.full((1, 2, 2), 255, dtype=torch.uint8)
     scores = Scores(confusion_matrix(torch.zeros(1, 2, 2, dtype=torch.long), mask, 3))

@@ -19,6 +19,7 @@ from engine.run_folder import RunFolder
 from engine.training import prepare
 from fixmatch import FixMatch
 from prevmatch import PrevMatch
+from semi.snapshots import snapshot
 from supervised import SupOnly
 from tests.conftest import every_method
 from unimatch import UniMatch
@@ -167,6 +168,13 @@ def test_a_step_on_pairs(kind, cuda, toy):
 )
 def test_a_step_with_options(kind, options, cuda):
     step(*cuda(kind, f"method={options}"))
+
+
+@pytest.mark.parametrize("on_gpu, place", [(True, CUDA), (False, CPU)])
+def test_where_previous_models_are_kept(on_gpu, place):
+    with FakeTensorMode():
+        kept = snapshot({"weight": torch.empty(2, device=CUDA)}, CUDA, on_gpu)
+    assert kept["weight"].device.type == place.type
 
 
 @every_method

@@ -41,7 +41,7 @@ class BoundaryIoU:
         self.pixels[1] += self._count(truth) + self._count(found) - both
 
     def _count(self, labels: Tensor) -> Tensor:
-        return torch.bincount(labels, minlength=IGNORE + 1)[: self.classes]
+        return torch.bincount(labels, minlength=self.classes)[: self.classes]
 
     def iou(self) -> Tensor:
         """`[C]` in [0, 1], over all processes; 0 for a class that is absent."""
