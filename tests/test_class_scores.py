@@ -100,6 +100,13 @@ def test_boundary_iou_of_a_perfect_prediction_and_of_another_outline():
     assert larger.iou()[1] == pytest.approx(shared / (sum(ring) - shared))
 
 
+def test_boundary_iou_of_a_single_pixel():
+    target = torch.zeros(1, 1, dtype=torch.uint8)
+    boundary = BoundaryIoU(2, 0.02, CPU)
+    boundary.add(0, target.long(), target)
+    assert boundary.iou().tolist() == [1, 0]
+
+
 def test_the_worst_images_in_order():
     pairs = [blobs(seed) for seed in range(5)]
     pairs[3] = (pairs[3][0], np.full_like(pairs[3][1], 255))  # nothing to score

@@ -26,6 +26,7 @@ from semi.pseudo_labels import (
 )
 from supervised import SupOnly
 from tests.conftest import METHODS, every_method
+from util import dist
 from util.config_file import load_config
 from util.precision import autocast
 
@@ -79,7 +80,7 @@ def test_pixels_in(pixels):
     assert torch.equal(pixels_in(masks), masks.sum(2).float())
 
 
-def test_mean_class_confidence():
+def test_mean_class_confidence(monkeypatch):
     label = torch.tensor([[[0, 0, 2, 2, 1]]])
     conf = torch.tensor([[[0.5, 0.9, 0.4, 0.7, 0.99]]])
     valid = torch.tensor([[[True, True, True, True, False]]])
@@ -88,6 +89,10 @@ def test_mean_class_confidence():
     alone = mean_class_confidence(label, conf, valid & (label == 0), 4, torch.tensor(0.1))
     assert alone.item() == pytest.approx(0.9)
     none = mean_class_confidence(label, conf, valid & False, 4, torch.tensor(0.1))
+    elsewhere = {"max": torch.tensor([0.95, 0.0, 0.6, 0.8])}
+    monkeypatch.setattr(dist, "all_reduce", lambda x, op="sum": x.copy_(x.max(elsewhere[op])))
+    everywhere = mean_class_confidence(label, conf, valid, 4, torch.tensor(0.1))
+    assert everywhere.item() == pytest.approx((0.95 + 0.7 + 0.8) / 3)
     assert none.item() == pytest.approx(0.1)
 
 

@@ -204,6 +204,13 @@ def test_make_refuses(splits):
     assert "images/day/000.png: has the name of 000.jpg" in splits(*argv, "2")[2]
 
 
+def test_what_validation_takes_is_not_left_for_training(splits):
+    samples(Path("data"), 3, extra=2)
+    for val in (3, 4):
+        code, *said = splits("make", "--root", "data", "--labeled", 1, "--val", val, "--out", "out")
+        assert code == 2 and f"--val takes {val}, --labeled 1 of the other 0" in "".join(said)
+
+
 def test_patterns_pair_files(splits):
     touch(
         Path("data"),
