@@ -35,7 +35,10 @@ def blobs(seed, size=(40, 50), classes=3, ignore=True):
 
 
 def test_scores_of_single_pixels():
-    assert all(values.tolist() == [1, 1] for values in class_scores(torch.eye(2).long()).values())
+    one = torch.eye(2).long()
+    assert all(values.tolist() == [1, 1] for values in class_scores(one).values())
+    shown, ten = (confusion_picture(counts, ["a", "b"]).tobytes() for counts in (one, 10 * one))
+    assert shown == ten
 
 
 def test_f1_precision_and_recall():

@@ -1,6 +1,7 @@
 """Steps against the literal transcriptions of `literal.py`, on random batches."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ from fixmatch import FixMatch
 from model.build import build_network
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
-from semi.ranking import choose_references, cutmix_features
+from semi.ranking import choose_references, cutmix_features, ranking_probabilities
 from tests.literal import (
     features_mixed_at_full_size,
     first_reference,
     fix_draws,
     fixmatch_literally,
+    plackett_luce,
     prevmatch_literally,
     rankmatch_literally,
     references_literally,
@@ -123,6 +125,19 @@ def test_with_a_teacher(
         expected = taught_literally(network, batch, tau, kind.strong_views)
     loss, _ = method(batch)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_probabilities_of_all_orders():
+    """Far from uniform, as those of a step's first features are not."""
+    q = (3 * torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))).softmax(-1)
+    order = q.topk(4, dim=-1).indices
+    found = ranking_probabilities(q, order)
+    assert found.shape == (2, 5, 24)
+    torch.testing.assert_close(found.sum(-1), torch.ones(2, 5), rtol=0, atol=1e-4)
+    for image, pixel in itertools.product(range(2), range(5)):
+        orders = itertools.permutations(order[image, pixel].tolist())
+        expected = [plackett_luce(q[image, pixel].tolist(), one) for one in orders]
+        assert found[image, pixel].tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @every_batch

@@ -184,6 +184,15 @@ def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
     assert all(len(set(row)) == 4 for row in marks.pixels.tolist())
 
 
+def test_references_are_pixels_of_the_deepest_map(toy, tmp_path):
+    unet = "model={network: unet, widths: [4, 8, 8], dropout: [0, 0, 0], pretrained: none}"
+    t = prepared(RankMatch, toy, tmp_path / "run", unet)
+    with undisturbed(t):
+        batch = raw_batch(2, views=2)
+        shape = t.method.model.features(batch["unlabeled"]["weak"])[-1].shape[-2:]
+        assert t.method.pictures(batch)["reference pixels 1"].marks.shape == shape
+
+
 def test_previous_models_are_shown_as_soon_as_there_are_some(toy, tmp_path):
     t = prepared(PrevMatch, toy, tmp_path / "run")
     batch = raw_batch(2, views=2)
