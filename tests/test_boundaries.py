@@ -173,7 +173,7 @@ def test_nothing_but_ignored_pixels_has_no_scores():
     mask = torch.full((1, 2, 2), 255, dtype=torch.uint8)
     mask[0, 0, 0] = 0
     scores = Scores(confusion_matrix(torch.zeros(1, 2, 2, dtype=torch.long), mask, 3))
-    assert scores.accuracy == 100
+    assert scores.accuracy == 100 and scores.iou.tolist() == [1, 0, 0]
     mask[0, 0, 0] = 255
     scores = Scores(confusion_matrix(torch.zeros(1, 2, 2, dtype=torch.long), mask, 3))
     assert (scores.miou, scores.miou_present, scores.accuracy) == (0, 0, 0)

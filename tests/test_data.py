@@ -137,6 +137,7 @@ def test_strong_parameters_follow_their_distributions():
     factors = np.stack([d["factors"] for d, j in zip(drawn, jittered, strict=True) if j])
     assert factors.min() >= 0.5 and factors.max() <= 1.5
     np.testing.assert_allclose(factors.mean(0), 1, atol=0.02)
+    assert all((d["factors"] == 1).all() for d, j in zip(drawn, jittered, strict=True) if not j)
     hue = np.array([d["hue"] for d in drawn])[jittered]
     assert abs(hue.mean()) < 0.01 and hue.min() < -0.24 and hue.max() > 0.24
     first = np.array([d["order"][0] for d in drawn])
@@ -264,6 +265,8 @@ def test_strong_view_is_the_partners_inside_the_box(loader):
 
 def test_a_single_image_finds_its_partner_elsewhere(loader, caplog):
     caplog.set_level("INFO", "semi")
+    loader("cutmix_partner=flip"), loader("cutmix_partner=flip", images=1, unlabeled=False)
+    assert not caplog.text, "nothing to say where partners are as asked for, or there are none"
     raw = next(iter(loader("cutmix_partner=flip", images=1)))
     assert raw["unlabeled"]["partner"]["image"].shape == (1, 33, 33, 3)
     assert "partners are other images" in caplog.text

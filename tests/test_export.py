@@ -91,6 +91,8 @@ def test_onnx(model, random_run, run):
     assert json.loads(facts["inside"]) == (
         ["resizing"] if outside else ["normalisation", "resizing"]
     )
+    assert ("values of the file" in facts["input"]) == (not outside)
+    assert ("normalised" in facts["input"]) == bool(outside)
     (logits,) = session.run(None, {"image": np.zeros((1, 3, 41, 77), np.float32)})
     assert logits.shape == (1, 3, 41, 77)
 
