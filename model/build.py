@@ -166,7 +166,6 @@ def check_name(name: str) -> None:
 def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
     """A plain ViT of timm, that is, of blocks of one width, for images of any size."""
     check_name(name)
-    own: dict[str, Any] = {} if patch_size is None else {"patch_size": patch_size}
     try:
         vit: Any = timm.create_model(
             name,
@@ -174,7 +173,7 @@ def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
             global_pool="",
             dynamic_img_size=True,
             in_chans=in_channels,
-            **own,
+            patch_size=patch_size,  # timm passes on what is not None
         )
         if len({(block["num_chs"], block["reduction"]) for block in vit.feature_info}) != 1:
             raise ValueError("its blocks differ in width or stride")

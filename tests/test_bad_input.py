@@ -210,6 +210,8 @@ def test_mask_value_that_is_no_class(kind, refused, toy):
     mask.putpixel((3, 3), 7)
     mask.save(toy.root / f"masks/{kind}2.png")
     contains(refused(), "line 3", f"masks/{kind}2.png", "mask value 7", "0 to 2 or 255")
+    line = refused("--set", "data.reduce_zero_label=true")
+    contains(line, "mask value 7", "0 to 3 or 255", "reduce_zero_label is on")
 
 
 def test_mask_of_another_size(refused, toy):
@@ -345,7 +347,7 @@ def test_predictions_are_never_overwritten(trained, script, toy, tmp_path, monke
 def test_sizes_are_compared_beyond_what_is_decoded(toy, refused):
     Image.new("L", (44, 52)).save(toy.root / "masks/l2.png")
     line = refused("--set", "data.check_samples=0")
-    contains(line, "masks/l2.png", "44x52", "52x44")
+    contains(line, "masks/l2.png", "44x52", "52x44; turn one of them by 90 degrees")
 
 
 def test_a_file_that_breaks_during_training(toy, train, tmp_path, capsys):

@@ -84,6 +84,15 @@ def test_a_fourth_band_beside_rgb_is_left_out(tmp_path):
     assert found.shape[2] == 3 and np.array_equal(found, deep[..., :3].astype(np.float32) / 65535)
 
 
+@pytest.mark.parametrize("axes, order", [
+    ("YXS", (0, 1, 2)), ("YXC", (0, 1, 2)), ("SYX", (2, 0, 1)), ("CYX", (2, 0, 1)),
+])  # fmt: skip
+def test_bands_lie_where_a_tiff_says(axes, order, tmp_path):
+    array, path = values(6), tmp_path / "a.tif"
+    write_tiff(path, array.transpose(order), metadata={"axes": axes})
+    assert np.array_equal(read_bands(path, data(bands=[6, 1, 2])), array[..., [5, 0, 1]])
+
+
 @pytest.mark.parametrize("how", [
     {"planarconfig": "contig"}, {"planarconfig": "separate"}, {"compression": "zlib"},
 ])  # fmt: skip

@@ -127,6 +127,7 @@ def test_inverse_weights():
     assert found == pytest.approx([1 / 1.8, 1 / 0.9, 1 / 0.3, 1], abs=1e-6)
     assert (found * pixels)[:3] == pytest.approx(1000 / 3, abs=1e-3)
     assert inverse_weights(np.array([0, 0])) == (1, 1)
+    assert inverse_weights(np.array([3, 1])) == (0.666667, 2), "a class of one pixel occurs, too"
 
 
 @pytest.mark.parametrize(

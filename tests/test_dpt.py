@@ -54,15 +54,15 @@ def test_features_are_the_normalised_patch_tokens(name, size):
 
 
 @pytest.mark.parametrize(
-    "letter, classes, millions, blocks",
+    "letter, classes, millions, blocks, widths, fusion",
     [
-        ("small", 21, 24.8, [3, 6, 9, 12]),
-        ("base", 19, 97.5, [3, 6, 9, 12]),
-        ("large", 21, None, [5, 12, 18, 24]),
-        ("giant", 21, None, [10, 20, 30, 40]),
+        ("small", 21, 24.8, [3, 6, 9, 12], [48, 96, 192, 384], 64),
+        ("base", 19, 97.5, [3, 6, 9, 12], [96, 192, 384, 768], 128),
+        ("large", 21, None, [5, 12, 18, 24], [256, 512, 1024, 1024], 256),
+        ("giant", 21, None, [10, 20, 30, 40], [1536] * 4, 384),
     ],
 )
-def test_published_sizes(letter, classes, millions, blocks):
+def test_published_sizes(letter, classes, millions, blocks, widths, fusion):
     with torch.device("meta"):
         options = vary(TINY, backbone=f"vit_{letter}_patch14_dinov2")
         network = build_network(options, classes).eval()
@@ -70,6 +70,10 @@ def test_published_sizes(letter, classes, millions, blocks):
     parameters = sum(p.numel() for p in network.parameters())
     assert millions is None or round(parameters / 1e6, 1) == millions
     assert [tap + 1 for tap in network.taps] == blocks
+    assert [project.out_channels for project in network.head.projects] == widths
+    assert network.head.scratch.layer1_rn.out_channels == fusion
+    untrained = [name for name, p in network.backbone.named_parameters() if not p.requires_grad]
+    assert untrained == ["mask_token"], "which no loss reaches"
     gated = "backbone.blocks.0.mlp.w12.weight" in network.state_dict()
     assert gated == (letter == "giant")
 
