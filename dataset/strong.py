@@ -130,7 +130,7 @@ def colour_jitter(
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Blur each image `[C, H, W]` of `x` with its own `sigma` in pixels; 0 leaves it as it is."""
     b, c, h, w = x.shape
-    i = torch.arange(-RADIUS, RADIUS + 1, device=x.device, dtype=x.dtype)
+    i = torch.arange(-RADIUS, RADIUS + 1, device=x.device)
     kernel = torch.exp(-0.5 * (i / sigma.clamp(min=1e-3)[:, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)[:, None, None]
     flat = F.pad(x.reshape(1, b * c, h, w), (RADIUS,) * 4, mode="replicate")

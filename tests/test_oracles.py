@@ -161,7 +161,7 @@ def test_prevmatch(mode, seed, images, size, tau, classes, partner, padding, toy
     assert expected != pytest.approx(unimatch_literally(network, batch, tau), rel=1e-3)
 
 
-@pytest.mark.parametrize("size", [(33, 33), (41, 57), (48, 40), (7, 5)])
+@pytest.mark.parametrize("size", [(33, 33), (41, 57), (48, 40), (7, 5), (2, 3)])
 @pytest.mark.parametrize("small", [(3, 3), (6, 4), (1, 2), (7, 5)])
 def test_mixed_features(size, small):
     g = torch.Generator().manual_seed(0)

@@ -167,6 +167,22 @@ def test_a_name_missing_in_a_folder_is_told(pairs, scenes, tmp_path):
         read_lists(load_config(pairs.config, [f"data.val={fewer}"]).data, unlabeled=False)
 
 
+def test_a_line_is_one_name(pairs):
+    pairs.path("labeled").write_text("00000.png 00001.png")
+    config = load_config(pairs.config, [f"data.labeled={pairs.path('labeled')}"]).data
+    with pytest.raises(UserError, match="line 1: 2 parts, expected 'name'"):
+        read_lists(config, unlabeled=False)
+
+
+def test_dates_of_two_sizes_are_seen_in_the_headers(pairs, scenes, tmp_path):
+    root = shutil.copytree(scenes, tmp_path / "root")
+    name = (root / "unlabeled.txt").read_text().split()[-1]
+    Image.new("RGB", (20, 10)).save(root / "B" / name)
+    config = load_config(pairs.config, [f"data.root={root}", "data.check_samples=0"]).data
+    with pytest.raises(UserError, match="the later image is 20x10"):
+        check_files(config, *read_lists(config, unlabeled=True), warn=print)
+
+
 @pytest.mark.parametrize("lacking", ["A", "B", "label"])
 def test_a_name_that_is_not_in_all_three_folders_is_told(lacking, pairs, scenes, tmp_path):
     root, name = tmp_path / "root", "train/00000.png"
