@@ -243,6 +243,12 @@ def test_a_crop_as_large_as_the_image(size):
         assert (~padding(geometry)).sum() == min(w, 33) * min(h, 33)
 
 
+def test_no_side_is_scaled_to_less_than_a_pixel():
+    rng = np.random.default_rng(0)
+    assert draw_geometry(rng, (1, 40), 8, scale=(0.1, 0.1)).size == (1, 4)
+    assert draw_geometry(rng, (40, 1), 8, scale=(0.1, 0.1)).size == (4, 1)
+
+
 @pytest.mark.parametrize("size", [(5, 5), (4, 9), (5, 6), (8, 7)])
 def test_the_middle_of_an_image_as_large_as_the_crop(size):
     x = torch.arange(size[0] * size[1]).view(size)

@@ -103,6 +103,14 @@ def test_class_pixels_are_counted_once(toy, monkeypatch):
         class_pixels(listed, other)
 
 
+def test_the_cache_of_one_who_names_none(toy, monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    data = load_config(toy.config).data
+    class_pixels(read_lists(data, unlabeled=False).labeled, data)
+    assert list((tmp_path / "home/.cache/semi-segmentation/class-pixels").glob("*.json"))
+
+
 def test_a_cache_that_is_broken_or_forbidden_is_done_without(toy, monkeypatch, tmp_path):
     data = load_config(toy.config).data
     listed = read_lists(data, unlabeled=False).labeled

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dataset.check import read_lists
 from dataset.decoded import memory
+from dataset.geometry import weak_augmentation
 from dataset.lists import read_list
 from dataset.loaders import (
     EpochBatches,
@@ -95,6 +96,11 @@ def test_no_more_is_resized_than_a_crop_needs(size):
         scale = 2000 / side
         needed = 40 * scale + 2 * max(scale, 1)
         assert needed <= span.end - span.first <= needed + 16 + 2 * math.ceil(scale) + 2
+
+
+def test_scales_are_those_of_the_config(toy):
+    data = load_config(toy.config, ["data.scale=[2, 2]"]).data
+    assert weak_augmentation(data).draw(RNG, (50, 40), 33).size == (100, 80)
 
 
 def test_image_mask_and_padding_share_one_geometry():

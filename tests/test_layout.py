@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from data_tools.layout import find
 from dataset import protocols
 from tests.conftest import touch, tree, write_lines
 
@@ -74,6 +75,16 @@ def test_generate_the_rest(dataset, everything, splits, unverified):
         "val.txt": [VAL[dataset]],
         f"{everything}.txt": train,
     }
+
+
+@pytest.mark.parametrize("pattern, stems", [
+    ("day/m_*.png", ["1_x", "2_x"]), ("day/m_*_x.png", ["1", "2"]), ("day/*.png", ["m_1_x", "m_2_x"]),
+    ("day/", ["m_1_x", "m_2_x"]), ("day", ["m_1_x", "m_2_x"]),
+])  # fmt: skip
+def test_what_a_star_stands_for(pattern, stems, tmp_path):
+    files = ["day/m_1_x.png", "day/m_2_x.png"]
+    touch(tmp_path, files)
+    assert find(tmp_path, pattern) == dict(zip(stems, files, strict=True))
 
 
 def test_pascals_validation_images(splits, unverified):
