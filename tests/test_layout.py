@@ -78,8 +78,8 @@ def test_generate_the_rest(dataset, everything, splits, unverified):
 
 
 @pytest.mark.parametrize("pattern, stems", [
-    ("day/m_*.png", ["1_x", "2_x"]), ("day/m_*_x.png", ["1", "2"]), ("day/*.png", ["m_1_x", "m_2_x"]),
-    ("day/", ["m_1_x", "m_2_x"]), ("day", ["m_1_x", "m_2_x"]),
+    ("day/m_*.png", ["1_x", "2_x"]), ("day/m_*_x.png", ["1", "2"]),
+    ("day/*.png", ["m_1_x", "m_2_x"]), ("day/", ["m_1_x", "m_2_x"]), ("day", ["m_1_x", "m_2_x"]),
 ])  # fmt: skip
 def test_what_a_star_stands_for(pattern, stems, tmp_path):
     files = ["day/m_1_x.png", "day/m_2_x.png"]
