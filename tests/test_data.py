@@ -202,6 +202,8 @@ def test_an_epoch_is_as_many_shuffles_as_it_takes():
     assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5)) and len(order) == 12
     assert (epoch_order(5, 12, 1, 0, 4) != order).any()
     assert (epoch_order(5, 12, 1, 0, 3) == order).all()
+    # As drawn when this test was written: what was trained can be trained again.
+    assert order.tolist() == [4, 1, 2, 0, 3, 0, 1, 4, 3, 2, 0, 3]
 
 
 def test_processes_share_the_global_batch_of_one():

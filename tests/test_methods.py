@@ -239,6 +239,16 @@ def test_two_steps_on_every_family_of_networks(kind, family, toy):
         assert kind is SupOnly or method.eval().pictures(batch)
 
 
+def test_pspnet_drops_out_once_after_its_context(toy):
+    """RankMatch ranks the context, which dropout would make another for each view."""
+    config = load_config(toy.config, [f"model={FAMILIES['pspnet']}"])
+    network = build_network(config.model, 3).train()
+    features = network.features(torch.randn(2, 3, 33, 33))
+    once, again = (network.context(features)[-1] for _ in range(2))
+    assert torch.equal(once, again)
+    assert not torch.equal(*(network.classify([once], (33, 33)) for _ in range(2)))
+
+
 @pytest.mark.parametrize("kind", [kind for kind in METHODS.values() if kind is not SupOnly])
 def test_each_strong_view_counts(kind, toy):
     config = load_config(toy.config, ["conf_thresh=0.0"])

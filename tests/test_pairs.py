@@ -174,6 +174,13 @@ def test_a_line_is_one_name(pairs):
         read_lists(config, unlabeled=False)
 
 
+def test_two_dots_lead_out_where_they_are_a_folder(pairs):
+    pairs.path("labeled").write_text("a..b.png\na/../../b.png")
+    config = load_config(pairs.config, [f"data.labeled={pairs.path('labeled')}"]).data
+    with pytest.raises(UserError, match=r"line 2: 'a/../../b.png' leads out"):
+        read_lists(config, unlabeled=False)
+
+
 def test_dates_of_two_sizes_are_seen_in_the_headers(pairs, scenes, tmp_path):
     root = shutil.copytree(scenes, tmp_path / "root")
     name = (root / "unlabeled.txt").read_text().split()[-1]

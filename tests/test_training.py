@@ -23,6 +23,13 @@ from util.config_file import load_config
 from util.precision import autocast, build_scaler, cpu_flags, precision_on
 
 
+def test_supervised_training_needs_no_unlabelled_list(toy, train, tmp_path):
+    del toy.tree["data"]["unlabeled"]
+    toy.write_config()
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    assert (tmp_path / "run/latest.pth").exists()
+
+
 def test_sgd_with_momentum_and_decay():
     """v = m v + (g + d p); p = p - lr v."""
     network = torch.nn.Linear(1, 1, bias=False)
