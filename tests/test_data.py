@@ -212,6 +212,13 @@ def test_processes_share_the_global_batch_of_one():
     assert alone == [a + b for a, b in zip(*two, strict=True)]
 
 
+def test_an_epoch_goes_on_at_a_step():
+    batches = EpochBatches(3, 4, Process(1, 2, 0, False))
+    whole = list(batches)
+    batches.first = 2
+    assert list(batches) == whole[2:] == [[(0, 10), (0, 11)]] and len(batches) == 3
+
+
 @pytest.fixture
 def loader(toy):
     def build(*overrides, strong_views=1, images=2, unlabeled=True):

@@ -214,13 +214,13 @@ def test_training_evaluation_and_prediction_on_odd_sizes(toy, train, tmp_path, m
 
 def test_adamw_in_two_groups():
     network = build_network(TINY, 3)
-    options = Optimizer(name="adamw", lr=5e-6, lr_multi=40, weight_decay=0.01)
+    options = Optimizer(name="adamw", lr=5e-6, lr_multi=40, weight_decay=0.02)
     optimizer = build_optimizer(network, options)
     assert isinstance(optimizer, torch.optim.AdamW)
     backbone, rest = optimizer.param_groups
     assert backbone["lr"] == 5e-6 and rest["lr"] == pytest.approx(2e-4)
     for group in (backbone, rest):
-        assert group["betas"] == (0.9, 0.999) and group["weight_decay"] == 0.01
+        assert group["betas"] == (0.9, 0.999) and group["weight_decay"] == 0.02
     assert {*backbone["params"]} == {*network.backbone.parameters()}
     assert len(rest["params"]) == sum(p.requires_grad for p in network.head.parameters())
 
