@@ -49,6 +49,17 @@ def test_every_published_form_loads(form, prefix, path):
         assert torch.equal(value, network.state_dict()[name])
 
 
+def test_what_weights_do_not_depend_on_may_differ(path):
+    """Such as where a backbone came from, which is of no use to who evaluates."""
+    network = build_network(TINY, 3)
+    own = {"data": DATA.model_dump(mode="json"), "model": TINY.model_dump(mode="json")}
+    torch.save({"model": network.state_dict(), "config": own}, path)
+    free = {"pretrained": "hub", "checkpoint_activations": True, "lock_backbone": True}
+    load_network(TINY.model_copy(update=free), DATA, path)
+    with pytest.raises(UserError, match=r"in model.channels \(8 -> 16\)$"):
+        load_network(TINY.model_copy(update=free | {"channels": 16}), DATA, path)
+
+
 def test_numpy_scalar_of_numpy_1(path):
     torch.save({"best": np.float64(3.5)}, path, pickle_protocol=2)
     with zipfile.ZipFile(path) as old:

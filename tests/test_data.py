@@ -17,6 +17,7 @@ from dataset.loaders import (
     EpochBatches,
     Process,
     data_workers,
+    evaluation_loader,
     images_per_forward,
     split_batch,
     steps_per_epoch,
@@ -217,6 +218,13 @@ def test_an_epoch_goes_on_at_a_step():
     whole = list(batches)
     batches.first = 2
     assert list(batches) == whole[2:] == [[(0, 10), (0, 11)]] and len(batches) == 3
+
+
+def test_processes_share_the_images_of_a_list(toy):
+    config = load_config(toy.config)
+    samples = read_lists(config.data, unlabeled=False).val.samples
+    loaders = [evaluation_loader(config, samples, Process(rank, 2, 0, False), 0) for rank in (0, 1)]
+    assert [[int(batch["index"]) for batch in own] for own in loaders] == [[0, 2], [1]]
 
 
 @pytest.fixture

@@ -80,6 +80,8 @@ def test_room_goes_to_labelled_images_and_to_lists_that_fit_whole(toy):
     exactly = int(sizes[0]) + most.unlabeled
     assert room(exactly / 1024).unlabeled == most.unlabeled
     assert room((exactly - 1) / 1024).unlabeled == 0
+    alone = lists.val._replace(samples=lists.val.samples[:1])
+    assert memory(lists._replace(val=alone), config.data).val == int(1.1 * 4 * 50 * 38)
 
 
 def test_more_memory_than_there_is(monkeypatch):

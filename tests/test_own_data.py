@@ -103,7 +103,7 @@ def test_folders_match_by_relative_name(folders, tmp_path):
         ({"labeled": {"images": "images/train"}}, ["images/train", "need masks"]),
         (
             {"labeled": {"images": "images/train", "masks": "masks"}},
-            ["train: '", "has no mask", "3 others"],
+            ["train: '", "has no mask ", "/masks/", "3 others"],
         ),
         ({"labeled": {"images": "nowhere", "masks": "masks"}}, ["nowhere", "no such folder"]),
         ({"unlabeled": {"images": "masks/../more"}}, ["masks/../more", "leads out"]),
