@@ -101,7 +101,7 @@ def test_grey_bands_outside_and_one_size(random_run, run, toy, tmp_path):
     """16-bit bands with the range inside; then all of it left to the caller, at one size."""
     values = np.random.default_rng(0).integers(0, 4096, (44, 52), dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
-    folder = random_run(VIT, bands="grey", image_range=[0, 4095])
+    folder = random_run(VIT, bands="grey", image_range=[100, 4095])
     named = ["--images", tmp_path / "deep.png"]
     whole = torch.jit.load(exported(run, folder, "torchscript", "a.pt", *named))
     outside = ["--outside", "normalisation", "resizing"]
@@ -111,7 +111,7 @@ def test_grey_bands_outside_and_one_size(random_run, run, toy, tmp_path):
     with torch.no_grad():
         for shape in ((1, 1, 48, 64), (1, 1, 57, 40)):
             unit = torch.rand(shape)  # as grey bands have mean 0 and deviation 1
-            torch.testing.assert_close(whole(4095 * unit), predict_whole(network, unit))
+            torch.testing.assert_close(whole(100 + 3995 * unit), predict_whole(network, unit))
         unit = torch.rand(1, 1, 48, 64)
         torch.testing.assert_close(bare(unit), network(unit))
     exported(run, folder, "torchscript", "c.pt", *named, *outside, "--size", 48, 64)

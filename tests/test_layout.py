@@ -7,6 +7,7 @@ import pytest
 from data_tools.layout import find
 from dataset import protocols
 from tests.conftest import touch, tree, write_lines
+from util.errors import UserError
 
 
 def ade20k_val():
@@ -85,6 +86,8 @@ def test_what_a_star_stands_for(pattern, stems, tmp_path):
     files = ["day/m_1_x.png", "day/m_2_x.png"]
     touch(tmp_path, files)
     assert find(tmp_path, pattern) == dict(zip(stems, files, strict=True))
+    with pytest.raises(UserError, match=r"m_\*_\*.png: expected a pattern with one \*"):
+        find(tmp_path, "day/m_*_*.png")
 
 
 def test_pascals_validation_images(splits, unverified):

@@ -93,6 +93,13 @@ def test_weights_for_rgb_stay_the_same_object():
     assert inflate_stem(state, 3) == (state, "") and inflate_stem(state, 3)[0] is state
 
 
+def test_a_stem_is_known_by_its_three_bands_not_by_its_size():
+    state = {"conv1.weight": torch.randn(4, 3, 7, 7), "conv2.weight": torch.randn(4, 4, 3, 3)}
+    inflated, said = inflate_stem(state, 6)
+    assert inflated["conv1.weight"].shape == (4, 6, 7, 7) and "conv1.weight of 3 bands" in said
+    assert inflated["conv2.weight"] is state["conv2.weight"]
+
+
 @pytest.mark.parametrize("bands", [1, 4])
 @pytest.mark.parametrize(
     "model",
