@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from model.build import PRETRAINED, build_network, load_backbone, load_network
+from tests.test_security import Smuggled
 from util.checkpoint import link_atomically, load, load_weights, network_state, save_atomically
 from util.config import Data, Model
 from util.errors import UserError
@@ -70,16 +71,12 @@ def test_numpy_scalar_of_numpy_1(path):
     assert load(path)["best"] == 3.5
 
 
-class Malicious:
-    def __reduce__(self):
-        return (os.mkdir, ("/tmp/malicious-checkpoint",))
-
-
 def test_code_is_refused(path):
-    torch.save({"model": Malicious()}, path)
+    marker = path.with_name("marker")
+    torch.save({"model": Smuggled(marker)}, path)
     with pytest.raises(UserError, match="more than tensors"):
         load(path)
-    assert not os.path.exists("/tmp/malicious-checkpoint")
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("size", [0, 10, 1000])
