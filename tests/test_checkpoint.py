@@ -50,6 +50,13 @@ def test_every_published_form_loads(form, prefix, path):
         assert torch.equal(value, network.state_dict()[name])
 
 
+def test_parts_of_a_method_alone_are_left_out(path):
+    network = build_network(TINY, 3)
+    torch.save({"model": network.state_dict() | {"correlation.proj.weight": torch.ones(1)}}, path)
+    loaded = load_network(TINY, DATA, path).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+
+
 def test_what_weights_do_not_depend_on_may_differ(path):
     """Such as where a backbone came from, which is of no use to who evaluates."""
     network = build_network(TINY, 3)
@@ -219,7 +226,7 @@ def test_timm_weights_of_another_family(tmp_path):
 def test_weights_of_the_hub(monkeypatch):
     donor = timm.create_model("resnet10t")
     network = build_network(TINY, 3)
-    monkeypatch.setattr("timm.create_model", lambda name, pretrained: donor)
+    monkeypatch.setattr("timm.create_model", lambda name, pretrained: {True: donor}[pretrained])
     report = load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}), 3)
     assert "timm hub, resnet10t" in report and "2 unused: fc.weight, fc.bias" in report
     assert torch.equal(network.backbone.bn1.weight, donor.bn1.weight)
