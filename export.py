@@ -38,7 +38,7 @@ from model.deploy import (
 from util.checkpoint import load_weights
 from util.command import checkpoint_of, checkpoint_parser, config_of, exit_with_one_line
 from util.config import Config
-from util.errors import UserError
+from util.errors import UserError, print_error
 from util.inference import config_for_size, predict
 from util.normalise import mean_and_std, normalise, to_unit
 from util.writing import write_atomically
@@ -70,7 +70,7 @@ def main() -> None:
         run = function_of(options.format, config, content)
         if not compare(deployed, run, views, plain, options.size is not None):
             hint = "" if options.size else "; for images of one size alone: --size H W"
-            print(f"not as predict.py: {options.out} was not written{hint}", file=sys.stderr)
+            print_error(f"not as predict.py: {options.out} was not written{hint}")
             sys.exit(1)
         write_atomically(options.out, lambda file: file.write(content))
         print(f"written: {options.out} ({len(content) / 2**20:.1f} MiB)")

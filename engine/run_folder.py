@@ -27,7 +27,7 @@ from util.checkpoint import best_checkpoint, cpu_copy, link_atomically, load, sa
 from util.config import Config
 from util.config_file import dump_config
 from util.errors import UserError
-from util.log import logger, versions
+from util.log import PrintableFormatter, logger, versions
 from util.picture import save_picture
 from util.writing import write_atomically
 
@@ -106,7 +106,7 @@ class RunFolder:
         if not dist.is_main():
             return
         file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         for waiting in [h for h in logger.handlers if isinstance(h, MemoryHandler)]:
             waiting.setTarget(file)
             waiting.close()

@@ -17,7 +17,7 @@ from prediction.original import Original
 from prediction.raster import Dates, Raster, Rect, open_dates, rasterio
 from prediction.writer import CONFIDENCES, Writer, save_arrays, to_bytes
 from util.config import IGNORE, Config, Data
-from util.errors import UserError
+from util.errors import UserError, printable
 from util.palette import Colour
 from util.picture import mask_colours
 from util.writing import make_folder, partial_of, write_text
@@ -86,7 +86,7 @@ def predict_parts(
 ) -> None:
     """Predict the blocks that are not there yet."""
     total = sum(len(planned.windows(block)) for block in planned.blocks)
-    title = dates.first.path.name
+    title = printable(dates.first.path.name)
     with tqdm(total=total, desc=title, unit="window", disable=None, leave=False) as bar:
         for number, block in enumerate(planned.blocks):
             if parts.path(number).exists():

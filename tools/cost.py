@@ -21,7 +21,7 @@ from experiments.methods import method_of, method_scripts
 from util.command import add_settings, exit_with_one_line
 from util.config import Config
 from util.config_file import load_config
-from util.errors import UserError
+from util.errors import UserError, print_error
 from util.writing import write_text
 
 STEPS = 10_000
@@ -66,7 +66,7 @@ def main() -> None:
         if options.json:
             write_text(options.json, json.dumps(records, indent=1) + "\n", f"--json {options.json}")
         for problem in problems:
-            print(problem, file=sys.stderr)
+            print_error(problem)
         sys.exit(1 if problems else 0)
 
 

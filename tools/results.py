@@ -5,12 +5,12 @@ unfinished, that repeat another or that differ in commit or device are named bel
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from experiments.results import collect
 from experiments.tables import FORMATS
 from util.command import exit_with_one_line
+from util.errors import print_error
 
 
 def main() -> None:
@@ -23,7 +23,8 @@ def main() -> None:
             draw(results.rows, options.plot, results.score, options.at)
         print(FORMATS[options.format](results))
         if options.format == "csv":
-            print(*results.remarks, sep="\n", end="\n" * bool(results.remarks), file=sys.stderr)
+            for remark in results.remarks:
+                print_error(remark)
 
 
 def arguments() -> argparse.Namespace:

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import torch
 
 from util.checkpoint import SUFFIX, find_checkpoint, load
 from util.config import Config
 from util.config_file import load_config, resolve
-from util.errors import Echo, UserError, one_line
+from util.errors import Echo, UserError, one_line, print_error, printable
 from util.interrupt import EXIT_CODE, Interrupted
 
 USER_ERROR = 2
@@ -163,6 +163,19 @@ def run(script: str, *arguments: object) -> None:
         sys.exit(code)
 
 
+class _Printable:
+    """Standard output with escapes for control characters of file and class names."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable(text, keep="\n\t"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 @contextmanager
 def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
     """A `UserError` ends the command with its one line on stderr and exit code 2, as does a lack of
@@ -172,6 +185,7 @@ def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout = cast(TextIO, _Printable(sys.stdout))
     try:
         yield
         sys.stdout.flush()
@@ -180,7 +194,7 @@ def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
         if problem is None:
             raise
         if not quiet:
-            print(f"error: {one_line(problem)}", file=sys.stderr, flush=True)
+            print_error(f"error: {one_line(problem)}")
         sys.exit(USER_ERROR)
     except Interrupted:
         sys.exit(EXIT_CODE)

@@ -1,5 +1,6 @@
 """The one kind of error that is the user's to mend."""
 
+import sys
 from collections.abc import Sequence, Sized
 
 
@@ -32,7 +33,22 @@ def one_line(error: Exception) -> str:
     A data worker wraps it into its own traceback, at the end of which stands ours.
     """
     message = str(error).rpartition("\nutil.errors.UserError: ")[2].strip()
+    return printable(message or type(error).__name__)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return `text` with escapes for what is not printable, such as the control characters with
+    which a file name could command a terminal; those in `keep` stay."""
+    if text.isprintable():
+        return text
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in message or type(error).__name__
+        character
+        if character.isprintable() or character in keep
+        else character.encode("unicode_escape").decode()
+        for character in text
     )
+
+
+def print_error(text: str) -> None:
+    """Print lines on standard error, see `printable`."""
+    print(printable(text, keep="\n\t"), file=sys.stderr, flush=True)

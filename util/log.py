@@ -11,8 +11,16 @@ import torch
 from tqdm import tqdm
 
 from util import dist
+from util.errors import printable
 
 logger = logging.getLogger("semi")
+
+
+class PrintableFormatter(logging.Formatter):
+    """Escapes in log lines for control characters of file and class names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
 
 
 class _TqdmHandler(logging.StreamHandler):
@@ -28,7 +36,9 @@ def say_to_console() -> None:
     logger.handlers.clear()
     logger.propagate = False
     logger.setLevel(logging.INFO if dist.is_main() else logging.ERROR)
-    logger.addHandler(_TqdmHandler())
+    console = _TqdmHandler()
+    console.setFormatter(PrintableFormatter())
+    logger.addHandler(console)
     logging.raiseExceptions = False  # that the disk is full, the next checkpoint says
     # What is said before the run's folder has a log file waits here for it.
     logger.addHandler(MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1))

@@ -1,6 +1,5 @@
 """A dataset made of its downloads: plan, make what is not there yet, count."""
 
-import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from data_tools.prepare.plan import Task, shortfall
 from data_tools.prepare.writing import Root
 from dataset.lists import write_lists
-from util.errors import UserError
+from util.errors import UserError, print_error
 
 AHEAD = 4  # files per thread that are read before they are converted
 
@@ -43,7 +42,7 @@ def prepare(dataset: ModuleType, source: Path, root: Path, jobs: int, partial: b
     if lack and not partial:
         raise UserError(f"{root}: {lack}; download again what is not whole, or give --partial")
     if lack:
-        print(f"warning: {root}: {lack}", file=sys.stderr)
+        print_error(f"warning: {root}: {lack}")
 
 
 def carry_out(tasks: list[Task], root: Root, jobs: int) -> int:
