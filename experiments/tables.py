@@ -1,13 +1,13 @@
 """Rows of results as text, Markdown, LaTeX, CSV and JSON."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments.groups import Row, Spread
 from experiments.results import Results
+from util.errors import printable
+from util.writing import csv_text
 
 
 class Column(NamedTuple):
@@ -61,7 +61,7 @@ class Sheet(NamedTuple):
 def sheet_of(results: Results) -> Sheet:
     columns, shared = [], []
     for column in columns_of(results):
-        cells = {column.cell(row) for row in results.rows}
+        cells = {printable(column.cell(row)) for row in results.rows}
         if len(cells) == 1 < len(results.rows) and not column.is_score:
             shared.append(f"{column.title}: {cells.pop()}")
         else:
@@ -71,10 +71,10 @@ def sheet_of(results: Results) -> Sheet:
         f"({p.entry.source})"
         for p in results.missing
     ]
-    rows = [[column.cell(row) for column in columns] for row in results.rows]
-    titles = [column.title for column in columns]
+    rows = [[printable(column.cell(row)) for column in columns] for row in results.rows]
+    titles = [printable(column.title) for column in columns]
     above = ["; ".join(shared)] if shared else []
-    return Sheet(above, columns, titles, rows, [*lone, *results.remarks])
+    return Sheet(above, columns, titles, rows, [*map(printable, [*lone, *results.remarks])])
 
 
 def _optional(value: Any, form: str) -> str:
@@ -107,7 +107,8 @@ def as_text(results: Results) -> str:
 def as_markdown(results: Results) -> str:
     sheet = sheet_of(results)
     rule = "|".join("--:" if column.is_number else "---" for column in sheet.columns)
-    head, *rows = ["| " + " | ".join(row) + " |" for row in [sheet.head, *sheet.rows]]
+    lines = [[cell.replace("|", r"\|") for cell in row] for row in [sheet.head, *sheet.rows]]
+    head, *rows = [f"| {' | '.join(line)} |" for line in lines]
     above = [*sheet.above, ""] if sheet.above else []
     return "\n".join([*above, head, f"|{rule}|", *rows, *_below(sheet, "- ")])
 
@@ -122,10 +123,15 @@ def as_latex(results: Results) -> str:
     return "\n".join([*(f"% {a}" for a in sheet.above), *begin, *rows, *end, *_below(sheet, "% ")])
 
 
+TEX = str.maketrans(
+    {character: f"\\{character}" for character in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+)
+"""Text in LaTeX, without commands."""
+
+
 def _tex(cell: str) -> str:
-    for character in r"_%&#":
-        cell = cell.replace(character, "\\" + character)
-    return cell.replace(" ± ", r" $\pm$ ").replace("–", "--")
+    return cell.translate(TEX).replace(" ± ", r" $\pm$ ").replace("–", "--")
 
 
 def _below(sheet: Sheet, prefix: str) -> list[str]:
@@ -134,17 +140,13 @@ def _below(sheet: Sheet, prefix: str) -> list[str]:
 
 def as_csv(results: Results) -> str:
     """Numbers with all their digits; remarks are not in it."""
-    out = io.StringIO()
     rows = [_record(row) for row in results.rows]
     for row in rows:
         for name in ("best", "last"):
             row |= {f"{name}_{key}": value for key, value in row.pop(name).items()}
         for name, value in row.items():
             row[name] = " ".join(map(str, value)) if isinstance(value, list) else value
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().rstrip("\n")
+    return csv_text([list(rows[0]), *(list(row.values()) for row in rows)]).rstrip("\n")
 
 
 def as_json(results: Results) -> str:
@@ -161,7 +163,7 @@ def as_json(results: Results) -> str:
         ],
         "remarks": results.remarks,
     }
-    return json.dumps(record, indent=1, ensure_ascii=False)
+    return json.dumps(record, indent=1)
 
 
 def _record(row: Row) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from prediction.images import noting
 from prediction.original import Original
 from util.config import IGNORE, Config, Listed
 from util.config_file import dump_config
-from util.errors import UserError
-from util.image_table import ImageTable, as_text
+from util.errors import UserError, printable
+from util.image_table import ImageTable
 from util.inference import config_for_size, predict_image
 from util.picture import save_picture
 from util.uncertainty import ACQUISITIONS, confidence
@@ -89,7 +89,7 @@ class Autolabel:
 
     def ranking(self, samples: Mapping[str, Sample], acquisition: str) -> list[Ranked]:
         """The images that have masks, the most uncertain first."""
-        by_text = {as_text(name): (name, sample) for name, sample in samples.items()}
+        by_text = {printable(name): (name, sample) for name, sample in samples.items()}
         head, *lines = ImageTable(self.table, COLUMNS, []).lines()
         found = [
             Ranked(*by_text[line[0]], dict(zip(head[1:], map(float, line[1:]), strict=True)))
@@ -163,7 +163,7 @@ def write_ranking(path: Path, ranking: Sequence[Ranked], acquisition: str) -> No
     """Write the images, the most uncertain first, with their score and all that is known."""
     head = ["rank", "image", f"score ({acquisition})", *COLUMNS]
     rows = [
-        [rank, as_text(str(image.sample.image_file)), image.numbers[acquisition]]
+        [rank, str(image.sample.image_file), image.numbers[acquisition]]
         + [image.numbers[column] for column in COLUMNS]
         for rank, image in enumerate(ranking, 1)
     ]

@@ -1,6 +1,7 @@
 """Colours of classes, overlays, legends, and what predict.py writes."""
 
 import csv
+import io
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from util.config import Data
 from util.config_file import load_config
-from util.errors import UserError
+from util.errors import UserError, printable
 from util.image_table import ImageTable
 from util.palette import IGNORE_COLOUR, background, cielab, distinct_colours, palette
 from util.picture import colour_mask, contents, mask_legend, overlay, with_legend
+from util.writing import csv_rows, csv_text
 
 
 def data(**more):
@@ -167,6 +169,25 @@ def test_a_table_of_images(tmp_path):
     assert path.read_text() == before
     with pytest.raises(UserError, match="Not a directory"):
         ImageTable(path / "no/areas.csv", columns, [])
+
+
+FORMULAS = ["=1+1", "+1+1", "-1+1", "@x", "\t=1", "\r=1", "'=1+1", '=HYPERLINK("x")']
+
+
+def test_no_name_is_a_formula_in_a_table(tmp_path):
+    texts = [*FORMULAS, "'a", "a=1", ""]
+    written = csv_text([[text, -1, "-0.500000"] for text in texts])
+    for line in csv.reader(io.StringIO(written, newline="")):
+        assert line[0][:1] not in tuple("=+-@\t\r") and line[1:] == ["-1", "-0.500000"]
+    found = csv_rows(io.StringIO(written, newline=""))
+    assert [line[0] for line in found] == [*map(printable, texts)]
+
+    path = tmp_path / "areas.csv"
+    for _ in range(2):  # the second time, the lines that are there are replaced
+        table = ImageTable(path, ["-sky"], FORMULAS)
+        for name in FORMULAS:
+            table.add(name, [0])
+    assert [line[0] for line in table.lines()] == ["image", *map(printable, FORMULAS)]
 
 
 def test_what_predict_writes(toy, train, run, tmp_path):

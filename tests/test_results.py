@@ -155,6 +155,15 @@ def test_scores_other_than_miou(fake, rows, run):
         assert code == 2 and f"--score {score}" in err and "road" in err and err.count("\n") == 1
 
 
+def test_names_stay_text_in_every_format(fake, run, toy):
+    toy.tree["data"]["name"] = "=x|\\input{y}\x1b[2J"
+    fake("a", [10, 41.23])
+    printed = {f: run(results, fake.runs, "--format", f)[1] for f in results.FORMATS}
+    (row,) = csv.DictReader(io.StringIO(printed["csv"]))
+    assert row["dataset"].startswith("'=x") and "\x1b" not in "".join(printed.values())
+    assert r"=x\|\input" in printed["markdown"] and r"\textbackslash{}input\{" in printed["latex"]
+
+
 def test_formats_say_the_same(fake, run):
     for seed in range(2):
         fake(f"a/{seed}", [10, 41.23 + seed], seed=seed)

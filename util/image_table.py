@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from util.errors import UserError
-from util.writing import csv_text, make_folder, write_atomically
+from util.errors import UserError, printable
+from util.writing import csv_rows, csv_text, make_folder, write_atomically
 
 
 class ImageTable:
@@ -26,7 +26,7 @@ class ImageTable:
                 f"{path}: exists, and its columns are others (such as of other classes); choose "
                 "another folder"
             )
-        new = set(map(as_text, images))
+        new = set(map(printable, images))
         kept = [line for line in lines if line and line[0] not in new]
         make_folder(path.parent)
         text = csv_text([head, *kept])
@@ -36,7 +36,7 @@ class ImageTable:
         """Add an image."""
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(csv_text([[as_text(name), *values]]))
+                file.write(csv_text([[name, *values]]))
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error})") from None
 
@@ -44,13 +44,8 @@ class ImageTable:
         """All lines, the names of the columns first; none where there is no file."""
         try:
             with self.path.open(encoding="utf-8", newline="") as file:
-                return list(csv.reader(file))
+                return csv_rows(file)
         except FileNotFoundError:
             return []
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{self.path}: cannot be read ({error})") from None
-
-
-def as_text(name: str) -> str:
-    """A name with escapes for what is no text in any encoding."""
-    return name.encode("utf-8", "backslashreplace").decode()

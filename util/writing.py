@@ -4,13 +4,16 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from util.errors import UserError
+from util.errors import UserError, printable
 
+FORMULA = re.compile(r"'*[=+\-@]")
+"""The start of a text that a spreadsheet could take for a formula, after any apostrophes."""
 LONGEST_NAME = 255
 """Bytes that file systems give to a name."""
 
@@ -106,7 +109,30 @@ def check_target(path: Path, command: str) -> None:
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as lines of comma-separated values."""
+    """Return rows as lines of comma-separated values.
+
+    Texts are `printable`, and an apostrophe precedes one that a spreadsheet could take for a
+    formula; `csv_rows` removes it.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([*map(_cell, row)] for row in rows)
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    try:
+        float(text)  # a formatted number
+        return text
+    except ValueError:
+        return f"'{text}" if FORMULA.match(text) else text
+
+
+def csv_rows(lines: Iterable[str]) -> list[list[str]]:
+    """Read rows that `csv_text` wrote.  Raises `csv.Error`."""
+    return [
+        [cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell for cell in row]
+        for row in csv.reader(lines)
+    ]
