@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from dataset.files import orientation
+from dataset.files import open_image, orientation
 from dataset.tiff import tiff_kind
 
 
@@ -45,7 +45,7 @@ def image_facts(path: Path, image: Image.Image) -> ImageFacts:
 def _stored(path: Path) -> tuple[str, int]:
     """Mode and bits of each channel, in the file."""
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             return file.mode, _bits(file)
     except UnidentifiedImageError:  # a TIFF of many bands, as it can be read
         return tiff_kind(path)

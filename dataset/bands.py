@@ -14,6 +14,7 @@ from dataset.files import (
     image_size,
     is_deep,
     load_image,
+    open_image,
     orientation,
     reading,
     refuse_large,
@@ -50,7 +51,7 @@ def stored_bands(path: Path, bands: Bands, max_megapixels: int) -> np.ndarray:
 def is_grey(path: Path) -> bool:
     """Whether an image that can be read has one band, from its header alone."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.mode in ("1", "L", "LA") or is_deep(image)
     except UnidentifiedImageError:  # a TIFF of many bands, or of deep colour
         return False
@@ -108,7 +109,7 @@ def _is_for_pillow(path: Path) -> bool:
     """Whether Pillow reads all that a PNG or TIFF holds: of colour it takes 8 bits alone, and no
     second band that is not transparency.  Raises `UserError` for a TIFF of several images."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if isinstance(image, TiffImageFile):
                 bits, extra = (image.tag_v2.get(tag, (1,)) for tag in (TIFF_BITS, TIFF_EXTRA))
                 _refuse_pages(image, path)

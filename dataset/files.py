@@ -4,14 +4,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dataset import tiff
 from dataset.labels import Labels
 from util.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+"""Pillow's names of what these files may hold: it knows others, some of which run programs."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
@@ -21,6 +24,11 @@ Image.MAX_IMAGE_PIXELS = None
 
 # What Pillow thinks of a file beside its pixels; one that it cannot read is an error below.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
+    """Open a file of one of `FORMATS`, whatever its name; raises as Pillow does."""
+    return Image.open(file, formats=FORMATS)
 
 
 def open_mask(path: Path, labels: Labels) -> Image.Image:
@@ -52,7 +60,7 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
     """Size as shown and EXIF orientation; raises `UserError` as `load_image` does."""
     with reading(path):
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 turn, (w, h) = _turn(image), image.size
                 if image.format == "TIFF":  # whose reader swaps them itself
                     return (w, h), turn
@@ -78,7 +86,7 @@ def load_image(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
     Raises `UserError` when it is missing, damaged or too large.
     """
     with reading(path):
-        image = Image.open(path)
+        image = open_image(path)
         refuse_large(path, image.size, max_megapixels)
         if image.format == "TIFF":
             image.filename = ""  # else Pillow maps grey ones into memory as if none were turned

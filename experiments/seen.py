@@ -2,8 +2,7 @@
 
 from html import escape
 
-from PIL import Image
-
+from dataset.files import open_image
 from engine.run_folder import pictures_folder
 from experiments import charts
 from experiments.runs import PseudoLabels, Run
@@ -62,7 +61,7 @@ def last_pictures(run: Run) -> list[str]:
         files = sorted(pictures_folder(run.path, epochs[-1]).glob(f"{kind}_*.png"))
         for number, file in enumerate(files, start=1):
             try:
-                with Image.open(file) as image:
+                with open_image(file) as image:
                     parts.append(html.picture(image, f"{words} {number}", is_wide=True))
             except OSError as error:
                 parts.append(f'<p class="warning">{escape(f"{file.name}: {error}")}</p>')

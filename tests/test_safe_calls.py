@@ -1,4 +1,5 @@
-"""No call in the sources that runs code it is given: eval, a shell, pickle, YAML's full loader."""
+"""No call in the sources that runs code it is given: eval, a shell, pickle, YAML's full
+loader, any of Pillow's formats."""
 
 import ast
 
@@ -61,6 +62,7 @@ def dangers(source):
             or (name == "torch.load" and not is_constant(given.get("weights_only"), True))
             or not is_constant(given.get("shell", ast.Constant(False)), False)
             or not is_constant(given.get("allow_pickle", ast.Constant(False)), False)
+            or (name == "PIL.Image.open" and "formats" not in given)
         )
 
     calls = [node for node in nodes if isinstance(node, ast.Call)]
@@ -79,6 +81,8 @@ def test_files_are_found():
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_sources(path):
     found = {name for _, name in dangers((REPOSITORY / path).read_text(encoding="utf-8"))}
+    if path.parts[0] == "tests":  # which open what they have made
+        found -= {"PIL.Image.open"}
     assert found == OWN.get(path.as_posix(), set())
 
 
@@ -97,6 +101,7 @@ def test_sources(path):
         "import yaml\nyaml.load(x, yaml.Loader)",
         "import yaml\nclass L(yaml.FullLoader): pass\nyaml.load(x, Loader=L)",
         "import numpy as np\nnp.load(x, allow_pickle=True)",
+        "from PIL import Image\nImage.open(x)",
     ],
 )
 def test_dangers_are_seen(source):

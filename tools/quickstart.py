@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from data_tools.shapes import generate
+from dataset.files import open_image
 from dataset.folders import read_samples
 from model.build import load_trained
 from util.command import exit_with_one_line, run
@@ -57,8 +58,8 @@ def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
     ]
     rows = []
     for sample in read_samples(config.data.val, config.data, masks=True).samples[:count]:
-        image = Image.open(sample.image_file).convert("RGB")
-        truth = np.array(Image.open(sample.mask_file))
+        image = open_image(sample.image_file).convert("RGB")
+        truth = np.array(open_image(sample.mask_file))
         masks = [truth, *(predict_mask(network, image, config, device) for network in networks)]
         pictures = [image, *(colour_mask(mask, config.data) for mask in masks)]
         rows.append([picture.resize((192, 192), Image.Resampling.NEAREST) for picture in pictures])

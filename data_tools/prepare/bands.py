@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dataset import tiff
 from dataset.bands import stored_bands
-from dataset.files import reading
+from dataset.files import open_image, reading
 from util.errors import UserError
 
 GRID = 32
@@ -71,7 +71,7 @@ def _bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
     ones are red, green and blue."""
     with reading(path):
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 plain = True
                 if isinstance(image, TiffImageFile):  # of many bands or pages Pillow hides some
                     plain = image.tag_v2.get(SAMPLES, 1) in (1, 3) and image.n_frames == 1

@@ -1,15 +1,13 @@
 """COCO's annotations of an image as a mask: regions of instances, or a panoptic picture."""
 
 import json
-from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as rle
 
 from data_tools.prepare.archives import Archive, Member
-from data_tools.prepare.masks import png
+from data_tools.prepare.masks import open_bytes, png
 from util.errors import UserError
 
 THINGS = 80
@@ -108,7 +106,7 @@ def panoptic_mask(picture: bytes, segments: dict[int, int]) -> bytes:
     Args:
         segments: id to class, of the things; all else is void.
     """
-    with Image.open(BytesIO(picture)) as image:
+    with open_bytes(picture) as image:
         if image.mode != "RGB":
             raise ValueError(f"mode {image.mode}, expected the colours of segments, RGB")
         numbers = np.asarray(image).astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
