@@ -15,6 +15,7 @@ from util.errors import UserError, first_of
 GITHUB_FILES = "https://raw.githubusercontent.com"
 KNOWN = 12  # partitions that a message names
 PATIENCE = 30.0  # seconds without an answer
+LARGEST = 2**26  # bytes of a list
 
 
 def fetch(
@@ -85,7 +86,7 @@ def _download(base_url: str, published: Published) -> bytes:
     url = f"{base_url}/{published.sources[0]}/HEAD/{quote(published.path)}"
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-            text = answer.read()
+            text = answer.read(LARGEST)  # a cut one is not the published list
     except (OSError, HTTPException) as error:
         raise UserError(
             f"{url}: cannot be downloaded ({' '.join(str(error).split())}); or clone "

@@ -104,6 +104,16 @@ def damage(source, kind):
         with h5py.File(slices, "a") as file:
             del file["label"]
             file.create_group("label")
+    elif kind in ("large", "stored outside", "linked outside"):
+        outside = source / "slices/patient038_frame01_slice_1.h5"
+        with h5py.File(slices, "a") as file:
+            del file["image"]
+            if kind == "linked outside":
+                file["image"] = h5py.ExternalLink(str(outside), "/image")
+            elif kind == "stored outside":
+                file.create_dataset("image", (6, 5), np.uint8, external=[(str(outside), 0, 30)])
+            else:  # which takes no space until it is written
+                file.create_dataset("image", (2**16, 2**16), np.uint8, chunks=(512, 512))
     elif kind == "other size":
         write(volume, (3, 4, 7), label=np.zeros((3, 4, 6), np.uint8))
     elif kind == "flat volume":
@@ -127,6 +137,9 @@ def damage(source, kind):
     ("label -1", "label -1, expected a whole number, 0 to 3"),
     ("label 1.5", "label 1.5, expected a whole number, 0 to 3"),
     ("label nan", "label nan, expected a whole number, 0 to 3"),
+    ("large", "'image' holds 4294967296 bytes, expected at most"),
+    ("stored outside", "'image' is kept in another file"),
+    ("linked outside", "'image' is a link, expected an array"),
     ("cut", "slice_1.h5 cannot be converted"),
     ("volume cut", "frame02.h5 is no volume"),
 ])  # fmt: skip

@@ -1,12 +1,18 @@
 """Preparing a dataset: it continues, overwrites nothing, refuses the damaged and the malicious."""
 
 import io
+import os
 import stat
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 
+import numpy as np
 import pytest
 
+from data_tools.prepare.archives import Download, find
+from data_tools.prepare.masks import png, read_indices
 from data_tools.prepare.writing import RECORD, Root
 from tests import miniature
 from tests.preparing import Case, files, of
@@ -153,3 +159,95 @@ def test_damaged_archives(case):
         assert "\n" not in str(error.value)
         path.write_bytes(whole)
     case.run()
+
+
+@of("pascal")
+@pytest.mark.parametrize("what", ["file", "folder", "source"])
+def test_links_in_an_unpacked_download_stay_in_it(case, tmp_path, what):
+    source = miniature.unpack(case.archives, tmp_path / "unpacked")
+    images = source / "VOCdevkit/VOC2012/JPEGImages"
+    linked = {"file": images / "2007_a.jpg", "folder": images, "source": source}[what]
+    elsewhere = tmp_path / "elsewhere"
+    linked.rename(elsewhere)
+    linked.symlink_to(elsewhere)
+    if what == "source":  # which the user named
+        case.run(source)
+        return
+    with pytest.raises(UserError, match=r"2007_a.jpg: refused, a link leads out") as error:
+        case.run(source)
+    assert "\n" not in str(error.value)
+    private = elsewhere if what == "file" else elsewhere / "2007_a.jpg"
+    assert private.stat().st_nlink == 1
+    linked.unlink()
+    elsewhere.rename(linked.with_name("inside"))
+    linked.symlink_to("inside")
+    case.run(source)
+    made = case.root / "JPEGImages/2007_a.jpg"
+    assert not made.is_symlink() and made.samefile(images / "2007_a.jpg")
+
+
+@of("pascal")
+def test_a_pipe_in_an_unpacked_download(case, tmp_path):
+    source = miniature.unpack(case.archives, tmp_path / "unpacked")
+    image = source / "VOCdevkit/VOC2012/JPEGImages/2007_a.jpg"
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(UserError, match=r"2007_a.jpg: refused, a device or pipe"):
+        case.run(source)
+
+
+@of("pascal_ready")
+@pytest.mark.parametrize("form", ["tar", "zip", "unpacked"])
+def test_large_members_are_refused(case, tmp_path, monkeypatch, form):
+    source, name = case.source, "JPEGImages/2007_a.jpg" if form == "tar" else "2007_b.png"
+    if form == "unpacked":
+        source = miniature.unpack(case.archives, tmp_path / "unpacked")
+    archive = find(source, Download("VOCtrainval_11-May-2012.tar", "VOCdevkit/VOC2012", ""))
+    if form != "tar":
+        archive = find(source, Download("SegmentationClassAug.zip", "SegmentationClassAug", ""))
+    (member,) = (m for m in archive.members.values() if m.name.endswith(name.rpartition("/")[2]))
+    size = archive.size(member.key)
+    assert size > 100 and member.read(size)
+    with pytest.raises(UserError, match=f"{size} bytes, expected at most {size - 1}") as error:
+        member.read(size - 1)
+    assert name.rpartition("/")[2] in str(error.value) and "\n" not in str(error.value)
+    monkeypatch.setattr("data_tools.prepare.archives.LARGEST_TEXT", size - 1)
+    with pytest.raises(UserError, match="expected at most"):
+        member.load()
+
+
+def test_a_member_that_is_larger_than_it_says(tmp_path):
+    """2^28 zeros, of which the archive's list knows ten: no more than these are unpacked."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/b.png", bytes(2**28))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(struct.pack("<I", 2**28), struct.pack("<I", 10)))
+    (member,) = find(tmp_path, Download("a.zip", "a", "")).members.values()
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="a.zip: cannot be read"):
+            member.read()
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_unusual_archives_are_refused(tmp_path):
+    """bzip2 unpacks to a thousand times its size at once; a long header of a tar is read whole."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("a/b.png", bytes(10))
+    (member,) = find(tmp_path, Download("a.zip", "a", "")).members.values()
+    with pytest.raises(UserError, match="compressed in an unusual way"):
+        member.read()
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 2**32
+    (tmp_path / "b.tar").write_bytes(header.tobuf() + bytes(2**20))
+    with pytest.raises(UserError, match="b.tar: cannot be read .*a header of 4294967296 bytes"):
+        find(tmp_path, Download("b.tar", "a", ""))
+
+
+def test_masks_of_too_many_pixels(monkeypatch):
+    monkeypatch.setattr("data_tools.prepare.masks.MAX_MEGAPIXELS", 0)
+    with pytest.raises(ValueError, match="2x1 pixels, expected at most 0 million"):
+        read_indices(png(np.zeros((1, 2), np.uint8)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.prepare.archives import Archive, Download, Member, find_all
+from data_tools.prepare.archives import LARGEST, Archive, Download, Member, find_all
 from data_tools.prepare.masks import png
 from data_tools.prepare.plan import Plan, Set, Task, pair
 from dataset.lists import list_line, list_text
@@ -98,13 +98,20 @@ def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
     """The numbers of a key; raises `ValueError` where it has none, or in other dimensions."""
     if key not in file:
         raise ValueError(f"no key '{key}', found {', '.join(file) or 'none'}")
-    found, expected = file[key], f"expected an array of numbers, {AXES[dimensions]}"
+    expected = f"expected an array of numbers, {AXES[dimensions]}"
+    if not isinstance(file.get(key, getlink=True), _library().HardLink):
+        raise ValueError(f"'{key}' is a link, {expected}")
+    found = file[key]
     if not isinstance(found, _library().Dataset):
         raise ValueError(f"'{key}' is a {type(found).__name__.lower()}, {expected}")
     if found.dtype.kind not in "buif":
         raise ValueError(f"'{key}' holds values of type {found.dtype}, {expected}")
     if found.ndim != dimensions or not found.size:
         raise ValueError(f"'{key}' is an array of shape {found.shape}, {expected}")
+    if found.nbytes > LARGEST:
+        raise ValueError(f"'{key}' holds {found.nbytes} bytes, expected at most {LARGEST}")
+    if found.external or found.is_virtual:
+        raise ValueError(f"'{key}' is kept in another file, {expected}")
     return found[()]
 
 

@@ -4,9 +4,9 @@ Nothing is extracted: files are read, and what is written gets its name from thi
 an archive with a name that leads out of a folder is refused, and so is a link among the files.
 """
 
+import lzma
 import re
 import stat
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -16,10 +16,21 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from dataset.folders import walk
-from util.errors import UserError
+from util.errors import UserError, print_error
 
 UNREADABLE = (
-    OSError, EOFError, RuntimeError, zlib.error, tarfile.TarError, zipfile.BadZipFile,
+    OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, tarfile.TarError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+LARGEST = 2**28
+"""Bytes of a member that is read whole; the downloads' images and volumes are far smaller."""
+LARGEST_TEXT = 2**30
+"""Bytes of a text; the annotations of COCO's training images are half of that."""
+LARGEST_HEADER = 2**20
+"""Bytes of a header of a tar file, which holds a long name or the like."""
+HEADERS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
 )  # fmt: skip
 
 
@@ -40,15 +51,26 @@ class Member(NamedTuple):
     place: int  # reading in this order spares an archive to be unpacked again and again
     key: Any
 
-    def read(self) -> Any:
-        """Its bytes; the path where it is a file already, which can be linked."""
+    def read(self, largest: int = LARGEST) -> Any:
+        """Return its bytes; the path where it is a file already, which can be linked.
+
+        Raises `UserError` for more than `largest` bytes.
+        """
         with self.archive.readable():
+            self._refuse_large(self.archive.size(self.key), largest)
             return self.archive.content(self.key)
 
     def load(self) -> bytes:
-        """Its bytes, in any case."""
-        content = self.read()
+        """Return the bytes of a text, in any case; raises as `read` does."""
+        content = self.read(LARGEST_TEXT)
         return content.read_bytes() if isinstance(content, Path) else content
+
+    def _refuse_large(self, size: int, largest: int) -> None:
+        if size > largest:
+            raise UserError(
+                f"{self.archive.path}: its member '{self.name}' holds {size} bytes, expected at "
+                f"most {largest}; this is not the official download"
+            )
 
     def open(self) -> IO[bytes]:
         with self.archive.readable():
@@ -64,6 +86,10 @@ class Archive:
     def __init__(self, path: Path, title: str):
         self.path, self.title = path, title
         self.members: dict[str, Member] = {}
+
+    def size(self, key: Any) -> int:
+        """The bytes that `content` reads at most."""
+        return 0
 
     def content(self, key: Any) -> Any:
         raise NotImplementedError
@@ -103,20 +129,44 @@ class Archive:
 
 
 class Folder(Archive):
-    """What is unpacked already."""
+    """What is unpacked already; its links lead nowhere out of the folder `source`."""
 
-    def __init__(self, path: Path, title: str):
+    def __init__(self, path: Path, title: str, source: Path):
         super().__init__(path, title)
+        self.source = source.resolve()
         for folder, folders, names in walk(path):
             folders.sort()
             for file in (Path(folder, name) for name in sorted(names)):
                 self.add(file.relative_to(path).as_posix(), file)
 
+    def size(self, key: Path) -> int:
+        return self.content(key).stat().st_size
+
     def content(self, key: Path) -> Path:
-        return key
+        """Return the file itself, without links on its path; raises `UserError` for one outside."""
+        file = key.resolve()
+        if not file.is_relative_to(self.source):
+            raise UserError(
+                f"{key}: refused, a link leads out of {self.source}; put the file itself there, or "
+                "name the folder that holds it as --source"
+            )
+        if file.exists() and not file.is_file():
+            raise UserError(f"{key}: refused, a device or pipe, not a file")
+        return file
 
     def open(self, key: Path) -> IO[bytes]:
-        return key.open("rb")
+        return self.content(key).open("rb")
+
+
+class _Header(tarfile.TarInfo):
+    """The header of a member; those of `HEADERS` are read whole, so a long one is refused."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in HEADERS and header.size > LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {header.size} bytes")
+        return header
 
 
 class Tar(Archive):
@@ -125,12 +175,15 @@ class Tar(Archive):
     def __init__(self, path: Path, title: str, folder: str):
         super().__init__(path, title)
         with self.readable():
-            self.file = tarfile.open(path)
+            self.file = tarfile.open(path, tarinfo=_Header)
             for info in self.file:
                 name = name_below(folder, info.name, path)
                 if name and not info.isdir():
                     _refuse_link(path, info.name, not info.isfile())
                     self.add(name, info)
+
+    def size(self, key: tarfile.TarInfo) -> int:
+        return key.size
 
     def content(self, key: tarfile.TarInfo) -> bytes:
         return self.open(key).read()
@@ -154,10 +207,16 @@ class Zip(Archive):
                     _refuse_link(path, info.filename, stat.S_ISLNK(info.external_attr >> 16))
                     self.add(name, info)
 
+    def size(self, key: zipfile.ZipInfo) -> int:
+        return key.file_size
+
     def content(self, key: zipfile.ZipInfo) -> bytes:
-        return self.file.read(key)
+        with self.open(key) as file:
+            return file.read(key.file_size + 1)  # unpacks no more, whatever there is
 
     def open(self, key: zipfile.ZipInfo) -> IO[bytes]:
+        if key.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # of bounded chunks
+            raise zipfile.BadZipFile(f"{key.filename} is compressed in an unusual way")
         return self.file.open(key)
 
 
@@ -196,7 +255,7 @@ def find(source: Path, download: Download) -> Archive | None:
     for path in candidates:
         if path.is_dir() and (path / sign).exists():
             print(f"reading {path}", flush=True)
-            return Folder(path, title)
+            return Folder(path, title, source)
     return None
 
 
@@ -218,7 +277,7 @@ def find_all(
     if lacking and (not partial or len(lacking) == len(groups)):
         raise UserError(_lacks(source, lacking))
     if lacking:
-        print(f"warning: {_lacks(source, lacking)}", file=sys.stderr)
+        print_error(f"warning: {_lacks(source, lacking)}")
     return {
         download: found or Archive(source / download.archive, download.archive)
         for group in groups

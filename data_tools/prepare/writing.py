@@ -94,7 +94,7 @@ def _write(path: Path, content: bytes | Path) -> None:
         partial.write_bytes(content)
     else:
         try:
-            os.link(content.resolve(), partial)
+            os.link(content, partial)
         except OSError:  # another file system, or one without hard links
             shutil.copyfile(content, partial)
     partial.replace(path)
