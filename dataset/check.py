@@ -12,7 +12,7 @@ import numpy as np
 from dataset.bands import is_grey
 from dataset.files import image_size, size_mismatch
 from dataset.folders import read_samples
-from dataset.lists import Fault, Lists, SampleList, refuse
+from dataset.lists import NO_IMAGE, Fault, Lists, SampleList, names_image, refuse
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import Sample, Samples
 from util.config import IGNORE, Data, Images
@@ -68,7 +68,9 @@ def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
                 same = lists[earlier[0]].samples[earlier[1]]
                 alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
                 also = f"'{sample.image}' is also in {same.where}{alias}"
-                yield number, sample.line, f"{sample.where}: {also}; remove it from one of them"
+                message = f"{also}; remove it from one of them"
+                shown = message if names_image(sample.image) else NO_IMAGE
+                yield number, sample.line, f"{sample.where}: {shown}"
 
 
 def _resolve(root: Path, folder: str) -> str:
@@ -119,7 +121,7 @@ def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -
                     f"'{name}' is in {folder} but not in {lacking}; expected it in all folders of "
                     f"data.pair, below {root}: add it or remove the line"
                 )
-    return f"{root / file}: no such file"
+    return f"{root / file}: no such file" if names_image(file) else NO_IMAGE
 
 
 def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) -> None:

@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from dataset.files import SUFFIXES
 from dataset.protocols import Fingerprint, fingerprint, how_to_get
 from dataset.samples import Origin, Sample, Samples
 from util.config import Pair, PairFolders
 from util.errors import UserError, and_others
 from util.writing import write_atomically
+
+NO_IMAGE = "names no image file; expected a path that ends in .jpg, .png or the like"
+"""The message for a line that is not quoted: `data.labeled` in a stranger's config may name any
+file."""
 
 
 class SampleList(NamedTuple):
@@ -93,8 +98,13 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
                 raise UserError(f"'{sample.image}' stands in line {first} already")
             samples.append(sample)
         except UserError as error:
-            faults.append(Fault(origin, number, str(error)))
+            faults.append(Fault(origin, number, str(error) if names_image(line) else NO_IMAGE))
     return Scan(origin, samples, faults)
+
+
+def names_image(line: str) -> bool:
+    """Return whether a line of a list may be quoted: some part of it has the suffix of an image."""
+    return any(part.lower().endswith(tuple(SUFFIXES)) for part in line.split())
 
 
 def _read_text(path: Path) -> str:

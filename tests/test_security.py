@@ -4,18 +4,23 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import evaluate
 import predict
 from corrmatch import CorrMatch
+from data_tools.prepare.masks import read_indices
+from dataset.files import FORMATS, image_size, load_image, orientation
 from engine.fit import main
 from model.build import PRETRAINED
 from tests.conftest import REPOSITORY
 from tests.faults.verdict import RAN, REFUSED, called, verdict
+from util.errors import UserError
 
 
 @pytest.fixture
@@ -155,6 +160,98 @@ def test_links_are_followed(toy, tmp_path):
     (toy.root / "images").rename(tmp_path / "elsewhere")
     (toy.root / "images").symlink_to(tmp_path / "elsewhere")
     assert rehearsed(toy, tmp_path / "run", "--dry-run") == RAN
+
+
+# Files that a config or a list is not: nothing of them is shown
+
+SECRET = "s3cret-$6$"
+OTHER_FILES = [
+    f"root:{SECRET}:19000:0:99999:7:::\n",
+    f"{SECRET} is a text\n",
+    f"{SECRET} a: 1\n{SECRET} a: 2\n",
+    f"data: &{SECRET} 1\n",
+    "data: *s3cret-x\n",
+    f"data: !{SECRET} x\n",
+    f"data: !!int {SECRET}\n",
+    f"data: '{SECRET}\n",
+    f"data: [{SECRET}: a: b\n",
+    f'data: "\\{SECRET}"\n',
+    f"%{SECRET}\n",
+]
+
+
+@pytest.mark.parametrize("text", OTHER_FILES)
+def test_messages_quote_no_other_file(text, toy, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.write_text(text)
+
+    def said(*more):
+        with pytest.raises(SystemExit) as end:
+            called(lambda: main(CorrMatch), *toy.argv(tmp_path / "run", "--dry-run", *more))
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and "other" in error and "s3cret" not in error
+        return error
+
+    for kinds in (["labeled"], ["unlabeled"], ["val"], ["unlabeled", "val"]):
+        said("--set", *(f"data.{kind}={other}" for kind in kinds))
+    toy.config.write_text(f"base: {other}\n")
+    assert "not valid YAML" in (error := said()) or "expected" in error
+
+
+def test_the_place_in_a_config_is_named(toy, tmp_path, capsys):
+    toy.config.write_text("epochs: 1\ndata: [1, 2\n")
+    with pytest.raises(SystemExit):
+        called(lambda: main(CorrMatch), *toy.argv(tmp_path / "run"))
+    error = capsys.readouterr().err
+    assert "toy.yaml line 3 column 1: not valid YAML (expected ',' or ']'" in error
+
+
+# Names
+
+COMMANDS = "\x1b]0;title\x07\u202e"
+
+
+def test_names_command_no_terminal(toy, tmp_path, capsys):
+    for kind in ("images", "masks"):
+        (toy.root / "val" / kind).mkdir(parents=True)
+        for file in (toy.root / kind).glob("v*"):
+            file.rename(toy.root / "val" / kind / file.name)
+    (toy.root / f"val/masks/{COMMANDS}.png").touch()  # has no image, of which the log warns
+    folders = "data.val={images: val/images, masks: val/masks}"
+    called(lambda: main(CorrMatch), *toy.argv(tmp_path / "run", "--set", "epochs=1", folders))
+    trained = capsys.readouterr()
+    (toy.root / f"images/{COMMANDS}.jpg").write_bytes(b"damaged")
+    use = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth"]
+    with suppress(SystemExit):
+        called(predict.main, *use, "--images", toy.root / "images", "--save-path", tmp_path / "out")
+    predicted = capsys.readouterr()
+    with pytest.raises(SystemExit):
+        called(predict.main, *use, "--images", tmp_path / COMMANDS, "--save-path", tmp_path / "new")
+    refused = capsys.readouterr()
+    log = (tmp_path / "run/log.txt").read_text()
+    for text in (trained.out, predicted.out, refused.err, log):
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)
+        assert r"\x1b]0;title\x07\u202e" in text
+
+
+# Images
+
+
+def test_pillow_takes_no_other_format(tmp_path, monkeypatch):
+    """Its reader of EPS would start Ghostscript, whatever the file is called."""
+    path, started = tmp_path / "a.png", []
+    Image.new("RGB", (4, 3)).save(path, "EPS")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: started.append(1))
+    assert Image.open(path).format == "EPS"
+    for read in (load_image, image_size, orientation):
+        with pytest.raises(UserError, match=r"a\.png: not a readable image"):
+            read(path)
+    with pytest.raises(OSError, match="cannot identify"):
+        read_indices(path.read_bytes())
+    assert not started
+    for name in FORMATS:
+        Image.new("RGB", (4, 3)).save(path, name)
+        assert load_image(path).size == (4, 3)
 
 
 # Shell scripts

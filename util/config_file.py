@@ -6,6 +6,7 @@ section; `--set key.subkey=value` overrides both.
 
 import difflib
 import os
+import re
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from pydantic import BaseModel, ValidationError
 
 from util.config import FORMS, Config, Section
 from util.errors import UserError
+
+NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
+"""A key that messages name.  Other text may be a line of a file that is no config."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -28,11 +32,22 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
+                name = f"key '{key}'" if NAME.fullmatch(str(key)) else "a key"
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' stands twice", key_node.start_mark
+                    None, None, f"{name} stands twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Name the place of a value that is none of its type, such as !!int of a word."""
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:
+            problem = f"{type(error).__name__}: not a value of its type"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
 def _as_text(node: yaml.Node) -> yaml.Node:
@@ -43,7 +58,10 @@ def _as_text(node: yaml.Node) -> yaml.Node:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Keys and values of a file; raises `UserError` that names the line with the mistake."""
+    """Return keys and values of a file; raises `UserError` that names the place of the mistake.
+
+    Messages do not quote the file: `base` in a stranger's config may name any file.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -54,12 +72,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
     except Exception as error:  # PyYAML raises whatever odd text leads it to
         mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}{where}: not valid YAML ({' '.join(problem.split())})") from None
+        where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML ({_problem(error)})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
+    if not all(NAME.fullmatch(str(key)) for key in tree):
+        raise UserError(
+            f"{path}: not a config; expected names of settings as keys, found other text"
+        )
     return tree
+
+
+def _problem(error: Exception) -> str:
+    """Return what is wrong with a text; of what PyYAML quotes, only tokens and single characters.
+    (The key that stands twice is our own message.)"""
+
+    def shortened(quoted: re.Match[str]) -> str:
+        return quoted[0] if re.fullmatch(r"<[a-z ]+>|\\?.", quoted[0][1:-1]) else ""
+
+    text = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
+    return " ".join(re.sub(r"""(?<!^key )('[^']*'|"[^"]*")""", shortened, text).split())
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
