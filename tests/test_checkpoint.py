@@ -1,12 +1,14 @@
 """Checkpoints: forms, reports, refusals, atomicity."""
 
 import os
+import struct
 import zipfile
 from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
 from torch import nn
@@ -28,6 +30,32 @@ def path(tmp_path):
 
 def published(state, prefix=""):
     return {prefix + k: v for k, v in state.items()}
+
+
+@pytest.mark.parametrize("config", ["[]", '"a"', "1", "null", "{", 100_000 * "["])
+def test_a_config_in_safetensors_is_a_mapping(config, tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors.torch.save({"w": torch.zeros(1)}, {"config": config}))
+    with pytest.raises(UserError, match=r"a.safetensors: not a readable checkpoint \(") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_headers_of_safetensors(tmp_path):
+    path = tmp_path / "a.safetensors"
+    whole = safetensors.torch.save({"weight": torch.zeros(2, 3)}, {"config": "{}"})
+    damaged = [whole[:n] for n in (0, 4, 8, 20, len(whole) - 1)]
+    damaged += [struct.pack("<Q", size) + whole[8:] for size in (0, 2, 2**32, 2**64 - 1)]
+    for place in range(8, 8 + struct.unpack("<Q", whole[:8])[0]):
+        damaged.append(whole[:place] + bytes([whole[place] ^ 32]) + whole[place + 1 :])
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            load(path)  # some changes are of a name
+        except UserError as error:
+            refused += "\n" not in str(error)
+    assert refused > len(damaged) / 2
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

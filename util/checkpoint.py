@@ -94,6 +94,8 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     config = {"config": json.loads(metadata["config"])} if "config" in metadata else {}
+    if not isinstance(config.get("config", {}), dict):
+        raise ValueError("its config is no mapping")
     return {"model": safetensors.torch.load_file(path), **config}
 
 
