@@ -168,6 +168,7 @@ SECRET = "s3cret-$6$"
 OTHER_FILES = [
     f"root:{SECRET}:19000:0:99999:7:::\n",
     f"{SECRET} is a text\n",
+    f"{SECRET} word\n",
     f"{SECRET} a: 1\n{SECRET} a: 2\n",
     f"data: &{SECRET} 1\n",
     "data: *s3cret-x\n",
@@ -192,7 +193,7 @@ def test_messages_quote_no_other_file(text, toy, tmp_path, capsys):
         assert end.value.code == 2 and "other" in error and "s3cret" not in error
         return error
 
-    for kinds in (["labeled"], ["unlabeled"], ["val"], ["unlabeled", "val"]):
+    for kinds in (["labeled"], ["unlabeled"], ["val"], ["unlabeled", "val"], ["labeled", "val"]):
         said("--set", *(f"data.{kind}={other}" for kind in kinds))
     toy.config.write_text(f"base: {other}\n")
     assert "not valid YAML" in (error := said()) or "expected" in error
