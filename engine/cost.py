@@ -30,7 +30,7 @@ from engine.training import Training
 from model.build import network_of
 from util import dist
 from util.config import Config
-from util.errors import UserError, one_line
+from util.errors import UserError, reason
 from util.precision import build_scaler
 from util.speed import use_layout
 
@@ -85,7 +85,7 @@ def step_cost(
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         raise UserError(
             f"cannot be told: torch {torch.__version__} runs no step of {method_class.__name__} on "
-            f"fake tensors ({place}: {type(error).__name__}: {one_line(error)[:150]})"
+            f"fake tensors ({place}: {type(error).__name__}: {reason(error)})"
         ) from None
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model.network import Network
 from util.config import Optimizer
-from util.errors import UserError
+from util.errors import UserError, reason
 
 
 def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
@@ -50,8 +50,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
         optimizer.load_state_dict({"state": kept, "param_groups": groups})
         _adopt_layout(optimizer)
     except Exception as error:  # whatever an odd state leads torch to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{source}: not the optimizer's state of this network ({reason})") from None
+        raise UserError(
+            f"{source}: not the optimizer's state of this network ({reason(error)})"
+        ) from None
 
 
 def _fits(entry: dict[str, Tensor | None], parameter: nn.Parameter) -> bool:
