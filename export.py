@@ -38,7 +38,7 @@ from model.deploy import (
 from util.checkpoint import load_weights
 from util.command import checkpoint_of, checkpoint_parser, config_of, exit_with_one_line
 from util.config import Config
-from util.errors import UserError, print_error
+from util.errors import UserError, print_error, reason
 from util.inference import config_for_size, predict
 from util.normalise import mean_and_std, normalise, to_unit
 from util.writing import write_atomically
@@ -155,8 +155,8 @@ def exported(options: argparse.Namespace, config: Config, deployed: Deployed) ->
         raise
     except Exception as error:  # of whichever part of torch
         hint = "" if options.size else " for images of any size; choose one: --size H W"
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"--format {options.format}: cannot be exported{hint} ({reason})") from None
+        problem = f"cannot be exported{hint} ({reason(error)})"
+        raise UserError(f"--format {options.format}: {problem}") from None
 
 
 def function_of(format: str, config: Config, content: bytes) -> Run:
@@ -205,7 +205,7 @@ def compare(
             other: Any = predict(stand_in, deployed.from_unit(view), config, mode)
         except Exception as error:  # of whichever library runs it
             size = "x".join(map(str, view.shape))
-            print(f"what was exported fails on images {size}: {' '.join(str(error).split())[:300]}")
+            print(f"what was exported fails on images {size}: {reason(error)}")
             return False
         same = (own.argmax(1) == other.argmax(1)).float().mean((1, 2)).min().item()
         difference = max(difference, (own - other).abs().max().item())

@@ -22,7 +22,7 @@ from benchmarks.gpu_parts import Bench
 from benchmarks.gpu_table import markdown
 from benchmarks.steps import METHODS
 from util import dist
-from util.errors import UserError
+from util.errors import UserError, reason
 from util.log import versions
 from util.writing import write_atomically
 
@@ -161,6 +161,6 @@ def work(pipe: Connection, parts: dict[str, Part], bench: Bench) -> None:
             pipe.send({"found": part.measure(bench)})
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
-            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            said = f"{type(error).__name__}: {reason(error)}"
             pipe.send({"failure": f"{said} ({Path(last.filename).name}:{last.lineno})"})
             return

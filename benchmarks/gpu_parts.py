@@ -16,13 +16,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import evaluation
 from benchmarks.measure import Call, read, timed
 from benchmarks.steps import COMPILED, PARTS, PLAIN, TUNED, compare_steps
 from data_tools.shapes import generate
-from engine.cost import GIB, step_cost
+from engine.cost import GIB, flop_counter, step_cost
 from engine.fit import fit
 from engine.run_folder import RunFolder
 from engine.training import prepare
@@ -89,7 +88,7 @@ def _method(bench: Bench, script: str, settings: dict[str, list[str]]) -> dict[s
         found["times as fast"] = tuned.ratio
         if bench.device.type == "cuda":
             found["of plain's memory"] = tuned.memory / rows[0].memory
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         calls["tuned"]()
     tflop = counter.get_total_flops() / 1e12
     return found | {

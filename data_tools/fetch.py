@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from dataset.lists import is_there, write_lists
 from dataset.protocols import PREPARED, Fingerprint, Published, fingerprint, read_protocols
-from util.errors import UserError, first_of
+from util.errors import UserError, first_of, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
 KNOWN = 12  # partitions that a message names
@@ -89,7 +89,7 @@ def _download(base_url: str, published: Published) -> bytes:
             text = answer.read(LARGEST)  # a cut one is not the published list
     except (OSError, HTTPException) as error:
         raise UserError(
-            f"{url}: cannot be downloaded ({' '.join(str(error).split())}); or clone "
+            f"{url}: cannot be downloaded ({reason(error)}); or clone "
             f"https://github.com/{published.sources[0]} and name its folder with --from"
         ) from None
     if (found := fingerprint(text)) != published.fingerprint:

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dataset import tiff
 from dataset.labels import Labels
-from util.errors import UserError
+from util.errors import UserError, reason
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
@@ -117,8 +117,7 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # the readers raise whatever damaged bytes lead them to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: not a readable image ({reason})") from None
+        raise UserError(f"{path}: not a readable image ({reason(error)})") from None
 
 
 def size_mismatch(

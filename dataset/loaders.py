@@ -15,7 +15,7 @@ from dataset.geometry import weak_augmentation
 from dataset.lists import Lists
 from dataset.reader import Reader
 from dataset.samples import Sample
-from dataset.sets import EvaluationSet, TrainingSet
+from dataset.sets import FAILURES, EvaluationSet, ImageSet, TrainingSet
 from util.config import Config
 from util.errors import UserError
 from util.interrupt import serve_to_the_end
@@ -32,6 +32,23 @@ class Process(NamedTuple):
     """Data workers of this process."""
     cuda: bool
     """Whether batches go to a GPU."""
+
+
+class Batches(DataLoader):
+    """A loader of the batches of an `ImageSet`, whose failures it raises as they are."""
+
+    def __init__(self, dataset: ImageSet, **options: Any):
+        super().__init__(dataset, collate_fn=_collate, **options)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, FAILURES):
+                raise batch
+            yield batch
+
+
+def _collate(samples: list[Any] | Exception) -> Any:
+    return samples if isinstance(samples, Exception) else default_collate(samples)
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -125,7 +142,7 @@ def training_loader(
         strong_views=strong_views,
         partner=partner,
     )
-    return DataLoader(
+    return Batches(
         dataset,
         batch_sampler=EpochBatches(steps, images, process),
         num_workers=process.workers,
@@ -189,7 +206,7 @@ def evaluation_loader(
 
     `capacity`: bytes in which decoded images are kept for the next evaluation.
     """
-    return DataLoader(
+    return Batches(
         EvaluationSet(Opened(Reader(config.data), samples, True, capacity)),
         sampler=list(range(process.rank, len(samples), process.world)),
         num_workers=process.workers,

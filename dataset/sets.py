@@ -14,6 +14,7 @@ from dataset.decoded import Content, Opened
 from dataset.geometry import Weak
 from dataset.reader import size_of
 from dataset.strong import draw_box, draw_strong
+from util.errors import UserError
 from util.seed import sample_generator
 
 LABELED, UNLABELED, PARTNER = range(3)
@@ -26,7 +27,26 @@ def epoch_order(count: int, length: int, seed: int, stream: int, epoch: int) -> 
     return np.concatenate(shuffles)[:length]
 
 
-class TrainingSet(Dataset):
+FAILURES = (UserError, MemoryError)
+"""Exceptions that end a run with one line."""
+
+
+class ImageSet(Dataset):
+    """Samples by key, fetched together for a batch."""
+
+    def __getitems__(self, keys: Sequence[Any]) -> list[Any] | Exception:
+        """Return the samples, or the failure of one.
+
+        A data worker would rebuild an exception from the text of its traceback; a failure that is
+        returned reaches the main process unchanged, and `Batches` raises it there.
+        """
+        try:
+            return [self[key] for key in keys]
+        except FAILURES as failure:
+            return failure
+
+
+class TrainingSet(ImageSet):
     """Samples by (epoch, position): a labelled image and, if there are any, an unlabelled one
     with its strong views' parameters and its CutMix partner.
 
@@ -108,7 +128,7 @@ class TrainingSet(Dataset):
         }
 
 
-class EvaluationSet(Dataset):
+class EvaluationSet(ImageSet):
     """Whole images with their masks: {image `[C, H, W]`, mask uint8 `[H, W]`, index}."""
 
     def __init__(self, images: Opened):

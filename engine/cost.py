@@ -5,8 +5,10 @@ It rests on private interfaces of torch.  Fake tensors stand on the CPU, as torc
 backward pass on a GPU that is not there; what a GPU does otherwise is done as there.
 """
 
+import math
 import traceback
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +30,7 @@ from engine.training import Training
 from model.build import network_of
 from util import dist
 from util.config import Config
-from util.errors import UserError, one_line
+from util.errors import UserError, reason
 from util.precision import build_scaler
 from util.speed import use_layout
 
@@ -83,7 +85,7 @@ def step_cost(
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         raise UserError(
             f"cannot be told: torch {torch.__version__} runs no step of {method_class.__name__} on "
-            f"fake tensors ({place}: {type(error).__name__}: {one_line(error)[:150]})"
+            f"fake tensors ({place}: {type(error).__name__}: {reason(error)})"
         ) from None
 
 
@@ -111,7 +113,7 @@ def _step_cost(
         method.to_empty(device="cpu")
         training = late_training(method, config)
         memory = Memory(training, accumulate=images > per_forward)
-        with dist.alone(), _flop_counter() as counter, memory, AsOnGpu():
+        with dist.alone(), flop_counter() as counter, memory, AsOnGpu():
             training.optimize(map_tensors(fake.from_tensor, raw), 0)
         state = tree_leaves([method.state_dict(), training.optimizer.state_dict()])
         return Cost(
@@ -277,8 +279,12 @@ def _batch_norm(
     return torch.batch_norm(x, weight, bias, mean, var, training, momentum, eps, True)
 
 
-def _flop_counter() -> Any:
-    """Of forward and backward; torch's own lacks the attention of the CPU."""
+def flop_counter() -> Any:
+    """Return a counter of forward and backward.
+
+    torch's own counter lacks the attention of the CPU, and ignores the groups of a convolution in
+    its backward pass.
+    """
     from torch.utils.flop_counter import (
         FlopCounterMode,
         sdpa_backward_flop_count,
@@ -287,8 +293,19 @@ def _flop_counter() -> Any:
 
     forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    attention = {
+    formulas = {
         forward: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
         backward: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v),
+        torch.ops.aten.convolution_backward: _convolution_backward_flop,
     }
-    return FlopCounterMode(display=False, custom_mapping=attention)
+    return FlopCounterMode(display=False, custom_mapping=formulas)
+
+
+def _convolution_backward_flop(
+    grad: Sequence[int], x: Sequence[int], weight: Sequence[int], *settings: Any, **output: Any
+) -> int:
+    """Return the cost of a convolution's gradients, from shapes: those of its input and of its
+    weights each take as many multiplications as the forward."""
+    *_, transposed, _, _, wanted = settings
+    positions = x[2:] if transposed else grad[2:]
+    return 2 * x[0] * math.prod(positions) * math.prod(weight) * sum(wanted[:2])

@@ -6,20 +6,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.network import Network
 from util.config import Optimizer
-from util.errors import UserError
+from util.errors import UserError, reason
 
 
 def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
-    """Trains whatever a method owns: the backbone of its network (of each, if it has several) at
-    `lr`, everything else, heads of its own included, at `lr * lr_multi`.
+    """Return an optimizer of all parameters with `requires_grad`: an EMA teacher and a locked
+    backbone are left out.
 
-    Parameters with `requires_grad` False (an EMA teacher, a locked backbone) are left out.
+    The backbone of each network inside the method learns at `lr`, everything else, heads of the
+    method included, at `lr * lr_multi`.  Checkpoints store the optimizer's state by position, so
+    the order inside a group is the order of `method.parameters()`.
     """
+    networks = [module for module in method.modules() if isinstance(module, Network)]
+    backbones = {parameter for network in networks for parameter in network.backbone.parameters()}
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in method.named_parameters():
+    for parameter in method.parameters():
         if parameter.requires_grad:
-            groups["backbone" in name.split(".")].append(parameter)
+            groups[parameter in backbones].append(parameter)
     lrs = {True: options.lr, False: options.lr * options.lr_multi}
     parameters = [{"params": p, "lr": lrs[b], "base_lr": lrs[b]} for b, p in groups.items() if p]
     decay = options.weight_decay
@@ -45,8 +50,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
         optimizer.load_state_dict({"state": kept, "param_groups": groups})
         _adopt_layout(optimizer)
     except Exception as error:  # whatever an odd state leads torch to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{source}: not the optimizer's state of this network ({reason})") from None
+        raise UserError(
+            f"{source}: not the optimizer's state of this network ({reason(error)})"
+        ) from None
 
 
 def _fits(entry: dict[str, Tensor | None], parameter: nn.Parameter) -> bool:

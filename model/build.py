@@ -26,7 +26,7 @@ from util.checkpoint import (
     read_pretrained,
 )
 from util.config import Config, Data, Model
-from util.errors import UserError
+from util.errors import UserError, reason
 from util.hub import ask_hub_once
 from util.log import logger
 from util.speed import use_layout
@@ -35,12 +35,6 @@ PRETRAINED = Path("pretrained")
 
 # What timm raises for a model that cannot be had in the form asked for.
 _UNFIT = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what went wrong, of a length that fits into one."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def build_network(
@@ -179,7 +173,7 @@ def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
             raise ValueError("its blocks differ in width or stride")
     except _UNFIT as error:
         raise UserError(
-            f"model.backbone: '{name}' is no plain ViT for images of any size ({_reason(error)}), "
+            f"model.backbone: '{name}' is no plain ViT for images of any size ({reason(error)}), "
             "which model.network dpt needs; choose one of timm such as vit_small_patch14_dinov2"
         ) from None
     return as_published(vit) if is_dinov2(name) else vit
@@ -205,7 +199,7 @@ def build_cnn(
     except _UNFIT as error:
         raise UserError(
             f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
-            f"({_reason(error)}); choose a CNN of timm such as resnet50s;"
+            f"({reason(error)}); choose a CNN of timm such as resnet50s;"
             " a ViT needs model.network dpt"
         ) from None
     # HRNet's last fusions make maps that no one takes.  What never gets a gradient must not ask for
@@ -304,7 +298,7 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
         donor: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the network, the hub or its client raises
         raise UserError(
-            f"model.pretrained: hub weights of '{name}' cannot be had ({_reason(error)}); "
+            f"model.pretrained: hub weights of '{name}' cannot be had ({reason(error)}); "
             f"put them into {PRETRAINED / name}.pth and set model.pretrained to file"
         ) from None
     return (as_published(donor) if is_dinov2(name) else donor).state_dict()

@@ -4,10 +4,19 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from engine import main
-from engine.cost import GIB, KINDS, AsOnGpu, blank_batch, late_training, step_cost
+from engine.cost import (
+    GIB,
+    KINDS,
+    AsOnGpu,
+    blank_batch,
+    flop_counter,
+    late_training,
+    step_cost,
+)
 from engine.needs import CARDS, CONTEXT, largest_held, run_needs, step_seconds
 from engine.training import Training
 from model.build import build_network
@@ -54,14 +63,15 @@ def test_fake_peak_is_the_real_one_within_a_tenth(script, precision, toy, tmp_pa
     assert found.peak == pytest.approx(real, rel=0.1)
 
 
-def test_kinds_and_arithmetic(toy):
-    config = load_config(toy.config, SMALL)
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
+def test_kinds_and_arithmetic(backbone, toy):
+    config = load_config(toy.config, [*SMALL, f"model.backbone={backbone}"])
     network = build_network(config.model, config.num_classes)
     weights = sum(x.nbytes for x in network.state_dict().values())
     trained = sum(x.nbytes for x in network.parameters())
     macs = []
     for part in network.modules():
-        if isinstance(part, torch.nn.Conv2d):
+        if isinstance(part, nn.Conv2d):
             part.register_forward_hook(
                 lambda m, _, out: macs.append(out.numel() * m.weight[0].numel())
             )
@@ -74,6 +84,28 @@ def test_kinds_and_arithmetic(toy):
     assert 5.5 < whole.tflop * 1e12 / sum(macs) < 6
     assert parts.tflop == pytest.approx(whole.tflop, rel=0.01)
     assert trained + weights <= whole.checkpoint < 1.01 * (trained + weights)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "multiplications"),
+    [
+        (nn.Conv2d(8, 4, 3, padding=1), 2 * 4 * 81 * 72),
+        (nn.Conv2d(8, 4, 3, padding=1, groups=2), 2 * 4 * 81 * 36),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), 2 * 8 * 81 * 9),
+        (nn.Conv2d(8, 16, 3, padding=1, groups=8), 2 * 16 * 81 * 9),
+        (nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8), 2 * 8 * 25 * 9),
+        (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8), 2 * 8 * 81 * 9),
+        (nn.ConvTranspose2d(8, 4, 2, stride=2), 2 * 8 * 81 * 16),
+        (nn.ConvTranspose2d(8, 4, 2, stride=2, groups=4), 2 * 8 * 81 * 4),
+    ],
+)
+def test_gradients_of_a_convolution_cost_its_forward_each(convolution, multiplications):
+    """Outputs (of a transposed one: inputs) times the multiplications of each; a multiplication
+    and its addition are two."""
+    for wants_input, times in ((False, 2), (True, 3)):
+        with flop_counter() as counter:
+            convolution(torch.randn(2, 8, 9, 9, requires_grad=wants_input)).sum().backward()
+        assert counter.get_total_flops() == times * 2 * multiplications
 
 
 def test_settings_that_save_memory(toy):

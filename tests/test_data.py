@@ -14,6 +14,7 @@ from dataset.decoded import memory
 from dataset.geometry import weak_augmentation
 from dataset.lists import read_list
 from dataset.loaders import (
+    Batches,
     EpochBatches,
     Process,
     data_workers,
@@ -23,7 +24,7 @@ from dataset.loaders import (
     steps_per_epoch,
     training_loader,
 )
-from dataset.sets import epoch_order
+from dataset.sets import ImageSet, epoch_order
 from dataset.strong import (
     RADIUS,
     box_masks,
@@ -36,6 +37,7 @@ from dataset.views import make_views
 from dataset.weak import Geometry, _spans, draw_geometry, padding, weak_image, weak_mask
 from tests.conftest import write_sample
 from util.config_file import load_config
+from util.errors import UserError
 
 RNG = np.random.default_rng(0)
 
@@ -247,6 +249,35 @@ def test_steps_per_epoch(toy, labeled, unlabeled, images, steps):
     assert steps_per_epoch(config, labeled, unlabeled, images) == steps
     fixed = load_config(toy.config, ["epoch_length=7"])
     assert steps_per_epoch(fixed, labeled, unlabeled, images) == 7
+
+
+class Failing(ImageSet):
+    """A set whose samples cannot be had."""
+
+    def __init__(self, failure):
+        self.failure = failure
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        raise self.failure
+
+
+def array_too_large():
+    with pytest.raises(MemoryError) as found:
+        np.zeros(2**59)
+    return found.value
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "failure", [UserError("'a\nutil.errors.UserError: b.png': no such file"), array_too_large()]
+)
+def test_a_failure_reaches_the_main_process_unchanged(failure, workers):
+    with pytest.raises(type(failure)) as found:
+        list(Batches(Failing(failure), num_workers=workers))
+    assert str(found.value) == str(failure)
 
 
 @pytest.mark.parametrize("images", [1, 2, 4, 8])

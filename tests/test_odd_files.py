@@ -101,7 +101,9 @@ LACKS = {
     "Python": MemoryError(),
     "the CPU": RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
     "a GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
-    "a data worker": RuntimeError("Caught it in a worker.\nArrayMemoryError: Unable to allocate 9"),
+    "the CPU, in a data worker": RuntimeError(
+        "Caught it in a worker.\nRuntimeError: [x] can't allocate memory: you tried 9 bytes"
+    ),
 }
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import methods
-from experiments.methods import method_of
+from experiments.methods import CLASSES, method_of
 from experiments.published import read_entries
 from experiments.runs import find_runs
 from experiments.sweep import expand, read_sweep
@@ -153,15 +152,12 @@ def test_mistakes_are_said_in_one_line_before_anything_runs(keys, words, spec, r
     assert re.search(words, err), err
 
 
-def test_a_method_that_lacks_a_module_is_no_unknown_one(tmp_path, monkeypatch):
-    source = "import no_such_module\n\nclass New(Method):\n    ...\n"
-    (tmp_path / "new_method.py").write_text(source)
-    monkeypatch.setattr(methods, "SCRIPTS", tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
-        method_of("new_method")
-    for name in ("other", "tools.cost", "new_method.py", ""):
-        with pytest.raises(UserError, match=f"^method {name}: .* expected one of new_method$"):
+def test_every_script_of_a_method_is_listed():
+    scripts = {path.stem for path in REPOSITORY.glob("*.py")} - {"evaluate", "predict", "export"}
+    assert {*CLASSES} == scripts
+    assert all(method_of(script).__module__ == script for script in scripts)
+    for name in ("other", "tools.cost", "unimatch.py", ""):
+        with pytest.raises(UserError, match=f"^method {name}: .* expected one of corrmatch, "):
             method_of(name)
 
 

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from util.errors import UserError, first_of
+from util.errors import UserError, first_of, reason
 from util.hub import PREFIX, hub_folder
 from util.writing import partial_of, write_atomically
 
@@ -122,8 +122,7 @@ def load(path: Path) -> Any:
             f"{path}: damaged, or holds more than tensors, numbers and names; not loaded"
         ) from None
     except Exception as error:  # the reader raises whatever damaged bytes lead it to
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
+        raise UserError(f"{path}: not a readable checkpoint ({reason(error)})") from None
 
 
 def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Tensor]:
@@ -186,8 +185,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> N
     try:
         module.load_state_dict(state)
     except Exception as error:  # whatever an odd state leads torch, or the method, to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: cannot be taken as {type(module).__name__} ({reason})") from None
+        kind = type(module).__name__
+        raise UserError(f"{path}: cannot be taken as {kind} ({reason(error)})") from None
 
 
 def _shape(value: Any) -> object:

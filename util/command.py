@@ -16,7 +16,7 @@ import torch
 from util.checkpoint import SUFFIX, find_checkpoint, load
 from util.config import Config
 from util.config_file import load_config, resolve
-from util.errors import Echo, UserError, one_line, print_error, printable
+from util.errors import Echo, UserError, one_line, print_error, printable, reason
 from util.interrupt import EXIT_CODE, Interrupted
 
 USER_ERROR = 2
@@ -208,13 +208,15 @@ def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
 
 def lack_of_memory(error: Exception) -> UserError | None:
     """What to do about it, if that is what an error of Python, torch or a data worker says."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    said = re.search(r"can't allocate memory.*|Unable to allocate.*", str(error))
-    if not known and not said:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        found = reason(error)
+    # torch raises a plain RuntimeError for the CPU, which differs from others in its text alone.
+    elif said := re.search(r"can't allocate memory.*", str(error)):
+        found = said[0][:200]
+    else:
         return None
-    reason = said[0] if said else str(error).partition("\n")[0] or type(error).__name__
     return UserError(
-        f"out of memory ({reason[:200]}); lower micro_batch, batch_size, crop_size or data.workers"
+        f"out of memory ({found}); lower micro_batch, batch_size, crop_size or data.workers"
     )
 
 

@@ -389,9 +389,10 @@ class Optimizer(Section):
     name: Literal["sgd", "adamw"] = "sgd"
     """sgd with momentum, or adamw with betas 0.9 and 0.999."""
     lr: Scale = 0.001
-    """Learning rate of the backbone at the start."""
+    """Learning rate of the backbone at the start; the backbone of unet is its encoder."""
     lr_multi: Scale = 10.0
-    """How many times faster everything beside the backbone learns."""
+    """How many times faster everything beside the backbone learns.  Use 1 for a network without
+    pretrained part: unet was published with one learning rate for all."""
     momentum: Share = 0.9
     """Momentum of sgd."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4

@@ -171,7 +171,8 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
     if first["type"] == "missing":
         raise UserError(f"{source}: key '{key}' is missing")
     found = f", found {_brief(first['input'])}" if not isinstance(first["input"], dict) else ""
-    message = first["msg"].removeprefix("Value error, ")
+    raised = first.get("ctx", {}).get("error")  # by a validator of the config
+    message = str(raised) if isinstance(raised, ValueError) else first["msg"]
     raise UserError(f"{source}: {key or 'config'}: {message}{found}")
 
 

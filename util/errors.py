@@ -27,13 +27,14 @@ def first_of(names: Sequence[str], limit: int, separator: str = ", ") -> str:
     return f"{separator.join(names[:limit])}{more}"
 
 
-def one_line(error: Exception) -> str:
-    """The message of an error as a single line, with escapes for what is not printable.
+def reason(error: Exception) -> str:
+    """Return the message of a library's error, or else its class, for use inside a message."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
-    A data worker wraps it into its own traceback, at the end of which stands ours.
-    """
-    message = str(error).rpartition("\nutil.errors.UserError: ")[2].strip()
-    return printable(message or type(error).__name__)
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error as a single line, with escapes for what is not printable."""
+    return printable(str(error).strip() or type(error).__name__)
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants
 
-from util.errors import UserError
+from util.errors import UserError, reason
 
 PREFIX = "hf:"
 """What names of folders on the hub begin with."""
@@ -36,10 +36,10 @@ def hub_folder(name: str) -> Path:
             found[1], revision=found[2], allow_patterns=wanted
         )
     except Exception as error:  # whatever the network, the hub or its client raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        problem = reason(error)
         if constants.HF_HUB_OFFLINE:
-            reason = "the hub cannot be reached, and its cache has nothing of that name"
+            problem = "the hub cannot be reached, and its cache has nothing of that name"
         raise UserError(
-            f"--checkpoint {name}: cannot be had ({reason}); name a folder or file of yours"
+            f"--checkpoint {name}: cannot be had ({problem}); name a folder or file of yours"
         ) from None
     return Path(folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from dataset.folders import walk
-from util.errors import UserError, print_error
+from util.errors import UserError, print_error, reason
 
 UNREADABLE = (
     OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, tarfile.TarError,
@@ -123,7 +123,7 @@ class Archive:
             yield
         except UNREADABLE as error:
             raise UserError(
-                f"{self.path}: cannot be read ({' '.join(str(error).split())}); download it again "
+                f"{self.path}: cannot be read ({reason(error)}); download it again "
                 "if it is not whole"
             ) from None
 
