@@ -29,7 +29,7 @@ from util.config_file import dump_config
 from util.errors import UserError
 from util.log import logger, versions
 from util.picture import save_picture
-from util.writing import write_atomically
+from util.writing import DAY, remove_partials, write_atomically
 
 
 def _writing(method: Callable[..., None]) -> Callable[..., None]:
@@ -88,6 +88,9 @@ class RunFolder:
             ) from None
         except OSError as error:
             logger.warning("%s: this file system has no locks (%s)", self.path, error)
+            remove_partials(self.path, idle=DAY)
+        else:
+            remove_partials(self.path, idle=0)
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
