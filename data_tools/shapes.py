@@ -11,6 +11,7 @@ from tqdm import tqdm
 from data_tools.scenes import PALETTE, render_pair, render_scene
 from util.config import IGNORE
 from util.errors import UserError
+from util.writing import partial_of
 
 FORMAT = 2  # of the files on disk; raise it whenever the same arguments give other files
 # An empty list would be no list; in smaller images, forms melt into one another.
@@ -49,14 +50,17 @@ def generate(
     settings |= {"pairs": 1} if pairs else {}
     if _is_there(root, settings):
         return
-    partial = root.with_name(root.name + ".partial")  # renamed when whole
-    if partial.exists():
-        shutil.rmtree(partial)
-    _write_sets(partial, settings, progress)
-    (partial / "dataset.json").write_text(json.dumps(settings, indent=2) + "\n")
-    if root.exists():
-        root.rmdir()  # empty, or _is_there would have raised
-    partial.rename(root)
+    partial = partial_of(root)
+    try:
+        _write_sets(partial, settings, progress)
+        (partial / "dataset.json").write_text(json.dumps(settings, indent=2) + "\n")
+        if _is_there(root, settings):  # another process was faster
+            return
+        if root.exists():
+            root.rmdir()  # empty, or _is_there would have raised
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # not there once it is renamed
 
 
 def _is_there(root: Path, settings: dict[str, int]) -> bool:

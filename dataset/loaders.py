@@ -191,6 +191,13 @@ def starting_at(loader: DataLoader, epoch: int, step: int = 0) -> DataLoader:
     return loader
 
 
+def set_epoch_length(loader: DataLoader, steps: int) -> None:
+    """Give the epochs of a training loader another number of steps."""
+    batches, dataset = loader.batch_sampler, loader.dataset
+    assert isinstance(batches, EpochBatches) and isinstance(dataset, TrainingSet)
+    batches.steps, dataset.length = steps, steps * batches.batch
+
+
 def batch_at(loader: DataLoader, step: int) -> Any:
     """The raw batch of a step, counted over the whole run, once more."""
     batches = loader.batch_sampler

@@ -52,9 +52,9 @@ def fit(t: Training) -> None:
     batch_of = functools.partial(batch_at, t.train)
     guard = Guard(t.method, t.config.nonfinite_limit, t.folder.path, batch_of)
     try:
+        dist.on_main(t.open_folder)
         if t.source not in (None, t.folder.latest):
             t.save()  # what it begins with, for a restart before its next checkpoint
-        dist.on_main(t.open_folder)
         with stop_requests() as stop:
             while t.epoch < t.config.epochs:
                 record = train_epoch(t, guard, stop)

@@ -29,7 +29,7 @@ from util.config_file import dump_config
 from util.errors import UserError
 from util.log import PrintableFormatter, logger, versions
 from util.picture import save_picture
-from util.writing import write_atomically
+from util.writing import DAY, remove_partials, write_atomically
 
 
 def _writing(method: Callable[..., None]) -> Callable[..., None]:
@@ -53,6 +53,9 @@ class RunFolder:
         self.path = path
         self.latest = path / "latest.pth"
         self.previous = path / "previous.pth"
+        self.metrics = path / "metrics.jsonl"
+        self.config = path / "config.yaml"
+        self.starts = path / "starts.jsonl"
         self.damaged = False
         """Whether the latest checkpoint could not be read."""
         self.origin: dict[str, Any] = {}
@@ -69,6 +72,28 @@ class RunFolder:
 
     def best(self, name: str) -> Path:
         return best_checkpoint(self.path, name)
+
+    def refuse_to_overwrite(self, source: Path | None = None) -> None:
+        """Raise `UserError` where a run that begins here, from no checkpoint or from `source`,
+        would overwrite what another run or the user left."""
+        here = (self.latest, self.previous)
+        bests = sorted(self.path.glob("best*.pth"))
+        others = [self.metrics] + [self.config] * (not self.starts.exists())
+        found = [path for path in (*here, *bests, *others) if path.is_file()]
+        own = [path for path in found if source and path.resolve() == source.resolve()]
+        if own:  # this run goes on: only a later checkpoint would be lost
+            found = [path for path in found[: found.index(own[0])] if path in here]
+        if not found:
+            return
+        fix = "move the files away, or choose another folder"
+        if found[0] in here:
+            fix = "pass --resume auto to continue that run, or choose another folder"
+        elif found[0] in bests:
+            fix = f"pass --resume {found[0]} to continue from it, or choose another folder"
+        raise UserError(
+            f"--save-path {self.path}: a new run would overwrite "
+            f"{', '.join(path.name for path in found)}. Fix: {fix}"
+        )
 
     @_writing
     def lock(self) -> None:
@@ -88,6 +113,9 @@ class RunFolder:
             ) from None
         except OSError as error:
             logger.warning("%s: this file system has no locks (%s)", self.path, error)
+            remove_partials(self.path, idle=DAY)
+        else:
+            remove_partials(self.path, idle=0)
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
@@ -95,7 +123,7 @@ class RunFolder:
     def is_own(self) -> bool:
         """Whether the last that wrote here was begun by this very command."""
         try:
-            *_, last = (self.path / "starts.jsonl").read_text().splitlines()
+            *_, last = self.starts.read_text().splitlines()
             return bool(json.loads(last)["command"] == sys.argv)
         except (OSError, ValueError, KeyError, TypeError):
             return False
@@ -112,10 +140,10 @@ class RunFolder:
             waiting.close()
             logger.removeHandler(waiting)
         logger.addHandler(file)
-        (self.path / "config.yaml").write_text(dump_config(config))
         start = {"command": sys.argv, "first_step": first_step, **self.origin, **versions()}
-        with (self.path / "starts.jsonl").open("a") as record:
+        with self.starts.open("a") as record:  # first: it tells that config.yaml is a run's
             record.write(json.dumps(start) + "\n")
+        self.config.write_text(dump_config(config))
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
         self._trackers = open_trackers(config, self.path, first_step)
 
@@ -153,7 +181,7 @@ class RunFolder:
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(record) + "\n" for record in history).encode()
-        write_atomically(self.path / "metrics.jsonl", lambda file: file.write(lines))
+        write_atomically(self.metrics, lambda file: file.write(lines))
 
     def settle(self) -> None:
         """Wait until all is written: data workers should not be forked off a writing process."""
@@ -216,27 +244,23 @@ class Background:
 
 
 def state_to_resume(folder: RunFolder, resume: str) -> tuple[Any, Path] | None:
-    """What a checkpoint to continue from holds, and its path, if there is one.
+    """Return the content and the path of the checkpoint to continue from, if there is one.
 
     `never` and a path are how a run begins: a restart goes on from its own last checkpoint.
-    Raises `UserError` when `--resume never` meets a run, the named checkpoint is missing, or none
-    that is there can be read.
+    Raises `UserError` when a new run would overwrite what is in the folder, when the named
+    checkpoint is missing, and when none that is there can be read.
     """
-    if dist.is_restart() and folder.is_own():
-        resume = "auto"
     there = [path for path in (folder.latest, folder.previous) if path.exists()]
-    if resume == "auto":
+    if there and (resume == "auto" or (dist.is_restart() and folder.is_own())):
         return _first_readable(folder, there)
-    if resume == "never":
-        if there:
-            raise UserError(
-                f"--save-path {folder.path}: holds a run already; choose another folder, or "
-                "--resume auto to continue it"
-            )
+    if resume in ("auto", "never"):
+        folder.refuse_to_overwrite()
         return None
     if not os.path.isfile(resume):
         raise UserError(f"--resume {resume}: no such checkpoint; expected auto, never or a file")
-    return load(Path(resume)), Path(resume)
+    source = Path(resume)
+    folder.refuse_to_overwrite(source)
+    return load(source), source
 
 
 def _first_readable(folder: RunFolder, there: list[Path]) -> tuple[Any, Path] | None:

@@ -39,6 +39,21 @@ class Scaler(Strict):
     tracker: Natural = Field(alias="_growth_tracker")
 
 
+class Identity(Strict):
+    """An image list as `dataset.lists.identity` returns it."""
+
+    images: Natural
+    sha256: str
+
+
+class Identities(Strict):
+    """The identities of the run's image lists."""
+
+    labeled: Identity
+    unlabeled: Identity
+    val: Identity
+
+
 class RunState(Strict):
     """What `Training.state` returns."""
 
@@ -52,11 +67,25 @@ class RunState(Strict):
     history: list[dict[str, JsonValue]]
     name: str
     config: dict[str, JsonValue]
+    images: Identities | None = None
+    """None in a checkpoint of an older version, as is the length of an epoch."""
+    epoch_length: Positive | None = None
+
+    def changed_images(self, images: dict[str, Any]) -> dict[str, str]:
+        """Compare the run's image lists with present ones: 'key (before -> now)' by key."""
+        before = self.images.model_dump() if self.images else images
+        found = {}
+        for name, now in images.items():
+            if (old := before[name]) != now:
+                key, other = f"data.{name} images", " other" * (old["images"] == now["images"])
+                found[key] = f"{key} ({old['images']} -> {now['images']}{other})"
+        return found
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:
     """The form of `state`; raises `UserError` unless it is a run of the method called `name`."""
-    if not isinstance(state, dict) or not RunState.model_fields.keys() <= state.keys():
+    needed = {name for name, part in RunState.model_fields.items() if part.is_required()}
+    if not isinstance(state, dict) or not needed <= state.keys():
         raise UserError(
             f"{path}: holds weights but no run that could be resumed; name a run's latest.pth, or "
             "begin a run in another --save-path"

@@ -18,6 +18,7 @@ from dataset.loaders import (
     data_workers,
     evaluation_loader,
     images_per_forward,
+    set_epoch_length,
     split_batch,
     to_device,
     training_loader,
@@ -28,14 +29,14 @@ from engine.method import Method
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import Means
 from engine.run_folder import RunFolder, state_to_resume
-from engine.run_state import check_run
+from engine.run_state import RunState, check_run
 from model.build import load_backbone, network_of
 from util import dist
 from util.batch import Batch, RawBatch
 from util.calibration import PseudoLabelScores
 from util.checkpoint import load_weights
 from util.config import Config
-from util.config_file import differences, with_defaults
+from util.config_file import SCORED_BY, differences, with_defaults
 from util.errors import UserError
 from util.evaluation import Scores, evaluate, volume_indices
 from util.log import logger
@@ -59,6 +60,8 @@ class Training:
     train: DataLoader
     val: DataLoader
     volumes: list[int]
+    images: dict[str, Any] = field(default_factory=dict)
+    """Identities of the image lists, by labeled, unlabeled and val."""
     epoch: int = 0
     """Epochs that are done, validation included."""
     done: int = 0
@@ -92,30 +95,64 @@ class Training:
             "history": self.history,
             "name": type(self.method).__name__,
             "config": self.config.model_dump(mode="json"),
+            "images": self.images,
+            "epoch_length": len(self.train),
         }
 
     def load_state(self, state: Any, source: Path, force: bool) -> None:
-        """Continue where `state` ended; raises `UserError` for that of another run, or of the same
-        with another config, unless by `force`."""
+        """Continue where `state` ended; raises `UserError` for the state of another run, and for
+        another config or other image lists unless by `force`."""
         own = self.state()
         run = check_run(state, own["name"], source)
         load_weights(self.method, state["method"], source)
-        if changed := "; ".join(differences(with_defaults(state["config"]), own["config"])):
-            if not force:
-                raise UserError(
-                    f"{source}: the run was begun with another config: {changed}; resume with the "
-                    "same, choose another --save-path, or say --force"
-                )
-            logger.warning("%s: goes on with another config: %s", source, changed)
+        changed = differences(with_defaults(state["config"]), own["config"])
+        changed |= run.changed_images(self.images)
+        loses_best = bool(run.best) and any(key.startswith(SCORED_BY) for key in changed)
+        if changed and not force:
+            loss = ", which discards the best scores (not comparable) and best.pth" * loses_best
+            raise UserError(
+                f"{source}: the run was started with other settings or image lists: "
+                f"{'; '.join(changed.values())}. Fix: resume with the same, choose another "
+                f"--save-path, or pass --force{loss}"
+            )
         load_optimizer(self.optimizer, state["optimizer"], source)
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.done = state["epoch"], state["done"]
         self.means = Means(state["means"], self.device)
-        self.best = {name: best.model_dump() for name, best in run.best.items()}
+        if not loses_best:
+            self.best = {name: best.model_dump() for name, best in run.best.items()}
         self.history = state["history"]
+        self.warn_of_changes(run, list(changed.values()), loses_best, source)
+        self.keep_epoch_length(run, source)
         if self.steps_done:  # as the next checkpoint may be due before the next step
             self.set_lr(self.steps_done - 1)
         self.source, self._saved = source, (self.done, time.monotonic())
+
+    def warn_of_changes(
+        self, run: RunState, changed: list[str], loses_best: bool, source: Path
+    ) -> None:
+        """Log what of the run differs from when it was started, and what follows."""
+        if changed:
+            logger.warning("%s: continues with changes: %s", source, "; ".join(changed))
+        if loses_best:
+            names = ", ".join(self.folder.best(name).name for name in run.best)
+            logger.warning(
+                "%s: best scores are discarded, as they are not comparable with scores from now "
+                "on; the next validation replaces %s", source, names,
+            )  # fmt: skip
+        if run.images is None:
+            logger.info("%s: records no image lists (an older version); not compared", source)
+
+    def keep_epoch_length(self, run: RunState, source: Path) -> None:
+        """Keep the run's number of steps per epoch, so that steps and learning rates continue
+        where they were, unless the config gives a number itself."""
+        now, length = len(self.train), run.epoch_length
+        if self.config.epoch_length is None and length not in (None, now):
+            logger.warning(
+                "%s: epochs keep their %d steps; one pass over the longer list is %d steps now",
+                source, length, now,
+            )  # fmt: skip
+            set_epoch_length(self.train, length)
 
     def save(self) -> None:
         """Write a checkpoint; with several processes, all of them take part."""
@@ -261,6 +298,7 @@ def prepare(
         ),
         val=evaluation_loader(config, lists.val.samples, process, room.val),
         volumes=volumes,
+        images=sizes,
     )
     if resumed is not None:
         state, source = resumed

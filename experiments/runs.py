@@ -4,6 +4,7 @@ import glob
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,24 @@ class Run:
         """Names of those that validation scored: model, and model_ema where there is a teacher."""
         return list(dict.fromkeys(name for epoch in self.epochs for name in epoch.scores))
 
+    @cached_property
+    def _rescored_from(self) -> int:
+        """Steps that were done when the validation images last changed, or -1."""
+        val, last = self.images.get("val"), -1
+        for start, following in pairwise(self.starts):
+            if val is not None and start.images.get("val", val) != val:
+                last = following.first_step
+        return last
+
     def curve(self, network: str, score: str) -> dict[int, float]:
-        """A network's score by epoch, of validations in the config's mode alone; an epoch whose
-        validation took the cheap centre crop has none."""
+        """A network's score by epoch, of comparable validations alone: in the config's mode, not
+        the cheap centre crop, and on the present validation images."""
         return {
             epoch.epoch: value_of(epoch.scores[network], score, self.config.data.classes)
             for epoch in self.epochs
-            if network in epoch.scores and epoch.scores[network].mode == self.config.evaluation.mode
+            if network in epoch.scores
+            and epoch.scores[network].mode == self.config.evaluation.mode
+            and epoch.steps > self._rescored_from
         }
 
     def pseudo_labels(self) -> tuple[str, dict[int, PseudoLabels]]:

@@ -47,7 +47,7 @@ def state_of(planned: Planned) -> State:
         return State(planned, None)
     run = Run(planned.folder)
     old, new = (c.model_dump(mode="json") for c in (run.config, config))
-    if changed := "; ".join(differences(old, new)):
+    if changed := "; ".join(differences(old, new).values()):
         raise UserError(
             f"{planned.folder}: holds a run with another config: {changed}; move it away, or "
             "choose another save_path"

@@ -20,7 +20,7 @@ from util.config import IGNORE, Config, Data
 from util.errors import UserError, printable
 from util.palette import Colour
 from util.picture import mask_colours
-from util.writing import make_folder, partial_of, write_text
+from util.writing import DAY, make_folder, remove_partials, replacing, write_text
 
 PREVIEW = 2000
 """Pixels of the longer side of an overlay."""
@@ -180,12 +180,13 @@ def write_geotiff(
 ) -> None:
     """Write blocks `[h, w]` or `[h, w, 3]` as a tiled, compressed GeoTIFF that lies where the
     raster lies, whole or not at all; raises `UserError` when it cannot be written."""
-    library, partial = rasterio(raster.path), partial_of(path)
+    library = rasterio(raster.path)
     points, system = raster.file.gcps
     place = {"gcps": points, "crs": system} if points else {"crs": raster.file.crs}
     make_folder(path.parent)
+    remove_partials(path.parent, idle=DAY)
     try:
-        with library.open(
+        with replacing(path) as partial, library.open(
             partial, "w", driver="GTiff", height=raster.height, width=raster.width,
             count=form.bands, dtype=form.kind, nodata=form.nodata, transform=raster.file.transform,
             tiled=True, blockxsize=TILE, blockysize=TILE, compress="deflate", bigtiff="if_safer",
@@ -197,13 +198,10 @@ def write_geotiff(
             for block, values in blocks:
                 window = raster.window(block)
                 file.write(np.atleast_3d(values).transpose(2, 0, 1), window=window)
-        if form.names:
-            write_text(path.with_name(path.name + ".aux.xml"), category_names(form.names))
-        partial.replace(path)
+            if form.names:
+                write_text(path.with_name(path.name + ".aux.xml"), category_names(form.names))
     except (OSError, library.errors.RasterioError) as error:
         raise UserError(f"{path}: cannot be written ({error})") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def category_names(names: Mapping[int, str]) -> str:

@@ -258,7 +258,7 @@ def test_unwritable_save_path(refused, toy):
 def test_resume_never_beside_a_run(refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/latest.pth").touch()
-    contains(refused("--resume", "never"), "holds a run already", "--resume auto")
+    contains(refused("--resume", "never"), "would overwrite latest.pth", "--resume auto")
     contains(refused(), "latest.pth", "not a readable checkpoint")
     for name in ("none.pth", 300 * "x"):
         contains(refused("--resume", name), f"--resume {name}", "no such checkpoint")
@@ -293,6 +293,8 @@ PARTS = {
     "scaler": [{}, {"scale": 0.0}],
     "config": [None, {"epochs": torch.ones(())}],
     "name": [3],
+    "images": [3, {}, {"val": {"images": 3}}],
+    "epoch_length": [0, "x"],
     "method": [None, torch.ones(()), {"model.classifier.bias": None}],
     "optimizer": [None, {}, {"state": 3}, {"state": {0: {"momentum_buffer": torch.ones(1)}}}],
 }

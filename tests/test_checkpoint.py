@@ -2,6 +2,7 @@
 
 import os
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import timm
 import torch
 from torch import nn
 
+from engine.run_folder import RunFolder
 from model.build import PRETRAINED, build_network, load_backbone, load_network
 from tests.test_security import Smuggled
 from util.checkpoint import link_atomically, load, load_weights, network_state, save_atomically
 from util.config import Data, Model
 from util.errors import UserError
+from util.writing import DAY, write_atomically
 
 TINY = Model(backbone="resnet10t", channels=8, pretrained="none")
 DATA = Data(name="d", root=".", classes=["a", "b", "c"], val="v")
@@ -183,6 +186,37 @@ def test_failed_write_keeps_the_old_file(path, monkeypatch):
     assert load(path) == {"x": 1} and len(list(path.parent.iterdir())) == 1
     with pytest.raises(UserError, match="cannot be written"):
         save_atomically({}, path.parent / "no" / "folder.pth")
+
+
+def test_two_processes_that_write_one_file_share_no_temporary_file(path):
+    def write(file):
+        file.write(b"first, ")
+        write_atomically(path, lambda other: other.write(b"second"))
+        file.write(b"whole")
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"first, whole"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_temporary_files_of_killed_runs_are_removed(locks, tmp_path, monkeypatch):
+    """Under the lock at once, without locks after a day; a file of the user's is kept."""
+
+    def lockf(*_):
+        raise OSError(37, "No locks available")
+
+    if not locks:
+        monkeypatch.setattr("fcntl.lockf", lockf)
+    left, users = (tmp_path / f"latest.pth{end}.partial" for end in (".0123abcd", ""))
+    left.touch()
+    users.touch()
+    RunFolder(tmp_path).lock()
+    assert left.exists() != locks
+    later = time.time() + DAY
+    monkeypatch.setattr("time.time", lambda: later)
+    RunFolder(tmp_path).lock()
+    assert list(tmp_path.glob("*.partial")) == [users]
 
 
 def test_best_outlives_the_next_latest(tmp_path):

@@ -115,10 +115,10 @@ def test_global_batch_that_cannot_be_divided(toy, tmp_path):
 def test_a_checkpoint_that_cannot_be_written_ends_all_processes_alike(toy, tmp_path):
     toy.tree |= {"epochs": 1, "epoch_length": 1, "batch_size": 4}
     toy.write_config()
-    (tmp_path / "run/latest.pth.partial").mkdir(parents=True)
+    (tmp_path / "run/metrics.jsonl").mkdir(parents=True)
     done = spread("supervised.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count("error: ") == 1 and "latest.pth: cannot be written" in done.stderr
+    assert done.stderr.count("error: ") == 1 and "metrics.jsonl: cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -212,7 +212,7 @@ def test_another_config_needs_force(long, train, tmp_path, capsys):
     assert "epochs (1 -> 2)" in message and "--force" in message
     train(SupOnly, long.argv(tmp_path, "--set", "epochs=2", "--force"))
     assert end(tmp_path)["epoch"] == 2
-    assert "goes on with another config: epochs (1 -> 2)" in capsys.readouterr().out
+    assert "continues with changes: epochs (1 -> 2)" in capsys.readouterr().out
 
 
 def hold_lock(path, locked):

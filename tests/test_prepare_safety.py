@@ -46,11 +46,12 @@ def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
     users = tmp_path / "users.jpg"
     users.write_bytes(b"linked, not yet renamed")
     (case.root / unfinished).parent.mkdir(exist_ok=True)
-    (case.root / f"{unfinished}.partial").hardlink_to(users)
+    (case.root / f"{unfinished}.0123abcd.partial").hardlink_to(users)
+    monkeypatch.setattr("data_tools.prepare.writing.DAY", 0)
 
     monkeypatch.setattr(Root, "record", record)
     monkeypatch.setattr(Root, "make", lambda *a: (made.append(a[1].target), make(*a)))
-    case.run()
+    case.run(jobs=1)  # no other thread is at work, whose temporary files would count as left
     assert not set(made) & set(recorded) and len(made) == len(files(tmp_path / "whole")) - 2
     assert files(case.root) == files(tmp_path / "whole")
     assert users.read_bytes() == b"linked, not yet renamed"

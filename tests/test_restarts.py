@@ -178,22 +178,22 @@ def test_max_restarts_is_a_number():
 
 @pytest.mark.parametrize("variable", [RESTARTS, "SLURM_RESTART_COUNT"])
 def test_a_restart_goes_on_from_its_own_checkpoint(variable, short, train, tmp_path, monkeypatch):
-    """Whatever checkpoint the run began with, and whatever its folder held before."""
+    """Whatever checkpoint the run began with, and also where it was killed before it saved that."""
     other, run = tmp_path / "other/latest.pth", tmp_path / "run"
     train(SupOnly, short.argv(other.parent, "--set", "epochs=1"))
-    train(SupOnly, short.argv(run))
     begun = short.argv(run, "--resume", str(other), "--force")
 
     def die(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr("engine.fit.train_epoch", die)
-        train(SupOnly, begun)
-    monkeypatch.setenv(variable, "1")
+    for place in ("engine.training.Training.save", "engine.fit.train_epoch"):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(place, die)
+            train(SupOnly, begun)
+        monkeypatch.setenv(variable, "1")
     other.unlink()
     train(SupOnly, begun)
-    assert first_steps(run) == [0, 3, 3]
+    assert first_steps(run) == [3, 3, 3]
     train(SupOnly, short.argv(tmp_path / "new", "--resume", "never"))
     with pytest.raises(SystemExit):  # of another command
         train(SupOnly, short.argv(run, "--resume", "never"))

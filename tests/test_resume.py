@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from corrmatch import CorrMatch
-from engine.run_folder import RunFolder
+from engine.run_folder import RunFolder, state_to_resume
+from experiments.runs import Run
 from supervised import SupOnly
-from tests.conftest import METHODS
+from tests.conftest import METHODS, write_sample
 from tests.prototypes import Prototypes
+from util.errors import UserError
 
 MEASURED = {"seconds", "step_seconds", "validation_seconds", "peak_memory"}
 
@@ -115,7 +117,142 @@ def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
     state["epoch"], state["history"] = 1, state["history"][:1]
     state["best"] = {"model": {"miou": 99.0, "epoch": 1}}
     del state["config"]["log"], state["config"]["evaluation"]["select"]
+    del state["images"], state["epoch_length"]
     torch.save(state, latest)
     train(SupOnly, toy.argv(tmp_path))
     state = torch.load(latest, weights_only=True)
     assert state["epoch"] == 2 and state["best"] == {"model": {"score": 99.0, "epoch": 1}}
+    assert state["epoch_length"] == 1 and state["images"]["val"]["images"] == 3
+
+
+@pytest.fixture
+def half(toy, train, tmp_path):
+    """A run of two epochs of six steps that ended after the first, with a very good score."""
+    toy.write_list("labeled", [write_sample(toy.root, f"l{i}") for i in range(12)])
+    toy.tree["batch_size"] = 1
+    toy.write_config()
+    run = tmp_path / "run"
+    train(SupOnly, toy.argv(run))
+    state = torch.load(run / "latest.pth", weights_only=True)
+    state |= {"epoch": 1, "history": state["history"][:1]}
+    state["best"] = {"model": {"score": 99.0, "epoch": 1}}
+    torch.save(state, run / "latest.pth")
+    return run
+
+
+def drop(kind, count):
+    return lambda toy: toy.path(kind).write_text(
+        "".join(toy.path(kind).read_text().splitlines(keepends=True)[count:])
+    )
+
+
+def exchange(toy):
+    others = [write_sample(toy.root, f"w{i}") for i in range(3)]
+    toy.write_list("val", others)
+
+
+CHANGES = {
+    "data.labeled images (12 -> 4)": (drop("labeled", 8), [], True),
+    "data.val images (3 -> 2)": (drop("val", 1), [], False),
+    "data.val images (3 -> 3 other)": (exchange, [], False),
+    "evaluation.select (miou -> iou:road)": (None, ["evaluation.select=iou:road"], False),
+    "evaluation.every (1 -> 2)": (None, ["evaluation.every=2"], True),
+}
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_other_images_and_scores_need_force(said, half, toy, train, capsys):
+    """Epochs keep their length, and a best score is kept only where it stays comparable."""
+    change, settings, is_best_kept = CHANGES[said]
+    if change:
+        change(toy)
+    argv = toy.argv(half, *(f"--set={setting}" for setting in settings))
+    before = {path: path.read_bytes() for path in half.iterdir() if path.is_file()}
+    with pytest.raises(SystemExit) as refused:
+        train(SupOnly, argv)
+    message = capsys.readouterr().err
+    assert refused.value.code == 2 and message.count("\n") == 1
+    assert f"started with other settings or image lists: {said}. Fix: " in message
+    assert ("--force, which discards the best scores" in message) != is_best_kept
+    assert all(path.read_bytes() == content for path, content in before.items()
+               if path.name != "run.lock")  # fmt: skip
+    train(SupOnly, [*argv, "--force"])
+    log = capsys.readouterr().out
+    assert said in log and ("best scores are discarded" in log) != is_best_kept
+    assert ("epochs keep their 6 steps" in log) == ("labeled" in said)
+    state = torch.load(half / "latest.pth", weights_only=True)
+    assert state["best"]["model"]["epoch"] == (1 if is_best_kept else 2)
+    assert [record["steps"] for record in state["history"]] == [6, 12]
+    assert state["epoch_length"] == 6 and first_steps(half) == [0, 6]
+    assert ([*Run(half).curve("model", "miou")] == [2]) == ("data.val" in said)
+    train(SupOnly, argv)  # the same lists as last time
+
+
+def test_learning_rates_continue_where_a_list_was_changed(half, toy, train, monkeypatch):
+    drop("labeled", 8)(toy)
+    rates = []
+    monkeypatch.setattr(
+        "engine.training.set_poly_lr", lambda _, step, steps, power: rates.append((step, steps))
+    )
+    monkeypatch.setattr("engine.fit.Progress.show", lambda *_: None)
+    train(SupOnly, toy.argv(half, "--force"))
+    assert rates == [(step, 12) for step in (5, *range(6, 12))]
+
+
+OPTIONS = ["auto", "never", "latest.pth", "previous.pth", "best.pth", "elsewhere"]
+OUTCOMES = {
+    "": ["new", "new", "no", "no", "no", "elsewhere"],
+    "latest.pth": ["latest", "no", "latest", "no", "no", "no"],
+    "previous.pth": ["previous", "no", "no", "previous", "no", "no"],
+    "best.pth": ["no", "no", "no", "no", "best", "no"],
+    "best_model_ema.pth": ["no", "no", "no", "no", "no", "no"],
+    "latest.pth previous.pth": ["latest", "no", "latest", "no", "no", "no"],
+    "latest.pth best.pth": ["latest", "no", "latest", "no", "no", "no"],
+    "previous.pth best.pth": ["previous", "no", "no", "previous", "no", "no"],
+    "latest.pth previous.pth best.pth": ["latest", "no", "latest", "no", "no", "no"],
+    "metrics.jsonl": ["no", "no", "no", "no", "no", "no"],
+    "config.yaml": ["no", "no", "no", "no", "no", "no"],
+    "best.pth metrics.jsonl config.yaml": ["no", "no", "no", "no", "best", "no"],
+    "config.yaml starts.jsonl log.txt": ["new", "new", "no", "no", "no", "elsewhere"],
+}
+"""By the files in --save-path, for each option of --resume: the checkpoint that is continued, a
+new run, or a refusal."""
+
+
+@pytest.mark.parametrize("files", OUTCOMES)
+def test_no_run_overwrites_what_is_there(files, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    for name in files.split():
+        torch.save(name.partition(".")[0], folder.path / name)
+    elsewhere = tmp_path / "elsewhere"
+    torch.save("elsewhere", elsewhere)
+    for option, outcome in zip(OPTIONS, OUTCOMES[files], strict=True):
+        given = str(folder.path / option) if option.endswith(".pth") else option
+        given = str(elsewhere) if option == "elsewhere" else given
+        found = resumed(folder, given)
+        assert found == outcome or (outcome == "no" and "Fix: " in found), option
+        if outcome == "no" and option in ("auto", "never", "elsewhere"):
+            assert all(name in found for name in files.split())
+
+
+def resumed(folder, option):
+    try:
+        found = state_to_resume(folder, option)
+    except UserError as error:
+        return str(error).replace("no such checkpoint; expected", "Fix: expected")
+    return found[0] if found else "new"
+
+
+def test_best_checkpoint_alone_is_not_overwritten(toy, train, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(SupOnly, toy.argv(run))
+    for name in ("latest.pth", "previous.pth"):
+        (run / name).unlink()
+    before = (run / "best.pth").read_bytes()
+    with pytest.raises(SystemExit) as refused:
+        train(SupOnly, toy.argv(run))
+    assert refused.value.code == 2 and (run / "best.pth").read_bytes() == before
+    fix = f"Fix: pass --resume {run}/best.pth to continue from it"
+    assert "would overwrite best.pth" in (said := capsys.readouterr().err) and fix in said
+    train(SupOnly, toy.argv(run, "--resume", str(run / "best.pth")))
+    assert torch.load(run / "latest.pth", weights_only=True)["epoch"] == 2

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from util.errors import UserError, first_of, reason
 from util.hub import PREFIX, hub_folder
-from util.writing import partial_of, write_atomically
+from util.writing import replacing, write_atomically
 
 SUFFIX = ".safetensors"
 PUBLISHED = f"model{SUFFIX}"
@@ -51,12 +51,9 @@ def cpu_copy(state: Any) -> Any:
 
 def link_atomically(source: Path, path: Path) -> None:
     """Make `path` another name of `source`'s present content, without writing it twice."""
-    partial = partial_of(path)
     try:
-        partial.unlink(missing_ok=True)
-        os.link(source, partial)
-        partial.replace(path)
-        partial.unlink(missing_ok=True)  # where both were one file, renaming did nothing
+        with replacing(path) as partial:
+            os.link(source, partial)
     except OSError:  # a file system without hard links
         save_atomically(load(source), path)
 

@@ -40,7 +40,9 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
         "checkpoint",
     )
     parser.add_argument(
-        "--force", action="store_true", help="resume with another config than the run began with"
+        "--force",
+        action="store_true",
+        help="resume with another config, or other image lists, than the run began with",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, run one step, and end"

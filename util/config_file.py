@@ -239,18 +239,34 @@ def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
         return tree
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """'key (old -> new)' for each key that would make a resumed run another run."""
-    found = []
+SCORED_BY = (
+    "crop_size",
+    "data.classes",
+    "data.label_map",
+    "data.reduce_zero_label",
+    "data.val images",
+    "evaluation.flip",
+    "evaluation.mode",
+    "evaluation.scales",
+    "evaluation.select",
+    "evaluation.volume_pattern",
+    "evaluation.window_border",
+)
+"""Keys whose change makes validation scores before and after it incomparable."""
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """'key (old -> new)', by key, for each key that would make a resumed run another run."""
+    found: dict[str, str] = {}
     for key in [*old, *(k for k in new if k not in old)]:
         name = f"{prefix}{key}"
         if name in MOVABLE or key == "root":
             continue
         a, b = (_by_place(tree.get(key)) for tree in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{name}.")
+            found |= differences(a, b, f"{name}.")
         elif a != b:
-            found.append(f"{name} ({a} -> {b})")
+            found[name] = f"{name} ({a} -> {b})"
     return found
 
 

@@ -5,8 +5,10 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +18,9 @@ FORMULA = re.compile(r"'*[=+\-@]")
 """The start of a text that a spreadsheet could take for a formula, after any apostrophes."""
 LONGEST_NAME = 255
 """Bytes that file systems give to a name."""
+DAY = 24 * 3600
+"""Seconds without a write after which a temporary file counts as left behind, where no lock
+tells whether its process still runs."""
 
 
 def write_atomically(
@@ -26,30 +31,54 @@ def write_atomically(
     What was there before becomes `previous`, if given.  Raises `UserError` when the folder cannot
     be written or the disk is full.
     """
-    partial = partial_of(path)
     try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            _keep_as(previous, path)
-        partial.replace(path)
+        with replacing(path) as partial:
+            with partial.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            if previous is not None and path.exists():
+                _keep_as(previous, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         kept = "; the previous one is kept" if path.exists() else ""
         raise UserError(f"{path}: cannot be written ({error}){kept}") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and rename it to `path` at the end.
+
+    The temporary name is new each time, so processes that write the same file do not share it.
+    After an error the temporary file is removed and `path` is left as it was.
+    """
+    partial = partial_of(path)
+    try:
+        yield partial
+        partial.replace(path)
     finally:
-        with suppress(OSError):  # has been said
+        with suppress(OSError):  # renamed, or never made; or the error above says why
             partial.unlink(missing_ok=True)
 
 
 def partial_of(path: Path) -> Path:
-    """The file beside `path` that will be it once it is whole; under a name of its own where that
-    of `path` leaves no room for more."""
-    name = path.name + ".partial"
+    """Return a new temporary name beside `path`; it starts with the name of `path`, or with its
+    hash where the file system has no room for more."""
+    end = f".{secrets.token_hex(4)}.partial"
+    name = path.name + end
     if len(os.fsencode(name)) > LONGEST_NAME:
-        name = hashlib.sha256(os.fsencode(path.name)).hexdigest() + ".partial"
+        name = hashlib.sha256(os.fsencode(path.name)).hexdigest() + end
     return path.with_name(name)
+
+
+def remove_partials(folder: Path, idle: float) -> None:
+    """Remove temporary files that killed processes left in a folder.
+
+    `idle`: seconds since the last change, from which on a file counts as left behind.
+    """
+    for partial in folder.glob(f"*.{8 * '[0-9a-f]'}.partial"):
+        with suppress(OSError):  # removed by its own process, or not ours to remove
+            if time.time() - partial.stat().st_ctime >= idle:
+                partial.unlink()
 
 
 def _keep_as(previous: Path, path: Path) -> None:

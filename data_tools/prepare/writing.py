@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_tools.prepare.plan import Task
 from util.errors import UserError
-from util.writing import partial_of
+from util.writing import DAY, remove_partials, replacing
 
 RECORD = "prepared.tsv"  # lines: file, its size in bytes, the download it was made from
 
@@ -24,6 +24,7 @@ class Root:
     def __init__(self, path: Path):
         self.path = path
         self._made: dict[str, tuple[str, str]] = {}
+        self._cleaned: set[Path] = set()
         with self._writable():
             path.mkdir(parents=True, exist_ok=True)
             text = self._record.read_text(errors="replace") if self._record.exists() else ""
@@ -58,6 +59,9 @@ class Root:
         with self._writable():
             if not os.path.lexists(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if path.parent not in self._cleaned:
+                    self._cleaned.add(path.parent)
+                    remove_partials(path.parent, idle=DAY)
                 _write(path, content)
             elif not _same(path, content):
                 raise UserError(
@@ -88,16 +92,14 @@ class Root:
 
 def _write(path: Path, content: bytes | Path) -> None:
     """Under a temporary name first, so that a file which is there is whole."""
-    partial = partial_of(path)
-    partial.unlink(missing_ok=True)  # never written into: it may be a link to a user's file
-    if isinstance(content, bytes):
-        partial.write_bytes(content)
-    else:
-        try:
-            os.link(content, partial)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(content, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        if isinstance(content, bytes):
+            partial.write_bytes(content)
+        else:
+            try:
+                os.link(content, partial)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(content, partial)
 
 
 def _same(path: Path, content: bytes | Path) -> bool:

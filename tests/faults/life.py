@@ -73,7 +73,7 @@ class Life:
         if self._step.value < death.after and death.place != "start":
             return False
         if death.place == "checkpoint":
-            return (self.run / "latest.pth.partial").exists()
+            return any(self.run.glob("latest.pth.*.partial"))
         return PLACES[self._place.value] == death.place
 
     def _live(self, method: str, argv: list[str]) -> None:
