@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from util.config import Natural, Positive, Scale, Section
+from util.config import Natural, Scale, Section
 from util.config_file import parse
 from util.errors import UserError
 
@@ -32,10 +32,9 @@ class Sums(Strict):
 
 
 class Scaler(Strict):
+    model_config = ConfigDict(extra="ignore")  # torch's own scaler had more keys
+
     scale: Scale
-    growth_factor: Scale
-    backoff_factor: Scale
-    growth_interval: Positive
     tracker: Natural = Field(alias="_growth_tracker")
 
 
@@ -52,11 +51,13 @@ class RunState(Strict):
     history: list[dict[str, JsonValue]]
     name: str
     config: dict[str, JsonValue]
+    nonfinite: Natural = 0
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:
     """The form of `state`; raises `UserError` unless it is a run of the method called `name`."""
-    if not isinstance(state, dict) or not RunState.model_fields.keys() <= state.keys():
+    required = {name for name, field in RunState.model_fields.items() if field.is_required()}
+    if not isinstance(state, dict) or not required <= state.keys():
         raise UserError(
             f"{path}: holds weights but no run that could be resumed; name a run's latest.pth, or "
             "begin a run in another --save-path"

@@ -4,6 +4,9 @@ import functools
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+from util import dist
 
 FLAG_LINES = ("flags", "Features")
 """Names of the lines of /proc/cpuinfo that list what an x86 or an ARM CPU can do."""
@@ -39,8 +42,46 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=found != "float32")
 
 
-def build_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """Scales float16's losses; for the others it only keeps what is not finite from the weights."""
-    if precision_on(device, precision) == "float16":
-        return torch.amp.GradScaler(device.type)
-    return torch.amp.GradScaler(device.type, init_scale=1.0, growth_interval=2**31 - 1)
+class LossScale:
+    """Dynamic loss scale of float16, on the device; 1 in the other precisions.
+
+    It halves when gradients overflow, and doubles after `PATIENCE` steps without overflow.  Unlike
+    torch's `GradScaler`, it ignores steps whose loss is not finite, which no scale can help, and
+    does not fall below `FLOOR`, where gradients underflow to 0.
+    """
+
+    START, FLOOR, PATIENCE = 2.0**16, 1.0, 2000
+
+    def __init__(self, device: torch.device, precision: str):
+        self.is_dynamic = precision_on(device, precision) == "float16"
+        self._scale = torch.full((), self.START if self.is_dynamic else 1.0, device=device)
+        self._steps = torch.zeros((), dtype=torch.int, device=device)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss * self._scale if self.is_dynamic else loss
+
+    def unscale(self, gradients: list[Tensor]) -> None:
+        """Divide the gradients by the scale, in place."""
+        if self.is_dynamic:
+            torch._foreach_mul_(gradients, self._scale.reciprocal())
+
+    def update(self, loss: Tensor, grad_norm: Tensor) -> None:
+        """Adapt the scale to a step; every rank adapts it alike, whichever loss is not finite."""
+        if not self.is_dynamic:
+            return
+        bad_loss = dist.all_reduce((~loss.isfinite()).int(), "max").bool()
+        overflow = ~grad_norm.isfinite() & ~bad_loss
+        steps = torch.where(overflow, 0, self._steps + 1)
+        grows = steps >= self.PATIENCE
+        factor = torch.where(overflow, 0.5, torch.where(grows, 2.0, 1.0))
+        self._scale = (self._scale * factor).clamp(min=self.FLOOR)
+        self._steps = torch.where(grows, 0, steps)
+
+    def state(self) -> dict[str, float]:
+        return {"scale": self._scale.item(), "_growth_tracker": int(self._steps.item())}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Continue with a saved scale; start anew from one below the floor."""
+        if self.is_dynamic and state["scale"] >= self.FLOOR:
+            self._scale.fill_(state["scale"])
+            self._steps.fill_(state["_growth_tracker"])
