@@ -151,8 +151,9 @@ def test_an_old_checkpoint_with_a_decayed_scale_resumes(long, train, tmp_path):
     assert scale.state()["scale"] == 65536
 
 
+@pytest.mark.parametrize("save_every", ["null", 1])
 def test_a_checkpoint_is_not_replaced_by_weights_that_are_not_finite(
-    long, train, tmp_path, monkeypatch, capsys
+    save_every, long, train, tmp_path, monkeypatch, capsys
 ):
     step = Training.optimize
 
@@ -164,7 +165,7 @@ def test_a_checkpoint_is_not_replaced_by_weights_that_are_not_finite(
 
     monkeypatch.setattr(Training, "optimize", spying)
     with pytest.raises(SystemExit) as ended:
-        train(SupOnly, long.argv(tmp_path / "run", "--set", "nonfinite_limit=100"))
+        train(SupOnly, long.argv(tmp_path / "run", "--set", f"save_every={save_every}"))
     said = capsys.readouterr()
     assert ended.value.code == 2 and said.err.count("\n") == 1
     assert "latest.pth: not written, as method.model.backbone.conv1.0.weight hold" in said.err
