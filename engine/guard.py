@@ -105,13 +105,12 @@ class Statistics:
 
     def restore_unless_finite(self, before: Tensor) -> None:
         """Go back to a copy if one of them is NaN or infinite; decided on the device."""
-        if not self._buffers:
-            return
         now = self.now()
         kept = torch.where(now.isfinite().all(), now, before)
-        parts = kept.split([b.numel() for b in self._buffers])
-        views = [part.view_as(b) for part, b in zip(parts, self._buffers, strict=True)]
-        torch._foreach_copy_(self._buffers, views)
+        begin = 0
+        for buffer in self._buffers:
+            buffer.copy_(kept[begin : begin + buffer.numel()].view_as(buffer))
+            begin += buffer.numel()
 
 
 def _judge(scalars: dict[str, Tensor]) -> Tensor:

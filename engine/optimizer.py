@@ -31,12 +31,15 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
     return sgd
 
 
-def step_if_finite(optimizer: torch.optim.Optimizer, grad_norm: Tensor) -> None:
-    """Take an optimizer step unless the norm of the gradients is NaN or infinite.
+def step_if_finite(
+    optimizer: torch.optim.Optimizer, grad_norm: Tensor, scale: Tensor | None = None
+) -> None:
+    """Divide the gradients by `scale` and take an optimizer step, unless `grad_norm` is not finite.
 
     The fused kernels decide it on the device, so the CPU does not wait.  Ranks have the same
     gradients, so they decide alike.
     """
+    optimizer.grad_scale = scale  # type: ignore[attr-defined]
     optimizer.found_inf = (~grad_norm.isfinite()).float()  # type: ignore[attr-defined]
     optimizer.step()
 

@@ -201,9 +201,8 @@ class Training:
                 totals[name] = totals.get(name, 0) + value.detach() / len(parts)
         groups = self.optimizer.param_groups
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        self.scaler.unscale(gradients)
-        totals["grad_norm"] = nn.utils.get_total_norm(gradients)
-        step_if_finite(self.optimizer, totals["grad_norm"])
+        totals["grad_norm"] = self.scaler.unscale(nn.utils.get_total_norm(gradients))
+        step_if_finite(self.optimizer, totals["grad_norm"], self.scaler.value)
         self.scaler.update(totals["loss"], totals["grad_norm"])
         dist.average_batchnorm(self.method)
         self._statistics.restore_unless_finite(statistics)

@@ -123,8 +123,19 @@ def test_the_scale_of_float16():
     resumed.update(loss=good, grad_norm=good)
     assert resumed.state() == {"scale": 2, "_growth_tracker": 0}
     assert resumed.scale(torch.tensor(3.0)) == 6
-    resumed.unscale(gradients := [torch.tensor([3.0])])
-    assert gradients[0].item() == 1.5
+    assert resumed.unscale(torch.tensor(3.0)) == 1.5
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_scaled_step_is_the_plain_one(name):
+    weights = []
+    for scale in (None, torch.tensor(1024.0)):
+        weight = nn.Parameter(torch.ones(2))
+        weight.grad = torch.tensor([0.1, 0.3]) * (1 if scale is None else scale)
+        optimizer = build_optimizer(nn.ParameterList([weight]), Optimizer(name=name))
+        step_if_finite(optimizer, torch.tensor(1.0), scale)
+        weights.append(weight)
+    assert torch.equal(*weights) and not torch.equal(weights[0], torch.ones(2))
 
 
 def test_ranks_adapt_the_scale_alike(monkeypatch):

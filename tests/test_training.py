@@ -274,7 +274,7 @@ def test_automatic_precision_on_a_gpu(has_bfloat16, found, monkeypatch):
     device = torch.device("cuda")
     assert precision_on(device, "auto") == found
     monkeypatch.setattr("util.precision.precision_on", lambda *_: found)
-    assert LossScale(torch.device("cpu"), found).is_dynamic == (found == "float16")
+    assert (LossScale(torch.device("cpu"), found).value is None) == (found == "bfloat16")
 
 
 @pytest.mark.parametrize(

@@ -50,38 +50,39 @@ class LossScale:
     does not fall below `FLOOR`, where gradients underflow to 0.
     """
 
-    START, FLOOR, PATIENCE = 2.0**16, 1.0, 2000
+    START, FLOOR, CEILING, PATIENCE = 2.0**16, 1.0, 2.0**64, 2000
 
     def __init__(self, device: torch.device, precision: str):
-        self.is_dynamic = precision_on(device, precision) == "float16"
-        self._scale = torch.full((), self.START if self.is_dynamic else 1.0, device=device)
+        is_dynamic = precision_on(device, precision) == "float16"
+        self.value = torch.full((), self.START, device=device) if is_dynamic else None
+        """The scale; None is 1."""
         self._steps = torch.zeros((), dtype=torch.int, device=device)
 
     def scale(self, loss: Tensor) -> Tensor:
-        return loss * self._scale if self.is_dynamic else loss
+        return loss if self.value is None else loss * self.value
 
-    def unscale(self, gradients: list[Tensor]) -> None:
-        """Divide the gradients by the scale, in place."""
-        if self.is_dynamic:
-            torch._foreach_mul_(gradients, self._scale.reciprocal())
+    def unscale(self, grad_norm: Tensor) -> Tensor:
+        """Return the norm of the gradients without the scale; the optimizer unscales them."""
+        return grad_norm if self.value is None else grad_norm / self.value
 
     def update(self, loss: Tensor, grad_norm: Tensor) -> None:
         """Adapt the scale to a step; every rank adapts it alike, whichever loss is not finite."""
-        if not self.is_dynamic:
+        if self.value is None:
             return
         bad_loss = dist.all_reduce((~loss.isfinite()).int(), "max").bool()
         overflow = ~grad_norm.isfinite() & ~bad_loss
         steps = torch.where(overflow, 0, self._steps + 1)
         grows = steps >= self.PATIENCE
         factor = torch.where(overflow, 0.5, torch.where(grows, 2.0, 1.0))
-        self._scale = (self._scale * factor).clamp(min=self.FLOOR)
+        self.value = (self.value * factor).clamp(self.FLOOR, self.CEILING)
         self._steps = torch.where(grows, 0, steps)
 
     def state(self) -> dict[str, float]:
-        return {"scale": self._scale.item(), "_growth_tracker": int(self._steps.item())}
+        scale = 1.0 if self.value is None else self.value.item()
+        return {"scale": scale, "_growth_tracker": int(self._steps.item())}
 
     def load_state(self, state: dict[str, float]) -> None:
         """Continue with a saved scale; start anew from one below the floor."""
-        if self.is_dynamic and state["scale"] >= self.FLOOR:
-            self._scale.fill_(state["scale"])
+        if self.value is not None and state["scale"] >= self.FLOOR:
+            self.value.fill_(state["scale"])
             self._steps.fill_(state["_growth_tracker"])
