@@ -31,7 +31,7 @@ from model.build import network_of
 from util import dist
 from util.config import Config
 from util.errors import UserError, reason
-from util.precision import build_scaler
+from util.precision import LossScale
 from util.speed import use_layout
 
 GIB = 2**30
@@ -137,7 +137,7 @@ def late_training(method: Method, config: Config) -> Training:
     optimizer.step()
     optimizer.zero_grad()
     device, nothing = torch.device("cpu"), cast(Any, None)
-    scaler = build_scaler(device, config.precision)
+    scaler = LossScale(device, config.precision)
     return Training(
         config, device, nothing, method, method, optimizer, scaler, nothing, nothing, volumes=[]
     )

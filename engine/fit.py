@@ -50,7 +50,7 @@ def fit(t: Training) -> None:
     Raises `Interrupted`, with all saved, when it is asked to stop.
     """
     batch_of = functools.partial(batch_at, t.train)
-    guard = Guard(t.method, t.config.nonfinite_limit, t.folder.path, batch_of)
+    guard = Guard(t.config.nonfinite_limit, t.folder.path, batch_of)
     try:
         dist.on_main(t.open_folder)
         if t.source not in (None, t.folder.latest):
@@ -79,7 +79,7 @@ def train_epoch(t: Training, guard: Guard, stop: StopRequest) -> dict[str, Any]:
         progress.add(scalars)
         if progress.due(step):
             progress.show(step, lr)
-            guard.look()
+            t.nonfinite = guard.look(t.nonfinite)
         # Several processes decide together, at steps where they wait for each other anyway.
         if progress.due(step) or dist.world_size() == 1:
             pause(t, guard, stop)
@@ -91,7 +91,7 @@ def pause(t: Training, guard: Guard, stop: StopRequest) -> None:
     """Save if that is due; raise `Interrupted` if any process was asked to stop."""
     due, stopping = dist.anywhere(t.is_save_due(), bool(stop.by))
     if t.done and (due or stopping):
-        guard.look()
+        t.nonfinite = guard.look(t.nonfinite)
         t.save()
     if stopping:
         dist.on_main(t.folder.settle)
@@ -108,6 +108,7 @@ def finish_epoch(t: Training, record: dict[str, Any]) -> None:
     """Validate where the config says so, and save."""
     epoch, every = t.epoch, t.config.evaluation.every
     is_best = False
+    t.check_weights()
     if (epoch + 1) % every == 0 or epoch + 1 == t.config.epochs:
         dist.on_main(t.folder.settle)
         begin = time.monotonic()

@@ -28,10 +28,33 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
     lrs = {True: options.lr, False: options.lr * options.lr_multi}
     parameters = [{"params": p, "lr": lrs[b], "base_lr": lrs[b]} for b, p in groups.items() if p]
     decay = options.weight_decay
-    # Fused: one kernel, which a gradient scaler can make skip a step without asking the device.
+    # Fused: one kernel, which can skip a step without asking the device.
     if options.name == "adamw":
         return torch.optim.AdamW(parameters, betas=(0.9, 0.999), weight_decay=decay, fused=True)
-    return torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=decay, fused=True)
+    sgd = torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=decay, fused=True)
+    _start_momentum(sgd)
+    return sgd
+
+
+def step_if_finite(
+    optimizer: torch.optim.Optimizer, grad_norm: Tensor, scale: Tensor | None = None
+) -> None:
+    """Divide the gradients by `scale` and take an optimizer step, unless `grad_norm` is not finite.
+
+    The fused kernels decide it on the device, so the CPU does not wait.  Ranks have the same
+    gradients, so they decide alike.
+    """
+    optimizer.grad_scale = scale  # type: ignore[attr-defined]
+    optimizer.found_inf = (~grad_norm.isfinite()).float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Set missing momenta of SGD to 0: torch allocates them uninitialised in the first step, and
+    leaves them so where that step is skipped."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: Path) -> None:
@@ -49,6 +72,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": kept, "param_groups": groups})
         _adopt_layout(optimizer)
+        _start_momentum(optimizer)
     except Exception as error:  # whatever an odd state leads torch to
         raise UserError(
             f"{source}: not the optimizer's state of this network ({reason(error)})"

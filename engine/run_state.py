@@ -32,10 +32,9 @@ class Sums(Strict):
 
 
 class Scaler(Strict):
+    model_config = ConfigDict(extra="ignore")  # torch's own scaler had more keys
+
     scale: Scale
-    growth_factor: Scale
-    backoff_factor: Scale
-    growth_interval: Positive
     tracker: Natural = Field(alias="_growth_tracker")
 
 
@@ -70,6 +69,8 @@ class RunState(Strict):
     images: Identities | None = None
     """None in a checkpoint of an older version, as is the length of an epoch."""
     epoch_length: Positive | None = None
+    nonfinite: Natural = 0
+    """Steps in a row that were skipped last because of non-finite gradients."""
 
     def changed_images(self, images: dict[str, Any]) -> dict[str, str]:
         """Compare the run's image lists with present ones: 'key (before -> now)' by key."""

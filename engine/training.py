@@ -25,8 +25,9 @@ from dataset.loaders import (
 )
 from dataset.views import make_views
 from engine.class_weights import with_class_weights
+from engine.guard import Statistics
 from engine.method import Method
-from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
+from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr, step_if_finite
 from engine.progress import Means
 from engine.run_folder import RunFolder, state_to_resume
 from engine.run_state import RunState, check_run
@@ -34,14 +35,14 @@ from model.build import load_backbone, network_of
 from util import dist
 from util.batch import Batch, RawBatch
 from util.calibration import PseudoLabelScores
-from util.checkpoint import load_weights
+from util.checkpoint import load_weights, nonfinite_tensors
 from util.config import Config
 from util.config_file import SCORED_BY, differences, with_defaults
-from util.errors import UserError
+from util.errors import UserError, first_of
 from util.evaluation import Scores, evaluate, volume_indices
 from util.log import logger
 from util.normalise import mean_and_std
-from util.precision import autocast, build_scaler, precision_on
+from util.precision import LossScale, autocast, precision_on
 from util.seed import be_deterministic, init_seed, seed_step
 from util.speed import compile_parts, use_layout
 
@@ -56,7 +57,7 @@ class Training:
     method: Method
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    scaler: LossScale
     train: DataLoader
     val: DataLoader
     volumes: list[int]
@@ -71,6 +72,8 @@ class Training:
     best: dict[str, dict[str, float]] = field(default_factory=dict)
     """Best score and its epoch, by the name of the network."""
     history: list[dict[str, Any]] = field(default_factory=list)
+    nonfinite: int = 0
+    """Steps in a row, up to the last one that was judged, with a loss or gradient not finite."""
     source: Path | None = None
     """The checkpoint it was resumed from."""
 
@@ -81,13 +84,14 @@ class Training:
 
     def __post_init__(self) -> None:
         self.mean, self.std = mean_and_std(self.config, self.device)
+        self._statistics = Statistics(self.method)
         self._saved = (0, time.monotonic())
 
     def state(self) -> dict[str, Any]:
         return {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.scaler.state(),
             "epoch": self.epoch,
             "done": self.done,
             "means": self.means.state(),
@@ -97,6 +101,7 @@ class Training:
             "config": self.config.model_dump(mode="json"),
             "images": self.images,
             "epoch_length": len(self.train),
+            "nonfinite": self.nonfinite,
         }
 
     def load_state(self, state: Any, source: Path, force: bool) -> None:
@@ -116,12 +121,14 @@ class Training:
                 f"--save-path, or pass --force{loss}"
             )
         load_optimizer(self.optimizer, state["optimizer"], source)
-        self.scaler.load_state_dict(state["scaler"])
+        if own["config"]["precision"] == state["config"].get("precision"):
+            self.scaler.load_state(state["scaler"])
         self.epoch, self.done = state["epoch"], state["done"]
         self.means = Means(state["means"], self.device)
         if not loses_best:
             self.best = {name: best.model_dump() for name, best in run.best.items()}
         self.history = state["history"]
+        self.nonfinite = run.nonfinite
         self.warn_of_changes(run, list(changed.values()), loses_best, source)
         self.keep_epoch_length(run, source)
         if self.steps_done:  # as the next checkpoint may be due before the next step
@@ -155,10 +162,28 @@ class Training:
             set_epoch_length(self.train, length)
 
     def save(self) -> None:
-        """Write a checkpoint; with several processes, all of them take part."""
+        """Write a checkpoint; with several processes, all of them take part.
+
+        Raises `UserError`, and leaves the last checkpoint, where weights are not finite.
+        """
+        self.check_weights()
         state = self.state()
         dist.on_main(lambda: self.folder.save(state, self.history))
         self._saved = (self.done, time.monotonic())
+
+    def check_weights(self) -> None:
+        """Raise `UserError` where weights or momenta are not finite."""
+        parts = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+        def check() -> None:
+            if found := nonfinite_tensors(parts):
+                raise UserError(
+                    f"{self.folder.latest}: not written, as {first_of(found, 3)} hold NaN or "
+                    f"infinity after step {self.steps_done}; the last checkpoint is kept. Fix: "
+                    "lower optimizer.lr (--set optimizer.lr=... --force), or set precision: float32"
+                )
+
+        dist.on_main(check)
 
     def open_folder(self) -> None:
         """Start the log files, and do what an earlier part of the run was killed before."""
@@ -200,6 +225,7 @@ class Training:
         config, device = self.config, self.device
         seed_step(config.seed, dist.rank(), step)
         self.optimizer.zero_grad(set_to_none=True)
+        statistics = self._statistics.now()
         totals: dict[str, Tensor] = {}
         parts = split_batch(raw, config.micro_batch)
         for number, part in enumerate(parts, start=1):
@@ -210,13 +236,13 @@ class Training:
                 self.scaler.scale(loss / len(parts)).backward()
             for name, value in {"loss": loss, **scalars}.items():
                 totals[name] = totals.get(name, 0) + value.detach() / len(parts)
-        self.scaler.unscale_(self.optimizer)
         groups = self.optimizer.param_groups
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        totals["grad_norm"] = nn.utils.get_total_norm(gradients)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        totals["grad_norm"] = self.scaler.unscale(nn.utils.get_total_norm(gradients))
+        step_if_finite(self.optimizer, totals["grad_norm"], self.scaler.value)
+        self.scaler.update(totals["loss"], totals["grad_norm"])
         dist.average_batchnorm(self.method)
+        self._statistics.restore_unless_finite(statistics)
         self.method.after_step(step)
         return totals
 
@@ -292,7 +318,7 @@ def prepare(
         method=method,
         wrapped=dist.wrap(method, device),
         optimizer=build_optimizer(method, config.optimizer),
-        scaler=build_scaler(device, config.precision),
+        scaler=LossScale(device, config.precision),
         train=training_loader(
             config, lists, room, images, per_forward, method_class.strong_views, process
         ),

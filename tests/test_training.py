@@ -20,7 +20,7 @@ from unimatch_v2 import UniMatchV2
 from util import dist, speed
 from util.config import Optimizer
 from util.config_file import load_config
-from util.precision import autocast, build_scaler, cpu_flags, precision_on
+from util.precision import LossScale, autocast, cpu_flags, precision_on
 
 
 def test_supervised_training_needs_no_unlabelled_list(toy, train, tmp_path):
@@ -271,10 +271,10 @@ def test_a_cpu_that_computes_in_bfloat16_is_known_by_its_flags(name, tmp_path, m
 @pytest.mark.parametrize(("has_bfloat16", "found"), [(True, "bfloat16"), (False, "float16")])
 def test_automatic_precision_on_a_gpu(has_bfloat16, found, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
-    monkeypatch.setattr(torch.amp, "GradScaler", lambda _, init_scale=65536.0, **__: init_scale)
     device = torch.device("cuda")
     assert precision_on(device, "auto") == found
-    assert build_scaler(device, "auto") == (65536 if found == "float16" else 1)
+    monkeypatch.setattr("util.precision.precision_on", lambda *_: found)
+    assert (LossScale(torch.device("cpu"), found).value is None) == (found == "bfloat16")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import copy
 import json
+import math
 import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from util.errors import UserError, first_of, reason
+from util.errors import UserError, first_of, one_line, reason
 from util.hub import PREFIX, hub_folder
 from util.writing import replacing, write_atomically
 
@@ -96,12 +97,50 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     return {"model": safetensors.torch.load_file(path), **config}
 
 
+def nonfinite_tensors(state: Any) -> list[str]:
+    """Names of the tensors in nested dicts and lists that hold NaN or infinity.
+
+    On a GPU, this waits for the device once where all are finite.
+    """
+    found = {name: x for name, x in _tensors(state, "", set()) if x.is_floating_point()}
+    values = [x for x in found.values() if x.numel()]  # the maximum of nothing is an error
+    if nn.utils.get_total_norm(values, math.inf).isfinite():
+        return []
+    return [name for name, x in found.items() if not x.isfinite().all()]
+
+
+def _tensors(state: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in nested dicts and lists, by names with dots; what is there twice, once."""
+    if isinstance(state, Tensor):
+        yield name, state.detach()
+    elif isinstance(state, Mapping | list | tuple) and id(state) not in seen:
+        seen.add(id(state))
+        parts = state.items() if isinstance(state, Mapping) else enumerate(state)
+        for key, value in parts:
+            yield from _tensors(value, f"{name}.{key}" if name else str(key), seen)
+
+
 def load(path: Path) -> Any:
     """What `path` holds, on the CPU, loaded with `weights_only`; of a .safetensors its weights as
     `model`.
 
-    Raises `UserError` when it is missing, damaged, or holds more than tensors and numbers.
+    Raises `UserError` when it is missing, damaged, or holds more than tensors and numbers, or
+    tensors with NaN or infinity.
     """
+    state = _load(path)
+    try:
+        found = nonfinite_tensors(state)
+    except Exception as error:  # whatever odd tensors in a file lead torch to
+        raise UserError(f"{path}: not a readable checkpoint ({one_line(error)})") from None
+    if found:
+        raise UserError(
+            f"{path}: expected finite weights, found NaN or infinity in {first_of(found, 3)}. "
+            "Fix: use an earlier checkpoint of the run, or train again"
+        )
+    return state
+
+
+def _load(path: Path) -> Any:
     try:
         if path.suffix == SUFFIX:
             return _load_safetensors(path)
