@@ -7,7 +7,7 @@ section; `--set key.subkey=value` overrides both.
 import difflib
 import os
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -196,6 +196,8 @@ MOVABLE = {
     "nonfinite_limit",
     "log",
 }
+OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
+"""Keys that may differ between the machines of a run; so may each `root`."""
 
 
 def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
@@ -206,16 +208,18 @@ def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
         return tree
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """'key (old -> new)' for each key that would make a resumed run another run."""
+def differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: Collection[str] = MOVABLE
+) -> list[str]:
+    """Return 'key (old -> new)' for each key that differs; those of `free` and each `root` may."""
     found = []
     for key in [*old, *(k for k in new if k not in old)]:
         name = f"{prefix}{key}"
-        if name in MOVABLE or key == "root":
+        if name in free or key == "root":
             continue
         a, b = (_by_place(tree.get(key)) for tree in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{name}.")
+            found += differences(a, b, f"{name}.", free)
         elif a != b:
             found.append(f"{name} ({a} -> {b})")
     return found
