@@ -27,7 +27,6 @@ from util.command import (
     checkpoint_parser,
     config_of,
     exit_with_one_line,
-    is_secondary_rank,
 )
 from util.config import Config, Evaluation
 from util.confusion import class_scores, confusion_picture, confusion_rows
@@ -42,16 +41,17 @@ from util.writing import csv_text, write_text
 
 def main() -> None:
     options = arguments()
-    with exit_with_one_line(quiet=is_secondary_rank()):
+    with exit_with_one_line():
         options.checkpoint = checkpoint_of(options)
         config = config_of(options)
         device = dist.choose_device(options.device)
         check(options)
-    with dist.session(device), exit_with_one_line(quiet=not dist.is_main()):
-        say_to_console()
-        scores = score(config, options, device)
-        if options.json and dist.is_main():
-            write_text(options.json, json.dumps(scores, indent=1) + "\n", f"--json {options.json}")
+        with dist.session(device), exit_with_one_line():
+            say_to_console()
+            scores = score(config, options, device)
+            if options.json and dist.is_main():
+                text = json.dumps(scores, indent=1) + "\n"
+                write_text(options.json, text, f"--json {options.json}")
 
 
 def arguments() -> argparse.Namespace:

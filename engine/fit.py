@@ -18,7 +18,7 @@ from engine.trackers import check_trackers
 from engine.training import Training, prepare
 from util import dist
 from util.calibration import PseudoLabelScores, trust_line, trust_values
-from util.command import arguments, exit_with_one_line, is_secondary_rank
+from util.command import arguments, exit_with_one_line
 from util.config_file import load_config
 from util.evaluation import Scores, score_title, summary, table
 from util.interrupt import Interrupted, StopRequest, leaving_when_asked, stop_requests
@@ -28,19 +28,19 @@ from util.log import logger, say_to_console
 def main(method: type[Method]) -> None:
     """The command line of a method."""
     options = arguments(method.__name__, method.unlabeled)
-    with exit_with_one_line(quiet=is_secondary_rank()):
+    with exit_with_one_line(), leaving_when_asked():
         config = load_config(options.config, options.set, options.overrides)
         method.read_options(config)
         check_trackers(config)
         device = dist.choose_device(options.device)
-    with leaving_when_asked(), dist.session(device):
-        with exit_with_one_line(quiet=not dist.is_main()):
+        # A rank that fails says why before its connections close, which ends the others.
+        with dist.session(device), exit_with_one_line():
             say_to_console()
+            dist.compare("options", {"--dry-run": options.dry_run})
             folder = RunFolder(options.save_path)
             if not options.dry_run:
                 dist.on_main(folder.lock)
             training = prepare(method, config, device, folder, options.resume, options.force)
-        with exit_with_one_line():
             dry_run(training) if options.dry_run else fit(training)
 
 
@@ -53,7 +53,7 @@ def fit(t: Training) -> None:
     guard = Guard(t.config.nonfinite_limit, t.folder.path, batch_of)
     try:
         dist.on_main(t.open_folder)
-        if t.source not in (None, t.folder.latest):
+        if dist.on_main(lambda: t.source not in (None, t.folder.latest)):
             t.save()  # what it begins with, for a restart before its next checkpoint
         with stop_requests() as stop:
             while t.epoch < t.config.epochs:

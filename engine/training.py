@@ -40,7 +40,7 @@ from util.config import Config
 from util.config_file import SCORED_BY, differences, with_defaults
 from util.errors import UserError, first_of
 from util.evaluation import Scores, evaluate, volume_indices
-from util.log import logger
+from util.log import code_version, logger
 from util.normalise import mean_and_std
 from util.precision import LossScale, autocast, precision_on
 from util.seed import be_deterministic, init_seed, seed_step
@@ -284,14 +284,19 @@ def prepare(
     # Found once: a run does not change its precision on another device without saying so.
     precision = precision_on(device, config.precision)
     config = config.model_copy(update={"precision": precision})
-    resumed = state_to_resume(folder, resume)
+    # Rank 0 decides what the run continues from, and sends it to all: the others may find another
+    # checkpoint, or none, on disks of their own.
+    resumed = dist.on_main(lambda: state_to_resume(folder, resume))
     lists = read_lists(config.data, method_class.unlabeled)
     volumes = volume_indices([s.image for s in lists.val.samples], config.evaluation.volume_pattern)
     images = method_class.images_per_step(config)
     per_forward = images_per_forward(config, images, world)
-    dist.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
     sizes = {name: identity(listed.samples) for name, listed in lists._asdict().items()}
     folder.origin = {"method": method_class.__name__, "images": sizes}
+    files = {n: f"{of['images']} images, SHA-256 {of['sha256'][:12]}" for n, of in sizes.items()}
+    settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
+    dist.compare("settings", settings | config.model_dump(mode="json"))
+    dist.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
     config = with_class_weights(config, lists.labeled, device)
 
     if config.deterministic:
@@ -330,4 +335,5 @@ def prepare(
         state, source = resumed
         training.load_state(state, source, force)
         logger.info("%s: resumed after epoch %d, step %d", source, training.epoch, training.done)
+    dist.compare("progress", {"epoch": training.epoch, "step": training.steps_done})
     return training

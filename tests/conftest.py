@@ -219,5 +219,5 @@ def pytest_collection_modifyitems(items):
         name = item.path.stem.removeprefix("test_")
         if name in {"interruption", "restarts", "scripts", "slurm"}:
             item.add_marker(pytest.mark.xdist_group("in time"))
-        elif name in {"distributed", "equivalence"}:
+        elif name in {"distributed", "equivalence", "machines"}:
             item.add_marker(needs_forks)

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch.distributed import TCPStore
@@ -30,6 +31,9 @@ def python(folder: Path, arguments: list[str], environment: dict[str, str]) -> N
 class Forked:
     """A running program."""
 
+    store: TCPStore | None = None
+    """Where it meets the other ranks."""
+
     def __init__(self, *command: object, **variables: object):
         self._output = tempfile.TemporaryDirectory()
         environment = os.environ | {name: str(value) for name, value in variables.items()}
@@ -47,15 +51,25 @@ class Forked:
         return subprocess.CompletedProcess([], self.process.exitcode, *said)
 
 
-def spread(*command: object, processes: int = 2) -> subprocess.CompletedProcess:
-    """A program in several processes that find each other as under the launcher, but go on by
-    themselves; returns the exit code that is farthest from 0, and the output of all."""
+def meeting(*commands: Sequence[object], machines: bool, **variables: object) -> list[Forked]:
+    """One program for each rank, on one machine or each on a machine of its own; they find each
+    other as under the launcher, but go on by themselves."""
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    known = {
-        "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "localhost",
-        "MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": True,
+    ranks = range(len(commands))
+    variables |= {
+        "WORLD_SIZE": len(commands), "LOCAL_WORLD_SIZE": 1 if machines else len(commands),
+        "MASTER_ADDR": "localhost", "MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": True,
     }  # fmt: skip
-    running = [Forked(*command, RANK=n, LOCAL_RANK=n, **known) for n in range(processes)]
-    ends = [process.end() for process in running]
+    places = [{"GROUP_RANK": n} if machines else {"LOCAL_RANK": n} for n in ranks]
+    running = [Forked(*commands[n], RANK=n, **places[n], **variables) for n in ranks]
+    for one in running:
+        one.store = store  # lives as long as they do
+    return running
+
+
+def spread(*command: object, processes: int = 2) -> subprocess.CompletedProcess:
+    """A program in several processes of one machine; returns the exit code that is farthest from 0,
+    and the output of all."""
+    ends = [process.end() for process in meeting(*[command] * processes, machines=False)]
     said = ["".join(parts) for parts in zip(*((e.stdout, e.stderr) for e in ends), strict=True)]
     return subprocess.CompletedProcess(command, max((e.returncode for e in ends), key=abs), *said)

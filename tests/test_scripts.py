@@ -52,7 +52,7 @@ def stub(variables, tmp_path):
     python.write_text('#!/bin/sh\necho "$@"\necho "error: x" >&2\nexit 2\n')
     python.chmod(0o755)
     path = f"{python.parent}:{ENVIRONMENT['PATH']}"
-    return lambda *arguments: sh("train", *arguments, **variables, PATH=path)
+    return lambda *arguments, **more: sh("train", *arguments, **variables, **more, PATH=path)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,11 @@ def test_exit_status_and_output_are_the_trainings(num_gpu, launched, stub, varia
     assert done.stdout.startswith(f"-m tools.launch {launched} ")
     console = (variables["save_path"] / "console.txt").read_text()
     assert console == done.stdout and console.endswith("\nerror: x\n")
+
+
+def test_several_machines_without_gpus_train_on_their_cpus(stub):
+    said = stub(0, 29511, NNODES=2, NODE_RANK=1).stdout
+    assert "--nproc_per_node 1 --nnodes 2 --node_rank 1" in said and "--device cpu" in said
 
 
 def test_suponly_gets_no_unlabelled_list(stub, variables):

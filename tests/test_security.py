@@ -293,7 +293,7 @@ def test_the_text_is_potent(marker):
 
 @pytest.mark.parametrize("num_gpu", ["0", "1", "2"])
 def test_scripts_quote_what_they_are_given(num_gpu, sh, marker, tmp_path):
-    names = ("config", "labeled_id_path", "unlabeled_id_path", "NODE_RANK", "MASTER_ADDR")
+    names = ("config", "labeled_id_path", "unlabeled_id_path", "MASTER_ADDR")
     given = {name: f"{name} {POTENT}" for name in names}
     save_path = tmp_path / POTENT
     code, arguments = sh(
@@ -309,10 +309,11 @@ def test_scripts_quote_what_they_are_given(num_gpu, sh, marker, tmp_path):
     assert not marker.exists()
 
 
-def test_scripts_check_numbers(sh, marker, tmp_path):
+def test_scripts_check_numbers(sh, marker):
     for script in ("train", "val"):
         assert sh(script, POTENT, "29500")[0] == 2 and sh(script, "1", POTENT)[0] == 2
-        sh(script, "1", "29500", NNODES=POTENT, save_path=tmp_path / "run")
+        for name in ("NNODES", "NODE_RANK"):
+            assert sh(script, "1", "29500", **{name: POTENT})[0] == 2
     assert not marker.exists()
 
 

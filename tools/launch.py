@@ -3,13 +3,15 @@ its own exit code and its own last words, and only one that was killed is restar
 
 import json
 import logging
+import math
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
 
-from torch.distributed import launcher
+from torch.distributed import DistError, TCPStore, launcher
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.api import PContext, SignalException
@@ -17,6 +19,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.elastic.utils.store import synchronize
 from torch.distributed.run import get_args_parser, run
 
+from util.dist import USER_ERROR, patience, waited
+from util.errors import UserError
 from util.interrupt import SIGNALS, leaving_when_asked
 
 FOLLOWING = (1, -signal.SIGABRT, -signal.SIGTERM)
@@ -25,6 +29,9 @@ GRACE = 1.0
 """Seconds in which the one that failed first is seen to have ended, if others were seen before."""
 ANSWER = 120.0
 """Seconds that the other machines have to end their processes, which torchrun kills after 30."""
+
+POLL = 0.2
+"""Seconds between two looks for the other machines."""
 
 asked = False
 """Whether this launch was asked to stop."""
@@ -143,14 +150,82 @@ def exit_code(error: ChildFailedError) -> int:
     return 128 - codes[rank]  # as shells say it
 
 
+def meet(address: str, port: int, node: int, nodes: int) -> TCPStore | None:
+    """Wait for the other machines, before torchrun does, which says less and hears no signal.
+
+    Returns the store in which they met, to be kept.  Raises `UserError` for a port in use, a first
+    machine that does not answer, and machines that do not come in time.
+    """
+    end = time.monotonic() + patience().total_seconds()
+    if node >= nodes:
+        raise UserError(f"NODE_RANK {node}: expected 0 to {nodes - 1} (NNODES is {nodes})")
+    if node == 0:
+        try:
+            socket.create_server(("", port)).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"port {port}: not available ({error}). Fix: use another") from None
+    if nodes == 1:
+        return None
+    print(f"waiting for {nodes} machines on {address}:{port}", file=sys.stderr, flush=True)
+    if node:
+        _reach(address, port, end)
+    store = TCPStore(
+        address, port, is_master=node == 0, timeout=patience(), wait_for_workers=False,
+        multi_tenant=True,
+    )  # fmt: skip
+    if store.add(f"machine {node}", 1) > 1:
+        raise UserError(f"NODE_RANK {node}: two machines have it; expected 0 to {nodes - 1}")
+    while missing := [str(n) for n in range(nodes) if not store.check([f"machine {n}"])]:
+        if time.monotonic() > end:
+            raise UserError(f"NODE_RANK {', '.join(missing)}: did not come; {waited()}")
+        time.sleep(POLL)
+    return store
+
+
+def _reach(address: str, port: int, end: float) -> None:
+    """Wait until the first machine listens."""
+    while True:
+        try:
+            return socket.create_connection((address, port), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"MASTER_ADDR {address}, port {port}: no answer ({error}); {waited()}"
+                ) from None
+            time.sleep(POLL)
+
+
+def main() -> int:
+    """Run torchrun; return the exit code."""
+    arguments = get_args_parser().parse_args()
+    try:
+        with leaving_when_asked():
+            if arguments.standalone:
+                kept = None
+            else:
+                nodes, node = int(arguments.nnodes), arguments.node_rank
+                kept = meet(arguments.master_addr, arguments.master_port, node, nodes)
+            arguments.rdzv_conf = f"timeout={math.ceil(patience().total_seconds())}"
+            run(arguments)
+            del kept
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    except ChildFailedError as error:
+        return exit_code(error)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except DistError as error:
+        reason = str(error).partition("\n")[0]
+        print(f"error: another machine no longer answers ({reason})", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
 if __name__ == "__main__":
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # all is said here
     pass_signals_on()
     launcher.api.LocalElasticAgent = Agent
-    try:
-        with leaving_when_asked():
-            run(get_args_parser().parse_args())
-    except SignalException as stopped:
-        sys.exit(128 + stopped.sigval)
-    except ChildFailedError as error:
-        sys.exit(exit_code(error))
+    sys.exit(main())

@@ -11,6 +11,12 @@ esac
 case ${max_restarts:=0} in
     *[!0-9]*) echo "error: MAX_RESTARTS is '$max_restarts', expected 0, 1, 2, ..." >&2; exit 2 ;;
 esac
+case ${NNODES:=1} in
+    *[!0-9]*) echo "error: NNODES is '$NNODES', expected 1, 2, 3, ..." >&2; exit 2 ;;
+esac
+case ${NODE_RANK:=0} in
+    *[!0-9]*) echo "error: NODE_RANK is '$NODE_RANK', expected 0, 1, 2, ..." >&2; exit 2 ;;
+esac
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
     . .venv/bin/activate
 fi
@@ -23,9 +29,10 @@ if [ "$num_gpu" -eq 0 ]; then
 else
     set -- "$script" --device cuda "$@"
 fi
-if [ "$num_gpu" -gt 1 ] || [ "${NNODES:-1}" -gt 1 ]; then
-    set -- -m tools.launch --nproc_per_node "$num_gpu" --nnodes "${NNODES:-1}" \
-        --node_rank "${NODE_RANK:-0}" --master_addr "${MASTER_ADDR:-localhost}" \
+if [ "$num_gpu" -gt 1 ] || [ "$NNODES" -gt 1 ]; then
+    [ "$num_gpu" -gt 0 ] || num_gpu=1  # one process on the CPU of each machine
+    set -- -m tools.launch --nproc_per_node "$num_gpu" --nnodes "$NNODES" \
+        --node_rank "$NODE_RANK" --master_addr "${MASTER_ADDR:-localhost}" \
         --master_port "$port" --max_restarts "$max_restarts" "$@"
 elif [ "$max_restarts" -gt 0 ]; then  # one process needs no port, which others may share
     set -- -m tools.launch --standalone --max_restarts "$max_restarts" "$@"

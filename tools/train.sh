@@ -3,8 +3,10 @@
 #
 # <num_gpu> processes, one a GPU; 0 trains on the CPU.  Each variable below can also be set from
 # the environment; an empty list is the config's own.  Several machines: NNODES, NODE_RANK and
-# MASTER_ADDR from the environment.  If a process is killed (no memory, a fault), all go on from the
-# last checkpoint by themselves, up to MAX_RESTARTS times.
+# MASTER_ADDR from the environment; they need not share a disk, as the checkpoints in save_path are
+# written and read by the first machine (NODE_RANK 0) alone.  Machines and processes wait for each
+# other for TIMEOUT minutes (default 30).  If a process is killed (no memory, a fault), all go on from
+# the last checkpoint by themselves, up to MAX_RESTARTS times.
 method=${method:-corrmatch}
 config=${config:-configs/pascal_corrmatch.yaml}
 labeled_id_path=${labeled_id_path-splits/pascal/92/labeled.txt}

@@ -13,13 +13,13 @@ from typing import Any, TextIO, cast
 
 import torch
 
+from util import dist
 from util.checkpoint import SUFFIX, find_checkpoint, load
 from util.config import Config
 from util.config_file import load_config, resolve
-from util.errors import Echo, UserError, one_line, print_error, printable, reason
+from util.errors import UserError, one_line, print_error, printable, reason
 from util.interrupt import EXIT_CODE, Interrupted
 
-USER_ERROR = 2
 KILLED_BY_HAND = 130
 
 
@@ -118,7 +118,7 @@ def checkpoint_of(options: argparse.Namespace) -> Path:
     Raises `UserError` as `find_checkpoint` does.
     """
     found = find_checkpoint(options.checkpoint, options.which)
-    if found != options.checkpoint and not is_secondary_rank():
+    if found != options.checkpoint and dist.launched_rank() == 0:
         print(f"checkpoint: {found}")
     return found
 
@@ -179,11 +179,11 @@ class _Printable:
 
 
 @contextmanager
-def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
-    """A `UserError` ends the command with its one line on stderr and exit code 2, as does a lack of
-    memory; a run that was asked to stop ends it with `util.interrupt.EXIT_CODE`.
+def exit_with_one_line() -> Iterator[None]:
+    """End the command with one line on stderr and exit code 2 after a `UserError` or a lack of
+    memory, and with `util.interrupt.EXIT_CODE` after a request to stop.
 
-    `quiet`: for processes beside the main one, where they all fail alike.
+    Of several ranks, the first that fails gives the reason, and all end with its exit code.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -191,21 +191,30 @@ def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except (UserError, MemoryError, RuntimeError) as error:
-        problem = error if isinstance(error, UserError) else lack_of_memory(error)
-        if problem is None:
-            raise
-        if not quiet:
-            print_error(f"error: {one_line(problem)}")
-        sys.exit(USER_ERROR)
     except Interrupted:
         sys.exit(EXIT_CODE)
-    except Echo:
-        sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(KILLED_BY_HAND)
     except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if (code := _end(error)) is None:
+            raise
+        sys.exit(code)
+
+
+def _end(error: Exception) -> int | None:
+    """Print the reason for the end, where this process is the one to do so; return the exit code,
+    or None where a fault of the program is to end in its traceback."""
+    problem = error if isinstance(error, UserError) else lack_of_memory(error)
+    lost = None if problem else dist.lost_contact(error)
+    own = one_line(problem) if problem else lost or f"{type(error).__name__}: {one_line(error)}"
+    said, code = dist.report_failure(own, dist.USER_ERROR if problem else 1)
+    if said == own and not problem and not lost:
+        return None
+    if said:
+        print_error(f"error: {said}")
+    return code
 
 
 def lack_of_memory(error: Exception) -> UserError | None:
@@ -220,8 +229,3 @@ def lack_of_memory(error: Exception) -> UserError | None:
     return UserError(
         f"out of memory ({found}); lower micro_batch, batch_size, crop_size or data.workers"
     )
-
-
-def is_secondary_rank() -> bool:
-    """Whether another process than this one speaks for all (known before they have joined)."""
-    return int(os.environ.get("RANK", 0)) > 0

@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -229,6 +229,8 @@ MOVABLE = {
     "nonfinite_limit",
     "log",
 }
+OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
+"""Keys that may differ between the machines of a run; so may each `root`."""
 
 
 def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
@@ -255,16 +257,19 @@ SCORED_BY = (
 """Keys whose change makes validation scores before and after it incomparable."""
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """'key (old -> new)', by key, for each key that would make a resumed run another run."""
+def differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: Collection[str] = MOVABLE
+) -> dict[str, str]:
+    """Return 'key (old -> new)', by key, for each key that differs; those of `free` and each
+    `root` may."""
     found: dict[str, str] = {}
     for key in [*old, *(k for k in new if k not in old)]:
         name = f"{prefix}{key}"
-        if name in MOVABLE or key == "root":
+        if name in free or key == "root":
             continue
         a, b = (_by_place(tree.get(key)) for tree in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
-            found |= differences(a, b, f"{name}.")
+            found |= differences(a, b, f"{name}.", free)
         elif a != b:
             found[name] = f"{name} ({a} -> {b})"
     return found

@@ -11,10 +11,6 @@ class UserError(ValueError):
     """
 
 
-class Echo(Exception):
-    """A `UserError` of the main process on the others: they end alike, without a word."""
-
-
 def and_others(faults: Sized) -> str:
     """What follows the first of several in a message, as " (and 2 others)"; of one, nothing."""
     rest = len(faults) - 1

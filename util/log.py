@@ -1,5 +1,6 @@
 """The log: lines for the terminal and the run's log.txt, and what a run ran on."""
 
+import hashlib
 import logging
 import platform
 import subprocess
@@ -62,3 +63,12 @@ def versions() -> dict[str, str]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu",
         "commit": commit or "unknown",
     }
+
+
+def code_version() -> str:
+    """The git commit and a digest of the source files, which tells edits and copies apart."""
+    root, digest = Path(__file__).parent.parent, hashlib.sha256()
+    folders = ("", "dataset/", "engine/", "model/", "semi/", "util/")
+    for path in sorted(path for folder in folders for path in root.glob(f"{folder}*.py")):
+        digest.update(path.read_bytes())
+    return f"{versions()['commit']}, sources {digest.hexdigest()[:12]}"
