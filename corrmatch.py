@@ -15,7 +15,7 @@ from torch import Tensor
 from engine import Batch, Method, Panels, Step, main
 from model.correlation import CorrelationHead
 from semi.correlation import mean_class_confidence, propagate_regions, region_maps, sample_rows
-from semi.panels import correlation_panels
+from semi.panels import Labels, correlation_panels
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     PseudoLabel,
@@ -25,8 +25,7 @@ from semi.pseudo_labels import (
     per_valid_pixel,
     pseudo_label,
 )
-from util.config import Section
-from util.panels import Labels
+from util.config.schema import Section
 
 
 class CorrMatch(Method):

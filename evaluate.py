@@ -12,31 +12,31 @@ import torch
 from torch import Tensor, nn
 
 from dataset.bands import pictures
-from dataset.check import check_files, refuse_overlaps
 from dataset.folders import read_samples
-from dataset.lists import SampleList
 from dataset.loaders import Process, data_workers, evaluation_loader
 from dataset.reader import Reader
 from dataset.samples import Sample
+from dataset.split_files import SampleList
+from dataset.validation import check_files, refuse_overlaps
+from inference.evaluation import Scores, evaluate, summary, table, volume_indices
+from inference.overlay import save_picture
+from inference.predictor import predict_mask
+from inference.worst_images import ImageScores, comparison
+from metrics.boundary import DISTANCE, BoundaryIoU
+from metrics.confusion import class_scores, confusion_picture, confusion_rows
 from model.build import load_trained
-from util import dist
-from util.boundary import DISTANCE, BoundaryIoU
-from util.command import (
+from util import distributed
+from util.cli import (
     add_tta,
     checkpoint_of,
     checkpoint_parser,
     config_of,
     exit_with_one_line,
 )
-from util.config import Config, Evaluation
-from util.confusion import class_scores, confusion_picture, confusion_rows
+from util.config.schema import Config, Evaluation
 from util.errors import UserError
-from util.evaluation import Scores, evaluate, summary, table, volume_indices
-from util.inference import predict_mask
+from util.io import csv_text, write_text
 from util.log import logger, say_to_console
-from util.picture import save_picture
-from util.worst import ImageScores, comparison
-from util.writing import csv_text, write_text
 
 
 def main() -> None:
@@ -44,12 +44,12 @@ def main() -> None:
     with exit_with_one_line():
         options.checkpoint = checkpoint_of(options)
         config = config_of(options)
-        device = dist.choose_device(options.device)
+        device = distributed.choose_device(options.device)
         check(options)
-        with dist.session(device), exit_with_one_line():
+        with distributed.session(device), exit_with_one_line():
             say_to_console()
             scores = score(config, options, device)
-            if options.json and dist.is_main():
+            if options.json and distributed.is_main():
                 text = json.dumps(scores, indent=1) + "\n"
                 write_text(options.json, text, f"--json {options.json}")
 
@@ -130,8 +130,10 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     )
     if options.save_path:
         worst = images.worst(options.worst)
-        dist.on_main(lambda: save_tables(options.save_path, scores, of_classes, config))
-        dist.on_main(lambda: save_worst(options.save_path, worst, network, listed, config, device))
+        distributed.on_main(lambda: save_tables(options.save_path, scores, of_classes, config))
+        distributed.on_main(
+            lambda: save_worst(options.save_path, worst, network, listed, config, device)
+        )
     return {
         "checkpoint": str(options.checkpoint),
         "which": options.which,
@@ -161,13 +163,13 @@ def read_split(config: Config, split: str) -> SampleList:
         raise UserError("--split test: the config names no data.test list")
     listed = read_samples(source, config.data, masks=True)
     refuse_overlaps(listed)
-    dist.on_main(lambda: check_files(config.data, listed, warn=logger.warning))
+    distributed.on_main(lambda: check_files(config.data, listed, warn=logger.warning))
     return listed
 
 
 def this_process(config: Config, device: torch.device) -> Process:
-    workers = data_workers(config, dist.processes_here())
-    return Process(dist.rank(), dist.world_size(), workers, device.type == "cuda")
+    workers = data_workers(config, distributed.processes_here())
+    return Process(distributed.rank(), distributed.world_size(), workers, device.type == "cuda")
 
 
 def save_tables(
@@ -210,7 +212,7 @@ def save_worst(
 
 
 def center(array: np.ndarray, size: int) -> np.ndarray:
-    """As `util.evaluation.center_crop`, of `[H, W, ...]`."""
+    """As `inference.evaluation.center_crop`, of `[H, W, ...]`."""
     top, left = (max(side - size, 0) // 2 for side in array.shape[:2])
     return array[top : top + size, left : left + size]
 

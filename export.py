@@ -21,7 +21,9 @@ from torch import Tensor
 from dataset.bands import read_bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
+from inference.predictor import config_for_size, predict
 from model.build import load_trained, network_of
+from model.checkpoint import load_weights
 from model.deploy import (
     NORMALISATION,
     RESIZING,
@@ -35,13 +37,11 @@ from model.deploy import (
     to_safetensors,
     to_torchscript,
 )
-from util.checkpoint import load_weights
-from util.command import checkpoint_of, checkpoint_parser, config_of, exit_with_one_line
-from util.config import Config
+from util.cli import checkpoint_of, checkpoint_parser, config_of, exit_with_one_line
+from util.config.schema import Config
 from util.errors import UserError, print_error, reason
-from util.inference import config_for_size, predict
-from util.normalise import mean_and_std, normalise, to_unit
-from util.writing import write_atomically
+from util.io import write_atomically
+from util.normalize import mean_and_std, normalise, to_unit
 
 AGREEMENT = 0.999
 """Share of an image's pixels of which the masks must agree at least."""

@@ -18,7 +18,7 @@ from semi.pseudo_labels import (
     label_view,
     pseudo_label,
 )
-from util.config import Section, Share
+from util.config.schema import Section, Share
 
 
 class FixMatch(Method):

@@ -9,9 +9,8 @@ from tqdm import tqdm
 
 from dataset.bands import pictures
 from dataset.reader import read_dates, size_of
-from model.build import load_trained
-from prediction.geotiff import predict_raster
-from prediction.images import (
+from inference.geotiff import predict_raster
+from inference.inputs import (
     find_images,
     later_images,
     made_by,
@@ -19,19 +18,20 @@ from prediction.images import (
     noting,
     to_do,
 )
-from prediction.raster import is_larger
-from prediction.writer import Products, Writer
-from util import dist
-from util.command import (
+from inference.outputs import Products, Writer
+from inference.predictor import config_for_size, predict_image
+from inference.raster import is_larger
+from model.build import load_trained
+from util import distributed
+from util.cli import (
     add_tta,
     checkpoint_of,
     checkpoint_parser,
     config_of,
     exit_with_one_line,
 )
-from util.config import Config
+from util.config.schema import Config
 from util.errors import UserError
-from util.inference import config_for_size, predict_image
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
     with exit_with_one_line():
         options.checkpoint = checkpoint_of(options)
         config = config_of(options)
-        device = dist.choose_device(options.device)
+        device = distributed.choose_device(options.device)
         images = find_images(options.images, options.save_path)
         later = later_images(images, options.second, options.save_path, config.data)
         megapixels = 0 if options.geotiff else config.data.max_megapixels

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from dataset.batch import Unlabeled
 from engine import Batch, Method, Panels, Step, main
+from semi.panels import Heat, Labels
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
@@ -27,9 +29,7 @@ from semi.pseudo_labels import (
     pseudo_label,
 )
 from semi.snapshots import Snapshot, ensemble_logits, snapshot
-from util.batch import Unlabeled
-from util.config import Natural, Positive, Section, Share
-from util.panels import Heat, Labels
+from util.config.schema import Natural, Positive, Section, Share
 
 
 class Previous(Section):

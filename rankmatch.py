@@ -10,7 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dataset.batch import Unlabeled
 from engine import Batch, Method, Panels, Step, main
+from semi.panels import Marks, Photo
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
@@ -20,9 +22,7 @@ from semi.pseudo_labels import (
     pseudo_label,
 )
 from semi.ranking import choose_references, cutmix_features, ranking_loss
-from util.batch import Unlabeled
-from util.config import Section
-from util.panels import Marks, Photo
+from util.config.schema import Section
 
 
 class RankMatch(Method):

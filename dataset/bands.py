@@ -9,7 +9,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from torchvision.io import ImageReadMode, decode_image
 
 from dataset import tiff
-from dataset.files import (
+from dataset.image_files import (
     SIDEWAYS,
     image_size,
     is_deep,
@@ -19,7 +19,7 @@ from dataset.files import (
     reading,
     refuse_large,
 )
-from util.config import Bands, Data
+from util.config.schema import Bands, Data
 from util.errors import UserError
 
 TIFF_BITS, TIFF_EXTRA, TIFF_KIND = 258, 338, 254

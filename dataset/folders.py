@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from dataset.files import SUFFIXES
-from dataset.lists import Fault, SampleList, Scan, leads_out, refuse, scan_list, union
+from dataset.image_files import SUFFIXES
 from dataset.samples import Origin, Sample
-from util.config import Data, Folders, Images, Listed, Source
+from dataset.split_files import Fault, SampleList, Scan, leads_out, refuse, scan_list, union
+from util.config.schema import Data, Folders, Images, Listed, Source
 from util.errors import UserError
 from util.log import logger
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from dataset.decoded import Content, Memory, Opened
-from dataset.geometry import weak_augmentation
-from dataset.lists import Lists
+from dataset.cache import Content, Memory, Opened
+from dataset.datasets import FAILURES, EvaluationSet, ImageSet, TrainingSet
 from dataset.reader import Reader
 from dataset.samples import Sample
-from dataset.sets import FAILURES, EvaluationSet, ImageSet, TrainingSet
-from util.config import Config
+from dataset.split_files import Lists
+from dataset.transforms.geometry import weak_augmentation
+from util.config.schema import Config
 from util.errors import UserError
 from util.interrupt import serve_to_the_end
 

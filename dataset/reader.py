@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 
 from dataset.bands import read_bands
-from dataset.files import open_mask, size_mismatch
-from dataset.labels import Labels
+from dataset.image_files import open_mask, size_mismatch
+from dataset.mask_files import Labels
 from dataset.samples import Sample
-from util.config import Data
+from util.config.schema import Data
 from util.errors import UserError
 
 

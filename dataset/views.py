@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from dataset.strong import Rgb, box_masks, strong_view
-from util.batch import Batch, Labeled, RawBatch, RawLabeled, RawUnlabeled, Unlabeled
-from util.normalise import normalise, to_unit
+from dataset.batch import Batch, Labeled, RawBatch, RawLabeled, RawUnlabeled, Unlabeled
+from dataset.transforms.strong import Rgb, box_masks, strong_view
+from util.normalize import normalise, to_unit
 
 
 def make_views(

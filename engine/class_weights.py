@@ -2,10 +2,10 @@
 
 import torch
 
-from dataset.frequency import class_pixels, enet_weights, inverse_weights
-from dataset.lists import SampleList
-from util import dist
-from util.config import Config
+from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
+from dataset.split_files import SampleList
+from util import distributed
+from util.config.schema import Config
 from util.log import logger
 
 WEIGHTS = {"auto": enet_weights, "enet": enet_weights, "inverse": inverse_weights}
@@ -24,8 +24,8 @@ def with_class_weights(config: Config, labeled: SampleList, device: torch.device
     def count() -> None:
         pixels.copy_(torch.from_numpy(class_pixels(labeled, config.data)))
 
-    dist.on_main(count)
-    weights = WEIGHTS[name](dist.all_reduce(pixels.to(device)).cpu().numpy())
+    distributed.on_main(count)
+    weights = WEIGHTS[name](distributed.all_reduce(pixels.to(device)).cpu().numpy())
     logger.info("class weights: %s", ", ".join(f"{weight:g}" for weight in weights))
     criterion = config.criterion.model_copy(update={"class_weights": weights})
     return config.model_copy(update={"criterion": criterion})

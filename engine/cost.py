@@ -27,12 +27,12 @@ from dataset.loaders import effective_partner, map_tensors, training_set
 from engine.method import Method
 from engine.optimizer import build_optimizer
 from engine.training import Training
+from model.acceleration import use_layout
 from model.build import network_of
-from util import dist
-from util.config import Config
+from util import distributed
+from util.config.schema import Config
 from util.errors import UserError, reason
 from util.precision import LossScale
-from util.speed import use_layout
 
 GIB = 2**30
 KINDS = ("weights", "gradients", "optimizer", "activations", "other")
@@ -113,7 +113,7 @@ def _step_cost(
         method.to_empty(device="cpu")
         training = late_training(method, config)
         memory = Memory(training, accumulate=images > per_forward)
-        with dist.alone(), flop_counter() as counter, memory, AsOnGpu():
+        with distributed.alone(), flop_counter() as counter, memory, AsOnGpu():
             training.optimize(map_tensors(fake.from_tensor, raw), 0)
         state = tree_leaves([method.state_dict(), training.optimizer.state_dict()])
         return Cost(

@@ -5,10 +5,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from util.config import Data
-from util.palette import Colour, viridis
-from util.panels import Marks
-from util.picture import colour_mask, contents, side_by_side, with_legend
+from inference.overlay import colour_mask, contents, side_by_side, with_legend
+from semi.panels import Marks
+from util.colours import Colour, viridis
+from util.config.schema import Data
 
 SIDE = 256
 """Pixels of the longer side of a picture, whatever the image has."""

@@ -7,20 +7,20 @@ from typing import Any
 from torch import nn
 
 from dataset.loaders import batch_at, starting_at
-from engine.guard import Guard
+from engine.dry_run import rehearse, say_needs
+from engine.loggers import check_trackers
 from engine.method import Method
-from engine.pictures import take_pictures
+from engine.nonfinite import Guard
 from engine.progress import Progress
-from engine.rehearsal import rehearse, say_needs
-from engine.reliability import reliability
-from engine.run_folder import RunFolder
-from engine.trackers import check_trackers
+from engine.reliability_diagram import reliability
+from engine.run_dir import RunFolder
 from engine.training import Training, prepare
-from util import dist
-from util.calibration import PseudoLabelScores, trust_line, trust_values
-from util.command import arguments, exit_with_one_line
-from util.config_file import load_config
-from util.evaluation import Scores, score_title, summary, table
+from engine.visualize import take_pictures
+from inference.evaluation import Scores, score_title, summary, table
+from metrics.calibration import PseudoLabelScores, trust_line, trust_values
+from util import distributed
+from util.cli import arguments, exit_with_one_line
+from util.config.loading import load_config
 from util.interrupt import Interrupted, StopRequest, leaving_when_asked, stop_requests
 from util.log import logger, say_to_console
 
@@ -32,14 +32,14 @@ def main(method: type[Method]) -> None:
         config = load_config(options.config, options.set, options.overrides)
         method.read_options(config)
         check_trackers(config)
-        device = dist.choose_device(options.device)
+        device = distributed.choose_device(options.device)
         # A rank that fails says why before its connections close, which ends the others.
-        with dist.session(device), exit_with_one_line():
+        with distributed.session(device), exit_with_one_line():
             say_to_console()
-            dist.compare("options", {"--dry-run": options.dry_run})
+            distributed.compare("options", {"--dry-run": options.dry_run})
             folder = RunFolder(options.save_path)
             if not options.dry_run:
-                dist.on_main(folder.lock)
+                distributed.on_main(folder.lock)
             training = prepare(method, config, device, folder, options.resume, options.force)
             dry_run(training) if options.dry_run else fit(training)
 
@@ -52,15 +52,15 @@ def fit(t: Training) -> None:
     batch_of = functools.partial(batch_at, t.train)
     guard = Guard(t.config.nonfinite_limit, t.folder.path, batch_of)
     try:
-        dist.on_main(t.open_folder)
-        if dist.on_main(lambda: t.source not in (None, t.folder.latest)):
+        distributed.on_main(t.open_folder)
+        if distributed.on_main(lambda: t.source not in (None, t.folder.latest)):
             t.save()  # what it begins with, for a restart before its next checkpoint
         with stop_requests() as stop:
             while t.epoch < t.config.epochs:
                 record = train_epoch(t, guard, stop)
                 finish_epoch(t, record)
                 pause(t, guard, stop)
-        dist.on_main(t.folder.settle)
+        distributed.on_main(t.folder.settle)
     finally:
         t.folder.close()
     for name, best in t.best.items():
@@ -81,20 +81,20 @@ def train_epoch(t: Training, guard: Guard, stop: StopRequest) -> dict[str, Any]:
             progress.show(step, lr)
             t.nonfinite = guard.look(t.nonfinite)
         # Several processes decide together, at steps where they wait for each other anyway.
-        if progress.due(step) or dist.world_size() == 1:
+        if progress.due(step) or distributed.world_size() == 1:
             pause(t, guard, stop)
     record = {"epoch": t.epoch + 1, "steps": t.steps_done, **progress.summary(t.means)}
-    return {**record, "peak_memory": dist.peak_memory(t.device)}
+    return {**record, "peak_memory": distributed.peak_memory(t.device)}
 
 
 def pause(t: Training, guard: Guard, stop: StopRequest) -> None:
     """Save if that is due; raise `Interrupted` if any process was asked to stop."""
-    due, stopping = dist.anywhere(t.is_save_due(), bool(stop.by))
+    due, stopping = distributed.anywhere(t.is_save_due(), bool(stop.by))
     if t.done and (due or stopping):
         t.nonfinite = guard.look(t.nonfinite)
         t.save()
     if stopping:
-        dist.on_main(t.folder.settle)
+        distributed.on_main(t.folder.settle)
         logger.info(
             "stopped by %s after epoch %d, step %d; the same command goes on from there",
             stop.by or "a signal",
@@ -110,16 +110,16 @@ def finish_epoch(t: Training, record: dict[str, Any]) -> None:
     is_best = False
     t.check_weights()
     if (epoch + 1) % every == 0 or epoch + 1 == t.config.epochs:
-        dist.on_main(t.folder.settle)
+        distributed.on_main(t.folder.settle)
         begin = time.monotonic()
         record["scores"] = validate(t, epoch)
         record["validation_seconds"] = time.monotonic() - begin
         if t.config.log.pictures:
-            dist.on_main(lambda: show_pictures(t, record["scores"]))
+            distributed.on_main(lambda: show_pictures(t, record["scores"]))
         is_best = any(best["epoch"] == epoch + 1 for best in t.best.values())
     t.method.after_epoch(epoch, is_best)
     t.end_epoch(record)
-    dist.on_main(lambda: t.folder.keep_best(t.best, t.epoch))
+    distributed.on_main(lambda: t.folder.keep_best(t.best, t.epoch))
 
 
 def show_pictures(t: Training, scores: dict[str, Any]) -> None:

@@ -4,13 +4,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from dataset.batch import Batch
 from semi.criterion import build_criterion
-from semi.panels import consistency_panels
+from semi.panels import Panels, consistency_panels
 from semi.pseudo_labels import build_consistency
-from util.batch import Batch
-from util.config import Config, Section
-from util.config_file import parse
-from util.panels import Panels
+from util.config.loading import parse
+from util.config.schema import Config, Section
 
 Step = tuple[Tensor, dict[str, Tensor]]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.network import Network
-from util.config import Optimizer
+from util.config.schema import Optimizer
 from util.errors import UserError, reason
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.run_folder import RunFolder
-from util import dist
+from engine.run_dir import RunFolder
+from util import distributed
 from util.log import logger
 
 FETCH_EVERY = 20
@@ -40,7 +40,8 @@ class Means:
         """Sums, averaged over all processes, and number of steps."""
         if not self._sums:
             return {"sums": {}, "count": 0}
-        stacked = dist.all_reduce(torch.stack(list(self._sums.values()))) / dist.world_size()
+        total = distributed.all_reduce(torch.stack(list(self._sums.values())))
+        stacked = total / distributed.world_size()
         # Each process goes on with the mean, as it would when resumed from here.
         self._sums = dict(zip(self._sums, stacked, strict=True))
         return {"sums": dict(zip(self._sums, stacked.cpu(), strict=True)), "count": self._count}
@@ -68,7 +69,7 @@ class Progress:
 
     def over(self, batches: Iterable[Any]) -> Iterator[Any]:
         # A terminal gets a bar (tqdm's disable=None asks the stream), and only from one process.
-        hidden = None if dist.is_main() else True
+        hidden = None if distributed.is_main() else True
         self._bar = tqdm(
             batches,
             desc=self.title,

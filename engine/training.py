@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dataset.check import check_files, read_lists
-from dataset.decoded import memory
-from dataset.lists import identity
+from dataset.batch import Batch, RawBatch
+from dataset.cache import memory
 from dataset.loaders import (
     Process,
     data_workers,
@@ -23,28 +22,29 @@ from dataset.loaders import (
     to_device,
     training_loader,
 )
+from dataset.split_files import identity
+from dataset.validation import check_files, read_lists
 from dataset.views import make_views
+from engine.checkpointing import RunState, check_run
 from engine.class_weights import with_class_weights
-from engine.guard import Statistics
 from engine.method import Method
+from engine.nonfinite import Statistics
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr, step_if_finite
 from engine.progress import Means
-from engine.run_folder import RunFolder, state_to_resume
-from engine.run_state import RunState, check_run
+from engine.run_dir import RunFolder, state_to_resume
+from inference.evaluation import Scores, evaluate, volume_indices
+from metrics.calibration import PseudoLabelScores
+from model.acceleration import compile_parts, use_layout
 from model.build import load_backbone, network_of
-from util import dist
-from util.batch import Batch, RawBatch
-from util.calibration import PseudoLabelScores
-from util.checkpoint import load_weights, nonfinite_tensors
-from util.config import Config
-from util.config_file import SCORED_BY, differences, with_defaults
+from model.checkpoint import load_weights, nonfinite_tensors
+from util import distributed
+from util.config.loading import SCORED_BY, differences, with_defaults
+from util.config.schema import Config
 from util.errors import UserError, first_of
-from util.evaluation import Scores, evaluate, volume_indices
 from util.log import code_version, logger
-from util.normalise import mean_and_std
+from util.normalize import mean_and_std
 from util.precision import LossScale, autocast, precision_on
 from util.seed import be_deterministic, init_seed, seed_step
-from util.speed import compile_parts, use_layout
 
 
 @dataclass
@@ -168,7 +168,7 @@ class Training:
         """
         self.check_weights()
         state = self.state()
-        dist.on_main(lambda: self.folder.save(state, self.history))
+        distributed.on_main(lambda: self.folder.save(state, self.history))
         self._saved = (self.done, time.monotonic())
 
     def check_weights(self) -> None:
@@ -183,7 +183,7 @@ class Training:
                     "lower optimizer.lr (--set optimizer.lr=... --force), or set precision: float32"
                 )
 
-        dist.on_main(check)
+        distributed.on_main(check)
 
     def open_folder(self) -> None:
         """Start the log files, and do what an earlier part of the run was killed before."""
@@ -223,14 +223,14 @@ class Training:
         """Optimizer step `step` of the run on a raw batch; returns scalars, on the device, among
         them the norm of the gradient.  With one that is not finite, the scaler skips the step."""
         config, device = self.config, self.device
-        seed_step(config.seed, dist.rank(), step)
+        seed_step(config.seed, distributed.rank(), step)
         self.optimizer.zero_grad(set_to_none=True)
         statistics = self._statistics.now()
         totals: dict[str, Tensor] = {}
         parts = split_batch(raw, config.micro_batch)
         for number, part in enumerate(parts, start=1):
             batch = self.views(part)
-            with dist.no_sync(self.wrapped, last=number == len(parts)):
+            with distributed.no_sync(self.wrapped, last=number == len(parts)):
                 with autocast(device, config.precision):
                     loss, scalars = self.wrapped(batch)
                 self.scaler.scale(loss / len(parts)).backward()
@@ -241,7 +241,7 @@ class Training:
         totals["grad_norm"] = self.scaler.unscale(nn.utils.get_total_norm(gradients))
         step_if_finite(self.optimizer, totals["grad_norm"], self.scaler.value)
         self.scaler.update(totals["loss"], totals["grad_norm"])
-        dist.average_batchnorm(self.method)
+        distributed.average_batchnorm(self.method)
         self._statistics.restore_unless_finite(statistics)
         self.method.after_step(step)
         return totals
@@ -280,13 +280,13 @@ def prepare(
 ) -> Training:
     """Check all that can be checked, then build.  What the user has to mend raises `UserError`
     here, on every process alike."""
-    rank, world = dist.rank(), dist.world_size()
+    rank, world = distributed.rank(), distributed.world_size()
     # Found once: a run does not change its precision on another device without saying so.
     precision = precision_on(device, config.precision)
     config = config.model_copy(update={"precision": precision})
     # Rank 0 decides what the run continues from, and sends it to all: the others may find another
     # checkpoint, or none, on disks of their own.
-    resumed = dist.on_main(lambda: state_to_resume(folder, resume))
+    resumed = distributed.on_main(lambda: state_to_resume(folder, resume))
     lists = read_lists(config.data, method_class.unlabeled)
     volumes = volume_indices([s.image for s in lists.val.samples], config.evaluation.volume_pattern)
     images = method_class.images_per_step(config)
@@ -295,8 +295,8 @@ def prepare(
     folder.origin = {"method": method_class.__name__, "images": sizes}
     files = {n: f"{of['images']} images, SHA-256 {of['sha256'][:12]}" for n, of in sizes.items()}
     settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
-    dist.compare("settings", settings | config.model_dump(mode="json"))
-    dist.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
+    distributed.compare("settings", settings | config.model_dump(mode="json"))
+    distributed.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
     config = with_class_weights(config, lists.labeled, device)
 
     if config.deterministic:
@@ -304,16 +304,16 @@ def prepare(
     init_seed(config.seed)
     network = network_of(config.model, config.data)
     network.check_crop(config.crop_size)
-    network.check_batch(per_forward * dist.batchnorm_processes(device))
+    network.check_batch(per_forward * distributed.batchnorm_processes(device))
     if resumed is None:
         logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
     method = method_class(network, config)
-    dist.sync_batchnorm(method.to(device), device)
+    distributed.sync_batchnorm(method.to(device), device)
     use_layout(method, config)
     if config.compile:
         compile_parts(method)
 
-    workers = data_workers(config, dist.processes_here())
+    workers = data_workers(config, distributed.processes_here())
     process = Process(rank, world, workers, cuda=device.type == "cuda")
     room = memory(lists, config.data)
     training = Training(
@@ -321,7 +321,7 @@ def prepare(
         device=device,
         folder=folder,
         method=method,
-        wrapped=dist.wrap(method, device),
+        wrapped=distributed.wrap(method, device),
         optimizer=build_optimizer(method, config.optimizer),
         scaler=LossScale(device, config.precision),
         train=training_loader(
@@ -335,5 +335,5 @@ def prepare(
         state, source = resumed
         training.load_state(state, source, force)
         logger.info("%s: resumed after epoch %d, step %d", source, training.epoch, training.done)
-    dist.compare("progress", {"epoch": training.epoch, "step": training.steps_done})
+    distributed.compare("progress", {"epoch": training.epoch, "step": training.steps_done})
     return training

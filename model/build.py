@@ -11,25 +11,25 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from model import xception
-from model.deeplabv3plus import DeepLabV3Plus
-from model.dinov2 import as_published, is_dinov2
-from model.dpt import DPT
-from model.network import Network
-from model.pspnet import PSPNet
-from model.recompute import recompute_blocks
-from model.unet import UNet
-from util.checkpoint import (
+from model.acceleration import use_layout
+from model.checkpoint import (
     load,
     load_backbone_state,
     load_weights,
     network_state,
     read_pretrained,
 )
-from util.config import Config, Data, Model
+from model.deeplabv3plus import DeepLabV3Plus
+from model.dinov2 import as_published, is_dinov2
+from model.dpt import DPT
+from model.hub import ask_hub_once
+from model.network import Network
+from model.pspnet import PSPNet
+from model.recompute import recompute_blocks
+from model.unet import UNet
+from util.config.schema import Config, Data, Model
 from util.errors import UserError, reason
-from util.hub import ask_hub_once
 from util.log import logger
-from util.speed import use_layout
 
 PRETRAINED = Path("pretrained")
 

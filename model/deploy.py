@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.checkpoint import save_weights
 from model.network import Network
-from util.checkpoint import save_weights
-from util.config import Config
-from util.config_file import portable
+from util.colours import palette
+from util.config.loading import portable
+from util.config.schema import Config
 from util.errors import UserError
-from util.normalise import mean_and_std, normalise
-from util.palette import palette
+from util.normalize import mean_and_std, normalise
 
 Run = Callable[[Tensor], Tensor]
 NORMALISATION, RESIZING = "normalisation", "resizing"
@@ -66,8 +66,8 @@ class Deployed(nn.Module):
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
     def fitted(self, x: Tensor) -> Tensor:
-        """As `util.inference.predict_whole`, in arithmetic that exporters can follow; for sides of
-        half a patch or more."""
+        """Return what `inference.predictor.predict_whole` returns, in arithmetic that exporters
+        can trace; for sides of half a patch or more."""
         if self.patch == 1:
             return self.network(x)
         patch, (h, w) = self.patch, x.shape[-2:]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from util import dist
+from util import distributed
 
 
 def sample_rows(attention: Tensor, count: int) -> Tensor:
@@ -45,7 +45,7 @@ def mean_class_confidence(
     (CorrMatch, section 3.4); `otherwise` where no pixel is valid.  Only the maxima travel."""
     highest = conf.new_zeros(num_classes)
     highest.scatter_reduce_(0, label.flatten(), (conf * valid).flatten(), "amax")
-    dist.all_reduce(highest, "max")
+    distributed.all_reduce(highest, "max")
     occurring = (highest > 0).sum()
     return torch.where(occurring > 0, highest.sum() / occurring.clamp(min=1), otherwise)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from util.config import IGNORE, Criterion
+from util.config.schema import IGNORE, Criterion
 from util.errors import UserError
 
 

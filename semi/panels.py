@@ -1,14 +1,58 @@
-"""What methods show of unlabelled images."""
+"""Panels: pictures of unlabelled images that a method offers for visualisation.
+
+A panel holds one picture for each of B images; `engine.drawing` draws it. Pixels of a feature map
+are counted row by row, as attention and ranking count them.
+"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dataset.batch import Unlabeled
 from semi.correlation import correlation_maps
 from semi.pseudo_labels import cutmix, label_partner, label_view
-from util.batch import Unlabeled
-from util.panels import Heat, Labels, Marks, Panels, Photo
+
+
+class Marks(NamedTuple):
+    """Pixels to be marked."""
+
+    pixels: Tensor
+    """Their numbers, long `[B, M]`."""
+    shape: Sequence[int]
+    """The map (h, w) in which they are counted; its corners are the picture's."""
+
+
+class Photo(NamedTuple):
+    """Images as networks see them."""
+
+    image: Tensor
+    """Normalised: float `[B, C, H, W]`."""
+    box: Tensor | None = None
+    """A rectangle to be outlined: bool `[B, H, W]`."""
+    marks: Marks | None = None
+
+
+class Labels(NamedTuple):
+    """Classes, in their colours."""
+
+    label: Tensor
+    """Long `[B, H, W]`."""
+    shown: Tensor | None = None
+    """Where; the rest is grey: bool `[B, H, W]`."""
+
+
+class Heat(NamedTuple):
+    """Shares between 0 and 1, such as confidence."""
+
+    share: Tensor
+    """Float `[B, h, w]`."""
+    marks: Marks | None = None
+
+
+Panels = dict[str, Photo | Labels | Heat]
+"""By what they show, in the order in which they shall stand."""
 
 
 def consistency_panels(labeler: nn.Module, u: Unlabeled, tau: float | Tensor) -> Panels:

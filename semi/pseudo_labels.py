@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dataset.batch import Unlabeled, View
 from semi.criterion import dice_loss
-from util.batch import Unlabeled, View
-from util.config import Criterion
+from util.config.schema import Criterion
 
 
 class PseudoLabel(NamedTuple):

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from engine.fit import main
-from experiments.methods import method_of, method_scripts
+from tools.methods import method_of, method_scripts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted(

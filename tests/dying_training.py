@@ -16,7 +16,7 @@ import torch
 from engine import fit as engine
 from engine.training import Training
 from tests.conftest import METHODS
-from util import dist
+from util import distributed
 
 
 def die_in(kind, rank, place, number):
@@ -28,7 +28,7 @@ def die_in(kind, rank, place, number):
     original, calls = getattr(owner, function), itertools.count()
 
     def dying(*args, **named):
-        if next(calls) == int(number) and dist.rank() == int(rank):
+        if next(calls) == int(number) and distributed.rank() == int(rank):
             if place == "save":
                 original(args[0], whole := io.BytesIO())
                 args[1].write(whole.getvalue()[:5000])
@@ -41,7 +41,7 @@ def die_in(kind, rank, place, number):
 
 def main():
     deaths, kind = sys.argv.pop(1).split(","), METHODS[sys.argv.pop(1)]
-    start = int(os.environ[dist.RESTARTS])
+    start = int(os.environ[distributed.RESTARTS])
     if start < len(deaths):
         die_in(kind, *deaths[start].split("-"))
     engine.main(kind)

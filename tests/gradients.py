@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from dataset.loaders import starting_at
-from engine.run_folder import RunFolder
+from engine.run_dir import RunFolder
 from engine.training import prepare
 from tests.conftest import METHODS
 from tests.golden import fill
-from util import dist
-from util.config_file import load_config
+from util import distributed
+from util.config.loading import load_config
 
 NOT_DRAWN = {
     "torch.nn.functional.dropout2d": lambda x, *_: x,
@@ -82,12 +82,12 @@ def seen(training):
 
 def main():
     config, folder = map(Path, sys.argv[1:])
-    with dist.session(torch.device("cpu")):
+    with distributed.session(torch.device("cpu")):
         found = {name: gradient(prepared(name, config, folder)) for name in METHODS}
-        if dist.is_main():
+        if distributed.is_main():
             torch.save(found, folder / "gradients.pth")
         record = json.dumps(seen(prepared("supervised", config, folder)))
-        (folder / f"seen-{dist.rank()}.json").write_text(record)
+        (folder / f"seen-{distributed.rank()}.json").write_text(record)
 
 
 if __name__ == "__main__":

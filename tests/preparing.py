@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.prepare import ade20k, camvid, cityscapes, coco, pascal
-from data_tools.prepare.run import prepare
-from data_tools.prepare.writing import RECORD
 from tests import miniature
+from tools.prepare.official import ade20k, camvid, cityscapes, coco, pascal
+from tools.prepare.official.output import RECORD
+from tools.prepare.official.run import prepare
 
 CASES = {
     "pascal": (pascal, miniature.pascal, {"train": 4, "val": 1}),

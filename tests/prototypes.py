@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from engine import Batch, Method, Panels, Step, main
 from semi.ema import frozen_copy, update_ema
+from semi.panels import Labels
 from semi.pseudo_labels import label_view, masked_cross_entropy
-from util import dist
-from util.config import Section, Share
-from util.panels import Labels
+from util import distributed
+from util.config.schema import Section, Share
 
 
 class Prototypes(Method):
@@ -48,8 +48,8 @@ class Prototypes(Method):
     def follow_prototypes(self, projected: Tensor, label: Tensor) -> None:
         """Each class's prototype moves towards the mean of its pixels on all processes."""
         members = F.one_hot(label, len(self.prototypes)).permute(0, 3, 1, 2).to(projected.dtype)
-        sums = dist.all_reduce(torch.einsum("bdhw,bchw->cd", projected, members))
-        counts = dist.all_reduce(members.sum((0, 2, 3)))
+        sums = distributed.all_reduce(torch.einsum("bdhw,bchw->cd", projected, members))
+        counts = distributed.all_reduce(members.sum((0, 2, 3)))
         self.prototypes.lerp_(sums / counts.clamp(min=1)[:, None], 1 - self.options.momentum)
 
     def after_step(self, iteration: int) -> None:

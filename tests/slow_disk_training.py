@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from engine import fit as engine
-from engine import run_folder as log
+from engine import run_dir as log
 from engine.training import Training
 from tests.conftest import METHODS
-from util import dist
+from util import distributed
 
 
 def main():
@@ -23,7 +23,7 @@ def main():
 
     def stopping_step(self, raw, number):
         scalars = step(self, raw, number)
-        if dist.is_main():
+        if distributed.is_main():
             os.kill(os.getpid(), signal.SIGTERM)
         return scalars
 

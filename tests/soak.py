@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from tests.conftest import METHODS
-from tests.faults.fuzz import fuzz
-from tests.faults.kill import kill
+from tests.robustness.fuzzing.fuzz import fuzz
+from tests.robustness.fuzzing.kill import kill
 
 
 def main() -> int:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from dataset.sets import TrainingSet
+from dataset.datasets import TrainingSet
 from engine import fit
 from engine.training import Training
 from tests.conftest import METHODS
 from tests.prototypes import Prototypes
-from util import dist
+from util import distributed
 
 
 def digest(module):
@@ -30,7 +30,7 @@ def digest(module):
 def main():
     folder, scripts, common = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
     for number, script in enumerate(scripts):
-        os.environ[dist.RESTARTS] = str(number)  # each meets the others at a place of its own
+        os.environ[distributed.RESTARTS] = str(number)  # its own rendezvous
         # SupOnly fills the places of unlabelled images: a global batch of 4 for all.
         batch = 2 if script == "supervised" else 4
         sys.argv = [
@@ -57,7 +57,7 @@ def spy(folder, script):
         scalars = step(self, raw, number)
         record = {"step": number, "seen": list(seen), "digest": digest(self.method)}
         seen.clear()
-        with (folder / f"{script}-{dist.rank()}.jsonl").open("a") as file:
+        with (folder / f"{script}-{distributed.rank()}.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
         return scalars
 

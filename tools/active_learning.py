@@ -14,14 +14,14 @@ from statistics import mean
 import numpy as np
 
 from dataset.folders import read_samples
-from dataset.lists import list_line, list_text, listed_paths
 from dataset.samples import Sample
-from experiments.methods import method_scripts
-from util.command import add_settings, exit_with_one_line, run
-from util.config_file import load_config
+from dataset.split_files import list_line, list_text, listed_paths
+from inference.uncertainty import ACQUISITIONS
+from tools.methods import method_scripts
+from util.cli import add_settings, exit_with_one_line, run
+from util.config.loading import load_config
 from util.errors import UserError
-from util.uncertainty import ACQUISITIONS
-from util.writing import write_once
+from util.io import write_once
 
 ARMS = ("first", "ranked", "random")
 

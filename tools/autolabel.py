@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 from dataset.samples import Sample
+from inference.autolabel import Autolabel, write_ranking, write_selection
+from inference.inputs import made_by, may_choose_windows, to_do
+from inference.uncertainty import ACQUISITIONS
+from inference.unlabeled import unlabelled_samples
 from model.build import load_trained
-from prediction.autolabel import Autolabel, write_ranking, write_selection
-from prediction.images import made_by, may_choose_windows, to_do
-from prediction.unlabelled import unlabelled_samples
-from util import dist
-from util.command import (
+from util import distributed
+from util.cli import (
     add_tta,
     checkpoint_of,
     checkpoint_parser,
@@ -19,7 +20,6 @@ from util.command import (
     exit_with_one_line,
 )
 from util.errors import UserError
-from util.uncertainty import ACQUISITIONS
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         if left_out:
             print(f"{left_out} images are labelled, validation or test images: left out")
         labels = Autolabel(options.out, config, options.threshold)
-        device = dist.choose_device(options.device)
+        device = distributed.choose_device(options.device)
         network = load_trained(config, options.checkpoint, options.which, device)
         record = made_by(options, config, "threshold")
         left: dict[str, Sample] = to_do(samples, labels.files, options.out, record)

@@ -7,9 +7,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from experiments.methods import method_of, method_scripts
-from util.config import Config, Section
-from util.config_file import sections_of
+from tools.methods import method_of, method_scripts
+from util.config.loading import sections_of
+from util.config.schema import Config, Section
 
 PAGE = Path("docs/configuration.md")
 HEAD = """# Configuration
@@ -19,7 +19,7 @@ unknown key, or a value out of range, is refused in one line before anything sta
 `base: other.yaml` names another file that this one overrides, key by key; `{}` empties a section
 of it (`--set 'method={}'`).
 
-This page is made from [util/config.py](../util/config.py) and the methods' scripts by
+This page is made from [util/config/schema.py](../util/config.py) and the methods' scripts by
 `python -m tools.configuration`.
 """
 TOP = "| key | default | meaning |\n|---|---|---|\n"

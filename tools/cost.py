@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from dataset.loaders import data_workers, images_per_forward
 from engine.cost import GIB, KINDS
+from engine.estimate import CARDS, RATES, Needs, run_needs, step_seconds
 from engine.method import Method
-from engine.needs import CARDS, RATES, Needs, run_needs, step_seconds
-from experiments.methods import method_of, method_scripts
-from util.command import add_settings, exit_with_one_line
-from util.config import Config
-from util.config_file import load_config
+from tools.methods import method_of, method_scripts
+from util.cli import add_settings, exit_with_one_line
+from util.config.loading import load_config
+from util.config.schema import Config
 from util.errors import UserError, print_error
-from util.writing import write_text
+from util.io import write_text
 
 STEPS = 10_000
 """The hours in the table are those of so many."""

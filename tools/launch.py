@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.elastic.utils.store import synchronize
 from torch.distributed.run import get_args_parser, run
 
-from util.dist import USER_ERROR, patience, waited
+from util.distributed import USER_ERROR, patience, waited
 from util.errors import UserError
 from util.interrupt import SIGNALS, leaving_when_asked
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
-from experiments.runs import Epoch, Run, best_epoch
+from inference.evaluation import score_title
 from model.build import load_trained
+from model.checkpoint import PUBLISHED, find_checkpoint
 from model.deploy import Deployed, describe, to_safetensors
-from util.checkpoint import PUBLISHED, find_checkpoint
-from util.command import exit_with_one_line
-from util.config_file import dump_config, portable
+from tools.results.runs import Epoch, Run, best_epoch
+from util.cli import exit_with_one_line
+from util.colours import palette
+from util.config.loading import dump_config, portable
 from util.errors import UserError
-from util.evaluation import score_title
-from util.palette import palette
-from util.writing import write_atomically, write_text
+from util.io import write_atomically, write_text
 
 
 def main() -> None:

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data_tools.shapes import generate
-from dataset.files import open_image
 from dataset.folders import read_samples
+from dataset.image_files import open_image
+from inference.overlay import colour_mask, side_by_side
+from inference.predictor import predict_mask
 from model.build import load_trained
-from util.command import exit_with_one_line, run
-from util.config import Config
-from util.config_file import load_config
-from util.inference import predict_mask
-from util.picture import colour_mask, side_by_side
+from tools.make_shapes.files import generate
+from util.cli import exit_with_one_line, run
+from util.config.loading import load_config
+from util.config.schema import Config
 
 CONFIG = "configs/shapes.yaml"
 CONFIGS = {"supervised": CONFIG, "corrmatch": "configs/shapes_corrmatch.yaml"}

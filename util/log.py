@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from util import dist
+from util import distributed
 from util.errors import printable
 
 logger = logging.getLogger("semi")
@@ -36,7 +36,7 @@ def say_to_console() -> None:
     """Show the main process's log lines on the terminal."""
     logger.handlers.clear()
     logger.propagate = False
-    logger.setLevel(logging.INFO if dist.is_main() else logging.ERROR)
+    logger.setLevel(logging.INFO if distributed.is_main() else logging.ERROR)
     console = _TqdmHandler()
     console.setFormatter(PrintableFormatter())
     logger.addHandler(console)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from util import dist
+from util import distributed
 
 FLAG_LINES = ("flags", "Features")
 """Names of the lines of /proc/cpuinfo that list what an x86 or an ARM CPU can do."""
@@ -69,7 +69,7 @@ class LossScale:
         """Adapt the scale to a step; every rank adapts it alike, whichever loss is not finite."""
         if self.value is None:
             return
-        bad_loss = dist.all_reduce((~loss.isfinite()).int(), "max").bool()
+        bad_loss = distributed.all_reduce((~loss.isfinite()).int(), "max").bool()
         overflow = ~grad_norm.isfinite() & ~bad_loss
         steps = torch.where(overflow, 0, self._steps + 1)
         grows = steps >= self.PATIENCE

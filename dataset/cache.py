@@ -1,0 +1,148 @@
+"""Decoded images that the data workers of a process keep for each other.
+
+Labelled ones are few, and each is seen many times: Pascal's 92 come up a hundred times an epoch.
+Of small images all fit, and then nothing waits for files.
+"""
+
+import mmap
+from collections.abc import Sequence
+from multiprocessing import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dataset.image_files import image_size
+from dataset.reader import Reader
+from dataset.samples import Sample
+from dataset.split_files import Lists
+from util.config.schema import Data
+from util.errors import UserError
+
+Content = tuple[np.ndarray, Image.Image | None]
+"""The bands of an image `[H, W, C]`, and its class indices in mode L where it has a mask."""
+PROBED = 64
+"""Headers by which the memory that a list takes is told."""
+
+
+class Memory(NamedTuple):
+    """Bytes in which the images of each list are kept."""
+
+    labeled: int
+    unlabeled: int
+    val: int
+
+
+class DecodedImages:
+    """Images by number, in `capacity` bytes of memory that forked workers share; raises
+    `UserError` where there is not so much.
+
+    The first that fit are kept for good: of shuffled passes over more than fits, no other choice
+    serves more.  A worker that is not forked keeps none.
+    """
+
+    def __init__(self, count: int, capacity: int, data: Data, masks: bool):
+        self._arguments = count, 0, data, masks
+        self.capacity, self._masks, self._channels = capacity, masks, data.channels
+        self._type = np.dtype(np.uint8 if data.image_range is None else np.float32)
+        # No file behind it, so that the size of /dev/shm does not matter; pages cost when written.
+        try:
+            pixels = mmap.mmap(-1, max(capacity, 1))
+        except OSError as error:
+            raise UserError(
+                f"data.cache_mb: found {capacity / 2**20:g}, which is not to be had ({error}); use "
+                "less, or 0 to keep nothing"
+            ) from None
+        self._pixels = np.frombuffer(pixels, np.uint8)
+        places = mmap.mmap(-1, 24 * (count + 1))
+        self._places = np.frombuffer(places, np.int64).reshape(-1, 3)
+        """By number: width, height (0 for what is not kept), first byte; last the bytes used."""
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type["DecodedImages"], tuple[int, int, Data, bool]]:
+        return type(self), self._arguments
+
+    def get(self, number: int) -> Content | None:
+        with self._lock:
+            width, height, begin = self._places[number].tolist()
+        if not width:
+            return None
+        middle = begin + self._bytes(width, height)
+        image = self._pixels[begin:middle].view(self._type).reshape(height, width, -1)
+        if not self._masks:
+            return image, None
+        mask = self._pixels[middle : middle + width * height].reshape(height, width)
+        return image, Image.fromarray(mask)
+
+    def add(self, number: int, image: np.ndarray, mask: Image.Image | None) -> None:
+        """Keep an image, and its mask, if there is room for them."""
+        height, width, _ = image.shape
+        size = self._bytes(width, height)
+        with self._lock:
+            begin = int(self._places[-1, 2])
+            end = begin + size + width * height * self._masks
+            end += -end % self._type.itemsize
+            if self._places[number, 0] or end > self.capacity:
+                return
+            self._pixels[begin : begin + size].view(self._type)[:] = image.ravel()
+            if mask is not None:
+                self._pixels[begin + size : begin + size + width * height] = np.asarray(
+                    mask
+                ).ravel()
+            self._places[number] = width, height, begin
+            self._places[-1, 2] = end
+
+    def _bytes(self, width: int, height: int) -> int:
+        return width * height * self._channels * self._type.itemsize
+
+
+class Opened(Sequence[Content]):
+    """A list's images, and where it has them their masks, opened when they are looked at and kept
+    as long as there is room."""
+
+    def __init__(self, reader: Reader, samples: Sequence[Sample], masks: bool, capacity: int = 0):
+        self._reader, self._samples, self._masks = reader, samples, masks
+        self._decoded = DecodedImages(len(samples), capacity, reader.data, masks)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def name(self, number: int) -> str:
+        """The image as its list calls it."""
+        return self._samples[number].image
+
+    @property
+    def share_kept(self) -> float:
+        """About the share of the images that there is room for."""
+        count, needed = len(self), _needed(self._samples, self._reader.data)
+        return min(count, self._decoded.capacity * count // needed) / count
+
+    def __getitem__(self, number: Any) -> Any:
+        kept = self._decoded.get(number)
+        if kept is not None:
+            return kept
+        sample = self._samples[number]
+        pair = self._reader.both(sample) if self._masks else (self._reader.image(sample), None)
+        self._decoded.add(number, *pair)
+        return pair
+
+
+def memory(lists: Lists, data: Data) -> Memory:
+    """Bytes of `data.cache_mb` for each list: the labelled one may have all of it, the others are
+    kept whole or not at all."""
+    total = data.cache_mb * 2**20
+    labeled, *others = (_needed(listed.samples, data) if total else 0 for listed in lists)
+    left, granted = total - labeled, []
+    for needed in others:
+        granted.append(needed if needed <= left else 0)
+        left -= granted[-1]
+    return Memory(total - sum(granted), *granted)
+
+
+def _needed(samples: Sequence[Sample], data: Data) -> int:
+    """About what a list takes decoded, by the headers of some of its images, and a tenth more."""
+    probed = min(PROBED, len(samples))
+    some = [samples[i * len(samples) // probed] for i in range(probed)]
+    pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in some))
+    per_pixel = data.channels * (1 if data.image_range is None else 4) + 1
+    return int(1.1 * pixels * per_pixel * len(samples) / max(probed, 1))

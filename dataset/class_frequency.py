@@ -1,0 +1,72 @@
+"""How frequent the classes are among the labelled pixels of a list, and weights against that."""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from dataset.reader import Reader
+from dataset.split_files import SampleList
+from util.config.schema import Data
+from util.errors import UserError
+from util.io import write_atomically
+
+
+def enet_weights(pixels: np.ndarray) -> tuple[float, ...]:
+    """1 / ln(1.02 + share), by class, of pixels by class (Paszke et al., 2016): 1.4 for what is
+    everywhere to 50 for what is nowhere."""
+    weights = 1 / np.log(1.02 + pixels / max(pixels.sum(), 1))
+    return tuple(round(weight, 6) for weight in weights.tolist())
+
+
+def inverse_weights(pixels: np.ndarray) -> tuple[float, ...]:
+    """1 / (share x classes that occur), by class, of pixels by class: each class weighs the same in
+    all, a pixel 1 on average (King and Zeng, 2001).  1 for what is nowhere, where it has no effect.
+    """
+    share = pixels / max(pixels.sum(), 1)
+    weights = np.divide(1, share * (pixels > 0).sum(), out=np.ones(len(pixels)), where=pixels > 0)
+    return tuple(round(weight, 6) for weight in weights.tolist())
+
+
+def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
+    """`[C]`: labelled pixels of each class in all masks of a list, read in threads.
+
+    What was counted once is remembered in the user's cache folder, as long as neither the masks
+    nor what their values mean change.  Raises `UserError` for a mask that is faulty.
+    """
+    remembered = _cache_folder() / f"{_key(listed, data)}.json"
+    with suppress(OSError, ValueError):
+        return np.array(json.loads(remembered.read_text()), np.int64)
+    reader = Reader(data)
+    with ThreadPoolExecutor() as pool:
+        counts = list(pool.map(lambda s: reader.mask(s).histogram(), listed.samples))
+    pixels = np.array(counts, np.int64).sum(0)[: len(data.classes)]
+    with suppress(OSError, UserError):  # then it is counted again
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(pixels.tolist()).encode()
+        write_atomically(remembered, lambda file: file.write(text))
+    return pixels
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base, "semi-segmentation", "class-pixels")
+
+
+def _key(listed: SampleList, data: Data) -> str:
+    """A hash of the masks, by path, size and time, and of what their values mean."""
+    digest = hashlib.sha256()
+    meaning = data.classes, data.label_map, data.reduce_zero_label
+    digest.update(json.dumps(meaning).encode())
+    for sample in listed.samples:
+        try:
+            stat = os.stat(sample.mask_file)
+        except OSError as error:
+            raise UserError(f"{sample.where}: {sample.mask_file}: {error.strerror}") from None
+        line = f"{os.path.abspath(sample.mask_file)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+        digest.update(os.fsencode(line))
+    return digest.hexdigest()[:32]

@@ -1,0 +1,143 @@
+"""Training and evaluation sets: from list entries to arrays, in the data workers.
+
+What a sample of an epoch becomes depends on the seed, the epoch and its position alone: not on
+the number of workers or processes, and on nothing that a checkpoint would have to keep.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from dataset.cache import Content, Opened
+from dataset.reader import size_of
+from dataset.transforms.geometry import Weak
+from dataset.transforms.strong import draw_box, draw_strong
+from util.errors import UserError
+from util.seed import sample_generator
+
+LABELED, UNLABELED, PARTNER = range(3)
+
+
+def epoch_order(count: int, length: int, seed: int, stream: int, epoch: int) -> np.ndarray:
+    """`length` indices below `count`: as many shuffles of all of them as it takes."""
+    rng = sample_generator(seed, stream, epoch, -1 % 2**32)
+    shuffles = [rng.permutation(count) for _ in range(-(-length // count))]
+    return np.concatenate(shuffles)[:length]
+
+
+FAILURES = (UserError, MemoryError)
+"""Exceptions that end a run with one line."""
+
+
+class ImageSet(Dataset):
+    """Samples by key, fetched together for a batch."""
+
+    def __getitems__(self, keys: Sequence[Any]) -> list[Any] | Exception:
+        """Return the samples, or the failure of one.
+
+        A data worker would rebuild an exception from the text of its traceback; a failure that is
+        returned reaches the main process unchanged, and `Batches` raises it there.
+        """
+        try:
+            return [self[key] for key in keys]
+        except FAILURES as failure:
+            return failure
+
+
+class TrainingSet(ImageSet):
+    """Samples by (epoch, position): a labelled image and, if there are any, an unlabelled one
+    with its strong views' parameters and its CutMix partner.
+
+    Args:
+        length: positions in an epoch.
+        strong_views: number of strong views.
+        partner: as the config's `cutmix_partner`.
+        weak: the weak augmentation.
+        p_grey: how often a strong view loses its colours.
+        dates: images of a sample; they share the geometry and the boxes, not the colours.
+    """
+
+    def __init__(
+        self,
+        labeled: Sequence[Content],
+        unlabeled: Sequence[Content],
+        *,
+        length: int,
+        crop_size: int,
+        strong_views: int,
+        partner: str,
+        seed: int,
+        weak: Weak,
+        p_grey: float,
+        dates: int,
+    ):
+        self.labeled, self.unlabeled = labeled, unlabeled
+        self.weak, self.p_grey, self.dates = weak, p_grey, dates
+        self.length, self.crop_size, self.strong_views = length, crop_size, strong_views
+        self.partner, self.seed = partner, seed
+        self._orders: tuple[int, dict[int, np.ndarray]] = (-1, {})
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, position = key
+        orders = self._epoch_orders(epoch)
+        sample = {"labeled": self.labeled_sample(orders[LABELED][position], epoch, position)}
+        if self.unlabeled:
+            own = self.unlabeled_sample(orders[UNLABELED][position], UNLABELED, epoch, position)
+            if self.partner in ("other", "self"):
+                other = orders[PARTNER][position]
+                own["partner"] = self.unlabeled_sample(other, PARTNER, epoch, position)
+            sample["unlabeled"] = own
+        return sample
+
+    def _epoch_orders(self, epoch: int) -> dict[int, np.ndarray]:
+        if self._orders[0] != epoch:
+            counts = {LABELED: len(self.labeled)}
+            if self.unlabeled:
+                counts |= {UNLABELED: len(self.unlabeled), PARTNER: len(self.unlabeled)}
+            orders = {
+                stream: epoch_order(count, self.length, self.seed, stream, epoch)
+                for stream, count in counts.items()
+            }
+            if self.partner == "self" and self.unlabeled:
+                orders[PARTNER] = orders[UNLABELED]
+            self._orders = (epoch, orders)
+        return self._orders[1]
+
+    def labeled_sample(self, index: int, epoch: int, position: int) -> dict[str, Any]:
+        """Weak image and mask of labelled image `index`."""
+        rng = sample_generator(self.seed, LABELED, epoch, position)
+        image, mask = self.labeled[index]
+        assert mask is not None
+        drawn = self.weak.draw(rng, size_of(image), self.crop_size)
+        return {"image": self.weak.image(image, drawn), "mask": self.weak.mask(mask, drawn)}
+
+    def unlabeled_sample(
+        self, index: int, stream: int, epoch: int, position: int
+    ) -> dict[str, Any]:
+        """Weak image of unlabelled image `index`, and what its strong views are made from."""
+        rng = sample_generator(self.seed, stream, epoch, position)
+        image, _ = self.unlabeled[index]
+        drawn = self.weak.draw(rng, size_of(image), self.crop_size)
+        return {
+            "image": self.weak.image(image, drawn),
+            "ignore": self.weak.padding(drawn),
+            "views": [draw_strong(rng, self.p_grey) for _ in range(self.strong_views * self.dates)],
+            "boxes": np.stack([draw_box(rng, self.crop_size) for _ in range(self.strong_views)]),
+        }
+
+
+class EvaluationSet(ImageSet):
+    """Whole images with their masks: {image `[C, H, W]`, mask uint8 `[H, W]`, index}."""
+
+    def __init__(self, images: Opened):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, mask = self.images[index]
+        pixels = image.transpose(2, 0, 1).copy()
+        return {"image": pixels, "mask": np.array(mask), "index": index}

@@ -1,0 +1,143 @@
+"""Image files: their headers, their content as it is, and masks."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from dataset import tiff
+from dataset.mask_files import Labels
+from util.errors import UserError, reason
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+"""Pillow's names of what these files may hold: it knows others, some of which run programs."""
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+MAX_MEGAPIXELS = 179
+"""Pillow's own limit; `data.max_megapixels` is another."""
+Image.MAX_IMAGE_PIXELS = None
+
+# What Pillow thinks of a file beside its pixels; one that it cannot read is an error below.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
+    """Open a file of one of `FORMATS`, whatever its name; raises as Pillow does."""
+    return Image.open(file, formats=FORMATS)
+
+
+def open_mask(path: Path, labels: Labels) -> Image.Image:
+    """A mask of class indices in mode L, 255 = ignore.
+
+    Raises `UserError` when the file is missing, damaged, too large, in a wrong mode, or holds what
+    is no class.
+    """
+    mask = load_image(path, labels.data.max_megapixels)
+    return Image.fromarray(labels.look_up(labels.codes(mask, path), path))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether its one channel has more than 8 bits: Pillow would clip at 255 instead of scaling."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) as a viewer shows it, from the header alone; raises as `load_image` does."""
+    return _header(path)[0]
+
+
+def orientation(path: Path) -> int:
+    """The EXIF orientation of a file, 1 (as it is stored) to 8; 5 to 8 swap width and height."""
+    return _header(path)[1]
+
+
+def _header(path: Path) -> tuple[tuple[int, int], int]:
+    """Size as shown and EXIF orientation; raises `UserError` as `load_image` does."""
+    with reading(path):
+        try:
+            with open_image(path) as image:
+                turn, (w, h) = _turn(image), image.size
+                if image.format == "TIFF":  # whose reader swaps them itself
+                    return (w, h), turn
+        except UnidentifiedImageError:
+            if path.suffix.lower() not in tiff.SUFFIXES:
+                raise
+            (w, h), turn = tiff.tiff_header(path)
+    return (h, w) if turn in SIDEWAYS else (w, h), turn
+
+
+def _turn(image: Image.Image) -> int:
+    """The EXIF orientation of an opened file; 1 where its EXIF is damaged."""
+    try:
+        # The base class's method: that of PNG would decode all pixels to look behind them.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as below
+        return 1
+
+
+def load_image(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
+    """A file as a viewer shows it: with its EXIF orientation applied.
+
+    Raises `UserError` when it is missing, damaged or too large.
+    """
+    with reading(path):
+        image = open_image(path)
+        refuse_large(path, image.size, max_megapixels)
+        if image.format == "TIFF":
+            image.filename = ""  # else Pillow maps grey ones into memory as if none were turned
+        image.load()
+    with suppress(Exception):  # of damaged EXIF, the more so when it is written anew
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None:
+    """Raise `UserError` for an image of too many pixels to be decoded."""
+    width, height = size
+    if width * height > max_megapixels * 10**6:
+        raise UserError(
+            f"{path}: {width}x{height} pixels, expected at most {max_megapixels} "
+            "million; raise data.max_megapixels (prepare init: --max-megapixels) if you trust "
+            "the file, or cut it into tiles"
+        )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what a reader raises into a `UserError` for a file that is missing or damaged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # the readers raise whatever damaged bytes lead them to
+        raise UserError(f"{path}: not a readable image ({reason(error)})") from None
+
+
+def size_mismatch(
+    image: Path, mask: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
+) -> UserError:
+    """The error for a mask that has not its image's size; both as a viewer shows them."""
+    hint = "expected equal sizes"
+    if lies_as_stored(image, image_size, mask_size):
+        hint = (
+            "the image's EXIF orientation turns it, and the mask lies as the image is stored; turn "
+            "the mask alike, or remove the orientation"
+        )
+    elif mask_size == image_size[::-1]:
+        hint = "turn one of them by 90 degrees"
+    return UserError(
+        f"{mask}: the mask is {mask_size[0]}x{mask_size[1]}, its image {image} is "
+        f"{image_size[0]}x{image_size[1]}; {hint}"
+    )
+
+
+def lies_as_stored(image: Path, image_size: tuple[int, int], mask_size: tuple[int, int]) -> bool:
+    """Whether a mask of another size has that of its image before EXIF turns it."""
+    return image_size != mask_size == image_size[::-1] and orientation(image) in SIDEWAYS

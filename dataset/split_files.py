@@ -1,0 +1,254 @@
+"""List files: one sample a line, `image mask` or `image` alone (or `image None`).
+
+Of pairs, `first second mask` or `first second`, or a name that stands in three folders.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from dataset.image_files import SUFFIXES
+from dataset.protocols import Fingerprint, fingerprint, how_to_get
+from dataset.samples import Origin, Sample, Samples
+from util.config.schema import Pair, PairFolders
+from util.errors import UserError, and_others
+from util.io import write_atomically
+
+NO_IMAGE = "names no image file; expected a path that ends in .jpg, .png or the like"
+"""The message for a line that is not quoted: `data.labeled` in a stranger's config may name any
+file."""
+
+
+class SampleList(NamedTuple):
+    """What is in a list file, in a folder of images, or in several of them."""
+
+    name: str
+    samples: Samples
+
+
+class Lists(NamedTuple):
+    """The lists of a run; without unlabelled images, that one is empty."""
+
+    labeled: SampleList
+    unlabeled: SampleList
+    val: SampleList
+
+
+class Fault(NamedTuple):
+    """What is wrong with a line of a list, or with an image of a folder."""
+
+    origin: Origin
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.origin.where(self.line)}: {self.message}"
+
+
+class Scan(NamedTuple):
+    """The good samples of a source, and what is wrong with the others."""
+
+    origin: Origin
+    samples: list[Sample]
+    faults: list[Fault]
+
+
+def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
+    """The samples of a list; with `masks`, each line must name one; `pair`: as `data.pair`.
+
+    A tab separates paths that contain spaces.  Raises `UserError` for a list that is missing,
+    empty or repeats an image, a line without its mask or with too many parts, a path that leaves
+    the root.
+    """
+    listed, faults = union([scan_list(Origin(path, Path()), masks, pair)])
+    refuse(faults)
+    return listed
+
+
+def union(scans: Sequence[Scan]) -> tuple[SampleList, list[Fault]]:
+    """Several sources as one list, and all that is wrong with them."""
+    name = " and ".join(str(scan.origin.path) for scan in scans)
+    samples = Samples([sample for scan in scans for sample in scan.samples])
+    return SampleList(name, samples), [fault for scan in scans for fault in scan.faults]
+
+
+def refuse(faults: Sequence[Fault]) -> None:
+    """Raise `UserError` with the first fault, if there is one."""
+    if faults:
+        raise UserError(f"{faults[0]}{and_others(faults)}")
+
+
+def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
+    """A list's good lines, and the faults of the others.
+
+    Raises `UserError` for a list that is missing, empty or no text.
+    """
+    parse = _parse if pair is None else _parse_pair
+    if isinstance(pair, PairFolders):
+        origin, parse = origin._replace(folders=pair), _parse_name
+    lines: dict[str, int] = {}
+    samples, faults = [], []
+    for number, line in enumerate(_read_text(origin.path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            sample = parse(line, number, masks, origin)
+            if (first := lines.setdefault(sample.image, number)) != number:
+                raise UserError(f"'{sample.image}' stands in line {first} already")
+            samples.append(sample)
+        except UserError as error:
+            faults.append(Fault(origin, number, str(error) if names_image(line) else NO_IMAGE))
+    return Scan(origin, samples, faults)
+
+
+def names_image(line: str) -> bool:
+    """Return whether a line of a list may be quoted: some part of it has the suffix of an image."""
+    return any(part.lower().endswith(tuple(SUFFIXES)) for part in line.split())
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such list{how_to_get(path)}") from None
+    except IsADirectoryError:
+        raise UserError(
+            f"{path}: a folder, expected a list; the config takes folders as "
+            "{images: FOLDER, masks: FOLDER}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from None
+    if not text.strip():
+        raise UserError(f"{path}: the list is empty; expected one image a line")
+    if "\0" in text:
+        raise UserError(f"{path}: cannot be read as text (it holds zero bytes); save it as UTF-8")
+    return text
+
+
+def _parse(line: str, number: int, masks: bool, origin: Origin) -> Sample:
+    """The sample of a line; raises `UserError` that says what is wrong with it."""
+    parts = _split(line, 2, "image mask")
+    mask = parts[1] if len(parts) == 2 and parts[1] != "None" else None
+    if masks and mask is None:
+        raise UserError(f"'{parts[0]}' has no mask; expected 'image mask'")
+    return Sample(parts[0], mask if masks else None, number, origin)
+
+
+def _parse_pair(line: str, number: int, masks: bool, origin: Origin) -> Sample:
+    """The same of a line of `data.pair: column`."""
+    first, *others = parts = _split(line, 3, "first second mask")
+    if not others:
+        raise UserError(f"'{first}' has no second image; expected 'first second mask'")
+    if masks and (len(parts) < 3 or parts[2] == "None"):
+        raise UserError(f"'{first}' has no mask; expected 'first second mask'")
+    return Sample(first, parts[2] if masks else None, number, origin, parts[1])
+
+
+def _parse_name(line: str, number: int, masks: bool, origin: Origin) -> Sample:
+    """The same of a line that is a name in each folder of `data.pair`."""
+    assert origin.folders is not None
+    (name,) = _split(line, 1, "name")
+    first, second, mask = (
+        (folder / name).as_posix()
+        for folder in (origin.folders.first, origin.folders.second, origin.folders.masks)
+    )
+    return Sample(first, mask if masks else None, number, origin, second)
+
+
+def _split(line: str, most: int, expected: str) -> list[str]:
+    """The paths of a line; raises `UserError` for too many, and for one that leaves the root."""
+    parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
+    parts = [part for part in parts if part]
+    if len(parts) > most:
+        raise UserError(
+            f"{len(parts)} parts, expected '{expected}'; separate paths that contain spaces by a "
+            "tab"
+        )
+    for part in parts:
+        if leads_out(part):
+            raise UserError(f"'{part}' leads out of the data's root; use a path below it")
+    return parts
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path is not one below the root it is relative to."""
+    return os.path.isabs(path) or (".." in path and ".." in Path(path).parts)
+
+
+def list_line(image: str, *others: str | None) -> str:
+    """The line of a sample, as `read_list` reads it: its image, and its mask if there is one.
+
+    Raises `UserError` for a file name that no list can hold.
+    """
+    paths = [image, *(path for path in others if path is not None)]
+    for path in paths:
+        if path != path.strip() or "\t" in path or len(path.splitlines()) != 1:
+            raise UserError(
+                f"{path!r}: a list cannot hold this name; rename the file (no tabs, line breaks, "
+                "or spaces at its ends)"
+            )
+    if any(len(path.split()) > 1 for path in paths):
+        return "\t".join(paths) if len(paths) > 1 else f"{image}\t"
+    return " ".join(paths)
+
+
+def listed_paths(sample: Sample) -> list[str]:
+    """What the line of a sample names: image and mask, both images and the mask of a pair, or the
+    name that its files share."""
+    if (folders := sample.origin.folders) is not None:
+        return [PurePosixPath(sample.image).relative_to(folders.first.as_posix()).as_posix()]
+    return [path for path in (sample.image, sample.second, sample.mask) if path is not None]
+
+
+def identity(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Number of images, and the SHA-256 by which `protocols.fingerprint` knows their list."""
+    lines = (" ".join(listed_paths(sample)) for sample in samples)
+    text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+    return {"images": len(samples), "sha256": fingerprint(text).sha256}
+
+
+def list_text(lines: Sequence[str]) -> bytes:
+    """The content of a list file."""
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
+    """Write list files, each whole or not at all; returns a remark on each.
+
+    One that is there with the same lines, in whatever order, is left as it is.  Raises `UserError`
+    before anything is written when one holds other lines, and when a folder cannot be written.
+    """
+    texts = {path: list_text(lines) for path, lines in lists.items()}
+    there = {path: is_there(path, fingerprint(text)) for path, text in texts.items()}
+    for path, text in texts.items():
+        if not there[path]:
+            _write(path, text)
+    return {
+        path: f"{path}: {len(lines)} entries, {'already there' if there[path] else 'written'}"
+        for path, lines in lists.items()
+    }
+
+
+def is_there(path: Path, expected: Fingerprint) -> bool:
+    """Whether a list is there; raises `UserError` when the file holds another one."""
+    try:
+        found = fingerprint(path.read_bytes())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if found == expected:
+        return True
+    raise UserError(
+        f"{path}: holds another list already (found {found}; expected {expected}); move it away "
+        "or choose another folder"
+    )
+
+
+def _write(path: Path, text: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+    write_atomically(path, lambda file: file.write(text))

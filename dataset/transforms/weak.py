@@ -1,0 +1,138 @@
+"""Weak augmentation: random scale, crop and flip of an image and its mask together.
+
+Parameters are drawn first, then applied, so that any image of a sample shares the geometry.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from util.config.schema import IGNORE
+
+SCALE = (0.5, 2.0)
+"""UniMatch's for natural images."""
+P_FLIP = 0.5
+
+
+class Geometry(NamedTuple):
+    """A crop of a resized image.
+
+    The image is resized to `size` (width, height); the crop's top left corner lies at `corner`
+    of it (x, y), and what the crop has beyond the image is padding, right and below.
+    """
+
+    size: tuple[int, int]
+    corner: tuple[int, int]
+    crop: int
+    flip: bool
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """Width and height of the part of the crop that shows the image."""
+        (w, h), (x, y) = self.size, self.corner
+        return min(self.crop, w - x), min(self.crop, h - y)
+
+
+def draw_geometry(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    crop: int,
+    scale: tuple[float, float] = SCALE,
+) -> Geometry:
+    """Long side uniform in `scale` times the original's, position uniform, flip."""
+    w, h = size
+    low, high = (int(max(w, h) * factor) for factor in scale)
+    long = int(rng.integers(low, high, endpoint=True))
+    if h > w:
+        w, h = int(w * long / h + 0.5), long
+    else:
+        w, h = long, int(h * long / w + 0.5)
+    w, h = max(w, 1), max(h, 1)
+    x = int(rng.integers(max(w - crop, 0), endpoint=True))
+    y = int(rng.integers(max(h - crop, 0), endpoint=True))
+    return Geometry((w, h), (x, y), crop, bool(rng.random() < P_FLIP))
+
+
+class Span(NamedTuple):
+    """What a crop needs along one side of the original."""
+
+    first: int
+    """The pixel to cut at, and where resizing begins."""
+    end: int
+    """The pixel up to which the resizing filter sees."""
+    before: int
+    """Pixels of the resized part that lie before the crop."""
+    scale: float
+    """Pixels of the original per resized one."""
+
+
+def weak_image(image: np.ndarray, geometry: Geometry) -> Tensor:
+    """`[crop, crop, C]` of an image `[H, W, C]`, uint8 or float32; black in the padding.
+
+    Resizes only what the crop keeps.  Torch's filter is Pillow's to a grey level, but vectorised; a
+    scale that leaves the size of what it gets as it is counts as 1.
+    """
+    (across, down), (kept_w, kept_h) = _spans(image.shape[1::-1], geometry), geometry.inside
+    seen = image[down.first : down.end, across.first : across.end].copy()
+    # Channels innermost, the form in which torch's filter is fastest.
+    pixels = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)
+    # A hair more than the scale, as a size that is not quite whole would be rounded down.
+    scale = (1 + 1e-9) / down.scale, (1 + 1e-9) / across.scale
+    resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)
+    kept = resized[0].permute(1, 2, 0)[down.before :, across.before :][:kept_h, :kept_w]
+    return _place(kept, geometry, fill=0)
+
+
+def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
+    """Of class indices, `[crop, crop]`, uint8; 255 in the padding."""
+    spans, inside = _spans(mask.size, geometry), geometry.inside
+    left, top = (s.first + s.before * s.scale for s in spans)
+    right, below = (
+        min(s.first + (s.before + kept) * s.scale, side)
+        for s, kept, side in zip(spans, inside, mask.size, strict=True)
+    )
+    kept = mask.resize(inside, Image.Resampling.NEAREST, (left, top, right, below))
+    return _place(torch.from_numpy(np.array(kept)), geometry, fill=IGNORE)
+
+
+def _spans(original: tuple[int, int], geometry: Geometry) -> list[Span]:
+    """Of width and height, in an original of this size; for an image and its mask the same."""
+    sides = zip(geometry.corner, geometry.inside, geometry.size, original, strict=True)
+    return [_span(*side) for side in sides]
+
+
+def _span(corner: int, kept: int, size: int, original: int) -> Span:
+    """For `kept` pixels from `corner` on, of `original` resized to `size`.
+
+    Resizing begins at a whole pixel of the original; of 16 the one is taken after which a whole
+    pixel of the resized image follows soonest, so that the crop lies where it was drawn: moved back
+    by a small fraction of a pixel, at scales near 1 by less than one.
+    """
+    scale = original / size
+    margin = math.ceil(max(scale, 1))
+    last = max(corner * original // size - margin, 0)
+    first = min(range(max(last - 15, 0), last + 1), key=lambda start: -start * size % original)
+    before = corner + -first * size // original
+    end = first + math.ceil((before + kept) * scale) + margin + 1
+    return Span(first, min(end, original), before, scale)
+
+
+def padding(geometry: Geometry) -> Tensor:
+    """`[crop, crop]`, bool; True in the padding."""
+    kept_w, kept_h = geometry.inside
+    return _place(torch.zeros(kept_h, kept_w, dtype=torch.bool), geometry, fill=True)
+
+
+def _place(kept: Tensor, geometry: Geometry, fill: int) -> Tensor:
+    """What the crop keeps, `[h, w, ...]`, padded right and below, then flipped if it shall be."""
+    (h, w), crop = kept.shape[:2], geometry.crop
+    if h < crop or w < crop:
+        padded = kept.new_full((crop, crop, *kept.shape[2:]), fill)
+        padded[:h, :w] = kept
+        kept = padded
+    return kept.flip(1) if geometry.flip else kept.contiguous()

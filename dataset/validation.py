@@ -1,0 +1,199 @@
+"""What is wrong with lists and files, found before training starts."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from dataset.bands import is_grey
+from dataset.folders import read_samples
+from dataset.image_files import image_size, size_mismatch
+from dataset.reader import Reader, refuse_other_size
+from dataset.samples import Sample, Samples
+from dataset.split_files import NO_IMAGE, Fault, Lists, SampleList, names_image, refuse
+from util.config.schema import IGNORE, Data, Images
+from util.errors import UserError
+
+MAX_HEADERS = 5000
+R = TypeVar("R")
+
+
+def read_lists(data: Data, unlabeled: bool) -> Lists:
+    """Read the lists that the config names and check them against each other.
+
+    Raises `UserError` for whatever `read_samples` finds and for an image that stands in two.
+    """
+    train = read_samples(named(data.labeled, "labeled"), data, masks=True)
+    extra = SampleList("", Samples())
+    if unlabeled:
+        extra = read_samples(named(data.unlabeled, "unlabeled"), data, masks=False)
+    val = read_samples(data.val, data, masks=True)
+    refuse_overlaps(train, extra, val)
+    return Lists(train, extra, val)
+
+
+def named(images: Images | None, kind: str) -> Images:
+    """A list that the config must name; raises `UserError` when it does not."""
+    if images is None:
+        draw = (
+            "; python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER draws both "
+            "lists where all images are labelled"
+        )
+        raise UserError(
+            f"no list of {kind} images: give --{kind}-id-path or set data.{kind} in the config"
+            + draw * (kind == "unlabeled")
+        )
+    return images
+
+
+def refuse_overlaps(*lists: SampleList) -> None:
+    """Raise `UserError` for an image that is listed twice."""
+    for _, _, message in overlaps(lists):
+        raise UserError(message)
+
+
+def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
+    """List, line and a message for each image that stands in an earlier list, or earlier in the
+    same one under another name or root."""
+    resolve = cache(_resolve)
+    first: dict[str, tuple[int, int]] = {}
+    for number, listed in enumerate(lists):
+        for place, sample in enumerate(listed.samples):
+            earlier = first.setdefault(location(sample, resolve), (number, place))
+            if earlier != (number, place):
+                same = lists[earlier[0]].samples[earlier[1]]
+                alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
+                also = f"'{sample.image}' is also in {same.where}{alias}"
+                message = f"{also}; remove it from one of them"
+                shown = message if names_image(sample.image) else NO_IMAGE
+                yield number, sample.line, f"{sample.where}: {shown}"
+
+
+def _resolve(root: Path, folder: str) -> str:
+    return os.path.realpath(root / folder)
+
+
+def location(sample: Sample, resolve: Callable[[Path, str], str] = _resolve) -> str:
+    """The image's path with its folder resolved: the same through whatever root it is reached."""
+    folder, _, name = sample.image.rpartition("/")
+    return f"{resolve(sample.origin.root, folder)}/{name}"
+
+
+def check_files(data: Data, *lists: SampleList, warn: Callable[[str], None]) -> None:
+    """Every file exists; headers of labelled images agree with their masks; a sample decodes and
+    holds labels.
+
+    Calls `warn` with a line for classes that the sample lacks, and for grey images alone where the
+    config says rgb.  Raises `UserError` naming the list, its line and the file.
+    """
+    for listed in lists:
+        check_existence(listed)
+        check_contents(listed, data, warn)
+
+
+def check_existence(listed: SampleList) -> None:
+    """One look into each folder instead of one at each file; raises `UserError`."""
+    names = cache(_names)
+
+    def is_there(root: Path, file: str) -> bool:
+        folder, _, name = file.rpartition("/")
+        return name in names(root, folder)
+
+    for sample in listed.samples:
+        for file in filter(None, (sample.image, sample.second, sample.mask)):
+            if not is_there(sample.origin.root, file):
+                raise UserError(f"{sample.where}: {_absence(sample, file, is_there)}")
+
+
+def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -> str:
+    """That a file of a sample is not there; of a name in three folders, where it is and is not."""
+    root, folders = sample.origin.root, sample.origin.folders
+    if folders is not None:
+        name = Path(sample.image).relative_to(folders.first)
+        for folder in (folders.first, folders.second, folders.masks):
+            if is_there(root, (folder / name).as_posix()):
+                lacking = Path(file).parents[len(name.parts) - 1]
+                return (
+                    f"'{name}' is in {folder} but not in {lacking}; expected it in all folders of "
+                    f"data.pair, below {root}: add it or remove the line"
+                )
+    return f"{root / file}: no such file" if names_image(file) else NO_IMAGE
+
+
+def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) -> None:
+    """The headers of many files and the whole of some, see `check_files`; raises `UserError`."""
+    samples, reader = listed.samples, Reader(data)
+    some = _spread(samples, data.check_samples)
+    if data.pair is not None or (samples and samples[0].mask is not None):
+        _each(_headers_agree, _spread(samples, MAX_HEADERS))
+    if not samples or samples[0].mask is None:
+        _each(reader.image, some)
+    elif pixels := _each(lambda sample: _class_pixels(sample, reader), some):
+        _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
+    if data.bands == "rgb" and some and all(is_grey(f) for s in some for f in s.image_files):
+        warn(
+            f"warning: the {len(some)} images checked of {listed.name} are all grey: their band is "
+            "repeated to three; with data.bands: grey the network sees one"
+        )
+
+
+def _names(root: Path, folder: str) -> set[str]:
+    try:
+        with os.scandir(root / folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
+
+
+def _headers_agree(sample: Sample) -> None:
+    """Raise `UserError` unless the images of all dates, and the mask, have one size."""
+    sizes = [image_size(file) for file in sample.image_files]
+    refuse_other_size(sample.image_files, sizes)
+    if sample.mask is not None and sizes[0] != (mask := image_size(sample.mask_file)):
+        raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
+
+
+def _class_pixels(sample: Sample, reader: Reader) -> np.ndarray:
+    """`[256]`: how many pixels of the mask have each class; its image decodes too."""
+    return np.array(reader.both(sample)[1].histogram())
+
+
+def _check_classes(
+    pixels: np.ndarray, masks: int, listed: SampleList, data: Data, warn: Callable[[str], None]
+) -> None:
+    """Some pixels are labelled, and every class occurs; `pixels`: `[256]`, by class."""
+    where, hint = f"the {masks} masks checked of {listed.name}", ""
+    if pixels[IGNORE]:
+        hint = f"; {pixels[IGNORE] / pixels.sum():.0%} of the pixels are "
+        hint += "ignored" if data.label_map else "255: ignored, unless data.label_map maps it"
+    if not pixels[:IGNORE].any():
+        raise UserError(f"no pixel is labelled in {where}{hint}")
+    absent = [name for name, count in zip(data.classes, pixels, strict=False) if not count]
+    if absent:
+        warn(f"warning: never in {where}: {', '.join(absent)}{hint}")
+
+
+def _each(check: Callable[[Sample], R], samples: Iterable[Sample]) -> list[R]:
+    """Run a check over samples in threads; of those that fail the first is reported and the others
+    are counted."""
+
+    def located(sample: Sample) -> R | Fault:
+        try:
+            return check(sample)
+        except UserError as error:
+            return Fault(sample.origin, sample.line, str(error))
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(located, samples))
+    refuse([result for result in found if isinstance(result, Fault)])
+    return [result for result in found if not isinstance(result, Fault)]
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """At most `count` of them, evenly spread."""
+    count = min(count, len(samples))
+    return [samples[i * len(samples) // count] for i in range(count)]

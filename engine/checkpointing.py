@@ -1,0 +1,97 @@
+"""The form of a run's checkpoint: weights, and how far the run got."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, JsonValue
+from torch import Tensor
+
+from util.config.loading import parse
+from util.config.schema import Natural, Positive, Scale, Section
+from util.errors import UserError
+
+
+def _scalar(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.ndim or value.is_meta or value.is_complex():
+        raise ValueError("expected a tensor of one number")
+    return value
+
+
+class Strict(Section):
+    model_config = ConfigDict(strict=True)
+
+
+class Best(Strict):
+    score: float = Field(validation_alias=AliasChoices("score", "miou"))  # its name before
+    epoch: Natural
+
+
+class Sums(Strict):
+    sums: dict[str, Annotated[Any, AfterValidator(_scalar)]]
+    count: Natural
+
+
+class Scaler(Strict):
+    model_config = ConfigDict(extra="ignore")  # torch's own scaler had more keys
+
+    scale: Scale
+    tracker: Natural = Field(alias="_growth_tracker")
+
+
+class Identity(Strict):
+    """An image list as `dataset.split_files.identity` returns it."""
+
+    images: Natural
+    sha256: str
+
+
+class Identities(Strict):
+    """The identities of the run's image lists."""
+
+    labeled: Identity
+    unlabeled: Identity
+    val: Identity
+
+
+class RunState(Strict):
+    """What `Training.state` returns."""
+
+    method: dict[str, Any]
+    optimizer: dict[str, Any]
+    scaler: Scaler
+    epoch: Natural
+    done: Natural
+    means: Sums
+    best: dict[str, Best]
+    history: list[dict[str, JsonValue]]
+    name: str
+    config: dict[str, JsonValue]
+    images: Identities | None = None
+    """None in a checkpoint of an older version, as is the length of an epoch."""
+    epoch_length: Positive | None = None
+    nonfinite: Natural = 0
+    """Steps in a row that were skipped last because of non-finite gradients."""
+
+    def changed_images(self, images: dict[str, Any]) -> dict[str, str]:
+        """Compare the run's image lists with present ones: 'key (before -> now)' by key."""
+        before = self.images.model_dump() if self.images else images
+        found = {}
+        for name, now in images.items():
+            if (old := before[name]) != now:
+                key, other = f"data.{name} images", " other" * (old["images"] == now["images"])
+                found[key] = f"{key} ({old['images']} -> {now['images']}{other})"
+        return found
+
+
+def check_run(state: Any, name: str, path: Path) -> RunState:
+    """The form of `state`; raises `UserError` unless it is a run of the method called `name`."""
+    needed = {name for name, part in RunState.model_fields.items() if part.is_required()}
+    if not isinstance(state, dict) or not needed <= state.keys():
+        raise UserError(
+            f"{path}: holds weights but no run that could be resumed; name a run's latest.pth, or "
+            "begin a run in another --save-path"
+        )
+    run: RunState = parse(RunState, state, str(path))
+    if state["name"] != name:
+        raise UserError(f"{path}: a run of {state['name']}, expected one of {name}")
+    return run

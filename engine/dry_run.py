@@ -1,0 +1,124 @@
+"""`--dry-run`: everything a run does, once, and what the whole of it would take."""
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, default_collate
+
+from dataset.cache import Opened
+from dataset.datasets import TrainingSet
+from dataset.loaders import EpochBatches, data_workers
+from engine.estimate import describe, run_needs
+from engine.method import Method
+from util import distributed
+from util.config.schema import Config
+from util.errors import UserError
+from util.log import logger
+
+
+def rehearse(
+    config: Config,
+    device: torch.device,
+    network: nn.Module,
+    train: DataLoader,
+    step: Callable[[Any], dict[str, torch.Tensor]],
+    val: DataLoader,
+    validate: Callable[[list[Any]], Any],
+) -> None:
+    """Two steps and two validation images, of which the second are timed; what it takes to load
+    them; logs a summary."""
+    for number, raw in enumerate(train):
+        begin = _now(device)
+        loss = step(raw)["loss"].item()
+        step_seconds = _now(device) - begin
+        if number == 1:
+            break
+    load_seconds = _seconds_to_load(train)
+    image_seconds, image_load_seconds = _validation(val, validate, device)
+
+    parameters = sum(p.numel() for p in network.parameters())
+    steps, mode, workers = len(train), config.evaluation.mode, train.num_workers
+    one_step = _with_loading(step_seconds, load_seconds, workers)
+    one_image = _with_loading(image_seconds, image_load_seconds, workers)
+    validation = len(val) * one_image / config.evaluation.every
+    bound = "loading" if load_seconds / max(workers, 1) > step_seconds else "computing"
+    hours = config.epochs * (steps * one_step + validation) / 3600
+    logger.info(
+        "dry run: all well\n"
+        f"  parameters            {parameters / 1e6:.1f} M\n"
+        f"  iterations per epoch  {steps}, {steps * config.epochs} in all\n"
+        f"  loss of one step      {loss:.3f}\n"
+        f"  one step              {step_seconds:.3f} s\n"
+        f"  loading its batch     {load_seconds:.3f} s of one process, {workers} data workers\n"
+        f"  one validation image  {image_seconds:.3f} s ({mode}), {len(val)} images\n"
+        f"  loading it            {image_load_seconds:.3f} s of one process\n"
+        f"  memory                {distributed.peak_memory(device) / 2**30:.2f} GiB at its peak\n"
+        f"  whole run             about {hours:.2f} h, bound by {bound}"
+    )
+
+
+def _validation(
+    val: DataLoader, validate: Callable[[list[Any]], Any], device: torch.device
+) -> tuple[float, float]:
+    """Seconds of an image and of loading it; neither is the first one's."""
+    for number in (0, len(val.dataset) - 1):  # type: ignore[arg-type]
+        batch = [default_collate([val.dataset[number]])]
+        begin = _now(device)
+        validate(batch)
+        seconds = _now(device) - begin
+    return seconds, _seconds_of_a_worker(lambda: val.dataset[number])
+
+
+def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:
+    """Workers load while the device computes; where there are none, one waits for the other."""
+    return max(seconds, load_seconds / workers) if workers else seconds + load_seconds
+
+
+def _seconds_to_load(train: DataLoader) -> float:
+    """How long a data worker takes for a batch once the lists have been passed: some labelled
+    images are kept, the files of the others are opened, and of unlabelled ones all or none."""
+    dataset, batches = train.dataset, train.batch_sampler
+    assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, Opened)
+    assert isinstance(batches, EpochBatches)
+    kept = dataset.labeled.share_kept
+    opening = copy.deepcopy(dataset)  # which keeps nothing
+    first, last = batches.keys(0, 0), batches.keys(0, len(batches) - 1)
+    seconds = _seconds_of_a_worker(lambda: [dataset[key] for key in first])
+    if kept < 1:
+        opened = _seconds_of_a_worker(lambda: [opening[key] for key in last])
+        seconds = kept * seconds + (1 - kept) * opened
+    return seconds
+
+
+def _seconds_of_a_worker(load: Callable[[], Any]) -> float:
+    """How long it takes with the one thread that a data worker has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    begin = time.perf_counter()
+    load()
+    seconds = time.perf_counter() - begin
+    torch.set_num_threads(threads)
+    return seconds
+
+
+def say_needs(method_class: type[Method], config: Config, steps: int) -> None:
+    """Log what a run of `steps` needs of a GPU; one line says so where torch cannot tell."""
+    if not distributed.is_main():
+        return
+    world, workers = distributed.world_size(), data_workers(config, distributed.processes_here())
+    try:
+        needs = run_needs(method_class, config, world, workers)
+        text = describe(needs, method_class, config, world, steps)
+    except UserError as error:
+        text = f"what it needs of a GPU {error}"
+    logger.info("%s", text)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

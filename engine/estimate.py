@@ -1,0 +1,122 @@
+"""What a run needs of a machine, from the cost of a step: cards, memory, disk, hours."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from engine.cost import GIB, KINDS, Cost, step_cost
+from engine.method import Method
+from util.config.schema import Config
+from util.errors import UserError
+
+TITLE = "what it needs of a GPU, estimated from shapes alone (per process)"
+CARDS = {"8": 8, "11/12": 11, "16": 16, "24": 24, "40/48": 40, "80": 80}
+"""GiB of cards, by what they are called; of two sizes the smaller one counts."""
+CONTEXT = 0.75 * GIB
+"""Of a card, what CUDA and its libraries take: assumed."""
+SLACK = 1.1
+"""Times a step's memory, for fragmentation and the workspaces of convolutions: assumed."""
+
+RATES = {
+    "RTX 3090": {"float32": 35.6, "tf32": 35.6, "16 bits": 71},
+    "RTX 4090": {"float32": 82.6, "tf32": 82.6, "16 bits": 165},
+    "A100": {"float32": 19.5, "tf32": 156, "16 bits": 312},
+    "H100": {"float32": 66.9, "tf32": 495, "16 bits": 989},
+}
+"""TFLOP a second without sparsity, as their makers state them (16 bits: summed in float32)."""
+UTILISATION = 0.35
+"""What training gets of it: assumed."""
+
+PROCESS = 2 * GIB
+"""Host memory of a process with torch and CUDA: assumed."""
+WORKER = GIB // 16
+"""Of a data worker, what it does not share with the others: assumed."""
+PREFETCHED = 2
+"""Batches that a data worker has ready: torch's default."""
+
+
+class Needs(NamedTuple):
+    """What a process of a run needs."""
+
+    cost: Cost
+    per_forward: dict[str, int | None]
+    """By card, the most labelled images of a forward (`micro_batch`) that it holds, if any."""
+    host: int
+    """Bytes of memory beside the GPU, data workers included."""
+    disk: int
+    """Bytes of the checkpoints: the latest, the one before, the best of each network, and another
+    while it is written."""
+
+
+def run_needs(method_class: type[Method], config: Config, world: int, workers: int) -> Needs:
+    """What each of `world` processes with this many data workers needs; a `micro_batch` is found by
+    trying.  Raises `UserError` as `step_cost`."""
+    images = method_class.images_per_step(config) // world
+    wanted = config.micro_batch or images
+    cost = step_cost(method_class, config, images, wanted, world)
+    peaks = {wanted: cost.peak}
+    for fewer in (n for n in range(wanted - 1, 0, -1) if images % n == 0):
+        if all(largest_held(peaks).values()):
+            break
+        try:
+            peaks[fewer] = step_cost(method_class, config, images, fewer, world).peak
+        except UserError:  # the network's batch norm needs more images
+            break
+    loaded = workers * (WORKER + PREFETCHED * cost.batch)
+    kept = max(0, cost.checkpoint - cost.weights - cost.optimizer)  # as previous models
+    host = int(PROCESS + config.data.cache_mb * 2**20 + loaded + cost.checkpoint + kept)
+    return Needs(cost, largest_held(peaks), host, cost.checkpoint * (3 + cost.networks))
+
+
+def largest_held(peaks: Mapping[int, int]) -> dict[str, int | None]:
+    """By card, the largest number of images whose `peaks`, in bytes, it holds beside what CUDA
+    takes; None where it holds none."""
+    room = {card: (size * GIB - CONTEXT) / SLACK for card, size in CARDS.items()}
+    return {
+        card: max((images for images, peak in peaks.items() if peak <= free), default=None)
+        for card, free in room.items()
+    }
+
+
+def step_seconds(tflop: float, config: Config) -> dict[str, float]:
+    """Seconds that a step would take on named cards, estimated from its arithmetic alone."""
+    # By torch's own choice convolutions use TF32, and the matrix products of a ViT do not.
+    tf32 = config.model.network != "dpt" if config.tf32 is None else config.tf32
+    unit = "16 bits" if config.precision != "float32" else "tf32" if tf32 else "float32"
+    return {card: tflop / (UTILISATION * rates[unit]) for card, rates in RATES.items()}
+
+
+def fitting_cards(needs: Needs, wanted: int) -> str:
+    """The cards that hold a step, and with which `micro_batch` those that do not hold `wanted`."""
+    whole = [card for card, images in needs.per_forward.items() if images == wanted]
+    parts = [
+        f"{card} with micro_batch {images}" if images else f"{card} in no way"
+        for card, images in needs.per_forward.items()
+        if images != wanted
+    ]
+    return "; ".join([", ".join(whole) or "none as it is", *reversed(parts)])
+
+
+def describe_step(cost: Cost, config: Config, steps: int, whole: str = "whole run") -> str:
+    """Memory and arithmetic of a step, and the hours of `steps`, which are the `whole`."""
+    kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in KINDS)
+    seconds = step_seconds(cost.tflop, config)
+    hours = ", ".join(f"{card} {steps * s / 3600:.1f} h" for card, s in seconds.items())
+    return (
+        f"  memory of a step      {cost.peak / GIB:.2f} GiB at its peak: {kinds}\n"
+        f"  arithmetic of a step  {cost.tflop:.3g} TFLOP\n"
+        f"  {whole:<20}  at {UTILISATION:.0%} of the peak rate: {hours}"
+    )
+
+
+def describe(
+    needs: Needs, method_class: type[Method], config: Config, world: int, steps: int
+) -> str:
+    """The lines that `--dry-run` adds, for a run of `steps`."""
+    images = method_class.images_per_step(config) // world
+    return (
+        f"{TITLE}\n"
+        f"{describe_step(needs.cost, config, steps)}\n"
+        f"  cards that hold it    GiB: {fitting_cards(needs, config.micro_batch or images)}\n"
+        f"  memory of the host    about {needs.host / GIB:.1f} GiB, data workers included\n"
+        f"  checkpoints           {needs.disk / GIB:.2f} GiB of disk"
+    )

@@ -1,0 +1,120 @@
+"""Detect steps that are not finite, report them, and keep them out of running statistics."""
+
+from collections.abc import Callable
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.checkpoint import save_atomically
+from util import distributed
+from util.errors import UserError
+from util.log import logger
+
+MOST_BATCHES = 10
+"""Batches of a run that are saved for a loss that is not finite."""
+
+
+class Guard:
+    """Watches losses and gradients without waiting for the device in every step.
+
+    The optimizer skips, on the device, a step whose `grad_norm` is not finite.  All ranks judge
+    alike.
+    """
+
+    def __init__(self, limit: int, folder: Path, batch_of: Callable[[int], Any]):
+        """`batch_of` finds a step's raw batch again."""
+        self.limit, self.folder, self.batch_of = limit, folder, batch_of
+        self._seen: list[tuple[int, dict[str, Tensor]]] = []
+        self._vanished = self._is_full = False
+
+    def note(self, step: int, scalars: dict[str, Tensor]) -> None:
+        """The scalars of a step, on the device, among them `grad_norm`."""
+        self._seen.append((step, scalars))
+
+    def look(self, in_a_row: int = 0) -> int:
+        """Judge the steps since the last look, before any of them reaches a checkpoint.
+
+        `in_a_row`: steps not finite up to the last look; returns those up to this one.  Raises
+        `UserError` when they are more than `limit`.
+        """
+        if not self._seen:
+            return in_a_row
+        steps, scalars = zip(*self._seen, strict=True)
+        self._seen = []
+        names = list(scalars[0])
+        bad = torch.stack([_judge(values) for values in scalars])
+        own = bad.tolist()
+        rows = distributed.all_reduce(bad, "max").tolist()
+        for step, (vanished, *row), (_, *mine) in zip(steps, rows, own, strict=True):
+            faults, own_faults = list(compress(names, row)), list(compress(names, mine))
+            in_a_row = in_a_row + 1 if faults else 0
+            if faults:
+                self._report(step, faults, own_faults, in_a_row)
+            if vanished and not self._vanished:
+                logger.warning(
+                    "step %d: all gradients are 0 although the loss is not; nothing is learnt. "
+                    "Fix: precision: float32 or bfloat16 if it is float16, else a lower "
+                    "optimizer.lr",
+                    step,
+                )
+            self._vanished = bool(vanished)
+        return in_a_row
+
+    def _report(self, step: int, faults: list[str], own: list[str], in_a_row: int) -> None:
+        """Report the scalars of a step that are not finite on some rank, and on this one."""
+        terms = [name for name in faults if name != "grad_norm"]
+        what = f"loss terms {', '.join(terms)}" if terms else "gradients"
+        done = "step left out" if "grad_norm" in faults else "step taken, its gradients are finite"
+        kept = ""
+        if terms:  # gradients alone are mostly float16's, while its scale is sought
+            is_own = any(name in own for name in terms)
+            kept = self._save_batch(step) if is_own else "; its batch is another rank's"
+        logger.warning("step %d: %s not finite, %s%s", step, what, done, kept)
+        if in_a_row > self.limit:
+            raise UserError(
+                f"step {step}: {what} not finite, the {in_a_row}th step in a row "
+                f"(nonfinite_limit: {self.limit}); lower optimizer.lr, or look at the batch"
+            )
+
+    def _save_batch(self, step: int) -> str:
+        """Save the batch of a step, up to `MOST_BATCHES` in a run; returns the end of a message."""
+        if len(list(self.folder.glob("nonfinite_step*.pth"))) >= MOST_BATCHES:
+            said, self._is_full = self._is_full, True
+            return "" if said else f"; {MOST_BATCHES} batches are saved, no more will be"
+        path = self.folder / f"nonfinite_step{step}_rank{distributed.rank()}.pth"
+        try:
+            save_atomically(self.batch_of(step), path)
+        except (OSError, UserError) as error:
+            return f"; its batch could not be saved ({error})"
+        return f"; its batch is in {path}"
+
+
+class Statistics:
+    """A method's running statistics, which a bad batch spoils in its forward."""
+
+    def __init__(self, method: nn.Module):
+        self._buffers = [b for b in method.buffers() if b.is_floating_point()]
+
+    def now(self) -> Tensor:
+        """A copy of all of them in one tensor."""
+        flat = [b.flatten() for b in self._buffers]
+        return torch.cat(flat) if flat else torch.empty(0)
+
+    def restore_unless_finite(self, before: Tensor) -> None:
+        """Go back to a copy if one of them is NaN or infinite; decided on the device."""
+        now = self.now()
+        kept = torch.where(now.isfinite().all(), now, before)
+        begin = 0
+        for buffer in self._buffers:
+            buffer.copy_(kept[begin : begin + buffer.numel()].view_as(buffer))
+            begin += buffer.numel()
+
+
+def _judge(scalars: dict[str, Tensor]) -> Tensor:
+    """Flags of a step, on the device: whether all gradients are 0 although the loss is not, and
+    of each scalar whether it is not finite."""
+    vanished = (scalars["grad_norm"] == 0) & (scalars["loss"] != 0)
+    return torch.stack([vanished, *(~x.isfinite() for x in scalars.values())]).int()

@@ -1,0 +1,118 @@
+"""Pictures at validations: of a few images, always the same, as method and networks see them now.
+
+Nothing of a training changes by them: neither a network's mode or statistics nor a generator.
+"""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dataset.bands import pictures
+from dataset.datasets import EvaluationSet
+from dataset.loaders import batch_at, split_batch
+from engine.drawing import Sheet, array, points_of
+from engine.training import Training
+from inference.predictor import predict_mask
+from semi.panels import Heat, Labels, Panels
+from util import distributed
+from util.config.schema import Data
+from util.precision import autocast
+from util.seed import seeded_apart
+
+
+def take_pictures(t: Training) -> dict[str, Image.Image]:
+    """Of as many validation and unlabelled images as the config says, by name."""
+    kinds = {"val": of_validation(t)}
+    if t.method.unlabeled:
+        kinds["unlabeled"] = of_unlabeled(t)
+    with undisturbed(t):
+        return {
+            f"{kind}_{number:02}": sheet
+            for kind, sheets in kinds.items()
+            for number, sheet in enumerate(itertools.islice(sheets, t.config.log.pictures), start=1)
+        }
+
+
+@contextmanager
+def undisturbed(t: Training) -> Iterator[None]:
+    """Eval mode, no gradients, random numbers of its own, nothing compiled anew, and no other
+    process that could be waited for; afterwards all is as it was."""
+    modes = [(module, module.training) for module in t.method.modules()]
+    t.method.eval()
+    try:
+        with (
+            seeded_apart(t.config.seed, t.device),
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),
+            distributed.alone(),
+        ):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def of_validation(t: Training) -> Iterator[Image.Image]:
+    """Image, truth and the predictions of all networks, of images spread evenly over the list."""
+    assert isinstance(t.val.dataset, EvaluationSet)
+    images, data = t.val.dataset.images, t.config.data
+    count = min(t.config.log.pictures, len(images))
+    for index in (i * len(images) // count for i in range(count)):
+        pixels, truth = images[index]
+        sheet = Sheet(data)
+        add_photo(sheet, "image", pixels, data)
+        sheet.labels("truth", np.array(truth))
+        for name, network in t.method.eval_models().items():
+            predicted = predict_mask(network, pixels, t.config, t.device)
+            sheet.labels(f"prediction, {name}", predicted)
+        yield sheet.image(f"validation image {images.name(index)}, epoch {t.epoch + 1}:")
+
+
+def of_unlabeled(t: Training) -> Iterator[Image.Image]:
+    """What the method shows of the run's first batches, in the parts that it is trained on."""
+    raws = (batch_at(t.train, step) for step in itertools.count())
+    parts = (part for raw in raws for part in split_batch(raw, t.config.micro_batch))
+    for part in parts:
+        batch = t.views(part)
+        with autocast(t.device, t.config.precision):
+            panels = t.method.pictures(batch)
+        title = f"unlabelled image, epoch {t.epoch + 1}, threshold {float(t.method.threshold):.3f}:"
+        for number in range(len(batch["unlabeled"]["weak"])):
+            yield draw(panels, number, t.config.data, t.mean, t.std).image(title)
+
+
+def draw(panels: Panels, number: int, data: Data, mean: Tensor, std: Tensor) -> Sheet:
+    """What the panels show of image `number` of their batch."""
+    sheet = Sheet(data)
+    for caption, panel in panels.items():
+        marks = None if isinstance(panel, Labels) else panel.marks
+        points = None if marks is None else points_of(marks, number)
+        if isinstance(panel, Labels):
+            shown = None if panel.shown is None else array(panel.shown[number])
+            sheet.labels(caption, array(panel.label[number]).astype(np.uint8), shown)
+        elif isinstance(panel, Heat):
+            sheet.heat(caption, array(panel.share[number]), points)
+        else:
+            pixels = array((panel.image[number] * std + mean).clamp(0, 1).permute(1, 2, 0))
+            box = None if panel.box is None else array(panel.box[number])
+            add_photo(sheet, caption, pixels, data, box, points)
+    return sheet
+
+
+def add_photo(
+    sheet: Sheet,
+    caption: str,
+    pixels: np.ndarray,
+    data: Data,
+    box: np.ndarray | None = None,
+    points: np.ndarray | None = None,
+) -> None:
+    """An image `[H, W, C]` on a sheet; of a pair, both."""
+    words = ("",) if data.dates == 1 else (", earlier", ", later")
+    for date, picture in zip(words, pictures(pixels, data), strict=True):
+        sheet.photo(caption + date, picture, box, points)

@@ -1,0 +1,209 @@
+"""Scores of predictions: one confusion matrix, each image once, whatever the processes."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from inference.predictor import has_logits, predict, to_probabilities
+from inference.uncertainty import confidence
+from metrics.calibration import PseudoLabelScores
+from metrics.confusion import class_scores
+from util import distributed
+from util.config.schema import IGNORE, Config
+from util.errors import UserError
+from util.normalize import mean_and_std, normalise, to_unit
+from util.precision import autocast
+
+
+class Watcher(Protocol):
+    """What looks at predictions beside the confusion matrix."""
+
+    def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
+        """Look at an image: its index, predicted classes and mask, `[H, W]`."""
+
+
+class Scores(NamedTuple):
+    """Scores of one validation."""
+
+    confusion: Tensor
+    """`[C, C]`, rows: truth, columns: prediction; pixels, int64, on the CPU."""
+    dice: Tensor | None = None
+    """`[C]`, mean over volumes, where the config names volumes."""
+
+    @property
+    def iou(self) -> Tensor:
+        """`[C]` in [0, 1]; 0 for a class that is absent."""
+        hit = self.confusion.diag()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hit
+        return hit / union.clamp(min=1)
+
+    @property
+    def by_class(self) -> dict[str, Tensor]:
+        """Scores `[C]` in [0, 1], by the title of their column."""
+        return {"IoU": self.iou} | ({} if self.dice is None else {"volume Dice": self.dice})
+
+    @property
+    def absent(self) -> Tensor:
+        """`[C]`, bool: classes neither in the masks nor in the predictions."""
+        return (self.confusion.sum(0) + self.confusion.sum(1)) == 0
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over **all** classes, in percent: the published number."""
+        return 100 * self.iou.mean().item()
+
+    @property
+    def miou_present(self) -> float:
+        """Mean IoU over the classes that occur, in percent."""
+        present = self.iou[~self.absent]
+        return 100 * present.mean().item() if len(present) else 0.0
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice over volumes and then over the classes but the first, in percent."""
+        return 100 * self.dice[1:].mean().item() if self.dice is not None else 0.0
+
+    def selected(self, config: Config) -> float:
+        """The score that the config's `evaluation.select` names, in percent."""
+        kind, _, name = config.evaluation.select.partition(":")
+        if kind == "iou":
+            return 100 * self.iou[config.data.classes.index(name)].item()
+        return self.mean_dice if kind == "dice" else self.miou
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the pixels that are right, in percent."""
+        return 100 * (self.confusion.diag().sum() / self.confusion.sum().clamp(min=1)).item()
+
+
+def center_crop(x: Tensor, size: int) -> Tensor:
+    """The middle `size` square of `[..., H, W]`, or less where the image is smaller."""
+    h, w = x.shape[-2:]
+    y, x0 = max(h - size, 0) // 2, max(w - size, 0) // 2
+    return x[..., y : y + size, x0 : x0 + size]
+
+
+def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Pixels by `target` class (rows; 255 = ignore) and predicted class: `[C, C]`, int64.
+
+    Without waiting for the device, and in the same memory under deterministic algorithms.
+    """
+    pairs = torch.where(target == IGNORE, num_classes**2, target.long() * num_classes + prediction)
+    counts = pairs.new_zeros(num_classes**2 + 1)
+    counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
+    return counts[:-1].view(num_classes, num_classes)
+
+
+def dice(confusions: Tensor) -> Tensor:
+    """Dice per class, averaged over volumes: `[V, C, C]` -> `[C]`; absent everywhere counts 1."""
+    hit = confusions.diagonal(dim1=1, dim2=2).double()
+    total = confusions.sum(1) + confusions.sum(2)
+    return torch.where(total > 0, 2 * hit / total.clamp(min=1), 1.0).mean(0).float()
+
+
+def volume_indices(images: list[str], pattern: str | None) -> list[int]:
+    """The number of each image's volume, which `pattern`'s first group names; 0 without one.
+
+    Raises `UserError` for an image of which it names none.
+    """
+    if pattern is None:
+        return [0] * len(images)
+    keys = []
+    for image in images:
+        found = re.search(pattern, image)
+        if found is None or not found.group(1):
+            raise UserError(
+                f"evaluation.volume_pattern: '{pattern}' names no volume of {image}; expected its "
+                "first group to match in the path of every image that is scored"
+            )
+        keys.append(found.group(1))
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return [numbers[key] for key in keys]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[dict[str, Any]],
+    config: Config,
+    *,
+    mode: str,
+    device: torch.device,
+    volumes: list[int],
+    watchers: Sequence[Watcher] = (),
+    pseudo_labels: PseudoLabelScores | None = None,
+) -> Scores:
+    """Scores of `model` (left in the mode it came in) over all processes' images.
+
+    Args:
+        batches: one image each: image `[1, C, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
+        volumes: number of each image's volume, by index.
+        watchers: what looks at each prediction of this process besides.
+        pseudo_labels: what looks at its confidence.
+    """
+    training = model.training
+    model.eval()
+    mean, std = mean_and_std(config, device)
+    c = config.num_classes
+    confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
+    for batch in batches:
+        image = to_unit(batch["image"].to(device, non_blocking=True))
+        target = batch["mask"].to(device, non_blocking=True)
+        if mode == "center_crop":
+            image, target = (center_crop(x, config.crop_size) for x in (image, target))
+        with autocast(device, config.precision):
+            scores = predict(model, normalise(image, mean, std), config, mode)
+        index, predicted = int(batch["index"]), scores.argmax(1)
+        confusion[volumes[index]] += confusion_matrix(predicted, target, c)
+        for watcher in watchers:
+            watcher.add(index, predicted[0], target[0])
+        if pseudo_labels is not None:
+            probabilities = to_probabilities(scores[0], has_logits(config, mode))
+            pseudo_labels.add(predicted[0], confidence(probabilities), target[0])
+    model.train(training)
+    confusion = distributed.all_reduce(confusion).cpu()
+    per_volume = dice(confusion) if config.evaluation.volume_pattern else None
+    return Scores(confusion.sum(0), per_volume)
+
+
+def score_title(config: Config) -> str:
+    """What the score that chooses the best checkpoint is called in logs."""
+    select = config.evaluation.select
+    return {"miou": "mIoU", "dice": "mean Dice"}.get(select, select.replace("iou:", "IoU of "))
+
+
+def summary(scores: Scores) -> dict[str, Any]:
+    """Scores as plain numbers in percent, for JSON."""
+    numbers = {
+        "miou": scores.miou,
+        "miou_present": scores.miou_present,
+        "accuracy": scores.accuracy,
+        "iou": [100 * iou for iou in scores.iou.tolist()],
+        "f1": [100 * f1 for f1 in class_scores(scores.confusion)["F1"].tolist()],
+    }
+    if scores.dice is not None:
+        numbers["dice"] = [100 * d for d in scores.dice.tolist()]
+        numbers["mean_dice"] = scores.mean_dice
+    return numbers
+
+
+def table(scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None = None) -> str:
+    """Per-class IoU, Dice of volumes and `more` scores `[C]` with names; mIoU and pixel accuracy,
+    as text."""
+    width = max(len(name) for name in [*classes, "mean of those present"])
+    columns = scores.by_class | dict(more or {})
+    head = "".join(f"  {title:>6}" for title in columns)
+    rows = [f"{'':<{width}}{head}"] if len(columns) > 1 else []
+    for index, name in enumerate(classes):
+        cells = (f"  {100 * v[index]:{max(6, len(title))}.2f}" for title, v in columns.items())
+        rows.append(f"{name:<{width}}{''.join(cells)}" + "  (absent)" * bool(scores.absent[index]))
+    rows.append(f"{'mIoU':<{width}}  {scores.miou:6.2f}")
+    if scores.absent.any():
+        rows.append(f"{'mean of those present':<{width}}  {scores.miou_present:6.2f}")
+    rows.append(f"{'pixel accuracy':<{width}}  {scores.accuracy:6.2f}")
+    if scores.dice is not None:
+        rows.append(f"{'Dice, classes 1 on':<{width}}  {scores.mean_dice:6.2f}")
+    return "\n".join(rows)

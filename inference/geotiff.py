@@ -1,0 +1,214 @@
+"""Rasters predicted by windows: block by block into a folder, then into GeoTIFFs."""
+
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.sax.saxutils import escape
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from inference.blending import TILE, Plan, plan, predict_block
+from inference.mask_encoding import Original
+from inference.outputs import CONFIDENCES, Writer, save_arrays, to_bytes
+from inference.overlay import mask_colours
+from inference.raster import Dates, Raster, Rect, open_dates, rasterio
+from util.colours import Colour
+from util.config.schema import IGNORE, Config, Data
+from util.errors import UserError, printable
+from util.io import DAY, make_folder, remove_partials, replacing, write_text
+
+PREVIEW = 2000
+"""Pixels of the longer side of an overlay."""
+UNSURE = {"confidence": 0, "entropy": 255}
+"""What is written where there are no data."""
+
+
+class Form(NamedTuple):
+    """How a GeoTIFF holds its values."""
+
+    bands: int = 1
+    kind: str = "uint8"
+    nodata: int | None = None
+    names: Mapping[int, str] = {}
+    """What values mean."""
+    colours: Mapping[int, Colour] = {}
+
+
+def predict_raster(
+    network: nn.Module,
+    files: Sequence[Path],
+    name: str,
+    writer: Writer,
+    config: Config,
+    device: torch.device,
+) -> None:
+    """Write what was asked for of a raster, or of a pair of them.
+
+    A block that is done is kept in a folder beside the mask: killed, the same command goes on and
+    writes the same.  Raises `UserError` for a raster that cannot be read, and for probabilities.
+    """
+    refuse_unfit(files[0], writer, config)
+    with open_dates(files, config.data) as dates:
+        parts = Parts(writer.path("masks", name).with_suffix(".parts"), files)
+        planned = plan(dates.height, dates.width, config.crop_size, config.num_classes)
+        predict_parts(network, dates, planned, parts, writer.products.confidence, config, device)
+        write_all(dates, planned, parts, name, writer)
+    parts.remove()
+
+
+def refuse_unfit(path: Path, writer: Writer, config: Config) -> None:
+    """Raise `UserError` for what windows cannot give."""
+    if writer.products.probabilities:
+        raise UserError(
+            f"{path}: --probabilities would fill the memory where images are predicted by windows; "
+            "use --confidence, or cut it into tiles"
+        )
+    if config.evaluation.mode == "resize":
+        raise UserError(
+            f"{path}: is predicted by windows, but evaluation.mode resize is of whole images; "
+            "cut it into tiles, or --set evaluation.mode=original"
+        )
+
+
+def predict_parts(
+    network: nn.Module,
+    dates: Dates,
+    planned: Plan,
+    parts: "Parts",
+    confidence: str | None,
+    config: Config,
+    device: torch.device,
+) -> None:
+    """Predict the blocks that are not there yet."""
+    total = sum(len(planned.windows(block)) for block in planned.blocks)
+    title = printable(dates.first.path.name)
+    with tqdm(total=total, desc=title, unit="window", disable=None, leave=False) as bar:
+        for number, block in enumerate(planned.blocks):
+            if parts.path(number).exists():
+                bar.update(len(planned.windows(block)))
+                continue
+            scores = predict_block(network, dates, block, planned, config, device, bar.update)
+            layers = {"masks": scores.argmax(0).byte().cpu().numpy()}
+            if confidence is not None:
+                layers[confidence] = to_bytes(CONFIDENCES[confidence](scores))
+            if (valid := dates.valid(block)) is not None:
+                layers["masks"][~valid] = IGNORE
+                if confidence is not None:
+                    layers[confidence][~valid] = UNSURE[confidence]
+            parts.save(number, layers)
+
+
+class Parts:
+    """The blocks of a raster that are done, by number, in a folder of their own.
+
+    Raises `UserError` where the folder is that of other files, or of an earlier state of them.
+    """
+
+    def __init__(self, folder: Path, sources: Sequence[Path]):
+        self.folder, note = folder, folder / "source.txt"
+        known = [(path.resolve(), path.stat()) for path in sources]
+        identity = "".join(f"{path} {file.st_size} {file.st_mtime_ns}\n" for path, file in known)
+        identity = identity.encode("utf-8", "backslashreplace").decode()
+        make_folder(folder)
+        if note.exists() and note.read_text(encoding="utf-8") != identity:
+            names = " or ".join(map(str, sources))
+            raise UserError(f"{folder}: begun before {names} changed; remove this folder")
+        write_text(note, identity)
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:05}.npz"
+
+    def save(self, number: int, layers: dict[str, np.ndarray]) -> None:
+        save_arrays(self.path(number), **layers)
+
+    def layer(self, kind: str, blocks: list[Rect]) -> Iterator[tuple[Rect, np.ndarray]]:
+        """The masks, or confidences, of all blocks, `[h, w]`."""
+        for number, block in enumerate(blocks):
+            with np.load(self.path(number)) as layers:
+                yield block, layers[kind]
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_all(dates: Dates, planned: Plan, parts: Parts, name: str, writer: Writer) -> None:
+    """Write the files of a raster from its parts; of a pair, they lie where the earlier lies."""
+    raster, products = dates.first, writer.products
+    step = math.ceil(max(raster.height, raster.width) / PREVIEW)
+    small = np.zeros((-(-raster.height // step), -(-raster.width // step)), np.uint8)
+    pixels = np.zeros(256, np.int64)
+    for block, mask in parts.layer("masks", planned.blocks):
+        pixels += np.bincount(mask.ravel(), minlength=256)
+        top, left = -(-block.top // step), -(-block.left // step)
+        some = mask[top * step - block.top :: step, left * step - block.left :: step]
+        small[top : top + some.shape[0], left : left + some.shape[1]] = some
+    writer.add_areas(name, (raster.height, raster.width), pixels)
+    original = Original(writer.data, ignoring=True) if products.values else None
+    masks: Iterable[tuple[Rect, np.ndarray]] = parts.layer("masks", planned.blocks)
+    if original is not None:
+        masks = ((block, original.values(mask)) for block, mask in masks)
+    write_geotiff(writer.path("masks", name), raster, masks, mask_form(writer.data, original))
+    if products.confidence is not None:
+        layer = parts.layer(products.confidence, planned.blocks)
+        # The probability of the likeliest class is never 0; an entropy may be any value.
+        form = Form(nodata=0 if products.confidence == "confidence" else None)
+        write_geotiff(writer.path(products.confidence, name), raster, layer, form)
+    if products.overlays != "none":
+        writer.save_overlay(name, dates.previews(step), small)
+
+
+def mask_form(data: Data, original: Original | None) -> Form:
+    """How masks are stored: with the colours and names of the classes where they hold indices or
+    values; what is no data is 255, or the dataset's own value of what does not count."""
+    if original is None:
+        return Form(nodata=IGNORE, names=dict(enumerate(data.classes)), colours=mask_colours(data))
+    if original.in_colour:
+        return Form(bands=3)
+    names = {int(original.codes[index]): name for index, name in enumerate(data.classes)}
+    if original.is_deep:
+        return Form(kind="uint16", nodata=original.ignored, names=names)
+    return Form(nodata=original.ignored, names=names, colours=original.colours)
+
+
+def write_geotiff(
+    path: Path, raster: Raster, blocks: Iterable[tuple[Rect, np.ndarray]], form: Form
+) -> None:
+    """Write blocks `[h, w]` or `[h, w, 3]` as a tiled, compressed GeoTIFF that lies where the
+    raster lies, whole or not at all; raises `UserError` when it cannot be written."""
+    library = rasterio(raster.path)
+    points, system = raster.file.gcps
+    place = {"gcps": points, "crs": system} if points else {"crs": raster.file.crs}
+    make_folder(path.parent)
+    remove_partials(path.parent, idle=DAY)
+    try:
+        with replacing(path) as partial, library.open(
+            partial, "w", driver="GTiff", height=raster.height, width=raster.width,
+            count=form.bands, dtype=form.kind, nodata=form.nodata, transform=raster.file.transform,
+            tiled=True, blockxsize=TILE, blockysize=TILE, compress="deflate", bigtiff="if_safer",
+            photometric="rgb" if form.bands == 3 else "minisblack", **place,
+        ) as file:  # fmt: skip
+            if form.colours:
+                file.write_colormap(1, form.colours)
+            file.update_tags(1, **{f"class_{value}": name for value, name in form.names.items()})
+            for block, values in blocks:
+                window = raster.window(block)
+                file.write(np.atleast_3d(values).transpose(2, 0, 1), window=window)
+            if form.names:
+                write_text(path.with_name(path.name + ".aux.xml"), category_names(form.names))
+    except (OSError, library.errors.RasterioError) as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+
+
+def category_names(names: Mapping[int, str]) -> str:
+    """Names of values as GDAL keeps them beside a GeoTIFF, where programs such as QGIS look."""
+    listed = (names.get(value, "") for value in range(max(names) + 1))
+    rows = "".join(f"      <Category>{escape(name)}</Category>\n" for name in listed)
+    return (
+        '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
+        f"{rows}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
+    )

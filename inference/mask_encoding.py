@@ -1,0 +1,63 @@
+"""Class indices back into what the dataset's own masks hold."""
+
+import numpy as np
+from PIL import Image
+
+from dataset.mask_files import code_of, colour_of
+from inference.overlay import indexed
+from util.colours import IGNORE_COLOUR, palette
+from util.config.label_map import MAX_VALUE, OTHER
+from util.config.schema import IGNORE, Data
+from util.errors import UserError
+
+
+class Original:
+    """Writes classes as the values or colours that the config reads as them.
+
+    Of several values that mean one class it is the first in data.label_map.  Raises `UserError`
+    for a class that no value means.
+
+    Args:
+        ignoring: whether masks hold 255 as well, pixels that do not count.
+    """
+
+    def __init__(self, data: Data, ignoring: bool = False):
+        keys = {key: index for key, index in (data.label_map or {}).items() if key != OTHER}
+        self.in_colour = any("," in key for key in keys)
+        codes = {index: index + int(data.reduce_zero_label) for index in range(len(data.classes))}
+        if data.label_map is not None:
+            codes = {index: code_of(key) for key, index in reversed(keys.items())}
+        if missing := [name for i, name in enumerate(data.classes) if i not in codes]:
+            raise UserError(
+                f"data.label_map names no value of class '{missing[0]}', so no mask can hold it; "
+                "add one (predict.py: or leave out --values)"
+            )
+        self.ignored = codes.get(IGNORE, _free_code({code_of(key) for key in keys}, self.in_colour))
+        """The value or colour of pixels that do not count, whether the config has one or not."""
+        codes[IGNORE] = self.ignored
+        held = [*range(len(data.classes)), *[IGNORE] * ignoring]
+        self.colours = {codes[i]: colour for i, colour in enumerate(palette(data))}
+        self.colours[self.ignored] = IGNORE_COLOUR
+        self.is_deep = not self.in_colour and max(codes[index] for index in held) > 255
+        """Whether its masks have 16 bits."""
+        self.codes = np.zeros(256, np.uint32)
+        self.codes[held] = [codes[index] for index in held]
+
+    def values(self, classes: np.ndarray) -> np.ndarray:
+        """Class indices `[H, W]` as values `[H, W]`, uint8 or uint16, or as colours `[H, W, 3]`."""
+        codes = self.codes[classes]
+        if self.in_colour:
+            return np.stack(colour_of(codes), axis=-1).astype(np.uint8)
+        return codes.astype(np.uint16 if self.is_deep else np.uint8)
+
+    def mask(self, classes: np.ndarray) -> Image.Image:
+        """A mask of class indices `[H, W]`: in RGB, with a palette, or in 16 bits."""
+        values = self.values(classes)
+        plain = self.in_colour or self.is_deep
+        return Image.fromarray(values) if plain else indexed(values, self.colours)
+
+
+def _free_code(taken: set[int], in_colour: bool) -> int:
+    """A value or colour that means no class: 255, VOC's colour of outlines, or the next one."""
+    wanted = [code_of("224,224,192"), *range(2**24)] if in_colour else [IGNORE, *range(MAX_VALUE)]
+    return next(code for code in wanted if code not in taken)

@@ -1,0 +1,65 @@
+"""The images that are to be labelled by a network."""
+
+import os
+from pathlib import Path
+
+from dataset.folders import read_samples
+from dataset.samples import Origin, Sample
+from dataset.split_files import SampleList
+from dataset.validation import location, named
+from inference.inputs import find_images
+from util.config.schema import Data, PairFolders
+from util.errors import UserError
+
+
+def unlabelled_samples(
+    data: Data, images: list[Path] | None, listed: Path | None, out: Path
+) -> tuple[dict[str, Sample], int]:
+    """Images of files and folders, of a list, or the config's unlabelled ones, by the names of
+    their masks in `out`; and how many were left out, as the config has them as labelled, validation
+    or test images.
+
+    Raises `UserError` where there are none, and where two would share a mask.
+    """
+    if isinstance(data.pair, PairFolders):
+        raise UserError(
+            "data.pair: lists of names have no place for new masks; write them as "
+            "'first second mask', with data.pair: column"
+        )
+    if data.pair is not None and images:
+        raise UserError("--images: data.pair is set, and pairs are named by lists; give --list")
+    found = _of_files(images, out) if images else _of_list(data, listed)
+    taken = {location(sample) for kind in _labelled(data) for sample in kind.samples}
+    kept = {name: sample for name, sample in found.items() if location(sample) not in taken}
+    if not kept:
+        raise UserError(
+            f"no image to label: all {len(found)} are labelled, validation or test images"
+        )
+    return kept, len(found) - len(kept)
+
+
+def _of_files(images: list[Path], out: Path) -> dict[str, Sample]:
+    return {
+        name: Sample(path.name, None, 0, Origin(path.parent, path.parent))
+        for name, path in find_images(images, out).items()
+    }
+
+
+def _of_list(data: Data, listed: Path | None) -> dict[str, Sample]:
+    source = listed or named(data.unlabeled, "unlabeled")
+    found: dict[str, Sample] = {}
+    for sample in read_samples(source, data, masks=False).samples:
+        name = os.path.splitext(sample.image)[0]
+        first = found.setdefault(name, sample)
+        if first != sample:
+            raise UserError(
+                f"{sample.where}: {first.image_file} and {sample.image_file} would share the mask "
+                f"{name}.png"
+            )
+    return found
+
+
+def _labelled(data: Data) -> list[SampleList]:
+    """The lists of images that have a mask."""
+    sources = [source for source in (data.labeled, data.val, data.test) if source is not None]
+    return [read_samples(source, data, masks=True) for source in sources]

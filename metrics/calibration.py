@@ -1,0 +1,95 @@
+"""How far the confidence of pseudo-labels can be trusted, on images whose labels are known.
+
+Expected calibration error: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian
+Binning", AAAI 2015; Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from util import distributed
+from util.config.schema import IGNORE
+
+BINS = 15
+"""Of equal width in [0, 1], as by Guo et al."""
+ONE = 2**20
+"""Confidences are summed in these parts of 1, as integers: the same sum in any order, and for any
+number of processes."""
+
+
+class PseudoLabelScores:
+    """Counts labelled pixels by predicted class, confidence, and whether the class is right.
+
+    All stays on the device until `summary`; whatever the number of images, it takes the memory of
+    the counts.
+    """
+
+    def __init__(self, classes: int, threshold: float | Tensor, device: torch.device):
+        self.classes, self.threshold = classes, threshold
+        self._counts = torch.zeros(classes * BINS * 4, dtype=torch.int64, device=device)
+        """By class, bin, whether above the threshold and whether right."""
+        self._sums = torch.zeros(BINS, dtype=torch.int64, device=device)
+        """Of confidences, by bin."""
+
+    def add(self, predicted: Tensor, confidence: Tensor, target: Tensor) -> None:
+        """Count an image: classes, their probabilities and the mask, `[H, W]` each."""
+        labelled = (target != IGNORE).long()
+        place = (confidence * BINS).long().clamp(max=BINS - 1)
+        above, right = (confidence >= self.threshold).long(), (predicted == target).long()
+        index = ((predicted * BINS + place) * 2 + above) * 2 + right
+        self._counts.scatter_add_(0, index.flatten(), labelled.flatten())
+        share = (confidence * ONE).round().long() * labelled
+        self._sums.scatter_add_(0, place.flatten(), share.flatten())
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers over all processes, in percent; None is a share of no pixels."""
+        together = distributed.all_reduce(torch.cat([self._counts, self._sums])).cpu()
+        counts = together[:-BINS].view(self.classes, BINS, 2, 2).double()
+        of_class, of_bin = counts.sum(1), counts.sum((0, 2))
+        above, pixels = of_class[:, 1], of_bin.sum(1)
+        confidence, accuracy = together[-BINS:] / ONE / pixels, of_bin[:, 1] / pixels
+        gap = (pixels * (accuracy - confidence).abs()).nansum() / pixels.sum()
+        return {
+            "threshold": float(self.threshold),
+            "kept": _percent(above.sum() / counts.sum()),
+            "precision": _percent(above[:, 1].sum() / above.sum()),
+            "class_kept": _percent(above.sum(1) / of_class.sum((1, 2))),
+            "class_precision": _percent(above[:, 1] / above.sum(1)),
+            "ece": _percent(gap),
+            "bin_pixels": _percent(pixels / pixels.sum()),
+            "bin_confidence": _percent(confidence),
+            "bin_accuracy": _percent(accuracy),
+        }
+
+
+def trust_line(summary: dict[str, Any]) -> str:
+    """A summary in one line."""
+    kept, precision, ece = (
+        "none" if summary[key] is None else f"{summary[key]:.2f} %"
+        for key in ("kept", "precision", "ece")
+    )
+    return (
+        f"{kept} of the pixels above {summary['threshold']:.3f}, {precision} of them right, "
+        f"calibration error {ece}"
+    )
+
+
+def trust_values(summary: dict[str, Any], prefix: str, classes: Sequence[str]) -> dict[str, float]:
+    """The numbers of a summary by name, without those that are none."""
+    names = ("threshold", "kept", "precision", "ece")
+    values = {f"{prefix}/{name}": summary[name] for name in names}
+    for key in ("kept", "precision"):
+        of_classes = zip(classes, summary[f"class_{key}"], strict=True)
+        values |= {f"{prefix}_{key}/{name}": value for name, value in of_classes}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _percent(shares: Tensor) -> Any:
+    """A number or a list of them; None for 0/0."""
+    found = (100 * shares).tolist()
+    if isinstance(found, list):
+        return [None if value != value else value for value in found]
+    return None if found != found else found

@@ -1,0 +1,34 @@
+"""What the config may choose to make networks faster, whatever they compute."""
+
+import torch
+from torch import nn
+
+from util.config.schema import Config
+from util.precision import precision_on
+
+
+def use_layout(module: nn.Module, config: Config) -> None:
+    """TF32 and the memory layout that the config asks for, for a network or all those of a method.
+
+    Convolutions take the layout of their weights, so images need none.
+    """
+    if config.tf32 is not None:
+        torch.backends.cuda.matmul.allow_tf32 = config.tf32
+        torch.backends.cudnn.allow_tf32 = config.tf32
+    if is_channels_last(config, next(module.parameters()).device):
+        module.to(memory_format=torch.channels_last)
+
+
+def is_channels_last(config: Config, device: torch.device) -> bool:
+    """What `auto` means: on GPUs, and on CPUs with bfloat16, whose float32 does not gain by it."""
+    if config.channels_last != "auto":
+        return config.channels_last
+    return device.type == "cuda" or precision_on(device, config.precision) != "float32"
+
+
+def compile_parts(method: nn.Module) -> None:
+    """Compile, in place, what the networks of a method consist of, so that their states keep their
+    names; only now, as a copy of a compiled part would run the original's weights."""
+    for network in method.children():
+        for part in network.children():
+            part.compile()

@@ -1,0 +1,266 @@
+"""Checkpoints: written whole or not at all, read without running code, in any published form."""
+
+import copy
+import json
+import math
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from model.hub import PREFIX, hub_folder
+from util.errors import UserError, first_of, one_line, reason
+from util.io import replacing, write_atomically
+
+SUFFIX = ".safetensors"
+PUBLISHED = f"model{SUFFIX}"
+"""The weights in a folder that `tools.publish` wrote."""
+
+# Published checkpoints hold their best score as a numpy float; nothing wider is let in.  The
+# scalar's constructor is known under two names, before and after numpy 2.
+_NUMPY_SCALAR: list[Any] = [
+    (np.float64(0).__reduce__()[0], f"{core}.multiarray.scalar")
+    for core in ("numpy.core", "numpy._core")
+] + [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
+
+
+def save_atomically(state: Any, path: Path, previous: Path | None = None) -> None:
+    """Write a checkpoint as `write_atomically` does."""
+    write_atomically(path, lambda file: torch.save(state, file), previous)
+
+
+def cpu_copy(state: Any) -> Any:
+    """A copy, on the CPU, of nested dicts and lists of tensors and of what never changes."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        twin = copy.copy(state)  # with what an ordered dict of weights has beside its items
+        twin.update({k: cpu_copy(v) for k, v in state.items()})
+        return twin
+    if isinstance(state, list | tuple):
+        return type(state)(cpu_copy(v) for v in state)
+    return state
+
+
+def link_atomically(source: Path, path: Path) -> None:
+    """Make `path` another name of `source`'s present content, without writing it twice."""
+    try:
+        with replacing(path) as partial:
+            os.link(source, partial)
+    except OSError:  # a file system without hard links
+        save_atomically(load(source), path)
+
+
+def best_checkpoint(run: Path, name: str) -> Path:
+    """The best one of a network: best.pth, or best_model_ema.pth and the like."""
+    return run / ("best.pth" if name == "model" else f"best_{name}.pth")
+
+
+def find_checkpoint(given: Path, which: str = "model") -> Path:
+    """The file that `--checkpoint` names: itself; of a run's folder the best checkpoint of this
+    network; of a folder that `tools.publish` wrote, or that lies on the hub (`hf:OWNER/NAME`), the
+    weights.  Raises `UserError` for a folder without one, or a hub that cannot be reached."""
+    folder = hub_folder(str(given)) if str(given).startswith(PREFIX) else given
+    if not os.path.isdir(folder):  # False too for what can be no path, which `load` will say
+        return folder
+    candidates = [best_checkpoint(folder, which), folder / PUBLISHED]
+    found = [path for path in candidates if path.exists()]
+    if not found:
+        raise UserError(
+            f"--checkpoint {given}: found neither {candidates[0].name} of a run in it nor "
+            f"{PUBLISHED} of a published folder; name the file to take"
+        )
+    return found[0]
+
+
+def save_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A network's weights in the format safetensors, which holds no code, with texts by name."""
+    whole = {name: value.contiguous() for name, value in state.items()}
+    return safetensors.torch.save(whole, dict(metadata))
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    """As `load` returns it: the weights as `model`, and the config where there is one."""
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    config = {"config": json.loads(metadata["config"])} if "config" in metadata else {}
+    if not isinstance(config.get("config", {}), dict):
+        raise ValueError("its config is no mapping")
+    return {"model": safetensors.torch.load_file(path), **config}
+
+
+def nonfinite_tensors(state: Any) -> list[str]:
+    """Names of the tensors in nested dicts and lists that hold NaN or infinity.
+
+    On a GPU, this waits for the device once where all are finite.
+    """
+    found = {name: x for name, x in _tensors(state, "", set()) if x.is_floating_point()}
+    values = [x for x in found.values() if x.numel()]  # the maximum of nothing is an error
+    if nn.utils.get_total_norm(values, math.inf).isfinite():
+        return []
+    return [name for name, x in found.items() if not x.isfinite().all()]
+
+
+def _tensors(state: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in nested dicts and lists, by names with dots; what is there twice, once."""
+    if isinstance(state, Tensor):
+        yield name, state.detach()
+    elif isinstance(state, Mapping | list | tuple) and id(state) not in seen:
+        seen.add(id(state))
+        parts = state.items() if isinstance(state, Mapping) else enumerate(state)
+        for key, value in parts:
+            yield from _tensors(value, f"{name}.{key}" if name else str(key), seen)
+
+
+def load(path: Path) -> Any:
+    """What `path` holds, on the CPU, loaded with `weights_only`; of a .safetensors its weights as
+    `model`.
+
+    Raises `UserError` when it is missing, damaged, or holds more than tensors and numbers, or
+    tensors with NaN or infinity.
+    """
+    state = _load(path)
+    try:
+        found = nonfinite_tensors(state)
+    except Exception as error:  # whatever odd tensors in a file lead torch to
+        raise UserError(f"{path}: not a readable checkpoint ({one_line(error)})") from None
+    if found:
+        raise UserError(
+            f"{path}: expected finite weights, found NaN or infinity in {first_of(found, 3)}. "
+            "Fix: use an earlier checkpoint of the run, or train again"
+        )
+    return state
+
+
+def _load(path: Path) -> Any:
+    try:
+        if path.suffix == SUFFIX:
+            return _load_safetensors(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+                if (member := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"wrong checksum of {member}")
+        with torch.serialization.safe_globals(_NUMPY_SCALAR), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's about its own reader
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: damaged, or holds more than tensors, numbers and names; not loaded"
+        ) from None
+    except Exception as error:  # the reader raises whatever damaged bytes lead it to
+        raise UserError(f"{path}: not a readable checkpoint ({reason(error)})") from None
+
+
+def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Tensor]:
+    """The network's state dict inside a checkpoint.
+
+    Accepts a bare state dict, `{'model': ..., 'model_ema': ...}` and this project's own
+    `{'method': ...}` (whose names start with `which`), with or without 'module.' in front.
+    """
+    elsewhere = _networks(state)
+    if isinstance(state, Mapping) and isinstance(state.get("method"), Mapping):
+        state = {
+            k.removeprefix(which + "."): v
+            for k, v in state["method"].items()
+            if k.startswith(which + ".")
+        }
+    elif isinstance(state, Mapping) and isinstance(state.get(which), Mapping):
+        state = state[which]
+    if not isinstance(state, Mapping) or not state:
+        raise UserError(f"{path}: holds no weights under '{which}'{elsewhere}")
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise UserError(
+            f"{path}: expected names and tensors under '{which}', found other things{elsewhere}"
+        )
+    return {k.removeprefix("module."): v for k, v in state.items()}
+
+
+def _networks(state: Any) -> str:
+    """Under which names a checkpoint holds weights, as the end of an error."""
+    whole = state if isinstance(state, Mapping) else {}
+    if isinstance(whole.get("method"), Mapping):
+        found = sorted({k.partition(".")[0] for k in map(str, whole["method"]) if "." in k})
+    else:
+        held = {str(k): [*v.values()] for k, v in whole.items() if isinstance(v, Mapping)}
+        found = [name for name, v in held.items() if v and all(isinstance(x, Tensor) for x in v)]
+    return f"; take those under {' or '.join(found)}" if found else ""
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> None:
+    """Load `state` into `module`, entirely.
+
+    Raises `UserError` naming what is missing, unexpected, of another shape or kind.
+    """
+    own = module.state_dict()
+    shapes = [
+        f"{k} {_shape(state[k])} instead of {_shape(v)}"
+        for k, v in own.items()
+        if isinstance(v, Tensor) and k in state and _shape(state[k]) != _shape(v)
+    ]
+    faults = {
+        "missing": [k for k in own if k not in state],
+        "unexpected": [str(k) for k in state if k not in own],
+        "of another shape": shapes,
+    }
+    found = "; ".join(f"{len(v)} {fault}: {first_of(v, 3)}" for fault, v in faults.items() if v)
+    if found:
+        raise UserError(
+            f"{path}: made with another network, method or number of classes ({found}); "
+            "use the config it was trained with"
+        )
+    try:
+        module.load_state_dict(state)
+    except Exception as error:  # whatever an odd state leads torch, or the method, to
+        kind = type(module).__name__
+        raise UserError(f"{path}: cannot be taken as {kind} ({reason(error)})") from None
+
+
+def _shape(value: Any) -> object:
+    """Of a tensor of real numbers; of anything else, what it is."""
+    if isinstance(value, Tensor) and not value.is_complex():
+        return list(value.shape)
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+
+
+def read_pretrained(path: Path) -> dict[str, Tensor]:
+    """The weights in a file of ImageNet weights; raises `UserError` when it is not there."""
+    if not os.path.exists(path):  # False too for what can be no path
+        raise UserError(
+            f"{path}: pretrained weights not found; put the file there, or set "
+            "model.pretrained to hub, none or another file"
+        )
+    return network_state(load(path), path)
+
+
+def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: object) -> str:
+    """Load ImageNet weights into a backbone; returns a report of what was loaded.
+
+    Entries beyond the backbone's (a classifier) are reported, not an error; lacking ones are.
+    timm's feature extractors write some dots as underscores (stages_0 for stages.0).
+    """
+    given = {name.replace(".", "_"): name for name in state}
+    own = backbone.state_dict()
+    names = {k: given.get(k.replace(".", "_")) for k in own}
+    loaded = {k: state[name] for k, name in names.items() if name is not None}
+    lacking = [k for k in own if k not in loaded and not k.endswith("num_batches_tracked")]
+    lacking += [k for k, v in loaded.items() if _shape(v) != _shape(own[k])]
+    if lacking:
+        raise UserError(
+            f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
+            f"of another shape: {first_of(lacking, 3)}"
+        )
+    load_weights(backbone, own | loaded, source)
+    unused = [name for name in state if name not in names.values()]
+    return f"{source}: {len(loaded)} entries loaded" + (
+        f", {len(unused)} unused: {first_of(unused, 3)}" if unused else ""
+    )

@@ -1,0 +1,435 @@
+"""Images of any depth and number of bands: what is read, seen, jittered, predicted and refused."""
+
+import json
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image, ImageOps
+
+import evaluate
+import predict
+from dataset.bands import is_grey, picture, read_bands
+from dataset.image_files import image_size, orientation
+from dataset.tiff import tiff_bands
+from dataset.transforms.strong import colour_jitter, draw_strong, strong_view
+from dataset.validation import check_files, read_lists
+from engine.cost import step_cost
+from supervised import SupOnly
+from tools.check_data import __main__ as check_data
+from unimatch import UniMatch
+from util.config.loading import load_config, parse
+from util.config.schema import Config, Data
+from util.errors import UserError
+
+tifffile = pytest.importorskip("tifffile")
+ORIENTATION = ExifTags.Base.Orientation
+RNG = np.random.default_rng(0)
+
+
+def data(**keys):
+    return Data(name="d", root=".", classes=["a", "b"], val="v", **keys)
+
+
+def png_of_16_bit_colour(values):
+    h, w, _ = values.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+
+    def chunk(kind, content):
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    head = struct.pack(">IIBBBBB", w, h, 16, 2, 0, 0, 0)
+    parts = (b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def values(count, kind=np.uint8, h=5, w=7):
+    top = 256 if kind == np.uint8 else 65536
+    return RNG.integers(0, top, (h, w, count) if count else (h, w)).astype(kind)
+
+
+def write_tiff(path, array, **how):
+    tifffile.imwrite(path, array, photometric="minisblack", **how)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_rgb_is_what_pillow_makes_of_it(mode, suffix, tmp_path):
+    if (mode, suffix) == ("CMYK", "png"):
+        pytest.skip("no such file")
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(values(3)).convert(mode).save(path)
+    found = read_bands(path, data())
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, np.asarray(Image.open(path).convert("RGB")))
+    assert np.array_equal(np.asarray(picture(found, data())), found)
+
+
+def test_only_what_has_one_band_is_grey(tmp_path):
+    for name, bands in {"one": 0, "three": 3, "six": 6}.items():
+        write_tiff(tmp_path / f"{name}.tif", values(bands), planarconfig="contig")
+        assert is_grey(tmp_path / f"{name}.tif") == (name == "one")
+    assert tiff_bands(tmp_path / "one.tif") == ("grey", False)
+    assert tiff_bands(tmp_path / "six.tif") == ((1, 2, 3, 4, 5, 6), False)
+
+
+def test_a_fourth_band_beside_rgb_is_left_out(tmp_path):
+    deep = values(4, np.uint16)
+    write_tiff(tmp_path / "a.tif", deep, planarconfig="contig")
+    found = read_bands(tmp_path / "a.tif", data(image_range=[0, 65535]))
+    assert found.shape[2] == 3 and np.array_equal(found, deep[..., :3].astype(np.float32) / 65535)
+
+
+@pytest.mark.parametrize("axes, order", [
+    ("YXS", (0, 1, 2)), ("YXC", (0, 1, 2)), ("SYX", (2, 0, 1)), ("CYX", (2, 0, 1)),
+])  # fmt: skip
+def test_bands_lie_where_a_tiff_says(axes, order, tmp_path):
+    array, path = values(6), tmp_path / "a.tif"
+    write_tiff(path, array.transpose(order), metadata={"axes": axes})
+    assert np.array_equal(read_bands(path, data(bands=[6, 1, 2])), array[..., [5, 0, 1]])
+
+
+@pytest.mark.parametrize("how", [
+    {"planarconfig": "contig"}, {"planarconfig": "separate"}, {"compression": "zlib"},
+])  # fmt: skip
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_bands_of_a_tiff(kind, how, tmp_path):
+    array, path = values(6, kind), tmp_path / "a.tif"
+    planes = array.transpose(2, 0, 1) if how.get("planarconfig") == "separate" else array
+    write_tiff(path, planes, **({"planarconfig": "contig"} | how))
+    deep = {} if kind == np.uint8 else {"image_range": (100, 60000)}
+    found = read_bands(path, data(bands=[6, 1, 2], **deep))
+    expected = array[..., [5, 0, 1]]
+    if deep:
+        expected = np.clip((expected.astype(float) - 100) / 59900, 0, 1).astype(np.float32)
+    assert found.dtype == expected.dtype and np.array_equal(found, expected)
+    assert image_size(path) == (7, 5)
+
+
+def test_a_range_for_each_band(tmp_path):
+    array = np.stack([np.full((2, 2), 5), np.full((2, 2), 300)], -1).astype(np.float32)
+    write_tiff(tmp_path / "a.tif", array, planarconfig="contig")
+    found = read_bands(tmp_path / "a.tif", data(bands=[1, 2], image_range=[[0, 10], [200, 600]]))
+    assert found[0, 0].tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_colour_of_16_bits_keeps_its_low_byte(suffix, tmp_path):
+    array, path = values(3, np.uint16), tmp_path / f"a.{suffix}"
+    if suffix == "png":
+        path.write_bytes(png_of_16_bit_colour(array))
+    else:
+        tifffile.imwrite(path, array, photometric="rgb")
+    found = read_bands(path, data(image_range=(0, 65535)))
+    np.testing.assert_array_equal((found * 65535).round(), array)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_deep_files_are_read_as_viewers_show_them(turn, tmp_path):
+    array = values(3, np.uint16)
+    tifffile.imwrite(tmp_path / "colour.tif", array, photometric="rgb", extratags=turned_by(turn))
+    six = np.concatenate([array, array], axis=2)
+    write_tiff(tmp_path / "six.tif", six, planarconfig="contig", extratags=turned_by(turn))
+    Image.fromarray(array[..., 0].astype(np.uint8)).save(
+        tmp_path / "grey.tif", tiffinfo={ORIENTATION: turn}
+    )
+    shown = Image.fromarray(array[..., 0].astype(np.int32))
+    shown.getexif()[ORIENTATION] = turn
+    expected = np.asarray(ImageOps.exif_transpose(shown))
+    for name, bands in (("colour", "rgb"), ("six", [1]), ("grey", "grey")):
+        path = tmp_path / f"{name}.tif"
+        deep = {} if name == "grey" else {"image_range": (0, 65535)}
+        found = read_bands(path, data(bands=bands, **deep))
+        assert image_size(path) == (found.shape[1], found.shape[0]) and orientation(path) == turn
+        if deep:
+            np.testing.assert_array_equal((found[..., 0] * 65535).round(), expected)
+        else:
+            np.testing.assert_array_equal(found[..., 0], expected % 256)
+
+
+def turned_by(turn):
+    return [(ORIENTATION, "H", 1, turn, True)]
+
+
+@pytest.mark.parametrize("name", ["deep_rgb.png", "six.tif"])
+def test_many_pixels_are_refused_before_they_are_read(name, tmp_path, monkeypatch):
+    faulty(tmp_path)
+    monkeypatch.setattr("dataset.bands.image_size", lambda _: (20000, 9000))
+    with pytest.raises(UserError, match="20000x9000 pixels.*raise data.max_megapixels"):
+        read_bands(tmp_path / name, data(bands="rgb" if "png" in name else [1]))
+
+
+def test_many_pixels_are_refused_whatever_reads_them(tmp_path):
+    Image.new("L", (1001, 1000)).save(tmp_path / "a.png")
+    for bands in ("grey", [1]):
+        with pytest.raises(UserError, match="1001x1000 pixels.*raise data.max_megapixels"):
+            read_bands(tmp_path / "a.png", data(bands=bands, max_megapixels=1))
+
+
+def test_a_palette_has_the_bands_of_its_colours(tmp_path):
+    image = Image.fromarray(values(3)).convert("P")
+    image.save(tmp_path / "a.png")
+    colours = np.asarray(image.convert("RGB"))
+    assert np.array_equal(read_bands(tmp_path / "a.png", data(bands=[3, 1])), colours[..., [2, 0]])
+
+
+@pytest.mark.parametrize("bands, shown", [("grey", [0] * 3), ([5, 2], [0, 1, 1])])
+def test_of_one_or_two_bands_the_last_is_shown_again(bands, shown):
+    pixels = RNG.integers(0, 256, (4, 5, len(set(shown))), dtype=np.uint8)
+    assert np.array_equal(np.asarray(picture(pixels, data(bands=bands))), pixels[..., shown])
+
+
+def test_one_band_of_any_depth(tmp_path):
+    array = values(0, np.uint16)
+    Image.fromarray(array).save(tmp_path / "a.png")
+    Image.fromarray((array / 65535).astype(np.float32)).save(tmp_path / "b.tif")
+    for bands, count in (("grey", 1), ("rgb", 3), ([1], 1)):
+        a = read_bands(tmp_path / "a.png", data(bands=bands, image_range=(0, 65535)))
+        b = read_bands(tmp_path / "b.tif", data(bands=bands, image_range=(0, 1)))
+        assert a.shape == (5, 7, count) and a.dtype == np.float32
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    Image.fromarray(values(0)).save(tmp_path / "c.png")
+    eight = read_bands(tmp_path / "c.png", data(bands="grey"))
+    assert eight.dtype == np.uint8 and eight.shape == (5, 7, 1)
+    scaled = read_bands(tmp_path / "c.png", data(bands="grey", image_range=(0, 9)))
+    np.testing.assert_allclose(scaled, eight / 255, atol=1e-6)  # the range is of deeper ones
+
+
+def faulty(tmp_path):
+    nan = np.full((4, 4), np.nan, np.float32)
+    Image.fromarray(values(0, np.uint16)).save(tmp_path / "deep.png")
+    (tmp_path / "deep_rgb.png").write_bytes(png_of_16_bit_colour(values(3, np.uint16)))
+    Image.fromarray(values(3)).save(tmp_path / "rgb.png")
+    Image.fromarray(values(0)).save(tmp_path / "grey.png")
+    Image.fromarray(nan).save(tmp_path / "nan.tif")
+    write_tiff(tmp_path / "six.tif", values(6), planarconfig="contig")
+    write_tiff(tmp_path / "volume.tif", values(9)[..., :8].transpose(2, 0, 1))
+    write_tiff(tmp_path / "two.tif", values(2), planarconfig="contig")
+    first, second = (Image.fromarray(values(0)) for _ in range(2))
+    first.save(tmp_path / "pages.tif", save_all=True, append_images=[second])
+    write_tiff(tmp_path / "complex.tif", values(0).astype(np.complex64))
+    (tmp_path / "damaged.tif").write_bytes((tmp_path / "six.tif").read_bytes()[:99])
+
+
+@pytest.mark.parametrize("name, keys, message", [
+    ("deep.png", {}, "holds uint16.*data.image_range must say"),
+    ("deep_rgb.png", {}, "holds uint16.*data.image_range must say"),
+    ("rgb.png", {"bands": "grey"}, "has 3 bands, but data.bands is grey; set it to rgb"),
+    ("six.tif", {}, "has 6 bands, but data.bands is rgb; set it to the numbers"),
+    ("rgb.png", {"bands": [1, 4]}, "has 3 bands, so there is no band 4"),
+    ("grey.png", {"bands": [2]}, "has 1 band, so there is no band 2"),
+    ("nan.tif", {"bands": [1], "image_range": (0, 1)}, "16 values are NaN or infinite"),
+    ("nan.tif", {"bands": "grey", "image_range": (0, 1)}, "16 values are NaN or infinite"),
+    ("volume.tif", {"bands": [1]}, "array of 8x5x7.*one slice a file"),
+    ("two.tif", {"bands": "grey"}, "has 2 bands, but data.bands is grey; set it to the numbers"),
+    ("two.tif", {}, "has 2 bands, but data.bands is rgb; set it to the numbers"),
+    ("pages.tif", {"bands": "grey"}, "holds 2 images, expected one"),
+    ("pages.tif", {}, "holds 2 images, expected one"),
+    ("complex.tif", {"bands": [1]}, "complex64, expected numbers"),
+    ("damaged.tif", {"bands": [1]}, "not a readable image"),
+    ("none.tif", {"bands": [1]}, "no such file"),
+    ("none.png", {}, "no such file"),
+])  # fmt: skip
+def test_what_cannot_be_used_is_said_in_one_line(name, keys, message, tmp_path):
+    faulty(tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        read_bands(tmp_path / name, data(**keys))
+    assert str(error.value).startswith(str(tmp_path / name)) and "\n" not in str(error.value)
+
+
+def test_smaller_copies_in_a_tiff_are_no_images(tmp_path):
+    """As a GeoTIFF has for fast display."""
+    array = values(3, h=8, w=8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(array, photometric="rgb")
+        file.write(array[::2, ::2], photometric="rgb", subfiletype=1)
+    assert np.array_equal(read_bands(tmp_path / "a.tif", data()), array)
+
+
+def test_tifffile_is_optional(tmp_path, monkeypatch):
+    faulty(tmp_path)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(UserError, match="needs tifffile.*requirements-extra.txt"):
+        read_bands(tmp_path / "six.tif", data(bands=[1]))
+    read_bands(tmp_path / "rgb.png", data())
+
+
+@pytest.mark.parametrize("keys, message", [
+    ({"bands": "gray"}, "data.bands"),
+    ({"bands": []}, "data.bands"),
+    ({"bands": [0]}, "data.bands"),
+    ({"bands": [1, 2], "mean": [0.5]}, "data.mean: has 1 numbers for 2 bands"),
+    ({"bands": "grey", "std": [1, 1, 1]}, "data.std: has 3 numbers for 1 bands"),
+    ({"bands": [1, 2, 3], "rgb_bands": [1, 2, 4]}, "three of the numbers in data.bands"),
+    ({"rgb_bands": [1, 2, 3]}, "three of the numbers in data.bands"),
+    ({"bands": [1, 2], "image_range": [[0, 1]]}, "one for each band"),
+    ({"bands": [1, 2], "image_range": [[0, 1], [3, 2]]}, "the lower one first"),
+])  # fmt: skip
+def test_keys_that_disagree(keys, message, toy):
+    with pytest.raises(UserError, match=message):
+        parse(Config, toy.tree | {"data": toy.tree["data"] | keys}, "config")
+
+
+def test_normalisation_by_default():
+    assert data().mean == (0.485, 0.456, 0.406) and data().std == (0.229, 0.224, 0.225)
+    assert data(bands="grey").mean == (0.0,) and data(bands=[3, 1]).std == (1.0, 1.0)
+
+
+def drawn(images):
+    views = [draw_strong(RNG) for _ in range(images)]
+    return {k: torch.from_numpy(np.stack([v[k] for v in views])) for k in views[0]}
+
+
+def test_colours_among_other_bands_are_jittered_as_alone():
+    x, view = torch.rand(6, 5, 9, 8), drawn(6)
+    rgb = (3, 0, 1)
+    strong, alone = strong_view(x, view, rgb), strong_view(x[:, rgb], view)
+    torch.testing.assert_close(strong[:, rgb], alone)
+    for band in (2, 4):  # what no colour changes: brightness, contrast and blur
+        single = strong_view(x[:, band : band + 1], view, None)
+        torch.testing.assert_close(strong[:, band : band + 1], single)
+    assert not torch.allclose(strong, x)
+
+
+def test_colours_in_another_order_are_jittered_as_in_theirs():
+    x, view, rgb = torch.rand(6, 3, 9, 8), drawn(6), (2, 0, 1)
+    torch.testing.assert_close(strong_view(x, view, rgb)[:, rgb], strong_view(x[:, rgb], view))
+
+
+def test_grey_images_have_no_hue():
+    x, view = torch.rand(8, 1, 9, 8), drawn(8)
+    ours = colour_jitter(x, view["factors"], view["hue"], view["order"], None)
+    for i in range(8):
+        one = x[i]
+        for slot in view["order"][i]:
+            factor = view["factors"][i][slot] if slot < 2 else None
+            if slot == 0:
+                one = (one * factor).clamp(0, 1)
+            elif slot == 1:
+                one = (factor * one + (1 - factor) * one.mean()).clamp(0, 1)
+        torch.testing.assert_close(ours[i], one)
+
+
+def banded(toy, bands, **keys):
+    """The toy dataset with TIFFs of six bands of 16 bits, or in grey."""
+    for path in (toy.root / "images").iterdir():
+        image = np.asarray(Image.open(path)).astype(np.uint16)
+        path.unlink()
+        if bands == "grey":
+            Image.fromarray(image[..., 0].astype(np.uint8)).save(path.with_suffix(".png"))
+        else:
+            six = np.concatenate([image * 9, image], axis=2)
+            write_tiff(path.with_suffix(".tif"), six, planarconfig="contig")
+    suffix = ".png" if bands == "grey" else ".tif"
+    for kind in ("labeled", "unlabeled", "val"):
+        text = toy.path(kind).read_text()
+        toy.path(kind).write_text(text.replace(".jpg", suffix))
+    toy.tree["data"] |= {"bands": bands, **keys}
+    toy.write_config()
+
+
+@pytest.mark.parametrize("bands, keys", [
+    ("grey", {}),
+    ([1, 2, 3, 6], {"image_range": [0, 2295], "rgb_bands": [3, 2, 1], "mean": [0.3] * 4}),
+])  # fmt: skip
+@pytest.mark.parametrize("model", [
+    {"network": "unet", "widths": [4, 8], "dropout": [0, 0], "pretrained": "none"}, None,
+])  # fmt: skip
+def test_from_training_to_prediction(bands, keys, model, toy, train, run, tmp_path):
+    toy.tree["model"] = model or toy.tree["model"]
+    banded(toy, bands, **keys)
+    train(UniMatch, toy.argv(tmp_path / "run", "--set", "epochs=1"))
+    train(SupOnly, toy.argv(tmp_path / "sup", "--set", "epochs=1"))
+    config = tmp_path / "run/config.yaml"
+    best = tmp_path / "run/best.pth"
+    code, _, err = run(
+        evaluate, "--config", config, "--checkpoint", best, "--json", tmp_path / "scores.json"
+    )
+    assert code == 0, err
+    scored = json.loads((tmp_path / "scores.json").read_text())["miou"]
+    record = json.loads((tmp_path / "run/metrics.jsonl").read_text())
+    assert scored == pytest.approx(record["scores"]["model"]["miou"])
+    code, _, err = run(
+        predict, "--config", config, "--checkpoint", best, "--images", toy.root / "images",
+        "--save-path", tmp_path / "out", "--device", "cpu",
+    )  # fmt: skip
+    assert code == 0, err
+    assert len(list((tmp_path / "out/overlays").iterdir())) == 11
+
+
+def test_the_checks_before_training_find_it(toy, train, tmp_path, capsys):
+    toy.tree["data"]["bands"] = "grey"
+    toy.write_config()
+    with pytest.raises(SystemExit):
+        train(SupOnly, toy.argv(tmp_path / "run"))
+    said = capsys.readouterr().err
+    assert "labeled.txt line 1" in said and "has 3 bands, but data.bands is grey" in said
+
+
+def test_grey_images_alone_are_warned_of_under_rgb(toy):
+    """But not grey ones among others, of which COCO has some."""
+
+    def warnings(bands):
+        said, config = [], load_config(toy.config, [f"data.bands={bands}"]).data
+        check_files(config, *read_lists(config, unlabeled=True), warn=said.append)
+        return [line for line in said if "all grey" in line]
+
+    first, *others = sorted((toy.root / "images").iterdir())
+    for path in others:
+        Image.open(path).convert("L").save(path)
+    unlabeled, val = warnings("rgb")  # the first image is a labelled one
+    assert f"5 images checked of {toy.path('unlabeled')}" in unlabeled and "bands: grey" in val
+    Image.open(first).convert("L").save(first)
+    assert len(warnings("rgb")) == 3 and not warnings("grey")
+
+
+def test_config_of_rgb_says_what_it_always_said(toy):
+    config = load_config(toy.config).data
+    assert config.channels == 3 and config.rgb_channels == (0, 1, 2)
+
+
+def test_check_data_tells_of_every_band(toy, run, tmp_path):
+    banded(toy, [1, 2, 3, 6], image_range=[0, 2295], rgb_bands=[3, 2, 1])
+    path = sorted((toy.root / "images").glob("u*"))[0]
+    array = tifffile.imread(path)
+    array[..., 5], array[: len(array) * 3 // 4, :, 0] = 7, 4000
+    write_tiff(path, array, planarconfig="contig")
+    page, record = tmp_path / "report.html", tmp_path / "report.json"
+    code, out, err = run(
+        check_data, "--config", toy.config, "--html", page, "--json", record
+    )  # fmt: skip
+    assert code == 0, (out, err)
+    found = json.loads(record.read_text())["lists"]
+    assert found["labeled"]["modes"] == {"6 bands": 3} and found["labeled"]["bits"] == {"16": 3}
+    bands = found["unlabeled"]["bands"]
+    assert list(bands) == ["band 1", "band 2", "band 3", "band 6"]
+    assert all(sum(band["steps"]) == pytest.approx(1) for band in bands.values())
+    assert [band["constant"] for band in bands.values()] == [0, 0, 0, 1]
+    assert bands["band 1"]["highest"] >= 0.15 > bands["band 2"]["highest"]
+    assert "unlabeled: band 6 has one value everywhere in 1 images" in out
+    text = page.read_text()
+    assert "band that shows nothing" in text and "of band 1 has the highest value" in text
+    array[0, 0] = 0
+    tifffile.imwrite(path, array.astype(np.float32) * np.nan, photometric="minisblack",
+                     planarconfig="contig")  # fmt: skip
+    code, out, _ = run(check_data, "--config", toy.config)
+    assert code == 1 and "values are NaN or infinite" in out
+
+
+def test_what_a_step_of_many_bands_costs(toy):
+    toy.tree["model"] = {
+        "network": "unet", "widths": [4, 8], "dropout": [0, 0], "pretrained": "none"
+    }  # fmt: skip
+    toy.tree["criterion"] = {"name": "ce_dice", "class_weights": "auto"}
+    toy.tree["data"] |= {"bands": "grey", "geometry": "rotate_resize"}
+    toy.write_config()
+    grey = step_cost(UniMatch, load_config(toy.config), 2, 2)
+    eight = {"data.bands": [*range(1, 9)], "data.image_range": [0, 9]}
+    sets = [f"{key}={value}" for key, value in eight.items()]
+    many = step_cost(UniMatch, load_config(toy.config, sets), 2, 2)
+    assert many.weights - grey.weights == 7 * 4 * 9 * 4  # of the first convolution
+    assert many.batch > 8 * grey.batch / 2

@@ -1,0 +1,215 @@
+"""Own data by config alone: folders instead of lists, label maps, images of more than 8 bits."""
+
+import numpy as np
+import pytest
+import yaml
+from PIL import ExifTags, Image
+
+import evaluate
+import predict
+from dataset.bands import read_bands
+from dataset.folders import read_samples
+from dataset.image_files import image_size
+from dataset.split_files import list_line, read_list
+from dataset.validation import check_files, read_lists
+from fixmatch import FixMatch
+from supervised import SupOnly
+from tests.own_images import NAMES, TINY, truth, write_images, write_masks
+from util.config.loading import dump_config, load_config
+from util.config.schema import Data, Folders
+from util.errors import UserError
+
+RGB = Data(name="any", root=".", classes=["a", "b"], val="val.txt")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A config of folders: colours in train/, 0 and 255 in nothing else."""
+    root = tmp_path / "data"
+    for part in ("train", "val"):
+        write_masks(root / "masks" / part, write_images(root / "images" / part, 4), "rgb")
+    write_images(root / "more", 3)
+    tree = {
+        "data": {
+            "name": "mine",
+            "root": str(root),
+            "classes": NAMES,
+            "labeled": {"images": "images/train", "masks": "masks/train"},
+            "unlabeled": {"images": "more"},
+            "val": {"images": "images/val", "masks": "masks/val"},
+            "label_map": {"0,0,0": "a", "128,64,0": "b c", "0,128,128": 2, "other": "ignore"},
+        },
+        "crop_size": 33,
+        "epochs": 1,
+        "batch_size": 2,
+    }
+
+    def write(**data):
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(tree | {"data": tree["data"] | data}))
+        return path
+
+    return write
+
+
+def test_folders_and_colours_train_evaluate_and_predict(folders, train, run, tmp_path):
+    config = folders()
+    save = tmp_path / "run"
+    train(FixMatch, ["--config", str(config), "--save-path", str(save), "--set", *TINY])
+    common = ["--config", config, "--checkpoint", save / "best.pth", "--set", *TINY]
+    code, out, _ = run(evaluate, *common)
+    assert code == 0 and f"4 images of {tmp_path}/data/images/val" in out
+    code, _, _ = run(predict, *common, "--images", tmp_path / "data/more", "--save-path", tmp_path)
+    assert code == 0 and (tmp_path / "masks/b/c/photo 0.png").exists()
+
+
+def test_a_resumed_run_keeps_its_label_map(folders, train, tmp_path, capsys):
+    config, save = folders(), tmp_path / "run"
+    argv = ["--config", str(config), "--save-path", str(save), "--set", *TINY]
+    train(SupOnly, argv)
+    train(SupOnly, argv)  # the same map, in whatever words
+    folders(label_map={"0, 0, 0": 0, "128,64,0": 1, "0,128,128": "Ünten", "other": 255})
+    train(SupOnly, argv)
+    folders(label_map={"0,0,0": 1, "128,64,0": 0, "0,128,128": 2, "other": 255})
+    with pytest.raises(SystemExit):
+        train(SupOnly, argv)
+    err = capsys.readouterr().err
+    assert "data.label_map.0,0,0 (0 -> 1)" in err and err.count("\n") == 1
+
+
+def test_folders_match_by_relative_name(folders, tmp_path):
+    root = tmp_path / "data"
+    data = Data(name="own", root=root, classes=["a", "b"], val="unused")
+    read = read_samples(Folders(images="images/train", masks="masks/train"), data, masks=True)
+    assert [(s.image, s.mask) for s in read.samples][:2] == [
+        ("images/train/b/c/photo 0.jpg", "masks/train/b/c/photo 0.bmp"),
+        ("images/train/b/c/photo 2.jpg", "masks/train/b/c/photo 2.bmp"),
+    ]
+    for hidden in ("images/train/._x.jpg", "images/train/.thumbnails/y.jpg", "images/train/x.txt"):
+        (root / hidden).parent.mkdir(exist_ok=True)
+        (root / hidden).write_text("no image")
+    assert list(read_samples(Folders(images="images/train"), data, masks=False).samples) == [
+        s._replace(mask=None) for s in read.samples
+    ]
+    inside = Folders(images=".", masks="masks")  # masks are no images
+    with pytest.raises(UserError, match="has no mask"):
+        read_samples(inside, data, masks=True)
+    assert len(read_samples(inside, data, masks=False).samples) == 11
+
+
+@pytest.mark.parametrize(
+    "change, parts",
+    [
+        ({"labeled": {"images": "images/train"}}, ["images/train", "need masks"]),
+        (
+            {"labeled": {"images": "images/train", "masks": "masks"}},
+            ["train: '", "has no mask ", "/masks/", "3 others"],
+        ),
+        ({"labeled": {"images": "nowhere", "masks": "masks"}}, ["nowhere", "no such folder"]),
+        ({"unlabeled": {"images": "masks/../more"}}, ["masks/../more", "leads out"]),
+        ({"unlabeled": {"images": "images/val"}}, ["images/val", "is also in"]),
+        ({"unlabeled": {"imges": "more"}}, ["data.unlabeled.images' is missing"]),
+        ({"unlabeled": {"images": "more", "mask": "m"}}, ["data.unlabeled.mask'", "'masks'"]),
+        ({"unlabeled": 3}, ["data.unlabeled", "found 3"]),
+        ({"unlabeled": "."}, ["folder", "{images: FOLDER"]),
+        ({"label_map": {"0,0,0": "A"}}, ["data.label_map", "'A' is no class", "ignore"]),
+        ({"label_map": {"0,0,0": 3}}, ["data.label_map", "'3' is no class"]),
+        ({"label_map": {"0,0": 0}}, ["data.label_map", "'0,0' is neither"]),
+        ({"label_map": {"0,0,256": 0}}, ["data.label_map", "'0,0,256' is neither"]),
+        ({"label_map": {-1: 0}}, ["data.label_map", "'-1' is neither"]),
+        ({"label_map": {0: 0, "0": 1}}, ["data.label_map", "'0' stands twice"]),
+        ({"label_map": {0: 0, "1,1,1": 1}}, ["data.label_map", "found both"]),
+        ({"label_map": {}}, ["data.label_map", "at least 1"]),
+        ({"label_map": {0: 0, 1: 1}}, ["photo 0.bmp", "mode RGB", "one channel"]),
+        ({"label_map": {"0,0,0": 0}}, ["photo 0.bmp: colour", "780 pixels", "2 more"]),
+        ({"reduce_zero_label": True}, ["label_map and reduce_zero_label exclude"]),
+        ({"image_range": [9, 1]}, ["data.image_range", "lower one first"]),
+        ({"classes": ["a", "a"]}, ["data.classes", "'a' stands twice"]),
+        ({"label_map": {"1,1,1": 0, "other": "ignore"}}, ["no pixel is labelled", "4 masks"]),
+    ],
+)
+def test_what_is_refused_before_training(change, parts, folders, capsys, tmp_path, train):
+    with pytest.raises(SystemExit) as end:
+        train(FixMatch, ["--config", str(folders(**change)), "--save-path", str(tmp_path / "run")])
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.count("\n") == 1
+    assert all(part in err for part in parts), err
+
+
+def test_keys_as_lists_and_from_the_command_line(folders):
+    path = folders()
+    text = path.read_text().replace("0,0,0: a", "[0, 0, 0]: a")
+    assert "[0, 0, 0]: a" in text
+    path.write_text(text)
+    expected = {"0,0,0": 0, "128,64,0": 1, "0,128,128": 2, "other": 255}
+    assert load_config(path).data.label_map == expected
+    config = load_config(path, ["data.label_map={[1, 2, 3]: b c}"])
+    assert config.data.label_map == expected | {"1,2,3": 1}
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+
+
+def test_the_trap_of_0_and_255_is_said(toy):
+    """Two classes, but 255 means ignore: the second class never occurs."""
+    for mask in (toy.root / "masks").iterdir():
+        Image.fromarray((truth(0, size=Image.open(mask).size) == 1) * np.uint8(255)).save(mask)
+    said = []
+
+    def check(*overrides):
+        said.clear()
+        config = load_config(toy.config, ["data.classes=[other, road]", *overrides])
+        check_files(config.data, *read_lists(config.data, unlabeled=True), warn=said.append)
+
+    check()
+    assert len(said) == 2 and all("road" in line and "are 255: ignored" in line for line in said)
+    check("data.label_map={0: other, 255: road}")
+    assert said == []
+    with pytest.raises(UserError, match="no pixel is labelled in the 3 masks"):
+        check("data.label_map={0: ignore, 255: ignore}")
+
+
+def test_lines_of_lists_survive_spaces(tmp_path):
+    samples = [("a.jpg", None), ("a b.jpg", None), ("a.jpg", "m/a.png"), ("b.jpg", "m m/a.png")]
+    path = tmp_path / "list.txt"
+    for image, mask in samples:
+        path.write_text(list_line(image, mask) + "\n")
+        read = read_list(path, masks=mask is not None).samples
+        assert [(s.image, s.mask) for s in read] == [(image, mask)]
+    for name in ("a\tb.jpg", " a.jpg", "a\n.jpg"):
+        with pytest.raises(UserError, match="rename"):
+            list_line(name)
+
+
+def with_orientation(value):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = value
+    return exif
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_images_are_read_as_viewers_show_them(suffix, tmp_path):
+    """Stored lying on its left side, with the EXIF orientation that a camera gives to it."""
+    upright = np.zeros((40, 20, 3), np.uint8)
+    upright[:10] = 255
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(np.rot90(upright)).save(path, exif=with_orientation(6))
+    assert image_size(path) == (20, 40)
+    np.testing.assert_allclose(read_bands(path, RGB).astype(int), upright, atol=8)
+
+
+def test_damaged_exif_is_no_damaged_image(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (6, 4)).save(path, exif=b"Exif\0\0II*\0" + b"\xff" * 20)
+    assert image_size(path) == (6, 4) and read_bands(path, RGB).shape == (4, 6, 3)
+
+
+def test_masks_that_lie_as_stored_are_explained_and_counted(toy, train, capsys, tmp_path):
+    for i in range(3):
+        path = toy.root / f"images/l{i}.jpg"
+        Image.open(path).save(path, exif=with_orientation(6))
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, toy.argv(tmp_path / "run"))
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.count("\n") == 1
+    for part in ("labeled.txt line 1", "the mask is 52x44", "44x52", "EXIF", "and 2 others"):
+        assert part in err

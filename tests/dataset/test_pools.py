@@ -1,0 +1,240 @@
+"""Pools of images: several sources and roots of a list."""
+
+from pathlib import Path
+from shutil import copy
+
+import pytest
+
+import evaluate
+from dataset.folders import read_samples
+from dataset.reader import Reader
+from dataset.split_files import read_list
+from dataset.validation import read_lists
+from fixmatch import FixMatch
+from tests.conftest import write_lines, write_sample
+from tools.check_data.inspect import inspect
+from tools.check_data.problems import problems
+from util.config.loading import dump_config, load_config
+from util.config.schema import Folders
+from util.errors import UserError
+
+
+class Pools:
+    """The toy, and a pool below another root: with names that the toy's root has too."""
+
+    def __init__(self, toy):
+        self.toy, self.root = toy, toy.folder / "pool"
+        for name, mask in {"u0": False, "u5": False, "l0": True, "v0": True}.items():
+            write_sample(self.root, name, (64, 48), mask)
+        self.write("unlabeled", ["images/u0.jpg", "images/u5.jpg"])
+        self.write("labeled", ["images/l0.jpg masks/l0.png"])
+        self.write("val", ["images/v0.jpg masks/v0.png"])
+
+    def path(self, kind):
+        return self.toy.folder / f"pool_{kind}.txt"
+
+    def write(self, kind, lines):
+        write_lines(self.path(kind), lines)
+
+    def remove_those_without_masks(self):
+        for name in ("u0", "u5"):
+            (self.root / f"images/{name}.jpg").unlink()
+
+    def listed(self, kind):
+        """What the config says of the pool's list."""
+        return {"list": str(self.path(kind)), "root": str(self.root)}
+
+    def folders(self):
+        return {"images": "images", "masks": "masks", "root": str(self.root)}
+
+    def both(self, kind):
+        return [str(self.toy.path(kind)), self.listed(kind)]
+
+    def config(self, **data):
+        self.toy.tree["data"] |= data
+        self.toy.write_config()
+        return load_config(self.toy.config)
+
+    def config_of_both(self):
+        return self.config(**{kind: self.both(kind) for kind in ("labeled", "unlabeled", "val")})
+
+
+@pytest.fixture
+def pools(toy):
+    return Pools(toy)
+
+
+def test_lists_of_two_roots_train_and_evaluate(pools, train, run, tmp_path):
+    pools.config_of_both()
+    train(FixMatch, pools.toy.argv(tmp_path / "run", "--set", "epochs=1"))
+    code, out, _ = run(
+        evaluate, "--config", pools.toy.config, "--checkpoint", tmp_path / "run/best.pth"
+    )
+    assert code == 0 and f"4 images of {pools.toy.path('val')} and {pools.path('val')}" in out
+
+
+def test_each_sample_is_read_below_its_own_root(pools):
+    config = pools.config_of_both()
+    labeled, unlabeled, _ = (listed.samples for listed in read_lists(config.data, unlabeled=True))
+    assert [sample.image_file for sample in unlabeled] == [
+        *(pools.toy.root / f"images/u{i}.jpg" for i in range(5)),
+        *(pools.root / f"images/u{i}.jpg" for i in (0, 5)),
+    ]
+    assert labeled[-1].mask_file == pools.root / "masks/l0.png"
+    assert labeled[-1].where == f"{pools.path('labeled')} line 1"
+    reader = Reader(config.data)
+    sizes = [reader.image(sample).shape for sample in unlabeled if sample.image == "images/u0.jpg"]
+    assert sizes == [(40, 60, 3), (48, 64, 3)] and reader.both(labeled[-1])[1].size == (64, 48)
+
+
+def test_folders_with_a_root(pools):
+    pools.remove_those_without_masks()
+    sources = (Folders(**pools.folders()), pools.toy.path("val"))
+    data = pools.config_of_both().data
+    samples = read_samples(sources, data, masks=True).samples
+    assert [(s.image, s.mask, s.line) for s in samples][:3] == [
+        ("images/l0.jpg", "masks/l0.png", 0),
+        ("images/v0.jpg", "masks/v0.png", 0),
+        ("images/v0.jpg", "masks/v0.png", 1),
+    ]
+    assert [s.image_file.parents[1] for s in samples[1:3]] == [pools.root, pools.toy.root]
+    assert samples[0].where == str(pools.root / "images")
+    itself = Folders(images=".", root=pools.root / "images")
+    found = read_samples(itself, data, masks=False).samples
+    assert [sample.image for sample in found] == ["l0.jpg", "v0.jpg"]
+
+
+def test_a_list_alone_has_the_working_directory_as_its_root(toy, monkeypatch):
+    monkeypatch.chdir(toy.root)
+    assert read_list(toy.path("labeled"), masks=True).samples[0].mask_file.is_file()
+
+
+def link(pools):
+    (pools.root / "linked").symlink_to(pools.toy.root / "images")
+    return {"unlabeled": ["linked/l1.jpg"]}
+
+
+def damage(pools):
+    (pools.root / "images/u5.jpg").write_bytes(b"")
+    return {}
+
+
+# Lines of the pool's lists (or what makes them), and parts of the error.
+REFUSED = {
+    "missing": ({"unlabeled": ["images/u0.jpg", "images/u1.jpg"]},
+                ["pool_unlabeled.txt line 2: ", "pool/images/u1.jpg: no such file"]),
+    "missing mask": ({"labeled": ["images/l0.jpg masks/l1.png"]},
+                     ["pool_labeled.txt line 1: ", "pool/masks/l1.png: no such file"]),
+    "no mask": ({"val": ["images/v0.jpg"]}, ["pool_val.txt line 1: ", "has no mask"]),
+    "outside": ({"unlabeled": ["../data/images/u0.jpg"]}, ["line 1: ", "leads out"]),
+    "twice": ({"labeled": ["images/l0.jpg masks/l0.png"] * 3},
+              ["line 2: ", "line 1 already", "(and 1 other)"]),
+    "no text": ({"unlabeled": ["images/u0.jpg\0"]}, ["pool_unlabeled.txt", "zero bytes"]),
+    "two lists": ({"unlabeled": ["images/u0.jpg", "images/l0.jpg"]},
+                  ["pool_unlabeled.txt line 2: ", "also in", "pool_labeled.txt line 1"]),
+    "leak": ({"unlabeled": ["images/v0.jpg"]},
+             ["pool_val.txt line 1: ", "images/v0.jpg", "pool_unlabeled.txt line 1"]),
+    "linked": (link, ["pool_unlabeled.txt line 1: 'linked/l1.jpg' is also in",
+                      "labeled.txt line 2 as ", "data/images/l1.jpg;"]),
+    "damaged": (damage, ["pool_unlabeled.txt line 2: ", "images/u5.jpg", "not a readable image"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_before_training(case, pools, train, tmp_path, capsys):
+    lines, parts = REFUSED[case]
+    pools.config_of_both()
+    for kind, written in (lines(pools) if callable(lines) else lines).items():
+        pools.write(kind, written)
+    with pytest.raises(SystemExit) as end:
+        train(FixMatch, pools.toy.argv(tmp_path / "run"))
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.count("\n") == 1 and not (tmp_path / "run/log.txt").exists()
+    assert all(part in err for part in parts), err
+
+
+def test_one_file_through_two_roots_is_found(pools):
+    """The outer root holds the other; in two lists, and in two sources of one list."""
+    outer = {"list": str(pools.path("unlabeled")), "root": str(pools.toy.folder)}
+    pools.write("unlabeled", ["pool/images/u0.jpg", "data/images/l2.jpg"])
+    config = pools.config(unlabeled=outer)
+    with pytest.raises(UserError, match=r"line 2: 'data/images/l2.jpg' is also in .* line 3; "):
+        read_lists(config.data, unlabeled=True)
+    pools.write("unlabeled", ["data/images/u3.jpg"])
+    config = pools.config(unlabeled=[outer, str(pools.toy.path("unlabeled"))])
+    with pytest.raises(UserError, match=r"txt line 4: 'images/u3.jpg' is also in .* line 1; "):
+        read_lists(config.data, unlabeled=True)
+
+
+def test_evaluation_refuses_an_image_twice(pools, run):
+    pools.remove_those_without_masks()
+    pools.config(val=[pools.listed("val"), pools.folders()])
+    code, _, err = run(evaluate, "--config", pools.toy.config, "--checkpoint", "none.pth")
+    assert code == 2 and "'images/v0.jpg' is also in" in err and err.count("\n") == 1
+
+
+def test_inspection_across_roots(pools):
+    """Equal names are nothing, equal pictures a duplicate or leak, and one file an overlap."""
+    config = pools.config_of_both()
+
+    def found():
+        return [
+            (p.kind, p.list, p.line)
+            for p in problems(inspect(config), config)
+            if p.kind in ("overlap", "leak", "duplicate")
+        ]
+
+    assert found() == []
+    copy(pools.toy.root / "images/u0.jpg", pools.root / "images/u0.jpg")
+    assert found() == [("duplicate", "unlabeled", 1)]
+    copy(pools.toy.root / "images/v0.jpg", pools.root / "images/u0.jpg")
+    assert found() == [("leak", "val", 1)]
+    pools.write("unlabeled", ["images/u5.jpg", "images/v0.jpg"])
+    assert found() == [("overlap", "val", 1)]
+
+
+def test_the_command_line_replaces_sources(pools, train, tmp_path):
+    pools.config_of_both()
+    given = pools.toy.path("unlabeled")
+    train(FixMatch, pools.toy.argv(tmp_path / "run", "--unlabeled-id-path", str(given)))
+    data = load_config(tmp_path / "run/config.yaml").data
+    assert data.unlabeled == given and data.labeled[1].list == pools.path("labeled")
+    over = load_config(pools.toy.config, ["data.unlabeled=[a.txt, {list: b.txt, root: c}]"]).data
+    assert over.unlabeled[0] == Path("a.txt") and over.unlabeled[1].root == Path("c")
+
+
+def test_roots_may_move_between_stops_lists_may_not(pools, train, tmp_path, capsys):
+    pools.config(unlabeled=pools.both("unlabeled"), val=pools.listed("val"))
+    argv = pools.toy.argv(tmp_path / "run")
+    train(FixMatch, argv)
+    pools.root = pools.root.rename(pools.toy.folder / "moved")
+    pools.config(unlabeled=pools.both("unlabeled"), val=pools.listed("val"))
+    train(FixMatch, argv)
+    pools.config(unlabeled=pools.both("unlabeled")[::-1])
+    with pytest.raises(SystemExit):
+        train(FixMatch, argv)
+    assert "data.unlabeled.0 (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "source, parts",
+    [
+        ([], ["data.unlabeled", "at least 1"]),
+        ([["a.txt"]], ["data.unlabeled.0", "not a valid path"]),
+        ({"list": "a.txt", "rot": "b"}, ["'data.unlabeled.rot'", "did you mean 'root'"]),
+        (["a.txt", {"images": "a", "mask": "b"}], ["'data.unlabeled.1.mask'", "'masks'"]),
+        ({"list": "a.txt", "images": "b"}, ["'data.unlabeled.images'", "known: list, root"]),
+        ({"list": "a.txt", "path": "b"}, ["'data.unlabeled.path'"]),
+    ],
+)
+def test_sources_that_are_none(source, parts, pools):
+    with pytest.raises(UserError) as error:
+        pools.config(unlabeled=source)
+    assert all(part in str(error.value) for part in parts), error.value
+
+
+def test_sources_survive_a_dump(pools, tmp_path):
+    unlabeled = [*pools.both("unlabeled"), pools.folders()]
+    config = pools.config(unlabeled=unlabeled, test=pools.listed("val"))
+    (tmp_path / "dumped.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "dumped.yaml") == config

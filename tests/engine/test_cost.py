@@ -1,0 +1,234 @@
+"""What a run needs: fake steps against real ones, cards, `--dry-run` and `python -m tools.cost`."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from engine import main
+from engine.cost import (
+    GIB,
+    KINDS,
+    AsOnGpu,
+    blank_batch,
+    flop_counter,
+    late_training,
+    step_cost,
+)
+from engine.estimate import CARDS, CONTEXT, largest_held, run_needs, step_seconds
+from engine.training import Training
+from model.build import build_network
+from prevmatch import PrevMatch
+from supervised import SupOnly
+from tests.conftest import METHODS, REPOSITORY
+from tools import cost as tool
+from tools.cost import methods_of
+from unimatch import UniMatch
+from unimatch_v2 import UniMatchV2
+from util.config.loading import load_config
+from util.errors import UserError
+
+SMALL = ["crop_size=129", "batch_size=4", "model.channels=64"]
+
+
+def real_peak(method_class, config, images, folder):
+    """Bytes at the peak of a real step on the CPU, with the copies that a GPU would need: of what
+    stays, and of what torch's profiler sees come and go."""
+    method = method_class(build_network(config.model, config.num_classes), config)
+    training = late_training(method, config)
+    raw = blank_batch(method_class, config, images)
+    stays = [*method.parameters(), *method.buffers()]
+    stays += [x for state in training.optimizer.state.values() for x in state.values()]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found, AsOnGpu():
+        training.optimize(raw, 0)
+    found.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    seen = sorted((e for e in events if e["name"] == "[memory]"), key=lambda e: e["ts"])
+    totals = [e["args"]["Total Allocated"] for e in seen]
+    before = totals[0] - seen[0]["args"]["Bytes"]  # left over from what was profiled earlier
+    return sum(x.nbytes for x in stays if isinstance(x, torch.Tensor)) + max(totals) - before
+
+
+@pytest.mark.parametrize(
+    ("script", "precision"),
+    [*((script, "float32") for script in METHODS), ("unimatch", "bfloat16")],
+)
+def test_fake_peak_is_the_real_one_within_a_tenth(script, precision, toy, tmp_path):
+    config = load_config(toy.config, [*SMALL, f"precision={precision}"])
+    images = 8 if script == "supervised" else 4
+    real = real_peak(METHODS[script], config, images, tmp_path)
+    found = step_cost(METHODS[script], config, images, images)
+    assert found.peak == pytest.approx(real, rel=0.1)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
+def test_kinds_and_arithmetic(backbone, toy):
+    config = load_config(toy.config, [*SMALL, f"model.backbone={backbone}"])
+    network = build_network(config.model, config.num_classes)
+    weights = sum(x.nbytes for x in network.state_dict().values())
+    trained = sum(x.nbytes for x in network.parameters())
+    macs = []
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_hook(
+                lambda m, _, out: macs.append(out.numel() * m.weight[0].numel())
+            )
+    network(torch.zeros(8, 3, 129, 129))
+    whole, parts = (step_cost(SupOnly, config, 8, n) for n in (8, 2))
+    assert whole.weights == parts.weights == weights
+    assert whole.optimizer == parts.optimizer == trained
+    assert parts.gradients == trained and parts.activations < 0.4 * whole.activations
+    # Forward, and gradients of weights and inputs; only the first convolution has no such input.
+    assert 5.5 < whole.tflop * 1e12 / sum(macs) < 6
+    assert parts.tflop == pytest.approx(whole.tflop, rel=0.01)
+    assert trained + weights <= whole.checkpoint < 1.01 * (trained + weights)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "multiplications"),
+    [
+        (nn.Conv2d(8, 4, 3, padding=1), 2 * 4 * 81 * 72),
+        (nn.Conv2d(8, 4, 3, padding=1, groups=2), 2 * 4 * 81 * 36),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), 2 * 8 * 81 * 9),
+        (nn.Conv2d(8, 16, 3, padding=1, groups=8), 2 * 16 * 81 * 9),
+        (nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8), 2 * 8 * 25 * 9),
+        (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8), 2 * 8 * 81 * 9),
+        (nn.ConvTranspose2d(8, 4, 2, stride=2), 2 * 8 * 81 * 16),
+        (nn.ConvTranspose2d(8, 4, 2, stride=2, groups=4), 2 * 8 * 81 * 4),
+    ],
+)
+def test_gradients_of_a_convolution_cost_its_forward_each(convolution, multiplications):
+    """Outputs (of a transposed one: inputs) times the multiplications of each; a multiplication
+    and its addition are two."""
+    for wants_input, times in ((False, 2), (True, 3)):
+        with flop_counter() as counter:
+            convolution(torch.randn(2, 8, 9, 9, requires_grad=wants_input)).sum().backward()
+        assert counter.get_total_flops() == times * 2 * multiplications
+
+
+def test_settings_that_save_memory(toy):
+    plain = step_cost(UniMatch, load_config(toy.config, SMALL), 4, 4)
+    for setting in ("model.checkpoint_activations=true", "precision=bfloat16"):
+        less = step_cost(UniMatch, load_config(toy.config, [*SMALL, setting]), 4, 4)
+        assert less.activations < plain.activations and less.tflop >= plain.tflop
+    step_cost(UniMatch, load_config(toy.config, [*SMALL, "channels_last=true"]), 4, 4)
+    locked = step_cost(
+        UniMatch, load_config(toy.config, [*SMALL, "model.lock_backbone=true"]), 4, 4
+    )
+    assert locked.optimizer < plain.optimizer and locked.tflop < plain.tflop
+    teacher = step_cost(UniMatchV2, load_config(toy.config, SMALL), 4, 4)
+    assert teacher.weights == 2 * plain.weights and teacher.optimizer == plain.optimizer
+
+
+def test_cards_hold_what_is_left_of_them():
+    names = list(CARDS)
+    fits = {4: int(10 * GIB), 2: int(5.5 * GIB), 1: int(3 * GIB)}
+    assert largest_held(fits) == dict(zip(names, [2, 2, 4, 4, 4, 4], strict=True))
+    assert set(largest_held({1: 200 * GIB}).values()) == {None}
+    exactly = (80 * GIB - CONTEXT) / 1.1
+    assert largest_held({1: int(exactly)})["80"] == 1
+    assert largest_held({1: int(exactly) + 1})["80"] is None
+
+
+def test_micro_batch_is_found_by_trying(toy, monkeypatch):
+    monkeypatch.setattr("engine.estimate.CONTEXT", 8 * GIB - 1.2e8)  # 8 GiB is too small
+    config = load_config(toy.config, SMALL)
+    needs = run_needs(UniMatch, config, world=1, workers=2)
+    assert needs.per_forward["80"] == 4 and needs.per_forward["8"] == 2
+    assert needs.disk == 4 * needs.cost.checkpoint
+    more = run_needs(UniMatch, config, world=1, workers=4)
+    assert more.host > needs.host
+
+
+def test_hours_follow_precision(toy):
+    seconds = [
+        step_seconds(9.8, load_config(toy.config, [f"precision={p}", "tf32=false"]))["A100"]
+        for p in ("bfloat16", "float32")
+    ]
+    assert seconds[0] == pytest.approx(9.8 / (0.35 * 312)) and seconds[1] == seconds[0] * 16
+
+
+def test_a_network_that_needs_more_images_is_said(toy):
+    with pytest.raises(UserError, match="batch norm"):
+        step_cost(SupOnly, load_config(toy.config), 4, 1)
+
+
+def test_one_image_of_each_process_is_enough(toy):
+    """Their batch norms count together, on GPUs."""
+    config = load_config(toy.config, ["batch_size=2"])
+    needs = run_needs(SupOnly, config, world=4, workers=0)
+    assert needs.per_forward["80"] == 1 and needs.cost.activations > 0
+
+
+def test_previous_models_wait_in_the_hosts_memory(toy):
+    config = load_config(toy.config, [*SMALL, "epochs=4"])
+    plain, more = (run_needs(kind, config, world=1, workers=0) for kind in (UniMatch, PrevMatch))
+    kept = 4 * plain.cost.weights
+    assert more.host - plain.host == pytest.approx(2 * kept, rel=0.01)
+
+
+def test_needs_are_said_before_memory_runs_out(toy, run, monkeypatch, tmp_path, capsys):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Training, "step", full)
+    monkeypatch.setattr("sys.argv", ["supervised.py", *toy.argv(tmp_path / "run", "--dry-run")])
+    with pytest.raises(SystemExit):
+        main(SupOnly)
+    assert "cards that hold it" in capsys.readouterr().out
+
+
+def test_dry_run_says_what_it_needs(toy, train, tmp_path, capsys):
+    train(UniMatch, toy.argv(tmp_path / "run", "--dry-run"))
+    said = capsys.readouterr().out
+    assert "all well" in said and "TFLOP" in said and "8, 11/12, 16, 24, 40/48, 80" in said
+    for name in KINDS:
+        assert name in said
+
+
+def test_a_torch_without_fake_tensors_is_said_in_one_line(
+    toy, train, run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delattr("torch._subclasses.fake_tensor.FakeTensorMode")
+    train(SupOnly, toy.argv(tmp_path / "run", "--dry-run"))
+    said = capsys.readouterr().out
+    assert "all well" in said and said.count("cannot be told: torch") == 1
+    code, out, err = run(tool, toy.config, "--methods", "supervised")
+    assert code == 1 and err.count("cannot be told") == 1 and "SupOnly" not in out
+
+
+def test_table(toy, run, tmp_path):
+    code, out, err = run(
+        tool, toy.config, "--methods", "supervised", "unimatch", "--json", tmp_path / "costs.json"
+    )
+    assert code == 0, err
+    lines = out.splitlines()
+    assert len(lines) == 4 and "SupOnly" in lines[2] and "UniMatch" in lines[3]
+    records = json.loads((tmp_path / "costs.json").read_text())
+    assert [r["method"] for r in records] == ["SupOnly", "UniMatch"]
+    assert all(r.keys() >= {"peak", *KINDS} for r in records)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["missing.yaml"], ["configs/shapes.yaml", "--methods", "nothing"],
+     ["configs/shapes.yaml", "--set", "crop=1"],
+     ["configs/shapes.yaml", "--set", "micro_batch=3"],
+     ["configs/shapes.yaml", "--processes", "3"], ["configs/shapes.yaml", "--processes", "0"],
+     ["configs/shapes_corrmatch.yaml", "--methods", "unimatch"]],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(argv, run, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    code, out, err = run(tool, *argv)
+    assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_methods_that_a_config_is_for():
+    folder = REPOSITORY / "configs"
+    found = methods_of(folder / "pascal.yaml", ["all"])
+    assert sorted(found) == ["fixmatch", "rankmatch", "supervised", "unimatch"]
+    assert methods_of(folder / "pascal_unimatch_v2.yaml", ["all"]) == ["unimatch_v2"]
+    assert sorted(methods_of(folder / "camvid.yaml", ["all"])) == sorted(METHODS)
+    assert methods_of(folder / "camvid.yaml", ["fixmatch"]) == ["fixmatch"]

@@ -1,0 +1,269 @@
+"""Every method on CUDA without a GPU: fake tensors know their device, but hold no numbers.
+
+What mixes devices or asks for a number they refuse themselves, and so does torch's engine, which
+finds no device to run the backward pass on: `tests/engine/test_gpu.py` has that, and the optimizer.
+"""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from corrmatch import CorrMatch
+from dataset.loaders import batch_at, map_tensors, to_device
+from dataset.views import make_views
+from engine.progress import Means
+from engine.run_dir import RunFolder
+from engine.training import prepare
+from fixmatch import FixMatch
+from inference.evaluation import evaluate
+from metrics.calibration import PseudoLabelScores
+from prevmatch import PrevMatch
+from semi.snapshots import snapshot
+from supervised import SupOnly
+from tests.conftest import every_method
+from tools.make_shapes.files import generate
+from unimatch import UniMatch
+from unimatch_v2 import UniMatchV2
+from util import distributed
+from util.config.loading import load_config
+from util.normalize import mean_and_std
+from util.precision import autocast
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+FAMILIES = {
+    "resnet": "model.backbone=test_resnet",
+    "xception": "model.backbone=xception65_deeplab",
+    "dpt": "model={network: dpt, backbone: test_vit, pretrained: none}",
+}
+
+
+class Watch(TorchDispatchMode):
+    """Notes what a GPU computes in float64, and what would make the host wait for it although no
+    number is asked for: copies, and indices that are masks or lie in the host's memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.computed_in = [], set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name == "convolution":
+            self.computed_in.add(out.dtype)
+        if name in ("_to_copy", "copy_"):
+            source = args[1] if name == "copy_" else args[0]
+            at_ease = out.is_cuda and (True in args[2:] or (kwargs or {}).get("non_blocking"))
+            if source.is_cuda != out.is_cuda and not at_ease:
+                self.found.append(f"copy to {out.device.type} {list(out.shape)}")
+        if "index" in name and isinstance(args[1], list | tuple) and args[0].is_cuda:
+            indices = [i for i in args[1] if i is not None]
+            self.found += [name for i in indices if i.dtype == torch.bool or i.is_cpu]
+        outputs = out if isinstance(out, list | tuple) else [out]
+        doubles = [x for x in outputs if isinstance(x, Tensor) and x.dtype == torch.double]
+        self.found += [f"{name} in float64" for x in doubles if x.is_cuda]
+        return out
+
+
+def nccl(x, op="sum"):
+    """Exchanges numbers between GPUs alone."""
+    assert x.is_cuda and x.dtype in (torch.float, torch.long)
+    return x
+
+
+@pytest.fixture
+def cuda(toy, tmp_path, monkeypatch):
+    """Makes a training by its config's overrides; its method's tensors are fake ones on CUDA."""
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(distributed, "all_reduce", nccl)
+    mode = FakeTensorMode()
+
+    def make(kind, *overrides):
+        config = load_config(toy.config, ["crop_size=48", *overrides])
+        training = prepare(kind, config, CPU, RunFolder(tmp_path / "run"), "never")
+        raw = map_tensors(mode.from_tensor, batch_at(training.train, 0))
+        with mode:
+            for module in training.method.modules():
+                for name, p in module.named_parameters(recurse=False):
+                    there = mode.from_tensor(p).detach().to(CUDA)
+                    setattr(module, name, nn.Parameter(there, p.requires_grad))
+                for name, b in module.named_buffers(recurse=False):
+                    setattr(module, name, mode.from_tensor(b).to(CUDA))
+        return training, raw, mode
+
+    return make
+
+
+def step(training, raw, mode):
+    """A step, from the raw batch on, and what it does after it; returns the dtypes of its
+    convolutions."""
+    method, config = training.method, training.config
+    with mode:
+        mean, std = mean_and_std(config, CUDA)
+        method.after_epoch(0, is_best=True)
+        with Watch() as watch:
+            batch = make_views(to_device(raw, CUDA), mean, std, config.cutmix_partner == "flip")
+            with autocast(CUDA, config.precision):
+                loss, scalars = method(batch)
+            method.after_step(0)
+    assert watch.found == []
+    assert all(v.is_cuda and v.ndim == 0 for v in (loss, *scalars.values())) and loss.requires_grad
+    return watch.computed_in
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("family", "precision", "partner", "criterion"),
+    [
+        ("resnet", "float32", "other", "ce"),
+        ("resnet", "float16", "self", "ohem"),
+        ("dpt", "bfloat16", "batch", "ohem"),
+        ("xception", "bfloat16", "flip", "ce"),
+    ],
+)
+def test_a_step(kind, family, precision, partner, criterion, cuda):
+    overrides = [
+        f"precision={precision}",
+        f"cutmix_partner={partner}",
+        f"criterion.name={criterion}",
+    ]
+    if kind is CorrMatch:  # each region is a turn of a loop
+        overrides += ["method.regions=2"]
+    done = step(*cuda(kind, FAMILIES[family], *overrides))
+    assert done - {torch.float32} == {getattr(torch, precision)} - {torch.float32}
+
+
+OTHERS = {
+    "pspnet": ["model={network: pspnet, backbone: test_resnet, channels: 8}"],
+    "unet": ["model={network: unet, pretrained: none}", "criterion.name=ce_dice"],
+    "swin": ["model.backbone=swin_tiny_patch4_window7_224", "model.output_stride=32"],
+    "class weights": ["criterion.class_weights=[1, 2, 3]"],
+}
+
+
+@pytest.mark.parametrize("kind", [UniMatch, UniMatchV2])
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_step_on_other_networks_and_losses(kind, what, cuda):
+    step(*cuda(kind, "precision=bfloat16", "model.pretrained=none", *OTHERS[what]))
+
+
+@pytest.mark.parametrize("kind", [UniMatch, UniMatchV2])
+def test_a_step_on_pairs(kind, cuda, toy):
+    root = toy.root / "pairs"
+    generate(root, labeled=3, unlabeled=4, val=1, size=40, pairs=True, progress=False)
+    toy.use_pairs(root)
+    step(*cuda(kind, "precision=bfloat16"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (FixMatch, "{teacher: ema}"),
+        (UniMatchV2, "{teacher: self}"),
+        *((PrevMatch, f"{{prev: {{confidence: {how}}}}}") for how in ("pixelavg", "imageavg")),
+        (PrevMatch, "{prev: {store: gpu}}"),
+    ],
+)
+def test_a_step_with_options(kind, options, cuda):
+    step(*cuda(kind, f"method={options}"))
+
+
+@pytest.mark.parametrize("on_gpu, place", [(True, CUDA), (False, CPU)])
+def test_where_previous_models_are_kept(on_gpu, place):
+    with FakeTensorMode():
+        kept = snapshot({"weight": torch.empty(2, device=CUDA)}, CUDA, on_gpu)
+    assert kept["weight"].device.type == place.type
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("family", "precision", "partner"),
+    [("resnet", "float16", "other"), ("dpt", "bfloat16", "batch")],
+)
+def test_pictures(kind, family, precision, partner, cuda):
+    if not kind.unlabeled:
+        pytest.skip("shows validation images alone")
+    overrides = ["method.regions=2"] if kind is CorrMatch else []
+    training, raw, fake = cuda(
+        kind, FAMILIES[family], f"precision={precision}", f"cutmix_partner={partner}", *overrides
+    )
+    method, config = training.method.eval(), training.config
+    with fake, torch.no_grad(), Watch() as watch:
+        method.after_epoch(0, is_best=True)
+        mean, std = mean_and_std(config, CUDA)
+        batch = make_views(to_device(raw, CUDA), mean, std)
+        del watch.found[:]  # of what brought it there
+        with autocast(CUDA, config.precision):
+            panels = method.pictures(batch)
+    assert watch.found == []
+    for panel in panels.values():
+        marks = [panel.marks.pixels] if getattr(panel, "marks", None) else []
+        assert all(x.is_cuda and len(x) == 2 for x in (panel[0], *marks))
+
+
+PLANTED = {
+    "item": (lambda x: x.sum().item(), "_local_scalar_dense"),
+    "branch": (lambda x: x if x.sum() > 0 else -x, "_local_scalar_dense"),
+    "list": (lambda x: x.tolist(), "_local_scalar_dense"),
+    "nonzero": (lambda x: x.nonzero(), "nonzero"),
+    "mask": (lambda x: x[x > 0], "nonzero"),
+    "assigned mask": (lambda x: x.clone().index_put_((x > 0,), x.sum()), "index_put_"),
+    "index of the host": (lambda x: x[torch.arange(1)], "index"),
+    "tensor of the host": (lambda x: x + torch.ones(x.shape), "at least two devices"),
+    "number of the host": (lambda x: x + torch.tensor([1.0], device=CUDA), "copy to cuda"),
+    "read": (lambda x: x.cpu(), "copy to cpu"),
+    "float64": (lambda x: x.double().float(), "in float64"),
+    "float64 of numpy's": (lambda x: torch.zeros(2, dtype=torch.float64, device=CUDA), "float64"),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_planted_faults_are_found(fault, cuda, monkeypatch):
+    plant, message = PLANTED[fault]
+    training, raw, fake = cuda(SupOnly, FAMILIES["resnet"])
+    sound = SupOnly.step
+
+    def faulty(method, batch):
+        plant(batch["labeled"]["image"])
+        return sound(method, batch)
+
+    monkeypatch.setattr(SupOnly, "step", faulty)
+    with pytest.raises((RuntimeError, AssertionError), match=message):
+        step(training, raw, fake)
+
+
+@pytest.mark.parametrize("is_trusted", [False, True])
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [
+        ("resnet", "original"),
+        ("resnet", "center_crop"),
+        ("resnet", "resize"),
+        ("xception", "original"),
+        ("dpt", "sliding_window"),
+    ],
+)
+def test_validation_reads_one_confusion_matrix(family, mode, is_trusted, cuda):
+    """And brings the normalisation there before the first image; counts of confidence stay there
+    until they are asked for."""
+    training, _, fake = cuda(SupOnly, FAMILIES[family], "precision=bfloat16")
+    with fake:
+        image = torch.zeros(1, 3, 50, 61, dtype=torch.uint8)
+        batch = {"image": image, "mask": image[:, 0], "index": 0}
+        labels = PseudoLabelScores(3, torch.zeros((), device=CUDA), CUDA) if is_trusted else None
+        with Watch() as watch:
+            evaluate(
+                training.method.model, [batch] * 2, training.config,
+                mode=mode, device=CUDA, volumes=[0], pseudo_labels=labels,
+            )  # fmt: skip
+    assert watch.found == ["copy to cuda [2, 3]", "copy to cpu [1, 3, 3]"]
+
+
+def test_means_go_on_from_a_checkpoint_on_the_gpu(cuda):
+    """A run that was stopped between its last step of an epoch and the validation."""
+    training, _, fake = cuda(SupOnly)
+    with fake:
+        means = Means({"sums": {"loss": torch.zeros(())}, "count": 20}, CUDA)
+        assert means.state()["sums"]["loss"].device == CPU

@@ -1,0 +1,341 @@
+"""Stops, restarts and damage: what a run survives, and what it says."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+import engine.training
+from engine.nonfinite import Guard
+from engine.run_dir import RunFolder
+from engine.training import Training
+from fixmatch import FixMatch
+from supervised import SupOnly
+from tests.engine.test_restarts import launcher
+from tests.engine.test_resume import assert_equal, first_steps
+from tests.forked import FORKED, spread
+from util.errors import UserError
+from util.interrupt import EXIT_CODE
+
+
+def end(run):
+    return torch.load(run / "latest.pth", weights_only=True)
+
+
+def records(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def signalled_after(monkeypatch, step, number):
+    """The process sends itself a signal when it has done a step of the run."""
+    original = Training.optimize
+
+    def spying(self, raw, current):
+        scalars = original(self, raw, current)
+        if current == step:
+            os.kill(os.getpid(), number)
+        return scalars
+
+    monkeypatch.setattr(Training, "optimize", spying)
+
+
+def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
+    long, train, tmp_path, monkeypatch
+):
+    train(FixMatch, long.argv(tmp_path / "whole"))
+    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    for step, number, saved in (
+        (1, signal.SIGTERM, (0, 2)),  # inside an epoch
+        (4, signal.SIGUSR1, (0, 5)),  # at its last step
+        (8, signal.SIGINT, (1, 4)),  # inside the next one
+    ):
+        with monkeypatch.context() as patch:
+            signalled_after(patch, step, number)
+            with pytest.raises(SystemExit) as stopped:
+                train(FixMatch, long.argv(tmp_path / "parts"))
+        assert stopped.value.code == EXIT_CODE == 75
+        state = end(tmp_path / "parts")
+        assert (state["epoch"], state["done"]) == saved
+    train(FixMatch, long.argv(tmp_path / "parts"))
+    assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
+    assert_equal(records(tmp_path / "whole"), records(tmp_path / "parts"))
+    assert first_steps(tmp_path / "parts") == [0, 2, 5, 9]
+    assert handlers == [
+        signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    ]
+
+
+def test_stopped_before_a_validation(long, train, tmp_path, monkeypatch):
+    """What is saved next, with no step in between, holds the learning rate of the last one."""
+    train(SupOnly, long.argv(tmp_path / "whole", "--set", "epochs=1"))
+    with monkeypatch.context() as patch:
+        signalled_after(patch, 4, signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            train(SupOnly, long.argv(tmp_path / "parts", "--set", "epochs=1"))
+    train(SupOnly, long.argv(tmp_path / "parts", "--set", "epochs=1"))
+    assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
+    assert first_steps(tmp_path / "parts") == [0, 5]
+
+
+@pytest.mark.parametrize("setting", ["save_every=2", "save_minutes=0.00001"])
+def test_checkpoints_inside_an_epoch(setting, long, train, tmp_path, monkeypatch):
+    saved, save = [], RunFolder.save
+
+    def spying(self, state, history):
+        saved.append((state["epoch"], state["done"]))
+        save(self, state, history)
+
+    monkeypatch.setattr(RunFolder, "save", spying)
+    train(SupOnly, long.argv(tmp_path / "run", "--set", setting, "epochs=1"))
+    every = (2, 4) if setting.startswith("save_every") else (1, 2, 3, 4, 5)
+    assert saved == [*((0, done) for done in every), (1, 0)]
+
+
+def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatch):
+    saved, save = [], RunFolder.save
+
+    def spying(self, state, history):
+        saved.append(state["done"])
+        save(self, state, history)
+
+    settings = ("--set", "save_every=2", "epochs=1")
+    with monkeypatch.context() as patch:
+        signalled_after(patch, 1, signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            train(SupOnly, long.argv(tmp_path / "run", *settings))
+    monkeypatch.setattr(RunFolder, "save", spying)
+    train(SupOnly, long.argv(tmp_path / "run", *settings))
+    assert saved == [4, 0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_before_the_first_step(number, long, train, tmp_path, monkeypatch):
+    """While data are checked and the network is built, there is nothing to save yet."""
+    monkeypatch.setattr("engine.training.network_of", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as stopped:
+        train(SupOnly, long.argv(tmp_path / "run"))
+    assert stopped.value.code == EXIT_CODE and not (tmp_path / "run/latest.pth").exists()
+
+
+def test_a_run_that_was_killed_right_after_its_last_checkpoint(long, train, tmp_path):
+    """The same command does what was left: the history, the name of the best."""
+    run = tmp_path / "run"
+    train(SupOnly, long.argv(run, "--set", "epochs=1"))
+    before = {p: p.read_bytes() for p in (run / "metrics.jsonl", run / "best.pth")}
+    (run / "metrics.jsonl").write_text("")
+    (run / "best.pth").unlink()
+    train(SupOnly, long.argv(run, "--set", "epochs=1"))
+    assert before == {p: p.read_bytes() for p in before}
+    assert not list(run.glob("*.partial"))
+
+
+def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
+    """Whatever the training changes while it is written; the best is linked after it."""
+    folder, weights = RunFolder(tmp_path), torch.zeros(3)
+    state, history = {"method": {"w": weights}, "best": {"model": {"epoch": 1}}}, [{"epoch": 1}]
+    written = threading.Event()
+    folder._background.then(written.wait)  # a slow disk
+    written_late = folder._background._last
+    folder._background.wait = lambda: None
+    folder.save(state, history)
+    folder.keep_best({"model": {"epoch": 1}}, 1)
+    weights += 1
+    state["best"]["model"]["epoch"] = 2
+    history.append({"epoch": 2})
+    assert not written_late.done() and not folder.latest.exists()
+    written.set()
+    del folder._background.wait
+    folder.close()
+    expected = {"method": {"w": torch.zeros(3)}, "best": {"model": {"epoch": 1}}}
+    assert_equal(expected, end(tmp_path))
+    assert_equal(expected, torch.load(tmp_path / "best.pth", weights_only=True))
+    assert records(tmp_path) == [{"epoch": 1}]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    long, train, tmp_path, monkeypatch, capsys
+):
+    run, save, count = tmp_path / "run", torch.save, iter(range(100))
+
+    def full(state, file):
+        if next(count) == 1:
+            raise OSError(28, "No space left on device")
+        save(state, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(SystemExit) as ended:
+            train(SupOnly, long.argv(run))
+    assert ended.value.code == 2 and "No space left on device" in capsys.readouterr().err
+    assert end(run)["epoch"] == 1 and len(records(run)) == 1
+    best = torch.load(run / "best.pth", weights_only=True)
+    assert best["epoch"] == 1, "a checkpoint that was not written must not be linked"
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(long, train, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(SupOnly, long.argv(run))
+    whole, state = (run / "latest.pth").read_bytes(), end(run)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 16
+    for damaged in (whole[: len(whole) // 2], b"", b"\0" * 100, bytes(flipped)):
+        (run / "latest.pth").write_bytes(damaged)
+        train(SupOnly, long.argv(run))
+        out = capsys.readouterr().out
+        assert "latest.pth" in out and "continuing from the one before, " in out
+        assert (run / "damaged.pth").read_bytes() == damaged
+        assert_equal(state, end(run))  # after the last of three epochs, run again
+    (run / "previous.pth").write_bytes(b"x")
+    (run / "latest.pth").write_bytes(b"x")
+    with pytest.raises(SystemExit) as refused:
+        train(SupOnly, long.argv(run))
+    assert refused.value.code == 2 and "previous.pth" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_vanished_between_two_renames(long, train, tmp_path):
+    train(SupOnly, long.argv(tmp_path / "run"))
+    (tmp_path / "run/latest.pth").unlink()
+    train(SupOnly, long.argv(tmp_path / "run"))
+    assert end(tmp_path / "run")["epoch"] == 3 and first_steps(tmp_path / "run") == [0, 10]
+
+
+def test_another_config_needs_force(long, train, tmp_path, capsys):
+    train(SupOnly, long.argv(tmp_path, "--set", "epochs=1"))
+    with pytest.raises(SystemExit) as refused:
+        train(SupOnly, long.argv(tmp_path, "--set", "epochs=2"))
+    assert refused.value.code == 2
+    message = capsys.readouterr().err
+    assert "epochs (1 -> 2)" in message and "--force" in message
+    train(SupOnly, long.argv(tmp_path, "--set", "epochs=2", "--force"))
+    assert end(tmp_path)["epoch"] == 2
+    assert "continues with changes: epochs (1 -> 2)" in capsys.readouterr().out
+
+
+def hold_lock(path, locked):
+    folder = RunFolder(path)
+    folder.lock()
+    locked.set()
+    time.sleep(60)
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    """The second is refused, by name of the first; a killed one leaves no lock behind."""
+    locked = FORKED.Event()
+    first = FORKED.Process(target=hold_lock, args=(tmp_path, locked))
+    first.start()
+    assert locked.wait(60)
+    with pytest.raises(UserError, match=f"in use by process {first.pid} on "):
+        RunFolder(tmp_path).lock()
+    first.kill()
+    first.join()
+    after = RunFolder(tmp_path)
+    after.lock()
+
+
+def poisoned(monkeypatch, steps):
+    """Images of these steps hold NaN, as a broken decoder or overflow would leave them."""
+    original, number = Training.optimize, []
+
+    def spying(self, raw, current):
+        number[:] = [current]
+        return original(self, raw, current)
+
+    make = engine.training.make_views
+
+    def views(*args):
+        batch = make(*args)
+        if number[0] in steps:
+            batch["labeled"]["image"][0, 0, 0, 0] = float("nan")
+        return batch
+
+    monkeypatch.setattr(Training, "optimize", spying)
+    monkeypatch.setattr(engine.training, "make_views", views)
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_said(long, train, tmp_path, monkeypatch, capsys):
+    poisoned(monkeypatch, {6})
+    train(SupOnly, long.argv(tmp_path / "run"))
+    out = capsys.readouterr().out
+    assert "step 6: loss terms loss, x not finite, step left out" in out
+    state = end(tmp_path / "run")
+    assert all(v.isfinite().all() for v in state["method"].values())
+    assert all(0 < r["train"]["loss"] < 100 for r in records(tmp_path / "run"))
+    (batch,) = (tmp_path / "run").glob("nonfinite_step6_rank0.pth")
+    saved = torch.load(batch, weights_only=True)
+    assert saved["labeled"]["image"].shape == (4, 33, 33, 3)
+
+
+def test_too_many_of_them_end_the_run(long, train, tmp_path, monkeypatch, capsys):
+    poisoned(monkeypatch, set(range(5, 15)))
+    with pytest.raises(SystemExit) as ended:
+        train(SupOnly, long.argv(tmp_path / "run", "--set", "nonfinite_limit=3"))
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "step 8" in message and "nonfinite_limit: 3" in message
+    state = end(tmp_path / "run")
+    assert state["epoch"] == 1 and all(v.isfinite().all() for v in state["method"].values())
+
+
+def test_the_guard_saves_the_batch_that_the_step_saw(long, train, tmp_path, monkeypatch):
+    seen, step = {}, Training.optimize
+
+    def spying(self, raw, number):
+        seen[number] = raw
+        return step(self, raw, number)
+
+    monkeypatch.setattr(Training, "optimize", spying)
+    noted = Guard.note
+    monkeypatch.setattr(
+        Guard, "note",
+        lambda self, number, scalars: noted(
+            self, number, {**scalars, "x": scalars["x"] * (float("nan") if number == 7 else 1)}
+        ),
+    )  # fmt: skip
+    train(FixMatch, long.argv(tmp_path))
+    saved = torch.load(tmp_path / "nonfinite_step7_rank0.pth", weights_only=True)
+    assert_equal(saved, seen[7])
+
+
+def test_float16_feels_its_way_without_alarm(long, train, tmp_path, capsys):
+    train(SupOnly, long.argv(tmp_path, "--set", "precision=float16", "epochs=1"))
+    assert not list(tmp_path.glob("nonfinite*"))
+    assert end(tmp_path)["scaler"]["scale"] >= 1
+
+
+def test_deterministic_runs(long, train, tmp_path):
+    for run in "ab":
+        train(FixMatch, long.argv(tmp_path / run, "--set", "deterministic=true"))
+    assert torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    assert_equal(end(tmp_path / "a"), end(tmp_path / "b"))
+
+
+def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
+    """The launcher passes it on, where torchrun would send SIGTERM and wait for 30 seconds; all
+    stop after the same step, and the launcher says 75."""
+    long.tree |= {"epochs": 1, "epoch_length": 4000, "batch_size": 4, "save_every": 20}
+    long.write_config()
+    launch = launcher("supervised.py", *long.argv(tmp_path / "run", "--device", "cpu"))
+    saved, deadline = tmp_path / "run/latest.pth", time.monotonic() + 120
+    while not saved.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(launch.process.pid, signal.SIGUSR1)
+    done = launch.end(60)
+    assert done.returncode == EXIT_CODE, done.stderr
+    state = end(tmp_path / "run")
+    assert 0 < state["done"] < 4000 and state["done"] % 20 == 0
+    assert "stopped by SIGUSR1" in done.stdout
+    assert f"step {state['done']}; the same command goes on" in done.stdout
+
+
+def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):
+    """A launcher that sees one process end may kill the others."""
+    long.tree |= {"batch_size": 4}
+    long.write_config()
+    argv = long.argv(tmp_path / "run", "--device", "cpu")
+    spread("-m", "tests.slow_disk_training", tmp_path, "supervised", *argv)
+    assert [(tmp_path / f"left-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]

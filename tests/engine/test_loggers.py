@@ -1,0 +1,98 @@
+"""log.trackers: TensorBoard by default, Weights & Biases where it is asked for."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from supervised import SupOnly
+from util.config.loading import load_config
+from util.errors import UserError
+
+
+class FakeRun:
+    def __init__(self, settings):
+        self.settings, self.logged, self.ended = settings, [], False
+
+    def log(self, values, step):
+        self.logged.append((step, values))
+
+    def finish(self):
+        self.ended = True
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The runs that a stand-in for wandb was asked for."""
+    started = []
+
+    def init(**settings):
+        started.append(FakeRun(settings))
+        return started[-1]
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    return started
+
+
+WANDB = ("--set", "log.trackers=[wandb]")
+
+
+def test_wandb_gets_what_tensorboard_gets(toy, train, runs, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run", *WANDB))
+    assert not (tmp_path / "run/tensorboard").exists()
+    (run,) = runs
+    history = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    scores = {step: v["val/model/mIoU"] for step, v in run.logged if "val/model/mIoU" in v}
+    assert scores == {e["steps"]: e["scores"]["model"]["miou"] for e in history}
+    assert any("train/loss" in values and "train/lr" in values for _, values in run.logged)
+    steps = [step for step, _ in run.logged]
+    assert run.ended and steps == sorted(steps)  # as wandb demands
+    assert run.settings["project"] == "toy" and run.settings["config"]["crop_size"] == 33
+
+
+def test_a_resumed_run_is_the_same_run_of_wandb(toy, train, runs, tmp_path):
+    for trackers in ("[wandb]", "[tensorboard,wandb]"):  # which may change
+        train(SupOnly, toy.argv(tmp_path / "run", "--set", f"log.trackers={trackers}"))
+    first, second = (run.settings for run in runs)
+    assert first["id"] == second["id"] and second["resume"] == "allow"
+    assert (tmp_path / "run/tensorboard").is_dir()
+
+
+def test_without_wandb_one_line_says_so_before_anything_starts(
+    toy, train, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, toy.argv(tmp_path / "run", *WANDB))
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and "requirements-extra.txt" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_wandb_that_cannot_start(toy, train, tmp_path, monkeypatch, capsys):
+    def init(**_):
+        raise RuntimeError("no API key\nconfigured")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, toy.argv(tmp_path / "run", *WANDB))
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and "WANDB_MODE=offline" in error and error.count("\n") == 1
+
+
+def test_the_real_wandb_offline(toy, train, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train(SupOnly, toy.argv(tmp_path / "run", *WANDB, "epochs=1", "log.pictures=1"))
+    assert list((tmp_path / "run/wandb").glob("offline-run-*/files/media/images/pictures/*.png"))
+    (file,) = Path(tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb")
+    assert file.stat().st_size > 1000
+
+
+def test_an_unknown_tracker(toy):
+    with pytest.raises(UserError, match=r"log\.trackers\.0: .*'tensorboard' or 'wandb'"):
+        load_config(toy.config, ["log.trackers=[mlflow]"])
+    assert load_config(toy.config, ["log.trackers=[]"]).log.trackers == ()

@@ -1,0 +1,225 @@
+"""Several machines: each rank on a machine of its own, with its own disk and its own output."""
+
+import shutil
+import socket
+
+import pytest
+
+from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from tests.engine.test_distributed import read
+from tests.engine.test_restarts import launcher
+from tests.forked import meeting
+from tests.tools.test_scripts import free_port
+from util import distributed
+from util.errors import UserError
+from util.log import code_version
+
+
+@pytest.fixture
+def short(toy):
+    toy.tree |= {"epochs": 2, "epoch_length": 3, "batch_size": 4}
+    toy.write_config()
+    return toy
+
+
+def ends(*commands, **variables):
+    """Exit code and stderr of each machine."""
+    done = [one.end(200) for one in meeting(*commands, machines=True, **variables)]
+    return [(end.returncode, end.stderr) for end in done]
+
+
+def refused(done, reason):
+    """Whether all machines end with exit code 2 and one line that holds `reason`."""
+    for code, said in done:
+        assert code == 2, done
+        assert said.count("error: ") == 1 and reason in said and "Traceback" not in said, done
+    return True
+
+
+def supervised(toy, run, *more):
+    return ["supervised.py", *toy.argv(run, "--device", "cpu", *more)]
+
+
+def test_rank_0_decides_what_all_continue_from(short, train, tmp_path):
+    """Machine 1 finds another run on its own disk, machine 0 the one to continue."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    train(SupOnly, short.argv(a / "supervised", "--set", "epochs=1", "batch_size=2"))
+    train(SupOnly, short.argv(b / "supervised", "--set", "batch_size=2", "seed=5"))
+    more = ["supervised", "--config", short.config, "--device", "cpu", "--force"]
+    done = ends(*(["-m", "tests.spying_training", folder, *more] for folder in (a, b)))
+    assert [code for code, _ in done] == [0, 0], done
+    steps = [
+        [(step["step"], step["digest"]) for step in read(folder / f"supervised-{rank}.jsonl")]
+        for rank, folder in enumerate((a, b))
+    ]
+    assert [number for number, _ in steps[0]] == [3, 4, 5] and steps[0] == steps[1]
+
+
+def test_what_is_sent_arrives_whole(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text("""
+import torch
+from util import distributed
+
+state = {"w": torch.arange(6.).view(2, 3).t(), "n": torch.tensor(3), "none": torch.zeros(0, 2),
+         "half": torch.ones(2, dtype=torch.bfloat16), "c": torch.ones(2, dtype=torch.complex64),
+         "mask": torch.tensor([True, False]), "history": [{"epoch": 1, "name": "x"}]}
+with distributed.session(torch.device("cpu")):
+    got = distributed.on_main(lambda: state)
+for name, value in state.items():
+    same = torch.equal(got[name], value) if isinstance(value, torch.Tensor) else got[name] == value
+    assert same, name
+""")
+    assert ends([script], [script]) == [(0, ""), (0, "")]
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("optimizer.lr=0.2", "optimizer.lr (0.02 -> 0.2)"),
+        ("log.pictures=1", "log.pictures (0 -> 1)"),
+    ],
+)
+def test_machines_with_different_settings(setting, reason, short, tmp_path):
+    commands = [
+        supervised(short, tmp_path / "a", "--set", "optimizer.lr=0.02"),
+        supervised(short, tmp_path / "b", "--set", "optimizer.lr=0.02", setting),
+    ]
+    assert refused(ends(*commands), f"rank 1 differs from rank 0: {reason}")
+
+
+def test_machines_with_different_split_files(short, tmp_path):
+    other = tmp_path / "labeled.txt"
+    other.write_text("".join(short.path("labeled").read_text().splitlines(keepends=True)[:2]))
+    commands = [
+        supervised(short, tmp_path / "a"),
+        supervised(short, tmp_path / "b", "--labeled-id-path", str(other)),
+    ]
+    reason = "rank 1 differs from rank 0: split files.labeled (3 images, SHA-256 "
+    assert refused(ends(*commands), reason)
+
+
+def test_a_run_and_a_dry_run(short, tmp_path):
+    commands = [supervised(short, tmp_path / "a"), supervised(short, tmp_path / "b", "--dry-run")]
+    assert refused(ends(*commands), "--dry-run (False -> True)")
+
+
+def test_the_code_has_a_version(monkeypatch, tmp_path):
+    """One that an edit of a source file changes, also without git."""
+    for folder in ("util", "engine"):
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
+    monkeypatch.setattr("util.log.__file__", str(tmp_path / "util/log.py"))
+    before = code_version()
+    (tmp_path / "engine/fit.py").write_text("")
+    assert code_version() != before
+
+
+@pytest.mark.parametrize("what", ["config", "image"])
+def test_what_machine_1_alone_lacks(what, short, tmp_path):
+    """Its reason is what both machines print, before they have joined and in the training."""
+    root = tmp_path / "other"
+    shutil.copytree(short.root, root)
+    commands = [
+        supervised(short, tmp_path / "a"),
+        supervised(short, tmp_path / "b", "--set", f"data.root={root}"),
+    ]
+    if what == "config":
+        missing = commands[1][2] = tmp_path / "missing.yaml"
+    else:
+        missing = root / "images/l"
+        for number in range(3):
+            (root / f"images/l{number}.jpg").unlink()
+    done = ends(*commands)
+    assert refused(done, str(missing))
+    assert done[0][1].endswith(f"error: rank 1 on {socket.gethostname()}: {done[1][1][7:]}")
+
+
+def test_a_fault_of_the_program_on_machine_1(tmp_path):
+    """Ends in one traceback, its own; machine 0 names it."""
+    script = tmp_path / "program.py"
+    script.write_text("""
+import torch
+from util import distributed
+from util.cli import exit_with_one_line
+
+with distributed.session(torch.device("cpu")), exit_with_one_line():
+    if distributed.rank() == 1:
+        raise KeyError("x")
+    distributed.barrier()
+""")
+    (code, said), (other, traceback) = ends([script], [script])
+    assert (code, other) == (1, 1) and traceback.count("Traceback") == 1
+    assert said == f"error: rank 1 on {socket.gethostname()}: KeyError: 'x'\n"
+
+
+STOPPED = """
+import os, signal, torch
+from util import distributed
+from util.cli import exit_with_one_line
+
+with exit_with_one_line(), distributed.session(torch.device("cpu")), exit_with_one_line():
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.{})
+    distributed.barrier()
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
+def test_a_rank_that_does_not_answer(number, tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(STOPPED.format(number))
+    running = meeting([script], [script], machines=True, TIMEOUT=0.1)
+    end = running[0].end(100)
+    running[1].end(0)
+    assert end.returncode == 1 and end.stderr.count("\n") == 1, end
+    assert end.stderr.startswith("error: rank 1: no answer; ")
+    assert "waited 0.1 minutes (environment variable TIMEOUT)" in end.stderr
+
+
+def test_a_rank_that_never_comes(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(STOPPED.format("SIGSTOP"))
+    first, _ = meeting([script], ["-c", ""], machines=True, TIMEOUT=0.02)
+    end = first.end(100)
+    assert end.returncode == 2 and end.stderr.startswith("error: rank 1: no answer; ")
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "inf", "1e300"])
+def test_timeout_is_a_number_of_minutes(given, monkeypatch):
+    monkeypatch.setenv("TIMEOUT", given)
+    with pytest.raises(UserError, match="TIMEOUT: expected a number of minutes"):
+        distributed.patience()
+
+
+def launched(**given):
+    """What a launch that does not reach its program says."""
+    end = launcher("program.py", **given).end(100)
+    assert end.returncode == 2 and "Traceback" not in end.stderr, end
+    return end.stderr
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setenv("TIMEOUT", "0.02")
+
+
+def test_a_first_machine_that_is_alone(impatient):
+    assert "error: NODE_RANK 1: did not come; waited 0.02 minutes" in launched(nodes=2)
+
+
+def test_a_first_machine_that_cannot_be_reached(impatient):
+    port = free_port()
+    said = launched(nodes=2, node=1, port=port)
+    assert f"error: MASTER_ADDR localhost, port {port}: no answer" in said
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_port_in_use(nodes):
+    with socket.create_server(("localhost", 0)) as other:
+        port = other.getsockname()[1]
+        assert f"error: port {port}: not available" in launched(nodes=nodes, port=port)
+
+
+def test_a_node_rank_beyond_the_nodes():
+    assert "NODE_RANK 2: expected 0 to 1" in launched(nodes=2, node=2)

@@ -1,0 +1,299 @@
+"""Steps that are not finite: reported, skipped, and never in a checkpoint."""
+
+import json
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+import evaluate
+import export
+import predict
+from engine.nonfinite import MOST_BATCHES, Guard
+from engine.optimizer import build_optimizer, step_if_finite
+from engine.run_dir import RunFolder
+from engine.training import Training
+from model.checkpoint import load, nonfinite_tensors
+from supervised import SupOnly
+from tests.engine.test_interruption import end, poisoned
+from tests.engine.test_resume import assert_equal
+from tools import autolabel, publish
+from util.config.schema import Optimizer
+from util.errors import UserError
+from util.precision import LossScale
+
+OLD_SCALER = {
+    "scale": 2.0**-140, "growth_factor": 2.0, "backoff_factor": 0.5,
+    "growth_interval": 2**31 - 1, "_growth_tracker": 0,
+}  # fmt: skip
+"""The state of torch's `GradScaler` after 140 skipped steps."""
+CPU, NAN = torch.device("cpu"), float("nan")
+
+
+def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkeypatch):
+    """A checkpoint may be due at the very step whose batch has spoilt the running statistics."""
+    poisoned(monkeypatch, {2})
+    saved, save = [], RunFolder.save
+
+    def spying(self, state, history):
+        saved.append(all(v.isfinite().all() for v in state["method"].values()))
+        save(self, state, history)
+
+    monkeypatch.setattr(RunFolder, "save", spying)
+    train(SupOnly, long.argv(tmp_path / "run", "--set", "save_every=1", "epochs=1"))
+    assert saved == [True] * 6
+
+
+def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, monkeypatch, capsys):
+    """The loss is finite, as with a root of zero; nothing is learnt, so the run must end."""
+    step = Training.optimize
+
+    def spying(self, raw, number):
+        weight = next(self.method.parameters())
+        hook = weight.register_hook(lambda g: g * float("nan") if number >= 5 else g)
+        scalars = step(self, raw, number)
+        hook.remove()
+        return scalars
+
+    monkeypatch.setattr(Training, "optimize", spying)
+    with pytest.raises(SystemExit) as ended:
+        train(SupOnly, long.argv(tmp_path / "run", "--set", "nonfinite_limit=3"))
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "step 5: gradients not finite, step left out" in said.out
+    assert "step 8: gradients not finite, the 4th step in a row" in said.err
+    assert not list((tmp_path / "run").glob("nonfinite*"))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_skipped_steps_leave_no_trace(name):
+    """Also the first one, in which torch would leave the momenta of SGD uninitialised."""
+
+    def trained(bad_steps):
+        torch.manual_seed(0)
+        network = nn.Linear(1000, 3)
+        optimizer = build_optimizer(network, Optimizer(name=name, lr=0.1))
+        good = iter(torch.randn(300, 4, 1000))
+        for step in range(300 + len(bad_steps)):
+            optimizer.zero_grad()
+            x = torch.full((4, 1000), NAN) if step in bad_steps else next(good)
+            network(x).square().mean().backward()
+            norm = nn.utils.get_total_norm([p.grad for p in network.parameters()])
+            step_if_finite(optimizer, norm)
+        return network.state_dict(), optimizer.state_dict()
+
+    freed = [torch.full((3000,), NAN) for _ in range(50)]
+    del freed  # so that memory that is not initialised holds NaN
+    assert_equal(trained(range(0, 450, 3)), trained(()))
+
+
+def test_gradients_whose_norm_overflows_are_skipped():
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0, fused=True)
+    weight.grad = torch.full((2,), 1e20)
+    step_if_finite(optimizer, nn.utils.get_total_norm([weight.grad]))
+    assert weight.tolist() == [1, 1]
+
+
+def test_many_isolated_bad_steps_leave_a_healthy_run(long, train, tmp_path, monkeypatch):
+    """A scale that halves at each of them would be 0, and its inverse infinite.  Running statistics
+    are learnt although no look finds a stretch without a bad step."""
+    poisoned(monkeypatch, {*range(0, 264, 2)})
+    more = "precision=float32", "epochs=2", "epoch_length=132"
+    train(SupOnly, long.argv(tmp_path / "run", "--set", *more))
+    state = end(tmp_path / "run")
+    assert not nonfinite_tensors(state)
+    assert state["history"][1]["scores"]["model"]["miou"] > 60
+
+
+def test_the_scale_of_float16():
+    """Halved by overflow alone, down to a floor; a loss that is not finite leaves it."""
+    scale, good, bad = LossScale(CPU, "float16"), torch.tensor(1.0), torch.tensor(NAN)
+    for _ in range(40):
+        scale.update(loss=bad, grad_norm=bad)
+    assert scale.state()["scale"] == 65536
+    for step in range(100):
+        scale.update(loss=good, grad_norm=bad)
+        assert scale.state()["scale"] == max(65536 / 2 ** (step + 1), 1)
+    for _ in range(LossScale.PATIENCE - 1):
+        scale.update(loss=good, grad_norm=good)
+    resumed = LossScale(CPU, "float16")
+    resumed.load_state(scale.state())
+    resumed.update(loss=good, grad_norm=good)
+    assert resumed.state() == {"scale": 2, "_growth_tracker": 0}
+    assert resumed.scale(torch.tensor(3.0)) == 6
+    assert resumed.unscale(torch.tensor(3.0)) == 1.5
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_scaled_step_is_the_plain_one(name):
+    weights = []
+    for scale in (None, torch.tensor(1024.0)):
+        weight = nn.Parameter(torch.ones(2))
+        weight.grad = torch.tensor([0.1, 0.3]) * (1 if scale is None else scale)
+        optimizer = build_optimizer(nn.ParameterList([weight]), Optimizer(name=name))
+        step_if_finite(optimizer, torch.tensor(1.0), scale)
+        weights.append(weight)
+    assert torch.equal(*weights) and not torch.equal(weights[0], torch.ones(2))
+
+
+def test_ranks_adapt_the_scale_alike(monkeypatch):
+    """The loss of another rank is not finite, and so is the gradient of both."""
+    scale = LossScale(CPU, "float16")
+    monkeypatch.setattr("util.distributed.all_reduce", lambda x, op: torch.ones_like(x))
+    scale.update(loss=torch.tensor(1.0), grad_norm=torch.tensor(NAN))
+    assert scale.state()["scale"] == 65536
+
+
+def test_an_old_checkpoint_with_a_decayed_scale_resumes(long, train, tmp_path):
+    argv = long.argv(tmp_path / "run", "--set", "precision=float32")
+    train(SupOnly, argv)
+    last = end(tmp_path / "run")
+    (tmp_path / "run/latest.pth").unlink()
+    old = torch.load(tmp_path / "run/previous.pth", weights_only=True)
+    old["scaler"] = OLD_SCALER
+    del old["nonfinite"]
+    torch.save(old, tmp_path / "run/previous.pth")
+    train(SupOnly, argv)
+    assert_equal(end(tmp_path / "run")["method"], last["method"])
+    scale = LossScale(CPU, "float16")
+    scale.load_state(OLD_SCALER)
+    assert scale.state()["scale"] == 65536
+
+
+@pytest.mark.parametrize("save_every", ["null", 1])
+def test_a_checkpoint_is_not_replaced_by_weights_that_are_not_finite(
+    save_every, long, train, tmp_path, monkeypatch, capsys
+):
+    step = Training.optimize
+
+    def spying(self, raw, number):
+        scalars = step(self, raw, number)
+        if number == 7:
+            next(self.method.parameters()).data[0] = NAN
+        return scalars
+
+    monkeypatch.setattr(Training, "optimize", spying)
+    with pytest.raises(SystemExit) as ended:
+        train(SupOnly, long.argv(tmp_path / "run", "--set", f"save_every={save_every}"))
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and said.err.count("\n") == 1
+    assert "latest.pth: not written, as method.model.backbone.conv1.0.weight hold" in said.err
+    assert "epoch 2/3 model" not in said.out  # not scored either
+    state = end(tmp_path / "run")
+    assert state["epoch"] == 1 and not nonfinite_tensors(state)
+
+
+def test_steps_in_a_row_are_counted_across_a_resume(long, train, tmp_path, monkeypatch, capsys):
+    """They begin at step 8, the last but one before a checkpoint."""
+    poisoned(monkeypatch, set(range(8, 15)))
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            train(SupOnly, long.argv(tmp_path / "run", "--set", "nonfinite_limit=3"))
+        assert "step 11" in capsys.readouterr().err
+        assert end(tmp_path / "run")["nonfinite"] == 2
+
+
+def guard_of(folder, batch_of=lambda step: {"step": step}, limit=1000):
+    return Guard(limit, folder, batch_of)
+
+
+def bad_steps(guard, count):
+    for step in range(count):
+        guard.note(step, {"loss": torch.tensor(NAN), "grad_norm": torch.tensor(NAN)})
+        guard.look()
+
+
+def test_saved_batches_are_few(tmp_path, caplog):
+    bad_steps(guard_of(tmp_path), 20)
+    assert len(list(tmp_path.iterdir())) == MOST_BATCHES == 10
+    assert caplog.text.count("10 batches are saved, no more will be") == 1
+    assert caplog.text.count("step left out") == 20
+
+
+def test_a_batch_that_cannot_be_saved_ends_no_run(tmp_path, caplog):
+    def unreadable(step):
+        raise UserError("a.jpg: no such file")
+
+    bad_steps(guard_of(tmp_path / "missing"), 1)
+    bad_steps(guard_of(tmp_path, unreadable), 1)
+    assert caplog.text.count("step left out; its batch could not be saved") == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_gradients_that_vanish_are_reported(tmp_path, caplog):
+    guard = guard_of(tmp_path)
+    for step, (loss, norm) in enumerate([(1, 1), (0, 0), (1, 0), (1, 0), (1, 1)]):
+        guard.note(step, {"loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
+    guard.look()
+    assert [r.levelno for r in caplog.records] == [logging.WARNING]
+    assert "step 2: all gradients are 0 although the loss is not" in caplog.text
+
+
+def test_a_step_that_was_taken_is_not_called_left_out(tmp_path, caplog):
+    guard = guard_of(tmp_path)
+    guard.note(3, {"loss": torch.tensor(NAN), "grad_norm": torch.tensor(1.0)})
+    assert guard.look(4) == 5
+    assert "step 3: loss terms loss not finite, step taken" in caplog.text
+
+
+def test_ranks_judge_alike(tmp_path, caplog, monkeypatch):
+    """Another rank's loss is not finite."""
+    monkeypatch.setattr("util.distributed.all_reduce", lambda x, op: torch.tensor([[0, 1, 1]]))
+    guard = guard_of(tmp_path)
+    guard.note(3, {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(NAN)})
+    assert guard.look() == 1
+    assert "step 3: loss terms loss not finite" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(path, *names):
+    """Write NaN into one entry of tensors of a checkpoint."""
+    state = torch.load(path, weights_only=True)
+    for name in names:
+        state["method"][name].view(-1)[0] = NAN
+    torch.save(state, path)
+
+
+def test_weights_that_are_not_finite_are_refused(long, train, run, tmp_path):
+    folder = tmp_path / "run"
+    train(SupOnly, long.argv(folder))
+    spoil(folder / "best.pth", name := "model.backbone.conv1.0.weight")
+    photos, out = long.root / "images", tmp_path / "out"
+    for module, more in {
+        evaluate: ["--config", long.config, "--checkpoint", folder],
+        predict: ["--checkpoint", folder, "--images", photos, "--save-path", out],
+        export: ["--checkpoint", folder, "--format", "onnx", "--out", out],
+        publish: [folder, "--out", out, "--license", "mit"],
+        autolabel: ["--checkpoint", folder / "best.pth", "--out", out],
+    }.items():
+        code, _, err = run(module, *more)
+        assert code == 2 and err.count("\n") == 1, (module, err)
+        assert f"{folder}/best.pth: expected finite weights" in err and name in err, (module, err)
+
+
+def test_a_checkpoint_with_bad_weights_gives_way_to_the_one_before(long, train, tmp_path):
+    argv = long.argv(tmp_path / "run")
+    train(SupOnly, argv)
+    whole = end(tmp_path / "run")
+    spoil(tmp_path / "run/latest.pth", "model.backbone.conv1.0.weight")
+    train(SupOnly, argv)
+    assert_equal(end(tmp_path / "run")["method"], whole["method"])
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_names_of_bad_tensors_in_odd_places(tmp_path):
+    bad = torch.tensor([1.0, -float("inf")])
+    state = {
+        "a": [torch.ones(2), {"b": bad}],
+        "c": bad.half(),
+        "empty": torch.ones(0),
+        "n": bad > 0,
+    }
+    state["again"] = state["a"]
+    assert nonfinite_tensors(state) == ["a.1.b", "c"]
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"x\.pth: .* in a\.1\.b, c\. Fix"):
+        load(tmp_path / "x.pth")

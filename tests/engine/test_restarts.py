@@ -1,0 +1,199 @@
+"""Launched processes of which one is killed: they go on by themselves, or end and say why."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from tests.engine.test_distributed import read
+from tests.engine.test_resume import first_steps
+from tests.forked import Forked, spread
+from tests.robustness.fuzzing.kill import assert_same
+from tests.tools.test_scripts import ENVIRONMENT, free_port, sh
+from tests.tools.test_slurm import until_there
+from tools.launch import first_to_fail, is_killed
+from util.distributed import RESTARTS
+from util.interrupt import EXIT_CODE
+
+
+def launcher(*command, nodes=1, node=0, port=None):
+    """Two processes for each machine, as under train.sh."""
+    return Forked(
+        "-m", "tools.launch", "--nproc_per_node", 2, "--nnodes", nodes, "--node_rank", node,
+        "--master_addr", "localhost", "--master_port", port or free_port(), *command,
+    )  # fmt: skip
+
+
+KILLED = "process 1 was killed by SIGKILL (out of memory?)"
+
+
+@pytest.fixture
+def short(toy):
+    """Two epochs of three steps."""
+    toy.tree |= {"epochs": 2, "epoch_length": 3, "batch_size": 4}
+    toy.write_config()
+    return toy
+
+
+def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_path):
+    """In a step, in a validation, and with a checkpoint half-written, by its main process."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    done = spread("supervised.py", *short.argv(whole, "--device", "cpu"))
+    assert done.returncode == 0, done.stderr
+    deaths = ["--max_restarts", 3, "-m", "tests.dying_training"]
+    deaths += ["1-step-4,1-validation-0,0-save-0", "supervised"]
+    done = launcher(*deaths, *short.argv(run, "--device", "cpu", "--resume", "never")).end()
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if "was killed" in line]
+    assert told == [
+        f"process {rank} was killed by SIGKILL (out of memory?); all go on from the last "
+        f"checkpoint (restart {number} of 3)"
+        for number, rank in enumerate([1, 1, 0], start=1)
+    ]
+    assert first_steps(run) == [0, 3, 3, 3]
+    assert_same(whole, run)
+
+
+PROGRAM = """
+import os, signal, sys, time
+rank, start = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+if os.environ["LOCAL_RANK"] == "1":
+    print("start", flush=True)
+{}
+time.sleep(60)
+"""
+
+
+def machines(folder, program, restarts, count=1):
+    """Launches of two processes, each as on a machine of its own, that run a few lines; returns
+    exit code, number of starts and stderr of each."""
+    script = folder / "program.py"
+    script.write_text(PROGRAM.format(program))
+    port = free_port()
+    launches = [
+        launcher("--max_restarts", restarts, script, nodes=count, node=node, port=port)
+        for node in range(count)
+    ]
+    ends = [one.end(120) for one in launches]
+    return [(end.returncode, end.stdout.count("start"), end.stderr) for end in ends]
+
+
+DEATH = "if rank == {}: os.kill(os.getpid(), signal.{})"
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_more_deaths_than_restarts(restarts, tmp_path):
+    ((code, starts, said),) = machines(tmp_path, DEATH.format(1, "SIGKILL"), restarts)
+    assert (code, starts) == (128 + signal.SIGKILL, restarts + 1)
+    *before, last = said.splitlines()
+    assert last == f"error: {KILLED}; the same command continues from the last checkpoint"
+    assert len(before) == restarts
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("if rank == 1: sys.exit(2)", 2),
+        (f"if rank == 1: sys.exit({EXIT_CODE})", EXIT_CODE),
+        ("assert rank == 0", 1),
+        (DEATH.format(1, "SIGTERM"), 128 + signal.SIGTERM),
+    ],
+)
+def test_what_was_not_killed_is_not_restarted(program, expected, tmp_path):
+    ((code, starts, said),) = machines(tmp_path, program, 3)
+    assert (code, starts) == (expected, 1), said
+
+
+def test_machines_restart_together(tmp_path):
+    """Also one whose process ended by an error of its own, as the other machine's was killed."""
+    program = f"""
+if start: sys.exit(0)
+{DEATH.format(3, "SIGKILL")}
+assert rank != 1
+"""
+    ends = machines(tmp_path, program, 3, count=2)
+    assert [(code, starts) for code, starts, _ in ends] == [(0, 2), (0, 2)], ends
+    assert "process 3 was killed by SIGKILL" in ends[0][2]
+
+
+def test_machines_end_together(tmp_path):
+    ends = machines(tmp_path, "if rank == 3: sys.exit(2)", 3, count=2)
+    assert [(code, starts) for code, starts, _ in ends] == [(2, 1), (2, 1)], ends
+
+
+def test_a_run_that_was_asked_to_stop_is_not_restarted(tmp_path):
+    """Not even if one of its processes is killed then."""
+    program = f"""
+if rank == 1:
+    time.sleep(2)  # the launcher may still be busy with the start
+    os.kill(os.getppid(), signal.SIGUSR1)
+{DEATH.format(1, "SIGKILL")}
+"""
+    ((code, starts, _),) = machines(tmp_path, program, 3)
+    assert code > 128 and starts == 1
+
+
+@pytest.mark.parametrize(
+    ("codes", "first", "killed"),
+    [
+        ({0: 1, 1: -signal.SIGKILL}, 1, True),
+        ({0: -signal.SIGABRT, 1: 1}, 1, False),
+        ({0: -signal.SIGABRT, 1: -signal.SIGTERM}, 0, True),
+        ({0: -signal.SIGKILL, 1: 2}, 1, False),
+        ({0: -signal.SIGTERM, 1: -signal.SIGSEGV}, 1, True),
+        ({0: 1, 1: EXIT_CODE}, 1, False),
+    ],
+)
+def test_whose_end_explains_the_others(codes, first, killed):
+    assert first_to_fail(codes) == first
+    assert is_killed(codes[first]) == killed
+
+
+def test_one_process_alone_is_restarted_too(variables):
+    run = variables["save_path"]
+    process = subprocess.Popen(
+        ["sh", "tools/train.sh", "0", "1", "--resume", "never", "--set", "epochs=1",
+         "epoch_length=40", "save_every=1"],
+        cwd=REPOSITORY, env=ENVIRONMENT | {k: str(v) for k, v in variables.items()},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    until_there(run / "latest.pth")
+    _, number, *_ = (run / "run.lock").read_text().split()
+    os.kill(int(number), signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "process 0 was killed by SIGKILL" in output and "(restart 1 of 3)" in output
+    first, second = read(run / "starts.jsonl")
+    assert (first["first_step"], first["command"]) == (0, second["command"])
+    assert second["first_step"] > 0
+
+
+def test_max_restarts_is_a_number():
+    done = sh("train", 0, 1, MAX_RESTARTS="many")
+    assert done.returncode == 2 and "MAX_RESTARTS is 'many'" in done.stderr
+
+
+@pytest.mark.parametrize("variable", [RESTARTS, "SLURM_RESTART_COUNT"])
+def test_a_restart_goes_on_from_its_own_checkpoint(variable, short, train, tmp_path, monkeypatch):
+    """Whatever checkpoint the run began with, and also where it was killed before it saved that."""
+    other, run = tmp_path / "other/latest.pth", tmp_path / "run"
+    train(SupOnly, short.argv(other.parent, "--set", "epochs=1"))
+    begun = short.argv(run, "--resume", str(other), "--force")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    for place in ("engine.training.Training.save", "engine.fit.train_epoch"):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(place, die)
+            train(SupOnly, begun)
+        monkeypatch.setenv(variable, "1")
+    other.unlink()
+    train(SupOnly, begun)
+    assert first_steps(run) == [3, 3, 3]
+    train(SupOnly, short.argv(tmp_path / "new", "--resume", "never"))
+    with pytest.raises(SystemExit):  # of another command
+        train(SupOnly, short.argv(run, "--resume", "never"))

@@ -1,0 +1,258 @@
+"""An interrupted run, resumed by the same command, equals one that was never interrupted."""
+
+import json
+
+import pytest
+import torch
+
+from corrmatch import CorrMatch
+from engine.run_dir import RunFolder, state_to_resume
+from supervised import SupOnly
+from tests.conftest import METHODS, write_sample
+from tests.prototypes import Prototypes
+from tools.results.runs import Run
+from util.errors import UserError
+
+MEASURED = {"seconds", "step_seconds", "validation_seconds", "peak_memory"}
+
+
+class Killed(Exception):
+    pass
+
+
+def assert_equal(a, b, where="state"):
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            if key not in MEASURED:
+                assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+def first_steps(run):
+    """The step that each start of a run began with."""
+    lines = (run / "starts.jsonl").read_text().splitlines()
+    return [json.loads(line)["first_step"] for line in lines]
+
+
+@pytest.mark.parametrize("kind", [*METHODS.values(), Prototypes], ids=[*METHODS, "prototypes"])
+def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
+    toy.tree["epochs"] = 3
+    toy.write_config()
+    train(kind, toy.argv(tmp_path / "whole"))
+
+    save = RunFolder.save
+
+    def save_then_die(self, state, history):
+        save(self, state, history)
+        raise Killed
+
+    for _ in range(2):  # after the first epoch, and again after the second
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, "save", save_then_die)
+            with pytest.raises(Killed):
+                train(kind, toy.argv(tmp_path / "parts"))
+    train(kind, toy.argv(tmp_path / "parts"))
+
+    whole, parts = (
+        torch.load(tmp_path / run / "latest.pth", weights_only=True) for run in ("whole", "parts")
+    )
+    assert whole["epoch"] == 3 and [step > 0 for step in first_steps(tmp_path / "parts")] == [
+        False, True, True
+    ]  # fmt: skip
+    assert_equal(whole, parts)
+    assert_equal(*(torch.load(tmp_path / r / "best.pth", weights_only=True)["method"]
+                   for r in ("whole", "parts")))  # fmt: skip
+    records = [
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("whole", "parts")
+    ]
+    assert_equal(*records)
+
+
+def test_settings_of_the_optimizer_are_those_of_the_config(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
+    train(SupOnly, toy.argv(tmp_path / "run", "--force", "--set", "optimizer.lr=0.5",
+                            "optimizer.momentum=0.5"))  # fmt: skip
+    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        assert group["base_lr"] == 0.5 and group["momentum"] == 0.5
+
+
+def test_finished_run_is_left_as_it_is(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    before = (tmp_path / "run/latest.pth").read_bytes()
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    assert (tmp_path / "run/latest.pth").read_bytes() == before
+
+
+def test_what_changes_no_result_may_change(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=1", "data.cache_mb=0"))
+
+
+def test_worker_count_changes_nothing(toy, train, tmp_path):
+    train(CorrMatch, toy.argv(tmp_path / "alone"))
+    train(CorrMatch, toy.argv(tmp_path / "workers", "--set", "data.workers=2"))
+    alone, workers = (
+        torch.load(tmp_path / run / "latest.pth", weights_only=True)["method"]
+        for run in ("alone", "workers")
+    )
+    assert_equal(alone, workers)
+
+
+def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
+    """Its config lacks keys that came later, and its best score has another name."""
+    train(SupOnly, toy.argv(tmp_path))
+    latest = tmp_path / "latest.pth"
+    state = torch.load(latest, weights_only=True)
+    state["epoch"], state["history"] = 1, state["history"][:1]
+    state["best"] = {"model": {"miou": 99.0, "epoch": 1}}
+    del state["config"]["log"], state["config"]["evaluation"]["select"]
+    del state["images"], state["epoch_length"]
+    torch.save(state, latest)
+    train(SupOnly, toy.argv(tmp_path))
+    state = torch.load(latest, weights_only=True)
+    assert state["epoch"] == 2 and state["best"] == {"model": {"score": 99.0, "epoch": 1}}
+    assert state["epoch_length"] == 1 and state["images"]["val"]["images"] == 3
+
+
+@pytest.fixture
+def half(toy, train, tmp_path):
+    """A run of two epochs of six steps that ended after the first, with a very good score."""
+    toy.write_list("labeled", [write_sample(toy.root, f"l{i}") for i in range(12)])
+    toy.tree["batch_size"] = 1
+    toy.write_config()
+    run = tmp_path / "run"
+    train(SupOnly, toy.argv(run))
+    state = torch.load(run / "latest.pth", weights_only=True)
+    state |= {"epoch": 1, "history": state["history"][:1]}
+    state["best"] = {"model": {"score": 99.0, "epoch": 1}}
+    torch.save(state, run / "latest.pth")
+    return run
+
+
+def drop(kind, count):
+    return lambda toy: toy.path(kind).write_text(
+        "".join(toy.path(kind).read_text().splitlines(keepends=True)[count:])
+    )
+
+
+def exchange(toy):
+    others = [write_sample(toy.root, f"w{i}") for i in range(3)]
+    toy.write_list("val", others)
+
+
+CHANGES = {
+    "data.labeled images (12 -> 4)": (drop("labeled", 8), [], True),
+    "data.val images (3 -> 2)": (drop("val", 1), [], False),
+    "data.val images (3 -> 3 other)": (exchange, [], False),
+    "evaluation.select (miou -> iou:road)": (None, ["evaluation.select=iou:road"], False),
+    "evaluation.every (1 -> 2)": (None, ["evaluation.every=2"], True),
+}
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_other_images_and_scores_need_force(said, half, toy, train, capsys):
+    """Epochs keep their length, and a best score is kept only where it stays comparable."""
+    change, settings, is_best_kept = CHANGES[said]
+    if change:
+        change(toy)
+    argv = toy.argv(half, *(f"--set={setting}" for setting in settings))
+    before = {path: path.read_bytes() for path in half.iterdir() if path.is_file()}
+    with pytest.raises(SystemExit) as refused:
+        train(SupOnly, argv)
+    message = capsys.readouterr().err
+    assert refused.value.code == 2 and message.count("\n") == 1
+    assert f"started with other settings or image lists: {said}. Fix: " in message
+    assert ("--force, which discards the best scores" in message) != is_best_kept
+    assert all(path.read_bytes() == content for path, content in before.items()
+               if path.name != "run.lock")  # fmt: skip
+    train(SupOnly, [*argv, "--force"])
+    log = capsys.readouterr().out
+    assert said in log and ("best scores are discarded" in log) != is_best_kept
+    assert ("epochs keep their 6 steps" in log) == ("labeled" in said)
+    state = torch.load(half / "latest.pth", weights_only=True)
+    assert state["best"]["model"]["epoch"] == (1 if is_best_kept else 2)
+    assert [record["steps"] for record in state["history"]] == [6, 12]
+    assert state["epoch_length"] == 6 and first_steps(half) == [0, 6]
+    assert ([*Run(half).curve("model", "miou")] == [2]) == ("data.val" in said)
+    train(SupOnly, argv)  # the same lists as last time
+
+
+def test_learning_rates_continue_where_a_list_was_changed(half, toy, train, monkeypatch):
+    drop("labeled", 8)(toy)
+    rates = []
+    monkeypatch.setattr(
+        "engine.training.set_poly_lr", lambda _, step, steps, power: rates.append((step, steps))
+    )
+    monkeypatch.setattr("engine.fit.Progress.show", lambda *_: None)
+    train(SupOnly, toy.argv(half, "--force"))
+    assert rates == [(step, 12) for step in (5, *range(6, 12))]
+
+
+OPTIONS = ["auto", "never", "latest.pth", "previous.pth", "best.pth", "elsewhere"]
+OUTCOMES = {
+    "": ["new", "new", "no", "no", "no", "elsewhere"],
+    "latest.pth": ["latest", "no", "latest", "no", "no", "no"],
+    "previous.pth": ["previous", "no", "no", "previous", "no", "no"],
+    "best.pth": ["no", "no", "no", "no", "best", "no"],
+    "best_model_ema.pth": ["no", "no", "no", "no", "no", "no"],
+    "latest.pth previous.pth": ["latest", "no", "latest", "no", "no", "no"],
+    "latest.pth best.pth": ["latest", "no", "latest", "no", "no", "no"],
+    "previous.pth best.pth": ["previous", "no", "no", "previous", "no", "no"],
+    "latest.pth previous.pth best.pth": ["latest", "no", "latest", "no", "no", "no"],
+    "metrics.jsonl": ["no", "no", "no", "no", "no", "no"],
+    "config.yaml": ["no", "no", "no", "no", "no", "no"],
+    "best.pth metrics.jsonl config.yaml": ["no", "no", "no", "no", "best", "no"],
+    "config.yaml starts.jsonl log.txt": ["new", "new", "no", "no", "no", "elsewhere"],
+}
+"""By the files in --save-path, for each option of --resume: the checkpoint that is continued, a
+new run, or a refusal."""
+
+
+@pytest.mark.parametrize("files", OUTCOMES)
+def test_no_run_overwrites_what_is_there(files, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    for name in files.split():
+        torch.save(name.partition(".")[0], folder.path / name)
+    elsewhere = tmp_path / "elsewhere"
+    torch.save("elsewhere", elsewhere)
+    for option, outcome in zip(OPTIONS, OUTCOMES[files], strict=True):
+        given = str(folder.path / option) if option.endswith(".pth") else option
+        given = str(elsewhere) if option == "elsewhere" else given
+        found = resumed(folder, given)
+        assert found == outcome or (outcome == "no" and "Fix: " in found), option
+        if outcome == "no" and option in ("auto", "never", "elsewhere"):
+            assert all(name in found for name in files.split())
+
+
+def resumed(folder, option):
+    try:
+        found = state_to_resume(folder, option)
+    except UserError as error:
+        return str(error).replace("no such checkpoint; expected", "Fix: expected")
+    return found[0] if found else "new"
+
+
+def test_best_checkpoint_alone_is_not_overwritten(toy, train, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(SupOnly, toy.argv(run))
+    for name in ("latest.pth", "previous.pth"):
+        (run / name).unlink()
+    before = (run / "best.pth").read_bytes()
+    with pytest.raises(SystemExit) as refused:
+        train(SupOnly, toy.argv(run))
+    assert refused.value.code == 2 and (run / "best.pth").read_bytes() == before
+    fix = f"Fix: pass --resume {run}/best.pth to continue from it"
+    assert "would overwrite best.pth" in (said := capsys.readouterr().err) and fix in said
+    train(SupOnly, toy.argv(run, "--resume", str(run / "best.pth")))
+    assert torch.load(run / "latest.pth", weights_only=True)["epoch"] == 2

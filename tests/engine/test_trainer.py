@@ -1,0 +1,311 @@
+"""A training as a whole: schedule, groups, what the run's folder holds, dry run, precision."""
+
+import copy
+import functools
+import json
+import re
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from corrmatch import CorrMatch
+from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
+from engine.training import Training
+from model import acceleration
+from model.build import build_network
+from prevmatch import PrevMatch
+from supervised import SupOnly
+from tests.prototypes import Prototypes
+from unimatch_v2 import UniMatchV2
+from util import distributed
+from util.config.loading import load_config
+from util.config.schema import Optimizer
+from util.precision import LossScale, autocast, cpu_flags, precision_on
+
+
+def test_supervised_training_needs_no_unlabelled_list(toy, train, tmp_path):
+    del toy.tree["data"]["unlabeled"]
+    toy.write_config()
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    assert (tmp_path / "run/latest.pth").exists()
+
+
+def test_sgd_with_momentum_and_decay():
+    """v = m v + (g + d p); p = p - lr v."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    options = Optimizer(lr=0.1, lr_multi=1, momentum=0.7, weight_decay=0.01)
+    optimizer = build_optimizer(network, options)
+    p, v = network.weight.item(), 0.0
+    for gradient in (3.0, 5.0, -2.0):
+        network.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+        v = 0.7 * v + gradient + 0.01 * p
+        p -= 0.1 * v
+        assert network.weight.item() == pytest.approx(p, rel=1e-6)
+
+
+def test_poly_schedule_decays_after_the_step(toy):
+    network = build_network(load_config(toy.config).model, 3)
+    optimizer = build_optimizer(network, Optimizer(lr=0.001, lr_multi=10))
+    rates = []
+    for step in range(5):
+        set_poly_lr(optimizer, step, 5, 0.9)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    expected = [1, 1, *((1 - i / 5) ** 0.9 for i in (1, 2, 3))]
+    for (backbone, head), factor in zip(rates, expected, strict=True):
+        assert backbone == pytest.approx(0.001 * factor) and head == pytest.approx(0.01 * factor)
+    backbone, head = optimizer.param_groups
+    assert len(backbone["params"]) == len(list(network.backbone.parameters()))
+    assert len(head["params"]) + len(backbone["params"]) == len(list(network.parameters()))
+
+
+def test_momentum_takes_the_layout_of_the_weights(tmp_path):
+    """A run saved without `channels_last` and resumed with it."""
+    torch.manual_seed(0)
+    x, finals = torch.randn(2, 3, 8, 8), []
+    first = torch.nn.Conv2d(3, 4, 3)
+    optimizer = build_optimizer(first, Optimizer())
+    first(x).square().sum().backward()
+    optimizer.step()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        second = copy.deepcopy(first).to(memory_format=layout)
+        resumed = build_optimizer(second, Optimizer())
+        load_optimizer(resumed, optimizer.state_dict(), tmp_path)
+        resumed.zero_grad()
+        second(x).square().sum().backward()
+        resumed.step()
+        finals.append(second.weight)
+    torch.testing.assert_close(*finals)
+
+
+def test_whatever_a_method_owns_is_trained_and_its_teacher_is_not(toy, train, tmp_path):
+    """A head beside the network gets steps, at the rate of everything that is no backbone."""
+    states = []
+    for epochs in (1, 2):
+        train(Prototypes, toy.argv(tmp_path / str(epochs), "--set", f"epochs={epochs}"))
+        states.append(torch.load(tmp_path / f"{epochs}/latest.pth", weights_only=True))
+    config = load_config(toy.config)
+    method = Prototypes(build_network(config.model, 3), config)
+    first, last = (state["method"] for state in states)
+    for name in ("head.weight", "prototypes", "model_ema.classifier.weight"):
+        assert not torch.equal(first[name], last[name]), name
+    optimizer = build_optimizer(method, Optimizer(lr=0.001, lr_multi=10))
+    backbone, rest = optimizer.param_groups
+    assert {id(p) for p in rest["params"]} >= {id(p) for p in method.head.parameters()}
+    assert rest["base_lr"] == 0.01 and len(states[1]["optimizer"]["state"]) == sum(
+        len(group["params"]) for group in optimizer.param_groups
+    )
+    teacher = {id(p) for p in method.model_ema.parameters()}
+    assert not teacher & {id(p) for p in (*backbone["params"], *rest["params"])}
+
+
+def test_what_a_run_leaves(toy, train, tmp_path):
+    train(CorrMatch, toy.argv(tmp_path, "--seed", "5"))
+    history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2]
+    assert history[1]["steps"] == 4  # 5 unlabelled images, batches of 2
+    losses = {"loss", "x", "x_corr", "s", "kl", "fp", "corr", "mask_ratio", "threshold"}
+    losses |= {"grad_norm"}
+    assert set(history[0]["train"]) == losses
+    assert len(history[0]["scores"]["model"]["iou"]) == 3
+    assert load_config(tmp_path / "config.yaml").seed == 5
+    (line,) = (tmp_path / "starts.jsonl").read_text().splitlines()
+    started = json.loads(line)
+    assert {"command", "python", "torch", "device", "commit"} <= started.keys()
+    assert "mIoU" in (tmp_path / "log.txt").read_text()
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {f"train/{name}" for name in losses | {"lr"}} <= tags
+    assert {"val/model/mIoU", "val/model_iou/sky"} <= tags
+
+    state = torch.load(tmp_path / "latest.pth", weights_only=True)
+    assert "tau" in state["method"] and state["method"]["tau"] != 0.85
+    best = torch.load(tmp_path / "best.pth", weights_only=True)
+    assert best["epoch"] == best["best"]["model"]["epoch"]
+
+
+@pytest.mark.parametrize("kind", [SupOnly, CorrMatch])
+def test_dry_run(kind, toy, train, tmp_path, capsys):
+    train(kind, toy.argv(tmp_path / "run", "--dry-run"))
+    out = capsys.readouterr().out
+    for part in ("parameters", "iterations per epoch", "memory", "whole run", "all well"):
+        assert part in out
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("seconds, bound", [(0.0, "computing"), (1e6, "loading")])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_dry_run_says_what_bounds_a_run(
+    workers, seconds, bound, toy, train, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("engine.dry_run._seconds_to_load", lambda _: seconds)
+    train(SupOnly, toy.argv(tmp_path / "run", "--dry-run", "--set", f"data.workers={workers}"))
+    out = capsys.readouterr().out
+    assert f"{seconds:.3f} s of one process, {workers} data workers" in out
+    assert f"bound by {bound}" in out
+    hours = float(re.search(r"about (\S+) h", out)[1])
+    assert (hours > 100) == (bound == "loading")
+
+
+def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):
+    seen, step = [], Training.optimize
+
+    def spying(self, raw, number):
+        seen.append((len(raw["labeled"]["image"]), "unlabeled" in raw))
+        return step(self, raw, number)
+
+    monkeypatch.setattr(Training, "optimize", spying)
+    train(SupOnly, toy.argv(tmp_path / "a"))
+    train(CorrMatch, toy.argv(tmp_path / "b"))
+    assert seen[0] == (4, False) and seen[-1] == (2, True)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["precision=bfloat16"],
+        ["cutmix_partner=self"],
+        ["cutmix_partner=batch"],
+        ["criterion.name=ohem", "criterion.min_kept=50"],
+        ["method.thresh_init=null", "conf_thresh=0"],
+        ["batch_size=8", "micro_batch=2"],
+        ["evaluation.every=2", "evaluation.center_crop_epochs=1"],
+        ["epoch_length=1", "model.multi_grid=false", "model.output_stride=8"],
+    ],
+    ids=" ".join,
+)
+def test_settings(overrides, toy, train, tmp_path):
+    train(CorrMatch, toy.argv(tmp_path / "run", "--set", *overrides))
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    assert len(lines) == 2 and 0 < last["train"]["loss"] < 100
+    assert last["scores"]["model"]["mode"] == "original"
+    assert (tmp_path / "run/best.pth").exists()
+
+
+def test_cheap_mode_never_counts_as_best(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path, "--set", "evaluation.center_crop_epochs=1"))
+    state = torch.load(tmp_path / "latest.pth", weights_only=True)
+    modes = [record["scores"]["model"]["mode"] for record in state["history"]]
+    assert modes == ["center_crop", "original"] and state["best"]["model"]["epoch"] == 2
+
+
+def test_micro_batches_accumulate_the_gradient_of_the_batch(toy, train, tmp_path, monkeypatch):
+    """Exact where batch statistics play no part."""
+    monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda self, x: x)
+    for micro in (4, 2):
+        train(SupOnly, toy.argv(tmp_path / str(micro), "--set", f"micro_batch={micro}",
+                                "epochs=1", "optimizer.lr=0.0001"))  # fmt: skip
+    a, b = (torch.load(tmp_path / m / "latest.pth", weights_only=True)["method"] for m in "42")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-4)
+
+
+def test_training_learns(toy, train, tmp_path):
+    """The toy's classes are bands of brightness: SupOnly must get most of them right."""
+    train(SupOnly, toy.argv(tmp_path, "--set", "epochs=6", "epoch_length=10", "optimizer.lr=0.05"))
+    history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert history[-1]["train"]["loss"] < history[0]["train"]["loss"] / 2
+    assert max(r["scores"]["model"]["miou"] for r in history) > 50
+
+
+def test_one_image_per_gpu_is_enough_where_batch_norm_counts_over_all(monkeypatch):
+    """A published batch of 8 on 8 GPUs."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 8)
+    assert distributed.batchnorm_processes(torch.device("cuda")) == 8
+    assert distributed.batchnorm_processes(torch.device("cpu")) == 1
+
+
+@pytest.mark.parametrize("kind", [CorrMatch, PrevMatch, UniMatchV2])
+def test_compiled_parts_and_channels_last_change_nothing_but_speed(
+    kind, toy, train, tmp_path, monkeypatch
+):
+    """Names of the state, resuming, teachers and previous models; without a C++ compiler."""
+    backend = functools.partialmethod(torch.nn.Module.compile, backend="eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", backend)
+    fast = ["compile=true", "channels_last=true", "tf32=false", "epoch_length=1", "log.pictures=1"]
+    states = []
+    for run, settings in (("plain", ["epoch_length=1"]), ("fast", fast)):
+        train(kind, toy.argv(tmp_path / run, "--set", *settings))
+        states.append(torch.load(tmp_path / run / "latest.pth", weights_only=True))
+    plain, found = (state["method"] for state in states)
+    assert plain.keys() == found.keys()
+    for name, value in plain.items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(found[name], value, atol=1e-3, rtol=1e-2)
+    assert states[0]["history"][0]["train"]["loss"] == pytest.approx(
+        states[1]["history"][0]["train"]["loss"], rel=1e-3
+    )
+    weight = next(v for v in found.values() if getattr(v, "ndim", 0) == 4 and v.shape[1] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    train(kind, toy.argv(tmp_path / "fast", "--set", "epoch_length=1", "tf32=false"))  # movable
+
+
+FLAGS = {
+    "amx": "processor : 0\nflags : fpu avx512f amx_bf16 amx_tile\n",
+    "avx512_bf16": "flags\t\t: avx512f avx512_bf16\n",
+    "arm": "processor\t: 0\nFeatures\t: fp asimd bf16\n",
+    "neither": "flags : fpu avx512f avx2\nbugs : amx_bf16\n",
+    "not all CPUs": "flags : avx512_bf16\n\nflags : avx2\n",
+    "no file": None,
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_cpu_that_computes_in_bfloat16_is_known_by_its_flags(name, tmp_path, monkeypatch):
+    file = tmp_path / f"cpuinfo of {name}"  # what is known of a path is kept
+    if FLAGS[name] is not None:
+        file.write_text(FLAGS[name])
+    flags = cpu_flags(file)
+    monkeypatch.setattr("util.precision.cpu_flags", lambda: flags)
+    able = name in ("amx", "avx512_bf16", "arm")
+    device = torch.device("cpu")
+    assert precision_on(device, "auto") == ("bfloat16" if able else "float32")
+    assert autocast(device, "auto")._enabled == able
+    for given in ("float32", "bfloat16", "float16"):
+        assert precision_on(device, given) == given
+
+
+@pytest.mark.parametrize(("has_bfloat16", "found"), [(True, "bfloat16"), (False, "float16")])
+def test_automatic_precision_on_a_gpu(has_bfloat16, found, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    device = torch.device("cuda")
+    assert precision_on(device, "auto") == found
+    monkeypatch.setattr("util.precision.precision_on", lambda *_: found)
+    assert (LossScale(torch.device("cpu"), found).value is None) == (found == "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "precision", "expected"),
+    [
+        ("auto", "cuda", "float32", True),
+        ("auto", "cpu", "bfloat16", True),
+        ("auto", "cpu", "float32", False),
+        (True, "cpu", "float32", True),
+        (False, "cuda", "bfloat16", False),
+    ],
+)
+def test_automatic_layout(given, device, precision, expected, toy):
+    config = load_config(toy.config, [f"channels_last={given}", f"precision={precision}"])
+    assert acceleration.is_channels_last(config, torch.device(device)) is expected
+
+
+def test_a_run_keeps_the_precision_it_found(toy, train, tmp_path, monkeypatch, capsys):
+    """On a machine where auto would mean another one, it is refused."""
+    toy.tree |= {"precision": "auto", "channels_last": "auto", "epoch_length": 1}
+    toy.write_config()
+    monkeypatch.setattr("util.precision.cpu_flags", lambda: {"amx_bf16"})
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
+    assert state["config"]["precision"] == "bfloat16"
+    assert "precision: bfloat16" in (tmp_path / "run/config.yaml").read_text()
+    weight = next(v for v in state["method"].values() if v.ndim == 4 and v.shape[1] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    monkeypatch.setattr("util.precision.cpu_flags", set)
+    with pytest.raises(SystemExit):
+        train(SupOnly, toy.argv(tmp_path / "run"))
+    assert "precision (bfloat16 -> float32)" in capsys.readouterr().err

@@ -1,0 +1,373 @@
+"""log.pictures: what validations show, and that a training does not notice."""
+
+import json
+import random
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from corrmatch import CorrMatch
+from engine.drawing import LEFT_OUT, OUTLINE, SIDE, Sheet
+from engine.run_dir import RunFolder
+from engine.training import prepare
+from engine.visualize import draw, take_pictures, undisturbed
+from prevmatch import PrevMatch
+from rankmatch import RankMatch
+from semi.panels import Heat, Labels, Marks, Photo
+from supervised import SupOnly
+from tests.conftest import METHODS
+from tests.dataset.test_bands import banded
+from tests.engine.test_loggers import FakeRun
+from tests.engine.test_resume import assert_equal
+from tests.methods.test_steps import raw_batch
+from tests.prototypes import Prototypes
+from unimatch import UniMatch
+from util.colours import viridis
+from util.config.loading import load_config
+from util.errors import UserError
+
+CPU = torch.device("cpu")
+KINDS = METHODS | {"prototypes": Prototypes}
+kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+WITH_TWO = ("--set", "log.pictures=2")
+
+
+def learnt(folder):
+    """All that a run has learnt, but for how long it took."""
+    state = torch.load(folder / "latest.pth", weights_only=True)
+    text = (folder / "metrics.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in text]
+    return lines, {k: state[k] for k in ("method", "optimizer", "best")}
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+
+
+@kinds
+def test_a_training_does_not_notice(kind, toy, train, tmp_path):
+    """The same losses, scores, weights and best models, to the last digit."""
+    train(kind, toy.argv(tmp_path / "without"))
+    train(kind, toy.argv(tmp_path / "with", *WITH_TWO))
+    assert_equal(learnt(tmp_path / "with"), learnt(tmp_path / "without"))
+    assert not (tmp_path / "without/pictures").exists()
+    names = [f"{k}_0{n}.png" for k in ("unlabeled", "val") for n in (1, 2)][
+        2 * (not kind.unlabeled) :
+    ]
+    names = ["reliability.png"] * kind.unlabeled + names
+    expected = [f"epoch_00{epoch}/{name}" for epoch in (1, 2) for name in names]
+    assert sorted(files(tmp_path / "with/pictures")) == expected
+
+
+def prepared(kind, toy, folder, *overrides):
+    config = load_config(toy.config, ["log.pictures=2", *overrides])
+    return prepare(kind, config, CPU, RunFolder(folder), "never")
+
+
+def generators():
+    return random.getstate(), np.random.get_state(), torch.get_rng_state().tolist()
+
+
+def test_modes_statistics_and_generators_are_as_before_even_after_an_error(toy, tmp_path):
+    t = prepared(Prototypes, toy, tmp_path / "run")
+    t.method.train()
+    t.method.model_ema.eval()  # as a teacher is
+    modes = {name: module.training for name, module in t.method.named_modules()}
+    state = {name: value.clone() for name, value in t.method.state_dict().items()}
+    before = generators()
+    with pytest.raises(ZeroDivisionError), undisturbed(t):
+        assert not any(module.training for module in t.method.modules())
+        assert not torch.is_grad_enabled()
+        random.random(), np.random.rand(), torch.rand(3)
+        t.method.model(torch.randn(2, 3, 33, 33))
+        raise ZeroDivisionError
+    first, second = take_pictures(t), take_pictures(t)
+    assert modes == {name: module.training for name, module in t.method.named_modules()}
+    assert_equal(dict(t.method.state_dict()), state)
+    for a, b in zip(generators(), before, strict=True):
+        assert str(a) == str(b)
+    assert first.keys() == second.keys() and all(
+        first[name].tobytes() == second[name].tobytes() for name in first
+    ), "the same weights give the same pictures"
+
+
+def test_nothing_is_compiled_for_them(toy, tmp_path):
+    t = prepared(SupOnly, toy, tmp_path / "run")
+    compiled, part = [], torch.nn.Linear(2, 2)
+
+    def backend(graph, inputs):
+        compiled.append(inputs)
+        return graph
+
+    part.compile(backend=backend)
+    with undisturbed(t):
+        part(torch.randn(3, 2))
+    assert not compiled
+    part(torch.randn(3, 2))
+    assert len(compiled) == 1
+
+
+COMMON = ["weak view", "pseudo-label", "confidence", "above the threshold", "strong view 1",
+          "label of strong view 1"]  # fmt: skip
+SECOND = ["strong view 2", "label of strong view 2"]
+OWN = {
+    "corrmatch": ["label after propagation", "three pixels",
+                  *(f"correlation with pixel {number}" for number in (1, 2, 3))],
+    "rankmatch": [*SECOND, "reference pixels 1", "reference pixels 2"],
+    "prevmatch": [*SECOND, "previous models", "their confidence", "where they differ"],
+    "unimatch": SECOND,
+    "unimatch_v2": SECOND,
+    "prototypes": ["nearest prototype"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("partner", ["other", "batch"])
+@pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name].unlabeled])
+def test_what_each_method_shows(name, partner, toy, tmp_path):
+    kind = KINDS[name]
+    t = prepared(kind, toy, tmp_path / "run", f"cutmix_partner={partner}")
+    t.method.after_epoch(0, is_best=True)
+    batch = raw_batch(2, partner=partner == "other", views=kind.strong_views)
+    with undisturbed(t):
+        panels = t.method.pictures(batch)
+    assert list(panels) == [*COMMON, *OWN.get(name, [])]
+    for panel in panels.values():
+        first = panel[0]
+        assert len(first) == 2 and not first.requires_grad
+        if isinstance(panel, Heat):
+            assert (first >= 0).all() and (first <= 1).all()
+    u, own = batch["unlabeled"], panels["pseudo-label"]
+    assert torch.equal(panels["strong view 1"].box, u["box"][0])
+    assert not own.shown[u["ignore"]].any() and own.shown[~u["ignore"]].all()
+    sure = (panels["confidence"].share >= t.method.threshold) & ~u["ignore"]
+    assert torch.equal(panels["above the threshold"].shown, sure)
+    assert draw(panels, 1, t.config.data, t.mean, t.std).image("title").width > 4 * SIDE
+
+
+def test_pictures_are_of_the_labelling_network(toy, tmp_path):
+    t = prepared(Prototypes, toy, tmp_path / "run")
+    with torch.no_grad():
+        t.method.model_ema.classifier.weight.zero_()
+        t.method.model_ema.classifier.bias.copy_(torch.tensor([0.0, 50.0, 0.0]))
+    with undisturbed(t):
+        panels = t.method.pictures(raw_batch(2))
+    assert (panels["pseudo-label"].label == 1).all()
+
+
+def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
+    """CorrMatch's label before and after, and RankMatch's pixels, none twice."""
+    t = prepared(CorrMatch, toy, tmp_path / "corr", "method.thresh_init=0.45")
+    with torch.no_grad():  # else all are as good as undecided
+        t.method.model.classifier.weight *= 100
+    with undisturbed(t):
+        panels = t.method.pictures(raw_batch(2))
+    before, after = panels["label of strong view 1"], panels["label after propagation"]
+    assert before.shown.any() and not before.shown.all()
+    assert (after.shown | ~before.shown).all(), "what was confident stays so"
+    assert (after.shown & ~before.shown).any(), "and some regions become so"
+    pasted = raw_batch(2)["unlabeled"]["box"][0] & ~before.shown
+    assert pasted.any() and torch.equal(before.label[pasted], after.label[pasted])
+    marks = panels["correlation with pixel 2"].marks
+    h, w = marks.shape
+    diagonal = [h * n // 4 * w + w * n // 4 for n in (1, 2, 3)]
+    assert panels["three pixels"].marks.pixels.tolist() == [diagonal] * 2
+    assert marks.pixels.shape == (2, 1) and marks.pixels[0] < np.prod(marks.shape)
+    t = prepared(RankMatch, toy, tmp_path / "rank", "method.references=4")
+    with undisturbed(t):
+        marks = t.method.pictures(raw_batch(2, views=2))["reference pixels 1"].marks
+    assert marks.pixels.shape == (2, 4)
+    assert all(len(set(row)) == 4 for row in marks.pixels.tolist())
+
+
+def test_references_are_pixels_of_the_deepest_map(toy, tmp_path):
+    unet = "model={network: unet, widths: [4, 8, 8], dropout: [0, 0, 0], pretrained: none}"
+    t = prepared(RankMatch, toy, tmp_path / "run", unet)
+    with undisturbed(t):
+        batch = raw_batch(2, views=2)
+        shape = t.method.model.features(batch["unlabeled"]["weak"])[-1].shape[-2:]
+        assert t.method.pictures(batch)["reference pixels 1"].marks.shape == shape
+
+
+def test_previous_models_are_shown_as_soon_as_there_are_some(toy, tmp_path):
+    t = prepared(PrevMatch, toy, tmp_path / "run")
+    batch = raw_batch(2, views=2)
+    with undisturbed(t):
+        assert "previous models" not in t.method.pictures(batch)
+    t.method.after_epoch(0, is_best=True)
+    with undisturbed(t):
+        panels = t.method.pictures(batch)
+    differ, prev = panels["where they differ"], panels["previous models"]
+    assert torch.equal(differ.shown, (prev.label != panels["pseudo-label"].label) & prev.shown)
+    assert not differ.shown.any(), "the only previous model is the present one"
+    other = (prev.label.flatten()[0] + 1) % 3
+    with torch.no_grad():
+        t.method.model.classifier.weight.zero_()
+        t.method.model.classifier.bias.copy_(torch.eye(3)[other])
+    with undisturbed(t):
+        panels = t.method.pictures(batch)
+    differ, prev = panels["where they differ"], panels["previous models"]
+    assert torch.equal(differ.shown, (prev.label != other) & prev.shown) and differ.shown.any()
+
+
+def test_a_resumed_run_writes_the_pictures_of_its_own_epochs_alone(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
+    kept = {name: path.read_bytes() for name, path in files(tmp_path / "run/pictures").items()}
+    (tmp_path / "run/previous.pth").replace(tmp_path / "run/latest.pth")
+    for path in files(tmp_path / "run/pictures").values():
+        path.write_bytes(b"old")
+    train(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
+    for name, path in files(tmp_path / "run/pictures").items():
+        assert path.read_bytes() == (b"old" if "epoch_001" in name else kept[name]), name
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(toy, train, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/pictures").write_text("mine")
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and "pictures/epoch_001" in error
+    assert (tmp_path / "run/pictures").read_text() == "mine"
+
+
+def test_tensorboard_shows_what_the_folder_holds(toy, train, tmp_path):
+    train(UniMatch, toy.argv(tmp_path / "run", *WITH_TWO))
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"images": 0})
+    events.Reload()
+    folder = tmp_path / "run/pictures"
+    assert sorted(events.Tags()["images"]) == sorted(
+        f"pictures/{path.stem}" for path in (folder / "epoch_001").iterdir()
+    )
+    steps = [json.loads(line)["steps"] for line in (tmp_path / "run/metrics.jsonl").open()]
+    for tag in events.Tags()["images"]:
+        found = events.Images(tag)
+        assert [image.step for image in found] == steps
+        written = Image.open(folder / f"epoch_002/{tag.removeprefix('pictures/')}.png")
+        assert (found[1].width, found[1].height) == written.size
+
+
+def test_wandb_gets_them_as_well(toy, train, tmp_path, monkeypatch):
+    started = []
+
+    def init(**settings):
+        started.append(FakeRun(settings))
+        return started[-1]
+
+    fake = types.SimpleNamespace(init=init, Image=lambda picture: picture.size)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    train(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO, "log.trackers=[wandb]"))
+    logged = [(step, values) for step, values in started[0].logged if "pictures/val_01" in values]
+    assert [step for step, _ in logged] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "bands, keys",
+    [
+        ("grey", {}),
+        ([1, 2, 3, 6], {"image_range": [0, 2295], "rgb_bands": [3, 2, 1], "mean": [0.3] * 4}),
+    ],
+)
+def test_any_number_of_bands(bands, keys, toy, tmp_path):
+    banded(toy, bands, **keys)
+    t = prepared(UniMatch, toy, tmp_path / "run", "log.pictures=1")
+    found = take_pictures(t)
+    assert list(found) == ["val_01", "unlabeled_01"]
+    image = np.asarray(found["val_01"])[30 : 30 + 150, 10 : 10 + 200]
+    grey = (image[..., 0] == image[..., 1]).all()
+    assert grey == (bands == "grey"), "the bands that data.rgb_bands names"
+
+
+def test_more_pictures_than_a_batch_has_images(toy, tmp_path):
+    t = prepared(UniMatch, toy, tmp_path / "run", "log.pictures=5", "batch_size=4", "micro_batch=2")
+    found = take_pictures(t)
+    assert len(found) == 3 + 5, "three validation images, and as many unlabelled ones as asked for"
+    assert len({sheet.tobytes() for sheet in found.values()}) == 8
+
+
+@pytest.mark.parametrize("value", ["-1", "65", "few"])
+def test_values_that_cannot_be(value, toy):
+    with pytest.raises(UserError, match=r"log\.pictures: "):
+        load_config(toy.config, [f"log.pictures={value}"])
+
+
+def sheet(toy, draw_on):
+    made = Sheet(load_config(toy.config).data)
+    draw_on(made)
+    return np.asarray(made.image("title")).astype(int)
+
+
+def cell(sheet):
+    """Where the first picture of a sheet is: below its caption."""
+    return sheet[4 + 19 : 4 + 19 + SIDE, 4 : 4 + SIDE]
+
+
+def test_a_box_is_outlined_where_it_is(toy):
+    box = np.zeros((64, 64), bool)
+    box[16:32, 8:40] = True
+    grey = Image.new("RGB", (64, 64), (90, 90, 90))
+    found = (cell(sheet(toy, lambda s: s.photo("a", grey, box))) == OUTLINE).all(-1)
+    rows, columns = np.nonzero(found)
+    assert (rows.min(), rows.max() + 1) == (64, 128) and not found[70:120, 40:150].any()
+    assert (columns.min(), columns.max() + 1) == (32, 160)
+    empty = cell(sheet(toy, lambda s: s.photo("a", grey, np.zeros((64, 64), bool))))
+    assert not (empty == OUTLINE).all(-1).any()
+
+
+def test_what_is_left_out_is_grey_and_classes_have_their_colours(toy):
+    toy.tree["data"]["palette"] = [[10, 20, 30], [200, 0, 0], [0, 200, 0]]
+    toy.write_config()
+    mask = np.array([[0, 1], [2, 255]], np.uint8)
+    shown = np.array([[True, False], [True, True]])
+    found = cell(sheet(toy, lambda s: s.labels("a", mask, shown)))
+    assert tuple(found[10, 10]) == (10, 20, 30) and tuple(found[-10, 10]) == (0, 200, 0)
+    assert tuple(found[10, -10]) == LEFT_OUT and tuple(found[-10, -10]) == (224, 224, 192)
+
+
+def test_confidence_is_coloured_and_pixels_are_marked(toy):
+    share = np.array([[0.0, 1.0], [np.nan, 1.0]], np.float32)
+    found = cell(sheet(toy, lambda s: s.heat("a", share, np.array([[1.0, 0.0]]))))
+    assert tuple(found[2, 2]) == tuple(viridis(np.array(0.0)))
+    assert tuple(found[-2, -2]) == tuple(viridis(np.array(1.0)))
+    rows, columns = np.nonzero((found == OUTLINE).all(-1))
+    assert rows.mean() == pytest.approx(3, abs=0.5) and columns.mean() > SIDE - 6
+
+
+def test_marks_of_a_map_lie_on_its_pixels(toy):
+    """Corners of a map are corners of the picture, as the networks upsample."""
+    marks = Marks(torch.tensor([[0, 5, 14]]), (3, 5))
+    image = torch.zeros(1, 3, 9, 9)
+    config = load_config(toy.config)
+    nothing, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    made = draw({"a": Photo(image, marks=marks)}, 0, config.data, nothing, one).image("t")
+    found = (cell(np.asarray(made).astype(int)) == OUTLINE).all(-1)
+    for x, y in ((3, 3), (3, 127), (252, 252)):
+        assert found[y - 1 : y + 2, x - 1 : x + 2].any()
+    assert not found[100:150, 100:150].any()
+
+
+def test_a_wide_image_keeps_its_shape_and_a_map_takes_that_of_its_values(toy):
+    panels = {"a": Labels(torch.zeros(1, 10, 40, dtype=torch.long)), "b": Heat(torch.rand(1, 2, 8))}
+    unit = torch.ones(3, 1, 1)
+    made = draw(panels, 0, load_config(toy.config).data, unit, unit).image("t")
+    assert made.width == 2 * SIDE + 3 * 4 and made.height < SIDE
+
+
+def test_both_dates_of_a_pair_are_shown(toy):
+    config = load_config(toy.config, ["data.pair=column"])
+    images = torch.cat([torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)], dim=1)
+    unit = torch.ones(6, 1, 1)
+    made = draw({"a": Photo(images)}, 0, config.data, 0 * unit, unit).image("t")
+    found = np.asarray(made)[50, [50, 4 + SIDE + 4 + 50]]
+    assert found.tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+def test_viridis_is_that_of_matplotlib():
+    matplotlib = pytest.importorskip("matplotlib")
+    shares = np.linspace(0, 1, 256)
+    expected = 255 * matplotlib.colormaps["viridis"](shares)[:, :3]
+    assert abs(viridis(shares) - expected).max() < 8

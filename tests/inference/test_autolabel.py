@@ -1,0 +1,264 @@
+"""What `tools.autolabel` writes is a labelled dataset, and its ranking is what it says."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dataset.image_files import open_mask
+from dataset.mask_files import Labels
+from dataset.reader import Reader
+from dataset.validation import read_lists
+from fixmatch import FixMatch
+from inference.predictor import predict_image
+from inference.uncertainty import confidence, entropy, least_confidence, margin
+from inference.unlabeled import unlabelled_samples
+from model.build import load_trained
+from supervised import SupOnly
+from tests.conftest import write_sample
+from tests.own_images import TINY
+from tools import active_learning, autolabel
+from tools.check_data import __main__ as check_data
+from util.config.loading import load_config
+from util.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def test_measures_of_uncertainty():
+    """Written out for a pixel of which all is known, one of which nothing is, and one between."""
+    p = torch.tensor([[1.0, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.3, 0.2]]).T[:, None]
+    assert confidence(p)[0].tolist() == pytest.approx([1, 1 / 3, 0.5])
+    assert least_confidence(p)[0].tolist() == pytest.approx([0, 2 / 3, 0.5])
+    assert margin(p)[0].tolist() == pytest.approx([0, 1, 0.8])
+    between = -sum(v * math.log(v) for v in (0.5, 0.3, 0.2)) / math.log(3)
+    assert entropy(p)[0].tolist() == pytest.approx([0, 1, between])
+
+
+@pytest.fixture
+def command(toy, train, run, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
+
+    def labelled(*more):
+        argv = ["--checkpoint", tmp_path / "run/best.pth", "--out", tmp_path / "out", *more]
+        return run(autolabel, *argv)
+
+    return labelled
+
+
+def predictions(toy, tmp_path, names):
+    """Mask and probabilities by the name of an unlabelled image."""
+    config = load_config(tmp_path / "run/config.yaml")
+    network, reader = (
+        load_trained(config, tmp_path / "run/best.pth", "model", CPU),
+        Reader(config.data),
+    )
+    samples = {s.image: s for s in read_lists(config.data, True).unlabeled.samples}
+    found = {name: predict_image(network, reader.image(samples[f"{name}.jpg"]), config, CPU)
+             for name in names}  # fmt: skip
+    return {name: (one.mask, one.probabilities) for name, one in found.items()}
+
+
+NAMES = [f"images/u{i}" for i in range(5)]
+MAPS = [None, {10: "sky", 20: "tree", 30: "road"},
+        {"10,0,0": "sky", "20,0,0": "tree", "30,0,0": "road", "other": "ignore"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("label_map", MAPS)
+def test_masks_hold_what_passes_the_threshold(label_map, command, toy, run, train, tmp_path):
+    """In the dataset's own values; and the config is one that is checked and trained with."""
+    found = predictions(toy, tmp_path, NAMES)
+    threshold = float(torch.cat([p.amax(0).flatten() for _, p in found.values()]).median())
+    masks = toy.root / "masks"
+    for path in masks.iterdir() if label_map else ():
+        mask = np.array(Image.open(path)).astype(np.uint8)
+        own = np.where(mask == 255, 10, 10 * mask + 10).astype(np.uint8)
+        own = own if 10 in label_map else np.stack([own, 0 * own, 0 * own], -1)
+        Image.fromarray(own).save(path)
+    more = ["--set", f"data.label_map={label_map}"] if label_map else []
+    code, said, err = command("--threshold", threshold, *more)
+    assert code == 0, err
+    new = load_config(tmp_path / "out/config.yaml")
+    passed = 0
+    for name, (mask, probabilities) in found.items():
+        expected = mask.copy()
+        sure = probabilities.max(0).values.numpy() >= threshold
+        expected[~sure] = 255
+        path = tmp_path / f"out/masks/{name}.png"
+        assert (np.array(open_mask(path, Labels(new.data))) == expected).all()
+        passed += sure.mean() / 5
+    assert 0 < passed < 1 and f"on {passed:.1%} of the pixels" in said
+    lists = read_lists(new.data, unlabeled=False)
+    assert len(lists.labeled.samples) == 3 + 5 and new.data.unlabeled is None
+    code, said, err = run(check_data, "--config", tmp_path / "out/config.yaml")
+    assert code == 0, said + err
+    train(SupOnly, ["--config", str(tmp_path / "out/config.yaml"), "--save-path",
+                    str(tmp_path / "again"), "--dry-run"])  # fmt: skip
+
+
+def test_what_has_no_label_stays_unlabelled(command, toy, train, tmp_path):
+    tops = {n: float(p.max()) for n, (_, p) in predictions(toy, tmp_path, NAMES).items()}
+    order = sorted(tops, key=tops.get)
+    between = (tops[order[1]] + tops[order[2]]) / 2
+    code, _, err = command("--threshold", between, "--out", tmp_path / "part")
+    assert code == 0, err
+    path = tmp_path / "part/config.yaml"
+    lists = read_lists(load_config(path).data, unlabeled=True)
+    assert len(lists.labeled.samples) == 3 + 3 and len(lists.unlabeled.samples) == 2
+    train(FixMatch, ["--config", str(path), "--save-path", str(tmp_path / "b"), "--dry-run"])
+    code, _, err = command("--threshold", 1, "--out", tmp_path / "none")
+    assert code == 2 and "no pixel of 5 images reaches the threshold 1; lower it" in err
+
+
+@pytest.mark.parametrize("acquisition", ["entropy", "margin", "least_confidence"])
+def test_the_ranking(acquisition, command, toy, tmp_path):
+    code, said, _ = command("--threshold", 0, "--rank", tmp_path / "rank.csv", "--select", 2,
+                            "--acquisition", acquisition)  # fmt: skip
+    assert code == 0 and f"5 images, by {acquisition}" in said
+    measure = {"entropy": entropy, "margin": margin, "least_confidence": least_confidence}
+    scores = {f"{toy.root / name}.jpg": measure[acquisition](p).mean().item()
+              for name, (_, p) in predictions(toy, tmp_path, NAMES).items()}  # fmt: skip
+    with (tmp_path / "rank.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head[:3] == ["rank", "image", f"score ({acquisition})"]
+    found = [float(row[2]) for row in rows]
+    assert {row[1] for row in rows} == set(scores) and found == sorted(found, reverse=True)
+    assert found == pytest.approx([scores[row[1]] for row in rows], abs=1e-6)
+    chosen = (tmp_path / "out/next.txt").read_text().split()
+    assert [str(toy.root / line) for line in chosen] == [row[1] for row in rows[:2]]
+    rest = (tmp_path / "out/rest.txt").read_text().split()
+    assert len(rest) == 3 and not set(rest) & set(chosen)
+
+
+def test_it_goes_on_and_says_the_same(command, toy, tmp_path):
+    options = ["--threshold", 0, "--rank", tmp_path / "rank.csv"]
+    assert command(*options)[0] == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
+    (tmp_path / "out/masks/images/u3.png").unlink()
+    (tmp_path / "out/uncertainty.csv").write_text(
+        "".join(line for line in before[tmp_path / "out/uncertainty.csv"].decode()
+                .splitlines(keepends=True) if "u3" not in line)
+    )  # fmt: skip
+    code, said, _ = command(*options)
+    assert code == 0 and "4 images have their masks already" in said
+    after = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
+    table = tmp_path / "out/uncertainty.csv"
+    assert sorted(before.pop(table).splitlines()) == sorted(after.pop(table).splitlines())
+    assert before == after
+    code, _, err = command("--threshold", 0.5)
+    assert code == 2 and "made with another checkpoint, config or options" in err
+    (tmp_path / "out/config.yaml").write_text("mine: true\n")
+    code, _, err = command(*options)
+    assert code == 2 and "config.yaml: holds something else already" in err
+
+
+def test_other_images(command, toy, tmp_path):
+    """Files from elsewhere; what is labelled or validates is none to label."""
+    code, said, _ = command("--threshold", 0, "--images", toy.root / "images")
+    assert code == 0 and "6 images are labelled, validation or test images: left out" in said
+    write_sample(tmp_path / "elsewhere", "x", mask=False)
+    code, _, err = command("--threshold", 0, "--images", tmp_path / "elsewhere/images", "--out",
+                           tmp_path / "b")  # fmt: skip
+    assert code == 0, err
+    data = load_config(tmp_path / "b/config.yaml").data
+    lists = read_lists(data, unlabeled=True)
+    assert len(lists.labeled.samples) == 4 and len(lists.unlabeled.samples) == 5
+    (toy.folder / "some.txt").write_text("images/u1.jpg\n")
+    code, _, _ = command(
+        "--threshold", 0, "--list", toy.folder / "some.txt", "--out", tmp_path / "c"
+    )
+    tree = yaml.safe_load((tmp_path / "c/config.yaml").read_text())
+    assert code == 0 and tree["data"]["unlabeled"]["list"].endswith("c/unlabeled.txt")
+
+
+@pytest.mark.parametrize("more, said", [
+    (["--threshold", "1.5"], "--threshold: found 1.5, expected a probability"),
+    (["--select", "0"], "--select: found 0, expected a number of images"),
+    (["--rank", "no/such/rank.csv"], "its folder does not exist"),
+    (["--list", "no.txt"], "no.txt: no such list"),
+    (["--set", "data.label_map={1: sky, 2: tree, other: road}"], "no value of class 'road'"),
+    (["--tta", "mirror"], "--tta: found 'mirror', expected flip or scales"),
+])  # fmt: skip
+def test_bad_input(more, said, command):
+    code, _, err = command(*more)
+    assert code == 2 and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("pair, more, said", [
+    ("column", ["a.png"], "--images: data.pair is set, and pairs are named by lists"),
+    ({"first": "A", "second": "B", "masks": "C"}, None, "lists of names have no place"),
+])  # fmt: skip
+def test_pairs(pair, more, said, toy, tmp_path):
+    toy.tree["data"]["pair"] = pair
+    toy.write_config()
+    images = [tmp_path / name for name in more] if more else None
+    with pytest.raises(UserError, match=said):
+        unlabelled_samples(load_config(toy.config).data, images, None, tmp_path)
+
+
+def test_active_learning_labels_what_the_ranking_says(toy, monkeypatch, run, tmp_path):
+    """Three arms of equal budgets; what is labelled is no longer unlabelled."""
+    lines = [write_sample(toy.root, f"p{i}") for i in range(12)]
+    toy.write_list("pool", lines)
+    commands = []
+
+    def script(*argv):
+        argv = [str(word) for word in argv]
+        commands.append(argv)
+        folder = Path(argv[argv.index("--out" if "--out" in argv else "--save-path") + 1])
+        if argv[0] == "-m":
+            given = (folder.parents[1] / "first/unlabeled.txt").read_text().splitlines()
+            given = given[::-1] if "margin" in argv else given
+            (folder / "masks").mkdir(parents=True, exist_ok=True)
+            (folder / "next.txt").write_text("\n".join(given[:3]))
+            (folder / "config.yaml").write_text(toy.config.read_text())
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            score = {"first": 10, "entropy": 30, "margin": 40, "random": 20}[folder.parent.name]
+            record = {"scores": {"model": {"miou": score + len(commands) // 5}}}
+            (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+
+    monkeypatch.setattr(active_learning, "run", script)
+    argv = ["--config", toy.config, "--pool", toy.path("pool"), "--count", 3, "--seeds", 0, 1,
+            "--save-path", tmp_path / "active"]  # fmt: skip
+    code, said, err = run(active_learning, *argv)
+    assert code == 0, err
+    assert said.splitlines() == [
+        "| seed | 3 labelled | + 3 by entropy | + 3 at random |", "| --: | --: | --: | --: |",
+        "| 0 | 10.0 | 30.0 | 20.0 |", "| 1 | 11.0 | 31.0 | 21.0 |",
+        "| mean | 10.5 | 30.5 | 20.5 |",
+    ]  # fmt: skip
+    for seed in (0, 1):
+        listed = {}
+        for arm in ("first", "entropy", "random"):
+            folder = tmp_path / f"active/supervised/{seed}/{arm}"
+            listed[arm] = set((folder / "labeled.txt").read_text().splitlines())
+            rest = set((folder / "unlabeled.txt").read_text().splitlines())
+            assert len(listed[arm]) == (3 if arm == "first" else 6) and listed[arm] <= set(lines)
+            assert rest == {line.split()[0] for line in set(lines) - listed[arm]}
+        labels = tmp_path / f"active/supervised/{seed}/entropy/labels"
+        chosen = (labels / "next.txt").read_text().split()
+        assert listed["first"] < listed["entropy"] and listed["first"] < listed["random"]
+        assert {line.split()[0] for line in listed["entropy"] - listed["first"]} == set(chosen)
+
+    def ranked_anew(*more):
+        before = len(commands)
+        code, said, err = run(active_learning, *argv, *more)
+        assert code == 0, err
+        return sum(argv[0] == "-m" for argv in commands[before:]), said
+
+    assert ranked_anew()[0] == 0
+    (labels / "config.yaml").unlink()  # killed between the files of one ranking
+    assert ranked_anew()[0] == 1
+    by_entropy = (labels / "next.txt").read_text()
+    count, said = ranked_anew("--acquisition", "margin")
+    assert count == 2 and "+ 3 by margin" in said and "| 0 | 1" in said and " | 4" in said
+    assert (labels / "next.txt").read_text() == by_entropy
+    code, _, err = run(active_learning, *argv, "--count", 6)
+    assert code == 2 and "--count: found 6" in err

@@ -1,0 +1,363 @@
+"""Prediction modes and scores against literal transcriptions."""
+
+import json
+import re
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import evaluate as evaluate_script
+from inference.evaluation import (
+    Scores,
+    dice,
+    evaluate,
+    table,
+    volume_indices,
+)
+from inference.predictor import (
+    has_logits,
+    predict,
+    predict_image,
+    predict_resized,
+    predict_sliding,
+    predict_whole,
+    to_probabilities,
+    window_starts,
+)
+from supervised import SupOnly
+from util.config.loading import load_config
+from util.errors import UserError
+from util.normalize import mean_and_std
+
+
+class Local(nn.Module):
+    """Logits that depend on a window's content and position in it, so that modes differ."""
+
+    def forward(self, x):
+        ramp = torch.linspace(0, 1, x.shape[-1]) + torch.linspace(0, 2, x.shape[-2])[:, None]
+        return torch.cat([x, x.mean((2, 3), keepdim=True) + 0 * x[:, :1] + ramp], dim=1)
+
+
+@pytest.mark.parametrize("size", [(20, 33), (10, 10), (7, 30), (11, 17)])
+@pytest.mark.parametrize("border", ["cut", "shift"])
+def test_sliding_window(size, border):
+    image, crop = torch.randn(1, 3, *size), 10  # two thirds, rounded down, are 6
+    h, w = size
+    stride = int(crop * 2 / 3)
+    total = torch.zeros(1, 6, h, w)
+    row = 0
+    while row < h:  # as published, one window after the other
+        if border == "shift":
+            row = min(row, max(h - crop, 0))
+        column = 0
+        while column < w:
+            if border == "shift":
+                column = min(column, max(w - crop, 0))
+            window = image[:, :, row : row + crop, column : column + crop]
+            total[:, :, row : row + crop, column : column + crop] += Local()(window).softmax(1)
+            if border == "shift" and column + crop >= w:
+                break
+            column += stride
+        if border == "shift" and row + crop >= h:
+            break
+        row += stride
+    for batch in (1, 3, 8):
+        torch.testing.assert_close(predict_sliding(Local(), image, crop, border, batch), total)
+
+
+def test_windows_run_in_batches_of_the_configs_size(toy):
+    config = load_config(toy.config, ["crop_size=9", "evaluation.window_batch=3"])
+    sizes = []
+    network = Local()
+    network.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    predict(network, torch.randn(1, 3, 20, 33), config, "sliding_window")
+    assert max(sizes) == 3 and sum(sizes) == 4 * 6
+
+
+def test_window_starts():
+    assert window_starts(1024, 801, 534, "cut") == [0, 534]
+    assert window_starts(2048, 801, 534, "cut") == [0, 534, 1068, 1602]
+    assert window_starts(2048, 801, 534, "shift") == [0, 534, 1068, 1247]
+    assert window_starts(1024, 801, 534, "shift") == [0, 223]
+    assert window_starts(500, 801, 534, "shift") == [0]
+
+
+def test_whole_image_of_a_patch_network():
+    network = Local()
+    network.patch_size = 14
+    image = torch.randn(1, 3, 30, 50)
+    resized = F.interpolate(image, (28, 56), mode="bilinear", align_corners=True)
+    expected = F.interpolate(network(resized), (30, 50), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(predict_whole(network, image), expected)
+
+
+def test_resize_mode(toy):
+    config = load_config(toy.config)
+    image = torch.randn(1, 3, 30, 50)
+    resized = F.interpolate(image, (33, 33), mode="bilinear", align_corners=False)
+    logits = Local()(resized)
+    expected = F.interpolate(logits, (30, 50), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(predict(Local(), image, config, "resize"), expected)
+
+
+def test_scales_alone_mirror_nothing(toy):
+    network, image = Local(), torch.randn(1, 3, 30, 50)
+    config = load_config(toy.config, ["evaluation.scales=[1, 1]"])
+    expected = 2 * predict_whole(network, image).softmax(1)
+    torch.testing.assert_close(predict(network, image, config, "original"), expected)
+
+
+@pytest.mark.parametrize("mode", ["original", "sliding_window", "resize"])
+@pytest.mark.parametrize("patch", [1, 4])
+def test_test_time_augmentation(mode, patch, toy):
+    """Against each view written out: resized, mirrored, predicted, and put back."""
+    network, image = Local(), torch.randn(1, 3, 30, 50)
+    network.patch_size = patch
+    sets = ["crop_size=12", "evaluation.flip=true", "evaluation.scales=[0.5, 1, 1.4]"]
+    config = load_config(toy.config, sets)
+    total = torch.zeros(1, 6, 30, 50)
+    for h, w, side in ((15, 25, 6), (30, 50, 12), (42, 70, 17)):
+        for mirrored in (False, True):
+            view = torch.flip(image, [3]) if mirrored else image
+            if mode == "resize":
+                p = predict_resized(network, view, side).softmax(1)
+            else:
+                view = F.interpolate(view, (h, w), mode="bilinear", antialias=True)
+                if mode == "sliding_window":
+                    p = predict_sliding(network, view, 12, "cut", 8)
+                    p = p / p.sum(1, keepdim=True)
+                else:
+                    p = predict_whole(network, view).softmax(1)
+                p = F.interpolate(p, (30, 50), mode="bilinear")
+            total += torch.flip(p, [3]) if mirrored else p
+    found = predict(network, image, config, mode)
+    torch.testing.assert_close(found, total)
+    torch.testing.assert_close(to_probabilities(found, has_logits(config, mode)), total / 6)
+
+
+@pytest.mark.parametrize("mode", ["original", "sliding_window", "resize"])
+def test_probabilities_are_those_of_the_mask(mode, toy):
+    config = load_config(toy.config, ["crop_size=12", f"evaluation.mode={mode}"])
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    found = predict_image(Local().eval(), image, config, torch.device("cpu"))
+    assert found.probabilities.shape == (6, 20, 30)
+    torch.testing.assert_close(found.probabilities.sum(0), torch.ones(20, 30))
+    assert (found.probabilities.argmax(0).numpy() == found.mask).all()
+    if mode == "original":
+        mean, std = mean_and_std(config, torch.device("cpu"))
+        x = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+        torch.testing.assert_close(found.probabilities, Local()((x - mean) / std).softmax(1)[0])
+
+
+def test_a_mirrored_image_is_scored_alike(toy):
+    """What flips with the image cannot tell it from its mirror image."""
+    config = load_config(toy.config, ["evaluation.flip=true"])
+    image = torch.randn(1, 3, 20, 30)
+    once, mirrored = (predict(Local(), x, config, "original") for x in (image, image.flip(-1)))
+    torch.testing.assert_close(once, mirrored.flip(-1))
+
+
+class Colour(nn.Module):
+    """Predicts a class from the red channel, 0, 100, 200 -> 0, 1, 2."""
+
+    def forward(self, x):
+        red = x[:, :1]
+        return torch.cat([-(red - v).abs() for v in (0.0, 100 / 255, 200 / 255)], dim=1)
+
+
+def batches(masks, predictions):
+    for i, (mask, prediction) in enumerate(zip(masks, predictions, strict=True)):
+        image = np.repeat((prediction * 100).astype(np.uint8)[None, None], 3, axis=1)
+        yield {
+            "image": torch.from_numpy(image),
+            "mask": torch.from_numpy(mask[None]),
+            "index": torch.tensor([i]),
+        }
+
+
+@pytest.fixture
+def plain(toy):
+    return load_config(toy.config, ["data.mean=[0,0,0]", "data.std=[1,1,1]"])
+
+
+def test_scores(plain):
+    rng = np.random.default_rng(0)
+    masks = [rng.integers(0, 3, (7 + i, 9), dtype=np.uint8) for i in range(4)]
+    predictions = [np.where(rng.random(m.shape) < 0.7, m, 1) for m in masks]
+    for mask in masks:
+        mask[0, :3] = 255
+    cpu = torch.device("cpu")
+    model = Colour().train()
+    scores = evaluate(
+        model, batches(masks, predictions), plain, mode="original", device=cpu, volumes=[0] * 4
+    )
+    assert model.training
+    truth = np.concatenate([m.ravel() for m in masks])
+    found = np.concatenate([p.ravel() for p in predictions])[truth != 255]
+    truth = truth[truth != 255]
+    expected = [((truth == c) & (found == c)).sum() / ((truth == c) | (found == c)).sum()
+                for c in range(3)]  # fmt: skip
+    np.testing.assert_allclose(scores.iou, expected, rtol=1e-6)
+    assert scores.miou == pytest.approx(100 * np.mean(expected))
+    assert scores.accuracy == pytest.approx(100 * (truth == found).mean())
+    assert scores.confusion.sum() == truth.size
+    assert scores.dice is None
+
+
+def test_dice_of_volumes_whose_slices_do_not_follow_each_other(plain):
+    """The first volume is slices 0 and 2 together: 2 |P & G| / (|P| + |G|) of each volume."""
+    config = plain.model_copy(
+        update={"evaluation": plain.evaluation.model_copy(update={"volume_pattern": "(v)"})}
+    )
+    masks = [[[0, 1, 1, 2]], [[0, 0, 2, 2]], [[1, 1, 1, 255]], [[0, 1, 2, 2]]]
+    found = [[[0, 1, 0, 2]], [[0, 2, 2, 2]], [[1, 0, 1, 1]], [[0, 1, 1, 2]]]
+    scores = evaluate(
+        Colour(), batches(*(map(partial(np.array, dtype=np.uint8), x) for x in (masks, found))),
+        config, mode="original", device=torch.device("cpu"), volumes=[0, 1, 0, 2],
+    )  # fmt: skip
+    by_volume = np.array([
+        [2 * 1 / (1 + 3), 2 * 3 / (5 + 3), 2 * 1 / (1 + 1)],
+        [2 * 1 / (2 + 1), 1, 2 * 2 / (2 + 3)],  # class 1 is neither in the mask nor found
+        [2 * 1 / (1 + 1), 2 * 1 / (1 + 2), 2 * 1 / (2 + 1)],
+    ])  # fmt: skip
+    np.testing.assert_allclose(scores.dice, by_volume.mean(0), rtol=1e-6)
+    assert scores.confusion.sum() == 15
+
+
+def test_center_crop_scores_the_middle_only(plain):
+    mask = np.zeros((53, 43), np.uint8)
+    prediction = np.ones((53, 43))
+    prediction[10:43, 5:38] = 0  # the middle 33 x 33
+    scores = evaluate(
+        Colour(), batches([mask], [prediction]), plain,
+        mode="center_crop", device=torch.device("cpu"), volumes=[0],
+    )  # fmt: skip
+    assert scores.confusion[0, 0] == 33 * 33 == scores.confusion.sum()
+
+
+def test_absent_class_counts_zero_and_is_named():
+    scores = Scores(torch.tensor([[8, 2, 0], [0, 10, 0], [0, 0, 0]]))
+    assert scores.absent.tolist() == [False, False, True]
+    assert scores.miou == pytest.approx(100 * (0.8 + 10 / 12) / 3)
+    assert scores.miou_present == pytest.approx(100 * (0.8 + 10 / 12) / 2)
+    text = table(scores, ["sky", "tree", "road"])
+    assert "road" in text and "(absent)" in text and "mean of those present" in text
+
+
+def test_dice_is_the_mean_over_volumes():
+    a = torch.tensor([[4, 1], [1, 2]])
+    b = torch.tensor([[5, 0], [2, 0]])
+    volumes = torch.stack([a, b])
+    expected = [(8 / 10 + 10 / 12) / 2, (4 / 6 + 0) / 2]
+    np.testing.assert_allclose(dice(volumes), expected, rtol=1e-6)
+    images = ["p1_01.png", "p1_02.png", "p2_01.png"]
+    assert volume_indices(images, r"(p\d+)_") == [0, 0, 1]
+    assert volume_indices(images, None) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("pattern", ["(p\\d+)", "v0|(v1)", "v(p*)"])
+def test_an_image_of_no_volume_is_refused_before_training(pattern, toy, train, tmp_path, capsys):
+    volumes = f"evaluation={{select: dice, volume_pattern: '{pattern}'}}"
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1, said
+    assert f"'{pattern}' names no volume of images/v0.jpg" in said
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["evaluation.mode=sliding_window"],
+        ["evaluation.mode=sliding_window", "evaluation.window_border=shift"],
+        ["evaluation.mode=center_crop"],
+        ["evaluation.mode=resize", "evaluation.volume_pattern='(v.)'"],
+        ["precision=bfloat16"],
+        ["evaluation.flip=true", "evaluation.scales=[0.75, 1]"],
+    ],
+)
+def test_evaluate_script_gives_the_score_of_training(overrides, toy, train, tmp_path, monkeypatch):
+    options = ["--set", *overrides] if overrides else []
+    train(SupOnly, toy.argv(tmp_path / "run", *options))
+    argv = ["evaluate.py", "--config", str(toy.config), *options,
+            "--checkpoint", str(tmp_path / "run/latest.pth"),
+            "--json", str(tmp_path / "scores.json")]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", argv)
+    evaluate_script.main()
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    logged = json.loads(lines[-1])["scores"]["model"]
+    for key in ("miou", "accuracy", "iou", "mode"):
+        assert scores[key] == logged[key], key
+    assert scores["f1"] == logged["f1"] == pytest.approx(scores["class_scores"]["F1"])
+    assert ("dice" in scores) == any("volume" in o for o in overrides)
+    assert scores["images"] == 3
+
+
+def test_dice_of_volumes_has_a_column():
+    confusion, names = torch.tensor([[6, 2], [1, 3]]), ["ventricle", "wall"]
+    text = table(Scores(confusion, torch.tensor([0.25, 0.5])), names).splitlines()
+    assert re.split(" {2,}", text[0].strip()) == ["IoU", "volume Dice"]
+    assert [line.split() for line in text[1:3]] == [
+        ["ventricle", f"{600 / 9:.2f}", "25.00"], ["wall", "50.00", "50.00"]
+    ]  # fmt: skip
+    assert text[-1].split() == ["Dice,", "classes", "1", "on", "50.00"]
+    assert table(Scores(confusion), names).startswith("ventricle  ")
+
+
+def test_volume_dice_against_masks_as_arrays():
+    """Per class over the whole volume, 2 |P & G| / (|P| + |G|), then the mean over volumes."""
+    g = torch.Generator().manual_seed(0)
+    volumes, expected = [], []
+    for depth in (1, 3, 5):
+        truth, found = (torch.randint(4, (depth, 9, 8), generator=g) for _ in range(2))
+        confusion = torch.zeros(4, 4, dtype=torch.int64)
+        for t, f in zip(truth.flatten().tolist(), found.flatten().tolist(), strict=True):
+            confusion[t, f] += 1
+        volumes.append(confusion)
+        both = [((truth == c) & (found == c)).sum().item() for c in range(4)]
+        sizes = [((truth == c).sum() + (found == c).sum()).item() for c in range(4)]
+        expected.append([2 * b / s for b, s in zip(both, sizes, strict=True)])
+    scores = Scores(sum(volumes), dice(torch.stack(volumes)))
+    np.testing.assert_allclose(scores.dice, np.mean(expected, axis=0), rtol=1e-6)
+    assert scores.mean_dice == pytest.approx(100 * np.mean(expected, axis=0)[1:].mean())
+
+
+@pytest.mark.parametrize("select, expected", [
+    ("miou", 100 * (0.5 + 0.25 + 0) / 3), ("dice", 100 * (0.6 + 0.2) / 2), ("iou:tree", 25.0),
+])  # fmt: skip
+def test_what_chooses_the_checkpoint(select, expected, toy):
+    confusion = torch.tensor([[3, 3, 0], [0, 1, 0], [0, 0, 0]])
+    scores = Scores(confusion, torch.tensor([0.9, 0.6, 0.2]))
+    config = load_config(
+        toy.config, [f"evaluation.select={select}", "evaluation.volume_pattern='(v)'"]
+    )
+    assert scores.selected(config) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("keys, message", [
+    ("{select: dice}", "dice needs evaluation.volume_pattern"),
+    ("{select: 'iou:car'}", "found 'iou:car', expected miou, dice or iou:CLASS"),
+    ("{select: best}", "found 'best'"),
+])  # fmt: skip
+def test_scores_that_there_are_not(keys, message, toy):
+    with pytest.raises(UserError, match=message):
+        load_config(toy.config, [f"evaluation={keys}"])
+
+
+def test_a_run_keeps_the_checkpoint_of_best_dice(toy, train, tmp_path, capsys):
+    pattern = "evaluation={select: dice, volume_pattern: '(v.)'}"
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", pattern, "epochs=3"))
+    state = torch.load(tmp_path / "run/best.pth", weights_only=True)
+    history = torch.load(tmp_path / "run/latest.pth", weights_only=True)["history"]
+    scores = [record["scores"]["model"]["mean_dice"] for record in history]
+    assert state["best"]["model"]["score"] == pytest.approx(max(scores))
+    assert state["epoch"] == scores.index(max(scores)) + 1
+    assert f"best mean Dice {max(scores):.2f}" in capsys.readouterr().out

@@ -1,0 +1,269 @@
+"""export.py, tools.publish, and --checkpoint in all its forms."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from timm.models import VisionTransformer
+
+import evaluate
+import export
+import predict
+from inference.predictor import predict_mask, predict_whole
+from model.build import load_trained, network_of
+from model.checkpoint import find_checkpoint, load
+from model.dinov2 import _resample_for_any_size, as_published, resample_positions
+from supervised import SupOnly
+from tests.conftest import write_sample
+from tests.own_images import TINY
+from tools import publish
+from util.config.loading import load_config
+from util.errors import UserError
+
+CPU = torch.device("cpu")
+VIT = {"network": "dpt", "backbone": "test_vit", "pretrained": "none"}
+UNET = {"network": "unet", "widths": [4, 8], "dropout": [0, 0], "pretrained": "none"}
+CNN = {"backbone": "test_resnet", "channels": 8, "aspp_rates": [1, 2, 3], "pretrained": "none"}
+PSP = {"network": "pspnet", "backbone": "test_resnet", "pretrained": "none"}
+
+
+@pytest.fixture
+def random_run(toy, tmp_path):
+    """A folder with a config and random weights in it, of the toy's images or of others."""
+
+    def make(model, **data):
+        toy.tree["model"] = model
+        toy.tree["crop_size"] = 48
+        toy.tree["data"] |= data
+        folder = tmp_path / "random"
+        folder.mkdir()
+        (folder / "config.yaml").write_text(yaml.safe_dump(toy.tree))
+        torch.manual_seed(0)
+        config = load_config(folder / "config.yaml")
+        network = network_of(config.model, config.data)
+        torch.save({"model": network.state_dict()}, folder / "best.pth")
+        return folder
+
+    return make
+
+
+def exported(run, folder, form, name, *more):
+    out = folder / name
+    code, said, err = run(export, "--checkpoint", folder, "--format", form, "--out", out, *more)
+    assert code == 0, said + err
+    assert "best.pth" in said and "maximal difference of logits" in said and "written" in said
+    return out
+
+
+@pytest.mark.parametrize("model", [CNN, VIT, UNET, PSP], ids=["cnn", "vit", "unet", "psp"])
+def test_torchscript(model, random_run, run):
+    out = exported(run, random_run(model), "torchscript", "m.pt")
+    extra = {"metadata.json": ""}
+    loaded = torch.jit.load(out, _extra_files=extra)
+    facts = {k: json.loads(v) for k, v in json.loads(extra["metadata.json"]).items()}
+    assert facts["classes"] == ["sky", "tree", "road"] and len(facts["palette"]) == 3
+    assert loaded(torch.rand(3, 3, 57, 40) * 255).shape == (3, 3, 57, 40)
+
+
+def test_a_network_of_pairs(random_run, run, toy):
+    write_sample(toy.root, "later", (50, 38))
+    toy.write_list("val", ["images/v0.jpg images/later.jpg masks/v0.png"])
+    out = exported(run, random_run(CNN, pair="column"), "torchscript", "m.pt")
+    loaded = torch.jit.load(out)
+    x = torch.rand(2, 6, 57, 40) * 255
+    assert loaded(x).shape == (2, 3, 57, 40)
+    swapped = loaded(torch.cat([x[:, 3:], x[:, :3]], 1))
+    torch.testing.assert_close(swapped, loaded(x), msg="what differs does not know which is later")
+
+
+@pytest.mark.parametrize("model", [CNN, VIT, UNET], ids=["cnn", "vit", "unet"])
+def test_onnx(model, random_run, run):
+    pytest.importorskip("onnx"), pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    outside = ["--outside", "normalisation"] if model is VIT else []
+    out = exported(run, random_run(model), "onnx", "m.onnx", *outside)
+    session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["classes"]) == ["sky", "tree", "road"]
+    assert json.loads(facts["inside"]) == (
+        ["resizing"] if outside else ["normalisation", "resizing"]
+    )
+    assert ("values of the file" in facts["input"]) == (not outside)
+    assert ("normalised" in facts["input"]) == bool(outside)
+    (logits,) = session.run(None, {"image": np.zeros((1, 3, 41, 77), np.float32)})
+    assert logits.shape == (1, 3, 41, 77)
+
+
+def test_grey_bands_outside_and_one_size(random_run, run, toy, tmp_path):
+    """16-bit bands with the range inside; then all of it left to the caller, at one size."""
+    values = np.random.default_rng(0).integers(0, 4096, (44, 52), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    folder = random_run(VIT, bands="grey", image_range=[100, 4095])
+    named = ["--images", tmp_path / "deep.png"]
+    whole = torch.jit.load(exported(run, folder, "torchscript", "a.pt", *named))
+    outside = ["--outside", "normalisation", "resizing"]
+    bare = torch.jit.load(exported(run, folder, "torchscript", "b.pt", *named, *outside))
+    config = load_config(folder / "config.yaml")
+    network = load_trained(config, folder / "best.pth", "model", CPU)
+    with torch.no_grad():
+        for shape in ((1, 1, 48, 64), (1, 1, 57, 40)):
+            unit = torch.rand(shape)  # as grey bands have mean 0 and deviation 1
+            torch.testing.assert_close(whole(100 + 3995 * unit), predict_whole(network, unit))
+        unit = torch.rand(1, 1, 48, 64)
+        torch.testing.assert_close(bare(unit), network(unit))
+    exported(run, folder, "torchscript", "c.pt", *named, *outside, "--size", 48, 64)
+    argv = ["--checkpoint", folder, "--format", "torchscript", "--out", folder / "d.pt", *named]
+    code, _, err = run(export, *argv, *outside, "--size", 50, 64)
+    assert code == 2 and "--size: found [50, 64], expected multiples of 16 pixels" in err
+
+
+def test_resized_and_windowed_evaluation(random_run, run):
+    folder = random_run(UNET)
+    x, found = 255 * torch.rand(1, 3, 57, 40), {}
+    for mode in ("resize", "sliding_window"):
+        setting = ["--set", f"evaluation.mode={mode}"]
+        found[mode] = torch.jit.load(exported(run, folder, "torchscript", f"{mode}.pt", *setting))(
+            x
+        )
+    assert not torch.allclose(*found.values()), "only one of them sees a square"
+
+
+def test_what_disagrees_is_not_written(random_run, run, monkeypatch):
+    folder = random_run(CNN)
+    argv = ["--checkpoint", folder, "--format", "torchscript", "--out", folder / "m.pt"]
+    monkeypatch.setattr(export, "from_torchscript", lambda content: lambda x: -x)
+    code, said, err = run(export, *argv)
+    assert code == 1 and "was not written" in err and not (folder / "m.pt").exists()
+
+    def broken(x):
+        raise RuntimeError("index out of bounds")
+
+    monkeypatch.setattr(export, "from_torchscript", lambda content: broken)
+    code, said, err = run(export, *argv)
+    assert code == 1 and "fails on images 1x3x38x50: index out of bounds" in said
+    assert {p.name for p in folder.iterdir()} == {"best.pth", "config.yaml"}
+
+
+def test_mistakes_are_said_in_one_line(random_run, run, monkeypatch):
+    folder = random_run(CNN)
+    common = ["--checkpoint", folder, "--format"]
+    taken = folder / "best.pth"
+    for argv, words in (
+        (["torchscript", "--out", taken], "exists already"),
+        (["torchscript", "--out", folder / "no/m.pt"], "does not exist"),
+        (["safetensors", "--out", folder / "m.pt"], "ends in .safetensors"),
+        (["safetensors", "--out", folder / "m.safetensors", "--size", 8, 8], "do not apply"),
+        (["torchscript", "--out", folder / "m.pt", "--images", "none.jpg"], "none.jpg: no such"),
+    ):
+        code, _, err = run(export, *common, *argv)
+        assert code == 2 and words in err and err.count("\n") == 1, err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = run(export, *common, "onnx", "--out", folder / "m.onnx")
+    assert code == 2 and "needs onnx, onnxscript, onnxruntime; pip install -r" in err
+
+
+@pytest.mark.parametrize("rows, columns", [(5, 7), (36, 37), (57, 40), (1, 1), (37, 37)])
+def test_positions_of_exports_are_those_of_training(rows, columns):
+    table = torch.randn(1, 1 + 37 * 37, 6)
+    found = _resample_for_any_size(table, rows, columns)
+    torch.testing.assert_close(found, resample_positions(table, rows, columns), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_a_traced_dinov2_takes_other_sizes():
+    shape = {"img_size": 28, "patch_size": 14, "embed_dim": 8, "depth": 1, "num_heads": 1}
+    vit = as_published(VisionTransformer(**shape, dynamic_img_size=True, num_classes=0)).eval()
+    torch.nn.init.normal_(vit.pos_embed)
+    example = {"forward_features": torch.zeros(1, 3, 42, 56)}
+    traced = torch.jit.trace_module(vit, example, check_trace=False)
+    for size in ((42, 56), (28, 28), (70, 14)):
+        image = torch.randn(1, 3, *size)
+        torch.testing.assert_close(
+            traced.forward_features(image), vit.forward_features(image), atol=1e-4, rtol=0
+        )
+
+
+@pytest.fixture
+def trained(toy, train, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY, f"data.root={toy.root}"))
+    return tmp_path / "run"
+
+
+def mask_of(checkpoint):
+    config = load_config(checkpoint.parent / "config.yaml")
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    return predict_mask(load_trained(config, checkpoint, "model", CPU), image, config, CPU)
+
+
+def test_a_published_run_predicts_the_same(trained, toy, run, tmp_path, capsys):
+    capsys.readouterr()
+    out = tmp_path / "published"
+    argv = [trained, "--out", out, "--license", "mit"]
+    code, said, err = run(publish, *argv)
+    assert code == 0 and "hf upload OWNER/NAME" in said, err
+    assert {p.name for p in out.iterdir()} == {"README.md", "config.yaml", "model.safetensors"}
+    card = (out / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["license"] == "mit"
+    logged = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    assert f"| {logged['scores']['model']['miou']:.2f} |" in card and "| 2 | road |" in card
+    for file in out.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), "a path of this machine"
+    own, theirs = load(trained / "best.pth")["method"], load(out / "model.safetensors")["model"]
+    assert theirs and all(torch.equal(own[f"model.{name}"], theirs[name]) for name in theirs)
+    assert np.array_equal(mask_of(trained / "best.pth"), mask_of(find_checkpoint(out)))
+    code, _, err = run(publish, *argv)
+    assert code == 2 and "exists already" in err
+    for words, *bad in (
+        ("; name the folder", tmp_path),
+        ("no validation of 'x'", trained, "--which", "x"),
+    ):
+        code, _, err = run(publish, *bad, "--out", tmp_path / "b", "--license", "mit")
+        assert code == 2 and words in err and err.count("\n") == 1
+
+
+def test_every_form_of_a_checkpoint_predicts_the_same(trained, toy, run, tmp_path, monkeypatch):
+    (tmp_path / "alone").mkdir()
+    alone = exported(run, trained, "safetensors", "../alone/weights.safetensors")
+    assert run(publish, trained, "--out", tmp_path / "p", "--license", "mit")[0] == 0
+    monkeypatch.setattr("model.hub.ask_hub_once", lambda: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path / "p"))
+    masks = {}
+    for form in (trained / "best.pth", trained, alone, tmp_path / "p", "hf:owner/name@v1"):
+        folder = tmp_path / f"masks{len(masks)}"
+        images = ["--images", toy.root / "images", "--save-path", folder]
+        code, said, err = run(predict, "--checkpoint", form, *images)
+        assert code == 0, err
+        files = sorted((folder / "masks").iterdir())
+        masks[form] = [np.array(Image.open(file)).tobytes() for file in files]
+    assert len(masks) == 5 and len(set(map(tuple, masks.values()))) == 1
+    for words, code in ((("flip",), 0), (("flop",), 2)):
+        folder = tmp_path / f"masks_{words[0]}"
+        argv = ["--checkpoint", alone, "--images", toy.root / "images", "--save-path", folder]
+        found, _, err = run(predict, *argv, "--tta", *words)
+        assert found == code and ("expected flip or scales" in err) == (code == 2)
+    made = json.loads((tmp_path / "masks_flip/made_by.json").read_text())
+    assert made["config"]["evaluation"]["flip"] is True
+    code, said, _ = run(evaluate, "--checkpoint", trained)
+    assert code == 0 and f"checkpoint: {trained / 'best.pth'}" in said
+
+
+def test_checkpoints_that_are_not_there(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr("huggingface_hub.get_session", offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for given, words in (
+        ("hf:owner", "expected hf:OWNER/NAME"),
+        ("hf:owner/name", "the hub cannot be reached"),
+        (tmp_path, "neither best.pth of a run"),
+    ):
+        with pytest.raises(UserError, match=words):
+            find_checkpoint(type(tmp_path)(given))
+    (tmp_path / "x.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):
+        load(tmp_path / "x.safetensors")

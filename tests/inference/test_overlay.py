@@ -1,0 +1,219 @@
+"""Colours of classes, overlays, legends, and what predict.py writes."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import predict
+from dataset.image_files import open_mask
+from dataset.mask_files import Labels, key_of
+from inference.image_table import ImageTable
+from inference.mask_encoding import Original
+from inference.overlay import colour_mask, contents, mask_legend, overlay, with_legend
+from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from util.colours import IGNORE_COLOUR, background, cielab, distinct_colours, palette
+from util.config.loading import load_config
+from util.config.schema import Data
+from util.errors import UserError, printable
+from util.io import csv_rows, csv_text
+
+
+def data(**more):
+    names = ["background", "tree", "road"]
+    return Data(**{"name": "x", "root": ".", "classes": names, "val": "v.txt"} | more)
+
+
+def distances(colours):
+    lab = cielab(np.array(colours))
+    apart = np.linalg.norm(lab[:, None] - lab, axis=-1)
+    return apart[np.triu_indices(len(lab), 1)]
+
+
+def test_cielab():
+    """Values of the CIE's formulae for sRGB's corners under D65."""
+    corners = np.array([[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]])
+    expected = [[100, 0, 0], [53.24, 80.09, 67.20], [87.73, -86.18, 83.18], [32.30, 79.19, -107.86],
+                [0, 0, 0]]  # fmt: skip
+    np.testing.assert_allclose(cielab(corners), expected, atol=0.05)
+
+
+def test_colours_can_be_told_apart():
+    assert distances([*distinct_colours(59), IGNORE_COLOUR, (0, 0, 0)]).min() > 20
+    assert distances(distinct_colours(254)).min() > 10
+    assert distinct_colours(59) == distinct_colours(254)[:59]  # whatever the number of classes
+
+
+def test_the_datasets_own_colours_come_first():
+    own = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
+    assert palette(data(palette=own)) == own
+    assert palette(data()) == [(0, 0, 0), *distinct_colours(2)]
+    assert palette(data(classes=["a", "b", "c"])) == distinct_colours(3)
+    voc = load_config(REPOSITORY / "configs/pascal.yaml").data.palette
+    for label, colour in enumerate(voc):  # bits of the class, spread over the channels
+        bits = [[label >> (3 * bit + channel) & 1 for bit in range(8)] for channel in range(3)]
+        assert [sum(b << (7 - i) for i, b in enumerate(channel)) for channel in bits] == [*colour]
+
+
+MASK = np.array([[0, 0, 1, 1], [0, 2, 255, 254]], np.uint8)
+
+
+def test_an_overlay_leaves_the_background_as_it_is():
+    image = Image.new("RGB", (20, 10), (100, 100, 100))
+    mask = MASK.repeat(5, 0).repeat(5, 1)
+    own = [(10, 10, 10), (200, 0, 0), (0, 200, 0)]
+    found = np.array(overlay(image, mask, data(palette=own))).astype(int)
+    assert (found[mask == 0] == 100).all()
+    colours = {1: own[1], 2: own[2], 255: IGNORE_COLOUR, 254: (255, 0, 255)}
+    for (row, column), index in np.ndenumerate(MASK):
+        if index:
+            inside = found[5 * row + 2, 5 * column + 2]
+            assert (abs(inside - (np.array(colours[index]) + 100) / 2) <= 1).all()
+    assert (found[2, 10] == own[1]).all()  # at the border of its class
+    found = np.array(overlay(image, mask, data(palette=own, classes=["a", "b", "c"])))
+    assert (found[mask == 0] < 60).all()  # no class is the rest
+
+
+@pytest.mark.parametrize(
+    "names, rest",
+    [(["tree", "_background_"], 1), (["Rest", "road"], 0), (["other", "background"], 1),
+     (["tree", "road"], None)],
+)  # fmt: skip
+def test_what_is_called_background(names, rest):
+    assert background(names) == rest
+
+
+def test_an_index_png_keeps_indices_and_colours(tmp_path):
+    own = [(10, 10, 10), (200, 0, 0), (0, 200, 0)]
+    colour_mask(MASK, data(palette=own)).save(tmp_path / "m.png")
+    found = Image.open(tmp_path / "m.png")
+    assert found.mode == "P" and (np.array(found) == MASK).all()
+    assert found.getpalette()[:9] == sum(map(list, own), [])
+    assert tuple(found.getpalette()[765:]) == IGNORE_COLOUR
+
+
+def test_a_legend_names_what_the_mask_holds():
+    own = data(palette=[(10, 10, 10), (200, 0, 0), (0, 200, 0)])
+    names = [(name, share) for _, name, share in contents(MASK, own)]
+    assert names == [("background", 3 / 8), ("tree", 2 / 8), ("road", 1 / 8), ("no class", 1 / 8),
+                     ("ignored", 1 / 8)]  # fmt: skip
+    assert mask_legend(MASK, own)[0] == ((10, 10, 10), "background 37.5%")
+    for width in (40, 700):
+        found = with_legend(Image.new("RGB", (width, 20), "blue"), mask_legend(MASK, own))
+        assert found.width >= width and (np.array(found)[:20, :width] == [0, 0, 255]).all()
+        strip = np.array(found)[20:].reshape(-1, 3)
+        for colour in [*own.palette, IGNORE_COLOUR, (255, 0, 255)]:
+            assert (strip == colour).all(1).sum() >= 100, colour
+
+
+MAPS = {
+    "indices": {},
+    "reduced": {"reduce_zero_label": True},
+    "values": {"label_map": {0: 0, 128: 1, 255: 2, 7: "ignore", 9: 1}},
+    "16 bits": {"label_map": {0: 0, 300: 1, 65535: 2, "other": "ignore"}},
+    "colours": {"label_map": {"0,0,0": 0, "1,2,3": 1, "255,254,253": 2, "other": 0}},
+}
+
+
+@pytest.mark.parametrize("form", MAPS)
+def test_original_values_are_read_as_the_same_classes(form, tmp_path):
+    own, path = data(**MAPS[form]), tmp_path / "mask.png"
+    mask = np.random.default_rng(0).integers(0, 3, (7, 9), dtype=np.uint8)
+    Original(own).mask(mask).save(path)
+    assert (np.array(open_mask(path, Labels(own))) == mask).all()
+    stored = Image.open(path)
+    first = {"indices": 1, "reduced": 2, "values": 128, "16 bits": 300, "colours": [1, 2, 3]}[form]
+    assert (np.array(stored)[mask == 1] == first).all()
+    if stored.mode == "P":
+        assert (np.array(stored.convert("RGB"))[mask == 2] == palette(own)[2]).all()
+
+
+IGNORED = {"indices": 255, "reduced": 255, "values": 7, "16 bits": 255, "colours": [224, 224, 192]}
+
+
+@pytest.mark.parametrize("form", MAPS)
+def test_what_does_not_count_has_a_value_too(form, tmp_path):
+    own, path = data(**MAPS[form]), tmp_path / "mask.png"
+    mask = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (7, 9))
+    original = Original(own, ignoring=True)
+    original.mask(mask).save(path)
+    assert (np.array(Image.open(path))[mask == 255] == IGNORED[form]).all()
+    if own.label_map:
+        key = key_of(original.ignored, original.in_colour)
+        own = data(label_map=own.label_map | {key: "ignore"})
+    assert (np.array(open_mask(path, Labels(own))) == mask).all()
+
+
+def test_a_class_without_a_value_is_named():
+    with pytest.raises(UserError, match="data.label_map names no value of class 'road'"):
+        Original(data(label_map={0: 0, 1: 1, "other": 2}))
+
+
+def test_a_table_of_images(tmp_path):
+    path, columns = tmp_path / "new/areas.csv", ["sky, blue", "tree"]
+    name = 'a "b"\udcff'
+    table = ImageTable(path, columns, [name])
+    table.add(name, [2, 4])
+    ImageTable(path, columns, ["c"]).add("c", [0, 5])
+    ImageTable(path, columns, ["c"]).add("c", [5, 0.5])  # again
+    expected = [["image", *columns], ['a "b"\\udcff', "2", "4"], ["c", "5", "0.5"]]
+    assert table.lines() == expected
+    with path.open(newline="") as file:
+        assert list(csv.reader(file)) == expected
+    before = path.read_text()
+    with pytest.raises(UserError, match="its columns are others"):
+        ImageTable(path, ["sky", "tree"], ["c"])
+    assert path.read_text() == before
+    with pytest.raises(UserError, match="Not a directory"):
+        ImageTable(path / "no/areas.csv", columns, [])
+
+
+FORMULAS = ["=1+1", "+1+1", "-1+1", "@x", "\t=1", "\r=1", "'=1+1", '=HYPERLINK("x")']
+
+
+def test_no_name_is_a_formula_in_a_table(tmp_path):
+    texts = [*FORMULAS, "'a", "a=1", ""]
+    written = csv_text([[text, -1, "-0.500000"] for text in texts])
+    for line in csv.reader(io.StringIO(written, newline="")):
+        assert line[0][:1] not in tuple("=+-@\t\r") and line[1:] == ["-1", "-0.500000"]
+    found = csv_rows(io.StringIO(written, newline=""))
+    assert [line[0] for line in found] == [*map(printable, texts)]
+
+    path = tmp_path / "areas.csv"
+    for _ in range(2):  # the second time, the lines that are there are replaced
+        table = ImageTable(path, ["-sky"], FORMULAS)
+        for name in FORMULAS:
+            table.add(name, [0])
+    assert [line[0] for line in table.lines()] == ["image", *map(printable, FORMULAS)]
+
+
+def test_what_predict_writes(toy, train, run, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
+    common = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth", "--images",
+              toy.root / "images"]  # fmt: skip
+    out = tmp_path / "out"
+    assert run(predict, *common, "--save-path", out)[0] == 0
+    with (out / "areas.csv").open(newline="") as file:
+        lines = {line["image"]: line for line in csv.DictReader(file)}
+    assert len(lines) == 11
+    for name, line in lines.items():
+        mask = np.array(Image.open(out / f"masks/{name}.png"))
+        assert [int(line[c]) for c in toy.tree["data"]["classes"]] == [
+            (mask == i).sum() for i in range(3)
+        ]
+        picture = Image.open(out / f"overlays/{name}.jpg")
+        assert picture.format == "JPEG" and picture.height > mask.shape[0]
+    values = ["--set", "data.label_map={10: sky, 20: tree, 30: road}", "--values"]
+    more = ["--overlays", "png", *values, "--save-path", tmp_path / "values"]
+    assert run(predict, *common, *more)[0] == 0
+    mask = np.array(Image.open(out / "masks/l0.png"))
+    assert (np.array(Image.open(tmp_path / "values/masks/l0.png")) == 10 * mask + 10).all()
+    assert Image.open(tmp_path / "values/overlays/l0.png").format == "PNG"
+    none = ["--overlays", "none", "--save-path", tmp_path / "none"]
+    assert run(predict, *common, *none)[0] == 0 and not (tmp_path / "none/overlays").exists()
+    code, _, err = run(predict, *common, "--set", "data.label_map={1: sky, 2: tree, other: road}",
+                       "--values", "--save-path", tmp_path / "no")  # fmt: skip
+    assert code == 2 and "class 'road'" in err and not (tmp_path / "no").exists()

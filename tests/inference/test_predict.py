@@ -1,0 +1,196 @@
+"""`predict.py` as it is used: with any files, again, and with a config that does not fit."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image
+
+import evaluate
+import predict
+from dataset.bands import read_bands
+from inference.predictor import predict_image
+from model.build import load_trained
+from supervised import SupOnly
+from tests.own_images import TINY
+from util.config.loading import load_config
+
+
+@pytest.fixture
+def trained(toy, train, tmp_path):
+    """A run's folder."""
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def command(trained, toy, run, tmp_path):
+    def predicted(*more):
+        argv = ["--checkpoint", trained / "best.pth", "--images", toy.root / "images",
+                "--save-path", tmp_path / "out", *more]  # fmt: skip
+        return run(predict, *argv)
+
+    return predicted
+
+
+def masks(folder):
+    return {p.relative_to(folder / "masks").as_posix() for p in folder.rglob("masks/**/*.png")}
+
+
+def test_config_of_the_run_and_any_files(command, toy, tmp_path):
+    """Hidden files are left out, links followed, bad files named at the end."""
+    images = toy.root / "images"
+    (images / "._l0.jpg").write_bytes(b"what macOS leaves")
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "elsewhere/a.png")
+    (images / "linked").symlink_to(tmp_path / "elsewhere")
+    (images / "bad.jpg").write_bytes(b"no image")
+    (images / "circle.jpg").symlink_to("circle.jpg")
+    code, out, err = command()
+    assert code == 1 and not err
+    assert "12 masks in" in out and "bad.jpg: not a readable image" in out and "circle.jpg" in out
+    found = masks(tmp_path / "out")
+    assert len(found) == 12 and "linked/a.png" in found
+
+
+def test_the_same_command_goes_on_and_another_is_refused(command, toy, tmp_path):
+    assert command()[0] == 0
+    out = tmp_path / "out"
+    (out / "masks/l1.png").unlink()
+    before = (out / "masks/l0.png").stat().st_mtime_ns
+    code, said, _ = command()
+    assert code == 0 and "10 images have their masks already" in said and "11 masks" in said
+    assert (out / "masks/l1.png").exists()
+    assert (out / "masks/l0.png").stat().st_mtime_ns == before
+    code, _, err = command("--set", "evaluation.mode=resize")
+    assert code == 2 and "made_by.json: these predictions were made with another" in err
+
+
+@pytest.mark.parametrize("file", ["masks/l1.png", "overlays/l1.jpg"])
+def test_killed_while_it_writes_it_goes_on(file, command, tmp_path, monkeypatch):
+    """A half written picture is none."""
+    saved, out = Image.Image.save, tmp_path / "out"
+
+    def dying(self, target, *more, **options):
+        saved(self, target, *more, **options)
+        written = Path(getattr(target, "name", target))
+        if written.name.startswith(Path(file).name):
+            os.truncate(written, 100)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", dying)
+    assert command()[0] == 130
+    assert (out / "masks/l0.png").exists() and not (out / file).exists()
+    monkeypatch.undo()
+    code, said, _ = command()
+    assert code == 0 and "have their masks already" in said and "11 masks" in said
+    assert len(masks(out)) == 11 and Image.open(out / file).load()
+
+
+def test_what_lies_in_the_output_is_no_input(command, toy, tmp_path):
+    inside = toy.root / "images/out"
+    for _ in range(2):
+        assert command("--save-path", inside)[0] == 0
+    assert len(masks(inside)) == 11
+
+
+@pytest.mark.parametrize("mode", ["original", "sliding_window"])
+def test_confidence_and_probabilities(mode, command, trained, toy, tmp_path):
+    """Beside each mask; in sliding windows and with augmentation too."""
+    more = ["--tta", "flip", "0.8", "1", "--set", f"evaluation.mode={mode}"]
+    assert command("--confidence", "--probabilities", *more)[0] == 0
+    assert command("--confidence", "entropy", *more, "--save-path", tmp_path / "more")[0] == 0
+    sets = ["evaluation.flip=true", "evaluation.scales=[0.8, 1]", more[-1]]
+    config, cpu = load_config(trained / "config.yaml", sets), torch.device("cpu")
+    network = load_trained(config, trained / "best.pth", "model", cpu)
+    for name in ("l0", "u1"):
+        pixels = read_bands(toy.root / f"images/{name}.jpg", config.data)
+        expected = predict_image(network, pixels, config, cpu)
+        p = expected.probabilities.numpy()
+        with np.load(tmp_path / f"out/probabilities/{name}.npz") as file:
+            found = file["probabilities"]
+        assert found.dtype == np.float16 and found.shape == p.shape
+        np.testing.assert_allclose(found, p, atol=1e-3)
+        assert (np.array(Image.open(tmp_path / f"out/masks/{name}.png")) == p.argmax(0)).all()
+        shade = Image.open(tmp_path / f"out/confidence/{name}.png")
+        assert shade.mode == "L"
+        np.testing.assert_allclose(np.array(shade), 255 * p.max(0), atol=0.51)
+        unsure = np.array(Image.open(tmp_path / f"more/entropy/{name}.png"))
+        entropy = -(p * np.log(p)).sum(0) / np.log(3)
+        np.testing.assert_allclose(unsure, 255 * entropy, atol=0.51)
+    assert {folder.name for folder in (tmp_path / "more").iterdir() if folder.is_dir()} == {
+        "masks", "overlays", "entropy"
+    }  # fmt: skip
+    (tmp_path / "out/probabilities/l0.npz").unlink()
+    code, said, _ = command("--confidence", "--probabilities", *more)
+    assert code == 0 and "10 images have their masks already" in said
+    assert (tmp_path / "out/probabilities/l0.npz").exists()
+    code, _, err = command("--confidence", "--tta", "0")
+    assert code == 2 and "evaluation.scales.0" in err and "greater than 0" in err
+
+
+def test_masks_lie_as_a_viewer_shows_the_image(command, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    assert command("--images", tmp_path / "turned.jpg")[0] == 0
+    assert Image.open(tmp_path / "out/masks/turned.png").size == (40, 60)
+
+
+def test_large_images_go_in_windows(command, tmp_path):
+    Image.new("RGB", (1600, 40)).save(tmp_path / "long.png")
+    code, out, _ = command("--images", tmp_path / "long.png")
+    assert code == 0 and "1 images are much larger than crops" in out and "sliding windows" in out
+    code, out, _ = command("--images", tmp_path / "long.png", "--save-path", tmp_path / "whole",
+                           "--set", "evaluation.mode=original")  # fmt: skip
+    assert code == 0 and "sliding windows" not in out
+
+
+def test_too_many_pixels_and_too_little_memory(command, tmp_path, monkeypatch):
+    Image.new("L", (2000, 1000)).save(tmp_path / "big.png")
+    image = ["--images", tmp_path / "big.png"]
+    code, out, _ = command(*image, "--set", "data.max_megapixels=1")
+    assert code == 1 and "big.png: 2000x1000 pixels" in out and "data.max_megapixels" in out
+
+    def fail(*_):
+        raise RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+    monkeypatch.setattr(predict, "predict_image", fail)
+    code, out, _ = command(*image, "--save-path", tmp_path / "other")
+    assert code == 1 and "big.png: out of memory" in out and "sliding_window" in out
+
+
+@pytest.mark.parametrize("script", [evaluate, predict])
+def test_a_config_that_does_not_fit(script, trained, toy, run, tmp_path):
+    more = ["--images", toy.root / "images", "--save-path", tmp_path / "out"]
+    argv = ["--checkpoint", trained / "best.pth", *(more if script is predict else [])]
+    change = ["--set", "data.classes=[a, b, c, d]", "model.backbone=resnet18"]
+    code, _, err = run(script, *argv, "--config", toy.config, *change)
+    assert code == 2 and err.count("\n") == 1
+    for part in (
+        "data.classes (3 -> 4)",
+        "model.backbone (test_resnet -> resnet18)",
+        "lies beside it",
+    ):
+        assert part in err
+    (trained / "config.yaml").unlink()
+    code, _, err = run(script, *argv)
+    assert code == 2 and "no config lies beside the checkpoint" in err
+
+
+def test_classes_of_other_names_and_of_another_order(trained, toy, run):
+    def evaluated(classes):
+        return run(evaluate, "--checkpoint", trained / "best.pth", "--config", toy.config,
+                   "--set", f"data.classes={classes}")  # fmt: skip
+
+    code, _, err = evaluated("[sky, road, tree]")
+    assert code == 2 and err.count("\n") == 1
+    assert "data.classes (tree -> road, road -> tree)" in err and "lies beside it" in err
+    code, _, err = evaluated("[sky, road, path]")
+    assert code == 2 and "data.classes (tree -> road, road -> path)" in err
+    code, out, err = evaluated("[sky, tree, street]")
+    assert code == 0 and "other names of classes (road -> street)" in out + err
+    code, out, err = evaluated("[sky, tree, road]")
+    assert code == 0 and "other names" not in out + err

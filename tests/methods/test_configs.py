@@ -1,0 +1,357 @@
+"""Every config in configs/ is one that its methods can use, and says what was published."""
+
+import re
+from functools import reduce
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from corrmatch import CorrMatch
+from fixmatch import FixMatch
+from model.build import network_of
+from prevmatch import PrevMatch
+from rankmatch import RankMatch
+from supervised import SupOnly
+from tests.conftest import METHODS, REPOSITORY
+from tools.configuration import page
+from unimatch import UniMatch
+from unimatch_v2 import UniMatchV2
+from util.config.loading import dump_config, load_config, sections_of
+from util.config.schema import Config
+from util.errors import UserError
+
+CONFIGS = {path.stem: path for path in (Path(__file__).parents[2] / "configs").glob("*.yaml")}
+DATASETS = sorted(name for name in CONFIGS if "_" not in name)
+every_config = pytest.mark.parametrize("name", sorted(CONFIGS))
+
+CE = ("ce",)
+R101, R101_8 = ("resnet101s", 16, (6, 12, 18)), ("resnet101s", 8, (12, 24, 36))
+R50, R50_8 = ("resnet50s", 16, (6, 12, 18)), ("resnet50s", 8, (6, 12, 18))
+XCEPTION = ("xception65_deeplab", 16, (6, 12, 18))
+ALIKE = (SupOnly, FixMatch, UniMatch, RankMatch)
+
+
+def ohem(min_kept):
+    return ("ohem", 0.7, min_kept)
+
+
+PUBLISHED = [
+    # config, methods, crop, epochs, batch, lr, lr_multi, threshold, criterion, network
+    ("pascal", ALIKE, 321, 80, 8, 0.001, 10, "fixed 0.95", CE, R101),
+    ("pascal_prevmatch", [PrevMatch], 321, 80, 8, 0.001, 10, "fixed 0.95", CE, R101),
+    ("pascal_corrmatch", [CorrMatch], 321, 80, 8, 0.001, 10, "dynamic 0.85", CE, R101_8),
+    ("cityscapes", ALIKE, 801, 240, 8, 0.005, 1, "fixed 0", ohem(100_000), R101),
+    ("cityscapes_prevmatch", [PrevMatch], 801, 240, 8, 0.005, 1, "fixed 0", ohem(50_000), R101),
+    ("cityscapes_corrmatch", [CorrMatch], 801, 240, 8, 0.005, 1, "fixed 0", ohem(50_000), R101_8),
+    ("coco", ALIKE, 513, 30, 8, 0.004, 10, "fixed 0.95", CE, XCEPTION),
+    ("coco_prevmatch", [PrevMatch], 513, 30, 8, 0.004, 10, "fixed 0.95", CE, XCEPTION),
+    ("ade20k", [SupOnly, UniMatch], 513, 40, 8, 0.004, 10, "fixed 0.95", CE, R101),
+    ("ade20k_prevmatch", [PrevMatch], 513, 40, 8, 0.004, 10, "fixed 0.95", CE, R101),
+    ("levir", [SupOnly, UniMatch], 256, 80, 8, 0.02, 1, "fixed 0.95", CE, R50),
+    ("levir_pspnet", [SupOnly, UniMatch], 256, 80, 8, 0.02, 1, "fixed 0.95", CE, R50_8),
+    ("whu", [SupOnly, UniMatch], 256, 80, 8, 0.02, 1, "fixed 0.95", CE, R50),
+    ("whu_pspnet", [SupOnly, UniMatch], 256, 80, 8, 0.02, 1, "fixed 0.95", CE, R50_8),
+]
+ON_DINOV2 = (SupOnly, FixMatch, UniMatchV2)
+PUBLISHED_ON_DINOV2 = [
+    # config, crop, epochs, batch, criterion, frozen encoder, evaluation
+    ("pascal_unimatch_v2", 518, 60, 16, CE, False, "original"),
+    ("coco_unimatch_v2", 518, 20, 16, CE, False, "original"),
+    ("cityscapes_unimatch_v2", 798, 180, 8, ohem(100_000), False, "sliding_window"),
+    ("ade20k_unimatch_v2", 518, 60, 8, CE, True, "original"),
+    ("levir_unimatch_v2", 252, 60, 8, CE, False, "original"),
+    ("whu_unimatch_v2", 252, 60, 8, CE, False, "original"),
+]
+CHANGES = [f"{name}{end}" for name in ("levir", "whu") for end in ("", "_pspnet", "_unimatch_v2")]
+PREVMATCH = [
+    # config, list_max_len, model_num, random_select, prev.conf_thresh, base_only_epoch, confidence
+    ("pascal_prevmatch", 8, 3, True, 0.9, 0, "pixelwise"),
+    ("cityscapes_prevmatch", 8, 3, True, 0, 0, "pixelavg"),
+    ("coco_prevmatch", 5, 3, True, 0.9, 5, "pixelwise"),
+    ("ade20k_prevmatch", 5, 3, True, 0.9, 5, "pixelwise"),
+]
+
+
+def load(name):
+    return load_config(CONFIGS[name])
+
+
+def build(config):
+    with torch.device("meta"):  # shapes without memory
+        return network_of(config.model, config.data)
+
+
+def threshold(method, config):
+    start = getattr(method.read_options(config), "thresh_init", None)
+    return f"fixed {config.conf_thresh:g}" if start is None else f"dynamic {start:g}"
+
+
+def criterion(config):
+    c = config.criterion
+    return CE if c.name == "ce" else (c.name, c.thresh, c.min_kept)
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: row[0])
+def test_published_settings(row):
+    name, methods, *settings = row
+    config = load(name)
+    optimizer, model = config.optimizer, config.model
+    for method in methods:
+        assert settings == [
+            config.crop_size,
+            config.epochs,
+            config.batch_size,
+            optimizer.lr,
+            optimizer.lr_multi,
+            threshold(method, config),
+            criterion(config),
+            (model.backbone, model.output_stride, model.aspp_rates),
+        ]
+    assert (optimizer.momentum, optimizer.weight_decay, optimizer.power) == (0.9, 1e-4, 0.9)
+    assert config.evaluation.mode == ("sliding_window" if "cityscapes" in name else "original")
+
+
+@pytest.mark.parametrize("row", PUBLISHED_ON_DINOV2, ids=lambda row: row[0])
+def test_published_settings_on_dinov2(row):
+    name, *settings = row
+    config = load(name)
+    optimizer, model, evaluation = config.optimizer, config.model, config.evaluation
+    assert settings == [
+        config.crop_size,
+        config.epochs,
+        config.batch_size,
+        criterion(config),
+        model.lock_backbone,
+        evaluation.mode,
+    ]
+    assert (model.network, model.backbone) == ("dpt", "vit_base_patch14_dinov2")
+    assert (optimizer.name, optimizer.lr, optimizer.lr_multi) == ("adamw", 5e-6, 40)
+    assert (optimizer.weight_decay, optimizer.power) == (0.01, 0.9)
+    assert (config.conf_thresh, config.cutmix_partner) == (0.95, "flip")
+    assert (evaluation.window_border == "shift") == ("cityscapes" in name)
+    teacher = config.method.get("teacher", "ema")
+    assert teacher == ("self" if name in CHANGES else "ema")
+    for method in ON_DINOV2 if teacher == "ema" else (FixMatch, UniMatchV2):
+        network = build(config)
+        network.check_crop(config.crop_size)
+        method(network, config)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_published_settings_of_change_detection(name):
+    """Beside those above; 256x256 images, of which published runs select on `test`."""
+    config, (dataset, *_) = load(name), name.split("_")
+    data, (network, parameters) = config.data, {
+        "": ("deeplabv3plus", 40.5), "pspnet": ("pspnet", 46.7), "unimatch_v2": ("dpt", 97.5),
+    }[name.partition("_")[2]]  # fmt: skip
+    assert (config.model.network, data.root) == (network, Path("data", dataset))
+    assert (data.pair.first, data.pair.second, data.pair.masks) == (
+        *map(Path, ("A", "B", "label")),
+    )
+    assert (data.classes, data.label_map) == (["unchanged", "changed"], {"0": 0, "255": 1})
+    assert (data.scale, data.grey_probability) == ((0.8, 1.2), 0)
+    assert config.cutmix_partner == ("flip" if network == "dpt" else "self")
+    assert config.epoch_length is None and config.evaluation.select == "iou:changed"
+    lists = (data.val, data.test)
+    assert lists == tuple(Path("splits", dataset, kind) for kind in ("val.txt", "test.txt"))
+    found = sum(parameter.numel() for parameter in build(config).parameters())
+    assert found / 1e6 == pytest.approx(parameters, abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["levir_unimatch_v2", "whu_unimatch_v2"])
+def test_an_empty_section_empties_that_of_the_base(name):
+    """SupOnly was published with the settings of these configs, but for the method's own."""
+    config = load_config(CONFIGS[name], ["method={}", "epoch_length=187"])
+    assert config.method == {} and SupOnly.read_options(config) is not None
+    rest = load(name).model_copy(update={"method": {}, "epoch_length": 187})
+    assert config == rest
+    with pytest.raises(UserError, match=r"unknown key 'method\.teacher'"):
+        SupOnly.read_options(load(name))
+
+
+@pytest.mark.parametrize("row", PREVMATCH, ids=lambda row: row[0])
+def test_published_settings_of_prevmatch(row):
+    name, *settings = row
+    config = load(name)
+    options = PrevMatch.read_options(config)
+    assert settings == [
+        options.list_max_len,
+        options.model_num,
+        options.random_select,
+        options.prev.conf_thresh,
+        options.base_only_epoch,
+        options.prev.confidence,
+    ]
+    assert config.precision == "float16" and load(name.split("_")[0]).precision == "float32"
+
+
+def test_published_weight_and_references_of_rankmatch():
+    options = RankMatch.read_options(load("pascal"))
+    assert (options.rank_weight, options.references) == (0.1, 64)
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    [
+        ("pascal", 21),
+        ("cityscapes", 19),
+        ("coco", 81),
+        ("ade20k", 150),
+        ("camvid", 11),
+        ("levir", 2),
+        ("whu", 2),
+    ],
+)
+def test_number_of_classes(name, count):
+    assert load(name).num_classes == count
+
+
+@every_config
+def test_class_names_and_colours_are_distinct(name):
+    data = load(name).data
+    assert len(set(data.classes)) == len(data.classes)
+    if data.palette is not None:
+        assert len(set(data.palette)) == len(data.palette) == len(data.classes)
+
+
+@every_config
+def test_a_dumped_config_loads_as_the_same(name, tmp_path):
+    config = load(name)
+    dumped = tmp_path / "config.yaml"
+    dumped.write_text(dump_config(config))
+    assert load_config(dumped) == config
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_dataset_config_is_for_every_method(name):
+    config = load(name)
+    assert config.method == {}
+    with torch.device("meta"):
+        network = build(config)
+        network.check_crop(config.crop_size)
+        network.check_batch(config.batch_size)
+        assert network.classifier.out_channels == config.num_classes
+        for method in METHODS.values():
+            method(network, config)
+
+
+@pytest.mark.parametrize("name, start", [("pascal_corrmatch", 0.85), ("cityscapes_corrmatch", 0)])
+def test_corrmatch_starts_at_its_published_threshold(name, start):
+    config = load(name)
+    method = CorrMatch(build(config), config)
+    assert method.tau.item() == pytest.approx(start)
+
+
+def test_a_method_refuses_the_options_of_another_by_name():
+    with pytest.raises(UserError, match=r"SupOnly: unknown key 'method\.thresh_init'"):
+        SupOnly.read_options(load("cityscapes_corrmatch"))
+
+
+def explained_keys(section, prefix=""):
+    """Dotted names of all keys of a section and of those below it, with their docstrings; the keys
+    of a section that a value may be, among others, stand in a table of their own."""
+    for name, field in section.model_fields.items():
+        below = sections_of(field.annotation)
+        alone = below == [field.annotation]
+        if not alone:
+            yield prefix + name, field.description
+        for one in below:
+            yield from explained_keys(one, f"{prefix}{name}." if alone else "")
+
+
+def test_every_key_is_explained_and_the_page_is_up_to_date():
+    keys = [*explained_keys(Config)]
+    keys += [key for kind in METHODS.values() for key in explained_keys(kind.Options, "method.")]
+    assert not [key for key, text in keys if not text]
+    assert {"images", "list", "first", "data.labeled", "model.network"} <= {key for key, _ in keys}
+    documented = (REPOSITORY / "docs/configuration.md").read_text()
+    assert documented == page() and not [key for key, _ in keys if f"`{key}`" not in documented]
+
+
+LIMITS = [
+    # the last value that a key takes, the first that it refuses
+    ("epochs=1", "epochs=0"),
+    ("epochs=2147483647", "epochs=2147483648"),
+    ("seed=0", "seed=-1"),
+    ("seed=2147483647", "seed=2147483648"),
+    ("conf_thresh=0", "conf_thresh=-0.001"),
+    ("conf_thresh=1", "conf_thresh=1.001"),
+    ("optimizer.lr=1e-9", "optimizer.lr=0"),
+    ("optimizer.weight_decay=0", "optimizer.weight_decay=-1e-9"),
+    ("save_minutes=1e-9", "save_minutes=0"),
+    ("epoch_length=10000000", "epoch_length=10000001"),
+    ("batch_size=4096", "batch_size=4097"),
+    ("crop_size=8192", "crop_size=8193"),
+    ("data.palette=[[0,0,0],[0,0,0],[0,255,0]]", "data.palette=[[0,0,0],[0,0,0],[0,256,0]]"),
+    ("data.palette=[[0,0,0],[0,0,0],[0,255,0]]", "data.palette=[[0,0,0],[0,0,0],[-1,0,0]]"),
+    ("data.classes=[a,b]", "data.classes=[a]"),
+    ("data.labeled=[a.txt]", "data.labeled=[]"),
+    ("data.label_map={7: sky}", "data.label_map={}"),
+    ("data.bands=[1]", "data.bands=[0]"),
+    ("data.bands=[4096]", "data.bands=[4097]"),
+    ("data.bands=[1]", "data.bands=[]"),
+    ("data.image_range=[0,1]", "data.image_range=[1,1]"),
+    ("data.scale=[1,1]", "data.scale=[1,0.999]"),
+    ("data.scale=[1e-9,100]", "data.scale=[0,100]"),
+    ("data.scale=[1,100]", "data.scale=[1,100.001]"),
+    ("data.std=[1e-9,1,1]", "data.std=[0,1,1]"),
+    ("data.workers=512", "data.workers=513"),
+    ("data.cache_mb=1048576", "data.cache_mb=1048577"),
+    ("model.aspp_rates=[1,1,1]", "model.aspp_rates=[0,1,1]"),
+    ("model.aspp_rates=[1,1,1024]", "model.aspp_rates=[1,1,1025]"),
+    ("model.channels=1", "model.channels=0"),
+    ("model.channels=4096", "model.channels=4097"),
+    ("model.patch_size=256", "model.patch_size=257"),
+    ("model={widths: [1, 2], dropout: [0, 1]}", "model={widths: [1], dropout: [0]}"),
+    ("criterion.min_kept=1", "criterion.min_kept=0"),
+    ("evaluation.scales=[1e-9,16]", "evaluation.scales=[16.001]"),
+    ("evaluation.scales=[1]", "evaluation.scales=[]"),
+    ("log.pictures=64", "log.pictures=65"),
+]  # fmt: skip
+LIMITS_OF_METHODS = [
+    (CorrMatch, "thresh_init=0", "thresh_init=-0.001"),
+    (CorrMatch, "thresh_init=1", "thresh_init=1.001"),
+    (CorrMatch, "thresh_momentum=0", "thresh_momentum=-0.001"),
+    (CorrMatch, "thresh_momentum=1", "thresh_momentum=1.001"),
+    (CorrMatch, "regions=1", "regions=0"),
+    (CorrMatch, "regions=4096", "regions=4097"),
+    (RankMatch, "rank_weight=0", "rank_weight=-0.001"),
+    (RankMatch, "references=4", "references=3"),
+]
+
+
+@pytest.mark.parametrize("last, beyond", LIMITS)
+def test_limits_of_keys(last, beyond, toy):
+    load_config(toy.config, [last])
+    with pytest.raises(UserError, match=beyond.partition("=")[0]):
+        load_config(toy.config, [beyond])
+
+
+@pytest.mark.parametrize("kind, last, beyond", LIMITS_OF_METHODS)
+def test_limits_of_the_options_of_methods(kind, last, beyond, toy):
+    kind.read_options(load_config(toy.config, [f"method.{last}"]))
+    with pytest.raises(UserError, match=f"method.{beyond.partition('=')[0]}"):
+        kind.read_options(load_config(toy.config, [f"method.{beyond}"]))
+
+
+def test_what_is_not_set_is_as_documented(toy):
+    """The page's defaults are those of a config of the required keys alone."""
+    asked = ("name", "root", "classes", "val")
+    data = {key: toy.tree["data"][key] for key in asked}
+    text = yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
+    toy.config.write_text(text)
+    config = load_config(toy.config)
+    documented = (REPOSITORY / "docs/configuration.md").read_text()
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| ([^|]+?) \|", documented, re.M)
+    sections = {*Config.model_fields} - {"method"}  # whose keys depend on the method
+    told = {key: default for key, default in rows if key.split(".")[0] in sections}
+    for key, default in told.items():
+        value = reduce(getattr, key.split("."), config)
+        if default != "**required**":
+            said = yaml.safe_load(f"[{default}]")
+            assert said == (list(value) if isinstance(value, tuple) else [value]), key
+    assert len(told) > 40
+    order = list(yaml.safe_load(dump_config(config)))
+    assert order == list(Config.model_fields), "as the page has them, not by the alphabet"

@@ -1,0 +1,325 @@
+"""Verbs and steps against slow, literal transcriptions of their definitions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from corrmatch import CorrMatch
+from dataset.views import make_views
+from engine.optimizer import build_optimizer
+from model.build import build_network
+from prevmatch import PrevMatch
+from semi.correlation import mean_class_confidence, pixels_in, propagate_regions
+from semi.criterion import CrossEntropy, OhemCrossEntropy
+from semi.perturbation import with_dropped_channels
+from semi.pseudo_labels import (
+    PseudoLabel,
+    cutmix,
+    frozen_statistics,
+    masked_cross_entropy,
+    pseudo_label,
+)
+from supervised import SupOnly
+from tests.conftest import METHODS, every_method
+from util import distributed
+from util.config.loading import load_config
+from util.precision import autocast
+
+
+def propagate_literally(label, confident, regions, tau, num_classes):
+    label, reliable = label.clone(), confident.clone()
+    for b in range(len(label)):
+        for region in regions[b]:
+            support = region & confident[b]
+            if support.sum() == 0 or support.sum() / region.sum() < tau:
+                continue
+            counts = [(label[b][support] == c).sum().item() for c in range(num_classes)]
+            winner = max(range(num_classes), key=lambda c: (counts[c], -c))
+            if counts[winner] / support.sum() > tau:
+                label[b][region] = winner
+                reliable[b] |= region
+    return label, reliable
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tau", [0.0, 0.3, 0.5, 0.8])
+def test_region_propagation(seed, tau):
+    g = torch.Generator().manual_seed(seed)
+    classes = 2 + seed
+    # Smooth labels and overlapping rectangles, some empty: every branch is taken.
+    coarse = torch.randint(classes, (3, 1, 4, 5), generator=g).float()
+    label = F.interpolate(coarse, (16, 20)).long()[:, 0]
+    confident = torch.rand(3, 16, 20, generator=g) < 0.7
+    regions = torch.zeros(3, 24, 16, 20, dtype=torch.bool)
+    for region in regions.flatten(0, 1):
+        y, x, h, w = torch.randint(0, 12, (4,), generator=g).tolist()
+        region[y : y + h, x : x + w] = True
+    tau = torch.tensor(tau)
+    ours = propagate_regions(label, confident, regions, tau, classes)
+    literal = propagate_literally(label, confident, regions, tau, classes)
+    assert torch.equal(ours[0], literal[0]) and torch.equal(ours[1], literal[1])
+    assert (ours[0] != label).any() or tau >= 0.8
+
+
+def test_equally_frequent_classes_give_the_smallest():
+    label = torch.tensor([[[4, 4, 2, 2, 7]]])
+    confident = torch.tensor([[[True, True, True, True, False]]])
+    region = torch.ones(1, 1, 1, 5, dtype=torch.bool)
+    new, _ = propagate_regions(label, confident, region, torch.tensor(0.4), 8)
+    assert (new == 2).all()
+
+
+@pytest.mark.parametrize("pixels", [1, 127, 128, 129, 3000])
+def test_pixels_in(pixels):
+    masks = torch.rand(2, 3, pixels) < torch.tensor([0.0, 0.5, 1.0])[:, None]
+    assert torch.equal(pixels_in(masks), masks.sum(2).float())
+
+
+def test_mean_class_confidence(monkeypatch):
+    label = torch.tensor([[[0, 0, 2, 2, 1]]])
+    conf = torch.tensor([[[0.5, 0.9, 0.4, 0.7, 0.99]]])
+    valid = torch.tensor([[[True, True, True, True, False]]])
+    now = mean_class_confidence(label, conf, valid, 4, torch.tensor(0.1))
+    assert now.item() == pytest.approx((0.9 + 0.7) / 2)
+    alone = mean_class_confidence(label, conf, valid & (label == 0), 4, torch.tensor(0.1))
+    assert alone.item() == pytest.approx(0.9)
+    none = mean_class_confidence(label, conf, valid & False, 4, torch.tensor(0.1))
+    elsewhere = {"max": torch.tensor([0.95, 0.0, 0.6, 0.8])}
+    reduce = lambda x, op="sum": x.copy_(x.max(elsewhere[op]))  # noqa: E731
+    monkeypatch.setattr(distributed, "all_reduce", reduce)
+    everywhere = mean_class_confidence(label, conf, valid, 4, torch.tensor(0.1))
+    assert everywhere.item() == pytest.approx((0.95 + 0.7 + 0.8) / 3)
+    assert none.item() == pytest.approx(0.1)
+
+
+def test_cutmix_of_labels():
+    own, other = (
+        PseudoLabel(
+            torch.full((2, 4, 4), v), torch.full((2, 4, 4), v / 10), torch.ones(2, 4, 4) > 0
+        )
+        for v in (1, 2)
+    )
+    box = torch.zeros(2, 4, 4, dtype=torch.bool)
+    box[0, :2] = True
+    mixed = cutmix(own, other, box)
+    assert (mixed.label[0, :2] == 2).all() and (mixed.label[0, 2:] == 1).all()
+    assert (mixed.label[1] == 1).all()
+    numbered = own._replace(label=torch.arange(2)[:, None, None].expand(2, 4, 4))
+    within = cutmix(numbered, torch.tensor([1, 0]), box)
+    assert (within.label[0, :2] == 1).all() and (within.label[0, 2:] == 0).all()
+
+
+def test_masked_cross_entropy_counts_valid_pixels():
+    logits, label = torch.randn(2, 5, 3, 3), torch.randint(5, (2, 3, 3))
+    keep, valid = torch.rand(2, 3, 3) < 0.5, torch.rand(2, 3, 3) < 0.8
+    expected = sum(
+        F.cross_entropy(logits[b, :, i, j][None], label[b, i, j][None]).item()
+        for b in range(2) for i in range(3) for j in range(3) if keep[b, i, j]
+    ) / valid.sum().item()  # fmt: skip
+    assert masked_cross_entropy(logits, label, keep, valid).item() == pytest.approx(expected, 1e-5)
+    assert masked_cross_entropy(logits, label, keep & False, valid & False).item() == 0
+
+
+def test_dropped_channels_follow_the_features():
+    f = torch.ones(2, 1000, 3, 3)
+    (out,) = with_dropped_channels([f])
+    assert torch.equal(out[:2], f) and set(out[2:].unique().tolist()) == {0.0, 2.0}
+    assert abs((out[2:] == 0).float().mean() - 0.5) < 0.05
+
+
+def test_frozen_statistics_restores_training():
+    bn = nn.BatchNorm2d(2).train()
+    with frozen_statistics(bn):
+        bn(torch.randn(2, 2, 4, 4)).sum()
+        assert not bn.training and not torch.is_grad_enabled()
+    assert bn.training and torch.is_grad_enabled() and bn.num_batches_tracked == 0
+
+
+def test_cross_entropy_equals_torch_and_is_zero_without_labels():
+    logits, target = torch.randn(2, 4, 5, 5, requires_grad=True), torch.randint(4, (2, 5, 5))
+    target[0, :2] = 255
+    expected = F.cross_entropy(logits, target, ignore_index=255)
+    torch.testing.assert_close(CrossEntropy()(logits, target), expected)
+    for criterion in (CrossEntropy(), OhemCrossEntropy(0.7, 10)):
+        loss = criterion(logits, torch.full_like(target, 255))
+        loss.backward()
+        assert loss.item() == 0 and logits.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("min_kept, thresh", [(1, 0.7), (10, 0.3), (24, 0.1), (30, 0.2)])
+def test_ohem(min_kept, thresh):
+    logits, target = 3 * torch.randn(2, 4, 5, 5), torch.randint(4, (2, 5, 5))
+    target[0, :2] = 255
+    probability = torch.ones(2, 5, 5)
+    for index in (target != 255).nonzero().tolist():
+        b, i, j = index
+        probability[b, i, j] = logits.softmax(1)[b, target[b, i, j], i, j]
+    kept = 2 * min_kept
+    cut = max(thresh, sorted(probability.flatten().tolist())[min(kept, 50) - 1])
+    keep = target != 255
+    if keep.sum() >= kept:
+        keep &= probability <= cut
+    expected = F.cross_entropy(logits, torch.where(keep, target, 255), ignore_index=255)
+    torch.testing.assert_close(OhemCrossEntropy(thresh, min_kept)(logits, target), expected)
+
+
+def raw_batch(images, size=33, partner=True, views=1):
+    g = np.random.default_rng(0)
+
+    def crop():
+        return torch.from_numpy(g.integers(0, 256, (images, size, size, 3), dtype=np.uint8))
+
+    def unlabelled():
+        ignore = torch.zeros(images, size, size, dtype=torch.bool)
+        ignore[0, -5:] = True
+        view = {
+            "factors": torch.ones(images, 3),
+            "hue": torch.zeros(images),
+            "order": torch.arange(4).repeat(images, 1),
+            "grey": torch.zeros(images, dtype=torch.bool),
+            "sigma": torch.ones(images),
+        }
+        boxes = torch.tensor([[[3, 4, 20, 21]]]).repeat(images, views, 1)
+        return {"image": crop(), "ignore": ignore, "views": [view] * views, "boxes": boxes}
+
+    mask = torch.from_numpy(g.integers(0, 3, (images, size, size), dtype=np.uint8))
+    batch = {"labeled": {"image": crop(), "mask": mask}, "unlabeled": unlabelled()}
+    if partner:
+        batch["unlabeled"]["partner"] = unlabelled()
+    return make_views(batch, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
+
+
+@every_method
+@pytest.mark.parametrize("partner", [True, False])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, precision, toy):
+    config = load_config(toy.config)
+    network = build_network(config.model, 3)
+    method = kind(network, config)
+    with autocast(torch.device("cpu"), precision):
+        # Of five images, four groups and five, two and three, are different cuts.
+        loss, scalars = method(raw_batch(5, partner=partner, views=kind.strong_views))
+    loss.backward()
+    assert loss.isfinite() and all(v.isfinite() for v in scalars.values())
+    missing = [n for n, p in network.named_parameters() if p.grad is None]
+    assert not missing
+
+
+FAMILIES = {
+    "deeplabv3plus": "{backbone: test_resnet, channels: 8, pretrained: none}",
+    "convnext": "{backbone: test_convnext, output_stride: 32, channels: 8, pretrained: none}",
+    "pspnet": "{network: pspnet, backbone: test_resnet, pretrained: none}",
+    "dpt": "{network: dpt, backbone: test_vit, channels: 8, pretrained: none}",
+    "unet": "{network: unet, widths: [4, 8, 8], dropout: [0, 0.1, 0.1], pretrained: none}",
+}
+
+
+@every_method
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_steps_on_every_family_of_networks(kind, family, toy):
+    config = load_config(toy.config, [f"model={FAMILIES[family]}", "conf_thresh=0.0"])
+    torch.manual_seed(0)
+    method = kind(build_network(config.model, 3).train(), config)
+    optimizer = build_optimizer(method, config.optimizer)
+    batch = raw_batch(2, size=48, views=kind.strong_views)
+    for iteration in range(2):
+        optimizer.zero_grad()
+        loss, _ = method(batch)
+        loss.backward()
+        moved = [p.grad is not None for p in method.model.parameters() if p.requires_grad]
+        assert loss.isfinite() and all(moved)
+        optimizer.step()
+        method.after_step(iteration)
+        method.after_epoch(iteration, is_best=True)
+    with torch.no_grad():
+        assert kind is SupOnly or method.eval().pictures(batch)
+
+
+def test_pspnet_drops_out_once_after_its_context(toy):
+    """RankMatch ranks the context, which dropout would make another for each view."""
+    config = load_config(toy.config, [f"model={FAMILIES['pspnet']}"])
+    network = build_network(config.model, 3).train()
+    features = network.features(torch.randn(2, 3, 33, 33))
+    once, again = (network.context(features)[-1] for _ in range(2))
+    assert torch.equal(once, again)
+    assert not torch.equal(*(network.classify([once], (33, 33)) for _ in range(2)))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in METHODS.values() if kind is not SupOnly])
+def test_each_strong_view_counts(kind, toy):
+    config = load_config(toy.config, ["conf_thresh=0.0"])
+    torch.manual_seed(0)
+    method = kind(build_network(config.model, 3), config).eval()
+    batch = raw_batch(3, views=kind.strong_views)
+    views = batch["unlabeled"]["strong"]
+    for number in range(len(views)):
+        others = [torch.full_like(v, math.nan) if n == number else v for n, v in enumerate(views)]
+        loss, _ = method(batch | {"unlabeled": batch["unlabeled"] | {"strong": others}})
+        assert loss.isnan()
+
+
+class HostReads(TorchDispatchMode):
+    """Names of the operations that would make a GPU's host wait for a result."""
+
+    WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = args[1] if name in ("index", "index_put", "index_put_") else []
+        if name in self.WAIT or any(m is not None and m.dtype == torch.bool for m in masks):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@every_method
+@pytest.mark.parametrize("partner", [True, False])
+def test_a_step_reads_nothing_back(kind, partner, toy):
+    config = load_config(toy.config)
+    method = kind(build_network(config.model, 3), config)
+    if kind is PrevMatch:
+        method.remember(method.model.state_dict())
+    batch = raw_batch(2, partner=partner, views=kind.strong_views)
+    with HostReads() as reads:
+        loss, _ = method(batch)
+        loss.backward()
+    assert reads.found == []
+    # What the gradients read back is seen by a profiler alone: they take another way under a mode.
+    loss, _ = method(batch)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        loss.backward()
+    ran = {event.key.removeprefix("aten::") for event in profile.key_averages()}
+    assert "convolution_backward" in ran and not ran & {"item", *HostReads.WAIT}
+    with HostReads() as reads:
+        loss.item()
+    assert reads.found == ["_local_scalar_dense"]
+
+
+def test_fixed_threshold_stays(toy):
+    config = load_config(toy.config, ["method={thresh_init: null}", "conf_thresh=0.0"])
+    method = CorrMatch(build_network(config.model, 3), config)
+    method(raw_batch(2))
+    assert method.tau.item() == 0.0
+
+
+def test_partner_is_labelled_in_eval_mode_without_touching_statistics(toy):
+    config = load_config(toy.config)
+    network = build_network(config.model, 3)
+    from semi.pseudo_labels import label_partner
+
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    batch = raw_batch(2)["unlabeled"]
+    found = label_partner(network.train(), batch)
+    assert network.training
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    with torch.no_grad():
+        expected = pseudo_label(network.eval()(batch["partner"]["weak"]), batch["ignore"])
+    assert torch.equal(found.label, expected.label)

@@ -1,0 +1,198 @@
+"""How far pseudo-labels can be trusted: counted while validation goes on."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from corrmatch import CorrMatch
+from engine.drawing import OUTLINE
+from engine.reliability_diagram import BAR, GAP, MARGIN, SIDE, reliability
+from fixmatch import FixMatch
+from inference.evaluation import center_crop, evaluate
+from inference.predictor import predict
+from metrics.calibration import BINS, PseudoLabelScores, trust_line, trust_values
+from supervised import SupOnly
+from tests.inference.test_evaluation import Local, batches
+from util.config.loading import load_config
+
+CPU = torch.device("cpu")
+
+
+def drawn(seed=0, images=3, size=(40, 50), classes=4):
+    """Predictions, their confidence and masks, confident ones more often right."""
+    g = torch.Generator().manual_seed(seed)
+    for _ in range(images):
+        probabilities = (4 * torch.randn(classes, *size, generator=g)).softmax(0)
+        confidence, predicted = probabilities.max(0)
+        right = torch.rand(size, generator=g) < confidence**2
+        target = torch.where(right, predicted, torch.randint(classes, size, generator=g))
+        target[:5] = 255
+        yield predicted, confidence, target.byte(), probabilities
+
+
+def counted(images, threshold=0.7, classes=4):
+    scores = PseudoLabelScores(classes, threshold, CPU)
+    for predicted, confidence, target, _ in images:
+        scores.add(predicted, confidence, target)
+    return scores.summary()
+
+
+def test_expected_calibration_error_is_that_of_torchmetrics():
+    functional = pytest.importorskip("torchmetrics.functional.classification")
+    images = list(drawn())
+    probabilities = torch.stack([image[3] for image in images])
+    targets = torch.stack([image[2] for image in images]).long()
+    expected = functional.multiclass_calibration_error(
+        probabilities, targets, num_classes=4, n_bins=BINS, norm="l1", ignore_index=255
+    )
+    assert counted(images)["ece"] == pytest.approx(100 * expected.item(), abs=1e-3)
+
+
+def test_shares_and_precision_literally():
+    images = list(drawn())
+    predicted, confidence, target = (
+        torch.stack([image[i] for image in images]).numpy() for i in range(3)
+    )
+    known = target != 255
+    predicted, confidence, right = predicted[known], confidence[known], (predicted == target)[known]
+    above, found = confidence >= 0.7, counted(images)
+    assert found["kept"] == pytest.approx(100 * above.mean())
+    assert found["precision"] == pytest.approx(100 * right[above].mean())
+    for c in range(4):
+        own = predicted == c
+        assert found["class_kept"][c] == pytest.approx(100 * above[own].mean())
+        assert found["class_precision"][c] == pytest.approx(100 * right[own & above].mean())
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    for b in range(BINS):
+        own = place == b
+        assert found["bin_pixels"][b] == pytest.approx(100 * own.mean())
+        if own.any():
+            assert found["bin_confidence"][b] == pytest.approx(100 * confidence[own].mean(), 1e-4)
+            assert found["bin_accuracy"][b] == pytest.approx(100 * right[own].mean())
+
+
+def test_a_sure_network_that_is_right_is_calibrated_and_the_order_does_not_matter():
+    sure = torch.ones(1, 6)
+    classes = torch.arange(6)[None] % 4
+    found = counted([(classes, sure, classes, None)])
+    assert found["ece"] == 0 and found["kept"] == found["precision"] == 100
+    images = list(drawn(images=4))
+    assert counted(images) == counted(images[::-1])
+
+
+def test_nothing_labelled_and_nothing_confident():
+    nothing = (torch.zeros(2, 3).long(), torch.full((2, 3), 0.5), torch.full((2, 3), 255), None)
+    found = counted([nothing])
+    assert found["kept"] is found["precision"] is found["ece"] is None
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    unsure = (*nothing[:2], torch.zeros(2, 3).long(), None)
+    found = counted([unsure])
+    assert found["kept"] == 0 and found["precision"] is None and found["ece"] == 50
+    assert "0.00 % of the pixels above 0.700, none of them right" in trust_line(found)
+    values = trust_values(found, "p", ["a", "b", "c", "d"])
+    assert values == {"p/threshold": 0.7, "p/kept": 0, "p/ece": 50, "p_kept/a": 0}
+
+
+@pytest.mark.parametrize("mode", ["original", "sliding_window", "center_crop", "resize"])
+def test_confidence_is_the_probability_of_the_predicted_class(mode, toy):
+    """In every mode of validation; in overlapping windows the mean of theirs."""
+    config = load_config(
+        toy.config,
+        ["crop_size=9", "data.mean=[0,0,0]", "data.std=[1,1,1]",
+         f"data.classes={[*'abcdef']}".replace("'", "")],
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    masks = [rng.integers(0, 6, (20, 33), dtype=np.uint8) for _ in range(2)]
+    images = list(batches(masks, [mask % 3 for mask in masks]))
+    seen = PseudoLabelScores(6, 0.3, CPU)
+    rows = []
+    seen.add = lambda *what: rows.append(what)
+    network = Local().eval()
+    evaluate(network, images, config, mode=mode, device=CPU, volumes=[0, 0], pseudo_labels=seen)
+    for batch, (predicted, confidence, target) in zip(images, rows, strict=True):
+        x, mask = batch["image"].float() / 255, batch["mask"]
+        if mode == "center_crop":
+            x, mask = center_crop(x, 9), center_crop(mask, 9)
+        scores = predict(network, x, config, mode)
+        if mode == "sliding_window":
+            probabilities = scores / scores.sum(1, keepdim=True)
+        else:
+            probabilities = scores.softmax(1)
+        expected, classes = probabilities[0].max(0)
+        torch.testing.assert_close(confidence, expected)
+        assert torch.equal(predicted, classes) and torch.equal(target, mask[0])
+        assert confidence.max() <= 1 + 1e-6
+
+
+def test_what_a_run_says_of_its_labels(toy, train, tmp_path):
+    train(CorrMatch, toy.argv(tmp_path / "run"))
+    history = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    said = history[-1]["scores"]["model"]["pseudo_labels"]
+    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)["method"]
+    assert said["threshold"] == state["tau"].item() != 0.85, "the present threshold"
+    assert 0 <= said["kept"] <= 100 and len(said["class_precision"]) == 3
+    assert sum(said["bin_pixels"]) == pytest.approx(100)
+    assert "pseudo-labels by model: " in (tmp_path / "run/log.txt").read_text()
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    for name in ("threshold", "kept", "ece"):
+        values = [event.value for event in events.Scalars(f"val/model_pseudo_labels/{name}")]
+        assert values == pytest.approx(
+            [line["scores"]["model"]["pseudo_labels"][name] for line in history]
+        )
+
+
+def test_the_diagram_is_drawn_as_high_as_the_shares_are():
+    """Bars from the floor, none of no pixels, and the line of the threshold."""
+    shares = [None, 0.0, *(100 * place / 14 for place in range(2, 15))]
+    trust = {"threshold": 0.5, "ece": 4.0, "bin_accuracy": shares, "bin_pixels": shares}
+    drawn = np.asarray(reliability(trust, 3))
+    for place, share in enumerate(shares):
+        column = drawn[GAP : GAP + SIDE, MARGIN + SIDE * place // BINS + 3]
+        high = (column == BAR).all(1).sum()
+        assert abs(high - SIDE * (share or 0) / 100) <= 4, "but for the diagonal and the frame"
+    line = drawn[GAP + 3 : GAP + SIDE - 3, MARGIN + SIDE // 2]
+    assert (line == OUTLINE).all()
+    nothing = trust | {"ece": None, "bin_accuracy": [None] * BINS, "bin_pixels": [None] * BINS}
+    assert not (np.asarray(reliability(nothing, 3)) == BAR).all(-1).any()
+
+
+def test_validations_leave_the_diagram_beside_their_pictures(toy, train, tmp_path):
+    """In the folder and in TensorBoard, of what the same validation counted; none that was not."""
+    one = ("--set", "epochs=1", "epoch_length=1", "log.pictures=1")
+    train(FixMatch, toy.argv(tmp_path / "run", *one))
+    train(FixMatch, toy.argv(tmp_path / "off", *one, "log.pseudo_labels=false"))
+    (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    trust = json.loads(line)["scores"]["model"]["pseudo_labels"]
+    written = Image.open(tmp_path / "run/pictures/epoch_001/reliability.png")
+    assert np.array_equal(written, reliability(trust, 1))
+    assert not (tmp_path / "off/pictures/epoch_001/reliability.png").exists()
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"images": 0})
+    events.Reload()
+    assert len(events.Images("pictures/reliability")) == 1
+
+
+def test_it_is_of_the_teacher_and_of_methods_with_pseudo_labels_alone(toy, train, tmp_path):
+    one = ("--set", "epochs=1", "epoch_length=1")
+    train(FixMatch, toy.argv(tmp_path / "ema", *one, "method.teacher=ema"))
+    train(FixMatch, toy.argv(tmp_path / "off", *one, "log.pseudo_labels=false"))
+    train(SupOnly, toy.argv(tmp_path / "sup", *one))
+    asked = {}
+    for name in ("ema", "off", "sup"):
+        (line,) = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        asked[name] = [n for n, s in json.loads(line)["scores"].items() if "pseudo_labels" in s]
+    assert asked == {"ema": ["model_ema"], "off": [], "sup": []}
+
+
+def test_the_report_changes_no_score(toy, train, tmp_path):
+    lines = []
+    for name in ("true", "false"):
+        train(FixMatch, toy.argv(tmp_path / name, "--set", f"log.pseudo_labels={name}"))
+        lines.append([json.loads(x) for x in (tmp_path / name / "metrics.jsonl").open()])
+    for with_it, without in zip(*lines, strict=True):
+        del with_it["scores"]["model"]["pseudo_labels"]
+        assert with_it["scores"] == without["scores"] and with_it["train"] == without["train"]

@@ -1,0 +1,201 @@
+"""Scores of classes, boundary IoU and the worst images, against literal definitions."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion
+
+import evaluate
+from inference.evaluation import Scores, table
+from inference.worst_images import ImageScores, comparison, image_miou
+from metrics.boundary import BoundaryIoU
+from metrics.confusion import class_scores, confusion_picture, confusion_rows
+from supervised import SupOnly
+from util.colours import palette
+from util.config.loading import load_config
+
+CPU = torch.device("cpu")
+
+
+def blobs(seed, size=(40, 50), classes=3, ignore=True):
+    """A mask of patches, a prediction with other outlines, and ignored pixels."""
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, classes, (size[0] // 10, size[1] // 10)).repeat(10, 0).repeat(10, 1)
+    predicted = np.roll(target, rng.integers(-4, 5, 2), (0, 1))
+    predicted[rng.random(size) < 0.02] = 0
+    if ignore:
+        target[rng.random(size) < 0.03] = 255
+        target[5:9, 3:30] = 255
+    return predicted.astype(np.uint8), target.astype(np.uint8)
+
+
+def test_scores_of_single_pixels():
+    one = torch.eye(2).long()
+    assert all(values.tolist() == [1, 1] for values in class_scores(one).values())
+    shown, ten = (confusion_picture(counts, ["a", "b"]).tobytes() for counts in (one, 10 * one))
+    assert shown == ten
+
+
+def test_f1_precision_and_recall():
+    predicted, target = (mask.ravel() for mask in blobs(0, ignore=False))
+    confusion = torch.zeros(4, 4, dtype=torch.int64)  # the last class is absent
+    np.add.at(confusion.numpy(), (target, predicted), 1)
+    found = class_scores(confusion)
+    for c in range(3):
+        hit, true, said = ((target == c) & (predicted == c)).sum(), target == c, predicted == c
+        assert found["precision"][c] == pytest.approx(hit / said.sum())
+        assert found["recall"][c] == pytest.approx(hit / true.sum())
+        assert found["F1"][c] == pytest.approx(2 * hit / (said.sum() + true.sum()))
+    assert [values[3] for values in found.values()] == [0, 0, 0]
+    text = table(Scores(confusion), ["a", "b", "c", "d"], found).splitlines()
+    assert text[0].split() == ["IoU", "F1", "precision", "recall"]
+    assert text[2].split()[:3] == [
+        "b", f"{100 * Scores(confusion).iou[1]:.2f}", f"{100 * found['F1'][1]:.2f}"
+    ]  # fmt: skip
+    assert text[4].endswith("(absent)")
+
+
+def literal_boundary(pairs, classes, share):
+    """The definition for a class at a time; `erode` as the authors do, one pixel at a time."""
+    both, either = np.zeros(classes), np.zeros(classes)
+    for predicted, target in pairs:
+        d = max(1, round(share * math.hypot(*target.shape)))
+        ignored = target == 255
+        for c in range(classes):
+            bands = []
+            for mask in (target == c, predicted == c):
+                whole = mask | ignored  # an ignored pixel makes no contour
+                inner = binary_erosion(whole, np.ones((3, 3)), iterations=d, border_value=0)
+                bands.append(mask & ~inner & ~ignored)
+            both[c] += (bands[0] & bands[1]).sum()
+            either[c] += (bands[0] | bands[1]).sum()
+    return both / np.maximum(either, 1)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.07, 0.9])
+@pytest.mark.parametrize("ignore", [False, True])
+def test_boundary_iou_is_its_literal_definition(share, ignore):
+    pairs = [blobs(seed, (40 + 10 * seed, 50), ignore=ignore) for seed in range(3)]
+    boundary = BoundaryIoU(4, share, CPU)
+    for index, (predicted, target) in enumerate(pairs):
+        boundary.add(index, torch.from_numpy(predicted).long(), torch.from_numpy(target))
+    expected = literal_boundary(pairs, 4, share)
+    np.testing.assert_allclose(boundary.iou(), expected, atol=1e-6)
+    assert 0 < expected[0] < 1 and expected[3] == 0
+
+
+def test_boundary_iou_of_a_perfect_prediction_and_of_another_outline():
+    target = torch.zeros(100, 100, dtype=torch.uint8)
+    target[20:80, 20:80] = 1
+    perfect, larger = BoundaryIoU(2, 0.02, CPU), BoundaryIoU(2, 0.02, CPU)
+    perfect.add(0, target.long(), target)
+    assert perfect.iou().tolist() == [1, 1]
+    found = torch.zeros_like(target)
+    found[18:82, 18:82] = 1  # 2 pixels larger on each side; bands are 3 wide and share 1
+    larger.add(0, found.long(), target)
+    ring = [side**2 - (side - 6) ** 2 for side in (60, 64)]
+    shared = 60**2 - 58**2
+    assert larger.iou()[1] == pytest.approx(shared / (sum(ring) - shared))
+
+
+def test_boundary_iou_of_a_single_pixel():
+    target = torch.zeros(1, 1, dtype=torch.uint8)
+    boundary = BoundaryIoU(2, 0.02, CPU)
+    boundary.add(0, target.long(), target)
+    assert boundary.iou().tolist() == [1, 0]
+
+
+def test_the_worst_images_in_order():
+    pairs = [blobs(seed) for seed in range(5)]
+    pairs[3] = (pairs[3][0], np.full_like(pairs[3][1], 255))  # nothing to score
+    scores = ImageScores(5, CPU)
+    expected = []
+    for index, (predicted, target) in enumerate(pairs):
+        scores.add(index, torch.from_numpy(predicted), torch.from_numpy(target))
+        known = target != 255
+        ious = [
+            ((target == c) & (predicted == c)).sum()
+            / (((target == c) | (predicted == c)) & known).sum()
+            for c in range(3)
+            if (((target == c) | (predicted == c)) & known).any()
+        ]
+        if known.any():
+            expected.append((np.mean(ious), index))
+    expected.sort()
+    for count in (1, 3, 9):
+        found = scores.worst(count)
+        assert [index for index, _ in found] == [index for _, index in expected[:count]]
+        assert [miou for _, miou in found] == pytest.approx([m for m, _ in expected[:count]])
+    assert image_miou(*map(torch.from_numpy, pairs[3])) == math.inf
+
+
+@pytest.mark.parametrize("count", [2, 25, 26, 60])
+def test_picture_of_a_confusion_matrix(count, monkeypatch):
+    confusion = torch.eye(count, dtype=torch.int64) * 7
+    confusion[1, 1] = 0  # a class that is absent
+    names = [f"class {i}" for i in range(count)]
+    picture = np.array(confusion_picture(confusion, names))
+    assert (picture == [8, 48, 107]).all(-1).any() and picture.shape[1] > 16 * count
+    dark = (picture == [8, 48, 107]).all(-1).sum()
+    confusion[0] = confusion[:, 0] = 0
+    assert (np.array(confusion_picture(confusion, names)) == [8, 48, 107]).all(-1).sum() < dark
+    said = []
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda self, at, text, *_, **__: said.append(text)
+    )
+    confusion_picture(torch.tensor([[1, 3], [0, 2]]), ["a", "b"])
+    assert said[-3:] == ["25", "75", "100"]
+    assert confusion_rows(torch.tensor([[1, 2], [3, 4]]), ["a", "b"])[1:] == [
+        ["a", 1, 2], ["b", 3, 4]
+    ]  # fmt: skip
+
+
+def test_what_evaluate_writes(toy, train, run, tmp_path):
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
+    common = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth"]
+    out, numbers = tmp_path / "out", tmp_path / "scores.json"
+    code, text, _ = run(evaluate, *common, "--save-path", out, "--worst", 2, "--boundary-iou",
+                        "--json", numbers)  # fmt: skip
+    assert code == 0 and "boundary IoU" in text
+    scores = json.loads(numbers.read_text())
+    assert set(scores["class_scores"]) == {"F1", "precision", "recall", "boundary IoU"}
+    with (out / "scores.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    with (out / "confusion.csv").open(newline="") as file:
+        confusion = np.array([row[1:] for row in csv.reader(file)][1:], int)
+    for index, line in enumerate(lines):
+        assert line["class"] == scores["classes"][index]
+        assert float(line["IoU"]) == pytest.approx(scores["iou"][index], abs=1e-4)
+        for name, values in scores["class_scores"].items():
+            assert float(line[name]) == pytest.approx(values[index], abs=1e-4)
+        assert int(line["pixels"]) == confusion[index].sum()
+    assert confusion.sum() == sum(50 * (37 + i) for i in range(3))  # a row of each is ignored
+    assert Image.open(out / "confusion.png").format == "PNG"
+    worst = sorted((out / "worst").iterdir())
+    assert [path.name[:5] for path in worst] == ["001_v", "002_v"]
+    assert Image.open(worst[0]).width >= 3 * 50
+    cropped = ["--set", "evaluation.mode=center_crop", "--worst", 3, "--save-path"]
+    assert run(evaluate, *common, *cropped, tmp_path / "crop")[0] == 0
+    assert len(list((tmp_path / "crop/worst").iterdir())) == 3
+    for more, part in (
+        (["--save-path", out], "exists already"),
+        (["--worst", 3], "add --save-path"),
+        (["--worst", -1, "--save-path", tmp_path / "new"], "found -1"),
+        (["--boundary-iou", 2], "found 2.0"),
+    ):
+        code, _, err = run(evaluate, *common, *more)
+        assert code == 2 and part in err and err.count("\n") == 1
+
+
+def test_a_comparison_names_what_only_one_of_both_holds(toy):
+    image, data = Image.new("RGB", (60, 40)), load_config(toy.config).data
+    target, predicted = np.zeros((40, 60), np.uint8), np.ones((40, 60), np.uint8)
+    found = comparison([image], target, predicted, data, "a.jpg")
+    assert found.width >= 3 * 60 and found.height > 40
+    colours = {tuple(c) for c in np.array(found)[60:].reshape(-1, 3).tolist()}
+    assert set(palette(data)[:2]) <= colours and palette(data)[2] not in colours

@@ -1,0 +1,260 @@
+"""DPT on ViTs, and what UniMatch V2 needs with it: AdamW, complementary dropout."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+import evaluate as evaluate_script
+import predict as predict_script
+from corrmatch import CorrMatch
+from engine.optimizer import build_optimizer, load_optimizer
+from fixmatch import FixMatch
+from inference.predictor import predict_whole
+from model.build import build_network, load_backbone, load_network
+from model.checkpoint import load_backbone_state
+from model.dinov2 import resample_positions
+from prevmatch import PrevMatch
+from rankmatch import RankMatch
+from semi.perturbation import complementary_dropout, draw_complementary
+from supervised import SupOnly
+from tests.methods.test_steps import raw_batch
+from unimatch import UniMatch
+from util.config.loading import load_config
+from util.config.schema import Data, Model, Optimizer
+from util.errors import UserError
+
+TINY = Model(network="dpt", backbone="test_vit", channels=8, pretrained="none")
+KEYS = Path(__file__).parents[1] / "golden_data/dpt_dinov2s_keys.json"
+
+
+def vary(options, **more):
+    return options.model_copy(update=more)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "vit_small_patch16_dinov3"])
+@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
+def test_features_are_the_normalised_patch_tokens(name, size):
+    network = build_network(vary(TINY, backbone=name), 5).eval()
+    x = torch.randn(2, 3, *size)
+    features = network.features(x)
+    grid = (size[0] // 16, size[1] // 16)
+    assert [f.shape for f in features] == [(2, w, *grid) for w in network.feature_channels]
+    tokens = network.backbone.forward_features(x)[:, -grid[0] * grid[1] :]  # after all others
+    torch.testing.assert_close(features[-1].flatten(2).transpose(1, 2), tokens)
+    assert network(x).shape == (2, 5, *size)
+
+
+@pytest.mark.parametrize(
+    "letter, classes, millions, blocks, widths, fusion",
+    [
+        ("small", 21, 24.8, [3, 6, 9, 12], [48, 96, 192, 384], 64),
+        ("base", 19, 97.5, [3, 6, 9, 12], [96, 192, 384, 768], 128),
+        ("large", 21, None, [5, 12, 18, 24], [256, 512, 1024, 1024], 256),
+        ("giant", 21, None, [10, 20, 30, 40], [1536] * 4, 384),
+    ],
+)
+def test_published_sizes(letter, classes, millions, blocks, widths, fusion):
+    with torch.device("meta"):
+        options = vary(TINY, backbone=f"vit_{letter}_patch14_dinov2")
+        network = build_network(options, classes).eval()
+        assert network(torch.zeros(1, 3, 70, 98)).shape == (1, classes, 70, 98)
+    parameters = sum(p.numel() for p in network.parameters())
+    assert millions is None or round(parameters / 1e6, 1) == millions
+    assert [tap + 1 for tap in network.taps] == blocks
+    assert [project.out_channels for project in network.head.projects] == widths
+    assert network.head.scratch.layer1_rn.out_channels == fusion
+    untrained = [name for name, p in network.backbone.named_parameters() if not p.requires_grad]
+    assert untrained == ["mask_token"], "which no loss reaches"
+    gated = "backbone.blocks.0.mlp.w12.weight" in network.state_dict()
+    assert gated == (letter == "giant")
+
+
+def bicubic_weights(size, side):
+    """`[size, side]`: each row interpolates one output from the inputs, borders repeated."""
+
+    def kernel(d, a=-0.75):  # Keys (1981)
+        d = abs(d)
+        if d <= 1:
+            return (a + 2) * d**3 - (a + 3) * d**2 + 1
+        return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+
+    weights = np.zeros((size, side))
+    for i in range(size):
+        at = (i + 0.5) / ((size + 0.1) / side) - 0.5
+        for j in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
+            weights[i, min(max(j, 0), side - 1)] += kernel(at - j)
+    return weights
+
+
+@pytest.mark.parametrize("rows, columns", [(5, 7), (36, 37), (57, 40), (1, 1)])
+def test_positions_are_resampled_by_scale_factors(rows, columns):
+    table = torch.randn(1, 1 + 37 * 37, 6)
+    grid = table[0, 1:].view(37, 37, 6).double().numpy()
+    expected = np.einsum(
+        "rj,ck,jkd->rcd", bicubic_weights(rows, 37), bicubic_weights(columns, 37), grid
+    )
+    found = resample_positions(table, rows, columns)
+    assert torch.equal(found[:, 0], table[:, 0])
+    np.testing.assert_allclose(found[0, 1:].view(rows, columns, 6), expected, atol=1e-4)
+
+
+def test_positions_at_the_size_of_the_table_stay():
+    table = torch.randn(1, 1 + 37 * 37, 6)
+    assert resample_positions(table, 37, 37) is table
+
+
+def test_attention_is_fused(monkeypatch):
+    calls, fused = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k)
+    )
+    network = build_network(TINY, 3)
+    network(torch.randn(1, 3, 32, 32))
+    assert len(calls) == len(network.backbone.blocks)
+
+
+def test_pretrained_weights_are_the_original_ones(monkeypatch):
+    options = Model(network="dpt", backbone="vit_small_patch14_dinov2", pretrained="hub")
+    network = build_network(options, 3)
+    shapes = json.loads(KEYS.read_text())
+    original = {
+        k.removeprefix("backbone."): torch.full(shape, 0.5)
+        for k, shape in shapes.items() if k.startswith("backbone.")
+    }  # fmt: skip
+    assert load_backbone_state(network.backbone, original, "f") == "f: 175 entries loaded"
+    assert (network.backbone.mask_token == 0.5).all()
+    donor = timm.create_model(options.backbone)
+    monkeypatch.setattr("timm.create_model", lambda name, pretrained: donor)
+    assert load_backbone(network, options, 3).endswith("175 entries loaded")
+    assert torch.equal(network.backbone.pos_embed, donor.pos_embed)
+
+
+@pytest.mark.parametrize("which", ["model", "model_ema"])
+def test_a_published_checkpoint_loads_by_name(which, tmp_path):
+    network = build_network(TINY, 3)
+    state = {"module." + k: v for k, v in network.state_dict().items()}
+    torch.save({"model": {}, which: state, "epoch": 3}, tmp_path / "c.pth")
+    data = Data(name="d", root=".", classes=["a", "b", "c"], val="v")
+    loaded = load_network(TINY, data, tmp_path / "c.pth", which).state_dict()
+    assert all(torch.equal(v, loaded[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [SupOnly, FixMatch, UniMatch, PrevMatch, RankMatch, CorrMatch])
+def test_every_method_reaches_every_parameter(kind, toy):
+    config = load_config(toy.config)
+    network = build_network(TINY, 3)
+    loss, _ = kind(network, config)(raw_batch(2, size=32, views=kind.strong_views))
+    loss.backward()
+    assert loss.isfinite()
+    missing = [n for n, p in network.named_parameters() if p.requires_grad != (p.grad is not None)]
+    assert not missing
+    frozen = {n.rsplit(".", 2)[0] for n, p in network.named_parameters() if not p.requires_grad}
+    assert frozen == {"head.scratch.refinenet4.resConfUnit1"}
+
+
+@pytest.mark.parametrize(
+    "crop, advice", [(100, "use 96 or 112"), (7, "use 16$"), (96, None), (16, None)]
+)
+def test_a_crop_is_a_multiple_of_the_patch(crop, advice):
+    network = build_network(TINY, 3)
+    if advice is None:
+        network.check_crop(crop)
+    else:
+        with pytest.raises(UserError, match=f"crop_size: found {crop}.*16 pixels; {advice}"):
+            network.check_crop(crop)
+
+
+@pytest.mark.parametrize("network, backbone", [("dpt", "resnet10t"), ("deeplabv3plus", "test_vit")])
+def test_a_backbone_of_the_other_network(network, backbone):
+    with pytest.raises(UserError, match=f"model.backbone: '{backbone}'.*dpt"):
+        build_network(vary(TINY, network=network, backbone=backbone), 3)
+
+
+def test_images_become_the_nearest_multiple_of_the_patch():
+    class Spy(nn.Module):
+        patch_size, sizes = 16, []
+
+        def forward(self, x):
+            self.sizes.append(tuple(x.shape[-2:]))
+            return x
+
+    for size in ((40, 39), (7, 64), (41, 55)):  # halves round up
+        assert predict_whole(Spy(), torch.randn(1, 3, *size)).shape[-2:] == size
+    assert Spy.sizes == [(48, 32), (16, 64), (48, 48)]
+
+
+def test_training_evaluation_and_prediction_on_odd_sizes(toy, train, tmp_path, monkeypatch):
+    toy.tree["model"] = {"network": "dpt", "backbone": "test_vit", "pretrained": "none"}
+    toy.tree |= {"crop_size": 32, "optimizer": {"name": "adamw", "weight_decay": 0.01}}
+    toy.write_config()
+    run, scores, out = tmp_path / "run", tmp_path / "scores.json", tmp_path / "out"
+    train(SupOnly, toy.argv(run))
+    train(SupOnly, toy.argv(run))  # resumes, with AdamW's state
+    checkpoint = ["--config", str(toy.config), "--checkpoint", str(run / "latest.pth")]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *checkpoint, "--json", str(scores)])
+    evaluate_script.main()
+    logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["scores"]["model"]
+    assert json.loads(scores.read_text())["iou"] == logged["iou"]
+    pictures = ["--images", str(toy.root / "images"), "--save-path", str(out)]
+    monkeypatch.setattr(sys, "argv", ["predict.py", *checkpoint, *pictures])
+    predict_script.main()
+    for picture in (toy.root / "images").iterdir():
+        mask = Image.open(out / "masks" / f"{picture.stem}.png")
+        assert mask.size == Image.open(picture).size
+
+
+def test_adamw_in_two_groups():
+    network = build_network(TINY, 3)
+    options = Optimizer(name="adamw", lr=5e-6, lr_multi=40, weight_decay=0.02)
+    optimizer = build_optimizer(network, options)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    backbone, rest = optimizer.param_groups
+    assert backbone["lr"] == 5e-6 and rest["lr"] == pytest.approx(2e-4)
+    for group in (backbone, rest):
+        assert group["betas"] == (0.9, 0.999) and group["weight_decay"] == 0.02
+    assert {*backbone["params"]} == {*network.backbone.parameters()}
+    assert len(rest["params"]) == sum(p.requires_grad for p in network.head.parameters())
+
+
+def test_adamw_takes_up_its_own_state():
+    optimizers = []
+    for _ in range(2):
+        network = build_network(TINY, 3)
+        optimizers.append(build_optimizer(network, Optimizer(name="adamw")))
+        network(torch.randn(1, 3, 32, 32)).square().mean().backward()
+        optimizers[-1].step()
+    kept = optimizers[0].state_dict()
+    load_optimizer(optimizers[1], kept, Path("latest.pth"))
+    for index, entry in optimizers[1].state_dict()["state"].items():
+        assert entry["step"] == 1 and torch.equal(entry["exp_avg"], kept["state"][index]["exp_avg"])
+
+
+def test_patches_are_as_large_as_the_config_says():
+    for size in (None, 8):
+        network = build_network(vary(TINY, patch_size=size), 3)
+        assert network.patch_size == (size or 16)
+        assert network.backbone.patch_embed.proj.kernel_size == (network.patch_size,) * 2
+
+
+def test_complementary_dropout_is_one_draw_per_image_and_channel():
+    features = [torch.ones(10, 400, 3, 3), torch.ones(10, 400, 2, 2), torch.ones(10, 300, 2, 2)]
+    factors = draw_complementary(features)
+    assert factors[0] is factors[1] and factors[2].shape == (5, 300)
+    for factor in factors:
+        whole = (factor == 1).all(1)
+        assert whole.sum() == 2 and set(factor[~whole].unique().tolist()) == {0.0, 2.0}
+        assert abs((factor[~whole] == 0).float().mean() - 0.5) < 0.1
+    assert torch.equal((factors[0] == 1).all(1), (factors[2] == 1).all(1))
+    for f, factor in zip(complementary_dropout(features, factors), factors, strict=True):
+        first, second = f.chunk(2)
+        assert torch.equal(first, factor[:, :, None, None].expand_as(first))
+        assert torch.equal(first + second, torch.full_like(first, 2.0))

@@ -1,0 +1,114 @@
+"""A training in a process of its own that shows where it is, so that it can be killed there."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engine.fit import main
+from engine.run_dir import RunFolder
+from engine.training import Training
+from tests.conftest import METHODS
+
+# Forked, so that a life costs no import of torch.
+PROCESSES = multiprocessing.get_context("fork")
+PLACES = ["start", "step", "validation", "checkpoint"]
+WATCHED = [(Training, "optimize", 1), (Training, "evaluate", 2), (RunFolder, "save", 3)]
+FILE = "file"
+
+
+class Death(NamedTuple):
+    """Where a life is to end by SIGKILL."""
+
+    place: str
+    """One of PLACES; or FILE: right before a file of the run is opened, renamed, linked ..."""
+    after: int
+    """Steps of the run begun before that."""
+    delay: float
+    """Seconds from there; for FILE, as many files touched."""
+
+
+def draw_deaths(rng: random.Random, count: int, steps: int) -> list[Death]:
+    """Deaths all over a run of that many steps, of each kind about equally many."""
+    kinds = ["step", "validation", "checkpoint", FILE, FILE, "start"]
+    rng.shuffle(kinds)
+    places = [kinds[number % len(kinds)] for number in range(count)]
+    longest = {"start": 0.3, FILE: 12.0}
+    delays = [rng.uniform(0, longest.get(place, 0.03)) for place in places]
+    return list(map(Death, places, sorted(rng.choices(range(1, steps + 1), k=count)), delays))
+
+
+class Life:
+    """One process that runs a method's command line in `run`, until it ends or is killed."""
+
+    def __init__(self, method: str, argv: list[str], run: Path, death: Death | None = None):
+        self.run, self.death = run, death
+        self._place, self._step = (PROCESSES.RawValue("i", value) for value in (0, 0))
+        self._process = PROCESSES.Process(target=self._live, args=(method, argv))
+
+    def end(self) -> int:
+        """Its exit code, negative if it was killed."""
+        self._process.start()
+        if self.death is not None and self.death.place != FILE:
+            while self._process.is_alive() and not self._is_time(self.death):
+                pass
+            time.sleep(self.death.delay)
+            self._process.kill()
+        self._process.join()
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+    def where(self) -> str:
+        """The place and step of its end, with a * if something was left half-written."""
+        half = "*" if list(self.run.glob("*.partial")) else ""
+        step = f" {self._step.value}" if self._step.value else ""
+        return f"{PLACES[self._place.value]}{step}{half}"
+
+    def _is_time(self, death: Death) -> bool:
+        if self._step.value < death.after and death.place != "start":
+            return False
+        if death.place == "checkpoint":
+            return any(self.run.glob("latest.pth.*.partial"))
+        return PLACES[self._place.value] == death.place
+
+    def _live(self, method: str, argv: list[str]) -> None:
+        with self.run.with_suffix(".out").open("ab") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        for owner, name, place in WATCHED:
+            setattr(owner, name, self._showing(getattr(owner, name), place, name == "optimize"))
+        if self.death is not None and self.death.place == FILE:
+            sys.addaudithook(self._before_file(self.death))
+        sys.argv = [method, *argv]
+        main(METHODS[method])
+
+    def _showing(self, original: Callable[..., Any], place: int, step: bool) -> Callable[..., Any]:
+        def showing(*args: Any, **named: Any) -> Any:
+            self._place.value = place
+            if step:
+                self._step.value = args[2] + 1
+            return original(*args, **named)
+
+        return showing
+
+    def _before_file(self, death: Death) -> Callable[[str, Any], None]:
+        """An audit hook: Python tells it of every file before it touches it."""
+        touched = 0
+
+        def hook(event: str, args: Any) -> None:
+            nonlocal touched
+            known = event == "open" or event in ("os.rename", "os.link", "os.remove", "os.truncate")
+            if not known or self._step.value < death.after:
+                return
+            if not str(args[0]).startswith(str(self.run)):
+                return
+            touched += 1
+            if touched > death.delay:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return hook

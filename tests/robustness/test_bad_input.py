@@ -1,0 +1,379 @@
+"""What a user can get wrong ends before training, with one line and exit code 2."""
+
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+import evaluate
+import predict
+from corrmatch import CorrMatch
+from engine.run_dir import RunFolder
+from supervised import SupOnly
+from tests.robustness.fuzzing.yaml_text import LAUGHS
+
+
+@pytest.fixture
+def refused(toy, train, tmp_path, capsys, monkeypatch):
+    """Runs a method's command line; returns the one line that it ends with."""
+
+    def no_training(*_, **__):
+        raise AssertionError("training started")
+
+    monkeypatch.setattr(RunFolder, "open", no_training)
+
+    def run(*more, kind=CorrMatch, save_path=None):
+        with pytest.raises(SystemExit) as end:
+            train(kind, toy.argv(save_path or tmp_path / "run", *more))
+        assert end.value.code == 2
+        line = capsys.readouterr().err
+        assert line.startswith("error: ") and line.count("\n") == 1, line
+        return line
+
+    return run
+
+
+def contains(line, *parts):
+    for part in parts:
+        assert str(part) in line, f"{part!r} is not in {line!r}"
+
+
+SETTINGS = {
+    "crop_sise=33": ["unknown key 'crop_sise'", "did you mean 'crop_size'"],
+    "optimizer.momentun=0.9": ["unknown key 'optimizer.momentun'", "did you mean 'momentum'"],
+    "method.thresh_int=0.5": ["unknown key 'method.thresh_int'", "did you mean 'thresh_init'"],
+    "method.thresh_init=2": ["method.thresh_init", "less than or equal to 1", "found 2"],
+    "epochs=many": ["epochs", "integer", "found 'many'"],
+    "epochs=0": ["epochs", "greater than 0", "found 0"],
+    "data.palette=[[0,0,0]]": ["data", "1 colours for 3 classes"],
+    "model.network=segnet": ["model.network", "deeplabv3plus", "found 'segnet'"],
+    "model.backbone=resnet50x": ["model.backbone", "resnet50x", "resnet50"],
+    "model.backbone=vit_tiny_patch16_224": ["model.backbone", "vit_tiny", "strides 4"],
+    "model.multi_grid=true": ["model.multi_grid", "test_resnet"],
+    "crop_size=32": ["crop_size", "found 32", "use 33"],
+    "batch_size=1": ["batch_size", "1 image", "at least 2"],
+    "micro_batch=3": ["micro_batch", "found 3", "divide"],
+    "model.pretrained=file": ["pretrained/test_resnet.pth", "not found", "model.pretrained"],
+    "model.pretrained=no/such.pth": ["no/such.pth", "not found"],
+    "epochs": ["--set epochs", "key=value"],
+    "epochs=[": ["--set epochs=[", "not a YAML value"],
+    "data={geometry: rotate_resize, scale: [0.8, 1.2]}": ["data: ", "scale", "rotate_resize"],
+    "evaluation.volume_pattern='('": ["evaluation.volume_pattern", "regular expression"],
+    "evaluation.volume_pattern='v'": ["evaluation.volume_pattern", "group"],
+    # found by fuzzing: numbers that nobody means, names that nobody can read, YAML's own errors
+    "evaluation.volume_pattern='(a{99999999999})'": ["evaluation.volume_pattern", "too large"],
+    "optimizer.lr=.nan": ["optimizer.lr", "finite number", "found nan"],
+    "optimizer.lr=.inf": ["optimizer.lr", "finite number", "found inf"],
+    "data.std=[0, 1, 1]": ["data.std.0", "greater than 0"],
+    "data.palette=[[0, 0, 0], [1, 1, 1], [256, 2, 2]]": ["data.palette.2.0", "to 255", "256"],
+    "data.workers=1000000": ["data.workers", "to 512"],
+    "crop_size=1000000": ["crop_size", "to 8192"],
+    "batch_size=1000000": ["batch_size", "to 4096"],
+    "epoch_length=1000000000": ["epoch_length", "to 10000000"],
+    "epochs=1000000000000000000000": ["epochs", "less than 2147483648"],
+    "epochs=0x" + 5000 * "f": ["epochs", "found an integer of thousands of digits"],
+    "model.channels=1000000": ["model.channels", "to 4096"],
+    "model.aspp_rates=[1, 2, 1000000]": ["model.aspp_rates.2", "to 1024"],
+    "method.regions=1000000": ["method.regions", "to 4096"],
+    r'data.classes=["a\nb", b, c]': ["data.classes.0", "printable", r"found 'a\nb'"],
+    "a\nb=1": [r"unknown key 'a\nb'"],
+    "epochs=!!int ''": ["not a YAML value"],
+    "epochs=!!bool x": ["not a YAML value"],
+    "epochs=!!timestamp x": ["not a YAML value"],
+    "epochs=" + 3000 * "[": ["not a YAML value"],
+    r'data.labeled="a\0b"': ["data.labeled: a path cannot hold a zero byte", r"a\x00b"],
+    r'data.labeled="\ud800"': ["data.labeled", "surrogates not allowed"],
+    r'data.root="a\0b"': ["data.root: a path cannot hold a zero byte"],
+    "data.labeled={images: %s}" % (300 * "x"): ["xxx", "no such folder"],
+    "data.unlabeled={images: %s}" % (300 * "x"): ["xxx", "no such folder"],
+    "model.pretrained=" + 300 * "x": ["xxx", "not found"],
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_config_values(setting, refused):
+    contains(refused("--set", setting), *SETTINGS[setting])
+
+
+def test_section_that_contains_itself(refused):
+    line = refused("--set", "method=&a {b: *a}", "method=&a {b: *a}")
+    contains(line, "'b' contains itself")
+
+
+def test_options_of_another_method(refused):
+    line = refused("--set", "method.thresh_init=0.5", kind=SupOnly)
+    contains(line, "SupOnly", "method.thresh_init")
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("epochs: 1\nepochs: 2\n", ["line 2", "'epochs' stands twice"]),
+        ("a: [1\n", ["not valid YAML"]),
+        ("- a\n", ["expected keys and values, found list"]),
+        ("", ["expected keys and values"]),
+        ("base: toy.yaml\n", ["'base' leads back"]),
+        ("base: 3\n", ["'base' must be the path", "found 3"]),
+        ("base: none.yaml\n", ["base: ", "none.yaml", "no such config"]),
+        ("epochs: 2\n", ["key 'data' is missing"]),
+        (
+            "a: !!python/object/apply:os.getcwd []\n",
+            ["line 1 column 4", "could not determine a"],
+        ),
+        ("a: !!int ''\n", ["not valid YAML (IndexError"]),
+        ("a: !!bool x\n", ["not valid YAML (KeyError"]),
+        ("a: !!timestamp x\n", ["not valid YAML (AttributeError"]),
+        (3000 * "- ", ["not valid YAML (RecursionError"]),
+        (f"base: {300 * 'x'}\n", ["base: ", "File name too long"]),
+        (LAUGHS + "data: {name: *a29}\n", ["data.name", "string", "found [["]),
+        (LAUGHS + "base: *a29\n", ["'base' must be the path", "found [["]),
+    ],
+)
+def test_config_files(text, parts, refused, toy):
+    toy.config.write_text(text)
+    contains(refused(), "toy.yaml", *parts)
+
+
+@pytest.mark.parametrize("target, problem", [("gone", "no such config"), ("toy.yaml", "symbolic")])
+def test_missing_config(target, problem, refused, toy):
+    toy.config.unlink()
+    contains(refused(), "toy.yaml", "no such config file")
+    toy.config.symlink_to(target)
+    contains(refused(), "toy.yaml", problem)
+
+
+LINES = {
+    "missing file": (["images/none.jpg masks/l0.png"], ["line 1", "images/none.jpg", "no such"]),
+    "missing mask": (["images/l0.jpg masks/none.png"], ["line 1", "masks/none.png", "no such"]),
+    "no mask": (["images/l0.jpg masks/l0.png", "images/l1.jpg"], ["line 2", "l1.jpg' has no mask"]),
+    "mask None": (["images/l0.jpg None"], ["line 1", "has no mask"]),
+    "twice": (["images/l0.jpg masks/l0.png"] * 2, ["line 2", "stands in line 1 already"]),
+    "spaces": (["images/a b.jpg masks/a b.png"], ["line 1", "4 parts", "tab"]),
+    "absolute": (["/etc/passwd masks/l0.png"], ["line 1", "/etc/passwd", "leads out"]),
+    "parent": (["../x.jpg masks/l0.png"], ["line 1", "../x.jpg", "leads out"]),
+    "empty": ([], ["the list is empty"]),
+    "NUL": (["a\0b/l0.jpg masks/l0.png"], ["zero bytes"]),
+    "escapes": (["images/l0\x1b.jpg masks/l0.png"], [r"l0\x1b.jpg: no such file"]),
+    "unlabelled too": (
+        ["images/u2.jpg masks/l0.png"],
+        ["unlabeled.txt line 3", "/labeled.txt line 1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_labelled_lists(case, refused, toy):
+    lines, parts = LINES[case]
+    toy.write_list("labeled", lines)
+    contains(refused(), "labeled.txt", *parts)
+
+
+def test_validation_image_in_training(refused, toy):
+    toy.write_list("val", ["images/v0.jpg masks/v0.png", "images/l1.jpg masks/l1.png"])
+    contains(refused(), "val.txt line 2", "images/l1.jpg", "labeled.txt line 2")
+
+
+@pytest.mark.parametrize("option", ["--labeled-id-path", "--unlabeled-id-path"])
+def test_missing_list(option, refused):
+    contains(refused(option, "no/list.txt"), "no/list.txt", "no such list")
+
+
+def test_missing_published_list(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused("--labeled-id-path", "splits/pascal/92/labeled.txt")
+    contains(
+        line,
+        "splits/pascal/92/labeled.txt: no such list",
+        "python -m tools.splits fetch pascal/92\n",
+    )
+
+
+def test_list_that_is_not_text(refused, toy):
+    toy.path("labeled").write_bytes(b"\xff\xfe\x00")
+    contains(refused(), "labeled.txt", "cannot be read as text")
+
+
+def test_no_list_at_all(refused, toy):
+    del toy.tree["data"]["unlabeled"]
+    toy.write_config()
+    draw = "python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER draws both"
+    contains(refused(), "--unlabeled-id-path", "data.unlabeled", draw)
+
+
+def test_mask_in_colour(refused, toy):
+    Image.new("RGB", (52, 44)).save(toy.root / "masks/l1.png")
+    contains(refused(), "labeled.txt line 2", "masks/l1.png", "mode RGB", "class indices")
+
+
+def test_colours_of_a_mask_that_has_none(refused, toy):
+    Image.new("I;16", (52, 44)).save(toy.root / "masks/l1.png")
+    colours = "data.label_map={'0,0,0': sky, '1,1,1': tree, '2,2,2': road, other: ignore}"
+    line = refused("--set", colours, "data.check_samples=8")
+    contains(line, "masks/l1.png", "has no colours", "data.label_map names colours")
+
+
+@pytest.mark.parametrize("kind", ["l", "v"])
+def test_mask_value_that_is_no_class(kind, refused, toy):
+    with Image.open(toy.root / f"masks/{kind}2.png") as mask:
+        mask = mask.copy()
+    mask.putpixel((3, 3), 7)
+    mask.save(toy.root / f"masks/{kind}2.png")
+    contains(refused(), "line 3", f"masks/{kind}2.png", "mask value 7", "0 to 2 or 255")
+    line = refused("--set", "data.reduce_zero_label=true")
+    contains(line, "mask value 7", "0 to 3 or 255", "reduce_zero_label is on")
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_mask_value_that_no_class_can_have(value, refused, toy):
+    Image.new("I", (52, 44), value).save(toy.root / "masks/l1.tif")
+    toy.write_list("labeled", ["images/l1.jpg masks/l1.tif"])
+    contains(refused(), f"masks/l1.tif: mask values {value} to {value}, expected 0 to 65535")
+
+
+def test_mask_of_another_size(refused, toy):
+    Image.new("L", (52, 43)).save(toy.root / "masks/l0.png")
+    contains(refused(), "labeled.txt line 1", "52x43", "52x44")
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 0.7])
+@pytest.mark.parametrize("file", ["images/u3.jpg", "images/l2.jpg", "masks/v0.png"])
+def test_corrupt_files(file, share, refused, toy):
+    path = toy.root / file
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    contains(refused(), file, "not a readable image")
+
+
+def test_gpu_demanded_where_there_is_none(refused, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    contains(refused("--device", "cuda"), "--device cuda", "found 0 GPUs")
+
+
+def test_unwritable_save_path(refused, toy):
+    contains(refused(save_path=toy.config / "run"), "--save-path", "cannot be written")
+    contains(refused(save_path=300 * "x"), "--save-path", "cannot be written (", "too long")
+    contains(refused(save_path=2000 * "x/"), "--save-path", "cannot be written")
+
+
+def test_resume_never_beside_a_run(refused, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/latest.pth").touch()
+    contains(refused("--resume", "never"), "would overwrite latest.pth", "--resume auto")
+    contains(refused(), "latest.pth", "not a readable checkpoint")
+    for name in ("none.pth", 300 * "x"):
+        contains(refused("--resume", name), f"--resume {name}", "no such checkpoint")
+
+
+@pytest.fixture
+def trained(toy, train, tmp_path, monkeypatch):
+    with monkeypatch.context():
+        toy.tree["epochs"] = 1
+        toy.write_config()
+        train(SupOnly, toy.argv(tmp_path / "trained"))
+    return tmp_path / "trained/latest.pth"
+
+
+def test_checkpoint_of_another_run(trained, refused, toy):
+    contains(refused("--resume", str(trained)), "latest.pth", "SupOnly", "CorrMatch")
+    line = refused("--resume", str(trained), "--set", "model.channels=4", kind=SupOnly)
+    contains(line, "latest.pth", "of another shape", "[8,", "[4,")
+    line = refused("--resume", str(trained), "--set", "optimizer.lr=0.5", kind=SupOnly)
+    contains(line, "latest.pth", "optimizer.lr (0.01 -> 0.5)", "--save-path")
+    torch.save(torch.load(trained, weights_only=True)["method"], trained)
+    line = refused("--resume", str(trained), kind=SupOnly)
+    contains(line, "no run that could be resumed", "name a run's latest.pth")
+
+
+PARTS = {
+    "epoch": [None, -1, 1.5, torch.ones(())],
+    "done": [-1],
+    "best": [None, {"model": None}, {"model": {"score": "high", "epoch": 1}}],
+    "history": [{}, [torch.ones(3)]],
+    "means": [{}, *({"sums": {"loss": odd}, "count": 1} for odd in (None, torch.ones(3)))],
+    "scaler": [{}, {"scale": 0.0}],
+    "config": [None, {"epochs": torch.ones(())}],
+    "name": [3],
+    "images": [3, {}, {"val": {"images": 3}}],
+    "epoch_length": [0, "x"],
+    "method": [None, torch.ones(()), {"model.classifier.bias": None}],
+    "optimizer": [None, {}, {"state": 3}, {"state": {0: {"momentum_buffer": torch.ones(1)}}}],
+}
+
+
+def test_checkpoint_with_odd_contents(trained, refused):
+    whole = torch.load(trained, weights_only=True)
+    with pytest.raises(AssertionError, match="training started"):  # as it is, it is good
+        refused("--resume", str(trained), kind=SupOnly)
+    for part, values in PARTS.items():
+        for value in values:
+            torch.save(whole | {part: value}, trained)
+            contains(refused("--resume", str(trained), kind=SupOnly), "trained/latest.pth")
+    bias = {"model.classifier.bias": torch.ones(3) * 1j}
+    torch.save(whole | {"method": whole["method"] | bias}, trained)
+    contains(refused("--resume", str(trained), kind=SupOnly), "classifier.bias torch.complex64")
+
+
+@pytest.fixture
+def script(capsys, monkeypatch):
+    def run(module, *argv):
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, argv)])
+        with pytest.raises(SystemExit) as end:
+            module.main()
+        assert end.value.code == 2
+        line = capsys.readouterr().err
+        assert line.startswith("error: ") and line.count("\n") == 1, line
+        return line
+
+    return run
+
+
+def test_evaluate_and_predict(trained, script, toy, tmp_path):
+    common = ["--config", toy.config, "--checkpoint", trained]
+    classes = ["--set", "data.classes=[a,b]"]
+    for module, more in (
+        (evaluate, []),
+        (predict, ["--images", toy.root / "images", "--save-path", tmp_path / "out"]),
+    ):
+        line = script(module, *common, *more, *classes)
+        expected = ["mask value 2"] if module is evaluate else ["data.classes (3 -> 2)"]
+        contains(line, *expected)
+        line = script(module, *common[:2], "--checkpoint", "no.pth", *more)
+        contains(line, "no.pth", "no such checkpoint")
+        contains(script(module, *common, *more, "--which", "teacher"), "'teacher'", "no weights")
+    contains(script(evaluate, *common, "--split", "test"), "data.test")
+    contains(script(evaluate, *common, "--json", toy.root), "--json", "cannot be written")
+    contains(script(predict, *common, "--images", "none", "--save-path", tmp_path), "no such file")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    contains(script(predict, *common, "--images", empty, "--save-path", tmp_path), "no images")
+
+
+def test_predictions_are_never_overwritten(trained, script, toy, tmp_path, monkeypatch, capsys):
+    argv = ["--config", toy.config, "--checkpoint", trained, "--images", toy.root / "images",
+            "--save-path", tmp_path / "out"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, argv)])
+    predict.main()
+    mask = Image.open(mask_file := tmp_path / "out/masks/l0.png")
+    assert mask.mode == "P" and mask.size == (52, 44)
+    assert len(list((tmp_path / "out/overlays").iterdir())) == 11
+    written = mask_file.stat().st_mtime_ns
+    predict.main()
+    assert "11 images have their masks already" in capsys.readouterr().out
+    assert mask_file.stat().st_mtime_ns == written
+    contains(script(predict, *argv, "--overlays", "png"), "made with another")
+
+
+def test_sizes_are_compared_beyond_what_is_decoded(toy, refused):
+    Image.new("L", (44, 52)).save(toy.root / "masks/l2.png")
+    line = refused("--set", "data.check_samples=0")
+    contains(line, "masks/l2.png", "44x52", "52x44; turn one of them by 90 degrees")
+
+
+def test_a_file_that_breaks_during_training(toy, train, tmp_path, capsys):
+    """Beyond the checked sample; the message of a data worker is still one line."""
+    (toy.root / "images/u4.jpg").write_bytes(b"\xff\xd8 no jpeg")
+    with pytest.raises(SystemExit) as end:
+        train(CorrMatch, toy.argv(tmp_path / "run", "--set", "data.check_samples=0",
+                                  "data.workers=1", "batch_size=4", "epochs=9"))  # fmt: skip
+    assert end.value.code == 2
+    contains(capsys.readouterr().err, "images/u4.jpg: not a readable image")

@@ -1,0 +1,146 @@
+"""File names that are no text, links in circles, and a machine that lacks something."""
+
+import io
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dataset.folders import files_by_stem
+from engine import fit as engine
+from engine.fit import main
+from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, run_module, verdict
+from util.errors import UserError
+from util.log import versions
+
+ODD_NAMES = [b"\xff", b"a\nb", b" space", b"tab\t", b"-x", "漢".encode(), b"x" * 250, b"a.b"]
+
+
+@pytest.fixture
+def odd(toy):
+    """A folder below the data's root with images of odd names."""
+    folder = toy.root / "odd"
+    folder.mkdir()
+    image = (toy.root / "images/u0.jpg").read_bytes()
+    for name in ODD_NAMES:
+        Path(os.fsdecode(bytes(folder) + b"/" + name + b".jpg")).write_bytes(image)
+    return folder
+
+
+def script(name, *argv):
+    return verdict(lambda: called(partial(run_module, name), *argv))
+
+
+def test_odd_names(odd, toy, tmp_path):
+    assert script("supervised", *toy.argv(tmp_path / "run", "--set", "epochs=1")) == RAN
+    argv = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth", "--images", odd]
+    (odd / "folder.jpg").mkdir()
+    assert script("predict", *argv, "--save-path", tmp_path / "out") == RAN
+    assert len(list((tmp_path / "out/masks").iterdir())) == len(ODD_NAMES)
+    (odd / "folder.jpg").rmdir()
+
+    folders = ["--config", toy.config, "--set", "data.unlabeled={images: odd}"]
+    assert script("fixmatch", *folders, "--save-path", tmp_path / "x", "--dry-run") == RAN
+    reports = [tmp_path / "report.json", tmp_path / "report.html"]
+    argv = [*folders, "--json", reports[0], "--html", reports[1]]
+    assert script("tools.check_data", *argv) == RAN
+    assert all(report.stat().st_size for report in reports)
+
+
+def test_neither_masks_nor_overlays_are_overwritten(toy, tmp_path):
+    assert script("supervised", *toy.argv(tmp_path / "run", "--set", "epochs=1")) == RAN
+    precious = tmp_path / "out/overlays/v0.jpg"
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    argv = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth", "--images",
+            toy.root / "images/v0.jpg", "--save-path", tmp_path / "out"]  # fmt: skip
+    assert script("predict", *argv) == REFUSED and precious.stat().st_size == 0
+
+
+@pytest.mark.parametrize("target", [".", "..", "/"])
+def test_links_in_circles(target, tmp_path):
+    """Two of them in a folder would make a walk of 2^40 steps."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    Image.new("RGB", (3, 2)).save(tmp_path / "a/b/c.png")
+    (tmp_path / "elsewhere").symlink_to("a/b")
+    assert list(files_by_stem(tmp_path)) == ["a/b/c", "elsewhere/c"]
+    for name in ("back", "again"):
+        (tmp_path / "a/b" / name).symlink_to(target)
+    with pytest.raises(UserError, match="(back|again): a link to a folder that it is in"):
+        files_by_stem(tmp_path / "a")
+
+
+def test_what_pillow_remarks_is_not_said(tmp_path):
+    """Found by fuzzing: a TIFF whose directory is cut off warned beside the error."""
+    Image.new("L", (60, 40)).save(tmp_path / "a.tif")
+    broken = bytearray((tmp_path / "a.tif").read_bytes())
+    broken[5] ^= 32
+    (tmp_path / "a.tif").write_bytes(broken)
+    look = f"""
+from pathlib import Path
+from dataset.image_files import load_image
+from util.errors import UserError
+try:
+    load_image(Path({str(tmp_path / "a.tif")!r}))
+except UserError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", look]  # pytest has its own mind about warnings
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "not a readable image" in done.stdout and not done.stderr
+
+
+LACKS = {
+    "Python": MemoryError(),
+    "the CPU": RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    "a GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+    "the CPU, in a data worker": RuntimeError(
+        "Caught it in a worker.\nRuntimeError: [x] can't allocate memory: you tried 9 bytes"
+    ),
+}
+
+
+@pytest.mark.parametrize("who", LACKS)
+def test_lack_of_memory(who, toy, tmp_path, monkeypatch, capsys):
+    def fit(_):
+        raise LACKS[who]
+
+    monkeypatch.setattr(engine, "fit", fit)
+    with pytest.raises(SystemExit) as end:
+        called(lambda: main(SupOnly), *toy.argv(tmp_path / "run"))
+    line = capsys.readouterr().err
+    assert end.value.code == 2 and line.count("\n") == 1
+    assert line.startswith("error: out of memory (") and "lower micro_batch" in line
+
+
+def test_other_errors_keep_their_traceback(toy, tmp_path, monkeypatch):
+    def fit(_):
+        raise RuntimeError("a mistake of this project")
+
+    monkeypatch.setattr(engine, "fit", fit)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        called(lambda: main(SupOnly), *toy.argv(tmp_path / "run"))
+
+
+def test_no_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert versions()["commit"] == "unknown"
+
+
+def test_names_that_the_terminal_cannot_show(toy, tmp_path, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    toy.tree["data"]["classes"] = ["空", "木", "道"]
+    toy.tree["epochs"] = 1
+    toy.config.write_text(repr(toy.tree), encoding="utf-8")  # a dict in Python is one in YAML
+    called(lambda: main(SupOnly), *toy.argv(tmp_path / "run"))
+    terminal.flush()
+    assert rb"\u7a7a" in terminal.buffer.getvalue()
+    assert "空" in (tmp_path / "run/log.txt").read_text(encoding="utf-8")

@@ -1,0 +1,330 @@
+"""What one is given - checkpoints, configs, lists - runs no code and stays in its root."""
+
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import evaluate
+import predict
+from corrmatch import CorrMatch
+from dataset.image_files import FORMATS, image_size, load_image, orientation
+from engine.fit import main
+from model.build import PRETRAINED
+from tests.conftest import REPOSITORY
+from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, verdict
+from tools.prepare.official.masks import read_indices
+from util.errors import UserError
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """What the code smuggled in would create."""
+    return tmp_path / "marker"
+
+
+class Smuggled:
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def rehearsed(toy, *more):
+    return verdict(lambda: called(lambda: main(CorrMatch), *toy.argv(*more)))
+
+
+# Checkpoints
+
+
+def write_zip(smuggled, path):
+    torch.save({"model": {"weight": torch.zeros(1)}, "epoch": smuggled}, path)
+
+
+def write_legacy(smuggled, path):
+    torch.save({"model": smuggled}, path, _use_new_zipfile_serialization=False)
+
+
+def write_pickle(smuggled, path):
+    path.write_bytes(pickle.dumps(smuggled))
+
+
+writers = pytest.mark.parametrize("write", [write_zip, write_legacy, write_pickle])
+
+
+def test_the_smuggled_code_is_live(marker):
+    """What any reader that trusts its file would do."""
+    pickle.loads(pickle.dumps(Smuggled(marker)))
+    assert marker.exists()
+
+
+@writers
+@pytest.mark.parametrize("way", ["--resume", "auto", "pretrained", "file", "evaluate", "predict"])
+def test_checkpoints_run_no_code(way, write, toy, marker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, path = tmp_path / "run", tmp_path / "given.pth"
+    use = ["--config", toy.config, "--checkpoint", path]
+    commands = {
+        "--resume": lambda: rehearsed(toy, run, "--resume", path),
+        "auto": lambda: rehearsed(toy, run),
+        "pretrained": lambda: rehearsed(toy, run, "--set", f"model.pretrained={path}"),
+        "file": lambda: rehearsed(toy, run, "--set", "model.pretrained=file"),
+        "evaluate": lambda: verdict(lambda: called(evaluate.main, *use)),
+        "predict": lambda: verdict(
+            lambda: called(predict.main, *use, "--images", toy.root, "--save-path", run)
+        ),
+    }
+    path = {"auto": run / "latest.pth", "file": PRETRAINED / "test_resnet.pth"}.get(way, path)
+    path.parent.mkdir(exist_ok=True)
+    write(Smuggled(marker), path)
+    assert commands[way]() == REFUSED and not marker.exists()
+
+
+# Configs
+
+TAGS = [
+    "!!python/object/apply:os.mkdir ['MARKER']",
+    "!!python/object/new:os.mkdir ['MARKER']",
+    "!!python/object/apply:subprocess.check_call [[mkdir, 'MARKER']]",
+    "!!python/object/apply:builtins.eval [\"__import__('os').mkdir('MARKER')\"]",
+    "!!python/name:smuggled.name",
+    "!!python/module:smuggled",
+]
+
+
+@pytest.fixture
+def tag(request, marker, tmp_path, monkeypatch):
+    """A tag of YAML; some import a module, which is there to be found."""
+    (tmp_path / "smuggled.py").write_text(f"import os\nname = os.mkdir({str(marker)!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield request.param.replace("MARKER", str(marker))
+    sys.modules.pop("smuggled", None)
+
+
+every_tag = pytest.mark.parametrize("tag", TAGS, indirect=True)
+
+
+@every_tag
+def test_the_tags_are_live(tag, marker):
+    """What any reader of YAML that trusts its file would do."""
+    yaml.unsafe_load(tag)
+    assert marker.exists()
+
+
+@every_tag
+def test_configs_run_no_code(tag, toy, marker, tmp_path):
+    assert rehearsed(toy, tmp_path / "run", "--set", f"epochs={tag}") == REFUSED
+    whole = toy.config.read_text()
+    (toy.folder / "base.yaml").write_text(f"{whole}\nseed: {tag}\n")
+    for text in (f"{whole}\nseed: {tag}\n", f"{whole}\n? {tag}\n: 1\n", "base: base.yaml\n"):
+        toy.config.write_text(text)
+        assert rehearsed(toy, tmp_path / "run") == REFUSED
+    assert not marker.exists()
+
+
+# Lists
+
+OUTSIDE = ["../l0.jpg", "/etc/hostname", "images/../../l0.jpg", "images/.."]
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("kind", ["labeled", "unlabeled", "val"])
+def test_lists_stay_in_the_root(outside, kind, toy, tmp_path, capsys):
+    lines = [f"{outside} masks/l0.png", f"images/l0.jpg\t{outside}"]
+    for line in lines:
+        toy.write_list(kind, [line])
+        with pytest.raises(SystemExit) as end:
+            called(lambda: main(CorrMatch), *toy.argv(tmp_path / "run", "--dry-run"))
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and f"{kind}.txt line 1: '{outside}' leads out" in error
+
+
+@pytest.mark.parametrize("outside", ["..", "/etc", "images/../.."])
+def test_folders_stay_in_the_root(outside, toy, tmp_path, capsys):
+    for folders in (f"{{images: {outside}}}", f"{{images: images, masks: {outside}}}"):
+        argv = toy.argv(tmp_path / "run", "--dry-run", "--set", f"data.unlabeled={folders}")
+        with pytest.raises(SystemExit):
+            called(lambda argv=argv: main(CorrMatch), *argv)
+        assert "leads out of the data's root" in capsys.readouterr().err
+
+
+def test_links_are_followed(toy, tmp_path):
+    """Who sets one means it: data often lies on another disk."""
+    (toy.root / "images").rename(tmp_path / "elsewhere")
+    (toy.root / "images").symlink_to(tmp_path / "elsewhere")
+    assert rehearsed(toy, tmp_path / "run", "--dry-run") == RAN
+
+
+# Files that a config or a list is not: nothing of them is shown
+
+SECRET = "s3cret-$6$"
+OTHER_FILES = [
+    f"root:{SECRET}:19000:0:99999:7:::\n",
+    f"{SECRET} is a text\n",
+    f"{SECRET} word\n",
+    f"{SECRET} a: 1\n{SECRET} a: 2\n",
+    f"data: &{SECRET} 1\n",
+    "data: *s3cret-x\n",
+    f"data: !{SECRET} x\n",
+    f"data: !!int {SECRET}\n",
+    f"data: '{SECRET}\n",
+    f"data: [{SECRET}: a: b\n",
+    f'data: "\\{SECRET}"\n',
+    f"%{SECRET}\n",
+]
+
+
+@pytest.mark.parametrize("text", OTHER_FILES)
+def test_messages_quote_no_other_file(text, toy, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.write_text(text)
+
+    def said(*more):
+        with pytest.raises(SystemExit) as end:
+            called(lambda: main(CorrMatch), *toy.argv(tmp_path / "run", "--dry-run", *more))
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and "other" in error and "s3cret" not in error
+        return error
+
+    for kinds in (["labeled"], ["unlabeled"], ["val"], ["unlabeled", "val"], ["labeled", "val"]):
+        said("--set", *(f"data.{kind}={other}" for kind in kinds))
+    toy.config.write_text(f"base: {other}\n")
+    assert "not valid YAML" in (error := said()) or "expected" in error
+
+
+def test_the_place_in_a_config_is_named(toy, tmp_path, capsys):
+    toy.config.write_text("epochs: 1\ndata: [1, 2\n")
+    with pytest.raises(SystemExit):
+        called(lambda: main(CorrMatch), *toy.argv(tmp_path / "run"))
+    error = capsys.readouterr().err
+    assert "toy.yaml line 3 column 1: not valid YAML (expected ',' or ']'" in error
+
+
+# Names
+
+COMMANDS = "\x1b]0;title\x07\u202e"
+
+
+def test_names_command_no_terminal(toy, tmp_path, capsys):
+    for kind in ("images", "masks"):
+        (toy.root / "val" / kind).mkdir(parents=True)
+        for file in (toy.root / kind).glob("v*"):
+            file.rename(toy.root / "val" / kind / file.name)
+    (toy.root / f"val/masks/{COMMANDS}.png").touch()  # has no image, of which the log warns
+    folders = "data.val={images: val/images, masks: val/masks}"
+    called(lambda: main(CorrMatch), *toy.argv(tmp_path / "run", "--set", "epochs=1", folders))
+    trained = capsys.readouterr()
+    (toy.root / f"images/{COMMANDS}.jpg").write_bytes(b"damaged")
+    use = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth"]
+    with suppress(SystemExit):
+        called(predict.main, *use, "--images", toy.root / "images", "--save-path", tmp_path / "out")
+    predicted = capsys.readouterr()
+    with pytest.raises(SystemExit):
+        called(predict.main, *use, "--images", tmp_path / COMMANDS, "--save-path", tmp_path / "new")
+    refused = capsys.readouterr()
+    log = (tmp_path / "run/log.txt").read_text()
+    for text in (trained.out, predicted.out, refused.err, log):
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)
+        assert r"\x1b]0;title\x07\u202e" in text
+
+
+# Images
+
+
+def test_pillow_takes_no_other_format(tmp_path, monkeypatch):
+    """Its reader of EPS would start Ghostscript, whatever the file is called."""
+    path, started = tmp_path / "a.png", []
+    Image.new("RGB", (4, 3)).save(path, "EPS")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: started.append(1))
+    assert Image.open(path).format == "EPS"
+    for read in (load_image, image_size, orientation):
+        with pytest.raises(UserError, match=r"a\.png: not a readable image"):
+            read(path)
+    with pytest.raises(OSError, match="cannot identify"):
+        read_indices(path.read_bytes())
+    assert not started
+    for name in FORMATS:
+        Image.new("RGB", (4, 3)).save(path, name)
+        assert load_image(path).size == (4, 3)
+
+
+# Shell scripts
+
+LIVE = 'a b; touch "$MARKER"; $(touch "$MARKER") `touch "$MARKER"` *'
+POTENT = f"{LIVE} ' & | \\"
+STUB = '#!/bin/sh\nprintf "%s\\n" "$@" >> "$ARGUMENTS"\n'
+
+
+@pytest.fixture
+def sh(tmp_path, marker):
+    """Runs a script of tools/ where Python only notes its arguments; returns exit code and these,
+    or one of the variables as it was set."""
+    stubs, noted = tmp_path / "stubs", tmp_path / "arguments"
+    stubs.mkdir()
+    for name in ("python", "python3", "ruff", "mypy"):
+        (stubs / name).write_text(STUB)
+        (stubs / name).chmod(0o755)
+
+    def run(script, *arguments, **variables):
+        noted.write_text("")
+        environment = {"PATH": f"{stubs}:{os.defpath}", "VIRTUAL_ENV": "x", "MARKER": marker,
+                       "ARGUMENTS": noted, **variables}  # fmt: skip
+        done = subprocess.run(
+            ["sh", f"tools/{script}.sh", *arguments], cwd=REPOSITORY, check=False,
+            capture_output=True, env={k: str(v) for k, v in environment.items()},
+        )  # fmt: skip
+        return done.returncode, noted.read_text().split("\n")
+
+    return run
+
+
+def test_the_text_is_potent(marker):
+    environment = {"MARKER": str(marker), "PATH": os.defpath}
+    subprocess.run(["sh", "-c", f"echo {LIVE}"], env=environment, check=False)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("num_gpu", ["0", "1", "2"])
+def test_scripts_quote_what_they_are_given(num_gpu, sh, marker, tmp_path):
+    names = ("config", "labeled_id_path", "unlabeled_id_path", "MASTER_ADDR")
+    given = {name: f"{name} {POTENT}" for name in names}
+    save_path = tmp_path / POTENT
+    code, arguments = sh(
+        "train", num_gpu, "29500", POTENT, method=POTENT, save_path=save_path, **given
+    )
+    several = names if num_gpu == "2" else names[:3]
+    assert code == 0 and {POTENT, f"{POTENT}.py", str(save_path)} <= set(arguments)
+    assert {given[name] for name in several} <= set(arguments)
+    assert (save_path / "console.txt").exists()
+
+    code, arguments = sh("val", num_gpu, "29500", POTENT, config=POTENT, checkpoint_path=POTENT)
+    assert code == 0 and arguments.count(POTENT) == 3
+    assert not marker.exists()
+
+
+def test_scripts_check_numbers(sh, marker):
+    for script in ("train", "val"):
+        assert sh(script, POTENT, "29500")[0] == 2 and sh(script, "1", POTENT)[0] == 2
+        for name in ("NNODES", "NODE_RANK"):
+            assert sh(script, "1", "29500", **{name: POTENT})[0] == 2
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("script", ["quickstart", "test"])
+def test_scripts_pass_arguments_on(script, sh, marker):
+    code, arguments = sh(script, POTENT, "--x")
+    assert code == 0 and arguments[-3:-1] == [POTENT, "--x"] and not marker.exists()
+
+
+def test_a_path_with_commands_in_it(toy, marker, tmp_path, monkeypatch):
+    """Whole, with Python: the run's folder has that name, and nothing else happened."""
+    monkeypatch.setenv("MARKER", str(marker))
+    assert rehearsed(toy, tmp_path / POTENT, "--set", "epochs=1") == RAN
+    assert (tmp_path / POTENT / "latest.pth").exists() and not marker.exists()

@@ -1,0 +1,154 @@
+"""Dice and class weights against literal transcriptions; weights from the pixels of a list."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+
+from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
+from dataset.validation import read_lists
+from semi.criterion import build_criterion, dice_loss
+from semi.pseudo_labels import PseudoLabel, build_consistency, consistency, dice_consistency
+from supervised import SupOnly
+from util.config.loading import load_config, parse
+from util.config.schema import Config, Criterion
+from util.errors import UserError
+
+
+def dice_literally(logits, label, keep):
+    """Class by class and pixel by pixel (UniMatch, medical)."""
+    p, losses = logits.softmax(1).tolist(), []
+    for c in range(logits.shape[1]):
+        both = squares = pixels = 0.0
+        for b, y, x in keep.nonzero().tolist():
+            own = p[b][c][y][x]
+            both += own * (label[b, y, x] == c).item()
+            squares += own**2
+            pixels += (label[b, y, x] == c).item()
+        losses.append(1 - (2 * both + 1e-5) / (squares + pixels + 1e-5))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("seed, classes, kept", [(0, 2, 1.0), (1, 4, 0.6), (2, 5, 0.02), (3, 3, 0)])
+def test_dice(seed, classes, kept):
+    g = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(3, classes, 7, 9, generator=g).requires_grad_()
+    label = torch.randint(classes, (3, 7, 9), generator=g)
+    keep = torch.rand(3, 7, 9, generator=g) < kept
+    loss = dice_loss(logits, label, keep)
+    assert loss.item() == pytest.approx(dice_literally(logits, label, keep), abs=1e-6)
+    assert (loss.item() == 0) == (not keep.any())
+    target = torch.where(keep, label, 255)
+    assert build_criterion(Criterion(name="dice"))(logits, target).item() == loss.item()
+    pseudo = PseudoLabel(label, keep.float(), keep | True)
+    assert dice_consistency(logits, pseudo, 0.95).item() == loss.item()
+    ce = F.cross_entropy(logits, target, ignore_index=255).nan_to_num()
+    both = build_criterion(Criterion(name="ce_dice"))(logits, target)
+    torch.testing.assert_close(both, (ce + loss) / 2)
+    both.backward()
+
+
+def test_dice_of_what_is_right_is_nothing():
+    label = torch.randint(3, (2, 8, 8))
+    certain = 100.0 * F.one_hot(label, 3).permute(0, 3, 1, 2)
+    assert dice_loss(certain, label, label >= 0).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ce", "ohem", "dice", "ce_dice"])
+def test_pseudo_labels_are_learnt_as_labels_are(name):
+    by_dice = "dice" in name
+    found = build_consistency(Criterion(name=name))
+    assert found is (dice_consistency if by_dice else consistency)
+
+
+@pytest.mark.parametrize("name", ["ce", "ohem", "ce_dice"])
+def test_weighted_cross_entropy_is_torchs(name):
+    weights = (0.5, 2.0, 1.25)
+    logits, target = torch.randn(2, 3, 6, 6), torch.randint(3, (2, 6, 6))
+    target[0, :2] = 255
+    options = Criterion(name=name, class_weights=weights, thresh=1)  # OHEM keeps all
+    expected = F.cross_entropy(logits, target, torch.tensor(weights), ignore_index=255)
+    if name == "ce_dice":
+        expected = (expected + dice_loss(logits, target, target != 255)) / 2
+    criterion = build_criterion(options)
+    torch.testing.assert_close(criterion(logits, target), expected)
+    assert criterion(logits, torch.full_like(target, 255)).item() == 0
+    assert not criterion.state_dict(), "weights belong to the config, not to the checkpoint"
+
+
+@pytest.mark.parametrize("criterion, message", [
+    ({"class_weights": [1, 2]}, "2 numbers for 3 classes"),
+    ({"class_weights": [1, 2, 0]}, "greater than 0"),
+    ({"class_weights": [1, 2, 3], "name": "dice"}, "dice has none"),
+    ({"class_weights": "even"}, "class_weights"),
+])  # fmt: skip
+def test_weights_that_cannot_be_are_refused(criterion, message, toy):
+    with pytest.raises(UserError, match=message):
+        parse(Config, {**toy.tree, "criterion": criterion}, "config")
+
+
+def test_class_pixels_are_counted_once(toy, monkeypatch):
+    data = load_config(toy.config).data
+    listed = read_lists(data, unlabeled=False).labeled
+    # 3 masks of 52x44: the first row is ignored, then thirds of 15, 15 and 14 rows.
+    expected = [3 * 52 * rows for rows in (14, 15, 14)]
+    assert class_pixels(listed, data).tolist() == expected
+    monkeypatch.setattr("dataset.reader.Reader.mask", lambda *_: pytest.fail("read again"))
+    assert class_pixels(listed, data).tolist() == expected
+    other = data.model_copy(update={"reduce_zero_label": True})
+    with pytest.raises(pytest.fail.Exception):  # other classes, another count
+        class_pixels(listed, other)
+
+
+def test_the_cache_of_one_who_names_none(toy, monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    data = load_config(toy.config).data
+    class_pixels(read_lists(data, unlabeled=False).labeled, data)
+    assert list((tmp_path / "home/.cache/semi-segmentation/class-pixels").glob("*.json"))
+
+
+def test_a_cache_that_is_broken_or_forbidden_is_done_without(toy, monkeypatch, tmp_path):
+    data = load_config(toy.config).data
+    listed = read_lists(data, unlabeled=False).labeled
+    expected = class_pixels(listed, data)
+    (remembered,) = (tmp_path / "cache/semi-segmentation/class-pixels").glob("*.json")
+    remembered.write_text("[1, ")
+    assert class_pixels(listed, data).tolist() == expected.tolist()
+    assert json.loads(remembered.read_text()) == expected.tolist()
+    remembered.unlink()
+    remembered.mkdir()
+    assert class_pixels(listed, data).tolist() == expected.tolist()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert class_pixels(listed, data).tolist() == expected.tolist()
+
+
+def test_enet_weights():
+    found = enet_weights(np.array([50, 50, 0]))
+    assert found == pytest.approx([1 / np.log(1.52), 1 / np.log(1.52), 1 / np.log(1.02)], abs=1e-6)
+
+
+def test_inverse_weights():
+    pixels = np.array([600, 300, 100, 0])
+    found = np.array(inverse_weights(pixels))
+    assert found == pytest.approx([1 / 1.8, 1 / 0.9, 1 / 0.3, 1], abs=1e-6)
+    assert (found * pixels)[:3] == pytest.approx(1000 / 3, abs=1e-3)
+    assert inverse_weights(np.array([0, 0])) == (1, 1)
+    assert inverse_weights(np.array([3, 1])) == (0.666667, 2), "a class of one pixel occurs, too"
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [("auto", enet_weights), ("enet", enet_weights), ("inverse", inverse_weights)]
+)
+def test_a_run_keeps_the_weights_it_counted(name, rule, toy, train, tmp_path, capsys):
+    toy.tree["criterion"] = {"class_weights": name}
+    toy.write_config()
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
+    assert "class weights: " in capsys.readouterr().out
+    kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["criterion"]["class_weights"]
+    assert kept == pytest.approx(rule(np.array([14, 15, 14])), abs=1e-5)
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))  # resumes: the same config

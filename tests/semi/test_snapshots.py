@@ -1,0 +1,124 @@
+"""PrevMatch's list of models and its draws."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.build import build_network
+from prevmatch import PrevMatch
+from tests.conftest import CLASSES
+from util.config.loading import load_config
+from util.seed import seed_step
+
+
+def build(toy, *settings):
+    config = load_config(toy.config, list(settings))
+    return PrevMatch(build_network(config.model, len(CLASSES)), config)
+
+
+def mark(method, value):
+    with torch.no_grad():
+        method.model.classifier.bias.fill_(value)
+
+
+def marks(method):
+    return [state["classifier.bias"][0].item() for state in method.previous]
+
+
+def test_the_best_models_are_kept_and_the_oldest_goes_first(toy):
+    method = build(toy, "method.list_max_len=2", "method.base_only_epoch=2", "epochs=9")
+    kept = []
+    for epoch, is_best in enumerate([True, True, False, True, True]):
+        mark(method, epoch)
+        method.after_epoch(epoch, is_best)
+        mark(method, -1)  # training goes on; what is kept must not
+        kept.append(marks(method))
+    # The model of epoch 1 is kept before epoch 2, the first one allowed.
+    assert kept == [[], [1], [1], [1, 3], [3, 4]]
+
+
+def test_checkpoint_holds_the_list(toy, train, tmp_path):
+    toy.tree["epochs"] = 3
+    toy.write_config()
+    train(PrevMatch, toy.argv(tmp_path / "run"))
+    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
+    previous = state["method"]["_extra_state"]["previous"]
+    best_so_far = -1.0
+    expected = 0
+    for record in state["history"]:
+        expected += record["scores"]["model"]["miou"] > best_so_far
+        best_so_far = max(best_so_far, record["scores"]["model"]["miou"])
+    assert len(previous) == expected >= 1
+    method = build(toy)
+    method.load_state_dict(state["method"])
+    assert method.epoch == 3 and len(method.previous) == expected
+    assert all(torch.equal(v, previous[0][k]) for k, v in method.previous[0].items())
+
+
+def draws(method, unlabeled, monkeypatch):
+    """Which of the previous models were asked, with which weights."""
+    asked = []
+
+    def spy(model, members, images):
+        asked.append([(state["classifier.bias"][0].item(), weight) for state, weight in members])
+        return torch.zeros(len(images), len(CLASSES), *images.shape[-2:])
+
+    monkeypatch.setattr("prevmatch.ensemble_logits", spy)
+    method.label_by_previous(unlabeled)
+    return asked[0]
+
+
+@pytest.fixture
+def unlabeled():
+    ignore = torch.zeros(1, 4, 4, dtype=torch.bool)
+    return {
+        "weak": torch.zeros(1, 3, 4, 4),
+        "ignore": ignore,
+        "partner_index": torch.zeros(1).long(),
+    }
+
+
+def remember(method, count):
+    for value in range(count):
+        mark(method, value)
+        method.remember(method.model.state_dict())
+
+
+def test_random_ensembles(toy, unlabeled, monkeypatch):
+    method = build(toy)
+    remember(method, 5)
+    counts, members, first_weights = [], [], []
+    for step in range(1500):
+        seed_step(0, 0, step)
+        drawn = draws(method, unlabeled, monkeypatch)
+        models, weights = zip(*drawn, strict=True)
+        assert len(set(models)) == len(models) and sum(weights) == pytest.approx(1)
+        counts.append(len(models))
+        members += models
+        if len(models) == 3:
+            first_weights.append(weights[0])
+    assert np.bincount(counts)[1:] / 1500 == pytest.approx([1 / 3] * 3, abs=0.05)
+    assert np.bincount(np.array(members, int)) / len(members) == pytest.approx([0.2] * 5, abs=0.03)
+    # Dirichlet(1, 1, 1): each weight is Beta(1, 2), of mean 1/3 and standard deviation sqrt(1/18).
+    assert np.mean(first_weights) == pytest.approx(1 / 3, abs=0.04)
+    assert np.std(first_weights) == pytest.approx(18**-0.5, abs=0.03)
+
+
+def test_all_that_there_are_where_selection_is_not_random(toy, unlabeled, monkeypatch):
+    method = build(toy, "method.random_select=false")
+    remember(method, 2)
+    assert len(draws(method, unlabeled, monkeypatch)) == 2
+    remember(method, 5)
+    assert len(draws(method, unlabeled, monkeypatch)) == 3
+
+
+def test_every_process_draws_the_same(toy, unlabeled, monkeypatch):
+    method = build(toy)
+    remember(method, 5)
+    drawn, noise = [], []
+    for rank in range(3):
+        seed_step(7, rank, 123)
+        drawn.append(draws(method, unlabeled, monkeypatch))
+        noise.append(torch.rand(()).item())
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert len(set(noise)) == 3  # what is a process's own, such as dropout, differs

@@ -1,0 +1,123 @@
+"""The moving average that labels: UniMatch V2's, and FixMatch's with `teacher: ema`."""
+
+import pytest
+import torch
+from torch import nn
+
+from fixmatch import FixMatch
+from model.build import build_network, load_network
+from model.checkpoint import save_atomically
+from semi.ema import frozen_copy, update_ema
+from tests.methods.test_steps import raw_batch
+from unimatch_v2 import UniMatchV2
+from util.config.loading import load_config
+
+EMA = {FixMatch: ["method.teacher=ema"], UniMatchV2: []}
+with_teacher = pytest.mark.parametrize("kind", EMA)
+
+
+def build(kind, toy, *settings):
+    config = load_config(toy.config, [*EMA[kind], *settings])
+    return kind(build_network(config.model, 3).train(), config)
+
+
+def test_follow_literally():
+    student = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    teacher = frozen_copy(student)
+    expected = {k: v.double() for k, v in teacher.state_dict().items()}
+    for iteration in range(400):
+        with torch.no_grad():
+            for value in (*student.parameters(), student[1].running_mean, student[1].running_var):
+                value.normal_()
+            student[1].num_batches_tracked += 1
+        update_ema(teacher, student, iteration, 0.996)
+        ratio = min(1 - 1 / (iteration + 1), 0.996)
+        for k, v in student.state_dict().items():
+            expected[k] = ratio * expected[k] + (1 - ratio) * v.double()
+        if iteration == 0:  # the first step makes them equal
+            own = teacher.state_dict()
+            assert all(torch.equal(own[k], v) for k, v in student.state_dict().items())
+    for k, v in teacher.state_dict().items():
+        if v.is_floating_point():
+            torch.testing.assert_close(v, expected[k].float(), rtol=1e-5, atol=1e-6)
+    assert teacher[1].num_batches_tracked == student[1].num_batches_tracked == 400
+
+
+@with_teacher
+def test_a_step_leaves_the_teacher_alone_and_after_it_the_teacher_follows(kind, toy):
+    method = build(kind, toy)
+    before = {k: v.clone() for k, v in method.model_ema.state_dict().items()}
+    loss, _ = method(raw_batch(2, partner=False, views=kind.strong_views))
+    loss.backward()
+    assert not method.model_ema.training and method.model.training
+    assert all(torch.equal(v, before[k]) for k, v in method.model_ema.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in method.model_ema.parameters())
+    with torch.no_grad():
+        method.model.classifier.weight.zero_()
+    method.after_step(0)
+    assert method.model_ema.classifier.weight.abs().sum() == 0
+    assert list(method.eval_models()) == ["model", "model_ema"]
+
+
+def test_the_student_alone(toy):
+    method = build(FixMatch, toy, "method.teacher=self")
+    assert method.model_ema is None and list(method.eval_models()) == ["model"]
+
+
+@with_teacher
+def test_labels_are_the_teachers(kind, toy):
+    """A teacher that is sure of class 2 everywhere makes it the target everywhere."""
+    method = build(kind, toy, "conf_thresh=0.99")
+    batch = raw_batch(2, partner=True, views=kind.strong_views)
+    with torch.no_grad():
+        method.model_ema.classifier.weight.zero_()
+        method.model_ema.classifier.bias.copy_(torch.tensor([0.0, 0.0, 50.0]))
+        for bias in (0.0, 30.0):
+            method.model.classifier.weight.zero_()
+            method.model.classifier.bias.copy_(torch.tensor([0.0, 0.0, bias]))
+            _, scalars = method(batch)
+            # ln 3 where the student says nothing, 0 where it agrees; all pixels are counted.
+            assert scalars["s"].item() == pytest.approx(0 if bias else 1.0986, abs=1e-3)
+            assert scalars["mask_ratio"].item() == 1
+
+
+def test_the_network_may_label_itself_while_its_average_follows(toy):
+    """UniMatch V2 for changes: as the last test, with the parts exchanged."""
+    method = build(UniMatchV2, toy, "conf_thresh=0.99", "method.teacher=self")
+    batch = raw_batch(2, partner=True, views=2)
+    assert method.labeler is method.model and list(method.eval_models()) == ["model", "model_ema"]
+    with torch.no_grad():
+        method.model_ema.classifier.bias.copy_(torch.tensor([0.0, 0.0, 50.0]))
+        method.model.classifier.weight.zero_()
+        method.model.classifier.bias.copy_(torch.tensor([0.0, 30.0, 0.0]))
+        _, scalars = method(batch)
+        assert scalars["s"].item() == pytest.approx(0, abs=1e-3)
+        assert scalars["mask_ratio"].item() == 1 and method.model.training
+        method.after_step(0)
+    assert torch.equal(method.model_ema.classifier.bias, method.model.classifier.bias)
+
+
+@with_teacher
+def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
+    toy.tree["method"] = {"teacher": "ema"} if kind is FixMatch else {}
+    toy.write_config()
+    run = tmp_path / "run"
+    train(kind, toy.argv(run))
+    state = torch.load(run / "latest.pth", weights_only=True)
+    assert set(state["history"][-1]["scores"]) == set(state["best"]) == {"model", "model_ema"}
+    assert (run / "best.pth").exists() and (run / "best_model_ema.pth").exists()
+    config = load_config(toy.config)
+    student, teacher = (
+        load_network(config.model, config.data, run / "latest.pth", which)
+        for which in ("model", "model_ema")
+    )
+    assert not torch.equal(student.classifier.weight, teacher.classifier.weight)
+    assert torch.equal(teacher.classifier.weight, state["method"]["model_ema.classifier.weight"])
+    # The form in which UniMatch V2 published its checkpoints.
+    published = {
+        name: {f"module.{k}": v for k, v in network.state_dict().items()}
+        for name, network in (("model", student), ("model_ema", teacher))
+    }
+    save_atomically(published, tmp_path / "published.pth")
+    again = load_network(config.model, config.data, tmp_path / "published.pth", "model_ema")
+    assert torch.equal(again.classifier.weight, teacher.classifier.weight)

@@ -1,0 +1,233 @@
+"""ACDC: from HDF5 to slices, masks and the published lists; the configs."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset.cache import memory
+from dataset.loaders import Process, training_loader
+from dataset.transforms.rotate import rotated_mask
+from dataset.validation import read_lists
+from tests.conftest import REPOSITORY
+from tools.prepare import __main__ as prepare
+from tools.prepare.official import acdc
+from util.config.loading import load_config
+
+h5py = pytest.importorskip("h5py")
+SHARED = Path(os.environ.get("ACDC", REPOSITORY.parent / "shared/data/acdc"))
+LISTS = {"1": (32, 1280), "3": (68, 1244), "7": (136, 1176)}
+
+
+def write(path, shape, **keys):
+    rng = np.random.default_rng(len(path.name))
+    image, label = rng.random(shape, np.float32), rng.integers(0, 4, shape, np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for key, value in ({"image": image, "label": label} | keys).items():
+            if value is not None:
+                file[key] = value
+    return image, label
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "downloads/ACDC/data"
+    for patient in (99, 38):
+        write(folder / f"slices/patient{patient:03d}_frame01_slice_1.h5", (6, 5))
+    write(folder / "slices/patient099_frame01_slice_10.h5", (6, 5))
+    write(folder / "patient028_frame02.h5", (3, 4, 7))
+    return folder
+
+
+def prepared(run, source, root, *more):
+    return run(prepare, "acdc", "--source", source.parents[1], "--root", root, *more)
+
+
+def test_slices_masks_and_lists(run, source, tmp_path):
+    code, out, err = prepared(run, source, tmp_path / "acdc", "--partial")
+    assert code == 0 and "train 3, valtest 3" in out and "expected 1312" in err
+    with h5py.File(source / "patient028_frame02.h5") as file:
+        image, label = file["image"][()], file["label"][()]
+    for number in range(3):
+        name = f"valtest/patient028_frame02_slice_{number + 1}.png"
+        found = np.asarray(Image.open(tmp_path / "acdc/images" / name))
+        np.testing.assert_array_equal(found, np.rint(255 * image[number]))
+        mask = np.asarray(Image.open(tmp_path / "acdc/masks" / name))
+        np.testing.assert_array_equal(mask, label[number])
+    lists = tmp_path / "acdc/lists"
+    names = ["patient099_frame01_slice_1", "patient099_frame01_slice_10"]
+    lines = [f"images/train/{name}.png masks/train/{name}.png" for name in names]
+    assert (lists / "1/labeled.txt").read_text().splitlines() == lines
+    rest = (lists / "1/unlabeled.txt").read_text().splitlines()
+    assert rest == ["images/train/patient038_frame01_slice_1.png"]
+    assert len((lists / "val.txt").read_text().splitlines()) == 3
+    assert not (lists / "test.txt").exists()
+    code, out, _ = prepared(run, source, tmp_path / "acdc", "--partial")
+    assert code == 0 and "0 files made" in out and "already there" in out
+
+
+def test_lists_that_are_not_the_published_ones_are_refused(run, source, tmp_path):
+    code, _, err = prepared(run, source, tmp_path / "acdc")
+    assert code == 2 and "published list 1/labeled (found 2 entries" in err
+    assert not (tmp_path / "acdc/images").exists()
+
+
+FLAT = {
+    "no key": {"label": None},
+    "beyond": {"image": np.full((6, 5), 1.5, np.float32)},
+    "nan": {"image": np.full((6, 5), np.nan, np.float32)},
+    "colours": {key: np.zeros((6, 5, 3), np.uint8) for key in ("image", "label")},
+    "words": {"image": "an image"},
+    "complex": {"image": np.zeros((6, 5), complex)},
+    "nothing": {key: np.zeros((0, 5), np.uint8) for key in ("image", "label")},
+    "label 4": {"label": np.full((6, 5), 4, np.uint8)},
+    "label -1": {"label": np.full((6, 5), -1, np.int16)},
+    "label 1.5": {"label": np.full((6, 5), 1.5, np.float32)},
+    "label nan": {"label": np.full((6, 5), np.nan, np.float32)},
+}
+"""Slices that are written otherwise, by kind of damage."""
+
+
+def damage(source, kind):
+    slices, volume = (
+        source / "slices/patient099_frame01_slice_1.h5",
+        source / "patient028_frame02.h5",
+    )
+    if kind in FLAT:
+        write(slices, (6, 5), **FLAT[kind])
+    elif kind == "group":
+        with h5py.File(slices, "a") as file:
+            del file["label"]
+            file.create_group("label")
+    elif kind in ("large", "stored outside", "linked outside"):
+        outside = source / "slices/patient038_frame01_slice_1.h5"
+        with h5py.File(slices, "a") as file:
+            del file["image"]
+            if kind == "linked outside":
+                file["image"] = h5py.ExternalLink(str(outside), "/image")
+            elif kind == "stored outside":
+                file.create_dataset("image", (6, 5), np.uint8, external=[(str(outside), 0, 30)])
+            else:  # which takes no space until it is written
+                file.create_dataset("image", (2**16, 2**16), np.uint8, chunks=(512, 512))
+    elif kind == "other size":
+        write(volume, (3, 4, 7), label=np.zeros((3, 4, 6), np.uint8))
+    elif kind == "flat volume":
+        write(volume, (4, 7))
+    else:
+        (volume if kind == "volume cut" else slices).write_bytes(b"\x89HDF")
+
+
+@pytest.mark.parametrize("kind, message", [
+    ("no key", "slice_1.h5 cannot be converted (no key 'label', found image"),
+    ("group", "'label' is a group, expected an array of numbers, height x width"),
+    ("words", "'image' holds values of type object, expected an array of numbers"),
+    ("complex", "'image' holds values of type complex128, expected an array of numbers"),
+    ("colours", "'image' is an array of shape (6, 5, 3), expected an array of numbers, height x"),
+    ("nothing", "'image' is an array of shape (0, 5), expected an array"),
+    ("other size", "an image of shape (3, 4, 7), a label of (3, 4, 6)"),
+    ("flat volume", "frame02.h5 is no volume ('image' is an array of shape (4, 7), expected"),
+    ("beyond", "values beyond [0, 1]"),
+    ("nan", "values beyond [0, 1]"),
+    ("label 4", "label 4, expected a whole number, 0 to 3"),
+    ("label -1", "label -1, expected a whole number, 0 to 3"),
+    ("label 1.5", "label 1.5, expected a whole number, 0 to 3"),
+    ("label nan", "label nan, expected a whole number, 0 to 3"),
+    ("large", "'image' holds 4294967296 bytes, expected at most"),
+    ("stored outside", "'image' is kept in another file"),
+    ("linked outside", "'image' is a link, expected an array"),
+    ("cut", "slice_1.h5 cannot be converted"),
+    ("volume cut", "frame02.h5 is no volume"),
+])  # fmt: skip
+def test_faulty_files_are_named_in_one_line(kind, message, run, source, tmp_path):
+    damage(source, kind)
+    code, _, err = prepared(run, source, tmp_path / "acdc", "--partial")
+    assert code == 2 and message in err and err.strip().count("\n") == 0, err
+
+
+def test_h5py_is_optional(run, source, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    code, _, err = prepared(run, source, tmp_path / "acdc", "--partial")
+    assert code == 2 and "needs h5py: pip install -r requirements-extra.txt" in err
+
+
+needs_data = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs ACDC; the variable ACDC names it"
+)
+
+
+@needs_data
+def test_the_names_of_all_files_give_the_published_lists():
+    def stems(name):
+        return [Path(line.split()[0]).stem for line in (SHARED / name).read_text().splitlines()]
+
+    train = stems("lists/7/labeled.txt") + stems("lists/7/unlabeled.txt")
+    lists = acdc._lists(train, stems("lists/valtest.txt"), partial=False)
+    assert len(lists) == 9
+    for name, lines in lists.items():
+        assert sorted(lines) == sorted((SHARED / name).read_text().splitlines()), name
+    for partition, counts in LISTS.items():
+        kinds = ("labeled", "unlabeled")
+        assert counts == tuple(len(lists[f"lists/{partition}/{kind}.txt"]) for kind in kinds)
+
+
+@needs_data
+@pytest.mark.skipif(not SHARED.with_name("acdc_h5").is_dir(), reason="needs some of its HDF5 files")
+def test_real_files_become_the_same_pictures(run, tmp_path):
+    source = SHARED.with_name("acdc_h5")
+    code, _, err = run(prepare, "acdc", "--source", source, "--root", tmp_path, "--partial")
+    assert code == 0, err
+    made = list(tmp_path.rglob("*.png"))
+    assert len(made) == 2 * (6 + 20)
+    for path in made:
+        same = SHARED / path.relative_to(tmp_path)
+        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(same))), path.name
+
+
+def test_published_settings():
+    honest, published = (
+        load_config(REPOSITORY / f"configs/acdc_unimatch{end}.yaml") for end in ("", "_published")
+    )
+    for config in (honest, published):
+        model, optimizer = config.model, config.optimizer
+        assert (model.network, model.widths) == ("unet", (16, 32, 64, 128, 256))
+        assert model.dropout == (0.05, 0.1, 0.2, 0.3, 0.5)
+        assert (optimizer.lr, optimizer.lr_multi, optimizer.momentum) == (0.01, 1, 0.9)
+        assert (optimizer.weight_decay, optimizer.power) == (1e-4, 0.9)
+        assert (config.crop_size, config.epochs, config.batch_size) == (256, 300, 12)
+        assert (config.conf_thresh, config.cutmix_partner) == (0.95, "other")
+        assert (config.criterion.name, config.evaluation.mode) == ("ce_dice", "resize")
+        assert (config.data.bands, config.data.mean, config.data.std) == ("grey", (0,), (1,))
+        assert config.evaluation.select == "dice"
+    assert honest.data.val.name == "val.txt" and honest.data.test.name == "test.txt"
+    assert published.data.val.name == "valtest.txt"
+    apart = {"val"}
+    assert honest.data.model_dump(exclude=apart) == published.data.model_dump(exclude=apart)
+
+
+def test_samples_are_rotated_whole(toy):
+    """Images and masks share a rotation, nothing is padding, a mask has its own values alone."""
+    geometry = ["data.geometry=rotate_resize", "crop_size=24"]
+    config = load_config(toy.config, geometry)
+    lists = read_lists(config.data, unlabeled=True)
+    room, process = memory(lists, config.data), Process(rank=0, world=1, workers=0, cuda=False)
+    assert len(loader := training_loader(config, lists, room, 2, 2, 1, process))
+    for batch in loader:
+        assert batch["labeled"]["image"].shape == (2, 24, 24, 3)
+        assert set(batch["labeled"]["mask"].unique().tolist()) <= {0, 1, 2, 255}
+        assert not batch["unlabeled"]["ignore"].any()
+        # Each band of the toy's pictures is brighter than the one before by 80 grey levels.
+        image, mask = batch["labeled"]["image"].float().mean(-1), batch["labeled"]["mask"]
+        assert image[mask == 2].min() > image[mask == 0].float().quantile(0.5)
+
+
+def test_outside_is_class_0():
+    mask = Image.fromarray(np.full((40, 40), 3, np.uint8))
+    from dataset.transforms.rotate import Rotation
+
+    assert set(rotated_mask(mask, Rotation(40, angle=15)).unique().tolist()) == {0, 3}
+    assert torch.equal(rotated_mask(mask, Rotation(40)), torch.full((40, 40), 3, dtype=torch.uint8))

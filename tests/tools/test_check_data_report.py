@@ -1,0 +1,206 @@
+"""The page that check_data writes: what it shows first, of which files, and how."""
+
+import base64
+import io
+import re
+import shutil
+import struct
+import sys
+import zlib
+from html import unescape
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from tests.conftest import write_sample
+from tools.check_data import __main__ as check_data
+from tools.check_data.image_stats import image_facts
+from tools.check_data.inspect import inspect
+from tools.check_data.outliers import suspects
+from tools.check_data.thumbnails import FULL, by_brightness, rarest
+from util.colours import distinct_colours
+from util.config.loading import load_config
+
+
+@pytest.fixture
+def page(toy, tmp_path, monkeypatch):
+    """Writes the page of the toy dataset; returns its text."""
+
+    def write(*more):
+        path = tmp_path / "report.html"
+        argv = ["check_data.py", "--config", toy.config, "--html", path, *more]
+        monkeypatch.setattr(sys, "argv", [*map(str, argv)])
+        with pytest.raises(SystemExit):
+            check_data.main()
+        return path.read_text()
+
+    return write
+
+
+def pictures(text):
+    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+def add(toy, kind, name, image=None, mask=None, **save):
+    """One more sample of a list, with an image and a mask of one's own."""
+    line = write_sample(toy.root, name)
+    if image is not None:
+        image.save(toy.root / f"images/{name}.jpg", **save)
+    if mask is not None:
+        Image.fromarray(mask).save(toy.root / f"masks/{name}.png")
+    toy.write_list(kind, [*toy.path(kind).read_text().splitlines(), line])
+
+
+def test_page_is_escaped_and_needs_nothing_else(toy, page):
+    toy.tree["data"]["classes"] = ["<sky>", "tree & bush", "road"]
+    toy.write_config()
+    add(toy, "labeled", "<b>bold<script>")
+    add(toy, "labeled", "x'\"", mask=np.full((44, 52), 99, np.uint8))
+    text = page()
+    assert page() == text  # over its own report
+    for tag in ("<script", "<b>bold", "<sky>", "<link", "<iframe"):
+        assert tag not in text
+    assert not re.search(r"(src|href)=\"(?!data:image/jpeg;base64,)", text)
+    assert "url(" not in text and "http" not in text
+    plain = unescape(text)
+    assert "<b>bold<script>.jpg" in plain and "tree & bush" in plain
+    assert "mask value 99 (2288 pixels) is no class" in plain
+
+
+def test_pictures_come_before_tables_and_no_table_comes_twice(toy, page):
+    text = page()
+    assert text.index("<img") < text.index("<table") and text.rindex("<img") < text.index("<table")
+    tables = re.findall(r"<table>(.*?)</table>", text)
+    assert len(tables) == 3  # classes, images, bands of all lists; values are class indices
+    assert all(kind in tables[0] for kind in ("labeled", "val")) and tables[0].count("tree") == 1
+    assert all(part in tables[1] for part in ("60x40", "RGB", "Bits", "EXIF", "grey"))
+    mapped = page("--set", "data.label_map={0: sky, 1: road, 2: tree, 255: ignore}")
+    values = re.findall(r"<table>(.*?)</table>", mapped)[3]
+    assert "2 = tree" in values and "1 = road" in values and "0 = sky" not in values
+
+
+def test_a_picture_is_enlarged_to_its_own_size_with_the_legend_beside(toy, page):
+    text = page()
+    found = pictures(text)
+    assert len(found) == 2 * 3 + 5 + 2 * 3
+    assert text.count('<label class="zoom"><input type="checkbox"') == len(found)
+    image, overlay = found[:2]
+    assert image.size == overlay.size == (52, 44)
+    row = 22  # a tree; its colour is half opaque
+    tree = (np.asarray(image, int)[row, 20] + distinct_colours(2)[1]) / 2
+    np.testing.assert_allclose(np.asarray(overlay, int)[row, 20], tree, atol=40)
+    figure = text[text.index("<figure>") : text.index("</figure>")]
+    assert "sky " in figure and "ignored 2.3%" in figure and figure.count("swatch") == 4
+
+
+def test_a_large_picture_is_reduced_and_says_so(toy, page):
+    size = (2 * FULL, 40)
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    add(toy, "val", "wide", Image.fromarray(noise), np.zeros((size[1], size[0]), np.uint8))
+    text = page()
+    assert max(found.width for found in pictures(text)) == FULL
+    assert "shown at 1/2.0 of its size" in text
+
+
+def test_the_rarest_classes_come_first(toy):
+    masks = np.zeros((6, 44, 52), np.uint8)
+    masks[0, :10] = 1
+    masks[1, :20] = 1
+    masks[2, :5] = 2
+    masks[3, :2] = 2
+    masks[4, :30] = 1
+    for i, mask in enumerate(masks):
+        add(toy, "val", f"m{i}", mask=mask)
+    toy.write_list("val", toy.path("val").read_text().splitlines()[3:])
+    config = load_config(toy.config)
+    lists = inspect(config)
+    names = [s.seen.sample.image[-6:-4] for s in rarest(lists[2], config.data.classes, 5)]
+    assert names == ["m2", "m4", "m5", "m3", "m1"]  # road, tree, sky, and again road, tree
+    assert len(list(rarest(lists[2], config.data.classes, 99))) == 6
+    assert [s.seen.sample.image for s in rarest(lists[2], config.data.classes, 0)] == []
+    grey = [seen.facts.brightness for seen in by_brightness(lists[1], 3)]
+    every = [seen.facts.brightness for seen in lists[1].seen]
+    assert grey == sorted(grey) and [grey[0], grey[2]] == [min(every), max(every)]
+
+
+def planted(toy):
+    """Suspicious samples by the kind that they are to be found as."""
+    rng = np.random.default_rng(0)
+
+    def noise(low, high, *shape):
+        return Image.fromarray(rng.integers(low, high, shape or (44, 52, 3), np.uint8))
+
+    for i in range(40):
+        add(toy, "labeled", f"plain{i}", noise(100, 150))
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 3
+    add(toy, "labeled", "size", mask=np.zeros((9, 8), np.uint8))
+    add(toy, "labeled", "value", mask=np.full((44, 52), 9, np.uint8))
+    add(toy, "labeled", "colour", mask=np.zeros((44, 52, 3), np.uint8))
+    add(toy, "labeled", "empty", mask=np.full((44, 52), 255, np.uint8))
+    add(toy, "labeled", "black", Image.new("RGB", (52, 44)))
+    add(toy, "labeled", "night", noise(0, 30))
+    add(toy, "labeled", "grey", noise(100, 150, 44, 52))
+    add(toy, "labeled", "turned", noise(100, 150), exif=turned)
+    add(toy, "labeled", "again")
+    add(toy, "val", "leak")
+    add(toy, "val", "broken")
+    shutil.copy(toy.root / "images/plain1.jpg", toy.root / "images/again.jpg")
+    shutil.copy(toy.root / "images/plain0.jpg", toy.root / "images/leak.jpg")
+    (toy.root / "images/broken.jpg").write_bytes(b"no image")
+    return [("mask of another size", "size"), ("mask that cannot be used", "value"),
+            ("mask that cannot be used", "colour"), ("occurs twice", "again"),
+            ("trained on and evaluated on", "leak"), ("empty mask", "empty"),
+            ("shows nothing", "black"), ("another mode or depth than most", "grey"),
+            ("stored turned or mirrored", "turned"),
+            ("mask that may lie otherwise than its image", "turned"),
+            ("much darker or brighter than most", "night")]  # fmt: skip
+
+
+def test_suspicious_files_are_found_and_shown(toy, page):
+    expected = planted(toy)
+    found = [
+        (s.kind, s.seen.sample.image[7:-4])
+        for s in suspects(inspect(load_config(toy.config)), ["red", "green", "blue"])
+    ]
+    assert sorted(found) == sorted(expected)
+    text = page()
+    section = text[text.index("Worth a look") : text.index("<h2>labeled")]
+    assert section.count("<figure>") == len(expected)
+    for kind, name in expected:
+        assert re.search(rf"<b>images/{name}.jpg</b> {kind}", section), name
+    assert "no class 100.0%" in section and "mask that cannot be used (one of 2)" in section
+    assert section.index("images/size.jpg") < section.index("images/night.jpg")
+
+
+def deep_colour(path):
+    """A PNG of 16 bits a channel, which Pillow reads but does not write."""
+
+    def chunk(name, data):
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    rows = zlib.compress(4 * (b"\0" + 24 * b"\x80"))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+def test_facts_of_image_files(tmp_path):
+    path = tmp_path / "x.png"
+    deep_colour(path)
+    facts = image_facts(path, Image.open(path).convert("RGB"))
+    assert facts == ("RGB", 16, 1, "square", 128, 0)
+    for image, expected in (
+        (Image.fromarray(np.zeros((2, 3), np.uint16)), ("I;16", 16, 1, "landscape")),
+        (Image.new("1", (2, 3)), ("1", 1, 1, "portrait")),
+        (Image.new("LA", (2, 3)), ("LA", 8, 1, "portrait")),
+    ):
+        image.save(path)
+        assert image_facts(path, image.convert("RGB"))[:4] == expected
+    half = np.zeros((2, 2, 3), np.uint8)
+    half[0] = 200
+    assert image_facts(path, Image.fromarray(half))[4:] == (100, 100)

@@ -1,0 +1,364 @@
+"""`python -m tools.prepare init`: from folders of images and masks to a trained epoch."""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate
+from dataset.reader import Reader
+from dataset.split_files import read_list
+from fixmatch import FixMatch
+from supervised import SupOnly
+from tests.own_images import COLOURS, FORMS, NAMES, TINY, truth, write_images, write_masks
+from tools.check_data import __main__ as check_data
+from tools.prepare import __main__ as prepare
+from util.config.loading import load_config
+from util.errors import UserError
+
+
+@pytest.fixture
+def init(run, tmp_path, monkeypatch):
+    """`prepare.py init` in a folder of its own, on images/ and masks/."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*more):
+        return run(prepare, "init", "--images", "images", "--masks", "masks", "--out",
+                   "configs/mine.yaml", *more)  # fmt: skip
+
+    return command
+
+
+def masks_of(config):
+    """The class indices of all labelled and validation masks, by the photo's number."""
+    reader = Reader(config.data)
+    lists = (read_list(path, masks=True) for path in (config.data.labeled, config.data.val))
+    samples = [sample for listed in lists for sample in listed.samples]
+    return {int(Path(s.image).stem[6:]): np.array(reader.mask(s)) for s in samples}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_from_folders_to_an_epoch(form, init, run, train, tmp_path):
+    stems = write_images(Path("images"), deep=form == "16 bits")
+    write_masks(Path("masks"), stems, form)
+    write_images(Path("more"), 3, deep=form == "16 bits")
+    options = ["--unlabeled", "more", "--val", "0.34", "--classes"]
+    classes = ",".join(NAMES)
+    if form in ("rgb", "own palette"):  # the order of colours is not for anyone to know
+        code, out, err = init(*options, classes)
+        assert code == 2 and "which of the colours is which class" in err
+        assert "'0,0,0=a,0,128,128=b c,128,64,0=Ünten,224,224,192=ignore'" in out
+        classes = "0,0,0=a,128,64,0=b c,0,128,128=Ünten,224,224,192=ignore"
+    code, out, err = init(*options, classes)
+    assert code == 0, err
+    assert "4 labeled, 3 unlabeled, 2 val" in out and "52x44" in out
+
+    config = load_config("configs/mine.yaml")
+    assert config.data.classes == NAMES and config.data.root == Path(".")
+    assert (config.data.label_map is not None) == (form in ("rgb", "own palette", "16 bits"))
+    deep = form == "16 bits"
+    assert config.data.bands == ("grey" if deep else "rgb")
+    if deep:
+        low, high = config.data.image_range
+        assert 0 <= low < 30 and 3300 < high < 3520  # of 0 to 3519
+    else:
+        assert config.data.image_range is None
+    expected = COLOURS.tolist() if form in ("rgb", "own palette", "palette") else None
+    assert (config.data.palette and [list(c) for c in config.data.palette]) == expected
+    found = masks_of(config)
+    assert sorted(found) == list(range(6))
+    for number, mask in found.items():
+        np.testing.assert_array_equal(mask, truth(number))
+
+    code, out, err = run(check_data, "--config", "configs/mine.yaml")
+    assert code == 1 and "pictures (by decoded pixels) that occur twice" in out  # more/ are copies
+    code, out, err = run(
+        check_data, "--config", "configs/mine.yaml", "--set", "data.unlabeled=null"
+    )
+    assert code == 0 and "all well" in out, out
+
+    train(FixMatch, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
+    code, out, err = run(evaluate, "--config", "configs/mine.yaml", "--checkpoint",
+                         "run/best.pth", "--set", *TINY)  # fmt: skip
+    assert code == 0 and "b c" in out and "2 images of splits/mine/val.txt" in out
+
+
+def test_a_mask_of_0_and_255_is_two_classes(init, run, train):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), stems, (".png", lambda m: Image.fromarray((m == 1) * np.uint8(255))))
+    code, out, _ = init("--val", "0.34")
+    config = load_config("configs/mine.yaml")
+    assert code == 0 and config.data.label_map == {"0": 0, "255": 1}
+    assert config.data.classes == ["class_0", "class_255"]
+    for number, mask in masks_of(config).items():
+        np.testing.assert_array_equal(mask, truth(number) == 1)
+    assert run(check_data, "--config", "configs/mine.yaml")[0] == 0
+    train(SupOnly, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
+
+
+def test_init_draws_by_seed_and_never_overwrites(init):
+    write_masks(Path("masks"), write_images(Path("images"), 12), "index")
+    drawn = []
+    for lists, seed in (("one", 1), ("two", 1), ("three", 2)):
+        assert init("--lists", lists, "--seed", seed, "--val", "0.25")[0] == 0
+        drawn.append(Path(lists, "val.txt").read_text())
+        config = Path("configs/mine.yaml")
+        text = config.read_text()
+        code, _, err = init("--lists", "other")
+        assert code == 2 and "configs/mine.yaml: exists already" in err
+        assert config.read_text() == text and not Path("other").exists()
+        config.unlink()
+    assert drawn[0] == drawn[1] != drawn[2] and drawn[0].count("\n") == 3
+    code, _, err = init("--lists", "one")
+    assert code == 2 and "one/labeled.txt: exists already" in err and not config.exists()
+
+
+def test_init_with_folders_for_validation(init):
+    write_masks(Path("masks"), write_images(Path("images")), "index")
+    assert init("--val", "images/b")[0] == 0
+    assert Path("splits/mine/val.txt").read_text().count("images/b/c/photo") == 3
+    assert "b/c" not in Path("splits/mine/labeled.txt").read_text()
+    Path("configs/mine.yaml").unlink()
+    write_masks(Path("val masks"), write_images(Path("val images"), 2), "index", suffix="_mask")
+    assert init("--lists", "lists", "--val", "val images", "val masks")[0] == 0
+    assert "val images/b/c/photo 0.jpg\tval masks/b/c/photo 0_mask.png" in (
+        Path("lists/val.txt").read_text()
+    )
+    assert Path("lists/labeled.txt").read_text().count("\n") == 6
+
+
+def test_init_without_all_masks_and_with_suffixes(init):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), [*stems[:4], "spare"], "index", suffix="_gt")
+    code, out, _ = init()
+    assert code == 0 and "names of masks end in _gt" in out
+    assert "2 without a mask are unlabelled" in out and "1 masks without an image" in out
+    assert "3 labeled, 2 unlabeled, 1 val" in out and "corrmatch.py" in out
+
+
+def test_init_keeps_gaps_between_values_apart(init):
+    stems = write_images(Path("images"))
+    gaps = np.array([7, 9, 24], np.uint8)
+    form = (".png", lambda m: Image.fromarray(np.where(m == 255, m, gaps[m % 255])))
+    write_masks(Path("masks"), stems, form)
+    assert init("--lists", "a")[0] == 0
+    data = load_config("configs/mine.yaml").data
+    assert data.classes == ["class_7", "class_9", "class_24"]
+    assert data.label_map == {"7": 0, "9": 1, "24": 2, "255": 255}
+    Path("configs/mine.yaml").unlink()
+    assert init("--lists", "b", "--ignore", "9")[0] == 0
+    assert load_config("configs/mine.yaml").data.label_map == {"7": 0, "9": 255, "24": 1, "255": 2}
+
+
+def test_crops_and_epochs_suit_the_data(init):
+    for size, crop in (((52, 44), 33), ((300, 240), 193)):
+        root = Path(f"{size[0]}")
+        write_images(root / "images", 2, size=size)
+        write_masks(root / "masks", ["b/c/photo 0", "city one/photo 1"],
+                    (".png", lambda m, size=size: Image.fromarray(m).resize(size, 0)))  # fmt: skip
+        assert init("--images", root / "images", "--masks", root / "masks", "--lists", root)[0] == 0
+        config = load_config("configs/mine.yaml")
+        assert config.crop_size == crop and config.epoch_length == 100
+        Path("configs/mine.yaml").unlink()
+
+
+def spoil(what):
+    """Change the data so that init must refuse it."""
+    first = Path("masks/b/c/photo 0.png")
+    if what == "size":
+        Image.new("L", (9, 9)).save(first)
+    elif what == "jpeg":
+        Image.new("L", (52, 44)).save(first.with_suffix(".jpg"))
+        first.unlink()
+    elif what == "photograph":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (44, 52, 3), np.uint8)).save(
+            first
+        )
+    elif what == "two of a name":
+        Image.new("L", (52, 44)).save(first.with_suffix(".bmp"))
+    elif what == "damaged":
+        first.write_bytes(first.read_bytes()[:60])
+
+
+@pytest.mark.parametrize(
+    "what, options, parts",
+    [
+        ("size", [], ["photo 0.png: the mask is 9x9", "52x44"]),
+        ("jpeg", [], ["photo 0.jpg: JPEG", "PNG"]),
+        ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
+        ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file of a name"]),
+        ("damaged", [], ["photo 0.png", "not a readable image"]),
+        ("", ["--classes", "a,b"], ["--classes: 2 names for 3 values: 0; 1; 2", "command above"]),
+        ("", ["--classes", "a,a,b"], ["--classes a,a,b", "distinct"]),
+        ("", ["--ignore", "9"], ["--ignore 9", "not in the masks"]),
+        ("", ["--ignore", "x"], ["--ignore", "'x'"]),
+        ("", ["--ignore", "0", "1", "2"], ["come to 1 classes; expected 2 to 254"]),
+        ("", ["--masks", "images"], ["images", "the folder of the images"]),
+        ("", ["--masks", "none"], ["none", "no such folder"]),
+        ("", ["--val", "1"], ["--val 1", "share between 0 and 1"]),
+        ("", ["--val", "images"], ["--val images", "takes all"]),
+        ("", ["--val", "masks"], ["masks", "holds no labelled image"]),
+        ("", ["--val", "nowhere"], ["nowhere", "no such folder"]),
+    ],
+)
+def test_what_init_refuses(what, options, parts, init):
+    write_masks(Path("masks"), write_images(Path("images")), "index")
+    spoil(what)
+    code, _, err = init(*options)
+    assert code == 2 and err.count("\n") == 1 and err.startswith("error: ")
+    assert all(part in err for part in parts), err
+    assert not Path("configs").exists() and not Path("splits").exists()
+
+
+DISK = np.hypot(*np.ogrid[-22:22, -26:26]) < 15
+
+
+def smoothed(_):
+    """A disk of 255 in 0, as resizing with a filter leaves it."""
+    sharp = Image.fromarray(DISK * np.uint8(255))
+    return sharp.resize((104, 88), Image.Resampling.BICUBIC).resize((52, 44))
+
+
+def test_smoothed_masks_are_no_dozens_of_classes(init):
+    write_masks(Path("masks"), write_images(Path("images")), (".png", smoothed))
+    code, out, err = init()
+    assert code == 2 and "hardly classes are" in err
+    names = [f"photo {i}.png" for i in range(6)]
+    named = [line.partition("  in ")[2].split(", ") for line in out.splitlines() if "  in " in line]
+    assert named and all(sorted(files) == names for files in named)
+    assert "--classes 0=class_0,255=class_255,other=nearest" in out
+    assert not Path("configs").exists()
+    nearest = ["--classes", "0=rest,255=road,other=nearest"]
+    ignored = ["--classes", "rest,road", "--ignore", "other"]
+    for options, said in ((nearest, "hardly a class: as the nearest"), (ignored, "other: ignore")):
+        assert init(*options, "--force")[0] == 0
+        assert said in Path("configs/mine.yaml").read_text()
+        config = load_config("configs/mine.yaml")
+        assert config.data.classes == ["rest", "road"]
+        for mask in masks_of(config).values():
+            assert (255 in mask) == (options is ignored)
+            assert ((mask != DISK) & (mask != 255)).mean() < 0.01
+
+
+def test_strays_in_a_few_masks_are_no_classes(init):
+    write_masks(Path("masks"), write_images(Path("images"), 60), "index")
+    path = Path("masks/b/c/photo 4.png")
+    mask = np.array(Image.open(path))
+    mask[20, :4] = 7, 9, 100, 101
+    Image.fromarray(mask).save(path)
+    code, out, err = init("--classes", "a,b,c")
+    assert code == 2 and "4 values: 7; 9; 100; 101" in err and "photo 4.png" in out
+    code, _, err = init("--classes", "0=a,1=b,2=c,7=d,255=ignore")
+    assert code == 2 and "says nothing of 3 values: 9; 100; 101" in err
+    assert init("--classes", "0=a,1=b,2=c,7=a,255=ignore,other=ignore")[0] == 0
+    data = load_config("configs/mine.yaml").data
+    assert data.classes == ["a", "b", "c"]
+    assert data.label_map == {"0": 0, "1": 1, "2": 2, "7": 0, "255": 255, "other": 255}
+
+
+def test_a_frequent_255_is_not_ignored_unasked(init):
+    def form(mask):
+        return Image.fromarray(np.where(mask == 2, 255, np.where(mask == 255, 0, mask)))
+
+    write_masks(Path("masks"), write_images(Path("images")), (".png", form))
+    code, out, err = init()
+    assert code == 2 and "33% of the pixels are 255: ignored, or a class?" in err
+    assert "0=class_0,1=class_1,255=ignore" in out
+    assert init("--classes", "0=a,1=b,255=c")[0] == 0
+    assert load_config("configs/mine.yaml").data.label_map == {"0": 0, "1": 1, "255": 2}
+
+
+@pytest.mark.parametrize("numbering", ["anew", "unique", "colours"])
+def test_masks_of_objects_are_refused(numbering, init):
+    stems = write_images(Path("images"), 8)
+    for number, stem in enumerate(stems):
+        mask = np.zeros((44, 52), np.uint8)
+        for place in range(4 + number):
+            first = 1 if numbering == "anew" else 1 + 12 * number
+            mask[4 * (place % 10) :][:3, 10 * (place // 10) :][:, :9] = first + place
+        path = Path("masks", f"{stem}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = np.random.default_rng(0).permutation(256).astype(np.uint8)
+        picture = mask if numbering != "colours" else np.stack([mask, table[mask], mask], -1)
+        Image.fromarray(picture).save(path)
+    code, _, err = init()
+    assert code == 2 and err.count("\n") == 1 and "one value per object" in err
+    if numbering != "colours":
+        assert init("--classes", "0=background,other=object")[0] == 0
+        assert load_config("configs/mine.yaml").data.label_map == {"0": 0, "other": 1}
+
+
+def test_patterns_and_one_folder_for_all(init):
+    write_masks(Path("images"), write_images(Path("images")), "rgb", suffix="_gt")
+    patterns = ["--masks", "images", "--image-pattern", "*.jpg", "--mask-pattern", "*_gt.bmp"]
+    names = ["--classes", "0,0,0=a,128,64,0=b,0,128,128=b,224,224,192=ignore"]
+    code, out, err = init(*patterns, *names)
+    assert code == 0 and "6 with masks" in out, err
+    assert load_config("configs/mine.yaml").data.classes == ["a", "b"]
+    lines = "".join(path.read_text() for path in Path("splits/mine").iterdir())
+    assert "b/c/photo 0.jpg\tb/c/photo 0_gt.bmp" in lines
+    for pattern in ("*.gif", "image", "*_*.jpg"):
+        code, _, err = init("--force", *patterns, "--image-pattern", pattern)
+        assert code == 2 and pattern in err
+
+
+def test_names_from_macos(init):
+    write_images(Path("images"), 4)
+    write_masks(Path("masks"), write_images(Path("more"), 4), "index")
+    for folder, form in (("images", "NFD"), ("masks", "NFC")):
+        for i, path in enumerate(sorted(Path(folder).rglob("*.*"))):
+            path.rename(Path(folder, unicodedata.normalize(form, f"Größe {i}") + path.suffix))
+    code, out, err = init("--val", "0.5")
+    assert code == 0 and "4 with masks" in out, err
+
+
+def test_all_unreadable_files_are_named(init):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), stems, "index")
+    (extra,) = write_images(Path("more"), 1)
+    bad = [f"masks/{stems[0]}.png", f"masks/{stems[1]}.png", f"images/{stems[2]}.jpg",
+           f"more/{extra}.jpg"]  # fmt: skip
+    for file in bad:
+        Path(file).write_bytes(b"no image")
+    code, out, err = init("--unlabeled", "more")
+    assert code == 2 and "4 files cannot be used" in err
+    assert all(f"{file}: not a readable image" in out for file in bad), out
+
+
+def test_large_files_need_an_option(init, run):
+    """Which holds for images and for masks, here and in whatever reads the config."""
+    Path("images").mkdir(), Path("masks").mkdir()
+    for i in range(3):
+        Image.new("RGB", (1300, 1000)).save(f"images/{i}.png")
+        Image.fromarray(np.eye(1000, 1300, dtype=np.uint8)).save(f"masks/{i}.png")
+    code, out, err = init("--max-megapixels", 1)
+    assert code == 2 and "6 files cannot be used" in err
+    for kind in ("images", "masks"):
+        assert f"{kind}/0.png: 1300x1000 pixels, expected at most 1 million; raise" in out
+    assert "(prepare init: --max-megapixels)" in out
+    assert init("--max-megapixels", 2)[0] == 0
+    config = load_config("configs/mine.yaml")
+    assert config.data.max_megapixels == 2
+    data = config.data.model_copy(update={"max_megapixels": 1})
+    sample = read_list(config.data.val, masks=True).samples[0]
+    with pytest.raises(UserError, match="masks/.*png: 1300x1000 pixels.*data.max_megapixels"):
+        Reader(data).mask(sample)
+    code, out, _ = run(
+        check_data, "--config", "configs/mine.yaml", "--set", "data.max_megapixels=1"
+    )
+    assert code == 1 and all(
+        f"{kind}/1.png: 1300x1000 pixels" in out for kind in ("images", "masks")
+    )
+
+
+def test_force_keeps_what_was_there(init):
+    write_masks(Path("masks"), write_images(Path("images")), "index")
+    assert init()[0] == 0
+    Path("configs/mine.yaml").write_text("mine")
+    code, _, err = init("--classes", "x,y,z")
+    assert code == 2 and "--force" in err
+    assert init("--force", "--classes", "x,y,z")[0] == 0
+    assert Path("configs/mine.yaml.old").read_text() == "mine"
+    assert load_config("configs/mine.yaml").data.classes == ["x", "y", "z"]

@@ -1,0 +1,148 @@
+"""`python -m tools.prepare init` for images that are no photographs: deep, or of many bands."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import predict
+from dataset.bands import read_bands
+from supervised import SupOnly
+from tests.dataset.test_bands import png_of_16_bit_colour
+from tests.own_images import TINY, write_images, write_masks
+from tools.check_data import __main__ as check_data
+from tools.prepare import __main__ as prepare
+from util.config.loading import load_config
+
+tifffile = pytest.importorskip("tifffile")
+COUNT, SIZE = 6, (44, 52)
+SCALES = np.array([10000, 3000, 200, 60000, 1])
+
+
+@pytest.fixture
+def init(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_masks(Path("masks"), write_images(Path("photos"), COUNT), "index")
+
+    def command(*more):
+        return run(prepare, "init", "--images", "images", "--masks", "masks", "--val", "0.34",
+                   "--out", "configs/mine.yaml", *more)  # fmt: skip
+
+    return command
+
+
+def write(form, kind=np.uint16, numbers=range(COUNT)):
+    """Images whose band b spreads evenly from 0 to SCALES[b]; returns the path of the first."""
+    for i in numbers:
+        rng = np.random.default_rng(i)
+        image = rng.random((*SIZE, 5)) * SCALES
+        image[0, 0] = 60000  # hot pixels, which must not set the range
+        image = image.astype(kind)
+        path = Path("images", f"{'city one' if i % 2 else 'b/c'}/photo {i}.tif")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if form == "png":
+            path = path.with_suffix(".png")
+            Image.fromarray(image[..., 1]).save(path)
+        elif form == "png in colour":
+            path = path.with_suffix(".png")
+            path.write_bytes(png_of_16_bit_colour(image[..., :3]))
+        elif form == "grey":
+            tifffile.imwrite(path, image[..., 1])
+        else:
+            count, how = {
+                "bands": (5, {"photometric": "minisblack"}),
+                "colour": (3, {"photometric": "rgb"}),
+                "colour and alpha": (4, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+                "colour and infrared": (5, {"photometric": "rgb", "extrasamples": [0, 0]}),
+            }[form]
+            tifffile.imwrite(path, image[..., :count], planarconfig="contig", **how)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "bands", "rgb_bands"),
+    [
+        ("png", np.uint16, "grey", None),
+        ("png in colour", np.uint16, "rgb", None),
+        ("grey", np.float32, "grey", None),
+        ("bands", np.uint16, (1, 2, 3, 4, 5), None),
+        ("bands", np.float32, (1, 2, 3, 4, 5), None),
+        ("bands", np.uint8, (1, 2, 3, 4, 5), None),
+        ("colour", np.uint16, "rgb", None),
+        ("colour and alpha", np.uint8, "rgb", None),
+        ("colour and infrared", np.uint16, (1, 2, 3, 4, 5), (1, 2, 3)),
+    ],
+)
+def test_bands_depth_and_range_are_recognised(form, kind, bands, rgb_bands, init):
+    path = write(form, kind)
+    code, out, err = init()
+    assert code == 0, err
+    data = load_config("configs/mine.yaml").data
+    assert (data.bands, data.rgb_bands) == (bands, rgb_bands)
+    if kind == np.uint8:
+        assert data.image_range is None
+        return
+    assert ("floats" if kind == np.float32 else "more than 8 bits") in out
+    tops = {"grey": SCALES[1], "rgb": SCALES[:3].max()}.get(bands, SCALES)
+    lows, highs = np.array(data.image_range).T
+    assert (np.abs(lows) < 0.01 * tops + 1).all()
+    # Percentile 99.9 of an even spread, of some 1000 pixels of each of 6 images, hot ones included.
+    if kind == np.float32:
+        np.testing.assert_allclose(highs, tops, rtol=0.02)
+    pixels = read_bands(path, data)
+    assert pixels.dtype == np.float32
+    normal = (pixels - data.mean) / data.std
+    if bands == (1, 2, 3, 4, 5) and kind == np.float32:
+        np.testing.assert_allclose(data.mean, 0.5, atol=0.02)
+        np.testing.assert_allclose(normal.std((0, 1)), 1, atol=0.05)
+
+
+@pytest.mark.parametrize(("form", "kind"), [("bands", np.uint16), ("png", np.uint16)])
+def test_from_folders_to_predictions(form, kind, init, run, train):
+    path = write(form, kind)
+    assert init()[0] == 0
+    text = Path("configs/mine.yaml").read_text()
+    assert "percentiles 0.1 and 99.9" in text and ("# rgb_bands" in text) == (form == "bands")
+    code, out, _ = run(check_data, "--config", "configs/mine.yaml")
+    assert code == 0 and "all well" in out, out
+    argv = ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY]
+    train(SupOnly, [*argv, "--dry-run"])
+    train(SupOnly, argv)
+    code, out, err = run(predict, "--checkpoint", "run/best.pth", "--images", path,
+                         "--save-path", "out")  # fmt: skip
+    assert code == 0 and "1 masks" in out, err
+    assert Image.open(Path("out/masks", path.stem + ".png")).size == SIZE[::-1]
+
+
+def test_what_is_mixed_or_no_number_is_refused_in_one_line(init):
+    write("bands", np.uint16, range(1, COUNT))
+    path = write("grey", np.uint16, [0])
+    code, _, err = init()
+    assert code == 2 and err.count("\n") == 1
+    assert f"{path} is grey of more than 8 bits, but" in err and "5 bands" in err
+    write("bands", np.float32)
+    image = np.zeros((*SIZE, 5), np.float32)
+    image[3, 4, 2] = np.nan
+    tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig")
+    code, _, err = init()
+    assert code == 2 and err.count("\n") == 1 and "photo 0.tif: 1 values are NaN" in err
+    tifffile.imwrite(path, np.zeros((3, *SIZE), np.float32), photometric="minisblack")
+    code, _, err = init()
+    assert code == 2 and err.count("\n") == 1 and "of a volume" in err
+    assert not Path("configs").exists()
+
+
+def test_grey_photographs_are_grey_and_beside_coloured_ones_rgb(init):
+    for i in range(COUNT):
+        path = Path("images", f"{'city one' if i % 2 else 'b/c'}/photo {i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = np.random.default_rng(i).integers(0, 200, SIZE, np.uint8)
+        Image.fromarray(grey).save(path)
+    assert init("--lists", "a")[0] == 0
+    data = load_config("configs/mine.yaml").data
+    assert data.bands == "grey" and data.image_range is None
+    assert data.mean[0] == pytest.approx(100 / 255, abs=0.02)
+    Image.open(path).convert("RGB").save(path)
+    assert init("--lists", "b", "--out", "configs/other.yaml")[0] == 0
+    assert load_config("configs/other.yaml").data.bands == "rgb"

@@ -1,0 +1,167 @@
+"""`python -m tools.prepare init` on pairs: three folders, a list of three columns."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate
+import predict
+from dataset.reader import Reader
+from dataset.split_files import read_list
+from fixmatch import FixMatch
+from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from tests.own_images import TINY
+from tools.check_data import __main__ as check_data
+from tools.prepare import __main__ as prepare
+from util.config.loading import load_config
+
+NAMES = [f"town {i % 2}/{i}" for i in range(6)]
+SIZE = (40, 36)
+CHANGE = Path(os.environ.get("CHANGE", REPOSITORY.parent / "shared/data/change"))
+needs_pairs = pytest.mark.skipif(
+    not CHANGE.is_dir(),
+    reason="needs pairs of LEVIR-CD and DSIFN; CHANGE names them",
+)
+
+
+@pytest.fixture
+def init(run, tmp_path, monkeypatch):
+    """`init` in a folder of its own with six pairs, of which the last has no mask."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        changed = rng.random((9, 10)).repeat(4, 0).repeat(4, 1) < 0.3
+        files = {f"A/{name}.jpg": rng.integers(0, 256, (*changed.shape, 3), np.uint8),
+                 f"B/{name}.png": rng.integers(0, 256, (*changed.shape, 3), np.uint8),
+                 f"label/{name}.png": changed * np.uint8(255)}  # fmt: skip
+        for path, array in files.items():
+            if path != f"label/{NAMES[-1]}.png":
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+
+    def command(*more):
+        return run(prepare, "init", "--images", "A", "--second", "B", "--masks", "label",
+                   "--out", "mine.yaml", *more)  # fmt: skip
+
+    return command
+
+
+def test_from_three_folders_to_an_epoch(init, run, train):
+    code, out, err = init("--val", "0.4")
+    assert code == 0 and "3 labeled, 1 unlabeled, 2 val" in out, err
+    assert "pairs    of two dates: A, B" in out
+    config = load_config("mine.yaml")
+    data = config.data
+    assert (data.pair, data.classes) == ("column", ["unchanged", "changed"])
+    assert (data.label_map, data.scale) == ({"0": 0, "255": 1}, (0.8, 1.2))
+    assert config.evaluation.select == "iou:changed"
+    lines = Path(data.labeled).read_text().splitlines()
+    assert all(len(line.split("\t")) == 3 for line in lines)  # by tabs, as names have spaces
+    (bare,) = read_list(data.unlabeled, masks=False, pair=data.pair).samples
+    assert (bare.image, bare.second, bare.mask) == (
+        f"A/{NAMES[-1]}.jpg",
+        f"B/{NAMES[-1]}.png",
+        None,
+    )
+    for sample in read_list(data.labeled, masks=True, pair=data.pair).samples:
+        stems = {Path(*Path(p).parts[1:]).with_suffix("")
+                 for p in (sample.image, sample.second, sample.mask)}  # fmt: skip
+        assert len(stems) == 1
+        truth = np.asarray(Image.open(Path(data.root, sample.mask))) == 255
+        np.testing.assert_array_equal(np.asarray(Reader(data).mask(sample)), truth)
+    assert run(check_data, "--config", "mine.yaml")[0] == 0
+    train(FixMatch, ["--config", "mine.yaml", "--save-path", "run", "--set", *TINY])
+    code, out, _ = run(evaluate, "--config", "mine.yaml", "--checkpoint", "run/best.pth", "--set",
+                       *TINY)  # fmt: skip
+    assert code == 0 and "changed" in out
+
+
+def spoil(what):
+    first, last = NAMES[0], NAMES[-1]
+    if what == "no later image":
+        Path(f"B/{last}.png").unlink()
+    elif what == "no earlier image":
+        Path(f"A/{last}.jpg").unlink()
+    elif what == "size":
+        Image.new("RGB", (9, 9)).save(f"B/{last}.png")
+    elif what == "mask size":
+        Image.new("L", (9, 9)).save(f"label/{first}.png")
+    elif what == "other folder":
+        Path(f"C/{first}.png").parent.mkdir(parents=True)
+        Image.new("RGB", SIZE).save(f"C/{first}.png")
+    elif what == "three values":
+        for path in Path("label").rglob("*.png"):
+            mask = np.array(Image.open(path))
+            mask[:8, :8] = 128
+            Image.fromarray(mask).save(path)
+
+
+@pytest.mark.parametrize("what, options, parts", [
+    ("no later image", [], ["--images", "5.jpg", "the other date has no image of the name"]),
+    ("no earlier image", [], ["--second", "5.png", "the other date has no image of the name"]),
+    ("size", [], ["B/town 1/5.png: the later image is 9x9", "is 40x36; expected two images"]),
+    ("mask size", [], ["0.png: the mask is 9x9"]),
+    ("three values", [], ["found 3 values (0; 128; 255)", "255=changed,128=ignore"]),
+    ("", ["--second", "A"], ["the folder of the earlier images"]),
+    ("", ["--second", "none"], ["none: no such folder"]),
+    ("", ["--unlabeled", "label"], ["does not lie in --images", "without --unlabeled"]),
+    ("other folder", ["--val", "C", "label"], ["does not lie in --images", "a share or a folder"]),
+])  # fmt: skip
+def test_what_is_refused_in_one_line(what, options, parts, init):
+    spoil(what)
+    code, _, err = init(*options)
+    assert code == 2 and err.count("\n") == 1 and err.startswith("error: ")
+    assert all(part in err for part in parts), err
+    assert not Path("mine.yaml").exists() and not Path("splits").exists()
+
+
+@pytest.mark.parametrize("told", [
+    ["--classes", "0=unchanged,255=changed,128=ignore"], ["--ignore", "128"],
+])  # fmt: skip
+def test_three_values_as_they_are_told(told, init):
+    spoil("three values")
+    code, _, err = init(*told)
+    assert code == 0, err
+    data = load_config("mine.yaml").data
+    assert data.classes == ["unchanged", "changed"]
+    assert data.label_map == {"0": 0, "255": 1, "128": 255}
+
+
+@needs_pairs
+def test_real_pairs_from_their_folders_to_masks(run, train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a, b, masks = (CHANGE / "dsifn" / folder for folder in ("A", "B", "label"))
+    code, out, err = run(prepare, "init", "--images", a, "--second", b, "--masks", masks, "--val",
+                         0.3, "--out", "mine.yaml")  # fmt: skip
+    assert code == 0 and "7 labeled" in out and "3 val" in out, (out, err)
+    code, out, _ = run(check_data, "--config", "mine.yaml")
+    assert code == 0 and "changed" in out
+    train(SupOnly, ["--config", "mine.yaml", "--save-path", "run", "--set", *TINY])
+    code, _, err = run(predict, "--checkpoint", "run/best.pth", "--images", a, "--second", b,
+                       "--save-path", "out")  # fmt: skip
+    assert code == 0, err
+    found = {path.name: np.array(Image.open(path)) for path in Path("out/masks").iterdir()}
+    assert found.keys() == {path.name for path in a.iterdir()}
+    assert all(mask.shape == (256, 256) and mask.max() <= 1 for mask in found.values())
+
+
+@needs_pairs
+def test_a_real_pair_without_its_label_is_refused_in_one_line(train, tmp_path, capsys):
+    for kind, pattern in (("labeled", "t*.png"), ("val", "val*.png")):
+        names = sorted(path.name for path in (CHANGE / "levir/A").glob(pattern))
+        (tmp_path / f"{kind}.txt").write_text("\n".join(names))
+    sets = [f"data.root={CHANGE / 'levir'}", *(f"data.{k}={tmp_path / k}.txt"
+            for k in ("labeled", "val"))]  # fmt: skip
+    config = REPOSITORY / "configs/levir.yaml"
+    with pytest.raises(SystemExit) as end:
+        train(SupOnly, ["--config", str(config), "--save-path", str(tmp_path / "run"), "--set",
+                        *TINY, *sets])  # fmt: skip
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1, said
+    assert (
+        f"{tmp_path / 'labeled.txt'} line 2: 'test_113_0256.png' is in A but not in label" in said
+    )

@@ -1,0 +1,235 @@
+"""New partitions with `python -m tools.splits`, and how lists are written."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from dataset.split_files import list_line, read_list, write_lists
+from dataset.validation import read_lists
+from tests.conftest import touch, tree, write_lines
+from util.config.loading import load_config
+from util.errors import UserError
+
+LINES = [f"images/{i}.jpg masks/{i}.png" for i in range(8)]
+
+
+def samples(root, count, classes=0, extra=0):
+    """Images with masks; the last ones show a rare class each."""
+    for folder in ("images", "masks"):
+        (root / folder / "day").mkdir(parents=True)
+    for i in random.Random(0).sample(range(count), count):  # folders tell in the order of creation
+        Image.new("RGB", (4, 4)).save(root / f"images/day/{i:03d}.jpg")
+        mask = np.zeros((4, 4), np.uint8)
+        mask[0, 0], mask[1, 1] = 255, max(0, classes - count + i + 1)
+        Image.fromarray(mask).save(root / f"masks/day/{i:03d}.png")
+    for i in range(extra):
+        Image.new("RGB", (4, 4)).save(root / f"images/day/extra {i}.png")
+
+
+def drawn(out):
+    return {
+        path.stem: [s.image for s in read_list(path, masks=False).samples]
+        for path in Path(out).glob("*.txt")
+    }
+
+
+def test_make_is_reproducible_and_nested(splits):
+    samples(Path("data"), 41, extra=2)
+    for out, *more in (("8", "--labeled", "1/8"), ("again", "--labeled", "0.125"),
+                       ("4", "--labeled", "1/4"), ("seed", "--labeled", "1/8", "--seed", "1"),
+                       ("val", "--labeled", "1/8", "--val", "0.1"),
+                       ("val4", "--labeled", "9", "--val", "0.1")):  # fmt: skip
+        assert splits("make", "--root", "data", "--out", out, *more)[0] == 0
+    assert tree(Path("8")) == tree(Path("again"))
+    eighth, quarter, other = drawn("8"), drawn("4"), drawn("seed")
+    assert len(eighth["labeled"]) == 6 and len(quarter["labeled"]) == 11
+    assert set(eighth["labeled"]) < set(quarter["labeled"])
+    assert eighth["labeled"] != other["labeled"]
+    # As drawn when this test was written: the same everywhere, and for ever.
+    names = [Path(image).stem for image in eighth["labeled"]]
+    assert names == ["002", "013", "021", "023", "035", "039"]
+    for lists in (eighth, quarter, other, drawn("val")):
+        every = [image for images in lists.values() for image in images]
+        assert len(every) == len(set(every)) == 43 and lists["labeled"] == sorted(lists["labeled"])
+        assert "images/day/extra 0.png" in lists["unlabeled"]
+    val, val4 = drawn("val"), drawn("val4")
+    assert len(val["val"]) == 5 and len(val["labeled"]) == 5 and len(val4["labeled"]) == 9
+    assert val["val"] == val4["val"] and set(val["labeled"]) < set(val4["labeled"])
+    assert all(s.mask for s in read_list(Path("8/labeled.txt"), masks=True).samples)
+
+
+def test_make_from_a_list_in_any_order(splits):
+    lines = [*LINES, "images/a b.jpg\tmasks/a b.png"]
+    write_lines(Path("a.txt"), lines)
+    write_lines(Path("b.txt"), lines[::-1])
+    for name in ("a", "b"):
+        argv = ["make", "--root", ".", "--list", f"{name}.txt", "--labeled", "8", "--out", name]
+        assert splits(*argv)[0] == 0
+    assert tree(Path("a")) == tree(Path("b"))
+    both = Path("a/labeled.txt").read_text() + Path("a/unlabeled.txt").read_text()
+    assert sorted(both.splitlines()) == sorted(lines)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config of data/ with colours for classes, two of them for one, and dirt."""
+    samples(Path("data"), 60, classes=5, extra=2)  # classes 1 to 5 are in one image each
+    colours = np.array([[i, 2 * i % 256, 200] for i in range(256)], np.uint8)
+    for path in Path("data/masks/day").iterdir():
+        mask = np.array(Image.open(path))
+        mask[3, 3] = int(path.stem) % 40 + 100  # what the map ignores
+        Image.fromarray(colours[mask]).save(path)
+    lines = [f"images/day/{i:03d}.jpg masks/day/{i:03d}.png" for i in range(60)]
+    write_lines(Path("train.txt"), lines[10:])
+    write_lines(Path("val.txt"), lines[:10])
+    classes = {f"{i},{2 * i},200": min(i, 4) for i in range(6)}
+    tree = {"data": {"name": "x", "root": "data", "classes": list("abcde"), "val": "val.txt",
+                     "labeled": "train.txt", "label_map": classes | {"other": "ignore"}},
+            "crop_size": 33, "epochs": 1, "batch_size": 2}  # fmt: skip
+    Path("c.yaml").write_text(yaml.safe_dump(tree))
+    return ["make", "--config", "c.yaml"]
+
+
+def test_stratified_partition_shows_every_class_of_the_config(splits, config):
+    for labeled, shown in (("4", "5 of 5 classes\n"), ("1/2", "5 of 5 classes\n"),
+                           ("3", "4 of 5 classes; not ")):  # fmt: skip
+        code, out, err = splits(*config, "--stratify", "--labeled", labeled, "--out", labeled[0])
+        assert code == 0 and f"labelled images show {shown}" in out, err
+        assert "val.txt: 10 validation images, as the config has them" in out
+    assert drawn("4").keys() == {"labeled", "unlabeled"}
+    assert len(drawn("4")["labeled"]) == 4 and len(drawn("1")["labeled"]) == 25
+    assert set(drawn("4")["labeled"]) < set(drawn("1")["labeled"])
+
+    Path("data/masks/day/017.png").write_bytes(b"")
+    code, _, line = splits(*config, "--stratify", "--labeled", "5", "--out", "6")
+    assert code == 2 and "masks/day/017.png: not a readable image" in line
+
+
+def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
+    folder = "data.unlabeled=[{images: more, root: data}]"
+    Path("data/more").mkdir()
+    for path in Path("data/images/day").glob("extra*"):
+        path.rename(Path("data/more", path.name))
+    assert splits(*config, "--labeled", "1/5", "--out", "o", "--set", folder)[0] == 0
+    lists = drawn("o")
+    assert len(lists["labeled"]) == 10 and len(lists["unlabeled"]) == 42
+    assert {"more/extra 0.png", "more/extra 1.png"} < set(lists["unlabeled"])
+    Path("elsewhere").mkdir()
+    Image.new("RGB", (4, 4)).save("elsewhere/x.png")
+    outside = "data.unlabeled={images: ., root: elsewhere}"
+    for option, value, part in (("--val", "0.1", "--val 0.1"), ("--set", outside, "data.root"),
+                                ("--root", "data", "leave out --root")):  # fmt: skip
+        code, _, line = splits(*config, "--labeled", "1/5", "--out", "o", option, value)
+        assert code == 2 and part in line, line
+    code, _, line = splits("make", "--root", "data", "--stratify", "--labeled", "5", "--out", "o")
+    assert code == 2 and "--stratify counts classes: name the dataset's config" in line
+
+
+PAIRS = {
+    "column": "column",
+    "elsewhere": "column",
+    "names": {"first": "A", "second": "B", "masks": "label"},
+}
+
+
+@pytest.mark.parametrize("form", PAIRS)
+def test_lists_of_pairs_are_read_again(form, splits):
+    """A partition of pairs has the lines of the list that it was drawn from, relative to data.root
+    where that list's files lie below another root."""
+    for folder in ("A", "B", "label"):
+        Path("data", folder).mkdir(parents=True)
+        for i in range(10):
+            mask = np.full((4, 4), 255 * (i == 7), np.uint8)
+            Image.fromarray(mask).save(f"data/{folder}/{i}.png")
+    names = [f"{i}.png" for i in range(10)]
+    lines = names if form == "names" else [f"A/{n} B/{n} label/{n}" for n in names]
+    write_lines(Path("train.txt"), lines[:8])
+    write_lines(Path("val.txt"), lines[8:])
+    data = {"name": "x", "root": "data", "classes": ["same", "new"], "pair": PAIRS[form],
+            "label_map": {0: "same", 255: "new"}, "labeled": "train.txt",
+            "val": "val.txt"}  # fmt: skip
+    if form == "elsewhere":
+        pool = {kind: {"list": f"{kind}.txt", "root": "data"} for kind in ("train", "val")}
+        data |= {"root": ".", "labeled": pool["train"], "val": pool["val"]}
+    Path("c.yaml").write_text(
+        yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
+    )
+    argv = ["make", "--config", "c.yaml", "--labeled", "1/4", "--stratify", "--out", "quarter"]
+    code, out, err = splits(*argv)
+    assert code == 0 and "2 of 2 classes" in out, err
+    labeled, unlabeled = (
+        Path(f"quarter/{kind}.txt").read_text().splitlines() for kind in ("labeled", "unlabeled")
+    )
+    below = "data/" if form == "elsewhere" else ""
+    lines = [" ".join(f"{below}{file}" for file in line.split()) for line in lines]
+    assert lines[7] in labeled and len(labeled) == 2
+    assert sorted(labeled + unlabeled) == sorted(lines[:8])
+    found = load_config("c.yaml", [f"data.{k}=quarter/{k}.txt" for k in ("labeled", "unlabeled")])
+    again = read_lists(found.data, unlabeled=True)
+    assert len(again.labeled.samples) == 2 and len(again.unlabeled.samples) == 6
+    sample = again.labeled.samples[[line in lines[7] for line in labeled].index(True)]
+    files = ("A/7.png", "B/7.png", "label/7.png")
+    assert (sample.image, sample.second, sample.mask) == tuple(below + file for file in files)
+
+
+def test_make_refuses(splits):
+    samples(Path("data"), 6)
+    argv = ["make", "--root", "data", "--out", "out", "--labeled"]
+    for labeled, message in (
+        ("9/8", "--labeled 9/8: expected a share"),
+        ("x", "--labeled x: expected a share"),
+        ("1/0", "--labeled 1/0: expected a share"),
+        ("-2", "--labeled -2: expected a share"),
+        ("6", "6 images with a mask: --val takes 0, --labeled 6 of the other 6"),
+        ("0", "--labeled 0 of the other 6; expected at least 1"),
+    ):
+        code, _, line = splits(*argv[:-1], f"--labeled={labeled}")
+        assert code == 2 and message in line
+    assert "data/labels: no such folder" in splits(*argv, "2", "--masks", "labels")[2]
+    Image.new("L", (4, 4)).save("data/other.png")
+    line = splits(*argv, "2", "--masks", "*.png")[2]
+    assert "no file in images has one of its name in *.png" in line
+    assert not Path("out").exists()
+
+    assert splits(*argv, "2")[0] == 0
+    before = tree(Path("out"))
+    code, _, line = splits(*argv, "3")
+    assert code == 2 and "out/labeled.txt: holds another list already (found 2 entries" in line
+    assert tree(Path("out")) == before and "already there" in splits(*argv, "1/3")[1]
+    Path("data/images/day/000.png").touch()
+    assert "images/day/000.png: has the name of 000.jpg" in splits(*argv, "2")[2]
+
+
+def test_what_validation_takes_is_not_left_for_training(splits):
+    samples(Path("data"), 3, extra=2)
+    for val in (3, 4):
+        code, *said = splits("make", "--root", "data", "--labeled", 1, "--val", val, "--out", "out")
+        assert code == 2 and f"--val takes {val}, --labeled 1 of the other 0" in "".join(said)
+
+
+def test_patterns_pair_files(splits):
+    touch(
+        Path("data"),
+        [f"cam/{c}/{c}_image.{e} gt/{c}/{c}_ids.png" for c in "abc" for e in ("jpg", "txt")],
+    )
+    argv = ["--images", "cam/*_image.jpg", "--masks", "gt/*_ids.png", "--labeled", "2"]
+    assert splits("make", "--root", "data", *argv, "--out", "out")[0] == 0
+    lines = [line for text in tree(Path("out")).values() for line in text.splitlines()]
+    assert sorted(lines) == [f"cam/{c}/{c}_image.jpg gt/{c}/{c}_ids.png" for c in "abc"]
+
+
+def test_lists_are_written_whole_or_not_at_all(tmp_path):
+    write_lines(tmp_path / "b.txt", LINES)
+    with pytest.raises(UserError, match="b.txt: holds another list"):
+        write_lists({tmp_path / "a.txt": LINES, tmp_path / "b.txt": LINES[:2]})
+    with pytest.raises(UserError, match="cannot be read|cannot be written"):
+        write_lists({tmp_path / "b.txt/a.txt": LINES})
+    assert list(tree(tmp_path)) == ["b.txt"]
+    assert [list_line("a b.jpg", None), list_line("a.jpg", "b c.png")] == [
+        "a b.jpg\t",
+        "a.jpg\tb c.png",
+    ]

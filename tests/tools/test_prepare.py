@@ -1,0 +1,256 @@
+"""Datasets from their official downloads: every pixel, what is missing, and the command."""
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from pycocotools import mask as rle
+
+from dataset.image_files import open_mask
+from dataset.mask_files import Labels
+from tests import miniature
+from tests.conftest import REPOSITORY
+from tests.preparing import CASES, Case, files, of
+from tools.prepare import __main__ as prepare_command
+from tools.prepare.official import ade20k, camvid, pascal
+from tools.prepare.official.coco_annotations import Picture, Region, instance_mask
+from tools.prepare.official.masks import read_indices
+from tools.prepare.official.output import RECORD
+from tools.prepare.official.run import prepare
+from tools.splits import layout
+from util.config.loading import load_config
+from util.errors import UserError
+
+
+@pytest.fixture
+def case(request, tmp_path, monkeypatch):
+    return Case(request.param, tmp_path, monkeypatch)
+
+
+@of(*CASES)
+def test_masks_pixel_by_pixel(case):
+    case.run()
+    made = files(case.root)
+    masks = {name for name in made if name.endswith(".png") and "leftImg8bit" not in name}
+    masks = {name for name in masks if not name.startswith("images/")}
+    assert masks == set(case.masks)
+    for name, expected in case.masks.items():
+        mask = Image.open(io.BytesIO(made[name]))
+        assert mask.mode in ("L", "P")
+        np.testing.assert_array_equal(np.asarray(mask), expected, name)
+
+
+@of(*CASES)
+def test_images_are_the_downloads(case):
+    case.run()
+    given = {(Path(n).name, data) for members in case.archives.values()
+             for n, data in members.items()}  # fmt: skip
+    copied = {name: data for name, data in files(case.root).items() if name not in case.masks}
+    assert sum(not name.endswith(".txt") for name in copied) == len(case.masks)
+    for name, data in copied.items():
+        assert (Path(name).name, data) in given and data != b"not read", name
+
+
+@of(*CASES)
+def test_packed_and_unpacked_give_the_same(case, tmp_path):
+    case.run()
+    unpacked = miniature.unpack(case.archives, tmp_path / "unpacked")
+    before = files(unpacked)
+    case.run(unpacked, tmp_path / "second", jobs=1)
+    assert files(tmp_path / "second") == files(case.root)
+    assert files(unpacked) == before
+
+
+@of(*CASES)
+def test_the_project_reads_the_masks(case):
+    case.run()
+    name = case.dataset.__name__.rpartition(".")[2]
+    labels = Labels(load_config(REPOSITORY / f"configs/{name}.yaml").data)
+    for mask in case.masks:
+        open_mask(case.root / mask, labels)
+
+
+@of("pascal", "cityscapes", "coco_both", "ade20k")
+def test_lists_follow_from_what_was_made(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "read_protocols", lambda: [])  # which are of the whole sets
+    case.run()
+    name = case.dataset.__name__.rpartition(".")[2]
+    layout.generate(f"{name}/all", case.root, tmp_path / "splits")
+    lists = (layout.LAYOUTS[name].everything, "val")
+    for listed, count in zip(lists, case.dataset.COUNTS.values(), strict=True):
+        lines = (tmp_path / f"splits/{name}/{listed}.txt").read_text().splitlines()
+        assert len(lines) == count
+        assert all((case.root / file).is_file() for line in lines for file in line.split())
+
+
+@of("ade20k", "cityscapes")
+def test_unpacked_images_are_linked_and_masks_that_change_are_not(case, tmp_path):
+    unpacked = miniature.unpack(case.archives, tmp_path / "unpacked")
+    case.run(unpacked)
+    given = {path.stat().st_ino for path in unpacked.rglob("*")}
+    assert (paths := list(case.root.rglob("*.*")))
+    for path in paths:
+        changed = path.name == RECORD or "labelTrainIds" in path.name
+        assert (path.stat().st_ino in given) != changed
+
+
+@of("pascal", "coco_panoptic", "cityscapes", "ade20k", "camvid")
+def test_missing_downloads_are_named(case, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError) as error:
+        case.run(empty)
+    text = str(error.value)
+    assert all(name in text for name in case.archives) and "\n" not in text
+    with pytest.raises(UserError, match="lacks"):
+        case.run(empty, partial=True)
+    assert not case.root.exists()
+    with pytest.raises(UserError, match="no such folder"):
+        case.run(tmp_path / "none")
+    (case.source / list(case.archives)[-1]).unlink()
+    with pytest.raises(UserError, match=list(case.archives)[-1]) as error:
+        case.run()
+    assert len(case.archives) == 1 or list(case.archives)[0] not in str(error.value)
+
+
+@of("cityscapes")
+def test_a_missing_download_is_a_warning_with_partial(case, capsys):
+    (case.source / "gtFine_trainvaltest.zip").unlink()
+    case.run(partial=True)
+    assert len(files(case.root)) == 3
+    warnings = capsys.readouterr().err
+    assert "lacks gtFine_trainvaltest.zip (cityscapes-dataset.com" in warnings
+    assert "train has 0 images with a mask, expected 2, gtFine" in warnings
+
+
+@of("cityscapes", "pascal")
+def test_wrong_counts(case, tmp_path, capsys):
+    archives = dict(case.archives)
+    name = list(archives)[-1]
+    gone = sorted(n for n in archives[name] if n.endswith(("labelIds.png", ".mat"))
+                  and ("ulm" in n or "_s." in n))[0]  # fmt: skip
+    archives[name] = {n: data for n, data in archives[name].items() if n != gone}
+    source = miniature.pack(archives, tmp_path / "fewer")
+    with pytest.raises(UserError) as error:
+        case.run(source)
+    short, text = Path(gone).stem.removesuffix("_gtFine_labelIds"), str(error.value)
+    have, want = case.dataset.COUNTS["train"] - 1, case.dataset.COUNTS["train"]
+    assert f"train has {have} images with a mask, expected {want}" in text
+    assert f"{name} lacks 1 (" in text and short in text and "val has" not in text
+    made = files(case.root)
+    count = sum(not file.endswith(".txt") for file in made)
+    assert count == 2 * sum(case.dataset.COUNTS.values()) - 1
+    case.run(source, partial=True)
+    assert files(case.root) == made and "warning: " in capsys.readouterr().err
+    case.run()
+    assert len(files(case.root)) == len(made) + 1
+
+
+@of("ade20k")
+def test_what_no_download_holds_is_counted(case, monkeypatch):
+    monkeypatch.setattr(ade20k, "COUNTS", {"training": 5, "validation": 0})
+    with pytest.raises(UserError) as error:
+        case.run()
+    text = str(error.value)
+    assert "training has 2 images with a mask, expected 5, 3 are not in ADEChallengeData" in text
+    assert "validation has 1 images with a mask, expected 0; " in text
+
+
+@of("camvid", "cityscapes", "pascal")
+def test_what_is_no_mask_of_the_dataset(case, tmp_path):
+    archives = {name: dict(members) for name, members in case.archives.items()}
+    name = list(archives)[-1]
+    mask = [m for m in archives[name] if "valannot/" in m or "ulm" in m and "label" in m
+            or m.endswith("_t.mat")][0]  # fmt: skip
+    bad = [b"no picture", miniature.encoded(np.zeros((4, 4, 3), np.uint8))]
+    bad += [miniature.encoded(np.full((4, 4), 12, np.uint8))] * (case.dataset is camvid)
+    for i, data in enumerate(bad):
+        archives[name][mask] = data
+        with pytest.raises(UserError, match="cannot be converted") as error:
+            case.run(miniature.pack(archives, tmp_path / f"bad{i}"), tmp_path / f"root{i}")
+        assert Path(mask).name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_regions_of_coco():
+    """Run lengths as numbers and as text, boxes in place of polygons, sizes that do not agree."""
+    region = np.random.default_rng(0).random((7, 5)) < 0.5
+    lengths = miniature.run_lengths(region)
+    packed = rle.encode(np.asfortranarray(region.astype(np.uint8)))
+    text = {"size": [7, 5], "counts": packed["counts"].decode()}
+    for shape in (lengths, text):
+        mask = instance_mask(Picture(7, 5, [Region(3, True, 1.0, shape)]))
+        np.testing.assert_array_equal(read_indices(mask), 3 * region)
+    mask = instance_mask(Picture(7, 5, [Region(3, False, 1.0, [[0.0, 0.0, 4.0, 4.0]])]))
+    assert not read_indices(mask).any()
+    for wrong in ({**lengths, "size": [5, 7]}, {**lengths, "counts": [3, 4]}):
+        with pytest.raises(ValueError):
+            instance_mask(Picture(7, 5, [Region(3, True, 1.0, wrong)]))
+
+
+def arranged(folder):
+    """CamVid as its config has it, with its lists."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for kind, name, data in (
+            ("images", f"{split}/0001.jpg", miniature.photo(rng)),
+            ("labels", f"{split}/0001.png", miniature.encoded(miniature.labels(rng, [3, 255]))),
+            ("splits", f"{split}.txt", b"images/val/0001.jpg labels/val/0001.png\n"),
+        ):
+            path = folder / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return folder
+
+
+def test_arranged_camvid_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(camvid, "COUNTS", {"train": 1, "val": 1, "test": 1})
+    source = arranged(tmp_path / "street scenes")
+    before = files(source)
+    prepare(camvid, source, tmp_path / "root", 1, partial=False)
+    assert files(tmp_path / "root") == before
+    prepare(camvid, source, source, 1, partial=False)  # in its place already
+    assert files(source) == before
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """`python -m tools.prepare` in this process; returns its exit code."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, arguments)])
+        try:
+            prepare_command.main()
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    return run
+
+
+def test_command(command, tmp_path, monkeypatch, capsys):
+    archives, masks = miniature.pascal()
+    source = miniature.pack(archives, tmp_path / "downloads")
+    common = ("pascal", "--source", source, "--root", tmp_path / "root")
+    assert command(*common) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "expected 10582" in error
+    assert set(masks) <= set(files(tmp_path / "root"))
+    assert command(*common, "--partial", "--jobs", 1) == 0
+    assert command(*common, "--jobs", 0) == 2
+    monkeypatch.setattr(pascal, "COUNTS", {"train": 4, "val": 1})
+    assert command(*common) == 0
+    assert command() == 2
+
+
+def test_every_config_of_a_download_has_its_command(command, monkeypatch, tmp_path):
+    for name in prepare_command.DATASETS:
+        given = []
+        monkeypatch.setattr(prepare_command, "prepare", lambda *a, g=given: g.extend(a))
+        assert command(name, "--source", tmp_path) == 0
+        config, *_ = sorted((REPOSITORY / "configs").glob(f"{name}*.yaml"))
+        data = yaml.safe_load(config.read_text())["data"]
+        assert given[0] is prepare_command.DATASETS[name] and str(given[2]) == data["root"]

@@ -1,0 +1,139 @@
+"""LEVIR-CD and WHU-CD from small zips, however their folders lie in them."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset import protocols
+from dataset.protocols import Published, fingerprint
+from dataset.reader import Reader
+from dataset.validation import read_lists
+from tests.conftest import REPOSITORY
+from tests.miniature import encoded
+from tools.prepare import __main__ as prepare
+from tools.prepare.official import change_pairs, levir, whu
+from util.config.loading import load_config
+
+FOLDERS = change_pairs.FOLDERS
+NAMES = ["test_1_1.png", "train_1_1.png", "train_1_2.png", "val_1_1.png"]
+KINDS = [("levir", "LEVIR-CD256.zip"), ("levir", "LEVIR-CD.zip"), ("whu", "WHU-CD-256.zip"),
+         ("whu", "WHU-CD.zip")]  # fmt: skip
+
+
+def pieces():
+    """The files of the three folders, by folder and name."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for name in NAMES:
+        for folder in FOLDERS[:2]:
+            files[f"{folder}/{name}"] = encoded(rng.integers(0, 256, (8, 8, 3), np.uint8))
+        files[f"label/{name}"] = encoded(rng.choice(np.array([0, 255], np.uint8), (8, 8)))
+    return files
+
+
+def packed(path, files, top=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(top + name, content)
+    return path.parent
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Four pairs are all there are; a folder to work in."""
+    for dataset in (levir, whu):
+        monkeypatch.setattr(dataset, "COUNTS", {"pairs": len(NAMES)})
+    monkeypatch.chdir(tmp_path)
+
+
+def made(root):
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.png")}
+
+
+@pytest.mark.parametrize("dataset, title", KINDS)
+@pytest.mark.parametrize("top", ["", "LEVIR-CD256/", "DATA/LEVIR-CD256/"])
+def test_files_stay_as_they_are(dataset, title, top, few, run):
+    beside = {"list/train.txt": b"train_1_1.png\n", "readme.md": b"A/B"}
+    source = packed(Path("downloads", title), pieces() | beside, top)
+    code, out, err = run(prepare, dataset, "--source", source)
+    assert code == 0 and "pairs 4; 12 files made" in out, err
+    assert made(Path("data", dataset)) == pieces()
+    code, out, _ = run(prepare, dataset, "--source", source)
+    assert code == 0 and "0 files made, 12 were there" in out
+
+
+def test_unpacked_downloads_are_found(few, run):
+    for name, content in pieces().items():
+        path = Path("downloads/WHU-CD-256", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert run(prepare, "whu", "--source", "downloads")[0] == 0
+    assert run(prepare, "whu", "--source", "downloads/WHU-CD-256", "--root", "again")[0] == 0
+    assert made(Path("data/whu")) == made(Path("again")) == pieces()
+
+
+def test_the_config_reads_what_was_made(few, run):
+    run(prepare, "levir", "--source", packed(Path("downloads/LEVIR-CD.zip"), pieces()))
+    lists = {"train": NAMES[1:2], "more": NAMES[2:3], "val": NAMES[3:], "test": NAMES[:1]}
+    for kind, names in lists.items():
+        Path(f"{kind}.txt").write_text("".join(f"{name}\n" for name in names))
+    config = load_config(REPOSITORY / "configs/levir.yaml", [
+        "data.labeled=train.txt", "data.unlabeled=more.txt", "data.val=val.txt",
+    ])  # fmt: skip
+    labeled, unlabeled, _ = read_lists(config.data, unlabeled=True)
+    (sample,), (bare,) = labeled.samples, unlabeled.samples
+    assert bare.mask is None and bare.second == "B/train_1_2.png"
+    truth = np.asarray(Image.open("data/levir/label/train_1_1.png"))
+    np.testing.assert_array_equal(np.asarray(Reader(config.data).mask(sample)), truth == 255)
+
+
+def test_what_is_not_whole_is_one_line_or_with_partial_a_warning(few, run):
+    files = pieces()
+    del files["B/train_1_2.png"]
+    source = packed(Path("downloads/LEVIR-CD256.zip"), files, "LEVIR-CD256/")
+    code, _, err = run(prepare, "levir", "--source", source)
+    assert code == 2 and err.count("\n") == 1 and not list(Path().rglob("data/levir/*"))
+    assert "LEVIR-CD256.zip: LEVIR-CD256/B/ lacks 1 names, such as train_1_2.png" in err
+    code, out, err = run(prepare, "levir", "--source", source, "--partial")
+    assert code == 0 and "pairs 3; 9 files made" in out and "expected 4" in err
+    assert "A/train_1_2.png" not in made(Path("data/levir"))
+
+
+@pytest.mark.parametrize("folders, found", [
+    ([""], "holds 0 folders with A, B and label, expected one"),
+    (["train", "val"], "holds 2 folders with A, B and label, expected one"),
+])  # fmt: skip
+def test_other_downloads_are_refused(folders, found, few, run):
+    files = {f"{top}/{name}": content for top in folders for name, content in pieces().items()}
+    if found.startswith("holds 0"):
+        files = {name: content for name, content in pieces().items() if "label" not in name}
+    source = packed(Path("downloads/LEVIR-CD.zip"), files)
+    code, _, err = run(prepare, "levir", "--source", source)
+    assert code == 2 and err.count("\n") == 1 and found in err
+
+
+def test_names_are_compared_with_the_published_lists_at_hand(few, run, monkeypatch):
+    text = b"whucd_00001.png\ntrain_1_1.png\n"
+    listed = [Published("whu", "5%/labeled", "x", ("a/b",), fingerprint(text))]
+    monkeypatch.setattr(protocols, "read_protocols", lambda: listed)
+    source = packed(Path("downloads/WHU-CD.zip"), pieces())
+    path = Path("splits/whu/5%/labeled.txt")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text)
+    code, _, err = run(prepare, "whu", "--source", source)
+    assert code == 2 and err.count("\n") == 1
+    assert f"compared with {path}: lacks 1 names, such as whucd_00001.png" in err
+    path.write_bytes(b"another list\n")  # not the published one, so not compared
+    assert run(prepare, "whu", "--source", source)[0] == 0
+
+
+def test_both_are_counted_as_published():
+    lists = protocols.read_protocols()
+    for name, dataset in (("levir", levir), ("whu", whu)):
+        parts = [p.fingerprint.entries for p in lists
+                 if p.dataset == name and p.name in ("train", "val", "test")]  # fmt: skip
+        assert dataset.COUNTS == {"pairs": sum(parts)} and len(parts) == 3

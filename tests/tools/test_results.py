@@ -1,0 +1,323 @@
+"""tools.results: no run that differs or is unfinished is averaged in silence."""
+
+import builtins
+import csv
+import io
+import json
+import re
+from itertools import pairwise
+from statistics import mean, stdev
+
+import pytest
+from PIL import Image
+
+from dataset.protocols import fingerprint
+from supervised import SupOnly
+from tests.conftest import METHODS, REPOSITORY
+from tests.fake_runs import fake_run
+from tools.results import __main__ as results
+from tools.results.published import read_entries
+
+
+@pytest.fixture
+def fake(toy, tmp_path):
+    """Writes a fake run below `runs`."""
+
+    def write(name, scores, **options):
+        return fake_run(tmp_path / "runs" / name, toy, scores, **options)
+
+    write.runs = tmp_path / "runs"
+    return write
+
+
+@pytest.fixture
+def rows(run):
+    """The rows and remarks of some runs, by way of JSON."""
+
+    def read(*argv):
+        code, out, err = run(results, *argv, "--format", "json")
+        assert code == 0, err
+        found = json.loads(out)
+        return found["rows"], found["remarks"]
+
+    return read
+
+
+def test_mean_and_deviation_over_seeds(fake, rows):
+    for seed, scores in enumerate(([10, 40, 30], [20, 50, 60], [10, 20, 50])):
+        fake(f"u/{seed}", scores, seed=seed)
+    fake("s/0", [11, 22, 33], method="SupOnly", images={"unlabeled": 0})
+    (semi, base), remarks = (found := rows(fake.runs))[0][::-1], found[1]
+    assert not remarks and (semi["method"], semi["seeds"]) == ("UniMatch", [0, 1, 2])
+    for name, values in (("best", [40, 60, 50]), ("last", [30, 60, 50])):
+        assert semi[name] == {"mean": mean(values), "std": stdev(values), "values": values}
+    assert semi["best_epochs"] == [2, 3, 3]
+    assert (base["last"]["mean"], base["last"]["std"]) == (33, None)
+    assert (semi["steps"], semi["step_seconds"], semi["peak_memory"]) == (30, 0.5, 2**30)
+    assert (semi["labels"], semi["unlabeled"], semi["partition"]) == (3, 5, "3")
+
+
+def test_student_and_teacher_are_two_rows(fake, rows):
+    fake("v2/0", [10, 40], teacher=[20, 30], method="UniMatchV2")
+    (student, teacher), _ = rows(fake.runs)
+    assert (student["scored"], student["best"]["mean"]) == ("student", 40)
+    assert (teacher["scored"], teacher["best"]["mean"]) == ("teacher", 30)
+
+
+@pytest.mark.parametrize(
+    ("difference", "shown"),
+    [
+        ({"settings": {"crop_size": 65}}, {"crop_size=33", "crop_size=65"}),
+        ({"settings": {"method": {"teacher": "ema"}}}, {"", "method.teacher=ema"}),
+        ({"settings": {"batch_size": 4, "save_every": 3}}, {"batch_size=2", "batch_size=4"}),
+        ({"method": "FixMatch"}, {""}),
+        ({"labeled": "splits/toy/half/labeled.txt"}, {""}),
+        ({"digest": "other"}, {""}),
+    ],
+)
+def test_runs_that_differ_are_not_averaged(difference, shown, fake, rows):
+    for seed in range(3):
+        fake(f"a/{seed}", [10, 20], seed=seed)
+    fake("z", [10, 90], seed=3, **difference)
+    found, _ = rows(fake.runs)
+    assert sorted(len(row["seeds"]) for row in found) == [1, 3]
+    assert {row["settings"] for row in found} == shown
+
+
+def test_the_usual_setting_is_not_shown(fake, rows):
+    for name in ("A", "B", "C"):
+        fake(name, [10], method=name)
+    fake("D", [10], method="D", settings={"crop_size": 65})
+    assert [row["settings"] for row in rows(fake.runs)[0]] == ["", "", "", "crop_size=65"]
+
+
+def test_equal_names_of_different_images_get_their_hash(fake, rows):
+    for digest in ("0123456789", "abcdefabcd"):
+        fake(digest, [1], digest=digest, labeled="splits/toy/7/labeled.txt")
+    assert [row["partition"] for row in rows(fake.runs)[0]] == ["7 (01234567)", "7 (abcdefab)"]
+
+
+def test_what_changes_no_result_is_no_difference(fake, rows):
+    fake("a", [1], seed=0, settings={"save_every": 5, "compile": True})
+    fake("b", [2], seed=1)
+    (row,), _ = rows(fake.runs)
+    assert row["seeds"] == [0, 1]
+
+
+def test_unfinished_repeated_and_unequal_runs_are_named(fake, run):
+    fake("good/0", [10, 20])
+    fake("good/1", [10, 30], seed=1, commit="deadbeef")
+    fake("good/again", [10, 99])
+    fake("good/forced", [10, 40], seed=2, command=["--force"], starts=2)
+    fake("half", [10], epochs=2, seed=3, starts=2)
+    fake("none", [], epochs=2, seed=4)
+    (fake("odd", [10, 20], seed=5) / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    (fake("cut", [10, 20], seed=6) / "metrics.jsonl").write_text('{"epoch":')
+    code, out, _ = run(results, fake.runs)
+    assert code == 0
+    for words in (
+        "left out, unfinished: .*half .epoch 1 of 2, started 2 times",
+        "left out, unfinished: .*none .epoch 0 of 2",
+        "left out, the same run again: .*good/again .as .*good/0, seed 0.",
+        r"toy/3: runs of different commits: c0ffee .seed 0, 2.; deadbeef .seed 1.",
+        "good/forced: resumed with --force",
+        "not read: .*odd/metrics.jsonl line 1: key 'steps' is missing",
+        "not read: .*cut/metrics.jsonl line 1: not JSON",
+    ):
+        assert re.search(words, out), words
+    assert re.search(r"UniMatch .* 3 +3 +30\.0 ± 10\.0", out)
+
+
+def test_only_cheap_validations_make_no_score(fake, run):
+    folder = fake("cheap", [10, 20])
+    lines = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(lines.replace('"original"', '"center_crop"'))
+    code, _, err = run(results, folder)
+    assert code == 2 and "never validated in the config's mode" in err and err.count("\n") == 1
+
+
+def test_places_are_folders_patterns_and_folders_of_runs(fake, rows, run, tmp_path):
+    for seed in range(3):
+        fake(f"m/{seed}", [seed], seed=seed)
+    for places in ([fake.runs / "m/0", fake.runs / "m/2"], [f"{fake.runs}/m/[02]"]):
+        assert rows(*places)[0][0]["seeds"] == [0, 2]
+    assert rows(fake.runs, fake.runs / "m")[0][0]["seeds"] == [0, 1, 2]
+    code, _, err = run(results, tmp_path / "nowhere")
+    assert code == 2 and "holds no runs" in err
+
+
+def test_scores_other_than_miou(fake, rows, run):
+    fake("a", [40, 30])
+    assert rows(fake.runs, "--score", "road")[0][0]["best"]["mean"] == 50
+    assert rows(fake.runs, "--score", "accuracy")[0][0]["last"]["mean"] == 90
+    for score in ("dice", "sea"):
+        code, _, err = run(results, fake.runs, "--score", score)
+        assert code == 2 and f"--score {score}" in err and "road" in err and err.count("\n") == 1
+
+
+def test_names_stay_text_in_every_format(fake, run, toy):
+    toy.tree["data"]["name"] = "=x|\\input{y}\x1b[2J"
+    fake("a", [10, 41.23])
+    printed = {f: run(results, fake.runs, "--format", f)[1] for f in results.FORMATS}
+    (row,) = csv.DictReader(io.StringIO(printed["csv"]))
+    assert row["dataset"].startswith("'=x") and "\x1b" not in "".join(printed.values())
+    assert r"=x\|\input" in printed["markdown"] and r"\textbackslash{}input\{" in printed["latex"]
+
+
+def test_formats_say_the_same(fake, run):
+    for seed in range(2):
+        fake(f"a/{seed}", [10, 41.23 + seed], seed=seed)
+    fake("b", [10, 50.0], method="My_Method")
+    printed = {f: run(results, fake.runs, "--format", f)[1] for f in results.FORMATS}
+    table = list(csv.DictReader(io.StringIO(printed["csv"])))
+    assert [row["method"] for row in table] == ["UniMatch", "My_Method"]
+    assert float(table[0]["best_mean"]) == json.loads(printed["json"])["rows"][0]["best"]["mean"]
+    assert "41.7 ± 0.7" in printed["text"] and "| 41.7 ± 0.7 |" in printed["markdown"]
+    assert r"41.7 $\pm$ 0.7" in printed["latex"] and r"My\_Method" in printed["latex"]
+    head, rule, *rows = [line for line in printed["markdown"].splitlines() if line[:1] == "|"]
+    assert len({line.count("|") for line in (head, rule, *rows)}) == 1 and len(rows) == 2
+    assert printed["latex"].count(r"\\") == 3 and "dataset: toy" in printed["text"]
+
+
+PASCAL = {
+    "data": {"name": "pascal", "root": "data/pascal", "classes": ["a", "b", "c"],
+             "labeled": "splits/pascal/92/labeled.txt", "unlabeled": None, "val": "v.txt"},
+    "model": {"backbone": "resnet101s"},
+}  # fmt: skip
+
+
+def test_published_scores_stand_beside_ours(fake, run, rows):
+    fake("a", [70.0], settings=PASCAL | {"crop_size": 321})
+    fake("b", [70.0], settings=PASCAL | {"crop_size": 513})
+    command = (results, fake.runs, "--published", "pascal/92")
+    found, remarks = rows(*command[1:])
+    assert {row["settings"]: row["published"] for row in found} == {
+        "crop_size=321": 75.2, "crop_size=513": None,
+    }  # fmt: skip
+    assert all("not those published as pascal/92" in remark for remark in remarks) and remarks
+    _, out, _ = run(*command)
+    assert "published, no run beside it: pascal/92 CorrMatch resnet101s 76.4 (CorrMatch," in out
+    assert "UniMatch resnet101s 75.2" not in out
+    code, _, err = run(results, fake.runs, "--published", "pascal/93")
+    assert code == 2 and "pascal/93" in err and "pascal/92" in err
+
+
+def test_published_dice_stands_beside_dice_alone(fake, run, rows):
+    lists = {"labeled": "acdc/lists/7/labeled.txt", "val": "acdc/lists/valtest.txt"}
+    acdc = {"data": PASCAL["data"] | {"name": "acdc"} | lists,
+            "model": {"network": "unet", "pretrained": "none"}}  # fmt: skip
+    fake("a", [70.0], settings=acdc, dice=[99.0, 80.0, 90.0])
+    ((row,), remarks) = rows(fake.runs, "--published", "acdc/7", "--score", "dice")
+    assert not remarks  # its lists are of the images that `tools.prepare` makes
+    assert (row["best"]["mean"], row["published"], row["network"]) == (85.0, 89.9, "unet")
+    code, _, err = run(results, fake.runs, "--published", "acdc/7")
+    assert code == 2 and "no miou" in err
+
+
+def test_a_published_score_of_another_list_is_remarked(fake, rows):
+    """Where the paper chose its epoch on the test list, and the run on its validation list."""
+    whu = PASCAL["data"] | {"name": "whu", "labeled": "splits/whu/5%/labeled.txt",
+                            "classes": ["unchanged", "changed", "other"]}  # fmt: skip
+    for val in ("test", "val"):
+        data = whu | {"val": f"splits/whu/{val}.txt"}
+        fake(val, [70.0], settings={"data": data, "model": {"backbone": "resnet50s"}}, digest=val)
+    command = (fake.runs, "--published", "whu/5%", "--score", "changed")
+    found, remarks = rows(*command)
+    assert [row["published"] for row in found] == [80.2, 80.2]
+    (remark,) = [remark for remark in remarks if "chosen on" in remark]
+    assert remark.startswith(f"{fake.runs / 'val'}: its best epoch was chosen on val, ")
+    assert "published 80.2 on test" in remark
+
+
+@pytest.mark.parametrize(("network", "published"), [("deeplabv3plus", 80.7), ("pspnet", 75.6)])
+def test_published_changes_stand_beside_the_same_network(network, published, fake, run, rows):
+    data = {"name": "levir", "classes": ["unchanged", "changed", "other"],
+            "labeled": "splits/levir/5%/labeled.txt"}  # fmt: skip
+    levir = {"data": PASCAL["data"] | data, "model": {"backbone": "resnet50s", "network": network}}
+    fake("a", [70.0], settings=levir)
+    command = (fake.runs, "--published", "levir/5%", "--score", "changed")
+    ((row,), _) = rows(*command)
+    assert (row["best"]["mean"], row["published"]) == (70.0, published)
+    _, out, _ = run(results, *command)
+    other = {"deeplabv3plus": "pspnet resnet50s 75.6", "pspnet": "deeplabv3plus resnet50s 80.7"}
+    assert f"levir/5% UniMatch {other[network]}" in out
+
+
+def test_published_scores_are_those_of_the_configs():
+    """Each row of numbers in a config's comment, and each in published.yaml, is in the other."""
+    ours = {(e.dataset, tuple(e.values.values())): tuple(e.values) for e in read_entries()}
+    assert len(ours) == len(read_entries())
+    theirs = {}
+    for path in REPOSITORY.glob("configs/*.yaml"):
+        comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+        head = ()
+        for before, line in pairwise(comment):
+            if re.fullmatch(r"#( +1?/?\d+%?)+", before):
+                head = tuple(before[1:].replace("/", "_").split())
+            scores = tuple(map(float, re.findall(r" (\d\d\.\d)(?= |$)", line)))
+            if head and len(scores) == len(head):
+                theirs[path.stem.split("_")[0], scores] = head
+    assert len(theirs) > 30 and ours == theirs
+    known = {kind.__name__ for kind in METHODS.values()}
+    assert {entry.method for entry in read_entries()} <= known
+
+
+def test_curves_are_drawn(fake, run, tmp_path):
+    pytest.importorskip("matplotlib")
+    for labels in (16, 64):
+        for seed in range(2):
+            for method in ("UniMatch", "SupOnly"):
+                fake(f"{method}/{labels}/{seed}", [10, labels], method=method, seed=seed,
+                     digest=str(labels), labeled=f"splits/toy/{labels}/labeled.txt",
+                     images={"labeled": labels, "unlabeled": 100 - labels})  # fmt: skip
+    fake("full", [60, 90], method="SupOnly", digest="all", labeled="all/labeled.txt",
+         images={"labeled": 100, "unlabeled": 0})  # fmt: skip
+    plots = tmp_path / "plots"
+    code, _, err = run(results, fake.runs, "--plot", plots)
+    assert code == 0, err
+    names = {path.name for path in plots.iterdir()}
+    assert names == {"learning.png", "learning.svg", "labels.png", "labels.svg"}
+    assert min(Image.open(plots / "labels.png").size) > 300
+    text = (plots / "labels.svg").read_text()
+    assert all(word in text for word in ("UniMatch", "SupOnly", "full supervision, 100 labels"))
+    assert "16 labels" in (plots / "learning.svg").read_text()
+
+
+def test_without_matplotlib_one_line_says_so(fake, run, tmp_path, monkeypatch):
+    fake("a", [1])
+    genuine = builtins.__import__
+
+    def absent(name, *rest, **more):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return genuine(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    code, out, err = run(results, fake.runs, "--plot", tmp_path / "plots")
+    assert code == 2 and "requirements-extra.txt" in err and err.count("\n") == 1 and not out
+
+
+def test_a_real_run(toy, train, rows, run, tmp_path, capsys):
+    """What a training writes is what is read; a part of it is called unfinished."""
+    train(SupOnly, toy.argv(tmp_path / "runs/0"))
+    capsys.readouterr()
+    (row,), remarks = rows(tmp_path / "runs")
+    assert not remarks and row["method"] == "SupOnly" and row["labels"] == 3
+    history = [json.loads(line) for line in (tmp_path / "runs/0/metrics.jsonl").open()]
+    assert row["last"]["mean"] == history[-1]["scores"]["model"]["miou"]
+    assert all(epoch["step_seconds"] > 0 and epoch["peak_memory"] > 2**20 for epoch in history)
+    assert row["steps"] == history[-1]["steps"] and row["peak_memory"] == max(
+        epoch["peak_memory"] for epoch in history
+    )
+    (tmp_path / "runs/0/metrics.jsonl").write_text(json.dumps(history[0]) + "\n")
+    code, _, err = run(results, tmp_path / "runs")
+    assert code == 2 and "unfinished" in err and "epoch 1 of 2" in err
+
+
+def test_the_recorded_hash_is_that_of_the_list(toy, train, tmp_path):
+    """Thus `tools.splits` and `tools.results` know a partition as the same."""
+    train(SupOnly, toy.argv(tmp_path / "run"))
+    start = json.loads((tmp_path / "run/starts.jsonl").read_text())
+    found = fingerprint(toy.path("labeled").read_bytes())
+    assert start["images"]["labeled"] == {"images": found.entries, "sha256": found.sha256}
+    assert start["method"] == "SupOnly" and start["images"]["unlabeled"]["images"] == 0

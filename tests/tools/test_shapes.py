@@ -1,0 +1,172 @@
+"""The embedded dataset: the same files every time, and what its config says of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.image_files import open_mask
+from dataset.mask_files import Labels
+from dataset.validation import check_files, read_lists
+from tools.make_shapes.files import generate
+from tools.make_shapes.scenes import CLASSES, IGNORE, PALETTE, render_pair, render_scene
+from util.config.loading import load_config
+from util.errors import UserError
+
+FEW = {"labeled": 3, "unlabeled": 2, "val": 2, "progress": False}
+
+
+def files(root):
+    return {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_generation_is_deterministic_and_complete(tmp_path):
+    generate(tmp_path / "a", **FEW)
+    generate(tmp_path / "b", **FEW)
+    a, b = files(tmp_path / "a"), files(tmp_path / "b")
+    assert a == b
+    masks = sorted(str(p) for p in a if p.parts[0] == "masks")
+    assert masks == [*(f"masks/train/0000{i}.png" for i in range(3)),
+                     *(f"masks/val/0000{i}.png" for i in range(2))]  # fmt: skip
+    generate(tmp_path / "c", **FEW, seed=1)
+    image = next(p for p in a if p.parts[0] == "images")
+    assert files(tmp_path / "c")[image] != a[image]
+
+
+def test_masks_hold_every_class_and_the_ignored_border():
+    shares = np.zeros(256)
+    for index in range(100):
+        _, mask = render_scene(np.random.default_rng([0, 0, index]), 64)
+        shares += np.bincount(mask.ravel(), minlength=256)
+    shares /= shares.sum()
+    present = np.flatnonzero(shares)
+    assert present.tolist() == [*range(len(CLASSES)), 255]
+    assert shares[1 : len(CLASSES)].min() > 0.02 and 0.02 < shares[255] < 0.2
+
+
+def test_colour_tells_nothing_of_the_class():
+    """Mean colours of the classes agree within what their spread explains."""
+    colours = {c: [] for c in range(1, len(CLASSES))}
+    for index in range(150):
+        image, mask = render_scene(np.random.default_rng([1, 0, index]), 64)
+        for c in colours:
+            if (mask == c).sum() > 20:
+                colours[c].append(image[mask == c].mean(0))
+    means = np.array([np.mean(v, axis=0) for v in colours.values()])
+    errors = np.array([np.std(v, axis=0) / len(v) ** 0.5 for v in colours.values()])
+    z = (means - means.mean(0)) / errors
+    assert np.abs(z).max() < 4
+
+
+def test_files_are_what_the_loader_reads(tmp_path):
+    generate(tmp_path / "shapes", **FEW)
+    config = load_config(
+        "configs/shapes.yaml",
+        [f"data.root={tmp_path}/shapes"]
+        + [f"data.{k}={tmp_path}/shapes/{k}.txt" for k in ("labeled", "unlabeled", "val")],
+    )
+    assert tuple(config.data.classes) == CLASSES and tuple(config.data.palette) == PALETTE
+    lists = read_lists(config.data, unlabeled=True)
+    check_files(config.data, *lists, warn=print)  # one scene lacks a class
+    _, mask = render_scene(np.random.default_rng([0, 0, 1]), 64)
+    read = open_mask(tmp_path / "shapes/masks/train/00001.png", Labels(config.data))
+    np.testing.assert_array_equal(np.array(read), mask)
+
+
+def test_pairs_are_names_in_three_folders_and_the_same_each_time(tmp_path):
+    generate(tmp_path / "a", **FEW, pairs=True)
+    generate(tmp_path / "b", **FEW, pairs=True)
+    a = files(tmp_path / "a")
+    assert a == files(tmp_path / "b")
+    generate(tmp_path / "c", **FEW, pairs=True, seed=1)
+    first = Path("A/train/00000.png")
+    assert files(tmp_path / "c")[first] != a[first]
+    kinds = ("labeled", "unlabeled", "val")
+    lines = {kind: a[Path(f"{kind}.txt")].decode().splitlines() for kind in kinds}
+    assert lines["labeled"] == [f"train/0000{i}.png" for i in range(3)]
+    assert lines["unlabeled"] == [f"train/0000{i}.png" for i in (3, 4)]
+    for folder, names in (("A", sum(lines.values(), [])), ("B", sum(lines.values(), [])),
+                          ("label", lines["labeled"] + lines["val"])):  # fmt: skip
+        found = sorted(p.relative_to(folder).as_posix() for p in a if p.parts[0] == folder)
+        assert found == sorted(names)
+    for name in lines["labeled"]:
+        mask = np.asarray(Image.open(tmp_path / "a/label" / name))
+        assert set(np.unique(mask)) <= {0, 128, 255}
+    with pytest.raises(UserError, match="holds something else"):
+        generate(tmp_path / "a", **FEW)  # pairs are another dataset
+    generate(tmp_path / "d", **FEW)
+    with pytest.raises(UserError, match="holds something else"):
+        generate(tmp_path / "d", **FEW, pairs=True)
+
+
+def test_files_of_pairs_are_what_the_loader_reads(tmp_path):
+    generate(tmp_path / "pairs", **FEW, pairs=True)
+    config = load_config(
+        "configs/shapes_pairs.yaml",
+        [f"data.root={tmp_path}/pairs"]
+        + [f"data.{k}={tmp_path}/pairs/{k}.txt" for k in ("labeled", "unlabeled", "val")],
+    )
+    lists = read_lists(config.data, unlabeled=True)
+    check_files(config.data, *lists, warn=print)
+    for index, sample in enumerate(lists.labeled.samples):
+        first, second, changed = render_pair(np.random.default_rng([0, 0, index]), 64)
+        dates = [np.asarray(Image.open(file)) for file in sample.image_files]
+        np.testing.assert_array_equal(dates, [first, second])
+        mask = open_mask(sample.mask_file, Labels(config.data))
+        np.testing.assert_array_equal(np.array(mask), changed)
+
+
+def test_what_stays_is_not_labelled_as_changed():
+    """The images differ everywhere, by light, noise and clutter; where a place is labelled as
+    changed they differ more, and some of each kind is there."""
+    shares, gaps = np.zeros(256), {0: [], 1: []}
+    for index in range(60):
+        first, second, changed = render_pair(np.random.default_rng([0, 0, index]), 64)
+        shares += np.bincount(changed.ravel(), minlength=256)
+        gap = np.abs(first.astype(float) - second).mean(-1)
+        for value, found in gaps.items():
+            if (changed == value).any():
+                found.append(gap[changed == value].mean())
+    shares /= shares.sum()
+    assert np.flatnonzero(shares).tolist() == [0, 1, IGNORE]
+    assert 0.03 < shares[1] < 0.4 and shares[IGNORE] < 0.2
+    assert min(gaps[0]) > 0 and np.mean(gaps[1]) > 1.5 * np.mean(gaps[0])
+
+
+def test_figures_that_stay_are_no_change_wherever_they_are():
+    """Where nothing comes, goes or becomes another, nothing is labelled, clutter or not."""
+
+    class Unchanging:
+        """A generator that lets every figure stay."""
+
+        def __init__(self, rng):
+            self.rng = rng
+
+        def __getattr__(self, name):
+            return getattr(self.rng, name)
+
+        def choice(self, options, *args, **kwargs):
+            if "stays" in options:
+                return "stays"
+            return self.rng.choice(options, *args, **kwargs)
+
+    for index in range(10):
+        first, second, changed = render_pair(Unchanging(np.random.default_rng(index)), 64)
+        assert not changed.any() and (first != second).mean() > 0.5
+
+
+def test_nothing_is_overwritten(tmp_path):
+    root = tmp_path / "shapes"
+    generate(root, **FEW)
+    Image.new("RGB", (2, 2)).save(root / "mine.png")
+    generate(root, **FEW)  # the same: left as it is
+    assert (root / "mine.png").exists()
+    with pytest.raises(UserError, match="labeled 3 instead of 4"):
+        generate(root, **FEW | {"labeled": 4})
+    (root / "dataset.json").write_text(json.dumps([]))
+    with pytest.raises(UserError, match="something else"):
+        generate(root, **FEW)
+    with pytest.raises(UserError, match="unlabeled is 0"):
+        generate(tmp_path / "none", **FEW | {"unlabeled": 0})

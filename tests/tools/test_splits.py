@@ -1,0 +1,305 @@
+"""Published lists: recognised and fetched, with `python -m tools.splits`."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+from collections import Counter
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dataset import protocols
+from dataset.protocols import fingerprint, how_to_get, read_protocols, select
+from dataset.split_files import read_list
+from tests.conftest import REPOSITORY, tree, write_lines
+from tools.splits.fetch import fetch
+from util.errors import UserError
+
+U, V, P = "LiheYoung/UniMatch", "LiheYoung/UniMatch-V2", "wooseok-shin/PrevMatch"
+LINES = [f"images/{i}.jpg masks/{i}.png" for i in range(8)]
+# Two repositories publish "half" with different labelled images.
+PUBLISHED = {
+    "half/labeled": [(["a/one"], LINES[:3]), (["b/two"], LINES[1:4])],
+    "tenth%/labeled": [(["a/one", "b/two"], LINES[4:5])],
+    "tenth%/unlabeled": [(["a/one", "b/two"], LINES[:4] + LINES[5:7])],
+    "val": [(["a/one", "b/two"], LINES[7:])],
+}
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A folder of two repositories, laid out as GitHub serves their files; and their protocols."""
+    found = {}
+    for name, variants in PUBLISHED.items():
+        for sources, lines in variants:
+            path = f"splits/toy/{name}.txt"
+            for source in sources:
+                write_lines(tmp_path / "host" / source / "HEAD" / path, lines)
+            text = "".join(f"{line}\n" for line in sorted(lines)).encode()
+            found.setdefault(name, []).append(
+                {
+                    "sources": sources,
+                    "path": path,
+                    "entries": len(lines),
+                    "unique": len(lines),
+                    "sha256": hashlib.sha256(text).hexdigest(),
+                }
+            )
+    (tmp_path / "protocols.yaml").write_text(yaml.safe_dump({"toy": found}))
+    monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path / "protocols.yaml")
+    return tmp_path / "host"
+
+
+@pytest.fixture
+def server(host):
+    """The URL under which `host` is served; and the paths that were asked for."""
+    asked = []
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=host)) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}", asked
+        serving.shutdown()
+        thread.join()
+
+
+def test_protocols_are_complete():
+    lists = read_protocols()
+    assert len(lists) == 94 and sum(len(p.sources) for p in lists) == 170
+    assert Counter(s for p in lists for s in p.sources) == {U: 73, V: 45, P: 52}
+    entries = Counter()
+    for p in lists:
+        entries[p.dataset] += p.fingerprint.entries * len(p.sources)
+    assert entries == {
+        "pascal": 321807, "cityscapes": 69098, "coco": 36498, "ade20k": 246520,
+        "acdc": 5368, "levir": 38672, "whu": 31222,
+    }  # fmt: skip
+    assert len({p.fingerprint.sha256 for p in lists}) == 93  # pascal: train_aug is all/labeled
+    for p in lists:
+        assert p.path.endswith(f"splits/{p.file.as_posix()}")
+        assert p.fingerprint.unique == p.fingerprint.entries and len(p.fingerprint.sha256) == 64
+    names = {p.name for p in lists if p.dataset == "pascal" and p.name.endswith("/labeled")}
+    partitions = ["92", "183", "366", "732", "1464", "1_16", "1_8", "1_4", "all"]
+    partitions += ["u2pl_1_16", "u2pl_1_8", "u2pl_1_4"]
+    assert names == {f"{partition}/labeled" for partition in partitions}
+    doubtful = [n for n, count in Counter(str(p.file) for p in lists).items() if count > 1]
+    assert doubtful == ["ade20k/1_32/labeled.txt", "ade20k/1_32/unlabeled.txt"]
+
+
+def test_labelled_and_unlabelled_make_up_the_training_set():
+    whole = {"pascal": 10582, "cityscapes": 2975, "ade20k": 20210, "acdc": 1312, "levir": 7120,
+             "whu": 5947}  # fmt: skip
+    sizes = Counter()
+    for p in read_protocols():
+        if p.partition not in ("all", p.name):
+            for source in p.sources:
+                sizes[p.dataset, p.partition, source] += p.fingerprint.entries
+    checked = {k: v for k, v in sizes.items() if k[0] != "coco"}  # its unlabelled are not listed
+    assert len(checked) == 64 and all(v == whole[k[0]] for k, v in checked.items())
+
+
+def test_fingerprint():
+    digest = hashlib.sha256(b"a b\nc d\n").hexdigest()
+    assert fingerprint(b"c d\na b\n") == (2, 2, digest)
+    assert fingerprint(b"c d\r\n\r\na b\r\nc d") == (3, 2, digest)
+
+
+@pytest.mark.parametrize("dataset", ["levir", "whu"])
+def test_partitions_of_pairs_in_percent(dataset, splits, tmp_path, monkeypatch):
+    """Names of files alone, in folders such as 5%, as the real protocols name them."""
+    lists = [p for p in read_protocols() if p.dataset == dataset]
+    assert {p.partition for p in lists} == {"5%", "10%", "20%", "40%", "train", "val", "test"}
+    chosen = [p for p in lists if p.partition in ("5%", "val")]
+    made = {}
+    for p in chosen:
+        names = [f"{p.name.replace('/', '_')}_{i}.png" for i in range(p.fingerprint.entries)]
+        write_lines(tmp_path / "clone" / p.path, names)
+        made[p] = p._replace(fingerprint=fingerprint("".join(f"{n}\n" for n in names).encode()))
+    known = [made.get(p, p) for p in lists]
+    for module in ("dataset.protocols", "tools.splits.fetch"):
+        monkeypatch.setattr(f"{module}.read_protocols", lambda: known)
+    code, out, err = splits("fetch", f"{dataset}/5%", "--from", tmp_path / "clone")
+    assert code == 0 and out.count("from ") == 3, err
+    assert Path(f"splits/{dataset}/5%/labeled.txt").is_file()
+    code, out, _ = splits("verify", f"{dataset}/5%")
+    assert code == 0 and out.count(f"{dataset}/5%/") >= 2 and "differs" not in out
+    write_lines(Path(f"splits/{dataset}/5%/labeled.txt"), ["other.png"])
+    code, out, _ = splits("verify", f"{dataset}/5%")
+    assert code == 1 and "differs" in out
+    code, out, _ = splits("list", dataset)
+    assert code == 0 and f"{dataset}/40%/unlabeled" in out
+
+
+def test_fetch_from_a_clone(splits, host):
+    clone = host / "a/one/HEAD"
+    code, out, _ = splits("fetch", "toy/tenth%", "toy/val", "--from", clone)
+    assert code == 0 and out.count(f"from {clone}") == 3
+    assert Path("splits/toy/tenth%/labeled.txt").read_text().splitlines() == LINES[4:5]
+    code, out, _ = splits("fetch", "toy/val", "--from", "nowhere")
+    assert code == 0 and "already there" in out
+    code, _, line = splits("fetch", "toy/half", "--source", "one", "--from", "nowhere")
+    assert code == 2 and line == "error: --from nowhere: no such folder\n"
+    (clone / "splits/toy/half/labeled.txt").unlink()
+    asked = "toy/half", "toy/val", "--source", "one", "--from", clone
+    code, _, line = splits("fetch", *asked)
+    assert code == 2 and f"--from {clone}: has 0 of 1 lists, not toy/half/labeled" in line
+    assert "which a/one publish; of published ones it has toy/tenth%, toy/val; name a" in line
+    code, _, line = splits("fetch", *asked[:-1], "splits/toy")
+    assert code == 2 and "of published ones it has toy/tenth%, toy/val; name a clone" in line
+
+    write_lines(clone / "splits/toy/half/labeled.txt", LINES[:4])
+    code, _, line = splits("fetch", "toy/half", "--source", "one", "--from", clone)
+    assert code == 2 and "HEAD/splits/toy/half/labeled.txt: not the published list" in line
+    assert "found 4 entries, SHA-256 " in line and "expected 3 entries, SHA-256 " in line
+    assert not Path("splits/toy/half").exists()
+
+
+def test_fetch_from_a_server(server, host, tmp_path):
+    url, asked = server
+    out = tmp_path / "splits"
+    lines = list(fetch(select("toy/tenth%"), out, base_url=url))
+    assert len(lines) == 3 and all(line.endswith("from a/one") for line in lines)
+    assert "GET" not in asked[0] and "tenth%25/labeled.txt" in asked[0]
+    assert set(tree(out)) == {f"toy/{n}.txt" for n in ("tenth%/labeled", "tenth%/unlabeled", "val")}
+    list(fetch(select("toy/half", "two"), out, base_url=url))
+    assert (out / "toy/half/labeled.txt").read_text().splitlines() == LINES[1:4]
+    assert len(asked) == 4  # val was there
+
+    before = tree(out)
+    with pytest.raises(UserError, match="half/labeled.txt: holds another list already"):
+        list(fetch(select("toy", "one"), out, base_url=url))
+    assert tree(out) == before
+
+    elsewhere = tmp_path / "elsewhere"
+    write_lines(host / "a/one/HEAD/splits/toy/val.txt", LINES[:1])
+    with pytest.raises(UserError, match="val.txt: not the published list .found 1 entries"):
+        list(fetch(select("toy/val"), elsewhere, base_url=url))
+    (host / "a/one/HEAD/splits/toy/val.txt").unlink()
+    with pytest.raises(UserError, match="val.txt: cannot be downloaded .*404.* --from"):
+        list(fetch(select("toy/val"), elsewhere, base_url=url))
+    assert not elsewhere.exists()
+
+
+def test_select():
+    assert [p.name for p in select("pascal/92")] == ["92/labeled", "92/unlabeled", "val"]
+    assert [p.name for p in select("pascal/val")] == ["val"]
+    assert len(select("pascal")) == 25
+    labeled = select("ade20k/1_32", "PrevMatch")[0]
+    assert labeled.sources == (P,) and labeled.fingerprint.entries == 632
+    for target, source, message in (
+        ("ade20k/1_32", None, "1_32/labeled: .*631 of .*V2, 632 of .*PrevMatch.*--source"),
+        ("ade20k", None, "--source"),
+        ("ade20k/1_4", "PrevMatch", "--source PrevMatch: does not publish ade20k/1_4.*V2"),
+        ("pascal/93", None, "pascal/93: not a published partition; expected one of 92, 183"),
+        ("voc/92", None, "voc: no published lists .*pascal, cityscapes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            select(target, source)
+
+
+def test_list(splits):
+    code, out, _ = splits("list", "ade20k")
+    assert code == 0 and len(out.splitlines()) == 19
+    assert "ade20k/1_32/labeled" in out and "5741dcc6e0eb" in out
+    assert len(splits("list")[1].splitlines()) == 95
+
+
+def test_verify(splits, host):
+    assert "splits: no lists" in splits("verify")[2]
+    write_lines(Path("splits/toy/half/labeled.txt"), LINES[3:0:-1])  # the order does not matter
+    write_lines(Path("splits/mine/labeled.txt"), LINES[4:5])
+    write_lines(Path("splits/mine/val.txt"), LINES)
+    code, out, _ = splits("verify")
+    assert code == 0
+    rows = {line.split()[0]: line.split(maxsplit=2)[2] for line in out.splitlines()}
+    assert rows["toy/half/labeled.txt"] == "toy/half/labeled of b/two"
+    assert rows["mine/labeled.txt"] == "toy/tenth%/labeled of a/one, b/two"
+    assert rows["mine/val.txt"] == "unknown"
+
+    write_lines(Path("splits/toy/val.txt"), LINES[4:5])
+    code, out, _ = splits("verify")
+    assert code == 1 and "differs: toy/tenth%/labeled of a/one, b/two; found 1 entries" in out
+    assert splits("verify", "toy/half")[0] == 0 and splits("verify", "toy/val")[0] == 1
+    assert splits("verify", "toy/hal")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "path, hint",
+    [
+        ("splits/pascal/92/labeled.txt", "fetch pascal/92"),
+        ("/home/me/splits/cityscapes/val.txt", "fetch cityscapes/val"),
+        ("splits/coco/1_32/unlabeled.txt", "generate coco/1_32 --root data/coco"),
+        ("splits/pascal/93/labeled.txt", "list pascal"),
+        ("splits/mine/92/labeled.txt", None),
+        ("data/camvid/splits/46/labeled.txt", None),
+        ("pascal/92/labeled.txt", None),
+        ("splits", None),
+    ],
+)
+def test_what_to_do_about_a_missing_list(path, hint):
+    expected = f"python -m tools.splits {hint}" if hint else ""
+    assert how_to_get(Path(path)).rpartition(": ")[2] == expected
+    if not hint:
+        assert how_to_get(Path(path)) == ""
+
+
+def test_protocols_are_read_only_when_a_list_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path / "none.yaml")
+    write_lines(tmp_path / "splits/pascal/92/labeled.txt", LINES)
+    assert len(read_list(tmp_path / "splits/pascal/92/labeled.txt", masks=True).samples) == 8
+
+
+def test_a_clone_keeps_its_lists_anywhere(splits, host):
+    """Known by what they hold: not every repository has UniMatch's folders."""
+    clone = host / "a/one/HEAD"
+    lists, folder = clone / "splits/toy", clone / "Data/partitions 2"
+    folder.mkdir(parents=True)
+    for number, file in enumerate(sorted(lists.rglob("*.txt"))):
+        file.rename(folder / f"{number}.txt")
+    write_lines(folder / "other.txt", LINES[:2])
+    (folder / "folder.txt").mkdir()
+    code, out, _ = splits("fetch", "toy/tenth%", "--from", clone)
+    assert code == 0 and out.count(f"from {clone}") == 3
+    for name in ("tenth%/labeled", "tenth%/unlabeled", "val"):
+        ((_, lines),) = PUBLISHED[name]
+        assert Path(f"splits/toy/{name}.txt").read_text().splitlines() == lines
+
+
+def test_a_list_of_any_place_is_verified(splits, host):
+    write_lines(Path("elsewhere.txt"), LINES[7:])
+    code, out, _ = splits("verify", "elsewhere.txt")
+    assert code == 0 and "toy/val of a/one, b/two" in out
+
+
+ENDLESS = """
+from util.cli import exit_with_one_line
+with exit_with_one_line():
+    while True:
+        print("list")
+"""
+
+
+def test_what_reads_the_output_may_end_first():
+    """As `head` does; more is written than a pipe holds."""
+    command = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert command.stdout.readline().startswith("list")
+    command.stdout.close()
+    assert not command.stderr.read() and command.wait(60) in (0, 141)
+
+
+def test_lists_of_files_that_training_does_not_read_are_not_fetched(splits):
+    code, _, err = splits("fetch", "acdc/1", "--from", ".")
+    assert code == 2 and "python -m tools.prepare acdc" in err and not Path("splits").exists()
+    hint = how_to_get(Path("splits/acdc/1/labeled.txt"))
+    assert "tools.prepare acdc" in hint and "fetch" not in hint

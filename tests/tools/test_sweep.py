@@ -1,0 +1,304 @@
+"""tools.sweep: runs what is not done, once, whatever fails or stops it."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY, needs_forks
+from tests.fake_runs import fake_run
+from tests.forked import Forked
+from tests.tools.test_scripts import ENVIRONMENT
+from tests.tools.test_slurm import SCONTROL, SRUN
+from tools.methods import CLASSES, method_of
+from tools.results.published import read_entries
+from tools.results.runs import find_runs
+from tools.sweep import __main__ as sweep
+from tools.sweep.spec import expand, read_sweep
+from util.config.loading import dump_config
+from util.errors import UserError
+
+SPECS = sorted((REPOSITORY / "configs/sweeps").glob("*.yaml"))
+
+STUB = """
+import shutil, signal, sys, time
+from pathlib import Path
+
+options = dict(zip(sys.argv[1:], sys.argv[2:]))
+folder, seed = Path(options["--save-path"]), options["--seed"]
+print("seed", seed, "on", options["--device"], flush=True)
+if Path("broken", seed).exists():
+    sys.exit("error: out of luck")
+if Path("slow").exists():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    Path("slow", seed).touch()
+    time.sleep(60)
+shutil.copytree(Path("ready") / folder, folder, dirs_exist_ok=True)
+"""
+"""In place of a method's script: what it leaves is in `ready` already."""
+
+
+@pytest.fixture
+def spec(toy, tmp_path, monkeypatch):
+    """Writes a sweep's file into the folder that becomes the present one."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**keys):
+        tree = {
+            "save_path": "runs", "seeds": [0, 1],
+            "runs": [{"methods": ["supervised"], "configs": [str(toy.config)]}],
+        }  # fmt: skip
+        path = tmp_path / "spec.yaml"
+        path.write_text(yaml.safe_dump(tree | keys, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def stub(spec, toy):
+    """A sweep of SupOnly and FixMatch whose scripts do nothing."""
+    path = spec(runs=[{"methods": ["supervised", "fixmatch"], "configs": [str(toy.config)]}])
+    for planned in expand(read_sweep(path), path):
+        Path(f"{planned.method}.py").write_text(STUB)
+        ready = Path("ready") / planned.folder
+        fake_run(ready, toy, [10, 20 + planned.seed], method=method_of(planned.method).__name__,
+                 seed=planned.seed)  # fmt: skip
+        (ready / "config.yaml").write_text(dump_config(planned.load()))
+    Path("broken").mkdir()
+    return path
+
+
+def plan(path):
+    return expand(read_sweep(path), path)
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_every_sweep_expands_to_runs_that_their_methods_can_use(path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    planned = plan(path)
+    assert len(planned) > 5
+    for config, some in {(p.method, str(p.settings)): p for p in planned}.items():
+        assert some.load().data.name in path.stem, config
+
+
+@pytest.mark.parametrize("name", sorted({entry.dataset for entry in read_entries()}))
+def test_every_published_score_has_a_run(name, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    runs = set()
+    for planned in plan(REPOSITORY / f"configs/sweeps/{name}.yaml"):
+        method, model = method_of(planned.method).__name__, planned.load().model
+        backbone = "unet" if model.network == "unet" else model.backbone
+        for network in (model.network, None):
+            runs.add((method, network, backbone, planned.lists.name))
+    published = {
+        (entry.method, entry.network, entry.backbone, partition)
+        for entry in read_entries()
+        if entry.dataset == name
+        for partition in entry.values
+    }
+    assert published and published <= runs
+
+
+def test_the_product_and_its_commands(spec, toy):
+    part = {"methods": ["fixmatch", "supervised"], "configs": [str(toy.config)],
+            "settings": {"plain": {}, "fast": {"optimizer.lr": 0.5, "model.pretrained": "none"}},
+            "partitions": ["1_4", "1_2"]}  # fmt: skip
+    path = spec(lists="lists/{partition}", set={"epochs": 1}, runs=[part])
+    planned = plan(path)
+    assert len(planned) == 2 * 2 * 2 * 2
+    assert [str(p.folder) for p in planned[:3]] == [
+        "runs/toy/fixmatch/plain/1_4/0", "runs/toy/fixmatch/plain/1_4/1",
+        "runs/toy/fixmatch/plain/1_2/0",
+    ]  # fmt: skip
+    assert planned[5].command == [
+        "fixmatch.py", "--config", str(toy.config), "--labeled-id-path=lists/1_4/labeled.txt",
+        "--unlabeled-id-path=lists/1_4/unlabeled.txt", "--save-path",
+        "runs/toy/fixmatch/fast/1_4/1", "--seed", "1",
+        "--set", "epochs=1", "optimizer.lr=0.5", "model.pretrained=none",
+    ]  # fmt: skip
+    assert list(planned[8].list_files) == ["labeled"]
+    config = planned[5].load()
+    assert (config.epochs, config.optimizer.lr, config.seed) == (1, 0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"seed": 3}, "unknown key 'seed'; did you mean 'seeds'"),
+        ({"seeds": [-1]}, "seeds.0"),
+        ({"runs": []}, "runs: "),
+        ({"runs": [{"methods": ["supervised"]}]}, "'runs.0.configs' is missing"),
+        ({"partitions": ["92"]}, "lists: missing"),
+        ({"partitions": [116], "lists": "x/{partition}"}, "partitions.0: .*string, found 116"),
+        ({"lists": "splits/pascal"}, "lists: expected a folder with {partition}"),
+        ({"set": {"epoch": 3}}, "unknown key 'epoch'; did you mean 'epochs'"),
+        ({"set": {"method.regions": 3}}, r"SupOnly: unknown key 'method\.regions'"),
+        ({"runs": [{"methods": ["nomatch"], "configs": ["toy/toy.yaml"]}]}, "nomatch: no such"),
+        ({"runs": [{"methods": ["supervised"], "configs": ["no.yaml"]}]}, "no.yaml: no such"),
+        ({"seeds": [1, 1]}, "two runs in runs/toy/supervised/1"),
+        ({"partitions": ["92"], "lists": "splits/pascal/{partition}"},
+         "splits/pascal/92/labeled.txt: no such list; get it: .* fetch pascal/92"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_said_in_one_line_before_anything_runs(keys, words, spec, run):
+    code, out, err = run(sweep, spec(**keys))
+    assert code == 2 and err.count("\n") == 1 and not Path("runs").exists()
+    assert re.search(words, err), err
+
+
+def test_every_script_of_a_method_is_listed():
+    scripts = {path.stem for path in REPOSITORY.glob("*.py")} - {"evaluate", "predict", "export"}
+    assert {*CLASSES} == scripts
+    assert all(method_of(script).__module__ == script for script in scripts)
+    for name in ("other", "tools.cost", "unimatch.py", ""):
+        with pytest.raises(UserError, match=f"^method {name}: .* expected one of corrmatch, "):
+            method_of(name)
+
+
+def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run):
+    Path("broken/1").touch()
+    code, out, _ = run(sweep, stub)
+    assert code == 1
+    assert out.count("FAILED (exit code 1): error: out of luck") == 2
+    assert "failed: python fixmatch.py --config" in out
+    assert out.count("started on auto") == 4 and out.count("done: model mIoU 20.0") == 2
+    assert "SupOnly" in out and "FixMatch" in out.rpartition("best mIoU")[2]
+
+    Path("broken/1").unlink()
+    before = {path: path.read_bytes() for path in Path("runs").glob("*/*/0/*")}
+    assert before
+    code, out, _ = run(sweep, stub, "--devices", "cpu", "cpu")
+    assert code == 0 and out.count("started on cpu") == 2 and "FAILED" not in out
+    assert before == {path: path.read_bytes() for path in before}
+    console = Path("runs/toy/supervised/1/console.txt").read_text()
+    assert console == "seed 1 on auto\nerror: out of luck\nseed 1 on cpu\n"
+    code, out, _ = run(sweep, stub)
+    assert code == 0 and "started" not in out and out.count("done: ") == 4
+    assert "20.5 ± 0.7" in out
+
+
+def test_a_dry_run_lists_and_runs_nothing(stub, toy, run):
+    code, out, _ = run(sweep, stub, "--dry-run")
+    assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
+    assert "4 runs, 4 not done\n" in out and "for 4 there are none to go by; what it needs" in out
+    for kind in ("supervised", "fixmatch"):
+        assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d.*\n  arithmetic", out, re.M)
+    assert out.count("\n  2 runs                at 35% of the peak rate: RTX 3090 ") == 2
+    shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
+    metrics = Path("runs/toy/supervised/0/metrics.jsonl")
+    code, out, _ = run(sweep, stub, "--dry-run")
+    assert out.count("to do") == 3 and "h on one device for 1, by epochs" in out
+    assert "for 2 there are none" in out and out.count("memory of a step") == 1
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    code, out, _ = run(sweep, stub, "--dry-run")
+    assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by epochs" in out
+    toy.path("unlabeled").unlink()
+    code, out, _ = run(sweep, stub, "--dry-run")
+    assert code == 0 and "unlabeled.txt: no such list" in out
+
+
+def test_a_folder_with_another_run_is_refused(stub, run):
+    shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
+    tree = yaml.safe_load(stub.read_text()) | {"set": {"crop_size": 65}}
+    stub.write_text(yaml.safe_dump(tree))
+    code, _, err = run(sweep, stub)
+    assert code == 2 and "holds a run with another config: crop_size (33 -> 65)" in err
+
+
+@needs_forks
+def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
+    Path("slow").mkdir()
+    process = Forked("-m", "tools.sweep", stub, "--devices", "cpu", "cpu")
+    deadline = time.monotonic() + 120
+    while len(list(Path("slow").iterdir())) < 2 and time.monotonic() < deadline:
+        assert process.process.is_alive(), process.end()
+        time.sleep(0.1)
+    process.process.terminate()
+    done = process.end(60)
+    assert done.returncode == 75 and done.stdout.count("stopped; the same command goes on") == 2
+    shutil.rmtree("slow")
+    code, out, _ = run(sweep, stub)
+    assert code == 0 and out.count("started on auto") == 4
+
+
+def test_real_runs(spec, toy, run, monkeypatch):
+    path = spec(seeds=[3], set={"epochs": 1}, save_path=str(toy.folder / "runs"))
+    monkeypatch.chdir(REPOSITORY)
+    code, out, _ = run(sweep, path, "--devices", "cpu")
+    assert code == 0, out
+    runs, faults = find_runs([str(toy.folder / "runs")])
+    assert not faults and [one.config.seed for one in runs] == [3]
+    assert all(one.is_finished and one.method == "SupOnly" for one in runs)
+
+
+SBATCH = """#!/bin/sh
+echo "$array $*" >"$STUBS/submitted"
+echo Submitted batch job 7
+"""
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Stand-ins for Slurm's programs; those of a job write what it would run."""
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    python = "#!/bin/sh\nprintf '%s|' \"$@\"\n"
+    for name, text in {"sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL,
+                       "job/python": python}.items():  # fmt: skip
+        (stubs / name).parent.mkdir(exist_ok=True)
+        (stubs / name).write_text(text)
+        (stubs / name).chmod(0o755)
+    monkeypatch.setenv("STUBS", str(stubs))
+    monkeypatch.setenv("PATH", f"{stubs}:{os.environ['PATH']}")
+    return stubs
+
+
+def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_path):
+    runs = tmp_path / "all runs"
+    part = {"methods": ["supervised", "fixmatch"], "configs": [str(toy.config)]}
+    path = spec(save_path=str(runs), runs=[part], set={"conf_thresh": 0.5})
+    planned = plan(path)
+    fake_run(planned[1].folder, toy, [10, 20], method="SupOnly", seed=1)
+    (planned[1].folder / "config.yaml").write_text(dump_config(planned[1].load()))
+    code, out, err = run(sweep, path, "--slurm", "--time", "1:00:00")
+    assert code == 0 and f"Submitted batch job 7 (3 runs, listed in {runs}/array-" in out, err
+    file, arguments = (programs / "submitted").read_text().rstrip().split(" --array=")
+    assert arguments.split() == ["1,3,4", "--time", "1:00:00", "tools/slurm_train.sh"]
+    assert len(Path(file).read_text().splitlines()) == 4
+
+    job = subprocess.run(
+        ["sh", "tools/slurm_train.sh", "--extra"], cwd=REPOSITORY, capture_output=True, text=True,
+        env=ENVIRONMENT | {
+            "PATH": f"{programs / 'job'}:{os.environ['PATH']}", "STUBS": str(programs),
+            "SLURM_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "4", "array": file,
+            "SLURM_SUBMIT_DIR": str(REPOSITORY), "num_gpu": "0", "save_path": "",
+                "MAX_RESTARTS": "0",
+        },
+    )  # fmt: skip
+    assert job.returncode == 0, job.stdout + job.stderr
+    last = planned[3]
+    script, *rest = job.stdout.strip("|\n").split("|")
+    assert script == "fixmatch.py" and rest == [
+        "--device", "cpu", "--config", str(last.config), "--save-path", str(last.folder),
+        "--seed", "1", "--set", "conf_thresh=0.5", "--extra",
+    ]  # fmt: skip
+
+
+def test_slurm_that_refuses_or_is_not_there(stub, run, programs, monkeypatch):
+    (programs / "sbatch").write_text("#!/bin/sh\necho no such partition >&2; exit 1\n")
+    code, _, err = run(sweep, stub, "--slurm")
+    assert code == 2 and "no such partition" in err and err.count("\n") == 1
+    monkeypatch.setenv("PATH", "/nowhere")
+    code, _, err = run(sweep, stub, "--slurm")
+    assert code == 2 and "sbatch cannot be run" in err
+
+
+def test_a_spec_that_is_no_sweep():
+    with pytest.raises(UserError, match="'save_path' is missing"):
+        read_sweep(REPOSITORY / "configs/pascal.yaml")

@@ -1,0 +1,85 @@
+"""Samples that a data worker makes, on one core, and decoding alone."""
+
+import argparse
+import itertools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dataset.cache import Memory, Opened, memory
+from dataset.datasets import UNLABELED
+from dataset.image_files import image_size, load_image
+from dataset.loaders import training_set
+from dataset.reader import Reader
+from dataset.validation import read_lists
+from tools.benchmark import photos
+from tools.benchmark.measure import Call, Table, add_config, add_repeats, compare, read, report
+
+VIEWS = 2
+ROUND = 24  # samples of a timed call
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_repeats(parser, 9)
+    photos.add_arguments(parser)
+    photos.add_own(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)  # as in a data worker
+    with tempfile.TemporaryDirectory() as folder:
+        config = read(options, data=photos.data_section(Path(folder), options))
+        lists = read_lists(config.data, unlabeled=True)
+        labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
+        reader = Reader(config.data)
+        fresh, keeping = (
+            training_set(
+                config,
+                Opened(reader, labeled, True, room.labeled),
+                Opened(reader, unlabeled, False, room.unlabeled),
+                length=ROUND, strong_views=VIEWS, partner="other",
+            )
+            for room in (Memory(0, 0, 0), memory(lists, config.data))
+        )  # fmt: skip
+        for i in range(len(labeled)):
+            keeping.labeled_sample(i, 0, i)
+        for i in range(len(unlabeled)):
+            keeping.unlabeled_sample(i, UNLABELED, 0, i)
+        images = [sample.image_file for sample in unlabeled]
+        pairs = [(sample.image_file, sample.mask_file) for sample in labeled]
+        size = "{}x{}".format(*image_size(images[0]))
+        kinds = {
+            f"unlabelled samples, {VIEWS} strong views": {
+                "decoding alone": lambda i: load_image(images[i % len(images)]),
+                "whole, seen first": lambda i: fresh.unlabeled_sample(
+                    i % len(images), UNLABELED, 0, i
+                ),
+                "whole, seen again": lambda i: keeping.unlabeled_sample(
+                    i % len(images), UNLABELED, 0, i
+                ),
+            },
+            "labelled samples": {
+                "decoding alone": lambda i: [*map(load_image, pairs[i % len(pairs)])],
+                "whole, seen first": lambda i: fresh.labeled_sample(i % len(pairs), 0, i),
+                "whole, seen again": lambda i: keeping.labeled_sample(i % len(pairs), 0, i),
+            },
+        }
+        notes = {"crop": config.crop_size, "images": size}
+        report(
+            *(
+                Table(title, "sample", compare(_in_turn(makers), options, ROUND), notes)
+                for title, makers in kinds.items()
+            )
+        )
+
+
+def _in_turn(makers: dict[str, Callable[[int], object]]) -> dict[str, Call]:
+    """Calls that make ROUND samples, of ever new numbers."""
+    number = itertools.count()
+    return {
+        name: lambda make=make: [make(next(number)) for _ in range(ROUND)]
+        for name, make in makers.items()
+    }

@@ -1,0 +1,57 @@
+"""Inspect all data of a config: files, masks, classes, lists.
+
+Exit code 0: all well, or warnings alone; 1: something would break or spoil training; 2: the config
+or a list cannot be read.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tools.check_data.html_report import page
+from tools.check_data.inspect import inspect
+from tools.check_data.problems import problems
+from tools.check_data.report import errors, numbers, text
+from util.cli import add_lists, add_settings, exit_with_one_line, given_lists
+from util.config.loading import load_config
+from util.io import check_target, write_text
+
+
+def main() -> None:
+    options = arguments()
+    with exit_with_one_line():
+        config = load_config(options.config, options.set, given_lists(options))
+        for path in filter(None, (options.json, options.html)):
+            check_target(path, "check_data")
+        seen = inspect(config)
+        found = problems(seen, config)
+        report = numbers(seen, found, config)
+        print(text(report, found, options.show))
+        if options.json:
+            write(options.json, json.dumps(report, indent=1) + "\n")
+        if options.html:
+            write(options.html, page(report, seen, found, config, options.show))
+        sys.exit(1 if errors(found) else 0)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file, see configs/")
+    add_lists(parser)
+    add_settings(parser)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures there")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="write a page with pictures there")
+    parser.add_argument("--show", type=int, default=10, help="problems shown of a kind")
+    return parser.parse_args()
+
+
+def write(path: Path, content: str) -> None:
+    write_text(path, content)
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Write the demo datasets; from the repository root: `python -m tools.make_shapes [--pairs]`."""
+
+import argparse
+from inspect import signature
+from pathlib import Path
+
+from tools.make_shapes.files import generate
+from util.cli import exit_with_one_line
+
+OPTIONS = {
+    "labeled": "number of training images with a mask",
+    "unlabeled": "number of training images without one",
+    "val": "number of validation images",
+    "size": "side of the images, in pixels",
+    "seed": "another seed gives other scenes",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Write the demo dataset: textured scenes in which only form tells the class.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--root", type=Path, help="folder to write; data/shapes, or data/shapes_pairs, without it"
+    )
+    parser.add_argument(
+        "--pairs",
+        action="store_true",
+        help="two images of each place, and what changed between them",
+    )
+    for name, text in OPTIONS.items():
+        default = signature(generate).parameters[name].default
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    options = parser.parse_args()
+    with exit_with_one_line():
+        options.root = options.root or Path("data/shapes_pairs" if options.pairs else "data/shapes")
+        generate(**vars(options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The demo datasets on disk: scenes or pairs of them, their masks, the lists of the three sets."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from tools.make_shapes.scenes import PALETTE, render_pair, render_scene
+from util.config.schema import IGNORE
+from util.errors import UserError
+from util.io import partial_of
+
+FORMAT = 2  # of the files on disk; raise it whenever the same arguments give other files
+# An empty list would be no list; in smaller images, forms melt into one another.
+LEAST = {"labeled": 1, "unlabeled": 1, "val": 1, "size": 32, "seed": 0}
+SPLITS = ("train", "val")  # a split's position here seeds its scenes
+
+
+def generate(
+    root: Path,
+    labeled: int = 32,
+    unlabeled: int = 1000,
+    val: int = 100,
+    size: int = 64,
+    seed: int = 0,
+    pairs: bool = False,
+    progress: bool = True,
+) -> None:
+    """Write the dataset: images and masks as PNG files, and the lists of the three sets.
+
+    Does nothing where the same dataset is already. A scene depends on the seed, its split and
+    its number alone, so datasets of different counts share their scenes.
+
+    Args:
+        labeled, unlabeled, val: number of images; unlabelled ones have no mask.
+        size: side of the images, in pixels.
+        pairs: two images of one place, in A/ and B/, and what changed between them, in label/.
+
+    Raises `UserError` for impossible arguments and when the root holds anything else.
+    """
+    root = Path(root).resolve()
+    settings = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "size": size, "seed": seed}
+    for name, value in settings.items():
+        if value < LEAST[name]:
+            raise UserError(f"shapes: {name} is {value}, expected at least {LEAST[name]}")
+    settings["format"] = FORMAT
+    settings |= {"pairs": 1} if pairs else {}
+    if _is_there(root, settings):
+        return
+    partial = partial_of(root)
+    try:
+        _write_sets(partial, settings, progress)
+        (partial / "dataset.json").write_text(json.dumps(settings, indent=2) + "\n")
+        if _is_there(root, settings):  # another process was faster
+            return
+        if root.exists():
+            root.rmdir()  # empty, or _is_there would have raised
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # not there once it is renamed
+
+
+def _is_there(root: Path, settings: dict[str, int]) -> bool:
+    """Whether the root holds this dataset already; raises `UserError` if it holds another."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / "dataset.json").read_text())
+        differences = [
+            f"{k} {found[k]} instead of {v}" for k, v in settings.items() if found[k] != v
+        ]
+        if set(found) != set(settings):  # pairs for single images
+            differences = ["something else"]
+    except (OSError, ValueError, TypeError, KeyError):
+        differences = ["something else"]
+    if not differences:
+        return True
+    raise UserError(f"{root}: holds {', '.join(differences)}; choose another folder or remove it")
+
+
+def _write_sets(root: Path, settings: dict[str, int], progress: bool) -> None:
+    """Write the images and masks of the three sets, and their lists."""
+    for kind in ("A", "B", "label") if "pairs" in settings else ("images", "masks"):
+        for split in SPLITS:
+            (root / kind / split).mkdir(parents=True)
+    for name, split in (("labeled", "train"), ("unlabeled", "train"), ("val", "val")):
+        first = settings["labeled"] if name == "unlabeled" else 0
+        numbers = range(first, first + settings[name])
+        bar = tqdm(numbers, f"shapes, {name}", disable=None if progress else True)
+        write = _write_pair if "pairs" in settings else _write_scene
+        lines = [write(root, split, i, settings, name != "unlabeled") for i in bar]
+        (root / f"{name}.txt").write_text("".join(lines))
+
+
+def _write_scene(
+    root: Path, split: str, index: int, settings: dict[str, int], labeled: bool
+) -> str:
+    """Write a scene, its mask only if labelled; returns its line in a list."""
+    rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
+    image, mask = render_scene(rng, settings["size"])
+    name = f"{split}/{index:05d}.png"
+    Image.fromarray(image).save(root / "images" / name)
+    if not labeled:
+        return f"images/{name}\n"
+    colours = np.full((256, 3), 224, np.uint8)  # all 256, or PNG would store too few bits for 255
+    colours[: len(PALETTE)] = PALETTE
+    picture = Image.fromarray(mask)
+    picture.putpalette(colours.tobytes())
+    picture.save(root / "masks" / name)
+    return f"images/{name} masks/{name}\n"
+
+
+def _write_pair(root: Path, split: str, index: int, settings: dict[str, int], labeled: bool) -> str:
+    """Write a pair of scenes, what changed only if labelled (255 of 0, as published ones have it;
+    boundaries 128); returns its line."""
+    rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
+    first, second, changed = render_pair(rng, settings["size"])
+    name = f"{split}/{index:05d}.png"
+    Image.fromarray(first).save(root / "A" / name)
+    Image.fromarray(second).save(root / "B" / name)
+    if labeled:
+        values = np.zeros(256, np.uint8)
+        values[[1, IGNORE]] = 255, 128
+        Image.fromarray(values[changed]).save(root / "label" / name)
+    return f"{name}\n"

@@ -1,0 +1,177 @@
+"""ACDC, cardiac MRI: SSL4MIS's HDF5 slices and volumes as 8-bit slices, masks 0-3, and lists.
+
+The lists are those of UniMatch's partitions (1, 3 and 7 labelled patients), of val, test and
+valtest, below lists/ in the folder; each is compared, by hash, with the published one.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import partial as bound
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset.protocols import fingerprint, read_protocols
+from dataset.split_files import list_line, list_text
+from tools.prepare.official.archives import LARGEST, Archive, Download, Member, find_all
+from tools.prepare.official.masks import png
+from tools.prepare.official.plan import Plan, Set, Task, pair
+from util.errors import UserError
+
+HDF5 = Download(
+    "ACDC.zip", "ACDC", "github.com/HiLab-git/SSL4MIS, UniMatch's README", sign="data/slices"
+)
+COUNTS = {"train": 1312, "valtest": 590}
+CLASSES = 4
+PARTITIONS = {"1": {99}, "3": {38, 50, 99}, "7": {21, 38, 49, 50, 58, 99, 100}}
+"""Labelled patients."""
+VAL = {2, 19, 28, 30, 39, 45, 78, 82, 85, 87}
+TEST = {1, 7, 8, 11, 13, 22, 24, 33, 52, 59, 64, 65, 66, 68, 75, 80, 81, 83, 84, 93}
+SUFFIX = ".h5"
+AXES = {2: "height x width", 3: "slices x height x width"}
+Content = bytes | Path
+
+
+def plan(source: Path, partial: bool) -> Plan:
+    """images/SET/*.png and masks/SET/*.png of the sets train and valtest, and lists/."""
+    archive = find_all(source, [(HDF5,)], partial)[HDF5]
+    slices = archive.files("data/slices", SUFFIX)
+    whole = {name: m for name, m in archive.files("data", SUFFIX).items() if "/" not in name}
+    train = {name: (member, None) for name, member in slices.items()}
+    valtest = {
+        f"{name}_slice_{number + 1}": (member, number)
+        for name, member in whole.items()
+        for number in range(_depth(member))
+    }
+    sets = {"train": _set(train, "train", archive), "valtest": _set(valtest, "valtest", archive)}
+    return Plan(sets, lists=_lists(train, valtest, partial))
+
+
+def _set(slices: dict[str, tuple[Member, int | None]], name: str, archive: Archive) -> Set:
+    def tasks(kind: str, convert: Any) -> dict[str, Task]:
+        return {
+            stem: Task(f"{kind}/{name}/{stem}.png", member, bound(convert, number=number))
+            for stem, (member, number) in slices.items()
+        }
+
+    samples = pair(tasks("images", image_png), tasks("masks", mask_png))
+    return Set(samples, archive.title, archive.title)
+
+
+def image_png(content: Content, number: int | None) -> bytes:
+    """A slice, or one of a volume, in [0, 1] as 8 bits; raises `ValueError` for other values."""
+    image = _slice(content, number)[0]
+    if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+        raise ValueError("its image has values beyond [0, 1]")
+    return png(np.rint(image * 255).astype(np.uint8))
+
+
+def mask_png(content: Content, number: int | None) -> bytes:
+    """Its classes; raises `ValueError` for what is none."""
+    label = _slice(content, number)[1]
+    strange = label[~np.isin(label, range(CLASSES))]
+    if strange.size:
+        raise ValueError(f"label {strange[0]:g}, expected a whole number, 0 to {CLASSES - 1}")
+    return png(label.astype(np.uint8))
+
+
+def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label of a file of one slice, or of one slice of a volume."""
+    if number is None:
+        return _read(content, dimensions=2)
+    image, label = _read(content, dimensions=3)
+    return image[number], label[number]
+
+
+def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label, of one shape; raises `ValueError` where they are not there, or not so."""
+    with _library().File(content if isinstance(content, Path) else BytesIO(content)) as file:
+        image, label = (_array(file, key, dimensions) for key in ("image", "label"))
+    if image.shape != label.shape:
+        raise ValueError(f"an image of shape {image.shape}, a label of {label.shape}")
+    return image, label
+
+
+def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
+    """The numbers of a key; raises `ValueError` where it has none, or in other dimensions."""
+    if key not in file:
+        raise ValueError(f"no key '{key}', found {', '.join(file) or 'none'}")
+    expected = f"expected an array of numbers, {AXES[dimensions]}"
+    if not isinstance(file.get(key, getlink=True), _library().HardLink):
+        raise ValueError(f"'{key}' is a link, {expected}")
+    found = file[key]
+    if not isinstance(found, _library().Dataset):
+        raise ValueError(f"'{key}' is a {type(found).__name__.lower()}, {expected}")
+    if found.dtype.kind not in "buif":
+        raise ValueError(f"'{key}' holds values of type {found.dtype}, {expected}")
+    if found.ndim != dimensions or not found.size:
+        raise ValueError(f"'{key}' is an array of shape {found.shape}, {expected}")
+    if found.nbytes > LARGEST:
+        raise ValueError(f"'{key}' holds {found.nbytes} bytes, expected at most {LARGEST}")
+    if found.external or found.is_virtual:
+        raise ValueError(f"'{key}' is kept in another file, {expected}")
+    return found[()]
+
+
+def _depth(member: Member) -> int:
+    """How many slices a volume has; raises `UserError` for one that is faulty."""
+    try:
+        image, _ = _read(member.read(), dimensions=3)
+    except (OSError, ValueError) as error:  # h5py's of damaged files are among them
+        raise UserError(
+            f"{member.archive.path}: {member.name} is no volume ({error}); download it again"
+        ) from None
+    return len(image)
+
+
+def _library() -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise UserError("acdc: needs h5py: pip install -r requirements-extra.txt") from None
+    return h5py
+
+
+def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[str, list[str]]:
+    """The lines of each list by its path below the root, in the order of patients and slices.
+
+    Raises `UserError` for one that is not the published one, unless `partial`.
+    """
+    chosen: dict[str, tuple[str, list[str]]] = {}
+    for name, labeled in PARTITIONS.items():
+        chosen[f"{name}/labeled"] = "train", [s for s in train if _numbers(s)[0] in labeled]
+        chosen[f"{name}/unlabeled"] = "train", [s for s in train if _numbers(s)[0] not in labeled]
+    for name, patients in {"val": VAL, "test": TEST, "valtest": VAL | TEST}.items():
+        chosen[name] = "valtest", [s for s in valtest if _numbers(s)[0] in patients]
+    lists = {}
+    for name, (folder, stems) in chosen.items():
+        if not partial:
+            _compare(name, folder, stems)
+        paths = [f"{folder}/{stem}.png" for stem in sorted(stems, key=_numbers)]
+        masks = [None if name.endswith("/unlabeled") else f"masks/{path}" for path in paths]
+        lines = [list_line(f"images/{p}", m) for p, m in zip(paths, masks, strict=True)]
+        if lines:
+            lists[f"lists/{name}.txt"] = lines
+    return lists
+
+
+def _numbers(stem: str) -> tuple[int, ...]:
+    """Patient, frame and slice of patient099_frame01_slice_3."""
+    return tuple(map(int, re.findall(r"\d+", stem)))
+
+
+def _compare(name: str, folder: str, stems: list[str]) -> None:
+    """Raise `UserError` unless these slices (or the volumes they are of) are the published list."""
+    files = {
+        f"data/slices/{s}{SUFFIX}" if folder == "train" else f"data/{s.rpartition('_slice_')[0]}.h5"
+        for s in stems
+    }
+    found = fingerprint(list_text(sorted(files)))
+    (expected,) = [p for p in read_protocols() if (p.dataset, p.name) == ("acdc", name)]
+    if found != expected.fingerprint:
+        raise UserError(
+            f"acdc: its files do not give the published list {name} (found {found}; expected "
+            f"{expected.fingerprint}); download again what is not whole, or give --partial"
+        )

@@ -1,0 +1,70 @@
+"""Pascal VOC 2012 with the augmented training set: VOC's masks, and SBD's where VOC has none."""
+
+from io import BytesIO
+from pathlib import Path
+
+from scipy.io import loadmat
+
+from tools.prepare.official.archives import Archive, Download, find_all
+from tools.prepare.official.masks import png
+from tools.prepare.official.plan import Plan, Set, Tasks, tasks_of
+
+LISTS = "ImageSets/Segmentation"
+VOC = Download(
+    "VOCtrainval_11-May-2012.tar",
+    "VOCdevkit/VOC2012",
+    "PASCAL VOC 2012, development kit: host.robots.ox.ac.uk/pascal/VOC/voc2012",
+    sign=LISTS,
+)
+SBD = Download(
+    "benchmark.tgz",
+    "benchmark_RELEASE/dataset",
+    "Semantic Boundaries Dataset and Benchmark, Berkeley",
+    sign="cls",
+)
+READY = Download(
+    "SegmentationClassAug.zip",
+    "SegmentationClassAug",
+    "the same masks as PNG, as DeepLab's users share them",
+)
+COUNTS = {"train": 10582, "val": 1449}
+
+
+def plan(source: Path, partial: bool) -> Plan:
+    """JPEGImages/*.jpg, SegmentationClass/*.png, and VOC's names of its sets as they are.
+
+    Training images are VOC's and all of SBD's that are not VOC's validation images.  Of SBD and
+    its ready-made masks, SBD is taken.
+    """
+    found = find_all(source, [(VOC,), (SBD, READY)], partial)
+    voc, sbd, ready = (found[download] for download in (VOC, SBD, READY))
+    images = tasks_of(voc.files("JPEGImages", ".jpg"), "JPEGImages/{}.jpg")
+    target = "SegmentationClass/{}.png"
+    augmented = {
+        **tasks_of(ready.files("", ".png"), target),
+        **tasks_of(sbd.files("cls", ".mat"), target, sbd_mask),
+    }
+    masks = augmented | tasks_of(voc.files("SegmentationClass", ".png"), target)
+    val = _names(voc, f"{LISTS}/val.txt")
+    train = {*_names(voc, f"{LISTS}/train.txt"), *augmented}
+    for name in {"train.txt", "val.txt"} & set(sbd.members):
+        train.update(_names(sbd, name))
+    origin = " or ".join(a.title for a in (sbd, ready) if a.members) or VOC.archive
+    sets = {
+        part: Set({n: Tasks(images.get(n), masks.get(n)) for n in names}, VOC.archive, origin)
+        for part, names in (("train", sorted(train - set(val))), ("val", val))
+    }
+    listed = tasks_of(voc.files(LISTS, ".txt"), f"{LISTS}/{{}}.txt")
+    return Plan(sets, tuple(listed.values()))
+
+
+def _names(archive: Archive, file: str) -> list[str]:
+    return archive.text(file).split()
+
+
+def sbd_mask(mat: bytes) -> bytes:
+    """The class mask in one of SBD's .mat files, GTcls.Segmentation, as PNG."""
+    try:
+        return png(loadmat(BytesIO(mat))["GTcls"]["Segmentation"][0, 0])
+    except Exception as error:  # the reader raises whatever damaged bytes lead it to
+        raise ValueError(f"not one of SBD's .mat files: {error}") from None

@@ -1,0 +1,128 @@
+"""Which bands the images of one's own have, and how their values spread -> keys of the config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from dataset import tiff
+from dataset.bands import stored_bands
+from dataset.image_files import open_image, reading
+from util.errors import UserError
+
+GRID = 32
+"""Rows and columns of the pixels of an image that are measured."""
+PERCENTILES = (0.1, 99.9)
+"""Values of more than 8 bits that become 0 and 1: single hot or dead pixels do not count."""
+SAMPLES = 277
+"""The tag SamplesPerPixel."""
+
+
+class Kind(NamedTuple):
+    """What all images of a dataset must have in common."""
+
+    bands: str | tuple[int, ...]
+    """As `data.bands`."""
+    in_colour: bool
+    """Whether the first three of numbered bands are red, green and blue."""
+    depth: str
+
+    def __str__(self) -> str:
+        numbered = isinstance(self.bands, tuple)
+        return f"{f'{len(self.bands)} bands' if numbered else self.bands} of {self.depth}"
+
+
+class ImageFile(NamedTuple):
+    """What an image holds."""
+
+    path: Path
+    size: tuple[int, int]
+    kind: Kind
+    values: np.ndarray
+    """`[N, C]`: those of some pixels, as they are stored."""
+
+
+class Bands(NamedTuple):
+    """Of all images together."""
+
+    kind: Kind
+    settings: dict[str, Any]
+    """Keys of the data section; none for photographs of 8 bits."""
+
+
+def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
+    """Raises `UserError` for an unreadable or too large file, for a volume, and for what is no
+    number."""
+    bands, in_colour = _bands_of(path)
+    values = stored_bands(path, bands, max_megapixels)
+    height, width, _ = values.shape
+    whole = "8 bits" if values.dtype.itemsize == 1 else "more than 8 bits"
+    depth = "floats" if values.dtype.kind == "f" else whole
+    rows, columns = (np.linspace(0, n - 1, min(n, GRID)).astype(int) for n in (height, width))
+    some = values[np.ix_(rows, columns)].reshape(-1, values.shape[2])
+    return ImageFile(path, (width, height), Kind(bands, in_colour, depth), some)
+
+
+def _bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
+    """The bands of a file as `data.bands` would name them, and whether the first three of numbered
+    ones are red, green and blue."""
+    with reading(path):
+        try:
+            with open_image(path) as image:
+                plain = True
+                if isinstance(image, TiffImageFile):  # of many bands or pages Pillow hides some
+                    plain = image.tag_v2.get(SAMPLES, 1) in (1, 3) and image.n_frames == 1
+                if plain:
+                    grey = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
+                    return "grey" if grey else "rgb", False
+        except UnidentifiedImageError:
+            if path.suffix.lower() not in tiff.SUFFIXES:
+                raise
+        return tiff.tiff_bands(path)
+
+
+def measure(images: Sequence[ImageFile]) -> Bands:
+    """What images have in common, and how the values of their bands spread.
+
+    Raises `UserError` for images of several kinds; grey and coloured photographs are one.
+    """
+    kind = _common_kind(images)
+    if kind == Kind("rgb", False, "8 bits"):
+        return Bands(kind, {})
+    values = np.concatenate([image.values for image in images]).astype(np.float64)
+    settings: dict[str, Any] = {} if kind.bands == "rgb" else {"bands": kind.bands}
+    if kind.in_colour:
+        settings["rgb_bands"] = kind.bands[:3]
+    low, high = np.zeros(values.shape[1]), np.full(values.shape[1], 255.0)
+    if kind.depth != "8 bits":
+        # Colours keep their balance; other bands may measure anything.
+        axis = 0 if isinstance(kind.bands, tuple) else None
+        low, high = np.percentile(values, PERCENTILES, axis=axis)
+        high = np.where(high > low, high, low + 1)
+        low, high = (np.array([float(f"{v:.6g}") for v in np.ravel(ends)]) for ends in (low, high))
+        ranges = np.stack([low, high], axis=1).tolist()
+        settings["image_range"] = ranges if axis == 0 else ranges[0]
+    scaled = np.clip((values - low) / (high - low), 0, 1)
+    std = scaled.std(0)
+    settings["mean"] = scaled.mean(0).round(4).tolist()
+    settings["std"] = np.where(std >= 1e-3, std, 1).round(4).tolist()  # 1 where a band is constant
+    return Bands(kind, settings)
+
+
+def _common_kind(images: Sequence[ImageFile]) -> Kind:
+    kinds: dict[Kind, Path] = {}
+    for image in images:
+        kinds.setdefault(image.kind, image.path)
+    if {(kind.depth, isinstance(kind.bands, str)) for kind in kinds} == {("8 bits", True)}:
+        bands = "grey" if all(kind.bands == "grey" for kind in kinds) else "rgb"
+        return Kind(bands, False, "8 bits")
+    if len(kinds) > 1:
+        (one, first), (other, second), *_ = kinds.items()
+        raise UserError(
+            f"--images: {first} is {one}, but {second} is {other}; expected one kind: convert "
+            "these files, or move them away"
+        )
+    return next(iter(kinds))

@@ -1,0 +1,216 @@
+"""From the values or colours in use to classes: as they are named, else a guess if it is safe."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from dataset.mask_files import code_of, colour_of
+from tools.prepare.own.mask_values import Value, objects, strays, void_key
+from tools.prepare.own.survey import Masks
+from util.config.label_map import OTHER, parse_key
+from util.config.schema import IGNORE
+from util.errors import UserError, first_of
+
+MAX_CLASSES = 254
+MUCH = 0.1
+"""Of the pixels: what is more is not ignored unasked."""
+MAX_NEAREST = 1000
+"""Lines of a label_map that can still be read."""
+IGNORED, NEAREST = "ignore", "nearest"
+Colour = tuple[int, int, int]
+
+
+class Classes(NamedTuple):
+    """What the config says of classes."""
+
+    names: list[str]
+    palette: list[Colour] | None
+    of: dict[int, int]
+    """The class, or 255, of each value or colour (as a code of dataset.mask_files)."""
+    other: int | None
+    """That of what `of` lacks; None: an error."""
+    nearest: set[int]
+    """The codes that take the class of the nearest one with a class of its own."""
+    labels: dict[str, str]
+    """The same as `--classes` says it."""
+    in_colour: bool
+    mapped: bool
+    """Whether the config needs this as its label_map: values are not just indices."""
+
+
+class Named(NamedTuple):
+    """What `--classes` and `--ignore` say."""
+
+    names: list[str]
+    """Of the classes; in the order of the values, where no key is named."""
+    labels: dict[str, str]
+    """By value, colour or `other`: a name, `ignore` or `nearest`."""
+
+
+class Doubt(UserError):
+    """What masks do not tell; `labels`: what they might mean."""
+
+    def __init__(self, message: str, labels: Mapping[str, str]):
+        super().__init__(message)
+        self.labels = labels
+
+
+def parse_classes(text: str | None, ignored: Sequence[str]) -> Named:
+    """`a,b,c`, or `0=a,255=b` or `255,0,0=a,0,0,0=b,other=ignore`: several may share a name.
+
+    Raises `UserError` for anything else.
+    """
+    labels = dict.fromkeys(map(_key, ignored), IGNORED)
+    names = [name.strip() for name in text.split(",")] if text is not None else []
+    if text and "=" in text:
+        entry = r"\s*(\d+(?:\s*,\s*\d+\s*,\s*\d+)?|other)\s*=([^,=]+)(?:,|$)"
+        if not re.fullmatch(f"(?:{entry})+", text):
+            raise UserError(
+                f"--classes {text}: expected VALUE=NAME or R,G,B=NAME, separated by commas; also "
+                "other=NAME, other=ignore, other=nearest"
+            )
+        labels |= {_key(key): name.strip() for key, name in re.findall(entry, text)}
+        names = _names(labels)
+    if "" in names or len(set(names)) < len(names) or len(names) > MAX_CLASSES:
+        raise UserError(
+            f"--classes {text}: expected distinct names, separated by commas, at most {MAX_CLASSES}"
+        )
+    return Named(names, labels)
+
+
+def _key(text: str) -> str:
+    try:
+        return parse_key(text)
+    except ValueError as error:
+        raise UserError(f"--classes, --ignore: {error}") from None
+
+
+def _names(labels: Mapping[str, str]) -> list[str]:
+    """The classes, in the order in which they are named."""
+    return list(dict.fromkeys(v for v in labels.values() if v not in (IGNORED, NEAREST)))
+
+
+def choose_classes(masks: Masks, values: Mapping[int, Value], named: Named) -> Classes:
+    """A class for each value or colour.
+
+    Raises `Doubt` where a guess would be a gamble, and `UserError` for names that do not fit the
+    masks, and for fewer than 2 classes or more than 254.
+    """
+    for key in named.labels:
+        if key != OTHER and ("," in key) != masks.in_colour:
+            what = "colours" if masks.in_colour else "values"
+            raise UserError(f"{key}: the masks hold {what}; found {_some(values.values())}")
+    labels = _as_named(values, named) if _names(named.labels) else _guess(masks, values, named)
+    names = _names(labels)
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise UserError(
+            f"--masks: found {_some(values.values())}, which come to {len(names)} classes; "
+            f"expected 2 to {MAX_CLASSES}"
+        )
+    index = {name: number for number, name in enumerate(names)} | {IGNORED: IGNORE}
+    other = labels.get(OTHER)
+    of = {code_of(key): index[label] for key, label in labels.items() if key != OTHER}
+    nearest = sorted(set(values) - set(of)) if other == NEAREST else []
+    if len(nearest) > MAX_NEAREST:
+        raise UserError(
+            f"--classes: other=nearest would make a label_map of {len(nearest)} lines; expected "
+            f"{MAX_NEAREST} at most; say other=ignore"
+        )
+    first = {label: code for code, label in reversed(of.items())}
+    codes = [first.get(label) for label in range(len(names))]
+    colours = codes if masks.in_colour else [masks.palette.get(code) for code in codes]
+    known = {colour_of(code) for code in colours if code is not None}
+    return Classes(
+        names,
+        [colour_of(code) for code in colours] if len(known) == len(names) else None,
+        of | {code: of[_nearest(code, of, masks.in_colour)] for code in nearest},
+        None if other == NEAREST else index.get(other),
+        set(nearest),
+        labels,
+        masks.in_colour,
+        mapped=masks.in_colour or other is not None or any(k != v for k, v in of.items()),
+    )
+
+
+def _as_named(values: Mapping[int, Value], named: Named) -> dict[str, str]:
+    """What was said of each value; raises `Doubt` when that leaves values without a meaning."""
+    left = [v for v in values.values() if v.key not in named.labels]
+    if left and OTHER not in named.labels:
+        raise Doubt(
+            f"--classes: says nothing of {_some(left)}",
+            named.labels | {OTHER: NEAREST},
+        )
+    return dict(named.labels)
+
+
+def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str, str]:
+    """What the values mean, most likely; raises `Doubt` where that is not likely enough."""
+    if how := objects(masks):
+        raise UserError(
+            f"--masks: one value per object, it seems, not per class ({how}); for a single class "
+            'of objects say --classes "0=background,other=object"'
+        )
+    ignored = dict(named.labels)
+    keys = {value.key for value in values.values()} | {OTHER}
+    if missing := [key for key in ignored if key not in keys]:
+        raise UserError(f"--ignore {missing[0]}: not in the masks; found {_some(values.values())}")
+    kept = {code: value for code, value in values.items() if value.key not in ignored}
+    odd = strays(kept, masks.in_colour, len(masks.pixels))
+    if len(named.names) == len(kept) and not masks.in_colour:
+        odd = set()  # each has a name
+    kept = {code: value for code, value in kept.items() if code not in odd}
+    void = _void(kept, masks.in_colour, named) if set(ignored) <= {OTHER} else None
+    if void:
+        ignored[void.key] = IGNORED
+    classes = [value.key for value in kept.values() if value is not void]
+    guess = dict(zip(*_with_names(classes, named.names, masks.in_colour), strict=True)) | ignored
+    if odd and OTHER not in ignored:
+        some = _some(value for code, value in values.items() if code in odd)
+        guess[OTHER] = NEAREST if len(odd) <= MAX_NEAREST else IGNORED
+        raise Doubt(f"--masks: hardly classes are {some}", guess)
+    if void and void.share > MUCH:
+        raise Doubt(
+            f"--masks: {void.share:.0%} of the pixels are {void.key}: ignored, or a class?", guess
+        )
+    if masks.in_colour and named.names:
+        raise Doubt("--classes: masks do not tell which of the colours is which class", guess)
+    if named.names and len(guess.keys() - ignored.keys()) != len(named.names):
+        found = _some(value for value in kept.values() if value is not void)
+        raise Doubt(f"--classes: {len(named.names)} names for {found}", guess)
+    return guess
+
+
+def _with_names(keys: list[str], names: list[str], in_colour: bool) -> tuple[list[str], list[str]]:
+    """The keys of classes and their names; where values are indices, more names than values."""
+    if not in_colour and all(int(key) < len(names) for key in keys):
+        return [str(number) for number in range(len(names))], names
+    rest = range(len(names), len(keys))
+    more = [f"class_{number if in_colour else keys[number]}" for number in rest]
+    return keys, [*names, *more][: len(keys)]
+
+
+def _void(kept: Mapping[int, Value], in_colour: bool, named: Named) -> Value | None:
+    """What is ignored: VOC's colour of borders; 255 beside indices, or where there is one name less
+    than values."""
+    void = next((value for value in kept.values() if value.key == void_key(in_colour)), None)
+    others = [code for code in kept if code != IGNORE]
+    # {0, 255} is one class and another, {0, 64, 128, 255} are grey levels; indices lie close.
+    are_close = any(b - a < 10 for a, b in pairwise(others))
+    return void if in_colour or are_close or len(named.names) == len(others) > 1 else None
+
+
+def _nearest(code: int, of: Mapping[int, int], in_colour: bool) -> int:
+    """The code with a meaning of its own that is nearest, in values or in RGB."""
+    if not in_colour:
+        return min(of, key=lambda known: abs(known - code))
+    here = colour_of(code)
+    return min(
+        of, key=lambda known: sum((a - b) ** 2 for a, b in zip(here, colour_of(known), strict=True))
+    )
+
+
+def _some(values: Iterable[Value]) -> str:
+    """Values as a message names them."""
+    keys = [value.key for value in values]
+    return f"{len(keys)} values: {first_of(keys, 8, '; ')}"

@@ -1,0 +1,244 @@
+"""A config and lists for images and masks of one's own: looks at the files, then writes."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dataset.image_files import MAX_MEGAPIXELS, size_mismatch
+from dataset.mask_files import code_of
+from dataset.reader import refuse_other_size
+from dataset.split_files import list_line, write_lists
+from tools.prepare.own.bands import ImageFile, look_at_image, measure
+from tools.prepare.own.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
+from tools.prepare.own.config_text import commands, config_text
+from tools.prepare.own.mask_values import Value, values_in_use
+from tools.prepare.own.match import ImageAndMask, Parts, absolute, later_images, match, part
+from tools.prepare.own.settings import choose_settings
+from tools.prepare.own.summary import summary, table
+from tools.prepare.own.survey import (
+    MaskFile,
+    Masks,
+    look_at,
+    look_at_mask,
+    refuse_all,
+    together,
+)
+from util.config.label_map import OTHER
+from util.config.loading import load_config
+from util.errors import UserError, and_others
+
+CHANGES = ["unchanged", "changed"]
+"""The classes of pairs, unless `--classes` names others."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--images", type=Path, required=True, help="folder of images")
+    add("--second", type=Path, help="of pairs: folder of the later images, named as the earlier "
+        "ones in --images; masks then show what changed")  # fmt: skip
+    add("--masks", type=Path, help="folder of masks, named as their images (default: --images)")
+    add("--image-pattern", default="*", metavar="PATTERN", help="of the images' names, such as "
+        "'*_image.png' or '*.bmp': what * stands for pairs them with masks")  # fmt: skip
+    add("--mask-pattern", default="*", metavar="PATTERN", help="of the masks' names")
+    add("--unlabeled", type=Path, help="folder of further images, without masks")
+    add("--val", nargs="+", default=["0.1"], metavar="SHARE|DIR",
+        help="images to validate on: a share of the labelled ones (default 0.1), a folder in "
+        "--images, or a folder of images and one of masks")  # fmt: skip
+    add("--out", type=Path, required=True, help="config to write")
+    add("--lists", type=Path, help="folder for the lists, by default splits/<name of the config>")
+    add("--classes", help="names, in the order of the values (background,road,roof), or of values "
+        "or colours (0=background,255=road; 0,0,0=background,255,0,0=road); several may share a "
+        "name; also ignore, and other=NAME, other=ignore, other=nearest for the rest")  # fmt: skip
+    add(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="VALUE",
+        help="values or colours (r,g,b) that do not count; other: those that are hardly classes",
+    )
+    add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
+        help="refuse images and masks of more million pixels (default %(default)s)")  # fmt: skip
+    add("--seed", type=int, default=0, help="of the share of validation images")
+    add("--force", action="store_true", help="replace the config and the lists, which are kept as "
+        "FILE.old")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> None:
+    """Look at the data, write config and lists, and say what was found.
+
+    Raises `UserError` for data that cannot be trained on and for files that would be overwritten.
+    """
+    lists = options.lists or Path("splits") / options.out.stem
+    outputs = [options.out, *(lists / f"{kind}.txt" for kind in Parts._fields)]
+    there = [path for path in outputs if path.exists()]
+    if there and not options.force:
+        raise UserError(f"{there[0]}: exists already; choose another --out or --lists, or --force")
+    named = parse_classes(options.classes, options.ignore)
+
+    image_folder = absolute(options.images)
+    mask_folder = absolute(options.masks or options.images)
+    patterns = options.image_pattern, options.mask_pattern
+    matched = match(image_folder, mask_folder, patterns)
+    parts = part(matched, image_folder, options.unlabeled, options.val, options.seed, patterns)
+    later = _later(parts, image_folder, mask_folder, options)
+    images, files = _look(parts, later, options.max_megapixels)
+    bands = measure(images)
+    masks = together(files)
+    values = values_in_use(masks)
+    if later and not options.classes:
+        named = _changes(values, named)
+    classes = _chosen(masks, values, named, parts)
+    settings = choose_settings(images, max(len(parts.labeled), len(parts.unlabeled)))
+
+    lines, root = _lines(parts, later, lists)
+    data: dict[str, Any] = {"name": options.out.stem, "root": _shortest(root)}
+    data |= {path.stem: str(path) for path in lines}
+    data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0} if later else {}
+    if options.max_megapixels != MAX_MEGAPIXELS:
+        data["max_megapixels"] = options.max_megapixels
+    text = config_text(options.out, data, bands, classes, values, settings)
+    for path in there:
+        path.replace(path.with_name(path.name + ".old"))
+    _write(options.out, text, lines)
+    load_config(options.out)  # what was written can be read
+    print(summary(matched, parts, images, bands.kind, masks, classes.mapped))
+    if later:
+        print(f"pairs    of two dates: {options.images}, {options.second}")
+    print(table(values, _meaning(classes.labels), parts))
+    print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
+    print(f"config   {options.out}: crop {settings.crop_size}, evaluation {settings.mode}")
+    if not options.classes:
+        print(f"names    {_again(classes.labels)} --force")
+    check, train = commands(options.out, "unlabeled" in data)
+    print(f"check    {check}\ntrain    {train}  # first with --dry-run")
+
+
+def _changes(values: Mapping[int, Value], named: Named) -> Named:
+    """The classes of pairs; raises `UserError` where masks hold more than two values, or less."""
+    kept = [value.key for value in values.values() if value.key not in named.labels]
+    if len(kept) != len(CHANGES):
+        raise UserError(
+            f"--masks: found {len(kept)} values ({'; '.join(kept[:8])}), expected two, unchanged "
+            'and changed; say what they are, such as --classes "0=unchanged,255=changed,128=ignore"'
+        )
+    return named._replace(names=CHANGES)
+
+
+def _chosen(masks: Masks, values: dict[int, Value], named: Named, parts: Parts) -> Classes:
+    """The classes; where they are in doubt, prints what was found and how to tell."""
+    try:
+        return choose_classes(masks, values, named)
+    except Doubt as doubt:
+        print(table(values, _meaning(doubt.labels), parts))
+        print(f"such as  {_again(doubt.labels)}")
+        raise UserError(
+            f"{doubt}; repeat with the command above, corrected where it is wrong"
+        ) from None
+
+
+def _meaning(labels: Mapping[str, str]) -> dict[int, str]:
+    """What is taken for what, by value."""
+    own = {code_of(key): label for key, label in labels.items() if key != OTHER}
+    return {code: "(ignored)" if label == IGNORED else label for code, label in own.items()}
+
+
+def _again(labels: Mapping[str, str]) -> str:
+    """This command with its classes named one by one."""
+    kept, skipped = [], False
+    for argument in sys.argv[1:]:
+        if argument.startswith("--"):
+            skipped = argument.partition("=")[0] in ("--classes", "--ignore", "--force")
+        if not skipped:
+            kept.append(argument)
+    classes = ",".join(f"{key}={label}" for key, label in labels.items())
+    return shlex.join(["python", "-m", "tools.prepare", *kept, "--classes", classes])
+
+
+def _later(
+    parts: Parts, images: Path, masks: Path, options: argparse.Namespace
+) -> dict[Path, Path]:
+    """The later image of each earlier one; none where images are no pairs."""
+    if options.second is None:
+        return {}
+    skip = masks if masks != images else None
+    return later_images(parts, images, absolute(options.second), skip, options.image_pattern)
+
+
+def _look(
+    parts: Parts, later: Mapping[Path, Path], max_megapixels: int
+) -> tuple[list[ImageFile], list[MaskFile]]:
+    """All images and all masks, those on which is trained first.
+
+    Raises `UserError`, once all faults are printed, for files that cannot be used, and for sizes
+    that disagree.
+    """
+    faults: list[UserError] = []
+    pairs = [*parts.labeled, *parts.val]
+    first = [image for image, *_ in (*pairs, *parts.unlabeled)]
+    image_of, mask_of = (
+        partial(look, max_megapixels=max_megapixels) for look in (look_at_image, look_at_mask)
+    )
+    images = look_at(first, image_of, "images", faults)
+    masks = look_at([mask for _, mask in pairs], mask_of, "masks", faults)
+    second = look_at([later[image] for image in first if later], image_of, "later images", faults)
+    refuse_all(faults)
+    _equal_sizes(pairs, images[: len(pairs)], masks)
+    for dates in zip(images, second, strict=False):
+        refuse_other_size([image.path for image in dates], [image.size for image in dates])
+    return images + second, masks
+
+
+def _equal_sizes(pairs: list[ImageAndMask], images: list[ImageFile], masks: list[MaskFile]) -> None:
+    wrong = [
+        size_mismatch(*paths, image.size, mask.size)
+        for paths, image, mask in zip(pairs, images, masks, strict=True)
+        if image.size != mask.size
+    ]
+    if wrong:
+        raise UserError(f"{wrong[0]}{and_others(wrong)}")
+
+
+def _shortest(path: Path) -> str:
+    """A path as the working directory sees it, where it is below."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _lines(
+    parts: Parts, later: Mapping[Path, Path], folder: Path
+) -> tuple[dict[Path, list[str]], Path]:
+    """The lines of the lists that have images, by their paths; and what all files lie below."""
+    listed = {
+        folder / f"{kind}.txt": [
+            (image, *([later[image]] if later else []), *mask) for image, *mask in samples
+        ]
+        for kind, samples in parts._asdict().items()
+        if samples
+    }
+    files = [file for samples in listed.values() for paths in samples for file in paths]
+    root = Path(os.path.commonpath({file.parent for file in files}))
+    lines = {
+        path: [list_line(*(f.relative_to(root).as_posix() for f in paths)) for paths in samples]
+        for path, samples in listed.items()
+    }
+    return lines, root
+
+
+def _write(out: Path, text: str, lists: dict[Path, list[str]]) -> None:
+    """Write config and lists, or none of them."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error})") from None
+    try:
+        write_lists(lists)
+    except UserError:
+        out.unlink()
+        raise

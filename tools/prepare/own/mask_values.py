@@ -1,0 +1,92 @@
+"""The values or colours in use: how frequent they are, which are hardly classes, and whether masks
+tell objects instead of classes."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from dataset.mask_files import colour_of, key_of
+from tools.prepare.own.survey import Masks
+from util.colours import IGNORE_COLOUR
+from util.config.schema import IGNORE
+
+THIN = 0.02
+"""A value that nowhere fills 3x3 pixels lies along borders; with a smaller share it is a stray."""
+RARE = 1e-4
+"""A value is rare that has a smaller share of the pixels, and is in a smaller share of the masks
+than `RARE_MASKS`: a stray, unless values just count classes."""
+RARE_MASKS = 0.02
+"""See `RARE`."""
+OBJECTS = 8
+"""Values of a kind that make masks look as if they told objects."""
+
+
+class Value(NamedTuple):
+    """A value or colour of masks."""
+
+    key: str
+    """As data.label_map has it."""
+    share: float
+    """Of all pixels."""
+    masks: list[int]
+    """The numbers of the masks that hold it."""
+    solid: bool
+    """Whether it fills 3x3 pixels somewhere."""
+
+
+def values_in_use(masks: Masks) -> dict[int, Value]:
+    """All values, or colours by red, green and blue, by their codes (of dataset.mask_files)."""
+    pixels: Counter[int] = Counter()
+    holding: dict[int, list[int]] = defaultdict(list)
+    for number, counts in enumerate(masks.pixels):
+        pixels.update(counts)
+        for code in counts:
+            holding[code].append(number)
+    solid = set().union(*masks.solid)
+    total = pixels.total()
+    return {
+        code: Value(
+            key_of(code, masks.in_colour), pixels[code] / total, holding[code], code in solid
+        )
+        for code in sorted(pixels, key=colour_of if masks.in_colour else None)
+    }
+
+
+def void_key(in_colour: bool) -> str:
+    """What the field's masks use where a pixel shall not count."""
+    return ",".join(map(str, IGNORE_COLOUR)) if in_colour else str(IGNORE)
+
+
+def strays(values: Mapping[int, Value], in_colour: bool, masks: int) -> set[int]:
+    """The codes that are hardly classes: left by smoothing along borders, or by a slip in a few of
+    the `masks`."""
+    own = {code: value for code, value in values.items() if value.key != void_key(in_colour)}
+    thin = {code for code, value in own.items() if not value.solid and value.share < THIN}
+    rare = {
+        code
+        for code, value in own.items()
+        if value.share < RARE and len(value.masks) <= RARE_MASKS * masks
+    }
+    consecutive = not in_colour and max(own, default=0) - min(own, default=0) < len(own)
+    found = set() if consecutive and 2 * len(thin) < len(own) else thin | rare
+    return found if len(values) - len(found) > 1 else set()
+
+
+def objects(masks: Masks) -> str:
+    """How masks number objects instead of classes; empty where they do not seem to."""
+    count = len(masks.pixels)
+    solid = set().union(*masks.solid)
+    holding = Counter(code for pixels in masks.pixels for code in pixels if code in solid)
+    once = sum(number == 1 for number in holding.values())
+    if count > 1 and once >= max(OBJECTS, 2 * count, 0.8 * len(solid)):
+        what = "colours" if masks.in_colour else "values"
+        return f"{once} of {len(solid)} {what} are in one mask only"
+    if masks.in_colour:
+        return ""
+    numbers = [set(pixels) - {0, IGNORE} for pixels in masks.pixels]
+    most = max(map(len, numbers))
+    varied = 2 * sum(len(found) == most for found in numbers) < count
+    counted = sum(found == set(range(1, max(found, default=0) + 1)) - {IGNORE} for found in numbers)
+    if most >= OBJECTS and varied and counted >= 0.9 * count:
+        return f"{counted} of {count} masks count from 1 without a gap, up to {most}"
+    return ""

@@ -1,0 +1,75 @@
+"""What `tools.prepare init` found, as text."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tools.prepare.own.bands import ImageFile, Kind
+from tools.prepare.own.mask_values import Value
+from tools.prepare.own.match import Matched, Parts
+from tools.prepare.own.survey import Masks
+
+MAX_ROWS = 64
+OTHERS = 12
+FEW = 8
+"""Masks that are all named; of more, one."""
+
+
+def summary(
+    matched: Matched,
+    parts: Parts,
+    images: Sequence[ImageFile],
+    kind: Kind,
+    masks: Masks,
+    mapped: bool,
+) -> str:
+    """Images and masks in a few lines."""
+    lone, suffix = len(matched.without_mask), matched.suffix
+    notes = [
+        f"{lone} without a mask are unlabelled" if lone else "",
+        f"{matched.spare_masks} masks without an image are left out" if matched.spare_masks else "",
+        f"names of masks end in {suffix}" if suffix else "",
+    ]
+    pairs = [*parts.labeled, *parts.val]
+    codes = "colours" if masks.in_colour else "values"
+    found = f"{codes} mapped to classes" if mapped else "class indices as they are"
+    lines = [
+        f"images   {len(pairs)} with masks ({suffixes(image for image, _ in pairs)}), "
+        f"{sizes(images)}, {kind}",
+        f"masks    {suffixes(mask for _, mask in pairs)}, mode {', '.join(masks.modes)}: {found}",
+        *(f"         {note}" for note in notes if note),
+    ]
+    return "\n".join(lines)
+
+
+def sizes(images: Sequence[ImageFile]) -> str:
+    """The size of all images, or the smallest and the largest."""
+    found = sorted({image.size for image in images}, key=lambda size: size[0] * size[1])
+    texts = [f"{w}x{h}" for w, h in found]
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]} ({len(texts)} sizes)"
+
+
+def suffixes(files: Iterable[Path]) -> str:
+    return ", ".join(sorted({file.suffix.lower() for file in files}))
+
+
+def table(values: Mapping[int, Value], meaning: Mapping[int, str], parts: Parts) -> str:
+    """A line for each value or colour: what it is taken for, its share, and in how many masks it
+    is; for one that is rare, in which.  Those that have no meaning of their own come last."""
+    files = [mask for _, mask in [*parts.labeled, *parts.val]]
+    rest = sorted(values.keys() - meaning.keys(), key=lambda code: -values[code].share)
+    codes = [*[code for code in values if code in meaning][:MAX_ROWS], *rest[:OTHERS]]
+    width = max(map(len, ["class", *meaning.values()]))
+    rows = [f"         {'value':<12} {'class':<{width}}  pixels  training masks  validation masks"]
+    for code in codes:
+        key, share, held, _ = values[code]
+        training = sum(number < len(parts.labeled) for number in held)
+        names = [files[number].name for number in held]
+        where = f"in {', '.join(names)}" if len(names) <= FEW else f"such as {names[0]}"
+        rare = code not in meaning or len(held) == 1
+        rows.append(
+            f"         {key:<12} {meaning.get(code, '-'):<{width}} {share:>7.2%}"
+            f"  {training:>14}  {len(held) - training:>16}" + f"  {where}" * rare
+        )
+    if len(codes) < len(values):
+        rows.append(f"         ... and {len(values) - len(codes)} more")
+    return "\n".join(rows)

@@ -1,0 +1,160 @@
+"""What masks hold: sizes, kinds, values, colours; each file is opened once."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dataset.image_files import load_image
+from dataset.mask_files import colour_codes, palette_codes, value_codes
+from util.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+GREY = 0x010101
+MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
+
+
+class MaskFile(NamedTuple):
+    """What a mask holds."""
+
+    size: tuple[int, int]
+    mode: str
+    pixels: dict[int, int]
+    """By value, or by colour (as a code of dataset.mask_files) where the mask is in colour."""
+    colours: dict[int, int]
+    """The colour of each value, in 8 bits."""
+    solid: set[int]
+    """Those that fill 3x3 pixels somewhere; what smoothing leaves along borders does not."""
+
+
+class Masks(NamedTuple):
+    """What all masks hold."""
+
+    in_colour: bool
+    """Whether colours tell the classes, or values."""
+    modes: list[str]
+    pixels: list[dict[int, int]]
+    """Of each mask, by value or colour."""
+    solid: list[set[int]]
+    """Of each mask, those that fill 3x3 pixels."""
+    palette: dict[int, int]
+    """The colour of each value, where the masks have a palette."""
+
+
+def look_at(
+    files: Sequence[T], look: Callable[[T], R], title: str, faults: list[UserError]
+) -> list[R]:
+    """`look` at each file, in threads, with a progress bar; notes where it raises `UserError`."""
+
+    def found(file: T) -> R | UserError:
+        try:
+            return look(file)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        bar = tqdm(pool.map(found, files), title, len(files), disable=None, leave=False)
+        results = list(bar)
+    faults += [result for result in results if isinstance(result, UserError)]
+    return [result for result in results if not isinstance(result, UserError)]
+
+
+def refuse_all(faults: Sequence[UserError]) -> None:
+    """Raise a `UserError` where there are faults, once all of several are printed."""
+    if len(faults) > 1:
+        print(*faults, sep="\n")
+        raise UserError(f"{len(faults)} files cannot be used, see above; mend or remove them")
+    if faults:
+        raise faults[0]
+
+
+def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
+    """Raises `UserError` for an unreadable or too large file, and for what is no mask: JPEG,
+    photographs."""
+    mask = load_image(path, max_megapixels)
+    if mask.format == "JPEG":
+        raise UserError(f"{path}: JPEG does not keep the values of a mask; save it as PNG")
+    if _has_values(mask):
+        codes, colours = value_codes(mask, path), _colours(mask)
+    else:
+        codes, colours = colour_codes(mask, path), {}
+    found, counts = np.unique(codes, return_counts=True)
+    pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    solid = _solid(codes)
+    if (
+        len(found) > MAX_VALUES
+        and 2 * sum(pixels[code] for code in solid) < mask.width * mask.height
+    ):
+        raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
+    return MaskFile(mask.size, mask.mode, pixels, colours, solid)
+
+
+def _solid(codes: np.ndarray) -> set[int]:
+    """The codes of `[H, W]` that fill 3x3 pixels somewhere."""
+    rows = (codes[:, :-2] == codes[:, 1:-1]) & (codes[:, 1:-1] == codes[:, 2:])
+    middle = codes[:, 1:-1]
+    filled = rows[:-2] & rows[1:-1] & rows[2:]
+    filled &= (middle[:-2] == middle[1:-1]) & (middle[1:-1] == middle[2:])
+    return set(np.unique(middle[1:-1][filled]).tolist())
+
+
+def together(masks: Iterable[MaskFile]) -> Masks:
+    """What masks hold together.  Colours count where a mask is in colour, or where palettes give
+    one index several colours, as programs do that number the colours of each picture anew.
+
+    Raises `UserError` for colours beside masks of 16 bits.
+    """
+    masks = list(masks)
+    palette, agree = _common_palette(masks)
+    in_colour = not agree or any(not mask.colours and not _is_deep(mask) for mask in masks)
+    if in_colour and any(_is_deep(mask) for mask in masks):
+        raise UserError("--masks: some are in colour, some have 16 bits; expected one kind")
+    pixels = [_by_colour(mask) if in_colour else mask.pixels for mask in masks]
+    solid = [
+        {mask.colours.get(code, code) for code in mask.solid} if in_colour else mask.solid
+        for mask in masks
+    ]
+    modes = [mode for mode, _ in Counter(mask.mode for mask in masks).most_common()]
+    return Masks(in_colour, modes, pixels, solid, palette if not in_colour else {})
+
+
+def _has_values(mask: Image.Image) -> bool:
+    return mask.mode in ("1", "L", "P") or mask.mode.startswith("I")
+
+
+def _is_deep(mask: MaskFile) -> bool:
+    return mask.mode.startswith("I")
+
+
+def _colours(mask: Image.Image) -> dict[int, int]:
+    if mask.mode == "P":
+        return dict(enumerate(palette_codes(mask).tolist()))
+    step = 255 * GREY if mask.mode == "1" else GREY
+    return {} if mask.mode.startswith("I") else {value: value * step for value in range(256)}
+
+
+def _common_palette(masks: list[MaskFile]) -> tuple[dict[int, int], bool]:
+    """The palette of those that have one, and whether they agree on the indices they use."""
+    palettes = [mask for mask in masks if mask.mode == "P"]
+    palette = dict(palettes[0].colours) if palettes else {}
+    used: dict[int, int] = {}
+    agree = True
+    for mask in palettes:
+        for value in mask.pixels:
+            agree &= used.setdefault(value, mask.colours[value]) == mask.colours[value]
+    return palette | used, agree
+
+
+def _by_colour(mask: MaskFile) -> dict[int, int]:
+    if not mask.colours:
+        return mask.pixels
+    pixels: Counter[int] = Counter()
+    for value, count in mask.pixels.items():
+        pixels[mask.colours[value]] += count
+    return pixels

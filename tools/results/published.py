@@ -1,0 +1,124 @@
+"""Published scores beside our own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import yaml
+from pydantic import Field
+
+from dataset.protocols import PREPARED, read_protocols
+from tools.results.groups import Group, Row
+from util.config.schema import Section
+from util.errors import UserError
+
+SCORES = Path(__file__).with_name("published.yaml")
+
+
+class Entry(Section):
+    """A line of a paper's table."""
+
+    method: str
+    dataset: str
+    backbone: str
+    crop: int | None = None
+    """Where the dataset has published scores of several."""
+    network: str | None = None
+    """Where the dataset has published scores of several with this backbone."""
+    source: str
+    score: str = "miou"
+    """What was published, as `value_of` of a run names it: dice is the mean over volumes, a class
+    its IoU."""
+    chosen_on: Literal["test", "valtest"] | None = None
+    """The list whose scores chose the published epoch, where that is not a validation list."""
+    values: dict[str, Annotated[float, Field(gt=0, lt=100)]]
+    """By partition."""
+
+    @property
+    def title(self) -> str:
+        """Its network, as far as it is named."""
+        return " ".join(filter(None, [self.network, self.backbone]))
+
+
+class Published(NamedTuple):
+    """One published score."""
+
+    entry: Entry
+    partition: str
+
+    @property
+    def value(self) -> float:
+        return self.entry.values[self.partition]
+
+    @property
+    def name(self) -> str:
+        return f"{self.entry.dataset}/{self.partition}"
+
+    def is_of(self, group: Group) -> bool:
+        """Whether a group ran what was published: method, network, partition and crop."""
+        run, entry = group.first, self.entry
+        own = (run.method, run.config.data.name, run.backbone, run.partition)
+        return (
+            own == (entry.method, entry.dataset, entry.backbone, self.partition)
+            and entry.crop in (None, run.config.crop_size)
+            and entry.network in (None, run.config.model.network)
+        )
+
+
+def select(targets: Sequence[str], score: str = "miou") -> list[Published]:
+    """The published scores of datasets (`pascal`) and partitions (`pascal/92`).
+
+    Raises `UserError` for one of which there are none of this kind.
+    """
+    entries = [entry for entry in read_entries() if entry.score == score]
+    known = [Published(entry, name) for entry in entries for name in entry.values]
+    found: list[Published] = []
+    for target in targets:
+        some = [one for one in known if target in (one.name, one.entry.dataset)]
+        if not some:
+            names = ", ".join(dict.fromkeys(one.name for one in known)) or "none"
+            raise UserError(f"--published {target}: no {score} in {SCORES.name}; known: {names}")
+        found += [one for one in some if one not in found]
+    return found
+
+
+def read_entries() -> list[Entry]:
+    return [Entry.model_validate(e) for e in yaml.safe_load(SCORES.read_text(encoding="utf-8"))]
+
+
+def beside(
+    rows: Sequence[Row], groups: Sequence[Group], published: Sequence[Published]
+) -> tuple[list[Row], list[Published]]:
+    """Rows with the published score where there is one, and those that no run stands beside."""
+    of_row = [group for group in groups for _ in group.first.networks]
+    completed, met = [], set()
+    for row, group in zip(rows, of_row, strict=True):
+        score = next((p for p in published if p.is_of(group)), None)
+        met |= {id(score)}
+        completed.append(row._replace(published=score.value if score else None))
+    return completed, [score for score in published if id(score) not in met]
+
+
+def chosen_elsewhere(groups: Sequence[Group], published: Sequence[Published]) -> list[str]:
+    """Remarks on groups whose best epoch another list chose than that of the score beside them."""
+    return [
+        f"{run.path}: its best epoch was chosen on {run.val_list or 'other images'}, that of the "
+        f"published {score.value} on {score.entry.chosen_on}, which raises a score"
+        for run, score in ((g.first, p) for g in groups for p in published if p.is_of(g))
+        if score.entry.chosen_on not in (None, run.val_list)
+    ]
+
+
+def foreign_lists(groups: Sequence[Group]) -> list[str]:
+    """Remarks on groups whose partition has a published name, but not its labelled images."""
+    hashes: dict[str, set[str]] = {}
+    for protocol in (p for p in read_protocols() if p.dataset not in PREPARED):
+        name = f"{protocol.dataset}/{protocol.name}"
+        hashes.setdefault(name, set()).add(protocol.fingerprint.sha256)
+    remarks = []
+    for run in (group.first for group in groups):
+        name = f"{run.config.data.name}/{run.partition}"
+        known = hashes.get(f"{name}/labeled")
+        if known and "labeled" in run.images and run.images["labeled"].sha256 not in known:
+            remarks.append(f"{run.path}: its labelled images are not those published as {name}")
+    return list(dict.fromkeys(remarks))

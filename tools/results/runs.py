@@ -1,0 +1,258 @@
+"""Runs as their folders tell of them: what was run, how far it got, how it went."""
+
+import glob
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict
+
+from util.config.loading import load_config, parse
+from util.config.schema import Config, Listed, Section
+from util.config.schema import Images as Source
+from util.errors import UserError
+
+MARK = "starts.jsonl"
+"""The file that makes a folder a run's."""
+SCORES = ("miou", "accuracy", "dice")
+
+
+class Record(Section):
+    """A line of a run's file, of which only some keys are read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class PseudoLabels(Record):
+    """Quality of a network's pseudo-labels (see `metrics.calibration`): percentages, except the
+    threshold; None is a share of no pixels."""
+
+    threshold: float
+    kept: float | None
+    precision: float | None
+    class_kept: list[float | None]
+    class_precision: list[float | None]
+    ece: float | None
+    bin_pixels: list[float | None]
+    bin_confidence: list[float | None]
+    bin_accuracy: list[float | None]
+
+
+class Validation(Record):
+    """Scores of one network, in percent."""
+
+    mode: str
+    miou: float
+    accuracy: float
+    iou: list[float]
+    dice: list[float] | None = None
+    pseudo_labels: PseudoLabels | None = None
+
+
+class Epoch(Record):
+    """A line of metrics.jsonl."""
+
+    epoch: int
+    steps: int
+    train: dict[str, float]
+    seconds: float
+    step_seconds: float | None = None
+    validation_seconds: float = 0.0
+    peak_memory: int | None = None
+    scores: dict[str, Validation] = {}
+
+
+class Images(Record):
+    images: int
+    sha256: str
+
+
+class Start(Record):
+    """A line of starts.jsonl: the run began here, or went on."""
+
+    command: list[str]
+    first_step: int
+    method: str | None = None
+    images: dict[str, Images] = {}
+    python: str = "unknown"
+    torch: str = "unknown"
+    device: str = "unknown"
+    commit: str = "unknown"
+
+
+class Run:
+    """A run's folder; raises `UserError` when a file is missing or is none of a run's."""
+
+    def __init__(self, path: Path):
+        if not (path / MARK).is_file():
+            raise UserError(
+                f"{path}: no run (no {MARK} in it); name the folder that a training had as "
+                "--save-path"
+            )
+        self.path = path
+        self.config: Config = load_config(path / "config.yaml")
+        self.starts: list[Start] = _read_lines(path / MARK, Start)
+        self.epochs: list[Epoch] = _read_lines(path / "metrics.jsonl", Epoch)
+        if not self.starts:
+            raise UserError(f"{path / MARK}: holds no start of a run")
+
+    @property
+    def method(self) -> str:
+        """The method's class, or its script where the run recorded no more."""
+        return self.starts[-1].method or Path(self.starts[-1].command[0]).stem
+
+    @property
+    def network(self) -> str:
+        return " ".join(dict.fromkeys([self.config.model.network, self.backbone]))
+
+    @property
+    def backbone(self) -> str:
+        """A U-Net has none but its own encoder."""
+        model = self.config.model
+        return model.network if model.network == "unet" else model.backbone
+
+    @property
+    def images(self) -> dict[str, Images]:
+        """What its lists hold, by labeled, unlabeled and val; empty where that was not recorded."""
+        return self.starts[-1].images
+
+    @property
+    def labels(self) -> int | None:
+        """Number of labelled images."""
+        return self.images["labeled"].images if "labeled" in self.images else None
+
+    @property
+    def partition(self) -> str:
+        """The folder of its labelled list, or the number of labels where it has none of its own."""
+        data = self.config.data
+        path = _list_of(data.labeled)
+        if path is None:
+            return str(self.labels or "own")
+        name = path.parent.name if path.stem == "labeled" else path.stem
+        return str(self.labels or name) if name in (data.name, data.root.name) else name
+
+    @property
+    def val_list(self) -> str:
+        """The name of its validation list; empty where it has folders, or several."""
+        path = _list_of(self.config.data.val)
+        return path.stem if path else ""
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(self.epochs) and self.epochs[-1].epoch >= self.config.epochs
+
+    @property
+    def progress(self) -> str:
+        done = self.epochs[-1].epoch if self.epochs else 0
+        return f"epoch {done} of {self.config.epochs}"
+
+    @property
+    def commits(self) -> list[str]:
+        return list(dict.fromkeys(start.commit for start in self.starts))
+
+    @cached_property
+    def networks(self) -> list[str]:
+        """Names of those that validation scored: model, and model_ema where there is a teacher."""
+        return list(dict.fromkeys(name for epoch in self.epochs for name in epoch.scores))
+
+    @cached_property
+    def _rescored_from(self) -> int:
+        """Steps that were done when the validation images last changed, or -1."""
+        val, last = self.images.get("val"), -1
+        for start, following in pairwise(self.starts):
+            if val is not None and start.images.get("val", val) != val:
+                last = following.first_step
+        return last
+
+    def curve(self, network: str, score: str) -> dict[int, float]:
+        """A network's score by epoch, of comparable validations alone: in the config's mode, not
+        the cheap centre crop, and on the present validation images."""
+        return {
+            epoch.epoch: value_of(epoch.scores[network], score, self.config.data.classes)
+            for epoch in self.epochs
+            if network in epoch.scores
+            and epoch.scores[network].mode == self.config.evaluation.mode
+            and epoch.steps > self._rescored_from
+        }
+
+    def pseudo_labels(self) -> tuple[str, dict[int, PseudoLabels]]:
+        """The network that labels, and what was said of its labels, by epoch; of validations in the
+        config's mode alone.  Nothing where that was not asked for."""
+        found: dict[int, PseudoLabels] = {}
+        labeler = ""
+        for epoch in self.epochs:
+            for network, scores in epoch.scores.items():
+                if scores.pseudo_labels and scores.mode == self.config.evaluation.mode:
+                    labeler, found[epoch.epoch] = network, scores.pseudo_labels
+        return labeler, found
+
+    def selected(self, network: str) -> dict[int, float]:
+        """Its `curve` of the score that chooses the best checkpoint, `evaluation.select`."""
+        return self.curve(network, self.config.evaluation.select.removeprefix("iou:"))
+
+
+def best_epoch(curve: Mapping[int, float]) -> int:
+    """The epoch of a curve's highest score, the first of several."""
+    return max(curve, key=lambda epoch: (curve[epoch], -epoch))
+
+
+def value_of(scores: Validation, score: str, classes: Sequence[str]) -> float:
+    """miou, accuracy, dice (mean over all classes but the first), or the IoU of a class."""
+    if score in ("miou", "accuracy"):
+        return float(getattr(scores, score))
+    if score == "dice" and scores.dice is not None:
+        return sum(scores.dice[1:]) / len(scores.dice[1:])
+    if score in classes:
+        return scores.iou[classes.index(score)]
+    raise UserError(
+        f"--score {score}: not in these runs; expected {', '.join(SCORES)} (dice where the config "
+        f"names volumes) or a class: {', '.join(classes)}"
+    )
+
+
+def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
+    """All runs at or below folders and patterns, and what is wrong with those that are not read.
+
+    Raises `UserError` for a place without any.
+    """
+    folders: dict[Path, None] = {}
+    for place in places:
+        paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
+        found = [mark.parent for path in paths for mark in sorted(path.rglob(MARK))]
+        if not found:
+            raise UserError(f"{place}: holds no runs (no {MARK} in it or below)")
+        folders |= dict.fromkeys(found)
+    runs, faults = [], []
+    for folder in folders:
+        try:
+            runs.append(Run(folder))
+        except UserError as error:
+            faults.append(f"not read: {error}")
+    return runs, faults
+
+
+def _list_of(images: Source | None) -> Path | None:
+    """The path of the only list that a config names for some images, if that is what it names."""
+    path = images.list if isinstance(images, Listed) else images
+    return path if isinstance(path, Path) else None
+
+
+def _read_lines(path: Path, kind: type[Record]) -> list[Any]:
+    """The lines of a JSONL file; none where there is no file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from None
+    records = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            tree = json.loads(line)
+        except (ValueError, RecursionError):
+            raise UserError(f"{path} line {number}: not JSON") from None
+        records.append(parse(kind, tree, f"{path} line {number}"))
+    return records

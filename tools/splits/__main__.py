@@ -1,0 +1,166 @@
+"""Lists of labelled and unlabelled images: published ones, and new ones.
+
+Run from the repository root.  Lists lie at splits/<dataset>/<partition>/{labeled,unlabeled}.txt and
+splits/<dataset>/val.txt; see splits/README.md.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataset.protocols import lists_of, read_protocols, select
+from dataset.samples import Sample
+from dataset.split_files import SampleList, list_line, listed_paths, read_list, write_lists
+from tools.splits import partition
+from tools.splits.fetch import fetch, verify
+from tools.splits.layout import generate
+from util.cli import exit_with_one_line
+from util.config.loading import load_config
+from util.config.schema import Data
+from util.errors import UserError
+
+TARGET = "DATASET[/PARTITION]"
+
+
+def main() -> int:
+    """Run a subcommand; returns the exit code."""
+    options = arguments()
+    with exit_with_one_line():
+        return options.run(options) or 0
+
+
+def show_published(options: argparse.Namespace) -> None:
+    """Show the published lists."""
+    lists = lists_of(options.dataset) if options.dataset else read_protocols()
+    print_table(
+        ["list", "entries", "SHA-256", "published by"],
+        [[f"{p.dataset}/{p.name}", p.fingerprint.entries, p.fingerprint.sha256[:12],
+          ", ".join(p.sources)] for p in lists],
+    )  # fmt: skip
+
+
+def fetch_published(options: argparse.Namespace) -> None:
+    """Download published lists, or copy them from a clone."""
+    chosen = [p for target in options.target for p in select(target, options.source)]
+    for line in fetch(list(dict.fromkeys(chosen)), options.splits, options.clone):
+        print(line, flush=True)
+
+
+def verify_lists(options: argparse.Namespace) -> int:
+    """Compare the lists on disk with the published ones; exit code 1 when one differs."""
+    found = verify(options.splits, options.target)
+    print_table(["list", "entries", "is"], [[f.file, f.entries, f.verdict] for f in found])
+    return int(any(f.differs for f in found))
+
+
+def generate_lists(options: argparse.Namespace) -> None:
+    """Write what follows from the data: the validation list, and the rest as unlabelled."""
+    print(*generate(options.target, options.root, options.splits, options.names), sep="\n")
+
+
+def make_partition(options: argparse.Namespace) -> None:
+    """Draw a new partition of any dataset."""
+    labeled, val = (
+        partition.share_or_count(getattr(options, name), f"--{name}") for name in ("labeled", "val")
+    )
+    data = None if options.config is None else load_config(options.config, options.set).data
+    samples, kept = _samples(options, data)
+    classes = partition.read_classes(data, samples) if data and options.stratify else None
+    drawn = partition.draw(samples, labeled, val, options.seed, classes)
+    files = {
+        options.out / f"{kind}.txt": [list_line(*listed_paths(s)) for s in listed]
+        for kind, listed in drawn._asdict().items()
+        if listed
+    }
+    print(*write_lists(files).values(), sep="\n")
+    if kept:
+        print(f"{kept.name}: {len(kept.samples)} validation images, as the config has them")
+    if classes and data:
+        print(f"labelled images show {partition.coverage(drawn.labeled, classes, data.classes)}")
+
+
+def _samples(
+    options: argparse.Namespace, data: Data | None
+) -> tuple[Sequence[Sample], SampleList | None]:
+    """What to draw from, and the config's validation images."""
+    if data is None:
+        if options.stratify or options.root is None:
+            reason = "--stratify counts classes" if options.stratify else "no --root"
+            raise UserError(f"make: {reason}: name the dataset's config with --config")
+        if options.list:
+            return read_list(options.list, masks=True).samples, None
+        return partition.pair_files(options.root, options.images, options.masks), None
+    for name in ("root", "list"):
+        if getattr(options, name):
+            raise UserError(f"make --config: takes the config's root and lists; leave out --{name}")
+    if options.val != "0":
+        raise UserError(f"--val {options.val}: the config has validation images; leave it out")
+    return partition.read_config(data)
+
+
+def print_table(head: list[str], rows: list[list[object]]) -> None:
+    cells = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--splits", type=Path, default=Path("splits"), help="folder of the lists")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int | None]) -> Callable[..., Any]:
+        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    add = command("list", show_published)
+    add("dataset", nargs="?", help="such as pascal")
+
+    add = command("fetch", fetch_published)
+    add("target", nargs="+", metavar=TARGET, help="pascal/92 (and val), pascal/val, all of pascal")
+    add("--from", type=Path, dest="clone", metavar="DIR", help="a clone of the repository")
+    add("--source", metavar="REPOSITORY", help="where their lists differ: PrevMatch, for example")
+
+    add = command("verify", verify_lists)
+    add(
+        "target",
+        nargs="?",
+        default="",
+        metavar=TARGET,
+        help="all that there is, if not given; or a list in any place",
+    )
+
+    add = command("generate", generate_lists)
+    add("target", metavar="DATASET/PARTITION", help="pascal/92: val.txt, and as unlabeled.txt what "
+        "labeled.txt lacks; pascal/all: all training images; pascal/val")  # fmt: skip
+    add("--root", type=Path, required=True, help="folder of the data")
+    add("--names", type=Path, help="names of pascal's validation images, if not in ROOT/ImageSets/"
+        "Segmentation/val.txt nor in splits/pascal/val.txt")  # fmt: skip
+
+    add = command("make", make_partition)
+    add("--out", type=Path, required=True, help="folder for the lists")
+    add("--config", help="take its root, lists and classes; its validation images stay")
+    add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
+        "keys")  # fmt: skip
+    add("--root", type=Path, help="without --config: folder of the data")
+    add("--labeled", required=True, help="share of the training images (1/8, 0.1) or number (92)")
+    add("--val", default="0", help="share or number to hold out for validation; none, if not given")
+    add("--seed", type=int, default=0, help="of one seed (default 0), the smaller partition lies "
+        "within the larger")  # fmt: skip
+    add("--stratify", action="store_true", help="label images that show all classes of "
+        "--config first")  # fmt: skip
+    add("--list", type=Path, help="lines 'image mask' to draw from, instead of folders")
+    add("--images", default="images", help="folder below ROOT (default images), or a pattern such "
+        "as train/*_image.png; what * stands for pairs images and masks")  # fmt: skip
+    add("--masks", default="masks", help="the same for masks (default masks)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Published lists: brought to disk, and recognised there."""
+
+import urllib.request
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from dataset.protocols import PREPARED, Fingerprint, Published, fingerprint, read_protocols
+from dataset.split_files import is_there, write_lists
+from util.errors import UserError, first_of, reason
+
+GITHUB_FILES = "https://raw.githubusercontent.com"
+KNOWN = 12  # partitions that a message names
+PATIENCE = 30.0  # seconds without an answer
+LARGEST = 2**26  # bytes of a list
+
+
+def fetch(
+    lists: Sequence[Published],
+    folder: Path,
+    clone: Path | None = None,
+    base_url: str = GITHUB_FILES,
+) -> Iterator[str]:
+    """Download lists, or take them from a clone, to where they belong below `folder`.
+
+    Yields a line about each.  Raises `UserError` for lists that training cannot use and when
+    another list is in the way, before anything is written, and when what arrives is not the
+    published list.
+    """
+    if prepared := next((p.dataset for p in lists if p.dataset in PREPARED), None):
+        raise UserError(
+            f"{prepared}: its published lists name files that training does not read; python -m "
+            f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
+        )
+    there = [is_there(folder / p.file, p.fingerprint) for p in lists]
+    wanted = [p for p, already in zip(lists, there, strict=True) if not already]
+    in_clone = _find_in_clone(clone, wanted) if clone else {}
+    for p, already in zip(lists, there, strict=True):
+        line = f"{folder / p.file}: {p.fingerprint.entries} entries"
+        if already:
+            yield f"{line}, already there"
+            continue
+        text = in_clone[p.fingerprint] if clone else _download(base_url, p)
+        write_lists({folder / p.file: text.decode().splitlines()})
+        yield f"{line}, from {clone or p.sources[0]}"
+
+
+def _find_in_clone(clone: Path, wanted: Sequence[Published]) -> dict[Fingerprint, bytes]:
+    """The lists that are wanted, recognised by what they hold wherever they lie below a clone, as
+    repositories keep them in folders of their own.  Raises `UserError` where it lacks one."""
+    if wanted and not clone.is_dir():
+        raise UserError(f"--from {clone}: no such folder")
+    expected, seen, found = {p.fingerprint for p in wanted}, {}, {}
+    for file in clone.rglob("*.txt") if wanted else ():
+        with suppress(OSError):
+            text = file.read_bytes()
+            seen[file] = fingerprint(text)
+            if seen[file] in expected:
+                found[seen[file]] = text
+    lacking = [p for p in wanted if p.fingerprint not in found]
+    for file, p in ((clone / p.path, p) for p in lacking):
+        if file in seen:
+            raise _another(file, seen[file], p)
+    if lacking:
+        names = first_of([f"{p.dataset}/{p.name}" for p in lacking], 3)
+        sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
+        raise UserError(
+            f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names},"
+            f" which {sources} publish; {_known(seen.values())}; name a clone of these, or ask for "
+            "fewer lists (DATASET/PARTITION, or --source with the repository that this is a clone "
+            "of)"
+        )
+    return found
+
+
+def _known(found: Collection[Fingerprint]) -> str:
+    """Which published partitions lists are of."""
+    known = [f"{p.dataset}/{p.partition}" for p in read_protocols() if p.fingerprint in found]
+    return f"of published ones it has {first_of(list(dict.fromkeys(known)), KNOWN) or 'none'}"
+
+
+def _download(base_url: str, published: Published) -> bytes:
+    url = f"{base_url}/{published.sources[0]}/HEAD/{quote(published.path)}"
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            text = answer.read(LARGEST)  # a cut one is not the published list
+    except (OSError, HTTPException) as error:
+        raise UserError(
+            f"{url}: cannot be downloaded ({reason(error)}); or clone "
+            f"https://github.com/{published.sources[0]} and name its folder with --from"
+        ) from None
+    if (found := fingerprint(text)) != published.fingerprint:
+        raise _another(url, found, published)
+    return text
+
+
+def _another(origin: Path | str, found: Fingerprint, published: Published) -> UserError:
+    return UserError(
+        f"{origin}: not the published list (found {found}; expected {published.fingerprint}); "
+        "nothing is written"
+    )
+
+
+class Found(NamedTuple):
+    """A list on disk and which one it is."""
+
+    file: Path
+    entries: int
+    verdict: str
+    differs: bool
+
+
+def verify(folder: Path, target: str) -> list[Found]:
+    """What the lists below `folder` are; `differs`: it has a published name and is another.
+
+    `target` (`pascal`, `pascal/92`, `pascal/val`) limits it, or is a list in any place.  Raises
+    `UserError` where none is.
+    """
+    protocols = read_protocols()
+    if Path(target).is_file():
+        return [_recognise(Path(), Path(target), protocols)]
+    asked = Path(target).parts
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.txt"))
+    wanted = [file for file in files if file.with_suffix("").parts[: len(asked)] == asked]
+    if not wanted:
+        raise UserError(
+            f"{folder / target}: no lists; python -m tools.splits fetch gets published ones"
+        )
+    return [_recognise(folder, file, protocols) for file in wanted]
+
+
+def _recognise(folder: Path, file: Path, protocols: Sequence[Published]) -> Found:
+    found = fingerprint((folder / file).read_bytes())
+    named = [p for p in protocols if p.file == file]
+    same = [p for p in protocols if p.fingerprint == found]
+    own = [p for p in same if p in named]
+    differs = bool(named) and not own
+    known = "; ".join(map(str, own or same)) or "unknown"
+    if differs:
+        expected = " or ".join(str(p.fingerprint) for p in named)
+        known = f"differs: {known}; found {found}; expected {expected}"
+    return Found(file, found.entries, known, differs)

@@ -1,0 +1,147 @@
+"""Lists that follow from the files on disk: the whole sets, and the rest of a training set."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from dataset.folders import names_by_stem
+from dataset.protocols import fingerprint, read_protocols
+from dataset.split_files import list_text, read_list, write_lists
+from util.errors import UserError
+
+
+class Layout(NamedTuple):
+    """The lines of a dataset's published lists, `*` for what differs between them."""
+
+    train: str
+    val: str
+    everything: str = "all/labeled"  # the list of all training images
+    val_names: str | None = None  # where one folder holds both sets: the file that tells them apart
+
+
+LAYOUTS = {
+    "pascal": Layout(
+        train="JPEGImages/*.jpg SegmentationClass/*.png",
+        val="JPEGImages/*.jpg SegmentationClass/*.png",
+        val_names="ImageSets/Segmentation/val.txt",
+    ),
+    "cityscapes": Layout(
+        train="leftImg8bit/train/*_leftImg8bit.png gtFine/train/*_gtFine_labelTrainIds.png",
+        val="leftImg8bit/val/*_leftImg8bit.png gtFine/val/*_gtFine_labelTrainIds.png",
+        everything="all/train",
+    ),
+    "coco": Layout(train="train2017/*.jpg masks/*.png", val="val2017/*.jpg masks/*.png"),
+    "ade20k": Layout(
+        train="images/training/*.jpg annotations/training/*.png",
+        val="images/validation/*.jpg annotations/validation/*.png",
+    ),
+}
+
+
+def find(root: Path, pattern: str) -> dict[str, str]:
+    """Files below `root`, relative to it, by what `*` stands for in them; sorted.
+
+    A pattern without `*` is a folder of images, each standing for itself without its suffix.
+    Raises `UserError` as `names_by_stem` does.
+    """
+    head, star, _ = pattern.partition("*")
+    folder = head.rpartition("/")[0] if star else head.rstrip("/")
+    before = f"{folder}/" if folder else ""
+    found = names_by_stem(root / folder, pattern=pattern[len(before) :] if star else "*")
+    return {stem: before + name for stem, name in found.items()}
+
+
+def generate(target: str, root: Path, folder: Path, names: Path | None = None) -> list[str]:
+    """Write val.txt and what a partition lacks, from the files below `root`.
+
+    `pascal/92`: its unlabeled.txt, all training images that its labeled.txt has not; `pascal/all`:
+    the list of all training images; `pascal/val`: val.txt alone.  Returns a line about each list.
+    Raises `UserError` when the files do not give the published list, and see `write_lists`.
+    """
+    dataset, _, partition = target.partition("/")
+    if dataset not in LAYOUTS or not partition:
+        raise UserError(
+            f"generate {target}: expected DATASET/PARTITION of {', '.join(LAYOUTS)}; of other "
+            "datasets the folders do not tell which images are for training"
+        )
+    train, val = _whole_sets(dataset, root, folder, names)
+    lists = {"val": val}
+    if partition == "all":
+        lists[LAYOUTS[dataset].everything] = train
+    elif partition != "val":
+        lists[f"{partition}/unlabeled"] = _rest(train, folder / target / "labeled.txt", root)
+    files = {folder / dataset / f"{name}.txt": lines for name, lines in lists.items()}
+    origins = [_compared(dataset, name, lines, root) for name, lines in lists.items()]
+    remarks = write_lists(files).values()
+    return [f"{remark}; {origin}" for remark, origin in zip(remarks, origins, strict=True)]
+
+
+def _whole_sets(
+    dataset: str, root: Path, folder: Path, names: Path | None
+) -> tuple[list[str], list[str]]:
+    """The lines of all training and of all validation images."""
+    layout = LAYOUTS[dataset]
+    if layout.val_names:
+        val = _stems(names or _val_names(dataset, root, folder))
+        train = find(root, layout.train.split()[1]).keys() - val  # the images that have a mask
+        return _lines(layout.train, train), _lines(layout.val, val)
+    if names:
+        raise UserError(f"--names {names}: the folders of {dataset} tell its sets; leave it out")
+    return (
+        _lines(layout.train, find(root, layout.train.split()[0])),
+        _lines(layout.val, find(root, layout.val.split()[0])),
+    )
+
+
+def _val_names(dataset: str, root: Path, folder: Path) -> Path:
+    """The file that tells validation images from training images: the data's, or a fetched list."""
+    candidates = root / str(LAYOUTS[dataset].val_names), folder / dataset / "val.txt"
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(
+        f"{candidates[0]}: no such file, and the folders do not tell which images are for "
+        f"validation; name the file with --names, or run python -m tools.splits fetch {dataset}/val"
+    )
+
+
+def _stems(path: Path) -> set[str]:
+    """The names of images, from a file of names or of list lines."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from None
+    return {Path(line.split()[0]).stem for line in lines if line.strip()}
+
+
+def _lines(pattern: str, names: Iterable[str]) -> list[str]:
+    return [pattern.replace("*", name) for name in sorted(names)]
+
+
+def _rest(train: list[str], labeled: Path, root: Path) -> list[str]:
+    """The training lines whose image `labeled` does not list."""
+    images = {line.split()[0] for line in train}
+    listed = read_list(labeled, masks=True).samples
+    for sample in listed:
+        if sample.image not in images:
+            raise UserError(
+                f"{labeled} line {sample.line}: '{sample.image}' is not among the "
+                f"{len(images)} training images in {root}"
+            )
+    taken = {sample.image for sample in listed}
+    return [line for line in train if line.split()[0] not in taken]
+
+
+def _compared(dataset: str, name: str, lines: list[str], root: Path) -> str:
+    """Which published list these lines are; raises `UserError` when they should be one."""
+    found = fingerprint(list_text(lines))
+    variants = [p for p in read_protocols() if (p.dataset, p.name) == (dataset, name)]
+    for p in variants:
+        if p.fingerprint == found:
+            return f"the list of {', '.join(p.sources)}"
+    if not variants:
+        return "not in splits/protocols.yaml, so not verified"
+    raise UserError(
+        f"{root}: its files do not give the published {dataset}/{name} (found {found}; expected "
+        f"{' or '.join(str(p.fingerprint) for p in variants)}); nothing is written"
+    )

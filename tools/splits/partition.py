@@ -1,0 +1,166 @@
+"""New partitions of a dataset, the same for the same files and seed wherever they are drawn."""
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from dataset.reader import Reader
+from dataset.samples import Origin, Sample
+from dataset.split_files import SampleList
+from dataset.validation import read_lists
+from tools.splits.layout import find
+from util.config.schema import IGNORE, Data
+from util.errors import UserError
+
+Classes = Mapping[str, frozenset[int]]  # by image: the classes that its mask shows
+
+
+class Partition(NamedTuple):
+    """The lists of a partition, each sorted by image."""
+
+    labeled: list[Sample]
+    unlabeled: list[Sample]
+    val: list[Sample]
+
+
+def pair_files(root: Path, images: str, masks: str) -> list[Sample]:
+    """Images and masks of the same name (see `layout.find`); images without a mask are kept."""
+    mask_of = find(root, masks)
+    found = find(root, images)
+    if not mask_of.keys() & found.keys():
+        raise UserError(
+            f"{root}: no file in {images} has one of its name in {masks}, such as "
+            f"{next(iter(found.values()))} and {next(iter(mask_of.values()))}"
+        )
+    origin = Origin(root / images, root)
+    return [Sample(image, mask_of.get(name), 0, origin) for name, image in found.items()]
+
+
+def draw(
+    samples: Sequence[Sample],
+    labeled: Fraction,
+    val: Fraction,
+    seed: int,
+    classes: Classes | None = None,
+) -> Partition:
+    """Draw a partition; a smaller one of the same seed and `val` lies within a larger one.
+
+    Args:
+        labeled, val: a share of the images that have masks (`labeled`: of those that `val`
+            leaves) if below 1, a number of images else.
+        classes: draw images that show them all first.
+
+    Raises `UserError` when the images do not suffice.
+    """
+    by_image = {s.image: s for s in samples if s.mask is not None}
+    order = sorted(by_image, key=lambda image: _lot(image, seed))
+    if classes is not None:
+        order = _covering_first(order, classes)
+    val_count = _count(val, len(order))
+    train, held_out = order[: max(0, len(order) - val_count)], order[len(order) - val_count :]
+    count = _count(labeled, len(train))
+    bare = [s for s in samples if s.mask is None]
+    most = len(train) - (not bare)  # an image must be left for the unlabelled list
+    if not 0 < count <= most:
+        raise UserError(
+            f"{len(order)} images with a mask: --val takes {val_count}, --labeled {count} of the "
+            f"other {len(train)}; expected at least 1, and 1 left over for unlabeled.txt"
+        )
+    return Partition(
+        sorted(by_image[image] for image in train[:count]),
+        sorted([by_image[image] for image in train[count:]] + bare),
+        sorted(by_image[image] for image in held_out),
+    )
+
+
+def share_or_count(text: str, option: str) -> Fraction:
+    """'1/8' and '0.125' are a share, '92' a number; raises `UserError` for anything else."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    if value < 0 or (value >= 1 and value.denominator != 1):
+        raise UserError(
+            f"{option} {text}: expected a share such as 1/8 or 0.1, or a number such as 92"
+        )
+    return value
+
+
+def read_config(data: Data) -> tuple[list[Sample], SampleList]:
+    """What a config leaves to draw from: its labelled images with their masks, its unlabelled ones
+    without; and its validation images, which stay what they are.
+
+    Paths are relative to data.root.  Raises `UserError` as `read_lists` does, and for an image that
+    does not lie below it.
+    """
+    labeled, unlabeled, val = read_lists(data, unlabeled=data.unlabeled is not None)
+    return [_below(sample, data.root) for sample in (*labeled.samples, *unlabeled.samples)], val
+
+
+def _below(sample: Sample, root: Path) -> Sample:
+    """The sample with its paths relative to `root`."""
+    if sample.origin.folders is not None:  # whose lines are names: below data.root they are
+        return sample
+    files = [*sample.image_files, *([sample.mask_file] if sample.mask else [])]
+    image, *others = (os.path.relpath(file, root) for file in files)
+    if any(path.startswith("..") for path in (image, *others)):
+        raise UserError(
+            f"{sample.where}: {sample.image} does not lie below data.root ({root}), as what a list "
+            "names must; draw from that source alone"
+        )
+    mask = others.pop() if sample.mask else None
+    second = others.pop() if sample.second else None
+    return sample._replace(image=image, second=second, mask=mask, origin=Origin(root, root))
+
+
+def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[int]]:
+    """The classes that each mask shows, as the config maps its values or colours.
+
+    Raises `UserError` for a faulty mask.
+    """
+    reader = Reader(data)
+
+    def shown(sample: Sample) -> frozenset[int]:
+        return frozenset(np.unique(np.asarray(reader.mask(sample))).tolist()) - {IGNORE}
+
+    masked = [s for s in samples if s.mask is not None]
+    with ThreadPoolExecutor() as pool:
+        bar = tqdm(pool.map(shown, masked), "reading masks", len(masked), disable=None)
+        return {s.image: found for s, found in zip(masked, bar, strict=True)}
+
+
+def coverage(samples: Sequence[Sample], classes: Classes, names: Sequence[str]) -> str:
+    """How many of the classes these samples show, and which they do not."""
+    shown = frozenset().union(*(classes[s.image] for s in samples))
+    missing = [name for index, name in enumerate(names) if index not in shown]
+    text = f"{len(names) - len(missing)} of {len(names)} classes"
+    return f"{text}; not {', '.join(missing)}" if missing else text
+
+
+def _lot(image: str, seed: int) -> bytes:
+    """An image's place in the draw: a hash, as generators differ between versions."""
+    return hashlib.sha256(f"{seed} {image}".encode()).digest()
+
+
+def _covering_first(order: list[str], classes: Classes) -> list[str]:
+    """Greedily the image that adds most classes, until none is missing; then as drawn."""
+    missing = frozenset().union(*classes.values())
+    first: list[str] = []
+    while missing:
+        best = max(order, key=lambda image: len(missing & classes[image]))
+        first.append(best)
+        missing -= classes[best]
+    return first + [image for image in order if image not in first]
+
+
+def _count(share: Fraction, total: int) -> int:
+    """Rounded up, as most published partitions are."""
+    return math.ceil(share * total) if share < 1 else int(share)

@@ -1,0 +1,88 @@
+"""Colours of classes: the dataset's own, or some that can be told apart."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from util.config.schema import Data
+
+Colour = tuple[int, int, int]
+
+IGNORE_COLOUR: Colour = (224, 224, 192)
+UNKNOWN_COLOUR: Colour = (255, 0, 255)
+"""Of mask values that are no class."""
+BACKGROUND_COLOUR: Colour = (0, 0, 0)
+BACKGROUNDS = ("background", "_background_", "void", "unchanged", "rest", "other")
+"""Names of the class that is all the rest, the surest first: overlays leave it as it is
+photographed."""
+VIRIDIS = (
+    "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "
+    "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725"
+)
+"""Colours of shares from 0 to 1, in equal steps; van der Walt and Smith, matplotlib 1.5."""
+STEPS = 18  # of red, green and blue in the colours to choose from
+
+
+def palette(data: Data) -> list[Colour]:
+    """The colour of each class: the config's, else black for the background and distinct ones."""
+    if data.palette is not None:
+        return data.palette
+    found = distinct_colours(len(data.classes))
+    if (rest := background(data.classes)) is not None:
+        found = [*found[:rest], BACKGROUND_COLOUR, *found[rest:-1]]
+    return found
+
+
+def background(classes: Sequence[str]) -> int | None:
+    """The index of the class that is all the rest, by its name."""
+    names = [name.lower() for name in classes]
+    return next((names.index(name) for name in BACKGROUNDS if name in names), None)
+
+
+def distinct_colours(count: int) -> list[Colour]:
+    """Colours each as far as possible from those before it, from greys and from ignored pixels'.
+
+    Glasbey et al., "Colour displays for categorical images", Color Research and Application 2007:
+    the sequential search, by Euclidean distance in CIELAB, lightness 30 to 90.
+    """
+    return list(_glasbey(count))
+
+
+@lru_cache
+def _glasbey(count: int) -> tuple[Colour, ...]:
+    steps = np.linspace(0, 255, STEPS).round()
+    colours = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = cielab(colours)
+    visible = (lab[:, 0] >= 30) & (lab[:, 0] <= 90)
+    colours, lab = colours[visible].astype(int), lab[visible]
+    taken = [(0, 0, 0), (128, 128, 128), (255, 255, 255), IGNORE_COLOUR, UNKNOWN_COLOUR]
+    distance = np.linalg.norm(lab[:, None] - cielab(np.array(taken)), axis=-1).min(1)
+    chosen: list[Colour] = []
+    while len(chosen) < count:
+        best = int(distance.argmax())
+        red, green, blue = colours[best].tolist()
+        chosen.append((red, green, blue))
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=1))
+    return tuple(chosen)
+
+
+def viridis(shares: np.ndarray) -> np.ndarray:
+    """Shares in [0, 1] as colours, uint8 `[..., 3]`: what looks twice as far apart is so, and the
+    lighter one is larger."""
+    colours = np.array([list(bytes.fromhex(colour)) for colour in VIRIDIS.split()])
+    steps = np.linspace(0, 1, len(colours))
+    channels = [np.interp(shares, steps, channel) for channel in colours.T]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def cielab(colours: np.ndarray) -> np.ndarray:
+    """sRGB `[N, 3]` in [0, 255] -> CIELAB under D65 (IEC 61966-2-1 and CIE 15)."""
+    share = colours / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    x = linear @ to_xyz.T / to_xyz.sum(1)
+    f = np.where(x > (6 / 29) ** 3, np.cbrt(x), x * (29 / 6) ** 2 / 3 + 4 / 29)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)

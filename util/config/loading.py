@@ -1,0 +1,299 @@
+"""Config files: YAML -> one validated `Config`, and back.
+
+`base: other.yaml` (relative to the file that says it) is loaded first and overridden section by
+section; `--set key.subkey=value` overrides both.
+"""
+
+import difflib
+import os
+import re
+import reprlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from util.config.schema import FORMS, Config, Section
+from util.errors import UserError
+
+NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
+"""A key that messages name.  Other text may be a line of a file that is no config."""
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys without a word; here that is an error.  A list as a
+    key, such as the colour [128, 0, 0], is the text "128,0,0"."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        node.value = [(_as_text(key_node), value) for key_node, value in node.value]
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                name = f"key '{key}'" if NAME.fullmatch(str(key)) else "a key"
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{name} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Name the place of a value that is none of its type, such as !!int of a word."""
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:
+            problem = f"{type(error).__name__}: not a value of its type"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+def _as_text(node: yaml.Node) -> yaml.Node:
+    if not isinstance(node, yaml.SequenceNode):
+        return node
+    text = ",".join(str(part.value) for part in node.value)
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, node.start_mark, node.end_mark)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return keys and values of a file; raises `UserError` that names the place of the mistake.
+
+    Messages do not quote the file: `base` in a stranger's config may name any file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from None
+    try:
+        tree = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
+    except Exception as error:  # PyYAML raises whatever odd text leads it to
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML ({_problem(error)})") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
+    if not all(NAME.fullmatch(str(key)) for key in tree):
+        raise UserError(
+            f"{path}: not a config; expected names of settings as keys, found other text"
+        )
+    return tree
+
+
+def _problem(error: Exception) -> str:
+    """Return what is wrong with a text; of what PyYAML quotes, only tokens and single characters.
+    (The key that stands twice is our own message.)"""
+
+    def shortened(quoted: re.Match[str]) -> str:
+        return quoted[0] if re.fullmatch(r"<[a-z ]+>|\\?.", quoted[0][1:-1]) else ""
+
+    text = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
+    return " ".join(re.sub(r"""(?<!^key )('[^']*'|"[^"]*")""", shortened, text).split())
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """The keys of both; an empty section, `{}`, empties that of the base."""
+    filled = {k for k in over if isinstance(over[k], dict) and over[k]}
+    both_sections = {k for k in filled if isinstance(base.get(k), dict)}
+    try:
+        return base | {k: _merge(base[k], v) if k in both_sections else v for k, v in over.items()}
+    except RecursionError:
+        keys = ", ".join(map(str, both_sections))
+        raise UserError(f"config: '{keys}' contains itself, by an alias; write it out") from None
+
+
+def _load_tree(path: Path, children: tuple[str, ...] = ()) -> dict[str, Any]:
+    tree = read_yaml(path)
+    base, here = tree.pop("base", None), os.path.realpath(path)
+    if here in children:
+        raise UserError(f"{path}: 'base' leads back to this file")
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise UserError(f"{path}: 'base' must be the path of a YAML file, found {_brief(base)}")
+    try:
+        below = _load_tree(path.parent / base, (*children, here))
+    except UserError as error:
+        raise UserError(f"{path}: base: {error}") from None
+    return _merge(below, tree)
+
+
+def _override(assignment: str) -> dict[str, Any]:
+    """'a.b=1' -> {'a': {'b': 1}}."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {assignment}: expected key=value")
+    try:
+        value = yaml.load(text, _UniqueKeyLoader)
+    except Exception:  # as above
+        raise UserError(f"--set {assignment}: '{text}' is not a YAML value") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return value
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Keys of the section in which the last part of `location`, an unknown one, stands; of all
+    forms that lack it."""
+    sections = [model]
+    for part in location[:-1]:
+        if isinstance(part, str):  # else it is a place in a list
+            fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+            sections = [s for field in fields for s in sections_of(field.annotation)]
+    forms = [list(s.model_fields) for s in sections if location[-1] not in s.model_fields]
+    return list(dict.fromkeys(key for keys in forms for key in keys))
+
+
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a key may hold: the alternatives of a union, or what it is."""
+    if parts := get_args(annotation):
+        return [section for part in parts for section in sections_of(part)]
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return [annotation] if is_section else []
+
+
+def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str = "") -> Any:
+    """`tree` as a `model`; the first mistake becomes a `UserError` that names source and key."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+    location = tuple(part for part in first["loc"] if part not in FORMS)
+    key = prefix + ".".join(map(str, location))
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, location)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
+        raise UserError(f"{source}: unknown key '{key}'; {hint}")
+    if first["type"] == "missing":
+        raise UserError(f"{source}: key '{key}' is missing")
+    found = f", found {_brief(first['input'])}" if not isinstance(first["input"], dict) else ""
+    raised = first.get("ctx", {}).get("error")  # by a validator of the config
+    message = str(raised) if isinstance(raised, ValueError) else first["msg"]
+    raise UserError(f"{source}: {key or 'config'}: {message}{found}")
+
+
+def _brief(value: Any) -> str:
+    """A value for a message: aliases can make of a short file what would fill the memory."""
+    try:
+        return _BRIEF.repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 200, 200
+
+
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), tree_on_top: dict[str, Any] | None = None
+) -> Config:
+    """The validated config of a YAML file, its bases, `key=value` overrides and a last tree.
+
+    Raises `UserError` for a missing file, bad YAML, an unknown key or a value out of range.
+    """
+    return resolve(_load_tree(Path(path)), str(path), overrides, tree_on_top)
+
+
+def resolve(
+    tree: dict[str, Any],
+    source: str,
+    overrides: Sequence[str] = (),
+    tree_on_top: dict[str, Any] | None = None,
+) -> Config:
+    """`load_config` of keys and values that are read already; `source`: what messages call them."""
+    for assignment in overrides:
+        tree = _merge(tree, _override(assignment))
+    tree = _merge(tree, tree_on_top or {})
+    source = f"{source} with --set {' '.join(overrides)}" if overrides else source
+    config: Config = parse(Config, tree, source)
+    return config
+
+
+# What may change while a run is interrupted, as it changes no result; so may each `root`.
+MOVABLE = {
+    "data.palette",
+    "data.test",
+    "data.workers",
+    "data.cache_mb",
+    "data.check_samples",
+    "data.max_megapixels",
+    "evaluation.window_batch",
+    "channels_last",
+    "compile",
+    "save_every",
+    "save_minutes",
+    "nonfinite_limit",
+    "log",
+}
+OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
+"""Keys that may differ between the machines of a run; so may each `root`."""
+
+
+def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    """A config as it was saved, with the defaults of keys that came later."""
+    try:
+        return Config.model_validate(tree).model_dump(mode="json")
+    except ValidationError:  # of keys that are no more: named where configs are compared
+        return tree
+
+
+SCORED_BY = (
+    "crop_size",
+    "data.classes",
+    "data.label_map",
+    "data.reduce_zero_label",
+    "data.val images",
+    "evaluation.flip",
+    "evaluation.mode",
+    "evaluation.scales",
+    "evaluation.select",
+    "evaluation.volume_pattern",
+    "evaluation.window_border",
+)
+"""Keys whose change makes validation scores before and after it incomparable."""
+
+
+def differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: Collection[str] = MOVABLE
+) -> dict[str, str]:
+    """Return 'key (old -> new)', by key, for each key that differs; those of `free` and each
+    `root` may."""
+    found: dict[str, str] = {}
+    for key in [*old, *(k for k in new if k not in old)]:
+        name = f"{prefix}{key}"
+        if name in free or key == "root":
+            continue
+        a, b = (_by_place(tree.get(key)) for tree in (old, new))
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{name}.", free)
+        elif a != b:
+            found[name] = f"{name} ({a} -> {b})"
+    return found
+
+
+def _by_place(value: Any) -> Any:
+    """A list of sections as a section whose keys are their places."""
+    sections = isinstance(value, list) and any(isinstance(part, dict) for part in value)
+    return {str(place): part for place, part in enumerate(value)} if sections else value
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML; loading it again gives an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def portable(config: Config) -> Config:
+    """The config without the folders of this machine: of an absolute path its name alone."""
+    return Config.model_validate(_names_of_paths(config.model_dump(mode="json")))
+
+
+def _names_of_paths(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _names_of_paths(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_names_of_paths(value) for value in tree]
+    return Path(tree).name if isinstance(tree, str) and os.path.isabs(tree) else tree

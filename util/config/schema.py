@@ -1,0 +1,536 @@
+"""The keys of a config: their types, ranges, defaults and meaning.
+
+Typed and frozen; `util.config.loading` reads and validates one before anything else happens.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from util.config.label_map import parse_label_map
+
+IGNORE = 255
+"""The mask value of pixels that do not count, everywhere."""
+
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Scale = Annotated[float, Field(gt=0)]
+Shade = Annotated[int, Field(ge=0, le=255)]
+Rate = Annotated[int, Field(gt=0, le=1024)]
+Width = Annotated[int, Field(gt=0, le=4096)]
+
+
+def _printable(name: str) -> str:
+    if not name.strip() or not name.isprintable():
+        raise ValueError("expected a name of printable characters")
+    return name
+
+
+def _possible(path: Path) -> Path:
+    if b"\0" in os.fsencode(path):  # which itself raises a ValueError for what cannot be encoded
+        raise ValueError("a path cannot hold a zero byte")
+    return path
+
+
+Name = Annotated[str, AfterValidator(_printable)]
+AnyPath = Annotated[Path, AfterValidator(_possible)]
+
+
+class Section(BaseModel):
+    """A frozen group of keys that knows no others; no number in it is infinite or none."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),  # keys may begin with "model_"
+    )
+
+
+class Folders(Section):
+    """Folders instead of a list: all images below one, masks of the same name below another."""
+
+    images: AnyPath
+    """Folder of the images, below the root; all images in it, however deep."""
+    second: AnyPath | None = None
+    """The later image of a/b.jpg is a/b.png here, with any suffix; only where data.pair is set."""
+    masks: AnyPath | None = None
+    """The mask of a/b.jpg is a/b.png here, with any suffix; unlabelled images need none."""
+    root: AnyPath | None = None
+    """Folder that `images` and `masks` are relative to; by default data.root."""
+
+
+class Listed(Section):
+    """A list whose paths are relative to a folder of their own."""
+
+    list: AnyPath
+    """Path of the list."""
+    root: AnyPath | None = None
+    """Folder that the paths in the list are relative to; by default data.root."""
+
+
+FORMS = ("<one>", "<several>", "<folders>", "<listed>", "<path>", "<word>", "<numbers>")
+"""Tags of the forms that a value may have; no key of a config looks like them."""
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, Listed) or (isinstance(value, dict) and "list" in value):
+        return "<listed>"
+    return "<folders>" if isinstance(value, dict | Folders) else "<path>"
+
+
+# Paths last: pydantic 2.7 dumps a value as the first form that does not fail.
+Source = Annotated[
+    Annotated[Folders, Tag("<folders>")]
+    | Annotated[Listed, Tag("<listed>")]
+    | Annotated[AnyPath, Tag("<path>")],
+    Discriminator(_form),
+]
+"""The path of a list, `{list: PATH, root: FOLDER}` or `{images: FOLDER, masks: FOLDER}`."""
+Images = Annotated[
+    Annotated[tuple[Source, ...], Field(min_length=1), Tag("<several>")]
+    | Annotated[Source, Tag("<one>")],
+    Discriminator(lambda value: "<several>" if isinstance(value, list | tuple) else "<one>"),
+]
+"""A source, or a list of them."""
+
+
+def _word_or_numbers(value: Any) -> str:
+    return "<numbers>" if isinstance(value, list | tuple) else "<word>"
+
+
+Weights = Annotated[
+    Annotated[Literal["auto", "enet", "inverse"], Tag("<word>")]
+    | Annotated[tuple[Scale, ...], Tag("<numbers>")],
+    Discriminator(_word_or_numbers),
+]
+"""A number for each class, or how they follow from the labelled pixels."""
+
+
+Band = Annotated[int, Field(gt=0, le=4096)]
+Bands = Annotated[
+    Annotated[Literal["rgb", "grey"], Tag("<word>")]
+    | Annotated[tuple[Band, ...], Field(min_length=1), Tag("<numbers>")],
+    Discriminator(_word_or_numbers),
+]
+"""rgb, grey, or numbers of the bands in a file, from 1."""
+Range = tuple[float, float]
+Ranges = Annotated[
+    Annotated[tuple[Range, ...], Field(min_length=1), Tag("<several>")]
+    | Annotated[Range, Tag("<one>")],
+    Discriminator(lambda v: "<several>" if v and isinstance(v[0], list | tuple) else "<one>"),
+]
+"""[low, high], of all bands or a list with one of each."""
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+class PairFolders(Section):
+    """Three folders below the root: a line of a list is a name that stands in each of them."""
+
+    first: AnyPath
+    """Folder of the earlier images."""
+    second: AnyPath
+    """Folder of the later images."""
+    masks: AnyPath
+    """Folder of the masks."""
+
+
+Pair = Annotated[
+    Annotated[Literal["column"], Tag("<word>")] | Annotated[PairFolders, Tag("<folders>")],
+    Discriminator(lambda v: "<folders>" if isinstance(v, dict | PairFolders) else "<word>"),
+]
+"""`column`, or three folders."""
+
+
+class Data(Section):
+    """What a dataset is: names, folder, lists, images, masks."""
+
+    name: str
+    """Name of the dataset, for reports."""
+    root: AnyPath
+    """Folder that paths in lists are relative to, where a source names none of its own."""
+    classes: Annotated[list[Name], Field(min_length=2, max_length=254)]
+    """Class names, in the order of the mask values 0, 1, ..."""
+    palette: list[tuple[Shade, Shade, Shade]] | None = None
+    """RGB colour of each class, for pictures; when absent, colours that can be told apart."""
+    labeled: Images | None = None
+    """Labelled training images: lists or folders; `--labeled-id-path` replaces them."""
+    unlabeled: Images | None = None
+    """Unlabelled training images; `--unlabeled-id-path` replaces them."""
+    val: Images
+    """Validation images: they choose the best checkpoint."""
+    test: Images | None = None
+    """Test images, only for `evaluate.py --split test`."""
+    reduce_zero_label: bool = False
+    """Mask value 0 becomes 255 (ignore) and k becomes k - 1 (official ADE20K masks)."""
+    label_map: Annotated[dict[str, int], Field(min_length=1)] | None = None
+    """Mask value, or colour as "r,g,b" or [r, g, b]: class, by name or index, or `ignore`.  What
+    the map lacks is an error, or whatever its key `other` says."""
+    pair: Pair | None = None
+    """Set it where a sample is two images of one place, and its mask what changed between them.
+    column: a line is `first second mask` (folders then name `second` too); `{first: A, second: B,
+    masks: label}`: a line is a name in each of these folders."""
+    bands: Bands = "rgb"
+    """What the network sees of an image: rgb (a grey image's band is repeated to three, which is
+    warned of where all are grey), grey, or the numbers of a file's bands, from 1."""
+    rgb_bands: tuple[Band, Band, Band] | None = None
+    """Where `bands` are numbers: which of them are red, green and blue.  Strong views change the
+    hue and saturation of these and turn them grey, and pictures show them; without it strong views
+    change brightness, contrast and sharpness alone, and pictures show the first three bands."""
+    image_range: Ranges | None = None
+    """Values that become 0 and 1, `[low, high]` or a list of one pair for each band; images of more
+    than 8 bits need it.  8-bit ones are 0 to 255, whatever it says."""
+    max_megapixels: Positive = 179
+    """Images and masks with more are refused, as a small file may unpack to fill the memory;
+    `predict.py` takes TIFFs of more window by window."""
+    mean: Annotated[tuple[float, ...], Field(validate_default=True)] = ()
+    """Mean of each band in [0, 1], subtracted from every image; by default ImageNet's for rgb, 0
+    for other bands."""
+    std: Annotated[tuple[Scale, ...], Field(validate_default=True)] = ()
+    """Standard deviation of each band, by which every image is divided; by default ImageNet's for
+    rgb, 1 for other bands."""
+    geometry: Literal["scale_crop", "rotate_resize"] = "scale_crop"
+    """Weak augmentation.  scale_crop: scale, crop, flip; rotate_resize: quarter turns with flips or
+    small angles, then the whole resized to crop_size, all by nearest pixels (medical slices)."""
+    scale: Range = (0.5, 2.0)
+    """Range of scale_crop's scale, `[low, high]`; published with 0.8, 1.2 for changes."""
+    grey_probability: Share = 0.2
+    """How often a strong view loses its colours; published with 0 for changes."""
+    workers: Annotated[Natural, Field(le=512)] | None = None
+    """Data workers per process; by default the cores of this process less one, 8 at most."""
+    cache_mb: Annotated[Natural, Field(le=2**20)] = 512
+    """Memory, MiB per process, in which its data workers keep decoded images: as many labelled ones
+    as fit; of what these leave, the unlabelled list, and then the validation list, each only if it
+    fits whole."""
+    check_samples: Natural = 200
+    """Images per list that are decoded and checked before training.  Whatever it is, all files must
+    exist, and the sizes of up to 5000 images per list are compared with those of their masks and
+    second images."""
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, names: list[str]) -> list[str]:
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"'{twice[0]}' stands twice")
+        return names
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _by_key_and_index(cls, found: Any, info: ValidationInfo) -> Any:
+        if not isinstance(found, dict):
+            return found
+        return parse_label_map(found, info.data.get("classes", []), IGNORE)
+
+    @field_validator("rgb_bands")
+    @classmethod
+    def _among_the_bands(cls, found: Any, info: ValidationInfo) -> Any:
+        bands = info.data.get("bands", ())
+        if found is not None and (isinstance(bands, str) or set(found) - set(bands)):
+            raise ValueError("expected three of the numbers in data.bands")
+        return found
+
+    @field_validator("image_range")
+    @classmethod
+    def _low_before_high(cls, found: Any, info: ValidationInfo) -> Any:
+        ranges = found if found and isinstance(found[0], tuple) else [found] if found else []
+        if not all(low < high for low, high in ranges):
+            raise ValueError("expected [low, high], the lower one first")
+        if ranges is found and len(found) != count_bands(info.data.get("bands", "rgb")):
+            raise ValueError("expected one [low, high], or one for each band")
+        return found
+
+    @field_validator("scale")
+    @classmethod
+    def _positive_range(cls, found: Range) -> Range:
+        if not 0 < found[0] <= found[1] <= 100:
+            raise ValueError("expected [low, high], 0 < low <= high <= 100")
+        return found
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _one_per_band(cls, found: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        bands, key = info.data.get("bands", "rgb"), str(info.field_name)
+        count = count_bands(bands)
+        if not found:
+            return IMAGENET[key] if bands == "rgb" else (0.0 if key == "mean" else 1.0,) * count
+        if len(found) != count:
+            raise ValueError(f"has {len(found)} numbers for {count} bands")
+        return found
+
+    @property
+    def dates(self) -> int:
+        """Images of a sample."""
+        return 1 if self.pair is None else 2
+
+    @property
+    def num_bands(self) -> int:
+        """Bands of an image."""
+        return count_bands(self.bands)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a sample: the bands of all its images."""
+        return self.dates * self.num_bands
+
+    @property
+    def rgb_channels(self) -> tuple[int, int, int] | None:
+        """The channels of an image that are red, green and blue, where there are such."""
+        if self.bands == "rgb":
+            return (0, 1, 2)
+        if self.rgb_bands is None or isinstance(self.bands, str):
+            return None
+        red, green, blue = map(self.bands.index, self.rgb_bands)
+        return red, green, blue
+
+    @model_validator(mode="after")
+    def _scale_of_scale_crop(self) -> "Data":
+        given = self.scale != Data.model_fields["scale"].default
+        if given and self.geometry != "scale_crop":
+            raise ValueError(f"scale has no effect with geometry {self.geometry}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _one_meaning_per_value(self) -> "Data":
+        if self.label_map is not None and self.reduce_zero_label:
+            raise ValueError("label_map and reduce_zero_label exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _one_colour_per_class(self) -> "Data":
+        if self.palette is not None and len(self.palette) != len(self.classes):
+            raise ValueError(
+                f"palette has {len(self.palette)} colours for {len(self.classes)} classes"
+            )
+        return self
+
+
+def count_bands(bands: Literal["rgb", "grey"] | tuple[int, ...]) -> int:
+    return {"rgb": 3, "grey": 1}[bands] if isinstance(bands, str) else len(bands)
+
+
+class Model(Section):
+    """The network."""
+
+    network: Literal["deeplabv3plus", "pspnet", "dpt", "unet"] = "deeplabv3plus"
+    """deeplabv3plus or pspnet on a CNN, dpt on a ViT, or unet, which has an encoder of its own."""
+    backbone: str = "resnet101s"
+    """deeplabv3plus, pspnet: any timm CNN with feature maps, published with resnet50s, resnet101s,
+    or a hierarchical backbone (Swin, PVTv2, HRNet, MambaOut) at output_stride 32; dpt: any plain
+    timm ViT, published with vit_{small,base,large}_patch14_dinov2."""
+    output_stride: Literal[8, 16, 32] = 16
+    """Pixels of the image per pixel of a CNN's deepest feature map; a ViT has its patch size, most
+    hierarchical backbones 32."""
+    aspp_rates: tuple[Rate, Rate, Rate] = (6, 12, 18)
+    """Dilations of deeplabv3plus's ASPP; published with 12, 24, 36 at output stride 8."""
+    patch_size: Annotated[Positive, Field(le=256)] | None = None
+    """Side of a ViT's patches in pixels; by default its own, which pretrained weights need."""
+    multi_grid: bool = False
+    """Dilations 2, 2, 4 multiplied into the 3x3 convolutions of a ResNet's last stage."""
+    channels: Width = 256
+    """Width of deeplabv3plus's ASPP and decoder and of CorrMatch's correlation features; the
+    decoder of dpt follows its ViT."""
+    widths: Annotated[tuple[Width, ...], Field(min_length=2)] = (16, 32, 64, 128, 256)
+    """Channels of the levels of unet, from the image down: as many levels as numbers."""
+    dropout: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
+    """Dropout in the encoder of unet: a number for each level, as many as `widths` has."""
+    pretrained: str = "file"
+    """file: pretrained/<backbone>.pth; hub: timm's; none: random; or the path of a .pth file."""
+    lock_backbone: bool = False
+    """Train the decoder alone; the backbone stays as it was pretrained."""
+    checkpoint_activations: bool = False
+    """Compute the backbone's blocks again in the backward pass: less memory, more time."""
+
+    @model_validator(mode="after")
+    def _dropout_of_every_level(self) -> "Model":
+        if len(self.dropout) != len(self.widths):
+            raise ValueError(
+                f"dropout has {len(self.dropout)} numbers for the {len(self.widths)} levels of "
+                "widths"
+            )
+        return self
+
+
+class Criterion(Section):
+    """The loss of labelled images, and of pseudo-labels."""
+
+    name: Literal["ce", "ohem", "dice", "ce_dice"] = "ce"
+    """ce: cross-entropy over all labelled pixels; ohem: over the hard ones; dice: Dice loss over
+    the images of a forward (of the batch, in one process without micro_batch); ce_dice: the mean of
+    ce and dice.  Pseudo-labels are learnt by Dice with the last two, else by cross-entropy."""
+    thresh: Share = 0.7
+    """A pixel is hard for ohem if its true class has at most this probability."""
+    min_kept: Positive = 100_000
+    """Pixels **per image** that ohem keeps at least: the hardest, if fewer are hard."""
+    class_weights: Weights | None = None
+    """Weight of each class in the cross-entropy of labelled images: numbers, or from its share of
+    the labelled pixels.  enet, or auto: 1 / ln(1.02 + share) (Paszke et al., 2016); inverse: 1 /
+    (share x classes that occur), so that each weighs the same in all."""
+
+
+class Optimizer(Section):
+    """SGD or AdamW, whose learning rate decays to 0 over the run."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum, or adamw with betas 0.9 and 0.999."""
+    lr: Scale = 0.001
+    """Learning rate of the backbone at the start; the backbone of unet is its encoder."""
+    lr_multi: Scale = 10.0
+    """How many times faster everything beside the backbone learns.  Use 1 for a network without
+    pretrained part: unet was published with one learning rate for all."""
+    momentum: Share = 0.9
+    """Momentum of sgd."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight decay; published with 1e-4 for sgd and 0.01 for adamw."""
+    power: Scale = 0.9
+    """Poly decay: of steps 0 to N - 1 the first runs at the start's rate, step i after it at
+    (1 - (i - 1)/N)^power times that, as published."""
+
+
+class Evaluation(Section):
+    """How validation and `evaluate.py` predict."""
+
+    mode: Literal["original", "sliding_window", "center_crop", "resize"] = "original"
+    """original: whole images; sliding_window: overlapping windows of crop_size, whose probabilities
+    are added; center_crop: the middle of each image; resize: images as squares of crop_size."""
+    window_border: Literal["cut", "shift"] = "cut"
+    """The last sliding window of a row: smaller, or shifted back to end at the border."""
+    window_batch: Positive = 8
+    """Sliding windows of one size that run as one batch, at most."""
+    flip: bool = False
+    """Test-time augmentation: predict an image's mirror image too; probabilities are averaged.
+    This key holds for the validations of a training as well; `--tta flip` of evaluate.py and
+    predict.py does the same for one command."""
+    scales: Annotated[tuple[Annotated[Scale, Field(le=16)], ...], Field(min_length=1)] = (1.0,)
+    """Test-time augmentation: an image (where `mode` is resize, its square of crop_size) is
+    predicted enlarged or reduced by each of these factors; probabilities are averaged.  As with
+    `flip`, `--tta 0.75 1 1.25` does the same for one command."""
+    center_crop_epochs: Natural = 0
+    """Epochs at the beginning that are validated by the cheap center_crop; they never count for the
+    best score."""
+    every: Positive = 1
+    """Epochs between validations (the last epoch is always validated)."""
+    select: str = "miou"
+    """What chooses the best checkpoint: miou; dice, the mean over volumes and classes 1 on, which
+    needs volume_pattern; or `iou:CLASS`, of one class."""
+    volume_pattern: str | None = None
+    """Regular expression whose first group names an image's volume; adds Dice per volume."""
+
+    @field_validator("volume_pattern")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        try:
+            if pattern is not None and re.compile(pattern).groups == 0:
+                raise ValueError("expected a group, in parentheses, around the volume's name")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a regular expression ({error})") from None
+        return pattern
+
+
+class Log(Section):
+    """What a run tells beside its own files, metrics.jsonl and log.txt."""
+
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """Where scalars and pictures go as well; wandb is optional (requirements-extra.txt),
+    WANDB_MODE=offline keeps it off the network."""
+    pictures: Annotated[Natural, Field(le=64)] = 0
+    """Pictures at each validation: of how many validation images and of how many unlabelled ones,
+    always the same; 4 are few.  As PNG in the run's folder (pictures/), and to the trackers."""
+    pseudo_labels: bool = True
+    """Whether validation tells how far pseudo-labels can be trusted, on its labelled images: how
+    many pass the threshold, how many of these are right, and how well confidence is calibrated."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    data: Data
+    model: Model = Model()
+    criterion: Criterion = Criterion()
+    optimizer: Optimizer = Optimizer()
+    evaluation: Evaluation = Evaluation()
+    log: Log = Log()
+    crop_size: Annotated[Positive, Field(le=8192)]
+    """Side of the square crops that are trained on, in pixels."""
+    epochs: Positive
+    """Epochs of the run."""
+    epoch_length: Annotated[Positive, Field(le=10**7)] | None = None
+    """Steps per epoch; by default one pass over the longer list."""
+    batch_size: Annotated[Positive, Field(le=4096)]
+    """Labelled images per optimizer step over **all** processes, and as many unlabelled ones;
+    SupOnly, which has no unlabelled ones, fills their places with labelled images."""
+    micro_batch: Positive | None = None
+    """Labelled images that one forward of one process sees; gradients of several forwards are
+    accumulated until all images of a step were seen.  By default one forward sees them all.  The
+    Dice loss is that of a forward's images, averaged over forwards, not that of the whole step."""
+    conf_thresh: Share = 0.95
+    """Confidence a pseudo-label needs."""
+    cutmix_partner: Literal["other", "self", "batch", "flip"] = "other"
+    """The image that CutMix pastes.  other: an independent one; self: another view of the same one;
+    batch: the one before it in the batch; flip: the one at its place in the reversed batch.  The
+    last two decode and label no second image."""
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Mixed unless float32; auto: bfloat16 on a GPU or CPU that computes in it (AMX, AVX512_BF16,
+    ARM's bf16), else float16 on a GPU and float32 on a CPU.  A run keeps what it found."""
+    tf32: bool | None = None
+    """TF32 in float32 convolutions and matrix products on a GPU; null: torch's own choice."""
+    channels_last: bool | Literal["auto"] = False
+    """Images and weights with channels innermost, the layout of tensor cores; auto: on a GPU, and
+    on a CPU in bfloat16."""
+    compile: bool = False
+    """Compile the network with `torch.compile`: slow first steps, faster ones after them."""
+    seed: Natural = 0
+    """Seed of all randomness; the same seed gives the same run."""
+    deterministic: bool = False
+    """Bit-equal runs on one machine, GPU included, at the price of slower kernels."""
+    save_every: Positive | None = None
+    """Steps between checkpoints inside an epoch; by default there is one at its end."""
+    save_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Minutes between checkpoints inside an epoch."""
+    nonfinite_limit: Natural = 20
+    """Steps in a row that may be left out for a loss or gradient that is not finite."""
+    method: dict[str, Any] = {}
+    """Options of the method, documented in its script."""
+
+    @model_validator(mode="after")
+    def _selects_what_there_is(self) -> "Config":
+        select, volumes = self.evaluation.select, self.evaluation.volume_pattern
+        scores = ["miou", "dice", *(f"iou:{name}" for name in self.data.classes)]
+        if select not in scores:
+            raise ValueError(
+                f"evaluation.select: found '{select}', expected miou, dice or iou:CLASS, with one "
+                "of data.classes"
+            )
+        if select == "dice" and volumes is None:
+            raise ValueError("evaluation.select: dice needs evaluation.volume_pattern")
+        return self
+
+    @model_validator(mode="after")
+    def _one_weight_per_class(self) -> "Config":
+        weights, name = self.criterion.class_weights, self.criterion.name
+        if weights is not None and name == "dice":
+            raise ValueError("criterion.class_weights weigh cross-entropy, which dice has none of")
+        if isinstance(weights, tuple) and len(weights) != self.num_classes:
+            raise ValueError(
+                f"criterion.class_weights has {len(weights)} numbers for {self.num_classes} classes"
+            )
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.data.classes)

@@ -1,0 +1,396 @@
+"""All that knows of processes and devices; every function is a no-op when alone.
+
+`torchrun` sets RANK, LOCAL_RANK and WORLD_SIZE; plain python sets nothing.
+"""
+
+import functools
+import io
+import json
+import math
+import os
+import pickle
+import resource
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as td
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from util.config.loading import OF_A_MACHINE, differences
+from util.errors import UserError, first_of
+
+TIMEOUT = 30.0
+"""Default of the environment variable TIMEOUT: minutes that ranks and machines wait for each other.
+NCCL's 10 are too few for rank 0 to check all files on a slow disk.  A process that dies is noticed
+at once, by the launcher."""
+ROLL_CALL = 5.0
+"""Seconds in which ranks that lost contact report; those that do not are the ones that are lost."""
+USER_ERROR = 2
+"""Exit code after a `UserError`."""
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+"""The variable in which a launcher says how many times its processes were restarted."""
+
+
+T = TypeVar("T")
+
+_is_alone = ContextVar("is_alone", default=False)
+
+
+def world_size() -> int:
+    return td.get_world_size() if td.is_initialized() and not _is_alone.get() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """For a while this process counts as the only one, and waits for no other."""
+    token = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(token)
+
+
+def rank() -> int:
+    return td.get_rank() if td.is_initialized() else 0
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def processes_here() -> int:
+    """Processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def choose_device(name: str) -> torch.device:
+    """This process's device, by `--device`: auto takes GPUs where there is one per process.
+
+    Raises `UserError` where GPUs are demanded and there are too few.
+    """
+    gpus, needed = torch.cuda.device_count(), processes_here()
+    if name == "cuda" and gpus < needed:
+        raise UserError(
+            f"--device cuda: found {gpus} GPUs for {needed} processes on this machine; start "
+            "fewer, or use --device cpu"
+        )
+    if name == "cpu" or gpus < needed:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def is_restart() -> bool:
+    """Whether this process takes the place of one that ended: after a death, as tools/launch.py
+    does it, or in a job that Slurm queued again."""
+    return any(int(os.environ.get(count, 0)) for count in (RESTARTS, "SLURM_RESTART_COUNT"))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has held at most: of its GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def session(device: torch.device) -> Iterator[None]:
+    """Join the other processes, if there are any."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if _launched_ranks() > 1:
+        compare("device", {"--device": device.type})
+        backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        td.init_process_group(
+            backend,
+            timeout=patience(),
+            world_size=_launched_ranks(),
+            rank=launched_rank(),
+            store=_store(),
+            device_id=own,
+        )
+    finished = False
+    try:
+        yield
+        # Gloo's threads must have let go of the last tensors before they are joined: freeing one
+        # takes Python's lock, which the joining thread holds (a deadlock seen with torch 2.6).
+        barrier()
+        finished = True
+    finally:
+        # After a failure NCCL would wait here for what other processes never join; the end of this
+        # one aborts it.
+        if td.is_initialized() and (finished or td.get_backend() != "nccl"):
+            td.destroy_process_group()
+
+
+def all_reduce(x: Tensor, op: str = "sum") -> Tensor:
+    """`x` reduced over all processes ('sum' or 'max'), in place."""
+    if world_size() > 1:
+        td.all_reduce(x, getattr(td.ReduceOp, op.upper()))
+    return x
+
+
+def anywhere(*flags: bool) -> list[bool]:
+    """Whether each flag is set on any process."""
+    if world_size() == 1:
+        return list(flags)
+    own = torch.tensor(flags, dtype=torch.int, device=_collective_device())
+    return all_reduce(own, "max").bool().tolist()
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        td.barrier()
+
+
+def on_main(run: Callable[[], T]) -> T:
+    """Return what `run` returns on rank 0, on all ranks; the others wait for it.
+
+    Raises its `UserError` on all ranks.
+    """
+    result, problem = None, None
+    if is_main():
+        try:
+            result = run()
+        except UserError as error:
+            problem = str(error)
+    if world_size() > 1:
+        result, problem = _broadcast((result, problem))
+    if problem is not None:
+        raise UserError(problem)
+    return cast(T, result)
+
+
+class _Sender(pickle.Pickler):
+    """A pickler that leaves out the tensors, and keeps them in `tensors`."""
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file)
+        self.tensors: list[Tensor] = []
+
+    def persistent_id(self, value: Any) -> Any:
+        plain = type(value) is Tensor and value.device.type == "cpu" and not value.is_quantized
+        if not plain or value.layout != torch.strided or value.is_complex():
+            return None
+        self.tensors.append(value.detach().contiguous())
+        return value.shape, value.dtype
+
+
+class _Receiver(pickle.Unpickler):
+    """An unpickler that makes room for the tensors, in `tensors`."""
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file)
+        self.tensors: list[Tensor] = []
+
+    def persistent_load(self, form: Any) -> Tensor:
+        self.tensors.append(torch.empty(form[0], dtype=form[1]))
+        return self.tensors[-1]
+
+
+def _broadcast(value: T) -> T:
+    """Return rank 0's `value` on all ranks.  Tensors in it are sent one by one: the state of a run
+    is large, and pickling it would take its size in memory twice more."""
+    sent = [b""]
+    if is_main():
+        sender = _Sender(file := io.BytesIO())
+        sender.dump(value)
+        sent, tensors = [file.getvalue()], sender.tensors
+    td.broadcast_object_list(sent)
+    if not is_main():
+        receiver = _Receiver(io.BytesIO(sent[0]))
+        value, tensors = receiver.load(), receiver.tensors
+    for tensor in (tensor for tensor in tensors if tensor.numel()):
+        content = tensor.view(-1).view(torch.uint8)
+        moved = content.to(_collective_device())
+        td.broadcast(moved, 0)
+        if not is_main():
+            content.copy_(moved)
+    return value
+
+
+def _collective_device() -> str:
+    """Device of tensors that ranks exchange."""
+    return "cuda" if td.get_backend() == "nccl" else "cpu"
+
+
+def wrap(method: nn.Module, device: torch.device) -> nn.Module:
+    """The module whose forward is the training step on all processes together."""
+    if world_size() == 1:
+        return method
+    # Buffers are averaged after the step (`average_batchnorm`), so DDP need not send them before.
+    return DistributedDataParallel(
+        method,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,  # no second copy of them
+    )
+
+
+def batchnorm_processes(device: torch.device) -> int:
+    """Processes whose images a batch norm counts together: all of them, on CUDA only."""
+    return world_size() if device.type == "cuda" else 1
+
+
+def sync_batchnorm(method: nn.Module, device: torch.device) -> None:
+    """Make the batch norms inside `method` count over all processes, where they can."""
+    if batchnorm_processes(device) > 1:
+        from timm.layers import convert_sync_batchnorm  # not needed by the launcher
+
+        convert_sync_batchnorm(method)  # torch's would lose the activations that timm fuses with it
+
+
+def average_batchnorm(method: nn.Module) -> None:
+    """Running statistics of batch norms that each process updates alone become their mean."""
+    if world_size() == 1:
+        return
+    statistics = [
+        buffer
+        for m in method.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, nn.SyncBatchNorm)
+        for buffer in (m.running_mean, m.running_var)
+        if buffer is not None
+    ]
+    if statistics:
+        flat = all_reduce(torch.cat([s.flatten() for s in statistics])) / world_size()
+        for s, mean in zip(statistics, flat.split([s.numel() for s in statistics]), strict=True):
+            s.copy_(mean.view_as(s))
+
+
+def no_sync(wrapped: nn.Module, last: bool) -> Any:
+    """Gradients cross processes with the last micro-batch of a step only."""
+    if last or not isinstance(wrapped, DistributedDataParallel):
+        return nullcontext()
+    return wrapped.no_sync()
+
+
+def patience() -> timedelta:
+    """How long ranks and machines wait for each other, by the environment variable TIMEOUT."""
+    given = os.environ.get("TIMEOUT") or str(TIMEOUT)
+    try:
+        minutes = float(given)
+        if not 0 < minutes < math.inf:
+            raise ValueError
+        return timedelta(minutes=minutes)
+    except (ValueError, OverflowError):
+        raise UserError(f"TIMEOUT: expected a number of minutes, found '{given}'") from None
+
+
+def waited() -> str:
+    """The end of a message about something that did not come in time."""
+    minutes = patience().total_seconds() / 60
+    return f"waited {minutes:g} minute{'s' * (minutes != 1)} (environment variable TIMEOUT)"
+
+
+def _launched_ranks() -> int:
+    """World size, also before the ranks have joined."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def launched_rank() -> int:
+    """Rank, also before the ranks have joined."""
+    return int(os.environ.get("RANK", 0))
+
+
+def _store() -> td.Store:
+    return _store_of(os.environ.get(RESTARTS, "0"))
+
+
+@functools.cache
+def _store_of(start: str) -> td.Store:
+    """The launcher's key-value store, which all ranks reach, also before and after they joined.
+    It outlives the processes: a restart must not find keys of the previous start."""
+    store, *_ = next(td.rendezvous("env://", timeout=patience()))
+    return td.PrefixStore(f"start {start}", store)
+
+
+def gather(name: str, value: Any) -> list[Any]:
+    """Return the `value` (JSON) of every rank; `name` is used once per start.
+
+    Unlike a collective, it can be interrupted by a signal, and ends when another rank fails: raises
+    `UserError` with the first reason of any rank, or with the ranks that did not come in time.
+    """
+    ranks = _launched_ranks()
+    if ranks == 1:
+        return [value]
+    store, keys = _store(), [f"{name} {number}" for number in range(ranks)]
+    store.set(keys[launched_rank()], json.dumps(value))
+    end = time.monotonic() + patience().total_seconds()
+    while not store.check(keys):
+        if store.check([_FAILURE]):
+            raise UserError(json.loads(store.get(_FAILURE))[0])
+        if time.monotonic() > end:
+            raise UserError(_no_answer(store, keys))
+        time.sleep(0.05)
+    return [json.loads(store.get(key)) for key in keys]
+
+
+def compare(name: str, facts: dict[str, Any]) -> None:
+    """Check that `facts` (JSON) are equal on all ranks; `name` is used once per start.
+
+    Raises `UserError` that names the first rank which differs from rank 0, and in what.
+    """
+    by_rank = gather(name, facts)
+    for number, other in enumerate(by_rank):
+        if found := differences(by_rank[0], other, free=OF_A_MACHINE):
+            raise UserError(
+                f"rank {number} differs from rank 0: {first_of([*found.values()], 5)} "
+                f"(rank 0 -> rank {number}). Fix: start all machines with the same code, command "
+                "and split files"
+            )
+
+
+_FAILURE = "failure"
+"""Key of the first failure of any rank: reason, exit code, node, rank."""
+
+
+def report_failure(reason: str, code: int) -> tuple[str, int]:
+    """Tell the other ranks why this one fails, unless another rank failed before.
+
+    Returns what this process prints and its exit code: `reason` itself on the first rank that
+    fails; on one rank of every other machine the first rank's reason; elsewhere nothing.
+    """
+    if _launched_ranks() == 1:
+        return reason, code
+    node = os.environ.get("GROUP_RANK", "0")
+    several_nodes = processes_here() < _launched_ranks()
+    where = f"rank {launched_rank()} on {socket.gethostname()}: " if several_nodes else ""
+    own = json.dumps([f"{where}{reason}", code, node, launched_rank()])
+    try:
+        first, code, its_node, its_rank = json.loads(_store().compare_set(_FAILURE, "", own))
+        if its_rank == launched_rank():
+            return reason, code
+        speaks = its_node != node and _store().add(f"said on {node}", 1) == 1
+        return first if speaks else "", code
+    except td.DistError:  # the store went with the first machine
+        return reason, code
+
+
+def lost_contact(error: Exception) -> str | None:
+    """Which ranks do not answer, if `error` is that of a collective; else nothing."""
+    if _launched_ranks() == 1 or not (isinstance(error, td.DistError) or "/gloo/" in str(error)):
+        return None
+    try:
+        store, keys = _store(), [f"lost contact {number}" for number in range(_launched_ranks())]
+        store.set(keys[launched_rank()], "")
+        end = time.monotonic() + ROLL_CALL
+        while time.monotonic() < end and not store.check([_FAILURE]) and not store.check(keys):
+            time.sleep(0.05)
+        return _no_answer(store, keys)
+    except td.DistError:
+        return f"MASTER_ADDR {os.environ['MASTER_ADDR']}: the first machine no longer answers"
+
+
+def _no_answer(store: td.Store, keys: list[str]) -> str:
+    """The ranks that did not set their key of `keys`."""
+    missing = [str(number) for number, key in enumerate(keys) if not store.check([key])]
+    ranks = f"rank{'s' * (len(missing) != 1)} {', '.join(missing) or 'of this run'}"
+    return f"{ranks}: no answer; stopped, killed or not reachable; {waited()}"
