@@ -20,7 +20,7 @@ from dataset.split_files import SampleList
 from dataset.validation import check_files, refuse_overlaps
 from inference.evaluation import Scores, evaluate, summary, table, volume_indices
 from inference.overlay import save_picture
-from inference.predictor import predict_mask
+from inference.predictor import Predictor
 from inference.worst_images import ImageScores, comparison
 from metrics.boundary import DISTANCE, BoundaryIoU
 from metrics.confusion import class_scores, confusion_picture, confusion_rows
@@ -197,14 +197,14 @@ def save_worst(
     device: torch.device,
 ) -> None:
     """Write a picture of each of these images: with its mask, and as the network sees it."""
-    reader = Reader(config.data)
+    reader, predictor = Reader(config.data), Predictor(network, config, device)
     for place, (index, miou) in enumerate(worst, 1):
         sample: Sample = listed.samples[index]
         pixels, stored = reader.both(sample)
         mask = np.array(stored)
         if config.evaluation.mode == "center_crop":
             pixels, mask = (center(array, config.crop_size) for array in (pixels, mask))
-        predicted = predict_mask(network, pixels, config, device)
+        predicted = predictor.mask(pixels)
         title = f"{sample.image}, mean IoU {100 * miou:.1f}"
         dates = pictures(pixels, config.data)
         made = comparison(dates, mask, predicted, config.data, title)

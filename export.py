@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from dataset.bands import read_bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
-from inference.predictor import config_for_size, predict
+from inference.predictor import Predictor, config_for_size
 from model.build import load_trained, network_of
 from model.checkpoint import load_weights
 from model.deploy import (
@@ -194,15 +194,18 @@ class Exported(NamedTuple):
 def compare(
     deployed: Deployed, run: Run, views: Sequence[Tensor], config: Config, fixed: bool
 ) -> bool:
-    """Whether the masks agree; prints how far the logits lie apart."""
+    """Whether the masks agree; prints the largest difference of their probabilities."""
     stand_in, (mean, std) = Exported(run, deployed.patch_size), mean_and_std(config, CPU)
     difference, agreement = 0.0, 1.0
     for view in views:
         mode = mode_of(view, config, fixed)
-        own: Any = predict(deployed.network, normalise(view, mean, std), config, mode)
+        own = Predictor(deployed.network, config, CPU, mode).predict_normalised(
+            normalise(view, mean, std)
+        )
         mode = "original" if deployed.square else mode  # it resizes by itself
         try:
-            other: Any = predict(stand_in, deployed.from_unit(view), config, mode)
+            exported = Predictor(stand_in, config, CPU, mode)
+            other = exported.predict_normalised(deployed.from_unit(view))
         except Exception as error:  # of whichever library runs it
             size = "x".join(map(str, view.shape))
             print(f"what was exported fails on images {size}: {reason(error)}")
@@ -211,8 +214,8 @@ def compare(
         difference = max(difference, (own - other).abs().max().item())
         agreement = min(agreement, same)
     print(
-        f"{len(views)} predictions compared: maximal difference of logits {difference:.2g}, masks "
-        f"agree on {100 * agreement:.3f} % of the pixels or more"
+        f"{len(views)} predictions compared: largest difference of probabilities {difference:.2g}, "
+        f"masks agree on {100 * agreement:.3f} % of the pixels or more"
     )
     return agreement >= AGREEMENT and math.isfinite(difference)
 

@@ -19,7 +19,7 @@ from inference.inputs import (
     to_do,
 )
 from inference.outputs import Products, Writer
-from inference.predictor import config_for_size, predict_image
+from inference.predictor import Predictor, config_for_size
 from inference.raster import is_larger
 from model.build import load_trained
 from util import distributed
@@ -117,8 +117,8 @@ def save_predictions(
                 continue
             pixels = read_dates(files, config.data)
             own = config_for_size(config, size_of(pixels)) if windows else config
-            found = predict_image(network, pixels, own, device)
-            writer.save(name, pictures(pixels, config.data), found)
+            probabilities = Predictor(network, own, device).probabilities(pixels)
+            writer.save(name, pictures(pixels, config.data), probabilities)
             large += own is not config
     if large:
         print(

@@ -17,7 +17,7 @@ from dataset.datasets import EvaluationSet
 from dataset.loaders import batch_at, split_batch
 from engine.drawing import Sheet, array, points_of
 from engine.training import Training
-from inference.predictor import predict_mask
+from inference.predictor import Predictor
 from semi.panels import Heat, Labels, Panels
 from util import distributed
 from util.config.schema import Data
@@ -68,7 +68,7 @@ def of_validation(t: Training) -> Iterator[Image.Image]:
         add_photo(sheet, "image", pixels, data)
         sheet.labels("truth", np.array(truth))
         for name, network in t.method.eval_models().items():
-            predicted = predict_mask(network, pixels, t.config, t.device)
+            predicted = Predictor(network, t.config, t.device).mask(pixels)
             sheet.labels(f"prediction, {name}", predicted)
         yield sheet.image(f"validation image {images.name(index)}, epoch {t.epoch + 1}:")
 

@@ -20,7 +20,7 @@ from inference.image_table import ImageTable
 from inference.inputs import noting
 from inference.mask_encoding import Original
 from inference.overlay import save_picture
-from inference.predictor import config_for_size, predict_image
+from inference.predictor import Predictor, config_for_size, to_mask
 from inference.uncertainty import ACQUISITIONS, confidence
 from util.config.loading import dump_config
 from util.config.schema import IGNORE, Config, Listed
@@ -78,8 +78,8 @@ class Autolabel:
             with noting(faults, sample.image_file):
                 pixels = reader.image(sample)
                 own = config_for_size(self.config, size_of(pixels)) if windows else self.config
-                prediction = predict_image(network, pixels, own, device)
-                probabilities, mask = prediction.probabilities, prediction.mask
+                probabilities = Predictor(network, own, device).probabilities(pixels)
+                mask = to_mask(probabilities)
                 mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE
                 means = [measure(probabilities).mean().item() for measure in ACQUISITIONS.values()]
                 numbers = [float((mask != IGNORE).mean()), *means]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inference.predictor import has_logits, predict_batch, to_probabilities, window_starts
+from inference.predictor import Predictor, window_starts
 from inference.raster import Rect
 from util.config.schema import Config
 
@@ -122,6 +122,7 @@ def predict_block(
     Args:
         done: is told the number of windows of each batch.
     """
+    predictor = Predictor(network, config, device, "original")
     total = torch.zeros(config.num_classes, block.height, block.width, device=device)
     places, size = plan.windows(block), config.evaluation.window_batch
     for some in (places[i : i + size] for i in range(0, len(places), size)):
@@ -129,10 +130,10 @@ def predict_block(
         if seen:
             pixels = np.stack([image.read(plan.window(*place)) for place in seen])
             batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-            scores = predict_batch(network, batch, config, "original", device)
-            scores = to_probabilities(scores, has_logits(config, "original"))
-            for place, score in zip(seen, scores, strict=True):
-                weighted = score * torch.from_numpy(plan.weight(*place)).to(score)
+            found = predictor.predict_batch(batch)
+            for place, probabilities in zip(seen, found, strict=True):
+                weight = torch.from_numpy(plan.weight(*place)).to(probabilities)
+                weighted = probabilities * weight
                 add_window(total, weighted, block, plan.window(*place))
         done(len(some))
     return total

@@ -7,15 +7,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from inference.predictor import has_logits, predict, to_probabilities
+from inference.predictor import Predictor
 from inference.uncertainty import confidence
 from metrics.calibration import PseudoLabelScores
 from metrics.confusion import class_scores
 from util import distributed
 from util.config.schema import IGNORE, Config
 from util.errors import UserError
-from util.normalize import mean_and_std, normalise, to_unit
-from util.precision import autocast
 
 
 class Watcher(Protocol):
@@ -146,23 +144,21 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    mean, std = mean_and_std(config, device)
+    predictor = Predictor(model, config, device, mode)
     c = config.num_classes
     confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
     for batch in batches:
-        image = to_unit(batch["image"].to(device, non_blocking=True))
+        image = batch["image"].to(device, non_blocking=True)
         target = batch["mask"].to(device, non_blocking=True)
         if mode == "center_crop":
             image, target = (center_crop(x, config.crop_size) for x in (image, target))
-        with autocast(device, config.precision):
-            scores = predict(model, normalise(image, mean, std), config, mode)
-        index, predicted = int(batch["index"]), scores.argmax(1)
+        probabilities = predictor.predict_batch(image)
+        index, predicted = int(batch["index"]), probabilities.argmax(1)
         confusion[volumes[index]] += confusion_matrix(predicted, target, c)
         for watcher in watchers:
             watcher.add(index, predicted[0], target[0])
         if pseudo_labels is not None:
-            probabilities = to_probabilities(scores[0], has_logits(config, mode))
-            pseudo_labels.add(predicted[0], confidence(probabilities), target[0])
+            pseudo_labels.add(predicted[0], confidence(probabilities[0]), target[0])
     model.train(training)
     confusion = distributed.all_reduce(confusion).cpu()
     per_volume = dice(confusion) if config.evaluation.volume_pattern else None

@@ -18,7 +18,7 @@ from inference.overlay import (
     side_by_side,
     with_legend,
 )
-from inference.predictor import Prediction
+from inference.predictor import to_mask
 from inference.uncertainty import confidence, entropy
 from util.config.schema import Data
 from util.io import make_folder, write_atomically
@@ -78,17 +78,15 @@ class Writer:
         counts = pixels[: len(self.data.classes)].tolist()
         self.areas.add(name, [shape[1], shape[0], *counts])
 
-    def save(self, name: str, images: Sequence[Image.Image], prediction: Prediction) -> None:
-        """Write all of an image, or of both dates of a pair."""
-        mask, products = prediction.mask, self.products
+    def save(self, name: str, images: Sequence[Image.Image], probabilities: Tensor) -> None:
+        """Write all files of an image, or of both dates of a pair, from its class probabilities
+        `[C, H, W]`."""
+        mask, products = to_mask(probabilities), self.products
         self.add_areas(name, mask.shape, np.bincount(mask.ravel(), minlength=256))
         shown = self.original.mask(mask) if self.original else colour_mask(mask, self.data)
         save_picture(shown, self.path("masks", name))
         if products.overlays != "none":
             self.save_overlay(name, images, mask)
-        if products.confidence is None and not products.probabilities:
-            return
-        probabilities = prediction.probabilities
         if products.confidence is not None:
             shade = to_bytes(CONFIDENCES[products.confidence](probabilities))
             save_picture(Image.fromarray(shade), self.path(products.confidence, name))

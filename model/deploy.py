@@ -66,7 +66,7 @@ class Deployed(nn.Module):
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
     def fitted(self, x: Tensor) -> Tensor:
-        """Return what `inference.predictor.predict_whole` returns, in arithmetic that exporters
+        """Return what `inference.predictor.logits_of` returns, in arithmetic that exporters
         can trace; for sides of half a patch or more."""
         if self.patch == 1:
             return self.network(x)

@@ -15,7 +15,7 @@ from PIL import Image
 from dataset.folders import read_samples
 from dataset.image_files import open_image
 from inference.overlay import colour_mask, side_by_side
-from inference.predictor import predict_mask
+from inference.predictor import Predictor
 from model.build import load_trained
 from tools.make_shapes.files import generate
 from util.cli import exit_with_one_line, run
@@ -52,15 +52,18 @@ def main() -> None:
 def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
     """Image, truth, SupOnly, CorrMatch in a row, for `count` validation images."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    networks = [
-        load_trained(config, folder / script / "best.pth", "model", device)
+    predictors = [
+        Predictor(
+            load_trained(config, folder / script / "best.pth", "model", device), config, device
+        )
         for script in METHODS.values()
     ]
     rows = []
     for sample in read_samples(config.data.val, config.data, masks=True).samples[:count]:
         image = open_image(sample.image_file).convert("RGB")
+        pixels = np.array(image)
         truth = np.array(open_image(sample.mask_file))
-        masks = [truth, *(predict_mask(network, image, config, device) for network in networks)]
+        masks = [truth, *(predictor.mask(pixels) for predictor in predictors)]
         pictures = [image, *(colour_mask(mask, config.data) for mask in masks)]
         rows.append([picture.resize((192, 192), Image.Resampling.NEAREST) for picture in pictures])
     side_by_side(rows).save(out)

@@ -16,7 +16,7 @@ from dataset.mask_files import Labels
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from fixmatch import FixMatch
-from inference.predictor import predict_image
+from inference.predictor import Predictor, to_mask
 from inference.uncertainty import confidence, entropy, least_confidence, margin
 from inference.unlabeled import unlabelled_samples
 from model.build import load_trained
@@ -60,9 +60,10 @@ def predictions(toy, tmp_path, names):
         Reader(config.data),
     )
     samples = {s.image: s for s in read_lists(config.data, True).unlabeled.samples}
-    found = {name: predict_image(network, reader.image(samples[f"{name}.jpg"]), config, CPU)
-             for name in names}  # fmt: skip
-    return {name: (one.mask, one.probabilities) for name, one in found.items()}
+    predictor = Predictor(network, config, CPU)
+    images = {name: reader.image(samples[f"{name}.jpg"]) for name in names}
+    found = {name: predictor.probabilities(image) for name, image in images.items()}
+    return {name: (to_mask(one), one) for name, one in found.items()}
 
 
 NAMES = [f"images/u{i}" for i in range(5)]

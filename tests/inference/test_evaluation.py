@@ -20,19 +20,23 @@ from inference.evaluation import (
     volume_indices,
 )
 from inference.predictor import (
-    has_logits,
-    predict,
-    predict_image,
-    predict_resized,
+    Predictor,
+    logits_of,
+    logits_of_square,
     predict_sliding,
-    predict_whole,
-    to_probabilities,
     window_starts,
 )
 from supervised import SupOnly
 from util.config.loading import load_config
 from util.errors import UserError
 from util.normalize import mean_and_std
+
+CPU = torch.device("cpu")
+
+
+def predict(network, image, config, mode):
+    """Return the probabilities of normalised images."""
+    return Predictor(network, config, CPU, mode).predict_normalised(image)
 
 
 class Local(nn.Module):
@@ -66,8 +70,9 @@ def test_sliding_window(size, border):
         if border == "shift" and row + crop >= h:
             break
         row += stride
+    expected = total / total.sum(1, keepdim=True)
     for batch in (1, 3, 8):
-        torch.testing.assert_close(predict_sliding(Local(), image, crop, border, batch), total)
+        torch.testing.assert_close(predict_sliding(Local(), image, crop, border, batch), expected)
 
 
 def test_windows_run_in_batches_of_the_configs_size(toy):
@@ -93,7 +98,7 @@ def test_whole_image_of_a_patch_network():
     image = torch.randn(1, 3, 30, 50)
     resized = F.interpolate(image, (28, 56), mode="bilinear", align_corners=True)
     expected = F.interpolate(network(resized), (30, 50), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(predict_whole(network, image), expected)
+    torch.testing.assert_close(logits_of(network, image), expected)
 
 
 def test_resize_mode(toy):
@@ -102,13 +107,13 @@ def test_resize_mode(toy):
     resized = F.interpolate(image, (33, 33), mode="bilinear", align_corners=False)
     logits = Local()(resized)
     expected = F.interpolate(logits, (30, 50), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(predict(Local(), image, config, "resize"), expected)
+    torch.testing.assert_close(predict(Local(), image, config, "resize"), expected.softmax(1))
 
 
 def test_scales_alone_mirror_nothing(toy):
     network, image = Local(), torch.randn(1, 3, 30, 50)
     config = load_config(toy.config, ["evaluation.scales=[1, 1]"])
-    expected = 2 * predict_whole(network, image).softmax(1)
+    expected = logits_of(network, image).softmax(1)
     torch.testing.assert_close(predict(network, image, config, "original"), expected)
 
 
@@ -125,33 +130,31 @@ def test_test_time_augmentation(mode, patch, toy):
         for mirrored in (False, True):
             view = torch.flip(image, [3]) if mirrored else image
             if mode == "resize":
-                p = predict_resized(network, view, side).softmax(1)
+                p = logits_of_square(network, view, side).softmax(1)
             else:
                 view = F.interpolate(view, (h, w), mode="bilinear", antialias=True)
                 if mode == "sliding_window":
                     p = predict_sliding(network, view, 12, "cut", 8)
-                    p = p / p.sum(1, keepdim=True)
                 else:
-                    p = predict_whole(network, view).softmax(1)
+                    p = logits_of(network, view).softmax(1)
                 p = F.interpolate(p, (30, 50), mode="bilinear")
             total += torch.flip(p, [3]) if mirrored else p
-    found = predict(network, image, config, mode)
-    torch.testing.assert_close(found, total)
-    torch.testing.assert_close(to_probabilities(found, has_logits(config, mode)), total / 6)
+    torch.testing.assert_close(predict(network, image, config, mode), total / 6)
 
 
 @pytest.mark.parametrize("mode", ["original", "sliding_window", "resize"])
 def test_probabilities_are_those_of_the_mask(mode, toy):
     config = load_config(toy.config, ["crop_size=12", f"evaluation.mode={mode}"])
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    found = predict_image(Local().eval(), image, config, torch.device("cpu"))
-    assert found.probabilities.shape == (6, 20, 30)
-    torch.testing.assert_close(found.probabilities.sum(0), torch.ones(20, 30))
-    assert (found.probabilities.argmax(0).numpy() == found.mask).all()
+    predictor = Predictor(Local().eval(), config, CPU)
+    found = predictor.probabilities(image)
+    assert found.shape == (6, 20, 30)
+    torch.testing.assert_close(found.sum(0), torch.ones(20, 30))
+    assert (found.argmax(0).numpy() == predictor.mask(image)).all()
     if mode == "original":
-        mean, std = mean_and_std(config, torch.device("cpu"))
+        mean, std = mean_and_std(config, CPU)
         x = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
-        torch.testing.assert_close(found.probabilities, Local()((x - mean) / std).softmax(1)[0])
+        torch.testing.assert_close(found, Local()((x - mean) / std).softmax(1)[0])
 
 
 def test_a_mirrored_image_is_scored_alike(toy):

@@ -12,7 +12,7 @@ from timm.models import VisionTransformer
 import evaluate
 import export
 import predict
-from inference.predictor import predict_mask, predict_whole
+from inference.predictor import Predictor, logits_of
 from model.build import load_trained, network_of
 from model.checkpoint import find_checkpoint, load
 from model.dinov2 import _resample_for_any_size, as_published, resample_positions
@@ -54,7 +54,9 @@ def exported(run, folder, form, name, *more):
     out = folder / name
     code, said, err = run(export, "--checkpoint", folder, "--format", form, "--out", out, *more)
     assert code == 0, said + err
-    assert "best.pth" in said and "maximal difference of logits" in said and "written" in said
+    assert (
+        "best.pth" in said and "largest difference of probabilities" in said and "written" in said
+    )
     return out
 
 
@@ -111,7 +113,7 @@ def test_grey_bands_outside_and_one_size(random_run, run, toy, tmp_path):
     with torch.no_grad():
         for shape in ((1, 1, 48, 64), (1, 1, 57, 40)):
             unit = torch.rand(shape)  # as grey bands have mean 0 and deviation 1
-            torch.testing.assert_close(whole(100 + 3995 * unit), predict_whole(network, unit))
+            torch.testing.assert_close(whole(100 + 3995 * unit), logits_of(network, unit))
         unit = torch.rand(1, 1, 48, 64)
         torch.testing.assert_close(bare(unit), network(unit))
     exported(run, folder, "torchscript", "c.pt", *named, *outside, "--size", 48, 64)
@@ -195,7 +197,8 @@ def trained(toy, train, tmp_path):
 def mask_of(checkpoint):
     config = load_config(checkpoint.parent / "config.yaml")
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
-    return predict_mask(load_trained(config, checkpoint, "model", CPU), image, config, CPU)
+    network = load_trained(config, checkpoint, "model", CPU)
+    return Predictor(network, config, CPU).mask(image)
 
 
 def test_a_published_run_predicts_the_same(trained, toy, run, tmp_path, capsys):

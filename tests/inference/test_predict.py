@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 import evaluate
 import predict
 from dataset.bands import read_bands
-from inference.predictor import predict_image
+from inference.predictor import Predictor
 from model.build import load_trained
 from supervised import SupOnly
 from tests.own_images import TINY
@@ -107,8 +107,7 @@ def test_confidence_and_probabilities(mode, command, trained, toy, tmp_path):
     network = load_trained(config, trained / "best.pth", "model", cpu)
     for name in ("l0", "u1"):
         pixels = read_bands(toy.root / f"images/{name}.jpg", config.data)
-        expected = predict_image(network, pixels, config, cpu)
-        p = expected.probabilities.numpy()
+        p = Predictor(network, config, cpu).probabilities(pixels).numpy()
         with np.load(tmp_path / f"out/probabilities/{name}.npz") as file:
             found = file["probabilities"]
         assert found.dtype == np.float16 and found.shape == p.shape
@@ -157,7 +156,7 @@ def test_too_many_pixels_and_too_little_memory(command, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
 
-    monkeypatch.setattr(predict, "predict_image", fail)
+    monkeypatch.setattr(predict.Predictor, "probabilities", fail)
     code, out, _ = command(*image, "--save-path", tmp_path / "other")
     assert code == 1 and "big.png: out of memory" in out and "sliding_window" in out
 

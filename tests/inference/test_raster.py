@@ -14,7 +14,7 @@ import predict
 from dataset.bands import read_bands
 from inference import blending, geotiff
 from inference.blending import Axis, plan, predict_block
-from inference.predictor import predict_whole
+from inference.predictor import logits_of
 from inference.raster import Raster, Rect, open_raster
 from supervised import SupOnly
 from tests.own_images import TINY
@@ -105,11 +105,9 @@ def test_windows_see_what_the_whole_image_shows(sets, small_blocks, toy, tmp_pat
         assert np.array_equal(whole, read_bands(tmp_path / "a.tif", config.data))
         x = (torch.from_numpy(whole).permute(2, 0, 1)[None] / 255 - mean) / std
         with torch.no_grad():
-            expected = predict_whole(network, x).softmax(1)[0]
+            expected = logits_of(network, x).softmax(1)[0]
             if sets:
-                expected = (
-                    expected + predict_whole(network, x.flip(-1)).softmax(1)[0].flip(-1)
-                ) / 2
+                expected = (expected + logits_of(network, x.flip(-1)).softmax(1)[0].flip(-1)) / 2
         planned, seen = plan(150, 130, 45, 3), []
         assert len(planned.blocks) == 9
         found = torch.zeros(3, 150, 130)

@@ -14,10 +14,10 @@ from dataset.transforms.weak import draw_geometry, padding
 from fixmatch import FixMatch
 from inference.evaluation import Scores, center_crop, confusion_matrix, dice
 from inference.predictor import (
-    Prediction,
-    predict,
+    Predictor,
+    logits_of,
     predict_sliding,
-    predict_whole,
+    to_mask,
     wants_windows,
     window_starts,
 )
@@ -138,7 +138,7 @@ def test_of_equally_probable_classes_the_first():
     nowhere = torch.zeros(1, 1, 3, dtype=torch.bool)
     logits = torch.tensor([[5.0, 1.0, 2.0], [5.0, 3.0, 2.0], [4.0, 3.0, 2.0]])[None, :, None]
     assert pseudo_label(logits, nowhere).label.tolist() == [[[0, 1, 0]]]
-    assert Prediction(logits[0], logits=True).mask.tolist() == [[0, 1, 0]]
+    assert to_mask(logits[0].softmax(0)).tolist() == [[0, 1, 0]]
 
 
 def test_classes_that_do_not_occur():
@@ -202,13 +202,12 @@ def test_last_windows(size, cut, shift):
     ("crop", "stride"), [(1, 1), (2, 1), (4, 2), (10, 6), (11, 7), (12, 8), (801, 534)]
 )
 def test_windows_move_by_two_thirds_rounded_down(crop, stride):
-    seen = torch.zeros(1, 1, 1, 2 * crop)
-    counted = predict_sliding(lambda x: x, seen, crop, "cut", 1)[0, 0, 0]
-    expected = sum(
-        ((first <= torch.arange(2 * crop)) & (torch.arange(2 * crop) < first + crop)).float()
-        for first in range(0, 2 * crop, stride)
-    )
-    assert torch.equal(counted, expected)
+    image, windows = torch.arange(2.0 * crop).view(1, 1, 1, -1), []
+    network = nn.Identity()
+    network.register_forward_pre_hook(lambda _, args: windows.append(args[0].flatten().tolist()))
+    predict_sliding(network, image, crop, "cut", 1)
+    pixels = [*range(2 * crop)]
+    assert windows == [pixels[first : first + crop] for first in range(0, 2 * crop, stride)]
 
 
 def test_fewer_references_than_ranks():
@@ -260,7 +259,7 @@ def test_the_nearest_multiple_of_a_patch(side, seen):
     network = nn.Identity()
     network.patch_size = 14
     network.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-2:]))
-    predict_whole(network, torch.zeros(1, 1, side, 28))
+    logits_of(network, torch.zeros(1, 1, side, 28))
     assert sizes == [(seen, 28)]
 
 
@@ -270,7 +269,8 @@ def test_no_scale_leaves_less_than_a_pixel(mode, seen, toy):
     network = nn.Identity()
     network.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-2:]))
     config = load_config(toy.config, ["evaluation.scales=[0.01]"])
-    predict(network, torch.zeros(1, 1, 40, 160), config, mode)
+    predictor = Predictor(network, config, torch.device("cpu"), mode)
+    predictor.predict_normalised(torch.zeros(1, 1, 40, 160))
     assert sizes == [seen]
 
 

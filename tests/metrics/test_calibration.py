@@ -13,7 +13,7 @@ from engine.drawing import OUTLINE
 from engine.reliability_diagram import BAR, GAP, MARGIN, SIDE, reliability
 from fixmatch import FixMatch
 from inference.evaluation import center_crop, evaluate
-from inference.predictor import predict
+from inference.predictor import Predictor
 from metrics.calibration import BINS, PseudoLabelScores, trust_line, trust_values
 from supervised import SupOnly
 from tests.inference.test_evaluation import Local, batches
@@ -117,12 +117,8 @@ def test_confidence_is_the_probability_of_the_predicted_class(mode, toy):
         x, mask = batch["image"].float() / 255, batch["mask"]
         if mode == "center_crop":
             x, mask = center_crop(x, 9), center_crop(mask, 9)
-        scores = predict(network, x, config, mode)
-        if mode == "sliding_window":
-            probabilities = scores / scores.sum(1, keepdim=True)
-        else:
-            probabilities = scores.softmax(1)
-        expected, classes = probabilities[0].max(0)
+        predictor = Predictor(network, config, CPU, mode)
+        expected, classes = predictor.predict_normalised(x)[0].max(0)
         torch.testing.assert_close(confidence, expected)
         assert torch.equal(predicted, classes) and torch.equal(target, mask[0])
         assert confidence.max() <= 1 + 1e-6

@@ -17,7 +17,7 @@ import predict as predict_script
 from corrmatch import CorrMatch
 from engine.optimizer import build_optimizer, load_optimizer
 from fixmatch import FixMatch
-from inference.predictor import predict_whole
+from inference.predictor import logits_of
 from model.build import build_network, load_backbone, load_network
 from model.checkpoint import load_backbone_state
 from model.dinov2 import resample_positions
@@ -188,7 +188,7 @@ def test_images_become_the_nearest_multiple_of_the_patch():
             return x
 
     for size in ((40, 39), (7, 64), (41, 55)):  # halves round up
-        assert predict_whole(Spy(), torch.randn(1, 3, *size)).shape[-2:] == size
+        assert logits_of(Spy(), torch.randn(1, 3, *size)).shape[-2:] == size
     assert Spy.sizes == [(48, 32), (16, 64), (48, 48)]
 
 

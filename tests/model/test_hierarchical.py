@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from timm.models import register_model
 
 from fixmatch import FixMatch
-from inference.predictor import predict_whole
+from inference.predictor import logits_of
 from model.build import build_network, load_backbone
 from model.checkpoint import save_atomically
 from model.pspnet import PyramidPooling
@@ -44,7 +44,7 @@ def test_features_are_timms_with_the_channels_first(name, sides):
     assert deep.shape == (2, network.feature_channels[1], 3, 4)
     first = network.backbone(x)[0]
     assert torch.equal(shallow, first if name == "tiny_pvt" else first.permute(0, 3, 1, 2))
-    assert predict_whole(network, torch.randn(1, 3, 39, 50)).shape == (1, 5, 39, 50)
+    assert logits_of(network, torch.randn(1, 3, 39, 50)).shape == (1, 5, 39, 50)
 
 
 FAMILIES = {

@@ -15,7 +15,7 @@ from dataset.reader import Reader
 from dataset.samples import Sample
 from inference.evaluation import Scores, confusion_matrix
 from inference.overlay import overlay, side_by_side
-from inference.predictor import predict_mask
+from inference.predictor import Predictor
 from inference.worst_images import image_miou
 from model.build import load_trained
 from model.checkpoint import best_checkpoint
@@ -55,13 +55,14 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     config = run.config
     samples = read_samples(config.data.val, config.data, masks=True).samples[:limit]
     model = load_trained(config, best_checkpoint(run.path, network), network, device)
+    predictor = Predictor(model, config, device)
     reader, classes = Reader(config.data), config.num_classes
     total = torch.zeros(classes, classes, dtype=torch.int64)
     best: list[Judged] = []
     worst: list[Judged] = []
     for sample in tqdm(samples, "validation images", disable=None, leave=False):
         image, truth = reader.both(sample)
-        mask = predict_mask(model, image, config, device)
+        mask = predictor.mask(image)
         predicted, target = torch.from_numpy(mask), torch.from_numpy(np.array(truth))
         total += confusion_matrix(predicted, target, classes)
         miou = image_miou(predicted, target)
