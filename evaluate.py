@@ -18,6 +18,7 @@ from dataset.reader import Reader
 from dataset.samples import Sample
 from dataset.split_files import SampleList
 from dataset.validation import check_files, refuse_overlaps
+from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of
 from inference.evaluation import Scores, evaluate, summary, table, volume_indices
 from inference.overlay import save_picture
 from inference.predictor import Predictor
@@ -26,13 +27,7 @@ from metrics.boundary import DISTANCE, BoundaryIoU
 from metrics.confusion import class_scores, confusion_picture, confusion_rows
 from model.build import load_trained
 from util import distributed
-from util.cli import (
-    add_tta,
-    checkpoint_of,
-    checkpoint_parser,
-    config_of,
-    exit_with_one_line,
-)
+from util.cli import exit_with_one_line
 from util.config.schema import Config, Evaluation
 from util.errors import UserError
 from util.io import csv_text, write_text

@@ -21,6 +21,7 @@ from torch import Tensor
 from dataset.bands import read_bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
+from inference.cli import checkpoint_of, checkpoint_parser, config_of
 from inference.predictor import Predictor, config_for_size
 from model.build import load_trained, network_of
 from model.checkpoint import load_weights
@@ -37,7 +38,7 @@ from model.deploy import (
     to_safetensors,
     to_torchscript,
 )
-from util.cli import checkpoint_of, checkpoint_parser, config_of, exit_with_one_line
+from util.cli import exit_with_one_line
 from util.config.schema import Config
 from util.errors import UserError, print_error, reason
 from util.io import write_atomically

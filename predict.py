@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from dataset.bands import pictures
 from dataset.reader import read_dates, size_of
+from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of
 from inference.geotiff import predict_raster
 from inference.inputs import (
     find_images,
@@ -23,13 +24,7 @@ from inference.predictor import Predictor, config_for_size
 from inference.raster import is_larger
 from model.build import load_trained
 from util import distributed
-from util.cli import (
-    add_tta,
-    checkpoint_of,
-    checkpoint_parser,
-    config_of,
-    exit_with_one_line,
-)
+from util.cli import exit_with_one_line
 from util.config.schema import Config
 from util.errors import UserError
 

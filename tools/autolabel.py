@@ -7,18 +7,13 @@ from pathlib import Path
 
 from dataset.samples import Sample
 from inference.autolabel import Autolabel, write_ranking, write_selection
+from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of
 from inference.inputs import made_by, may_choose_windows, to_do
 from inference.uncertainty import ACQUISITIONS
 from inference.unlabeled import unlabelled_samples
 from model.build import load_trained
 from util import distributed
-from util.cli import (
-    add_tta,
-    checkpoint_of,
-    checkpoint_parser,
-    config_of,
-    exit_with_one_line,
-)
+from util.cli import exit_with_one_line
 from util.errors import UserError
 
 

@@ -13,10 +13,7 @@ from typing import Any, TextIO, cast
 
 import torch
 
-from model.checkpoint import SUFFIX, find_checkpoint, load
 from util import distributed
-from util.config.loading import load_config, resolve
-from util.config.schema import Config
 from util.errors import UserError, one_line, print_error, printable, reason
 from util.interrupt import EXIT_CODE, Interrupted
 
@@ -65,80 +62,6 @@ def given_lists(options: argparse.Namespace) -> dict[str, Any]:
     paths = {kind: getattr(options, f"{kind}_id_path", None) for kind in ("labeled", "unlabeled")}
     given = {kind: path for kind, path in paths.items() if path is not None}
     return {"data": given} if given else {}
-
-
-def checkpoint_parser(description: str | None, device: bool = True) -> argparse.ArgumentParser:
-    """What every command that takes a checkpoint takes; `device`: where it may run elsewhere."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--config", type=Path, help="the config it was trained with (default: the one beside it)"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="PATH|hf:OWNER/NAME",
-        help="a checkpoint or .safetensors, a run's folder (its best checkpoint), a folder that "
-        "tools.publish wrote, or such a folder on the Hugging Face hub",
-    )
-    parser.add_argument(
-        "--which", default="model", help="network in the checkpoint, such as model_ema"
-    )
-    add_settings(parser)
-    if device:
-        add_device(parser)
-    return parser
-
-
-def add_tta(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that predict images; `config_of` heeds it."""
-    parser.add_argument(
-        "--tta",
-        nargs="+",
-        default=[],
-        metavar="flip|SCALE",
-        help="test-time augmentation: probabilities averaged over mirror images and scales, such "
-        "as --tta flip 0.75 1 1.25 (evaluation.flip, evaluation.scales)",
-    )
-
-
-def _augmentation(words: list[str]) -> list[str]:
-    """What the words of `--tta` set in a config."""
-    scales = [word for word in words if word != "flip"]
-    for word in scales:
-        if not re.fullmatch(r"\d*\.?\d+", word):
-            raise UserError(f"--tta: found '{word}', expected flip or scales, such as 0.75 1 1.25")
-    flip = ["evaluation.flip=true"] * ("flip" in words)
-    return flip + [f"evaluation.scales=[{', '.join(scales)}]"] * bool(scales)
-
-
-def checkpoint_of(options: argparse.Namespace) -> Path:
-    """The file that `--checkpoint` leads to; says which where that is another.
-
-    Raises `UserError` as `find_checkpoint` does.
-    """
-    found = find_checkpoint(options.checkpoint, options.which)
-    if found != options.checkpoint and distributed.launched_rank() == 0:
-        print(f"checkpoint: {found}")
-    return found
-
-
-def config_of(options: argparse.Namespace) -> Config:
-    """The config of a command that takes a checkpoint: what `--config` names, else the one beside
-    it, else the one inside a .safetensors.
-
-    Raises `UserError` where there is none.
-    """
-    settings = [*options.set, *_augmentation(getattr(options, "tta", []))]
-    path = options.config or options.checkpoint.parent / "config.yaml"
-    if options.config is None and not path.exists():
-        if options.checkpoint.suffix == SUFFIX and "config" in (whole := load(options.checkpoint)):
-            return resolve(whole["config"], str(options.checkpoint), settings)
-        raise UserError(
-            f"{path}: no config lies beside the checkpoint; name the one it was trained with: "
-            "--config"
-        )
-    return load_config(path, settings)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

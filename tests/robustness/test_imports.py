@@ -1,4 +1,4 @@
-"""The imports that must never be, and the map of the house (ARCHITECTURE.md)."""
+"""Forbidden imports, and the map in ARCHITECTURE.md."""
 
 import ast
 import re
@@ -10,24 +10,21 @@ from tests.conftest import REPOSITORY, SOURCES
 
 FLOORS = {
     "util": set(),
+    "metrics": {"util"},
     "model": {"util"},
     "dataset": {"util"},
-    "semi": {"model", "util"},
-    "data_tools": {"dataset", "util"},
-    "engine": {"dataset", "model", "semi", "util"},
-    "prediction": {"dataset", "util"},
-    "experiments": {"dataset", "engine", "model", "util"},
-    "benchmarks": {"data_tools", "dataset", "engine", "experiments", "model", "util"},
-    "faults": {"util"},
+    "inference": {"dataset", "metrics", "model", "util"},
+    "semi": {"dataset", "metrics", "model", "util"},
+    "engine": {"dataset", "inference", "metrics", "model", "semi", "util"},
 }
 """Each package, and those that it may import beside itself."""
-OF_A_METHOD = {"engine", "model", "semi", "util"}
-OF_A_COMMAND = {"dataset", "model", "prediction", "util"}
+OF_A_METHOD = {"dataset", "engine", "model", "semi", "util"}
+OF_A_COMMAND = {"dataset", "inference", "metrics", "model", "util"}
 """Of evaluate.py, export.py and predict.py."""
 SCRIPTS = {path.stem for path in SOURCES if not path.parts[1:]}
 METHODS = SCRIPTS - {"evaluate", "export", "predict"}
 FILES = [path for path in SOURCES if path.parts[0] != "tests"]
-BY_NAME = {"tools/methods.py", "faults/forks.py"}
+BY_NAME = {"tools/methods.py"}
 """What imports modules whose names it is given, which this test cannot see."""
 PRIVATE = {"engine/cost.py", "util/distributed.py"}
 """Files that use names which torch keeps to itself; tools/launch.py inherits some of torchrun's."""
@@ -51,7 +48,7 @@ def allowed(path):
     package = path.parts[0]
     if package == path.name:
         return OF_A_METHOD if path.stem in METHODS else OF_A_COMMAND
-    return FLOORS.keys() if package == "tools" else {package, *FLOORS[package]}
+    return {*FLOORS, "tools"} if package == "tools" else {package, *FLOORS[package]}
 
 
 def test_files_are_found():
@@ -88,10 +85,9 @@ def test_what_every_start_imports_is_required():
     text = (REPOSITORY / "requirements.txt").read_text().lower().replace("-", "_")
     required = set(re.findall(r"^\w+(?=[>=<])", text, re.MULTILINE))
     called = {"PIL": "pillow", "yaml": "pyyaml"}
-    more = {"faults", "experiments"}  # for those who develop, or draw
     own = {path.parts[0] for path in FILES} | SCRIPTS
     used = set()
-    for path in (path for path in FILES if path.parts[0] not in more):
+    for path in (path for path in FILES if path.parts[0] != "tools"):
         for node in ast.parse((REPOSITORY / path).read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
@@ -100,20 +96,9 @@ def test_what_every_start_imports_is_required():
     assert used <= required, f"not in requirements.txt: {used - required}"
 
 
-def test_the_map_names_every_module():
-    """Each stands in ARCHITECTURE.md, in the lines of its package."""
-    text = (REPOSITORY / "ARCHITECTURE.md").read_text()
-    drawing = text.split("```")[1]
-    room, rooms = "", {}
-    for line in drawing.splitlines():
-        if found := re.match(r"(\w+)/ ", line):
-            room = found[1]
-        elif not line.startswith(" "):
-            room = ""
-        rooms[room] = rooms.get(room, "") + line + "\n"
-    missing = []
-    for path in FILES:
-        lines = rooms.get(path.parts[0] if path.parts[1:] else "", "")
-        if path.name != "__init__.py" and not re.search(rf"\b{path.name}\b", lines):
-            missing.append(str(path))
+def test_the_map_names_every_package():
+    drawing = (REPOSITORY / "ARCHITECTURE.md").read_text().split("```")[1]
+    packages = {path.parts[0] for path in FILES if path.parts[1:]}
+    missing = [name for name in packages if f"\n{name}/ " not in drawing]
     assert not missing, f"not in ARCHITECTURE.md's map: {missing}"
+    assert SCRIPTS == set(re.findall(r"(\w+)\.py", drawing.split("configs/")[0]))
