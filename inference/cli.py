@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from model.checkpoint import SUFFIX, find_checkpoint, load
@@ -69,18 +70,26 @@ def checkpoint_of(options: argparse.Namespace) -> Path:
 
 
 def config_of(options: argparse.Namespace) -> Config:
-    """The config of a command that takes a checkpoint: what `--config` names, else the one beside
-    it, else the one inside a .safetensors.
+    """Return the config of a command that takes a checkpoint, with `--set` and `--tta` applied."""
+    settings = [*options.set, *_augmentation(getattr(options, "tta", []))]
+    return checkpoint_config(options.checkpoint, options.config, settings)
+
+
+def checkpoint_config(
+    checkpoint: Path, config: Path | None = None, settings: Sequence[str] = ()
+) -> Config:
+    """Return the config of a checkpoint: the file `config`, else `config.yaml` beside the
+    checkpoint, else the one inside a .safetensors file.
 
     Raises `UserError` where there is none.
     """
-    settings = [*options.set, *_augmentation(getattr(options, "tta", []))]
-    path = options.config or options.checkpoint.parent / "config.yaml"
-    if options.config is None and not path.exists():
-        if options.checkpoint.suffix == SUFFIX and "config" in (whole := load(options.checkpoint)):
-            return resolve(whole["config"], str(options.checkpoint), settings)
+    path = config or checkpoint.parent / "config.yaml"
+    if config is None and not path.exists():
+        if checkpoint.suffix == SUFFIX and "config" in (whole := load(checkpoint)):
+            return resolve(whole["config"], str(checkpoint), settings)
+        if not checkpoint.exists():
+            raise UserError(f"{checkpoint}: no such checkpoint")
         raise UserError(
-            f"{path}: no config lies beside the checkpoint; name the one it was trained with: "
-            "--config"
+            f"{path}: no config beside the checkpoint; name the one it was trained with: --config"
         )
     return load_config(path, settings)
