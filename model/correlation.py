@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from model.network import Features, upsample
+from util.precision import at_least_float32
 
 
 class Correlation(nn.Module):
@@ -44,7 +45,7 @@ class CorrelationHead(nn.Module):
         # In bfloat16 what pixels have in common is too coarse to learn from: it cost CorrMatch two
         # to nine points of mIoU on the embedded dataset.
         with torch.autocast(x.device.type, enabled=False):
-            attention = self.corr(x.float())
-            values = upsample(logits.detach().float(), (h, w))
+            attention = self.corr(at_least_float32(x))
+            values = upsample(at_least_float32(logits.detach()), (h, w))
             propagated = (values.flatten(2) @ attention).unflatten(2, (h, w))
             return upsample(propagated, size), attention

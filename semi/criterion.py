@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from util.config.schema import IGNORE, Criterion
 from util.errors import UserError
+from util.precision import at_least_float32
 
 
 def mean_over(loss: Tensor, weight: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def dice_loss(logits: Tensor, label: Tensor, keep: Tensor, smooth: float = 1e-5)
 
     `logits` `[B, C, H, W]`, `label` and `keep` (bool) `[B, H, W]`.
     """
-    p = logits.float().softmax(dim=1) * keep[:, None]
+    p = at_least_float32(logits).softmax(dim=1) * keep[:, None]
     classes = torch.arange(p.shape[1], device=p.device)[:, None, None]
     y = (label[:, None] == classes) & keep[:, None]
     both, squares, pixels = (x.sum((0, 2, 3)) for x in (p * y, p.square(), y))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dataset.batch import Unlabeled, View
 from semi.criterion import dice_loss
 from util.config.schema import Criterion
+from util.precision import at_least_float32
 
 
 class PseudoLabel(NamedTuple):
@@ -38,7 +39,7 @@ Partner = PseudoLabel | Tensor
 
 def pseudo_label(logits: Tensor, ignore: Tensor) -> PseudoLabel:
     """Label and confidence of `logits` `[B, C, H, W]`, without gradient; `ignore` `[B, H, W]`."""
-    conf, label = logits.detach().float().softmax(dim=1).max(dim=1)
+    conf, label = at_least_float32(logits.detach()).softmax(dim=1).max(dim=1)
     return PseudoLabel(label, conf, ~ignore)
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from util.precision import at_least_float32
+
 
 def cutmix_features(own: Tensor, partner: Tensor, box: Tensor) -> Tensor:
     """The partner's features inside the `box` `[B, H, W]`, the image's own outside: `[B, D, h, w]`.
@@ -48,7 +50,7 @@ def choose_references(features: Tensor, count: int) -> Tensor:
     The first is drawn; each next one is the pixel whose largest |cosine similarity| to those
     already chosen is smallest.  Without host synchronisation.
     """
-    pixels = F.normalize(features.float().flatten(2), dim=1)
+    pixels = F.normalize(at_least_float32(features).flatten(2), dim=1)
     images, _, total = pixels.shape
     chosen = [torch.randint(total, (images,), device=features.device)]
     closest = pixels.new_zeros(images, total)
@@ -64,7 +66,7 @@ def choose_references(features: Tensor, count: int) -> Tensor:
 def resemblance(features: Tensor, references: Tensor) -> Tensor:
     """How much each pixel resembles the pixels `references` `[B, M]`: a distribution over these,
     `[B, hw, M]`, the softmax of dot products."""
-    pixels = features.float().flatten(2)
+    pixels = at_least_float32(features).flatten(2)
     chosen = pixels.gather(2, references[:, None].expand(-1, pixels.shape[1], -1))
     return (pixels.transpose(1, 2) @ chosen).softmax(dim=-1)
 

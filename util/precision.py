@@ -42,6 +42,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=found != "float32")
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return a tensor of half precision as float32, any other unchanged."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class LossScale:
     """Dynamic loss scale of float16, on the device; 1 in the other precisions.
 
