@@ -1,6 +1,7 @@
 """Score a checkpoint: scores of each class, mIoU, pixel accuracy, speed."""
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from dataset.bands import pictures
 from dataset.check import check_files, refuse_overlaps
 from dataset.folders import read_samples
-from dataset.lists import SampleList
+from dataset.lists import SampleList, identity
 from dataset.loaders import Process, data_workers, evaluation_loader
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -33,7 +34,7 @@ from util.confusion import class_scores, confusion_picture, confusion_rows
 from util.errors import UserError
 from util.evaluation import Scores, evaluate, summary, table, volume_indices
 from util.inference import predict_mask
-from util.log import logger, say_to_console
+from util.log import code_version, logger, say_to_console
 from util.picture import save_picture
 from util.worst import ImageScores, comparison
 from util.writing import csv_text, write_text
@@ -105,6 +106,7 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     numbers."""
     listed = read_split(config, options.split)
     volumes = volume_indices([s.image for s in listed.samples], config.evaluation.volume_pattern)
+    compare_ranks(config, options, listed)
     network = load_trained(config, options.checkpoint, options.which, device)
     boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
     images = ImageScores(len(listed.samples), device)
@@ -145,6 +147,19 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
         **summary(scores),
         "class_scores": {name: (100 * v).tolist() for name, v in of_classes.items()},
     }
+
+
+def compare_ranks(config: Config, options: argparse.Namespace, listed: SampleList) -> None:
+    """Check that all ranks score the same network on the same images in the same way."""
+    if dist.world_size() == 1:
+        return
+    given = {f"--{name}": getattr(options, name) for name in ("which", "worst", "boundary_iou")}
+    facts = given | {
+        "code": code_version(),
+        "checkpoint's SHA-256": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest(),
+        "split file": identity(listed.samples),
+    }
+    dist.compare("settings", facts | config.model_dump(mode="json"))
 
 
 def how_predicted(evaluation: Evaluation) -> str:
