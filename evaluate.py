@@ -1,6 +1,7 @@
 """Score a checkpoint: scores of each class, mIoU, pixel accuracy, speed."""
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -16,7 +17,7 @@ from dataset.folders import read_samples
 from dataset.loaders import Process, data_workers, evaluation_loader
 from dataset.reader import Reader
 from dataset.samples import Sample
-from dataset.split_files import SampleList
+from dataset.split_files import SampleList, identity
 from dataset.validation import check_files, refuse_overlaps
 from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of
 from inference.evaluation import Scores, evaluate, summary, table, volume_indices
@@ -31,7 +32,7 @@ from util.cli import exit_with_one_line
 from util.config.schema import Config, Evaluation
 from util.errors import UserError
 from util.io import csv_text, write_text
-from util.log import logger, say_to_console
+from util.log import code_version, logger, say_to_console
 
 
 def main() -> None:
@@ -100,6 +101,7 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     numbers."""
     listed = read_split(config, options.split)
     volumes = volume_indices([s.image for s in listed.samples], config.evaluation.volume_pattern)
+    compare_ranks(config, options, listed)
     network = load_trained(config, options.checkpoint, options.which, device)
     boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
     images = ImageScores(len(listed.samples), device)
@@ -142,6 +144,19 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
         **summary(scores),
         "class_scores": {name: (100 * v).tolist() for name, v in of_classes.items()},
     }
+
+
+def compare_ranks(config: Config, options: argparse.Namespace, listed: SampleList) -> None:
+    """Check that all ranks score the same network on the same images in the same way."""
+    if distributed.world_size() == 1:
+        return
+    given = {f"--{name}": getattr(options, name) for name in ("which", "worst", "boundary_iou")}
+    facts = given | {
+        "code": code_version(),
+        "checkpoint's SHA-256": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest(),
+        "split file": identity(listed.samples),
+    }
+    distributed.compare("settings", facts | config.model_dump(mode="json"))
 
 
 def how_predicted(evaluation: Evaluation) -> str:

@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.elastic.utils.store import synchronize
 from torch.distributed.run import get_args_parser, run
 
-from util.distributed import USER_ERROR, patience, waited
+from util.distributed import USER_ERROR, patience, reason_of_launch, time_limit
 from util.errors import UserError
 from util.interrupt import SIGNALS, leaving_when_asked
 
@@ -177,7 +177,7 @@ def meet(address: str, port: int, node: int, nodes: int) -> TCPStore | None:
         raise UserError(f"NODE_RANK {node}: two machines have it; expected 0 to {nodes - 1}")
     while missing := [str(n) for n in range(nodes) if not store.check([f"machine {n}"])]:
         if time.monotonic() > end:
-            raise UserError(f"NODE_RANK {', '.join(missing)}: did not come; {waited()}")
+            raise UserError(f"NODE_RANK {', '.join(missing)}: did not come; {time_limit()}")
         time.sleep(POLL)
     return store
 
@@ -190,7 +190,7 @@ def _reach(address: str, port: int, end: float) -> None:
         except (OSError, OverflowError) as error:
             if time.monotonic() > end:
                 raise UserError(
-                    f"MASTER_ADDR {address}, port {port}: no answer ({error}); {waited()}"
+                    f"MASTER_ADDR {address}, port {port}: no answer ({error}); {time_limit()}"
                 ) from None
             time.sleep(POLL)
 
@@ -198,20 +198,22 @@ def _reach(address: str, port: int, end: float) -> None:
 def main() -> int:
     """Run torchrun; return the exit code."""
     arguments = get_args_parser().parse_args()
+    kept = None
     try:
         with leaving_when_asked():
-            if arguments.standalone:
-                kept = None
-            else:
+            if not arguments.standalone:
                 nodes, node = int(arguments.nnodes), arguments.node_rank
                 kept = meet(arguments.master_addr, arguments.master_port, node, nodes)
             arguments.rdzv_conf = f"timeout={math.ceil(patience().total_seconds())}"
             run(arguments)
-            del kept
     except SignalException as stopped:
         return 128 + stopped.sigval
     except ChildFailedError as error:
-        return exit_code(error)
+        code = exit_code(error)
+        if kept is not None and code < 128:  # of a process that was not killed
+            reason = reason_of_launch(kept, arguments.max_restarts, arguments.node_rank)
+            print(f"error: {reason}\n" if reason else "", end="", file=sys.stderr)
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

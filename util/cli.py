@@ -18,6 +18,10 @@ from util.errors import UserError, one_line, print_error, printable, reason
 from util.interrupt import EXIT_CODE, Interrupted
 
 KILLED_BY_HAND = 130
+SAVE_PATH = (
+    "run directory; of several machines without a shared disk, the first one's (NODE_RANK=0) holds "
+    "the checkpoints and log, so the same machine must be the first when the run is resumed"
+)
 
 
 def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
@@ -25,7 +29,7 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"Train {name}.")
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     add_lists(parser, unlabeled)
-    parser.add_argument("--save-path", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--save-path", type=Path, required=True, help=SAVE_PATH)
     add_settings(parser)
     add_device(parser)
     parser.add_argument("--seed", type=int, help="overrides the config's seed")

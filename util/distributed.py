@@ -5,6 +5,7 @@
 
 import functools
 import io
+import itertools
 import json
 import math
 import os
@@ -284,10 +285,10 @@ def patience() -> timedelta:
         raise UserError(f"TIMEOUT: expected a number of minutes, found '{given}'") from None
 
 
-def waited() -> str:
-    """The end of a message about something that did not come in time."""
+def time_limit() -> str:
+    """The end of a message about something that does not answer."""
     minutes = patience().total_seconds() / 60
-    return f"waited {minutes:g} minute{'s' * (minutes != 1)} (environment variable TIMEOUT)"
+    return f"the limit is {minutes:g} minute{'s' * (minutes != 1)} (environment variable TIMEOUT)"
 
 
 def _launched_ranks() -> int:
@@ -301,19 +302,34 @@ def launched_rank() -> int:
 
 
 def _store() -> td.Store:
-    return _store_of(os.environ.get(RESTARTS, "0"))
+    """The launcher's key-value store, which all ranks reach, also before and after they joined.
+
+    Raises `UserError` where it does not answer.
+    """
+    store = _store_of(os.environ.get(RESTARTS, "0"))
+    if store is None:
+        place = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, port {os.environ['MASTER_PORT']}"
+        raise UserError(f"{place}: no answer; {time_limit()}")
+    return store
 
 
 @functools.cache
-def _store_of(start: str) -> td.Store:
-    """The launcher's key-value store, which all ranks reach, also before and after they joined.
-    It outlives the processes: a restart must not find keys of the previous start."""
-    store, *_ = next(td.rendezvous("env://", timeout=patience()))
+def _store_of(start: str) -> td.Store | None:
+    """The part of the store for one start: it outlives the processes, and a restart must not find
+    what the previous start put there.  None, without waiting again, if it did not answer."""
+    try:
+        store, *_ = next(td.rendezvous("env://", timeout=patience()))
+    except td.DistError:
+        return None
     return td.PrefixStore(f"start {start}", store)
 
 
+_calls = itertools.count()
+"""Numbers of the calls of `gather`, the same on all ranks."""
+
+
 def gather(name: str, value: Any) -> list[Any]:
-    """Return the `value` (JSON) of every rank; `name` is used once per start.
+    """Return the `value` (JSON) of every rank.
 
     Unlike a collective, it can be interrupted by a signal, and ends when another rank fails: raises
     `UserError` with the first reason of any rank, or with the ranks that did not come in time.
@@ -321,7 +337,8 @@ def gather(name: str, value: Any) -> list[Any]:
     ranks = _launched_ranks()
     if ranks == 1:
         return [value]
-    store, keys = _store(), [f"{name} {number}" for number in range(ranks)]
+    store, call = _store(), next(_calls)
+    keys = [f"{call} {name} {number}" for number in range(ranks)]
     store.set(keys[launched_rank()], json.dumps(value))
     end = time.monotonic() + patience().total_seconds()
     while not store.check(keys):
@@ -334,7 +351,7 @@ def gather(name: str, value: Any) -> list[Any]:
 
 
 def compare(name: str, facts: dict[str, Any]) -> None:
-    """Check that `facts` (JSON) are equal on all ranks; `name` is used once per start.
+    """Check that `facts` (JSON) are equal on all ranks.
 
     Raises `UserError` that names the first rank which differs from rank 0, and in what.
     """
@@ -365,13 +382,30 @@ def report_failure(reason: str, code: int) -> tuple[str, int]:
     where = f"rank {launched_rank()} on {socket.gethostname()}: " if several_nodes else ""
     own = json.dumps([f"{where}{reason}", code, node, launched_rank()])
     try:
-        first, code, its_node, its_rank = json.loads(_store().compare_set(_FAILURE, "", own))
-        if its_rank == launched_rank():
-            return reason, code
-        speaks = its_node != node and _store().add(f"said on {node}", 1) == 1
-        return first if speaks else "", code
-    except td.DistError:  # the store went with the first machine
+        store = _store()
+        _, code, _, first = json.loads(store.compare_set(_FAILURE, "", own))
+        return reason if first == launched_rank() else reason_elsewhere(store, node), code
+    except (td.DistError, UserError):  # the store went with the first machine
         return reason, code
+
+
+def reason_elsewhere(store: td.Store, node: str) -> str:
+    """The reason of the first rank that failed, if that is on another machine and no process of
+    machine `node` was given it before; else nothing."""
+    reason, _, its_node, _ = json.loads(store.get(_FAILURE))
+    return reason if its_node != node and store.add(f"said on {node}", 1) == 1 else ""
+
+
+def reason_of_launch(store: td.Store, restarts: int, node: int) -> str:
+    """`reason_elsewhere` of the last start that failed, after at most `restarts` restarts.
+
+    For the launcher, whose processes may have hung in a collective until it killed them."""
+    try:
+        starts = [td.PrefixStore(f"start {n}", store) for n in reversed(range(restarts + 1))]
+        failed = next((start for start in starts if start.check([_FAILURE])), None)
+        return reason_elsewhere(failed, str(node)) if failed is not None else ""
+    except td.DistError:  # the store went with the first machine
+        return ""
 
 
 def lost_contact(error: Exception) -> str | None:
@@ -385,7 +419,7 @@ def lost_contact(error: Exception) -> str | None:
         while time.monotonic() < end and not store.check([_FAILURE]) and not store.check(keys):
             time.sleep(0.05)
         return _no_answer(store, keys)
-    except td.DistError:
+    except (td.DistError, UserError):
         return f"MASTER_ADDR {os.environ['MASTER_ADDR']}: the first machine no longer answers"
 
 
@@ -393,4 +427,4 @@ def _no_answer(store: td.Store, keys: list[str]) -> str:
     """The ranks that did not set their key of `keys`."""
     missing = [str(number) for number, key in enumerate(keys) if not store.check([key])]
     ranks = f"rank{'s' * (len(missing) != 1)} {', '.join(missing) or 'of this run'}"
-    return f"{ranks}: no answer; stopped, killed or not reachable; {waited()}"
+    return f"{ranks}: no answer; stopped, killed or not reachable; {time_limit()}"

@@ -8,7 +8,7 @@ import pytest
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from tests.engine.test_distributed import read
-from tests.engine.test_restarts import launcher
+from tests.engine.test_restarts import launcher, machines
 from tests.forked import meeting
 from tests.tools.test_scripts import free_port
 from util import distributed
@@ -100,6 +100,16 @@ def test_machines_with_different_split_files(short, tmp_path):
     assert refused(ends(*commands), reason)
 
 
+def test_evaluations_of_different_checkpoints(short, train, tmp_path):
+    for name, seed in (("a", "1"), ("b", "2")):
+        train(SupOnly, short.argv(tmp_path / name, "--seed", seed, "--set", "epochs=1"))
+    commands = [
+        ["evaluate.py", "--checkpoint", tmp_path / name / "latest.pth", "--device", "cpu"]
+        for name in "ab"
+    ]
+    assert refused(ends(*commands), "rank 1 differs from rank 0: checkpoint's SHA-256 (")
+
+
 def test_a_run_and_a_dry_run(short, tmp_path):
     commands = [supervised(short, tmp_path / "a"), supervised(short, tmp_path / "b", "--dry-run")]
     assert refused(ends(*commands), "--dry-run (False -> True)")
@@ -153,6 +163,20 @@ with distributed.session(torch.device("cpu")), exit_with_one_line():
     assert said == f"error: rank 1 on {socket.gethostname()}: KeyError: 'x'\n"
 
 
+def test_a_machine_whose_ranks_hang_when_another_fails(tmp_path, monkeypatch):
+    """As in a collective of NCCL: its launcher kills them, and prints the reason."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    program = """
+from util import distributed
+if rank == 3:
+    reason, code = distributed.report_failure("no such file", 2)
+    sys.exit(code)
+"""
+    ends = machines(tmp_path, program, 3, count=2)
+    assert [(code, starts) for code, starts, _ in ends] == [(2, 1), (2, 1)], ends
+    assert f"error: rank 3 on {socket.gethostname()}: no such file\n" in ends[0][2]
+
+
 STOPPED = """
 import os, signal, torch
 from util import distributed
@@ -174,7 +198,7 @@ def test_a_rank_that_does_not_answer(number, tmp_path):
     running[1].end(0)
     assert end.returncode == 1 and end.stderr.count("\n") == 1, end
     assert end.stderr.startswith("error: rank 1: no answer; ")
-    assert "waited 0.1 minutes (environment variable TIMEOUT)" in end.stderr
+    assert "the limit is 0.1 minutes (environment variable TIMEOUT)" in end.stderr
 
 
 def test_a_rank_that_never_comes(tmp_path):
@@ -205,7 +229,7 @@ def impatient(monkeypatch):
 
 
 def test_a_first_machine_that_is_alone(impatient):
-    assert "error: NODE_RANK 1: did not come; waited 0.02 minutes" in launched(nodes=2)
+    assert "error: NODE_RANK 1: did not come; the limit is 0.02 minutes" in launched(nodes=2)
 
 
 def test_a_first_machine_that_cannot_be_reached(impatient):
