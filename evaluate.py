@@ -26,7 +26,7 @@ from inference.predictor import Predictor
 from inference.worst_images import ImageScores, comparison
 from metrics.boundary import DISTANCE, BoundaryIoU
 from metrics.confusion import class_scores, confusion_picture, confusion_rows
-from model.build import load_trained
+from model.trained import load_trained
 from util import distributed
 from util.cli import exit_with_one_line
 from util.config.schema import Config, Evaluation

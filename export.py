@@ -23,7 +23,7 @@ from dataset.folders import read_samples
 from dataset.reader import Reader
 from inference.cli import checkpoint_of, checkpoint_parser, config_of
 from inference.predictor import Predictor, config_for_size
-from model.build import load_trained, network_of
+from model.build import network_of
 from model.checkpoint import load_weights
 from model.deploy import (
     NORMALISATION,
@@ -38,6 +38,7 @@ from model.deploy import (
     to_safetensors,
     to_torchscript,
 )
+from model.trained import load_trained
 from util.cli import exit_with_one_line
 from util.config.schema import Config
 from util.errors import UserError, print_error, reason

@@ -22,7 +22,7 @@ from inference.inputs import (
 from inference.outputs import Products, Writer
 from inference.predictor import Predictor, config_for_size
 from inference.raster import is_larger
-from model.build import load_trained
+from model.trained import load_trained
 from util import distributed
 from util.cli import exit_with_one_line
 from util.config.schema import Config

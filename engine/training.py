@@ -35,8 +35,9 @@ from engine.run_dir import RunFolder, state_to_resume
 from inference.evaluation import Scores, evaluate, volume_indices
 from metrics.calibration import PseudoLabelScores
 from model.acceleration import compile_parts, use_layout
-from model.build import load_backbone, network_of
+from model.build import network_of
 from model.checkpoint import load_weights, nonfinite_tensors
+from model.pretrained import load_backbone
 from util import distributed
 from util.config.loading import SCORED_BY, differences, with_defaults
 from util.config.schema import Config

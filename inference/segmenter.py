@@ -11,8 +11,8 @@ from PIL import Image
 from dataset.bands import choose_bands, read_bands, to_range
 from inference.cli import checkpoint_config
 from inference.predictor import Predictor, to_mask
-from model.build import load_trained
 from model.checkpoint import find_checkpoint
+from model.trained import load_trained
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError

@@ -203,9 +203,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> N
     """
     own = module.state_dict()
     shapes = [
-        f"{k} {_shape(state[k])} instead of {_shape(v)}"
+        f"{k} {shape_of(state[k])} instead of {shape_of(v)}"
         for k, v in own.items()
-        if isinstance(v, Tensor) and k in state and _shape(state[k]) != _shape(v)
+        if isinstance(v, Tensor) and k in state and shape_of(state[k]) != shape_of(v)
     ]
     faults = {
         "missing": [k for k in own if k not in state],
@@ -225,42 +225,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> N
         raise UserError(f"{path}: cannot be taken as {kind} ({reason(error)})") from None
 
 
-def _shape(value: Any) -> object:
+def shape_of(value: Any) -> object:
     """Of a tensor of real numbers; of anything else, what it is."""
     if isinstance(value, Tensor) and not value.is_complex():
         return list(value.shape)
     return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
-
-
-def read_pretrained(path: Path) -> dict[str, Tensor]:
-    """The weights in a file of ImageNet weights; raises `UserError` when it is not there."""
-    if not os.path.exists(path):  # False too for what can be no path
-        raise UserError(
-            f"{path}: pretrained weights not found; put the file there, or set "
-            "model.pretrained to hub, none or another file"
-        )
-    return network_state(load(path), path)
-
-
-def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: object) -> str:
-    """Load ImageNet weights into a backbone; returns a report of what was loaded.
-
-    Entries beyond the backbone's (a classifier) are reported, not an error; lacking ones are.
-    timm's feature extractors write some dots as underscores (stages_0 for stages.0).
-    """
-    given = {name.replace(".", "_"): name for name in state}
-    own = backbone.state_dict()
-    names = {k: given.get(k.replace(".", "_")) for k in own}
-    loaded = {k: state[name] for k, name in names.items() if name is not None}
-    lacking = [k for k in own if k not in loaded and not k.endswith("num_batches_tracked")]
-    lacking += [k for k, v in loaded.items() if _shape(v) != _shape(own[k])]
-    if lacking:
-        raise UserError(
-            f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
-            f"of another shape: {first_of(lacking, 3)}"
-        )
-    load_weights(backbone, own | loaded, source)
-    unused = [name for name in state if name not in names.values()]
-    return f"{source}: {len(loaded)} entries loaded" + (
-        f", {len(unused)} unused: {first_of(unused, 3)}" if unused else ""
-    )

@@ -11,7 +11,7 @@ from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of
 from inference.inputs import made_by, may_choose_windows, to_do
 from inference.uncertainty import ACQUISITIONS
 from inference.unlabeled import unlabelled_samples
-from model.build import load_trained
+from model.trained import load_trained
 from util import distributed
 from util.cli import exit_with_one_line
 from util.errors import UserError

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from inference.evaluation import score_title
-from model.build import load_trained
 from model.checkpoint import PUBLISHED, find_checkpoint
 from model.deploy import Deployed, describe, to_safetensors
+from model.trained import load_trained
 from tools.results.runs import Epoch, Run, best_epoch
 from util.cli import exit_with_one_line
 from util.colours import palette

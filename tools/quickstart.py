@@ -16,7 +16,7 @@ from dataset.folders import read_samples
 from dataset.image_files import open_image
 from inference.overlay import colour_mask, side_by_side
 from inference.predictor import Predictor
-from model.build import load_trained
+from model.trained import load_trained
 from tools.make_shapes.files import generate
 from util.cli import exit_with_one_line, run
 from util.config.loading import load_config

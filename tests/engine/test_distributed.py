@@ -9,7 +9,8 @@ from dataset.folders import read_samples
 from dataset.loaders import Process, evaluation_loader
 from inference.evaluation import evaluate
 from metrics.calibration import PseudoLabelScores
-from model.build import build_network, load_trained
+from model.build import build_network
+from model.trained import load_trained
 from tests.conftest import METHODS, Toy
 from tests.forked import spread
 from util import distributed

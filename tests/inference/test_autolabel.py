@@ -19,7 +19,7 @@ from fixmatch import FixMatch
 from inference.predictor import Predictor, to_mask
 from inference.uncertainty import confidence, entropy, least_confidence, margin
 from inference.unlabeled import unlabelled_samples
-from model.build import load_trained
+from model.trained import load_trained
 from supervised import SupOnly
 from tests.conftest import write_sample
 from tests.own_images import TINY

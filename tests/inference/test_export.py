@@ -13,9 +13,10 @@ import evaluate
 import export
 import predict
 from inference.predictor import Predictor, logits_of
-from model.build import load_trained, network_of
+from model.build import network_of
 from model.checkpoint import find_checkpoint, load
 from model.dinov2 import _resample_for_any_size, as_published, resample_positions
+from model.trained import load_trained
 from supervised import SupOnly
 from tests.conftest import write_sample
 from tests.own_images import TINY

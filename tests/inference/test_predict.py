@@ -12,7 +12,7 @@ import evaluate
 import predict
 from dataset.bands import read_bands
 from inference.predictor import Predictor
-from model.build import load_trained
+from model.trained import load_trained
 from supervised import SupOnly
 from tests.own_images import TINY
 from util.config.loading import load_config

@@ -23,7 +23,8 @@ from dataset.transforms.strong import strong_view
 from dataset.validation import check_files, read_lists
 from dataset.views import make_views
 from inference.overlay import overlay, side_by_side
-from model.build import load_network, network_of
+from model.build import network_of
+from model.trained import load_network
 from supervised import SupOnly
 from tests.conftest import Toy, every_method
 from tools.make_shapes.files import generate

@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from engine.run_dir import RunFolder
-from model.build import PRETRAINED, build_network, load_backbone, load_network
+from model.build import build_network
 from model.checkpoint import link_atomically, load, load_weights, network_state, save_atomically
+from model.pretrained import PRETRAINED, load_backbone
+from model.trained import load_network
 from tests.robustness.test_security import Smuggled
 from util.config.schema import Data, Model
 from util.errors import UserError

@@ -18,9 +18,10 @@ from corrmatch import CorrMatch
 from engine.optimizer import build_optimizer, load_optimizer
 from fixmatch import FixMatch
 from inference.predictor import logits_of
-from model.build import build_network, load_backbone, load_network
-from model.checkpoint import load_backbone_state
+from model.build import build_network
 from model.dinov2 import resample_positions
+from model.pretrained import load_backbone, load_backbone_state
+from model.trained import load_network
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from semi.perturbation import complementary_dropout, draw_complementary

@@ -8,8 +8,9 @@ from timm.models import register_model
 
 from fixmatch import FixMatch
 from inference.predictor import logits_of
-from model.build import build_network, load_backbone
+from model.build import build_network
 from model.checkpoint import save_atomically
+from model.pretrained import load_backbone
 from model.pspnet import PyramidPooling
 from util.config.schema import Model
 from util.errors import UserError

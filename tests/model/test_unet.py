@@ -4,7 +4,8 @@ import pytest
 import timm
 import torch
 
-from model.build import build_network, inflate_stem, load_backbone
+from model.build import build_network
+from model.pretrained import inflate_stem, load_backbone
 from tests.golden import fill
 from util.config.loading import parse
 from util.config.schema import Config, Model

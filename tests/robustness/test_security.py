@@ -16,7 +16,7 @@ import predict
 from corrmatch import CorrMatch
 from dataset.image_files import FORMATS, image_size, load_image, orientation
 from engine.fit import main
-from model.build import PRETRAINED
+from model.pretrained import PRETRAINED
 from tests.conftest import REPOSITORY
 from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, verdict
 from tools.prepare.official.masks import read_indices

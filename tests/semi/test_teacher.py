@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from fixmatch import FixMatch
-from model.build import build_network, load_network
+from model.build import build_network
 from model.checkpoint import save_atomically
+from model.trained import load_network
 from semi.ema import frozen_copy, update_ema
 from tests.methods.test_steps import raw_batch
 from unimatch_v2 import UniMatchV2

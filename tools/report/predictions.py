@@ -17,8 +17,8 @@ from inference.evaluation import Scores, confusion_matrix
 from inference.overlay import overlay, side_by_side
 from inference.predictor import Predictor
 from inference.worst_images import image_miou
-from model.build import load_trained
 from model.checkpoint import best_checkpoint
+from model.trained import load_trained
 from tools.results.runs import Run
 from util.errors import UserError
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.validation import check_files, read_lists
-from model.build import load_network
+from model.trained import load_network
 from tests.conftest import METHODS, REPOSITORY
 from tests.robustness.fuzzing import yaml_text
 from tests.robustness.fuzzing.odd import Damage, damages, texts

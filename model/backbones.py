@@ -1,0 +1,135 @@
+"""Backbones by name: timm's CNNs and ViTs, and Xception-65."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from model import xception
+from model.dinov2 import as_published, is_dinov2
+from util.errors import UserError, reason
+
+# What timm raises for a model that cannot be had in the form asked for.
+_UNFIT = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
+
+
+def check_name(name: str) -> None:
+    """Raise `UserError` unless timm has a model of this name."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*timm.list_models(), xception.NAME], n=3)
+        hint = f"; like it: {', '.join(near)}" if near else ""
+        raise UserError(f"model.backbone: timm has no '{name}'{hint}")
+
+
+def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
+    """A plain ViT of timm, that is, of blocks of one width, for images of any size."""
+    check_name(name)
+    try:
+        vit: Any = timm.create_model(
+            name,
+            num_classes=0,
+            global_pool="",
+            dynamic_img_size=True,
+            in_chans=in_channels,
+            patch_size=patch_size,  # timm passes on what is not None
+        )
+        if len({(block["num_chs"], block["reduction"]) for block in vit.feature_info}) != 1:
+            raise ValueError("its blocks differ in width or stride")
+    except _UNFIT as error:
+        raise UserError(
+            f"model.backbone: '{name}' is no plain ViT for images of any size ({reason(error)}), "
+            "which model.network dpt needs; choose one of timm such as vit_small_patch14_dinov2"
+        ) from None
+    return as_published(vit) if is_dinov2(name) else vit
+
+
+def build_cnn(
+    name: str, stride: int, in_channels: int, shallow: bool = True
+) -> tuple[nn.Module, Sequence[int], int]:
+    """A network that returns its features at stride 4 (if `shallow`) and at the output stride,
+    their channels, and the number of which an image's sides must be multiples."""
+    if name == xception.NAME:
+        return xception.Xception65(stride, in_channels), xception.Xception65.channels, 1
+    check_name(name)
+    try:
+        # A look, without memory, that must not change the initial weights.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            probe = _feature_maps(name, stride).eval()
+            sides = _multiple_of_sides(probe)
+            strides = _feature_info(probe).reduction()
+            indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
+            idle = _parameters_without_part_in(probe, indices, sides)
+        backbone = _feature_maps(name, stride, out_indices=indices, in_chans=in_channels)
+    except _UNFIT as error:
+        raise UserError(
+            f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
+            f"({reason(error)}); choose a CNN of timm such as resnet50s;"
+            " a ViT needs model.network dpt"
+        ) from None
+    # HRNet's last fusions make maps that no one takes.  What never gets a gradient must not ask for
+    # one: processes that average their gradients would wait for it.
+    for parameter in idle:
+        backbone.get_parameter(parameter).requires_grad_(False)
+    return backbone, _feature_info(backbone).channels(), sides
+
+
+def _feature_maps(name: str, stride: int, **options: Any) -> nn.Module:
+    """timm's model at this output stride; a hierarchical one that takes none at its own strides,
+    Swin for images of any size.  Raises a `ValueError` where those end in another."""
+    ways: list[dict[str, Any]] = [{"output_stride": stride}, {"strict_img_size": False}, {}]
+    for way in ways:
+        try:
+            model = timm.create_model(name, features_only=True, **way, **options)
+            break
+        except (TypeError, AssertionError):  # HRNet asserts that the stride is its own
+            if way == {}:
+                raise
+    own = _feature_info(model).reduction()[-1]
+    if "output_stride" not in way and own != stride:
+        raise ValueError(f"it has strides of its own: set model.output_stride to {own}")
+    return model
+
+
+@torch.no_grad()
+def _multiple_of_sides(backbone: nn.Module) -> int:
+    """Of which number an image's sides must be multiples: 1 (nearly all), 4 (Swin), 32 (HRNet).
+
+    Raises a `ValueError` for a backbone that takes images of one size alone, or of a few.
+    """
+    for multiple in (1, 4, 32):
+        try:
+            backbone(torch.zeros(1, 3, 96 + multiple, 64 + multiple))
+            return multiple
+        except _UNFIT:
+            continue
+    raise ValueError("it does not take images of any size")
+
+
+@torch.enable_grad()
+def _parameters_without_part_in(
+    backbone: nn.Module, indices: Sequence[int], sides: int
+) -> list[str]:
+    """Names of the parameters that feature maps with these indices do not depend on."""
+    maps = backbone(torch.zeros(1, 3, 96 + sides, 64 + sides))
+    names, parameters = zip(*backbone.named_parameters(), strict=True)
+    taken = [maps[index].sum() for index in indices]
+    gradients = torch.autograd.grad(taken, parameters, allow_unused=True)
+    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+
+
+def _feature_info(backbone: nn.Module) -> Any:
+    return backbone.feature_info
+
+
+def apply_multi_grid(backbone: nn.Module, name: str) -> None:
+    """Multiply dilations 2, 2, 4 into the 3x3 convolutions of a ResNet's layer4 blocks."""
+    blocks = getattr(backbone, "layer4", None)
+    if blocks is None or len(blocks) != 3:
+        raise UserError(f"model.multi_grid: needs a ResNet-50 or deeper, found '{name}'")
+    for block, factor in zip(blocks, (2, 2, 4), strict=True):
+        conv = block.conv2
+        conv.dilation = tuple(d * factor for d in conv.dilation)
+        conv.padding = tuple(p * factor for p in conv.padding)

@@ -1,0 +1,103 @@
+"""Pretrained weights of backbones: from a file, from timm's hub, for any number of bands."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from model.checkpoint import load, load_weights, network_state, shape_of
+from model.dinov2 import as_published, is_dinov2
+from model.hub import ask_hub_once
+from model.network import Network
+from util.config.schema import Model
+from util.errors import UserError, first_of, reason
+
+PRETRAINED = Path("pretrained")
+
+
+def load_backbone(network: Network, options: Model, in_channels: int) -> str:
+    """Load the pretrained backbone that the config asks for; returns one line that says what.
+
+    Raises `UserError` when it cannot be had, or is of another network.
+    """
+    source = options.pretrained
+    name = "U-Net" if options.network == "unet" else options.backbone
+    if source == "none":
+        return f"{name}: random weights (model.pretrained: none)"
+    if name == "U-Net" and source in ("file", "hub"):
+        raise UserError(
+            f"model.pretrained: found {source}, but there are no published weights for a U-Net's "
+            "encoder; set it to none, or to the path of a .pth file"
+        )
+    if source == "hub":
+        state, path = hub_weights(name), f"timm hub, {name}"
+    else:
+        path = str(PRETRAINED / f"{name}.pth") if source == "file" else source
+        state = read_pretrained(Path(path))
+    state, remark = inflate_stem(state, in_channels)
+    return load_backbone_state(network.backbone, state, path) + remark
+
+
+def hub_weights(name: str) -> Mapping[str, Tensor]:
+    """timm's weights of a model; raises `UserError` when they cannot be had."""
+    ask_hub_once()
+    try:
+        donor: Any = timm.create_model(name, pretrained=True)
+    except Exception as error:  # whatever the network, the hub or its client raises
+        raise UserError(
+            f"model.pretrained: hub weights of '{name}' cannot be had ({reason(error)}); "
+            f"put them into {PRETRAINED / name}.pth and set model.pretrained to file"
+        ) from None
+    return (as_published(donor) if is_dinov2(name) else donor).state_dict()
+
+
+def inflate_stem(state: Mapping[str, Tensor], in_channels: int) -> tuple[Mapping[str, Tensor], str]:
+    """Weights for RGB as those for `in_channels` bands, and a remark where they were changed.
+
+    As timm does it: a single band sees the sum of the first convolution's three, more bands
+    repeat them in turn, scaled by 3 / `in_channels`.
+    """
+    stems = [k for k, v in state.items() if v.ndim == 4 and v.shape[1] == 3]
+    if in_channels == 3 or not stems:
+        return state, ""
+    how = "summed to 1 band" if in_channels == 1 else f"repeated to {in_channels} bands"
+    inflated = adapt_input_conv(in_channels, state[stems[0]])
+    return {**state, stems[0]: inflated}, f"; {stems[0]} of 3 bands {how}"
+
+
+def read_pretrained(path: Path) -> dict[str, Tensor]:
+    """The weights in a file of ImageNet weights; raises `UserError` when it is not there."""
+    if not os.path.exists(path):  # False too for what can be no path
+        raise UserError(
+            f"{path}: pretrained weights not found; put the file there, or set "
+            "model.pretrained to hub, none or another file"
+        )
+    return network_state(load(path), path)
+
+
+def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: object) -> str:
+    """Load ImageNet weights into a backbone; returns a report of what was loaded.
+
+    Entries beyond the backbone's (a classifier) are reported, not an error; lacking ones are.
+    timm's feature extractors write some dots as underscores (stages_0 for stages.0).
+    """
+    given = {name.replace(".", "_"): name for name in state}
+    own = backbone.state_dict()
+    names = {k: given.get(k.replace(".", "_")) for k in own}
+    loaded = {k: state[name] for k, name in names.items() if name is not None}
+    lacking = [k for k in own if k not in loaded and not k.endswith("num_batches_tracked")]
+    lacking += [k for k, v in loaded.items() if shape_of(v) != shape_of(own[k])]
+    if lacking:
+        raise UserError(
+            f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
+            f"of another shape: {first_of(lacking, 3)}"
+        )
+    load_weights(backbone, own | loaded, source)
+    unused = [name for name in state if name not in names.values()]
+    return f"{source}: {len(loaded)} entries loaded" + (
+        f", {len(unused)} unused: {first_of(unused, 3)}" if unused else ""
+    )

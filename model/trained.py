@@ -1,0 +1,76 @@
+"""Networks with the weights of a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.acceleration import use_layout
+from model.build import network_of
+from model.checkpoint import load, load_weights, network_state
+from model.network import Network
+from util.config.schema import Config, Data, Model
+from util.errors import UserError
+from util.log import logger
+
+
+def load_network(options: Model, data: Data, path: Path, which: str = "model") -> Network:
+    """The network of a config with the weights of a checkpoint, in any published form.
+
+    Parts beside the network's own, which a method has for training alone (CorrMatch's correlation
+    head), are left out.  Raises `UserError` when the weights are not those of this network and
+    these classes.
+    """
+    whole = load(path)
+    state = network_state(whole, path, which)
+    compare_configs(whole, options, data, path)
+    network = network_of(options, data)
+    parts = dict(network.named_children())
+    own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
+    load_weights(network, own or state, path)
+    return network.eval()
+
+
+def load_trained(config: Config, path: Path, which: str, device: torch.device) -> Network:
+    """`load_network` of a whole config, on the device and in the layout that it asks for."""
+    network = load_network(config.model, config.data, path, which).to(device)
+    use_layout(network, config)
+    return network
+
+
+# What the weights of a network do not depend on.
+_FREE = {"pretrained", "lock_backbone", "checkpoint_activations", "dropout"}
+
+
+def compare_configs(state: Any, options: Model, data: Data, path: Path) -> None:
+    """Raise `UserError` for a checkpoint of this project whose own config has another network,
+    pairs for single images, another number of classes, or the same names in another order; of
+    others only their weights tell.
+
+    Other names are warned of alone: they may be the same classes, as another dataset calls them.
+    """
+    own = state.get("config") if isinstance(state, dict) else None
+    if not isinstance(own, dict):
+        return
+    try:
+        before, old, new = own["data"]["classes"], own["model"], options.model_dump(mode="json")
+        keys = [key for key in old if key in new and key not in _FREE]
+        wrong = [f"model.{k} ({old[k]} -> {new[k]})" for k in keys if old[k] != new[k]]
+        was_pairs, is_pairs = own["data"].get("pair") is not None, data.dates == 2
+        renamed = [(a, b) for a, b in zip(before, data.classes, strict=False) if a != b]
+    except (KeyError, TypeError):
+        return  # an odd one: its weights tell
+    if was_pairs != is_pairs:
+        samples = {True: "pairs", False: "single images"}
+        wrong.insert(0, f"data.pair ({samples[was_pairs]} -> {samples[is_pairs]})")
+    names = ", ".join(f"{a} -> {b}" for a, b in renamed[:4]) + ", ..." * (len(renamed) > 4)
+    if len(before) != len(data.classes):
+        wrong.insert(0, f"data.classes ({len(before)} -> {len(data.classes)})")
+    elif any(name in before for _, name in renamed):  # a class that it knows, at another's place
+        wrong.insert(0, f"data.classes ({names})")
+    beside = path.parent / "config.yaml"
+    hint = f"; its config lies beside it: --config {beside}" if beside.exists() else ""
+    if wrong:
+        raise UserError(f"{path}: the config differs from its own in {'; '.join(wrong)}{hint}")
+    if renamed:
+        logger.warning("%s: was trained with other names of classes (%s)%s", path, names, hint)
