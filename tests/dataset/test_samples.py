@@ -77,7 +77,7 @@ def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
         seen.append(path.name)
         return Image.new("RGB" if path.name != "mask" else "L", (8, 8))
 
-    for module in ("files", "bands"):
+    for module in ("image_files", "bands"):
         monkeypatch.setattr(f"dataset.{module}.load_image", load)
     sets = (
         Samples([Sample(f"{kind}{i}", "mask", 0, ORIGINS[0]) for i in range(count)])
