@@ -42,7 +42,7 @@ from util.log import logger
 from util.normalise import mean_and_std
 from util.precision import autocast, build_scaler, precision_on
 from util.seed import be_deterministic, init_seed, seed_step
-from util.speed import compile_parts, use_layout
+from util.speed import compile_parts, require_compiler, use_layout
 
 
 @dataclass
@@ -230,6 +230,8 @@ def prepare(
     sizes = {name: identity(listed.samples) for name, listed in lists._asdict().items()}
     folder.origin = {"method": method_class.__name__, "images": sizes}
     config = with_class_weights(config, lists.labeled, device)
+    if config.compile:
+        require_compiler(device)
 
     if config.deterministic:
         be_deterministic()

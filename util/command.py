@@ -18,6 +18,7 @@ from util.config import Config
 from util.config_file import load_config, resolve
 from util.errors import Echo, UserError, one_line
 from util.interrupt import EXIT_CODE, Interrupted
+from util.workers import failure, killed_on_failure
 
 USER_ERROR = 2
 KILLED_BY_HAND = 130
@@ -166,17 +167,22 @@ def run(script: str, *arguments: object) -> None:
 @contextmanager
 def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
     """A `UserError` ends the command with its one line on stderr and exit code 2, as does a lack of
-    memory; a run that was asked to stop ends it with `util.interrupt.EXIT_CODE`.
+    memory or open files, or a data worker that failed; a run that was asked to stop ends it with
+    `util.interrupt.EXIT_CODE`.
 
     `quiet`: for processes beside the main one, where they all fail alike.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        yield
+        with killed_on_failure():
+            yield
         sys.stdout.flush()
-    except (UserError, MemoryError, RuntimeError) as error:
+    except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, MemoryError, RuntimeError, OSError) as error:
         problem = error if isinstance(error, UserError) else lack_of_memory(error)
+        problem = problem or failure(error)
         if problem is None:
             raise
         if not quiet:
@@ -188,8 +194,6 @@ def exit_with_one_line(quiet: bool = False) -> Iterator[None]:
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(KILLED_BY_HAND)
-    except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def lack_of_memory(error: Exception) -> UserError | None:
