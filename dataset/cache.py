@@ -6,7 +6,7 @@ Of small images all fit, and then nothing waits for files.
 
 import mmap
 from collections.abc import Sequence
-from multiprocessing import Lock
+from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from dataset.samples import Sample
 from dataset.split_files import Lists
 from util.config.schema import Data
 from util.errors import UserError
+from util.workers import START
 
 Content = tuple[np.ndarray, Image.Image | None]
 """The bands of an image `[H, W, C]`, and its class indices in mode L where it has a mask."""
@@ -38,7 +39,7 @@ class DecodedImages:
     `UserError` where there is not so much.
 
     The first that fit are kept for good: of shuffled passes over more than fits, no other choice
-    serves more.  A worker that is not forked keeps none.
+    serves more.  A copy keeps none.
     """
 
     def __init__(self, count: int, capacity: int, data: Data, masks: bool):
@@ -57,7 +58,7 @@ class DecodedImages:
         places = mmap.mmap(-1, 24 * (count + 1))
         self._places = np.frombuffer(places, np.int64).reshape(-1, 3)
         """By number: width, height (0 for what is not kept), first byte; last the bytes used."""
-        self._lock = Lock()
+        self._lock = get_context(START).Lock()
 
     def __reduce__(self) -> tuple[type["DecodedImages"], tuple[int, int, Data, bool]]:
         return type(self), self._arguments

@@ -19,6 +19,7 @@ from dataset.transforms.geometry import weak_augmentation
 from util.config.schema import Config
 from util.errors import UserError
 from util.interrupt import serve_to_the_end
+from util.workers import PATIENCE, START, allow_open_files
 
 logger = logging.getLogger("semi.data")
 
@@ -142,13 +143,12 @@ def training_loader(
         strong_views=strong_views,
         partner=partner,
     )
-    return Batches(
+    return _loader(
         dataset,
+        process,
+        tensors=tensors_per_batch(strong_views * config.data.dates if unlabeled else 0),
         batch_sampler=EpochBatches(steps, images, process),
-        num_workers=process.workers,
-        worker_init_fn=serve_to_the_end,
         persistent_workers=process.workers > 0,
-        pin_memory=process.cuda,
     )
 
 
@@ -213,12 +213,30 @@ def evaluation_loader(
 
     `capacity`: bytes in which decoded images are kept for the next evaluation.
     """
+    dataset = EvaluationSet(Opened(Reader(config.data), samples, True, capacity))
+    own = list(range(process.rank, len(samples), process.world))
+    return _loader(dataset, process, tensors=3, sampler=own)
+
+
+def tensors_per_batch(views: int) -> int:
+    """Return the number of tensors in a training batch with this many strong views of an image."""
+    return 2 + 2 * (3 + 5 * views)  # labelled; unlabelled and the partner images
+
+
+def _loader(dataset: ImageSet, process: Process, *, tensors: int, **batches: Any) -> Batches:
+    """Return a loader as data workers need it; raises `UserError` as `allow_open_files` does.
+
+    `tensors`: in a batch.
+    """
+    allow_open_files(process.workers, tensors)
     return Batches(
-        EvaluationSet(Opened(Reader(config.data), samples, True, capacity)),
-        sampler=list(range(process.rank, len(samples), process.world)),
+        dataset,
         num_workers=process.workers,
+        multiprocessing_context=START if process.workers else None,
         worker_init_fn=serve_to_the_end,
+        timeout=PATIENCE if process.workers else 0,
         pin_memory=process.cuda,
+        **batches,
     )
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -71,7 +72,10 @@ def fit(t: Training) -> None:
 def train_epoch(t: Training, guard: Guard, stop: StopRequest) -> dict[str, Any]:
     """The steps of an epoch that are not done yet; returns the epoch's record."""
     progress = Progress(t.epoch, t.config.epochs, len(t.train), t.done, t.folder)
-    for raw in progress.over(starting_at(t.train, t.epoch, t.done)):
+    batches: Iterable[Any] = progress.over(starting_at(t.train, t.epoch, t.done))
+    if distributed.world_size() == 1:
+        batches = stop.interrupting(batches)
+    for raw in batches:
         step = t.steps_done
         lr = t.set_lr(step)
         scalars = t.step(raw)
@@ -83,6 +87,8 @@ def train_epoch(t: Training, guard: Guard, stop: StopRequest) -> dict[str, Any]:
         # Several processes decide together, at steps where they wait for each other anyway.
         if progress.due(step) or distributed.world_size() == 1:
             pause(t, guard, stop)
+    if t.done < len(t.train):  # stopped while it waited for a batch
+        pause(t, guard, stop)
     record = {"epoch": t.epoch + 1, "steps": t.steps_done, **progress.summary(t.means)}
     return {**record, "peak_memory": distributed.peak_memory(t.device)}
 

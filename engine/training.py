@@ -34,7 +34,7 @@ from engine.progress import Means
 from engine.run_dir import RunFolder, state_to_resume
 from inference.evaluation import Scores, evaluate, volume_indices
 from metrics.calibration import PseudoLabelScores
-from model.acceleration import compile_parts, use_layout
+from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_of
 from model.checkpoint import load_weights, nonfinite_tensors
 from model.pretrained import load_backbone
@@ -299,6 +299,8 @@ def prepare(
     distributed.compare("settings", settings | config.model_dump(mode="json"))
     distributed.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
     config = with_class_weights(config, lists.labeled, device)
+    if config.compile:
+        require_compiler(device)
 
     if config.deterministic:
         be_deterministic()

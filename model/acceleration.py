@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from util.config.schema import Config
+from util.errors import UserError
 from util.precision import precision_on
 
 
@@ -24,6 +25,21 @@ def is_channels_last(config: Config, device: torch.device) -> bool:
     if config.channels_last != "auto":
         return config.channels_last
     return device.type == "cuda" or precision_on(device, config.precision) != "float32"
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise `UserError` where `torch.compile` cannot work, such as without a C++ compiler."""
+    probe = nn.GELU()  # which draws no random numbers
+    probe.compile()
+    try:
+        with torch.compiler.config.patch(force_disable_caches=True):  # type: ignore[attr-defined]
+            probe(torch.ones(1, device=device))
+    except Exception as error:  # of whichever part of torch, or the compiler
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"compile: torch.compile fails on this machine ({reason[:200]}). Fix: install a C++ "
+            "compiler such as g++, or --set compile=false"
+        ) from None
 
 
 def compile_parts(method: nn.Module) -> None:

@@ -16,6 +16,7 @@ import torch
 from util import distributed
 from util.errors import UserError, one_line, print_error, printable, reason
 from util.interrupt import EXIT_CODE, Interrupted
+from util.workers import failure, killed_on_failure
 
 KILLED_BY_HAND = 130
 SAVE_PATH = (
@@ -107,8 +108,9 @@ class _Printable:
 
 @contextmanager
 def exit_with_one_line() -> Iterator[None]:
-    """End the command with one line on stderr and exit code 2 after a `UserError` or a lack of
-    memory, and with `util.interrupt.EXIT_CODE` after a request to stop.
+    """End the command with one line on stderr and exit code 2 after a `UserError`, a lack of
+    memory or open files, or a failed data worker, and with `util.interrupt.EXIT_CODE` after a
+    request to stop.
 
     Of several ranks, the first that fails gives the reason, and all end with its exit code.
     """
@@ -116,7 +118,8 @@ def exit_with_one_line() -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout = cast(TextIO, _Printable(sys.stdout))
     try:
-        yield
+        with killed_on_failure():
+            yield
         sys.stdout.flush()
     except Interrupted:
         sys.exit(EXIT_CODE)
@@ -133,7 +136,7 @@ def exit_with_one_line() -> Iterator[None]:
 def _end(error: Exception) -> int | None:
     """Print the reason for the end, where this process is the one to do so; return the exit code,
     or None where a fault of the program is to end in its traceback."""
-    problem = error if isinstance(error, UserError) else lack_of_memory(error)
+    problem = error if isinstance(error, UserError) else lack_of_memory(error) or failure(error)
     lost = None if problem else distributed.lost_contact(error)
     own = one_line(problem) if problem else lost or f"{type(error).__name__}: {one_line(error)}"
     said, code = distributed.report_failure(own, distributed.USER_ERROR if problem else 1)

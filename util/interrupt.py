@@ -1,11 +1,13 @@
 """Being asked to stop: SIGTERM and SIGUSR1, as batch systems send them, and Ctrl-C."""
 
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 EXIT_CODE = 75
 """Of a run that was stopped: all is saved, and the same command continues it (EX_TEMPFAIL)."""
@@ -28,17 +30,39 @@ class Interrupted(Exception):
     """The run was asked to stop, and has saved its state."""
 
 
+class _Stopped(Exception):
+    """A signal that arrives while a batch is awaited."""
+
+
 class StopRequest:
     """Whether one of the signals has come; a second Ctrl-C no longer waits for the step."""
 
     def __init__(self) -> None:
         self.by = ""
         """Name of the signal."""
+        self._waiting_process = 0
 
     def note(self, number: int, _: FrameType | None) -> None:
         if self.by and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
+        if self._waiting_process == os.getpid():  # not a data worker that was just forked
+            self._waiting_process = 0
+            raise _Stopped
+
+    def interrupting(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield batches until a signal arrives while the next one is awaited: data workers that
+        hang do not keep the process from stopping."""
+        iterator, end = iter(batches), object()
+        batch: Any = end
+        while True:
+            with suppress(_Stopped):
+                self._waiting_process = os.getpid()
+                batch = next(iterator, end)
+                self._waiting_process = 0
+            if self.by or batch is end:
+                return
+            yield batch
 
 
 @contextmanager

@@ -309,3 +309,13 @@ def test_a_run_keeps_the_precision_it_found(toy, train, tmp_path, monkeypatch, c
     with pytest.raises(SystemExit):
         train(SupOnly, toy.argv(tmp_path / "run"))
     assert "precision (bfloat16 -> float32)" in capsys.readouterr().err
+
+
+def test_without_a_compiler_a_run_ends_before_training(toy, train, tmp_path, monkeypatch, capsys):
+    torch.compiler.reset()  # what other tests compiled
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
+    with pytest.raises(SystemExit) as refused:
+        train(SupOnly, toy.argv(tmp_path / "run", "--set", "compile=true"))
+    error = capsys.readouterr().err
+    assert refused.value.code == 2 and error.count("\n") == 1
+    assert "compile: torch.compile fails" in error and "no-such-compiler" in error

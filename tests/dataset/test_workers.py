@@ -1,0 +1,115 @@
+"""Data workers: open files, hangs, deaths."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from dataset.cache import Memory
+from dataset.loaders import Process, map_tensors, tensors_per_batch, training_loader
+from dataset.validation import read_lists
+from supervised import SupOnly
+from tests.conftest import REPOSITORY
+from tests.forked import Forked
+from tests.tools.test_slurm import until_there
+from unimatch_v2 import UniMatchV2
+from util.config.loading import load_config
+from util.interrupt import EXIT_CODE
+from util.workers import FILES, PIPES, allow_open_files
+
+NEEDED = FILES + 8 + 2 * (PIPES + 2 * 8)
+"""Open files for two data workers and batches of 8 tensors, which SupOnly's have at most."""
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """The limits on open files, soft and hard, as a list that stands for the system's."""
+    found = [NEEDED - 1, NEEDED - 1]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(found))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: found.__setitem__(slice(2), new))
+    return found
+
+
+def test_too_few_open_files_are_refused_before_training(toy, train, tmp_path, limits, capsys):
+    with pytest.raises(SystemExit) as refused:
+        train(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=2"))
+    error = capsys.readouterr().err
+    assert refused.value.code == 2 and error.count("\n") == 1
+    assert f"ulimit -n: found a limit of {NEEDED - 1} open files, expected {NEEDED}" in error
+    assert f"Fix: ulimit -n {NEEDED}, or --set data.workers=1" in error
+    assert limits == [NEEDED - 1] * 2
+
+
+@pytest.mark.parametrize("hard", [NEEDED, resource.RLIM_INFINITY])
+def test_a_low_soft_limit_is_raised(hard, limits):
+    limits[1] = hard
+    allow_open_files(0, 8)
+    assert limits == [NEEDED - 1, hard]
+    allow_open_files(2, 8)
+    assert limits == [NEEDED, hard]
+
+
+@pytest.mark.parametrize("soft", [NEEDED + 1, resource.RLIM_INFINITY])
+def test_a_high_limit_is_kept(soft, limits):
+    limits[:] = soft, soft
+    allow_open_files(2, 8)
+    assert limits == [soft, soft]
+
+
+@pytest.mark.parametrize("partner", ["other", "batch"])
+@pytest.mark.parametrize("kind", [SupOnly, UniMatchV2])
+def test_the_tensors_of_a_batch_are_counted(kind, partner, toy):
+    config = load_config(toy.config, [f"cutmix_partner={partner}"])
+    lists = read_lists(config.data, kind.unlabeled)
+    process = Process(rank=0, world=1, workers=0, cuda=False)
+    loader = training_loader(config, lists, Memory(0, 0, 0), 2, 2, kind.strong_views, process)
+    counted = []
+    map_tensors(counted.append, next(iter(loader)))
+    bound = tensors_per_batch(kind.strong_views * kind.unlabeled)
+    assert len(counted) == bound if kind.unlabeled and partner == "other" else len(counted) <= bound
+
+
+@pytest.fixture
+def hanging(long, tmp_path):
+    """Starts a training whose data workers hang in its second epoch; waits until they do."""
+
+    def start(patience):
+        marker = tmp_path / "marker"
+        argv = long.argv(tmp_path / "run", "--device", "cpu", "--set", "data.workers=2")
+        started = Forked("-m", "tests.hanging_training", marker, patience, "supervised", *argv)
+        until_there(marker)
+        return started
+
+    return start
+
+
+def test_workers_that_hang_end_the_run_with_one_line(hanging):
+    done = hanging(2).end(60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "data.workers: a data worker died or did not answer (DataLoader timed out" in done.stderr
+
+
+def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
+    """All steps that are done are saved."""
+    training = hanging(600)
+    until_there(tmp_path / "run/latest.pth")
+    time.sleep(1)  # the training gets to where it waits
+    os.kill(training.process.pid, signal.SIGTERM)
+    done = training.end(60)
+    assert done.returncode == EXIT_CODE, done.stderr
+    assert "stopped by SIGTERM after epoch 1, step 0" in done.stdout
+    assert torch.load(tmp_path / "run/latest.pth", weights_only=True)["epoch"] == 1
+
+
+def test_windows_is_refused_with_one_line():
+    program = "import sys; sys.platform = 'win32'; import util"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: Windows: ")
+    assert done.stderr.count("\n") == 1

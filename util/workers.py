@@ -1,0 +1,76 @@
+"""Data workers: what the system must allow them, and how their failures are reported."""
+
+import errno
+import re
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import active_children
+
+from util.errors import UserError
+
+START = "fork"
+"""How data workers start, whatever Python's default: only forked ones share decoded images."""
+PATIENCE = 30 * 60
+"""Seconds to wait for a batch; processes wait longer for each other (`util.distributed`)."""
+KILL_SECONDS = 5
+"""Seconds to wait for a killed data worker to end."""
+FILES = 100
+"""Files that a process has open beside those for its data workers."""
+PIPES = 16
+"""Files that the training and the validation loader have open for each data worker."""
+
+
+def allow_open_files(workers: int, tensors: int) -> None:
+    """Raise this process's limit on open files to what its data workers need: with too few, batches
+    are lost and the run waits for them.
+
+    `tensors`: in a batch; each is an open file on its way from a data worker.
+
+    Raises `UserError` where the system allows fewer.
+    """
+    per_worker = PIPES + 2 * tensors  # two batches of each wait for the training
+    needed = FILES + tensors + workers * per_worker
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not workers or soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fewer = max(0, (hard - FILES - tensors) // per_worker)
+        s = "s" * (workers > 1)
+        raise UserError(
+            f"ulimit -n: found a limit of {hard} open files, expected {needed} for {workers} data "
+            f"worker{s} per process. Fix: ulimit -n {needed}, or --set data.workers={fewer}"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def failure(error: Exception) -> UserError | None:
+    """Return what to do about a data worker that died or does not answer, or about too many open
+    files, if `error`, of Python or torch, reports that."""
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return UserError(f"ulimit -n: {error}. Fix: raise it, or --set data.workers=0")
+    found = re.match(r"DataLoader (timed out|worker) .*", str(error))
+    if not isinstance(error, RuntimeError) or found is None:
+        return None
+    return UserError(
+        f"data.workers: a data worker died or did not answer ({found[0]}). Fix: look for a lack of "
+        "memory or a disk that hangs; the same command continues the run; --set data.workers=0 "
+        "loads without workers"
+    )
+
+
+@contextmanager
+def killed_on_failure() -> Iterator[None]:
+    """Kill the data workers of a command that fails or is stopped: Python waits for them before it
+    exits, and one that hangs never ends by itself."""
+    try:
+        yield
+    except BaseException:
+        if workers := active_children():
+            handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's would raise
+            for worker in workers:
+                worker.kill()
+                worker.join(KILL_SECONDS)
+            signal.signal(signal.SIGCHLD, handler)
+        raise
