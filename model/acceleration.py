@@ -1,5 +1,10 @@
 """What the config may choose to make networks faster, whatever they compute."""
 
+import os
+import shlex
+import shutil
+import sys
+
 import torch
 from torch import nn
 
@@ -28,18 +33,17 @@ def is_channels_last(config: Config, device: torch.device) -> bool:
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise `UserError` where `torch.compile` cannot work, such as without a C++ compiler."""
-    probe = nn.GELU()  # which draws no random numbers
-    probe.compile()
-    try:
-        with torch.compiler.config.patch(force_disable_caches=True):  # type: ignore[attr-defined]
-            probe(torch.ones(1, device=device))
-    except Exception as error:  # of whichever part of torch, or the compiler
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Raise `UserError` without the compiler that `torch.compile` calls: of C++ for a CPU, of C for
+    a GPU."""
+    variable, names = "CXX", ["clang++" if sys.platform == "darwin" else "g++"]
+    if device.type == "cuda":
+        variable, names = "CC", ["gcc", "clang"]
+    names = shlex.split(os.environ.get(variable, ""))[:1] or names
+    if not any(map(shutil.which, names)):
         raise UserError(
-            f"compile: torch.compile fails on this machine ({reason[:200]}). Fix: install a C++ "
-            "compiler such as g++, or --set compile=false"
-        ) from None
+            f"compile: no compiler found; expected {' or '.join(names)} in PATH. Fix: install it, "
+            f"name another in {variable}, or --set compile=false"
+        )
 
 
 def compile_parts(method: nn.Module) -> None:

@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import re
+import sys
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from unimatch_v2 import UniMatchV2
 from util import distributed
 from util.config.loading import load_config
 from util.config.schema import Optimizer
+from util.errors import UserError
 from util.precision import LossScale, autocast, cpu_flags, precision_on
 
 
@@ -226,6 +228,7 @@ def test_compiled_parts_and_channels_last_change_nothing_but_speed(
     """Names of the state, resuming, teachers and previous models; without a C++ compiler."""
     backend = functools.partialmethod(torch.nn.Module.compile, backend="eager")
     monkeypatch.setattr(torch.nn.Module, "compile", backend)
+    monkeypatch.setenv("CXX", sys.executable)  # only looked for
     fast = ["compile=true", "channels_last=true", "tf32=false", "epoch_length=1", "log.pictures=1"]
     states = []
     for run, settings in (("plain", ["epoch_length=1"]), ("fast", fast)):
@@ -311,11 +314,25 @@ def test_a_run_keeps_the_precision_it_found(toy, train, tmp_path, monkeypatch, c
     assert "precision (bfloat16 -> float32)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("device, variable", [("cpu", "CXX"), ("cuda", "CC")])
+def test_compiling_needs_a_compiler(device, variable, monkeypatch):
+    device = torch.device(device)
+    monkeypatch.setenv(variable, f"{sys.executable} -O")
+    acceleration.require_compiler(device)
+    monkeypatch.setenv(variable, "no-such-compiler")
+    with pytest.raises(UserError, match=r"^compile: no compiler found; expected no-such-compiler "):
+        acceleration.require_compiler(device)
+    monkeypatch.delenv(variable)
+    monkeypatch.setenv("PATH", "")
+    expected = "gcc or clang" if device.type == "cuda" else "(g|clang)[+]{2}"
+    with pytest.raises(UserError, match=f"expected {expected} in PATH"):
+        acceleration.require_compiler(device)
+
+
 def test_without_a_compiler_a_run_ends_before_training(toy, train, tmp_path, monkeypatch, capsys):
-    torch.compiler.reset()  # what other tests compiled
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SystemExit) as refused:
-        train(SupOnly, toy.argv(tmp_path / "run", "--set", "compile=true"))
+        train(SupOnly, toy.argv(tmp_path / "run", "--device", "cpu", "--set", "compile=true"))
     error = capsys.readouterr().err
     assert refused.value.code == 2 and error.count("\n") == 1
-    assert "compile: torch.compile fails" in error and "no-such-compiler" in error
+    assert error.startswith("error: compile: no compiler found")
