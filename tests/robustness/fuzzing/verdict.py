@@ -58,8 +58,9 @@ def called(main: Callable[[], object], *argv: object) -> None:
 
 def run_module(name: str) -> None:
     """A script, or a tool such as tools.prepare, as `python -m` runs it."""
-    if "." in name:
-        sys.modules.pop(name, None)  # Python warns where it has been imported before
+    if "." in name:  # Python warns where it has been imported before
+        package = hasattr(sys.modules.get(name), "__path__")
+        sys.modules.pop(f"{name}.__main__" if package else name, None)
     runpy.run_module(name, run_name="__main__")
 
 
