@@ -176,7 +176,7 @@ def test_a_config_that_does_not_fit(script, trained, toy, run, tmp_path):
         assert part in err
     (trained / "config.yaml").unlink()
     code, _, err = run(script, *argv)
-    assert code == 2 and "no config lies beside the checkpoint" in err
+    assert code == 2 and "no config beside the checkpoint" in err
 
 
 def test_classes_of_other_names_and_of_another_order(trained, toy, run):

@@ -12,7 +12,7 @@ from PIL import Image
 
 import evaluate
 import predict
-import tools.check_data as check_data
+import tools.check_data.__main__ as check_data
 from dataset.cache import Memory
 from dataset.folders import read_samples
 from dataset.loaders import Process, training_loader
@@ -130,7 +130,7 @@ def test_columns_and_folders_are_the_same_samples(pairs, scenes):
     [
         ("A/train/00000.png", "has no second image; expected 'first second mask'"),
         ("A/train/00000.png B/train/00000.png", "has no mask; expected 'first second mask'"),
-        ("a b c d", "4 parts, expected 'first second mask'"),
+        ("a.png b.png c.png d.png", "4 parts, expected 'first second mask'"),
         ("A/train/00000.png B/train/x.png label/train/00000.png", "B/train/x.png: no such file"),
         ("A/train/00000.png ../B.png label/train/00000.png", "leads out of the data's root"),
         ("A/train/00000.png odd.png label/train/00000.png", "the later image is 20x10"),
