@@ -25,7 +25,7 @@ def first_of(names: Sequence[str], limit: int, separator: str = ", ") -> str:
 
 def reason(error: Exception) -> str:
     """Return the message of a library's error, or else its class, for use inside a message."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def one_line(error: Exception) -> str:
