@@ -102,11 +102,20 @@ def nonfinite_tensors(state: Any) -> list[str]:
 
     On a GPU, this waits for the device once where all are finite.
     """
-    found = {name: x for name, x in _tensors(state, "", set()) if x.is_floating_point()}
+    tensors = _tensors(state, "", set())
+    found = {name: _stored(x) for name, x in tensors if x.is_floating_point()}
     values = [x for x in found.values() if x.numel()]  # the maximum of nothing is an error
     if nn.utils.get_total_norm(values, math.inf).isfinite():
         return []
     return [name for name, x in found.items() if not x.isfinite().all()]
+
+
+def _stored(x: Tensor) -> Tensor:
+    """Return a tensor, or its storage where the tensor repeats it: a file of a few bytes can hold
+    a tensor that would take hours to look at."""
+    if x.numel() * x.element_size() <= x.untyped_storage().nbytes():
+        return x
+    return x.new_empty(0).set_(x.untyped_storage())
 
 
 def _tensors(state: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:

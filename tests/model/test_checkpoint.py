@@ -16,7 +16,14 @@ from torch import nn
 
 from engine.run_dir import RunFolder
 from model.build import build_network
-from model.checkpoint import link_atomically, load, load_weights, network_state, save_atomically
+from model.checkpoint import (
+    link_atomically,
+    load,
+    load_weights,
+    network_state,
+    nonfinite_tensors,
+    save_atomically,
+)
 from model.pretrained import PRETRAINED, load_backbone
 from model.trained import load_network
 from tests.robustness.test_security import Smuggled
@@ -331,3 +338,9 @@ def test_multi_grid_multiplies_the_dilations_of_the_last_stage(stride):
 
     plain = dilations(False)
     assert dilations(True) == [2 * plain[0], 2 * plain[1], 4 * plain[2]]
+
+
+@pytest.mark.parametrize("value, finite", [(1.0, True), (float("nan"), False)])
+def test_a_tensor_that_repeats_its_storage_is_looked_at_once(value, finite):
+    huge = torch.tensor([value]).expand(2**20, 2**20)
+    assert bool(nonfinite_tensors({"model": huge})) is not finite
