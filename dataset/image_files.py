@@ -1,5 +1,6 @@
 """Image files: their headers, their content as it is, and masks."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -109,8 +110,13 @@ def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what a reader raises into a `UserError` for a file that is missing or damaged."""
+    """Turn what a reader raises into a `UserError` for a file that is missing or damaged.
+
+    What is no regular file, such as a named pipe, is refused: opening it could wait forever.
+    """
     try:
+        if os.path.exists(path) and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: not a regular file; expected an image")
         yield
     except UserError:
         raise

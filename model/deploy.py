@@ -118,6 +118,9 @@ def to_onnx(deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, s
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
+    for node in (n for graph in (model.graph, *model.functions) for n in graph.node):
+        node.ClearField("metadata_props")  # stack traces, with the paths of this machine
+        node.ClearField("doc_string")
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()

@@ -1,5 +1,7 @@
 """Own data by config alone: folders instead of lists, label maps, images of more than 8 bits."""
 
+import os
+
 import numpy as np
 import pytest
 import yaml
@@ -213,3 +215,9 @@ def test_masks_that_lie_as_stored_are_explained_and_counted(toy, train, capsys, 
     assert end.value.code == 2 and err.count("\n") == 1
     for part in ("labeled.txt line 1", "the mask is 52x44", "44x52", "EXIF", "and 2 others"):
         assert part in err
+
+
+def test_a_named_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="pipe.png: not a regular file"):
+        read_bands(tmp_path / "pipe.png", RGB)

@@ -18,7 +18,7 @@ from model.checkpoint import find_checkpoint, load
 from model.dinov2 import _resample_for_any_size, as_published, resample_positions
 from model.trained import load_trained
 from supervised import SupOnly
-from tests.conftest import write_sample
+from tests.conftest import REPOSITORY, write_sample
 from tests.own_images import TINY
 from tools import publish
 from util.config.loading import load_config
@@ -200,6 +200,14 @@ def mask_of(checkpoint):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     network = load_trained(config, checkpoint, "model", CPU)
     return Predictor(network, config, CPU).mask(image)
+
+
+def test_an_onnx_file_names_no_file_of_this_machine(trained, run, tmp_path):
+    out = tmp_path / "net.onnx"
+    code, _, err = run(export, "--checkpoint", trained, "--format", "onnx", "--out", out)
+    assert code == 0, err
+    content = out.read_bytes()
+    assert b".py" not in content and str(REPOSITORY).encode() not in content
 
 
 def test_a_published_run_predicts_the_same(trained, toy, run, tmp_path, capsys):
