@@ -19,7 +19,7 @@ unknown key, or a value out of range, is refused in one line before anything sta
 `base: other.yaml` names another file that this one overrides, key by key; `{}` empties a section
 of it (`--set 'method={}'`).
 
-This page is made from [util/config/schema.py](../util/config.py) and the methods' scripts by
+This page is made from [util/config/schema.py](../util/config/schema.py) and the methods' scripts by
 `python -m tools.configuration`.
 """
 TOP = "| key | default | meaning |\n|---|---|---|\n"
