@@ -126,7 +126,7 @@ def test_a_part_that_fails_hangs_or_dies_is_noted_and_the_next_one_begins(
     failures = {name: part.get("failure") for name, part in parts(tmp_path).items()}
     assert failures == {
         "well": None,
-        "one": f"ValueError: broken (test_benchmarks.py:{fails.__code__.co_firstlineno + 1})",
+        "one": f"ValueError: broken in two lines (test_benchmarks.py:{fails.__code__.co_firstlineno + 1})",
         "two": "not done in 0 s",
         "three": "its process died",
     }
