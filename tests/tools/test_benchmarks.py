@@ -124,9 +124,10 @@ def test_a_part_that_fails_hangs_or_dies_is_noted_and_the_next_one_begins(
     code, _, err = on_a_gpu(run, tmp_path, *everything)
     assert code == 0, err
     failures = {name: part.get("failure") for name, part in parts(tmp_path).items()}
+    line = fails.__code__.co_firstlineno + 1
     assert failures == {
         "well": None,
-        "one": f"ValueError: broken in two lines (test_benchmarks.py:{fails.__code__.co_firstlineno + 1})",
+        "one": f"ValueError: broken in two lines (test_benchmarks.py:{line})",
         "two": "not done in 0 s",
         "three": "its process died",
     }
