@@ -80,7 +80,12 @@ def _stored(path: Path, bands: Bands, max_megapixels: int) -> np.ndarray:
         if numbered or suffix in (*tiff.SUFFIXES, ".png") and not _is_for_pillow(path):
             refuse_large(path, image_size(path), max_megapixels)
             return _turned(_beyond_pillow(path), orientation(path))
-    image = load_image(path, max_megapixels)
+    return image_values(load_image(path, max_megapixels), bands)
+
+
+def image_values(image: Image.Image, bands: Bands) -> np.ndarray:
+    """Return the values of a Pillow image, `[H, W]`, or `[H, W, N]` of several bands: grey as one
+    band, palettes as colours, and RGB where `bands` asks for it."""
     if is_deep(image):
         return np.asarray(image)
     if bands == "rgb":

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.bands import choose_bands, read_bands, to_range
+from dataset.bands import choose_bands, image_values, read_bands, to_range
 from inference.cli import checkpoint_config
 from inference.predictor import Predictor, to_mask
 from model.checkpoint import find_checkpoint
@@ -89,8 +89,6 @@ class Segmenter:
         if isinstance(image, str | os.PathLike):
             return read_bands(Path(image), data)
         if isinstance(image, Image.Image):
-            convert = {"rgb": "RGB", "grey": "L"}.get(str(data.bands))
-            deep = image.mode in ("I", "F") or image.mode.startswith("I;")
-            image = image.convert(convert) if convert and not deep else image
-        values, name = np.asarray(image), Path("image")
-        return to_range(choose_bands(values, data.bands, name), data, name)
+            image = image_values(image, data.bands)
+        name = Path("image")
+        return to_range(choose_bands(image, data.bands, name), data, name)

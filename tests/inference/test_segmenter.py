@@ -36,6 +36,23 @@ def test_files_arrays_and_pil_images_give_the_same_prediction(trained, toy):
     assert len(masks) == 2 and (masks[0] == masks[1]).all()
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA"])
+def test_pil_images_of_every_mode_are_read_like_files(mode, trained, toy, tmp_path):
+    segmenter = Segmenter.load(trained, device="cpu")
+    Image.open(toy.root / "images/l0.jpg").convert(mode).save(tmp_path / "image.png")
+    image = Image.open(tmp_path / "image.png")
+    for bands in ("rgb", "grey", (1, 1, 1)):
+        data = segmenter.config.data.model_copy(update={"bands": bands})
+        segmenter.config = segmenter.config.model_copy(update={"data": data})
+        try:
+            expected = segmenter._pixels(tmp_path / "image.png")
+        except UserError:
+            with pytest.raises(UserError):
+                segmenter._pixels(image)
+        else:
+            np.testing.assert_array_equal(segmenter._pixels(image), expected)
+
+
 def test_what_the_network_cannot_take_is_refused(trained, toy):
     segmenter = Segmenter.load(trained / "best.pth", device="cpu")
     with pytest.raises(UserError, match="no such checkpoint"):
