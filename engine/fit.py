@@ -114,8 +114,8 @@ def finish_epoch(t: Training, record: dict[str, Any]) -> None:
     """Validate where the config says so, and save."""
     epoch, every = t.epoch, t.config.evaluation.every
     is_best = False
-    t.check_weights()
     if (epoch + 1) % every == 0 or epoch + 1 == t.config.epochs:
+        t.check_weights()  # before a score of theirs counts; `save` checks them in every epoch
         distributed.on_main(t.folder.settle)
         begin = time.monotonic()
         record["scores"] = validate(t, epoch)

@@ -222,7 +222,7 @@ class Training:
 
     def optimize(self, raw: RawBatch, step: int) -> dict[str, Tensor]:
         """Optimizer step `step` of the run on a raw batch; returns scalars, on the device, among
-        them the norm of the gradient.  With one that is not finite, the scaler skips the step."""
+        them the norm of the gradient; the optimizer skips the step where it is not finite."""
         config, device = self.config, self.device
         seed_step(config.seed, distributed.rank(), step)
         self.optimizer.zero_grad(set_to_none=True)
