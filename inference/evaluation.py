@@ -14,6 +14,10 @@ from metrics.confusion import class_scores
 from util import distributed
 from util.config.schema import IGNORE, Config
 from util.errors import UserError
+from util.interrupt import compute_limit
+
+PATTERN_SECONDS = 10
+"""Computation that matching `evaluation.volume_pattern` may take, for all images together."""
 
 
 class Watcher(Protocol):
@@ -105,21 +109,28 @@ def dice(confusions: Tensor) -> Tensor:
 def volume_indices(images: list[str], pattern: str | None) -> list[int]:
     """The number of each image's volume, which `pattern`'s first group names; 0 without one.
 
-    Raises `UserError` for an image of which it names none.
+    Raises `UserError` for an image without volume, and for a pattern that takes forever.
     """
     if pattern is None:
         return [0] * len(images)
-    keys = []
-    for image in images:
-        found = re.search(pattern, image)
-        if found is None or not found.group(1):
-            raise UserError(
-                f"evaluation.volume_pattern: '{pattern}' names no volume of {image}; expected its "
-                "first group to match in the path of every image that is scored"
-            )
-        keys.append(found.group(1))
+    slow = UserError(
+        f"evaluation.volume_pattern: '{pattern}' takes more than {PATTERN_SECONDS} s to match. "
+        "Fix: avoid a repeated group of repetitions, such as (a+)+"
+    )
+    with compute_limit(PATTERN_SECONDS, slow):
+        keys = [_volume(image, pattern) for image in images]
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return [numbers[key] for key in keys]
+
+
+def _volume(image: str, pattern: str) -> str:
+    found = re.search(pattern, image)
+    if found is None or not found.group(1):
+        raise UserError(
+            f"evaluation.volume_pattern: '{pattern}' names no volume of {image}; expected its "
+            "first group to match in the path of every image that is scored"
+        )
+    return found.group(1)
 
 
 @torch.no_grad()

@@ -140,6 +140,28 @@ def test_other_contents(state, path):
         network_state(state, path)
 
 
+def _aliased():
+    part = [0] * 10
+    for _ in range(30):
+        part = [part] * 10  # 10^31 values in a file of a few kilobytes
+    return part
+
+
+def _endless():
+    part = []
+    part.append(part)
+    return part
+
+
+@pytest.mark.parametrize(
+    "make, said", [(_aliased, "unfold to more than"), (_endless, "holds itself")]
+)
+def test_lists_without_end_are_refused(make, said, path):
+    torch.save({"method": {}, "history": make()}, path)
+    with pytest.raises(UserError, match=said):
+        load(path)
+
+
 W = {"w": torch.zeros(1)}
 
 
