@@ -131,7 +131,8 @@ import warnings, torch
 from PIL import Image
 def settings():
     backends = torch.backends
-    return (Image.MAX_IMAGE_PIXELS, [f for f in warnings.filters if 'PIL' in str(f)], torch.get_num_threads(),
+    filters = [f for f in warnings.filters if 'PIL' in str(f)]
+    return (Image.MAX_IMAGE_PIXELS, filters, torch.get_num_threads(),
             backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark)
 before = settings()
 import inference, evaluate, export, predict, unimatch, tools.prepare.own.init, dataset.image_files
