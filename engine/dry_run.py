@@ -1,4 +1,4 @@
-"""`--dry-run`: everything a run does, once, and what the whole of it would take."""
+"""`--dry-run`: everything a run does, once, and an estimate of the whole run."""
 
 import copy
 import time
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 from dataset.cache import Opened
@@ -14,31 +13,27 @@ from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
 from engine.estimate import describe, run_needs
 from engine.method import Method
+from engine.trainer import Trainer
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError
 from util.log import logger
 
 
-def rehearse(
-    config: Config,
-    device: torch.device,
-    network: nn.Module,
-    train: DataLoader,
-    step: Callable[[Any], dict[str, torch.Tensor]],
-    val: DataLoader,
-    validate: Callable[[list[Any]], Any],
-) -> None:
-    """Two steps and two validation images, of which the second are timed; what it takes to load
-    them; logs a summary."""
+def dry_run(trainer: Trainer) -> None:
+    """Take two steps and validate two images, write nothing, and log what the run would take."""
+    config, device, train, val = trainer.config, trainer.device, trainer.train, trainer.val
+    network = trainer.method.model
+    # First, as it says what to do where the steps run out of memory.
+    log_gpu_needs(type(trainer.method), config, steps=config.epochs * len(train))
     for number, raw in enumerate(train):
         begin = _now(device)
-        loss = step(raw)["loss"].item()
+        loss = trainer.train_step(raw)["loss"].item()
         step_seconds = _now(device) - begin
         if number == 1:
             break
     load_seconds = _seconds_to_load(train)
-    image_seconds, image_load_seconds = _validation(val, validate, device)
+    image_seconds, image_load_seconds = _validation(trainer)
 
     parameters = sum(p.numel() for p in network.parameters())
     steps, mode, workers = len(train), config.evaluation.mode, train.num_workers
@@ -61,16 +56,18 @@ def rehearse(
     )
 
 
-def _validation(
-    val: DataLoader, validate: Callable[[list[Any]], Any], device: torch.device
-) -> tuple[float, float]:
-    """Seconds of an image and of loading it; neither is the first one's."""
-    for number in (0, len(val.dataset) - 1):  # type: ignore[arg-type]
-        batch = [default_collate([val.dataset[number]])]
-        begin = _now(device)
-        validate(batch)
-        seconds = _now(device) - begin
-    return seconds, _seconds_of_a_worker(lambda: val.dataset[number])
+def _validation(trainer: Trainer) -> tuple[float, float]:
+    """Return the seconds that a validation image takes, and those to load it.
+
+    Two images are scored, and the second is timed.
+    """
+    images, mode = trainer.val.dataset, trainer.config.evaluation.mode
+    for number in (0, len(images) - 1):  # type: ignore[arg-type]
+        batch = [default_collate([images[number]])]
+        begin = _now(trainer.device)
+        trainer.evaluate(trainer.method.model, mode, batches=batch)
+        seconds = _now(trainer.device) - begin
+    return seconds, _seconds_of_a_worker(lambda: images[number])
 
 
 def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:
@@ -105,8 +102,8 @@ def _seconds_of_a_worker(load: Callable[[], Any]) -> float:
     return seconds
 
 
-def say_needs(method_class: type[Method], config: Config, steps: int) -> None:
-    """Log what a run of `steps` needs of a GPU; one line says so where torch cannot tell."""
+def log_gpu_needs(method_class: type[Method], config: Config, steps: int) -> None:
+    """Log the GPU memory and hours of a run of `steps`; one line where torch cannot tell."""
     if not distributed.is_main():
         return
     world, workers = distributed.world_size(), data_workers(config, distributed.processes_here())

@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from engine.run_dir import RunFolder
+from engine.run_dir import RunDir
 from model.build import build_network
 from model.checkpoint import (
     link_atomically,
@@ -242,11 +242,11 @@ def test_temporary_files_of_killed_runs_are_removed(locks, tmp_path, monkeypatch
     left, users = (tmp_path / f"latest.pth{end}.partial" for end in (".0123abcd", ""))
     left.touch()
     users.touch()
-    RunFolder(tmp_path).lock()
+    RunDir(tmp_path).lock()
     assert left.exists() != locks
     later = time.time() + DAY
     monkeypatch.setattr("time.time", lambda: later)
-    RunFolder(tmp_path).lock()
+    RunDir(tmp_path).lock()
     assert list(tmp_path.glob("*.partial")) == [users]
 
 

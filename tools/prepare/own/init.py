@@ -180,16 +180,15 @@ def _look(
     faults: list[UserError] = []
     pairs = [*parts.labeled, *parts.val]
     first = [image for image, *_ in (*pairs, *parts.unlabeled)]
-    image_of, mask_of = (
-        partial(look, max_megapixels=max_megapixels) for look in (look_at_image, look_at_mask)
-    )
+    image_of = partial(look_at_image, max_megapixels=max_megapixels)
+    mask_of = partial(look_at_mask, max_megapixels=max_megapixels)
     images = look_at(first, image_of, "images", faults)
     masks = look_at([mask for _, mask in pairs], mask_of, "masks", faults)
     second = look_at([later[image] for image in first if later], image_of, "later images", faults)
     refuse_all(faults)
     _equal_sizes(pairs, images[: len(pairs)], masks)
-    for dates in zip(images, second, strict=False):
-        refuse_other_size([image.path for image in dates], [image.size for image in dates])
+    for one, other in zip(images, second, strict=False):
+        refuse_other_size([one.path, other.path], [one.size, other.size])
     return images + second, masks
 
 
