@@ -13,13 +13,12 @@ from engine.loggers import check_trackers
 from engine.method import Method
 from engine.nonfinite import Guard
 from engine.progress import Progress
-from engine.reliability_diagram import reliability
 from engine.run_dir import RunFolder
 from engine.training import Training, prepare
 from engine.visualize import take_pictures
 from inference.evaluation import Scores, score_title, summary, table
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
-from util import distributed
+from util import distributed, plotting
 from util.cli import arguments, exit_with_one_line
 from util.config.loading import load_config
 from util.interrupt import Interrupted, StopRequest, leaving_when_asked, stop_requests
@@ -133,7 +132,8 @@ def show_pictures(t: Training, scores: dict[str, Any]) -> None:
     found = take_pictures(t)
     for record in scores.values():
         if "pseudo_labels" in record:
-            found["reliability"] = reliability(record["pseudo_labels"], t.epoch + 1)
+            figure = plotting.reliability_diagram(record["pseudo_labels"], t.epoch + 1)
+            found["reliability"] = plotting.as_image(figure)
     t.folder.pictures(found, t.epoch + 1, t.steps_done)
 
 

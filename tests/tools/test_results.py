@@ -263,7 +263,6 @@ def test_published_scores_are_those_of_the_configs():
 
 
 def test_curves_are_drawn(fake, run, tmp_path):
-    pytest.importorskip("matplotlib")
     for labels in (16, 64):
         for seed in range(2):
             for method in ("UniMatch", "SupOnly"):
