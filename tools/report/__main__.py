@@ -7,7 +7,6 @@ the page says so.
 import argparse
 from pathlib import Path
 
-from tools.results.plots import require_matplotlib
 from tools.results.runs import Run
 from util import distributed
 from util.cli import add_device, exit_with_one_line
@@ -18,7 +17,6 @@ def main() -> None:
     options = arguments()
     with exit_with_one_line():
         out = options.out or options.run / "report.html"
-        require_matplotlib("tools.report")
         run = Run(options.run)
         check_target(out, "tools.report")
         device = distributed.choose_device(options.device)

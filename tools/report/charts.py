@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.evaluation import score_title
-from tools.results.plots import COLOURS, STYLE
 from tools.results.runs import PseudoLabels, Run, best_epoch
+from util.plotting import COLOURS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,11 +12,11 @@ from tools import html
 from tools.report import charts
 from tools.report.predictions import Judgement, judge, pictures
 from tools.report.pseudo_labels import is_teacher_reliable, last_pictures
-from tools.results.plots import STYLE
 from tools.results.runs import Run, best_epoch
 from util.colours import palette
 from util.config.loading import dump_config
 from util.errors import UserError, one_line
+from util.plotting import STYLE
 
 GENERATOR = "tools.report"
 SHOWN = 4

@@ -7,20 +7,22 @@ unfinished, that repeat another or that differ in commit or device are named bel
 import argparse
 from pathlib import Path
 
-from tools.results.collect import collect
-from tools.results.tables import FORMATS
 from util.cli import exit_with_one_line
 from util.errors import print_error
 
 
 def main() -> None:
     options = arguments()
+    # Here, so that --help does not wait for pandas.
+    from tools.results.collect import collect
+    from tools.results.tables import FORMATS
+
     with exit_with_one_line():
         results = collect(options.runs, options.score, options.published)
         if options.plot:
             from tools.results.plots import draw
 
-            draw(results.rows, options.plot, results.score, options.at)
+            draw(results.table, options.plot, results.score, options.at)
         print(FORMATS[options.format](results))
         if options.format == "csv":
             for remark in results.remarks:
@@ -33,7 +35,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, folders that hold "
         "some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
-    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument(
+        "--format", choices=("text", "markdown", "csv", "latex", "json"), default="text"
+    )
     parser.add_argument(
         "--score", default="miou", help="miou, accuracy, dice, or the name of a class (its IoU)"
     )

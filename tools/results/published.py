@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+import pandas as pd
 import yaml
 from pydantic import Field
 
 from dataset.protocols import PREPARED, read_protocols
-from tools.results.groups import Group, Row
+from tools.results.groups import Group
 from util.config.schema import Section
 from util.errors import UserError
 
@@ -56,7 +57,7 @@ class Published(NamedTuple):
 
     def is_of(self, group: Group) -> bool:
         """Whether a group ran what was published: method, network, partition and crop."""
-        run, entry = group.first, self.entry
+        run, entry = group[0], self.entry
         own = (run.method, run.config.data.name, run.backbone, run.partition)
         return (
             own == (entry.method, entry.dataset, entry.backbone, self.partition)
@@ -87,16 +88,12 @@ def read_entries() -> list[Entry]:
 
 
 def beside(
-    rows: Sequence[Row], groups: Sequence[Group], published: Sequence[Published]
-) -> tuple[list[Row], list[Published]]:
-    """Rows with the published score where there is one, and those that no run stands beside."""
-    of_row = [group for group in groups for _ in group.first.networks]
-    completed, met = [], set()
-    for row, group in zip(rows, of_row, strict=True):
-        score = next((p for p in published if p.is_of(group)), None)
-        met |= {id(score)}
-        completed.append(row._replace(published=score.value if score else None))
-    return completed, [score for score in published if id(score) not in met]
+    table: pd.DataFrame, groups: Sequence[Group], published: Sequence[Published]
+) -> list[Published]:
+    """Fill the table's published scores; returns those that no run stands beside."""
+    of_group = [next((p for p in published if p.is_of(group)), None) for group in groups]
+    table["published"] = [p.value if (p := of_group[index]) else None for index in table.group]
+    return [score for score in published if score not in of_group]
 
 
 def chosen_elsewhere(groups: Sequence[Group], published: Sequence[Published]) -> list[str]:
@@ -104,7 +101,7 @@ def chosen_elsewhere(groups: Sequence[Group], published: Sequence[Published]) ->
     return [
         f"{run.path}: its best epoch was chosen on {run.val_list or 'other images'}, that of the "
         f"published {score.value} on {score.entry.chosen_on}, which raises a score"
-        for run, score in ((g.first, p) for g in groups for p in published if p.is_of(g))
+        for run, score in ((g[0], p) for g in groups for p in published if p.is_of(g))
         if score.entry.chosen_on not in (None, run.val_list)
     ]
 
@@ -116,7 +113,7 @@ def foreign_lists(groups: Sequence[Group]) -> list[str]:
         name = f"{protocol.dataset}/{protocol.name}"
         hashes.setdefault(name, set()).add(protocol.fingerprint.sha256)
     remarks = []
-    for run in (group.first for group in groups):
+    for run, *_ in groups:
         name = f"{run.config.data.name}/{run.partition}"
         known = hashes.get(f"{name}/labeled")
         if known and "labeled" in run.images and run.images["labeled"].sha256 not in known:
