@@ -11,13 +11,12 @@ from dataset.folders import read_samples
 from supervised import SupOnly
 from tests.fake_runs import fake_run
 from tools.report import __main__ as report
-from tools.report.predictions import judge
+from tools.report import predictions
+from tools.report.predictions import judge, pictures
 from tools.results.runs import Run
 from tools.sweep.schedule import result
 from unimatch import UniMatch
 from util import distributed
-
-pytest.importorskip("matplotlib")
 
 
 @pytest.fixture
@@ -39,9 +38,12 @@ def test_the_page_of_a_real_run(trained, toy, run):
     for words in ("SupOnly on toy/3, seed 0", "labeled 3, unlabeled 0, val 3", "crop_size: 33",
                   "Best", "Worst", "images/v0.jpg: mIoU", found.commits[0]):  # fmt: skip
         assert words in page, words
-    assert page.count("data:image/svg+xml") == 4 and page.count("data:image/jpeg") == 6
+    scalars = len(found.epochs[-1].train)
+    assert page.count("data:image/svg+xml") == 3 + scalars, "and the confusion matrix"
+    assert page.count("data:image/jpeg") == 3, "two best images, one worst"
+    assert "supervised loss on labelled images" in page, "each loss is explained"
     code, *_ = run(report, trained, "--device", "cpu", "--limit", "1")  # over its own page
-    assert code == 0 and "1 validation images" in (trained / "report.html").read_text()
+    assert code == 0 and "1 validation image, model" in (trained / "report.html").read_text()
 
 
 def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, run, tmp_path):
@@ -49,16 +51,16 @@ def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, run, tmp_path)
     last = Run(tmp_path / "run").epochs[-1].scores["model"].pseudo_labels
     assert run(report, tmp_path / "run", "--device", "cpu")[0] == 0
     page = (tmp_path / "run/report.html").read_text()
-    for words in ("Is the teacher reliable?", "Labels by model",
+    for words in ("Is the teacher reliable?", "Pseudo-labels by model",
                   f"threshold of {last.threshold:.3f}", f"{last.kept:.1f} % of the pixels",
                   "labelled as", "Pictures of epoch 2", "validation image 2",
                   "unlabelled image 2"):  # fmt: skip
         assert words in page, words
-    assert page.count("data:image/svg+xml") == 4 + 2 and page.count("data:image/jpeg") == 6 + 4
+    assert page.count("data:image/jpeg") == 3 + 4
     (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
     assert run(report, tmp_path / "run", "--device", "cpu")[0] == 0
     page = (tmp_path / "run/report.html").read_text()
-    assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 6 + 3
+    assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 3 + 3
 
 
 def test_without_them_the_page_has_no_such_parts(trained, run):
@@ -79,17 +81,35 @@ def test_pseudo_labels_of_which_none_passed(toy, tmp_path, run):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert run(report, folder)[0] == 0
     page = (folder / "report.html").read_text()
-    assert "Labels by model_ema" in page and "none of them right" in page
+    assert "Pseudo-labels by model_ema" in page and "none of them are right" in page
 
 
 def test_best_and_worst_are_in_order_and_add_up(trained):
     found = judge(Run(trained), "model", distributed.choose_device("cpu"), shown=2, limit=None)
-    assert found.images == 3 and len(found.best) == len(found.worst) == 2
-    assert found.best[0].miou >= found.best[1].miou >= found.worst[1].miou >= found.worst[0].miou
+    assert found.images == 3 and len(found.best) == 2 and len(found.worst) == 1
+    assert found.best[0].miou >= found.best[1].miou >= found.worst[0].miou
     assert int(found.scores.confusion.sum()) == sum(
         int((np.array(Image.open(j.sample.mask_file)) != 255).sum())
         for j in {j.name: j for j in [*found.best, *found.worst]}.values()
     )
+
+
+@pytest.mark.parametrize("shown", [1, 2, 3, 9])
+def test_no_image_is_both_best_and_worst(shown, trained, monkeypatch):
+    """Not even if all of them are equally good."""
+    monkeypatch.setattr(predictions, "image_miou", lambda *_: 0.5)
+    found = judge(Run(trained), "model", distributed.choose_device("cpu"), shown, limit=None)
+    names = [one.name for one in [*found.best, *found.worst]]
+    assert len(names) == len(set(names)) == min(3, 2 * shown)
+
+
+def test_pictures_have_one_size(trained, toy):
+    """Images of different shapes are padded to the same size."""
+    run = Run(trained)
+    found = judge(run, "model", distributed.choose_device("cpu"), shown=9, limit=None)
+    sizes = {Image.open(j.sample.image_file).size for j in [*found.best, *found.worst]}
+    made = pictures(run, [*found.best, *found.worst])
+    assert len(sizes) == 3 and len({image.size for image, _ in made}) == 1
 
 
 def test_an_image_without_a_labelled_pixel_is_neither_best_nor_worst(trained):
@@ -98,7 +118,7 @@ def test_an_image_without_a_labelled_pixel_is_neither_best_nor_worst(trained):
     blank = np.full_like(np.array(Image.open(sample.mask_file)), 255)
     Image.fromarray(blank).save(sample.mask_file)
     judged = judge(found, "model", distributed.choose_device("cpu"), shown=3, limit=None)
-    assert judged.images == 3 and len(judged.best) == len(judged.worst) == 2
+    assert judged.images == 3 and len(judged.best) == len(judged.worst) == 1
     assert sample.image not in {one.name for one in [*judged.best, *judged.worst]}
 
 

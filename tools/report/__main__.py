@@ -20,7 +20,7 @@ def main() -> None:
         run = Run(options.run)
         check_target(out, "tools.report")
         device = distributed.choose_device(options.device)
-        from tools.report.page import page  # which draws with matplotlib
+        from tools.report.page import page  # imports jinja2
 
         write_text(out, page(run, device, options.limit))
         print(f"written: {out}")
