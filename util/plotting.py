@@ -1,6 +1,7 @@
 """Charts with matplotlib, in one style; matplotlib is imported by the first chart."""
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -28,6 +29,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 7.5,
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a class may be called $
 }
 MANY = 25
 """With more rows than this, cells of a matrix are too small for numbers."""
@@ -37,7 +39,7 @@ P = ParamSpec("P")
 
 
 def chart(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
-    """Decorator: draw a figure in the common style."""
+    """Decorate a function that draws a figure: use the common style."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> "Figure":
@@ -60,17 +62,20 @@ def save(figure: "Figure", file: Any, form: str, **options: Any) -> None:
     """Write a figure as `form` (png or svg) to a path or a binary file."""
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # shown as a box
         figure.savefig(file, format=form, **options)
 
 
 def as_svg(figure: "Figure") -> bytes:
+    """Render a figure for a page."""
     out = io.BytesIO()
     save(figure, out, "svg")
     return out.getvalue()
 
 
 def as_image(figure: "Figure") -> Image.Image:
+    """Render a figure as RGB pixels."""
     out = io.BytesIO()
     save(figure, out, "png", dpi=DPI)
     return Image.open(out).convert("RGB")

@@ -1,7 +1,8 @@
-"""A run as one self-contained HTML page: curves, classes, confusion, best and worst images, config.
+"""Show a run as one self-contained HTML page: curves, classes, confusion, best and worst images,
+config.
 
-The best checkpoint predicts the validation images once more; where it or the data are not there,
-the page says so.
+The best checkpoint predicts the validation images again; where the checkpoint or the data are
+missing, the page says so.
 """
 
 import argparse
@@ -30,10 +31,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="predict the first N validation images alone"
+        "--limit", type=int, metavar="N", help="predict only the first N validation images"
     )
     add_device(parser)
     return parser.parse_args()

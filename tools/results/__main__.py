@@ -1,7 +1,7 @@
-"""Tables and curves of any number of runs: mean and standard deviation over seeds.
+"""Show tables and curves of any number of runs: mean and standard deviation over seeds.
 
-Runs of the same method, network, dataset, partition and settings are one row.  Those that are
-unfinished, that repeat another or that differ in commit or device are named below the table.
+Runs of the same method, network, dataset, partition and settings are one row.  Runs that are
+unfinished, repeat another run, or differ in commit or device are named below the table.
 """
 
 import argparse
@@ -33,8 +33,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, folders that hold "
-        "some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, folders that "
+        "hold some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
     parser.add_argument(
         "--format", choices=("text", "markdown", "csv", "latex", "json"), default="text"
     )
@@ -42,10 +42,13 @@ def arguments() -> argparse.Namespace:
         "--score", default="miou", help="miou, accuracy, dice, or the name of a class (its IoU)"
     )
     parser.add_argument(
-        "--published", nargs="+", metavar="DATASET[/PARTITION]", help="published scores beside ours"
+        "--published",
+        nargs="+",
+        metavar="DATASET[/PARTITION]",
+        help="show published scores beside the runs",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FOLDER", help="draw curves there, as PNG and SVG"
+        "--plot", type=Path, metavar="FOLDER", help="draw curves into FOLDER, as PNG and SVG"
     )
     parser.add_argument(
         "--at", choices=("best", "last"), default="best", help="epoch of the label-efficiency curve"

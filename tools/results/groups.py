@@ -108,69 +108,62 @@ def _remarks(group: Group) -> list[str]:
 
 def tabulate(groups: Sequence[Group], score: str) -> pd.DataFrame:
     """Return the table of groups (see above); raises `UserError` for a score that they lack."""
+    of_group = enumerate(
+        zip(groups, _partition_names(groups), _unusual_settings(groups), strict=True)
+    )
     runs = pd.DataFrame(
-        _record(run, network, score)
-        | {"group": index, "partition": partition, "settings": settings}
-        for index, (group, partition, settings) in enumerate(
-            zip(groups, _partition_names(groups), _unusual_settings(groups), strict=True)
-        )
+        {"row": f"{index} {network}", "group": index}
+        | _record(run, network, score)
+        | {"partition": partition, "settings": settings}
+        for index, (group, partition, settings) in of_group
         for run in group
         for network in run.networks
     )
-    shared = ("method", "network", "dataset", "partition", "labels", "settings")
-    table = runs.groupby(["group", "scored"], sort=False).agg(
-        **{name: (name, "first") for name in shared},
-        scored=("scored", "first"),
-        seeds=("seed", list),
-        best_epochs=("best_epoch", list),
-        epochs=("epochs", "first"),
-        steps=("steps", "first"),
-        step_seconds=("step_seconds", lambda found: median(sum(found, [])) if any(found) else None),
-        peak_memory=("peak_memory", "max"),
-        commit=("commits", lambda found: ", ".join(dict.fromkeys(sum(found, [])))),
-        unlabeled=("unlabeled", "first"),
-        published=("published", "first"),
-        **{
-            f"{epoch}_{name}": (epoch, how)
-            for epoch in ("best", "last")
-            for name, how in (("mean", mean), ("std", _std), ("values", list))
-        },
-        curves=("curve", list),
-        group=("group", "first"),
+    lists = ("seeds", "best_epochs", "best_values", "last_values", "curves")
+    table = runs.groupby("row", sort=False).agg(
+        dict.fromkeys(runs.columns[1:], "first")
+        | dict.fromkeys(lists, list)
+        | {
+            "step_seconds": lambda of_runs: median(sum(of_runs, [])) if any(of_runs) else None,
+            "peak_memory": "max",
+            "commit": lambda of_runs: ", ".join(dict.fromkeys(sum(of_runs, []))),
+        }
     )
-    table = table.reset_index(drop=True)
-    return table.astype(dict.fromkeys(("labels", "unlabeled", "peak_memory"), "Int64"))
-
-
-def _std(values: Sequence[float]) -> float | None:
-    """Of the sample, with all digits (pandas rounds differently); None for one seed."""
-    return stdev(values) if len(values) > 1 else None
+    for epoch in ("best", "last"):
+        values = table.pop(f"{epoch}_values")
+        table[f"{epoch}_mean"] = values.map(mean)
+        # Of the sample, with all digits: pandas rounds differently.
+        table[f"{epoch}_std"] = values.map(lambda v: stdev(v) if len(v) > 1 else None)
+        table[f"{epoch}_values"] = values
+    counts = dict.fromkeys(("labels", "unlabeled", "peak_memory"), "Int64")
+    return table.reset_index(drop=True).astype(counts)
 
 
 def _record(run: Run, network: str, score: str) -> dict[str, Any]:
-    """A run's scored network."""
+    """A run's scored network; partition and settings are named by comparison with other groups."""
     curve = run.curve(network, score)
     best = best_epoch(curve)
-    images = run.images.get("unlabeled")
     memory = [epoch.peak_memory for epoch in run.epochs if epoch.peak_memory is not None]
     return {
         "method": run.method,
         "network": run.network,
         "dataset": run.config.data.name,
+        "partition": None,
         "labels": run.labels,
-        "unlabeled": images.images if images else None,
+        "settings": None,
         "scored": ROLES.get(network, network) if len(run.networks) > 1 else "",
-        "seed": run.config.seed,
-        "curve": curve,
-        "best": curve[best],
-        "best_epoch": best,
-        "last": curve[max(curve)],
+        "seeds": run.config.seed,
+        "best_epochs": best,
         "epochs": run.config.epochs,
         "steps": run.epochs[-1].steps,
         "step_seconds": [e.step_seconds for e in run.epochs if e.step_seconds is not None],
         "peak_memory": max(memory, default=None),
-        "commits": run.commits,
+        "commit": run.commits,
+        "unlabeled": run.images["unlabeled"].images if run.images else None,
         "published": None,
+        "best_values": curve[best],
+        "last_values": curve[max(curve)],
+        "curves": curve,
     }
 
 

@@ -1,4 +1,4 @@
-"""Published scores beside our own."""
+"""Compare published scores with runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,21 +23,20 @@ class Entry(Section):
     dataset: str
     backbone: str
     crop: int | None = None
-    """Where the dataset has published scores of several."""
+    """Set where the dataset has published scores for several crop sizes."""
     network: str | None = None
-    """Where the dataset has published scores of several with this backbone."""
+    """Set where the dataset has published scores for several networks with this backbone."""
     source: str
     score: str = "miou"
-    """What was published, as `value_of` of a run names it: dice is the mean over volumes, a class
-    its IoU."""
+    """The published score, named as for --score: dice is the mean over volumes, a class its IoU."""
     chosen_on: Literal["test", "valtest"] | None = None
-    """The list whose scores chose the published epoch, where that is not a validation list."""
+    """The split that chose the published epoch, where that is not the validation split."""
     values: dict[str, Annotated[float, Field(gt=0, lt=100)]]
     """By partition."""
 
     @property
     def title(self) -> str:
-        """Its network, as far as it is named."""
+        """Network (if several were published) and backbone."""
         return " ".join(filter(None, [self.network, self.backbone]))
 
 
@@ -56,7 +55,7 @@ class Published(NamedTuple):
         return f"{self.entry.dataset}/{self.partition}"
 
     def is_of(self, group: Group) -> bool:
-        """Whether a group ran what was published: method, network, partition and crop."""
+        """Check that a group has the published method, network, partition and crop size."""
         run, entry = group[0], self.entry
         own = (run.method, run.config.data.name, run.backbone, run.partition)
         return (
@@ -67,9 +66,9 @@ class Published(NamedTuple):
 
 
 def select(targets: Sequence[str], score: str = "miou") -> list[Published]:
-    """The published scores of datasets (`pascal`) and partitions (`pascal/92`).
+    """Return the published scores of datasets (`pascal`) and partitions (`pascal/92`).
 
-    Raises `UserError` for one of which there are none of this kind.
+    Raises `UserError` for a dataset or partition without published scores of this kind.
     """
     entries = [entry for entry in read_entries() if entry.score == score]
     known = [Published(entry, name) for entry in entries for name in entry.values]
@@ -97,7 +96,7 @@ def beside(
 
 
 def chosen_elsewhere(groups: Sequence[Group], published: Sequence[Published]) -> list[str]:
-    """Remarks on groups whose best epoch another list chose than that of the score beside them."""
+    """Remark on groups whose best epoch and published score were chosen on different splits."""
     return [
         f"{run.path}: its best epoch was chosen on {run.val_list or 'other images'}, that of the "
         f"published {score.value} on {score.entry.chosen_on}, which raises a score"
@@ -107,7 +106,7 @@ def chosen_elsewhere(groups: Sequence[Group], published: Sequence[Published]) ->
 
 
 def foreign_lists(groups: Sequence[Group]) -> list[str]:
-    """Remarks on groups whose partition has a published name, but not its labelled images."""
+    """Remark on groups whose partition has a published name, but other labelled images."""
     hashes: dict[str, set[str]] = {}
     for protocol in (p for p in read_protocols() if p.dataset not in PREPARED):
         name = f"{protocol.dataset}/{protocol.name}"

@@ -103,14 +103,14 @@ def as_latex(results: Results) -> str:
 
 def as_csv(results: Results) -> str:
     """Numbers with all their digits; without remarks."""
-    table = results.table.drop(columns=["curves", "group"])
+    table = results.table.drop(columns=["group", "curves"])
     flat = table.map(lambda cell: " ".join(map(str, cell)) if isinstance(cell, list) else cell)
     flat = flat.astype(object).where(flat.notna(), None)
     return csv_text([list(flat), *flat.to_numpy().tolist()]).rstrip("\n")
 
 
 def as_json(results: Results) -> str:
-    table = results.table.drop(columns=["curves", "group"]).astype(object)
+    table = results.table.drop(columns=["group", "curves"]).astype(object)
     rows = table.where(table.notna(), None).to_dict("records")
     for row in rows:
         for epoch in ("best", "last"):
