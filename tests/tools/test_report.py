@@ -26,10 +26,20 @@ def trained(toy, train, tmp_path, capsys):
     return tmp_path / "run"
 
 
-def test_the_page_of_a_real_run(trained, toy, run):
-    code, out, err = run(report, trained, "--device", "cpu")
-    assert code == 0 and out == f"written: {trained / 'report.html'}\n", err
-    page = (trained / "report.html").read_text()
+@pytest.fixture
+def page_of(run):
+    """Write the page of a run; returns its text."""
+
+    def write(folder, *more):
+        code, out, err = run(report, folder, "--device", "cpu", *more)
+        assert code == 0 and out.endswith(f"written: {folder / 'report.html'}\n"), err
+        return (folder / "report.html").read_text()
+
+    return write
+
+
+def test_the_page_of_a_real_run(trained, page_of):
+    page = page_of(trained)
     outside = re.findall(r'(?:src|href)="(?!data:)[^"]*"|url\(|<script|<link', page)
     assert not outside  # it needs nothing but itself
     found = Run(trained)
@@ -42,15 +52,13 @@ def test_the_page_of_a_real_run(trained, toy, run):
     assert page.count("data:image/svg+xml") == 3 + scalars, "and the confusion matrix"
     assert page.count("data:image/jpeg") == 3, "two best images, one worst"
     assert "supervised loss on labelled images" in page, "each loss is explained"
-    code, *_ = run(report, trained, "--device", "cpu", "--limit", "1")  # over its own page
-    assert code == 0 and "1 validation image, model" in (trained / "report.html").read_text()
+    assert "1 validation image, model" in page_of(trained, "--limit", 1)  # over its own page
 
 
-def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, run, tmp_path):
+def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, tmp_path, page_of):
     train(UniMatch, toy.argv(tmp_path / "run", "--set", "log.pictures=2"))
     last = Run(tmp_path / "run").epochs[-1].scores["model"].pseudo_labels
-    assert run(report, tmp_path / "run", "--device", "cpu")[0] == 0
-    page = (tmp_path / "run/report.html").read_text()
+    page = page_of(tmp_path / "run")
     for words in ("Is the teacher reliable?", "Pseudo-labels by model",
                   f"threshold of {last.threshold:.3f}", f"{last.kept:.1f} % of the pixels",
                   "labelled as", "Pictures of epoch 2", "validation image 2",
@@ -58,18 +66,16 @@ def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, run, tmp_path)
         assert words in page, words
     assert page.count("data:image/jpeg") == 3 + 4
     (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
-    assert run(report, tmp_path / "run", "--device", "cpu")[0] == 0
-    page = (tmp_path / "run/report.html").read_text()
+    page = page_of(tmp_path / "run")
     assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 3 + 3
 
 
-def test_without_them_the_page_has_no_such_parts(trained, run):
-    assert run(report, trained, "--device", "cpu")[0] == 0
-    page = (trained / "report.html").read_text()
+def test_without_them_the_page_has_no_such_parts(trained, page_of):
+    page = page_of(trained)
     assert "Is the teacher reliable?" not in page and "Pictures of epoch" not in page
 
 
-def test_pseudo_labels_of_which_none_passed(toy, tmp_path, run):
+def test_pseudo_labels_of_which_none_passed(toy, tmp_path, page_of):
     folder = fake_run(tmp_path / "run", toy, [10.0, 20.0], teacher=[15.0, 25.0])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     none = {"threshold": 0.95, "kept": 0.0, "precision": None, "ece": None,
@@ -79,8 +85,7 @@ def test_pseudo_labels_of_which_none_passed(toy, tmp_path, run):
     for line in lines:
         line["scores"]["model_ema"]["pseudo_labels"] = none
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run(report, folder)[0] == 0
-    page = (folder / "report.html").read_text()
+    page = page_of(folder)
     assert "Pseudo-labels by model_ema" in page and "none of them are right" in page
 
 
@@ -103,7 +108,7 @@ def test_no_image_is_both_best_and_worst(shown, trained, monkeypatch):
     assert len(names) == len(set(names)) == min(3, 2 * shown)
 
 
-def test_pictures_have_one_size(trained, toy):
+def test_pictures_have_one_size(trained):
     """Images of different shapes are padded to the same size."""
     run = Run(trained)
     found = judge(run, "model", distributed.choose_device("cpu"), shown=9, limit=None)
@@ -122,14 +127,12 @@ def test_an_image_without_a_labelled_pixel_is_neither_best_nor_worst(trained):
     assert sample.image not in {one.name for one in [*judged.best, *judged.worst]}
 
 
-def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, toy, run):
+def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, toy, page_of):
     (trained / "best.pth").unlink()
-    assert run(report, trained)[0] == 0
-    page = (trained / "report.html").read_text()
+    page = page_of(trained)
     assert "Not available: " in page and "best.pth: no such checkpoint" in page
     toy.path("val").unlink()
-    assert run(report, trained)[0] == 0
-    assert "val.txt: no such list" in (trained / "report.html").read_text()
+    assert "val.txt: no such list" in page_of(trained)
 
 
 def test_an_unfinished_run_and_one_that_has_ended_no_epoch(toy, run, tmp_path):
@@ -154,11 +157,10 @@ def test_mistakes_are_said_in_one_line(toy, run, tmp_path):
     assert (tmp_path / "notes.html").read_text() == "mine"
 
 
-def test_the_best_is_by_the_score_that_chooses_the_checkpoint(toy, run, tmp_path):
+def test_the_best_is_by_the_score_that_chooses_the_checkpoint(toy, tmp_path, page_of):
     first = toy.tree["data"]["classes"][0]
     select = {"evaluation": {"mode": "original", "select": f"iou:{first}"}}
     folder = fake_run(tmp_path / "run", toy, [30.0, 20.0], settings=select)
-    assert run(report, folder)[0] == 0
-    page = (folder / "report.html").read_text()
+    page = page_of(folder)
     assert f"best IoU of {first}" in page and ">20.00<" in page and ">10.00<" in page
     assert f"model IoU of {first} 10.0, best 20.0 (epoch 1)" in result(Run(folder))
