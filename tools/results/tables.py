@@ -1,7 +1,7 @@
 """Print results as text, Markdown, LaTeX, CSV and JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,7 +9,7 @@ import pandas as pd
 from tools.results.collect import Results
 from util.errors import printable
 from util.io import csv_text
-from util.tables import text_table
+from util.tables import Rows, markdown_table, text_table
 
 LEFT = {"method", "of", "network", "dataset", "partition", "commit", "settings"}
 """Columns of text; all others hold numbers."""
@@ -77,19 +77,19 @@ def _below(results: Results, prefix: str) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def as_text(results: Results) -> str:
+def _in_text(results: Results, draw: Callable[[Rows, str], str], prefix: str = "") -> str:
     cells, above = cells_of(results)
     align = "".join("<" if name in LEFT else ">" for name in cells)
-    table = text_table([list(cells), *cells.to_numpy().tolist()], align)
-    return "\n".join([*above, *[""] * len(above), table, *_below(results, "")])
+    table = draw([list(cells), *cells.to_numpy().tolist()], align)
+    return "\n".join([*above, *[""] * len(above), table, *_below(results, prefix)])
+
+
+def as_text(results: Results) -> str:
+    return _in_text(results, text_table)
 
 
 def as_markdown(results: Results) -> str:
-    cells, above = cells_of(results)
-    rule = "|".join("---" if name in LEFT else "--:" for name in cells)
-    cells = cells.map(lambda text: text.replace("|", r"\|"))
-    head, *rows = [f"| {' | '.join(row)} |" for row in [[*cells], *cells.to_numpy().tolist()]]
-    return "\n".join([*above, *[""] * len(above), head, f"|{rule}|", *rows, *_below(results, "- ")])
+    return _in_text(results, markdown_table, "- ")
 
 
 def as_latex(results: Results) -> str:
