@@ -25,9 +25,9 @@ from inference.overlay import save_picture
 from inference.predictor import Predictor
 from inference.worst_images import ImageScores, comparison
 from metrics.boundary import DISTANCE, BoundaryIoU
-from metrics.confusion import class_scores, confusion_picture, confusion_rows
+from metrics.confusion import class_scores, confusion_rows
 from model.trained import load_trained
-from util import distributed
+from util import distributed, plotting
 from util.cli import exit_with_one_line
 from util.config.schema import Config, Evaluation
 from util.errors import UserError
@@ -193,7 +193,8 @@ def save_tables(
             zip(classes, scores.confusion.sum(1).tolist(), strict=True)
         )
     ]
-    save_picture(confusion_picture(scores.confusion, classes), folder / "confusion.png")
+    figure = plotting.confusion_matrix(scores.confusion.numpy(), classes)
+    save_picture(plotting.as_image(figure), folder / "confusion.png")
     write_text(folder / "confusion.csv", csv_text(confusion_rows(scores.confusion, classes)))
     write_text(folder / "scores.csv", csv_text([["class", "pixels", *columns], *rows]))
 

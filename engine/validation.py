@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from engine.reliability_diagram import reliability
 from engine.visualize import take_pictures
 from inference.evaluation import Scores, score_title, summary, table
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
+from util import plotting
 from util.log import logger
 
 if TYPE_CHECKING:
@@ -63,5 +63,6 @@ def save_pictures(trainer: "Trainer", scores: dict[str, Any]) -> None:
     pictures, epoch = take_pictures(trainer), trainer.epoch + 1
     for record in scores.values():
         if "pseudo_labels" in record:
-            pictures["reliability"] = reliability(record["pseudo_labels"], epoch)
+            figure = plotting.reliability_diagram(record["pseudo_labels"], epoch)
+            pictures["reliability"] = plotting.as_image(figure)
     trainer.run_dir.pictures(pictures, epoch, trainer.steps_done)

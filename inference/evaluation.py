@@ -15,6 +15,7 @@ from util import distributed
 from util.config.schema import IGNORE, Config
 from util.errors import UserError
 from util.interrupt import compute_limit
+from util.tables import text_table
 
 PATTERN_SECONDS = 10
 """Computation that matching `evaluation.volume_pattern` may take, for all images together."""
@@ -198,19 +199,17 @@ def summary(scores: Scores) -> dict[str, Any]:
 
 
 def table(scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None = None) -> str:
-    """Per-class IoU, Dice of volumes and `more` scores `[C]` with names; mIoU and pixel accuracy,
+    """Return IoU, Dice of volumes and `more` named scores `[C]` by class, mIoU and pixel accuracy
     as text."""
-    width = max(len(name) for name in [*classes, "mean of those present"])
     columns = scores.by_class | dict(more or {})
-    head = "".join(f"  {title:>6}" for title in columns)
-    rows = [f"{'':<{width}}{head}"] if len(columns) > 1 else []
+    rows = [["", *columns]] if len(columns) > 1 else []
     for index, name in enumerate(classes):
-        cells = (f"  {100 * v[index]:{max(6, len(title))}.2f}" for title, v in columns.items())
-        rows.append(f"{name:<{width}}{''.join(cells)}" + "  (absent)" * bool(scores.absent[index]))
-    rows.append(f"{'mIoU':<{width}}  {scores.miou:6.2f}")
+        cells = (f"{100 * values[index]:6.2f}" for values in columns.values())
+        rows.append([name, *cells, "(absent)" * bool(scores.absent[index])])
+    rows.append(["mIoU", f"{scores.miou:.2f}"])
     if scores.absent.any():
-        rows.append(f"{'mean of those present':<{width}}  {scores.miou_present:6.2f}")
-    rows.append(f"{'pixel accuracy':<{width}}  {scores.accuracy:6.2f}")
+        rows.append(["mean of those present", f"{scores.miou_present:.2f}"])
+    rows.append(["pixel accuracy", f"{scores.accuracy:.2f}"])
     if scores.dice is not None:
-        rows.append(f"{'Dice, classes 1 on':<{width}}  {scores.mean_dice:6.2f}")
-    return "\n".join(rows)
+        rows.append(["Dice, classes 1 on", f"{scores.mean_dice:.2f}"])
+    return text_table(rows, "<>")

@@ -21,6 +21,7 @@ from util.colours import palette
 from util.config.loading import dump_config, portable
 from util.errors import UserError
 from util.io import write_atomically, write_text
+from util.tables import markdown_table
 
 
 def main() -> None:
@@ -92,7 +93,7 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str) -> str:
     data = config.data
     command = [shortened(part) for part in start.command]
     rows = [
-        f"| {index} | {name} | {'#{:02x}{:02x}{:02x}'.format(*colour)} | {iou:.2f} |"
+        [index, name, "#{:02x}{:02x}{:02x}".format(*colour), f"{iou:.2f}"]
         for index, (name, colour, iou) in enumerate(
             zip(data.classes, palette(data), scores.iou, strict=True)
         )
@@ -133,9 +134,7 @@ Of the validation images, which also chose the epoch (by {score_title(config)});
 |--:|--:|
 | {scores.miou:.2f} | {scores.accuracy:.2f} |
 
-| class | name | colour | IoU |
-|--:|---|---|--:|
-{chr(10).join(rows)}
+{markdown_table([["class", "name", "colour", "IoU"], *rows], "><<>")}
 
 ## Training
 

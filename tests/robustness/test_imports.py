@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 
 import pytest
@@ -95,6 +96,17 @@ def test_what_every_start_imports_is_required():
             roots = {name.partition(".")[0] for name in names} - own - sys.stdlib_module_names
             used |= {called.get(root, root) for root in roots}
     assert used <= required, f"not in requirements.txt: {used - required}"
+
+
+def test_libraries_of_some_commands_are_imported_late():
+    """Neither a training nor `--help` waits for them."""
+    commands = "results", "sweep", "report", "check_data"
+    modules = ["engine.fit", "evaluate", *(f"tools.{name}.__main__" for name in commands)]
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert not {"pandas", "matplotlib", "jinja2"} & set(done.stdout.split())
 
 
 def test_the_map_names_every_package():

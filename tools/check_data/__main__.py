@@ -9,7 +9,6 @@ import json
 import sys
 from pathlib import Path
 
-from tools.check_data.html_report import page
 from tools.check_data.inspect import inspect
 from tools.check_data.problems import problems
 from tools.check_data.report import errors, numbers, text
@@ -31,6 +30,8 @@ def main() -> None:
         if options.json:
             write(options.json, json.dumps(report, indent=1) + "\n")
         if options.html:
+            from tools.check_data.html_report import page  # imports jinja2
+
             write(options.html, page(report, seen, found, config, options.show))
         sys.exit(1 if errors(found) else 0)
 

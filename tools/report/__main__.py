@@ -1,13 +1,13 @@
-"""A run as one self-contained HTML page: curves, classes, confusion, best and worst images, config.
+"""Show a run as one self-contained HTML page: curves, classes, confusion, best and worst images,
+config.
 
-The best checkpoint predicts the validation images once more; where it or the data are not there,
-the page says so.
+The best checkpoint predicts the validation images again; where the checkpoint or the data are
+missing, the page says so.
 """
 
 import argparse
 from pathlib import Path
 
-from tools.results.plots import require_matplotlib
 from tools.results.runs import Run
 from util import distributed
 from util.cli import add_device, exit_with_one_line
@@ -18,11 +18,10 @@ def main() -> None:
     options = arguments()
     with exit_with_one_line():
         out = options.out or options.run / "report.html"
-        require_matplotlib("tools.report")
         run = Run(options.run)
         check_target(out, "tools.report")
         device = distributed.choose_device(options.device)
-        from tools.report.page import page  # which draws with matplotlib
+        from tools.report.page import page  # imports jinja2
 
         write_text(out, page(run, device, options.limit))
         print(f"written: {out}")
@@ -32,10 +31,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="predict the first N validation images alone"
+        "--limit", type=int, metavar="N", help="predict only the first N validation images"
     )
     add_device(parser)
     return parser.parse_args()

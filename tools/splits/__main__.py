@@ -20,6 +20,7 @@ from util.cli import exit_with_one_line
 from util.config.loading import load_config
 from util.config.schema import Data
 from util.errors import UserError
+from util.tables import text_table
 
 TARGET = "DATASET[/PARTITION]"
 
@@ -34,11 +35,11 @@ def main() -> int:
 def show_published(options: argparse.Namespace) -> None:
     """Show the published lists."""
     lists = lists_of(options.dataset) if options.dataset else read_protocols()
-    print_table(
-        ["list", "entries", "SHA-256", "published by"],
-        [[f"{p.dataset}/{p.name}", p.fingerprint.entries, p.fingerprint.sha256[:12],
-          ", ".join(p.sources)] for p in lists],
-    )  # fmt: skip
+    rows = [
+        [f"{p.dataset}/{p.name}", p.fingerprint.entries, p.fingerprint.sha256[:12],
+         ", ".join(p.sources)] for p in lists
+    ]  # fmt: skip
+    print(text_table([["list", "entries", "SHA-256", "published by"], *rows]))
 
 
 def fetch_published(options: argparse.Namespace) -> None:
@@ -51,7 +52,8 @@ def fetch_published(options: argparse.Namespace) -> None:
 def verify_lists(options: argparse.Namespace) -> int:
     """Compare the lists on disk with the published ones; exit code 1 when one differs."""
     found = verify(options.splits, options.target)
-    print_table(["list", "entries", "is"], [[f.file, f.entries, f.verdict] for f in found])
+    rows = [[f.file, f.entries, f.verdict] for f in found]
+    print(text_table([["list", "entries", "is"], *rows]))
     return int(any(f.differs for f in found))
 
 
@@ -98,13 +100,6 @@ def _samples(
     if options.val != "0":
         raise UserError(f"--val {options.val}: the config has validation images; leave it out")
     return partition.read_config(data)
-
-
-def print_table(head: list[str], rows: list[list[object]]) -> None:
-    cells = [head, *([str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())
 
 
 def arguments() -> argparse.Namespace:
