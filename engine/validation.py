@@ -8,7 +8,11 @@ from engine.visualize import take_pictures
 from inference.evaluation import Scores, score_title, summary, table
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
 from util import plotting
+from util.errors import first_of
 from util.log import logger
+
+COLLAPSED = 3
+"""Validations without a right pixel, or a pseudo-label, after which a class is reported."""
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
@@ -41,11 +45,39 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     record, values = {"mode": mode, **summary(scores)}, scalars(name, scores, config.data.classes)
     if labels is not None:
         record["pseudo_labels"] = trust = labels.summary()
-        logger.info("pseudo-labels by %s: %s", name, trust_line(trust))
+        logger.info("pseudo-labels by %s: %s", name, trust_line(trust, config.data.classes))
         values |= trust_values(trust, f"{name}_pseudo_labels", config.data.classes)
+    before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
+    if text := collapse(config.data.classes, scores.confusion.sum(1).tolist(), [*before, record]):
+        logger.warning("%s: %s", name, text)
     step = epoch * len(trainer.train)
     trainer.run_dir.scalars({f"val/{key}": value for key, value in values.items()}, step)
     return record
+
+
+def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]]) -> str:
+    """Return a warning when classes have had IoU 0, or no pseudo-labels, for `COLLAPSED`
+    validations; nothing before, and nothing after, so that it is given once.
+
+    Args:
+        pixels: of each class in the validation masks; a class without any is not judged.
+        records: of all validations of a network so far.
+    """
+
+    def has_collapsed(key: str, index: int) -> bool:
+        kept = [r.get("pseudo_labels") if key == "class_kept" else r for r in records]
+        nothing = [found is not None and not found[key][index] for found in kept]
+        return all(nothing[-COLLAPSED:]) and not any(nothing[-COLLAPSED - 1 : -COLLAPSED])
+
+    if len(records) < COLLAPSED:
+        return ""
+    parts = []
+    for key, title in (("iou", "IoU 0"), ("class_kept", "no pseudo-labels")):
+        judged = [index for index, number in enumerate(pixels) if number]
+        if names := [classes[index] for index in judged if has_collapsed(key, index)]:
+            parts.append(f"{title} for {COLLAPSED} validations: {first_of(names, 5)}")
+    advice = "Try criterion.class_weights=auto, a lower conf_thresh, or more labelled images"
+    return f"{'; '.join(parts)}. {advice}" if parts else ""
 
 
 def scalars(name: str, scores: Scores, classes: list[str]) -> dict[str, float]:

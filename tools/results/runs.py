@@ -49,6 +49,8 @@ class Validation(Record):
     accuracy: float
     iou: list[float]
     dice: list[float] | None = None
+    miou_interval: tuple[float, float] | None = None
+    iou_intervals: list[tuple[float, float]] | None = None
     pseudo_labels: PseudoLabels | None = None
 
 
