@@ -135,7 +135,7 @@ def test_init_without_all_masks_and_with_suffixes(init):
     code, out, _ = init()
     assert code == 0 and "names of masks end in _gt" in out
     assert "2 without a mask are unlabelled" in out and "1 masks without an image" in out
-    assert "3 labeled, 2 unlabeled, 1 val" in out and "corrmatch.py" in out
+    assert "3 labeled, 2 unlabeled, 1 val" in out and "fixmatch.py" in out
 
 
 def test_init_keeps_gaps_between_values_apart(init):

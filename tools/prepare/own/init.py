@@ -15,10 +15,10 @@ from dataset.reader import refuse_other_size
 from dataset.split_files import list_line, write_lists
 from tools.prepare.own.bands import ImageFile, look_at_image, measure
 from tools.prepare.own.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
-from tools.prepare.own.config_text import commands, config_text
+from tools.prepare.own.config_text import RARE, commands, config_text, rare_classes
 from tools.prepare.own.mask_values import Value, values_in_use
 from tools.prepare.own.match import ImageAndMask, Parts, absolute, later_images, match, part
-from tools.prepare.own.settings import choose_settings
+from tools.prepare.own.settings import PRESETS, choose_preset, choose_settings, find_pretrained
 from tools.prepare.own.summary import summary, table
 from tools.prepare.own.survey import (
     MaskFile,
@@ -28,9 +28,10 @@ from tools.prepare.own.survey import (
     refuse_all,
     together,
 )
+from tools.prepare.own.time_budget import schedule_for, seconds_of
 from util.config.label_map import OTHER
 from util.config.loading import load_config
-from util.errors import UserError, and_others
+from util.errors import UserError, and_others, first_of
 
 CHANGES = ["unchanged", "changed"]
 """The classes of pairs, unless `--classes` names others."""
@@ -61,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VALUE",
         help="values or colours (r,g,b) that do not count; other: those that are hardly classes",
     )
+    add("--preset", choices=PRESETS, help="size of network and crops: small for a CPU, base for a "
+        "GPU, large for the strongest (DINOv2); by default small or base, by the device that is "
+        "there")  # fmt: skip
+    add("--time-budget", metavar="TIME", help="as many epochs as this machine trains in TIME "
+        "(90min, 2h, 1d), by a measured step")  # fmt: skip
     add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
         help="refuse images and masks of more million pixels (default %(default)s)")  # fmt: skip
     add("--seed", type=int, default=0, help="of the share of validation images")
@@ -79,6 +85,7 @@ def run(options: argparse.Namespace) -> None:
     if there and not options.force:
         raise UserError(f"{there[0]}: exists already; choose another --out or --lists, or --force")
     named = parse_classes(options.classes, options.ignore)
+    seconds = None if options.time_budget is None else seconds_of(options.time_budget)
 
     image_folder = absolute(options.images)
     mask_folder = absolute(options.masks or options.images)
@@ -93,7 +100,10 @@ def run(options: argparse.Namespace) -> None:
     if later and not options.classes:
         named = _changes(values, named)
     classes = _chosen(masks, values, named, parts)
-    settings = choose_settings(images, max(len(parts.labeled), len(parts.unlabeled)))
+    preset = options.preset or choose_preset()
+    pretrained = find_pretrained(PRESETS[preset].model["backbone"])
+    largest = max(len(parts.labeled), len(parts.unlabeled))
+    settings = choose_settings(images, largest, preset, pretrained)
 
     lines, root = _lines(parts, later, lists)
     data: dict[str, Any] = {"name": options.out.stem, "root": _shortest(root)}
@@ -106,16 +116,35 @@ def run(options: argparse.Namespace) -> None:
         path.replace(path.with_name(path.name + ".old"))
     _write(options.out, text, lines)
     load_config(options.out)  # what was written can be read
+    if seconds is not None:
+        script = settings.script if "unlabeled" in data else "supervised"
+        epochs, length, hours = schedule_for(options.out, script, seconds)
+        settings = settings._replace(epochs=epochs, epoch_length=length)
+        text = config_text(options.out, data, bands, classes, values, settings)
+        options.out.write_text(text, encoding="utf-8")
     print(summary(matched, parts, images, bands.kind, masks, classes.mapped))
     if later:
         print(f"pairs    of two dates: {options.images}, {options.second}")
     print(table(values, _meaning(classes.labels), parts))
     print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
-    print(f"config   {options.out}: crop {settings.crop_size}, evaluation {settings.mode}")
+    print(
+        f"config   {options.out}: preset {preset}, {settings.model['backbone']}, crop "
+        f"{settings.crop_size}, {settings.epochs} epochs, evaluation {settings.mode}"
+    )
+    if pretrained == "none":
+        print("weights  none found, and no network: training starts from random weights and scores "
+              "lower; see the comment in the config")  # fmt: skip
+    if seconds is not None:
+        print(f"time     about {hours:.1f} h with {script}.py on this machine")
+    if rare := rare_classes(classes, values):
+        print(f"rare     {first_of([*rare], 5)}: less than {RARE:.0%} of the pixels; try "
+              "--set criterion.class_weights=auto")  # fmt: skip
     if not options.classes:
         print(f"names    {_again(classes.labels)} --force")
-    check, train = commands(options.out, "unlabeled" in data)
-    print(f"check    {check}\ntrain    {train}  # first with --dry-run")
+    check, *train = commands(options.out, settings.script if "unlabeled" in data else None)
+    print(f"check    {check}\nbaseline {train[0]}  # first with --dry-run")
+    for command in train[1:]:
+        print(f"method   {command}")
 
 
 def _changes(values: Mapping[int, Value], named: Named) -> Named:
