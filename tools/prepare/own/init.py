@@ -13,6 +13,7 @@ from dataset.image_files import MAX_MEGAPIXELS, size_mismatch
 from dataset.mask_files import code_of
 from dataset.reader import refuse_other_size
 from dataset.split_files import list_line, write_lists
+from tools.prepare.annotations import write as annotations
 from tools.prepare.own.bands import ImageFile, look_at_image, measure
 from tools.prepare.own.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
 from tools.prepare.own.config_text import commands, config_text
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--second", type=Path, help="of pairs: folder of the later images, named as the earlier "
         "ones in --images; masks then show what changed")  # fmt: skip
     add("--masks", type=Path, help="folder of masks, named as their images (default: --images)")
+    annotations.add_arguments(parser)
     add("--image-pattern", default="*", metavar="PATTERN", help="of the images' names, such as "
         "'*_image.png' or '*.bmp': what * stands for pairs them with masks")  # fmt: skip
     add("--mask-pattern", default="*", metavar="PATTERN", help="of the masks' names")
@@ -78,8 +80,17 @@ def run(options: argparse.Namespace) -> None:
     there = [path for path in outputs if path.exists()]
     if there and not options.force:
         raise UserError(f"{there[0]}: exists already; choose another --out or --lists, or --force")
-    named = parse_classes(options.classes, options.ignore)
+    if options.annotations is None:
+        _write_config(options, lists, there, parse_classes(options.classes, options.ignore))
+        return
+    with annotations.annotated_masks(options) as (options.masks, named):
+        _write_config(options, lists, there, named)
 
+
+def _write_config(
+    options: argparse.Namespace, lists: Path, there: list[Path], named: Named
+) -> None:
+    """Look at images and masks; replace the files that are `there`."""
     image_folder = absolute(options.images)
     mask_folder = absolute(options.masks or options.images)
     patterns = options.image_pattern, options.mask_pattern
@@ -90,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
     bands = measure(images)
     masks = together(files)
     values = values_in_use(masks)
-    if later and not options.classes:
+    if later and not options.classes and not options.annotations:
         named = _changes(values, named)
     classes = _chosen(masks, values, named, parts)
     settings = choose_settings(images, max(len(parts.labeled), len(parts.unlabeled)))
@@ -113,7 +124,8 @@ def run(options: argparse.Namespace) -> None:
     print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
     print(f"config   {options.out}: crop {settings.crop_size}, evaluation {settings.mode}")
     if not options.classes:
-        print(f"names    {_again(classes.labels)} --force")
+        masks_in = _shortest(options.masks) if options.annotations else None
+        print(f"names    {_again(classes.labels, masks_in)} --force")
     check, train = commands(options.out, "unlabeled" in data)
     print(f"check    {check}\ntrain    {train}  # first with --dry-run")
 
@@ -147,14 +159,18 @@ def _meaning(labels: Mapping[str, str]) -> dict[int, str]:
     return {code: "(ignored)" if label == IGNORED else label for code, label in own.items()}
 
 
-def _again(labels: Mapping[str, str]) -> str:
-    """This command with its classes named one by one."""
+def _again(labels: Mapping[str, str], masks: str | None = None) -> str:
+    """This command with its classes named one by one; with masks in place of annotations."""
     kept, skipped = [], False
+    left_out = {"--classes", "--ignore", "--force"}
+    if masks:
+        left_out |= {"--annotations", "--unannotated", "--empty", "--masks"}
     for argument in sys.argv[1:]:
         if argument.startswith("--"):
-            skipped = argument.partition("=")[0] in ("--classes", "--ignore", "--force")
+            skipped = argument.partition("=")[0] in left_out
         if not skipped:
             kept.append(argument)
+    kept += ["--masks", masks] if masks else []
     classes = ",".join(f"{key}={label}" for key, label in labels.items())
     return shlex.join(["python", "-m", "tools.prepare", *kept, "--classes", classes])
 
