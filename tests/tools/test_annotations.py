@@ -14,6 +14,7 @@ from scipy.io import savemat
 from tests.own_images import with_palette
 from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.label_images import VOC, voc_colour
+from tools.prepare.annotations.match import Images
 from util.config.loading import load_config
 
 W, H = 40, 32
@@ -424,6 +425,7 @@ def two_attributes():
 FAULTS = {
     "no such path": (lambda: Path("notes").rmdir(), "notes: no such file or folder"),
     "nothing": (lambda: write("x.xml", "<a/>"), "found 1 .xml; expected COCO, LabelMe"),
+    "other JSON": (lambda: write("x.json", {"info": 1}), "1 .json (x.json has info); expected"),
     "no JSON": (lambda: write("x.json", "{"), "x.json: not JSON"),
     "no category": (coco(category_id=None), "x.json: annotations[0].category_id: missing"),
     "another category": (coco(category_id=7), "annotations[0].category_id: 7 is the id of no"),
@@ -535,16 +537,6 @@ def test_classes_named_background_and_ignore_and_unused_ones(init):
     np.testing.assert_array_equal(np.array(Image.open("photos_masks/a/one.png")), want)
 
 
-def test_crowds_lie_below_and_smaller_objects_on_top(init):
-    tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
-    tree["annotations"][0] |= {"iscrowd": 1, "segmentation": uncompressed(covered(*SMALL))}
-    write("x.json", tree)
-    code, out, err = init()
-    assert code == 0, err
-    want = expected(small=False)
-    np.testing.assert_array_equal(np.array(Image.open("photos_masks/a/one.png")), want)
-
-
 def test_circles_and_ellipses(init):
     y, x = np.mgrid[:H, :W] + 0.5
     turned = {"name": "ellipse", "cx": 20, "cy": 16, "rx": 12, "ry": 4, "theta": np.pi / 2}
@@ -561,3 +553,31 @@ def test_circles_and_ellipses(init):
     want = (((x - 20) / 4) ** 2 + ((y - 16) / 12) ** 2 <= 1).astype(np.uint8)
     want[(x - 20) ** 2 + (y - 16) ** 2 <= 9] = 2
     np.testing.assert_array_equal(np.array(Image.open("photos_masks/a/one.png")), want)
+
+
+@pytest.mark.parametrize("name, found", [
+    ("a/one.jpg", ["a/one"]),
+    ("photos/a/one.png", ["a/one"]),
+    ("C:\\data\\a\\one.jpg", ["a/one"]),
+    ("two", ["b/two"]),
+    ("images/0123abcd-two.jpg", []),
+    ("one.jpg", ["a/one", "b/one"]),
+    ("c/two.jpg", []),
+    ("/elsewhere/c/two.jpg", ["b/two"]),
+    ("data/x.y.z", ["x.y.z"]),
+    ("none.jpg", []),
+    ("", []),
+])  # fmt: skip
+def test_images_are_found_by_the_ends_of_their_paths(name, found):
+    stems = ["a/one", "b/one", "b/two", "x.y.z"]
+    images = Images(Path("/data/photos"), {s: Path("/data/photos", f"{s}.jpg") for s in stems})
+    assert images.find(name) == found
+
+
+def test_uploaded_files_have_a_prefix(init):
+    tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
+    for image in tree["images"]:
+        image["file_name"] = f"images/0123abcd-{Path(image['file_name']).name}"
+    write("x.json", tree)
+    code, out, err = init()
+    assert code == 0 and "2 labeled, 1 unlabeled, 1 val" in out, err

@@ -46,9 +46,7 @@ def read_instances(tree: Entry, root: Path) -> Annotations:
             raise entry.error(f"{image} is the id of no image", "image_id")
         shape = entry.get("segmentation", list, dict, default=[])
         if draw := _drawing(entry, shape):
-            crowd = bool(entry.get("iscrowd", int, bool, default=0))
-            where = f"{entry.where}.segmentation"
-            regions[image].append(Region(label, where, draw, crowd))
+            regions[image].append(Region(label, f"{entry.where}.segmentation", draw))
         else:
             skipped["boxes without segmentation" if not shape else "polygons of 1 or 2 points"] += 1
     pictures = [

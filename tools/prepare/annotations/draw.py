@@ -28,7 +28,7 @@ class Drawn(NamedTuple):
 
 
 def draw(picture: Picture, size: Size, index: dict[str, int], rest: int) -> Drawn:
-    """Draw crowds first, then other regions by falling area: the smaller object is on top.
+    """Draw regions by falling area, crowds too: the smaller one is on top.
 
     Args:
         size: of the image.
@@ -54,8 +54,8 @@ def draw(picture: Picture, size: Size, index: dict[str, int], rest: int) -> Draw
         except ValueError as error:
             raise UserError(f"{picture.file}: {region.where}: {error}") from None
     areas = [area(shape) for _, shape in shapes]
-    order = sorted(range(len(shapes)), key=lambda i: (not shapes[i][0].crowd, -areas[i]))
-    for region, shape in (shapes[i] for i in order):
+    for i in sorted(range(len(shapes)), key=lambda i: -areas[i]):
+        region, shape = shapes[i]
         covered, label = decoded(shape), index[region.label]
         overlapping |= covered & (mask != UNCOVERED) & (mask != label)
         mask[covered] = label

@@ -47,7 +47,10 @@ def read_annotations(path: Path, images: list[Path]) -> Annotations:
     if found is None:
         kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
         seen = first_of([f"{count} {kind}" for kind, count in kinds.most_common()], 5)
-        raise UserError(f"--annotations {path}: found {seen or 'no file'}; expected {FORMATS}")
+        what = f" ({_keys(by_suffix['.json'][0])})" if by_suffix[".json"] else ""
+        raise UserError(
+            f"--annotations {path}: found {seen or 'no file'}{what}; expected {FORMATS}"
+        )
     return found
 
 
@@ -77,12 +80,20 @@ def _read_others(
     return None
 
 
+def _keys(file: Path) -> str:
+    """What an unknown JSON file begins with."""
+    tree = read_json(file).value
+    keys = first_of([str(key) for key in tree], 5) if isinstance(tree, dict) else "no keys"
+    return f"{file.name} has {keys}"
+
+
 def _read_json(files: list[Path], root: Path) -> Annotations | None:
     """The annotations of all JSON files that hold some; None where none does.
 
     Raises `UserError` for files of several formats.
     """
     parts: dict[Path, Annotations] = {}
+    unknown: list[str] = []
     faults: list[UserError] = []
     for file in files:
         try:
@@ -90,6 +101,8 @@ def _read_json(files: list[Path], root: Path) -> Annotations | None:
             read = next((read for tell, read in JSON if tell(tree.value)), None)
             if read:
                 parts[file] = read(tree, root)
+            else:
+                unknown.append(file.name)
         except UserError as error:
             faults.append(error)
     refuse_all(faults)
@@ -101,7 +114,12 @@ def _read_json(files: list[Path], root: Path) -> Annotations | None:
         raise UserError(
             f"--annotations: {file} is {one}, {second} is {other}; expected one format: name a file"
         )
-    return merged(parts.values()) if parts else None
+    if not parts:
+        return None
+    found = merged(parts.values())
+    if unknown:
+        found.skipped[f"JSON files without annotations ({first_of(unknown, 3)})"] = len(unknown)
+    return found
 
 
 def _files(folder: Path) -> list[Path]:

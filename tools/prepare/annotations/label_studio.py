@@ -47,7 +47,7 @@ def read_label_studio(tree: Entry, root: Path) -> Annotations:
         if results is None:
             pictures.append(Picture(tree.path, _names(task), None, [], complete=False))
             continue
-        found = [result for result in results if "original_width" in result.value]
+        found = _with_area(results, skipped)
         sizes = {result.size("original_width", "original_height") for result in found}
         if len(sizes) > 1:
             raise task.error(f"regions of images of several sizes, {sorted(sizes)}")
@@ -72,15 +72,12 @@ def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
     skipped["further annotations of one task"] += len(made) - 1
     best = max(made, key=lambda a: (a.value.get("ground_truth") is True,
                                     str(a.value.get("updated_at", "")), a.where))  # fmt: skip
-    for result in best.entries("result"):
-        if result.value.get("image_rotation"):
-            raise result.error("the image was turned; expected 0", "image_rotation")
     return [_flat(result) for result in best.entries("result")]
 
 
 def _flat(result: Entry) -> Entry:
     """A result with its `value`, as JSON-MIN has it."""
-    value = result.entry("value").value
+    value = result.entry("value").value  # raises for what is no object
     return Entry(result.value | value, result.path, f"{result.where}.value")
 
 
@@ -89,15 +86,29 @@ def _min_results(task: Entry) -> list[Entry] | None:
     return [entry for key in lists for entry in task.entries(key) if isinstance(entry.value, dict)]
 
 
+def _with_area(results: list[Entry], skipped: Counter[str]) -> list[Entry]:
+    """Polygons, boxes, ellipses and brushes; counts the others."""
+    found = []
+    for result in results:
+        keys = {key for key, value in result.value.items() if value is not None}
+        is_box = {"x", "y", "width", "height"} <= keys and "keypointlabels" not in keys
+        if not (is_box or {"rle", "radiusX", "points"} & keys):
+            skipped[f"regions of type {result.value.get('type', 'point or choice')}"] += 1
+            continue
+        if result.value.get("image_rotation"):
+            raise result.error("the image was turned; expected 0", "image_rotation")
+        found.append(result)
+    return found
+
+
 def _regions(results: list[Entry], skipped: Counter[str]) -> list[Region]:
     regions = []
     for result in results:
         value = result.value
         labels = next((value[key] for key in LABELS if value.get(key)), None)
-        kind = value.get("type", "region")
         draw = _drawing(result)
         if draw is None:
-            skipped[f"regions of type {kind}"] += 1
+            skipped["polygons of 1 or 2 points"] += 1
         elif labels is None:
             skipped["regions without a class"] += 1
         elif not isinstance(labels, list) or len(labels) != 1:
@@ -108,7 +119,7 @@ def _regions(results: list[Entry], skipped: Counter[str]) -> list[Region]:
 
 
 def _drawing(result: Entry) -> Callable | None:
-    """What draws a region; None where it has no area.  Lengths are percentages."""
+    """What draws a region; None for a polygon without area.  Lengths are percentages."""
     value = result.value
     width, height = (side / 100 for side in result.size("original_width", "original_height"))
     if "rle" in value:
@@ -124,11 +135,9 @@ def _drawing(result: Entry) -> Callable | None:
         if any(len(p) != 2 or not all(isinstance(v, int | float) for v in p) for p in points):
             raise result.error("expected pairs of x and y", "points")
         return partial(polygons, [[v for x, y in points for v in (x * width, y * height)]])
-    if {"x", "y", "width", "height"} <= value.keys() and "keypointlabels" not in value:
-        x, y, w, h = (result.number(key) for key in ("x", "y", "width", "height"))
-        turn = result.number("rotation", default=0)
-        return partial(polygons, [corners(x * width, y * height, w * width, h * height, turn)])
-    return None
+    x, y, w, h = (result.number(key) for key in ("x", "y", "width", "height"))
+    turn = result.number("rotation", default=0)
+    return partial(polygons, [corners(x * width, y * height, w * width, h * height, turn)])
 
 
 def _brush(rle: list[int], height: int, width: int) -> dict:

@@ -91,9 +91,9 @@ def _annotated(picture: Picture | None) -> bool:
 
 
 def _without_prefix(name: str) -> str:
-    """A name without what Label Studio puts before it; '' where it has no such prefix."""
-    head, slash, last = name.rpartition("/")
-    return f"{head}{slash}{UPLOADED.sub('', last)}" if UPLOADED.match(last) else ""
+    """A name without Label Studio's prefix and folders; '' where it has no such prefix."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return UPLOADED.sub("", last) if UPLOADED.match(last) else ""
 
 
 def _stem(name: str) -> str:

@@ -20,7 +20,6 @@ class Region(NamedTuple):
     """The key in the annotation file, for messages."""
     draw: Callable[[int, int], dict[str, Any]]
     """(height, width) -> its pixels as COCO's run lengths; raises `ValueError`."""
-    crowd: bool = False
 
 
 class Dense(NamedTuple):

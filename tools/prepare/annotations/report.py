@@ -58,7 +58,7 @@ def report(
     rest = "ignored (255)" if table.rest == IGNORE else f"class 0, {table.names[0]}"
     drawn = [
         f"overlaps   {totals.overlapping} pixels ({totals.overlapping / totals.pixels:.2%}) are "
-        "covered by objects of several classes: the smaller object is on top, crowds below",
+        "covered by objects of several classes: the smaller object is on top",
         f"rest       pixels without object: {rest}",
     ]
     return "\n".join([
