@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed, as one row: mean and standard deviation."""
+"""Runs that differ in nothing but seed and fold, as one row: mean and standard deviation."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -91,14 +91,15 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
         key = (*place, *((name, repr(value)) for name, value in sorted(settings.items())))
         group = groups.setdefault(key, Group(settings, []))
         seed = run.config.seed
-        if twin := next((r for r in group.runs if r.config.seed == seed), None):
+        same = (r for r in group.runs if (r.config.seed, r.fold) == (seed, run.fold))
+        if twin := next(same, None):
             remarks.append(
                 f"left out, the same run again: {run.path} (as {twin.path}, seed {seed})"
             )
             continue
         group.runs.append(run)
     for group in groups.values():
-        group.runs.sort(key=lambda run: run.config.seed)
+        group.runs.sort(key=lambda run: (run.fold, run.config.seed))
         remarks += _remarks(group)
     return sorted(groups.values(), key=_place_of(groups.values())), remarks
 
@@ -133,6 +134,8 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def identity(run: Run) -> list[str]:
     """What tells its labelled and validation images from others of the same name."""
+    if run.folds is not None:  # its own are those of all folds
+        return [str(run.folds)]
     data = run.config.data
     paths = {"labeled": data.labeled, "val": data.val}
     return [run.images[k].sha256 if k in run.images else str(path) for k, path in paths.items()]
