@@ -297,7 +297,9 @@ def prepare(
     files = {n: f"{of['images']} images, SHA-256 {of['sha256'][:12]}" for n, of in sizes.items()}
     settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
     distributed.compare("settings", settings | config.model_dump(mode="json"))
-    distributed.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
+    distributed.on_main(
+        lambda: check_files(config.data, *lists, warn=logger.warning, val=lists.val)
+    )
     config = with_class_weights(config, lists.labeled, device)
     if config.compile:
         require_compiler(device)

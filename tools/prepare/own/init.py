@@ -13,6 +13,7 @@ from dataset.image_files import MAX_MEGAPIXELS, size_mismatch
 from dataset.mask_files import code_of
 from dataset.reader import refuse_other_size
 from dataset.split_files import list_line, write_lists
+from dataset.val_size import too_few
 from tools.prepare.annotations import write as annotations
 from tools.prepare.own.bands import ImageFile, look_at_image, measure
 from tools.prepare.own.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
@@ -48,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "'*_image.png' or '*.bmp': what * stands for pairs them with masks")  # fmt: skip
     add("--mask-pattern", default="*", metavar="PATTERN", help="of the masks' names")
     add("--unlabeled", type=Path, help="folder of further images, without masks")
-    add("--val", nargs="+", default=["0.1"], metavar="SHARE|DIR",
-        help="images to validate on: a share of the labelled ones (default 0.1), a folder in "
-        "--images, or a folder of images and one of masks")  # fmt: skip
+    add("--val", nargs="+", metavar="SHARE|DIR", help="images to validate on: a share of the "
+        "labelled ones (default: 0.1, and where these are few up to 10 images, a third of them at "
+        "most), a folder in --images, or a folder of images and one of masks")  # fmt: skip
     add("--out", type=Path, required=True, help="config to write")
     add("--lists", type=Path, help="folder for the lists, by default splits/<name of the config>")
     add("--classes", help="names, in the order of the values (background,road,roof), or of values "
@@ -121,6 +122,8 @@ def _write_config(
     if later:
         print(f"pairs    of two dates: {options.images}, {options.second}")
     print(table(values, _meaning(classes.labels), parts))
+    if few := too_few(len(parts.val), classes.names, _showing(masks, classes, parts)):
+        print(f"warning  {few}")
     print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
     print(f"config   {options.out}: crop {settings.crop_size}, evaluation {settings.mode}")
     if not options.classes:
@@ -151,6 +154,15 @@ def _chosen(masks: Masks, values: dict[int, Value], named: Named, parts: Parts) 
         raise UserError(
             f"{doubt}; repeat with the command above, corrected where it is wrong"
         ) from None
+
+
+def _showing(masks: Masks, classes: Classes, parts: Parts) -> list[int]:
+    """The number of validation images that show each class."""
+    shown = [
+        {classes.of.get(code, classes.other) for code in pixels}
+        for pixels in masks.pixels[len(parts.labeled) :]
+    ]
+    return [sum(label in found for found in shown) for label in range(len(classes.names))]
 
 
 def _meaning(labels: Mapping[str, str]) -> dict[int, str]:
