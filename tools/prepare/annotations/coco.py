@@ -10,7 +10,7 @@ import numpy as np
 from dataset.image_files import load_image
 from dataset.mask_files import colour_codes
 from tools.prepare.annotations.entries import Entry
-from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture, Region
+from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture, Region, Size
 from tools.prepare.annotations.shapes import polygons, run_lengths
 from util.errors import UserError
 
@@ -51,11 +51,7 @@ def read_instances(tree: Entry, root: Path) -> Annotations:
             skipped["boxes without segmentation" if not shape else "polygons of 1 or 2 points"] += 1
     pictures = [
         Picture(
-            tree.path,
-            (entry.get("file_name", str),),
-            entry.size("width", "height"),
-            regions[key],
-            complete=False,
+            tree.path, (entry.get("file_name", str),), _size(entry), regions[key], complete=False
         )
         for key, entry in images.items()
     ]
@@ -87,9 +83,15 @@ def read_panoptic(tree: Entry, root: Path) -> Annotations:
         segments = {s.get("id", int): _label(s, names) for s in entry.entries("segments_info")}
         png = _png(tree.path, entry)
         title = images[image].get("file_name", str)
-        size = images[image].size("width", "height")
-        pictures.append(Picture(png, (title,), size, [], partial(_segments, png, segments)))
+        read = partial(_segments, png, segments)
+        pictures.append(Picture(png, (title,), _size(images[image]), [], read))
     return Annotations("COCO panoptic", pictures, list(names.values()), Counter(), colours)
+
+
+def _size(image: Entry) -> Size | None:
+    """The size of an image; None where the file does not say, as of some exports."""
+    named = image.get("width", int, default=None) or image.get("height", int, default=None)
+    return image.size("width", "height") if named else None
 
 
 def _png(path: Path, entry: Entry) -> Path:

@@ -47,9 +47,10 @@ def read_annotations(path: Path, images: list[Path]) -> Annotations:
     if found is None:
         kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
         seen = first_of([f"{count} {kind}" for kind, count in kinds.most_common()], 5)
+        hint = "; unpack the archive" if ".zip" in kinds else ""
         what = f" ({_keys(by_suffix['.json'][0])})" if by_suffix[".json"] else ""
         raise UserError(
-            f"--annotations {path}: found {seen or 'no file'}{what}; expected {FORMATS}"
+            f"--annotations {path}: found {seen or 'no file'}{what}; expected {FORMATS}{hint}"
         )
     return found
 

@@ -44,13 +44,13 @@ def report(
         listed: images that annotations name without an object.
         lost: names in annotations that are of no image.
     """
-    objects = f", {totals.objects.total()} objects" if totals.objects else ""
+    objects = f", objects: {totals.objects.total()}" if totals.objects else ""
     width = max(map(len, ["class", *table.names]))
     notes = [
         ("unused", f"declared, without objects, no class: {first_of(table.unused, SOME)}"
          if table.unused else ""),
-        ("skipped", ", ".join(f"{n} {what}" for what, n in annotations.skipped.items() if n)),
-        ("empty", f"{totals.invisible} objects cover no pixel" if totals.invisible else ""),
+        ("skipped", "; ".join(f"{what}: {n}" for what, n in annotations.skipped.items() if n)),
+        ("empty", f"objects that cover no pixel: {totals.invisible}" if totals.invisible else ""),
         ("no image", _names(lost, "annotated, but not in --images")),
         ("no objects", _names(listed, "without objects, unlabelled (or --empty background)")),
         ("unlabelled", _names(unlabelled, "without annotation")),
@@ -62,13 +62,13 @@ def report(
         f"rest       pixels without object: {rest}",
     ]
     return "\n".join([
-        f"annotated  {totals.masks} images{objects}: {annotations.format}",
+        f"annotated  {annotations.format}; images: {totals.masks}{objects}",
         f"           {'class':<{width}}  objects  images",
         *(f"           {name:<{width}} {_count(totals, name):>8} {totals.images[name]:>7}"
           for name in table.names),
         *(drawn if totals.objects else []),
         *(f"{title:<10} {text}" for title, text in notes if text),
-        f"written    {totals.masks} masks: {folder}",
+        f"written    {folder}: {totals.masks} mask{'s' * (totals.masks > 1)}",
     ])  # fmt: skip
 
 

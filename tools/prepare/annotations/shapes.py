@@ -116,4 +116,4 @@ def _check(values: Sequence[float], name: str, side: int) -> None:
         ):
             raise ValueError(f"{name} is {value!r}; expected a number")
         if not -MARGIN * side <= value <= (1 + MARGIN) * side:
-            raise ValueError(f"{name} is {value:g} in an image of {side} pixels; is it another's?")
+            raise ValueError(f"{name} is {value:g}; expected 0 to {side}, in pixels of the image")

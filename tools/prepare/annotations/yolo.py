@@ -64,8 +64,8 @@ def class_names(path: Path) -> list[str]:
         names = tree.get("names") if isinstance(tree, dict) else None
         if isinstance(names, dict) and sorted(names) == list(range(len(names))):
             names = [names[index] for index in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise UserError(f"{path}: names: found {names!r}; expected a list, or names by 0, 1, ...")
+    if not isinstance(names, list) or not all(type(name) in (str, int) for name in names or [None]):
+        raise UserError(f"{path}: names: found {names!r}; expected texts in a list or by 0, 1, ...")
     return [str(name) for name in names]
 
 
