@@ -585,3 +585,12 @@ def test_uploaded_files_have_a_prefix(init):
     write("x.json", tree)
     code, out, err = init()
     assert code == 0 and "2 labeled, 1 unlabeled, 1 val" in out, err
+
+
+@pytest.mark.parametrize(("content", "masks"), [("", 4), ("1 0.5 0.5 0.2 0.2", 3)])
+def test_an_empty_label_file_is_background_but_not_one_of_boxes_alone(content, masks, init):
+    yolo()
+    write("labels/b/four.txt", content)
+    code, out, err = init()
+    assert code == 0 and len(list(Path("photos_masks").rglob("*.png"))) == masks, err
+    assert ("1 without objects, unlabelled" in out) == (masks == 3)

@@ -5,10 +5,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.io import loadmat
 
-from dataset.image_files import load_image
+from dataset.image_files import load_image, open_image
 from dataset.mask_files import code_of, colour_codes, key_of, palette_codes, value_codes
 from tools.prepare.annotations.entries import read_text
 from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture
@@ -131,9 +130,9 @@ def _has_voc_palette(files: list[Path]) -> bool:
 
 def has_palette(file: Path) -> bool:
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             return image.mode == "P"
-    except OSError:
+    except Exception:  # the readers raise whatever damaged bytes lead them to
         return False
 
 

@@ -47,12 +47,14 @@ def read_label_studio(tree: Entry, root: Path) -> Annotations:
         if results is None:
             pictures.append(Picture(tree.path, _names(task), None, [], complete=False))
             continue
+        before = skipped.total()
         found = _with_area(results, skipped)
         sizes = {result.size("original_width", "original_height") for result in found}
         if len(sizes) > 1:
             raise task.error(f"regions of images of several sizes, {sorted(sizes)}")
         regions = _regions(found, skipped)
-        pictures.append(Picture(tree.path, _names(task), sizes.pop() if sizes else None, regions))
+        size, complete = sizes.pop() if sizes else None, skipped.total() == before
+        pictures.append(Picture(tree.path, _names(task), size, regions, complete=complete))
     return Annotations("Label Studio", pictures, [], skipped, {})
 
 

@@ -57,7 +57,8 @@ def read_labelme(tree: Entry, root: Path) -> Annotations:
             )
         regions.append(Region(label, f"{shape.where}.points", _drawing(shape, kind, points)))
     names = (str(inside.with_name(named)), str(inside.with_suffix("")))
-    return Annotations("LabelMe", [Picture(tree.path, names, size, regions)], [], skipped, {})
+    picture = Picture(tree.path, names, size, regions, complete=not skipped)
+    return Annotations("LabelMe", [picture], [], skipped, {})
 
 
 def _points(shape: Entry) -> list[tuple[float, float]]:

@@ -43,7 +43,8 @@ class Picture(NamedTuple):
     dense: Callable[[], Dense] | None = None
     """Reads the label image; raises `UserError`."""
     complete: bool = True
-    """Whether an image without regions was annotated as empty; False: it may just be listed."""
+    """Whether an image without regions was annotated as empty; False: it may just be listed, or
+    have objects that are not read."""
 
 
 class Annotations(NamedTuple):

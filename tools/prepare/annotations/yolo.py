@@ -36,7 +36,10 @@ def read_yolo(files: list[Path], root: Path, names_file: Path | None) -> Annotat
     for file in files:
         inside = PurePosixPath(file.relative_to(root).with_suffix("").as_posix())
         name = "/".join("images" if part == "labels" else part for part in inside.parts)
-        pictures.append(Picture(file, (name,), None, _regions(file, names, skipped)))
+        before = skipped.total()
+        regions = _regions(file, names, skipped)
+        complete = skipped.total() == before
+        pictures.append(Picture(file, (name,), None, regions, complete=complete))
     if skipped.total() and not any(picture.regions for picture in pictures):
         raise UserError(f"{files[0]}: boxes only; expected polygons, class x1 y1 x2 y2 x3 y3 ...")
     return Annotations("YOLO segmentation", pictures, names, skipped, {})
