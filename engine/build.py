@@ -55,7 +55,9 @@ def build_trainer(
     identities = {name: identity(listed.samples) for name, listed in lists._asdict().items()}
     run_dir.origin = {"method": method_class.__name__, "images": identities}
     _compare_ranks(method_class, config, identities)
-    distributed.on_main(lambda: check_files(config.data, *lists, warn=logger.warning))
+    distributed.on_main(
+        lambda: check_files(config.data, *lists, warn=logger.warning, val=lists.val)
+    )
     config = with_class_weights(config, lists.labeled, device)
 
     method = _build_method(method_class, config, device, per_forward, pretrained=resumed is None)

@@ -135,6 +135,7 @@ def test_dry_run(kind, toy, train, tmp_path, capsys):
     out = capsys.readouterr().out
     for part in ("parameters", "iterations per epoch", "memory", "whole run", "all well"):
         assert part in out
+    assert out.count("3 validation images, expected at least 10") == 1
     assert not list((tmp_path / "run").iterdir())
 
 
