@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from inference.evaluation import score_title
-from model.checkpoint import PUBLISHED, find_checkpoint
 from model.deploy import Deployed, describe, to_safetensors
+from model.files import PUBLISHED, find_checkpoint
 from model.trained import load_trained
 from tools.results.runs import Epoch, Run, best_epoch
 from util.cli import exit_with_one_line
