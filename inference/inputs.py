@@ -80,6 +80,12 @@ def may_choose_windows(options: argparse.Namespace) -> bool:
     return not any(setting.startswith("evaluation.mode") for setting in options.set)
 
 
+def wants_windows(side: float, crop: int) -> bool:
+    """Tell whether an image's longer side (pixels) is much longer than the crops of training, so
+    that the whole image may not fit into memory."""
+    return side > 2.5 * crop and side > 1500
+
+
 @contextmanager
 def noting(faults: list[UserError], file: Path) -> Iterator[None]:
     """Notes what is wrong with an image, or that memory does not suffice for it, and goes on."""

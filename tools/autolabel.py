@@ -1,5 +1,8 @@
-"""Label unlabelled images with a checkpoint: what it is sure of becomes a labelled dataset, all
-else is ignored; and rank them by uncertainty, so that the most useful are labelled next."""
+"""Label images with a checkpoint, and rank them for annotation.
+
+Confident pixels get a pseudo-label, all others are ignored; the result is a labelled dataset with
+its config. The ranking is by uncertainty: the most useful images are labelled next.
+"""
 
 import argparse
 import os

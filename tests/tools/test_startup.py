@@ -1,15 +1,29 @@
 """Commands answer --help and mistakes at once: before PyTorch and the like are imported."""
 
+import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import pytest
 
 from tests.conftest import METHODS, REPOSITORY
+from tools import __main__ as list_commands
+from util.cli import arguments
+from util.parser import Parser
+
+TOOLS = {
+    f"tools.{name}": f"tools.{name}{'.__main__' * (file.stem == '__main__')}"
+    for name, file in list_commands.commands().items()
+}
+SCRIPTS = {f"{name}.py": name for name in (*METHODS, "evaluate", "predict", "export")}
+COMMANDS = {"tools": "tools.__main__", **SCRIPTS, **TOOLS}
+"""Every command, and the module of its `main`."""
 
 HEAVY = ["torch", "torchvision", "timm", "matplotlib", "pandas"]
 RUNNER = """
@@ -32,8 +46,8 @@ def run(command, arguments):
             code = 0
         except SystemExit as end:
             code = end.code or 0
-        except AssertionError as error:
-            code = str(error)
+        except Exception as error:
+            code = repr(error)
     return code, said.getvalue()
 
 HEAVY = json.loads(sys.argv[1])
@@ -74,15 +88,47 @@ MISTAKES = {
         f"{OF_NONE} --set epohs=2 --out /no": "did you mean 'epochs'",
         f"{OF_NONE} --images docx --out /no": "did you mean 'docs'",
     },
+    "tools.active_learning": {
+        "--pool no.txt": "no.txt: no such list",
+        "--pool no.txt --set epohs=2": "did you mean 'epochs'",
+    },
+    "tools.benchmark": {
+        "step settings --set epohs=2": "did you mean 'epochs'",
+        "data --config configs/pascl.yaml": "did you mean 'configs/pascal.yaml'",
+        "step settings --methd unimatch": "did you mean '--method'",
+    },
+    "tools.check_data": {
+        "--config configs/shapes.yaml --set epohs=2": "did you mean 'epochs'",
+        "--config configs/shapes.yaml --set data.labeled=none.txt": "none.txt: no such list",
+    },
+    "tools.cost": {
+        "configs/shapes.yaml --set epohs=2": "did you mean 'epochs'",
+        "configs/shaeps.yaml": "did you mean 'configs/shapes.yaml'",
+        "configs/shapes.yaml --methods unimach": "did you mean 'unimatch'",
+    },
+    "tools.launch": {"unimach.py --config x": "did you mean 'unimatch.py'"},
+    "tools.prepare": {
+        "pascal --source /no": "no such folder",
+        "init --images /no --masks /none --out /no.yaml": "no such folder",
+    },
+    "tools.publish": {"runz --out no --license mit": "no run"},
+    "tools.quickstart": {"--set epohs=2": "did you mean 'epochs'"},
+    "tools.report": {"runz": "no run"},
+    "tools.results": {"runz": "runz"},
+    "tools.splits": {
+        "fetch pascla/92": "pascla",
+        "make --config configs/shapes.yml --labeled 1/8 --out /no": "'configs/shapes.yaml'",
+    },
+    "tools.sweep": {"configs/sweeps/shape.yaml": "did you mean 'configs/sweeps/shapes.yaml'"},
 }
 """Command lines with a misspelt key or path, and what their errors say."""
 CASES = [
     (command, line, expected)
-    for command, mistakes in MISTAKES.items()
+    for command in COMMANDS
     for line, expected in {
         "--help": "usage: ",
         "--hepl": "unknown option --hepl; did you mean '--help'?",
-        **mistakes,
+        **MISTAKES.get(command, {}),
     }.items()
 ]
 
@@ -93,7 +139,7 @@ def answers():
     run = subprocess.run(
         [sys.executable, "-c", RUNNER, json.dumps(HEAVY)],
         input=json.dumps([case[:2] for case in CASES]),
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+        cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return {case[:2]: answer for case, answer in zip(CASES, json.loads(run.stdout), strict=True)}
 
@@ -124,3 +170,63 @@ def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in said
+
+
+def parsers(command, monkeypatch):
+    """The parser of a command and those of its subcommands."""
+
+    def stop(parser, *_):
+        raise Found(parser)
+
+    class Found(Exception):
+        pass
+
+    monkeypatch.setattr(Parser, "parse_args", stop)
+    monkeypatch.setattr(sys, "argv", [command])
+    with pytest.raises(Found) as found:
+        if command.removesuffix(".py") in METHODS:
+            arguments("Name", unlabeled=command != "supervised.py")
+        else:
+            import_module(COMMANDS[command]).main()
+    (parser,) = found.value.args
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option_with_its_default_and_shows_examples(command, monkeypatch):
+    for parser in parsers(command, monkeypatch):
+        assert len(parser.examples) >= 2, parser.prog
+        help_of = parser._get_formatter()._get_help_string
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                continue
+            text, name = help_of(action), f"{parser.prog} {action.option_strings or action.dest}"
+            assert text, f"{name}: no text"
+            optional = not action.required and action.nargs != 0
+            assert "default" in text or not (optional and action.option_strings), name
+        for example in parser.examples:
+            program, *words = shlex.split(example)
+            words = words[2:] if words[0] == "-m" else words[1:]
+            assert program == "python" and not parses(parser, words), example
+
+
+def parses(parser, words):
+    """What is wrong with a command line; an example of a subcommand's begins with its name."""
+    name = parser.prog.split()[-1]
+    words = words[1:] if words[:1] == [name] and " " in parser.prog else words
+    try:
+        argparse.ArgumentParser.parse_args(parser, words)
+    except SystemExit as end:
+        return f"{parser.prog}: {words}" if end.code else None
+    return None
+
+
+def test_the_list_of_commands(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tools"])
+    list_commands.main()
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [f"tools.{line.split()[0]}" for line in lines] == sorted(TOOLS)
+    assert all(len(line) <= 80 and len(line.split()) > 4 for line in lines)

@@ -1,44 +1,52 @@
-"""A run as one self-contained HTML page: curves, classes, confusion, best and worst images, config.
+"""Write a run as one HTML page with curves and pictures.
 
-The best checkpoint predicts the validation images once more; where it or the data are not there,
-the page says so.
+The page holds classes, confusion, best and worst images, and the config. The best checkpoint
+predicts the validation images once more; where it or the data are not there, the page says so.
 """
 
-import argparse
 from pathlib import Path
 
 from tools.results.plots import require_matplotlib
 from tools.results.runs import Run
-from util import distributed
-from util.cli import add_device, exit_with_one_line
+from util.cli import add_device, exit_with_one_line, importing
 from util.io import check_target, write_text
+from util.parser import Parser
 
 
 def main() -> None:
-    options = arguments()
+    options = command_line().parse_args()
     with exit_with_one_line():
         out = options.out or options.run / "report.html"
-        require_matplotlib("tools.report")
         run = Run(options.run)
         check_target(out, "tools.report")
+        with importing():
+            require_matplotlib("tools.report")
+            from tools.report.page import page
+            from util import distributed
         device = distributed.choose_device(options.device)
-        from tools.report.page import page  # which draws with matplotlib
 
         write_text(out, page(run, device, options.limit))
         print(f"written: {out}")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.report runs/mine/unimatch",
+            "python -m tools.report runs/mine/unimatch --out report.html --limit 100",
+        ),
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="predict the first N validation images alone"
+        "--limit",
+        type=int,
+        metavar="N",
+        help="predict the first N validation images alone (default: all)",
     )
     add_device(parser)
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""Tables and curves of any number of runs: mean and standard deviation over seeds.
+"""Compare runs: tables over seeds, curves, published scores.
 
-Runs of the same method, network, dataset, partition and settings are one row.  Those that are
+Runs of the same method, network, dataset, partition and settings are one row. Those that are
 unfinished, that repeat another or that differ in commit or device are named below the table.
 """
 
-import argparse
 from pathlib import Path
 
 from tools.results.collect import collect
 from tools.results.tables import FORMATS
 from util.cli import exit_with_one_line
 from util.errors import print_error
+from util.parser import Parser
 
 
 def main() -> None:
-    options = arguments()
+    options = command_line().parse_args()
     with exit_with_one_line():
         results = collect(options.runs, options.score, options.published)
         if options.plot:
@@ -27,26 +27,36 @@ def main() -> None:
                 print_error(remark)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.results runs/",
+            "python -m tools.results 'runs/pascal/*/92' --published pascal/92 --plot figures/",
+        ),
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, folders that hold "
         "some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
-    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="format of the table")
     parser.add_argument(
         "--score", default="miou", help="miou, accuracy, dice, or the name of a class (its IoU)"
     )
     parser.add_argument(
-        "--published", nargs="+", metavar="DATASET[/PARTITION]", help="published scores beside ours"
+        "--published",
+        nargs="+",
+        metavar="DATASET[/PARTITION]",
+        help="published scores beside ours (default: none)",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FOLDER", help="draw curves there, as PNG and SVG"
+        "--plot",
+        type=Path,
+        metavar="FOLDER",
+        help="draw curves there, as PNG and SVG (default: not)",
     )
     parser.add_argument(
         "--at", choices=("best", "last"), default="best", help="epoch of the label-efficiency curve"
     )
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

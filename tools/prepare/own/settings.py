@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from inference.predictor import wants_windows
+from inference.inputs import wants_windows
 from tools.prepare.own.bands import ImageFile
 
 BATCH = 8

@@ -226,8 +226,9 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def launch() -> int:
+    """`main` in this project's way; return the exit code."""
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # all is said here
     pass_signals_on()
     launcher.api.LocalElasticAgent = Agent
-    sys.exit(main())
+    return main()
