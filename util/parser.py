@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ class Parser(argparse.ArgumentParser):
     ):
         shown = "".join(f"\n  {example}" for example in examples)
         settings.setdefault("epilog", f"examples:{shown}" if shown else None)
+        settings.setdefault("prog", _program())
         super().__init__(description=description, formatter_class=_Help, **settings)
         self.examples = examples
         self._given: list[str] = []
@@ -48,6 +50,13 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 for command in action.choices.values():
                     yield from command._names()
+
+
+def _program() -> str:
+    """Return how this process was started: "python unimatch.py", "python -m tools.splits"."""
+    spec = sys.modules["__main__"].__spec__
+    module = f"-m {spec.name.removesuffix('.__main__')}" if spec else os.path.basename(sys.argv[0])
+    return f"python {module}"
 
 
 def did_you_mean(near: Sequence[str]) -> str:
