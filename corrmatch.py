@@ -5,6 +5,11 @@ pixel to pixel, and pseudo-labels through whole regions; a threshold that follow
 confidence decides what to trust.
 """
 
+from engine.start import check_command
+
+if __name__ == "__main__":
+    check_command("CorrMatch")  # answers --help and mistakes before PyTorch loads
+
 from typing import Annotated
 
 import torch

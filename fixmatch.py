@@ -4,6 +4,11 @@ What the network is sure of on a weak view, it should say of a strong view too. 
 `teacher: ema`, a moving average of the network says it (the FixMatch of UniMatch V2).
 """
 
+from engine.start import check_command
+
+if __name__ == "__main__":
+    check_command("FixMatch")  # answers --help and mistakes before PyTorch loads
+
 from typing import Literal
 
 import torch

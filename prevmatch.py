@@ -4,6 +4,11 @@ UniMatch, and beside its own pseudo-labels those of its earlier selves: the best
 kept, and at every step a random ensemble of them labels the same images.
 """
 
+from engine.start import check_command
+
+if __name__ == "__main__":
+    check_command("PrevMatch")  # answers --help and mistakes before PyTorch loads
+
 from collections import deque
 from functools import partial
 from typing import Annotated, Any, Literal

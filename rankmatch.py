@@ -4,6 +4,11 @@ UniMatch, and beyond what each pixel is, how it relates to others: a weak and a 
 rank the same reference pixels in the same order of resemblance.
 """
 
+from engine.start import check_command
+
+if __name__ == "__main__":
+    check_command("RankMatch")  # answers --help and mistakes before PyTorch loads
+
 from typing import Annotated
 
 import torch

@@ -4,6 +4,11 @@ Its batch has a labelled image wherever the other methods have an unlabelled one
 method sees equally many images per step.
 """
 
+from engine.start import check_command
+
+if __name__ == "__main__":
+    check_command("SupOnly", unlabeled=False)  # answers --help and mistakes before PyTorch loads
+
 from engine import Batch, Method, Step, main
 
 

@@ -4,6 +4,11 @@ FixMatch with two strong views of an image instead of one, and with a perturbati
 beside those of the image.
 """
 
+from engine.start import check_command
+
+if __name__ == "__main__":
+    check_command("UniMatch")  # answers --help and mistakes before PyTorch loads
+
 from typing import NamedTuple
 
 import torch

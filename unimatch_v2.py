@@ -5,6 +5,11 @@ channels that the other one lost.  With `teacher: self` the network labels itsel
 for change detection.
 """
 
+from engine.start import check_command
+
+if __name__ == "__main__":
+    check_command("UniMatchV2")  # answers --help and mistakes before PyTorch loads
+
 from typing import Literal
 
 import torch

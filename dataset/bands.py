@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageSequence, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
-from torchvision.io import ImageReadMode, decode_image
 
 from dataset import tiff
 from dataset.image_files import (
@@ -99,6 +97,9 @@ def _beyond_pillow(path: Path) -> np.ndarray:
     """The values of a TIFF or PNG as they are stored."""
     if path.suffix.lower() in tiff.SUFFIXES:
         return tiff.read_tiff(path)
+    import torch  # rarely needed, and seconds to import
+    from torchvision.io import ImageReadMode, decode_image
+
     content = torch.from_numpy(np.fromfile(path, np.uint8))
     return decode_image(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
 

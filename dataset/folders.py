@@ -9,10 +9,20 @@ from pathlib import Path
 
 from dataset.image_files import SUFFIXES
 from dataset.samples import Origin, Sample
-from dataset.split_files import Fault, SampleList, Scan, leads_out, refuse, scan_list, union
+from dataset.split_files import (
+    Fault,
+    SampleList,
+    Scan,
+    leads_out,
+    no_such_list,
+    refuse,
+    scan_list,
+    union,
+)
 from util.config.schema import Data, Folders, Images, Listed, Source
 from util.errors import UserError
 from util.log import logger
+from util.paths import find, nearest
 
 
 def read_samples(images: Images, data: Data, masks: bool) -> SampleList:
@@ -35,13 +45,31 @@ def scan_samples(images: Images, data: Data, masks: bool) -> tuple[SampleList, l
     return union([_scan(source, data, masks) for source in sources])
 
 
+def require(images: Images, data: Data) -> None:
+    """Raise `UserError` for a list or folder that does not exist, without reading any."""
+    for source in images if isinstance(images, tuple) else (images,):
+        place, root = _place(source, data)
+        if not isinstance(source, Folders):
+            if not os.path.exists(place):  # False too for what can be no path
+                raise no_such_list(place)
+        elif not os.path.isdir(root / source.images):
+            raise no_such_folder(root / source.images)
+
+
+def _place(source: Source, data: Data) -> tuple[Path, Path]:
+    """The list, or the folder of images, and the root; from any working directory."""
+    own = None if isinstance(source, Path) else source.root
+    root = find(own or data.root)
+    if isinstance(source, Folders):
+        return root / source.images, root
+    return find(source.list if isinstance(source, Listed) else source), root
+
+
 def _scan(source: Source, data: Data, masks: bool) -> Scan:
-    if isinstance(source, Path):
-        return scan_list(Origin(source, data.root), masks, data.pair)
-    root = source.root or data.root
-    if isinstance(source, Listed):
-        return scan_list(Origin(source.list, root), masks, data.pair)
-    return _scan_folders(source, root, masks, pairs=data.pair is not None)
+    place, root = _place(source, data)
+    if isinstance(source, Folders):
+        return _scan_folders(source, root, masks, pairs=data.pair is not None)
+    return scan_list(Origin(place, root), masks, data.pair)
 
 
 def files_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") -> dict[str, Path]:
@@ -58,7 +86,7 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
     Raises `UserError` where there is no such folder, no image, or two of one name.
     """
     if not os.path.isdir(folder):  # False too for what can be no path
-        raise UserError(f"{folder}: no such folder")
+        raise no_such_folder(folder)
     expression = _expression(pattern)
     found: dict[str, str] = {}
     for parent, folders, names in walk(folder):
@@ -78,6 +106,10 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
         kind = ", ".join(sorted(SUFFIXES)) if pattern == "*" else f"named {pattern}"
         raise UserError(f"{folder}: holds no images ({kind})")
     return dict(sorted(found.items()))
+
+
+def no_such_folder(folder: Path) -> UserError:
+    return UserError(f"{folder}: no such folder{nearest(folder)}")
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

@@ -14,6 +14,7 @@ from dataset.samples import Origin, Sample, Samples
 from util.config.schema import Pair, PairFolders
 from util.errors import UserError, and_others
 from util.io import write_atomically
+from util.paths import nearest
 
 NO_IMAGE = "names no image file; expected a path that ends in .jpg, .png or the like"
 """The message for a line that is not quoted: `data.labeled` in a stranger's config may name any
@@ -107,11 +108,16 @@ def names_image(line: str) -> bool:
     return any(part.lower().endswith(tuple(SUFFIXES)) for part in line.split())
 
 
+def no_such_list(path: Path) -> UserError:
+    """The error for a list that does not exist: where to get it, or the nearest name."""
+    return UserError(f"{path}: no such list{nearest(path) or how_to_get(path)}")
+
+
 def _read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such list{how_to_get(path)}") from None
+        raise no_such_list(path) from None
     except IsADirectoryError:
         raise UserError(
             f"{path}: a folder, expected a list; the config takes folders as "

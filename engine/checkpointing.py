@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from model.checkpoint import best_checkpoint, nonfinite_tensors
+from model.checkpoint import nonfinite_tensors
+from model.files import best_checkpoint
 from util.config.loading import SCORED_BY, differences, parse, with_defaults
 from util.config.schema import Natural, Positive, Scale, Section
 from util.errors import UserError, first_of

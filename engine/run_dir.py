@@ -23,7 +23,8 @@ from PIL import Image
 
 from engine.loggers import Tracker, open_trackers
 from inference.overlay import save_picture
-from model.checkpoint import best_checkpoint, cpu_copy, link_atomically, load, save_atomically
+from model.checkpoint import cpu_copy, link_atomically, load, save_atomically
+from model.files import best_checkpoint, require_resumable
 from util import distributed
 from util.config.loading import dump_config
 from util.config.schema import Config
@@ -256,9 +257,7 @@ def state_to_resume(folder: RunDir, resume: str) -> tuple[Any, Path] | None:
     if resume in ("auto", "never"):
         folder.refuse_to_overwrite()
         return None
-    if not os.path.isfile(resume):
-        raise UserError(f"--resume {resume}: no such checkpoint; expected auto, never or a file")
-    source = Path(resume)
+    source = require_resumable(resume)
     folder.refuse_to_overwrite(source)
     return load(source), source
 

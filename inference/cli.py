@@ -5,17 +5,25 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.checkpoint import SUFFIX, find_checkpoint, load
-from util import distributed
+from dataset.folders import require
+from model.files import SUFFIX, find_checkpoint
 from util.cli import add_device, add_settings
 from util.config.loading import load_config, resolve
-from util.config.schema import Config
+from util.config.schema import Config, Images
 from util.errors import UserError
+from util.launched import launched_rank
+from util.parser import Parser
+from util.paths import nearest
+
+ACQUISITIONS = ("entropy", "margin", "least_confidence")
+"""Measures of uncertainty, as `inference.uncertainty` defines them."""
 
 
-def checkpoint_parser(description: str | None, device: bool = True) -> argparse.ArgumentParser:
+def checkpoint_parser(
+    description: str | None, examples: Sequence[str], device: bool = True
+) -> Parser:
     """What every command that takes a checkpoint takes; `device`: where it may run elsewhere."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description, examples)
     parser.add_argument(
         "--config", type=Path, help="the config it was trained with (default: the one beside it)"
     )
@@ -64,9 +72,22 @@ def checkpoint_of(options: argparse.Namespace) -> Path:
     Raises `UserError` as `find_checkpoint` does.
     """
     found = find_checkpoint(options.checkpoint, options.which)
-    if found != options.checkpoint and distributed.launched_rank() == 0:
+    if found != options.checkpoint and launched_rank() == 0:
         print(f"checkpoint: {found}")
     return found
+
+
+def split_of(config: Config, split: str) -> Images:
+    """The images of `--split val` or `test`; raises `UserError` where the config names none."""
+    source = config.data.val if split == "val" else config.data.test
+    if source is None:
+        raise UserError("--split test: the config names no data.test list")
+    return source
+
+
+def require_split(config: Config, split: str) -> None:
+    """Raise `UserError` for a list or folder of `--split` that does not exist."""
+    require(split_of(config, split), config.data)
 
 
 def config_of(options: argparse.Namespace) -> Config:
@@ -85,10 +106,13 @@ def checkpoint_config(
     """
     path = config or checkpoint.parent / "config.yaml"
     if config is None and not path.exists():
-        if checkpoint.suffix == SUFFIX and "config" in (whole := load(checkpoint)):
-            return resolve(whole["config"], str(checkpoint), settings)
         if not checkpoint.exists():
-            raise UserError(f"{checkpoint}: no such checkpoint")
+            raise UserError(f"{checkpoint}: no such checkpoint{nearest(checkpoint)}")
+        if checkpoint.suffix == SUFFIX:
+            from model.checkpoint import load  # which brings PyTorch
+
+            if "config" in (whole := load(checkpoint)):
+                return resolve(whole["config"], str(checkpoint), settings)
         raise UserError(
             f"{path}: no config beside the checkpoint; name the one it was trained with: --config"
         )

@@ -14,6 +14,7 @@ from util.cli import lack_of_memory
 from util.config.schema import Config, Data
 from util.errors import UserError, and_others
 from util.io import make_folder, write_text
+from util.paths import nearest
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ def find_images(paths: list[Path], out: Path, option: str = "--images") -> dict[
     found: dict[str, Path] = {}
     for path in paths:
         if not os.path.exists(path):  # False too for what can be no path
-            raise UserError(f"{option} {path}: no such file or folder")
+            raise UserError(f"{option} {path}: no such file or folder{nearest(path)}")
         inside = [path.name]
         if folder := path.is_dir():
             inside = list(names_by_stem(path, skip=path / os.path.relpath(out, path)).values())
@@ -77,6 +78,12 @@ def may_choose_windows(options: argparse.Namespace) -> bool:
     """Whether images much larger than crops go through the network in parts: unless the user chose
     a mode."""
     return not any(setting.startswith("evaluation.mode") for setting in options.set)
+
+
+def wants_windows(side: float, crop: int) -> bool:
+    """Tell whether an image's longer side (pixels) is much longer than the crops of training, so
+    that the whole image may not fit into memory."""
+    return side > 2.5 * crop and side > 1500
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inference.inputs import wants_windows
 from util.config.schema import Config
 from util.normalize import mean_and_std, normalise, to_unit
 from util.precision import autocast
@@ -150,12 +151,6 @@ def window_starts(size: int, window: int, stride: int, border: str) -> list[int]
         return list(range(0, size, stride))
     starts = list(range(0, max(size - window, 0), stride))
     return [*starts, max(size - window, 0)]
-
-
-def wants_windows(side: float, crop: int) -> bool:
-    """Tell whether an image's longer side (pixels) is much longer than the crops of training, so
-    that the whole image may not fit into memory."""
-    return side > 2.5 * crop and side > 1500
 
 
 def config_for_size(config: Config, size: tuple[int, int]) -> Config:

@@ -11,7 +11,7 @@ from PIL import Image
 from dataset.bands import choose_bands, image_values, read_bands, to_range
 from inference.cli import checkpoint_config
 from inference.predictor import Predictor, to_mask
-from model.checkpoint import find_checkpoint
+from model.files import find_checkpoint
 from model.trained import load_trained
 from util import distributed
 from util.config.schema import Config

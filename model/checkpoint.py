@@ -16,13 +16,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from model.hub import PREFIX, hub_folder
+from model.files import SUFFIX
 from util.errors import UserError, first_of, one_line, reason
 from util.io import replacing, write_atomically
-
-SUFFIX = ".safetensors"
-PUBLISHED = f"model{SUFFIX}"
-"""The weights in a folder that `tools.publish` wrote."""
 
 MAX_PARTS = 10**7
 """Values that a checkpoint may hold: a small file of lists within lists can unfold to any number,
@@ -61,28 +57,6 @@ def link_atomically(source: Path, path: Path) -> None:
             os.link(source, partial)
     except OSError:  # a file system without hard links
         save_atomically(load(source), path)
-
-
-def best_checkpoint(run: Path, name: str) -> Path:
-    """The best one of a network: best.pth, or best_model_ema.pth and the like."""
-    return run / ("best.pth" if name == "model" else f"best_{name}.pth")
-
-
-def find_checkpoint(given: Path, which: str = "model") -> Path:
-    """The file that `--checkpoint` names: itself; of a run's folder the best checkpoint of this
-    network; of a folder that `tools.publish` wrote, or that lies on the hub (`hf:OWNER/NAME`), the
-    weights.  Raises `UserError` for a folder without one, or a hub that cannot be reached."""
-    folder = hub_folder(str(given)) if str(given).startswith(PREFIX) else given
-    if not os.path.isdir(folder):  # False too for what can be no path, which `load` will say
-        return folder
-    candidates = [best_checkpoint(folder, which), folder / PUBLISHED]
-    found = [path for path in candidates if path.exists()]
-    if not found:
-        raise UserError(
-            f"--checkpoint {given}: found neither {candidates[0].name} of a run in it nor "
-            f"{PUBLISHED} of a published folder; name the file to take"
-        )
-    return found[0]
 
 
 def save_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -6,10 +6,8 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants
 
+from model.files import HUB
 from util.errors import UserError, reason
-
-PREFIX = "hf:"
-"""What names of folders on the hub begin with."""
 
 
 def ask_hub_once() -> None:
@@ -41,9 +39,9 @@ def hub_folder(name: str) -> Path:
 
     Raises `UserError` for what is no such name, or cannot be had.
     """
-    found = re.fullmatch(rf"{PREFIX}([\w.-]+/[\w.-]+)(?:@(.+))?", name)
+    found = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:@(.+))?", name)
     if found is None:
-        raise UserError(f"--checkpoint {name}: expected {PREFIX}OWNER/NAME, or that @REVISION")
+        raise UserError(f"--checkpoint {name}: expected {HUB}OWNER/NAME, or that @REVISION")
     ask_hub_once()
     wanted = ["*.safetensors", "config.yaml", "README.md"]
     try:

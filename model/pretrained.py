@@ -1,6 +1,5 @@
 """Pretrained weights of backbones: from a file, from timm's hub, for any number of bands."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from torch import Tensor, nn
 
 from model.checkpoint import load, load_weights, network_state, shape_of
 from model.dinov2 import as_published, is_dinov2
+from model.files import PRETRAINED, pretrained_file, require_pretrained
 from model.hub import ask_hub_once
 from model.network import Network
 from util.config.schema import Model
 from util.errors import UserError, first_of, reason
-
-PRETRAINED = Path("pretrained")
 
 
 def load_backbone(network: Network, options: Model, in_channels: int) -> str:
@@ -36,8 +34,9 @@ def load_backbone(network: Network, options: Model, in_channels: int) -> str:
     if source == "hub":
         state, path = hub_weights(name), f"timm hub, {name}"
     else:
-        path = str(PRETRAINED / f"{name}.pth") if source == "file" else source
-        state = read_pretrained(Path(path))
+        file = pretrained_file(options)
+        assert file is not None
+        state, path = read_pretrained(file), str(file)
     state, remark = inflate_stem(state, in_channels)
     return load_backbone_state(network.backbone, state, path) + remark
 
@@ -49,8 +48,9 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
         donor: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the network, the hub or its client raises
         raise UserError(
-            f"model.pretrained: hub weights of '{name}' cannot be had ({reason(error)}); "
-            f"put them into {PRETRAINED / name}.pth and set model.pretrained to file"
+            f"model.pretrained: hub weights of '{name}' cannot be had ({reason(error)}). Fix: "
+            f"put them into {PRETRAINED / name}.pth and --set model.pretrained=file, or "
+            "--set model.pretrained=none to train from random weights (lower scores)"
         ) from None
     return (as_published(donor) if is_dinov2(name) else donor).state_dict()
 
@@ -71,11 +71,7 @@ def inflate_stem(state: Mapping[str, Tensor], in_channels: int) -> tuple[Mapping
 
 def read_pretrained(path: Path) -> dict[str, Tensor]:
     """The weights in a file of ImageNet weights; raises `UserError` when it is not there."""
-    if not os.path.exists(path):  # False too for what can be no path
-        raise UserError(
-            f"{path}: pretrained weights not found; put the file there, or set "
-            "model.pretrained to hub, none or another file"
-        )
+    require_pretrained(path)
     return network_state(load(path), path)
 
 

@@ -1,9 +1,8 @@
-"""Is the next hour of labelling well spent on what a network is unsure of?  Label some images of a
-pool, train, rank the rest, label as many again, once by the ranking and once at random; train on
-each and compare.
+"""Compare labelling by uncertainty with labelling at random.
 
-All masks of the pool are there; those of unlabelled images are not looked at.  The same command
-goes on where it was interrupted.
+Label some images of a pool, train, rank the rest, label as many again, once by the ranking and once
+at random; train on each and compare. All masks of the pool are there; those of unlabelled images
+are not looked at. The same command continues where it was interrupted.
 """
 
 import argparse
@@ -16,19 +15,20 @@ import numpy as np
 from dataset.folders import read_samples
 from dataset.samples import Sample
 from dataset.split_files import list_line, list_text, listed_paths
-from inference.uncertainty import ACQUISITIONS
+from inference.cli import ACQUISITIONS
 from tools.methods import method_scripts
 from util.cli import add_settings, exit_with_one_line, run
 from util.config.loading import load_config
 from util.errors import UserError
 from util.io import write_once
+from util.parser import Parser
 from util.tables import markdown_table
 
 ARMS = ("first", "ranked", "random")
 
 
 def main() -> None:
-    options = arguments()
+    options = command_line().parse_args()
     with exit_with_one_line():
         config = load_config(options.config, options.set)
         pool = list(read_samples(options.pool, config.data, masks=True).samples)
@@ -41,21 +41,34 @@ def main() -> None:
         print(table(scores, options))
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.active_learning --pool data/shapes/labeled.txt",
+            "python -m tools.active_learning --config configs/mine.yaml --pool splits/mine/all.txt "
+            "--method unimatch --count 32 --acquisition margin",
+        ),
     )
-    parser.add_argument("--config", type=Path, default=Path("configs/shapes.yaml"))
-    parser.add_argument("--pool", type=Path, required=True, help="list of images with their masks")
-    parser.add_argument("--method", choices=method_scripts(), default="supervised")
     parser.add_argument(
-        "--count", type=int, default=16, help="images labelled at first, and then (default: 16)"
+        "--config", type=Path, default=Path("configs/shapes.yaml"), help="YAML file of the dataset"
     )
-    parser.add_argument("--acquisition", choices=[*ACQUISITIONS], default="entropy")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--save-path", type=Path, default=Path("runs/active_learning"))
+    parser.add_argument("--pool", type=Path, required=True, help="list of images with their masks")
+    parser.add_argument(
+        "--method", choices=method_scripts(), default="supervised", help="method to train"
+    )
+    parser.add_argument("--count", type=int, default=16, help="images labelled at first, and then")
+    parser.add_argument(
+        "--acquisition", choices=ACQUISITIONS, default="entropy", help="measure of uncertainty"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds, each an experiment"
+    )
+    parser.add_argument(
+        "--save-path", type=Path, default=Path("runs/active_learning"), help="folder of all runs"
+    )
     add_settings(parser)
-    return parser.parse_args()
+    return parser
 
 
 def compare(options: argparse.Namespace, pool: list[Sample], seed: int) -> dict[str, float]:

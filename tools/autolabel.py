@@ -1,42 +1,50 @@
-"""Label unlabelled images with a checkpoint: what it is sure of becomes a labelled dataset, all
-else is ignored; and rank them by uncertainty, so that the most useful are labelled next."""
+"""Label images with a checkpoint, and rank them for annotation.
+
+Confident pixels get a pseudo-label, all others are ignored; the result is a labelled dataset with
+its config. The ranking is by uncertainty: the most useful images are labelled next.
+"""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from dataset.samples import Sample
-from inference.autolabel import Autolabel, write_ranking, write_selection
-from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of
-from inference.inputs import made_by, may_choose_windows, to_do
-from inference.uncertainty import ACQUISITIONS
-from inference.unlabeled import unlabelled_samples
-from model.trained import load_trained
-from util import distributed
-from util.cli import exit_with_one_line
-from util.errors import UserError
+from dataset.folders import require
+from inference.cli import ACQUISITIONS, add_tta, checkpoint_of, checkpoint_parser, config_of
+from util.cli import exit_with_one_line, importing
+from util.errors import UserError, counted, quoted
+from util.parser import Parser
+from util.paths import nearest
 
 
 def main() -> None:
-    options = arguments()
+    options = command_line().parse_args()
     with exit_with_one_line():
         options.checkpoint = checkpoint_of(options)
         config = config_of(options)
         if options.threshold is None:
             options.threshold = config.conf_thresh
         check(options)
+        if options.list:
+            require(options.list, config.data)
+        with importing():
+            from inference.autolabel import Autolabel, write_ranking, write_selection
+            from inference.inputs import made_by, may_choose_windows, to_do
+            from inference.unlabeled import unlabelled_samples
+            from model.trained import load_trained
+            from util import distributed
         samples, left_out = unlabelled_samples(
             config.data, options.images, options.list, options.out
         )
         if left_out:
-            print(f"{left_out} images are labelled, validation or test images: left out")
+            print(f"skipped  {counted(left_out, 'labelled, validation or test image')}")
         labels = Autolabel(options.out, config, options.threshold)
         device = distributed.choose_device(options.device)
         network = load_trained(config, options.checkpoint, options.which, device)
         record = made_by(options, config, "threshold")
-        left: dict[str, Sample] = to_do(samples, labels.files, options.out, record)
+        left = to_do(samples, labels.files, options.out, record)
         if len(left) < len(samples):
-            print(f"{len(samples) - len(left)} images have their masks already")
+            print(f"skipped  {counted(len(samples) - len(left), 'image')} with masks already")
         faults = labels.label(network, left, device, may_choose_windows(options))
         ranking = labels.ranking(samples, options.acquisition)
         if not ranking:
@@ -50,16 +58,26 @@ def main() -> None:
         labelled, path = labels.write_dataset(ranking)
         share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
         print(f"masks    {labelled} images with labels, on {share:.1%} of the pixels")
-        print(f"config   {path}\ncheck    python -m tools.check_data --config {path}")
+        print(f"config   {path}")
+        print(f"next     python -m tools.check_data --config {quoted(path)}")
         if faults:
             print(*faults, sep="\n")
             sys.exit(1)
 
 
-def arguments() -> argparse.Namespace:
-    parser = checkpoint_parser(__doc__)
+def command_line() -> Parser:
+    parser = checkpoint_parser(
+        __doc__,
+        (
+            "python -m tools.autolabel --checkpoint runs/mine/unimatch --out labels/",
+            "python -m tools.autolabel --checkpoint runs/mine/unimatch --images new/ --out labels/ "
+            "--rank rank.csv --select 16",
+        ),
+    )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--images", type=Path, nargs="+", help="files or folders of images")
+    source.add_argument(
+        "--images", type=Path, nargs="+", help="files or folders of images (default: --list)"
+    )
     source.add_argument(
         "--list", type=Path, help="a list of images below data.root (default: data.unlabeled)"
     )
@@ -76,22 +94,26 @@ def arguments() -> argparse.Namespace:
         help="probability that a pixel's class needs, else it is ignored (default: conf_thresh)",
     )
     parser.add_argument(
-        "--rank", type=Path, metavar="CSV", help="write the images there, most uncertain first"
+        "--rank",
+        type=Path,
+        metavar="CSV",
+        help="write the images there, most uncertain first (default: not)",
     )
     parser.add_argument(
         "--acquisition",
-        choices=[*ACQUISITIONS],
+        choices=ACQUISITIONS,
         default="entropy",
-        help="what ranks them, a mean over pixels (default: entropy)",
+        help="what ranks them, a mean over pixels",
     )
     parser.add_argument(
         "--select",
         type=int,
         metavar="N",
-        help="write lists of the N most uncertain images (next.txt) and the others (rest.txt)",
+        help="write lists of the N most uncertain images (next.txt) and the others (rest.txt) "
+        "(default: neither)",
     )
     add_tta(parser)
-    return parser.parse_args()
+    return parser
 
 
 def check(options: argparse.Namespace) -> None:
@@ -102,6 +124,9 @@ def check(options: argparse.Namespace) -> None:
         )
     if options.select is not None and options.select < 1:
         raise UserError(f"--select: found {options.select}, expected a number of images")
+    for path in options.images or ():
+        if not os.path.exists(path):  # False too for what can be no path
+            raise UserError(f"--images {path}: no such file or folder{nearest(path)}")
     if options.rank and not options.rank.parent.is_dir():
         raise UserError(f"--rank {options.rank}: its folder does not exist; make it first")
 

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md: every key of a config, as the docstrings beside it explain it."""
+"""Write docs/configuration.md: all keys of a config."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +8,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from tools.methods import method_of, method_scripts
+from util.cli import exit_with_one_line, importing
 from util.config.loading import sections_of
 from util.config.schema import Config, Section
+from util.io import write_text
+from util.parser import Parser
+from util.paths import REPOSITORY
 
-PAGE = Path("docs/configuration.md")
+PAGE = REPOSITORY / "docs/configuration.md"
 HEAD = """# Configuration
 
 Any key can be set on the command line: `--set optimizer.lr=0.002 model.backbone=resnet50s`. An
@@ -103,6 +107,22 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, tuple) else [value]
 
 
+def main() -> None:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.configuration",
+            "python -m tools.configuration --out /tmp/configuration.md",
+        ),
+    )
+    parser.add_argument("--out", type=Path, default=PAGE, help="file to write")
+    options = parser.parse_args()
+    with exit_with_one_line():
+        with importing():
+            text = page()  # which imports the methods
+        write_text(options.out, text)
+        print(f"written  {options.out}")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"written: {PAGE}")
+    main()

@@ -1,32 +1,28 @@
-"""A run as a folder ready to upload: weights as safetensors, config, and a model card.
+"""Prepare a run for upload: weights, config and model card.
 
-The card has the classes with their scores, method, command and versions.  Absolute paths, which are
-of this machine alone, are shortened to their names in all of it.
+The weights are safetensors. The card has the classes with their scores, method, command and
+versions. Absolute paths, which are of this machine alone, are shortened to their names in all of
+it.
 """
 
-import argparse
 import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from inference.evaluation import score_title
-from model.checkpoint import PUBLISHED, find_checkpoint
-from model.deploy import Deployed, describe, to_safetensors
-from model.trained import load_trained
+from model.files import PUBLISHED, find_checkpoint
 from tools.results.runs import Epoch, Run, best_epoch
-from util.cli import exit_with_one_line
+from util.cli import exit_with_one_line, importing
 from util.colours import palette
 from util.config.loading import dump_config, portable
 from util.errors import UserError
 from util.io import write_atomically, write_text
+from util.parser import Parser
 from util.tables import markdown_table
 
 
 def main() -> None:
-    options = arguments()
+    options = command_line().parse_args()
     with exit_with_one_line():
         run = Run(options.run)
         if os.path.lexists(options.out):
@@ -35,6 +31,11 @@ def main() -> None:
             raise UserError("--license: found nothing, expected a name such as mit or cc-by-4.0")
         epoch = published_epoch(run, options.which)
         checkpoint = find_checkpoint(options.run, options.which)
+        with importing():
+            import torch
+
+            from model.deploy import Deployed, describe, to_safetensors
+            from model.trained import load_trained
         network = load_trained(run.config, checkpoint, options.which, torch.device("cpu"))
         deployed = Deployed(network, run.config, ())
         weights = to_safetensors(deployed, describe(run.config, deployed))
@@ -45,19 +46,24 @@ def main() -> None:
         print("use:     python predict.py --checkpoint hf:OWNER/NAME --images ... --save-path ...")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.publish runs/mine/unimatch --out published/ --license mit",
+            "python -m tools.publish runs/mine/fixmatch --which model_ema --out published/ "
+            "--license cc-by-4.0",
+        ),
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("--out", type=Path, required=True, help="new folder")
+    parser.add_argument("--out", type=Path, required=True, help="new folder for the files")
     parser.add_argument(
         "--license",
         required=True,
         help="yours to choose: the weights' licence as the hub names it, such as mit, cc-by-4.0",
     )
     parser.add_argument("--which", default="model", help="network of the run, such as model_ema")
-    return parser.parse_args()
+    return parser
 
 
 def published_epoch(run: Run, network: str) -> Epoch:
@@ -95,6 +101,8 @@ def interval_text(interval: tuple[float, float] | None) -> str:
 
 def model_card(run: Run, network: str, epoch: Epoch, license: str) -> str:
     """The text of README.md, with the hub's YAML header."""
+    from inference.evaluation import score_title  # which needs PyTorch
+
     config, start, scores = run.config, run.starts[-1], epoch.scores[network]
     data = config.data
     command = [shortened(part) for part in start.command]

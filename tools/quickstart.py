@@ -1,26 +1,23 @@
-"""SupOnly and CorrMatch on the embedded dataset: generate, train, evaluate, compare.
+"""Train SupOnly and CorrMatch on the toy dataset; compare them.
 
 The same network, labelled images and number of optimizer steps; running it again continues or
 shows what is there.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from dataset.folders import read_samples
 from dataset.image_files import open_image
 from inference.overlay import colour_mask, side_by_side
-from inference.predictor import Predictor
-from model.trained import load_trained
 from tools.make_shapes.files import generate
-from util.cli import exit_with_one_line, run
+from util.cli import add_settings, exit_with_one_line, importing, run
 from util.config.loading import load_config
 from util.config.schema import Config
+from util.parser import Parser
 from util.tables import text_table
 
 CONFIG = "configs/shapes.yaml"
@@ -29,10 +26,18 @@ METHODS = {"SupOnly": "supervised", "CorrMatch": "corrmatch"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--save-path", type=Path, default=Path("runs/quickstart"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.quickstart",
+            "python -m tools.quickstart --save-path runs/try --seed 1 --set epochs=2",
+        ),
+    )
+    parser.add_argument(
+        "--save-path", type=Path, default=Path("runs/quickstart"), help="folder of both runs"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of both runs")
+    add_settings(parser)
     options = parser.parse_args()
     with exit_with_one_line():
         config = load_config(CONFIG, options.set)
@@ -52,6 +57,11 @@ def main() -> None:
 
 def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
     """Image, truth, SupOnly, CorrMatch in a row, for `count` validation images."""
+    with importing():
+        import torch
+
+        from inference.predictor import Predictor
+        from model.trained import load_trained
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predictors = [
         Predictor(

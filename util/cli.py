@@ -11,14 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-import torch
-
-from util import distributed
-from util.errors import UserError, one_line, print_error, printable, reason
-from util.interrupt import EXIT_CODE, Interrupted
+from util.errors import USER_ERROR, UserError, one_line, print_error, printable, reason
+from util.interrupt import (
+    EXIT_CODE,
+    KILLED_BY_HAND,
+    Interrupted,
+    quitting_on_interrupt,
+    raising_on_interrupt,
+)
+from util.launched import launched_rank, launched_ranks
+from util.parser import Parser
 from util.workers import failure, killed_on_failure
 
-KILLED_BY_HAND = 130
 SAVE_PATH = (
     "run directory; of several machines without a shared disk, the first one's (NODE_RANK=0) holds "
     "the checkpoints and log, so the same machine must be the first when the run is resumed"
@@ -27,13 +31,23 @@ SAVE_PATH = (
 
 def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
     """The command line of a method; `overrides` holds what goes into the config."""
-    parser = argparse.ArgumentParser(description=f"Train {name}.")
+    script = Path(sys.argv[0]).name
+    parser = Parser(
+        f"Train {name}.",
+        (
+            f"python {script} --config configs/shapes.yaml --save-path runs/shapes",
+            f"python {script} --config configs/shapes.yaml --save-path runs/try --set epochs=2 "
+            "--dry-run",
+        ),
+    )
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     add_lists(parser, unlabeled)
     parser.add_argument("--save-path", type=Path, required=True, help=SAVE_PATH)
     add_settings(parser)
     add_device(parser)
-    parser.add_argument("--seed", type=int, help="overrides the config's seed")
+    parser.add_argument(
+        "--seed", type=int, help="seed of all randomness (default: the config's seed)"
+    )
     parser.add_argument(
         "--resume",
         default="auto",
@@ -57,9 +71,13 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
 
 def add_lists(parser: argparse.ArgumentParser, unlabeled: bool = True) -> None:
     """The options that name lists instead of the config."""
-    parser.add_argument("--labeled-id-path", help="list of labelled images (data.labeled)")
-    if unlabeled:
-        parser.add_argument("--unlabeled-id-path", help="list of unlabelled images")
+    for kind, name in {"labeled": "labelled", "unlabeled": "unlabelled"}.items():
+        if kind == "labeled" or unlabeled:
+            parser.add_argument(
+                f"--{kind}-id-path",
+                metavar="LIST",
+                help=f"list of {name} images (default: data.{kind} of the config)",
+            )
 
 
 def given_lists(options: argparse.Namespace) -> dict[str, Any]:
@@ -81,7 +99,27 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto: GPUs where there is one for each process, else the CPU",
+    )
+
+
+def say_loading() -> None:
+    """Say on a terminal why nothing happens for seconds: PyTorch is being imported."""
+    if "torch" not in sys.modules and sys.stderr.isatty() and launched_rank() == 0:
+        print("loading PyTorch ...", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For the imports of PyTorch and the like in a command: say so, and let Ctrl-C end them at
+    once, as libraries turn its exception into errors of their own."""
+    say_loading()
+    with quitting_on_interrupt():
+        yield
 
 
 def run(script: str, *arguments: object) -> None:
@@ -118,7 +156,7 @@ def exit_with_one_line() -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout = cast(TextIO, _Printable(sys.stdout))
     try:
-        with killed_on_failure():
+        with raising_on_interrupt(), killed_on_failure():
             yield
         sys.stdout.flush()
     except Interrupted:
@@ -137,9 +175,15 @@ def _end(error: Exception) -> int | None:
     """Print the reason for the end, where this process is the one to do so; return the exit code,
     or None where a fault of the program is to end in its traceback."""
     problem = error if isinstance(error, UserError) else lack_of_memory(error) or failure(error)
-    lost = None if problem else distributed.lost_contact(error)
-    own = one_line(problem) if problem else lost or f"{type(error).__name__}: {one_line(error)}"
-    said, code = distributed.report_failure(own, distributed.USER_ERROR if problem else 1)
+    code = USER_ERROR if problem else 1
+    own = one_line(problem) if problem else f"{type(error).__name__}: {one_line(error)}"
+    said, lost = own, None
+    if launched_ranks() > 1:
+        from util import distributed
+
+        lost = None if problem else distributed.lost_contact(error)
+        own = lost or own
+        said, code = distributed.report_failure(own, code)
     if said == own and not problem and not lost:
         return None
     if said:
@@ -149,7 +193,8 @@ def _end(error: Exception) -> int | None:
 
 def lack_of_memory(error: Exception) -> UserError | None:
     """What to do about it, if that is what an error of Python, torch or a data worker says."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    # By its name, as torch may not be imported.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         found = reason(error)
     # torch raises a plain RuntimeError for the CPU, which differs from others in its text alone.
     elif said := re.search(r"can't allocate memory.*", str(error)):

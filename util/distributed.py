@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from util.config.loading import OF_A_MACHINE, differences
 from util.errors import UserError, first_of
+from util.launched import launched_rank, launched_ranks, processes_here
 
 TIMEOUT = 30.0
 """Default of the environment variable TIMEOUT: minutes that ranks and machines wait for each other.
@@ -34,8 +35,6 @@ NCCL's 10 are too few for rank 0 to check all files on a slow disk.  A process t
 at once, by the launcher."""
 ROLL_CALL = 5.0
 """Seconds in which ranks that lost contact report; those that do not are the ones that are lost."""
-USER_ERROR = 2
-"""Exit code after a `UserError`."""
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 """The variable in which a launcher says how many times its processes were restarted."""
 
@@ -65,11 +64,6 @@ def rank() -> int:
 
 def is_main() -> bool:
     return rank() == 0
-
-
-def processes_here() -> int:
-    """Processes on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def choose_device(name: str) -> torch.device:
@@ -107,13 +101,13 @@ def session(device: torch.device) -> Iterator[None]:
     """Join the other processes, if there are any."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if _launched_ranks() > 1:
+    if launched_ranks() > 1:
         compare("device", {"--device": device.type})
         backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         td.init_process_group(
             backend,
             timeout=patience(),
-            world_size=_launched_ranks(),
+            world_size=launched_ranks(),
             rank=launched_rank(),
             store=_store(),
             device_id=own,
@@ -291,16 +285,6 @@ def time_limit() -> str:
     return f"the limit is {minutes:g} minute{'s' * (minutes != 1)} (environment variable TIMEOUT)"
 
 
-def _launched_ranks() -> int:
-    """World size, also before the ranks have joined."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def launched_rank() -> int:
-    """Rank, also before the ranks have joined."""
-    return int(os.environ.get("RANK", 0))
-
-
 def _store() -> td.Store:
     """The launcher's key-value store, which all ranks reach, also before and after they joined.
 
@@ -334,7 +318,7 @@ def gather(name: str, value: Any) -> list[Any]:
     Unlike a collective, it can be interrupted by a signal, and ends when another rank fails: raises
     `UserError` with the first reason of any rank, or with the ranks that did not come in time.
     """
-    ranks = _launched_ranks()
+    ranks = launched_ranks()
     if ranks == 1:
         return [value]
     store, call = _store(), next(_calls)
@@ -375,10 +359,10 @@ def report_failure(reason: str, code: int) -> tuple[str, int]:
     Returns what this process prints and its exit code: `reason` itself on the first rank that
     fails; on one rank of every other machine the first rank's reason; elsewhere nothing.
     """
-    if _launched_ranks() == 1:
+    if launched_ranks() == 1:
         return reason, code
     node = os.environ.get("GROUP_RANK", "0")
-    several_nodes = processes_here() < _launched_ranks()
+    several_nodes = processes_here() < launched_ranks()
     where = f"rank {launched_rank()} on {socket.gethostname()}: " if several_nodes else ""
     own = json.dumps([f"{where}{reason}", code, node, launched_rank()])
     try:
@@ -410,10 +394,10 @@ def reason_of_launch(store: td.Store, restarts: int, node: int) -> str:
 
 def lost_contact(error: Exception) -> str | None:
     """Which ranks do not answer, if `error` is that of a collective; else nothing."""
-    if _launched_ranks() == 1 or not (isinstance(error, td.DistError) or "/gloo/" in str(error)):
+    if launched_ranks() == 1 or not (isinstance(error, td.DistError) or "/gloo/" in str(error)):
         return None
     try:
-        store, keys = _store(), [f"lost contact {number}" for number in range(_launched_ranks())]
+        store, keys = _store(), [f"lost contact {number}" for number in range(launched_ranks())]
         store.set(keys[launched_rank()], "")
         end = time.monotonic() + ROLL_CALL
         while time.monotonic() < end and not store.check([_FAILURE]) and not store.check(keys):

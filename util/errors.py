@@ -1,7 +1,11 @@
-"""The one kind of error that is the user's to mend."""
+"""Errors that the user can fix, and how messages are written."""
 
+import shlex
 import sys
 from collections.abc import Sequence, Sized
+
+USER_ERROR = 2
+"""Exit code after a `UserError`."""
 
 
 class UserError(ValueError):
@@ -15,6 +19,16 @@ def and_others(faults: Sized) -> str:
     """What follows the first of several in a message, as " (and 2 others)"; of one, nothing."""
     rest = len(faults) - 1
     return f" (and {rest} other{'s' * (rest > 1)})" if rest else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 image", "2 images"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def quoted(value: object) -> str:
+    """Return a path as it is written in a command line."""
+    return shlex.quote(str(value))
 
 
 def first_of(names: Sequence[str], limit: int, separator: str = ", ") -> str:

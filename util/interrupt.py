@@ -12,6 +12,9 @@ from typing import Any
 EXIT_CODE = 75
 """Of a run that was stopped: all is saved, and the same command continues it (EX_TEMPFAIL)."""
 
+KILLED_BY_HAND = 130
+"""Exit code after Ctrl-C."""
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -79,6 +82,31 @@ def leaving_when_asked() -> Iterator[None]:
     ends the process, with the code of a run that the same command continues."""
     with _handled((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE)):
         yield
+
+
+def quit_on_interrupt() -> None:
+    """From here on, Ctrl-C ends the process at once: there is nothing to save."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, lambda *_: os._exit(KILLED_BY_HAND))
+
+
+@contextmanager
+def raising_on_interrupt() -> Iterator[None]:
+    """While in here, Ctrl-C raises `KeyboardInterrupt`."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    with _handled(() if ignored else (signal.SIGINT,), signal.default_int_handler):
+        yield
+
+
+@contextmanager
+def quitting_on_interrupt() -> Iterator[None]:
+    """While in here, Ctrl-C ends the process as after `quit_on_interrupt`."""
+    before = signal.getsignal(signal.SIGINT)
+    quit_on_interrupt()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

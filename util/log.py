@@ -8,10 +8,8 @@ import sys
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from util import distributed
 from util.errors import printable
 
 logger = logging.getLogger("semi")
@@ -34,6 +32,8 @@ class _TqdmHandler(logging.StreamHandler):
 
 def say_to_console() -> None:
     """Show the main process's log lines on the terminal."""
+    from util import distributed
+
     logger.handlers.clear()
     logger.propagate = False
     logger.setLevel(logging.INFO if distributed.is_main() else logging.ERROR)
@@ -47,6 +47,8 @@ def say_to_console() -> None:
 
 def versions() -> dict[str, str]:
     """Python, torch, the device in use and the git commit (with a + where files differ from it)."""
+    import torch
+
     try:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],

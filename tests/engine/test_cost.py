@@ -23,8 +23,8 @@ from model.build import build_network
 from prevmatch import PrevMatch
 from supervised import SupOnly
 from tests.conftest import METHODS, REPOSITORY
-from tools import cost as tool
-from tools.cost import methods_of
+from tools.cost import __main__ as tool
+from tools.methods import methods_of
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config.loading import load_config

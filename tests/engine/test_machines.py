@@ -218,7 +218,7 @@ def test_timeout_is_a_number_of_minutes(given, monkeypatch):
 
 def launched(**given):
     """What a launch that does not reach its program says."""
-    end = launcher("program.py", **given).end(100)
+    end = launcher("supervised.py", **given).end(100)
     assert end.returncode == 2 and "Traceback" not in end.stderr, end
     return end.stderr
 

@@ -14,7 +14,7 @@ from tests.forked import Forked, spread
 from tests.robustness.fuzzing.kill import assert_same
 from tests.tools.test_scripts import ENVIRONMENT, free_port, sh
 from tests.tools.test_slurm import until_there
-from tools.launch import first_to_fail, is_killed
+from tools.launch.agent import first_to_fail, is_killed
 from util.distributed import RESTARTS
 from util.interrupt import EXIT_CODE
 

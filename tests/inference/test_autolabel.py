@@ -147,7 +147,7 @@ def test_it_goes_on_and_says_the_same(command, toy, tmp_path):
                 .splitlines(keepends=True) if "u3" not in line)
     )  # fmt: skip
     code, said, _ = command(*options)
-    assert code == 0 and "4 images have their masks already" in said
+    assert code == 0 and "skipped  4 images with masks already" in said
     after = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     table = tmp_path / "out/uncertainty.csv"
     assert sorted(before.pop(table).splitlines()) == sorted(after.pop(table).splitlines())
@@ -162,7 +162,7 @@ def test_it_goes_on_and_says_the_same(command, toy, tmp_path):
 def test_other_images(command, toy, tmp_path):
     """Files from elsewhere; what is labelled or validates is none to label."""
     code, said, _ = command("--threshold", 0, "--images", toy.root / "images")
-    assert code == 0 and "6 images are labelled, validation or test images: left out" in said
+    assert code == 0 and "skipped  6 labelled, validation or test images" in said
     write_sample(tmp_path / "elsewhere", "x", mask=False)
     code, _, err = command("--threshold", 0, "--images", tmp_path / "elsewhere/images", "--out",
                            tmp_path / "b")  # fmt: skip

@@ -14,8 +14,9 @@ import export
 import predict
 from inference.predictor import Predictor, logits_of
 from model.build import network_of
-from model.checkpoint import find_checkpoint, load
+from model.checkpoint import load
 from model.dinov2 import _resample_for_any_size, as_published, resample_positions
+from model.files import find_checkpoint
 from model.trained import load_trained
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, write_sample
@@ -137,14 +138,14 @@ def test_resized_and_windowed_evaluation(random_run, run):
 def test_what_disagrees_is_not_written(random_run, run, monkeypatch):
     folder = random_run(CNN)
     argv = ["--checkpoint", folder, "--format", "torchscript", "--out", folder / "m.pt"]
-    monkeypatch.setattr(export, "from_torchscript", lambda content: lambda x: -x)
+    monkeypatch.setattr("inference.exporting.from_torchscript", lambda content: lambda x: -x)
     code, said, err = run(export, *argv)
     assert code == 1 and "was not written" in err and not (folder / "m.pt").exists()
 
     def broken(x):
         raise RuntimeError("index out of bounds")
 
-    monkeypatch.setattr(export, "from_torchscript", lambda content: broken)
+    monkeypatch.setattr("inference.exporting.from_torchscript", lambda content: broken)
     code, said, err = run(export, *argv)
     assert code == 1 and "fails on images 1x3x38x50: index out of bounds" in said
     assert {p.name for p in folder.iterdir()} == {"best.pth", "config.yaml"}

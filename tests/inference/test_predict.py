@@ -1,6 +1,7 @@
 """`predict.py` as it is used: with any files, again, and with a config that does not fit."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,11 @@ def test_config_of_the_run_and_any_files(command, toy, tmp_path):
     (images / "circle.jpg").symlink_to("circle.jpg")
     code, out, err = command()
     assert code == 1 and not err
-    assert "12 masks in" in out and "bad.jpg: not a readable image" in out and "circle.jpg" in out
+    assert (
+        "written  12 masks, 2 failed" in out
+        and "bad.jpg: not a readable image" in out
+        and "circle.jpg" in out
+    )
     found = masks(tmp_path / "out")
     assert len(found) == 12 and "linked/a.png" in found
 
@@ -61,7 +66,7 @@ def test_the_same_command_goes_on_and_another_is_refused(command, toy, tmp_path)
     (out / "masks/l1.png").unlink()
     before = (out / "masks/l0.png").stat().st_mtime_ns
     code, said, _ = command()
-    assert code == 0 and "10 images have their masks already" in said and "11 masks" in said
+    assert code == 0 and "skipped  10 images" in said and "written  1 mask" in said
     assert (out / "masks/l1.png").exists()
     assert (out / "masks/l0.png").stat().st_mtime_ns == before
     code, _, err = command("--set", "evaluation.mode=resize")
@@ -81,11 +86,12 @@ def test_killed_while_it_writes_it_goes_on(file, command, tmp_path, monkeypatch)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", dying)
-    assert command()[0] == 130
+    code, said, _ = command()
+    assert code == 130 and re.search(r"stopped with \d+ to do.*\nwritten  \d+ mask", said)
     assert (out / "masks/l0.png").exists() and not (out / file).exists()
     monkeypatch.undo()
     code, said, _ = command()
-    assert code == 0 and "have their masks already" in said and "11 masks" in said
+    assert code == 0 and "with masks already" in said and "written  " in said
     assert len(masks(out)) == 11 and Image.open(out / file).load()
 
 
@@ -124,7 +130,7 @@ def test_confidence_and_probabilities(mode, command, trained, toy, tmp_path):
     }  # fmt: skip
     (tmp_path / "out/probabilities/l0.npz").unlink()
     code, said, _ = command("--confidence", "--probabilities", *more)
-    assert code == 0 and "10 images have their masks already" in said
+    assert code == 0 and "skipped  10 images with masks already" in said
     assert (tmp_path / "out/probabilities/l0.npz").exists()
     code, _, err = command("--confidence", "--tta", "0")
     assert code == 2 and "evaluation.scales.0" in err and "greater than 0" in err
@@ -156,7 +162,7 @@ def test_too_many_pixels_and_too_little_memory(command, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
 
-    monkeypatch.setattr(predict.Predictor, "probabilities", fail)
+    monkeypatch.setattr(Predictor, "probabilities", fail)
     code, out, _ = command(*image, "--save-path", tmp_path / "other")
     assert code == 1 and "big.png: out of memory" in out and "sliding_window" in out
 

@@ -13,7 +13,7 @@ import torch
 from tests.conftest import METHODS, REPOSITORY, needs_forks
 from tests.forked import FORKED
 from tools.benchmark import __main__ as benchmark
-from tools.benchmark import gpu, gpu_parts
+from tools.benchmark import gpu, gpu_parts, options
 from tools.benchmark.gpu_parts import waits
 from tools.benchmark.gpu_table import markdown
 
@@ -80,7 +80,10 @@ def test_all_parts_in_miniature(run, tmp_path, forked, monkeypatch):
     code, out, err = on_a_gpu(run, tmp_path)
     assert code == 0, err
     measured = parts(tmp_path)
-    assert list(measured) == list(gpu.PARTS) and METHODS.keys() <= measured.keys()
+    assert (
+        list(measured) == list(gpu.PARTS) == list(options.PARTS)
+        and METHODS.keys() <= measured.keys()
+    )
     assert {name: part["failure"] for name, part in measured.items() if "failure" in part} == {}
     assert measured["start"]["found"].keys() >= {
         "imports", "reading lists", "checking files", "first batch", "first step",
@@ -120,6 +123,7 @@ def test_a_part_that_fails_hangs_or_dies_is_noted_and_the_next_one_begins(
 ):
     found = {"one": gpu.Part(9, fails), "two": gpu.Part(0.05, hangs), "three": gpu.Part(9, dies)}
     monkeypatch.setattr(gpu, "PARTS", {"well": gpu.Part(9, measures), **found})
+    monkeypatch.setattr(options, "PARTS", tuple(gpu.PARTS))
     everything = ("--parts", *gpu.PARTS)
     code, _, err = on_a_gpu(run, tmp_path, *everything)
     assert code == 0, err

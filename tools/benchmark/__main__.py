@@ -1,25 +1,42 @@
-"""Measure what the settings bring, against plain ones in the same run; or all about a GPU.
+"""Time steps, data, evaluation and start, or all of a GPU.
 
-Run from the repository root; docs/performance.md has the commands and their results.
+Settings are compared with plain ones in the same run; docs/performance.md has the commands and
+their results.
 """
 
-import argparse
+import os
 
-from tools.benchmark import data, evaluation, gpu, start, steps
-from util.cli import exit_with_one_line
-
-BENCHMARKS = {"step": steps, "data": data, "eval": evaluation, "start": start, "gpu": gpu}
+from tools.benchmark.options import BENCHMARKS
+from util.cli import exit_with_one_line, importing
+from util.config.loading import load_config
+from util.errors import UserError
+from util.parser import Parser
+from util.paths import nearest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="benchmark", required=True)
-    for name, module in BENCHMARKS.items():
-        command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
-        module.add_arguments(command)
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.benchmark step settings --repeats 5",
+            "python -m tools.benchmark gpu --out runs/gpu",
+        ),
+    )
+    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    for name, (text, add_options, examples) in BENCHMARKS.items():
+        shown = [f"python -m tools.benchmark {name} {example}" for example in examples]
+        add_options(commands.add_parser(name, help=text, description=text, examples=shown))
     options = parser.parse_args()
     with exit_with_one_line():
-        BENCHMARKS[options.benchmark].run(options)
+        if options.benchmark != "gpu":
+            load_config(options.config, options.set)
+        images = getattr(options, "images", None)
+        if images and not os.path.exists(images):  # False too for what can be no path
+            raise UserError(f"--images {images}: no such folder{nearest(images)}")
+        with importing():
+            from tools.benchmark import data, evaluation, gpu, start, steps
+        modules = {"step": steps, "data": data, "eval": evaluation, "start": start, "gpu": gpu}
+        modules[options.benchmark].run(options)
 
 
 if __name__ == "__main__":

@@ -16,17 +16,10 @@ from dataset.loaders import training_set
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from tools.benchmark import photos
-from tools.benchmark.measure import Call, Table, add_config, add_repeats, compare, read, report
+from tools.benchmark.measure import Call, Table, compare, read, report
 
 VIEWS = 2
 ROUND = 24  # samples of a timed call
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-    add_repeats(parser, 9)
-    photos.add_arguments(parser)
-    photos.add_own(parser)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -8,15 +8,9 @@ from torch import Tensor
 
 from inference.predictor import predict_sliding
 from model.build import network_of
-from tools.benchmark.measure import Table, add_config, add_repeats, compare, read, report
+from tools.benchmark.measure import Table, compare, read, report
 from util import distributed
 from util.precision import autocast
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, default="configs/cityscapes.yaml")
-    add_repeats(parser, 5)
-    parser.add_argument("--size", type=int, nargs=2, default=(1024, 2048), metavar=("H", "W"))
 
 
 def run(options: argparse.Namespace) -> None:

@@ -20,13 +20,12 @@ import torch
 from tools.benchmark import gpu_parts, photos
 from tools.benchmark.gpu_parts import Bench
 from tools.benchmark.gpu_table import markdown
-from tools.benchmark.steps import METHODS
+from tools.benchmark.options import METHODS, MINUTES
 from util import distributed
 from util.errors import UserError, reason
 from util.io import write_atomically
 from util.log import versions
 
-MINUTES = 9.0
 START = 45.0
 """Seconds in which a process must be ready to measure."""
 
@@ -46,17 +45,6 @@ PARTS = {
     "training": Part(65, gpu_parts.training),
     "compile": Part(65, gpu_parts.compiled),
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of gpu.json, which holds all results")
-    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="by default all")
-    add("--again", action="store_true", help="also those that have been measured")
-    add("--minutes", type=float, default=MINUTES, help="for all parts; more for a slower card")
-    add("--camvid", type=Path, default=Path("data/camvid"), help="CamVid, if it is there")
-    add("--miniature", action="store_true", help="the same parts, tiny, on any machine")
-    add("--table", action="store_true", help="measure nothing; print gpu.json as Markdown")
 
 
 def run(options: argparse.Namespace) -> None:

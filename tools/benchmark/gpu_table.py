@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tools.benchmark.steps import METHODS
+from tools.benchmark.options import METHODS
 
 GOALS = (
     ("UniMatch, ResNet-101, crop 321, 8 + 8: a tuned step, ms", "at most 60", "tuned, ms"),

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from util import distributed
-from util.cli import add_device, add_settings
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.errors import UserError
@@ -46,17 +45,6 @@ class Table(NamedTuple):
     rows: list[Row]
     notes: dict[str, Any] = {}
     """What was set, and what else was found."""
-
-
-def add_config(parser: argparse.ArgumentParser, default: str = "configs/pascal.yaml") -> None:
-    """The options of every benchmark."""
-    parser.add_argument("--config", default=default, help=f"YAML file (default: {default})")
-    add_settings(parser)
-    add_device(parser)
-
-
-def add_repeats(parser: argparse.ArgumentParser, repeats: int) -> None:
-    parser.add_argument("--repeats", type=int, default=repeats, help="rounds that are timed")
 
 
 def read(options: argparse.Namespace, **on_top: Any) -> Config:

@@ -15,18 +15,6 @@ COUNT = 48
 CLASSES = 21
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="photos; by default generated ones, 500x375"
-    )
-
-
-def add_own(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--own", action="store_true", help="the lists that the config names instead"
-    )
-
-
 def data_section(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The keys of the config's data section that differ for what the options ask for, whose files
     are written to `root`; raises `UserError` as `make_dataset` does."""

@@ -12,25 +12,13 @@ from dataset.validation import check_files, read_lists
 from engine.build import build_trainer
 from engine.run_dir import RunDir
 from tools.benchmark import photos
-from tools.benchmark.measure import add_config, read, seconds
-from tools.benchmark.steps import add_method
+from tools.benchmark.measure import read, seconds
+from tools.benchmark.options import KINDS
 from tools.methods import method_of
 from util import distributed
 
-KINDS = ("labeled", "unlabeled", "val")
-PASCAL = (1464, 9118, 1449)
 FOLDER = 1000
 """Images in a folder."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-    photos.add_arguments(parser)
-    add_method(parser)
-    add = parser.add_argument
-    add("--counts", type=int, nargs=3, default=PASCAL, metavar=tuple(map(str.upper, KINDS)),
-        help="images in the lists (default: as many as Pascal's)")  # fmt: skip
-    add("--tmp", type=Path, help="folder for the files: links to photos, removed in the end")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -11,8 +11,9 @@ from engine.build import build_trainer
 from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from tools.benchmark import photos
-from tools.benchmark.measure import Call, Row, Table, add_config, add_repeats, compare, read, report
-from tools.methods import method_of, method_scripts
+from tools.benchmark.measure import Call, Row, Table, compare, read, report
+from tools.benchmark.options import METHODS
+from tools.methods import method_of
 from util import distributed
 from util.config.schema import Config
 
@@ -27,7 +28,6 @@ SETTINGS = {
     "bfloat16, channels_last": TUNED,
     "bfloat16, channels_last, compile": COMPILED,
 }
-METHODS = sorted(method_scripts(), key=lambda script: script != "unimatch")  # which is the first
 Cases = dict[str, tuple[str, list[str]]]
 """Script and settings, by name."""
 PARTS: dict[str, Cases] = {
@@ -42,15 +42,6 @@ PARTS: dict[str, Cases] = {
     },
 }
 """Steps without a part, and with it."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("subject", choices=("settings", "methods", "parts"), help="what differs")
-    add_config(parser)
-    add_repeats(parser, 7)
-    photos.add_arguments(parser)
-    photos.add_own(parser)
-    add_method(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -117,7 +108,3 @@ def repeated_step(training: Trainer) -> Call:
         return training.optimize(raw, 0)
 
     return call
-
-
-def add_method(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--method", default="unimatch", metavar="SCRIPT", help="without .py")

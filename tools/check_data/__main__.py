@@ -1,28 +1,33 @@
-"""Inspect all data of a config: files, masks, classes, lists.
+"""Open all data of a config: files, masks, classes, lists.
 
 Exit code 0: all well, or warnings alone; 1: something would break or spoil training; 2: the config
 or a list cannot be read.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
-from tools.check_data.inspect import inspect
-from tools.check_data.problems import problems
-from tools.check_data.report import errors, numbers, text
-from util.cli import add_lists, add_settings, exit_with_one_line, given_lists
+from dataset.folders import require
+from dataset.validation import named
+from util.cli import add_lists, add_settings, exit_with_one_line, given_lists, importing
 from util.config.loading import load_config
 from util.io import check_target, write_text
+from util.parser import Parser
 
 
 def main() -> None:
-    options = arguments()
+    options = command_line().parse_args()
     with exit_with_one_line():
         config = load_config(options.config, options.set, given_lists(options))
         for path in filter(None, (options.json, options.html)):
             check_target(path, "check_data")
+        require(named(config.data.labeled, "labeled"), config.data)
+        require(config.data.val, config.data)
+        with importing():
+            from tools.check_data.inspect import inspect
+            from tools.check_data.problems import problems
+            from tools.check_data.report import errors, numbers, text
         seen = inspect(config)
         found = problems(seen, config)
         report = numbers(seen, found, config)
@@ -36,17 +41,25 @@ def main() -> None:
         sys.exit(1 if errors(found) else 0)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.check_data --config configs/mine.yaml",
+            "python -m tools.check_data --config configs/mine.yaml --html report.html --show 30",
+        ),
     )
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     add_lists(parser)
     add_settings(parser)
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures there")
-    parser.add_argument("--html", type=Path, metavar="OUT", help="write a page with pictures there")
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", help="write all figures there (default: not)"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="OUT", help="write a page with pictures there (default: not)"
+    )
     parser.add_argument("--show", type=int, default=10, help="problems shown of a kind")
-    return parser.parse_args()
+    return parser
 
 
 def write(path: Path, content: str) -> None:

@@ -1,11 +1,14 @@
-"""Write the demo datasets; from the repository root: `python -m tools.make_shapes [--pairs]`."""
+"""Write the toy datasets, single images or pairs.
 
-import argparse
+They show textured scenes in which only form tells the class.
+"""
+
 from inspect import signature
 from pathlib import Path
 
 from tools.make_shapes.files import generate
 from util.cli import exit_with_one_line
+from util.parser import Parser
 
 OPTIONS = {
     "labeled": "number of training images with a mask",
@@ -17,14 +20,17 @@ OPTIONS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Write the demo dataset: textured scenes in which only form tells the class.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.make_shapes",
+            "python -m tools.make_shapes --pairs --root data/shapes_pairs --labeled 16",
+        ),
     )
     parser.add_argument(
         "--root",
         type=Path,
-        help="folder to write; by default data/shapes, data/shapes_pairs or data/shapes_simple",
+        help="folder to write (default: data/shapes, data/shapes_pairs or data/shapes_simple)",
     )
     parser.add_argument(
         "--pairs",

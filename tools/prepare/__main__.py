@@ -1,6 +1,7 @@
-"""Make data ready to train, from official downloads or from folders of one's own.
+"""Make downloads or folders of your own ready to train.
 
-Run from the repository root; `python -m tools.prepare COMMAND --help`.
+`python -m tools.prepare COMMAND --help` explains a command: init for data of your own, or the name
+of a dataset.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from tools.prepare.official import acdc, ade20k, camvid, cityscapes, coco, levir
 from tools.prepare.official.run import prepare
 from tools.prepare.own import init
 from util.cli import exit_with_one_line
+from util.parser import Parser
 
 DATASETS = {
     "pascal": pascal,
@@ -25,10 +27,27 @@ DATASETS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.prepare pascal --source downloads/ --root data/pascal",
+            "python -m tools.prepare init --images data/mine/images --masks data/mine/masks "
+            "--out configs/mine.yaml",
+        ),
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     text = str(init.__doc__)
-    command = commands.add_parser("init", help=text.partition("\n")[0], description=text)
+    command = commands.add_parser(
+        "init",
+        help=text.partition("\n")[0],
+        description=text,
+        examples=(
+            "python -m tools.prepare init --images data/mine/images --masks data/mine/masks "
+            "--out configs/mine.yaml",
+            "python -m tools.prepare init --images data/mine --image-pattern '*_image.png' "
+            "--mask-pattern '*_mask.png' --classes background,road --out configs/mine.yaml",
+        ),
+    )
     init.add_arguments(command)
     command.set_defaults(run=init.run)
     for name in DATASETS:
@@ -42,13 +61,17 @@ def add_dataset(commands: argparse._SubParsersAction, name: str) -> None:
     """A dataset's subcommand; like any other it sets `run`, which gets the parsed options."""
     dataset = DATASETS[name]
     text = str(dataset.__doc__)
-    parser = commands.add_parser(name, help=text.partition("\n")[0], description=text)
-    parser.add_argument("--source", type=Path, required=True, help="folder with the downloads")
-    parser.add_argument(
-        "--root", type=Path, default=Path("data", name), help="folder to fill, %(default)s"
+    command = f"python -m tools.prepare {name} --source downloads/"
+    parser = commands.add_parser(
+        name,
+        help=text.partition("\n")[0],
+        description=text,
+        examples=(command, f"{command} --root /disk/{name} --partial"),
     )
+    parser.add_argument("--source", type=Path, required=True, help="folder with the downloads")
+    parser.add_argument("--root", type=Path, default=Path("data", name), help="folder to fill")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="threads, one per core"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="threads; by default one per core"
     )
     parser.add_argument(
         "--partial", action="store_true", help="make what can be made of incomplete downloads"

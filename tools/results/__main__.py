@@ -1,18 +1,18 @@
-"""Show tables and curves of any number of runs: mean and standard deviation over seeds.
+"""Compare runs: tables over seeds, curves, published scores.
 
-Runs of the same method, network, dataset, partition and settings are one row.  Runs that are
-unfinished, repeat another run, or differ in commit or device are named below the table.
+Runs of the same method, network, dataset, partition and settings are one row. Those that are
+unfinished, that repeat another or that differ in commit or device are named below the table.
 """
 
-import argparse
 from pathlib import Path
 
 from util.cli import exit_with_one_line
 from util.errors import print_error
+from util.parser import Parser
 
 
 def main() -> None:
-    options = arguments()
+    options = command_line().parse_args()
     # Here, so that --help does not wait for pandas.
     from tools.results.collect import collect
     from tools.results.tables import FORMATS
@@ -29,14 +29,21 @@ def main() -> None:
                 print_error(remark)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.results runs/",
+            "python -m tools.results 'runs/pascal/*/92' --published pascal/92 --plot figures/",
+        ),
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, folders that "
         "hold some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
     parser.add_argument(
-        "--format", choices=("text", "markdown", "csv", "latex", "json"), default="text"
+        "--format",
+        choices=("text", "markdown", "csv", "latex", "json"),
+        default="text",
+        help="format of the table",
     )
     parser.add_argument(
         "--score", default="miou", help="miou, accuracy, dice, or the name of a class (its IoU)"
@@ -45,15 +52,18 @@ def arguments() -> argparse.Namespace:
         "--published",
         nargs="+",
         metavar="DATASET[/PARTITION]",
-        help="show published scores beside the runs",
+        help="show published scores beside the runs (default: none)",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FOLDER", help="draw curves into FOLDER, as PNG and SVG"
+        "--plot",
+        type=Path,
+        metavar="FOLDER",
+        help="draw curves into FOLDER, as PNG and SVG (default: none)",
     )
     parser.add_argument(
         "--at", choices=("best", "last"), default="best", help="epoch of the label-efficiency curve"
     )
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

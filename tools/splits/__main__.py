@@ -1,7 +1,7 @@
-"""Lists of labelled and unlabelled images: published ones, and new ones.
+"""Fetch, verify and draw lists of labelled images.
 
-Run from the repository root.  Lists lie at splits/<dataset>/<partition>/{labeled,unlabeled}.txt and
-splits/<dataset>/val.txt; see splits/README.md.
+Lists are splits/<dataset>/<partition>/{labeled,unlabeled}.txt and splits/<dataset>/val.txt; see
+splits/README.md.
 """
 
 import argparse
@@ -21,14 +21,25 @@ from util.cli import exit_with_one_line
 from util.config.loading import load_config
 from util.config.schema import Data
 from util.errors import UserError
+from util.parser import Parser
 from util.tables import text_table
 
 TARGET = "DATASET[/PARTITION]"
+EXAMPLES = {
+    "list": ["", "pascal"],
+    "fetch": ["pascal/92", "pascal cityscapes/1_16 --source PrevMatch"],
+    "verify": ["", "pascal/92"],
+    "generate": ["pascal/92 --root data/pascal", "pascal/val --root data/pascal"],
+    "make": [
+        "--config configs/mine.yaml --labeled 1/8 --out splits/mine/8 --stratify",
+        "--root data/mine --labeled 92 --val 0.1 --out splits/mine/92",
+    ],
+}
 
 
 def main() -> int:
     """Run a subcommand; returns the exit code."""
-    options = arguments()
+    options = command_line().parse_args()
     with exit_with_one_line():
         return options.run(options) or 0
 
@@ -126,25 +137,32 @@ def _samples(
     return partition.read_config(data, folds=options.folds is not None)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.splits fetch pascal/92",
+            "python -m tools.splits make --config configs/mine.yaml --labeled 1/8 --out splits/8",
+        ),
     )
     parser.add_argument("--splits", type=Path, default=Path("splits"), help="folder of the lists")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int | None]) -> Callable[..., Any]:
-        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        shown = [f"python -m tools.splits {name} {example}" for example in EXAMPLES[name]]
+        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__, examples=shown)
         added.set_defaults(run=run)
         return added.add_argument
 
     add = command("list", show_published)
-    add("dataset", nargs="?", help="such as pascal")
+    add("dataset", nargs="?", help="such as pascal (default: all)")
 
     add = command("fetch", fetch_published)
     add("target", nargs="+", metavar=TARGET, help="pascal/92 (and val), pascal/val, all of pascal")
-    add("--from", type=Path, dest="clone", metavar="DIR", help="a clone of the repository")
-    add("--source", metavar="REPOSITORY", help="where their lists differ: PrevMatch, for example")
+    add("--from", type=Path, dest="clone", metavar="DIR", help="a clone of the repository "
+        "(default: download)")  # fmt: skip
+    add("--source", metavar="REPOSITORY", help="where their lists differ: PrevMatch, "
+        "for example (default: any)")  # fmt: skip
 
     add = command("verify", verify_lists)
     add(
@@ -160,28 +178,30 @@ def arguments() -> argparse.Namespace:
         "labeled.txt lacks; pascal/all: all training images; pascal/val")  # fmt: skip
     add("--root", type=Path, required=True, help="folder of the data")
     add("--names", type=Path, help="names of pascal's validation images, if not in ROOT/ImageSets/"
-        "Segmentation/val.txt nor in splits/pascal/val.txt")  # fmt: skip
+        "Segmentation/val.txt nor in splits/pascal/val.txt (default: those)")  # fmt: skip
 
     add = command("make", make_partition)
     add("--out", type=Path, required=True, help="folder for the lists")
-    add("--config", help="take its root, lists and classes; its validation images stay")
+    add("--config", help="take its root, lists and classes; its validation images stay "
+        "(default: --root)")  # fmt: skip
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
         "keys")  # fmt: skip
-    add("--root", type=Path, help="without --config: folder of the data")
-    add("--labeled", help="share of the training images (1/8, 0.1) or number (92)")
+    add("--root", type=Path, help="folder of the data (default: that of --config)")
+    add("--labeled", help="share of the training images (1/8, 0.1) or number (92); with --folds by "
+        "default all others")  # fmt: skip
     add("--folds", type=int, metavar="K", help="for cross-validation: K folders fold_1, ... whose "
         "validation images are disjoint and together all labelled ones, with --config also those "
-        "of its val; and sweep.yaml over them (--labeled: all others, if not given)")  # fmt: skip
-    add("--val", default="0", help="share or number to hold out for validation; none, if not given")
-    add("--seed", type=int, default=0, help="of one seed (default 0), the smaller partition lies "
+        "of its val; and sweep.yaml over them (default: one partition)")  # fmt: skip
+    add("--val", default="0", help="share or number to hold out for validation; 0: none")
+    add("--seed", type=int, default=0, help="of one seed, the smaller partition lies "
         "within the larger")  # fmt: skip
     add("--stratify", action="store_true", help="label images that show all classes of "
         "--config first")  # fmt: skip
-    add("--list", type=Path, help="lines 'image mask' to draw from, instead of folders")
-    add("--images", default="images", help="folder below ROOT (default images), or a pattern such "
+    add("--list", type=Path, help="lines 'image mask' to draw from (default: the folders)")
+    add("--images", default="images", help="folder below ROOT, or a pattern such "
         "as train/*_image.png; what * stands for pairs images and masks")  # fmt: skip
-    add("--masks", default="masks", help="the same for masks (default masks)")
-    return parser.parse_args()
+    add("--masks", default="masks", help="the same for masks")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,27 +1,34 @@
-"""Run a sweep: methods x configs x partitions x settings x seeds, from a file of configs/sweeps/.
+"""Run a sweep: methods x configs x partitions x seeds.
 
-Runs that are done are left as they are, unfinished ones go on; the same command continues a sweep
-that was interrupted.  One that fails is named, and the others go on.  It ends with the table of
-`tools.results`; exit code 1: some runs failed.
+The sweep is a file, see configs/sweeps/. Runs that are done are left as they are, unfinished ones
+go on; the same command continues a sweep that was interrupted. One that fails is named, and the
+others go on. It ends with the table of `tools.results`; exit code 1: some runs failed.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from tools.methods import require_method
 from tools.results.runs import MARK
 from tools.sweep.schedule import State, check_lists, hours_left, run_all, state_of
 from tools.sweep.slurm import submit
 from tools.sweep.spec import Planned, expand, read_sweep
-from util.cli import exit_with_one_line
+from util.cli import exit_with_one_line, say_loading
+from util.config.loading import load_config
 from util.errors import UserError
+from util.parser import Parser
 
 
 def main() -> None:
-    options = arguments()
+    options = command_line().parse_args()
     with exit_with_one_line():
         sweep = read_sweep(options.spec)
         planned = expand(sweep, options.spec)
+        for one in {one.kind: one for one in planned}.values():
+            require_method(one.method)
+            load_config(one.config, one.overrides)
+        say_loading()  # of all methods
         states = [state_of(one) for one in planned]
         if options.dry_run:
             show(states)
@@ -88,9 +95,13 @@ def table(planned: list[Planned]) -> None:
         print(f"\nno table: {error}")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.sweep configs/sweeps/shapes.yaml --dry-run",
+            "python -m tools.sweep configs/sweeps/shapes.yaml --devices 0 1 2 3",
+        ),
     )
     parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML file, see configs/sweeps/")
     parser.add_argument(
@@ -98,7 +109,7 @@ def arguments() -> argparse.Namespace:
         nargs="+",
         default=["auto"],
         metavar="DEVICE",
-        help="numbers of GPUs, or cpu: a run on each at a time (default: auto, one run)",
+        help="numbers of GPUs, or cpu: a run on each at a time; auto: one run at a time",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="list the runs and what they cost, and end"
@@ -107,9 +118,9 @@ def arguments() -> argparse.Namespace:
         "--slurm",
         nargs=argparse.REMAINDER,
         metavar="OPTION",
-        help="submit an array of jobs; all that follows goes to sbatch",
+        help="submit an array of jobs; all that follows goes to sbatch (default: run here)",
     )
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

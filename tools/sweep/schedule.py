@@ -11,7 +11,6 @@ from statistics import median
 from typing import NamedTuple
 
 from dataset.protocols import how_to_get
-from inference.evaluation import score_title
 from tools.results.runs import MARK, Run, best_epoch
 from tools.sweep.spec import Planned
 from util.config.loading import differences
@@ -64,6 +63,8 @@ def check_lists(states: Sequence[State]) -> None:
 
 def result(run: Run) -> str:
     """A finished run in a few words."""
+    from inference.evaluation import score_title  # which needs PyTorch
+
     parts, score = [], score_title(run.config)
     for network in run.networks:
         if curve := run.selected(network):

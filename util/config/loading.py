@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from util.config.schema import FORMS, Config, Section
 from util.errors import UserError
+from util.paths import find, nearest
 
 NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """A key that messages name.  Other text may be a line of a file that is no config."""
@@ -65,7 +66,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such config file") from None
+        raise UserError(f"{path}: no such config file{nearest(path)}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     try:
@@ -195,7 +196,8 @@ def load_config(
 
     Raises `UserError` for a missing file, bad YAML, an unknown key or a value out of range.
     """
-    return resolve(_load_tree(Path(path)), str(path), overrides, tree_on_top)
+    path = find(Path(path))
+    return resolve(_load_tree(path), str(path), overrides, tree_on_top)
 
 
 def resolve(

@@ -43,21 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--images", type=Path, required=True, help="folder of images")
     add("--second", type=Path, help="of pairs: folder of the later images, named as the earlier "
-        "ones in --images; masks then show what changed")  # fmt: skip
+        "ones in --images; masks then show what changed (default: no pairs)")  # fmt: skip
     add("--masks", type=Path, help="folder of masks, named as their images (default: --images)")
     annotations.add_arguments(parser)
     add("--image-pattern", default="*", metavar="PATTERN", help="of the images' names, such as "
         "'*_image.png' or '*.bmp': what * stands for pairs them with masks")  # fmt: skip
     add("--mask-pattern", default="*", metavar="PATTERN", help="of the masks' names")
-    add("--unlabeled", type=Path, help="folder of further images, without masks")
+    add("--unlabeled", type=Path, help="folder of further images, without masks (default: "
+        "none)")  # fmt: skip
     add("--val", nargs="+", metavar="SHARE|DIR", help="images to validate on: a share of the "
         "labelled ones (default: 0.1, and where these are few up to 10 images, a third of them at "
         "most), a folder in --images, or a folder of images and one of masks")  # fmt: skip
     add("--out", type=Path, required=True, help="config to write")
-    add("--lists", type=Path, help="folder for the lists, by default splits/<name of the config>")
+    add("--lists", type=Path, help="folder for the lists (default: splits/<name of the config>)")
     add("--classes", help="names, in the order of the values (background,road,roof), or of values "
         "or colours (0=background,255=road; 0,0,0=background,255,0,0=road); several may share a "
-        "name; also ignore, and other=NAME, other=ignore, other=nearest for the rest")  # fmt: skip
+        "name; also ignore, and other=NAME, other=ignore, other=nearest for the rest "
+        "(default: found in the masks)")  # fmt: skip
     add(
         "--ignore",
         nargs="+",
@@ -71,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--time-budget", metavar="TIME", help="as many epochs as this machine trains in TIME "
         "(90min, 2h, 1d), by a measured step")  # fmt: skip
     add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
-        help="refuse images and masks of more million pixels (default %(default)s)")  # fmt: skip
+        help="refuse images and masks of more million pixels")  # fmt: skip
     add("--seed", type=int, default=0, help="of the share of validation images")
     add("--force", action="store_true", help="replace the config and the lists, which are kept as "
         "FILE.old")  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from inference.predictor import wants_windows
+from inference.inputs import wants_windows
 from tools.prepare.own.bands import ImageFile
 
 PATCH = 14

@@ -1,11 +1,7 @@
-"""What training costs, by config and method: memory, arithmetic, cards, hours; without data or GPU.
-
-Run from the repository root.  Prints a table in Markdown; exit code 1 where a cost cannot be told.
-"""
+"""The table of `tools.cost`."""
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +12,7 @@ from dataset.loaders import data_workers, images_per_forward
 from engine.cost import GIB, KINDS
 from engine.estimate import CARDS, RATES, Needs, run_needs, step_seconds
 from engine.method import Method
-from tools.methods import method_of, method_scripts
-from util.cli import add_settings, exit_with_one_line
+from tools.methods import method_of, methods_of
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.errors import UserError, print_error
@@ -44,65 +39,29 @@ class Run(NamedTuple):
     """Labelled ones of a forward."""
 
 
-def main() -> None:
-    options = arguments()
-    with exit_with_one_line():
-        runs = [
-            read(path, name, options.set, options.processes)
-            for path in options.configs
-            for name in methods_of(path, options.methods)
-        ]
-        records, problems = [], []
-        print(markdown_table([HEAD], "<<>"), flush=True)
-        for run in tqdm(runs, unit="run", disable=None):
-            try:
-                workers = data_workers(run.config, options.processes)
-                needs = run_needs(run.method_class, run.config, options.processes, workers)
-            except UserError as error:
-                problems.append(f"{run.path}, {run.method_class.__name__}: {error}")
-                continue
-            print(markdown_row(cells(run, needs)), flush=True)
-            records.append(record(run, needs))
-        if options.json:
-            write_text(options.json, json.dumps(records, indent=1) + "\n", f"--json {options.json}")
-        for problem in problems:
-            print_error(problem)
-        sys.exit(1 if problems else 0)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG", help="YAML files")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=["all"],
-        metavar="all|NAME",
-        help="scripts without .py; all: those that the config is for, that is the one in its name "
-        "(pascal_corrmatch.yaml), or all that have no config of their own beside it",
-    )
-    add_settings(parser)
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="what each of N GPUs of a machine needs, among which a step's images are divided",
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures there")
-    return parser.parse_args()
-
-
-def methods_of(path: Path, wanted: list[str]) -> list[str]:
-    """The methods that a config is wanted for."""
-    if wanted != ["all"]:
-        return wanted
-    names = method_scripts()
-    own = [name for name in names if path.stem.endswith(f"_{name}")]
-    beside = [name for name in names if path.with_stem(f"{path.stem}_{name}").exists()]
-    return own or [name for name in names if name not in beside]
+def print_table(options: argparse.Namespace) -> int:
+    """Print the costs of all configs and methods; return the exit code."""
+    runs = [
+        read(path, name, options.set, options.processes)
+        for path in options.configs
+        for name in methods_of(path, options.methods)
+    ]
+    records, problems = [], []
+    print(markdown_table([HEAD], "<<>"), flush=True)
+    for run in tqdm(runs, unit="run", disable=None):
+        try:
+            workers = data_workers(run.config, options.processes)
+            needs = run_needs(run.method_class, run.config, options.processes, workers)
+        except UserError as error:
+            problems.append(f"{run.path}, {run.method_class.__name__}: {error}")
+            continue
+        print(markdown_row(cells(run, needs)), flush=True)
+        records.append(record(run, needs))
+    if options.json:
+        write_text(options.json, json.dumps(records, indent=1) + "\n", f"--json {options.json}")
+    for problem in problems:
+        print_error(problem)
+    return 1 if problems else 0
 
 
 def read(path: Path, name: str, assignments: list[str], processes: int) -> Run:
@@ -148,7 +107,3 @@ def record(run: Run, needs: Needs) -> dict[str, Any]:
         "disk": needs.disk,
         "step_seconds": step_seconds(needs.cost.tflop, run.config),
     }
-
-
-if __name__ == "__main__":
-    main()

@@ -19,8 +19,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.elastic.utils.store import synchronize
 from torch.distributed.run import get_args_parser, run
 
-from util.distributed import USER_ERROR, patience, reason_of_launch, time_limit
-from util.errors import UserError
+from util.distributed import patience, reason_of_launch, time_limit
+from util.errors import USER_ERROR, UserError
 from util.interrupt import SIGNALS, leaving_when_asked
 
 FOLLOWING = (1, -signal.SIGABRT, -signal.SIGTERM)
@@ -226,8 +226,9 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def launch() -> int:
+    """`main` in this project's way; return the exit code."""
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # all is said here
     pass_signals_on()
     launcher.api.LocalElasticAgent = Agent
-    sys.exit(main())
+    return main()

@@ -1,0 +1,8 @@
+"""The names of `engine`, which bring PyTorch."""
+
+from dataset.batch import Batch
+from engine.main import main
+from engine.method import Method, Step
+from semi.panels import Panels
+
+__all__ = ["Batch", "Method", "Panels", "Step", "main"]

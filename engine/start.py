@@ -1,0 +1,61 @@
+"""The first lines of a method's script: its command line, checked before PyTorch is imported."""
+
+import argparse
+import ast
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from util.interrupt import quit_on_interrupt
+
+
+def check_command(name: str, unlabeled: bool = True) -> None:
+    """Answer `--help`, misspelt options and keys, and missing files of a method's command at once:
+    PyTorch takes seconds to import.  `main` checks again, with all that follows from the data.
+
+    Ctrl-C ends the imports that follow without a traceback.
+    """
+    quit_on_interrupt()
+    from util.cli import arguments, exit_with_one_line, say_loading
+
+    options = arguments(name, unlabeled)
+    with exit_with_one_line():
+        _check(options, name, unlabeled)
+    say_loading()
+
+
+def _check(options: argparse.Namespace, name: str, unlabeled: bool) -> None:
+    from dataset.folders import require
+    from dataset.validation import named
+    from model.files import pretrained_file, require_pretrained, require_resumable
+    from util.config.loading import load_config
+    from util.launched import launched_rank
+
+    config = load_config(options.config, options.set, options.overrides)
+    _check_keys(config.method, Path(sys.argv[0]), name)
+    for kind in ("labeled", "unlabeled", "val") if unlabeled else ("labeled", "val"):
+        require(named(getattr(config.data, kind), kind), config.data)
+    if launched_rank() or os.path.exists(options.save_path / "latest.pth"):
+        return  # what it continues from is found by rank 0
+    if options.resume not in ("auto", "never"):
+        require_resumable(options.resume)
+    elif file := pretrained_file(config.model):
+        require_pretrained(file)
+
+
+def _check_keys(options: dict[str, Any], script: Path, name: str) -> None:
+    """Raise `UserError` for keys that the class `Options` in a script lacks, which needs PyTorch to
+    be imported."""
+    from pydantic import create_model
+
+    from util.config.loading import parse
+    from util.config.schema import Section
+
+    nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name == "Options"]
+    lines = [line for one in classes for line in one.body if isinstance(line, ast.AnnAssign)]
+    known: Any = {ast.unparse(line.target): (Any, None) for line in lines}
+    parse(
+        create_model("Options", __base__=Section, **known), options, f"config of {name}", "method."
+    )

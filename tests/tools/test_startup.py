@@ -1,0 +1,231 @@
+"""Commands answer --help and mistakes at once: before PyTorch and the like are imported."""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+
+import pytest
+
+from tests.conftest import METHODS, REPOSITORY
+from tools import __main__ as list_commands
+from util.cli import arguments
+from util.parser import Parser
+
+TOOLS = {
+    f"tools.{name}": f"tools.{name}{'.__main__' * (file.stem == '__main__')}"
+    for name, file in list_commands.commands().items()
+}
+SCRIPTS = {f"{name}.py": name for name in (*METHODS, "evaluate", "predict", "export")}
+COMMANDS = {"tools": "tools.__main__", **SCRIPTS, **TOOLS}
+"""Every command, and the module of its `main`."""
+
+HEAVY = ["torch", "torchvision", "timm", "matplotlib", "pandas"]
+RUNNER = """
+import contextlib, io, json, runpy, sys
+
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HEAVY:
+            raise AssertionError(f"imports {name}")
+
+def run(command, arguments):
+    sys.argv = [command, *arguments.split()]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            if command.endswith(".py"):
+                runpy.run_path(command, run_name="__main__")
+            else:
+                runpy.run_module(command, run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        except Exception as error:
+            code = repr(error)
+    return code, said.getvalue()
+
+HEAVY = json.loads(sys.argv[1])
+sys.meta_path.insert(0, Forbidden())
+sys.path.insert(0, "")
+cases = json.load(sys.stdin)
+json.dump([run(*case) for case in cases], sys.stdout)
+"""
+"""Runs commands one after the other in a process in which the heavy packages do not exist."""
+ON_SHAPES = "--config configs/shapes.yaml --save-path /no/run"
+OF_NONE = "--checkpoint README.md --config configs/shapes.yaml"
+"""A file that is no checkpoint, which is found out only by reading it."""
+MISTAKES = {
+    **{
+        f"{name}.py": {
+            f"{ON_SHAPES} --set epohs=2": "unknown key 'epohs'; did you mean 'epochs'?",
+            "--config configs/shapse.yaml --save-path /no/run": "mean 'configs/shapes.yaml'",
+            f"{ON_SHAPES} --set data.labeled=none.txt": "none.txt: no such list",
+        }
+        for name in METHODS
+    },
+    "evaluate.py": {
+        "--checkpoint docs --config configs/shapes.yaml": "found neither best.pth",
+        "--checkpoint no.pth": "--checkpoint no.pth: no such checkpoint or run",
+        f"{OF_NONE} --set epohs=2": "did you mean 'epochs'",
+    },
+    "predict.py": {
+        "--checkpoint READNE.md --images docs --save-path /no": "did you mean 'README.md'",
+        f"{OF_NONE} --images docx --save-path /no": "--images docx: no such file",
+        f"{OF_NONE} --images docs --save-path /no --set epohs=2": "did you mean 'epochs'",
+    },
+    "export.py": {
+        "--checkpoint no.pth --format torchscript --out no.ts": "no such checkpoint",
+        f"{OF_NONE} --set epohs=2 --format torchscript --out no.ts": "did you mean 'epochs'",
+    },
+    "tools.autolabel": {
+        "--checkpoint no.pth --out /no": "no such checkpoint",
+        f"{OF_NONE} --set epohs=2 --out /no": "did you mean 'epochs'",
+        f"{OF_NONE} --images docx --out /no": "did you mean 'docs'",
+    },
+    "tools.active_learning": {
+        "--pool no.txt": "no.txt: no such list",
+        "--pool no.txt --set epohs=2": "did you mean 'epochs'",
+    },
+    "tools.benchmark": {
+        "step settings --set epohs=2": "did you mean 'epochs'",
+        "data --config configs/pascl.yaml": "did you mean 'configs/pascal.yaml'",
+        "step settings --methd unimatch": "did you mean '--method'",
+    },
+    "tools.check_data": {
+        "--config configs/shapes.yaml --set epohs=2": "did you mean 'epochs'",
+        "--config configs/shapes.yaml --set data.labeled=none.txt": "none.txt: no such list",
+    },
+    "tools.cost": {
+        "configs/shapes.yaml --set epohs=2": "did you mean 'epochs'",
+        "configs/shaeps.yaml": "did you mean 'configs/shapes.yaml'",
+        "configs/shapes.yaml --methods unimach": "did you mean 'unimatch'",
+    },
+    "tools.launch": {"unimach.py --config x": "did you mean 'unimatch.py'"},
+    "tools.prepare": {
+        "pascal --source /no": "no such folder",
+        "init --images /no --masks /none --out /no.yaml": "no such folder",
+    },
+    "tools.publish": {"runz --out no --license mit": "no run"},
+    "tools.quickstart": {"--set epohs=2": "did you mean 'epochs'"},
+    "tools.report": {"runz": "no run"},
+    "tools.results": {"runz": "runz"},
+    "tools.splits": {
+        "fetch pascla/92": "pascla",
+        "make --config configs/shapes.yml --labeled 1/8 --out /no": "'configs/shapes.yaml'",
+    },
+    "tools.sweep": {"configs/sweeps/shape.yaml": "did you mean 'configs/sweeps/shapes.yaml'"},
+}
+"""Command lines with a misspelt key or path, and what their errors say."""
+CASES = [
+    (command, line, expected)
+    for command in COMMANDS
+    for line, expected in {
+        "--help": "usage: ",
+        "--hepl": "unknown option --hepl; did you mean '--help'?",
+        **MISTAKES.get(command, {}),
+    }.items()
+]
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Exit code and output of each case."""
+    run = subprocess.run(
+        [sys.executable, "-c", RUNNER, json.dumps(HEAVY)],
+        input=json.dumps([case[:2] for case in CASES]),
+        cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return {case[:2]: answer for case, answer in zip(CASES, json.loads(run.stdout), strict=True)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(case[:2])[:60])
+def test_help_and_mistakes_need_no_heavy_import(case, answers):
+    code, said = answers[case[:2]]
+    assert code == (0 if case[1] == "--help" else 2), (code, said)
+    assert case[2] in said
+    assert code == 0 or said.count("\n") == 1
+
+
+def test_misspelt_key_of_a_method(answers):
+    """Answered without the method's class, which needs PyTorch."""
+    command = [sys.executable, "corrmatch.py", *ON_SHAPES.split(), "--set", "method.regios=2"]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and "did you mean 'regions'?" in run.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.5, 1.0])
+def test_ctrl_c_during_imports(seconds, toy, tmp_path):
+    command = [sys.executable, "supervised.py", *toy.argv(tmp_path / "run")]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env=os.environ,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+
+
+def parsers(command, monkeypatch):
+    """The parser of a command and those of its subcommands."""
+
+    def stop(parser, *_):
+        raise Found(parser)
+
+    class Found(Exception):
+        pass
+
+    monkeypatch.setattr(Parser, "parse_args", stop)
+    monkeypatch.setattr(sys, "argv", [command])
+    with pytest.raises(Found) as found:
+        if command.removesuffix(".py") in METHODS:
+            arguments("Name", unlabeled=command != "supervised.py")
+        else:
+            import_module(COMMANDS[command]).main()
+    (parser,) = found.value.args
+    yield [], parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from (([name], command) for name, command in action.choices.items())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option_with_its_default_and_shows_examples(command, monkeypatch):
+    for names, parser in parsers(command, monkeypatch):
+        assert len(parser.examples) >= 2, parser.prog
+        help_of = parser._get_formatter()._get_help_string
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                continue
+            text, name = help_of(action), f"{parser.prog} {action.option_strings or action.dest}"
+            assert text, f"{name}: no text"
+            optional = not action.required and action.nargs != 0
+            assert "default" in text or not (optional and action.option_strings), name
+        for example in parser.examples:
+            program, *words = shlex.split(example)
+            words = words[2:] if words[0] == "-m" else words[1:]
+            assert program == "python" and words[: len(names)] == names
+            assert not refused(parser, words[len(names) :]), example
+
+
+def refused(parser, words):
+    """Whether a parser ends the process for a mistake."""
+    try:
+        argparse.ArgumentParser.parse_args(parser, words)
+    except SystemExit as end:
+        return end.code != 0
+    return False
+
+
+def test_the_list_of_commands(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tools"])
+    list_commands.main()
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [f"tools.{line.split()[0]}" for line in lines] == sorted(TOOLS)
+    assert all(len(line) <= 80 and len(line.split()) > 4 for line in lines)

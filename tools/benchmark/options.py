@@ -1,0 +1,127 @@
+"""The command lines of the benchmarks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.methods import method_scripts
+from util.cli import add_device, add_settings
+from util.parser import Parser
+
+KINDS = ("labeled", "unlabeled", "val")
+PASCAL = (1464, 9118, 1449)
+METHODS = sorted(method_scripts(), key=lambda script: script != "unimatch")  # which is the first
+MINUTES = 9.0
+PARTS = (*METHODS, "tests", "shares", "windows", "start", "training", "compile")
+"""Names of what `gpu` measures."""
+
+
+def step(parser: Parser) -> None:
+    parser.add_argument("subject", choices=("settings", "methods", "parts"), help="what differs")
+    _add_config(parser)
+    _add_repeats(parser, 7)
+    _add_photos(parser)
+    _add_own(parser)
+    _add_method(parser)
+
+
+def data(parser: Parser) -> None:
+    _add_config(parser)
+    _add_repeats(parser, 9)
+    _add_photos(parser)
+    _add_own(parser)
+
+
+def evaluation(parser: Parser) -> None:
+    _add_config(parser, default="configs/cityscapes.yaml")
+    _add_repeats(parser, 5)
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(1024, 2048),
+        metavar=("H", "W"),
+        help="height and width of the image",
+    )
+
+
+def start(parser: Parser) -> None:
+    _add_config(parser)
+    _add_photos(parser)
+    _add_method(parser)
+    add = parser.add_argument
+    add("--counts", type=int, nargs=3, default=PASCAL, metavar=tuple(map(str.upper, KINDS)),
+        help="images in the lists, as many as Pascal's")  # fmt: skip
+    add("--tmp", type=Path, help="folder for the files: links to photos, removed in the end "
+        "(default: the system's)")  # fmt: skip
+
+
+def gpu(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of gpu.json, which holds all results")
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
+    add("--again", action="store_true", help="also those that have been measured")
+    add("--minutes", type=float, default=MINUTES, help="for all parts; more for a slower card")
+    add("--camvid", type=Path, default=Path("data/camvid"), help="CamVid, if it is there")
+    add("--miniature", action="store_true", help="the same parts, tiny, on any machine")
+    add("--table", action="store_true", help="measure nothing; print gpu.json as Markdown")
+
+
+BENCHMARKS: dict[str, tuple[str, Callable[[Parser], None], tuple[str, str]]] = {
+    "step": (
+        "Time optimizer steps: settings, methods, or parts of a step.",
+        step,
+        ("settings --repeats 5", "methods --set crop_size=129 batch_size=2"),
+    ),
+    "data": (
+        "Time samples as a data worker makes them, on one core, and decoding alone.",
+        data,
+        ("--repeats 15", "--config configs/mine.yaml --own"),
+    ),
+    "eval": (
+        "Time sliding-window evaluation.",
+        evaluation,
+        ("--device cuda", "--size 512 1024 --repeats 3"),
+    ),
+    "start": (
+        "Time the parts of a training's start.",
+        start,
+        ("--device cpu", "--images photos/ --counts 92 10490 1449"),
+    ),
+    "gpu": (
+        "Measure all about a GPU: speed, memory, checks.",
+        gpu,
+        ("--out runs/gpu", "--out runs/gpu --table"),
+    ),
+}
+"""Text, options and examples of each benchmark."""
+
+
+def _add_config(parser: Parser, default: str = "configs/pascal.yaml") -> None:
+    parser.add_argument("--config", default=default, help="YAML file")
+    add_settings(parser)
+    add_device(parser)
+
+
+def _add_repeats(parser: Parser, repeats: int) -> None:
+    parser.add_argument("--repeats", type=int, default=repeats, help="rounds that are timed")
+
+
+def _add_photos(parser: Parser) -> None:
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="photos (default: generated ones, 500x375)",
+    )
+
+
+def _add_own(parser: Parser) -> None:
+    parser.add_argument(
+        "--own", action="store_true", help="the lists that the config names instead"
+    )
+
+
+def _add_method(parser: Parser) -> None:
+    parser.add_argument(
+        "--method", choices=method_scripts(), default="unimatch", help="the method's script"
+    )

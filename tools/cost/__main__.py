@@ -1,0 +1,60 @@
+"""Estimate memory, hours and fitting GPUs of a training.
+
+Needs neither data nor a GPU. Prints a table of configs and methods in Markdown; exit code 1 where a
+cost cannot be told.
+"""
+
+import sys
+from pathlib import Path
+
+from tools.methods import methods_of, require_method
+from util.cli import add_settings, exit_with_one_line, importing
+from util.config.loading import load_config
+from util.parser import Parser
+
+
+def main() -> None:
+    options = command_line().parse_args()
+    with exit_with_one_line():
+        for path in options.configs:
+            load_config(path, options.set)
+            for name in methods_of(path, options.methods):
+                require_method(name)
+        with importing():
+            from tools.cost.table import print_table
+        sys.exit(print_table(options))
+
+
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.cost configs/pascal.yaml",
+            "python -m tools.cost configs/pascal*.yaml --methods unimatch --processes 4",
+        ),
+    )
+    parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG", help="YAML files")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["all"],
+        metavar="all|NAME",
+        help="scripts without .py; all: those that the config is for, that is the one in its name "
+        "(pascal_corrmatch.yaml), or all that have no config of their own beside it",
+    )
+    add_settings(parser)
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="what each of N GPUs of a machine needs, among which a step's images are divided",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", help="write all figures there (default: not)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""What the launcher says of this process in its environment, before the processes have joined."""
+
+import os
+
+
+def launched_ranks() -> int:
+    """World size; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def launched_rank() -> int:
+    """Rank; 0 without a launcher."""
+    return int(os.environ.get("RANK", 0))
+
+
+def processes_here() -> int:
+    """Processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -1,0 +1,33 @@
+"""Paths that commands and configs name: found from any folder, suggested when misspelt."""
+
+import difflib
+import os
+from pathlib import Path
+
+from util.parser import did_you_mean
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def find(path: Path) -> Path:
+    """Return where a path is: a relative one in the working directory, or else in the repository,
+    so that `configs/` and `data/` are found from any folder."""
+    there = os.path.exists  # False too for what can be no path
+    return REPOSITORY / path if not there(path) and there(REPOSITORY / path) else path
+
+
+def nearest(path: Path) -> str:
+    """Return "; did you mean 'PATH'?" for a path that does not exist, if one of a similar name
+    does; else an empty text."""
+    found = Path(path.anchor)
+    for part in path.parts[bool(path.anchor) :]:
+        if not os.path.exists(found / part):
+            try:
+                names = difflib.get_close_matches(part, os.listdir(found), n=1)
+            except (OSError, ValueError):
+                return ""
+            if not names:
+                return ""
+            part = names[0]
+        found /= part
+    return did_you_mean([str(found)]) if os.path.exists(found) and found != path else ""
