@@ -6,13 +6,13 @@ from typing import Any
 
 from dataset.mask_files import Labels
 from tools import html
-from tools.check_data.band_stats import STEPS
 from tools.check_data.inspect import SeenList
 from tools.check_data.problems import ERRORS, WARNINGS, Problem
 from tools.check_data.thumbnails import sample_figures, suspect_figures
 from util.colours import IGNORE_COLOUR, palette
 from util.config.label_map import UNKNOWN
 from util.config.schema import IGNORE, Config
+from util.plotting import as_svg, histogram
 
 ROWS = 24
 """Sizes and mask values shown, the most frequent ones."""
@@ -55,6 +55,7 @@ def page(
         classes=_classes(records, config),
         images=_images(records),
         bands=_bands(records),
+        histograms=_histograms(records),
         values=_values(lists, config),
     )
 
@@ -72,7 +73,8 @@ def _problems(found: Sequence[Problem]) -> list[tuple[str, str, list[str]]]:
 
 
 def _heading(seen: SeenList) -> str:
-    order = "the rarest classes first" if seen.pixels.any() else "from dark to bright"
+    by_class = "images chosen for a class, the rarest first"
+    order = by_class if seen.pixels.any() else "from dark to bright"
     return f"{seen.kind}: {order}"
 
 
@@ -98,23 +100,34 @@ def _images(records: dict[str, Any]) -> Table:
         counts = [record[key] for record in records.values()]
         names = dict.fromkeys(name for found in counts for name in found)
         rows.append(title)
-        rows += _limited([[name, *(found.get(name) or "" for found in counts)] for name in names])
+        rows += _limited(
+            [
+                [name, *(found.get(name) or "" for found in counts)]
+                for name in names
+                if any(found.get(name) for found in counts)
+            ]
+        )
     return ["", *records], rows
 
 
+def _histograms(records: dict[str, Any]) -> list[bytes]:
+    """Draw the distribution of each band's values over their range, a line for each list."""
+    shares: dict[str, dict[str, list[float]]] = {}
+    for kind, record in records.items():
+        for name, band in record["bands"].items():
+            shares.setdefault(name, {})[kind] = [100 * share for share in band["steps"]]
+    return [as_svg(histogram(found, name)) for name, found in shares.items()]
+
+
 def _bands(records: dict[str, Any]) -> Table:
-    """Distribution of each band's values over their range, and shares of both ends."""
-    head = ["band", "lowest value", *(f"{i + 1}/{STEPS}" for i in range(STEPS)), "highest value",
-            "images where it is constant"]  # fmt: skip
+    """Shares of the pixels at both ends of each band's range."""
     rows: list[Any] = []
     for kind, record in records.items():
         rows.append(kind)
         for name, band in record["bands"].items():
-            most = max(band["steps"])
-            steps = (_bar(f"{share:.1%}", share / most) for share in band["steps"])
-            low, high = (f"{band[end]:.2%}" for end in ("lowest", "highest"))
-            rows.append([name, low, *steps, high, band["constant"] or ""])
-    return head, rows
+            ends = (f"{band[end]:.2%}" for end in ("lowest", "highest"))
+            rows.append([name, *ends, band["constant"] or ""])
+    return ["band", "lowest value", "highest value", "constant in images"], rows
 
 
 def _values(lists: Sequence[SeenList], config: Config) -> Table:
