@@ -10,8 +10,8 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -182,7 +182,8 @@ def views_of(images: Sequence[Tensor], size: Sequence[int] | None) -> Iterator[T
     yield torch.cat([images[0][..., :h, :w], images[0][..., -h:, -w:]])
 
 
-class Exported(NamedTuple):
+@dataclass
+class Exported:
     """Stands where the network does in a prediction."""
 
     run: Run

@@ -1,7 +1,7 @@
 """What a method's page imports: its contract, the batch it sees, and the training itself."""
 
 from dataset.batch import Batch
-from engine.fit import main
+from engine.main import main
 from engine.method import Method, Step
 from semi.panels import Panels
 

@@ -24,9 +24,16 @@ def palette(data: Data) -> list[Colour]:
     if data.palette is not None:
         return data.palette
     found = distinct_colours(len(data.classes))
-    if (rest := background(data.classes)) is not None:
+    if (rest := background_of(data)) is not None:
         found = [*found[:rest], BACKGROUND_COLOUR, *found[rest:-1]]
     return found
+
+
+def background_of(data: Data) -> int | None:
+    """Return the index of the background: the config's `data.background`, else by name."""
+    if data.background is not None:
+        return data.classes.index(data.background)
+    return background(data.classes)
 
 
 def background(classes: Sequence[str]) -> int | None:

@@ -79,7 +79,7 @@ def as_image(figure: "Figure") -> Image.Image:
     """Render a figure as RGB pixels."""
     out = io.BytesIO()
     save(figure, out, "png", dpi=DPI)
-    return Image.open(out).convert("RGB")
+    return Image.open(out, formats=["PNG"]).convert("RGB")
 
 
 def viridis(shares: np.ndarray) -> np.ndarray:

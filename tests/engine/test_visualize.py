@@ -12,9 +12,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
+from engine.build import build_trainer
 from engine.drawing import LEFT_OUT, OUTLINE, SIDE, Sheet
-from engine.run_dir import RunFolder
-from engine.training import prepare
+from engine.run_dir import RunDir
 from engine.visualize import draw, take_pictures, undisturbed
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
@@ -66,7 +66,7 @@ def test_a_training_does_not_notice(kind, toy, train, tmp_path):
 
 def prepared(kind, toy, folder, *overrides):
     config = load_config(toy.config, ["log.pictures=2", *overrides])
-    return prepare(kind, config, CPU, RunFolder(folder), "never")
+    return build_trainer(kind, config, CPU, RunDir(folder), "never")
 
 
 def generators():

@@ -91,7 +91,9 @@ def test_nothing_labelled_and_nothing_confident():
     unsure = (*nothing[:2], torch.zeros(2, 3).long(), None)
     found = counted([unsure])
     assert found["kept"] == 0 and found["precision"] is None and found["ece"] == 50
-    assert "0.00 % of the pixels above 0.700, none of them right" in trust_line(found)
+    assert "0.00 % of the pixels above 0.700, none of them right" in trust_line(
+        found, [str(i) for i in range(20)][: len(found["class_kept"])]
+    )
     values = trust_values(found, "p", ["a", "b", "c", "d"])
     assert values == {"p/threshold": 0.7, "p/kept": 0, "p/ece": 50, "p_kept/a": 0}
 

@@ -319,3 +319,13 @@ def test_the_recorded_hash_is_that_of_the_list(toy, train, tmp_path):
     found = fingerprint(toy.path("labeled").read_bytes())
     assert start["images"]["labeled"] == {"images": found.entries, "sha256": found.sha256}
     assert start["method"] == "SupOnly" and start["images"]["unlabeled"]["images"] == 0
+
+
+def test_folds_are_one_row(fake, rows, tmp_path):
+    for number, score in enumerate((40, 50, 60), 1):
+        lists = tmp_path / f"mine/folds/fold_{number}"
+        fake(f"s/{number}", [score], method="SupOnly", labeled=lists / "labeled.txt",
+             val=lists / "val.txt", digest=str(number))  # fmt: skip
+    found, remarks = rows(fake.runs)
+    assert not remarks and len(found) == 1
+    assert (found[0]["partition"], found[0]["last"]["values"]) == ("folds", [40, 50, 60])

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,7 +74,8 @@ def run(options: argparse.Namespace) -> None:
 def _in_turn(makers: dict[str, Callable[[int], object]]) -> dict[str, Call]:
     """Calls that make ROUND samples, with a new number each."""
     number = itertools.count()
-    return {
-        name: lambda make=make: [make(next(number)) for _ in range(ROUND)]
-        for name, make in makers.items()
-    }
+
+    def samples(make: Callable[[int], object]) -> list[object]:
+        return [make(next(number)) for _ in range(ROUND)]
+
+    return {name: partial(samples, make) for name, make in makers.items()}

@@ -90,9 +90,9 @@ def allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def report(tables: Mapping[str, "pd.DataFrame"], notes: Mapping[str, Any]) -> None:
+def report(tables: Mapping[str, "pd.DataFrame"], notes: dict[str, Any]) -> None:
     """Print tables by title, what was set, and the versions."""
-    where = versions() | {"threads": torch.get_num_threads()} | notes
+    where: dict[str, Any] = versions() | {"threads": torch.get_num_threads()} | notes
     print("  ".join(f"{key} {value}" for key, value in where.items()))
     for title, table in tables.items():
         columns = [name for name in table if name != "MiB" or table[name].any()]

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dataset.validation import check_files, read_lists
-from engine.run_dir import RunFolder
-from engine.training import prepare
+from engine.build import build_trainer
+from engine.run_dir import RunDir
 from tools.benchmark import photos
 from tools.benchmark.measure import add_config, read, report
 from tools.methods import method_of
@@ -52,14 +52,14 @@ def run(options: argparse.Namespace) -> None:
         data = photos.make_dataset(Path(folder), options.images)
         lengthen(data, counts)
         config, device = read(options, data=data), distributed.choose_device(options.device)
-        place, command = RunFolder(Path(folder, "run")), f"import {options.method}"
+        place, command = RunDir(Path(folder, "run")), f"import {options.method}"
         timed("imports", lambda: subprocess.run([sys.executable, "-c", command], check=True))
         lists = timed("reading lists", lambda: read_lists(config.data, kind.unlabeled))
         timed("checking files", lambda: check_files(config.data, *lists, warn=lambda _: None))
-        begin = functools.partial(prepare, kind, config, device, place, "never")
+        begin = functools.partial(build_trainer, kind, config, device, place, "never")
         training = timed("both, and the network", begin)
         raw = timed("first batch", lambda: next(iter(training.train)))
-        timed("first step", lambda: training.step(raw)["loss"].item())
+        timed("first step", lambda: training.train_step(raw)["loss"].item())
     report({"start-up": pd.DataFrame(found).T}, counts)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.run_dir import RunFolder
-from engine.training import prepare
+from engine.build import build_trainer
+from engine.run_dir import RunDir
 from tools.benchmark import photos
 from tools.benchmark.measure import (
     Call,
@@ -106,8 +106,8 @@ def compare_steps(
 def repeated_step(script: str, config: Config, device: torch.device) -> Call:
     """Return a call that repeats the first step of a training that writes nothing, under the
     config's TF32; PrevMatch has a previous model."""
-    folder = RunFolder(config.data.root / "run")
-    training = prepare(method_of(script), config, device, folder, "never")
+    folder = RunDir(config.data.root / "run")
+    training = build_trainer(method_of(script), config, device, folder, "never")
     training.method.after_epoch(0, is_best=True)
     raw, tf32 = next(iter(training.train)), bool(config.tf32)
 

@@ -138,10 +138,12 @@ def _predictions(
         found = judge(run, network, device, SHOWN, limit)
     except UserError as error:
         return one_line(error)
+    intervals = found.scores.intervals
+    interval = f" (95 % interval {intervals})" if intervals else ""
     return {
         "text": f"{found.images} validation image{'s' * (found.images != 1)}, {network}, "
-        f"{run.config.evaluation.mode}: mIoU "
-        f"{found.scores.miou:.2f}, pixel accuracy {found.scores.accuracy:.2f}. Scores below are "
+        f"{run.config.evaluation.mode}: mIoU {found.scores.miou:.2f}{interval}, "
+        f"pixel accuracy {found.scores.accuracy:.2f}. Scores below are "
         "over the classes that an image, or its prediction, shows; image, truth, prediction.",
         **_class_scores(run, found.scores),
         "matrix": as_svg(confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)),

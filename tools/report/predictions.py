@@ -16,6 +16,7 @@ from inference.evaluation import Scores, confusion_matrix
 from inference.overlay import overlay, side_by_side
 from inference.predictor import Predictor
 from inference.worst_images import image_miou
+from metrics.bootstrap import class_counts
 from model.checkpoint import best_checkpoint
 from model.trained import load_trained
 from tools.results.runs import Run
@@ -56,7 +57,7 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     model = load_trained(config, best_checkpoint(run.path, network), network, device)
     predictor = Predictor(model, config, device)
     reader, classes = Reader(config.data), config.num_classes
-    total = torch.zeros(classes, classes, dtype=torch.int64)
+    total, counts = torch.zeros(classes, classes, dtype=torch.int64), []
     best: list[Judged] = []
     worst: list[Judged] = []
     judged = 0
@@ -64,7 +65,8 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
         image, truth = reader.both(sample)
         mask = predictor.mask(image)
         predicted, target = torch.from_numpy(mask), torch.from_numpy(np.array(truth))
-        total += confusion_matrix(predicted, target, classes)
+        total += (of_image := confusion_matrix(predicted, target, classes))
+        counts.append(class_counts(of_image))
         miou = image_miou(predicted, target)
         if miou == math.inf:  # nothing in it is labelled
             continue
@@ -72,7 +74,8 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
         best = sorted([one, *best], key=lambda j: -j.miou)[:shown]  # of equal ones the last,
         worst = sorted([*worst, one], key=lambda j: j.miou)[:shown]  # the first: none is both
     best = best[: (judged + 1) // 2]
-    return Judgement(Scores(total), len(samples), best, worst[: judged - len(best)])
+    scores = Scores(total, counts=torch.stack(counts))
+    return Judgement(scores, len(samples), best, worst[: judged - len(best)])
 
 
 def pictures(run: Run, some: list[Judged]) -> list[tuple[Image.Image, str]]:

@@ -1,4 +1,4 @@
-"""Group runs that differ in nothing but the seed, and tabulate their mean and standard deviation.
+"""Group runs that differ in nothing but seed and fold; tabulate mean and standard deviation.
 
 A table of runs is a DataFrame with a row for each group and scored network:
 
@@ -25,7 +25,7 @@ from tools.results.runs import Run, best_epoch
 from util.config.loading import MOVABLE
 
 Group = list[Run]
-"""Finished runs of one method and the same settings, by seed."""
+"""Finished runs of one method and the same settings, by fold and seed."""
 APART = {"seed", "data.name", "data.labeled", "data.unlabeled", "data.val"}
 """Keys that are not compared as settings: those with a column of their own, and split files."""
 NETWORK = {"model.network", "model.backbone"}
@@ -34,7 +34,7 @@ ROLES = {"model": "student", "model_ema": "teacher"}
 
 def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
     """Return groups by dataset, network and number of labels, and remarks on runs left out."""
-    groups: dict[tuple[str, ...], dict[int, Run]] = {}
+    groups: dict[tuple[str, ...], dict[tuple[str, int], Run]] = {}
     remarks = []
     for run in runs:
         if not run.is_finished:
@@ -47,13 +47,13 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
         place = (run.method, run.config.data.name, run.partition, *identity(run))
         group = groups.setdefault((*place, repr(sorted(settings_of(run).items()))), {})
         seed = run.config.seed
-        if twin := group.get(seed):
+        if twin := group.get((run.fold, seed)):
             remarks.append(
                 f"left out, the same run again: {run.path} (as {twin.path}, seed {seed})"
             )
             continue
-        group[seed] = run
-    by_seed = [[group[seed] for seed in sorted(group)] for group in groups.values()]
+        group[run.fold, seed] = run
+    by_seed = [[group[key] for key in sorted(group)] for group in groups.values()]
     remarks += [remark for group in by_seed for remark in _remarks(group)]
     sheets = list(dict.fromkeys(_sheet(group) for group in by_seed))
     by_seed.sort(key=lambda g: (sheets.index(_sheet(g)), g[0].labels or 0, g[0].partition))
@@ -83,6 +83,8 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def identity(run: Run) -> list[str]:
     """Return what tells a run's labelled and validation images from others of the same name."""
+    if run.folds is not None:  # its own are those of all folds
+        return [str(run.folds)]
     data = run.config.data
     paths = {"labeled": data.labeled, "val": data.val}
     return [run.images[k].sha256 if k in run.images else str(path) for k, path in paths.items()]

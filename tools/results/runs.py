@@ -2,6 +2,7 @@
 
 import glob
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -49,6 +50,8 @@ class Validation(Record):
     accuracy: float
     iou: list[float]
     dice: list[float] | None = None
+    miou_interval: tuple[float, float] | None = None
+    iou_intervals: list[tuple[float, float]] | None = None
     pseudo_labels: PseudoLabels | None = None
 
 
@@ -132,7 +135,23 @@ class Run:
         if path is None:
             return str(self.labels or "own")
         name = path.parent.name if path.stem == "labeled" else path.stem
+        if self.folds is not None:
+            name = self.folds.name
         return str(self.labels or name) if name in (data.name, data.root.name) else name
+
+    @property
+    def folds(self) -> Path | None:
+        """The folder of its fold's folder, where `tools.splits make --folds` wrote its lists."""
+        labeled, val = _list_of(self.config.data.labeled), _list_of(self.config.data.val)
+        if labeled is None or val is None or labeled.parent != val.parent:
+            return None
+        return labeled.parent.parent if re.fullmatch(r"fold_\d+", labeled.parent.name) else None
+
+    @property
+    def fold(self) -> str:
+        """The name of its fold's folder; empty where it has none."""
+        path = _list_of(self.config.data.val)
+        return path.parent.name if path and self.folds is not None else ""
 
     @property
     def val_list(self) -> str:
