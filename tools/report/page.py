@@ -143,8 +143,7 @@ def _predictions(
     return {
         "text": f"{found.images} validation image{'s' * (found.images != 1)}, {network}, "
         f"{run.config.evaluation.mode}: mIoU {found.scores.miou:.2f}{interval}, "
-        f"pixel accuracy {found.scores.accuracy:.2f}. Scores below are "
-        "over the classes that an image, or its prediction, shows; image, truth, prediction.",
+        f"pixel accuracy {found.scores.accuracy:.2f}.",
         **_class_scores(run, found.scores),
         "matrix": as_svg(confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)),
         "extremes": [
@@ -155,13 +154,17 @@ def _predictions(
 
 
 def _class_scores(run: Run, scores: Scores) -> dict[str, Any]:
-    """Rows with the IoU, F1, precision and recall of each class."""
+    """Rows with the IoU, F1, precision and recall of each class, and the interval of its IoU."""
     data, columns = run.config.data, scores.by_class | class_scores(scores.confusion)
-    rows = [
-        [{"text": name, "colour": colour}, *(f"{100 * s[index]:.1f}" for s in columns.values())]
-        for index, (name, colour) in enumerate(zip(data.classes, palette(data), strict=True))
+    cells = {name: [f"{100 * s:.1f}" for s in column] for name, column in columns.items()}
+    if intervals := scores.intervals:
+        spans = [f"{low:.1f}–{high:.1f}" for low, high in intervals.iou]
+        cells = {"IoU": cells["IoU"], "95 %": spans} | cells
+    names = [
+        {"text": name, "colour": colour}
+        for name, colour in zip(data.classes, palette(data), strict=True)
     ]
-    return {"head": ["class", *columns], "classes": rows}
+    return {"head": ["class", *cells], "classes": list(zip(names, *cells.values(), strict=True))}
 
 
 def _cost(run: Run) -> list[tuple[str, str]]:
