@@ -6,18 +6,19 @@ unfinished, that repeat another or that differ in commit or device are named bel
 
 from pathlib import Path
 
-from util.cli import exit_with_one_line
+from tools.results.runs import run_folders
+from util.cli import exit_with_one_line, importing
 from util.errors import print_error
 from util.parser import Parser
 
 
 def main() -> None:
     options = command_line().parse_args()
-    # Here, so that --help does not wait for pandas.
-    from tools.results.collect import collect
-    from tools.results.tables import FORMATS
-
     with exit_with_one_line():
+        run_folders(options.runs)  # refused before pandas is imported
+        with importing():
+            from tools.results.collect import collect
+            from tools.results.tables import FORMATS
         results = collect(options.runs, options.score, options.published)
         if options.plot:
             from tools.results.plots import draw

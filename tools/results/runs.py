@@ -232,8 +232,8 @@ def value_of(scores: Validation, score: str, classes: Sequence[str]) -> float:
     )
 
 
-def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
-    """Return all runs in or below folders and patterns, and the faults of unreadable ones.
+def run_folders(places: Iterable[str]) -> list[Path]:
+    """Return all run directories in or below folders and patterns.
 
     Raises `UserError` for a place without runs.
     """
@@ -244,8 +244,13 @@ def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
         if not found:
             raise UserError(f"{place}: holds no runs (no {MARK} in it or below)")
         folders |= dict.fromkeys(found)
+    return list(folders)
+
+
+def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
+    """Return the runs of `run_folders`, and the faults of unreadable ones."""
     runs, faults = [], []
-    for folder in folders:
+    for folder in run_folders(places):
         try:
             runs.append(Run(folder))
         except UserError as error:

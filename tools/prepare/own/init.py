@@ -68,10 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="values or colours (r,g,b) that do not count; other: those that are hardly classes",
     )
     add("--preset", choices=PRESETS, help="size of network and crops: small for a CPU, base for a "
-        "GPU, large for the strongest (DINOv2); by default small or base, by the device that is "
-        "there")  # fmt: skip
+        "GPU, large for the strongest, DINOv2 (default: small, or base where there is a GPU)")  # fmt: skip
     add("--time-budget", metavar="TIME", help="as many epochs as this machine trains in TIME "
-        "(90min, 2h, 1d), by a measured step")  # fmt: skip
+        "(90min, 2h, 1d), by a measured step (default: the preset's epochs)")  # fmt: skip
     add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
         help="refuse images and masks of more million pixels")  # fmt: skip
     add("--seed", type=int, default=0, help="of the share of validation images")
