@@ -5,9 +5,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dataset.file_content import Content, read_content
 from util.config.label_map import MAX_VALUE, OTHER, UNKNOWN
 from util.config.schema import IGNORE, Data
 from util.errors import UserError
+
+GREY = 0x010101
+"""The code of a grey colour per grey value."""
 
 
 class Labels:
@@ -24,7 +28,7 @@ class Labels:
         found = data.label_map
         self.classes = _index_table(data) if found is None else _mapped_table(found, codes)
 
-    def codes(self, mask: Image.Image, path: Path) -> np.ndarray:
+    def codes(self, mask: Content, path: Path) -> np.ndarray:
         """The values or colours of a mask `[H, W]`; raises `UserError` for a wrong mode."""
         if self.in_colour:
             return colour_codes(mask, path)
@@ -61,33 +65,99 @@ class Labels:
         )
 
 
-def value_codes(mask: Image.Image, path: Path) -> np.ndarray:
-    """The values `[H, W]` of a mask of one channel; of a palette image, the indices."""
-    if mask.mode not in ("1", "L", "P") and not mask.mode.startswith("I"):
+def open_mask(path: Path, labels: Labels) -> Image.Image:
+    """A mask of class indices in mode L, 255 = ignore.
+
+    Raises `UserError` as `read_mask` does, for a wrong mode, and for what is no class.
+    """
+    mask = read_mask(path, labels.data.max_megapixels)
+    return Image.fromarray(labels.look_up(labels.codes(mask, path), path))
+
+
+def read_mask(path: Path, max_megapixels: int) -> Content:
+    """Read a mask file; raises `UserError` as `read_content` does, and for lossy compression."""
+    mask = read_content(path, max_megapixels)
+    if mask.is_lossy:
+        raise UserError(
+            f"{path}: lossy compression (JPEG, WebP) does not keep the values of a mask; save "
+            "masks as PNG from their source, as noise in the values cannot be undone"
+        )
+    return mask
+
+
+def value_codes(mask: Content, path: Path) -> np.ndarray:
+    """The values `[H, W]` of a mask of one channel as they are stored; of a palette image, the
+    indices."""
+    if not has_values(mask):
         raise UserError(
             f"{path}: the mask is in mode {mask.mode}, expected one channel of class indices (PNG "
             "in mode L or P); for colours, data.label_map says which is which class"
         )
-    values = np.asarray(mask)
-    if mask.mode == "1":
-        return values.astype(np.uint8)
-    if values.itemsize > 1 and not (values.min() >= 0 and values.max() <= MAX_VALUE):
+    values = np.asarray(mask.pixels)
+    if values.ndim == 3:  # grey with alpha
+        values = values[..., 0]
+    if mask.bits in (2, 4):  # which Pillow stretches to 255
+        return values // (255 // (2**mask.bits - 1))
+    return values.astype(np.uint8) if values.dtype == bool else _whole(values, path)
+
+
+def has_values(mask: Content) -> bool:
+    """Whether a mask has one channel beside alpha, not colours."""
+    if isinstance(mask.pixels, np.ndarray):
+        return mask.pixels.ndim == 2
+    return mask.mode in ("1", "L", "LA", "P", "F") or mask.mode.startswith("I")
+
+
+def is_deep(mask: Content) -> bool:
+    """Whether a mask of one channel has more than 8 bits."""
+    return has_values(mask) and mask.mode not in ("1", "L", "LA", "P")
+
+
+def _whole(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values of any type as uint8 or uint16; raises `UserError` for what is no mask value."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "buif":
+        raise UserError(f"{path}: mask values of type {values.dtype}, expected whole numbers")
+    if values.dtype.kind == "f" and (odd := values != np.floor(values)).any():  # NaN too
         raise UserError(
-            f"{path}: mask values {values.min()} to {values.max()}, expected 0 to {MAX_VALUE}"
+            f"{path}: mask values such as {values[odd][0]:g} ({np.count_nonzero(odd)} pixels), "
+            "expected whole numbers; save class indices as a PNG of 8 bits"
         )
-    return values
+    if not (values.min() >= 0 and values.max() <= MAX_VALUE):
+        raise UserError(
+            f"{path}: mask values {values.min():g} to {values.max():g}, expected 0 to {MAX_VALUE}"
+        )
+    return values.astype(np.uint16)
 
 
-def colour_codes(mask: Image.Image, path: Path) -> np.ndarray:
+def colour_codes(mask: Content, path: Path) -> np.ndarray:
     """The colours `[H, W]` of a mask, of a palette image those of its palette."""
-    if mask.mode.startswith("I") or mask.mode == "F":
+    if isinstance(mask.pixels, np.ndarray) or is_deep(mask):
+        colours = _eight_bits(_whole(np.asarray(mask.pixels), path), path)
+        if colours.ndim == 2:
+            return colours.astype(np.uint32) * GREY
+        if colours.shape[2] != 3:
+            raise UserError(
+                f"{path}: the mask has {colours.shape[2]} bands, expected class indices in one, "
+                "or red, green and blue; save class indices as a PNG of 8 bits"
+            )
+        return _packed(colours)
+    if mask.pixels.mode == "P":
+        return palette_codes(mask.pixels).take(np.asarray(mask.pixels))
+    return _packed(np.asarray(mask.pixels.convert("RGB")))
+
+
+def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values as uint8: as they are, or 16 bits of the whole range by 257, which loses nothing."""
+    if values.max() > 255 and not (values % 257).any():
+        values = values // 257
+    if values.max() > 255:
         raise UserError(
-            f"{path}: the mask is in mode {mask.mode} and has no colours; data.label_map names "
-            "colours, expected values"
+            f"{path}: the mask has no colours of 8 bits (values up to {values.max()}); "
+            "data.label_map names colours, expected values"
         )
-    if mask.mode == "P":
-        return palette_codes(mask).take(np.asarray(mask))
-    return _packed(np.asarray(mask.convert("RGB")))
+    return values.astype(np.uint8)
 
 
 def palette_codes(mask: Image.Image) -> np.ndarray:

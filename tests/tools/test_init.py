@@ -186,7 +186,7 @@ def spoil(what):
     "what, options, parts",
     [
         ("size", [], ["photo 0.png: the mask is 9x9", "52x44"]),
-        ("jpeg", [], ["photo 0.jpg: JPEG", "PNG"]),
+        ("jpeg", [], ["photo 0.jpg: lossy compression (JPEG", "PNG"]),
         ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
         ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file of a name"]),
         ("damaged", [], ["photo 0.png", "not a readable image"]),

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from dataset.bands import picture
 from dataset.folders import scan_samples
-from dataset.image_files import lies_as_stored, load_image, size_mismatch
+from dataset.image_files import lies_as_stored, size_mismatch
+from dataset.mask_files import read_mask
 from dataset.reader import Reader, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, SampleList
@@ -153,7 +154,7 @@ def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
 def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: int | None) -> Seen:
     sample, path = seen.sample, seen.sample.mask_file
     try:
-        mask = load_image(path, reader.data.max_megapixels)
+        mask = read_mask(path, reader.data.max_megapixels)
     except UserError as error:
         seen.faults.append(("unreadable", str(error)))
         return seen

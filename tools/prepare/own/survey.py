@@ -10,13 +10,20 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.image_files import load_image
-from dataset.mask_files import colour_codes, palette_codes, value_codes
+from dataset.file_content import Content
+from dataset.mask_files import (
+    GREY,
+    colour_codes,
+    has_values,
+    is_deep,
+    palette_codes,
+    read_mask,
+    value_codes,
+)
 from util.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
-GREY = 0x010101
 MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
 
 
@@ -25,10 +32,11 @@ class MaskFile(NamedTuple):
 
     size: tuple[int, int]
     mode: str
+    in_colour: bool
     pixels: dict[int, int]
     """By value, or by colour (as a code of dataset.mask_files) where the mask is in colour."""
     colours: dict[int, int]
-    """The colour of each value, in 8 bits."""
+    """The colour of each value, in 8 bits; none where it has no such colours."""
     solid: set[int]
     """Those that fill 3x3 pixels somewhere; what smoothing leaves along borders does not."""
 
@@ -77,22 +85,16 @@ def refuse_all(faults: Sequence[UserError]) -> None:
 def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
     """Raises `UserError` for an unreadable or too large file, and for what is no mask: JPEG,
     photographs."""
-    mask = load_image(path, max_megapixels)
-    if mask.format == "JPEG":
-        raise UserError(f"{path}: JPEG does not keep the values of a mask; save it as PNG")
-    if _has_values(mask):
-        codes, colours = value_codes(mask, path), _colours(mask)
-    else:
-        codes, colours = colour_codes(mask, path), {}
+    mask = read_mask(path, max_megapixels)
+    in_colour = not has_values(mask)
+    codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
     found, counts = np.unique(codes, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
     solid = _solid(codes)
-    if (
-        len(found) > MAX_VALUES
-        and 2 * sum(pixels[code] for code in solid) < mask.width * mask.height
-    ):
+    if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
-    return MaskFile(mask.size, mask.mode, pixels, colours, solid)
+    colours = {} if in_colour else _colours(mask, pixels)
+    return MaskFile(mask.size, mask.mode, in_colour, pixels, colours, solid)
 
 
 def _solid(codes: np.ndarray) -> set[int]:
@@ -112,8 +114,8 @@ def together(masks: Iterable[MaskFile]) -> Masks:
     """
     masks = list(masks)
     palette, agree = _common_palette(masks)
-    in_colour = not agree or any(not mask.colours and not _is_deep(mask) for mask in masks)
-    if in_colour and any(_is_deep(mask) for mask in masks):
+    in_colour = not agree or any(mask.in_colour for mask in masks)
+    if in_colour and any(not mask.in_colour and not mask.colours for mask in masks):
         raise UserError("--masks: some are in colour, some have 16 bits; expected one kind")
     pixels = [_by_colour(mask) if in_colour else mask.pixels for mask in masks]
     solid = [
@@ -124,19 +126,13 @@ def together(masks: Iterable[MaskFile]) -> Masks:
     return Masks(in_colour, modes, pixels, solid, palette if not in_colour else {})
 
 
-def _has_values(mask: Image.Image) -> bool:
-    return mask.mode in ("1", "L", "P") or mask.mode.startswith("I")
-
-
-def _is_deep(mask: MaskFile) -> bool:
-    return mask.mode.startswith("I")
-
-
-def _colours(mask: Image.Image) -> dict[int, int]:
-    if mask.mode == "P":
-        return dict(enumerate(palette_codes(mask).tolist()))
-    step = 255 * GREY if mask.mode == "1" else GREY
-    return {} if mask.mode.startswith("I") else {value: value * step for value in range(256)}
+def _colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
+    if isinstance(mask.pixels, Image.Image) and mask.mode == "P":
+        return dict(enumerate(palette_codes(mask.pixels).tolist()))
+    if is_deep(mask):
+        return {value: value * GREY for value in values} if max(values) < 256 else {}
+    step = 255 // (2**mask.bits - 1) * GREY
+    return {value: value * step for value in range(2**mask.bits)}
 
 
 def _common_palette(masks: list[MaskFile]) -> tuple[dict[int, int], bool]:
@@ -152,7 +148,7 @@ def _common_palette(masks: list[MaskFile]) -> tuple[dict[int, int], bool]:
 
 
 def _by_colour(mask: MaskFile) -> dict[int, int]:
-    if not mask.colours:
+    if mask.in_colour:
         return mask.pixels
     pixels: Counter[int] = Counter()
     for value, count in mask.pixels.items():
