@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.file_content import Content, read_content
-from util.config.label_map import MAX_VALUE, OTHER, UNKNOWN
+from util.config.label_map import MAX_VALUE, OTHER, TRANSPARENT, UNKNOWN
 from util.config.schema import IGNORE, Data
 from util.errors import UserError
 
@@ -14,29 +14,40 @@ GREY = 0x010101
 """The code of a grey colour per grey value."""
 
 
+CLEAR, VOID = 2**24, 2**24 + 1
+"""Codes of fully transparent pixels, and of those that a raster's nodata value or mask excludes."""
+
+
 class Labels:
     """Turns mask files into class indices, as the config's mask keys say.
 
     A mask is read as codes: its values, or its colours as r + 256 g + 65536 b where the config's
-    label_map names colours.  `classes[code]` is the class.
+    label_map names colours; `CLEAR` and `VOID` stand for neither.
     """
 
     def __init__(self, data: Data):
         self.data = data
         self.in_colour = any("," in key for key in data.label_map or {})
-        codes = 2**24 if self.in_colour else MAX_VALUE + 1
-        found = data.label_map
-        self.classes = _index_table(data) if found is None else _mapped_table(found, codes)
+        self._count = 2**24 if self.in_colour else MAX_VALUE + 1
+        self._classes = np.full(self._count + 2, UNKNOWN, np.uint8)
+        """By code, the last two for `CLEAR` and `VOID`."""
+        fill = _fill_by_index if data.label_map is None else _fill_by_map
+        fill(self._classes, data)
+        self._classes[-1] = IGNORE
 
     def codes(self, mask: Content, path: Path) -> np.ndarray:
         """The values or colours of a mask `[H, W]`; raises `UserError` for a wrong mode."""
-        if self.in_colour:
-            return colour_codes(mask, path)
-        return value_codes(mask, path)
+        return mask_codes(mask, path, self.in_colour)
+
+    def class_of(self, codes: np.ndarray) -> np.ndarray:
+        """Class indices of codes, uint8, 255 = ignore, `UNKNOWN` for a code that is no class."""
+        if not self.in_colour and codes.dtype.itemsize > 2:
+            codes = np.where(codes >= CLEAR, codes - CLEAR + self._count, codes)
+        return self._classes.take(codes)
 
     def look_up(self, codes: np.ndarray, path: Path) -> np.ndarray:
         """Class indices, uint8, 255 = ignore; raises `UserError` for a code that is no class."""
-        found = self.classes.take(codes)
+        found = self.class_of(codes)
         unknown = found == UNKNOWN
         if unknown.any():
             raise self._unknown(codes[unknown], path)
@@ -48,6 +59,11 @@ class Labels:
 
     def _unknown(self, codes: np.ndarray, path: Path) -> UserError:
         """The error that names the most frequent of these codes."""
+        if clear := np.count_nonzero(codes == CLEAR):
+            return UserError(
+                f"{path}: {clear} pixels are transparent; say what they are in data.label_map, "
+                f"beside the other values: '{TRANSPARENT}: ignore', or a class"
+            )
         found, counts = np.unique(codes, return_counts=True)
         what = "colour" if self.in_colour else "mask value"
         first = f"{what} {self.name(int(found[np.argmax(counts)]))} ({np.max(counts)} pixels)"
@@ -83,6 +99,36 @@ def read_mask(path: Path, max_megapixels: int) -> Content:
             "masks as PNG from their source, as noise in the values cannot be undone"
         )
     return mask
+
+
+def mask_codes(mask: Content, path: Path, in_colour: bool) -> np.ndarray:
+    """The codes `[H, W]` of a mask: its values or colours, `CLEAR` where it is transparent.
+
+    Raises `UserError` for a wrong mode.
+    """
+    codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
+    alpha = alpha_of(mask)
+    if alpha is not None and (clear := alpha == 0).any():
+        codes = np.where(clear, np.uint32(CLEAR), codes)
+    return codes
+
+
+def alpha_of(mask: Content) -> np.ndarray | None:
+    """The alpha `[H, W]` of a mask, 0 where it is transparent; None where it has none."""
+    pixels = mask.pixels
+    if isinstance(pixels, np.ndarray):
+        return mask.alpha
+    if "A" in pixels.getbands():
+        return np.asarray(pixels.getchannel("A"))
+    clear = pixels.info.get("transparency")
+    if clear is None:
+        return None
+    if isinstance(clear, bytes):  # the alpha of each index of a palette
+        return np.frombuffer(clear.ljust(256, b"\xff"), np.uint8).take(np.asarray(pixels))
+    values = np.asarray(pixels)
+    if isinstance(clear, tuple):
+        return ~(values[..., :3] == clear).all(axis=2)
+    return values != clear * (255 // (2**mask.bits - 1) if mask.bits in (2, 4) else 1)
 
 
 def value_codes(mask: Content, path: Path) -> np.ndarray:
@@ -181,30 +227,34 @@ def colour_of(code: int) -> tuple[int, int, int]:
 
 
 def key_of(code: int, in_colour: bool) -> str:
-    """A value or colour as label_map has it: "7" or "128,0,0"."""
+    """A value or colour as label_map has it: "7", "128,0,0" or "transparent"."""
+    if code >= CLEAR:
+        return TRANSPARENT if code == CLEAR else "nodata"
     return ",".join(map(str, colour_of(code))) if in_colour else str(code)
 
 
 def code_of(key: str) -> int:
     """The code of a value or colour as label_map has it."""
+    if key == TRANSPARENT:
+        return CLEAR
     parts = [int(part) for part in key.split(",")]
     return sum(part << 8 * place for place, part in enumerate(parts))
 
 
-def _index_table(data: Data) -> np.ndarray:
-    """`[65536]`, uint8: the class of each mask value, where values are class indices."""
+def _fill_by_index(table: np.ndarray, data: Data) -> None:
+    """Where values are class indices."""
     count, zero = len(data.classes), int(data.reduce_zero_label)
-    table = np.full(MAX_VALUE + 1, UNKNOWN, np.uint8)
     table[zero : count + zero] = np.arange(count)
     table[IGNORE] = IGNORE
     table[:zero] = IGNORE
-    return table
 
 
-def _mapped_table(label_map: dict[str, int], codes: int) -> np.ndarray:
-    """`[codes]`, uint8: the class of each value or colour."""
-    table = np.full(codes, label_map.get(OTHER, UNKNOWN), np.uint8)
+def _fill_by_map(table: np.ndarray, data: Data) -> None:
+    """By the values or colours of data.label_map."""
+    label_map = data.label_map or {}
+    table[:] = label_map.get(OTHER, UNKNOWN)
     for key, label in label_map.items():
-        if key != OTHER:
+        if key == TRANSPARENT:
+            table[-2] = label
+        elif key != OTHER:
             table[code_of(key)] = label
-    return table

@@ -31,7 +31,7 @@ RNG = np.random.default_rng(0)
 
 
 def data(**keys):
-    return Data(name="d", root=".", classes=["a", "b"], val="v", **keys)
+    return Data(**{"name": "d", "root": ".", "classes": ["a", "b"], "val": "v"} | keys)
 
 
 def png(values):

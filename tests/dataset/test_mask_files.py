@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dataset.bands import bands_of, read_bands
-from dataset.mask_files import Labels, open_mask
+from dataset.mask_files import CLEAR, Labels, open_mask
 from tests.dataset.test_bands import data as data_of
 from tests.dataset.test_bands import png
 from tools.prepare.own.survey import look_at_mask
@@ -16,7 +16,7 @@ MASK = np.array([[0, 0, 1, 1, 2]] * 4, np.uint8)
 
 
 def data(**keys):
-    return data_of(**keys).model_copy(update={"classes": ["a", "b", "c"]})
+    return data_of(classes=["a", "b", "c"], **keys)
 
 
 def planar(path, bands, **how):
@@ -62,7 +62,7 @@ READ = {  # suffix, how it is written, label map
 def test_masks_that_hold_whole_numbers_are_read(kind, tmp_path):
     suffix, write, label_map = READ[kind]
     write(path := tmp_path / f"m.{suffix}")
-    labels = Labels(data().model_copy(update={"label_map": label_map}))
+    labels = Labels(data(label_map=label_map))
     assert np.array_equal(open_mask(path, labels), MASK)
     seen = look_at_mask(path, 1)
     assert seen.in_colour == (label_map is not None) and seen.size == (5, 4)
@@ -155,3 +155,33 @@ def test_grey_of_16_bits_with_alpha(tmp_path):
         read = read_bands(path, data(bands=bands, image_range=(0, 600)))
         assert np.allclose(read, (MASK / 2)[..., None].repeat(count, 2))
     assert np.array_equal(open_mask(path, Labels(data(label_map={0: 0, 300: 1, 600: 0}))), MASK % 2)
+
+
+def with_palette(alpha):
+    image = Image.fromarray(MASK)
+    image.putpalette([0, 0, 0, 200, 0, 9, 0, 99, 0])
+    image.info["transparency"] = alpha
+    return image
+
+
+TRANSPARENT = {  # of class 2: the picture, and whether it is in colour
+    "rgba": (Image.fromarray(np.dstack([colours(MASK), 255 * (MASK < 2)]).astype(np.uint8)), True),
+    "grey with alpha": (Image.fromarray(np.dstack([MASK, MASK < 2]).astype(np.uint8)), False),
+    "palette": (with_palette(2), False),
+    "alpha of a palette": (with_palette(b"\xff\x80\0"), False),
+    "palette in colour": (with_palette(b"\xff\x80\0"), True),
+}
+
+
+@pytest.mark.parametrize("kind", TRANSPARENT)
+def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
+    picture, in_colour = TRANSPARENT[kind]
+    picture.save(path := tmp_path / "m.png")
+    keys = list(COLOURS) if in_colour else [0, 1, 2]
+    label_map = dict(zip(keys, range(3), strict=True))
+    with pytest.raises(UserError, match=r"m.png: 4 pixels are transparent; say what they are"):
+        open_mask(path, Labels(data(label_map=label_map)))
+    for label, expected in (("ignore", 255), ("b", 1)):
+        labels = Labels(data(label_map=label_map | {"transparent": label}))
+        assert np.array_equal(open_mask(path, labels), np.where(MASK == 2, expected, MASK))
+    assert CLEAR in look_at_mask(path, 1).pixels

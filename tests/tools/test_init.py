@@ -362,3 +362,25 @@ def test_force_keeps_what_was_there(init):
     assert init("--force", "--classes", "x,y,z")[0] == 0
     assert Path("configs/mine.yaml.old").read_text() == "mine"
     assert load_config("configs/mine.yaml").data.classes == ["x", "y", "z"]
+
+
+def test_transparent_pixels_are_asked_about(init):
+    """Also where their colour is that of a class, or where other=nearest would take them."""
+    stems = write_images(Path("images"))
+
+    def clear(mask):
+        alpha = np.where(mask == 2, 0, 255).astype(np.uint8)
+        return Image.fromarray(np.dstack([COLOURS[mask % 255], alpha]))
+
+    write_masks(Path("masks"), stems, (".png", clear))
+    code, out, err = init()
+    assert code == 2 and "transparent: ignored, or a class?" in err
+    said = "0,0,0=class_0,128,64,0=class_1"
+    assert f"--classes {said},transparent=ignore" in out
+    code, _, err = init("--classes", f"{said},other=nearest")
+    assert code == 2 and "says nothing of transparent pixels" in err
+    code, out, err = init("--classes", f"{said},transparent=water")
+    assert code == 0, err
+    assert "transparent  water" in out
+    for number, mask in masks_of(load_config("configs/mine.yaml")).items():
+        np.testing.assert_array_equal(mask, truth(number) % 255)

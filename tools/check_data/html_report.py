@@ -5,6 +5,8 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from dataset.mask_files import Labels
 from tools import html
 from tools.check_data.band_stats import STEPS
@@ -170,7 +172,7 @@ def _values(lists: Sequence[SeenList], config: Config) -> list[str]:
             *(f"{s.values.get(code, 0) / n:.2%}" for s, n in zip(masks, totals, strict=True)),
         ]
         for code in dict.fromkeys(code for seen in masks for code in seen.values)
-        if (index := int(labels.classes[code])) != code or labels.in_colour
+        if (index := int(labels.class_of(np.array(code)))) != code or labels.in_colour
     ]
     head = ["", *(seen.kind for seen in masks)]
     title = "<h2>Mask values that are not the index of their class</h2>"

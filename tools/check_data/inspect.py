@@ -168,7 +168,7 @@ def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: i
         most = counts.argsort()[::-1][:MAX_VALUES]
         seen = seen._replace(
             values=dict(zip(found[most].tolist(), counts[most].tolist(), strict=True)),
-            pixels=np.bincount(reader.labels.classes[found], counts, 256).astype(np.int64),
+            pixels=np.bincount(reader.labels.class_of(found), counts, 256).astype(np.int64),
         )
         labels = Image.fromarray(reader.labels.look_up(codes, path))
     except UserError as error:

@@ -115,7 +115,7 @@ def _pictures(
     except UserError:  # of a wrong mode
         shown = [stored.pixels.convert("RGB")] if isinstance(stored.pixels, Image.Image) else []
         return [*dates, *shown], None
-    classes = reader.labels.classes.take(codes)  # with UNKNOWN for what is none
+    classes = reader.labels.class_of(codes)  # with UNKNOWN for what is none
     if stored.size != dates[-1].size:
         return [*dates, colour_mask(classes, data)], classes
     return [*dates, overlay(dates[-1], classes, data)], classes

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dataset.mask_files import colour_of, key_of
+from dataset.mask_files import CLEAR, colour_of, key_of
 from tools.prepare.own.survey import Masks
 from util.colours import IGNORE_COLOUR
 from util.config.schema import IGNORE
@@ -83,7 +83,7 @@ def objects(masks: Masks) -> str:
         return f"{once} of {len(solid)} {what} are in one mask only"
     if masks.in_colour:
         return ""
-    numbers = [set(pixels) - {0, IGNORE} for pixels in masks.pixels]
+    numbers = [set(pixels) - {0, IGNORE, CLEAR} for pixels in masks.pixels]
     most = max(map(len, numbers))
     varied = 2 * sum(len(found) == most for found in numbers) < count
     counted = sum(found == set(range(1, max(found, default=0) + 1)) - {IGNORE} for found in numbers)

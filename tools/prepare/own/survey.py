@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from dataset.file_content import Content
 from dataset.mask_files import (
+    CLEAR,
     GREY,
-    colour_codes,
+    alpha_of,
     has_values,
     is_deep,
+    mask_codes,
     palette_codes,
     read_mask,
-    value_codes,
 )
 from util.errors import UserError
 
@@ -33,6 +34,8 @@ class MaskFile(NamedTuple):
     size: tuple[int, int]
     mode: str
     in_colour: bool
+    is_veiled: bool
+    """Whether pixels are transparent in part; their value or colour counts."""
     pixels: dict[int, int]
     """By value, or by colour (as a code of dataset.mask_files) where the mask is in colour."""
     colours: dict[int, int]
@@ -87,14 +90,16 @@ def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
     photographs."""
     mask = read_mask(path, max_megapixels)
     in_colour = not has_values(mask)
-    codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
+    codes = mask_codes(mask, path, in_colour)
+    alpha = alpha_of(mask)
+    is_veiled = alpha is not None and bool(((alpha > 0) & (alpha < alpha.max())).any())
     found, counts = np.unique(codes, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
     solid = _solid(codes)
     if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
-    colours = {} if in_colour else _colours(mask, pixels)
-    return MaskFile(mask.size, mask.mode, in_colour, pixels, colours, solid)
+    colours = {} if in_colour else _colours(mask, pixels.keys() - {CLEAR})
+    return MaskFile(mask.size, mask.mode, in_colour, is_veiled, pixels, colours, solid)
 
 
 def _solid(codes: np.ndarray) -> set[int]:
@@ -130,7 +135,7 @@ def _colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
     if isinstance(mask.pixels, Image.Image) and mask.mode == "P":
         return dict(enumerate(palette_codes(mask.pixels).tolist()))
     if is_deep(mask):
-        return {value: value * GREY for value in values} if max(values) < 256 else {}
+        return {value: value * GREY for value in values} if max(values, default=0) < 256 else {}
     step = 255 // (2**mask.bits - 1) * GREY
     return {value: value * step for value in range(2**mask.bits)}
 
@@ -142,8 +147,8 @@ def _common_palette(masks: list[MaskFile]) -> tuple[dict[int, int], bool]:
     used: dict[int, int] = {}
     agree = True
     for mask in palettes:
-        for value in mask.pixels:
-            agree &= used.setdefault(value, mask.colours[value]) == mask.colours[value]
+        for value in mask.pixels.keys() - {CLEAR}:
+            agree &= used.setdefault(value, colour := mask.colours[value]) == colour
     return palette | used, agree
 
 
@@ -152,5 +157,5 @@ def _by_colour(mask: MaskFile) -> dict[int, int]:
         return mask.pixels
     pixels: Counter[int] = Counter()
     for value, count in mask.pixels.items():
-        pixels[mask.colours[value]] += count
+        pixels[mask.colours.get(value, value)] += count
     return pixels
