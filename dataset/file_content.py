@@ -81,9 +81,7 @@ def read_content(
             values = decode_image(stored, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
             alpha = [values.shape[2] - 1] if values.shape[2] in (2, 4) else []
             return _without_alpha(_turned(values, orientation(path)), alpha)
-        grey = re.fullmatch(r"1.*|L;([24])\D*", _raw_mode(image))
-        bits = int(grey[1] or 1) if grey else 8
-        is_lossy = _is_lossy(image, path)
+        bits, is_lossy = _grey_bits(image), _is_lossy(image, path)
         return Content(decode(image), bits=bits, is_lossy=is_lossy)
 
 
@@ -100,6 +98,16 @@ def pillow_image(path: Path) -> ImageFile.ImageFile | None:
         image.close()
         return None
     return image
+
+
+def header_kind(path: Path) -> tuple[str, int]:
+    """Mode of a file, and bits of a grey value, from its header; raises as `read_content`."""
+    with reading(path):
+        image = pillow_image(path)
+        if image is None:
+            return "", 8
+        with image:
+            return image.mode, _grey_bits(image)
 
 
 def is_deep_colour(image: Image.Image) -> bool:
@@ -135,6 +143,11 @@ def _is_plain(image: ImageFile.ImageFile) -> bool:
         in_planes = tags.get(PLANAR, 1) == 2 and tags.get(COMPRESSION, 1) == 1
         return not (in_planes and bits[0] > 8)
     return max(bits) <= 8 and (count, extra) != (2, (0,))
+
+
+def _grey_bits(image: Image.Image) -> int:
+    found = re.fullmatch(r"1.*|L;([24])\D*", _raw_mode(image))
+    return int(found[1] or 1) if found else 8
 
 
 def _raw_mode(image: Image.Image) -> str:

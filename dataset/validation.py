@@ -10,8 +10,11 @@ from typing import TypeVar
 import numpy as np
 
 from dataset.bands import is_grey
+from dataset.file_content import header_kind
 from dataset.folders import read_samples
 from dataset.image_files import image_size, size_mismatch
+from dataset.mask_files import read_mask
+from dataset.mask_kinds import Stored, disagreement, stored
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import Sample, Samples
 from dataset.split_files import NO_IMAGE, Fault, Lists, SampleList, names_image, refuse
@@ -133,6 +136,7 @@ def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) 
     if not samples or samples[0].mask is None:
         _each(reader.image, some)
     elif pixels := _each(lambda sample: _class_pixels(sample, reader), some):
+        _refuse_disagreement([sample.mask_file for sample in some], reader)
         _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
     if data.bands == "rgb" and some and all(is_grey(f) for s in some for f in s.image_files):
         warn(
@@ -160,6 +164,20 @@ def _headers_agree(sample: Sample) -> None:
 def _class_pixels(sample: Sample, reader: Reader) -> np.ndarray:
     """`[256]`: how many pixels of the mask have each class; its image decodes too."""
     return np.array(reader.both(sample)[1].histogram())
+
+
+def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
+    """Raise `UserError` for masks of several kinds whose values disagree."""
+    if reader.labels.in_colour or len({header_kind(path) for path in files}) < 2:
+        return
+
+    def look(path: Path) -> Stored:
+        mask = read_mask(path, reader.data.max_megapixels)
+        return stored(mask, np.unique(reader.labels.codes(mask, path)).tolist(), path)
+
+    with ThreadPoolExecutor() as pool:
+        if text := disagreement(pool.map(look, files)):
+            raise UserError(text)
 
 
 def _check_classes(

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dataset.mask_files import CLEAR, code_of, colour_of
-from tools.prepare.own.mask_values import Value, objects, strays, void_key
+from tools.prepare.own.mask_values import Value, objects, strays, two_scales, void_key
 from tools.prepare.own.survey import Masks
 from util.config.label_map import OTHER, TRANSPARENT, WORDS, parse_key
 from util.config.schema import IGNORE
@@ -173,6 +173,15 @@ def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str,
             f"--masks: {values[CLEAR].share:.1%} of the pixels are transparent: ignored, or a "
             "class?",
             _clear(guess),
+        )
+    if scales := two_scales(masks):
+        small, large = scales
+        names = [guess.get(str(value), f"class_{value}") for value in small]
+        same = dict(zip(map(str, large), names, strict=True))
+        raise Doubt(
+            f"--masks: {'; '.join(map(str, small))} and {'; '.join(map(str, large))} are in no "
+            "mask together: the same classes, stored in two ways?",
+            {**{key: label for key, label in guess.items() if key not in same}, **same},
         )
     if odd and OTHER not in ignored:
         some = _some(value for code, value in values.items() if code in odd)

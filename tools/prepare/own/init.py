@@ -28,7 +28,7 @@ from tools.prepare.own.survey import (
     refuse_all,
     together,
 )
-from util.config.label_map import OTHER
+from util.config.label_map import OTHER, WORDS
 from util.config.loading import load_config
 from util.errors import UserError, and_others
 
@@ -88,7 +88,8 @@ def run(options: argparse.Namespace) -> None:
     later = _later(parts, image_folder, mask_folder, options)
     images, files = _look(parts, later, options.max_megapixels)
     bands = measure(images)
-    masks = together(files)
+    told = {"," in key for key in named.labels if key not in WORDS}
+    masks = together(files, told.pop() if len(told) == 1 else None)
     values = values_in_use(masks)
     if later and not options.classes:
         named = _changes(values, named)

@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from dataset.file_content import Content
 from dataset.mask_files import (
     CLEAR,
-    GREY,
     alpha_of,
     has_values,
-    is_deep,
     mask_codes,
-    palette_codes,
     read_mask,
 )
+from dataset.mask_kinds import mask_kind, reading, value_colours
 from util.errors import UserError
 
 T = TypeVar("T")
@@ -31,6 +27,7 @@ MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
 class MaskFile(NamedTuple):
     """What a mask holds."""
 
+    path: Path
     size: tuple[int, int]
     mode: str
     in_colour: bool
@@ -98,8 +95,8 @@ def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
     solid = _solid(codes)
     if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
-    colours = {} if in_colour else _colours(mask, pixels.keys() - {CLEAR})
-    return MaskFile(mask.size, mask.mode, in_colour, is_veiled, pixels, colours, solid)
+    colours = {} if in_colour else value_colours(mask, pixels.keys() - {CLEAR})
+    return MaskFile(path, mask.size, mask_kind(mask), in_colour, is_veiled, pixels, colours, solid)
 
 
 def _solid(codes: np.ndarray) -> set[int]:
@@ -111,17 +108,23 @@ def _solid(codes: np.ndarray) -> set[int]:
     return set(np.unique(middle[1:-1][filled]).tolist())
 
 
-def together(masks: Iterable[MaskFile]) -> Masks:
-    """What masks hold together.  Colours count where a mask is in colour, or where palettes give
-    one index several colours, as programs do that number the colours of each picture anew.
+def together(masks: Iterable[MaskFile], told: bool | None = None) -> Masks:
+    """What masks hold together.  Colours count where a mask is in colour, where palettes give
+    one index several colours, as programs do that number the colours of each picture anew, and
+    where masks of several kinds agree by colour alone.
 
-    Raises `UserError` for colours beside masks of 16 bits.
+    `told`: whether the user names colours (True) or values (False); None for neither.
+
+    Raises `UserError` for colours beside values that have none, and where neither agrees.
     """
     masks = list(masks)
     palette, agree = _common_palette(masks)
     in_colour = not agree or any(mask.in_colour for mask in masks)
-    if in_colour and any(not mask.in_colour and not mask.colours for mask in masks):
+    have_colours = all(mask.in_colour or mask.colours for mask in masks)
+    if in_colour and not have_colours:
         raise UserError("--masks: some are in colour, some have 16 bits; expected one kind")
+    if have_colours and not in_colour:
+        in_colour = _by_kind(masks) if told is None else told
     pixels = [_by_colour(mask) if in_colour else mask.pixels for mask in masks]
     solid = [
         {mask.colours.get(code, code) for code in mask.solid} if in_colour else mask.solid
@@ -131,13 +134,21 @@ def together(masks: Iterable[MaskFile]) -> Masks:
     return Masks(in_colour, modes, pixels, solid, palette if not in_colour else {})
 
 
-def _colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
-    if isinstance(mask.pixels, Image.Image) and mask.mode == "P":
-        return dict(enumerate(palette_codes(mask.pixels).tolist()))
-    if is_deep(mask):
-        return {value: value * GREY for value in values} if max(values, default=0) < 256 else {}
-    step = 255 // (2**mask.bits - 1) * GREY
-    return {value: value * step for value in range(2**mask.bits)}
+def _by_kind(masks: Sequence[MaskFile]) -> bool:
+    """Whether colours tell the classes of masks of several kinds, or values."""
+    used = (
+        (mask.mode, {v: mask.colours[v] for v in mask.pixels if v in mask.colours})
+        for mask in masks
+    )
+    found = reading(used)
+    if not (found.by_value or found.by_colour):
+        first = {mask.mode: mask.path.name for mask in reversed(masks)}
+        some = ", ".join(f"mode {mode} ({name})" for mode, name in first.items())
+        raise UserError(
+            f"--masks: several kinds, {some}; what is one class in all of them? name the values "
+            "(--classes 0=background,1=object) or the colours (0,0,0=background,255,255,255=object)"
+        )
+    return not found.by_value
 
 
 def _common_palette(masks: list[MaskFile]) -> tuple[dict[int, int], bool]:
