@@ -104,9 +104,22 @@ def reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file{nearby(path)}") from None
     except Exception as error:  # the readers raise whatever damaged bytes lead them to
         raise UserError(f"{path}: not a readable image ({reason(error)})") from None
+
+
+def nearby(path: Path) -> str:
+    """What a missing file may be called instead, as the end of a message; else nothing."""
+    if "\\" in str(path) and os.path.exists(str(path).replace("\\", "/")):
+        return "; the path holds backslashes, expected /. Fix: replace each \\ by /"
+    with suppress(OSError):
+        for name in sorted(os.listdir(path.parent)):
+            if name.lower() == path.name.lower():
+                return f"; found {name} there, upper and lower case differ. Fix: correct the name"
+            if os.path.splitext(name)[0] == path.stem and os.path.splitext(name)[1] in SUFFIXES:
+                return f"; found {name} there. Fix: correct the suffix"
+    return ""
 
 
 def size_mismatch(

@@ -12,7 +12,7 @@ import numpy as np
 from dataset.bands import is_grey
 from dataset.file_content import header_kind
 from dataset.folders import read_samples
-from dataset.image_files import image_size, size_mismatch
+from dataset.image_files import image_size, nearby, size_mismatch
 from dataset.mask_files import read_mask
 from dataset.mask_kinds import Stored, disagreement, stored
 from dataset.reader import Reader, refuse_other_size
@@ -124,7 +124,7 @@ def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -
                     f"'{name}' is in {folder} but not in {lacking}; expected it in all folders of "
                     f"data.pair, below {root}: add it or remove the line"
                 )
-    return f"{root / file}: no such file" if names_image(file) else NO_IMAGE
+    return f"{root / file}: no such file{nearby(root / file)}" if names_image(file) else NO_IMAGE
 
 
 def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) -> None:

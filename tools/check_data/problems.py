@@ -57,8 +57,10 @@ def problems(lists: Sequence[SeenList], config: Config) -> list[Problem]:
         ),
         *_repeated(lists),
     ]
-    if text := disagreement(s.stored for seen in lists for s in seen.seen if s.stored):
-        found.append(Problem("kinds", lists[0].kind, 0, text))
+    for some in (*([one] for one in lists), lists):
+        if text := disagreement(s.stored for one in some for s in one.seen if s.stored):
+            found.append(Problem("kinds", some[0].kind, 0, text))
+            break
     order = [*ERRORS, *WARNINGS]
     return sorted(found, key=lambda problem: order.index(problem.kind))
 

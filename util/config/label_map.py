@@ -8,6 +8,9 @@ OTHER = "other"
 TRANSPARENT = "transparent"
 """The key that says what fully transparent pixels are, whatever their value or colour."""
 WORDS = (OTHER, TRANSPARENT)
+QUOTES = (
+    "put it in quotes, as YAML reads yes, no, on and off as true or false, and digits as numbers"
+)
 MAX_VALUE = 65535
 """The largest mask value: 16 bits."""
 UNKNOWN = 254
@@ -49,6 +52,8 @@ def _class_index(label: Any, classes: list[str], ignore: int) -> int:
         return ignore
     if str(label).isdecimal() and int(label) < len(classes):
         return int(label)
+    if isinstance(label, bool):
+        raise ValueError(f"'{label}' is no class. Fix: {QUOTES}")
     near = difflib.get_close_matches(str(label), classes, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"{len(classes)} classes have names"
     raise ValueError(f"'{label}' is no class; {hint}; expected a class, its index or ignore")
