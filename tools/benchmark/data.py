@@ -11,7 +11,8 @@ import torch
 
 from dataset.cache import Memory, Opened, memory
 from dataset.datasets import UNLABELED
-from dataset.image_files import image_size, load_image
+from dataset.file_content import read_content
+from dataset.image_files import image_size
 from dataset.loaders import training_set
 from dataset.reader import Reader
 from dataset.validation import read_lists
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
         pairs = [(sample.image_file, sample.mask_file) for sample in labeled]
         kinds: dict[str, dict[str, Callable[[int], object]]] = {
             f"unlabelled samples, {VIEWS} strong views": {
-                "decoding alone": lambda i: load_image(images[i % len(images)]),
+                "decoding alone": lambda i: read_content(images[i % len(images)]),
                 "whole, seen first": lambda i: fresh.unlabeled_sample(
                     i % len(images), UNLABELED, 0, i
                 ),
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
                 ),
             },
             "labelled samples": {
-                "decoding alone": lambda i: [*map(load_image, pairs[i % len(pairs)])],
+                "decoding alone": lambda i: [*map(read_content, pairs[i % len(pairs)])],
                 "whole, seen first": lambda i: fresh.labeled_sample(i % len(pairs), 0, i),
                 "whole, seen again": lambda i: keeping.labeled_sample(i % len(pairs), 0, i),
             },

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from dataset.mask_files import Labels
 from tools import html
 from tools.check_data.inspect import SeenList
@@ -124,7 +126,7 @@ def _values(lists: Sequence[SeenList], config: Config) -> Table:
             *(f"{s.values.get(code, 0) / n:.2%}" for s, n in zip(masks, totals, strict=True)),
         ]
         for code in dict.fromkeys(code for seen in masks for code in seen.values)
-        if (index := int(labels.classes[code])) != code or labels.in_colour
+        if (index := int(labels.class_of(np.array(code)))) != code or labels.in_colour
     ]
     return ["", *(seen.kind for seen in masks)], _limited(rows)
 

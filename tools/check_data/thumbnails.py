@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.bands import pictures
-from dataset.image_files import load_image
+from dataset.mask_files import read_mask
 from dataset.reader import Reader
 from inference.overlay import colour_mask, contents, overlay, percent
 from tools.check_data.band_stats import band_names
@@ -127,12 +127,13 @@ def _pictures(
     dates = pictures(reader.image(sample), data)
     if sample.mask is None:
         return dates, None
-    stored = load_image(sample.mask_file, data.max_megapixels)
+    stored = read_mask(sample.mask_file, data.max_megapixels)
     try:
         codes = reader.labels.codes(stored, sample.mask_file)
     except UserError:  # of a wrong mode
-        return [*dates, stored.convert("RGB")], None
-    classes = reader.labels.classes.take(codes)  # with UNKNOWN for what is none
+        shown = [stored.pixels.convert("RGB")] if isinstance(stored.pixels, Image.Image) else []
+        return [*dates, *shown], None
+    classes = reader.labels.class_of(codes)  # with UNKNOWN for what is none
     if stored.size != dates[-1].size:
         return [*dates, colour_mask(classes, data)], classes
     return [*dates, overlay(dates[-1], classes, data)], classes
