@@ -208,8 +208,9 @@ class RunDir:
             with suppress(OSError):  # a full disk, which has been said
                 tracker.close()
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
-            handler.close()
             logger.removeHandler(handler)
+            with suppress(OSError):
+                handler.close()
 
 
 def pictures_folder(run: Path, epoch: int) -> Path:

@@ -52,6 +52,8 @@ def _check_keys(options: dict[str, Any], script: Path, name: str) -> None:
     from util.config.loading import parse
     from util.config.schema import Section
 
+    if not script.is_file():  # started by another program
+        return
     nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
     classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name == "Options"]
     lines = [line for one in classes for line in one.body if isinstance(line, ast.AnnAssign)]

@@ -169,7 +169,7 @@ def test_one_file_through_two_roots_is_found(pools):
 def test_evaluation_refuses_an_image_twice(pools, run):
     pools.remove_those_without_masks()
     pools.config(val=[pools.listed("val"), pools.folders()])
-    code, _, err = run(evaluate, "--config", pools.toy.config, "--checkpoint", "none.pth")
+    code, _, err = run(evaluate, "--config", pools.toy.config, "--checkpoint", pools.toy.config)
     assert code == 2 and "'images/v0.jpg' is also in" in err and err.count("\n") == 1
 
 

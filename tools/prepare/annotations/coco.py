@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.file_content import load_picture
+from dataset.file_content import Content, load_picture
 from dataset.mask_files import colour_codes
 from tools.prepare.annotations.entries import Entry
 from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture, Region, Size
@@ -109,7 +109,7 @@ def _segments(png: Path, names: dict[int, str]) -> Dense:
     picture = load_picture(png)
     if picture.mode not in ("RGB", "RGBA"):
         raise UserError(f"{png}: mode {picture.mode}; expected the colours of segments, RGB")
-    values = colour_codes(picture.convert("RGB"), png).astype(np.int64)
+    values = colour_codes(Content(picture.convert("RGB")), png).astype(np.int64)
     lacking = names.keys() - set(np.unique(values).tolist())
     if len(lacking) == len(names) > 0:
         raise UserError(f"{png}: holds none of its segments' ids; expected {min(lacking)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from dataset.file_content import load_picture
+from dataset.file_content import load_picture, read_content
 from dataset.image_files import open_image
 from dataset.mask_files import code_of, colour_codes, key_of, palette_codes, value_codes
 from tools.prepare.annotations.entries import read_text
@@ -65,7 +65,7 @@ def read_masks(files: list[Path], folder: Path, root: Path) -> Annotations:
 
 
 def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> Dense:
-    mask = load_picture(file)
+    mask = read_content(file)
     if colours and (mask.mode == "P" or mask.mode.startswith("RGB")):
         values = colour_codes(mask, file).astype(np.int64)
         known: Named = {VOID: None}
