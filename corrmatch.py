@@ -42,6 +42,8 @@ class CorrMatch(Method):
         regions: Annotated[int, Field(gt=0, le=4096)] = 128
         """Rows of the correlation matrix that become region maps."""
 
+    tau: Tensor
+
     def __init__(self, model, config):
         super().__init__(model, config)
         inputs, width = model.feature_channels[-1], config.model.channels

@@ -20,9 +20,8 @@ from pydantic import Field
 from torch import Tensor
 
 from dataset.batch import Unlabeled
-from engine import Batch, Method, Panels, Step, main
+from engine import Batch, Panels, Step, main
 from semi.panels import Heat, Labels
-from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
     PseudoLabel,
@@ -34,6 +33,7 @@ from semi.pseudo_labels import (
     pseudo_label,
 )
 from semi.snapshots import Snapshot, ensemble_logits, snapshot
+from unimatch import UniMatch
 from util.config.schema import Natural, Positive, Section, Share
 
 
@@ -49,9 +49,7 @@ class Previous(Section):
     """Where the previous models wait: in host memory, or on the GPU."""
 
 
-class PrevMatch(Method):
-    strong_views = 2
-
+class PrevMatch(UniMatch):
     class Options(Section):
         list_max_len: Positive = 8
         """Previous models that are kept at most; a new one replaces the oldest."""
@@ -71,27 +69,19 @@ class PrevMatch(Method):
         self.epoch = 0
 
     def step(self, batch: Batch) -> Step:
-        x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
+        u, tau = batch["unlabeled"], self.config.conf_thresh
         partner = label_partner(self.model, u)
-
-        features = self.model.features(torch.cat([x, u["weak"]]))
-        z = self.model.decode(with_dropped_channels(features), x.shape[-2:])
-        z_x, z_w, _, z_fp = z.chunk(4)
-        z_s = self.model(torch.cat(u["strong"])).chunk(2)
-
-        own, tau = pseudo_label(z_w, u["ignore"]), self.config.conf_thresh
-        views = list(zip(z_s, u["box"], strict=True))
-
-        loss_x = self.criterion(z_x, y)
-        loss_s1, loss_s2 = (self.consistency(z, cutmix(own, partner, box), tau) for z, box in views)
-        loss_fp = self.consistency(z_fp, own, tau)
+        z = self.forward_views(batch)
+        own = pseudo_label(z.w, u["ignore"])
+        loss_x, loss_s1, loss_s2, loss_fp = self.losses(z, batch, own, partner)
         loss_u = 0.25 * loss_s1 + 0.25 * loss_s2 + 0.5 * loss_fp
 
         weight, loss_prev = 0.0, torch.zeros_like(loss_x)
         if self.previous:
             prev, prev_partner = self.label_by_previous(u)
-            prev1, prev2 = (self.guidance(z, cutmix(prev, prev_partner, b)) for z, b in views)
-            loss_prev = 0.25 * prev1 + 0.25 * prev2 + 0.5 * self.guidance(z_fp, prev)
+            views = zip(z.s, u["box"], strict=True)
+            prev1, prev2 = (self.guidance(s, cutmix(prev, prev_partner, b)) for s, b in views)
+            loss_prev = 0.25 * prev1 + 0.25 * prev2 + 0.5 * self.guidance(z.fp, prev)
             # Up to 1 in the first half of the epochs, down to 0 in the second.
             weight = 1 - abs(2 * self.epoch / self.config.epochs - 1)
         loss = (loss_x + loss_u + weight * loss_prev) / (2 + weight)

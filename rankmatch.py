@@ -16,23 +16,21 @@ from pydantic import Field
 from torch import Tensor
 
 from dataset.batch import Unlabeled
-from engine import Batch, Method, Panels, Step, main
+from engine import Batch, Panels, Step, main
 from semi.panels import Marks, Photo
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
-    cutmix,
     frozen_statistics,
     kept_ratio,
     pseudo_label,
 )
 from semi.ranking import choose_references, cutmix_features, ranking_loss
+from unimatch import Logits, UniMatch
 from util.config.schema import Section
 
 
-class RankMatch(Method):
-    strong_views = 2
-
+class RankMatch(UniMatch):
     class Options(Section):
         rank_weight: Annotated[float, Field(ge=0)] = 0.1
         """Weight of the ranking loss."""
@@ -40,7 +38,7 @@ class RankMatch(Method):
         """Reference pixels per image."""
 
     def step(self, batch: Batch) -> Step:
-        x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
+        x, u, tau = batch["labeled"]["image"], batch["unlabeled"], self.config.conf_thresh
         model, size = self.model, x.shape[-2:]
         partner, f_partner = self.look_at_partner(u)
 
@@ -48,19 +46,14 @@ class RankMatch(Method):
         z_x, z_w, _, z_fp = model.classify(context, size).chunk(4)
         _, f_w, _, _ = context[-1].detach().chunk(4)
         context = model.context(model.features(torch.cat(u["strong"])))
-        z_s, f_s = model.classify(context, size).chunk(2), context[-1].chunk(2)
+        z_s1, z_s2 = model.classify(context, size).chunk(2)
+        views = zip(context[-1].chunk(2), u["box"], strict=True)
 
-        own, tau = pseudo_label(z_w, u["ignore"]), self.config.conf_thresh
-        views = list(zip(z_s, f_s, u["box"], strict=True))
-
-        loss_x = self.criterion(z_x, y)
-        loss_s1, loss_s2 = (
-            self.consistency(z, cutmix(own, partner, box), tau) for z, _, box in views
-        )
-        loss_fp = self.consistency(z_fp, own, tau)
+        z, own = Logits(z_x, z_w, z_fp, (z_s1, z_s2)), pseudo_label(z_w, u["ignore"])
+        loss_x, loss_s1, loss_s2, loss_fp = self.losses(z, batch, own, partner)
         rank1, rank2 = (
             ranking_loss(cutmix_features(f_w, f_partner, box), f, self.options.references)
-            for _, f, box in views
+            for f, box in views
         )
         loss_rank = (rank1 + rank2) / 2
         loss = (loss_x + 0.25 * loss_s1 + 0.25 * loss_s2 + 0.5 * loss_fp) / 2

@@ -9,36 +9,68 @@ from engine.start import check_command
 if __name__ == "__main__":
     check_command("UniMatch")  # answers --help and mistakes before PyTorch loads
 
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
 
 from engine import Batch, Method, Step, main
 from semi.perturbation import with_dropped_channels
-from semi.pseudo_labels import cutmix, kept_ratio, label_partner, pseudo_label
+from semi.pseudo_labels import (
+    Partner,
+    PseudoLabel,
+    cutmix,
+    kept_ratio,
+    label_partner,
+    pseudo_label,
+)
+
+
+class Logits(NamedTuple):
+    """Logits `[B, C, H, W]` of a step."""
+
+    x: Tensor
+    """Labelled images."""
+    w: Tensor
+    """Weak views of the unlabelled images."""
+    fp: Tensor
+    """Weak views with perturbed features."""
+    s: tuple[Tensor, Tensor]
+    """The two strong views."""
 
 
 class UniMatch(Method):
     strong_views = 2
 
     def step(self, batch: Batch) -> Step:
-        x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
+        u, tau = batch["unlabeled"], self.config.conf_thresh
         partner = label_partner(self.model, u)
-
-        features = self.model.features(torch.cat([x, u["weak"]]))
-        z = self.model.decode(with_dropped_channels(features), x.shape[-2:])
-        z_x, z_w, _, z_fp = z.chunk(4)
-        z_s = self.model(torch.cat(u["strong"])).chunk(2)
-
-        own, tau = pseudo_label(z_w, u["ignore"]), self.config.conf_thresh
-        views = zip(z_s, u["box"], strict=True)
-
-        loss_x = self.criterion(z_x, y)
-        loss_s1, loss_s2 = (self.consistency(z, cutmix(own, partner, box), tau) for z, box in views)
-        loss_fp = self.consistency(z_fp, own, tau)
+        z = self.forward_views(batch)
+        own = pseudo_label(z.w, u["ignore"])
+        loss_x, loss_s1, loss_s2, loss_fp = self.losses(z, batch, own, partner)
         loss = (loss_x + 0.25 * loss_s1 + 0.25 * loss_s2 + 0.5 * loss_fp) / 2
         return loss, {
             "x": loss_x, "s": (loss_s1 + loss_s2) / 2, "fp": loss_fp,
             "mask_ratio": kept_ratio(own, tau),
         }  # fmt: skip
+
+    def forward_views(self, batch: Batch) -> Logits:
+        """Return the logits of all views; half of the channels are dropped for `fp`."""
+        x, u = batch["labeled"]["image"], batch["unlabeled"]
+        features = self.model.features(torch.cat([x, u["weak"]]))
+        z = self.model.decode(with_dropped_channels(features), x.shape[-2:])
+        z_x, z_w, _, z_fp = z.chunk(4)
+        z_s1, z_s2 = self.model(torch.cat(u["strong"])).chunk(2)
+        return Logits(z_x, z_w, z_fp, (z_s1, z_s2))
+
+    def losses(
+        self, z: Logits, batch: Batch, own: PseudoLabel, partner: Partner
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the losses of the labelled images, both strong views and the features."""
+        tau, views = self.config.conf_thresh, zip(z.s, batch["unlabeled"]["box"], strict=True)
+        loss_x = self.criterion(z.x, batch["labeled"]["mask"])
+        loss_s1, loss_s2 = (self.consistency(s, cutmix(own, partner, box), tau) for s, box in views)
+        return loss_x, loss_s1, loss_s2, self.consistency(z.fp, own, tau)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,11 @@ SIDEWAYS = (5, 6, 7, 8)
 
 MAX_MEGAPIXELS = 179
 """Pillow's own limit; `data.max_megapixels` is another."""
-Image.MAX_IMAGE_PIXELS = None
-
-# What Pillow thinks of a file beside its pixels; one that it cannot read is an error below.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
     """Open a file of one of `FORMATS`, whatever its name; raises as Pillow does."""
+    Image.MAX_IMAGE_PIXELS = None  # a global of Pillow's; `refuse_large` limits sizes instead
     return Image.open(file, formats=FORMATS)
 
 
@@ -117,7 +114,10 @@ def reading(path: Path) -> Iterator[None]:
     try:
         if os.path.exists(path) and not (path.is_file() or path.is_dir()):
             raise UserError(f"{path}: not a regular file; expected an image")
-        yield
+        with warnings.catch_warnings():
+            # Pillow's remarks on a file beside its pixels; one that it cannot read is an error.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
     except UserError:
         raise
     except FileNotFoundError:

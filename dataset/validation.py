@@ -15,6 +15,7 @@ from dataset.image_files import image_size, size_mismatch
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import Sample, Samples
 from dataset.split_files import NO_IMAGE, Fault, Lists, SampleList, names_image, refuse
+from dataset.val_size import too_few
 from util.config.schema import IGNORE, Data, Images
 from util.errors import UserError
 
@@ -83,16 +84,22 @@ def location(sample: Sample, resolve: Callable[[Path, str], str] = _resolve) -> 
     return f"{resolve(sample.origin.root, folder)}/{name}"
 
 
-def check_files(data: Data, *lists: SampleList, warn: Callable[[str], None]) -> None:
+def check_files(
+    data: Data,
+    *lists: SampleList,
+    warn: Callable[[str], None],
+    val: SampleList | None = None,
+) -> None:
     """Every file exists; headers of labelled images agree with their masks; a sample decodes and
     holds labels.
 
-    Calls `warn` with a line for classes that the sample lacks, and for grey images alone where the
-    config says rgb.  Raises `UserError` naming the list, its line and the file.
+    Calls `warn` with a line for classes that the sample lacks, for grey images alone where the
+    config says rgb, and where `val`, one of the lists, is small.  Raises
+    `UserError` naming the list, its line and the file.
     """
     for listed in lists:
         check_existence(listed)
-        check_contents(listed, data, warn)
+        check_contents(listed, data, warn, scored=listed is val)
 
 
 def check_existence(listed: SampleList) -> None:
@@ -124,7 +131,9 @@ def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -
     return f"{root / file}: no such file" if names_image(file) else NO_IMAGE
 
 
-def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) -> None:
+def check_contents(
+    listed: SampleList, data: Data, warn: Callable[[str], None], scored: bool = False
+) -> None:
     """The headers of many files and the whole of some, see `check_files`; raises `UserError`."""
     samples, reader = listed.samples, Reader(data)
     some = _spread(samples, data.check_samples)
@@ -134,6 +143,9 @@ def check_contents(listed: SampleList, data: Data, warn: Callable[[str], None]) 
         _each(reader.image, some)
     elif pixels := _each(lambda sample: _class_pixels(sample, reader), some):
         _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
+        showing = (np.array(pixels) > 0).sum(0) if len(some) == len(samples) else None
+        if scored and (few := too_few(len(samples), data.classes, showing)):
+            warn(f"warning: {listed.name}: {few}")
     if data.bands == "rgb" and some and all(is_grey(f) for s in some for f in s.image_files):
         warn(
             f"warning: the {len(some)} images checked of {listed.name} are all grey: their band is "

@@ -6,9 +6,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from util.config.loading import parse
+from model.checkpoint import nonfinite_tensors
+from model.files import best_checkpoint
+from util.config.loading import SCORED_BY, differences, parse, with_defaults
 from util.config.schema import Natural, Positive, Scale, Section
-from util.errors import UserError
+from util.errors import UserError, first_of
+from util.log import logger
 
 
 def _scalar(value: Any) -> Tensor:
@@ -54,7 +57,7 @@ class Identities(Strict):
 
 
 class RunState(Strict):
-    """What `Training.state` returns."""
+    """A checkpoint's content, as `Trainer.state` returns it."""
 
     method: dict[str, Any]
     optimizer: dict[str, Any]
@@ -72,7 +75,35 @@ class RunState(Strict):
     nonfinite: Natural = 0
     """Steps in a row that were skipped last because of non-finite gradients."""
 
-    def changed_images(self, images: dict[str, Any]) -> dict[str, str]:
+    def compare(self, own: dict[str, Any], source: Path, force: bool) -> None:
+        """Compare config and split files with those of a run that wants to resume.
+
+        `own`: the state of that run.  Raises `UserError` where they differ, unless by `force`,
+        which logs the differences and drops best scores that are no longer comparable.
+        """
+        changed = differences(with_defaults(self.config), own["config"])
+        changed |= self._changed_images(own["images"])
+        loses_best = bool(self.best) and any(key.startswith(SCORED_BY) for key in changed)
+        if changed and not force:
+            loss = ", which discards the best scores (not comparable) and best.pth" * loses_best
+            raise UserError(
+                f"{source}: the run was started with other settings or image lists: "
+                f"{'; '.join(changed.values())}. Fix: resume with the same, choose another "
+                f"--save-path, or pass --force{loss}"
+            )
+        if changed:
+            logger.warning("%s: continues with changes: %s", source, "; ".join(changed.values()))
+        if loses_best:
+            names = ", ".join(best_checkpoint(Path(), name).name for name in self.best)
+            logger.warning(
+                "%s: best scores are discarded, as they are not comparable with scores from now "
+                "on; the next validation replaces %s", source, names,
+            )  # fmt: skip
+            self.best.clear()
+        if self.images is None:
+            logger.info("%s: records no image lists (an older version); not compared", source)
+
+    def _changed_images(self, images: dict[str, Any]) -> dict[str, str]:
         """Compare the run's image lists with present ones: 'key (before -> now)' by key."""
         before = self.images.model_dump() if self.images else images
         found = {}
@@ -84,7 +115,10 @@ class RunState(Strict):
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:
-    """The form of `state`; raises `UserError` unless it is a run of the method called `name`."""
+    """Validate the content of a checkpoint.
+
+    Raises `UserError` unless it is of a run of the method called `name`.
+    """
     needed = {name for name, part in RunState.model_fields.items() if part.is_required()}
     if not isinstance(state, dict) or not needed <= state.keys():
         raise UserError(
@@ -95,3 +129,13 @@ def check_run(state: Any, name: str, path: Path) -> RunState:
     if state["name"] != name:
         raise UserError(f"{path}: a run of {state['name']}, expected one of {name}")
     return run
+
+
+def check_finite(state: Any, path: Path, step: int) -> None:
+    """Raise `UserError` where tensors to be saved in `path` after `step` are not finite."""
+    if found := nonfinite_tensors(state):
+        raise UserError(
+            f"{path}: not written, as {first_of(found, 3)} hold NaN or infinity after step {step}; "
+            "the last checkpoint is kept. Fix: lower optimizer.lr (--set optimizer.lr=... "
+            "--force), or set precision: float32"
+        )

@@ -25,14 +25,12 @@ from torch.utils.data import default_collate
 
 from dataset.loaders import effective_partner, map_tensors, training_set
 from engine.method import Method
-from engine.optimizer import build_optimizer
-from engine.training import Training
+from engine.trainer import Trainer
 from model.acceleration import use_layout
 from model.build import network_of
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError, reason
-from util.precision import LossScale
 
 GIB = 2**30
 KINDS = ("weights", "gradients", "optimizer", "activations", "other")
@@ -73,7 +71,7 @@ def step_cost(
     """The cost for each of some processes of a step of `images` labelled ones, and as many
     unlabelled ones if the method uses them, of which a forward sees `per_forward`.
 
-    The step is that of `Training.optimize`, late in the run.  Raises `UserError` where the network
+    The step is that of `Trainer.optimize`, late in the run.  Raises `UserError` where the network
     cannot be trained so, and where torch's fake tensors cannot run it.
     """
     try:
@@ -111,7 +109,8 @@ def _step_cost(
         use_layout(method, config)  # while it has no memory: fake weights cannot be exchanged
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         method.to_empty(device="cpu")
-        training = late_training(method, config)
+        with distributed.alone():
+            training = late_training(method, config)
         memory = Memory(training, accumulate=images > per_forward)
         with distributed.alone(), flop_counter() as counter, memory, AsOnGpu():
             training.optimize(map_tensors(fake.from_tensor, raw), 0)
@@ -125,22 +124,21 @@ def _step_cost(
         )
 
 
-def late_training(method: Method, config: Config) -> Training:
+def late_training(method: Method, config: Config) -> Trainer:
     """A training without data and folder, of which only the step is run; what a method keeps of
     earlier epochs, and the optimizer of earlier steps, is there."""
-    optimizer = build_optimizer(method, config.optimizer)
+    nothing = cast(Any, None)
+    trainer = Trainer(
+        method, config, torch.device("cpu"), nothing, nothing, nothing, volumes=[], images={}
+    )
     for epoch in range(max(0, config.epochs - PREVIOUS), config.epochs):
         method.after_epoch(epoch, is_best=True)
-    for group in optimizer.param_groups:
+    for group in trainer.optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad()
-    device, nothing = torch.device("cpu"), cast(Any, None)
-    scaler = LossScale(device, config.precision)
-    return Training(
-        config, device, nothing, method, method, optimizer, scaler, nothing, nothing, volumes=[]
-    )
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
+    return trainer
 
 
 def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
@@ -173,7 +171,7 @@ class Memory(TorchDispatchMode):
     `accumulate`: the gradients of earlier micro-batches are there all the time.
     """
 
-    def __init__(self, training: Training, accumulate: bool):
+    def __init__(self, training: Trainer, accumulate: bool):
         super().__init__()
         self.now = dict.fromkeys(KINDS, 0)
         self.at_peak = dict(self.now)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from inference.overlay import colour_mask, contents, side_by_side, with_legend
 from semi.panels import Marks
-from util.colours import Colour, viridis
+from util.colours import Colour
 from util.config.schema import Data
+from util.plotting import viridis
 
 SIDE = 256
 """Pixels of the longer side of a picture, whatever the image has."""

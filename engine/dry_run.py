@@ -1,12 +1,11 @@
-"""`--dry-run`: everything a run does, once, and what the whole of it would take."""
+"""`--dry-run`: everything a run does, once, and an estimate of the whole run."""
 
 import copy
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 from dataset.cache import Opened
@@ -14,63 +13,92 @@ from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
 from engine.estimate import describe, run_needs
 from engine.method import Method
+from engine.trainer import Trainer
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError
 from util.log import logger
 
+LONG = 48
+"""Hours of a run above which the dry run names smaller settings."""
 
-def rehearse(
-    config: Config,
-    device: torch.device,
-    network: nn.Module,
-    train: DataLoader,
-    step: Callable[[Any], dict[str, torch.Tensor]],
-    val: DataLoader,
-    validate: Callable[[list[Any]], Any],
-) -> None:
-    """Two steps and two validation images, of which the second are timed; what it takes to load
-    them; logs a summary."""
+
+class Measured(NamedTuple):
+    """Seconds on this machine."""
+
+    loss: float
+    """Of a step."""
+    step: float
+    load: float
+    """To load a batch, in one process."""
+    image: float
+    """To validate an image."""
+    image_load: float
+    workers: int
+
+    def hours(self, epochs: int, steps: int, images: int, every: int) -> float:
+        """Return the hours of epochs of `steps`, with `images` validated in every `every`-th."""
+        one_step = _with_loading(self.step, self.load, self.workers)
+        one_image = _with_loading(self.image, self.image_load, self.workers)
+        return epochs * (steps * one_step + images * one_image / every) / 3600
+
+
+def measure(trainer: Trainer) -> Measured:
+    """Take two steps and validate two images, and time the second of each."""
+    device, train = trainer.device, trainer.train
     for number, raw in enumerate(train):
         begin = _now(device)
-        loss = step(raw)["loss"].item()
-        step_seconds = _now(device) - begin
+        loss = trainer.train_step(raw)["loss"].item()
+        seconds = _now(device) - begin
         if number == 1:
             break
-    load_seconds = _seconds_to_load(train)
-    image_seconds, image_load_seconds = _validation(val, validate, device)
+    load = _seconds_to_load(train)
+    return Measured(loss, seconds, load, *_validation(trainer), train.num_workers)
 
-    parameters = sum(p.numel() for p in network.parameters())
-    steps, mode, workers = len(train), config.evaluation.mode, train.num_workers
-    one_step = _with_loading(step_seconds, load_seconds, workers)
-    one_image = _with_loading(image_seconds, image_load_seconds, workers)
-    validation = len(val) * one_image / config.evaluation.every
-    bound = "loading" if load_seconds / max(workers, 1) > step_seconds else "computing"
-    hours = config.epochs * (steps * one_step + validation) / 3600
+
+def dry_run(trainer: Trainer) -> None:
+    """Take two steps and validate two images, write nothing, and log what the run would take."""
+    config, train, val = trainer.config, trainer.train, trainer.val
+    # First, as it says what to do where the steps run out of memory.
+    log_gpu_needs(type(trainer.method), config, steps=config.epochs * len(train))
+    found = measure(trainer)
+
+    parameters = sum(p.numel() for p in trainer.method.model.parameters())
+    steps, mode, workers = len(train), config.evaluation.mode, found.workers
+    bound = "loading" if found.load / max(workers, 1) > found.step else "computing"
+    hours = found.hours(config.epochs, steps, len(val), config.evaluation.every)
+    memory = distributed.peak_memory(trainer.device) / 2**30
     logger.info(
         "dry run: all well\n"
         f"  parameters            {parameters / 1e6:.1f} M\n"
         f"  iterations per epoch  {steps}, {steps * config.epochs} in all\n"
-        f"  loss of one step      {loss:.3f}\n"
-        f"  one step              {step_seconds:.3f} s\n"
-        f"  loading its batch     {load_seconds:.3f} s of one process, {workers} data workers\n"
-        f"  one validation image  {image_seconds:.3f} s ({mode}), {len(val)} images\n"
-        f"  loading it            {image_load_seconds:.3f} s of one process\n"
-        f"  memory                {distributed.peak_memory(device) / 2**30:.2f} GiB at its peak\n"
+        f"  loss of one step      {found.loss:.3f}\n"
+        f"  one step              {found.step:.3f} s\n"
+        f"  loading its batch     {found.load:.3f} s of one process, {workers} data workers\n"
+        f"  one validation image  {found.image:.3f} s ({mode}), {len(val)} images\n"
+        f"  loading it            {found.image_load:.3f} s of one process\n"
+        f"  memory                {memory:.2f} GiB at its peak\n"
         f"  whole run             about {hours:.2f} h, bound by {bound}"
     )
+    if hours > LONG:
+        logger.info(
+            "more than %d hours: python -m tools.prepare init --preset small, or --time-budget 8h, "
+            "writes a config that takes less; or set crop_size and epochs lower", LONG,
+        )  # fmt: skip
 
 
-def _validation(
-    val: DataLoader, validate: Callable[[list[Any]], Any], device: torch.device
-) -> tuple[float, float]:
-    """Seconds of an image and of loading it; neither is the first one's."""
-    for number in (0, len(val.dataset) - 1):  # type: ignore[arg-type]
-        batch = [default_collate([val.dataset[number]])]
-        begin = _now(device)
-        validate(batch)
-        seconds = _now(device) - begin
-    return seconds, _seconds_of_a_worker(lambda: val.dataset[number])
+def _validation(trainer: Trainer) -> tuple[float, float]:
+    """Return the seconds that a validation image takes, and those to load it.
+
+    Two images are scored, and the second is timed.
+    """
+    images, mode = trainer.val.dataset, trainer.config.evaluation.mode
+    for number in (0, len(images) - 1):  # type: ignore[arg-type]
+        batch = [default_collate([images[number]])]
+        begin = _now(trainer.device)
+        trainer.evaluate(trainer.method.model, mode, batches=batch)
+        seconds = _now(trainer.device) - begin
+    return seconds, _seconds_of_a_worker(lambda: images[number])
 
 
 def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:
@@ -105,8 +133,8 @@ def _seconds_of_a_worker(load: Callable[[], Any]) -> float:
     return seconds
 
 
-def say_needs(method_class: type[Method], config: Config, steps: int) -> None:
-    """Log what a run of `steps` needs of a GPU; one line says so where torch cannot tell."""
+def log_gpu_needs(method_class: type[Method], config: Config, steps: int) -> None:
+    """Log the GPU memory and hours of a run of `steps`; one line where torch cannot tell."""
     if not distributed.is_main():
         return
     world, workers = distributed.world_size(), data_workers(config, distributed.processes_here())

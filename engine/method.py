@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from dataset.batch import Batch
+from model.network import Network
 from semi.criterion import build_criterion
 from semi.panels import Panels, consistency_panels
 from semi.pseudo_labels import build_consistency
@@ -30,9 +31,9 @@ class Method(nn.Module):
     class Options(Section):
         """The method's keys in the config's `method` section."""
 
-    def __init__(self, model: nn.Module, config: Config):
+    def __init__(self, model: Network, config: Config):
         super().__init__()
-        self.model = model
+        self.model: Network = model
         self.config = config
         self.options: Any = self.read_options(config)
         self.criterion = build_criterion(config.criterion)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from itertools import compress
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.run_dir import RunDir
 from model.checkpoint import save_atomically
 from util import distributed
 from util.errors import UserError
@@ -17,42 +17,44 @@ MOST_BATCHES = 10
 """Batches of a run that are saved for a loss that is not finite."""
 
 
-class Guard:
-    """Watches losses and gradients without waiting for the device in every step.
+class NonfiniteMonitor:
+    """Reports losses and gradients that are not finite, without waiting for the device in every
+    step.
 
-    The optimizer skips, on the device, a step whose `grad_norm` is not finite.  All ranks judge
+    The optimizer skips, on the device, a step whose `grad_norm` is not finite.  All ranks decide
     alike.
     """
 
-    def __init__(self, limit: int, folder: Path, batch_of: Callable[[int], Any]):
-        """`batch_of` finds a step's raw batch again."""
-        self.limit, self.folder, self.batch_of = limit, folder, batch_of
+    def __init__(self, limit: int, run_dir: RunDir, batch_of: Callable[[int], Any]):
+        """`batch_of` loads a step's raw batch again, to be saved in the run directory."""
+        self.limit, self.run_dir, self.batch_of = limit, run_dir, batch_of
+        self.in_a_row = 0
+        """Steps in a row, up to the last one that was checked, that were not finite."""
         self._seen: list[tuple[int, dict[str, Tensor]]] = []
         self._vanished = self._is_full = False
 
-    def note(self, step: int, scalars: dict[str, Tensor]) -> None:
-        """The scalars of a step, on the device, among them `grad_norm`."""
+    def add(self, step: int, scalars: dict[str, Tensor]) -> None:
+        """Add the scalars of a step, on the device, among them `grad_norm`."""
         self._seen.append((step, scalars))
 
-    def look(self, in_a_row: int = 0) -> int:
-        """Judge the steps since the last look, before any of them reaches a checkpoint.
+    def check(self) -> None:
+        """Check the steps since the last call, before any of them reaches a checkpoint.
 
-        `in_a_row`: steps not finite up to the last look; returns those up to this one.  Raises
-        `UserError` when they are more than `limit`.
+        Raises `UserError` after more than `limit` steps in a row that are not finite.
         """
         if not self._seen:
-            return in_a_row
+            return
         steps, scalars = zip(*self._seen, strict=True)
         self._seen = []
         names = list(scalars[0])
-        bad = torch.stack([_judge(values) for values in scalars])
+        bad = torch.stack([_flags(values) for values in scalars])
         own = bad.tolist()
         rows = distributed.all_reduce(bad, "max").tolist()
         for step, (vanished, *row), (_, *mine) in zip(steps, rows, own, strict=True):
             faults, own_faults = list(compress(names, row)), list(compress(names, mine))
-            in_a_row = in_a_row + 1 if faults else 0
+            self.in_a_row = self.in_a_row + 1 if faults else 0
             if faults:
-                self._report(step, faults, own_faults, in_a_row)
+                self._report(step, faults, own_faults)
             if vanished and not self._vanished:
                 logger.warning(
                     "step %d: all gradients are 0 although the loss is not; nothing is learnt. "
@@ -61,9 +63,8 @@ class Guard:
                     step,
                 )
             self._vanished = bool(vanished)
-        return in_a_row
 
-    def _report(self, step: int, faults: list[str], own: list[str], in_a_row: int) -> None:
+    def _report(self, step: int, faults: list[str], own: list[str]) -> None:
         """Report the scalars of a step that are not finite on some rank, and on this one."""
         terms = [name for name in faults if name != "grad_norm"]
         what = f"loss terms {', '.join(terms)}" if terms else "gradients"
@@ -73,18 +74,18 @@ class Guard:
             is_own = any(name in own for name in terms)
             kept = self._save_batch(step) if is_own else "; its batch is another rank's"
         logger.warning("step %d: %s not finite, %s%s", step, what, done, kept)
-        if in_a_row > self.limit:
+        if self.in_a_row > self.limit:
             raise UserError(
-                f"step {step}: {what} not finite, the {in_a_row}th step in a row "
+                f"step {step}: {what} not finite, the {self.in_a_row}th step in a row "
                 f"(nonfinite_limit: {self.limit}); lower optimizer.lr, or look at the batch"
             )
 
     def _save_batch(self, step: int) -> str:
         """Save the batch of a step, up to `MOST_BATCHES` in a run; returns the end of a message."""
-        if len(list(self.folder.glob("nonfinite_step*.pth"))) >= MOST_BATCHES:
+        if len(list(self.run_dir.path.glob("nonfinite_step*.pth"))) >= MOST_BATCHES:
             said, self._is_full = self._is_full, True
             return "" if said else f"; {MOST_BATCHES} batches are saved, no more will be"
-        path = self.folder / f"nonfinite_step{step}_rank{distributed.rank()}.pth"
+        path = self.run_dir.path / f"nonfinite_step{step}_rank{distributed.rank()}.pth"
         try:
             save_atomically(self.batch_of(step), path)
         except (OSError, UserError) as error:
@@ -113,8 +114,8 @@ class Statistics:
             begin += buffer.numel()
 
 
-def _judge(scalars: dict[str, Tensor]) -> Tensor:
-    """Flags of a step, on the device: whether all gradients are 0 although the loss is not, and
-    of each scalar whether it is not finite."""
+def _flags(scalars: dict[str, Tensor]) -> Tensor:
+    """Return flags of a step, on the device: all gradients are 0 although the loss is not; and for
+    each scalar, it is not finite."""
     vanished = (scalars["grad_norm"] == 0) & (scalars["loss"] != 0)
     return torch.stack([vanished, *(~x.isfinite() for x in scalars.values())]).int()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.run_dir import RunFolder
+from engine.run_dir import RunDir
 from util import distributed
 from util.log import logger
 
@@ -29,7 +29,7 @@ class Means:
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         for name, value in scalars.items():
-            # What is not finite is the guard's to report, and would hide all other steps.
+            # A value that is not finite is reported by the monitor, and would hide all other steps.
             value = value.detach().float().nan_to_num(0.0, 0.0, 0.0)
             if name in self._sums:
                 value = value + self._sums[name]
@@ -59,7 +59,7 @@ class Progress:
     `done` steps of the epoch lie behind.
     """
 
-    def __init__(self, epoch: int, epochs: int, steps: int, done: int, folder: RunFolder):
+    def __init__(self, epoch: int, epochs: int, steps: int, done: int, folder: RunDir):
         self.title = f"epoch {epoch + 1}/{epochs}"
         self.epochs_left = epochs - epoch - 1
         self.first_step, self.steps, self.folder = epoch * steps, steps, folder

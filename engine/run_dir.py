@@ -37,7 +37,7 @@ def _writing(method: Callable[..., None]) -> Callable[..., None]:
     """Of a folder: what it cannot write, the user has to mend."""
 
     @functools.wraps(method)
-    def telling(self: "RunFolder", *args: Any, **named: Any) -> None:
+    def telling(self: "RunDir", *args: Any, **named: Any) -> None:
         try:
             method(self, *args, **named)
         except (OSError, RecursionError) as error:  # the latter for folders in folders in folders
@@ -46,7 +46,7 @@ def _writing(method: Callable[..., None]) -> Callable[..., None]:
     return telling
 
 
-class RunFolder:
+class RunDir:
     """`save_path` with config.yaml, starts.jsonl, log.txt, metrics.jsonl, tensorboard/, pictures/
     and the checkpoints.  Raises `UserError` when it cannot be written."""
 
@@ -244,7 +244,7 @@ class Background:
             last.result()
 
 
-def state_to_resume(folder: RunFolder, resume: str) -> tuple[Any, Path] | None:
+def state_to_resume(folder: RunDir, resume: str) -> tuple[Any, Path] | None:
     """Return the content and the path of the checkpoint to continue from, if there is one.
 
     `never` and a path are how a run begins: a restart goes on from its own last checkpoint.
@@ -262,7 +262,7 @@ def state_to_resume(folder: RunFolder, resume: str) -> tuple[Any, Path] | None:
     return load(source), source
 
 
-def _first_readable(folder: RunFolder, there: list[Path]) -> tuple[Any, Path] | None:
+def _first_readable(folder: RunDir, there: list[Path]) -> tuple[Any, Path] | None:
     for number, path in enumerate(there, start=1):
         try:
             return load(path), path

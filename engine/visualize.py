@@ -6,6 +6,7 @@ Nothing of a training changes by them: neither a network's mode or statistics no
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from dataset.bands import pictures
 from dataset.datasets import EvaluationSet
 from dataset.loaders import batch_at, split_batch
 from engine.drawing import Sheet, array, points_of
-from engine.training import Training
 from inference.predictor import Predictor
 from semi.panels import Heat, Labels, Panels
 from util import distributed
@@ -24,29 +24,33 @@ from util.config.schema import Data
 from util.precision import autocast
 from util.seed import seeded_apart
 
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
 
-def take_pictures(t: Training) -> dict[str, Image.Image]:
+
+def take_pictures(trainer: "Trainer") -> dict[str, Image.Image]:
     """Of as many validation and unlabelled images as the config says, by name."""
-    kinds = {"val": of_validation(t)}
-    if t.method.unlabeled:
-        kinds["unlabeled"] = of_unlabeled(t)
-    with undisturbed(t):
+    kinds = {"val": of_validation(trainer)}
+    if trainer.method.unlabeled:
+        kinds["unlabeled"] = of_unlabeled(trainer)
+    count = trainer.config.log.pictures
+    with undisturbed(trainer):
         return {
             f"{kind}_{number:02}": sheet
             for kind, sheets in kinds.items()
-            for number, sheet in enumerate(itertools.islice(sheets, t.config.log.pictures), start=1)
+            for number, sheet in enumerate(itertools.islice(sheets, count), start=1)
         }
 
 
 @contextmanager
-def undisturbed(t: Training) -> Iterator[None]:
+def undisturbed(trainer: "Trainer") -> Iterator[None]:
     """Eval mode, no gradients, random numbers of its own, nothing compiled anew, and no other
     process that could be waited for; afterwards all is as it was."""
-    modes = [(module, module.training) for module in t.method.modules()]
-    t.method.eval()
+    modes = [(module, module.training) for module in trainer.method.modules()]
+    trainer.method.eval()
     try:
         with (
-            seeded_apart(t.config.seed, t.device),
+            seeded_apart(trainer.config.seed, trainer.device),
             torch.no_grad(),
             torch.compiler.set_stance("force_eager"),
             distributed.alone(),
@@ -57,33 +61,34 @@ def undisturbed(t: Training) -> Iterator[None]:
             module.training = training
 
 
-def of_validation(t: Training) -> Iterator[Image.Image]:
+def of_validation(trainer: "Trainer") -> Iterator[Image.Image]:
     """Image, truth and the predictions of all networks, of images spread evenly over the list."""
-    assert isinstance(t.val.dataset, EvaluationSet)
-    images, data = t.val.dataset.images, t.config.data
-    count = min(t.config.log.pictures, len(images))
+    assert isinstance(trainer.val.dataset, EvaluationSet)
+    images, data = trainer.val.dataset.images, trainer.config.data
+    count = min(trainer.config.log.pictures, len(images))
     for index in (i * len(images) // count for i in range(count)):
         pixels, truth = images[index]
         sheet = Sheet(data)
         add_photo(sheet, "image", pixels, data)
         sheet.labels("truth", np.array(truth))
-        for name, network in t.method.eval_models().items():
-            predicted = Predictor(network, t.config, t.device).mask(pixels)
+        for name, network in trainer.method.eval_models().items():
+            predicted = Predictor(network, trainer.config, trainer.device).mask(pixels)
             sheet.labels(f"prediction, {name}", predicted)
-        yield sheet.image(f"validation image {images.name(index)}, epoch {t.epoch + 1}:")
+        yield sheet.image(f"validation image {images.name(index)}, epoch {trainer.epoch + 1}:")
 
 
-def of_unlabeled(t: Training) -> Iterator[Image.Image]:
+def of_unlabeled(trainer: "Trainer") -> Iterator[Image.Image]:
     """What the method shows of the run's first batches, in the parts that it is trained on."""
-    raws = (batch_at(t.train, step) for step in itertools.count())
-    parts = (part for raw in raws for part in split_batch(raw, t.config.micro_batch))
+    raws = (batch_at(trainer.train, step) for step in itertools.count())
+    parts = (part for raw in raws for part in split_batch(raw, trainer.config.micro_batch))
     for part in parts:
-        batch = t.views(part)
-        with autocast(t.device, t.config.precision):
-            panels = t.method.pictures(batch)
-        title = f"unlabelled image, epoch {t.epoch + 1}, threshold {float(t.method.threshold):.3f}:"
+        batch = trainer.views(part)
+        with autocast(trainer.device, trainer.config.precision):
+            panels = trainer.method.pictures(batch)
+        threshold = float(trainer.method.threshold)
+        title = f"unlabelled image, epoch {trainer.epoch + 1}, threshold {threshold:.3f}:"
         for number in range(len(batch["unlabeled"]["weak"])):
-            yield draw(panels, number, t.config.data, t.mean, t.std).image(title)
+            yield draw(panels, number, trainer.config.data, trainer.mean, trainer.std).image(title)
 
 
 def draw(panels: Panels, number: int, data: Data, mean: Tensor, std: Tensor) -> Sheet:

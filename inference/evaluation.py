@@ -9,11 +9,17 @@ from torch import Tensor, nn
 
 from inference.predictor import Predictor
 from inference.uncertainty import confidence
+from metrics.bootstrap import Intervals, class_counts, iou_intervals
 from metrics.calibration import PseudoLabelScores
 from metrics.confusion import class_scores
 from util import distributed
 from util.config.schema import IGNORE, Config
 from util.errors import UserError
+from util.interrupt import compute_limit
+from util.tables import text_table
+
+PATTERN_SECONDS = 10
+"""Computation that matching `evaluation.volume_pattern` may take, for all images together."""
 
 
 class Watcher(Protocol):
@@ -30,6 +36,8 @@ class Scores(NamedTuple):
     """`[C, C]`, rows: truth, columns: prediction; pixels, int64, on the CPU."""
     dice: Tensor | None = None
     """`[C]`, mean over volumes, where the config names volumes."""
+    counts: Tensor | None = None
+    """`[N, 3, C]`, of each image, or volume: as `metrics.bootstrap.class_counts` returns them."""
 
     @property
     def iou(self) -> Tensor:
@@ -72,6 +80,11 @@ class Scores(NamedTuple):
         return self.mean_dice if kind == "dice" else self.miou
 
     @property
+    def intervals(self) -> Intervals | None:
+        """95 % bootstrap intervals of IoU over images, or volumes."""
+        return None if self.counts is None else iou_intervals(self.counts)
+
+    @property
     def accuracy(self) -> float:
         """Share of the pixels that are right, in percent."""
         return 100 * (self.confusion.diag().sum() / self.confusion.sum().clamp(min=1)).item()
@@ -105,21 +118,28 @@ def dice(confusions: Tensor) -> Tensor:
 def volume_indices(images: list[str], pattern: str | None) -> list[int]:
     """The number of each image's volume, which `pattern`'s first group names; 0 without one.
 
-    Raises `UserError` for an image of which it names none.
+    Raises `UserError` for an image without volume, and for a pattern that takes forever.
     """
     if pattern is None:
         return [0] * len(images)
-    keys = []
-    for image in images:
-        found = re.search(pattern, image)
-        if found is None or not found.group(1):
-            raise UserError(
-                f"evaluation.volume_pattern: '{pattern}' names no volume of {image}; expected its "
-                "first group to match in the path of every image that is scored"
-            )
-        keys.append(found.group(1))
+    slow = UserError(
+        f"evaluation.volume_pattern: '{pattern}' takes more than {PATTERN_SECONDS} s to match. "
+        "Fix: avoid a repeated group of repetitions, such as (a+)+"
+    )
+    with compute_limit(PATTERN_SECONDS, slow):
+        keys = [_volume(image, pattern) for image in images]
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return [numbers[key] for key in keys]
+
+
+def _volume(image: str, pattern: str) -> str:
+    found = re.search(pattern, image)
+    if found is None or not found.group(1):
+        raise UserError(
+            f"evaluation.volume_pattern: '{pattern}' names no volume of {image}; expected its "
+            "first group to match in the path of every image that is scored"
+        )
+    return found.group(1)
 
 
 @torch.no_grad()
@@ -147,6 +167,7 @@ def evaluate(
     predictor = Predictor(model, config, device, mode)
     c = config.num_classes
     confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
+    counts = torch.zeros(len(volumes), 3, c, dtype=torch.int64, device=device)
     for batch in batches:
         image = batch["image"].to(device, non_blocking=True)
         target = batch["mask"].to(device, non_blocking=True)
@@ -154,15 +175,18 @@ def evaluate(
             image, target = (center_crop(x, config.crop_size) for x in (image, target))
         probabilities = predictor.predict_batch(image)
         index, predicted = int(batch["index"]), probabilities.argmax(1)
-        confusion[volumes[index]] += confusion_matrix(predicted, target, c)
+        of_image = confusion_matrix(predicted, target, c)
+        confusion[volumes[index]] += of_image
+        counts[index] = class_counts(of_image)
         for watcher in watchers:
             watcher.add(index, predicted[0], target[0])
         if pseudo_labels is not None:
             pseudo_labels.add(predicted[0], confidence(probabilities[0]), target[0])
     model.train(training)
     confusion = distributed.all_reduce(confusion).cpu()
-    per_volume = dice(confusion) if config.evaluation.volume_pattern else None
-    return Scores(confusion.sum(0), per_volume)
+    if config.evaluation.volume_pattern:  # slices of a volume resemble each other
+        return Scores(confusion.sum(0), dice(confusion), class_counts(confusion))
+    return Scores(confusion.sum(0), counts=distributed.all_reduce(counts).cpu())
 
 
 def score_title(config: Config) -> str:
@@ -183,23 +207,29 @@ def summary(scores: Scores) -> dict[str, Any]:
     if scores.dice is not None:
         numbers["dice"] = [100 * d for d in scores.dice.tolist()]
         numbers["mean_dice"] = scores.mean_dice
+    if intervals := scores.intervals:
+        numbers["miou_interval"], numbers["iou_intervals"] = intervals.miou, intervals.iou
     return numbers
 
 
 def table(scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None = None) -> str:
-    """Per-class IoU, Dice of volumes and `more` scores `[C]` with names; mIoU and pixel accuracy,
-    as text."""
-    width = max(len(name) for name in [*classes, "mean of those present"])
-    columns = scores.by_class | dict(more or {})
-    head = "".join(f"  {title:>6}" for title in columns)
-    rows = [f"{'':<{width}}{head}"] if len(columns) > 1 else []
+    """Return IoU, Dice of volumes and `more` named scores `[C]` by class, mIoU and pixel accuracy
+    as text; with `more`, also a 95 % interval of each IoU."""
+    columns, intervals = scores.by_class | dict(more or {}), scores.intervals
+    shown = intervals if more is not None else None
+    rows = [["", *columns, *["95 % of IoU"] * bool(shown)]] if len(columns) > 1 else []
     for index, name in enumerate(classes):
-        cells = (f"  {100 * v[index]:{max(6, len(title))}.2f}" for title, v in columns.items())
-        rows.append(f"{name:<{width}}{''.join(cells)}" + "  (absent)" * bool(scores.absent[index]))
-    rows.append(f"{'mIoU':<{width}}  {scores.miou:6.2f}")
+        cells = [f"{100 * values[index]:6.2f}" for values in columns.values()]
+        cells += ["{:.1f} to {:.1f}".format(*shown.iou[index])] if shown else []
+        rows.append([name, *cells, "(absent)" * bool(scores.absent[index])])
+    rows.append(["mIoU", f"{scores.miou:.2f}"])
     if scores.absent.any():
-        rows.append(f"{'mean of those present':<{width}}  {scores.miou_present:6.2f}")
-    rows.append(f"{'pixel accuracy':<{width}}  {scores.accuracy:6.2f}")
+        rows.append(["mean of those present", f"{scores.miou_present:.2f}"])
+    rows.append(["pixel accuracy", f"{scores.accuracy:.2f}"])
     if scores.dice is not None:
-        rows.append(f"{'Dice, classes 1 on':<{width}}  {scores.mean_dice:6.2f}")
-    return "\n".join(rows)
+        rows.append(["Dice, classes 1 on", f"{scores.mean_dice:.2f}"])
+    text = text_table(rows, "<>")
+    if intervals is None:
+        return text
+    unit = "image" if scores.dice is None else "volume"
+    return f"{text}\nmIoU, 95 % interval: {intervals} ({intervals.units} {unit}s)"

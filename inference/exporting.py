@@ -4,7 +4,8 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -120,7 +121,8 @@ def views_of(images: Sequence[Tensor], size: Sequence[int] | None) -> Iterator[T
     yield torch.cat([images[0][..., :h, :w], images[0][..., -h:, -w:]])
 
 
-class Exported(NamedTuple):
+@dataclass
+class Exported:
     """Stands where the network does in a prediction."""
 
     run: Run

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from util.colours import IGNORE_COLOUR, UNKNOWN_COLOUR, Colour, background, palette
+from util.colours import IGNORE_COLOUR, UNKNOWN_COLOUR, Colour, background_of, palette
 from util.config.label_map import UNKNOWN
 from util.config.schema import IGNORE, Data
 from util.io import make_folder, write_atomically
@@ -38,7 +38,7 @@ def overlay(image: Image.Image, mask: np.ndarray, data: Data, opacity: float = 0
     background is left as it is."""
     coloured = colour_mask(mask, data).convert("RGB")
     covered = np.where(_borders(mask), 255, round(255 * opacity)).astype(np.uint8)
-    if (rest := background(data.classes)) is not None:
+    if (rest := background_of(data)) is not None:
         covered[mask == rest] = 0
     return Image.composite(coloured, image.convert("RGB"), Image.fromarray(covered))
 

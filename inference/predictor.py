@@ -1,9 +1,11 @@
 """Prediction of whole images: at once, in sliding windows or resized, in one view or several."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.inputs import wants_windows
 from util.config.schema import Config
@@ -21,7 +23,11 @@ class Predictor:
     """
 
     def __init__(
-        self, network: nn.Module, config: Config, device: torch.device, mode: str | None = None
+        self,
+        network: Callable[[Tensor], Tensor],
+        config: Config,
+        device: torch.device,
+        mode: str | None = None,
     ):
         self.network, self.config, self.device = network, config, device
         self.mode = config.evaluation.mode if mode is None else mode
@@ -90,7 +96,7 @@ def to_mask(probabilities: Tensor) -> np.ndarray:
 
 
 def predict_sliding(
-    network: nn.Module, image: Tensor, window: int, border: str, batch: int
+    network: Callable[[Tensor], Tensor], image: Tensor, window: int, border: str, batch: int
 ) -> Tensor:
     """Return probabilities `[1, C, H, W]`, averaged over square windows with a stride of two thirds
     of their side.
@@ -116,7 +122,7 @@ def predict_sliding(
     return total / total.sum(1, keepdim=True)
 
 
-def logits_of(network: nn.Module, image: Tensor) -> Tensor:
+def logits_of(network: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     """Return logits at the image's own size; a network of patches sees the nearest multiple."""
     patch = getattr(network, "patch_size", 1)
     h, w = image.shape[-2:]
@@ -128,7 +134,7 @@ def logits_of(network: nn.Module, image: Tensor) -> Tensor:
     return F.interpolate(logits, (h, w), mode="bilinear", align_corners=True)
 
 
-def logits_of_square(network: nn.Module, image: Tensor, side: int) -> Tensor:
+def logits_of_square(network: Callable[[Tensor], Tensor], image: Tensor, side: int) -> Tensor:
     """Return logits of the image resized to a square, at the image's own size (medical)."""
     resized = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
     logits = logits_of(network, resized)

@@ -18,14 +18,14 @@ from dataset.samples import Sample
 from dataset.split_files import SampleList, identity
 from dataset.validation import check_files, refuse_overlaps
 from inference.cli import split_of
-from inference.evaluation import Scores, evaluate, summary, table, volume_indices
+from inference.evaluation import Scores, Watcher, evaluate, summary, table, volume_indices
 from inference.overlay import save_picture
 from inference.predictor import Predictor
 from inference.worst_images import ImageScores, comparison
 from metrics.boundary import DISTANCE, BoundaryIoU
-from metrics.confusion import class_scores, confusion_picture, confusion_rows
+from metrics.confusion import class_scores, confusion_rows
 from model.trained import load_trained
-from util import distributed
+from util import distributed, plotting
 from util.config.schema import Config, Evaluation
 from util.errors import quoted
 from util.io import csv_text, write_text
@@ -41,7 +41,7 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     network = load_trained(config, options.checkpoint, options.which, device)
     boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
     images = ImageScores(len(listed.samples), device)
-    wanted: dict[Any, Any] = {boundary: options.boundary_iou, images: options.worst}
+    wanted: dict[Watcher, Any] = {boundary: options.boundary_iou, images: options.worst}
     begin = time.perf_counter()
     scores = evaluate(
         network,
@@ -126,7 +126,8 @@ def save_tables(
             zip(classes, scores.confusion.sum(1).tolist(), strict=True)
         )
     ]
-    save_picture(confusion_picture(scores.confusion, classes), folder / "confusion.png")
+    figure = plotting.confusion_matrix(scores.confusion.numpy(), classes)
+    save_picture(plotting.as_image(figure), folder / "confusion.png")
     write_text(folder / "confusion.csv", csv_text(confusion_rows(scores.confusion, classes)))
     write_text(folder / "scores.csv", csv_text([["class", "pixels", *columns], *rows]))
 

@@ -65,15 +65,22 @@ class PseudoLabelScores:
         }
 
 
-def trust_line(summary: dict[str, Any]) -> str:
-    """A summary in one line."""
+def trust_line(summary: dict[str, Any], classes: Sequence[str]) -> str:
+    """Return a summary in one line, with the mean over classes and the worst class: shares of
+    pixels hide a rare class."""
     kept, precision, ece = (
         "none" if summary[key] is None else f"{summary[key]:.2f} %"
         for key in ("kept", "precision", "ece")
     )
+    of_classes = zip(summary["class_precision"], classes, strict=True)
+    known = [(value, name) for value, name in of_classes if value is not None]
+    by_class = ""
+    if known:
+        mean, (lowest, worst) = sum(value for value, _ in known) / len(known), min(known)
+        by_class = f" (mean over classes {mean:.2f} %, worst {worst} {lowest:.2f} %)"
     return (
-        f"{kept} of the pixels above {summary['threshold']:.3f}, {precision} of them right, "
-        f"calibration error {ece}"
+        f"{kept} of the pixels above {summary['threshold']:.3f}, {precision} of them right"
+        f"{by_class}, calibration error {ece}"
     )
 
 

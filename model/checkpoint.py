@@ -20,6 +20,10 @@ from model.files import SUFFIX
 from util.errors import UserError, first_of, one_line, reason
 from util.io import replacing, write_atomically
 
+MAX_PARTS = 10**7
+"""Values that a checkpoint may hold: a small file of lists within lists can unfold to any number,
+and the record of a thousand epochs with a hundred classes has fewer than a million."""
+
 # Published checkpoints hold their best score as a numpy float; nothing wider is let in.  The
 # scalar's constructor is known under two names, before and after numpy 2.
 _NUMPY_SCALAR: list[Any] = [
@@ -103,6 +107,24 @@ def _tensors(state: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tenso
             yield from _tensors(value, f"{name}.{key}" if name else str(key), seen)
 
 
+def _count_parts(state: Any, counts: dict[int, int | None]) -> int:
+    """Number of values in nested dicts and lists, those that are there several times counted each
+    time, as a copy or JSON of them would.
+
+    Raises `ValueError` for a container that holds itself.
+    """
+    if not isinstance(state, Mapping | list | tuple):
+        return 1
+    if id(state) not in counts:
+        counts[id(state)] = None
+        values = state.values() if isinstance(state, Mapping) else state
+        counts[id(state)] = 1 + sum(_count_parts(value, counts) for value in values)
+    count = counts[id(state)]
+    if count is None:
+        raise ValueError("a list or mapping in it holds itself")
+    return count
+
+
 def load(path: Path) -> Any:
     """What `path` holds, on the CPU, loaded with `weights_only`; of a .safetensors its weights as
     `model`.
@@ -112,6 +134,8 @@ def load(path: Path) -> Any:
     """
     state = _load(path)
     try:
+        if _count_parts(state, {}) > MAX_PARTS:
+            raise ValueError(f"it would unfold to more than {MAX_PARTS} values")
         found = nonfinite_tensors(state)
     except Exception as error:  # whatever odd tensors in a file lead torch to
         raise UserError(f"{path}: not a readable checkpoint ({one_line(error)})") from None

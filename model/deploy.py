@@ -139,6 +139,19 @@ def to_torchscript(deployed: Deployed, example: Tensor, facts: dict[str, str]) -
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(deployed, example, check_trace=False)
         torch.jit.save(traced, file, _extra_files=extra)
+    return _without_source_paths(file.getvalue())
+
+
+def _without_source_paths(content: bytes) -> bytes:
+    """Copy a TorchScript archive without its debug records, which name files of this machine."""
+    reader, file = torch._C.PyTorchFileReader(io.BytesIO(content)), io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(file)
+    own = {"version", "byteorder", ".data/serialization_id"}  # what the writer adds itself
+    for name in reader.get_all_records():
+        if name not in own and not name.endswith(".debug_pkl"):
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
     return file.getvalue()
 
 

@@ -19,6 +19,21 @@ def ask_hub_once() -> None:
         constants.HF_HUB_OFFLINE = True
 
 
+def is_on_hub(backbone: str) -> bool:
+    """Return whether timm's weights of a backbone can be had, from the hub or its cache."""
+    import timm
+
+    known = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    if known is None or not known.hf_hub_id:
+        return False
+    ask_hub_once()
+    if not constants.HF_HUB_OFFLINE:
+        return True
+    names = ("model.safetensors", "pytorch_model.bin")
+    cached = (huggingface_hub.try_to_load_from_cache(known.hf_hub_id, name) for name in names)
+    return any(isinstance(path, str) for path in cached)
+
+
 def hub_folder(name: str) -> Path:
     """Weights, config and card of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, in the hub's cache.
 

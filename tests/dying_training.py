@@ -13,8 +13,8 @@ import sys
 
 import torch
 
-from engine import fit as engine
-from engine.training import Training
+from engine.command import main as train
+from engine.trainer import Trainer
 from tests.conftest import METHODS
 from util import distributed
 
@@ -22,7 +22,7 @@ from util import distributed
 def die_in(kind, rank, place, number):
     owner, function = {
         "step": (kind, "step"),
-        "validation": (Training, "evaluate"),
+        "validation": (Trainer, "evaluate"),
         "save": (torch, "save"),
     }[place]
     original, calls = getattr(owner, function), itertools.count()
@@ -44,7 +44,7 @@ def main():
     start = int(os.environ[distributed.RESTARTS])
     if start < len(deaths):
         die_in(kind, *deaths[start].split("-"))
-    engine.main(kind)
+    train(kind)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ IMAGES = {"labeled": 3, "unlabeled": 5, "val": 3}
 
 def fake_run(
     folder, toy, scores, *, method="UniMatch", seed=0, settings=None, epochs=None, images=None,
-    digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, starts=1, dice=None,
+    digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, val=None, starts=1,
+    dice=None,
 ):  # fmt: skip
     """Write a run's files.
 
@@ -22,6 +23,8 @@ def fake_run(
     tree |= settings or {}
     if labeled is not None:
         tree["data"]["labeled"] = str(labeled)
+    if val is not None:
+        tree["data"]["val"] = str(val)
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
     counts = IMAGES | (images or {})
     start = {

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from dataset.loaders import starting_at
-from engine.run_dir import RunFolder
-from engine.training import prepare
+from engine.build import build_trainer
+from engine.run_dir import RunDir
 from tests.conftest import METHODS
 from tests.golden import fill
 from util import distributed
@@ -54,8 +54,8 @@ def calm(method):
 
 def prepared(name, config, folder, *settings):
     config = load_config(config, [*OPTIONS.get(name, []), *settings])
-    run, device = RunFolder(folder / "run"), torch.device("cpu")
-    return prepare(METHODS[name], config, device, run, "never")
+    run, device = RunDir(folder / "run"), torch.device("cpu")
+    return build_trainer(METHODS[name], config, device, run, "never")
 
 
 def gradient(training, raw=None):
@@ -65,7 +65,7 @@ def gradient(training, raw=None):
     with contextlib.ExitStack() as stack:
         for place, instead in NOT_DRAWN.items():
             stack.enter_context(mock.patch(place, instead))
-        training.step(raw)
+        training.train_step(raw)
     return torch.cat([p.grad.flatten() for p in training.method.parameters() if p.requires_grad])
 
 

@@ -10,16 +10,16 @@ import sys
 import time
 from pathlib import Path
 
-from engine import fit as engine
 from engine import run_dir as log
-from engine.training import Training
+from engine.command import main as train
+from engine.trainer import Trainer
 from tests.conftest import METHODS
 from util import distributed
 
 
 def main():
     folder, kind = Path(sys.argv.pop(1)), METHODS[sys.argv.pop(1)]
-    step, write = Training.optimize, log.save_atomically
+    step, write = Trainer.optimize, log.save_atomically
 
     def stopping_step(self, raw, number):
         scalars = step(self, raw, number)
@@ -31,10 +31,10 @@ def main():
         time.sleep(2)
         write(*args)
 
-    Training.optimize, log.save_atomically = stopping_step, slow_write
+    Trainer.optimize, log.save_atomically = stopping_step, slow_write
     rank = os.environ["RANK"]
     try:
-        engine.main(kind)
+        train(kind)
     finally:
         run = Path(sys.argv[sys.argv.index("--save-path") + 1])
         (folder / f"left-{rank}").write_text(str((run / "latest.pth").exists()))

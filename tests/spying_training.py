@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from dataset.datasets import TrainingSet
-from engine import fit
-from engine.training import Training
+from engine import validation
+from engine.command import main as train
+from engine.trainer import Trainer
 from tests.conftest import METHODS
 from tests.prototypes import Prototypes
 from util import distributed
@@ -46,8 +47,8 @@ def main():
 
 def spy(folder, script):
     kind = (METHODS | {"prototypes": Prototypes})[script]
-    seen, get, step = [], TrainingSet.__getitem__, Training.optimize
-    take = fit.take_pictures
+    seen, get, step = [], TrainingSet.__getitem__, Trainer.optimize
+    take = validation.take_pictures
 
     def spying_get(self, key):
         seen.append(key)
@@ -67,10 +68,10 @@ def spy(folder, script):
         seen[:] = before  # no step saw what they are of
         return pictures
 
-    TrainingSet.__getitem__, Training.optimize = spying_get, spying_step
-    fit.take_pictures = unseen_pictures
-    fit.main(kind)
-    TrainingSet.__getitem__, Training.optimize, fit.take_pictures = get, step, take
+    TrainingSet.__getitem__, Trainer.optimize = spying_get, spying_step
+    validation.take_pictures = unseen_pictures
+    train(kind)
+    TrainingSet.__getitem__, Trainer.optimize, validation.take_pictures = get, step, take
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from util.config.loading import load_config
 from util.errors import UserError
 from util.io import write_once
 from util.parser import Parser
+from util.tables import markdown_table
 
 ARMS = ("first", "ranked", "random")
 
@@ -118,8 +119,7 @@ def table(scores: list[dict[str, float]], options: argparse.Namespace) -> str:
     rows = [[str(seed), *(f"{s[arm]:.1f}" for arm in ARMS)]
             for seed, s in zip(options.seeds, scores, strict=True)]  # fmt: skip
     rows.append(["mean", *(f"{mean(s[arm] for s in scores):.1f}" for arm in ARMS)])
-    lines = [["seed", *heads], ["--:"] * (1 + len(ARMS)), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table([["seed", *heads], *rows], ">")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def page() -> str:
     parts = [HEAD, *_tables("The run", Config)]
     for name, field in Config.model_fields.items():
         if is_section(field):
-            parts += _tables(_title(field.annotation), field.annotation, f"{name}.")
+            section: Any = field.annotation
+            parts += _tables(_title(section), section, f"{name}.")
     for script in method_scripts():
         method = method_of(script)
         if method.Options.model_fields:
@@ -71,7 +72,8 @@ def _rows(section: type[Section], prefix: str = "") -> list[str]:
             meaning = f"{choices}. {meaning}" if choices else meaning
             rows.append(f"| `{prefix}{name}` | {_default(field)} | {meaning} |\n")
         elif section is not Config:
-            rows += _rows(field.annotation, f"{prefix}{name}.")
+            part: Any = field.annotation
+            rows += _rows(part, f"{prefix}{name}.")
     return rows
 
 

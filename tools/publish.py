@@ -7,6 +7,7 @@ it.
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from model.files import PUBLISHED, find_checkpoint
@@ -17,6 +18,7 @@ from util.config.loading import dump_config, portable
 from util.errors import UserError
 from util.io import write_atomically, write_text
 from util.parser import Parser
+from util.tables import markdown_table
 
 
 def main() -> None:
@@ -92,6 +94,11 @@ def shortened(argument: str) -> str:
     return f"{key}{equals}{Path(value).name}" if os.path.isabs(value) else argument
 
 
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Return an interval in percent as text; runs of older versions record none."""
+    return "{:.1f} to {:.1f}".format(*interval) if interval else "not recorded"
+
+
 def model_card(run: Run, network: str, epoch: Epoch, license: str) -> str:
     """The text of README.md, with the hub's YAML header."""
     from inference.evaluation import score_title  # which needs PyTorch
@@ -99,10 +106,13 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str) -> str:
     config, start, scores = run.config, run.starts[-1], epoch.scores[network]
     data = config.data
     command = [shortened(part) for part in start.command]
+    intervals: Sequence[tuple[float, float] | None] = scores.iou_intervals or [None] * len(
+        data.classes
+    )
     rows = [
-        f"| {index} | {name} | {'#{:02x}{:02x}{:02x}'.format(*colour)} | {iou:.2f} |"
-        for index, (name, colour, iou) in enumerate(
-            zip(data.classes, palette(data), scores.iou, strict=True)
+        [index, name, "#{:02x}{:02x}{:02x}".format(*colour), f"{iou:.2f}", interval_text(interval)]
+        for index, (name, colour, iou, interval) in enumerate(
+            zip(data.classes, palette(data), scores.iou, intervals, strict=True)
         )
     ]
     images = ", ".join(f"{name} {found.images}" for name, found in run.images.items())
@@ -135,15 +145,14 @@ FOLDER is this folder, or `hf:OWNER/NAME`. Paths in `config.yaml` are of the tra
 ## Scores
 
 Of the validation images, which also chose the epoch (by {score_title(config)}); prediction mode
-`{scores.mode}`, in percent.
+`{scores.mode}`, in percent. The 95 % intervals are bootstrap intervals over these images: they say
+how far a score may be off for images of the same kind, not for other training runs.
 
-| mIoU | pixel accuracy |
-|--:|--:|
-| {scores.miou:.2f} | {scores.accuracy:.2f} |
+| mIoU | 95 % interval | pixel accuracy |
+|--:|--:|--:|
+| {scores.miou:.2f} | {interval_text(scores.miou_interval)} | {scores.accuracy:.2f} |
 
-| class | name | colour | IoU |
-|--:|---|---|--:|
-{chr(10).join(rows)}
+{markdown_table([["class", "name", "colour", "IoU", "95 % interval"], *rows], "><<>")}
 
 ## Training
 

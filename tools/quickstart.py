@@ -18,6 +18,7 @@ from util.cli import add_settings, exit_with_one_line, importing, run
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.parser import Parser
+from util.tables import text_table
 
 CONFIG = "configs/shapes.yaml"
 CONFIGS = {"supervised": CONFIG, "corrmatch": "configs/shapes_corrmatch.yaml"}
@@ -81,7 +82,7 @@ def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
 
 def summary(folder: Path, pictures: Path) -> str:
     """The closing table, from what the runs wrote."""
-    lines = ["", f"{'':<12}{'mIoU (best)':>12}{'last epoch':>12}{'steps':>8}{'minutes':>9}"]
+    rows = [["", "mIoU (best)", "last epoch", "steps", "minutes"]]
     for name, script in METHODS.items():
         best = json.loads((folder / script / "scores.json").read_text())["miou"]
         text = (folder / script / "metrics.jsonl").read_text()
@@ -89,9 +90,11 @@ def summary(folder: Path, pictures: Path) -> str:
         last = epochs[-1]["scores"]["model"]["miou"]
         seconds = sum(e["seconds"] + e.get("validation_seconds", 0) for e in epochs)
         steps = epochs[-1]["steps"]
-        lines.append(f"{name:<12}{best:>12.2f}{last:>12.2f}{steps:>8}{seconds / 60:>9.1f}")
+        rows.append([name, f"{best:.2f}", f"{last:.2f}", str(steps), f"{seconds / 60:.1f}"])
     checkpoints = " and ".join(str(folder / script / "best.pth") for script in METHODS.values())
-    lines += [
+    lines = [
+        "",
+        text_table(rows, "<>"),
         "",
         f"pictures      {pictures}  (image, truth, {', '.join(METHODS)})",
         f"checkpoints   {checkpoints}",

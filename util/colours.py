@@ -16,11 +16,6 @@ BACKGROUND_COLOUR: Colour = (0, 0, 0)
 BACKGROUNDS = ("background", "_background_", "void", "unchanged", "rest", "other")
 """Names of the class that is all the rest, the surest first: overlays leave it as it is
 photographed."""
-VIRIDIS = (
-    "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "
-    "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725"
-)
-"""Colours of shares from 0 to 1, in equal steps; van der Walt and Smith, matplotlib 1.5."""
 STEPS = 18  # of red, green and blue in the colours to choose from
 
 
@@ -29,9 +24,16 @@ def palette(data: Data) -> list[Colour]:
     if data.palette is not None:
         return data.palette
     found = distinct_colours(len(data.classes))
-    if (rest := background(data.classes)) is not None:
+    if (rest := background_of(data)) is not None:
         found = [*found[:rest], BACKGROUND_COLOUR, *found[rest:-1]]
     return found
+
+
+def background_of(data: Data) -> int | None:
+    """Return the index of the background: the config's `data.background`, else by name."""
+    if data.background is not None:
+        return data.classes.index(data.background)
+    return background(data.classes)
 
 
 def background(classes: Sequence[str]) -> int | None:
@@ -65,15 +67,6 @@ def _glasbey(count: int) -> tuple[Colour, ...]:
         chosen.append((red, green, blue))
         distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=1))
     return tuple(chosen)
-
-
-def viridis(shares: np.ndarray) -> np.ndarray:
-    """Shares in [0, 1] as colours, uint8 `[..., 3]`: what looks twice as far apart is so, and the
-    lighter one is larger."""
-    colours = np.array([list(bytes.fromhex(colour)) for colour in VIRIDIS.split()])
-    steps = np.linspace(0, 1, len(colours))
-    channels = [np.interp(shares, steps, channel) for channel in colours.T]
-    return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def cielab(colours: np.ndarray) -> np.ndarray:

@@ -110,13 +110,29 @@ def quitting_on_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def _handled(numbers: tuple[int, ...], handler: Callable[..., object]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
-        yield
+def compute_limit(seconds: float, error: Exception) -> Iterator[None]:
+    """Raise `error` after so many seconds of computation inside; no limit in other threads."""
+
+    def give_up(*_: object) -> None:
+        raise error
+
+    with _handled((signal.SIGVTALRM,), give_up) as handled:
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds if handled else 0)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+@contextmanager
+def _handled(numbers: tuple[int, ...], handler: Callable[..., object]) -> Iterator[bool]:
+    """Handle signals, which only the main thread can; yields whether this is it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield False
         return
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield
+        yield True
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)

@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -167,12 +168,19 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
         clock[0] += seconds
         return result
 
-    def validate(batches):
+    def evaluate(network, mode, batches):
         seen.extend(int(batch["index"]) for batch in batches)
         clock[0] += 10 if len(seen) == 1 else 1
 
     monkeypatch.setattr(Reader, "both", lambda *each: passes(both(*each), 1))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     val = evaluation_loader(config, samples, process, 2**20 * kept)
-    assert _validation(val, validate, torch.device("cpu")) == (1, 0 if kept else 1)
+    trainer = SimpleNamespace(
+        config=config,
+        device=torch.device("cpu"),
+        val=val,
+        method=SimpleNamespace(model=None),
+        evaluate=evaluate,
+    )
+    assert _validation(trainer) == (1, 0 if kept else 1)
     assert seen == [0, len(samples) - 1]

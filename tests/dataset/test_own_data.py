@@ -13,6 +13,7 @@ from dataset.bands import read_bands
 from dataset.folders import read_samples
 from dataset.image_files import image_size
 from dataset.split_files import list_line, read_list
+from dataset.val_size import too_few
 from dataset.validation import check_files, read_lists
 from fixmatch import FixMatch
 from supervised import SupOnly
@@ -221,3 +222,26 @@ def test_a_named_pipe_is_refused_instead_of_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(UserError, match="pipe.png: not a regular file"):
         read_bands(tmp_path / "pipe.png", RGB)
+
+
+def test_a_small_validation_split_is_warned_of(toy):
+    said, config = [], load_config(toy.config).data
+    lists = read_lists(config, unlabeled=True)
+    check_files(config, *lists, warn=said.append, val=lists.val)
+    assert [line for line in said if "3 validation images, expected at least 10" in line] == said
+    said.clear()
+    check_files(config, *lists, warn=said.append)
+    assert not said
+
+
+@pytest.mark.parametrize(("images", "showing", "said"), [
+    (10, [3, 3], ""),
+    (10, None, ""),
+    (1, [3, 3], "1 validation image, expected"),
+    (10, [2, 3], "fewer than 3 validation images show sky (2): scores"),
+    (9, [0, 1], "9 validation images, expected at least 10; fewer than 3 validation images show "
+                "sky (0), tree (1): scores are uncertain"),
+])  # fmt: skip
+def test_what_is_too_few(images, showing, said):
+    found = too_few(images, ["sky", "tree"], showing)
+    assert found.startswith(said) and bool(found) == bool(said)

@@ -18,7 +18,7 @@ from engine.cost import (
     step_cost,
 )
 from engine.estimate import CARDS, CONTEXT, largest_held, run_needs, step_seconds
-from engine.training import Training
+from engine.trainer import Trainer
 from model.build import build_network
 from prevmatch import PrevMatch
 from supervised import SupOnly
@@ -183,7 +183,7 @@ def test_needs_are_said_before_memory_runs_out(toy, run, monkeypatch, tmp_path, 
     def full(*_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(Training, "step", full)
+    monkeypatch.setattr(Trainer, "train_step", full)
     monkeypatch.setattr("sys.argv", ["supervised.py", *toy.argv(tmp_path / "run", "--dry-run")])
     with pytest.raises(SystemExit):
         main(SupOnly)

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from corrmatch import CorrMatch
 from dataset.loaders import batch_at, map_tensors, to_device
 from dataset.views import make_views
+from engine.build import build_trainer
 from engine.progress import Means
-from engine.run_dir import RunFolder
-from engine.training import prepare
+from engine.run_dir import RunDir
 from fixmatch import FixMatch
 from inference.evaluation import evaluate
 from metrics.calibration import PseudoLabelScores
@@ -82,7 +82,7 @@ def cuda(toy, tmp_path, monkeypatch):
 
     def make(kind, *overrides):
         config = load_config(toy.config, ["crop_size=48", *overrides])
-        training = prepare(kind, config, CPU, RunFolder(tmp_path / "run"), "never")
+        training = build_trainer(kind, config, CPU, RunDir(tmp_path / "run"), "never")
         raw = map_tensors(mode.from_tensor, batch_at(training.train, 0))
         with mode:
             for module in training.method.modules():

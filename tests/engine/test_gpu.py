@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine.run_dir import RunFolder
-from engine.training import prepare
+from engine.build import build_trainer
+from engine.run_dir import RunDir
 from engine.visualize import take_pictures
 from prevmatch import PrevMatch
 from tests.conftest import every_method
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 @every_method
 def test_pictures_leave_the_generator_as_it_was(kind, toy, tmp_path):
     config = load_config(toy.config, ["precision=bfloat16", "log.pictures=2"])
-    training = prepare(kind, config, torch.device("cuda"), RunFolder(tmp_path / "run"), "never")
+    training = build_trainer(kind, config, torch.device("cuda"), RunDir(tmp_path / "run"), "never")
     training.method.after_epoch(0, is_best=True)
     before = torch.cuda.get_rng_state()
     assert len(take_pictures(training)) == (4 if kind.unlabeled else 2)
@@ -28,15 +28,15 @@ def test_pictures_leave_the_generator_as_it_was(kind, toy, tmp_path):
 def test_a_step_never_waits_for_the_gpu(kind, precision, toy, tmp_path):
     """From the raw batch to the optimizer; the first step, which allocates, may."""
     config = load_config(toy.config, ["data.workers=0", f"precision={precision}"])
-    training = prepare(kind, config, torch.device("cuda"), RunFolder(tmp_path / "run"), "never")
+    training = build_trainer(kind, config, torch.device("cuda"), RunDir(tmp_path / "run"), "never")
     if kind is PrevMatch:
         training.method.after_epoch(0, is_best=True)
     raw = next(iter(training.train))
-    training.step(raw)
+    training.train_step(raw)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(2):
-            training.step(raw)
+            training.train_step(raw)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -9,10 +9,10 @@ import time
 import pytest
 import torch
 
-import engine.training
-from engine.nonfinite import Guard
-from engine.run_dir import RunFolder
-from engine.training import Training
+import engine.trainer
+from engine.nonfinite import NonfiniteMonitor
+from engine.run_dir import RunDir
+from engine.trainer import Trainer
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.engine.test_restarts import launcher
@@ -32,7 +32,7 @@ def records(run):
 
 def signalled_after(monkeypatch, step, number):
     """The process sends itself a signal when it has done a step of the run."""
-    original = Training.optimize
+    original = Trainer.optimize
 
     def spying(self, raw, current):
         scalars = original(self, raw, current)
@@ -40,7 +40,7 @@ def signalled_after(monkeypatch, step, number):
             os.kill(os.getpid(), number)
         return scalars
 
-    monkeypatch.setattr(Training, "optimize", spying)
+    monkeypatch.setattr(Trainer, "optimize", spying)
 
 
 def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
@@ -83,20 +83,20 @@ def test_stopped_before_a_validation(long, train, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("setting", ["save_every=2", "save_minutes=0.00001"])
 def test_checkpoints_inside_an_epoch(setting, long, train, tmp_path, monkeypatch):
-    saved, save = [], RunFolder.save
+    saved, save = [], RunDir.save
 
     def spying(self, state, history):
         saved.append((state["epoch"], state["done"]))
         save(self, state, history)
 
-    monkeypatch.setattr(RunFolder, "save", spying)
+    monkeypatch.setattr(RunDir, "save", spying)
     train(SupOnly, long.argv(tmp_path / "run", "--set", setting, "epochs=1"))
     every = (2, 4) if setting.startswith("save_every") else (1, 2, 3, 4, 5)
     assert saved == [*((0, done) for done in every), (1, 0)]
 
 
 def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatch):
-    saved, save = [], RunFolder.save
+    saved, save = [], RunDir.save
 
     def spying(self, state, history):
         saved.append(state["done"])
@@ -107,7 +107,7 @@ def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatc
         signalled_after(patch, 1, signal.SIGTERM)
         with pytest.raises(SystemExit):
             train(SupOnly, long.argv(tmp_path / "run", *settings))
-    monkeypatch.setattr(RunFolder, "save", spying)
+    monkeypatch.setattr(RunDir, "save", spying)
     train(SupOnly, long.argv(tmp_path / "run", *settings))
     assert saved == [4, 0]
 
@@ -115,7 +115,7 @@ def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_before_the_first_step(number, long, train, tmp_path, monkeypatch):
     """While data are checked and the network is built, there is nothing to save yet."""
-    monkeypatch.setattr("engine.training.network_of", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("engine.build.network_of", lambda *_: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as stopped:
         train(SupOnly, long.argv(tmp_path / "run"))
     assert stopped.value.code == EXIT_CODE and not (tmp_path / "run/latest.pth").exists()
@@ -135,7 +135,7 @@ def test_a_run_that_was_killed_right_after_its_last_checkpoint(long, train, tmp_
 
 def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
     """Whatever the training changes while it is written; the best is linked after it."""
-    folder, weights = RunFolder(tmp_path), torch.zeros(3)
+    folder, weights = RunDir(tmp_path), torch.zeros(3)
     state, history = {"method": {"w": weights}, "best": {"model": {"epoch": 1}}}, [{"epoch": 1}]
     written = threading.Event()
     folder._background.then(written.wait)  # a slow disk
@@ -216,7 +216,7 @@ def test_another_config_needs_force(long, train, tmp_path, capsys):
 
 
 def hold_lock(path, locked):
-    folder = RunFolder(path)
+    folder = RunDir(path)
     folder.lock()
     locked.set()
     time.sleep(60)
@@ -229,22 +229,22 @@ def test_two_runs_in_one_folder(tmp_path):
     first.start()
     assert locked.wait(60)
     with pytest.raises(UserError, match=f"in use by process {first.pid} on "):
-        RunFolder(tmp_path).lock()
+        RunDir(tmp_path).lock()
     first.kill()
     first.join()
-    after = RunFolder(tmp_path)
+    after = RunDir(tmp_path)
     after.lock()
 
 
 def poisoned(monkeypatch, steps):
     """Images of these steps hold NaN, as a broken decoder or overflow would leave them."""
-    original, number = Training.optimize, []
+    original, number = Trainer.optimize, []
 
     def spying(self, raw, current):
         number[:] = [current]
         return original(self, raw, current)
 
-    make = engine.training.make_views
+    make = engine.trainer.make_views
 
     def views(*args):
         batch = make(*args)
@@ -252,8 +252,8 @@ def poisoned(monkeypatch, steps):
             batch["labeled"]["image"][0, 0, 0, 0] = float("nan")
         return batch
 
-    monkeypatch.setattr(Training, "optimize", spying)
-    monkeypatch.setattr(engine.training, "make_views", views)
+    monkeypatch.setattr(Trainer, "optimize", spying)
+    monkeypatch.setattr(engine.trainer, "make_views", views)
 
 
 def test_a_step_that_is_not_finite_is_left_out_and_said(long, train, tmp_path, monkeypatch, capsys):
@@ -280,17 +280,17 @@ def test_too_many_of_them_end_the_run(long, train, tmp_path, monkeypatch, capsys
     assert state["epoch"] == 1 and all(v.isfinite().all() for v in state["method"].values())
 
 
-def test_the_guard_saves_the_batch_that_the_step_saw(long, train, tmp_path, monkeypatch):
-    seen, step = {}, Training.optimize
+def test_the_monitor_saves_the_batch_that_the_step_saw(long, train, tmp_path, monkeypatch):
+    seen, step = {}, Trainer.optimize
 
     def spying(self, raw, number):
         seen[number] = raw
         return step(self, raw, number)
 
-    monkeypatch.setattr(Training, "optimize", spying)
-    noted = Guard.note
+    monkeypatch.setattr(Trainer, "optimize", spying)
+    noted = NonfiniteMonitor.add
     monkeypatch.setattr(
-        Guard, "note",
+        NonfiniteMonitor, "add",
         lambda self, number, scalars: noted(
             self, number, {**scalars, "x": scalars["x"] * (float("nan") if number == 7 else 1)}
         ),

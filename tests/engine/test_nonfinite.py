@@ -2,6 +2,7 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ from torch import nn
 import evaluate
 import export
 import predict
-from engine.nonfinite import MOST_BATCHES, Guard
+from engine.nonfinite import MOST_BATCHES, NonfiniteMonitor
 from engine.optimizer import build_optimizer, step_if_finite
-from engine.run_dir import RunFolder
-from engine.training import Training
+from engine.run_dir import RunDir
+from engine.trainer import Trainer
 from model.checkpoint import load, nonfinite_tensors
 from supervised import SupOnly
 from tests.engine.test_interruption import end, poisoned
@@ -34,20 +35,20 @@ CPU, NAN = torch.device("cpu"), float("nan")
 def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkeypatch):
     """A checkpoint may be due at the very step whose batch has spoilt the running statistics."""
     poisoned(monkeypatch, {2})
-    saved, save = [], RunFolder.save
+    saved, save = [], RunDir.save
 
     def spying(self, state, history):
         saved.append(all(v.isfinite().all() for v in state["method"].values()))
         save(self, state, history)
 
-    monkeypatch.setattr(RunFolder, "save", spying)
+    monkeypatch.setattr(RunDir, "save", spying)
     train(SupOnly, long.argv(tmp_path / "run", "--set", "save_every=1", "epochs=1"))
     assert saved == [True] * 6
 
 
 def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, monkeypatch, capsys):
     """The loss is finite, as with a root of zero; nothing is learnt, so the run must end."""
-    step = Training.optimize
+    step = Trainer.optimize
 
     def spying(self, raw, number):
         weight = next(self.method.parameters())
@@ -56,7 +57,7 @@ def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, mon
         hook.remove()
         return scalars
 
-    monkeypatch.setattr(Training, "optimize", spying)
+    monkeypatch.setattr(Trainer, "optimize", spying)
     with pytest.raises(SystemExit) as ended:
         train(SupOnly, long.argv(tmp_path / "run", "--set", "nonfinite_limit=3"))
     said = capsys.readouterr()
@@ -166,7 +167,7 @@ def test_an_old_checkpoint_with_a_decayed_scale_resumes(long, train, tmp_path):
 def test_a_checkpoint_is_not_replaced_by_weights_that_are_not_finite(
     save_every, long, train, tmp_path, monkeypatch, capsys
 ):
-    step = Training.optimize
+    step = Trainer.optimize
 
     def spying(self, raw, number):
         scalars = step(self, raw, number)
@@ -174,7 +175,7 @@ def test_a_checkpoint_is_not_replaced_by_weights_that_are_not_finite(
             next(self.method.parameters()).data[0] = NAN
         return scalars
 
-    monkeypatch.setattr(Training, "optimize", spying)
+    monkeypatch.setattr(Trainer, "optimize", spying)
     with pytest.raises(SystemExit) as ended:
         train(SupOnly, long.argv(tmp_path / "run", "--set", f"save_every={save_every}"))
     said = capsys.readouterr()
@@ -195,18 +196,18 @@ def test_steps_in_a_row_are_counted_across_a_resume(long, train, tmp_path, monke
         assert end(tmp_path / "run")["nonfinite"] == 2
 
 
-def guard_of(folder, batch_of=lambda step: {"step": step}, limit=1000):
-    return Guard(limit, folder, batch_of)
+def monitor_of(folder, batch_of=lambda step: {"step": step}, limit=1000):
+    return NonfiniteMonitor(limit, SimpleNamespace(path=folder), batch_of)
 
 
-def bad_steps(guard, count):
+def bad_steps(monitor, count):
     for step in range(count):
-        guard.note(step, {"loss": torch.tensor(NAN), "grad_norm": torch.tensor(NAN)})
-        guard.look()
+        monitor.add(step, {"loss": torch.tensor(NAN), "grad_norm": torch.tensor(NAN)})
+        monitor.check()
 
 
 def test_saved_batches_are_few(tmp_path, caplog):
-    bad_steps(guard_of(tmp_path), 20)
+    bad_steps(monitor_of(tmp_path), 20)
     assert len(list(tmp_path.iterdir())) == MOST_BATCHES == 10
     assert caplog.text.count("10 batches are saved, no more will be") == 1
     assert caplog.text.count("step left out") == 20
@@ -216,34 +217,37 @@ def test_a_batch_that_cannot_be_saved_ends_no_run(tmp_path, caplog):
     def unreadable(step):
         raise UserError("a.jpg: no such file")
 
-    bad_steps(guard_of(tmp_path / "missing"), 1)
-    bad_steps(guard_of(tmp_path, unreadable), 1)
+    bad_steps(monitor_of(tmp_path / "missing"), 1)
+    bad_steps(monitor_of(tmp_path, unreadable), 1)
     assert caplog.text.count("step left out; its batch could not be saved") == 2
     assert not list(tmp_path.iterdir())
 
 
 def test_gradients_that_vanish_are_reported(tmp_path, caplog):
-    guard = guard_of(tmp_path)
+    monitor = monitor_of(tmp_path)
     for step, (loss, norm) in enumerate([(1, 1), (0, 0), (1, 0), (1, 0), (1, 1)]):
-        guard.note(step, {"loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
-    guard.look()
+        monitor.add(step, {"loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
+    monitor.check()
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
     assert "step 2: all gradients are 0 although the loss is not" in caplog.text
 
 
 def test_a_step_that_was_taken_is_not_called_left_out(tmp_path, caplog):
-    guard = guard_of(tmp_path)
-    guard.note(3, {"loss": torch.tensor(NAN), "grad_norm": torch.tensor(1.0)})
-    assert guard.look(4) == 5
+    monitor = monitor_of(tmp_path)
+    monitor.add(3, {"loss": torch.tensor(NAN), "grad_norm": torch.tensor(1.0)})
+    monitor.in_a_row = 4
+    monitor.check()
+    assert monitor.in_a_row == 5
     assert "step 3: loss terms loss not finite, step taken" in caplog.text
 
 
 def test_ranks_judge_alike(tmp_path, caplog, monkeypatch):
     """Another rank's loss is not finite."""
     monkeypatch.setattr("util.distributed.all_reduce", lambda x, op: torch.tensor([[0, 1, 1]]))
-    guard = guard_of(tmp_path)
-    guard.note(3, {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(NAN)})
-    assert guard.look() == 1
+    monitor = monitor_of(tmp_path)
+    monitor.add(3, {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(NAN)})
+    monitor.check()
+    assert monitor.in_a_row == 1
     assert "step 3: loss terms loss not finite" in caplog.text
     assert not list(tmp_path.iterdir())
 

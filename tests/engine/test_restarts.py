@@ -186,7 +186,7 @@ def test_a_restart_goes_on_from_its_own_checkpoint(variable, short, train, tmp_p
     def die(*_):
         raise KeyboardInterrupt
 
-    for place in ("engine.training.Training.save", "engine.fit.train_epoch"):
+    for place in ("engine.trainer.Trainer.save", "engine.trainer.Trainer.train_epoch"):
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
             patch.setattr(place, die)
             train(SupOnly, begun)

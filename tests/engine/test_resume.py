@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from corrmatch import CorrMatch
-from engine.run_dir import RunFolder, state_to_resume
+from engine.run_dir import RunDir, state_to_resume
 from supervised import SupOnly
 from tests.conftest import METHODS, write_sample
 from tests.prototypes import Prototypes
@@ -49,7 +49,7 @@ def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
     toy.write_config()
     train(kind, toy.argv(tmp_path / "whole"))
 
-    save = RunFolder.save
+    save = RunDir.save
 
     def save_then_die(self, state, history):
         save(self, state, history)
@@ -57,7 +57,7 @@ def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
 
     for _ in range(2):  # after the first epoch, and again after the second
         with monkeypatch.context() as patch:
-            patch.setattr(RunFolder, "save", save_then_die)
+            patch.setattr(RunDir, "save", save_then_die)
             with pytest.raises(Killed):
                 train(kind, toy.argv(tmp_path / "parts"))
     train(kind, toy.argv(tmp_path / "parts"))
@@ -192,9 +192,9 @@ def test_learning_rates_continue_where_a_list_was_changed(half, toy, train, monk
     drop("labeled", 8)(toy)
     rates = []
     monkeypatch.setattr(
-        "engine.training.set_poly_lr", lambda _, step, steps, power: rates.append((step, steps))
+        "engine.trainer.set_poly_lr", lambda _, step, steps, power: rates.append((step, steps))
     )
-    monkeypatch.setattr("engine.fit.Progress.show", lambda *_: None)
+    monkeypatch.setattr("engine.trainer.Progress.show", lambda *_: None)
     train(SupOnly, toy.argv(half, "--force"))
     assert rates == [(step, 12) for step in (5, *range(6, 12))]
 
@@ -221,7 +221,7 @@ new run, or a refusal."""
 
 @pytest.mark.parametrize("files", OUTCOMES)
 def test_no_run_overwrites_what_is_there(files, tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunDir(tmp_path / "run")
     for name in files.split():
         torch.save(name.partition(".")[0], folder.path / name)
     elsewhere = tmp_path / "elsewhere"

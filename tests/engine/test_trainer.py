@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corrmatch import CorrMatch
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
-from engine.training import Training
+from engine.trainer import Trainer
 from model import acceleration
 from model.build import build_network
 from prevmatch import PrevMatch
@@ -135,6 +135,7 @@ def test_dry_run(kind, toy, train, tmp_path, capsys):
     out = capsys.readouterr().out
     for part in ("parameters", "iterations per epoch", "memory", "whole run", "all well"):
         assert part in out
+    assert out.count("3 validation images, expected at least 10") == 1
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -153,13 +154,13 @@ def test_dry_run_says_what_bounds_a_run(
 
 
 def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):
-    seen, step = [], Training.optimize
+    seen, step = [], Trainer.optimize
 
     def spying(self, raw, number):
         seen.append((len(raw["labeled"]["image"]), "unlabeled" in raw))
         return step(self, raw, number)
 
-    monkeypatch.setattr(Training, "optimize", spying)
+    monkeypatch.setattr(Trainer, "optimize", spying)
     train(SupOnly, toy.argv(tmp_path / "a"))
     train(CorrMatch, toy.argv(tmp_path / "b"))
     assert seen[0] == (4, False) and seen[-1] == (2, True)

@@ -12,9 +12,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
+from engine.build import build_trainer
 from engine.drawing import LEFT_OUT, OUTLINE, SIDE, Sheet
-from engine.run_dir import RunFolder
-from engine.training import prepare
+from engine.run_dir import RunDir
 from engine.visualize import draw, take_pictures, undisturbed
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
@@ -27,9 +27,9 @@ from tests.engine.test_resume import assert_equal
 from tests.methods.test_steps import raw_batch
 from tests.prototypes import Prototypes
 from unimatch import UniMatch
-from util.colours import viridis
 from util.config.loading import load_config
 from util.errors import UserError
+from util.plotting import viridis
 
 CPU = torch.device("cpu")
 KINDS = METHODS | {"prototypes": Prototypes}
@@ -66,7 +66,7 @@ def test_a_training_does_not_notice(kind, toy, train, tmp_path):
 
 def prepared(kind, toy, folder, *overrides):
     config = load_config(toy.config, ["log.pictures=2", *overrides])
-    return prepare(kind, config, CPU, RunFolder(folder), "never")
+    return build_trainer(kind, config, CPU, RunDir(folder), "never")
 
 
 def generators():
@@ -332,8 +332,8 @@ def test_what_is_left_out_is_grey_and_classes_have_their_colours(toy):
 def test_confidence_is_coloured_and_pixels_are_marked(toy):
     share = np.array([[0.0, 1.0], [np.nan, 1.0]], np.float32)
     found = cell(sheet(toy, lambda s: s.heat("a", share, np.array([[1.0, 0.0]]))))
-    assert tuple(found[2, 2]) == tuple(viridis(np.array(0.0)))
-    assert tuple(found[-2, -2]) == tuple(viridis(np.array(1.0)))
+    assert tuple(found[2, 2]) == tuple(viridis(np.zeros(1))[0])
+    assert tuple(found[-2, -2]) == tuple(viridis(np.ones(1))[0])
     rows, columns = np.nonzero((found == OUTLINE).all(-1))
     assert rows.mean() == pytest.approx(3, abs=0.5) and columns.mean() > SIDE - 6
 
@@ -365,10 +365,3 @@ def test_both_dates_of_a_pair_are_shown(toy):
     made = draw({"a": Photo(images)}, 0, config.data, 0 * unit, unit).image("t")
     found = np.asarray(made)[50, [50, 4 + SIDE + 4 + 50]]
     assert found.tolist() == [[0, 0, 0], [255, 255, 255]]
-
-
-def test_viridis_is_that_of_matplotlib():
-    matplotlib = pytest.importorskip("matplotlib")
-    shares = np.linspace(0, 1, 256)
-    expected = 255 * matplotlib.colormaps["viridis"](shares)[:, :3]
-    assert abs(viridis(shares) - expected).max() < 8

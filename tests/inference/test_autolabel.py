@@ -231,7 +231,7 @@ def test_active_learning_labels_what_the_ranking_says(toy, monkeypatch, run, tmp
     code, said, err = run(active_learning, *argv)
     assert code == 0, err
     assert said.splitlines() == [
-        "| seed | 3 labelled | + 3 by entropy | + 3 at random |", "| --: | --: | --: | --: |",
+        "| seed | 3 labelled | + 3 by entropy | + 3 at random |", "|--:|--:|--:|--:|",
         "| 0 | 10.0 | 30.0 | 20.0 |", "| 1 | 11.0 | 31.0 | 21.0 |",
         "| mean | 10.5 | 30.5 | 20.5 |",
     ]  # fmt: skip

@@ -252,6 +252,12 @@ def test_absent_class_counts_zero_and_is_named():
     assert "road" in text and "(absent)" in text and "mean of those present" in text
 
 
+def test_a_volume_pattern_that_takes_forever(monkeypatch):
+    monkeypatch.setattr("inference.evaluation.PATTERN_SECONDS", 0.1)
+    with pytest.raises(UserError, match="volume_pattern: .* takes more than 0.1 s to match"):
+        volume_indices(["a" * 60], "((a+)+)b")
+
+
 def test_dice_is_the_mean_over_volumes():
     a = torch.tensor([[4, 1], [1, 2]])
     b = torch.tensor([[5, 0], [2, 0]])

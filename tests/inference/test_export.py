@@ -203,12 +203,14 @@ def mask_of(checkpoint):
     return Predictor(network, config, CPU).mask(image)
 
 
-def test_an_onnx_file_names_no_file_of_this_machine(trained, run, tmp_path):
-    out = tmp_path / "net.onnx"
-    code, _, err = run(export, "--checkpoint", trained, "--format", "onnx", "--out", out)
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+def test_an_exported_file_names_no_file_of_this_machine(form, trained, run, tmp_path):
+    out = tmp_path / "network"
+    code, _, err = run(export, "--checkpoint", trained, "--format", form, "--out", out)
     assert code == 0, err
     content = out.read_bytes()
-    assert b".py" not in content and str(REPOSITORY).encode() not in content
+    assert str(REPOSITORY).encode() not in content and b"debug_pkl" not in content
+    assert form != "onnx" or b".py" not in content
 
 
 def test_a_published_run_predicts_the_same(trained, toy, run, tmp_path, capsys):

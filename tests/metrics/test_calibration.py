@@ -9,8 +9,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
-from engine.drawing import OUTLINE
-from engine.reliability_diagram import BAR, GAP, MARGIN, SIDE, reliability
 from fixmatch import FixMatch
 from inference.evaluation import center_crop, evaluate
 from inference.predictor import Predictor
@@ -18,6 +16,7 @@ from metrics.calibration import BINS, PseudoLabelScores, trust_line, trust_value
 from supervised import SupOnly
 from tests.inference.test_evaluation import Local, batches
 from util.config.loading import load_config
+from util.plotting import as_image, reliability_diagram
 
 CPU = torch.device("cpu")
 
@@ -92,7 +91,9 @@ def test_nothing_labelled_and_nothing_confident():
     unsure = (*nothing[:2], torch.zeros(2, 3).long(), None)
     found = counted([unsure])
     assert found["kept"] == 0 and found["precision"] is None and found["ece"] == 50
-    assert "0.00 % of the pixels above 0.700, none of them right" in trust_line(found)
+    assert "0.00 % of the pixels above 0.700, none of them right" in trust_line(
+        found, [str(i) for i in range(20)][: len(found["class_kept"])]
+    )
     values = trust_values(found, "p", ["a", "b", "c", "d"])
     assert values == {"p/threshold": 0.7, "p/kept": 0, "p/ece": 50, "p_kept/a": 0}
 
@@ -146,15 +147,14 @@ def test_the_diagram_is_drawn_as_high_as_the_shares_are():
     """Bars from the floor, none of no pixels, and the line of the threshold."""
     shares = [None, 0.0, *(100 * place / 14 for place in range(2, 15))]
     trust = {"threshold": 0.5, "ece": 4.0, "bin_accuracy": shares, "bin_pixels": shares}
-    drawn = np.asarray(reliability(trust, 3))
-    for place, share in enumerate(shares):
-        column = drawn[GAP : GAP + SIDE, MARGIN + SIDE * place // BINS + 3]
-        high = (column == BAR).all(1).sum()
-        assert abs(high - SIDE * (share or 0) / 100) <= 4, "but for the diagonal and the frame"
-    line = drawn[GAP + 3 : GAP + SIDE - 3, MARGIN + SIDE // 2]
-    assert (line == OUTLINE).all()
+    for axis in (figure := reliability_diagram(trust, 3)).axes:
+        bars = [bar.get_height() for bar in axis.patches]
+        np.testing.assert_allclose(bars[1:], shares[1:])
+        assert np.isnan(bars[0]) and axis.lines[0].get_xdata() == [50, 50]
+    assert figure.axes[0].get_title() == "pseudo-labels, epoch 3: calibration error 4.0 %"
     nothing = trust | {"ece": None, "bin_accuracy": [None] * BINS, "bin_pixels": [None] * BINS}
-    assert not (np.asarray(reliability(nothing, 3)) == BAR).all(-1).any()
+    picture = as_image(reliability_diagram(nothing, 3))
+    assert picture.getextrema() == ((0, 255),) * 3 and picture != as_image(figure)
 
 
 def test_validations_leave_the_diagram_beside_their_pictures(toy, train, tmp_path):
@@ -165,7 +165,7 @@ def test_validations_leave_the_diagram_beside_their_pictures(toy, train, tmp_pat
     (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     trust = json.loads(line)["scores"]["model"]["pseudo_labels"]
     written = Image.open(tmp_path / "run/pictures/epoch_001/reliability.png")
-    assert np.array_equal(written, reliability(trust, 1))
+    assert np.array_equal(written, as_image(reliability_diagram(trust, 1)))
     assert not (tmp_path / "off/pictures/epoch_001/reliability.png").exists()
     events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"images": 0})
     events.Reload()

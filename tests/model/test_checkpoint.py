@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from engine.run_dir import RunFolder
+from engine.run_dir import RunDir
 from model.build import build_network
 from model.checkpoint import (
     link_atomically,
@@ -140,6 +140,28 @@ def test_other_contents(state, path):
         network_state(state, path)
 
 
+def _aliased():
+    part = [0] * 10
+    for _ in range(30):
+        part = [part] * 10  # 10^31 values in a file of a few kilobytes
+    return part
+
+
+def _endless():
+    part = []
+    part.append(part)
+    return part
+
+
+@pytest.mark.parametrize(
+    "make, said", [(_aliased, "unfold to more than"), (_endless, "holds itself")]
+)
+def test_lists_without_end_are_refused(make, said, path):
+    torch.save({"method": {}, "history": make()}, path)
+    with pytest.raises(UserError, match=said):
+        load(path)
+
+
 W = {"w": torch.zeros(1)}
 
 
@@ -220,11 +242,11 @@ def test_temporary_files_of_killed_runs_are_removed(locks, tmp_path, monkeypatch
     left, users = (tmp_path / f"latest.pth{end}.partial" for end in (".0123abcd", ""))
     left.touch()
     users.touch()
-    RunFolder(tmp_path).lock()
+    RunDir(tmp_path).lock()
     assert left.exists() != locks
     later = time.time() + DAY
     monkeypatch.setattr("time.time", lambda: later)
-    RunFolder(tmp_path).lock()
+    RunDir(tmp_path).lock()
     assert list(tmp_path.glob("*.partial")) == [users]
 
 

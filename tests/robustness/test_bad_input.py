@@ -9,7 +9,7 @@ from PIL import Image
 import evaluate
 import predict
 from corrmatch import CorrMatch
-from engine.run_dir import RunFolder
+from engine.run_dir import RunDir
 from supervised import SupOnly
 from tests.robustness.fuzzing.yaml_text import LAUGHS
 
@@ -21,7 +21,7 @@ def refused(toy, train, tmp_path, capsys, monkeypatch):
     def no_training(*_, **__):
         raise AssertionError("training started")
 
-    monkeypatch.setattr(RunFolder, "open", no_training)
+    monkeypatch.setattr(RunDir, "open", no_training)
 
     def run(*more, kind=CorrMatch, save_path=None):
         with pytest.raises(SystemExit) as end:

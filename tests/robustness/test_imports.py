@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 
 import pytest
@@ -18,7 +19,8 @@ FLOORS = {
     "engine": {"dataset", "inference", "metrics", "model", "semi", "util"},
 }
 """Each package, and those that it may import beside itself."""
-OF_A_METHOD = {"dataset", "engine", "model", "semi", "util"}
+OF_A_METHOD = {"dataset", "engine", "model", "semi", "unimatch", "util"}
+"""UniMatch is the base of methods that add to it."""
 OF_A_COMMAND = {"dataset", "inference", "metrics", "model", "util"}
 """Of evaluate.py, export.py and predict.py."""
 SCRIPTS = {path.stem for path in SOURCES if not path.parts[1:]}
@@ -26,8 +28,8 @@ METHODS = SCRIPTS - {"evaluate", "export", "predict"}
 FILES = [path for path in SOURCES if path.parts[0] != "tests"]
 BY_NAME = {"tools/methods.py"}
 """What imports modules whose names it is given, which this test cannot see."""
-PRIVATE = {"engine/cost.py", "util/distributed.py"}
-"""Files that use names which torch keeps to itself; tools/launch.py inherits some of torchrun's."""
+PRIVATE = {"engine/cost.py", "model/deploy.py", "util/distributed.py"}
+"""Files that use names which torch keeps to itself; tools/launch/ inherits some of torchrun's."""
 
 
 def imported(path):
@@ -94,6 +96,17 @@ def test_what_every_start_imports_is_required():
             roots = {name.partition(".")[0] for name in names} - own - sys.stdlib_module_names
             used |= {called.get(root, root) for root in roots}
     assert used <= required, f"not in requirements.txt: {used - required}"
+
+
+def test_libraries_of_some_commands_are_imported_late():
+    """Neither a training nor `--help` waits for them."""
+    commands = "results", "sweep", "report", "check_data"
+    modules = ["engine.command", "evaluate", *(f"tools.{name}.__main__" for name in commands)]
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert not {"pandas", "matplotlib", "jinja2"} & set(done.stdout.split())
 
 
 def test_the_map_names_every_package():

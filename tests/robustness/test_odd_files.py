@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from dataset.folders import files_by_stem
-from engine import fit as engine
-from engine.fit import main
+from engine.command import main
+from engine.trainer import Trainer
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, run_module, verdict
@@ -112,7 +112,7 @@ def test_lack_of_memory(who, toy, tmp_path, monkeypatch, capsys):
     def fit(_):
         raise LACKS[who]
 
-    monkeypatch.setattr(engine, "fit", fit)
+    monkeypatch.setattr(Trainer, "fit", fit)
     with pytest.raises(SystemExit) as end:
         called(lambda: main(SupOnly), *toy.argv(tmp_path / "run"))
     line = capsys.readouterr().err
@@ -124,7 +124,7 @@ def test_other_errors_keep_their_traceback(toy, tmp_path, monkeypatch):
     def fit(_):
         raise RuntimeError("a mistake of this project")
 
-    monkeypatch.setattr(engine, "fit", fit)
+    monkeypatch.setattr(Trainer, "fit", fit)
     with pytest.raises(RuntimeError, match="a mistake"):
         called(lambda: main(SupOnly), *toy.argv(tmp_path / "run"))
 

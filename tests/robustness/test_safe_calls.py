@@ -2,6 +2,8 @@
 loader, any of Pillow's formats."""
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
@@ -120,3 +122,23 @@ def test_dangers_are_seen(source):
 )
 def test_what_is_safe_passes(source):
     assert not dangers(source)
+
+
+def test_importing_changes_no_setting_of_other_libraries():
+    """A Python program that imports the project keeps Pillow's limit, its warnings and TF32."""
+    program = """
+import warnings, torch
+from PIL import Image
+def settings():
+    backends = torch.backends
+    filters = [f for f in warnings.filters if 'PIL' in str(f)]
+    return (Image.MAX_IMAGE_PIXELS, filters, torch.get_num_threads(),
+            backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark)
+before = settings()
+import inference, evaluate, export, predict, unimatch, tools.prepare.own.init, dataset.image_files
+assert settings() == before, (before, settings())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

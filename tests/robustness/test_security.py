@@ -15,7 +15,7 @@ import evaluate
 import predict
 from corrmatch import CorrMatch
 from dataset.image_files import FORMATS, image_size, load_image, orientation
-from engine.fit import main
+from engine.command import main
 from model.pretrained import PRETRAINED
 from tests.conftest import REPOSITORY
 from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, verdict

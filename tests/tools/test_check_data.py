@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from dataset import val_size
 from dataset.image_files import orientation as orientation_of
 from tests.conftest import write_sample
 from tools.check_data import __main__ as check_data
 from tools.check_data.problems import ERRORS, WARNINGS
+
+
+@pytest.fixture(autouse=True)
+def three_are_enough(monkeypatch):
+    """The toy has three validation images."""
+    monkeypatch.setattr(val_size, "IMAGES", 2)
+    monkeypatch.setattr(val_size, "SHOWING", 0)
 
 
 @pytest.fixture
@@ -111,6 +119,8 @@ PLANTED = {
                    ("empty mask", "labeled", 2), ["line 2", "l1.png", "all pixels are ignored"]),
     "absent": (lambda t: fill_masks(t, "v", 0),
                ("absent class", "val", 0), ["val.txt", "tree, road"]),
+    "few": (lambda t: t.write_list("val", ["images/v0.jpg masks/v0.png"]),
+            ("small val", "val", 0), ["val.txt: 1 validation image, expected", "--folds"]),
     "crops": (lambda t: (t.tree.update(crop_size=129), t.write_config()),
               ("ignored crops", "labeled", 0), ["labeled.txt", "129 pixels", "100%"]),
 }  # fmt: skip
@@ -133,7 +143,7 @@ def test_planted_problem(case, toy, inspect):
     assert found[0]["severity"] == ("error" if kind in ERRORS else "warning")
     assert code == (1 if kind in ERRORS else 0) and report["ok"] == (code == 0)
     others = {p["kind"] for p in report["problems"]} - {kind}
-    assert others <= {"empty mask", "ignored crops"}, report["problems"]
+    assert others <= {"empty mask", "ignored crops", "small val"}, report["problems"]
 
 
 def test_damaged_exif_turns_nothing(toy, monkeypatch):

@@ -72,12 +72,12 @@ def test_page_is_escaped_and_needs_nothing_else(toy, page):
 def test_pictures_come_before_tables_and_no_table_comes_twice(toy, page):
     text = page()
     assert text.index("<img") < text.index("<table") and text.rindex("<img") < text.index("<table")
-    tables = re.findall(r"<table>(.*?)</table>", text)
+    tables = re.findall(r"<table>(.*?)</table>", text, re.DOTALL)
     assert len(tables) == 3  # classes, images, bands of all lists; values are class indices
     assert all(kind in tables[0] for kind in ("labeled", "val")) and tables[0].count("tree") == 1
     assert all(part in tables[1] for part in ("60x40", "RGB", "Bits", "EXIF", "grey"))
     mapped = page("--set", "data.label_map={0: sky, 1: road, 2: tree, 255: ignore}")
-    values = re.findall(r"<table>(.*?)</table>", mapped)[3]
+    values = re.findall(r"<table>(.*?)</table>", mapped, re.DOTALL)[3]
     assert "2 = tree" in values and "1 = road" in values and "0 = sky" not in values
 
 

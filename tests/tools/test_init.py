@@ -77,7 +77,7 @@ def test_from_folders_to_an_epoch(form, init, run, train, tmp_path):
     code, out, err = run(
         check_data, "--config", "configs/mine.yaml", "--set", "data.unlabeled=null"
     )
-    assert code == 0 and "all well" in out, out
+    assert code == 0 and "validation splits that are too small (1)" in out, out
 
     train(FixMatch, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
     code, out, err = run(evaluate, "--config", "configs/mine.yaml", "--checkpoint",
@@ -135,7 +135,7 @@ def test_init_without_all_masks_and_with_suffixes(init):
     code, out, _ = init()
     assert code == 0 and "names of masks end in _gt" in out
     assert "2 without a mask are unlabelled" in out and "1 masks without an image" in out
-    assert "3 labeled, 2 unlabeled, 1 val" in out and "corrmatch.py" in out
+    assert "3 labeled, 2 unlabeled, 1 val" in out and "fixmatch.py" in out
 
 
 def test_init_keeps_gaps_between_values_apart(init):
@@ -362,3 +362,23 @@ def test_force_keeps_what_was_there(init):
     assert init("--force", "--classes", "x,y,z")[0] == 0
     assert Path("configs/mine.yaml.old").read_text() == "mine"
     assert load_config("configs/mine.yaml").data.classes == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize(("images", "val"), [(2, 1), (6, 2), (24, 8), (40, 10), (120, 12)])
+def test_few_labels_leave_more_than_one_image_to_validate_on(images, val, init):
+    stems = write_images(Path("images"), images, size=(8, 6))
+    stripes = np.arange(48, dtype=np.uint8).reshape(6, 8) % 2
+    write_masks(Path("masks"), stems, (".png", lambda _: Image.fromarray(stripes)))
+    code, out, err = init("--classes", "a,b")
+    assert code == 0 and f"{images - val} labeled, 0 unlabeled, {val} val" in out, out + err
+    assert ("warning  " in out) == (val < 10)
+
+
+def test_classes_in_few_validation_images_are_named(init):
+    stems = write_images(Path("images"), 40, size=(8, 6))
+    write_masks(Path("masks"), stems, (".png", lambda m: Image.fromarray(m[:6, :8] % 2)))
+    mask = np.array(Image.open(f"masks/{stems[0]}.png"))
+    mask[3:6, 3:6] = 2
+    Image.fromarray(mask).save(f"masks/{stems[0]}.png")
+    code, out, err = init("--classes", "a,b,c")
+    assert code == 0 and "warning  fewer than 3 validation images show c (0)" in out, out + err

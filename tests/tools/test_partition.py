@@ -8,9 +8,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from dataset.samples import Origin, Sample
 from dataset.split_files import list_line, read_list, write_lists
 from dataset.validation import read_lists
 from tests.conftest import touch, tree, write_lines
+from tools.splits.folds import draw_folds
+from tools.sweep.spec import expand, read_sweep
 from util.config.loading import load_config
 from util.errors import UserError
 
@@ -233,3 +236,52 @@ def test_lists_are_written_whole_or_not_at_all(tmp_path):
         "a b.jpg\t",
         "a.jpg\tb c.png",
     ]
+
+
+@pytest.mark.parametrize("more", [[], ["--stratify"], ["--labeled", "1/4"]])
+def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
+    code, out, err = splits(*config, "--folds", "3", "--out", "folds", *more)
+    assert code == 0, err
+    pool = {s.image for s in read_list(Path("train.txt"), masks=True).samples}
+    pool |= {s.image for s in read_list(Path("val.txt"), masks=True).samples}
+    folds = [drawn(f"folds/fold_{number}") for number in (1, 2, 3)]
+    vals = [image for lists in folds for image in lists["val"]]
+    assert sorted(vals) == sorted(pool)
+    assert max(len(lists["val"]) for lists in folds) - min(len(f["val"]) for f in folds) <= 1
+    for lists in folds:
+        assert not set(lists["val"]) & {*lists["labeled"], *lists.get("unlabeled", [])}
+        assert {*lists["val"], *lists["labeled"]} <= pool
+        assert ("unlabeled" in lists) == ("--labeled" in more)
+    # What is there already is left as it is; other folds are refused.
+    assert splits(*config, "--folds", "3", "--out", "folds", *more)[0] == 0
+    assert splits(*config, "--folds", "4", "--out", "folds", *more)[0] == 2
+
+    path = Path("folds/sweep.yaml")
+    planned = expand(read_sweep(path), path)
+    assert len(planned) == (6 if "--labeled" in more else 3)
+    assert [str(p.load().data.val) for p in planned[:3]] == [
+        f"folds/fold_{number}/val.txt" for number in (1, 2, 3)
+    ]
+    assert all(read_lists(p.load().data, unlabeled=False).val.samples for p in planned)
+
+
+def test_stratified_folds_spread_every_class():
+    shown = {f"{i:02}": frozenset({0, *([1] * (i % 5 == 0)), *([2] * (i < 6))}) for i in range(30)}
+    origin = Origin(Path("list"), Path())
+    samples = [Sample(image, f"{image}.png", 0, origin) for image in shown]
+    parts = draw_folds(samples, 3, None, 0, shown)
+    for label in (1, 2):
+        held = [sum(label in shown[s.image] for s in part.val) for part in parts]
+        assert held == [2, 2, 2]
+    assert [len(part.val) for part in parts] == [10, 10, 10]
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--folds", "1"], "--folds 1: expected 2 to"),
+    (["--folds", "999"], "--folds 999: expected 2 to"),
+    (["--folds", "3", "--val", "3"], "leave it out"),
+    ([], "expected --labeled"),
+])  # fmt: skip
+def test_impossible_folds(argv, words, splits, config):
+    code, _, err = splits(*config, "--out", "folds", *argv)
+    assert code == 2 and words in err and not Path("folds").exists()

@@ -11,13 +11,12 @@ from dataset.folders import read_samples
 from supervised import SupOnly
 from tests.fake_runs import fake_run
 from tools.report import __main__ as report
-from tools.report.predictions import judge
+from tools.report import predictions
+from tools.report.predictions import judge, pictures
 from tools.results.runs import Run
 from tools.sweep.schedule import result
 from unimatch import UniMatch
 from util import distributed
-
-pytest.importorskip("matplotlib")
 
 
 @pytest.fixture
@@ -27,10 +26,20 @@ def trained(toy, train, tmp_path, capsys):
     return tmp_path / "run"
 
 
-def test_the_page_of_a_real_run(trained, toy, run):
-    code, out, err = run(report, trained, "--device", "cpu")
-    assert code == 0 and out == f"written: {trained / 'report.html'}\n", err
-    page = (trained / "report.html").read_text()
+@pytest.fixture
+def page_of(run):
+    """Write the page of a run; returns its text."""
+
+    def write(folder, *more):
+        code, out, err = run(report, folder, "--device", "cpu", *more)
+        assert code == 0 and out.endswith(f"written: {folder / 'report.html'}\n"), err
+        return (folder / "report.html").read_text()
+
+    return write
+
+
+def test_the_page_of_a_real_run(trained, page_of):
+    page = page_of(trained)
     outside = re.findall(r'(?:src|href)="(?!data:)[^"]*"|url\(|<script|<link', page)
     assert not outside  # it needs nothing but itself
     found = Run(trained)
@@ -39,35 +48,34 @@ def test_the_page_of_a_real_run(trained, toy, run):
     for words in ("SupOnly on toy/3, seed 0", "labeled 3, unlabeled 0, val 3", "crop_size: 33",
                   "Best", "Worst", "images/v0.jpg: mIoU", found.commits[0]):  # fmt: skip
         assert words in page, words
-    assert page.count("data:image/svg+xml") == 4 and page.count("data:image/jpeg") == 6
-    code, *_ = run(report, trained, "--device", "cpu", "--limit", "1")  # over its own page
-    assert code == 0 and "1 validation images" in (trained / "report.html").read_text()
+    scalars = len(found.epochs[-1].train)
+    assert page.count("data:image/svg+xml") == 3 + scalars, "and the confusion matrix"
+    assert page.count("data:image/jpeg") == 3, "two best images, one worst"
+    assert "supervised loss on labelled images" in page, "each loss is explained"
+    assert "1 validation image, model" in page_of(trained, "--limit", 1)  # over its own page
 
 
-def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, run, tmp_path):
+def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, tmp_path, page_of):
     train(UniMatch, toy.argv(tmp_path / "run", "--set", "log.pictures=2"))
     last = Run(tmp_path / "run").epochs[-1].scores["model"].pseudo_labels
-    assert run(report, tmp_path / "run", "--device", "cpu")[0] == 0
-    page = (tmp_path / "run/report.html").read_text()
-    for words in ("Is the teacher reliable?", "Labels by model",
+    page = page_of(tmp_path / "run")
+    for words in ("Is the teacher reliable?", "Pseudo-labels by model",
                   f"threshold of {last.threshold:.3f}", f"{last.kept:.1f} % of the pixels",
                   "labelled as", "Pictures of epoch 2", "validation image 2",
                   "unlabelled image 2"):  # fmt: skip
         assert words in page, words
-    assert page.count("data:image/svg+xml") == 4 + 2 and page.count("data:image/jpeg") == 6 + 4
+    assert page.count("data:image/jpeg") == 3 + 4
     (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
-    assert run(report, tmp_path / "run", "--device", "cpu")[0] == 0
-    page = (tmp_path / "run/report.html").read_text()
-    assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 6 + 3
+    page = page_of(tmp_path / "run")
+    assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 3 + 3
 
 
-def test_without_them_the_page_has_no_such_parts(trained, run):
-    assert run(report, trained, "--device", "cpu")[0] == 0
-    page = (trained / "report.html").read_text()
+def test_without_them_the_page_has_no_such_parts(trained, page_of):
+    page = page_of(trained)
     assert "Is the teacher reliable?" not in page and "Pictures of epoch" not in page
 
 
-def test_pseudo_labels_of_which_none_passed(toy, tmp_path, run):
+def test_pseudo_labels_of_which_none_passed(toy, tmp_path, page_of):
     folder = fake_run(tmp_path / "run", toy, [10.0, 20.0], teacher=[15.0, 25.0])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     none = {"threshold": 0.95, "kept": 0.0, "precision": None, "ece": None,
@@ -77,19 +85,36 @@ def test_pseudo_labels_of_which_none_passed(toy, tmp_path, run):
     for line in lines:
         line["scores"]["model_ema"]["pseudo_labels"] = none
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run(report, folder)[0] == 0
-    page = (folder / "report.html").read_text()
-    assert "Labels by model_ema" in page and "none of them right" in page
+    page = page_of(folder)
+    assert "Pseudo-labels by model_ema" in page and "none of them are right" in page
 
 
 def test_best_and_worst_are_in_order_and_add_up(trained):
     found = judge(Run(trained), "model", distributed.choose_device("cpu"), shown=2, limit=None)
-    assert found.images == 3 and len(found.best) == len(found.worst) == 2
-    assert found.best[0].miou >= found.best[1].miou >= found.worst[1].miou >= found.worst[0].miou
+    assert found.images == 3 and len(found.best) == 2 and len(found.worst) == 1
+    assert found.best[0].miou >= found.best[1].miou >= found.worst[0].miou
     assert int(found.scores.confusion.sum()) == sum(
         int((np.array(Image.open(j.sample.mask_file)) != 255).sum())
         for j in {j.name: j for j in [*found.best, *found.worst]}.values()
     )
+
+
+@pytest.mark.parametrize("shown", [1, 2, 3, 9])
+def test_no_image_is_both_best_and_worst(shown, trained, monkeypatch):
+    """Not even if all of them are equally good."""
+    monkeypatch.setattr(predictions, "image_miou", lambda *_: 0.5)
+    found = judge(Run(trained), "model", distributed.choose_device("cpu"), shown, limit=None)
+    names = [one.name for one in [*found.best, *found.worst]]
+    assert len(names) == len(set(names)) == min(3, 2 * shown)
+
+
+def test_pictures_have_one_size(trained):
+    """Images of different shapes are padded to the same size."""
+    run = Run(trained)
+    found = judge(run, "model", distributed.choose_device("cpu"), shown=9, limit=None)
+    sizes = {Image.open(j.sample.image_file).size for j in [*found.best, *found.worst]}
+    made = pictures(run, [*found.best, *found.worst])
+    assert len(sizes) == 3 and len({image.size for image, _ in made}) == 1
 
 
 def test_an_image_without_a_labelled_pixel_is_neither_best_nor_worst(trained):
@@ -98,18 +123,16 @@ def test_an_image_without_a_labelled_pixel_is_neither_best_nor_worst(trained):
     blank = np.full_like(np.array(Image.open(sample.mask_file)), 255)
     Image.fromarray(blank).save(sample.mask_file)
     judged = judge(found, "model", distributed.choose_device("cpu"), shown=3, limit=None)
-    assert judged.images == 3 and len(judged.best) == len(judged.worst) == 2
+    assert judged.images == 3 and len(judged.best) == len(judged.worst) == 1
     assert sample.image not in {one.name for one in [*judged.best, *judged.worst]}
 
 
-def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, toy, run):
+def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, toy, page_of):
     (trained / "best.pth").unlink()
-    assert run(report, trained)[0] == 0
-    page = (trained / "report.html").read_text()
+    page = page_of(trained)
     assert "Not available: " in page and "best.pth: no such checkpoint" in page
     toy.path("val").unlink()
-    assert run(report, trained)[0] == 0
-    assert "val.txt: no such list" in (trained / "report.html").read_text()
+    assert "val.txt: no such list" in page_of(trained)
 
 
 def test_an_unfinished_run_and_one_that_has_ended_no_epoch(toy, run, tmp_path):
@@ -134,11 +157,10 @@ def test_mistakes_are_said_in_one_line(toy, run, tmp_path):
     assert (tmp_path / "notes.html").read_text() == "mine"
 
 
-def test_the_best_is_by_the_score_that_chooses_the_checkpoint(toy, run, tmp_path):
+def test_the_best_is_by_the_score_that_chooses_the_checkpoint(toy, tmp_path, page_of):
     first = toy.tree["data"]["classes"][0]
     select = {"evaluation": {"mode": "original", "select": f"iou:{first}"}}
     folder = fake_run(tmp_path / "run", toy, [30.0, 20.0], settings=select)
-    assert run(report, folder)[0] == 0
-    page = (folder / "report.html").read_text()
+    page = page_of(folder)
     assert f"best IoU of {first}" in page and ">20.00<" in page and ">10.00<" in page
     assert f"model IoU of {first} 10.0, best 20.0 (epoch 1)" in result(Run(folder))

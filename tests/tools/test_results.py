@@ -1,6 +1,5 @@
 """tools.results: no run that differs or is unfinished is averaged in silence."""
 
-import builtins
 import csv
 import io
 import json
@@ -8,6 +7,7 @@ import re
 from itertools import pairwise
 from statistics import mean, stdev
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -16,7 +16,9 @@ from supervised import SupOnly
 from tests.conftest import METHODS, REPOSITORY
 from tests.fake_runs import fake_run
 from tools.results import __main__ as results
+from tools.results.plots import learning_curves
 from tools.results.published import read_entries
+from tools.results.tables import FORMATS
 
 
 @pytest.fixture
@@ -158,17 +160,17 @@ def test_scores_other_than_miou(fake, rows, run):
 def test_names_stay_text_in_every_format(fake, run, toy):
     toy.tree["data"]["name"] = "=x|\\input{y}\x1b[2J"
     fake("a", [10, 41.23])
-    printed = {f: run(results, fake.runs, "--format", f)[1] for f in results.FORMATS}
+    printed = {f: run(results, fake.runs, "--format", f)[1] for f in FORMATS}
     (row,) = csv.DictReader(io.StringIO(printed["csv"]))
     assert row["dataset"].startswith("'=x") and "\x1b" not in "".join(printed.values())
-    assert r"=x\|\input" in printed["markdown"] and r"\textbackslash{}input\{" in printed["latex"]
+    assert r"=x\|\input" in printed["markdown"] and r"\textbackslash input\{" in printed["latex"]
 
 
 def test_formats_say_the_same(fake, run):
     for seed in range(2):
         fake(f"a/{seed}", [10, 41.23 + seed], seed=seed)
     fake("b", [10, 50.0], method="My_Method")
-    printed = {f: run(results, fake.runs, "--format", f)[1] for f in results.FORMATS}
+    printed = {f: run(results, fake.runs, "--format", f)[1] for f in FORMATS}
     table = list(csv.DictReader(io.StringIO(printed["csv"])))
     assert [row["method"] for row in table] == ["UniMatch", "My_Method"]
     assert float(table[0]["best_mean"]) == json.loads(printed["json"])["rows"][0]["best"]["mean"]
@@ -263,7 +265,6 @@ def test_published_scores_are_those_of_the_configs():
 
 
 def test_curves_are_drawn(fake, run, tmp_path):
-    pytest.importorskip("matplotlib")
     for labels in (16, 64):
         for seed in range(2):
             for method in ("UniMatch", "SupOnly"):
@@ -283,18 +284,15 @@ def test_curves_are_drawn(fake, run, tmp_path):
     assert "16 labels" in (plots / "learning.svg").read_text()
 
 
-def test_without_matplotlib_one_line_says_so(fake, run, tmp_path, monkeypatch):
-    fake("a", [1])
-    genuine = builtins.__import__
-
-    def absent(name, *rest, **more):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return genuine(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-    code, out, err = run(results, fake.runs, "--plot", tmp_path / "plots")
-    assert code == 2 and "requirements-extra.txt" in err and err.count("\n") == 1 and not out
+def test_learning_curves_over_seeds():
+    """A learning curve covers the epochs that all seeds have validated."""
+    seeds = [{1: 10.0, 2: 20.0, 4: 30.0}, {1: 20.0, 2: 40.0, 3: 50.0}]
+    row = {"dataset": "d", "network": "n", "partition": "p", "labels": 3, "method": "M",
+           "settings": "", "scored": "", "curves": seeds, "panel": "d", "name": "M"}  # fmt: skip
+    axis = learning_curves(pd.DataFrame([row]), "mIoU").axes[0]
+    assert axis.lines[0].get_xydata().tolist() == [[1, 15], [2, 30]]
+    band = axis.collections[0].get_paths()[0].get_extents()
+    assert band.y0 == pytest.approx(15 - 50**0.5) and band.y1 == pytest.approx(30 + 200**0.5)
 
 
 def test_a_real_run(toy, train, rows, run, tmp_path, capsys):
@@ -321,3 +319,13 @@ def test_the_recorded_hash_is_that_of_the_list(toy, train, tmp_path):
     found = fingerprint(toy.path("labeled").read_bytes())
     assert start["images"]["labeled"] == {"images": found.entries, "sha256": found.sha256}
     assert start["method"] == "SupOnly" and start["images"]["unlabeled"]["images"] == 0
+
+
+def test_folds_are_one_row(fake, rows, tmp_path):
+    for number, score in enumerate((40, 50, 60), 1):
+        lists = tmp_path / f"mine/folds/fold_{number}"
+        fake(f"s/{number}", [score], method="SupOnly", labeled=lists / "labeled.txt",
+             val=lists / "val.txt", digest=str(number))  # fmt: skip
+    found, remarks = rows(fake.runs)
+    assert not remarks and len(found) == 1
+    assert (found[0]["partition"], found[0]["last"]["values"]) == ("folds", [40, 50, 60])

@@ -159,7 +159,7 @@ def test_misspelt_key_of_a_method(answers):
     assert run.returncode == 2 and "did you mean 'regions'?" in run.stderr
 
 
-@pytest.mark.parametrize("seconds", [0.15, 0.5, 1.0])
+@pytest.mark.parametrize("seconds", [0.3, 0.7, 1.5])
 def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     command = [sys.executable, "supervised.py", *toy.argv(tmp_path / "run")]
     process = subprocess.Popen(
@@ -169,7 +169,8 @@ def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in said
+    # Python itself ends by the signal while it starts, which a shell also shows as 130.
+    assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in said
 
 
 def parsers(command, monkeypatch):

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         images = [sample.image_file for sample in unlabeled]
         pairs = [(sample.image_file, sample.mask_file) for sample in labeled]
         size = "{}x{}".format(*image_size(images[0]))
-        kinds = {
+        kinds: dict[str, dict[str, Callable[[int], object]]] = {
             f"unlabelled samples, {VIEWS} strong views": {
                 "decoding alone": lambda i: load_image(images[i % len(images)]),
                 "whole, seen first": lambda i: fresh.unlabeled_sample(
@@ -72,7 +73,8 @@ def run(options: argparse.Namespace) -> None:
 def _in_turn(makers: dict[str, Callable[[int], object]]) -> dict[str, Call]:
     """Calls that make ROUND samples, of ever new numbers."""
     number = itertools.count()
-    return {
-        name: lambda make=make: [make(next(number)) for _ in range(ROUND)]
-        for name, make in makers.items()
-    }
+
+    def samples(make: Callable[[int], object]) -> list[object]:
+        return [make(next(number)) for _ in range(ROUND)]
+
+    return {name: partial(samples, make) for name, make in makers.items()}

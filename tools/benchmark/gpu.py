@@ -111,6 +111,7 @@ def answers(
     parts = {name: PARTS[name] for name in names}
     process = context.Process(target=work, args=(theirs, parts, bench))
     process.start()
+    assert process.pid is not None
     theirs.close()
     try:
         where, spare = receive(pipe, START * patience), 0.0

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from engine.build import build_trainer
 from engine.cost import GIB, flop_counter, step_cost
-from engine.fit import fit
-from engine.run_dir import RunFolder
-from engine.training import prepare
+from engine.run_dir import RunDir
 from tools.benchmark import evaluation
 from tools.benchmark.measure import Call, read, timed
 from tools.benchmark.steps import COMPILED, PARTS, PLAIN, TUNED, compare_steps
@@ -190,7 +189,8 @@ def training(bench: Bench) -> Rows:
             places = {"labeled": lists / "46/labeled.txt", "unlabeled": lists / "46/unlabeled.txt"}
         else:
             dataset, root, places = "shapes", Path(folder, "shapes"), {}
-            generate(root, *((4, 8, 4) if bench.miniature else ()), progress=False)
+            counts = (4, 8, 4) if bench.miniature else ()
+            generate(root, *counts, progress=False)  # type: ignore[misc]
             lists, places = root, {k: root / f"{k}.txt" for k in ("labeled", "unlabeled")}
         places |= {"root": root, "val": lists / "val.txt"}
         keys = [f"data.{key}={path}" for key, path in places.items()]
@@ -198,9 +198,9 @@ def training(bench: Bench) -> Rows:
         options = bench.options("unimatch", dataset)
         for precision in ("float32", "bfloat16"):
             config = load_config(options.config, [*options.set, *keys, f"precision={precision}"])
-            place = RunFolder(Path(folder, precision))
-            run = prepare(method_of("unimatch"), config, bench.device, place, "never")
-            fit(run)
+            place = RunDir(Path(folder, precision))
+            run = build_trainer(method_of("unimatch"), config, bench.device, place, "never")
+            run.fit()
             (record,) = run.history
             miou = record["scores"]["model"]["miou"]
             losses = {f"mean {name}": value for name, value in record["train"].items()}

@@ -14,6 +14,7 @@ from util.config.loading import load_config
 from util.config.schema import Config
 from util.errors import UserError
 from util.log import versions
+from util.tables import text_table
 
 Call = Callable[[], Any]
 
@@ -113,13 +114,12 @@ def report(*tables: Table) -> None:
     )
     for title, unit, rows, notes in tables:
         print(f"\n{title}, per {unit}")
-        width = max(len(row.setting) for row in rows)
-        for row in rows:
-            line = (
-                f"  {row.setting:<{width}}  {1e3 * row.seconds:10.3f} ms"
-                f"  ({1e3 * row.low:.3f} .. {1e3 * row.high:.3f})"
-                f"  {1 / row.seconds:9.1f} a second  {row.ratio:6.2f} x"
-            )
-            print(line + (f"  {row.memory / 2**20:8.0f} MiB" if row.memory else ""))
+        cells = [
+            [row.setting, f"{1e3 * row.seconds:.3f} ms",
+             f"({1e3 * row.low:.3f} .. {1e3 * row.high:.3f})", f"{1 / row.seconds:.1f} a second",
+             f"{row.ratio:.2f} x", f"{row.memory / 2**20:.0f} MiB" if row.memory else ""]
+            for row in rows
+        ]  # fmt: skip
+        print(text_table(cells, "<>", indent="  "))
         for key, value in notes.items():
             print(f"  {key}: {value}")

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dataset.validation import check_files, read_lists
-from engine.run_dir import RunFolder
-from engine.training import prepare
+from engine.build import build_trainer
+from engine.run_dir import RunDir
 from tools.benchmark import photos
 from tools.benchmark.measure import read, seconds
 from tools.benchmark.options import KINDS
@@ -35,12 +35,12 @@ def run(options: argparse.Namespace) -> None:
         with seconds("checking files"):
             check_files(config.data, *lists, warn=lambda _: None)
         with seconds("both, and the network"):
-            place = RunFolder(Path(folder, "run"))
-            training = prepare(kind, config, device, place, "never")
+            place = RunDir(Path(folder, "run"))
+            training = build_trainer(kind, config, device, place, "never")
         with seconds("first batch"):
             raw = next(iter(training.train))
         with seconds("first step"):
-            training.step(raw)["loss"].item()
+            training.train_step(raw)["loss"].item()
 
 
 def lengthen(data: dict[str, Any], counts: dict[str, int]) -> None:

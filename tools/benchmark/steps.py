@@ -1,4 +1,4 @@
-"""Training steps: one method under several settings, all methods, or what parts of a step cost."""
+"""Trainer steps: one method under several settings, all methods, or what parts of a step cost."""
 
 import argparse
 import tempfile
@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from engine.run_dir import RunFolder
-from engine.training import Training, prepare
+from engine.build import build_trainer
+from engine.run_dir import RunDir
+from engine.trainer import Trainer
 from tools.benchmark import photos
 from tools.benchmark.measure import Call, Row, Table, compare, read, report
 from tools.benchmark.options import METHODS
@@ -44,7 +45,7 @@ PARTS: dict[str, Cases] = {
 
 
 def run(options: argparse.Namespace) -> None:
-    methods = {script: (script, []) for script in METHODS}
+    methods: dict[str, tuple[str, list[str]]] = {script: (script, []) for script in METHODS}
     settings = {name: (options.method, keys) for name, keys in SETTINGS.items()}
     if distributed.choose_device(options.device).type == "cpu":  # no TF32; compiles slowly
         del settings["tf32"], settings["bfloat16, channels_last, compile"]
@@ -89,15 +90,15 @@ def allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def training_of(script: str, config: Config, device: torch.device) -> Training:
+def training_of(script: str, config: Config, device: torch.device) -> Trainer:
     """A training that writes nothing, after an epoch: PrevMatch has a previous model."""
-    folder = RunFolder(config.data.root / "run")
-    training = prepare(method_of(script), config, device, folder, "never")
+    folder = RunDir(config.data.root / "run")
+    training = build_trainer(method_of(script), config, device, folder, "never")
     training.method.after_epoch(0, is_best=True)
     return training
 
 
-def repeated_step(training: Training) -> Call:
+def repeated_step(training: Trainer) -> Call:
     """A call that runs the same batch again, as the first step of the run, under its own TF32;
     it returns the step's scalars."""
     raw, tf32 = next(iter(training.train)), bool(training.config.tf32)

@@ -36,6 +36,8 @@ def main() -> None:
         if options.json:
             write(options.json, json.dumps(report, indent=1) + "\n")
         if options.html:
+            from tools.check_data.html_report import page  # imports jinja2
+
             write(options.html, page(report, seen, found, config, options.show))
         sys.exit(1 if errors(found) else 0)
 

@@ -1,7 +1,6 @@
-"""What an inspection found, as one HTML page that needs nothing else."""
+"""Show the result of an inspection as a self-contained HTML page."""
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -25,25 +24,9 @@ COUNTED = {
     "exif": "EXIF orientation",
     "brightness": "Mean grey value",
 }
-"""Figures of images, and what they are called."""
-STYLE = """
-summary { cursor: pointer }
-.figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%,
-  23rem), 1fr)) } figure { display: block; margin: 0; max-width: none }
-.views { display: flex; gap: .3rem; align-items: flex-start }
-.zoom { flex: 1; min-width: 0; cursor: zoom-in } .zoom img { width: 100%; display: block }
-.zoom input { position: absolute; opacity: 0 } .zoom input:focus-visible + span { outline: 3px
-  solid #06c; display: block }
-.zoom input:checked + span { position: fixed; inset: 0; z-index: 1; display: grid; overflow: auto;
-  background: #000d; cursor: zoom-out; place-items: safe center }
-.zoom input:checked + span img { width: auto; max-width: none; min-width: 60vmin;
-  image-rendering: pixelated }
-.key { display: inline-block; margin-right: .8rem } .table { overflow-x: auto }
-td.n div { height: .25rem; margin-left: auto; background: #5b84b1; print-color-adjust: exact }
-@media (max-width: 30rem) { .views { flex-direction: column } }
-@media print { details::details-content { display: block; content-visibility: visible }
-  .figures { grid-template-columns: 1fr 1fr } }
-"""
+"""Properties of images, with their titles."""
+Table = tuple[list[str], list[Any]]
+"""Head, and rows of cells as report.html.j2 has them."""
 
 
 def page(
@@ -60,39 +43,32 @@ def page(
     `limit`: problems shown of a kind.
     """
     records: dict[str, Any] = report["lists"]
-    sources = (
-        f"<p><b>{kind}</b> {record['images']} images, {escape(record['source'])}</p>"
-        for kind, record in records.items()
+    return html.render(
+        "check_data/report.html.j2",
+        generator="tools.check_data",
+        title=f"{config.data.name}: data report",
+        lists=records,
+        problems=_problems(found),
+        limit=limit,
+        suspects=suspect_figures(lists, config),
+        samples=[(_heading(seen), sample_figures(seen, config)) for seen in lists],
+        classes=_classes(records, config),
+        images=_images(records),
+        bands=_bands(records),
+        values=_values(lists, config),
     )
-    strange = suspect_figures(lists, config)
-    body = [
-        *sources,
-        *_problems(found, limit),
-        "<p>A click on a picture shows it at full size, another one closes it.</p>",
-        *(["<h2>Worth a look</h2>", strange] if strange else []),
-        *(f"<h2>{_heading(seen)}</h2>{sample_figures(seen, config)}" for seen in lists),
-        *_classes(records, config),
-        *_images(records),
-        *_bands(records),
-        *_values(lists, config),
-    ]
-    return html.page(f"{config.data.name}: data report", body, "tools.check_data", STYLE)
 
 
-def _problems(found: Sequence[Problem], limit: int) -> list[str]:
-    if not found:
-        return ['<p class="well">No problems found.</p>']
-    parts = []
-    for kind, group in groupby(found, key=lambda problem: problem.kind):
-        some = list(group)
-        severity = "error" if kind in ERRORS else "warning"
-        items = "".join(f"<li>{escape(problem.message)}</li>" for problem in some[:limit])
-        more = f"<li>... and {len(some) - limit} more</li>" if len(some) > limit else ""
-        parts.append(
-            f'<details class="{severity}"><summary><b>{severity.capitalize()}:</b> '
-            f"{(ERRORS | WARNINGS)[kind]} ({len(some)})</summary><ul>{items}{more}</ul></details>"
+def _problems(found: Sequence[Problem]) -> list[tuple[str, str, list[str]]]:
+    """Severity, title and messages of each kind."""
+    return [
+        (
+            "error" if kind in ERRORS else "warning",
+            (ERRORS | WARNINGS)[kind],
+            [problem.message for problem in problems],
         )
-    return parts
+        for kind, problems in groupby(found, key=lambda problem: problem.kind)
+    ]
 
 
 def _heading(seen: SeenList) -> str:
@@ -100,92 +76,67 @@ def _heading(seen: SeenList) -> str:
     return f"{seen.kind}: {order}"
 
 
-def _classes(records: dict[str, Any], config: Config) -> list[str]:
+def _classes(records: dict[str, Any], config: Config) -> Table:
     """Share of the pixels and number of images of each class, in each list."""
     labelled = {kind: record for kind, record in records.items() if "classes" in record}
     columns = [[*record["classes"].values(), record["ignored"]] for record in labelled.values()]
-    names = [*map(escape, config.data.classes), "ignored"]
+    names, colours = [*config.data.classes, "ignored"], [*palette(config.data), IGNORE_COLOUR]
     rows = []
-    for index, (name, colour) in enumerate(
-        zip(names, [*palette(config.data), IGNORE_COLOUR], strict=True)
-    ):
-        cells = [html.swatch(colour) + name]
-        for column in columns:
-            most = max(entry["share"] for entry in column) or 1
-            entry = column[index]
-            cells += [_with_bar(f"{entry['share']:.2%}", entry["share"] / most)]
-            cells += [str(entry["images"])]
+    for name, colour, *entries in zip(names, colours, *columns, strict=True):
+        cells: list[Any] = [{"text": name, "colour": colour}]
+        for column, entry in zip(columns, entries, strict=True):
+            most = max(other["share"] for other in column) or 1
+            cells += [_bar(f"{entry['share']:.2%}", entry["share"] / most), entry["images"]]
         rows.append(cells)
-    head = ["class", *(text for kind in labelled for text in (kind, "images"))]
-    crops = [
-        f"<p>Of {crops['drawn']} random training crops (padding included) "
-        f"{crops['mostly_ignored']} are more than "
-        f"half ignored, {crops['without_label']} wholly.</p>"
-        for record in records.values()
-        if (crops := record.get("crops"))
-    ]
-    return ["<h2>Classes, by their share of the pixels</h2>", _table(head, rows), *crops]
+    return ["class", *(text for kind in labelled for text in (kind, "images"))], rows
 
 
-def _images(records: dict[str, Any]) -> list[str]:
-    """Sizes, modes and the like: number of images in each list."""
-    rows: list[Sequence[str]] = []
+def _images(records: dict[str, Any]) -> Table:
+    """Number of images of each size, mode and so on, in each list."""
+    rows: list[Any] = []
     for key, title in COUNTED.items():
-        counts = {kind: record[key] for kind, record in records.items()}
-        names = dict.fromkeys(name for found in counts.values() for name in found)
-        rows += [title]
-        rows += _limited(
-            [
-                [escape(str(name)), *(str(found.get(name) or "") for found in counts.values())]
-                for name in names
-            ]
-        )
-    return ["<h2>Images</h2>", _table(["", *records], rows)]
+        counts = [record[key] for record in records.values()]
+        names = dict.fromkeys(name for found in counts for name in found)
+        rows.append(title)
+        rows += _limited([[name, *(found.get(name) or "" for found in counts)] for name in names])
+    return ["", *records], rows
 
 
-def _bands(records: dict[str, Any]) -> list[str]:
-    """How the values of each band spread over its range, and where they end, in each list."""
+def _bands(records: dict[str, Any]) -> Table:
+    """Distribution of each band's values over their range, and shares of both ends."""
     head = ["band", "lowest value", *(f"{i + 1}/{STEPS}" for i in range(STEPS)), "highest value",
             "images where it is constant"]  # fmt: skip
-    rows: list[Sequence[str]] = []
+    rows: list[Any] = []
     for kind, record in records.items():
-        rows += [kind]
+        rows.append(kind)
         for name, band in record["bands"].items():
             most = max(band["steps"])
-            steps = (_with_bar(f"{share:.1%}", share / most) for share in band["steps"])
-            ends = (f"{band[end]:.2%}" for end in ("lowest", "highest"))
-            rows += [[name, next(ends), *steps, next(ends), str(band["constant"] or "")]]
-    return ["<h2>Bands, by the share of their pixels in each part of the range</h2>",
-            _table(head, rows)]  # fmt: skip
+            steps = (_bar(f"{share:.1%}", share / most) for share in band["steps"])
+            low, high = (f"{band[end]:.2%}" for end in ("lowest", "highest"))
+            rows.append([name, low, *steps, high, band["constant"] or ""])
+    return head, rows
 
 
-def _values(lists: Sequence[SeenList], config: Config) -> list[str]:
-    """What mask values or colours mean, where they are not just the index of their class."""
+def _values(lists: Sequence[SeenList], config: Config) -> Table:
+    """Meaning of mask values and colours that are not just the index of their class."""
     labels, masks = Labels(config.data), [seen for seen in lists if seen.values]
     names = dict(enumerate(config.data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}
     totals = [sum(seen.values.values()) for seen in masks]
     rows = [
         [
-            f"{labels.name(code)} = {escape(names[index])}",
+            f"{labels.name(code)} = {names[index]}",
             *(f"{s.values.get(code, 0) / n:.2%}" for s, n in zip(masks, totals, strict=True)),
         ]
         for code in dict.fromkeys(code for seen in masks for code in seen.values)
         if (index := int(labels.classes[code])) != code or labels.in_colour
     ]
-    head = ["", *(seen.kind for seen in masks)]
-    title = "<h2>Mask values that are not the index of their class</h2>"
-    return [title, _table(head, _limited(rows))] if rows else []
+    return ["", *(seen.kind for seen in masks)], _limited(rows)
 
 
-def _limited(rows: list[list[str]]) -> list[list[str]]:
+def _limited(rows: list[Any]) -> list[Any]:
     more = [[f"and {len(rows) - ROWS} more"]] if len(rows) > ROWS else []
     return [*rows[:ROWS], *more]
 
 
-def _with_bar(text: str, share: float) -> str:
-    return f'{text}<div style="width: {100 * share:.0f}%"></div>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """All but the first cells of rows are numbers; a wide one scrolls by itself."""
-    return f'<div class="table">{html.table(head, rows, {*range(1, len(head))})}</div>'
+def _bar(text: str, share: float) -> dict[str, Any]:
+    return {"text": text, "bar": share}

@@ -159,8 +159,8 @@ def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: i
         return seen
     if image and image.size != mask.size:
         turned = lies_as_stored(sample.image_file, image.size, mask.size)
-        error = size_mismatch(sample.image_file, path, image.size, mask.size)
-        seen.faults.append(("turned" if turned else "size", str(error)))
+        mismatch = size_mismatch(sample.image_file, path, image.size, mask.size)
+        seen.faults.append(("turned" if turned else "size", str(mismatch)))
     try:
         codes = reader.labels.codes(mask, path)
         found, counts = np.unique(codes, return_counts=True)

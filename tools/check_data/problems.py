@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from dataset.val_size import too_few
 from dataset.validation import location, overlaps
 from tools.check_data.inspect import Seen, SeenList
 from util.config.schema import IGNORE, Config
@@ -29,6 +30,7 @@ WARNINGS = {
     "maybe turned": "masks that seem to lie as their image is stored, not as its EXIF orientation "
     "turns it: turn them alike, or remove the orientation",
     "absent class": "classes that never occur",
+    "small val": "validation splits that are too small",
     "ignored crops": "random crops that are mostly ignored",
 }
 SIDES = {"labeled": "training", "unlabeled": "training", "val": "val", "test": "test"}
@@ -76,6 +78,9 @@ def _of_list(found: SeenList, config: Config) -> Iterator[Problem]:
     absent = [name for name, n in zip(config.data.classes, pixels, strict=False) if not n]
     if absent:
         yield problem("absent class", f"never in its masks: {', '.join(absent)}")
+    few = too_few(len(found.listed.samples), config.data.classes, found.masks_with)
+    if found.kind == "val" and few:
+        yield problem("small val", few)
     crops = found.crops
     if len(crops) and (share := (crops > MOSTLY).mean()) > MANY_CROPS:
         yield problem(

@@ -1,7 +1,7 @@
 """What an inspection found: as a table for the terminal, as plain numbers for JSON."""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from dataset.mask_files import Labels
@@ -9,6 +9,7 @@ from tools.check_data.band_stats import BandFacts, band_names
 from tools.check_data.inspect import CROPS, SeenList
 from tools.check_data.problems import ERRORS, MOSTLY, WARNINGS, Problem
 from util.config.schema import IGNORE, Config, Data
+from util.tables import text_table
 
 VALUES_SHOWN = 24
 FACTS = {"modes": "mode", "bits": "bits", "exif": "exif", "shapes": "shape"}
@@ -110,15 +111,12 @@ def _class_table(lists: dict[str, Any]) -> list[str]:
     """Share of the pixels and number of images, by class and list."""
     records = {kind: record for kind, record in lists.items() if "classes" in record}
     names = list(next(iter(records.values()))["classes"])
-    width = max(map(len, [*names, "ignored"]))
-    lines = [f"{'class':<{width}}" + "".join(f"{kind:>10}  images" for kind in records)]
+    rows = [["class", *(title for kind in records for title in (kind, "images"))]]
     for name in [*names, None]:
         cells = [r["ignored"] if name is None else r["classes"][name] for r in records.values()]
-        lines.append(
-            f"{'ignored' if name is None else name:<{width}}"
-            + "".join(f"{cell['share']:>10.2%}  {cell['images']:>6}" for cell in cells)
-        )
-    return lines
+        shares = ((f"{cell['share']:.2%}", str(cell["images"])) for cell in cells)
+        rows.append([name or "ignored", *chain(*shares)])
+    return text_table(rows, "<>").splitlines()
 
 
 def _details(lists: dict[str, Any]) -> list[str]:
@@ -138,7 +136,7 @@ def _details(lists: dict[str, Any]) -> list[str]:
             lines.append(
                 f"{kind}: of {crops['drawn']} random crops ({CROPS} an image, padding included) "
                 f"{crops['mostly_ignored']} are more than half ignored, {crops['without_label']} "
-                "wholly"
+                "entirely"
             )
     return [*lines, ""] if lines else []
 

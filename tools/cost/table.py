@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from util.config.loading import load_config
 from util.config.schema import Config
 from util.errors import UserError, print_error
 from util.io import write_text
+from util.tables import markdown_row, markdown_table
 
 STEPS = 10_000
 """The hours in the table are those of so many."""
@@ -47,7 +47,7 @@ def print_table(options: argparse.Namespace) -> int:
         for name in methods_of(path, options.methods)
     ]
     records, problems = [], []
-    print(row(HEAD), row(["---"] * 2 + ["--:"] * (len(HEAD) - 2)), sep="\n", flush=True)
+    print(markdown_table([HEAD], "<<>"), flush=True)
     for run in tqdm(runs, unit="run", disable=None):
         try:
             workers = data_workers(run.config, options.processes)
@@ -55,7 +55,7 @@ def print_table(options: argparse.Namespace) -> int:
         except UserError as error:
             problems.append(f"{run.path}, {run.method_class.__name__}: {error}")
             continue
-        print(row(cells(run, needs)), flush=True)
+        print(markdown_row(cells(run, needs)), flush=True)
         records.append(record(run, needs))
     if options.json:
         write_text(options.json, json.dumps(records, indent=1) + "\n", f"--json {options.json}")
@@ -73,11 +73,6 @@ def read(path: Path, name: str, assignments: list[str], processes: int) -> Run:
     method_class.read_options(config)
     images = images_per_forward(config, method_class.images_per_step(config), processes)
     return Run(path, method_class, config, images)
-
-
-def row(cells: Iterable[str]) -> str:
-    """A line of a table in Markdown."""
-    return f"| {' | '.join(cells)} |"
 
 
 def cells(run: Run, needs: Needs) -> list[str]:

@@ -1,12 +1,12 @@
-"""Write a run as one HTML page with curves and pictures.
+"""Show a run as one HTML page with curves and pictures.
 
-The page holds classes, confusion, best and worst images, and the config. The best checkpoint
-predicts the validation images once more; where it or the data are not there, the page says so.
+The page holds classes, the confusion matrix, best and worst images, and the config. The best
+checkpoint predicts the validation images again; where the checkpoint or the data are missing, the
+page says so.
 """
 
 from pathlib import Path
 
-from tools.results.plots import require_matplotlib
 from tools.results.runs import Run
 from util.cli import add_device, exit_with_one_line, importing
 from util.io import check_target, write_text
@@ -20,7 +20,6 @@ def main() -> None:
         run = Run(options.run)
         check_target(out, "tools.report")
         with importing():
-            require_matplotlib("tools.report")
             from tools.report.page import page
             from util import distributed
         device = distributed.choose_device(options.device)
@@ -37,13 +36,13 @@ def command_line() -> Parser:
             "python -m tools.report runs/mine/unimatch --out report.html --limit 100",
         ),
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")
     parser.add_argument(
         "--limit",
         type=int,
         metavar="N",
-        help="predict the first N validation images alone (default: all)",
+        help="predict only the first N validation images (default: all)",
     )
     add_device(parser)
     return parser

@@ -1,12 +1,11 @@
-"""What a run's best checkpoint gets right and wrong of the validation images, one by one."""
+"""Predict the validation images with a run's best checkpoint, and find the best and worst."""
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from dataset import bands
@@ -17,16 +16,18 @@ from inference.evaluation import Scores, confusion_matrix
 from inference.overlay import overlay, side_by_side
 from inference.predictor import Predictor
 from inference.worst_images import image_miou
+from metrics.bootstrap import class_counts
 from model.files import best_checkpoint
 from model.trained import load_trained
 from tools.results.runs import Run
 from util.errors import UserError
 
-THUMBNAIL = 240  # pixels, the longer side
+THUMBNAIL = 240
+"""Pixels of the longer side of a picture."""
 
 
 class Judged(NamedTuple):
-    """A validation image: its score, and the picture of image, truth and prediction."""
+    """A validation image with its score and prediction."""
 
     name: str
     miou: float
@@ -37,8 +38,7 @@ class Judged(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """All validation images together, and those of them with a label that came out best and
-    worst."""
+    """Scores of all validation images, and the best and worst images; no image is both."""
 
     scores: Scores
     images: int
@@ -47,36 +47,42 @@ class Judgement(NamedTuple):
 
 
 def judge(run: Run, network: str, device: torch.device, shown: int, limit: int | None) -> Judgement:
-    """Predict the validation images (the first `limit`) as validation does, but for a centre crop,
-    which is of the whole image here.
+    """Predict the validation images (the first `limit`) as validation does, except that
+    `center_crop` predicts the whole image here.
 
-    Raises `UserError` where the checkpoint or the data are not there.
+    Raises `UserError` where the checkpoint or the data are missing.
     """
     config = run.config
     samples = read_samples(config.data.val, config.data, masks=True).samples[:limit]
     model = load_trained(config, best_checkpoint(run.path, network), network, device)
     predictor = Predictor(model, config, device)
     reader, classes = Reader(config.data), config.num_classes
-    total = torch.zeros(classes, classes, dtype=torch.int64)
+    total, counts = torch.zeros(classes, classes, dtype=torch.int64), []
     best: list[Judged] = []
     worst: list[Judged] = []
+    judged = 0
     for sample in tqdm(samples, "validation images", disable=None, leave=False):
         image, truth = reader.both(sample)
         mask = predictor.mask(image)
         predicted, target = torch.from_numpy(mask), torch.from_numpy(np.array(truth))
-        total += confusion_matrix(predicted, target, classes)
+        total += (of_image := confusion_matrix(predicted, target, classes))
+        counts.append(class_counts(of_image))
         miou = image_miou(predicted, target)
         if miou == math.inf:  # nothing in it is labelled
             continue
-        judged = Judged(sample.image, 100 * miou, mask, sample)
-        best = sorted([*best, judged], key=lambda j: -j.miou)[:shown]
-        worst = sorted([*worst, judged], key=lambda j: j.miou)[:shown]
-    return Judgement(Scores(total), len(samples), best, worst)
+        one, judged = Judged(sample.image, 100 * miou, mask, sample), judged + 1
+        best = sorted([one, *best], key=lambda j: -j.miou)[:shown]  # of equal ones the last,
+        worst = sorted([*worst, one], key=lambda j: j.miou)[:shown]  # the first: none is both
+    best = best[: (judged + 1) // 2]
+    scores = Scores(total, counts=torch.stack(counts))
+    return Judgement(scores, len(samples), best, worst[: judged - len(best)])
 
 
-def pictures(run: Run, some: list[Judged]) -> Iterator[tuple[Image.Image, str]]:
-    """Image (of all dates), truth and prediction side by side, with a caption."""
+def pictures(run: Run, some: list[Judged]) -> list[tuple[Image.Image, str]]:
+    """Return image (of all dates), truth and prediction side by side, with captions; all of the
+    same size."""
     reader, data = Reader(run.config.data), run.config.data
+    rows = []
     for judged in some:
         try:
             pixels, truth = reader.both(judged.sample)
@@ -84,8 +90,11 @@ def pictures(run: Run, some: list[Judged]) -> Iterator[tuple[Image.Image, str]]:
             continue
         dates, masks = bands.pictures(pixels, data), (np.array(truth), judged.mask)
         row = [*dates, *(overlay(dates[-1], mask, data, 0.65) for mask in masks)]
-        width, height = dates[0].size
-        scale = THUMBNAIL / max(width, height)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        small = [part.resize(size, Image.Resampling.LANCZOS) for part in row]
-        yield side_by_side([small]), f"{judged.name}: mIoU {judged.miou:.1f}"
+        rows.append((row, f"{judged.name}: mIoU {judged.miou:.1f}"))
+    sizes = np.array([row[0].size for row, _ in rows]).reshape(-1, 2)
+    box = (sizes * THUMBNAIL / sizes.max(1, keepdims=True)).max(0, initial=1).round().astype(int)
+    width, height = box.tolist()
+    return [
+        (side_by_side([[ImageOps.pad(part, (width, height), color="white") for part in row]]), text)
+        for row, text in rows
+    ]

@@ -1,14 +1,13 @@
 """Compare runs: tables over seeds, curves, published scores.
 
-Runs of the same method, network, dataset, partition and settings are one row. Those that are
-unfinished, that repeat another or that differ in commit or device are named below the table.
+Runs of the same method, network, dataset, partition and settings are one row. Runs that are
+unfinished, repeat another run, or differ in commit or device are named below the table.
 """
 
 from pathlib import Path
 
-from tools.results.collect import collect
-from tools.results.tables import FORMATS
-from util.cli import exit_with_one_line
+from tools.results.runs import run_dirs
+from util.cli import exit_with_one_line, importing
 from util.errors import print_error
 from util.parser import Parser
 
@@ -16,11 +15,15 @@ from util.parser import Parser
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
+        run_dirs(options.runs)  # a misspelt one is answered before pandas loads
+        with importing():
+            from tools.results.collect import collect
+            from tools.results.tables import FORMATS
         results = collect(options.runs, options.score, options.published)
         if options.plot:
             from tools.results.plots import draw
 
-            draw(results.rows, options.plot, results.score, options.at)
+            draw(results.table, options.plot, results.score, options.at)
         print(FORMATS[options.format](results))
         if options.format == "csv":
             for remark in results.remarks:
@@ -35,9 +38,14 @@ def command_line() -> Parser:
             "python -m tools.results 'runs/pascal/*/92' --published pascal/92 --plot figures/",
         ),
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, folders that hold "
-        "some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
-    parser.add_argument("--format", choices=FORMATS, default="text", help="format of the table")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, folders that "
+        "hold some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
+    parser.add_argument(
+        "--format",
+        choices=("text", "markdown", "csv", "latex", "json"),
+        default="text",
+        help="format of the table",
+    )
     parser.add_argument(
         "--score", default="miou", help="miou, accuracy, dice, or the name of a class (its IoU)"
     )
@@ -45,13 +53,13 @@ def command_line() -> Parser:
         "--published",
         nargs="+",
         metavar="DATASET[/PARTITION]",
-        help="published scores beside ours (default: none)",
+        help="show published scores beside the runs (default: none)",
     )
     parser.add_argument(
         "--plot",
         type=Path,
         metavar="FOLDER",
-        help="draw curves there, as PNG and SVG (default: not)",
+        help="draw curves into FOLDER, as PNG and SVG (default: not)",
     )
     parser.add_argument(
         "--at", choices=("best", "last"), default="best", help="epoch of the label-efficiency curve"

@@ -1,225 +1,162 @@
-"""Learning curves and label-efficiency curves, drawn for a paper's column (needs matplotlib)."""
+"""Draw learning curves and label-efficiency curves for a paper's column."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from tools.results.groups import Row
+import pandas as pd
+
 from util.errors import UserError
+from util.plotting import COLOURS, GREY, chart, new_figure, save, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; marks for readers in black.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osD^vPX"
-STYLE: Any = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 3.8,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "svg.fonttype": "none",  # text stays text
-}
-WIDTH, HEIGHT, LEGEND = 3.4, 2.5, 0.2  # inches: of a panel, of a line of the legend
-WIDEST = 3  # panels in a row
+"""Line markers, for readers in black and white."""
+WIDTH, HEIGHT, LEGEND = 3.4, 2.5, 0.2
+"""Inches: of a panel, of a line of the legend."""
+WIDEST = 3
+"""Panels in a row."""
 
 
-class Line(NamedTuple):
-    """Mean and standard deviation (None for one seed) over x."""
+def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
+    """Write learning curves and, where a method ran with several numbers of labels,
+    label-efficiency curves; returns the files.
 
-    x: list[int]
-    mean: list[float]
-    std: list[float | None]
-
-
-def draw(rows: Sequence[Row], folder: Path, score: str, at: str) -> list[Path]:
-    """Write learning and, where a method ran with several numbers of labels, label-efficiency
-    curves; returns the files.
-
-    Raises `UserError` without matplotlib, and for a folder that cannot be written.
+    Raises `UserError` for a folder that cannot be written.
     """
-    require_matplotlib("--plot")
-    import matplotlib
-
+    table = table.assign(
+        panel=[f"{row.dataset}, {row.network.split()[-1]}" for row in table.itertuples()],
+        partition=[_partition(row) for row in table.itertuples()],
+        name=[_name(row) for row in table.itertuples()],
+    )
+    title = "mIoU (%)" if score == "miou" else f"{score} (%)"
+    figures = {"learning": learning_curves(table, title)}
+    several = [panel for _, panel in table.groupby("panel", sort=False) if _is_over_labels(panel)]
+    if several:
+        figures["labels"] = label_curves(pd.concat(several), f"{title}, {at} epoch", at)
     files = []
-    with matplotlib.rc_context(STYLE):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, figure in _figures(rows, score, at).items():
-                for suffix in ("png", "svg"):
-                    files.append(folder / f"{name}.{suffix}")
-                    figure.savefig(files[-1], dpi=200, bbox_inches="tight")
-        except OSError as error:
-            raise UserError(f"--plot {folder}: cannot be written ({error})") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            for form in ("png", "svg"):
+                files.append(folder / f"{name}.{form}")
+                save(figure, files[-1], form, dpi=200, bbox_inches="tight")
+    except OSError as error:
+        raise UserError(f"--plot {folder}: cannot be written ({error})") from None
     return files
 
 
-def _figures(rows: Sequence[Row], score: str, at: str) -> dict[str, "Figure"]:
-    title = "mIoU (%)" if score == "miou" else f"{score} (%)"
-    figures = {"learning": learning_curves(rows, title)}
-    if by_labels := {k: v for k, v in _panels(rows, _dataset).items() if _is_over_labels(v)}:
-        figures["labels"] = label_curves(by_labels, f"{title}, {at} epoch", at)
-    return figures
-
-
-def require_matplotlib(what: str) -> None:
-    """Raise `UserError` where it is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UserError(
-            f"{what}: needs matplotlib; pip install -r requirements-extra.txt"
-        ) from None
-
-
-def learning_curves(rows: Sequence[Row], title: str) -> "Figure":
-    """Score over epochs, a panel for each dataset, network and partition."""
-    panels = _panels(rows, lambda row: f"{_dataset(row)}, {_partition(row)}")
-    figure, axes = _sheet(len(panels))
-    looks = _looks(rows)
-    for axis, (name, some) in zip(axes, panels.items(), strict=True):
-        for row in some:
-            _plot(axis, _over_epochs(row.curves), looks[_name(row)] | {"marker": ""})
-        axis.set(title=name, xlabel="epoch", ylabel=title)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    _legend(figure, looks, [_name(row) for row in rows], marks=False)
+@chart
+def learning_curves(table: pd.DataFrame, title: str) -> "Figure":
+    """Draw the score over epochs, a panel for each dataset, network and partition."""
+    panels = table.groupby(["panel", "partition"], sort=False)
+    figure, axes = _sheet(panels.ngroups)
+    looks = _looks(table)
+    for axis, ((panel, partition), rows) in zip(axes, panels, strict=True):
+        for row in rows.itertuples():
+            scores = pd.DataFrame(row.curves).sort_index(axis=1).dropna(axis=1)  # of all seeds
+            _plot(axis, scores.columns, scores.mean(), scores.std(), looks[row.name], marker="")
+        axis.set(title=f"{panel}, {partition}", xlabel="epoch", ylabel=title)
+        whole_numbers(axis)
+    _legend(figure, looks, table.name, marker="")
     return figure
 
 
-def label_curves(panels: dict[str, list[Row]], title: str, at: str) -> "Figure":
-    """Score over number of labels, a line for each method; full supervision is a level."""
-    figure, axes = _sheet(len(panels))
-    looks = _looks(row for rows in panels.values() for row in rows)
+@chart
+def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
+    """Draw the score over the number of labels, a line for each method; full supervision is a
+    level."""
+    panels = table.groupby("panel", sort=False)
+    figure, axes = _sheet(panels.ngroups)
+    looks = _looks(table)
     drawn: list[str] = []
-    for axis, (name, rows) in zip(axes, panels.items(), strict=True):
-        full = [row for row in rows if _is_full(row, rows)]
-        lines = _panels((row for row in rows if row not in full and row.labels), _name)
-        for label, some in lines.items():
-            _plot(axis, _over_labels(some, at), looks[label])
-        for row in full:
-            _level(axis, getattr(row, at).mean, f"full supervision, {row.labels} labels")
-        ticks = sorted({row.labels or 0 for some in lines.values() for row in some})
+    for axis, (panel, rows) in zip(axes, panels, strict=True):
+        is_full = _is_full(rows)
+        partial = rows[~is_full & rows.labels.gt(0)].sort_values("labels", kind="stable")
+        for name, line in partial.groupby("name", sort=False):
+            _plot(axis, line.labels, line[f"{at}_mean"], line[f"{at}_std"], looks[name])
+        for row in rows[is_full].itertuples():
+            _level(axis, getattr(row, f"{at}_mean"), f"full supervision, {row.labels} labels")
+        ticks = partial.labels.unique().tolist()
         axis.set_xscale("log")
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
-        axis.set(title=name, xlabel="labelled images", ylabel=title)
-        drawn += lines
-    _legend(figure, looks, drawn, marks=True)
+        axis.set(title=panel, xlabel="labelled images", ylabel=title)
+        drawn += rows.name[rows.name.isin(partial.name)].tolist()
+    _legend(figure, looks, drawn)
     return figure
 
 
 def _level(axis: Any, height: float, text: str) -> None:
-    axis.axhline(height, color="#555555", linestyle=(0, (4, 3)), linewidth=1)
+    axis.axhline(height, color=GREY, linestyle=(0, (4, 3)), linewidth=1)
     axis.annotate(text, (0.02, height), (0, -2), ("axes fraction", "data"), "offset points",
-                  fontsize=7, color="#555555", va="top")  # fmt: skip
+                  fontsize=7, color=GREY, va="top")  # fmt: skip
 
 
-def _legend(figure: "Figure", looks: dict[str, Any], names: Sequence[str], marks: bool) -> None:
+def _legend(figure: "Figure", looks: dict[str, Any], names: Iterable[str], **more: Any) -> None:
     """One for all panels, below them."""
     from matplotlib.lines import Line2D
 
     names = list(dict.fromkeys(names))
-    dressed = [looks[name] | ({} if marks else {"marker": ""}) for name in names]
     panels = len([axis for axis in figure.axes if axis.axison])
     columns = min(len(names), 3 * min(panels, WIDEST))
     figure.set_figheight(figure.get_figheight() + LEGEND * -(-len(names) // columns))
-    figure.legend([Line2D([], [], **look) for look in dressed], names, ncols=columns,
-                  loc="outside lower center", handlelength=2.6)  # fmt: skip
+    lines = [Line2D([], [], **looks[name] | more) for name in names]
+    figure.legend(lines, names, ncols=columns, loc="outside lower center", handlelength=2.6)
 
 
-def _plot(axis: Any, line: Line, look: dict[str, Any]) -> None:
-    axis.plot(line.x, line.mean, **look)
-    band = [(x, m - s, m + s) for x, m, s in zip(*line, strict=True) if s is not None]
-    if band:
-        x, low, high = zip(*band, strict=True)
-        axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+def _plot(axis: Any, x: Any, mean: Any, std: Any, look: dict[str, Any], **more: Any) -> None:
+    """A line with a band of one standard deviation, where there is one."""
+    x, mean, std = (pd.Series(values).astype(float).to_numpy() for values in (x, mean, std))
+    axis.plot(x, mean, **look | more)
+    axis.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
 
 
-def _over_epochs(curves: Sequence[dict[int, float]]) -> Line:
-    """Over the epochs that all seeds have validated."""
-    epochs = sorted(set(curves[0]).intersection(*curves[1:]))
-    values = [[curve[epoch] for curve in curves] for epoch in epochs]
-    spreads = [stdev(v) if len(v) > 1 else None for v in values]
-    return Line(epochs, [mean(v) for v in values], spreads)
+def _is_full(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Rows without unlabelled images that have the labels of all images of the others."""
+    every = (rows.labels + rows.unlabeled)[rows.labels.gt(0) & rows.unlabeled.gt(0)].max()
+    return rows.unlabeled.fillna(0).eq(0) & rows.labels.ge(every).fillna(False)
 
 
-def _over_labels(rows: list[Row], at: str) -> Line:
-    rows = sorted(rows, key=lambda row: row.labels or 0)
-    spreads = [getattr(row, at) for row in rows]
-    return Line([row.labels or 0 for row in rows], [s.mean for s in spreads],
-                [s.std for s in spreads])  # fmt: skip
-
-
-def _is_full(row: Row, rows: Sequence[Row]) -> bool:
-    """Whether a row without unlabelled images has the labels of all images of the others."""
-    every = [r.labels + r.unlabeled for r in rows if r.labels and r.unlabeled]
-    return bool(every) and not row.unlabeled and (row.labels or 0) >= max(every)
-
-
-def _is_over_labels(rows: Sequence[Row]) -> bool:
+def _is_over_labels(rows: pd.DataFrame) -> bool:
     """Whether there is anything to draw over the number of labels."""
-    numbers = [row.labels for row in rows if row.labels and not _is_full(row, rows)]
-    return len(set(numbers)) > 1
+    return rows.labels[~_is_full(rows) & rows.labels.gt(0).fillna(False)].nunique() > 1
 
 
-def _dataset(row: Row) -> str:
-    return f"{row.dataset}, {row.network.split()[-1]}"
-
-
-def _partition(row: Row) -> str:
-    labels = "" if row.labels is None else f"{row.labels} labels"
+def _partition(row: Any) -> str:
+    labels = "" if pd.isna(row.labels) else f"{row.labels} labels"
     if str(row.labels) == row.partition:
         return labels
     return f"{row.partition} ({labels})" if labels else row.partition
 
 
-def _name(row: Row) -> str:
+def _name(row: Any) -> str:
     """A row's name in a legend."""
-    parts = [row.method, *([row.settings] if row.settings else [])]
-    return " ".join(parts) + (f", {row.scored}" if row.scored else "")
+    return f"{row.method} {row.settings}".rstrip() + (f", {row.scored}" if row.scored else "")
 
 
-def _panels(rows: Iterable[Row], name: Callable[[Row], str]) -> dict[str, list[Row]]:
-    panels: dict[str, list[Row]] = {}
-    for row in rows:
-        panels.setdefault(name(row), []).append(row)
-    return panels
-
-
-def _looks(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
-    """Colour, mark and dashes by name, the same in all panels; a teacher has its student's
+def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Colour, marker and dashes by name, the same in all panels; a teacher has its student's
     colour, in dashes."""
     looks: dict[str, dict[str, Any]] = {}
-    methods: list[tuple[str, str]] = []
-    for row in rows:
-        method = (row.method, row.settings)
-        methods += [] if method in methods else [method]
-        place = methods.index(method)
+    for place, (_, rows) in enumerate(table.groupby(["method", "settings"], sort=False)):
         again = place // len(COLOURS)
-        looks[_name(row)] = {
-            "color": COLOURS[place % len(COLOURS)],
-            "marker": MARKS[(place + again) % len(MARKS)],
-            "linestyle": "--" if row.scored == "teacher" else ("-", "-.", ":")[again % 3],
-        }
+        for row in rows.itertuples():
+            looks[row.name] = {
+                "color": COLOURS[place % len(COLOURS)],
+                "marker": MARKS[(place + again) % len(MARKS)],
+                "linestyle": "--" if row.scored == "teacher" else ("-", "-.", ":")[again % 3],
+            }
     return looks
 
 
-def _sheet(count: int) -> tuple["Figure", list[Any]]:
-    """A figure with so many panels, in the style of them all."""
-    from matplotlib.figure import Figure
-
+def _sheet(count: int) -> tuple["Figure", Sequence[Any]]:
+    """A figure with so many panels."""
     columns = min(count, WIDEST)
     rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
+    figure = new_figure(WIDTH * columns, HEIGHT * rows)
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for unused in axes[count:]:
         unused.set_axis_off()

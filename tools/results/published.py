@@ -1,14 +1,15 @@
-"""Published scores beside our own."""
+"""Compare published scores with runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+import pandas as pd
 import yaml
 from pydantic import Field
 
 from dataset.protocols import PREPARED, read_protocols
-from tools.results.groups import Group, Row
+from tools.results.groups import Group
 from util.config.schema import Section
 from util.errors import UserError
 
@@ -22,21 +23,20 @@ class Entry(Section):
     dataset: str
     backbone: str
     crop: int | None = None
-    """Where the dataset has published scores of several."""
+    """Set where the dataset has published scores for several crop sizes."""
     network: str | None = None
-    """Where the dataset has published scores of several with this backbone."""
+    """Set where the dataset has published scores for several networks with this backbone."""
     source: str
     score: str = "miou"
-    """What was published, as `value_of` of a run names it: dice is the mean over volumes, a class
-    its IoU."""
+    """The published score, named as for --score: dice is the mean over volumes, a class its IoU."""
     chosen_on: Literal["test", "valtest"] | None = None
-    """The list whose scores chose the published epoch, where that is not a validation list."""
+    """The split that chose the published epoch, where that is not the validation split."""
     values: dict[str, Annotated[float, Field(gt=0, lt=100)]]
     """By partition."""
 
     @property
     def title(self) -> str:
-        """Its network, as far as it is named."""
+        """Network (if several were published) and backbone."""
         return " ".join(filter(None, [self.network, self.backbone]))
 
 
@@ -55,8 +55,8 @@ class Published(NamedTuple):
         return f"{self.entry.dataset}/{self.partition}"
 
     def is_of(self, group: Group) -> bool:
-        """Whether a group ran what was published: method, network, partition and crop."""
-        run, entry = group.first, self.entry
+        """Check that a group has the published method, network, partition and crop size."""
+        run, entry = group[0], self.entry
         own = (run.method, run.config.data.name, run.backbone, run.partition)
         return (
             own == (entry.method, entry.dataset, entry.backbone, self.partition)
@@ -66,9 +66,9 @@ class Published(NamedTuple):
 
 
 def select(targets: Sequence[str], score: str = "miou") -> list[Published]:
-    """The published scores of datasets (`pascal`) and partitions (`pascal/92`).
+    """Return the published scores of datasets (`pascal`) and partitions (`pascal/92`).
 
-    Raises `UserError` for one of which there are none of this kind.
+    Raises `UserError` for a dataset or partition without published scores of this kind.
     """
     entries = [entry for entry in read_entries() if entry.score == score]
     known = [Published(entry, name) for entry in entries for name in entry.values]
@@ -87,36 +87,32 @@ def read_entries() -> list[Entry]:
 
 
 def beside(
-    rows: Sequence[Row], groups: Sequence[Group], published: Sequence[Published]
-) -> tuple[list[Row], list[Published]]:
-    """Rows with the published score where there is one, and those that no run stands beside."""
-    of_row = [group for group in groups for _ in group.first.networks]
-    completed, met = [], set()
-    for row, group in zip(rows, of_row, strict=True):
-        score = next((p for p in published if p.is_of(group)), None)
-        met |= {id(score)}
-        completed.append(row._replace(published=score.value if score else None))
-    return completed, [score for score in published if id(score) not in met]
+    table: pd.DataFrame, groups: Sequence[Group], published: Sequence[Published]
+) -> list[Published]:
+    """Fill the table's published scores; returns those that no run stands beside."""
+    of_group = [next((p for p in published if p.is_of(group)), None) for group in groups]
+    table["published"] = [p.value if (p := of_group[index]) else None for index in table.group]
+    return [score for score in published if score not in of_group]
 
 
 def chosen_elsewhere(groups: Sequence[Group], published: Sequence[Published]) -> list[str]:
-    """Remarks on groups whose best epoch another list chose than that of the score beside them."""
+    """Remark on groups whose best epoch and published score were chosen on different splits."""
     return [
         f"{run.path}: its best epoch was chosen on {run.val_list or 'other images'}, that of the "
         f"published {score.value} on {score.entry.chosen_on}, which raises a score"
-        for run, score in ((g.first, p) for g in groups for p in published if p.is_of(g))
+        for run, score in ((g[0], p) for g in groups for p in published if p.is_of(g))
         if score.entry.chosen_on not in (None, run.val_list)
     ]
 
 
 def foreign_lists(groups: Sequence[Group]) -> list[str]:
-    """Remarks on groups whose partition has a published name, but not its labelled images."""
+    """Remark on groups whose partition has a published name, but other labelled images."""
     hashes: dict[str, set[str]] = {}
     for protocol in (p for p in read_protocols() if p.dataset not in PREPARED):
         name = f"{protocol.dataset}/{protocol.name}"
         hashes.setdefault(name, set()).add(protocol.fingerprint.sha256)
     remarks = []
-    for run in (group.first for group in groups):
+    for run, *_ in groups:
         name = f"{run.config.data.name}/{run.partition}"
         known = hashes.get(f"{name}/labeled")
         if known and "labeled" in run.images and run.images["labeled"].sha256 not in known:

@@ -1,7 +1,8 @@
-"""Runs as their folders tell of them: what was run, how far it got, how it went."""
+"""Read run directories: config, starts, epochs with their scores."""
 
 import glob
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -14,21 +15,22 @@ from util.config.loading import load_config, parse
 from util.config.schema import Config, Listed, Section
 from util.config.schema import Images as Source
 from util.errors import UserError
+from util.paths import nearest
 
 MARK = "starts.jsonl"
-"""The file that makes a folder a run's."""
+"""The file by which a run directory is known."""
 SCORES = ("miou", "accuracy", "dice")
 
 
 class Record(Section):
-    """A line of a run's file, of which only some keys are read."""
+    """A line of a file in a run directory; unknown keys are skipped."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class PseudoLabels(Record):
-    """Quality of a network's pseudo-labels (see `metrics.calibration`): percentages, except the
-    threshold; None is a share of no pixels."""
+    """Quality of a network's pseudo-labels (see `metrics.calibration`) in percent, except the
+    threshold; None for a share of no pixels."""
 
     threshold: float
     kept: float | None
@@ -49,6 +51,8 @@ class Validation(Record):
     accuracy: float
     iou: list[float]
     dice: list[float] | None = None
+    miou_interval: tuple[float, float] | None = None
+    iou_intervals: list[tuple[float, float]] | None = None
     pseudo_labels: PseudoLabels | None = None
 
 
@@ -71,7 +75,7 @@ class Images(Record):
 
 
 class Start(Record):
-    """A line of starts.jsonl: the run began here, or went on."""
+    """A line of starts.jsonl: the run started or resumed."""
 
     command: list[str]
     first_step: int
@@ -84,13 +88,13 @@ class Start(Record):
 
 
 class Run:
-    """A run's folder; raises `UserError` when a file is missing or is none of a run's."""
+    """A run directory; raises `UserError` for a missing or invalid file."""
 
     def __init__(self, path: Path):
         if not (path / MARK).is_file():
             raise UserError(
-                f"{path}: no run (no {MARK} in it); name the folder that a training had as "
-                "--save-path"
+                f"{path}: no run (no {MARK} in it){nearest(path)}; name the folder that a training "
+                "was given as --save-path"
             )
         self.path = path
         self.config: Config = load_config(path / "config.yaml")
@@ -101,7 +105,7 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The method's class, or its script where the run recorded no more."""
+        """The method's class, or its script where the class was not recorded."""
         return self.starts[-1].method or Path(self.starts[-1].command[0]).stem
 
     @property
@@ -110,13 +114,13 @@ class Run:
 
     @property
     def backbone(self) -> str:
-        """A U-Net has none but its own encoder."""
+        """The backbone's name; unet for a U-Net, which has its own encoder."""
         model = self.config.model
         return model.network if model.network == "unet" else model.backbone
 
     @property
     def images(self) -> dict[str, Images]:
-        """What its lists hold, by labeled, unlabeled and val; empty where that was not recorded."""
+        """Number and hash of the labeled, unlabeled and val images; empty where not recorded."""
         return self.starts[-1].images
 
     @property
@@ -126,17 +130,33 @@ class Run:
 
     @property
     def partition(self) -> str:
-        """The folder of its labelled list, or the number of labels where it has none of its own."""
+        """The folder of the labelled split file; the number of labels if that names the dataset."""
         data = self.config.data
         path = _list_of(data.labeled)
         if path is None:
             return str(self.labels or "own")
         name = path.parent.name if path.stem == "labeled" else path.stem
+        if self.folds is not None:
+            name = self.folds.name
         return str(self.labels or name) if name in (data.name, data.root.name) else name
 
     @property
+    def folds(self) -> Path | None:
+        """The folder of its fold's folder, where `tools.splits make --folds` wrote its lists."""
+        labeled, val = _list_of(self.config.data.labeled), _list_of(self.config.data.val)
+        if labeled is None or val is None or labeled.parent != val.parent:
+            return None
+        return labeled.parent.parent if re.fullmatch(r"fold_\d+", labeled.parent.name) else None
+
+    @property
+    def fold(self) -> str:
+        """The name of its fold's folder; empty where it has none."""
+        path = _list_of(self.config.data.val)
+        return path.parent.name if path and self.folds is not None else ""
+
+    @property
     def val_list(self) -> str:
-        """The name of its validation list; empty where it has folders, or several."""
+        """The name of the validation split file; empty where there is none, or several."""
         path = _list_of(self.config.data.val)
         return path.stem if path else ""
 
@@ -155,7 +175,7 @@ class Run:
 
     @cached_property
     def networks(self) -> list[str]:
-        """Names of those that validation scored: model, and model_ema where there is a teacher."""
+        """Names of the validated networks: model, and model_ema where there is a teacher."""
         return list(dict.fromkeys(name for epoch in self.epochs for name in epoch.scores))
 
     @cached_property
@@ -168,8 +188,8 @@ class Run:
         return last
 
     def curve(self, network: str, score: str) -> dict[int, float]:
-        """A network's score by epoch, of comparable validations alone: in the config's mode, not
-        the cheap centre crop, and on the present validation images."""
+        """Return a network's score by epoch, of comparable validations only: in the config's mode
+        (not the cheap `center_crop`) and on the present validation images."""
         return {
             epoch.epoch: value_of(epoch.scores[network], score, self.config.data.classes)
             for epoch in self.epochs
@@ -179,8 +199,8 @@ class Run:
         }
 
     def pseudo_labels(self) -> tuple[str, dict[int, PseudoLabels]]:
-        """The network that labels, and what was said of its labels, by epoch; of validations in the
-        config's mode alone.  Nothing where that was not asked for."""
+        """Return the network that labels and the quality of its labels by epoch, from validations
+        in the config's mode; empty where it was not measured."""
         found: dict[int, PseudoLabels] = {}
         labeler = ""
         for epoch in self.epochs:
@@ -190,17 +210,17 @@ class Run:
         return labeler, found
 
     def selected(self, network: str) -> dict[int, float]:
-        """Its `curve` of the score that chooses the best checkpoint, `evaluation.select`."""
+        """Return the `curve` of the score that chooses the best checkpoint, `evaluation.select`."""
         return self.curve(network, self.config.evaluation.select.removeprefix("iou:"))
 
 
 def best_epoch(curve: Mapping[int, float]) -> int:
-    """The epoch of a curve's highest score, the first of several."""
+    """Return the (first) epoch of a curve's highest score."""
     return max(curve, key=lambda epoch: (curve[epoch], -epoch))
 
 
 def value_of(scores: Validation, score: str, classes: Sequence[str]) -> float:
-    """miou, accuracy, dice (mean over all classes but the first), or the IoU of a class."""
+    """Return miou, accuracy, dice (mean over all classes but the first), or the IoU of a class."""
     if score in ("miou", "accuracy"):
         return float(getattr(scores, score))
     if score == "dice" and scores.dice is not None:
@@ -214,19 +234,12 @@ def value_of(scores: Validation, score: str, classes: Sequence[str]) -> float:
 
 
 def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
-    """All runs at or below folders and patterns, and what is wrong with those that are not read.
+    """Return all runs in or below folders and patterns, and the faults of unreadable ones.
 
-    Raises `UserError` for a place without any.
+    Raises `UserError` for a place without runs.
     """
-    folders: dict[Path, None] = {}
-    for place in places:
-        paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
-        found = [mark.parent for path in paths for mark in sorted(path.rglob(MARK))]
-        if not found:
-            raise UserError(f"{place}: holds no runs (no {MARK} in it or below)")
-        folders |= dict.fromkeys(found)
     runs, faults = [], []
-    for folder in folders:
+    for folder in run_dirs(places):
         try:
             runs.append(Run(folder))
         except UserError as error:
@@ -234,14 +247,28 @@ def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
     return runs, faults
 
 
+def run_dirs(places: Iterable[str]) -> list[Path]:
+    """Return the run directories in or below folders and patterns; raises `UserError` for a place
+    without runs."""
+    folders: dict[Path, None] = {}
+    for place in places:
+        paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
+        found = [mark.parent for path in paths for mark in sorted(path.rglob(MARK))]
+        if not found:
+            hint = nearest(Path(place))
+            raise UserError(f"{place}: holds no runs (no {MARK} in it or below){hint}")
+        folders |= dict.fromkeys(found)
+    return list(folders)
+
+
 def _list_of(images: Source | None) -> Path | None:
-    """The path of the only list that a config names for some images, if that is what it names."""
+    """Return the path of a split file, if a config names exactly one for these images."""
     path = images.list if isinstance(images, Listed) else images
     return path if isinstance(path, Path) else None
 
 
 def _read_lines(path: Path, kind: type[Record]) -> list[Any]:
-    """The lines of a JSONL file; none where there is no file."""
+    """Return the lines of a JSONL file; none where there is no file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

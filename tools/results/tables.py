@@ -1,88 +1,64 @@
-"""Rows of results as text, Markdown, LaTeX, CSV and JSON."""
+"""Print results as text, Markdown, LaTeX, CSV and JSON."""
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import pandas as pd
 
 from tools.results.collect import Results
-from tools.results.groups import Row, Spread
 from util.errors import printable
 from util.io import csv_text
+from util.tables import Rows, markdown_table, text_table
+
+LEFT = {"method", "of", "network", "dataset", "partition", "commit", "settings"}
+"""Columns of text; all others hold numbers."""
+ALWAYS = ("method", "best ", "in epoch", "last ", "published", "s/step", "GiB")
+"""Beginnings of columns that are shown even where all rows have the same."""
 
 
-class Column(NamedTuple):
-    title: str
-    cell: Callable[[Row], str]
-    is_number: bool = False
-    is_score: bool = False
-    """Scores and costs stand in the table even where all rows have the same."""
+def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
+    """Return the cells to show, as text, and a line above with the values that all rows share."""
+    table, score = results.table, "mIoU" if results.score == "miou" else results.score
+    cells = pd.DataFrame({
+        "method": table.method,
+        "of": table.scored,
+        "network": table.network,
+        "dataset": table.dataset,
+        "partition": table.partition,
+        "labels": _shown(table.labels),
+        "seeds": table.seeds.map(len).astype(str),
+        f"best {score}": _spread(table.best_mean, table.best_std),
+        "in epoch": table.best_epochs.map(_range),
+        f"last {score}": _spread(table.last_mean, table.last_std),
+        "published": _shown(table.published, ".1f"),
+        "epochs": _shown(table.epochs),
+        "steps": _shown(table.steps),
+        "s/step": _shown(table.step_seconds, ".3g"),
+        "GiB": _shown(table.peak_memory / 2**30, ".2f"),
+        "commit": table.commit,
+        "settings": table.settings,
+    })  # fmt: skip
+    if (cells.partition == cells.labels).all():
+        cells = cells.drop(columns="partition")
+    cells = cells.loc[:, (cells != "").any()].map(printable).rename(columns=printable)
+    alike = [
+        name for name in cells
+        if len(cells) > 1 and cells[name].nunique() == 1 and not name.startswith(ALWAYS)
+    ]  # fmt: skip
+    above = "; ".join(f"{name}: {cells[name].iloc[0]}" for name in alike)
+    return cells.drop(columns=alike), [above] if above else []
 
 
-def columns_of(results: Results) -> list[Column]:
-    """The columns in which any row says something."""
-    rows, score = results.rows, results.score
-    score = "mIoU" if score == "miou" else score
-    columns = [
-        Column("method", lambda row: row.method, is_score=True),
-        Column("of", lambda row: row.scored),
-        Column("network", lambda row: row.network),
-        Column("dataset", lambda row: row.dataset),
-        Column("partition", lambda row: row.partition),
-        Column("labels", lambda row: _optional(row.labels, "d"), True),
-        Column("seeds", lambda row: str(len(row.seeds)), True),
-        Column(f"best {score}", lambda row: _spread(row.best), True, True),
-        Column("in epoch", lambda row: _range(row.best_epochs), True, True),
-        Column(f"last {score}", lambda row: _spread(row.last), True, True),
-        Column("published", lambda row: _optional(row.published, ".1f"), True, True),
-        Column("epochs", lambda row: str(row.epochs), True),
-        Column("steps", lambda row: str(row.steps), True),
-        Column("s/step", lambda row: _optional(row.step_seconds, ".3g"), True, True),
-        Column("GiB", lambda row: _optional(row.gibibytes, ".2f"), True, True),
-        Column("commit", lambda row: row.commit),
-        Column("settings", lambda row: row.settings),
+def _shown(values: Any, form: str = "d") -> list[str]:
+    return ["" if pd.isna(value) else format(value, form) for value in values]
+
+
+def _spread(means: Any, stds: Any) -> list[str]:
+    return [
+        f"{mean:.1f}" + ("" if pd.isna(std) else f" ± {std:.1f}")
+        for mean, std in zip(means, stds, strict=True)
     ]
-    if all(row.partition == _optional(row.labels, "d") for row in rows):
-        columns = [column for column in columns if column.title != "partition"]
-    return [column for column in columns if any(column.cell(row) for row in rows)]
-
-
-class Sheet(NamedTuple):
-    """A table's columns and cells, and what stands around it."""
-
-    above: list[str]
-    """What all rows share."""
-    columns: list[Column]
-    head: list[str]
-    rows: list[list[str]]
-    below: list[str]
-    """Lone published scores, and remarks."""
-
-
-def sheet_of(results: Results) -> Sheet:
-    columns, shared = [], []
-    for column in columns_of(results):
-        cells = {printable(column.cell(row)) for row in results.rows}
-        if len(cells) == 1 < len(results.rows) and not column.is_score:
-            shared.append(f"{column.title}: {cells.pop()}")
-        else:
-            columns.append(column)
-    lone = [
-        f"published, no run beside it: {p.name} {p.entry.method} {p.entry.title} {p.value:.1f} "
-        f"({p.entry.source})"
-        for p in results.missing
-    ]
-    rows = [[printable(column.cell(row)) for column in columns] for row in results.rows]
-    titles = [printable(column.title) for column in columns]
-    above = ["; ".join(shared)] if shared else []
-    return Sheet(above, columns, titles, rows, [*map(printable, [*lone, *results.remarks])])
-
-
-def _optional(value: Any, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
-def _spread(found: Spread) -> str:
-    return f"{found.mean:.1f}" + ("" if found.std is None else f" ± {found.std:.1f}")
 
 
 def _range(epochs: Sequence[int]) -> str:
@@ -90,88 +66,65 @@ def _range(epochs: Sequence[int]) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
-def as_text(results: Results) -> str:
-    sheet = sheet_of(results)
-    widths = [max(map(len, cells)) for cells in zip(sheet.head, *sheet.rows, strict=True)]
-    lines = [
-        "  ".join(
-            f"{cell:>{width}}" if column.is_number else f"{cell:<{width}}"
-            for cell, width, column in zip(row, widths, sheet.columns, strict=True)
-        ).rstrip()
-        for row in [sheet.head, *sheet.rows]
+def _below(results: Results, prefix: str) -> list[str]:
+    """Published scores without a run, and remarks."""
+    lone = [
+        f"published, no run beside it: {p.name} {p.entry.method} {p.entry.title} {p.value:.1f} "
+        f"({p.entry.source})"
+        for p in results.missing
     ]
-    above = [*sheet.above, ""] if sheet.above else []
-    return "\n".join([*above, *lines, *_below(sheet, "")])
+    lines = [prefix + printable(line) for line in [*lone, *results.remarks]]
+    return ["", *lines] if lines else []
+
+
+def _in_text(results: Results, draw: Callable[[Rows, str], str], prefix: str = "") -> str:
+    cells, above = cells_of(results)
+    align = "".join("<" if name in LEFT else ">" for name in cells)
+    table = draw([list(cells), *cells.to_numpy().tolist()], align)
+    return "\n".join([*above, *[""] * len(above), table, *_below(results, prefix)])
+
+
+def as_text(results: Results) -> str:
+    return _in_text(results, text_table)
 
 
 def as_markdown(results: Results) -> str:
-    sheet = sheet_of(results)
-    rule = "|".join("--:" if column.is_number else "---" for column in sheet.columns)
-    lines = [[cell.replace("|", r"\|") for cell in row] for row in [sheet.head, *sheet.rows]]
-    head, *rows = [f"| {' | '.join(line)} |" for line in lines]
-    above = [*sheet.above, ""] if sheet.above else []
-    return "\n".join([*above, head, f"|{rule}|", *rows, *_below(sheet, "- ")])
+    return _in_text(results, markdown_table, "- ")
 
 
 def as_latex(results: Results) -> str:
-    """A `tabular` for booktabs; what stands around it becomes comments."""
-    sheet = sheet_of(results)
-    form = "".join("r" if column.is_number else "l" for column in sheet.columns)
-    head, *rows = [" & ".join(map(_tex, row)) + r" \\" for row in [sheet.head, *sheet.rows]]
-    begin = [rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule"]
-    end = [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*(f"% {a}" for a in sheet.above), *begin, *rows, *end, *_below(sheet, "% ")])
-
-
-TEX = str.maketrans(
-    {character: f"\\{character}" for character in "_%&#${}"}
-    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-)
-"""Text in LaTeX, without commands."""
-
-
-def _tex(cell: str) -> str:
-    return cell.translate(TEX).replace(" ± ", r" $\pm$ ").replace("–", "--")
-
-
-def _below(sheet: Sheet, prefix: str) -> list[str]:
-    return ["", *(f"{prefix}{line}" for line in sheet.below)] if sheet.below else []
+    """A `tabular` for booktabs; lines above and below become comments."""
+    cells, above = cells_of(results)
+    form = "".join("l" if name in LEFT else "r" for name in cells)
+    text = cells.to_latex(index=False, escape=True, column_format=form).rstrip("\n")
+    text = text.replace(" ± ", r" $\pm$ ").replace("–", "--")
+    return "\n".join([*(f"% {line}" for line in above), text, *_below(results, "% ")])
 
 
 def as_csv(results: Results) -> str:
-    """Numbers with all their digits; remarks are not in it."""
-    rows = [_record(row) for row in results.rows]
-    for row in rows:
-        for name in ("best", "last"):
-            row |= {f"{name}_{key}": value for key, value in row.pop(name).items()}
-        for name, value in row.items():
-            row[name] = " ".join(map(str, value)) if isinstance(value, list) else value
-    return csv_text([list(rows[0]), *(list(row.values()) for row in rows)]).rstrip("\n")
+    """Numbers with all their digits; without remarks."""
+    table = results.table.drop(columns=["group", "curves"])
+    flat = table.map(lambda cell: " ".join(map(str, cell)) if isinstance(cell, list) else cell)
+    flat = flat.astype(object).where(flat.notna(), None)
+    return csv_text([list(flat), *flat.to_numpy().tolist()]).rstrip("\n")
 
 
 def as_json(results: Results) -> str:
-    record = {
-        "score": results.score,
-        "rows": [_record(row) for row in results.rows],
-        "published": [
-            {
-                **p.entry.model_dump(exclude={"score", "values"}),
-                "partition": p.partition,
-                p.entry.score: p.value,
-            }
-            for p in results.missing
-        ],
-        "remarks": results.remarks,
-    }
-    return json.dumps(record, indent=1)
-
-
-def _record(row: Row) -> dict[str, Any]:
-    spreads = {
-        name: {"mean": found.mean, "std": found.std, "values": found.values}
-        for name, found in (("best", row.best), ("last", row.last))
-    }
-    return {k: v for k, v in row._asdict().items() if k != "curves"} | spreads
+    table = results.table.drop(columns=["group", "curves"]).astype(object)
+    rows = table.where(table.notna(), None).to_dict("records")
+    for row in rows:
+        for epoch in ("best", "last"):
+            row[epoch] = {name: row.pop(f"{epoch}_{name}") for name in ("mean", "std", "values")}
+    published = [
+        {
+            **p.entry.model_dump(exclude={"score", "values"}),
+            "partition": p.partition,
+            p.entry.score: p.value,
+        }
+        for p in results.missing
+    ]
+    record = {"score": results.score, "rows": rows, "published": published}
+    return json.dumps(record | {"remarks": results.remarks}, indent=1)
 
 
 FORMATS = {

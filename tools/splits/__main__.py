@@ -7,13 +7,14 @@ splits/README.md.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from dataset.protocols import lists_of, read_protocols, select
 from dataset.samples import Sample
 from dataset.split_files import SampleList, list_line, listed_paths, read_list, write_lists
-from tools.splits import partition
+from tools.splits import folds, partition
 from tools.splits.fetch import fetch, verify
 from tools.splits.layout import generate
 from util.cli import exit_with_one_line
@@ -21,6 +22,7 @@ from util.config.loading import load_config
 from util.config.schema import Data
 from util.errors import UserError
 from util.parser import Parser
+from util.tables import text_table
 
 TARGET = "DATASET[/PARTITION]"
 EXAMPLES = {
@@ -45,11 +47,11 @@ def main() -> int:
 def show_published(options: argparse.Namespace) -> None:
     """Show the published lists."""
     lists = lists_of(options.dataset) if options.dataset else read_protocols()
-    print_table(
-        ["list", "entries", "SHA-256", "published by"],
-        [[f"{p.dataset}/{p.name}", p.fingerprint.entries, p.fingerprint.sha256[:12],
-          ", ".join(p.sources)] for p in lists],
-    )  # fmt: skip
+    rows = [
+        [f"{p.dataset}/{p.name}", p.fingerprint.entries, p.fingerprint.sha256[:12],
+         ", ".join(p.sources)] for p in lists
+    ]  # fmt: skip
+    print(text_table([["list", "entries", "SHA-256", "published by"], *rows]))
 
 
 def fetch_published(options: argparse.Namespace) -> None:
@@ -62,7 +64,8 @@ def fetch_published(options: argparse.Namespace) -> None:
 def verify_lists(options: argparse.Namespace) -> int:
     """Compare the lists on disk with the published ones; exit code 1 when one differs."""
     found = verify(options.splits, options.target)
-    print_table(["list", "entries", "is"], [[f.file, f.entries, f.verdict] for f in found])
+    rows = [[f.file, f.entries, f.verdict] for f in found]
+    print(text_table([["list", "entries", "is"], *rows]))
     return int(any(f.differs for f in found))
 
 
@@ -72,13 +75,20 @@ def generate_lists(options: argparse.Namespace) -> None:
 
 
 def make_partition(options: argparse.Namespace) -> None:
-    """Draw a new partition of any dataset."""
+    """Draw a new partition of any dataset, or folds for cross-validation."""
+    if options.labeled is None and options.folds is None:
+        raise UserError("make: expected --labeled, a share or number of images, or --folds")
     labeled, val = (
-        partition.share_or_count(getattr(options, name), f"--{name}") for name in ("labeled", "val")
+        None if text is None else partition.share_or_count(text, option)
+        for text, option in ((options.labeled, "--labeled"), (options.val, "--val"))
     )
     data = None if options.config is None else load_config(options.config, options.set).data
     samples, kept = _samples(options, data)
     classes = partition.read_classes(data, samples) if data and options.stratify else None
+    if options.folds is not None:
+        make_folds(options, samples, labeled, classes)
+        return
+    assert labeled is not None and val is not None  # --val has a default
     drawn = partition.draw(samples, labeled, val, options.seed, classes)
     files = {
         options.out / f"{kind}.txt": [list_line(*listed_paths(s)) for s in listed]
@@ -90,6 +100,22 @@ def make_partition(options: argparse.Namespace) -> None:
         print(f"{kept.name}: {len(kept.samples)} validation images, as the config has them")
     if classes and data:
         print(f"labelled images show {partition.coverage(drawn.labeled, classes, data.classes)}")
+
+
+def make_folds(
+    options: argparse.Namespace,
+    samples: Sequence[Sample],
+    labeled: Fraction | None,
+    classes: partition.Classes | None,
+) -> None:
+    """Write the lists of each fold and, with a config, the sweep over them."""
+    if options.val != "0":
+        raise UserError(f"--val {options.val}: each fold is validated on once; leave it out")
+    drawn = folds.draw_folds(samples, options.folds, labeled, options.seed, classes)
+    lists = folds.fold_lists(drawn, options.out)
+    print(*write_lists(lists).values(), sep="\n")
+    if options.config:
+        print(folds.write_sweep(Path(options.config), lists, options.out))
 
 
 def _samples(
@@ -108,14 +134,7 @@ def _samples(
             raise UserError(f"make --config: takes the config's root and lists; leave out --{name}")
     if options.val != "0":
         raise UserError(f"--val {options.val}: the config has validation images; leave it out")
-    return partition.read_config(data)
-
-
-def print_table(head: list[str], rows: list[list[object]]) -> None:
-    cells = [head, *([str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())
+    return partition.read_config(data, folds=options.folds is not None)
 
 
 def command_line() -> Parser:
@@ -168,7 +187,11 @@ def command_line() -> Parser:
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
         "keys")  # fmt: skip
     add("--root", type=Path, help="folder of the data (default: that of --config)")
-    add("--labeled", required=True, help="share of the training images (1/8, 0.1) or number (92)")
+    add("--labeled", help="share of the training images (1/8, 0.1) or number (92) (default: with "
+        "--folds all others)")  # fmt: skip
+    add("--folds", type=int, metavar="K", help="for cross-validation: K folders fold_1, ... whose "
+        "validation images are disjoint and together all labelled ones, with --config also those "
+        "of its val; and sweep.yaml over them (default: one partition)")  # fmt: skip
     add("--val", default="0", help="share or number to hold out for validation; 0: none")
     add("--seed", type=int, default=0, help="of one seed, the smaller partition lies "
         "within the larger")  # fmt: skip

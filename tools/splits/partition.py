@@ -61,7 +61,7 @@ def draw(
     Raises `UserError` when the images do not suffice.
     """
     by_image = {s.image: s for s in samples if s.mask is not None}
-    order = sorted(by_image, key=lambda image: _lot(image, seed))
+    order = in_drawn_order(list(by_image.values()), seed)
     if classes is not None:
         order = _covering_first(order, classes)
     val_count = _count(val, len(order))
@@ -81,6 +81,11 @@ def draw(
     )
 
 
+def in_drawn_order(samples: Sequence[Sample], seed: int) -> list[str]:
+    """Images in the order of the draw."""
+    return sorted((s.image for s in samples), key=lambda image: _lot(image, seed))
+
+
 def share_or_count(text: str, option: str) -> Fraction:
     """'1/8' and '0.125' are a share, '92' a number; raises `UserError` for anything else."""
     try:
@@ -94,15 +99,16 @@ def share_or_count(text: str, option: str) -> Fraction:
     return value
 
 
-def read_config(data: Data) -> tuple[list[Sample], SampleList]:
+def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], SampleList | None]:
     """What a config leaves to draw from: its labelled images with their masks, its unlabelled ones
-    without; and its validation images, which stay what they are.
+    without; and its validation images, which stay what they are. `folds` draws from these too.
 
     Paths are relative to data.root.  Raises `UserError` as `read_lists` does, and for an image that
     does not lie below it.
     """
     labeled, unlabeled, val = read_lists(data, unlabeled=data.unlabeled is not None)
-    return [_below(sample, data.root) for sample in (*labeled.samples, *unlabeled.samples)], val
+    drawn = (*labeled.samples, *unlabeled.samples, *(val.samples if folds else ()))
+    return [_below(sample, data.root) for sample in drawn], None if folds else val
 
 
 def _below(sample: Sample, root: Path) -> Sample:

@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 
 from tools.methods import require_method
-from tools.results.collect import collect
 from tools.results.runs import MARK
-from tools.results.tables import as_text
 from tools.sweep.schedule import State, check_lists, hours_left, run_all, state_of
 from tools.sweep.slurm import submit
 from tools.sweep.spec import Planned, expand, read_sweep
@@ -86,6 +84,10 @@ def title(place: int, states: list[State]) -> str:
 
 
 def table(planned: list[Planned]) -> None:
+    # Here, so that --help does not wait for pandas.
+    from tools.results.collect import collect
+    from tools.results.tables import as_text
+
     folders = [str(one.folder) for one in planned if (one.folder / MARK).exists()]
     try:
         print("", as_text(collect(folders)), sep="\n")

@@ -169,6 +169,9 @@ class Data(Section):
     """Class names, in the order of the mask values 0, 1, ..."""
     palette: list[tuple[Shade, Shade, Shade]] | None = None
     """RGB colour of each class, for pictures; when absent, colours that can be told apart."""
+    background: Name | None = None
+    """Class that overlays leave as photographed; by default one that is called background, void,
+    unchanged, rest or other."""
     labeled: Images | None = None
     """Labelled training images: lists or folders; `--labeled-id-path` replaces them."""
     unlabeled: Images | None = None
@@ -229,6 +232,13 @@ class Data(Section):
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"'{twice[0]}' stands twice")
         return names
+
+    @field_validator("background")
+    @classmethod
+    def _a_class(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None and name not in info.data.get("classes", [name]):
+            raise ValueError(f"'{name}' is not in data.classes")
+        return name
 
     @field_validator("label_map", mode="before")
     @classmethod

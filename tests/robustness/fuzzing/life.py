@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.fit import main
-from engine.run_dir import RunFolder
-from engine.training import Training
+from engine.command import main
+from engine.run_dir import RunDir
+from engine.trainer import Trainer
 from tests.conftest import METHODS
 
 # Forked, so that a life costs no import of torch.
 PROCESSES = multiprocessing.get_context("fork")
 PLACES = ["start", "step", "validation", "checkpoint"]
-WATCHED = [(Training, "optimize", 1), (Training, "evaluate", 2), (RunFolder, "save", 3)]
+WATCHED = [(Trainer, "optimize", 1), (Trainer, "evaluate", 2), (RunDir, "save", 3)]
 FILE = "file"
 
 

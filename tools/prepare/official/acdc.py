@@ -5,7 +5,7 @@ valtest, below lists/ in the folder; each is compared, by hash, with the publish
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial as bound
 from io import BytesIO
 from pathlib import Path
@@ -49,7 +49,7 @@ def plan(source: Path, partial: bool) -> Plan:
     return Plan(sets, lists=_lists(train, valtest, partial))
 
 
-def _set(slices: dict[str, tuple[Member, int | None]], name: str, archive: Archive) -> Set:
+def _set(slices: Mapping[str, tuple[Member, int | None]], name: str, archive: Archive) -> Set:
     def tasks(kind: str, convert: Any) -> dict[str, Task]:
         return {
             stem: Task(f"{kind}/{name}/{stem}.png", member, bound(convert, number=number))

@@ -162,7 +162,7 @@ class _Header(tarfile.TarInfo):
     """The header of a member; those of `HEADERS` are read whole, so a long one is refused."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         header = super().frombuf(buf, encoding, errors)
         if header.type in HEADERS and header.size > LARGEST_HEADER:
             raise tarfile.ReadError(f"a header of {header.size} bytes")

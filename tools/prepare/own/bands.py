@@ -57,7 +57,7 @@ def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
     """Raises `UserError` for an unreadable or too large file, for a volume, and for what is no
     number."""
     bands, in_colour = _bands_of(path)
-    values = stored_bands(path, bands, max_megapixels)
+    values = stored_bands(path, bands, max_megapixels)  # type: ignore[arg-type]
     height, width, _ = values.shape
     whole = "8 bits" if values.dtype.itemsize == 1 else "more than 8 bits"
     depth = "floats" if values.dtype.kind == "f" else whole

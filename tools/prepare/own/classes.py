@@ -118,14 +118,14 @@ def choose_classes(masks: Masks, values: Mapping[int, Value], named: Named) -> C
             f"{MAX_NEAREST} at most; say other=ignore"
         )
     first = {label: code for code, label in reversed(of.items())}
-    codes = [first.get(label) for label in range(len(names))]
-    colours = codes if masks.in_colour else [masks.palette.get(code) for code in codes]
-    known = {colour_of(code) for code in colours if code is not None}
+    codes = [first[label] for label in range(len(names)) if label in first]
+    in_colour = codes if masks.in_colour else [masks.palette.get(code, -1) for code in codes]
+    colours = [colour_of(code) for code in in_colour if code != -1]
     return Classes(
         names,
-        [colour_of(code) for code in colours] if len(known) == len(names) else None,
+        colours if len(set(colours)) == len(names) else None,
         of | {code: of[_nearest(code, of, masks.in_colour)] for code in nearest},
-        None if other == NEAREST else index.get(other),
+        None if other in (None, NEAREST) else index.get(other),
         set(nearest),
         labels,
         masks.in_colour,

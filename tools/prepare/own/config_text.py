@@ -11,8 +11,15 @@ from dataset.mask_files import key_of
 from tools.prepare.own.bands import PERCENTILES, Bands
 from tools.prepare.own.classes import Classes
 from tools.prepare.own.mask_values import Value
-from tools.prepare.own.settings import BATCH, Settings
+from tools.prepare.own.settings import Settings
+from util.colours import background
 from util.config.schema import IGNORE
+from util.errors import first_of
+
+RARE = 0.02
+"""Share of the pixels below which class weights are proposed."""
+MOST = 0.5
+"""Share of the pixels from which a class is the background."""
 
 
 def config_text(
@@ -29,7 +36,7 @@ def config_text(
         data: name, root, lists, and what is to be said of pairs.
         values: what the masks hold.
     """
-    check, train = commands(out, "unlabeled" in data)
+    check, *train = commands(out, settings.script if "unlabeled" in data else None)
     evaluation = {"mode": settings.mode}
     if "pair" in data and len(classes.names) == 2:
         evaluation["select"] = f"iou:{classes.names[1]}"  # of what changed
@@ -37,31 +44,83 @@ def config_text(
         f"# {data['name']}: written by `python -m tools.prepare init`; change what you like.",
         "#",
         f"#   {check}",
-        f"#   {train}  # first with --dry-run",
+        *(f"#   {command}" for command in train),
         "data:",
         *(f"  {key}: {_flow(value)}" for key, value in data.items()),
         *_class_lines(classes, values),
+        *_background_lines(classes, values),
         *_band_lines(bands),
-        "model: {backbone: resnet50s, pretrained: hub}",
-        "optimizer: {lr: 0.001, lr_multi: 10}",
+        *_pretrained_lines(settings),
+        f"model: {_flow(settings.model)}",
+        f"optimizer: {_flow(settings.optimizer)}",
+        *_rare_lines(classes, values),
         f"evaluation: {_flow(evaluation)}",
         f"crop_size: {settings.crop_size}",
         f"epochs: {settings.epochs}",
         *([f"epoch_length: {settings.epoch_length}"] if settings.epoch_length else []),
-        f"batch_size: {BATCH}",
+        f"batch_size: {settings.batch_size}",
         "conf_thresh: 0.95",
     ]
     return "\n".join(lines) + "\n"
 
 
-def commands(out: Path, unlabeled: bool) -> tuple[str, str]:
-    """How to check the data, and how to train."""
-    config, folder = shlex.quote(str(out)), shlex.quote(f"runs/{out.stem}")
-    script = "corrmatch" if unlabeled else "supervised"
-    return (
-        f"python -m tools.check_data --config {config}",
-        f"python {script}.py --config {config} --save-path {folder}",
-    )
+def _pretrained_lines(settings: Settings) -> list[str]:
+    """A comment where there are no pretrained weights."""
+    if settings.model["pretrained"] != "none":
+        return []
+    return [
+        "# No pretrained weights were found, and the hub could not be reached. With them, scores",
+        f"# are clearly higher: put the file into pretrained/{settings.model['backbone']}.pth and",
+        "# repeat the command, or set pretrained: file, lr: 0.001 and lr_multi: 10.",
+    ]
+
+
+def commands(out: Path, script: str | None) -> list[str]:
+    """Return the commands that check the data, train a baseline, and train a method, if any."""
+    config = shlex.quote(str(out))
+    scripts = ["supervised", *[script] * (script is not None)]
+    train = [
+        f"python {name}.py --config {config} --save-path runs/{shlex.quote(f'{out.stem}/{name}')}"
+        for name in scripts
+    ]
+    return [f"python -m tools.check_data --config {config}", *train]
+
+
+def _rare_lines(classes: Classes, values: Mapping[int, Value]) -> list[str]:
+    """A proposal where classes are rare."""
+    rare = rare_classes(classes, values)
+    if not rare:
+        return []
+    some = first_of([f"{name} ({share:.1%})" for name, share in rare.items()], 3)
+    return [
+        f"# Few pixels: {some}. If their IoU stays low:",
+        "# criterion: {class_weights: auto}",
+    ]
+
+
+def class_shares(classes: Classes, values: Mapping[int, Value]) -> list[float]:
+    """Return the share of the pixels that each class has in the masks."""
+    shares = [0.0] * len(classes.names)
+    for code, value in values.items():
+        label = classes.of.get(code, classes.other)
+        if label is not None and label != IGNORE:
+            shares[label] += value.share
+    return shares
+
+
+def rare_classes(classes: Classes, values: Mapping[int, Value]) -> dict[str, float]:
+    """Return the share in the masks of each class with less than `RARE` of the pixels."""
+    shares = zip(classes.names, class_shares(classes, values), strict=True)
+    return {name: share for name, share in shares if share < RARE}
+
+
+def _background_lines(classes: Classes, values: Mapping[int, Value]) -> list[str]:
+    """The class that fills most of the images, unless one is called background."""
+    shares = class_shares(classes, values)
+    largest = max(range(len(shares)), key=shares.__getitem__)
+    if shares[largest] < MOST or background(classes.names) is not None:
+        return []
+    return [f"  background: {_flow(classes.names[largest])}  # overlays leave it as photographed"]
 
 
 def _band_lines(bands: Bands) -> list[str]:

@@ -13,12 +13,14 @@ from dataset.image_files import MAX_MEGAPIXELS, size_mismatch
 from dataset.mask_files import code_of
 from dataset.reader import refuse_other_size
 from dataset.split_files import list_line, write_lists
+from dataset.val_size import too_few
+from tools.prepare.annotations import write as annotations
 from tools.prepare.own.bands import ImageFile, look_at_image, measure
 from tools.prepare.own.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
-from tools.prepare.own.config_text import commands, config_text
+from tools.prepare.own.config_text import RARE, commands, config_text, rare_classes
 from tools.prepare.own.mask_values import Value, values_in_use
 from tools.prepare.own.match import ImageAndMask, Parts, absolute, later_images, match, part
-from tools.prepare.own.settings import choose_settings
+from tools.prepare.own.settings import PRESETS, choose_preset, choose_settings, find_pretrained
 from tools.prepare.own.summary import summary, table
 from tools.prepare.own.survey import (
     MaskFile,
@@ -28,9 +30,10 @@ from tools.prepare.own.survey import (
     refuse_all,
     together,
 )
+from tools.prepare.own.time_budget import schedule_for, seconds_of
 from util.config.label_map import OTHER
 from util.config.loading import load_config
-from util.errors import UserError, and_others
+from util.errors import UserError, and_others, first_of
 
 CHANGES = ["unchanged", "changed"]
 """The classes of pairs, unless `--classes` names others."""
@@ -42,14 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--second", type=Path, help="of pairs: folder of the later images, named as the earlier "
         "ones in --images; masks then show what changed (default: no pairs)")  # fmt: skip
     add("--masks", type=Path, help="folder of masks, named as their images (default: --images)")
+    annotations.add_arguments(parser)
     add("--image-pattern", default="*", metavar="PATTERN", help="of the images' names, such as "
         "'*_image.png' or '*.bmp': what * stands for pairs them with masks")  # fmt: skip
     add("--mask-pattern", default="*", metavar="PATTERN", help="of the masks' names")
     add("--unlabeled", type=Path, help="folder of further images, without masks (default: "
         "none)")  # fmt: skip
-    add("--val", nargs="+", default=["0.1"], metavar="SHARE|DIR",
-        help="images to validate on: a share of the labelled ones, a folder in "
-        "--images, or a folder of images and one of masks")  # fmt: skip
+    add("--val", nargs="+", metavar="SHARE|DIR", help="images to validate on: a share of the "
+        "labelled ones (default: 0.1, and where these are few up to 10 images, a third of them at "
+        "most), a folder in --images, or a folder of images and one of masks")  # fmt: skip
     add("--out", type=Path, required=True, help="config to write")
     add("--lists", type=Path, help="folder for the lists (default: splits/<name of the config>)")
     add("--classes", help="names, in the order of the values (background,road,roof), or of values "
@@ -63,6 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VALUE",
         help="values or colours (r,g,b) that do not count; other: those that are hardly classes",
     )
+    add("--preset", choices=PRESETS, help="size of network and crops: small for a CPU, base for a "
+        "GPU, large for the strongest (DINOv2); by default small or base, by the device that is "
+        "there")  # fmt: skip
+    add("--time-budget", metavar="TIME", help="as many epochs as this machine trains in TIME "
+        "(90min, 2h, 1d), by a measured step (default: as many as the preset has)")  # fmt: skip
     add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
         help="refuse images and masks of more million pixels")  # fmt: skip
     add("--seed", type=int, default=0, help="of the share of validation images")
@@ -80,8 +89,19 @@ def run(options: argparse.Namespace) -> None:
     there = [path for path in outputs if path.exists()]
     if there and not options.force:
         raise UserError(f"{there[0]}: exists already; choose another --out or --lists, or --force")
-    named = parse_classes(options.classes, options.ignore)
+    if options.time_budget is not None:
+        seconds_of(options.time_budget)  # refused before the files are looked at
+    if options.annotations is None:
+        _write_config(options, lists, there, parse_classes(options.classes, options.ignore))
+        return
+    with annotations.annotated_masks(options) as (options.masks, named):
+        _write_config(options, lists, there, named)
 
+
+def _write_config(
+    options: argparse.Namespace, lists: Path, there: list[Path], named: Named
+) -> None:
+    """Look at images and masks; replace the files that are `there`."""
     image_folder = absolute(options.images)
     mask_folder = absolute(options.masks or options.images)
     patterns = options.image_pattern, options.mask_pattern
@@ -92,10 +112,13 @@ def run(options: argparse.Namespace) -> None:
     bands = measure(images)
     masks = together(files)
     values = values_in_use(masks)
-    if later and not options.classes:
+    if later and not options.classes and not options.annotations:
         named = _changes(values, named)
     classes = _chosen(masks, values, named, parts)
-    settings = choose_settings(images, max(len(parts.labeled), len(parts.unlabeled)))
+    preset = options.preset or choose_preset()
+    pretrained = find_pretrained(PRESETS[preset].model["backbone"])
+    largest = max(len(parts.labeled), len(parts.unlabeled))
+    settings = choose_settings(images, largest, preset, pretrained)
 
     lines, root = _lines(parts, later, lists)
     data: dict[str, Any] = {"name": options.out.stem, "root": _shortest(root)}
@@ -108,16 +131,39 @@ def run(options: argparse.Namespace) -> None:
         path.replace(path.with_name(path.name + ".old"))
     _write(options.out, text, lines)
     load_config(options.out)  # what was written can be read
+    if options.time_budget is not None:
+        seconds = seconds_of(options.time_budget)
+        script = settings.script if "unlabeled" in data else "supervised"
+        epochs, length, hours = schedule_for(options.out, script, seconds)
+        settings = settings._replace(epochs=epochs, epoch_length=length)
+        text = config_text(options.out, data, bands, classes, values, settings)
+        options.out.write_text(text, encoding="utf-8")
     print(summary(matched, parts, images, bands.kind, masks, classes.mapped))
     if later:
         print(f"pairs    of two dates: {options.images}, {options.second}")
     print(table(values, _meaning(classes.labels), parts))
+    if few := too_few(len(parts.val), classes.names, _showing(masks, classes, parts)):
+        print(f"warning  {few}")
     print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
-    print(f"config   {options.out}: crop {settings.crop_size}, evaluation {settings.mode}")
+    print(
+        f"config   {options.out}: preset {preset}, {settings.model['backbone']}, crop "
+        f"{settings.crop_size}, {settings.epochs} epochs, evaluation {settings.mode}"
+    )
+    if pretrained == "none":
+        print("weights  none found, and no network: training starts from random weights and scores "
+              "lower; see the comment in the config")  # fmt: skip
+    if options.time_budget is not None:
+        print(f"time     about {hours:.1f} h with {script}.py on this machine")
+    if rare := rare_classes(classes, values):
+        print(f"rare     {first_of([*rare], 5)}: less than {RARE:.0%} of the pixels; try "
+              "--set criterion.class_weights=auto")  # fmt: skip
     if not options.classes:
-        print(f"names    {_again(classes.labels)} --force")
-    check, train = commands(options.out, "unlabeled" in data)
-    print(f"check    {check}\ntrain    {train}  # first with --dry-run")
+        masks_in = _shortest(options.masks) if options.annotations else None
+        print(f"names    {_again(classes.labels, masks_in)} --force")
+    check, *train = commands(options.out, settings.script if "unlabeled" in data else None)
+    print(f"check    {check}\nbaseline {train[0]}  # first with --dry-run")
+    for command in train[1:]:
+        print(f"method   {command}")
 
 
 def _changes(values: Mapping[int, Value], named: Named) -> Named:
@@ -143,20 +189,33 @@ def _chosen(masks: Masks, values: dict[int, Value], named: Named, parts: Parts) 
         ) from None
 
 
+def _showing(masks: Masks, classes: Classes, parts: Parts) -> list[int]:
+    """The number of validation images that show each class."""
+    shown = [
+        {classes.of.get(code, classes.other) for code in pixels}
+        for pixels in masks.pixels[len(parts.labeled) :]
+    ]
+    return [sum(label in found for found in shown) for label in range(len(classes.names))]
+
+
 def _meaning(labels: Mapping[str, str]) -> dict[int, str]:
     """What is taken for what, by value."""
     own = {code_of(key): label for key, label in labels.items() if key != OTHER}
     return {code: "(ignored)" if label == IGNORED else label for code, label in own.items()}
 
 
-def _again(labels: Mapping[str, str]) -> str:
-    """This command with its classes named one by one."""
+def _again(labels: Mapping[str, str], masks: str | None = None) -> str:
+    """This command with its classes named one by one; with masks in place of annotations."""
     kept, skipped = [], False
+    left_out = {"--classes", "--ignore", "--force"}
+    if masks:
+        left_out |= {"--annotations", "--unannotated", "--empty", "--masks"}
     for argument in sys.argv[1:]:
         if argument.startswith("--"):
-            skipped = argument.partition("=")[0] in ("--classes", "--ignore", "--force")
+            skipped = argument.partition("=")[0] in left_out
         if not skipped:
             kept.append(argument)
+    kept += ["--masks", masks] if masks else []
     classes = ",".join(f"{key}={label}" for key, label in labels.items())
     return shlex.join(["python", "-m", "tools.prepare", *kept, "--classes", classes])
 
@@ -182,16 +241,15 @@ def _look(
     faults: list[UserError] = []
     pairs = [*parts.labeled, *parts.val]
     first = [image for image, *_ in (*pairs, *parts.unlabeled)]
-    image_of, mask_of = (
-        partial(look, max_megapixels=max_megapixels) for look in (look_at_image, look_at_mask)
-    )
+    image_of = partial(look_at_image, max_megapixels=max_megapixels)
+    mask_of = partial(look_at_mask, max_megapixels=max_megapixels)
     images = look_at(first, image_of, "images", faults)
     masks = look_at([mask for _, mask in pairs], mask_of, "masks", faults)
     second = look_at([later[image] for image in first if later], image_of, "later images", faults)
     refuse_all(faults)
     _equal_sizes(pairs, images[: len(pairs)], masks)
-    for dates in zip(images, second, strict=False):
-        refuse_other_size([image.path for image in dates], [image.size for image in dates])
+    for one, other in zip(images, second, strict=False):
+        refuse_other_size([one.path, other.path], [one.size, other.size])
     return images + second, masks
 
 

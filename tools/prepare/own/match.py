@@ -9,9 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.folders import files_by_stem
+from dataset.val_size import IMAGES as ENOUGH
 from util.errors import UserError, and_others
 
 ImageAndMask = tuple[Path, Path]
+SHARE = 0.1
+"""Of the labelled images, to validate on unless told otherwise."""
 
 
 class Matched(NamedTuple):
@@ -66,7 +69,7 @@ def part(
     matched: Matched,
     images: Path,
     unlabeled: Path | None,
-    val: Sequence[str],
+    val: Sequence[str] | None,
     seed: int,
     patterns: tuple[str, str] = ("*", "*"),
 ) -> Parts:
@@ -74,10 +77,14 @@ def part(
 
     Args:
         val: as on the command line: a share, drawn by the seed; a folder below that of the images;
-            or a folder of images and one of masks.
+            or a folder of images and one of masks.  None: `SHARE`, and up to `ENOUGH` where this
+            leaves two thirds to train on.
 
     Raises `UserError` for an impossible share, and when a part is left without images.
     """
+    number = len(matched.pairs)
+    if val is None:
+        val = [str(max(SHARE, min(ENOUGH, max(1, number // 3)) / number))]
     share = _number(val[0]) if len(val) == 1 else None
     if share is not None:
         if not 0 < share < 1 or len(matched.pairs) < 2:

@@ -7,7 +7,9 @@ from tools.prepare.own.bands import ImageFile, Kind
 from tools.prepare.own.mask_values import Value
 from tools.prepare.own.match import Matched, Parts
 from tools.prepare.own.survey import Masks
+from util.tables import text_table
 
+INDENT = 9 * " "
 MAX_ROWS = 64
 OTHERS = 12
 FEW = 8
@@ -58,18 +60,15 @@ def table(values: Mapping[int, Value], meaning: Mapping[int, str], parts: Parts)
     files = [mask for _, mask in [*parts.labeled, *parts.val]]
     rest = sorted(values.keys() - meaning.keys(), key=lambda code: -values[code].share)
     codes = [*[code for code in values if code in meaning][:MAX_ROWS], *rest[:OTHERS]]
-    width = max(map(len, ["class", *meaning.values()]))
-    rows = [f"         {'value':<12} {'class':<{width}}  pixels  training masks  validation masks"]
+    rows = [["value", "class", "pixels", "training masks", "validation masks"]]
     for code in codes:
         key, share, held, _ = values[code]
         training = sum(number < len(parts.labeled) for number in held)
         names = [files[number].name for number in held]
         where = f"in {', '.join(names)}" if len(names) <= FEW else f"such as {names[0]}"
         rare = code not in meaning or len(held) == 1
-        rows.append(
-            f"         {key:<12} {meaning.get(code, '-'):<{width}} {share:>7.2%}"
-            f"  {training:>14}  {len(held) - training:>16}" + f"  {where}" * rare
-        )
-    if len(codes) < len(values):
-        rows.append(f"         ... and {len(values) - len(codes)} more")
-    return "\n".join(rows)
+        numbers = f"{share:.2%}", str(training), str(len(held) - training)
+        rows.append([key, meaning.get(code, "-"), *numbers, *[where] * rare])
+    left = len(values) - len(codes)
+    more = f"\n{INDENT}... and {left} more" if left else ""
+    return text_table(rows, "<<>>><", INDENT) + more

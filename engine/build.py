@@ -1,0 +1,113 @@
+"""Check the inputs of a training run, and build its `Trainer`."""
+
+from typing import Any
+
+import torch
+
+from dataset.cache import memory
+from dataset.loaders import (
+    Process,
+    data_workers,
+    evaluation_loader,
+    images_per_forward,
+    training_loader,
+)
+from dataset.split_files import identity
+from dataset.validation import check_files, read_lists
+from engine.class_weights import with_class_weights
+from engine.method import Method
+from engine.run_dir import RunDir, state_to_resume
+from engine.trainer import Trainer
+from inference.evaluation import volume_indices
+from model.acceleration import compile_parts, require_compiler, use_layout
+from model.build import network_of
+from model.pretrained import load_backbone
+from util import distributed
+from util.config.schema import Config
+from util.log import code_version, logger
+from util.precision import precision_on
+from util.seed import be_deterministic, init_seed
+
+
+def build_trainer(
+    method_class: type[Method],
+    config: Config,
+    device: torch.device,
+    run_dir: RunDir,
+    resume: str,
+    force: bool = False,
+) -> Trainer:
+    """Check everything that can be checked before training, then build.
+
+    Raises `UserError` on all ranks alike for what the user has to fix.
+    """
+    # Fixed once: on another device, a run does not change its precision silently.
+    precision = precision_on(device, config.precision)
+    config = config.model_copy(update={"precision": precision})
+    # Rank 0 decides what the run continues from, and sends it to all: the others may find another
+    # checkpoint, or none, on disks of their own.
+    resumed = distributed.on_main(lambda: state_to_resume(run_dir, resume))
+    lists = read_lists(config.data, method_class.unlabeled)
+    volumes = volume_indices([s.image for s in lists.val.samples], config.evaluation.volume_pattern)
+    world = distributed.world_size()
+    images = method_class.images_per_step(config)
+    per_forward = images_per_forward(config, images, world)
+    identities = {name: identity(listed.samples) for name, listed in lists._asdict().items()}
+    run_dir.origin = {"method": method_class.__name__, "images": identities}
+    _compare_ranks(method_class, config, identities)
+    distributed.on_main(
+        lambda: check_files(config.data, *lists, warn=logger.warning, val=lists.val)
+    )
+    config = with_class_weights(config, lists.labeled, device)
+
+    method = _build_method(method_class, config, device, per_forward, pretrained=resumed is None)
+    workers = data_workers(config, distributed.processes_here())
+    process = Process(distributed.rank(), world, workers, cuda=device.type == "cuda")
+    room, views = memory(lists, config.data), method_class.strong_views
+    train = training_loader(config, lists, room, images, per_forward, views, process)
+    val = evaluation_loader(config, lists.val.samples, process, room.val)
+    trainer = Trainer(method, config, device, run_dir, train, val, volumes, identities)
+    if resumed is not None:
+        state, source = resumed
+        trainer.resume(state, source, force)
+        logger.info("%s: resumed after epoch %d, step %d", source, trainer.epoch, trainer.done)
+    distributed.compare("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
+    return trainer
+
+
+def _compare_ranks(
+    method_class: type[Method], config: Config, identities: dict[str, dict[str, Any]]
+) -> None:
+    """Raise `UserError` where a rank has other code, settings or split files than rank 0."""
+    files = {
+        name: f"{of['images']} images, SHA-256 {of['sha256'][:12]}"
+        for name, of in identities.items()
+    }
+    settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
+    distributed.compare("settings", settings | config.model_dump(mode="json"))
+
+
+def _build_method(
+    method_class: type[Method],
+    config: Config,
+    device: torch.device,
+    per_forward: int,
+    pretrained: bool,
+) -> Method:
+    """Build network and method on the device; `per_forward`: images of a forward pass."""
+    if config.compile:
+        require_compiler(device)
+    if config.deterministic:
+        be_deterministic()
+    init_seed(config.seed)
+    network = network_of(config.model, config.data)
+    network.check_crop(config.crop_size)
+    network.check_batch(per_forward * distributed.batchnorm_processes(device))
+    if pretrained:
+        logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
+    method = method_class(network, config)
+    distributed.sync_batchnorm(method.to(device), device)
+    use_layout(method, config)
+    if config.compile:
+        compile_parts(method)
+    return method

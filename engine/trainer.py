@@ -1,0 +1,312 @@
+"""A training run as one object: epochs of steps, each followed by a validation and a checkpoint."""
+
+import functools
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dataset.batch import Batch, RawBatch
+from dataset.loaders import batch_at, set_epoch_length, split_batch, starting_at, to_device
+from dataset.views import make_views
+from engine.checkpointing import check_finite, check_run
+from engine.method import Method
+from engine.nonfinite import NonfiniteMonitor, Statistics
+from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr, step_if_finite
+from engine.progress import Means, Progress
+from engine.run_dir import RunDir
+from engine.validation import save_pictures, score_network
+from inference.evaluation import Scores, evaluate, score_title
+from metrics.calibration import PseudoLabelScores
+from model.checkpoint import load_weights
+from util import distributed
+from util.config.schema import Config
+from util.interrupt import Interrupted, StopRequest, stop_requests
+from util.log import logger
+from util.normalize import mean_and_std
+from util.precision import LossScale, autocast
+from util.seed import seed_step
+
+
+class Trainer:
+    """Train a method: `fit` calls `train_epoch`, `validate` and `save` until the last epoch.
+
+    `engine.build.build_trainer` makes one from a config.  `resume` continues from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        config: Config,
+        device: torch.device,
+        run_dir: RunDir,
+        train: DataLoader,
+        val: DataLoader,
+        volumes: list[int],
+        images: dict[str, Any],
+    ):
+        """`volumes`: the volume of each validation image.  `images`: identities of the split files,
+        by labeled, unlabeled and val."""
+        self.method, self.config, self.device, self.run_dir = method, config, device, run_dir
+        self.train, self.val, self.volumes, self.images = train, val, volumes, images
+        self.wrapped = distributed.wrap(method, device)
+        self.optimizer = build_optimizer(method, config.optimizer)
+        self.scaler = LossScale(device, config.precision)
+        self.monitor = NonfiniteMonitor(
+            config.nonfinite_limit, run_dir, functools.partial(batch_at, train)
+        )
+        self.mean, self.std = mean_and_std(config, device)
+
+        self.epoch = 0
+        """Completed epochs, validation included."""
+        self.done = 0
+        """Completed steps of the present epoch."""
+        self.means = Means()
+        """Means of the scalars of these steps."""
+        self.best: dict[str, dict[str, float]] = {}
+        """Best score and its epoch, by the name of the network."""
+        self.history: list[dict[str, Any]] = []
+        """Records of the completed epochs, as in metrics.jsonl."""
+        self.source: Path | None = None
+        """The checkpoint it was resumed from."""
+        self._statistics = Statistics(method)
+        self._saved = (0, time.monotonic())
+
+    @property
+    def steps_done(self) -> int:
+        """Completed steps of the run."""
+        return self.epoch * len(self.train) + self.done
+
+    def fit(self) -> None:
+        """Train to the end.
+
+        Raises `Interrupted`, with everything saved, when a signal asks the run to stop.
+        """
+        try:
+            distributed.on_main(self._open_run_dir)
+            if distributed.on_main(lambda: self.source not in (None, self.run_dir.latest)):
+                self.save()  # its start, for a restart before its next checkpoint
+            with stop_requests() as stop:
+                while self.epoch < self.config.epochs:
+                    record = self.train_epoch(stop)
+                    number, every = self.epoch + 1, self.config.evaluation.every
+                    if number % every == 0 or number == self.config.epochs:
+                        record |= self.validate()
+                    self._end_epoch(record)
+                    self._pause(stop)
+            distributed.on_main(self.run_dir.settle)
+        finally:
+            self.run_dir.close()
+        for name, best in self.best.items():
+            title = score_title(self.config)
+            logger.info("%s: best %s %.2f, epoch %d", name, title, best["score"], best["epoch"])
+
+    def train_epoch(self, stop: StopRequest) -> dict[str, Any]:
+        """Take the remaining steps of the epoch; return the epoch's record."""
+        progress = Progress(
+            self.epoch, self.config.epochs, len(self.train), self.done, self.run_dir
+        )
+        batches: Iterable[Any] = progress.over(starting_at(self.train, self.epoch, self.done))
+        if distributed.world_size() == 1:
+            batches = stop.interrupting(batches)
+        for raw in batches:
+            step = self.steps_done
+            lr = self._set_lr(step)
+            scalars = self.train_step(raw)
+            progress.add(scalars)
+            if progress.due(step):
+                progress.show(step, lr)
+                self.monitor.check()
+            # Several processes decide together, at steps where they wait for each other anyway.
+            if progress.due(step) or distributed.world_size() == 1:
+                self._pause(stop)
+        if self.done < len(self.train):  # stopped while it waited for a batch
+            self._pause(stop)
+        record = {
+            "epoch": self.epoch + 1, "steps": self.steps_done, **progress.summary(self.means)
+        }  # fmt: skip
+        return {**record, "peak_memory": distributed.peak_memory(self.device)}
+
+    def train_step(self, raw: RawBatch) -> dict[str, Tensor]:
+        """Take the next step of the run; return its scalars, on the device."""
+        scalars = self.optimize(raw, self.steps_done)
+        self.monitor.add(self.steps_done, scalars)
+        self.means.add(scalars)
+        self.done += 1
+        return scalars
+
+    def optimize(self, raw: RawBatch, step: int) -> dict[str, Tensor]:
+        """Take optimizer step `step` of the run on a raw batch, in micro-batches.
+
+        Returns scalars, on the device, among them the norm of the gradient; the optimizer skips the
+        step where that is not finite.
+        """
+        config, device = self.config, self.device
+        seed_step(config.seed, distributed.rank(), step)
+        self.optimizer.zero_grad(set_to_none=True)
+        statistics = self._statistics.now()
+        totals: dict[str, Tensor] = {}
+        parts = split_batch(raw, config.micro_batch)
+        for number, part in enumerate(parts, start=1):
+            batch = self.views(part)
+            with distributed.no_sync(self.wrapped, last=number == len(parts)):
+                with autocast(device, config.precision):
+                    loss, scalars = self.wrapped(batch)
+                self.scaler.scale(loss / len(parts)).backward()
+            for name, value in {"loss": loss, **scalars}.items():
+                totals[name] = totals.get(name, 0) + value.detach() / len(parts)
+        groups = self.optimizer.param_groups
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        totals["grad_norm"] = self.scaler.unscale(nn.utils.get_total_norm(gradients))
+        step_if_finite(self.optimizer, totals["grad_norm"], self.scaler.value)
+        self.scaler.update(totals["loss"], totals["grad_norm"])
+        distributed.average_batchnorm(self.method)
+        self._statistics.restore_unless_finite(statistics)
+        self.method.after_step(step)
+        return totals
+
+    def validate(self) -> dict[str, Any]:
+        """Score the method's networks and keep the best; return the scores as a record."""
+        self._check_weights()  # before their score counts
+        distributed.on_main(self.run_dir.settle)
+        begin = time.monotonic()
+        networks = self.method.eval_models()
+        scores = {name: score_network(self, name, network) for name, network in networks.items()}
+        seconds = time.monotonic() - begin
+        if self.config.log.pictures:
+            distributed.on_main(lambda: save_pictures(self, scores))
+        return {"scores": scores, "validation_seconds": seconds}
+
+    def save(self) -> None:
+        """Write a checkpoint; all ranks take part.
+
+        Raises `UserError`, and keeps the last checkpoint, where weights are not finite.
+        """
+        self._check_weights()
+        state = self.state()
+        distributed.on_main(lambda: self.run_dir.save(state, self.history))
+        self._saved = (self.done, time.monotonic())
+
+    def resume(self, state: Any, source: Path, force: bool) -> None:
+        """Continue from the content of the checkpoint `source`.
+
+        Raises `UserError` for a checkpoint of another run, and for another config or other split
+        files unless by `force`.
+        """
+        own = self.state()
+        run = check_run(state, own["name"], source)
+        load_weights(self.method, state["method"], source)
+        run.compare(own, source, force)
+        load_optimizer(self.optimizer, state["optimizer"], source)
+        if own["config"]["precision"] == state["config"].get("precision"):
+            self.scaler.load_state(state["scaler"])
+        self.epoch, self.done = state["epoch"], state["done"]
+        self.means = Means(state["means"], self.device)
+        self.best = {name: best.model_dump() for name, best in run.best.items()}
+        self.history = state["history"]
+        self.monitor.in_a_row = run.nonfinite
+        if self.config.epoch_length is None and run.epoch_length not in (None, len(self.train)):
+            # The length of an epoch belongs to the run, so that steps and rates do not jump.
+            logger.warning(
+                "%s: epochs keep their %d steps; one pass over the longer list is %d steps now",
+                source, run.epoch_length, len(self.train),
+            )  # fmt: skip
+            set_epoch_length(self.train, run.epoch_length)
+        if self.steps_done:  # as the next checkpoint may be due before the next step
+            self._set_lr(self.steps_done - 1)
+        self.source, self._saved = source, (self.done, time.monotonic())
+
+    def state(self) -> dict[str, Any]:
+        """Return the content of a checkpoint."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state(),
+            "epoch": self.epoch,
+            "done": self.done,
+            "means": self.means.state(),
+            "best": self.best,
+            "history": self.history,
+            "name": type(self.method).__name__,
+            "config": self.config.model_dump(mode="json"),
+            "images": self.images,
+            "epoch_length": len(self.train),
+            "nonfinite": self.monitor.in_a_row,
+        }
+
+    def views(self, raw: RawBatch) -> Batch:
+        """Return the weak and strong views of a raw batch, on the device."""
+        raw, flip = to_device(raw, self.device), self.config.cutmix_partner == "flip"
+        return make_views(raw, self.mean, self.std, flip, self.config.data.rgb_channels)
+
+    def evaluate(
+        self,
+        network: nn.Module,
+        mode: str,
+        pseudo_labels: PseudoLabelScores | None = None,
+        batches: Iterable[dict[str, Any]] | None = None,
+    ) -> Scores:
+        """Score a network on the validation images, or on `batches` of one image each."""
+        return evaluate(
+            network,
+            self.val if batches is None else batches,
+            self.config,
+            mode=mode,
+            device=self.device,
+            volumes=self.volumes,
+            pseudo_labels=pseudo_labels,
+        )
+
+    def _open_run_dir(self) -> None:
+        """Start the log files, and finish what an earlier part of the run was killed before."""
+        self.run_dir.settle()
+        self.run_dir.open(self.config, first_step=self.steps_done)
+        if self.source == self.run_dir.latest:
+            self.run_dir.write_history(self.history)
+            if not self.done:
+                self.run_dir.keep_best(self.best, self.epoch)
+
+    def _end_epoch(self, record: dict[str, Any]) -> None:
+        """Count the epoch as completed, and save."""
+        is_best = any(best["epoch"] == self.epoch + 1 for best in self.best.values())
+        self.method.after_epoch(self.epoch, is_best)
+        self.epoch, self.done, self.means = self.epoch + 1, 0, Means()
+        self.history.append(record)
+        self.save()
+        distributed.on_main(lambda: self.run_dir.keep_best(self.best, self.epoch))
+
+    def _pause(self, stop: StopRequest) -> None:
+        """Save if that is due; raise `Interrupted` if any process was asked to stop."""
+        due, stopping = distributed.anywhere(self._is_save_due(), bool(stop.by))
+        if self.done and (due or stopping):
+            self.monitor.check()
+            self.save()
+        if stopping:
+            distributed.on_main(self.run_dir.settle)
+            logger.info(
+                "stopped by %s after epoch %d, step %d; the same command goes on from there",
+                stop.by or "a signal", self.epoch, self.done,
+            )  # fmt: skip
+            raise Interrupted
+
+    def _is_save_due(self) -> bool:
+        """Return whether the config asks for a checkpoint now, inside the epoch."""
+        done, when = self._saved
+        by_steps = self.config.save_every and self.done - done >= self.config.save_every
+        by_time = self.config.save_minutes
+        return bool(by_steps) or bool(by_time and time.monotonic() - when >= 60 * by_time)
+
+    def _set_lr(self, step: int) -> float:
+        """Set the learning rates of a step of the run; return the backbone's."""
+        steps = len(self.train) * self.config.epochs
+        return set_poly_lr(self.optimizer, step, steps, self.config.optimizer.power)
+
+    def _check_weights(self) -> None:
+        """Raise `UserError` where weights or momenta are not finite."""
+        parts = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+        latest, step = self.run_dir.latest, self.steps_done
+        distributed.on_main(lambda: check_finite(parts, latest, step))

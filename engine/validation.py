@@ -1,0 +1,100 @@
+"""Validation of a run: scores, the quality of pseudo-labels, and pictures."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from engine.visualize import take_pictures
+from inference.evaluation import Scores, score_title, summary, table
+from metrics.calibration import PseudoLabelScores, trust_line, trust_values
+from util import plotting
+from util.errors import first_of
+from util.log import logger
+
+COLLAPSED = 3
+"""Validations without a right pixel, or a pseudo-label, after which a class is reported."""
+
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
+
+
+def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str, Any]:
+    """Score a network of the method, log its scores, and note a best one in `trainer.best`.
+
+    Returns the record of metrics.jsonl.
+    """
+    config, epoch = trainer.config, trainer.epoch + 1
+    cheap = epoch <= config.evaluation.center_crop_epochs
+    mode = "center_crop" if cheap else config.evaluation.mode
+    watched = config.log.pseudo_labels and trainer.method.unlabeled
+    labels = None
+    if watched and network is trainer.method.labeler:
+        labels = PseudoLabelScores(config.num_classes, trainer.method.threshold, trainer.device)
+    scores = trainer.evaluate(network, mode, labels)
+
+    # A score under the cheap mode is never compared with one under the config's.
+    score, best = scores.selected(config), trainer.best
+    if mode == config.evaluation.mode and score > best.get(name, {}).get("score", -1.0):
+        best[name] = {"score": score, "epoch": epoch}
+    best_so_far = f", best {best[name]['score']:.2f}" if name in best else ""
+    logger.info(
+        "epoch %d/%d %s (%s): %s %.2f%s\n%s",
+        epoch, config.epochs, name, mode, score_title(config), score, best_so_far,
+        table(scores, config.data.classes),
+    )  # fmt: skip
+    record, values = {"mode": mode, **summary(scores)}, scalars(name, scores, config.data.classes)
+    if labels is not None:
+        record["pseudo_labels"] = trust = labels.summary()
+        logger.info("pseudo-labels by %s: %s", name, trust_line(trust, config.data.classes))
+        values |= trust_values(trust, f"{name}_pseudo_labels", config.data.classes)
+    before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
+    if text := collapse(config.data.classes, scores.confusion.sum(1).tolist(), [*before, record]):
+        logger.warning("%s: %s", name, text)
+    step = epoch * len(trainer.train)
+    trainer.run_dir.scalars({f"val/{key}": value for key, value in values.items()}, step)
+    return record
+
+
+def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]]) -> str:
+    """Return a warning when classes have had IoU 0, or no pseudo-labels, for `COLLAPSED`
+    validations; nothing before, and nothing after, so that it is given once.
+
+    Args:
+        pixels: of each class in the validation masks; a class without any is not judged.
+        records: of all validations of a network so far.
+    """
+
+    def has_collapsed(key: str, index: int) -> bool:
+        kept = [r.get("pseudo_labels") if key == "class_kept" else r for r in records]
+        nothing = [found is not None and not found[key][index] for found in kept]
+        return all(nothing[-COLLAPSED:]) and not any(nothing[-COLLAPSED - 1 : -COLLAPSED])
+
+    if len(records) < COLLAPSED:
+        return ""
+    parts = []
+    for key, title in (("iou", "IoU 0"), ("class_kept", "no pseudo-labels")):
+        judged = [index for index, number in enumerate(pixels) if number]
+        if names := [classes[index] for index in judged if has_collapsed(key, index)]:
+            parts.append(f"{title} for {COLLAPSED} validations: {first_of(names, 5)}")
+    advice = "Try criterion.class_weights=auto, a lower conf_thresh, or more labelled images"
+    return f"{'; '.join(parts)}. {advice}" if parts else ""
+
+
+def scalars(name: str, scores: Scores, classes: list[str]) -> dict[str, float]:
+    """Return a network's scores in percent, by their names in TensorBoard."""
+    per_class = zip(classes, scores.iou.tolist(), strict=True)
+    values = {f"{name}/mIoU": scores.miou, f"{name}/accuracy": scores.accuracy}
+    values |= {f"{name}_iou/{label}": 100 * iou for label, iou in per_class}
+    if scores.dice is not None:
+        values[f"{name}/Dice"] = scores.mean_dice
+    return values
+
+
+def save_pictures(trainer: "Trainer", scores: dict[str, Any]) -> None:
+    """Save pictures of a few images, and a reliability diagram of the pseudo-labels."""
+    pictures, epoch = take_pictures(trainer), trainer.epoch + 1
+    for record in scores.values():
+        if "pseudo_labels" in record:
+            figure = plotting.reliability_diagram(record["pseudo_labels"], epoch)
+            pictures["reliability"] = plotting.as_image(figure)
+    trainer.run_dir.pictures(pictures, epoch, trainer.steps_done)

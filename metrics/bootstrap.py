@@ -1,0 +1,62 @@
+"""Percentile bootstrap intervals of IoU (Efron and Tibshirani, An Introduction to the Bootstrap,
+chapter 13, 1993)."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RESAMPLES = 1000
+LEVEL = 0.95
+CHUNK = 100
+"""Resamples that are computed at once."""
+
+
+class Intervals(NamedTuple):
+    """Intervals (low, high) in percent that hold the score with 95 % confidence."""
+
+    miou: tuple[float, float]
+    iou: list[tuple[float, float]]
+    """Of each class."""
+    units: int
+    """Images, or volumes, that were resampled."""
+
+    def __str__(self) -> str:
+        low, high = self.miou
+        return f"{low:.1f} to {high:.1f}"
+
+
+def class_counts(confusion: Tensor) -> Tensor:
+    """Return pixels that are right, predicted and true, `[..., 3, C]`, of `[..., C, C]`."""
+    hit = confusion.diagonal(dim1=-2, dim2=-1)
+    return torch.stack([hit, confusion.sum(-2), confusion.sum(-1)], dim=-2)
+
+
+def iou_intervals(counts: Tensor) -> Intervals | None:
+    """Return bootstrap intervals over images, or volumes; None for less than two of them.
+
+    Args:
+        counts: `[N, 3, C]`, of each image as `class_counts` returns them.
+
+    A class that is absent from a resample is left out of that resample's mean; a class that is
+    absent from all images counts 0, as in the published mIoU.
+    """
+    number = len(counts)
+    if number < 2:
+        return None
+    values = counts.flatten(1).double().numpy()
+    absent = values.reshape(number, 3, -1)[:, 1:].sum((0, 1)) == 0
+    random, found = np.random.default_rng(0), []
+    for _ in range(0, RESAMPLES, CHUNK):
+        times = random.multinomial(number, np.full(number, 1 / number), CHUNK)
+        hit, predicted, true = (times @ values).reshape(CHUNK, 3, -1).swapaxes(0, 1)
+        union = predicted + true - hit
+        found.append(np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0))
+    iou = 100 * np.concatenate(found)
+    iou[:, absent] = 0
+    edges = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+    low, high = np.nanpercentile(iou, edges, axis=0)
+    miou_low, miou_high = np.nanpercentile(np.nanmean(iou, axis=1), edges)
+    pairs = zip(low.tolist(), high.tolist(), strict=True)
+    return Intervals((float(miou_low), float(miou_high)), list(pairs), number)

@@ -1,0 +1,596 @@
+"""`python -m tools.prepare init --annotations`: each format, as its tool writes it, to masks."""
+
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as rle
+from scipy.io import savemat
+
+from tests.own_images import with_palette
+from tools.prepare import __main__ as prepare
+from tools.prepare.annotations.label_images import VOC, voc_colour
+from tools.prepare.annotations.match import Images
+from util.config.loading import load_config
+
+W, H = 40, 32
+BIG, SMALL = (4, 6, 24, 22), (10, 12, 18, 20)
+"""Boxes x, y, x2, y2: a field, and a tree in it."""
+COLOURS = {"background": (0, 0, 0), "field": (0, 128, 0), "tree": (255, 0, 10)}
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """photos/: four images, the last without annotation; annotations go to notes/."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(["a/one.jpg", "a/two.jpg", "b/three.JPG", "b/four.png"]):
+        path = Path("photos", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 255, (H, W, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    Path("notes").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def init(run, data):
+    def command(path="notes", *more):
+        return run(prepare, "init", "--images", "photos", "--annotations", path, "--val", "0.34",
+                   "--out", "configs/mine.yaml", *more)  # fmt: skip
+
+    return command
+
+
+def expected(small=True, rest=0, names=("field", "tree")):
+    mask = np.full((H, W), rest, np.uint8)
+    for name, (x, y, x2, y2) in {"field": BIG, "tree": SMALL}.items():
+        if name == "field" or small:
+            mask[y:y2, x:x2] = names.index(name) + 1
+    return mask
+
+
+def box(x, y, x2, y2):
+    return [x, y, x2, y, x2, y2, x, y2]
+
+
+def covered(x, y, x2, y2):
+    mask = np.zeros((H, W), np.uint8)
+    mask[y:y2, x:x2] = 1
+    return mask
+
+
+def pairs(flat):
+    return [list(pair) for pair in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def write(name, content):
+    path = Path("notes", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def png(mask):
+    out = BytesIO()
+    Image.fromarray(mask).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+IMAGES = ["a/one", "a/two", "b/three"]
+
+
+def coco_tree(shapes, crowd=0):
+    """Three images of which each has a tree, drawn before the field it is in."""
+    numbers = enumerate(IMAGES, 1)
+    names = {1: "a/one.jpg", 2: "a/two.jpg", 3: "b/three.JPG"}
+    return {
+        "images": [{"id": i, "file_name": names[i], "width": W, "height": H} for i, _ in numbers],
+        "categories": [{"id": 3, "name": "tree"}, {"id": 1, "name": "field"}],
+        "annotations": [
+            {"id": 2 * i + k, "image_id": i, "category_id": (3, 1)[k], "segmentation": shapes[k],
+             "iscrowd": crowd, "bbox": [0, 0, 1, 1], "area": 1}
+            for i in names
+            for k in (0, 1)
+        ],
+    }  # fmt: skip
+
+
+def compressed(mask):
+    found = rle.encode(np.asfortranarray(mask))
+    return {"size": found["size"], "counts": found["counts"].decode()}
+
+
+def uncompressed(mask):
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *changes, flat.size]).tolist()
+    return {"size": [H, W], "counts": runs if not flat[0] else [0, *runs]}
+
+
+def coco_polygons():
+    tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
+    del tree["images"][1]["width"], tree["images"][1]["height"]  # some exports have none
+    tree["images"].append({"id": 9, "file_name": "b/four.png", "width": W, "height": H})
+    tree["images"].append({"id": 10, "file_name": "gone.jpg", "width": W, "height": H})
+    common = {"image_id": 9, "category_id": 1, "iscrowd": 0}
+    tree["annotations"] += [{**common, "id": 90, "segmentation": [[1, 1, 5, 5]]},
+                            {**common, "id": 91, "bbox": [1, 1, 5, 5]}]  # fmt: skip
+    write("instances.json", tree)
+
+
+def coco_panoptic():
+    tree = coco_tree([0, 0])
+    values = np.zeros((H, W, 3), np.uint8)
+    values[BIG[1] : BIG[3], BIG[0] : BIG[2]] = (5, 1, 0)
+    values[SMALL[1] : SMALL[3], SMALL[0] : SMALL[2]] = (7, 0, 1)
+    tree["annotations"] = []
+    for i, name in enumerate(IMAGES, 1):
+        file = f"{Path(name).name}.png"
+        Path("notes/panoptic_x").mkdir(exist_ok=True)
+        Image.fromarray(values).save(f"notes/panoptic_x/{file}")
+        segments = [{"id": 5 + 256, "category_id": 1, "iscrowd": 0, "area": 1},
+                    {"id": 7 + 65536, "category_id": 3, "iscrowd": 0, "area": 1}]  # fmt: skip
+        tree["annotations"].append({"image_id": i, "file_name": file, "segments_info": segments})
+    write("panoptic_x.json", tree)
+
+
+def labelme():
+    mask = {"label": "tree", "shape_type": "mask", "points": [[10, 12], [17, 19]],
+            "mask": png(np.ones((8, 8), bool))}  # fmt: skip
+    small = [
+        {"label": "tree", "shape_type": "rectangle", "points": [[18, 20], [10, 12]]},
+        {"label": "tree", "points": pairs(box(*SMALL)), "shape_type": "polygon", "flags": {}},
+        mask,
+    ]
+    lines = [{"label": "tree", "shape_type": "line", "points": [[1, 2], [3, 4]]},
+             {"label": "tree", "shape_type": "point", "points": [[1, 2]]}]  # fmt: skip
+    for name, shape in zip(IMAGES, small, strict=True):
+        field = {"label": "field", "points": pairs(box(*BIG)), "shape_type": "polygon"}
+        write(f"{name}.json", {
+            "version": "5.4.1", "flags": {}, "shapes": [shape, field, *lines],
+            "imagePath": f"..\\..\\photos\\{Path(name).name}.jpg", "imageData": None,
+            "imageHeight": H, "imageWidth": W,
+        })  # fmt: skip
+
+
+def cvat_masks(mode="RGB"):
+    write("labelmap.txt", "# label:color_rgb:parts:actions\n" + "".join(
+        f"{name}:{','.join(map(str, colour))}::\n" for name, colour in COLOURS.items()
+    ))  # fmt: skip
+    for name in IMAGES:
+        path = Path("notes/SegmentationClass", name).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colours = np.array(list(COLOURS.values()), np.uint8)
+        if mode == "RGB":
+            Image.fromarray(colours[expected()]).save(path)
+        else:
+            with_palette(expected(), np.pad(colours, ((0, 253), (0, 0)))).save(path)
+        Path("notes/SegmentationObject").mkdir(exist_ok=True)
+        Image.fromarray(colours[expected()]).save("notes/SegmentationObject/one.png")
+
+
+def pack(values):
+    """Label Studio's run lengths, written plainly: every run is of literal values or of one."""
+    bits = f"{len(values):032b}{7:05b}" + "".join(f"{n - 1:04b}" for n in (3, 4, 9, 16))
+    changes = np.flatnonzero(np.diff(values)) + 1
+    for number, run in enumerate(np.split(values, changes)):
+        for part in np.split(run, range(65536, len(run), 65536)):
+            if number % 2 and len(part) <= 512:
+                bits += f"0{2:02b}{len(part) - 1:09b}" + "".join(f"{v:08b}" for v in part)
+            else:
+                bits += f"1{3:02b}{len(part) - 1:016b}{part[0]:08b}"
+    bits += "0" * (-len(bits) % 8)
+    return list(int(bits, 2).to_bytes(len(bits) // 8, "big"))
+
+
+def studio_results():
+    size = {"original_width": W, "original_height": H, "image_rotation": 0}
+    share = [v * 100 / (W, H)[i % 2] for i, v in enumerate(box(*BIG))]
+    x, y, x2, y2 = SMALL
+    rgba = np.repeat(covered(*SMALL)[..., None] * np.uint8(255), 4, 2).ravel()
+    value = {"points": pairs(share), "closed": True, "polygonlabels": ["field"]}
+    field = {"type": "polygonlabels", **size, "value": value}
+    tree = [
+        {"type": "brushlabels", **size,
+         "value": {"format": "rle", "rle": pack(rgba), "brushlabels": ["tree"]}},
+        {"type": "rectanglelabels", **size,
+         "value": {"x": 100 * x / W, "y": 100 * y / H, "width": 100 * (x2 - x) / W,
+                   "height": 100 * (y2 - y) / H, "rotation": 0, "rectanglelabels": ["tree"]}},
+        {"type": "polygonlabels", **size,
+         "value": {"points": [[100 * a / W, 100 * b / H] for a, b in pairs(box(*SMALL))],
+                   "polygonlabels": ["tree"]}},
+    ]  # fmt: skip
+    return field, tree
+
+
+def label_studio():
+    field, trees = studio_results()
+    point = {"type": "keypointlabels", "original_width": W, "original_height": H,
+             "value": {"x": 1, "y": 1, "width": 0.5, "keypointlabels": ["tree"]}}  # fmt: skip
+    names = [
+        "/data/upload/3/0fe31ab2-one.jpg",
+        "/data/local-files/?d=x/a/two.jpg",
+        "s3://b/three.JPG",
+    ]
+    old = {"id": 1, "updated_at": "2024-01-01", "result": [], "was_cancelled": False}
+    made = {"id": 2, "updated_at": "2024-05-01"}
+    write("project.json", [
+        {"id": i, "data": {"image": name}, "predictions": [],
+         "annotations": [{**made, "result": [tree, field, point]}, old]}
+        for i, (name, tree) in enumerate(zip(names, trees, strict=True))
+    ] + [{"id": 9, "data": {"image": "four.png"}, "annotations": []}])  # fmt: skip
+
+
+def label_studio_min():
+    field, trees = studio_results()
+    names = ["one.jpg", "two.jpg", "/data/upload/1/00000000-three.JPG"]
+
+    def flat(result):
+        value = {**result, **result["value"]}
+        return {key: value[key] for key in value if key not in ("value", "type")}
+
+    write("min.json", [
+        {"id": i, "image": name, "tag": [flat(tree), flat(field)], "annotator": 1,
+         "annotation_id": i, "created_at": "2024"}
+        for i, (name, tree) in enumerate(zip(names, trees, strict=True))
+    ])  # fmt: skip
+
+
+def label_studio_pngs():
+    for number, name in enumerate(IMAGES, 11):
+        path = next(Path("photos").glob(f"{name}.*"))
+        path.rename(path.with_name(f"task-{number}.jpg"))
+        for label, shape in (("tree", SMALL), ("field", BIG)):
+            file = f"task-{number}-annotation-{number}-by-1-tag-{label}-0.png"
+            Image.fromarray(covered(*shape) * np.uint8(255)).save(f"notes/{file}")
+
+
+def via():
+    x, y, x2, y2 = SMALL
+    field = {"name": "polygon", "all_points_x": box(*BIG)[::2], "all_points_y": box(*BIG)[1::2]}
+    tree = {"name": "rect", "x": x, "y": y, "width": x2 - x, "height": y2 - y}
+    names = ["one.jpg", "two.jpg", "three.JPG", "four.png"]
+    entries = {
+        f"{name}123": {
+            "filename": name, "size": 123, "file_attributes": {},
+            "regions": [{"shape_attributes": shape, "region_attributes": {"class": label, "x": ""}}
+                        for label, shape in (("tree", tree), ("field", field))
+                        if name != "four.png"],
+        }
+        for name in names
+    }  # fmt: skip
+    options = {"field": "", "tree": ""}
+    write("via.json", {
+        "_via_settings": {}, "_via_img_metadata": entries, "_via_image_id_list": list(entries),
+        "_via_attributes": {"region": {"class": {"type": "dropdown", "options": options}}},
+    })  # fmt: skip
+
+
+def yolo():
+    for name in IMAGES:
+        lines = [" ".join(map(str, [c, *(v / (W, H)[i % 2] for i, v in enumerate(box(*b)))]))
+                 for c, b in ((1, SMALL), (0, BIG))]  # fmt: skip
+        write(f"labels/{name}.txt", "\n".join([*lines, "1 0.5 0.5 0.2 0.2", ""]))
+    write("data.yaml", "path: .\ntrain: images\nnames:\n  0: field\n  1: tree\n")
+
+
+def yolo_classes():
+    yolo()
+    Path("notes/data.yaml").unlink()
+    write("classes.txt", "field\ntree\n")
+
+
+def voc():
+    table = np.array([voc_colour(i) for i in range(256)], np.uint8)
+    values = np.array([0, VOC.index("cow"), VOC.index("tvmonitor")], np.uint8)[expected()]
+    values[0] = 255
+    for name in IMAGES:
+        Path("notes", name).parent.mkdir(exist_ok=True)
+        with_palette(values, table).save(Path("notes", f"{name}.png"))
+
+
+def matlab():
+    for number, name in enumerate(IMAGES):
+        Path("notes", name).parent.mkdir(exist_ok=True)
+        values = expected().astype((np.uint16, np.float64, np.uint8)[number])
+        savemat(f"notes/{name}.mat", {"LabelMap": values, "thumbnail": np.ones((2, 2))})
+
+
+OBJECTS = ["background", "field", "tree"]
+# What writes the annotations; the classes; what is said of them beside.
+CASES = {
+    "COCO polygons": (coco_polygons, OBJECTS, [
+        "COCO instances", "polygons of 1 or 2 points: 1; boxes without segmentation: 1",
+        "1 annotated, but not in --images: gone.jpg", "1 without objects, unlabelled",
+        "192 pixels (5.00%)", "the smaller object is on top"]),
+    "COCO compressed": (
+        lambda: write("x.json", coco_tree([compressed(covered(*b)) for b in (SMALL, BIG)])),
+        OBJECTS, ["1 without annotation: b/four.png"]),
+    "COCO runs": (
+        lambda: write("x.json", coco_tree([uncompressed(covered(*b)) for b in (SMALL, BIG)], 1)),
+        OBJECTS, []),
+    "CVAT's COCO": (
+        lambda: write("annotations/instances_default.json",
+                      coco_tree([[box(*SMALL)], uncompressed(covered(*BIG))])),
+        OBJECTS, []),
+    "COCO panoptic": (coco_panoptic, ["field", "tree"], ["COCO panoptic"]),
+    "LabelMe": (labelme, OBJECTS, ["shapes of type line: 3; shapes of type point: 3"]),
+    "CVAT masks": (cvat_masks, OBJECTS, ["labelmap.txt"]),
+    "CVAT palettes": (lambda: cvat_masks("P"), OBJECTS, []),
+    "Label Studio": (label_studio, OBJECTS, [
+        "further annotations of one task: 3", "regions of type keypointlabels: 3",
+        "1 without objects"]),
+    "Label Studio's JSON-MIN": (label_studio_min, OBJECTS, []),
+    "Label Studio's PNGs": (label_studio_pngs, OBJECTS, ["one PNG per class"]),
+    "VIA": (via, OBJECTS, ["1 without objects, unlabelled"]),
+    "YOLO": (yolo, OBJECTS, ["boxes: 3"]),
+    "YOLO's classes.txt": (yolo_classes, OBJECTS, []),
+    "VOC": (voc, ["background", "cow", "tvmonitor"], ["Pascal VOC's palette and class names"]),
+    "MATLAB": (matlab, ["class_0", "class_1", "class_2"], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_from_annotations_to_masks(case, init):
+    writer, names, said = CASES[case]
+    writer()
+    code, out, err = init()
+    assert code == 0, out + err
+    for text in (*said, "2 labeled, 1 unlabeled, 1 val"):
+        assert text in out, out
+    assert load_config("configs/mine.yaml").data.classes == names
+    want = expected()
+    if case == "COCO panoptic":
+        want = want - np.uint8(1)  # what is in no segment becomes 255
+    if case == "VOC":
+        want[0] = 255
+    masks = sorted(Path("photos_masks").rglob("*.png"))
+    assert len(masks) == 3 and {path.parent.name for path in masks} == {"a", "b"}
+    for path in masks:
+        np.testing.assert_array_equal(np.array(Image.open(path)), want, err_msg=str(path))
+
+
+def only(tree, **changes):
+    """A COCO tree whose first annotation is changed; None removes the key."""
+    first = tree["annotations"][0]
+    first |= changes
+    for key in [key for key, value in first.items() if value is None]:
+        del first[key]
+    return tree
+
+
+def coco(**changes):
+    return lambda: write("x.json", only(coco_tree([[box(*SMALL)], [box(*BIG)]]), **changes))
+
+
+def lines(text):
+    def writer():
+        yolo()
+        write("labels/a/one.txt", text)
+
+    return writer
+
+
+def labelme_shape(**changes):
+    def writer():
+        labelme()
+        tree = json.loads(Path("notes/a/one.json").read_text())
+        write("a/one.json", {**tree, "shapes": [{**tree["shapes"][0], **changes}]})
+
+    return writer
+
+
+def twice():
+    labelme()
+    write("a/one copy.json", Path("notes/a/one.json").read_text())
+
+
+def ambiguous():
+    Path("photos/a/same.png").write_bytes(Path("photos/b/four.png").read_bytes())
+    Path("photos/b/same.png").write_bytes(Path("photos/b/four.png").read_bytes())
+    tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
+    tree["images"][0]["file_name"] = "same.png"
+    write("x.json", tree)
+
+
+def other_size():
+    tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
+    tree["images"][0] |= {"width": 80, "height": 64}
+    write("x.json", tree)
+
+
+def unknown_colour():
+    cvat_masks()
+    write("labelmap.txt", "background:0,0,0::\nfield:0,128,0::\n")
+
+
+def two_formats():
+    labelme()
+    via()
+
+
+def two_attributes():
+    via()
+    tree = json.loads(Path("notes/via.json").read_text())
+    for image in tree["_via_img_metadata"].values():
+        for region in image["regions"]:
+            region["region_attributes"] = {"colour": "red", "age": "3"}
+    write("via.json", tree)
+
+
+# What is wrong, and what the one line says of it.
+FAULTS = {
+    "no such path": (lambda: Path("notes").rmdir(), "notes: no such file or folder"),
+    "nothing": (lambda: write("x.xml", "<a/>"), "found 1 .xml; expected COCO, LabelMe"),
+    "other JSON": (lambda: write("x.json", {"info": 1}), "1 .json (x.json has info); expected"),
+    "no JSON": (lambda: write("x.json", "{"), "x.json: not JSON"),
+    "no category": (coco(category_id=None), "x.json: annotations[0].category_id: missing"),
+    "another category": (coco(category_id=7), "annotations[0].category_id: 7 is the id of no"),
+    "another image": (coco(image_id=77), "annotations[0].image_id: 77 is the id of no image"),
+    "odd coordinates": (coco(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
+                        "annotations[0].segmentation: 7 coordinates"),
+    "text": (coco(segmentation=[[1, 2, 3, 4, 5, "6"]]), "y is '6'; expected a number"),
+    "nan": (coco(segmentation=[[1, 2, 3, float("nan"), 5, 6]]), "segmentation: y is nan"),
+    "far out": (coco(segmentation=[box(0, 0, 10**9, 5)]), "x is 1e+09; expected 0 to 40"),
+    "short runs": (coco(segmentation={"size": [H, W], "counts": [5, 9]}), "counts do not add up"),
+    "damaged runs": (coco(segmentation={"size": [H, W], "counts": "0é"}), "counts do not add up"),
+    "runs of another size": (coco(segmentation={"size": [W, H], "counts": [W * H]}),
+                             "annotations[0].segmentation: size [40, 32]; expected"),
+    "other size": (other_size, "x.json: 'a/one.jpg' has 80x64 pixels, "),
+    "one name twice": (ambiguous, "x.json: 'same.png' may be"),
+    "one image twice": (twice, "a/one.jpg is annotated in"),
+    "no image": (lambda: write("x/y.json", {"shapes": [], "imagePath": "z.jpg"}),
+                 "--annotations notes: none is of an image in photos; expected names such as "
+                 "a/one.jpg, found x/z.jpg"),
+    "circle": (labelme_shape(shape_type="circle", points=[[1, 2], [3, 4], [5, 6]]),
+               "one.json: shapes[0].points: 3 points; expected 2 (circle)"),
+    "no label": (labelme_shape(label=None), "one.json: shapes[0].label: missing"),
+    "letters": (lines("0 a b c d e f"), "one.txt: line 1: expected numbers"),
+    "unknown class": (lines("0 0 0 1 0 1 1\n2 0 0 1 0 1 1"), "line 2: class 2; expected 0 to 1"),
+    "pixels": (lines("0 0 0 30 0 30 20"), "line 1: coordinate 30; expected shares, 0 to 1"),
+    "no names": (lambda: write("labels/a/one.txt", "0 0 0 1 0 1 1"), "no file names the classes"),
+    "names": (lambda: (yolo(), write("data.yaml", "names: [yes, no]")),
+              "data.yaml: names: found [True, False]; expected texts"),
+    "archive": (lambda: write("x.zip", "PK"), "unpack the archive"),
+    "unknown colour": (unknown_colour, "colour 255,0,10 is not in labelmap.txt"),
+    "labelmap": (lambda: (cvat_masks(), write("labelmap.txt", "a:1,2::")),
+                 "labelmap.txt: line 1: expected name:red,green,blue::"),
+    "two formats": (two_formats, "expected one format"),
+    "attributes": (two_attributes, "region_attributes: found age, colour; expected one"),
+    "MATLAB": (lambda: write("a/one.mat", "MATLAB"), "one.mat: not a readable .mat file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_faults_are_one_line_and_leave_nothing(case, init):
+    writer, message = FAULTS[case]
+    writer()
+    before = sorted(Path().rglob("*"))
+    code, out, err = init()
+    assert code == 2 and message in out + err and err.count("\n") == 1, out + err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_faults_of_several_files_are_named_at_once(init):
+    yolo()
+    for name in IMAGES[:2]:
+        write(f"labels/{name}.txt", "0 0 0 1 0 1 0.5 0.5")
+    code, out, err = init()
+    assert code == 2 and "a/one.txt: line 1" in out and "a/two.txt: line 1" in out
+    assert "2 files cannot be used" in err
+
+
+def test_masks_go_to_a_new_folder(init):
+    yolo()
+    Path("photos_masks").mkdir()
+    Path("photos_masks/mine.png").touch()
+    code, out, err = init("notes", "--masks", "photos_masks")
+    assert code == 2 and "--masks photos_masks: exists already" in err
+    code, out, err = init("notes/data.yaml", "--val", "nowhere")  # fails after they are written
+    assert code == 2 and not Path("photos_masks_2").exists()
+    code, out, err = init()
+    assert code == 0, err
+    assert len(list(Path("photos_masks_2").rglob("*.png"))) == 3
+    assert [path.name for path in Path("photos_masks").iterdir()] == ["mine.png"]
+    again = next(line for line in out.splitlines() if line.startswith("names "))
+    assert "--masks photos_masks_2" in again and "--annotations" not in again
+    code, out, err = init("notes", "--force", "--masks", "other/masks")
+    assert code == 0 and Path("other/masks/a/one.png").exists()
+    code, out, err = init("notes", "--force", "--classes", "a,b")
+    assert code == 2 and "classes come from --annotations" in err
+
+
+@pytest.mark.parametrize("option, value, names, masks", [
+    ("--unannotated", "ignore", ["field", "tree"], 3),
+    ("--empty", "background", OBJECTS, 4),
+])  # fmt: skip
+def test_what_is_not_annotated(option, value, names, masks, init):
+    coco_polygons()
+    code, out, err = init("notes", option, value)
+    assert code == 0, err
+    assert load_config("configs/mine.yaml").data.classes == names
+    assert len(list(Path("photos_masks").rglob("*.png"))) == masks
+    if value == "ignore":
+        mask = np.array(Image.open("photos_masks/a/one.png"))
+        want = expected()
+        np.testing.assert_array_equal(mask, want - np.uint8(1))  # 0 becomes 255
+    else:
+        assert not np.array(Image.open("photos_masks/b/four.png")).any()
+
+
+def test_classes_named_background_and_ignore_and_unused_ones(init):
+    tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
+    tree["categories"] += [{"id": 8, "name": "Background"}, {"id": 9, "name": "__ignore__"},
+                           {"id": 10, "name": "never"}]  # fmt: skip
+    common = {"image_id": 1, "iscrowd": 0}
+    tree["annotations"] += [
+        {"id": 90, "category_id": 8, "segmentation": [box(10, 12, 12, 14)], **common},
+        {"id": 91, "category_id": 9, "segmentation": [box(0, 0, 2, 2)], **common},
+    ]
+    write("x.json", tree)
+    code, out, err = init()
+    assert code == 0, err
+    assert "unused     declared, without objects, no class: never" in out
+    assert load_config("configs/mine.yaml").data.classes == ["Background", "field", "tree"]
+    want = expected()
+    want[12:14, 10:12], want[:2, :2] = 0, 255
+    np.testing.assert_array_equal(np.array(Image.open("photos_masks/a/one.png")), want)
+
+
+def test_circles_and_ellipses(init):
+    y, x = np.mgrid[:H, :W] + 0.5
+    turned = {"name": "ellipse", "cx": 20, "cy": 16, "rx": 12, "ry": 4, "theta": np.pi / 2}
+    round_ = {"name": "circle", "cx": 20, "cy": 16, "r": 3}
+    line = {"name": "polyline", "all_points_x": [1, 2, 3], "all_points_y": [1, 2, 3]}
+    write("via.json", {
+        name: {"filename": name, "size": 1, "regions": {
+            str(i): {"shape_attributes": shape, "region_attributes": {"kind": kind}}
+            for i, (shape, kind) in enumerate([(round_, "b"), (turned, "a"), (line, "a")])}}
+        for name in ("one.jpg", "two.jpg", "three.jpg")
+    })  # fmt: skip
+    code, out, err = init("notes/via.json")
+    assert code == 0 and "regions of type polyline: 3" in out, err
+    want = (((x - 20) / 4) ** 2 + ((y - 16) / 12) ** 2 <= 1).astype(np.uint8)
+    want[(x - 20) ** 2 + (y - 16) ** 2 <= 9] = 2
+    np.testing.assert_array_equal(np.array(Image.open("photos_masks/a/one.png")), want)
+
+
+@pytest.mark.parametrize("name, found", [
+    ("a/one.jpg", ["a/one"]),
+    ("photos/a/one.png", ["a/one"]),
+    ("C:\\data\\a\\one.jpg", ["a/one"]),
+    ("two", ["b/two"]),
+    ("images/0123abcd-two.jpg", []),
+    ("one.jpg", ["a/one", "b/one"]),
+    ("c/two.jpg", []),
+    ("/elsewhere/c/two.jpg", ["b/two"]),
+    ("data/x.y.z", ["x.y.z"]),
+    ("none.jpg", []),
+    ("", []),
+])  # fmt: skip
+def test_images_are_found_by_the_ends_of_their_paths(name, found):
+    stems = ["a/one", "b/one", "b/two", "x.y.z"]
+    images = Images(Path("/data/photos"), {s: Path("/data/photos", f"{s}.jpg") for s in stems})
+    assert images.find(name) == found
+
+
+def test_uploaded_files_have_a_prefix(init):
+    tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
+    for image in tree["images"]:
+        image["file_name"] = f"images/0123abcd-{Path(image['file_name']).name}"
+    write("x.json", tree)
+    code, out, err = init()
+    assert code == 0 and "2 labeled, 1 unlabeled, 1 val" in out, err
+
+
+@pytest.mark.parametrize(("content", "masks"), [("", 4), ("1 0.5 0.5 0.2 0.2", 3)])
+def test_an_empty_label_file_is_background_but_not_one_of_boxes_alone(content, masks, init):
+    yolo()
+    write("labels/b/four.txt", content)
+    code, out, err = init()
+    assert code == 0 and len(list(Path("photos_masks").rglob("*.png"))) == masks, err
+    assert ("1 without objects, unlabelled" in out) == (masks == 3)

@@ -1,0 +1,149 @@
+"""Proposals of `prepare init`: presets, pretrained weights, schedules, rare classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inference.overlay import overlay
+from model import hub
+from tests.own_images import write_images
+from tools.prepare import __main__ as prepare
+from tools.prepare.own import settings
+from tools.prepare.own.time_budget import fit_schedule, seconds_of
+from util.config.loading import load_config
+from util.errors import UserError
+
+
+@pytest.fixture
+def init(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "is_on_hub", lambda name: False)
+
+    def command(*more):
+        given = ["--images", "images", "--masks", "masks", "--out", "mine.yaml"]
+        return run(prepare, "init", *given, "--val", "0.5", *more)
+
+    return command
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """Six images of 400 x 300 pixels with masks, in folders of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for stem in write_images(Path("images"), size=(400, 300)):
+        mask = Image.fromarray((np.arange(300 * 400) // 40000).astype(np.uint8).reshape(300, 400))
+        path = Path("masks", f"{stem}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(path)
+
+
+@pytest.mark.parametrize("gpu, preset", [(False, "small"), (True, "base")])
+def test_the_device_chooses_a_preset(gpu, preset, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert settings.choose_preset() == preset
+
+
+@pytest.mark.parametrize(
+    "preset, model, crop, script",
+    [
+        ("small", "efficientnet_lite0", 193, "fixmatch"),
+        ("base", "resnet50s", 257, "unimatch"),
+        ("large", "vit_base_patch14_dinov2", 252, "unimatch_v2"),
+    ],
+)
+def test_presets(preset, model, crop, script, init, images):
+    Path("more").mkdir()
+    write_images(Path("more"), size=(400, 300))
+    code, out, err = init("--preset", preset, "--unlabeled", "more")
+    config = load_config(Path("mine.yaml"))
+    assert code == 0, err
+    assert config.model.backbone == model and config.crop_size == crop
+    assert f"preset {preset}, {model}" in out
+    assert "baseline python supervised.py --config mine.yaml" in out
+    assert f"method   python {script}.py --config mine.yaml --save-path runs/mine/{script}" in out
+
+
+def test_weights_are_taken_where_they_are(init, images, monkeypatch):
+    found = []
+    for place in ("nowhere", "hub", "file"):
+        if place == "hub":
+            monkeypatch.setattr(hub, "is_on_hub", lambda name: True)
+        if place == "file":
+            Path("pretrained").mkdir()
+            Path("pretrained/efficientnet_lite0.pth").touch()
+        _, out, _ = init("--preset", "small", "--force")
+        config = load_config(Path("mine.yaml"))
+        found.append(
+            (config.model.pretrained, config.optimizer.lr, "none found, and no net" in out)
+        )
+    assert found == [("none", 0.01, True), ("hub", 0.001, False), ("file", 0.001, False)]
+
+
+@pytest.mark.parametrize("text, seconds", [("90min", 5400), ("2h", 7200), ("1.5d", 129600)])
+def test_times(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "-1h", "0h", "h", "2 hours", "1e9h"])
+def test_what_is_no_time(text):
+    with pytest.raises(UserError, match="expected a time such as 90min"):
+        seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    "seconds, epochs, steps",
+    [
+        (1e9, 80, 100),  # everything fits
+        (20 * 110, 20, 100),
+        (550, 10, 45),  # ten shorter epochs
+        (60, 3, 10),  # validation takes half of the time
+    ],
+)
+def test_a_schedule_fits_its_time(seconds, epochs, steps):
+    """100 steps of a second and a validation of ten make an epoch."""
+    assert fit_schedule(seconds, 80, 100, 1.0, 10.0) == (epochs, steps)
+    assert epochs * (steps + 10) <= seconds
+
+
+def test_a_time_for_nothing():
+    with pytest.raises(UserError, match="a validation takes 10 s and a step 1.0 s"):
+        fit_schedule(11, 80, 100, 1.0, 10.0)
+
+
+def test_a_time_budget_is_measured(init, images):
+    code, out, err = init("--preset", "small", "--time-budget", "30min")
+    config = load_config(Path("mine.yaml"))
+    assert code == 0, err
+    assert "measuring two steps of supervised.py" in err and "time     about 0." in out
+    assert 1 <= config.epochs <= 80 and config.epoch_length <= 100
+    assert init("--time-budget", "soon", "--force")[0] == 2
+
+
+def test_rare_classes_and_the_background(init, tmp_path):
+    """Soil fills most of the images; weed a fraction of a percent."""
+    for folder in ("images", "masks"):
+        Path(folder).mkdir()
+    for number in range(6):
+        mask = np.zeros((40, 50), np.uint8)
+        mask[10:30, 10:20], mask[1:4, 1:4] = 1, 2
+        Image.fromarray(mask).save(f"masks/{number}.png")
+        Image.fromarray(np.stack([mask * 80] * 3, -1)).save(f"images/{number}.png")
+    code, out, err = init("--classes", "soil,plant,weed")
+    assert code == 0, err
+    assert (
+        "rare     weed: less than 2% of the pixels; try --set criterion.class_weights=auto" in out
+    )
+    text, config = Path("mine.yaml").read_text(), load_config(Path("mine.yaml"))
+    assert "# Few pixels: weed (0.4%)" in text and "# criterion: {class_weights: auto}" in text
+    assert config.data.background == "soil"
+    photo = Image.new("RGB", (50, 40), (9, 99, 199))
+    seen = np.array(overlay(photo, mask, config.data))
+    assert tuple(seen[38, 45]) == (9, 99, 199) != tuple(seen[20, 15])
+
+
+def test_the_background_is_a_class(toy):
+    with pytest.raises(UserError, match="data.background: 'sand' is not in data.classes"):
+        load_config(toy.config, ["data.background=sand"])

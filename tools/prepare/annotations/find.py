@@ -1,0 +1,132 @@
+"""Tell the format of annotations by their content, and read them."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from dataset.folders import walk
+from tools.prepare.annotations import coco, label_images, label_studio, labelme, via, yolo
+from tools.prepare.annotations.entries import Entry, read_json
+from tools.prepare.annotations.model import Annotations, merged
+from tools.prepare.own.survey import refuse_all
+from util.errors import UserError, first_of
+
+JSON: tuple[tuple[Callable[[object], bool], Callable[[Entry, Path], Annotations]], ...] = (
+    (coco.is_panoptic, coco.read_panoptic),
+    (coco.is_instances, coco.read_instances),
+    (labelme.is_labelme, labelme.read_labelme),
+    (label_studio.is_label_studio, label_studio.read_label_studio),
+    (via.is_via, via.read_via),
+)
+"""Formats of JSON files: how to tell, how to read."""
+FORMATS = (
+    "COCO, LabelMe, Label Studio or VIA JSON, YOLO segmentation text files with data.yaml or "
+    "classes.txt, masks with labelmap.txt, Pascal VOC palette masks or .mat arrays"
+)
+
+
+def read_annotations(path: Path, images: list[Path]) -> Annotations:
+    """Annotations in a file or folder, of any of `FORMATS`.
+
+    Raises `UserError`, once all faults of several are printed, for what is none of them.
+    """
+    if path.is_file():
+        files, root = [path], path.parent
+        if path.name in (*yolo.NAMES, "labelmap.txt", "class_names.txt"):
+            files, named = _files(root), path
+        else:
+            named = None
+    elif path.is_dir():
+        files, root, named = _files(path), path, None
+    else:
+        raise UserError(f"--annotations {path}: no such file or folder")
+    by_suffix = {s: [f for f in files if f.suffix.lower() == s] for s in (".json", ".mat", ".png")}
+    found = _read_json(by_suffix[".json"], root)
+    if found is None:
+        found = _read_others(files, by_suffix, root, images, named)
+    if found is None:
+        kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
+        seen = first_of([f"{count} {kind}" for kind, count in kinds.most_common()], 5)
+        hint = "; unpack the archive" if ".zip" in kinds else ""
+        what = f" ({_keys(by_suffix['.json'][0])})" if by_suffix[".json"] else ""
+        raise UserError(
+            f"--annotations {path}: found {seen or 'no file'}{what}; expected {FORMATS}{hint}"
+        )
+    return found
+
+
+def _read_others(
+    files: list[Path],
+    by_suffix: dict[str, list[Path]],
+    root: Path,
+    images: list[Path],
+    named: Path | None,
+) -> Annotations | None:
+    """What is no JSON; None where it is nothing known."""
+    if folder := label_images.find_folder(root):
+        masks = [file for file in by_suffix[".png"] if folder in file.parents]
+        return label_images.read_masks(masks, folder, root)
+    if by_suffix[".mat"]:
+        return label_images.read_matlab(by_suffix[".mat"], root)
+    texts = yolo.label_files(files, root)
+    if texts and (root / "labelmap.txt") not in files:
+        names = named if named and named.name in yolo.NAMES else None
+        return yolo.read_yolo(texts, root, names)
+    images_too = set(images)
+    pngs = [file for file in by_suffix[".png"] if file not in images_too]
+    if tasks := [file for file in pngs if label_studio.is_png_name(file.name)]:
+        return label_studio.read_pngs(tasks, images)
+    if pngs and ((root / "labelmap.txt").is_file() or all(map(label_images.has_palette, pngs))):
+        return label_images.read_masks(pngs, root, root)
+    return None
+
+
+def _keys(file: Path) -> str:
+    """What an unknown JSON file begins with."""
+    tree = read_json(file).value
+    keys = first_of([str(key) for key in tree], 5) if isinstance(tree, dict) else "no keys"
+    return f"{file.name} has {keys}"
+
+
+def _read_json(files: list[Path], root: Path) -> Annotations | None:
+    """The annotations of all JSON files that hold some; None where none does.
+
+    Raises `UserError` for files of several formats.
+    """
+    parts: dict[Path, Annotations] = {}
+    unknown: list[str] = []
+    faults: list[UserError] = []
+    for file in files:
+        try:
+            tree = read_json(file)
+            read = next((read for tell, read in JSON if tell(tree.value)), None)
+            if read:
+                parts[file] = read(tree, root)
+            else:
+                unknown.append(file.name)
+        except UserError as error:
+            faults.append(error)
+    refuse_all(faults)
+    first: dict[str, Path] = {}
+    for file, part in parts.items():
+        first.setdefault(part.format, file)
+    if len(first) > 1:
+        (one, file), (other, second), *_ = first.items()
+        raise UserError(
+            f"--annotations: {file} is {one}, {second} is {other}; expected one format: name a file"
+        )
+    if not parts:
+        return None
+    found = merged(parts.values())
+    if unknown:
+        found.skipped[f"JSON files without annotations ({first_of(unknown, 3)})"] = len(unknown)
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder but hidden ones, sorted."""
+    found = []
+    for parent, folders, names in walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        found += [Path(parent, name) for name in names if name[0] != "."]
+    return sorted(found)

@@ -1,0 +1,176 @@
+"""Label images: Pascal VOC's palette PNGs, CVAT's "segmentation mask 1.1", and MATLAB arrays."""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from dataset.image_files import load_image, open_image
+from dataset.mask_files import code_of, colour_codes, key_of, palette_codes, value_codes
+from tools.prepare.annotations.entries import read_text
+from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture
+from util.colours import IGNORE_COLOUR
+from util.config.schema import IGNORE
+from util.errors import UserError, reason
+
+FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
+VOC = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
+    "motorbike person pottedplant sheep sofa train tvmonitor"
+).split()
+VOID = code_of(",".join(map(str, IGNORE_COLOUR)))
+MATLAB_NAMES = ("LabelMap", "Segmentation", "S", "label", "labels", "labelmap", "mask", "gt")
+"""The array of labels, where a file holds several."""
+Named = dict[int, str | None]
+
+
+def find_folder(root: Path) -> Path | None:
+    """The folder of class masks in a dataset of VOC's layout."""
+    if root.name in FOLDERS:
+        return root
+    return next((root / name for name in FOLDERS if any((root / name).rglob("*.png"))), None)
+
+
+def read_masks(files: list[Path], folder: Path, root: Path) -> Annotations:
+    """PNG masks, with the classes of labelmap.txt (colours) or class_names.txt (indices), or else
+    those of VOC where masks have its palette.  255 and VOC's colour of borders are ignored.
+
+    Raises `UserError` for a file of names that cannot be read.
+    """
+    title, names, colours = "palette masks", [], {}
+    for parent in (root, root.parent, folder.parent):
+        if (parent / "labelmap.txt").is_file():
+            title, colours = "masks with labelmap.txt", _label_map(parent / "labelmap.txt")
+            names = list(colours)
+            break
+        if (parent / "class_names.txt").is_file():
+            names = [
+                n.strip() for n in read_text(parent / "class_names.txt").splitlines() if n.strip()
+            ]
+            break
+    if not names and _has_voc_palette(files):
+        title, names = "palette masks, with Pascal VOC's palette and class names", VOC
+    read = partial(_read_mask, names=names, colours=colours)
+    pictures = [
+        Picture(file, (file.relative_to(folder).with_suffix("").as_posix(),), None, [],
+                partial(read, file))
+        for file in files
+    ]  # fmt: skip
+    if not colours and names:
+        colours = {name: voc_colour(index) for index, name in enumerate(names)}
+    return Annotations(title, pictures, names, Counter(), colours)
+
+
+def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> Dense:
+    mask = load_image(file)
+    if colours and (mask.mode == "P" or mask.mode.startswith("RGB")):
+        values = colour_codes(mask, file).astype(np.int64)
+        known: Named = {VOID: None}
+        known |= {code_of(",".join(map(str, c))): name for name, c in colours.items()}
+        unit, where = "colour", "labelmap.txt"
+    else:
+        values = value_codes(mask, file)
+        known = {**dict(enumerate(names)), IGNORE: None}
+        unit, where = "value", "the class names"
+        if not names:
+            known = {int(v): f"class_{v}" for v in np.unique(values)} | {IGNORE: None}
+    if lacking := sorted(set(np.unique(values).tolist()) - known.keys()):
+        key = key_of(lacking[0], unit == "colour")
+        raise UserError(f"{file}: {unit} {key} is not in {where}; add it there")
+    return Dense(values, known)
+
+
+def _label_map(path: Path) -> dict[str, Colour]:
+    """The lines `name:r,g,b:parts:actions` of a file."""
+    colours: dict[str, Colour] = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.strip().partition(":")
+        try:
+            red, green, blue = (int(text) for text in rest.split(":")[0].split(","))
+            assert all(value in range(256) for value in (red, green, blue))
+        except (ValueError, AssertionError):
+            raise UserError(
+                f"{path}: line {number}: expected name:red,green,blue::, found {line[:40]!r}"
+            ) from None
+        if (red, green, blue) in colours.values():
+            raise UserError(
+                f"{path}: line {number}: two classes have the colour {red},{green},{blue}"
+            )
+        colours[name] = (red, green, blue)
+    if not colours:
+        raise UserError(f"{path}: names no class; expected lines such as road:128,64,128::")
+    return colours
+
+
+def voc_colour(index: int) -> Colour:
+    """VOC's colour of an index: its bits, dealt to red, green and blue from the highest bit on."""
+    colour = [0, 0, 0]
+    for place in range(8):
+        for channel in range(3):
+            colour[channel] |= (index >> (3 * place + channel) & 1) << (7 - place)
+    return colour[0], colour[1], colour[2]
+
+
+def _has_voc_palette(files: list[Path]) -> bool:
+    expected = [code_of(",".join(map(str, voc_colour(index)))) for index in range(len(VOC))]
+    for file in files:
+        mask = load_image(file)
+        used = set(np.unique(np.asarray(mask)).tolist()) - {IGNORE} if mask.mode == "P" else {-1}
+        if not used <= set(range(len(VOC))):
+            return False
+        palette = palette_codes(mask)
+        if any(palette[index] != expected[index] for index in used):
+            return False
+    return True
+
+
+def has_palette(file: Path) -> bool:
+    try:
+        with open_image(file) as image:
+            return image.mode == "P"
+    except Exception:  # the readers raise whatever damaged bytes lead them to
+        return False
+
+
+def read_matlab(files: list[Path], root: Path) -> Annotations:
+    """A `.mat` file per image with an array of labels `[H, W]`; value v is the class `class_v`, 255
+    is ignored."""
+    pictures = [
+        Picture(file, (file.relative_to(root).with_suffix("").as_posix(),), None, [],
+                partial(_read_array, file))
+        for file in files
+    ]  # fmt: skip
+    return Annotations("MATLAB arrays", pictures, [], Counter(), {})
+
+
+def _read_array(file: Path) -> Dense:
+    try:
+        tree = loadmat(file)
+    except NotImplementedError:
+        raise UserError(f"{file}: a MATLAB 7.3 file; save it with -v7") from None
+    except Exception as error:  # the reader raises whatever damaged bytes lead it to
+        raise UserError(f"{file}: not a readable .mat file ({reason(error)})") from None
+    found = {k: v for key in tree if key[0] != "_" for k, v in _arrays(key, tree[key]).items()}
+    likely = [key for key in found if key.rpartition(".")[2] in MATLAB_NAMES]
+    if len(found) != 1 and len(likely) != 1:
+        raise UserError(f"{file}: found {len(found)} arrays of whole numbers ({', '.join(found)}); "
+                        "expected one, [H, W]")  # fmt: skip
+    values = found[(likely if len(likely) == 1 else list(found))[0]].astype(np.int64)
+    return Dense(values, {int(v): f"class_{v}" for v in np.unique(values)} | {IGNORE: None})
+
+
+def _arrays(key: str, value: object) -> dict[str, np.ndarray]:
+    """The arrays `[H, W]` of whole numbers, at least 0, in a variable, also in its fields."""
+    if not isinstance(value, np.ndarray):
+        return {}
+    if value.dtype.names and value.size == 1:
+        fields = {name: value[name].flat[0] for name in value.dtype.names}
+        return {k: v for name in fields for k, v in _arrays(f"{key}.{name}", fields[name]).items()}
+    if value.ndim != 2 or min(value.shape) < 2 or value.dtype.kind not in "biuf":
+        return {}
+    whole = np.all(np.isfinite(value)) and np.all(value == np.round(value)) and value.min() >= 0
+    return {key: value} if whole else {}

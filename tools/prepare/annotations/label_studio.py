@@ -1,0 +1,255 @@
+"""Label Studio's exports: JSON and JSON-MIN (brush, polygons, boxes, ellipses), and the folder of
+one PNG per class."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from functools import partial
+from math import radians
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+
+from dataset.image_files import SUFFIXES, image_size, load_image
+from tools.prepare.annotations.entries import Entry
+from tools.prepare.annotations.model import Annotations, Picture, Region, Size
+from tools.prepare.annotations.shapes import bitmap, corners, ellipse, polygons
+from util.errors import UserError
+
+LABELS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels")
+PNG_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+\.png")
+"""Task, annotation, author, and the names of the tag and of the class."""
+
+
+def is_label_studio(tree: object) -> bool:
+    """Whether a JSON file holds tasks: with annotations, or with regions (JSON-MIN)."""
+    tasks = tree if isinstance(tree, list) else [tree]
+    return bool(tasks) and all(
+        isinstance(task, dict)
+        and (({"annotations", "completions"} & task.keys() and "data" in task) or _is_min(task))
+        for task in tasks[:10]
+    )
+
+
+def read_label_studio(tree: Entry, root: Path) -> Annotations:
+    """Of several annotations of a task, the ground truth is read, or else the latest.
+
+    Raises `UserError` for a missing or wrong key.
+    """
+    tasks = tree.value if isinstance(tree.value, list) else [tree.value]
+    skipped: Counter[str] = Counter()
+    pictures = []
+    for number, value in enumerate(tasks):
+        task = Entry(value, tree.path, f"[{number}]")
+        results = _min_results(task) if _is_min(value) else _results(task, skipped)
+        if results is None:
+            pictures.append(Picture(tree.path, _names(task), None, [], complete=False))
+            continue
+        before = skipped.total()
+        found = _with_area(results, skipped)
+        sizes = {result.size("original_width", "original_height") for result in found}
+        if len(sizes) > 1:
+            raise task.error(f"regions of images of several sizes, {sorted(sizes)}")
+        regions = _regions(found, skipped)
+        size, complete = sizes.pop() if sizes else None, skipped.total() == before
+        pictures.append(Picture(tree.path, _names(task), size, regions, complete=complete))
+    return Annotations("Label Studio", pictures, [], skipped, {})
+
+
+def _is_min(task: Any) -> bool:
+    """Whether a task is as JSON-MIN has it: regions below the names of tags."""
+    if not isinstance(task, dict) or "data" in task:
+        return False
+    return "annotator" in task or "annotation_id" in task
+
+
+def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
+    """What was annotated; None where nothing was."""
+    key = "annotations" if "annotations" in task.value else "completions"
+    made = [a for a in task.entries(key) if not a.get("was_cancelled", bool, int, default=False)]
+    if not made:
+        return None
+    skipped["further annotations of one task"] += len(made) - 1
+    best = max(made, key=lambda a: (a.value.get("ground_truth") is True,
+                                    str(a.value.get("updated_at", "")), a.where))  # fmt: skip
+    return [_flat(result) for result in best.entries("result")]
+
+
+def _flat(result: Entry) -> Entry:
+    """A result with its `value`, as JSON-MIN has it."""
+    value = result.entry("value").value  # raises for what is no object
+    return Entry(result.value | value, result.path, f"{result.where}.value")
+
+
+def _min_results(task: Entry) -> list[Entry] | None:
+    lists = [key for key, value in task.value.items() if isinstance(value, list)]
+    return [entry for key in lists for entry in task.entries(key) if isinstance(entry.value, dict)]
+
+
+def _with_area(results: list[Entry], skipped: Counter[str]) -> list[Entry]:
+    """Polygons, boxes, ellipses and brushes; counts the others."""
+    found = []
+    for result in results:
+        keys = {key for key, value in result.value.items() if value is not None}
+        is_box = {"x", "y", "width", "height"} <= keys and "keypointlabels" not in keys
+        if not (is_box or {"rle", "radiusX", "points"} & keys):
+            skipped[f"regions of type {result.value.get('type', 'point or choice')}"] += 1
+            continue
+        if result.value.get("image_rotation"):
+            raise result.error("the image was turned; expected 0", "image_rotation")
+        found.append(result)
+    return found
+
+
+def _regions(results: list[Entry], skipped: Counter[str]) -> list[Region]:
+    regions = []
+    for result in results:
+        value = result.value
+        labels = next((value[key] for key in LABELS if value.get(key)), None)
+        draw = _drawing(result)
+        if draw is None:
+            skipped["polygons of 1 or 2 points"] += 1
+        elif labels is None:
+            skipped["regions without a class"] += 1
+        elif not isinstance(labels, list) or len(labels) != 1:
+            raise result.error(f"found the classes {labels}; expected one of a region")
+        else:
+            regions.append(Region(str(labels[0]), result.where, draw))
+    return regions
+
+
+def _drawing(result: Entry) -> Callable | None:
+    """What draws a region; None for a polygon without area.  Lengths are percentages."""
+    value = result.value
+    width, height = (side / 100 for side in result.size("original_width", "original_height"))
+    if "rle" in value:
+        return partial(_brush, result.get("rle", list))
+    if "radiusX" in value:
+        x, y, rx, ry = (result.number(key) for key in ("x", "y", "radiusX", "radiusY"))
+        turn = radians(result.number("rotation", default=0))
+        return partial(ellipse, (x * width, y * height), (rx * width, ry * height), turn)
+    if "points" in value:
+        points = [tuple(p.value) for p in result.entries("points") if isinstance(p.value, list)]
+        if len(points) < 3:
+            return None
+        if any(len(p) != 2 or not all(isinstance(v, int | float) for v in p) for p in points):
+            raise result.error("expected pairs of x and y", "points")
+        return partial(polygons, [[v for x, y in points for v in (x * width, y * height)]])
+    x, y, w, h = (result.number(key) for key in ("x", "y", "width", "height"))
+    turn = result.number("rotation", default=0)
+    return partial(polygons, [corners(x * width, y * height, w * width, h * height, turn)])
+
+
+def _brush(rle: list[int], height: int, width: int) -> dict:
+    """The pixels of which the brush covers more than half."""
+    alpha = unpack(rle, 4 * height * width).reshape(height, width, 4)[..., 3]
+    return bitmap(alpha > alpha.max(initial=0) / 2)
+
+
+def unpack(rle: list[int], count: int) -> np.ndarray:
+    """Bytes `[count]` of the format rle-pack (thi.ng).
+
+    A header has the count (32 bits), the bits of a value less 1 (5 bits), and the four widths of
+    lengths less 1 (4 bits each).  A run tells whether it is one value (1 bit), which width its
+    length has (2 bits), its length less 1, and its one value or all its values.
+
+    Raises `ValueError`.
+    """
+    try:
+        packed = bytes(rle)
+    except (TypeError, ValueError):
+        raise ValueError("rle: expected a list of bytes") from None
+    place = 0
+
+    def read(bits: int) -> int:
+        nonlocal place
+        end = place + bits
+        if end > 8 * len(packed):
+            raise ValueError("rle: truncated")
+        chunk = int.from_bytes(packed[place // 8 : -(-end // 8)], "big")
+        place = end
+        return chunk >> -end % 8 & (1 << bits) - 1
+
+    total, word = read(32), read(5) + 1
+    if total != count or word != 8:
+        raise ValueError(f"rle: {total} values of {word} bits; expected {count} of 8 (RGBA)")
+    widths = [read(4) + 1 for _ in range(4)]
+    parts, done = [], 0
+    while done < count:
+        same = read(1)
+        length = min(read(widths[read(2)]) + 1, count - done)
+        values = read(8 if same else 8 * length).to_bytes(1 if same else length, "big")
+        parts.append(values * length if same else values)
+        done += length
+    return np.frombuffer(b"".join(parts), np.uint8)
+
+
+def _names(task: Entry) -> tuple[str, ...]:
+    """What the image of a task may be called: its address without what the server adds."""
+    data = task.value.get("data", task.value)
+    texts = {k: v for k, v in data.items() if isinstance(v, str)} if isinstance(data, dict) else {}
+    paths = [_path(texts[key]) for key in sorted(texts, key=lambda key: key != "image")]
+    names = [p for p in paths if Path(p).suffix.lower() in SUFFIXES]
+    if not names:
+        raise task.error("no image; expected its address in 'data'")
+    return tuple(dict.fromkeys(names))
+
+
+def _path(address: str) -> str:
+    """The path in an address such as /data/local-files/?d=a/1.jpg or /data/upload/1/x-1.jpg."""
+    parts = urlsplit(address.replace("\\", "/"))
+    query = parse_qs(parts.query)
+    path = query["d"][0] if "d" in query else unquote(parts.path)
+    return path.rpartition("/")[2] if path.startswith("/data/upload/") else path
+
+
+def is_png_name(name: str) -> bool:
+    return PNG_NAME.fullmatch(name) is not None
+
+
+def read_pngs(files: list[Path], images: list[Path]) -> Annotations:
+    """Masks of one class each, `task-1-annotation-2-by-3-tag-road-0.png`.
+
+    The name tells the task, not the image: that of task 1 must be named `1.*` or `task-1.*`.  Of
+    several annotations of a task the latest, by number, is read.
+    """
+    tasks: dict[str, dict[int, list[tuple[Path, str]]]] = defaultdict(lambda: defaultdict(list))
+    parsed = [(file, PNG_NAME.fullmatch(file.name)) for file in files]
+    names = [match[4] for _, match in parsed if match]
+    before = _common_tag(names)
+    for file, match in parsed:
+        if match:
+            tasks[match[1]][int(match[2])].append((file, match[4][len(before) :]))
+    stems = {image.stem for image in images}
+    if not any(name in stems for task in tasks for name in (task, f"task-{task}")):
+        raise UserError(
+            f"{files[0]}: the name tells a task, not its image; expected images named such as "
+            f"task-{min(tasks)}.jpg, or export JSON, which names them"
+        )
+    skipped: Counter[str] = Counter()
+    pictures = []
+    for task, made in tasks.items():
+        skipped["further annotations of one task"] += len(made) - 1
+        regions = [Region(c, file.name, partial(_png, file)) for file, c in made[max(made)]]
+        size = _png_size(made[max(made)][0][0])
+        pictures.append(Picture(files[0].parent, (f"task-{task}", task), size, regions))
+    return Annotations("Label Studio, one PNG per class", pictures, [], skipped, {})
+
+
+def _common_tag(names: list[str]) -> str:
+    """The name of the tag with its hyphen: what stands before the first hyphen in all names."""
+    heads = {name.partition("-")[0] for name in names}
+    return f"{heads.pop()}-" if len(heads) == 1 and all("-" in name for name in names) else ""
+
+
+def _png_size(file: Path) -> Size:
+    return image_size(file)
+
+
+def _png(file: Path, height: int, width: int) -> dict:
+    values = np.asarray(load_image(file).convert("L"))
+    if values.shape != (height, width):
+        raise ValueError(f"{values.shape[1]}x{values.shape[0]} pixels; expected {width}x{height}")
+    return bitmap(values > values.max(initial=0) / 2)

@@ -1,0 +1,100 @@
+"""LabelMe's JSON: a file per image, beside it or in a folder of their own."""
+
+import base64
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from math import dist
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dataset.image_files import open_image
+from tools.prepare.annotations.entries import Entry
+from tools.prepare.annotations.model import Annotations, Picture, Region
+from tools.prepare.annotations.shapes import bitmap, ellipse, polygons
+
+POINTS = {
+    "polygon": (),
+    "rectangle": (2, 4),
+    "circle": (2,),
+    "mask": (2,),
+    "oriented_rectangle": (4,),
+    "rotation": (4,),
+}
+"""Types of shapes that have an area, and how many points they may have; polygons, any number."""
+
+
+def is_labelme(tree: object) -> bool:
+    return isinstance(tree, dict) and {"shapes", "imagePath"} <= tree.keys()
+
+
+def read_labelme(tree: Entry, root: Path) -> Annotations:
+    """The image of a file is what `imagePath` names, or has the file's own name.
+
+    Raises `UserError` for a missing or wrong key.
+    """
+    inside = PurePosixPath(tree.path.relative_to(root).as_posix())
+    named = PurePosixPath(tree.get("imagePath", str).replace("\\", "/")).name
+    size = None
+    if tree.get("imageWidth", int, default=0) and tree.get("imageHeight", int, default=0):
+        size = tree.size("imageWidth", "imageHeight")
+    regions, skipped = [], Counter[str]()
+    for shape in tree.entries("shapes"):
+        kind = shape.get("shape_type", str, default="polygon")
+        label = shape.get("label", str)
+        if kind not in POINTS:
+            skipped[f"shapes of type {kind}"] += 1
+            continue
+        points = _points(shape)
+        if kind == "polygon" and len(points) < 3:
+            skipped["polygons of 1 or 2 points"] += 1
+            continue
+        if POINTS[kind] and len(points) not in POINTS[kind]:
+            raise shape.error(
+                f"{len(points)} points; expected {POINTS[kind][0]} ({kind})", "points"
+            )
+        regions.append(Region(label, f"{shape.where}.points", _drawing(shape, kind, points)))
+    names = (str(inside.with_name(named)), str(inside.with_suffix("")))
+    picture = Picture(tree.path, names, size, regions, complete=not skipped)
+    return Annotations("LabelMe", [picture], [], skipped, {})
+
+
+def _points(shape: Entry) -> list[tuple[float, float]]:
+    points = shape.get("points", list)
+    for point in points:
+        if not (isinstance(point, list) and len(point) == 2
+                and all(isinstance(v, int | float) for v in point)):  # fmt: skip
+            raise shape.error(f"found {point!r}; expected x and y", "points")
+    return [(x, y) for x, y in points]
+
+
+def _drawing(shape: Entry, kind: str, points: list[tuple[float, float]]) -> Callable:
+    if kind == "mask":
+        return partial(_mask, shape, points)
+    if kind == "circle":  # its centre, and a point on it
+        radius = dist(*points)
+        return partial(ellipse, points[0], (radius, radius), 0)
+    if kind == "rectangle" and len(points) == 2:
+        (x, y), (x2, y2) = points
+        points = [(x, y), (x2, y), (x2, y2), (x, y2)]
+    return partial(polygons, [[v for point in points for v in point]])
+
+
+def _mask(shape: Entry, points: list[tuple[float, float]], height: int, width: int) -> dict:
+    """A PNG in the box of its first and last pixel."""
+    try:
+        picture = open_image(BytesIO(base64.b64decode(shape.get("mask", str))))
+        covered = np.asarray(picture.convert("L")) > 0
+    except (OSError, ValueError):
+        raise ValueError("no picture in 'mask'; expected a PNG in base64") from None
+    (x, y), (x2, y2) = ((round(v) for v in point) for point in points)
+    whole = np.zeros((height, width), bool)
+    if not (0 <= x <= x2 < width and 0 <= y <= y2 < height) or covered.shape != (
+        y2 - y + 1,
+        x2 - x + 1,
+    ):
+        raise ValueError(f"a mask of {covered.shape[::-1]} pixels does not fit its points {points}")
+    whole[y : y2 + 1, x : x2 + 1] = covered
+    return bitmap(whole)

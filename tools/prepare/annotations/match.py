@@ -1,0 +1,106 @@
+"""Which image an annotation belongs to, by the names in it."""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from dataset.image_files import SUFFIXES
+from tools.prepare.annotations.model import Picture
+from tools.prepare.own.survey import refuse_all
+from util.errors import UserError
+
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the names of uploaded files."""
+
+
+class Found(NamedTuple):
+    """Annotations by image."""
+
+    pictures: dict[str, Picture]
+    """By the image's key in `images`."""
+    lost: list[str]
+    """Names in annotations that are of no image."""
+
+
+class Images:
+    """The images of a folder, by the ends of their paths."""
+
+    def __init__(self, folder: Path, images: Mapping[str, Path]):
+        self.folder = folder
+        self.above = tuple(_nfc(part) for part in folder.parts)
+        self.keys = {_stem(path.relative_to(folder).as_posix()): k for k, path in images.items()}
+        self.by_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for stem in self.keys:
+            parts = tuple(stem.split("/"))
+            self.by_name[parts[-1]].append(parts)
+
+    def find(self, name: str) -> list[str]:
+        """The keys of the images that a name may mean; one, unless it is in doubt."""
+        stem = _stem(name)
+        if stem in self.keys:
+            return [self.keys[stem]]
+        parts = tuple(part for part in stem.split("/") if part not in ("", ".", ".."))
+        elsewhere = stem.startswith("/") or re.match(r"[A-Za-z]:/|\w+://", stem)
+        fitting: dict[int, list[str]] = defaultdict(list)
+        for image in self.by_name.get(parts[-1] if parts else "", []):
+            common = len(os.path.commonprefix([parts[::-1], (*self.above, *image)[::-1]]))
+            if common in (len(parts), len(image)) or common > len(image) or elsewhere:
+                fitting[common].append(self.keys["/".join(image)])
+        return fitting[max(fitting)] if fitting else []
+
+
+def match_pictures(pictures: Iterable[Picture], folder: Path, images: Mapping[str, Path]) -> Found:
+    """The annotation of each image.
+
+    A name belongs to the image whose path it ends, or whose path in the folder ends it; suffixes do
+    not count.  Raises `UserError`, once all faults are printed, where a name means several images,
+    and for two annotations of one.
+    """
+    known = Images(folder, images)
+    found: dict[str, Picture] = {}
+    lost: list[str] = []
+    faults: list[UserError] = []
+    for picture in pictures:
+        keys = next(filter(None, map(known.find, picture.names)), None)
+        if keys is None:
+            shorter = map(_without_prefix, picture.names)
+            keys = next(filter(None, map(known.find, filter(None, shorter))), [])
+        if not keys:
+            lost.append(picture.names[0])
+        elif len(keys) > 1:
+            paths = " and ".join(str(images[key]) for key in sorted(keys)[:2])
+            faults.append(UserError(f"{picture.file}: '{picture.names[0]}' may be {paths}; "
+                                    "expected one image of a name"))  # fmt: skip
+        elif not _annotated(found.get(keys[0])) or not _annotated(picture):
+            found[keys[0]] = picture if _annotated(picture) else found.get(keys[0], picture)
+        else:
+            faults.append(UserError(
+                f"{picture.file}: {images[keys[0]]} is annotated in {found[keys[0]].file} too, or "
+                "twice; expected one annotation of an image"))  # fmt: skip
+    refuse_all(faults)
+    return Found(found, lost)
+
+
+def _annotated(picture: Picture | None) -> bool:
+    """Whether more is known of an image than that it is listed."""
+    return picture is not None and bool(picture.regions or picture.dense or picture.complete)
+
+
+def _without_prefix(name: str) -> str:
+    """A name without Label Studio's prefix and folders; '' where it has no such prefix."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return UPLOADED.sub("", last) if UPLOADED.match(last) else ""
+
+
+def _stem(name: str) -> str:
+    """A path without the suffix of an image."""
+    stem, suffix = os.path.splitext(_nfc(name.replace("\\", "/")))
+    return stem if suffix.lower() in SUFFIXES else stem + suffix
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)

@@ -1,0 +1,119 @@
+"""Polygons, boxes, ellipses and bitmaps -> COCO's run lengths, which pycocotools rasterises.
+
+Coordinates are in pixels; the upper left corner of the image is (0, 0), the centre of its first
+pixel (0.5, 0.5).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+
+Rle = dict[str, Any]
+MARGIN = 1.0
+"""Sides of the image by which coordinates may lie outside; beyond, their unit is another."""
+
+
+def polygons(parts: Sequence[Sequence[float]], height: int, width: int) -> Rle:
+    """The union of polygons, each `x1, y1, x2, y2, ...`; raises `ValueError`."""
+    for part in parts:
+        if len(part) < 6 or len(part) % 2:
+            raise ValueError(f"{len(part)} coordinates; expected x and y of 3 points or more")
+        _check(part[::2], "x", width)
+        _check(part[1::2], "y", height)
+    if not parts:
+        raise ValueError("no polygon; expected one or several")
+    return rle.merge(rle.frPyObjects([list(map(float, part)) for part in parts], height, width))
+
+
+def scaled(parts: Sequence[Sequence[float]], height: int, width: int) -> Rle:
+    """The same of coordinates from 0 to 1."""
+    sides = (width, height)
+    return polygons([[v * sides[i % 2] for i, v in enumerate(p)] for p in parts], height, width)
+
+
+def corners(x: float, y: float, w: float, h: float, degrees: float = 0) -> list[float]:
+    """The polygon of a box, turned clockwise around its upper left corner."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    offsets = ((0, 0), (w, 0), (w, h), (0, h))
+    return [v for a, b in offsets for v in (x + a * cos - b * sin, y + a * sin + b * cos)]
+
+
+def ellipse(
+    centre: tuple[float, float], radii: tuple[float, float], angle: float, height: int, width: int
+) -> Rle:
+    """The pixels whose centres lie in an ellipse, turned clockwise by `angle` (radians)."""
+    _check([centre[0]], "x", width)
+    _check([centre[1]], "y", height)
+    _check([*radii, angle], "radius", width + height)
+    if min(radii) <= 0:
+        raise ValueError(f"radius {min(radii)}; expected more than 0")
+    y, x = np.ogrid[:height, :width]
+    x, y = x + 0.5 - centre[0], y + 0.5 - centre[1]
+    cos, sin = math.cos(angle), math.sin(angle)
+    along, across = (x * cos + y * sin) / radii[0], (y * cos - x * sin) / radii[1]
+    return bitmap(along**2 + across**2 <= 1)
+
+
+def bitmap(covered: np.ndarray) -> Rle:
+    """`[H, W]`, bool."""
+    return rle.encode(np.asfortranarray(covered, np.uint8))
+
+
+def run_lengths(shape: dict[str, Any], height: int, width: int) -> Rle:
+    """COCO's run lengths, as a list of numbers or as its compressed text; raises `ValueError`."""
+    size, counts = shape.get("size"), shape.get("counts")
+    if size != [height, width]:
+        raise ValueError(f"size {size}; expected that of the image, {[height, width]}")
+    try:
+        runs = counts if isinstance(counts, list) else _decompressed(str(counts))
+        fits = min(runs, default=-1) >= 0 and sum(runs) == height * width
+    except Exception:  # whatever else `counts` is
+        fits = False
+    if not fits:  # pycocotools would show what is in memory by chance
+        raise ValueError(f"counts do not add up to {width} x {height} pixels")
+    return rle.frPyObjects({"size": size, "counts": runs}, height, width)
+
+
+def _decompressed(counts: str) -> list[int]:
+    """The numbers in COCO's text: 5 bits a character and a bit to continue, the lowest first; from
+    the third on, differences to the number before the last."""
+    numbers: list[int] = []
+    value = shift = 0
+    for byte in counts.encode("ascii"):
+        bits = byte - 48
+        if not 0 <= bits < 64:
+            raise ValueError("no run lengths")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) and 1 << shift
+            numbers.append(value + (numbers[-2] if len(numbers) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("truncated run lengths")
+    return numbers
+
+
+def decoded(found: Rle) -> np.ndarray:
+    """`[H, W]`, bool."""
+    return rle.decode(found).astype(bool)
+
+
+def area(found: Rle) -> int:
+    return int(rle.area(found))
+
+
+def _check(values: Sequence[float], name: str, side: int) -> None:
+    """Raise `ValueError` for what is no coordinate of the image."""
+    for value in values:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise ValueError(f"{name} is {value!r}; expected a number")
+        if not -MARGIN * side <= value <= (1 + MARGIN) * side:
+            raise ValueError(f"{name} is {value:g}; expected 0 to {side}, in pixels of the image")

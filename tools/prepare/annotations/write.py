@@ -1,0 +1,213 @@
+"""Masks from annotations: read, match with images, draw, and write into a new folder."""
+
+import argparse
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dataset.folders import files_by_stem
+from dataset.image_files import image_size, lies_as_stored
+from tools.prepare.annotations.classes import ClassTable, class_table
+from tools.prepare.annotations.draw import Drawn, draw, labels_of
+from tools.prepare.annotations.find import read_annotations
+from tools.prepare.annotations.match import Found, match_pictures
+from tools.prepare.annotations.model import Picture, Size
+from tools.prepare.annotations.report import Totals, report
+from tools.prepare.own.classes import IGNORED, Named
+from tools.prepare.own.match import absolute
+from tools.prepare.own.survey import look_at, refuse_all
+from util.config.schema import IGNORE
+from util.errors import UserError
+
+
+class Task(NamedTuple):
+    """A mask to draw."""
+
+    key: str
+    image: Path
+    picture: Picture
+    size: Size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="PATH",
+        help="file or folder of annotations instead of masks: JSON of COCO, LabelMe, Label Studio "
+        "or VIA; YOLO's text files; masks with labelmap.txt or VOC's palette; .mat arrays; masks "
+        "are written to the new folder --masks (default: IMAGES_masks)",
+    )
+    parser.add_argument(
+        "--unannotated",
+        choices=("background", "ignore"),
+        default="background",
+        help="pixels that no annotated object covers: class 0 (default) or ignored",
+    )
+    parser.add_argument(
+        "--empty",
+        choices=("background", "unlabelled"),
+        help="images annotated without an object (default: background where they have a label "
+        "file of their own, else unlabelled)",
+    )
+
+
+@contextmanager
+def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, Named]]:
+    """A new folder of masks, and the classes in them; removed again where its user fails.
+
+    Raises `UserError` for annotations that cannot be used, and for a folder that is there.
+    """
+    if options.classes or options.ignore:
+        raise UserError(
+            "--classes, --ignore: classes come from --annotations; to merge or rename them, repeat "
+            "with --masks FOLDER, the folder of masks that is written"
+        )
+    folder, named = _write_masks(options)
+    try:
+        yield folder, named
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def _write_masks(options: argparse.Namespace) -> tuple[Path, Named]:
+    root = absolute(options.images)
+    folder = _new_folder(options.masks, root)
+    images = files_by_stem(root, pattern=options.image_pattern)
+    annotations = read_annotations(absolute(options.annotations), list(images.values()))
+    found = match_pictures(annotations.pictures, root, images)
+    if not found.pictures:
+        raise UserError(
+            f"--annotations {options.annotations}: none is of an image in {options.images}; "
+            f"expected names such as {next(iter(images.values())).relative_to(root)}, found "
+            f"{found.lost[0] if found.lost else 'none'}"
+        )
+    listed = _listed(found, options)
+    tasks = _tasks(found, images, set(listed))
+    if not tasks:
+        raise UserError(
+            f"--annotations {options.annotations}: {annotations.format} without objects"
+        )
+    faults: list[UserError] = []
+    used = look_at([task.picture for task in tasks], labels_of, "labels", faults)
+    refuse_all(faults)
+    table = class_table(annotations, used, options.unannotated)
+    totals = _draw_all(tasks, table, folder)
+    unlabelled = [p.relative_to(root) for k, p in images.items() if k not in found.pictures]
+    print(report(annotations, table, totals, unlabelled, listed, found.lost, folder))
+    labels = {str(number): name for number, name in enumerate(table.names)}
+    return folder, Named(table.names, labels | ({str(IGNORE): IGNORED} if totals.ignored else {}))
+
+
+def _listed(found: Found, options: argparse.Namespace) -> list[str]:
+    """The keys of images without objects that count as unlabelled."""
+    empty = [k for k, picture in found.pictures.items() if not (picture.regions or picture.dense)]
+    if options.unannotated == "ignore":
+        return empty  # there is nothing to learn from their masks
+    if options.empty:
+        return empty if options.empty == "unlabelled" else []
+    return [key for key in empty if not found.pictures[key].complete]
+
+
+def _tasks(found: Found, images: Mapping[str, Path], listed: set[str]) -> list[Task]:
+    """The masks to draw.  Images that cannot be opened are left for `init` to name.
+
+    Raises `UserError`, once all faults are printed, for annotations of another size than images.
+    """
+    tasks: list[Task] = []
+    faults: list[UserError] = []
+    for key, image in images.items():
+        picture = found.pictures.get(key)
+        if picture is None or key in listed:
+            continue
+        try:
+            size = image_size(image)
+        except UserError:
+            continue
+        if picture.size not in (None, size):
+            faults.append(_size_fault(picture, image, size))
+        tasks.append(Task(key, image, picture, size))
+    refuse_all(faults)
+    return tasks
+
+
+def _size_fault(picture: Picture, image: Path, size: Size) -> UserError:
+    assert picture.size is not None
+    width, height = picture.size
+    hint = "annotate the image as it is, or resize it"
+    if lies_as_stored(image, size, picture.size):
+        hint = "its EXIF orientation turns the image; remove it, or turn the annotation"
+    return UserError(
+        f"{picture.file}: '{picture.names[0]}' has {width}x{height} pixels, {image} has "
+        f"{size[0]}x{size[1]}; {hint}"
+    )
+
+
+def _draw_all(tasks: list[Task], table: ClassTable, folder: Path) -> Totals:
+    """Write all masks, or none."""
+    partial_folder = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    faults: list[UserError] = []
+    try:
+        partial_folder.mkdir(parents=True)
+        one = partial(_draw_one, table=table, folder=partial_folder)
+        results = look_at(tasks, one, "masks", faults)
+        refuse_all(faults)
+        partial_folder.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); name a new folder by --masks"
+        ) from None
+    finally:
+        if partial_folder.exists():
+            shutil.rmtree(partial_folder)
+    return sum_up(results)
+
+
+def _draw_one(task: Task, table: ClassTable, folder: Path) -> Totals:
+    drawn = draw(task.picture, task.size, table.indices, table.rest)
+    path = folder / f"{task.key}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(drawn.mask)
+    if table.colours:
+        image.putpalette(table.palette().tobytes())
+    image.save(path)
+    return _totals(drawn, table)
+
+
+def _totals(drawn: Drawn, table: ClassTable) -> Totals:
+    pixels = np.bincount(drawn.mask.ravel(), minlength=256)
+    shown = [name for number, name in enumerate(table.names) if pixels[number]]
+    return Totals(1, int(pixels.sum()), int(pixels[IGNORE]), drawn.overlapping, drawn.invisible,
+                  drawn.objects, Counter(shown))  # fmt: skip
+
+
+def sum_up(parts: list[Totals]) -> Totals:
+    return Totals(*(sum(column[1:], column[0]) for column in zip(*parts, strict=True)))
+
+
+def _new_folder(wanted: Path | None, images: Path) -> Path:
+    """The folder to write, which is not there yet."""
+    if wanted is not None:
+        folder = absolute(wanted)
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(
+                f"--masks {wanted}: exists already; expected a new folder for the masks of "
+                "--annotations"
+            )
+        return folder
+    first = images.with_name(f"{images.name}_masks")
+    number = 2
+    folder = first
+    while folder.exists():
+        folder = first.with_name(f"{first.name}_{number}")
+        number += 1
+    return folder

@@ -1,0 +1,96 @@
+"""YOLO's segmentation labels: a text file per image, a line `class x1 y1 x2 y2 ...` per object."""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from tools.prepare.annotations.entries import read_text
+from tools.prepare.annotations.model import Annotations, Picture, Region
+from tools.prepare.annotations.shapes import scaled
+from util.errors import UserError, reason
+
+NAMES = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt", "obj.names", "labels.txt")
+"""Files that name the classes."""
+BOX = 5
+"""Numbers in the line of a box."""
+BEYOND = 0.1
+"""Coordinates may lie outside [0, 1] by as much, as of objects at the border."""
+
+
+def label_files(files: list[Path], root: Path) -> list[Path]:
+    """The text files below folders named labels; without such a folder, all but lists."""
+    texts = [f for f in files if f.suffix.lower() == ".txt" and f.name not in NAMES]
+    inside = [f for f in texts if "labels" in f.relative_to(root.parent).parts[:-1]]
+    return inside or [
+        f for f in texts if not f.name.lower().startswith(("readme", "train.", "val.", "test."))
+    ]
+
+
+def read_yolo(files: list[Path], root: Path, names_file: Path | None) -> Annotations:
+    """Raises `UserError` for a line that is none, and where no file names the classes."""
+    names = class_names(names_file or find_names(root))
+    skipped: Counter[str] = Counter()
+    pictures = []
+    for file in files:
+        inside = PurePosixPath(file.relative_to(root).with_suffix("").as_posix())
+        name = "/".join("images" if part == "labels" else part for part in inside.parts)
+        before = skipped.total()
+        regions = _regions(file, names, skipped)
+        complete = skipped.total() == before
+        pictures.append(Picture(file, (name,), None, regions, complete=complete))
+    if skipped.total() and not any(picture.regions for picture in pictures):
+        raise UserError(f"{files[0]}: boxes only; expected polygons, class x1 y1 x2 y2 x3 y3 ...")
+    return Annotations("YOLO segmentation", pictures, names, skipped, {})
+
+
+def find_names(root: Path) -> Path:
+    """The file that names the classes: in the folder or up to two above it."""
+    for folder in (root, *list(root.parents)[:2]):
+        for name in NAMES:
+            if (folder / name).is_file():
+                return folder / name
+    raise UserError(f"{root}: no file names the classes; expected data.yaml or classes.txt there")
+
+
+def class_names(path: Path) -> list[str]:
+    """The names by index; raises `UserError` where there are none."""
+    text = read_text(path)
+    if path.suffix not in (".yaml", ".yml"):
+        names: Any = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
+        try:
+            tree = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not YAML ({reason(error)})") from None
+        names = tree.get("names") if isinstance(tree, dict) else None
+        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+            names = [names[index] for index in range(len(names))]
+    kinds = {type(name) for name in names} if isinstance(names, list) else set()
+    if not isinstance(names, list) or not names or kinds - {str, int}:
+        raise UserError(f"{path}: names: found {names!r}; expected texts in a list or by 0, 1, ...")
+    return [str(name) for name in names]
+
+
+def _regions(file: Path, names: list[str], skipped: Counter[str]) -> list[Region]:
+    regions = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        where = f"line {number}"
+        try:
+            label, *values = (float(text) for text in line.split())
+        except ValueError:
+            if line.split():
+                raise UserError(f"{file}: {where}: expected numbers, found {line[:40]!r}") from None
+            continue
+        if label not in range(len(names)):
+            raise UserError(f"{file}: {where}: class {label:g}; expected 0 to {len(names) - 1}")
+        if len(values) < BOX:
+            skipped["boxes"] += 1
+            continue
+        if not all(-BEYOND <= value <= 1 + BEYOND for value in values):
+            worst = max(values, key=abs)
+            raise UserError(f"{file}: {where}: coordinate {worst:g}; expected shares, 0 to 1")
+        regions.append(Region(names[int(label)], where, partial(scaled, [values])))
+    return regions

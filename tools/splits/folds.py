@@ -1,0 +1,113 @@
+"""Cross-validation: folds of the labelled images, each validated on once, and a sweep over them."""
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import yaml
+
+from dataset.samples import Sample
+from dataset.split_files import list_line, listed_paths
+from tools.splits.partition import Classes, Partition, draw, in_drawn_order
+from util.errors import UserError
+
+METHODS = ("supervised", "unimatch")
+"""What the sweep runs: the first alone where there are no unlabelled images."""
+
+
+def draw_folds(
+    samples: Sequence[Sample],
+    count: int,
+    labeled: Fraction | None,
+    seed: int,
+    classes: Classes | None = None,
+) -> list[Partition]:
+    """Partitions whose validation images are disjoint, together all that have masks, and of equal
+    number up to one.
+
+    Args:
+        labeled: as of `draw`, of the images that a fold leaves; None labels them all.
+        classes: spread the images of each class, the rarest first, over the folds.
+
+    Raises `UserError` for fewer images than folds.
+    """
+    masked = [s for s in samples if s.mask is not None]
+    if not 2 <= count <= len(masked):
+        raise UserError(
+            f"--folds {count}: expected 2 to {len(masked)}, the number of images with a mask"
+        )
+    order = in_drawn_order(masked, seed)
+    fold_of = _spread(order, count, classes or {})
+    partitions = []
+    for fold in range(count):
+        val = sorted(s for s in masked if fold_of[s.image] == fold)
+        rest = [s for s in samples if s.mask is None or fold_of[s.image] != fold]
+        if labeled is None:
+            train = sorted(s for s in rest if s.mask is not None)
+            partitions.append(Partition(train, sorted(s for s in rest if s.mask is None), val))
+        else:
+            partitions.append(draw(rest, labeled, Fraction(0), seed, classes)._replace(val=val))
+    return partitions
+
+
+def _spread(order: Sequence[str], count: int, classes: Classes) -> dict[str, int]:
+    """The fold of each image: the one that has fewest images of its rarest class, then fewest."""
+    frequency = Counter(label for image in order for label in classes.get(image, ()))
+    held: Counter[tuple[int, int]] = Counter()
+    sizes = [0] * count
+    largest, full = -(-len(order) // count), len(order) % count or count
+
+    def rarest(image: str) -> tuple[int, int]:
+        return min(((frequency[label], label) for label in classes.get(image, ())), default=(0, -1))
+
+    fold_of = {}
+    for image in sorted(order, key=rarest) if classes else order:
+        label = rarest(image)[1]
+        # So many folds may have one image more than the others.
+        at_most = largest - (sum(size == largest for size in sizes) >= full)
+        open_ = [fold for fold in range(count) if sizes[fold] < at_most]
+        best = min(open_, key=lambda fold: (held[fold, label], sizes[fold], fold))
+        fold_of[image] = best
+        sizes[best] += 1
+        held.update((best, shown) for shown in classes.get(image, ()))
+    return fold_of
+
+
+def fold_lists(partitions: Sequence[Partition], out: Path) -> dict[Path, list[str]]:
+    """The lines of each fold's lists, by their files: OUT/fold_1/labeled.txt and so on."""
+    return {
+        out / f"fold_{number}" / f"{kind}.txt": [list_line(*listed_paths(s)) for s in listed]
+        for number, partition in enumerate(partitions, start=1)
+        for kind, listed in partition._asdict().items()
+        if listed
+    }
+
+
+def write_sweep(config: Path, lists: Mapping[Path, object], out: Path) -> str:
+    """Write OUT/sweep.yaml, which `tools.sweep` runs; returns a remark.
+
+    Raises `UserError` where another one is there, and where it cannot be written.
+    """
+    path = out / "sweep.yaml"
+    settings: dict[str, dict[str, str]] = {}
+    for file in lists:
+        settings.setdefault(file.parent.name, {})[f"data.{file.stem}"] = str(file)
+    unlabeled = any("data.unlabeled" in keys for keys in settings.values())
+    run = {"configs": [str(config)], "methods": list(METHODS if unlabeled else METHODS[:1])}
+    tree = {"save_path": f"runs/{config.stem}_folds", "runs": [run | {"settings": settings}]}
+    command = shlex.join(["python", "-m", "tools.sweep", str(path)])
+    table = shlex.join(["python", "-m", "tools.results", str(tree["save_path"])])
+    text = (
+        f"# Cross-validation over {len(settings)} folds; the table has mean and deviation over "
+        f"them.\n#\n#   {command}\n#   {table}\n"
+        + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    )
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise UserError(f"{path}: holds another sweep already; choose another --out")
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    return f"{path}: {command}"
