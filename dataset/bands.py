@@ -3,27 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dataset import tiff
-from dataset.image_files import (
-    SIDEWAYS,
-    image_size,
-    is_deep,
-    load_image,
-    open_image,
-    orientation,
-    reading,
-    refuse_large,
-)
+from dataset.file_content import SAMPLES, has_one_channel, pillow_image, read_content
+from dataset.image_files import is_deep, reading
+from dataset.tiff import tiff_bands
 from util.config.schema import Bands, Data
 from util.errors import UserError
-
-TIFF_BITS, TIFF_EXTRA, TIFF_KIND = 258, 338, 254
-"""The tags BitsPerSample, ExtraSamples and NewSubfileType."""
-LESSER = 1 | 4
-"""Bits of the latter: pages that are a smaller copy of another, or its mask."""
 
 
 def read_bands(path: Path, data: Data) -> np.ndarray:
@@ -46,12 +33,26 @@ def stored_bands(path: Path, bands: Bands, max_megapixels: int) -> np.ndarray:
     return values
 
 
+def bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
+    """The bands of a file as `data.bands` would name them, and whether the first three of numbered
+    ones are red, green and blue; raises `UserError` for a file that cannot be read."""
+    with reading(path):
+        image = pillow_image(path)
+        if image is None:
+            return tiff_bands(path)
+        with image:
+            if isinstance(image, TiffImageFile) and (
+                image.tag_v2.get(SAMPLES, 1) not in (1, 3) or image.n_frames > 1
+            ):  # Pillow hides some bands or pages
+                return tiff_bands(path)
+            return "grey" if has_one_channel(image) else "rgb", False
+
+
 def is_grey(path: Path) -> bool:
-    """Whether an image that can be read has one band, from its header alone."""
+    """Whether an image has one band, from its header alone; False for one that cannot be read."""
     try:
-        with open_image(path) as image:
-            return image.mode in ("1", "L", "LA") or is_deep(image)
-    except UnidentifiedImageError:  # a TIFF of many bands, or of deep colour
+        return bands_of(path)[0] == "grey"
+    except UserError:
         return False
 
 
@@ -72,13 +73,8 @@ def picture(pixels: np.ndarray, data: Data) -> Image.Image:
 
 def _stored(path: Path, bands: Bands, max_megapixels: int) -> np.ndarray:
     """The values in a file as a viewer shows it: `[H, W]`, or `[H, W, N]` of several bands."""
-    suffix = path.suffix.lower()
-    numbered = suffix in tiff.SUFFIXES and not isinstance(bands, str)
-    with reading(path):
-        if numbered or suffix in (*tiff.SUFFIXES, ".png") and not _is_for_pillow(path):
-            refuse_large(path, image_size(path), max_megapixels)
-            return _turned(_beyond_pillow(path), orientation(path))
-    return image_values(load_image(path, max_megapixels), bands)
+    pixels = read_content(path, max_megapixels, numbered=not isinstance(bands, str)).pixels
+    return pixels if isinstance(pixels, np.ndarray) else image_values(pixels, bands)
 
 
 def image_values(image: Image.Image, bands: Bands) -> np.ndarray:
@@ -91,49 +87,6 @@ def image_values(image: Image.Image, bands: Bands) -> np.ndarray:
     if image.mode in ("1", "LA"):
         image = image.convert("L")
     return np.asarray(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB"))
-
-
-def _beyond_pillow(path: Path) -> np.ndarray:
-    """The values of a TIFF or PNG as they are stored."""
-    if path.suffix.lower() in tiff.SUFFIXES:
-        return tiff.read_tiff(path)
-    import torch  # rarely needed, and seconds to import
-    from torchvision.io import ImageReadMode, decode_image
-
-    content = torch.from_numpy(np.fromfile(path, np.uint8))
-    return decode_image(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-
-
-def _turned(values: np.ndarray, turn: int) -> np.ndarray:
-    """Values as they are stored, turned and mirrored as their EXIF orientation says."""
-    values = values.swapaxes(0, 1) if turn in SIDEWAYS else values
-    values = values[:, ::-1] if turn in (2, 3, 6, 7) else values
-    return np.ascontiguousarray(values[::-1] if turn in (3, 4, 7, 8) else values)
-
-
-def _is_for_pillow(path: Path) -> bool:
-    """Whether Pillow reads all that a PNG or TIFF holds: of colour it takes 8 bits alone, and no
-    second band that is not transparency.  Raises `UserError` for a TIFF of several images."""
-    try:
-        with open_image(path) as image:
-            if isinstance(image, TiffImageFile):
-                bits, extra = (image.tag_v2.get(tag, (1,)) for tag in (TIFF_BITS, TIFF_EXTRA))
-                _refuse_pages(image, path)
-                return len(bits) == 1 or (max(bits) <= 8 and (len(bits), extra) != (2, (0,)))
-            deep = any("16" in str(tile[3]) for tile in image.tile)
-            return not (deep and image.mode in ("RGB", "RGBA"))
-    except UnidentifiedImageError:
-        return path.suffix.lower() == ".png"  # which then is damaged
-
-
-def _refuse_pages(image: TiffImageFile, path: Path) -> None:
-    """Raise `UserError` for several images in one TIFF."""
-    pages = ImageSequence.Iterator(image)
-    count = sum(not page.tag_v2.get(TIFF_KIND, 0) & LESSER for page in pages)
-    if count > 1:
-        raise UserError(
-            f"{path}: holds {count} images, expected one; save each as a file of its own"
-        )
 
 
 def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:

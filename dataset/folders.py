@@ -4,7 +4,8 @@ of pairs the later images below a third."""
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from dataset.image_files import SUFFIXES
@@ -23,6 +24,9 @@ from util.config.schema import Data, Folders, Images, Listed, Source
 from util.errors import UserError
 from util.log import logger
 from util.paths import find, nearest
+
+COMPANIONS = {".txt", ".csv", ".json", ".xml", ".yaml", ".yml", ".md", ".db", ".ini", ".tfw"}
+"""Suffixes of what often lies beside images and is none."""
 
 
 def read_samples(images: Images, data: Data, masks: bool) -> SampleList:
@@ -89,12 +93,16 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
         raise no_such_folder(folder)
     expression = _expression(pattern)
     found: dict[str, str] = {}
+    left: dict[str, list[str]] = {}
     for parent, folders, names in walk(folder):
         folders[:] = [f for f in folders if f[0] != "." and Path(parent, f) != skip]
         inside = _prefix(Path(parent).relative_to(folder))
         for name in sorted(name for name in names if name[0] != "."):
             fitting = expression.fullmatch(inside + name)
-            if fitting and os.path.splitext(name)[1].lower() in SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if fitting and suffix not in SUFFIXES | COMPANIONS:
+                left.setdefault(suffix, []).append(inside + name)
+            elif fitting and suffix in SUFFIXES:
                 stem = unicodedata.normalize("NFC", fitting[1])
                 first = found.setdefault(stem, inside + name)
                 if first != inside + name:
@@ -102,6 +110,8 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
                         f"{folder / inside / name}: has the name of {Path(first).name} but for "
                         "the suffix; expected one file of a name"
                     )
+    if left:
+        _say_left_out(folder, left)
     if not found:
         kind = ", ".join(sorted(SUFFIXES)) if pattern == "*" else f"named {pattern}"
         raise UserError(f"{folder}: holds no images ({kind})")
@@ -110,6 +120,23 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
 
 def no_such_folder(folder: Path) -> UserError:
     return UserError(f"{folder}: no such folder{nearest(folder)}")
+
+
+@cache
+def _warned(text: str) -> None:
+    logger.warning(text)
+
+
+def _say_left_out(folder: Path, left: Mapping[str, Sequence[str]]) -> None:
+    """Warn once of files that are no images by their suffix; `left`: names by suffix."""
+    kinds = ", ".join(
+        f"{len(names)} {suffix or 'without a suffix'}, such as {names[0]}"
+        for suffix, names in left.items()
+    )
+    _warned(
+        f"warning: {folder}: files are left out by their suffix: {kinds}; expected "
+        f"{', '.join(sorted(SUFFIXES))}. Fix: rename or convert the images among them"
+    )
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

@@ -1,4 +1,4 @@
-"""Image files: their headers, their content as it is, and masks."""
+"""Image files: names, formats and headers."""
 
 import os
 import warnings
@@ -10,7 +10,6 @@ from typing import IO
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dataset import tiff
-from dataset.mask_files import Labels
 from util.errors import UserError, reason
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
@@ -29,23 +28,13 @@ def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
     return Image.open(file, formats=FORMATS)
 
 
-def open_mask(path: Path, labels: Labels) -> Image.Image:
-    """A mask of class indices in mode L, 255 = ignore.
-
-    Raises `UserError` when the file is missing, damaged, too large, in a wrong mode, or holds what
-    is no class.
-    """
-    mask = load_image(path, labels.data.max_megapixels)
-    return Image.fromarray(labels.look_up(labels.codes(mask, path), path))
-
-
 def is_deep(image: Image.Image) -> bool:
     """Whether its one channel has more than 8 bits: Pillow would clip at 255 instead of scaling."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) as a viewer shows it, from the header alone; raises as `load_image` does."""
+    """(width, height) as a viewer shows it, from the header alone; raises as `read_content`."""
     return _header(path)[0]
 
 
@@ -55,7 +44,7 @@ def orientation(path: Path) -> int:
 
 
 def _header(path: Path) -> tuple[tuple[int, int], int]:
-    """Size as shown and EXIF orientation; raises `UserError` as `load_image` does."""
+    """Size as shown and EXIF orientation; raises `UserError` as `read_content` does."""
     with reading(path):
         try:
             with open_image(path) as image:
@@ -78,17 +67,11 @@ def _turn(image: Image.Image) -> int:
         return 1
 
 
-def load_image(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
-    """A file as a viewer shows it: with its EXIF orientation applied.
-
-    Raises `UserError` when it is missing, damaged or too large.
-    """
-    with reading(path):
-        image = open_image(path)
-        refuse_large(path, image.size, max_megapixels)
-        if image.format == "TIFF":
-            image.filename = ""  # else Pillow maps grey ones into memory as if none were turned
-        image.load()
+def decode(image: ImageFile.ImageFile) -> Image.Image:
+    """Decode an opened file and apply its EXIF orientation; raises as Pillow does."""
+    if image.format == "TIFF":
+        image.filename = ""  # else Pillow maps grey ones into memory as if none were turned
+    image.load()
     with suppress(Exception):  # of damaged EXIF, the more so when it is written anew
         ImageOps.exif_transpose(image, in_place=True)
     return image
@@ -121,9 +104,22 @@ def reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file{nearby(path)}") from None
     except Exception as error:  # the readers raise whatever damaged bytes lead them to
         raise UserError(f"{path}: not a readable image ({reason(error)})") from None
+
+
+def nearby(path: Path) -> str:
+    """What a missing file may be called instead, as the end of a message; else nothing."""
+    if "\\" in str(path) and os.path.exists(str(path).replace("\\", "/")):
+        return "; the path holds backslashes, expected /. Fix: replace each \\ by /"
+    with suppress(OSError):
+        for name in sorted(os.listdir(path.parent)):
+            if name.lower() == path.name.lower():
+                return f"; found {name} there, upper and lower case differ. Fix: correct the name"
+            if os.path.splitext(name)[0] == path.stem and os.path.splitext(name)[1] in SUFFIXES:
+                return f"; found {name} there. Fix: correct the suffix"
+    return ""
 
 
 def size_mismatch(

@@ -5,34 +5,49 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from util.config.label_map import MAX_VALUE, OTHER, UNKNOWN
+from dataset.file_content import Content, read_content
+from util.config.label_map import MAX_VALUE, OTHER, TRANSPARENT, UNKNOWN
 from util.config.schema import IGNORE, Data
 from util.errors import UserError
+
+GREY = 0x010101
+"""The code of a grey colour per grey value."""
+
+
+CLEAR, VOID = 2**24, 2**24 + 1
+"""Codes of fully transparent pixels, and of those that a raster's nodata value or mask excludes."""
 
 
 class Labels:
     """Turns mask files into class indices, as the config's mask keys say.
 
     A mask is read as codes: its values, or its colours as r + 256 g + 65536 b where the config's
-    label_map names colours.  `classes[code]` is the class.
+    label_map names colours; `CLEAR` and `VOID` stand for neither.
     """
 
     def __init__(self, data: Data):
         self.data = data
         self.in_colour = any("," in key for key in data.label_map or {})
-        codes = 2**24 if self.in_colour else MAX_VALUE + 1
-        found = data.label_map
-        self.classes = _index_table(data) if found is None else _mapped_table(found, codes)
+        self._count = 2**24 if self.in_colour else MAX_VALUE + 1
+        self._classes = np.full(self._count + 2, UNKNOWN, np.uint8)
+        """By code, the last two for `CLEAR` and `VOID`."""
+        fill = _fill_by_index if data.label_map is None else _fill_by_map
+        fill(self._classes, data)
+        self._classes[-1] = IGNORE
 
-    def codes(self, mask: Image.Image, path: Path) -> np.ndarray:
+    def codes(self, mask: Content, path: Path) -> np.ndarray:
         """The values or colours of a mask `[H, W]`; raises `UserError` for a wrong mode."""
-        if self.in_colour:
-            return colour_codes(mask, path)
-        return value_codes(mask, path)
+        return mask_codes(mask, path, self.in_colour)
+
+    def class_of(self, codes: np.ndarray) -> np.ndarray:
+        """Class indices of codes, uint8, 255 = ignore, `UNKNOWN` for a code that is no class."""
+        if not self.in_colour and codes.dtype.itemsize > 2:
+            codes = np.where(codes >= CLEAR, codes - CLEAR + self._count, codes)
+        return self._classes.take(codes)
 
     def look_up(self, codes: np.ndarray, path: Path) -> np.ndarray:
         """Class indices, uint8, 255 = ignore; raises `UserError` for a code that is no class."""
-        found = self.classes.take(codes)
+        found = self.class_of(codes)
         unknown = found == UNKNOWN
         if unknown.any():
             raise self._unknown(codes[unknown], path)
@@ -44,6 +59,11 @@ class Labels:
 
     def _unknown(self, codes: np.ndarray, path: Path) -> UserError:
         """The error that names the most frequent of these codes."""
+        if clear := np.count_nonzero(codes == CLEAR):
+            return UserError(
+                f"{path}: {clear} pixels are transparent; say what they are in data.label_map, "
+                f"beside the other values: '{TRANSPARENT}: ignore', or a class"
+            )
         found, counts = np.unique(codes, return_counts=True)
         what = "colour" if self.in_colour else "mask value"
         first = f"{what} {self.name(int(found[np.argmax(counts)]))} ({np.max(counts)} pixels)"
@@ -61,33 +81,129 @@ class Labels:
         )
 
 
-def value_codes(mask: Image.Image, path: Path) -> np.ndarray:
-    """The values `[H, W]` of a mask of one channel; of a palette image, the indices."""
-    if mask.mode not in ("1", "L", "P") and not mask.mode.startswith("I"):
+def open_mask(path: Path, labels: Labels) -> Image.Image:
+    """A mask of class indices in mode L, 255 = ignore.
+
+    Raises `UserError` as `read_mask` does, for a wrong mode, and for what is no class.
+    """
+    mask = read_mask(path, labels.data.max_megapixels)
+    return Image.fromarray(labels.look_up(labels.codes(mask, path), path))
+
+
+def read_mask(path: Path, max_megapixels: int) -> Content:
+    """Read a mask file; raises `UserError` as `read_content` does, and for lossy compression."""
+    mask = read_content(path, max_megapixels)
+    if mask.is_lossy:
+        raise UserError(
+            f"{path}: lossy compression (JPEG, WebP) does not keep the values of a mask; save "
+            "masks as PNG from their source, as noise in the values cannot be undone"
+        )
+    return mask
+
+
+def mask_codes(mask: Content, path: Path, in_colour: bool) -> np.ndarray:
+    """The codes `[H, W]` of a mask: its values or colours, `CLEAR` where it is transparent.
+
+    Raises `UserError` for a wrong mode.
+    """
+    codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
+    alpha = alpha_of(mask)
+    if alpha is not None and (clear := alpha == 0).any():
+        codes = np.where(clear, np.uint32(CLEAR), codes)
+    return codes
+
+
+def alpha_of(mask: Content) -> np.ndarray | None:
+    """The alpha `[H, W]` of a mask, 0 where it is transparent; None where it has none."""
+    pixels = mask.pixels
+    if isinstance(pixels, np.ndarray):
+        return mask.alpha
+    if "A" in pixels.getbands():
+        return np.asarray(pixels.getchannel("A"))
+    clear = pixels.info.get("transparency")
+    if clear is None:
+        return None
+    if isinstance(clear, bytes):  # the alpha of each index of a palette
+        return np.frombuffer(clear.ljust(256, b"\xff"), np.uint8).take(np.asarray(pixels))
+    values = np.asarray(pixels)
+    if isinstance(clear, tuple):
+        return ~(values[..., :3] == clear).all(axis=2)
+    return values != clear * (255 // (2**mask.bits - 1) if mask.bits in (2, 4) else 1)
+
+
+def value_codes(mask: Content, path: Path) -> np.ndarray:
+    """The values `[H, W]` of a mask of one channel as they are stored; of a palette image, the
+    indices."""
+    if not has_values(mask):
         raise UserError(
             f"{path}: the mask is in mode {mask.mode}, expected one channel of class indices (PNG "
             "in mode L or P); for colours, data.label_map says which is which class"
         )
-    values = np.asarray(mask)
-    if mask.mode == "1":
-        return values.astype(np.uint8)
-    if values.itemsize > 1 and not (values.min() >= 0 and values.max() <= MAX_VALUE):
+    values = np.asarray(mask.pixels)
+    if values.ndim == 3:  # grey with alpha
+        values = values[..., 0]
+    if mask.bits in (2, 4):  # which Pillow stretches to 255
+        return values // (255 // (2**mask.bits - 1))
+    return values.astype(np.uint8) if values.dtype == bool else _whole(values, path)
+
+
+def has_values(mask: Content) -> bool:
+    """Whether a mask has one channel beside alpha, not colours."""
+    if isinstance(mask.pixels, np.ndarray):
+        return mask.pixels.ndim == 2
+    return mask.mode in ("1", "L", "LA", "P", "F") or mask.mode.startswith("I")
+
+
+def is_deep(mask: Content) -> bool:
+    """Whether a mask of one channel has more than 8 bits."""
+    return has_values(mask) and mask.mode not in ("1", "L", "LA", "P")
+
+
+def _whole(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values of any type as uint8 or uint16; raises `UserError` for what is no mask value."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "buif":
+        raise UserError(f"{path}: mask values of type {values.dtype}, expected whole numbers")
+    if values.dtype.kind == "f" and (odd := values != np.floor(values)).any():  # NaN too
         raise UserError(
-            f"{path}: mask values {values.min()} to {values.max()}, expected 0 to {MAX_VALUE}"
+            f"{path}: mask values such as {values[odd][0]:g} ({np.count_nonzero(odd)} pixels), "
+            "expected whole numbers; save class indices as a PNG of 8 bits"
         )
-    return values
+    if not (values.min() >= 0 and values.max() <= MAX_VALUE):
+        raise UserError(
+            f"{path}: mask values {values.min():g} to {values.max():g}, expected 0 to {MAX_VALUE}"
+        )
+    return values.astype(np.uint16)
 
 
-def colour_codes(mask: Image.Image, path: Path) -> np.ndarray:
+def colour_codes(mask: Content, path: Path) -> np.ndarray:
     """The colours `[H, W]` of a mask, of a palette image those of its palette."""
-    if mask.mode.startswith("I") or mask.mode == "F":
+    if isinstance(mask.pixels, np.ndarray) or is_deep(mask):
+        colours = _eight_bits(_whole(np.asarray(mask.pixels), path), path)
+        if colours.ndim == 2:
+            return colours.astype(np.uint32) * GREY
+        if colours.shape[2] != 3:
+            raise UserError(
+                f"{path}: the mask has {colours.shape[2]} bands, expected class indices in one, "
+                "or red, green and blue; save class indices as a PNG of 8 bits"
+            )
+        return _packed(colours)
+    if mask.pixels.mode == "P":
+        return palette_codes(mask.pixels).take(np.asarray(mask.pixels))
+    return _packed(np.asarray(mask.pixels.convert("RGB")))
+
+
+def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values as uint8: as they are, or 16 bits of the whole range by 257, which loses nothing."""
+    if values.max() > 255 and not (values % 257).any():
+        values = values // 257
+    if values.max() > 255:
         raise UserError(
-            f"{path}: the mask is in mode {mask.mode} and has no colours; data.label_map names "
-            "colours, expected values"
+            f"{path}: the mask has no colours of 8 bits (values up to {values.max()}); "
+            "data.label_map names colours, expected values"
         )
-    if mask.mode == "P":
-        return palette_codes(mask).take(np.asarray(mask))
-    return _packed(np.asarray(mask.convert("RGB")))
+    return values.astype(np.uint8)
 
 
 def palette_codes(mask: Image.Image) -> np.ndarray:
@@ -111,30 +227,34 @@ def colour_of(code: int) -> tuple[int, int, int]:
 
 
 def key_of(code: int, in_colour: bool) -> str:
-    """A value or colour as label_map has it: "7" or "128,0,0"."""
+    """A value or colour as label_map has it: "7", "128,0,0" or "transparent"."""
+    if code >= CLEAR:
+        return TRANSPARENT if code == CLEAR else "nodata"
     return ",".join(map(str, colour_of(code))) if in_colour else str(code)
 
 
 def code_of(key: str) -> int:
     """The code of a value or colour as label_map has it."""
+    if key == TRANSPARENT:
+        return CLEAR
     parts = [int(part) for part in key.split(",")]
     return sum(part << 8 * place for place, part in enumerate(parts))
 
 
-def _index_table(data: Data) -> np.ndarray:
-    """`[65536]`, uint8: the class of each mask value, where values are class indices."""
+def _fill_by_index(table: np.ndarray, data: Data) -> None:
+    """Where values are class indices."""
     count, zero = len(data.classes), int(data.reduce_zero_label)
-    table = np.full(MAX_VALUE + 1, UNKNOWN, np.uint8)
     table[zero : count + zero] = np.arange(count)
     table[IGNORE] = IGNORE
     table[:zero] = IGNORE
-    return table
 
 
-def _mapped_table(label_map: dict[str, int], codes: int) -> np.ndarray:
-    """`[codes]`, uint8: the class of each value or colour."""
-    table = np.full(codes, label_map.get(OTHER, UNKNOWN), np.uint8)
+def _fill_by_map(table: np.ndarray, data: Data) -> None:
+    """By the values or colours of data.label_map."""
+    label_map = data.label_map or {}
+    table[:] = label_map.get(OTHER, UNKNOWN)
     for key, label in label_map.items():
-        if key != OTHER:
+        if key == TRANSPARENT:
+            table[-2] = label
+        elif key != OTHER:
             table[code_of(key)] = label
-    return table

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from dataset.bands import read_bands
-from dataset.image_files import open_mask, size_mismatch
-from dataset.mask_files import Labels
+from dataset.image_files import size_mismatch
+from dataset.mask_files import Labels, open_mask
 from dataset.samples import Sample
 from util.config.schema import Data
 from util.errors import UserError

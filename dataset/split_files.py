@@ -4,7 +4,9 @@ Of pairs, `first second mask` or `first second`, or a name that stands in three 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -90,17 +92,44 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
         origin, parse = origin._replace(folders=pair), _parse_name
     lines: dict[str, int] = {}
     samples, faults = [], []
+    names = cache(_names_by_form)
     for number, line in enumerate(_read_text(origin.path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
             sample = parse(line, number, masks, origin)
+            if not line.isascii():
+                sample = _as_stored(sample, names)
             if (first := lines.setdefault(sample.image, number)) != number:
                 raise UserError(f"'{sample.image}' stands in line {first} already")
             samples.append(sample)
         except UserError as error:
             faults.append(Fault(origin, number, str(error) if names_image(line) else NO_IMAGE))
     return Scan(origin, samples, faults)
+
+
+def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sample:
+    """A sample with accents encoded as in the names of its files: macOS takes them apart (NFD)."""
+
+    def stored(path: str | None) -> str | None:
+        if path is None or (sample.origin.root / path).exists():
+            return path
+        folder = Path()
+        for part in Path(path).parts:
+            known = names(sample.origin.root / folder)
+            folder /= known.get(unicodedata.normalize("NFC", part), part)
+        return folder.as_posix()
+
+    image = stored(sample.image) or sample.image
+    return sample._replace(image=image, mask=stored(sample.mask), second=stored(sample.second))
+
+
+def _names_by_form(folder: Path) -> dict[str, str]:
+    """Names in a folder, by their composed form (NFC); none where it cannot be read."""
+    try:
+        return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}
+    except OSError:
+        return {}
 
 
 def names_image(line: str) -> bool:
@@ -115,6 +144,12 @@ def no_such_list(path: Path) -> UserError:
 
 def _read_text(path: Path) -> str:
     try:
+        with path.open("rb") as file:
+            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise UserError(
+                    f"{path}: the text is encoded as UTF-16, expected UTF-8. Fix: save it as "
+                    f"UTF-8 (iconv -f UTF-16 -t UTF-8)"
+                )
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise no_such_list(path) from None
@@ -128,7 +163,10 @@ def _read_text(path: Path) -> str:
     if not text.strip():
         raise UserError(f"{path}: the list is empty; expected one image a line")
     if "\0" in text:
-        raise UserError(f"{path}: cannot be read as text (it holds zero bytes); save it as UTF-8")
+        raise UserError(
+            f"{path}: cannot be read as text (it holds zero bytes, as UTF-16 does); "
+            "save it as UTF-8"
+        )
     return text
 
 

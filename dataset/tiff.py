@@ -1,5 +1,7 @@
 """TIFFs of any depth and number of bands, by tifffile, which is optional."""
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,49 @@ FLAT = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX
 """The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
 
 
-def read_tiff(path: Path) -> np.ndarray:
-    """The values as they are stored, `[H, W]`, or `[H, W, N]` of several bands.
+LESSER = 1 | 4
+"""Bits of the tag NewSubfileType: pages that are a smaller copy of another, or its mask."""
 
-    Raises `UserError` without tifffile and for a volume; for a damaged file whatever tifffile does.
+
+def read_tiff(path: Path, may_have_pages: bool) -> tuple[np.ndarray, list[int]]:
+    """Read the values as they are stored, `[H, W]` or `[H, W, N]`, and which bands are alpha.
+
+    `may_have_pages`: pages of one size may be the bands.
+
+    Raises `UserError` without tifffile, for a volume and for several images; for a damaged file
+    whatever tifffile does.
     """
     with _library(path).TiffFile(path) as file:
-        series = file.series[0]
-        return series.asarray().transpose(_flat_axes(series, path))
+        series = _series(file, path)
+        count = number_of_images(page.subfiletype for page in series.pages)
+        if count > 1 and not may_have_pages:
+            raise several(path, count)
+        axes = _flat_axes(series, path)
+        try:
+            values = series.asarray().transpose(axes)
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            kind = series.keyframe.compression.name
+            raise UserError(
+                f"{path}: this compression ({kind}) needs imagecodecs: pip install imagecodecs"
+            ) from None
+        return values, [band for band, is_alpha in enumerate(_alpha(series, axes)) if is_alpha]
+
+
+def number_of_images(kinds: Iterable[int]) -> int:
+    """Count the pages of a TIFF that are no smaller copy or mask, by their NewSubfileType."""
+    return sum(not kind & LESSER for kind in kinds)
+
+
+def several(path: Path, count: int) -> UserError:
+    return UserError(f"{path}: holds {count} images, expected one; save each as a file of its own")
 
 
 def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
     """(width, height) as they are stored and EXIF orientation; raises as `read_tiff` does."""
     with _library(path).TiffFile(path) as file:
-        series = file.series[0]
+        series = _series(file, path)
         height, width = (series.shape[axis] for axis in _flat_axes(series, path)[:2])
         return (width, height), int(series.keyframe.tags.valueof("Orientation", 1))
 
@@ -33,7 +64,7 @@ def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
 def tiff_kind(path: Path) -> tuple[str, int]:
     """The number of bands in words, and the bits of each; raises as `read_tiff` does."""
     with _library(path).TiffFile(path) as file:
-        series = file.series[0]
+        series = _series(file, path)
         bands = (series.shape[axis] for axis in _flat_axes(series, path)[2:])
         count = next(bands, 1)
         return f"{count} band{'s' * (count > 1)}", 8 * series.dtype.itemsize
@@ -43,22 +74,37 @@ def tiff_bands(path: Path) -> tuple[str | tuple[int, ...], bool]:
     """The bands of a file as `data.bands` would name them, transparency left out, and whether the
     first three of numbered ones are red, green and blue; raises as `read_tiff` does."""
     with _library(path).TiffFile(path) as file:
-        series, page = file.series[0], file.series[0].keyframe
-        count = next((series.shape[axis] for axis in _flat_axes(series, path)[2:]), 1)
-        coloured = page.photometric.name == "RGB"
-        extra = [kind.name != "UNSPECIFIED" for kind in page.extrasamples]  # the last ones
-        clear = [False] * (count - len(extra)) + extra
+        series = _series(file, path)
+        coloured = series.keyframe.photometric.name == "RGB"
+        clear = _alpha(series, _flat_axes(series, path))
     numbers = tuple(band for band, is_alpha in enumerate(clear, start=1) if not is_alpha)
     if coloured and numbers == (1, 2, 3):
         return "rgb", False
-    return ("grey" if count == 1 else numbers), coloured
+    return ("grey" if numbers == (1,) else numbers), coloured
+
+
+def _series(file: Any, path: Path) -> Any:
+    """The images of a file as tifffile groups them; raises `UserError` for several groups."""
+    found = [one for one in file.series if not one.keyframe.subfiletype & LESSER]
+    if len(found) > 1:
+        raise several(path, len(found))
+    if not found:
+        raise ValueError("no image in it")
+    return found[0]
+
+
+def _alpha(series: Any, axes: tuple[int, ...]) -> list[bool]:
+    """Which of the bands are alpha."""
+    count = next((series.shape[axis] for axis in axes[2:]), 1)
+    extra = [kind.name != "UNSPECIFIED" for kind in series.keyframe.extrasamples]  # the last ones
+    return [False] * (count - len(extra)) + extra
 
 
 def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
     if series.axes not in FLAT:
         raise UserError(
             f"{path}: holds an array of {'x'.join(map(str, series.shape))} (axes {series.axes}), "
-            "expected height x width and bands as samples; of a volume, one slice a file"
+            "expected height x width and bands as samples; of a volume or pages, one slice a file"
         )
     return FLAT[series.axes]
 
@@ -71,4 +117,5 @@ def _library(path: Path) -> Any:
             f"{path}: this TIFF needs tifffile, as Pillow reads 8-bit colour and single bands "
             "alone: pip install -r requirements-extra.txt"
         ) from None
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised, too
     return tifffile

@@ -10,8 +10,11 @@ from typing import TypeVar
 import numpy as np
 
 from dataset.bands import is_grey
+from dataset.file_content import header_kind
 from dataset.folders import read_samples
-from dataset.image_files import image_size, size_mismatch
+from dataset.image_files import image_size, nearby, size_mismatch
+from dataset.mask_files import read_mask
+from dataset.mask_kinds import Stored, disagreement, stored
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import Sample, Samples
 from dataset.split_files import NO_IMAGE, Fault, Lists, SampleList, names_image, refuse
@@ -128,7 +131,7 @@ def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -
                     f"'{name}' is in {folder} but not in {lacking}; expected it in all folders of "
                     f"data.pair, below {root}: add it or remove the line"
                 )
-    return f"{root / file}: no such file" if names_image(file) else NO_IMAGE
+    return f"{root / file}: no such file{nearby(root / file)}" if names_image(file) else NO_IMAGE
 
 
 def check_contents(
@@ -142,6 +145,7 @@ def check_contents(
     if not samples or samples[0].mask is None:
         _each(reader.image, some)
     elif pixels := _each(lambda sample: _class_pixels(sample, reader), some):
+        _refuse_disagreement([sample.mask_file for sample in some], reader)
         _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
         showing = (np.array(pixels) > 0).sum(0) if len(some) == len(samples) else None
         if scored and (few := too_few(len(samples), data.classes, showing)):
@@ -172,6 +176,20 @@ def _headers_agree(sample: Sample) -> None:
 def _class_pixels(sample: Sample, reader: Reader) -> np.ndarray:
     """`[256]`: how many pixels of the mask have each class; its image decodes too."""
     return np.array(reader.both(sample)[1].histogram())
+
+
+def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
+    """Raise `UserError` for masks of several kinds whose values disagree."""
+    if reader.labels.in_colour or len({header_kind(path) for path in files}) < 2:
+        return
+
+    def look(path: Path) -> Stored:
+        mask = read_mask(path, reader.data.max_megapixels)
+        return stored(mask, np.unique(reader.labels.codes(mask, path)).tolist(), path)
+
+    with ThreadPoolExecutor() as pool:
+        if text := disagreement(pool.map(look, files)):
+            raise UserError(text)
 
 
 def _check_classes(

@@ -208,7 +208,8 @@ def summary(scores: Scores) -> dict[str, Any]:
         numbers["dice"] = [100 * d for d in scores.dice.tolist()]
         numbers["mean_dice"] = scores.mean_dice
     if intervals := scores.intervals:
-        numbers["miou_interval"], numbers["iou_intervals"] = intervals.miou, intervals.iou
+        numbers["miou_interval"] = list(intervals.miou)
+        numbers["iou_intervals"] = [list(interval) for interval in intervals.iou]
     return numbers
 
 

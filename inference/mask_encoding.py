@@ -6,7 +6,7 @@ from PIL import Image
 from dataset.mask_files import code_of, colour_of
 from inference.overlay import indexed
 from util.colours import IGNORE_COLOUR, palette
-from util.config.label_map import MAX_VALUE, OTHER
+from util.config.label_map import MAX_VALUE, WORDS
 from util.config.schema import IGNORE, Data
 from util.errors import UserError
 
@@ -22,7 +22,7 @@ class Original:
     """
 
     def __init__(self, data: Data, ignoring: bool = False):
-        keys = {key: index for key, index in (data.label_map or {}).items() if key != OTHER}
+        keys = {key: index for key, index in (data.label_map or {}).items() if key not in WORDS}
         self.in_colour = any("," in key for key in keys)
         codes = {index: index + int(data.reduce_zero_label) for index in range(len(data.classes))}
         if data.label_map is not None:

@@ -20,6 +20,8 @@ from model.files import SUFFIX
 from util.errors import UserError, first_of, one_line, reason
 from util.io import replacing, write_atomically
 
+COMPILED = "_orig_mod."
+"""In the parameter names of a module that torch.compile wrapped."""
 MAX_PARTS = 10**7
 """Values that a checkpoint may hold: a small file of lists within lists can unfold to any number,
 and the record of a thousand epochs with a hundred classes has fewer than a million."""
@@ -172,14 +174,14 @@ def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Ten
     """The network's state dict inside a checkpoint.
 
     Accepts a bare state dict, `{'model': ..., 'model_ema': ...}` and this project's own
-    `{'method': ...}` (whose names start with `which`), with or without 'module.' in front.
+    `{'method': ...}` (whose names start with `which`), with or without what DistributedDataParallel
+    (`module.`) and torch.compile (`_orig_mod.`) put in front.
     """
     elsewhere = _networks(state)
     if isinstance(state, Mapping) and isinstance(state.get("method"), Mapping):
+        whole = {str(k).replace(COMPILED, ""): v for k, v in state["method"].items()}
         state = {
-            k.removeprefix(which + "."): v
-            for k, v in state["method"].items()
-            if k.startswith(which + ".")
+            k.removeprefix(which + "."): v for k, v in whole.items() if k.startswith(which + ".")
         }
     elif isinstance(state, Mapping) and isinstance(state.get(which), Mapping):
         state = state[which]
@@ -189,7 +191,7 @@ def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Ten
         raise UserError(
             f"{path}: expected names and tensors under '{which}', found other things{elsewhere}"
         )
-    return {k.removeprefix("module."): v for k, v in state.items()}
+    return {k.replace(COMPILED, "").removeprefix("module."): v for k, v in state.items()}
 
 
 def _networks(state: Any) -> str:

@@ -29,6 +29,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 7.5,
     "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "0",  # the same drawing has the same ids
     "text.parse_math": False,  # a class may be called $
 }
 MANY = 25
@@ -70,7 +71,7 @@ def save(figure: "Figure", file: Any, form: str, **options: Any) -> None:
 def as_svg(figure: "Figure") -> bytes:
     """Render a figure for a page."""
     out = io.BytesIO()
-    save(figure, out, "svg")
+    save(figure, out, "svg", metadata={"Date": None})
     return out.getvalue()
 
 
@@ -78,7 +79,7 @@ def as_image(figure: "Figure") -> Image.Image:
     """Render a figure as RGB pixels."""
     out = io.BytesIO()
     save(figure, out, "png", dpi=DPI)
-    return Image.open(out).convert("RGB")
+    return Image.open(out, formats=["PNG"]).convert("RGB")
 
 
 def viridis(shares: np.ndarray) -> np.ndarray:
@@ -113,6 +114,19 @@ def line_chart(
     whole_numbers(axis)
     if len(lines) > 1 or ylabel:
         axis.legend()
+    return figure
+
+
+@chart
+def histogram(shares: Mapping[str, Sequence[float]], title: str) -> "Figure":
+    """Draw shares of the pixels (%) in equal steps of the range of values, a line for each name."""
+    figure = new_figure(2.8, 2.1)
+    axis: Any = figure.add_subplot()
+    for (name, values), colour in zip(shares.items(), COLOURS, strict=False):
+        edges = np.linspace(0, 100, len(values) + 1)
+        axis.stairs(values, edges, color=colour, label=name, linewidth=1.4)
+    axis.set(title=title, xlabel="value (% of the range)", ylabel="pixels (%)", xlim=(0, 100))
+    axis.legend()
     return figure
 
 

@@ -31,18 +31,19 @@ RNG = np.random.default_rng(0)
 
 
 def data(**keys):
-    return Data(name="d", root=".", classes=["a", "b"], val="v", **keys)
+    return Data(**{"name": "d", "root": ".", "classes": ["a", "b"], "val": "v"} | keys)
 
 
-def png_of_16_bit_colour(values):
-    h, w, _ = values.shape
+def png(values):
+    """The bytes of a PNG of 16 bits: grey and alpha, or colour."""
+    h, w, channels = values.shape
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
 
     def chunk(kind, content):
         check = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + check
 
-    head = struct.pack(">IIBBBBB", w, h, 16, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", w, h, 16, {2: 4, 3: 2}[channels], 0, 0, 0)
     parts = (b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
@@ -121,7 +122,7 @@ def test_a_range_for_each_band(tmp_path):
 def test_colour_of_16_bits_keeps_its_low_byte(suffix, tmp_path):
     array, path = values(3, np.uint16), tmp_path / f"a.{suffix}"
     if suffix == "png":
-        path.write_bytes(png_of_16_bit_colour(array))
+        path.write_bytes(png(array))
     else:
         tifffile.imwrite(path, array, photometric="rgb")
     found = read_bands(path, data(image_range=(0, 65535)))
@@ -158,7 +159,8 @@ def turned_by(turn):
 @pytest.mark.parametrize("name", ["deep_rgb.png", "six.tif"])
 def test_many_pixels_are_refused_before_they_are_read(name, tmp_path, monkeypatch):
     faulty(tmp_path)
-    monkeypatch.setattr("dataset.bands.image_size", lambda _: (20000, 9000))
+    monkeypatch.setattr("dataset.file_content.image_size", lambda _: (20000, 9000))
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.size", (20000, 9000))
     with pytest.raises(UserError, match="20000x9000 pixels.*raise data.max_megapixels"):
         read_bands(tmp_path / name, data(bands="rgb" if "png" in name else [1]))
 
@@ -202,7 +204,7 @@ def test_one_band_of_any_depth(tmp_path):
 def faulty(tmp_path):
     nan = np.full((4, 4), np.nan, np.float32)
     Image.fromarray(values(0, np.uint16)).save(tmp_path / "deep.png")
-    (tmp_path / "deep_rgb.png").write_bytes(png_of_16_bit_colour(values(3, np.uint16)))
+    (tmp_path / "deep_rgb.png").write_bytes(png(values(3, np.uint16)))
     Image.fromarray(values(3)).save(tmp_path / "rgb.png")
     Image.fromarray(values(0)).save(tmp_path / "grey.png")
     Image.fromarray(nan).save(tmp_path / "nan.tif")

@@ -1,6 +1,7 @@
 """Own data by config alone: folders instead of lists, label maps, images of more than 8 bits."""
 
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from PIL import ExifTags, Image
 import evaluate
 import predict
 from dataset.bands import read_bands
-from dataset.folders import read_samples
+from dataset.folders import names_by_stem, read_samples
 from dataset.image_files import image_size
-from dataset.split_files import list_line, read_list
+from dataset.samples import Origin
+from dataset.split_files import list_line, read_list, scan_list, union
 from dataset.val_size import too_few
-from dataset.validation import check_files, read_lists
+from dataset.validation import check_existence, check_files, read_lists
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.own_images import NAMES, TINY, truth, write_images, write_masks
@@ -245,3 +247,55 @@ def test_a_small_validation_split_is_warned_of(toy):
 def test_what_is_too_few(images, showing, said):
     found = too_few(images, ["sky", "tree"], showing)
     assert found.startswith(said) and bool(found) == bool(said)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("images\\a.png masks\\a.png", "the path holds backslashes, expected /"),
+        ("images/a.PNG masks/a.png", "found a.png there, upper and lower case differ"),
+        ("images/a.jpg masks/a.png", "found a.png there. Fix: correct the suffix"),
+    ],
+)
+def test_missing_files_of_lists_are_named_for_what_they_are(line, message, tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / folder / "a.png")
+    (tmp_path / "list.txt").write_text(line)
+    listed = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
+    with pytest.raises(UserError, match=message):
+        check_existence(union([listed])[0])
+
+
+@pytest.mark.parametrize("stored, listed", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_of_lists_and_files_may_be_encoded_apart(stored, listed, tmp_path):
+    name, path = (
+        unicodedata.normalize(form, "stra\u00dfe/\u00fc.png") for form in (stored, listed)
+    )
+    (tmp_path / name).parent.mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / name)
+    (tmp_path / "list.txt").write_text(f"{path} {path}\n", encoding="utf-8")
+    (sample,) = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None).samples
+    assert sample.image == sample.mask == name
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_lists_in_utf_16_are_named(encoding, tmp_path):
+    (tmp_path / "list.txt").write_text("a.png b.png\n", encoding=encoding)
+    with pytest.raises(UserError, match="UTF-16.*UTF-8"):
+        scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
+
+
+def test_files_of_unknown_suffix_are_counted_and_named(tmp_path, caplog):
+    for name in ("a.png", "b.jfif", "c.JFIF", "d.heic", "notes.txt"):
+        (tmp_path / name).touch()
+    with caplog.at_level("WARNING", "semi"):
+        assert names_by_stem(tmp_path) == {"a": "a.png"}
+    assert "2 .jfif, such as b.jfif, 1 .heic, such as d.heic; expected .bmp" in caplog.text
+
+
+@pytest.mark.parametrize("setting", ["data.classes=[yes, no, b]", "data.label_map={0: 0, 1: no}",
+                                     "data.classes=[a, 1, b]"])  # fmt: skip
+def test_words_that_yaml_takes_for_others_need_quotes(setting, toy):
+    with pytest.raises(UserError, match="put it in quotes, as YAML reads yes, no, on and off"):
+        load_config(toy.config, [setting])

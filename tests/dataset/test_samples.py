@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dataset.cache import Opened
+from dataset.file_content import Content
 from dataset.loaders import training_set
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, Samples
@@ -73,12 +74,12 @@ def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
     """11 images in steps of 4: 8 an epoch, others each time; of 3, fresh shuffles in a row."""
     seen = []
 
-    def load(path, *_):
+    def load(path, *_, **__):
         seen.append(path.name)
-        return Image.new("RGB" if path.name != "mask" else "L", (8, 8))
+        return Content(Image.new("RGB" if path.name != "mask" else "L", (8, 8)))
 
-    for module in ("image_files", "bands"):
-        monkeypatch.setattr(f"dataset.{module}.load_image", load)
+    for module in ("mask_files", "bands"):
+        monkeypatch.setattr(f"dataset.{module}.read_content", load)
     sets = (
         Samples([Sample(f"{kind}{i}", "mask", 0, ORIGINS[0]) for i in range(count)])
         for kind, count in (("l", labeled), ("u", unlabeled))

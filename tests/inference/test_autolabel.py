@@ -11,8 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from dataset.image_files import open_mask
-from dataset.mask_files import Labels
+from dataset.mask_files import Labels, open_mask
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from fixmatch import FixMatch

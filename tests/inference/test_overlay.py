@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 import predict
-from dataset.image_files import open_mask
-from dataset.mask_files import Labels, key_of
+from dataset.mask_files import Labels, key_of, open_mask
 from inference.image_table import ImageTable
 from inference.mask_encoding import Original
 from inference.overlay import colour_mask, contents, mask_legend, overlay, with_legend

@@ -280,8 +280,9 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
             assert abs(part - own).mean() < abs(part - other).mean() / 2  # it is a JPEG
 
     finished = Run(tmp_path / "run")
-    judged = judge(finished, "model", torch.device("cpu"), shown=2, limit=None).worst
-    assert len(judged) == 2
+    found = judge(finished, "model", torch.device("cpu"), shown=2, limit=None)
+    judged = [*found.best, *found.worst]
+    assert len({one.name for one in judged}) == len(judged) == 2
     for one, (sheet, _) in zip(judged, predictions.pictures(finished, judged), strict=True):
         dates = [Image.open(file).resize((240, 240), Image.Resampling.LANCZOS)
                  for file in one.sample.image_files]  # fmt: skip

@@ -70,7 +70,7 @@ def test_damaged_headers_of_safetensors(tmp_path):
     assert refused > len(damaged) / 2
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 @pytest.mark.parametrize("form", ["bare", "model", "model_ema", "method"])
 def test_every_published_form_loads(form, prefix, path):
     network = build_network(TINY, 3)

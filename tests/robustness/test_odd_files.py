@@ -85,10 +85,10 @@ def test_what_pillow_remarks_is_not_said(tmp_path):
     (tmp_path / "a.tif").write_bytes(broken)
     look = f"""
 from pathlib import Path
-from dataset.image_files import load_image
+from dataset.file_content import read_content
 from util.errors import UserError
 try:
-    load_image(Path({str(tmp_path / "a.tif")!r}))
+    read_content(Path({str(tmp_path / "a.tif")!r}))
 except UserError as error:
     print(error)
 """

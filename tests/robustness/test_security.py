@@ -14,8 +14,9 @@ from PIL import Image
 import evaluate
 import predict
 from corrmatch import CorrMatch
-from dataset.image_files import FORMATS, image_size, load_image, orientation
-from engine.command import main
+from dataset.file_content import read_content
+from dataset.image_files import FORMATS, image_size, orientation
+from engine.main import main
 from model.pretrained import PRETRAINED
 from tests.conftest import REPOSITORY
 from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, verdict
@@ -244,7 +245,7 @@ def test_pillow_takes_no_other_format(tmp_path, monkeypatch):
     Image.new("RGB", (4, 3)).save(path, "EPS")
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: started.append(1))
     assert Image.open(path).format == "EPS"
-    for read in (load_image, image_size, orientation):
+    for read in (read_content, image_size, orientation):
         with pytest.raises(UserError, match=r"a\.png: not a readable image"):
             read(path)
     with pytest.raises(OSError, match="cannot identify"):
@@ -252,7 +253,7 @@ def test_pillow_takes_no_other_format(tmp_path, monkeypatch):
     assert not started
     for name in FORMATS:
         Image.new("RGB", (4, 3)).save(path, name)
-        assert load_image(path).size == (4, 3)
+        assert read_content(path).size == (4, 3)
 
 
 # Shell scripts

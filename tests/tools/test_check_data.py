@@ -61,6 +61,15 @@ def fill_masks(toy, kind, value):
         fill_mask(toy, f"{kind}{i}", value)
 
 
+def store_black_and_white(toy, kind):
+    """Store masks of class 1 and 0 in 1 bit, and in 8 bits with 255; class 2 in one of these."""
+    for i in range(3):
+        path = toy.root / f"masks/{kind}{i}.png"
+        mask = Image.fromarray(np.array(Image.open(path)) == 1)
+        (mask.convert("L") if i else mask).save(path)
+    edit_mask(toy, f"{kind}2", 2)
+
+
 def replace_mask(toy, name, mode, size):
     Image.new(mode, size).save(toy.root / f"masks/{name}.png")
 
@@ -107,6 +116,8 @@ PLANTED = {
               ("mask", "val", 3), ["line 3", "v2.png", "mask value 9 (2 pixels)", "1 more"]),
     "mode": (lambda t: replace_mask(t, "l0", "RGB", (52, 44)),
              ("mask", "labeled", 1), ["line 1", "l0.png", "mode RGB"]),
+    "kinds": (lambda t: store_black_and_white(t, "l"),
+              ("kinds", "labeled", 0), ["l0.png (mode 1: 0, 1)", "mode L: 0, 255", "label_map"]),
     "nothing labelled": (lambda t: fill_masks(t, "l", 255),
                          ("nothing labelled", "labeled", 0), ["labeled.txt"]),
     "two lists": (lambda t: t.write_list("unlabeled", ["images/u0.jpg", "images/l2.jpg"]),

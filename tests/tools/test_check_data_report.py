@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from dataset.reader import Reader
 from tests.conftest import write_sample
 from tools.check_data import __main__ as check_data
 from tools.check_data.image_stats import image_facts
 from tools.check_data.inspect import inspect
 from tools.check_data.outliers import suspects
-from tools.check_data.thumbnails import FULL, by_brightness, rarest
+from tools.check_data.thumbnails import FULL, _figure, by_brightness, rarest
 from util.colours import distinct_colours
 from util.config.loading import load_config
 
@@ -62,7 +63,7 @@ def test_page_is_escaped_and_needs_nothing_else(toy, page):
     assert page() == text  # over its own report
     for tag in ("<script", "<b>bold", "<sky>", "<link", "<iframe"):
         assert tag not in text
-    assert not re.search(r"(src|href)=\"(?!data:image/jpeg;base64,)", text)
+    assert not re.search(r"(src|href)=\"(?!data:image/(jpeg|svg.xml);base64,)", text)
     assert "url(" not in text and "http" not in text
     plain = unescape(text)
     assert "<b>bold<script>.jpg" in plain and "tree & bush" in plain
@@ -71,7 +72,9 @@ def test_page_is_escaped_and_needs_nothing_else(toy, page):
 
 def test_pictures_come_before_tables_and_no_table_comes_twice(toy, page):
     text = page()
-    assert text.index("<img") < text.index("<table") and text.rindex("<img") < text.index("<table")
+    assert text.rindex("image/jpeg") < text.index("<table")
+    assert text.count("image/svg+xml") == 3, "a histogram of each band"
+    assert text.count("chosen for a class") == 2, "once for each list with masks"
     tables = re.findall(r"<table>(.*?)</table>", text, re.DOTALL)
     assert len(tables) == 3  # classes, images, bands of all lists; values are class indices
     assert all(kind in tables[0] for kind in ("labeled", "val")) and tables[0].count("tree") == 1
@@ -161,10 +164,8 @@ def planted(toy):
 
 def test_suspicious_files_are_found_and_shown(toy, page):
     expected = planted(toy)
-    found = [
-        (s.kind, s.seen.sample.image[7:-4])
-        for s in suspects(inspect(load_config(toy.config)), ["red", "green", "blue"])
-    ]
+    lists = inspect(config := load_config(toy.config))
+    found = [(s.kind, s.seen.sample.image[7:-4]) for s in suspects(lists, ["red", "green", "blue"])]
     assert sorted(found) == sorted(expected)
     text = page()
     section = text[text.index("Worth a look") : text.index("<h2>labeled")]
@@ -173,6 +174,13 @@ def test_suspicious_files_are_found_and_shown(toy, page):
         assert re.search(rf"<b>images/{name}.jpg</b> {kind}", section), name
     assert "no class 100.0%" in section and "mask that cannot be used (one of 2)" in section
     assert section.index("images/size.jpg") < section.index("images/night.jpg")
+    begin = section.rindex("<figure>", 0, section.index("images/leak.jpg"))
+    shown = pictures(section[begin : section.index("</figure>", begin)])
+    every = {seen.sample.image: seen for listed in lists for seen in listed.seen}
+    for picture, name in zip(shown, ("leak", "plain0"), strict=True):  # side by side
+        (figure,) = _figure(every[f"images/{name}.jpg"], "", Reader(config.data), config.data)
+        difference = np.asarray(picture, int) - np.asarray(figure.views[-1], int)
+        assert abs(difference).mean() < 20, "JPEG of noise"
 
 
 def deep_colour(path):

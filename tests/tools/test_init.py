@@ -12,7 +12,16 @@ from dataset.reader import Reader
 from dataset.split_files import read_list
 from fixmatch import FixMatch
 from supervised import SupOnly
-from tests.own_images import COLOURS, FORMS, NAMES, TINY, truth, write_images, write_masks
+from tests.own_images import (
+    COLOURS,
+    FORMS,
+    NAMES,
+    TINY,
+    truth,
+    with_palette,
+    write_images,
+    write_masks,
+)
 from tools.check_data import __main__ as check_data
 from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
@@ -186,7 +195,7 @@ def spoil(what):
     "what, options, parts",
     [
         ("size", [], ["photo 0.png: the mask is 9x9", "52x44"]),
-        ("jpeg", [], ["photo 0.jpg: JPEG", "PNG"]),
+        ("jpeg", [], ["photo 0.jpg: lossy compression (JPEG", "PNG"]),
         ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
         ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file of a name"]),
         ("damaged", [], ["photo 0.png", "not a readable image"]),
@@ -382,3 +391,93 @@ def test_classes_in_few_validation_images_are_named(init):
     Image.fromarray(mask).save(f"masks/{stems[0]}.png")
     code, out, err = init("--classes", "a,b,c")
     assert code == 0 and "warning  fewer than 3 validation images show c (0)" in out, out + err
+
+
+def test_transparent_pixels_are_asked_about(init):
+    """Also where their colour is that of a class, or where other=nearest would take them."""
+    stems = write_images(Path("images"))
+
+    def clear(mask):
+        alpha = np.where(mask == 2, 0, 255).astype(np.uint8)
+        return Image.fromarray(np.dstack([COLOURS[mask % 255], alpha]))
+
+    write_masks(Path("masks"), stems, (".png", clear))
+    code, out, err = init()
+    assert code == 2 and "transparent: ignored, or a class?" in err
+    said = "0,0,0=class_0,128,64,0=class_1"
+    assert f"--classes {said},transparent=ignore" in out
+    code, _, err = init("--classes", f"{said},other=nearest")
+    assert code == 2 and "says nothing of transparent pixels" in err
+    code, out, err = init("--classes", f"{said},transparent=water")
+    assert code == 0, err
+    assert "transparent  water" in out
+    for number, mask in masks_of(load_config("configs/mine.yaml")).items():
+        np.testing.assert_array_equal(mask, truth(number) % 255)
+
+
+def bits(count):
+    """A mask of class 1 and 0 in PNGs of 1, 2 or 8 bits, white for 1."""
+    if count == 8:
+        return lambda mask: Image.fromarray((mask == 1) * np.uint8(255))
+    if count == 1:
+        return lambda mask: Image.fromarray(mask == 1)
+    return lambda mask: with_palette((mask == 1).astype(np.uint8), np.array([[0] * 3, [255] * 3]))
+
+
+def index(mask):
+    return Image.fromarray((mask == 1).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "one, other, keys",
+    [
+        (bits(1), bits(8), ["0,0,0", "255,255,255"]),
+        (bits("palette"), bits(8), ["0,0,0", "255,255,255"]),
+        (bits(1), lambda mask: Image.fromarray((mask == 1) * np.uint16(65535)),
+         ["0,0,0", "255,255,255"]),
+        (bits(1), index, ["0", "1"]),
+        (bits("palette"), index, ["0", "1"]),
+        (bits(1), bits("palette"), ["0", "1"]),
+    ],
+)  # fmt: skip
+def test_masks_of_two_kinds_mean_the_same(one, other, keys, init):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), stems, (".png", one))
+    for number, stem in enumerate(stems):
+        picture = one if number % 2 == 0 else other
+        picture(truth(number)).save(Path("masks") / f"{stem}.png")
+    code, out, err = init()
+    assert code == 0, err
+    assert all(f"         {key} " in out for key in keys) and out.count("class_") >= 2
+    for number, mask in masks_of(load_config("configs/mine.yaml")).items():
+        np.testing.assert_array_equal(mask, truth(number) == 1)
+
+
+@pytest.mark.parametrize("one", [bits(1), index])
+def test_masks_that_may_agree_in_two_ways_are_asked_about(one, init, run):
+    """1 bit beside 0, 1 and 255; 0 and 1 beside 0 and 255."""
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), stems, (".png", one))
+    for number, stem in enumerate(stems[::2]):
+        mask = np.where(truth(number) == 1, 255, truth(number) == 2 if one is not index else 0)
+        Image.fromarray(mask.astype(np.uint8)).save(Path("masks") / f"{stem}.png")
+    code, out, err = init()
+    assert code == 2, out
+    assert "what is one class in all of them" in err or "stored in two ways" in err
+    code, _, err = init("--classes", "0=background,1=object,255=object")
+    assert code == 0, err
+
+
+def test_a_config_by_hand_does_not_hide_that_masks_disagree(init, run, train, capsys):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), stems, (".png", bits(8)))
+    bits(1)(truth(0)).save(Path("masks") / f"{stems[0]}.png")
+    init()
+    text = Path("configs/mine.yaml").read_text().replace("label_map", "label_map: null  # ")
+    lines = [line for line in text.splitlines() if '"0,0,0"' not in line and "255,2" not in line]
+    Path("configs/mine.yaml").write_text("\n".join(lines))
+    code, out, err = run(check_data, "--config", "configs/mine.yaml")
+    assert code == 1 and "masks stored in several ways" in out and "(mode 1: 0, 1)" in out, err
+    with pytest.raises(SystemExit):
+        train(SupOnly, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
+    assert "one value means different colours" in capsys.readouterr().err

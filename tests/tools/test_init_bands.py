@@ -9,7 +9,7 @@ from PIL import Image
 import predict
 from dataset.bands import read_bands
 from supervised import SupOnly
-from tests.dataset.test_bands import png_of_16_bit_colour
+from tests.dataset.test_bands import png
 from tests.own_images import TINY, write_images, write_masks
 from tools.check_data import __main__ as check_data
 from tools.prepare import __main__ as prepare
@@ -46,7 +46,7 @@ def write(form, kind=np.uint16, numbers=range(COUNT)):
             Image.fromarray(image[..., 1]).save(path)
         elif form == "png in colour":
             path = path.with_suffix(".png")
-            path.write_bytes(png_of_16_bit_colour(image[..., :3]))
+            path.write_bytes(png(image[..., :3]))
         elif form == "grey":
             tifffile.imwrite(path, image[..., 1])
         else:

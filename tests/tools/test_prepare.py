@@ -10,8 +10,7 @@ import yaml
 from PIL import Image
 from pycocotools import mask as rle
 
-from dataset.image_files import open_mask
-from dataset.mask_files import Labels
+from dataset.mask_files import Labels, open_mask
 from tests import miniature
 from tests.conftest import REPOSITORY
 from tests.preparing import CASES, Case, files, of

@@ -52,6 +52,8 @@ def test_the_page_of_a_real_run(trained, page_of):
     assert page.count("data:image/svg+xml") == 3 + scalars, "and the confusion matrix"
     assert page.count("data:image/jpeg") == 3, "two best images, one worst"
     assert "supervised loss on labelled images" in page, "each loss is explained"
+    for score in ("IoU", "F1", "precision", "recall", "95 %"):
+        assert f'<th class="n">{score}</th>' in page
     assert "1 validation image, model" in page_of(trained, "--limit", 1)  # over its own page
 
 

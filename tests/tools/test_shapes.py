@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.image_files import open_mask
-from dataset.mask_files import Labels
+from dataset.mask_files import Labels, open_mask
 from dataset.validation import check_files, read_lists
 from tools.make_shapes.files import generate
 from tools.make_shapes.scenes import CLASSES, IGNORE, PALETTE, render_pair, render_scene

@@ -11,12 +11,13 @@ import torch
 
 from dataset.cache import Memory, Opened, memory
 from dataset.datasets import UNLABELED
-from dataset.image_files import image_size, load_image
+from dataset.file_content import read_content
+from dataset.image_files import image_size
 from dataset.loaders import training_set
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from tools.benchmark import photos
-from tools.benchmark.measure import Call, Table, compare, read, report
+from tools.benchmark.measure import Call, compare, read, report
 
 VIEWS = 2
 ROUND = 24  # samples of a timed call
@@ -44,10 +45,9 @@ def run(options: argparse.Namespace) -> None:
             keeping.unlabeled_sample(i, UNLABELED, 0, i)
         images = [sample.image_file for sample in unlabeled]
         pairs = [(sample.image_file, sample.mask_file) for sample in labeled]
-        size = "{}x{}".format(*image_size(images[0]))
         kinds: dict[str, dict[str, Callable[[int], object]]] = {
             f"unlabelled samples, {VIEWS} strong views": {
-                "decoding alone": lambda i: load_image(images[i % len(images)]),
+                "decoding alone": lambda i: read_content(images[i % len(images)]),
                 "whole, seen first": lambda i: fresh.unlabeled_sample(
                     i % len(images), UNLABELED, 0, i
                 ),
@@ -56,22 +56,18 @@ def run(options: argparse.Namespace) -> None:
                 ),
             },
             "labelled samples": {
-                "decoding alone": lambda i: [*map(load_image, pairs[i % len(pairs)])],
+                "decoding alone": lambda i: [*map(read_content, pairs[i % len(pairs)])],
                 "whole, seen first": lambda i: fresh.labeled_sample(i % len(pairs), 0, i),
                 "whole, seen again": lambda i: keeping.labeled_sample(i % len(pairs), 0, i),
             },
         }
-        notes = {"crop": config.crop_size, "images": size}
-        report(
-            *(
-                Table(title, "sample", compare(_in_turn(makers), options, ROUND), notes)
-                for title, makers in kinds.items()
-            )
-        )
+        tables = {title: compare(_in_turn(k), options, ROUND) for title, k in kinds.items()}
+        size = "{}x{}".format(*image_size(images[0]))
+        report(tables, {"crop": config.crop_size, "images": size})
 
 
 def _in_turn(makers: dict[str, Callable[[int], object]]) -> dict[str, Call]:
-    """Calls that make ROUND samples, of ever new numbers."""
+    """Calls that make ROUND samples, with a new number each."""
     number = itertools.count()
 
     def samples(make: Callable[[int], object]) -> list[object]:

@@ -8,28 +8,23 @@ from torch import Tensor
 
 from inference.predictor import predict_sliding
 from model.build import network_of
-from tools.benchmark.measure import Table, compare, read, report
+from tools.benchmark.measure import compare, read, report
 from util import distributed
 from util.precision import autocast
 
 
-def run(options: argparse.Namespace) -> None:
-    report(measure(options))
-
-
 @torch.no_grad()
-def measure(options: argparse.Namespace) -> Table:
+def run(options: argparse.Namespace) -> None:
     config, device = read(options), distributed.choose_device(options.device)
-    window, border = config.crop_size, config.evaluation.window_border
-    torch.manual_seed(0)
     network = network_of(config.model, config.data).to(device).eval()
     image = torch.randn(1, config.data.channels, *options.size, device=device)
     batch = config.evaluation.window_batch
 
     def predict(size: int, precision: str = "float32") -> Callable[[], Tensor]:
         def call() -> Tensor:
+            border = config.evaluation.window_border
             with autocast(device, precision):
-                return predict_sliding(network, image, window, border, size)
+                return predict_sliding(network, image, config.crop_size, border, size)
 
         return call
 
@@ -38,12 +33,10 @@ def measure(options: argparse.Namespace) -> Table:
         "windows in batches": predict(batch),
         "in batches, bfloat16": predict(batch, "bfloat16"),
     }
-    labels, coarse = (settings[s]().argmax(1) for s in ("window by window", "in batches, bfloat16"))
     notes = {
         "image": "{}x{}".format(*options.size),
-        "window": window,
-        "windows in a batch": batch,
+        "window": config.crop_size,
+        "batch": batch,
         "network": f"{config.model.network} {config.model.backbone}",
-        "pixels that bfloat16 labels alike": f"{(labels == coarse).float().mean():.4f}",
     }
-    return Table("sliding windows", "image", compare(settings, options), notes)
+    report({"sliding windows": compare(settings, options)}, notes)

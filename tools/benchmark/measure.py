@@ -1,11 +1,9 @@
-"""Settings timed beside each other, in turn: medians, extremes, ratios to the first."""
+"""Time settings in turn; tables of medians, extremes and ratios to the first setting."""
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from statistics import median
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,110 +14,78 @@ from util.errors import UserError
 from util.log import versions
 from util.tables import text_table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Call = Callable[[], Any]
-
-
-class Run(NamedTuple):
-    """One timed call."""
-
-    seconds: float
-    memory: int
-    """Bytes allocated at its peak beyond those before it; 0 where there is no GPU."""
-
-
-class Row(NamedTuple):
-    """What a setting took; seconds per unit of work."""
-
-    setting: str
-    seconds: float
-    low: float
-    high: float
-    ratio: float
-    """How many times faster than the first setting: the median over the rounds."""
-    memory: int
-
-
-class Table(NamedTuple):
-    title: str
-    unit: str
-    rows: list[Row]
-    notes: dict[str, Any] = {}
-    """What was set, and what else was found."""
+DIGITS = {"ms": 3, "lowest": 3, "highest": 3, "a second": 1, "ratio": 2, "s": 2, "s of CPU": 2}
 
 
 def read(options: argparse.Namespace, **on_top: Any) -> Config:
-    """The config that the options name, with random weights and these sections on top, if they
-    hold anything; raises `UserError`."""
+    """Read the config that the options name, with random weights and these sections on top."""
     filled = {key: section for key, section in on_top.items() if section}
     return load_config(options.config, options.set, {"model": {"pretrained": "none"}} | filled)
 
 
 def compare(
-    settings: Mapping[str, Call], options: argparse.Namespace, work: float = 1
-) -> list[Row]:
-    """Time each setting once a round, after a round of warm-up; the first is the plain one.
+    settings: Mapping[str, Call], options: argparse.Namespace, work: int = 1
+) -> "pd.DataFrame":
+    """Time each setting once a round, after a round of warm-up.
 
-    `work`: units that one call does.
+    Returns a row for each setting: median, lowest and highest milliseconds for a unit of work, how
+    many times faster than the first setting it is (median over the rounds), MiB at its peak.
+
+    Args:
+        work: units of work of a call.
     """
+    import pandas as pd
+
     if options.repeats < 1:
         raise UserError(f"--repeats {options.repeats}: expected at least 1")
     device = distributed.choose_device(options.device)
-    for call in settings.values():
-        timed(call, device)
-    runs: dict[str, list[Run]] = {name: [] for name in settings}
-    for _ in range(options.repeats):
-        for name, call in settings.items():
-            runs[name].append(timed(call, device))
-    plain = next(iter(runs.values()))
-    rows = []
-    for name, found in runs.items():
-        seconds = [run.seconds / work for run in found]
-        ratios = [p.seconds / run.seconds for p, run in zip(plain, found, strict=True)]
-        memory = max(run.memory for run in found)
-        rows.append(Row(name, median(seconds), min(seconds), max(seconds), median(ratios), memory))
-    return rows
-
-
-def timed(call: Call, device: torch.device) -> Run:
-    """By CUDA events on a GPU, by the clock else."""
-    if device.type != "cuda":
-        begin = time.perf_counter()
-        call()
-        return Run(time.perf_counter() - begin, 0)
-    torch.cuda.synchronize(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    torch.cuda.synchronize(device)
-    peak = torch.cuda.max_memory_allocated(device) - before
-    return Run(start.elapsed_time(end) / 1000, peak)
-
-
-@contextmanager
-def seconds(part: str) -> Iterator[None]:
-    """Print what a part took."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"{part:<24}{wall:>8.2f} s {cpu:>8.2f} s of CPU", flush=True)
-
-
-def report(*tables: Table) -> None:
-    """Print the tables, and what they were measured with."""
-    print(
-        "  ".join(f"{k} {v}" for k, v in versions().items()), f"threads {torch.get_num_threads()}"
+    rounds = range(options.repeats + 1)
+    runs = [{name: timed(call, device) for name, call in settings.items()} for _ in rounds][1:]
+    ms = pd.DataFrame([{name: 1e3 * s / work for name, (s, _) in run.items()} for run in runs])
+    peaks = pd.DataFrame([{name: peak / 2**20 for name, (_, peak) in run.items()} for run in runs])
+    return pd.DataFrame(
+        {
+            "ms": ms.median(),
+            "lowest": ms.min(),
+            "highest": ms.max(),
+            "a second": 1e3 / ms.median(),
+            "ratio": ms.rdiv(ms.iloc[:, 0], axis=0).median(),
+            "MiB": peaks.max(),
+        }
     )
-    for title, unit, rows, notes in tables:
-        print(f"\n{title}, per {unit}")
-        cells = [
-            [row.setting, f"{1e3 * row.seconds:.3f} ms",
-             f"({1e3 * row.low:.3f} .. {1e3 * row.high:.3f})", f"{1 / row.seconds:.1f} a second",
-             f"{row.ratio:.2f} x", f"{row.memory / 2**20:.0f} MiB" if row.memory else ""]
-            for row in rows
-        ]  # fmt: skip
-        print(text_table(cells, "<>", indent="  "))
-        for key, value in notes.items():
-            print(f"  {key}: {value}")
+
+
+def timed(call: Call, device: torch.device) -> tuple[float, int]:
+    """Return seconds, and on a GPU the bytes allocated at the peak beyond those before."""
+    is_gpu = device.type == "cuda"
+    if is_gpu:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    before, begin = allocated(device), time.perf_counter()
+    call()
+    if is_gpu:
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - begin
+    return seconds, torch.cuda.max_memory_allocated(device) - before if is_gpu else 0
+
+
+def allocated(device: torch.device) -> int:
+    """Return the bytes allocated on a GPU; 0 without one."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def report(tables: Mapping[str, "pd.DataFrame"], notes: dict[str, Any]) -> None:
+    """Print tables by title, what was set, and the versions."""
+    where: dict[str, Any] = versions() | {"threads": torch.get_num_threads()} | notes
+    print("  ".join(f"{key} {value}" for key, value in where.items()))
+    for title, table in tables.items():
+        columns = [name for name in table if name != "MiB" or table[name].any()]
+        rows = [
+            [name, *(f"{row[column]:.{DIGITS.get(column, 0)}f}" for column in columns)]
+            for name, row in table.iterrows()
+        ]
+        print("", text_table([[title, *columns], *rows], "<>"), sep="\n")

@@ -9,10 +9,37 @@ from util.parser import Parser
 
 KINDS = ("labeled", "unlabeled", "val")
 PASCAL = (1464, 9118, 1449)
+PLAIN = ["precision=float32", "tf32=false", "channels_last=false", "compile=false"]
+TUNED = [*PLAIN, "precision=bfloat16", "tf32=true", "channels_last=true"]
+SETTINGS = {
+    "plain": PLAIN,
+    "tf32": [*PLAIN, "tf32=true"],
+    "channels_last": [*PLAIN, "channels_last=true"],
+    "bfloat16": [*PLAIN, "precision=bfloat16"],
+    "tuned": TUNED,
+    "compiled": [*TUNED, "compile=true"],
+}
 METHODS = sorted(method_scripts(), key=lambda script: script != "unimatch")  # which is the first
-MINUTES = 9.0
-PARTS = (*METHODS, "tests", "shares", "windows", "start", "training", "compile")
-"""Names of what `gpu` measures."""
+
+
+def published(script: str) -> str:
+    """Return the config with a method's published settings for Pascal."""
+    own = Path(f"configs/pascal_{script}.yaml")
+    return str(own if own.exists() else "configs/pascal.yaml")
+
+
+PARTS = {
+    **{
+        script: ["step", "settings", "--method", script, "--config", published(script),
+                 "--settings", "plain", "tuned"]
+        for script in METHODS
+    },
+    "settings": ["step", "settings"],
+    "parts": ["step", "parts", "--set", *TUNED],
+    "windows": ["eval"],
+    "start": ["start"],
+}  # fmt: skip
+"""Arguments of `python -m tools.benchmark`."""
 
 
 def step(parser: Parser) -> None:
@@ -22,6 +49,9 @@ def step(parser: Parser) -> None:
     _add_photos(parser)
     _add_own(parser)
     _add_method(parser)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, help="tuned: bfloat16, "
+        "channels_last, TF32; compiled: also compile (default: all; on a CPU without tf32 and "
+        "compiled)")  # fmt: skip
 
 
 def data(parser: Parser) -> None:
@@ -57,13 +87,9 @@ def start(parser: Parser) -> None:
 
 def gpu(parser: Parser) -> None:
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of gpu.json, which holds all results")
-    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
-    add("--again", action="store_true", help="also those that have been measured")
-    add("--minutes", type=float, default=MINUTES, help="for all parts; more for a slower card")
-    add("--camvid", type=Path, default=Path("data/camvid"), help="CamVid, if it is there")
-    add("--miniature", action="store_true", help="the same parts, tiny, on any machine")
-    add("--table", action="store_true", help="measure nothing; print gpu.json as Markdown")
+    add("--out", type=Path, required=True, help="folder of the results, a text file for each part")
+    add("--parts", nargs="+", choices=PARTS, help="measure these (default: those without a result)")
+    add("--seconds", type=float, default=120, help="time limit of a part")
 
 
 BENCHMARKS: dict[str, tuple[str, Callable[[Parser], None], tuple[str, str]]] = {
@@ -90,7 +116,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Parser], None], tuple[str, str]]] = {
     "gpu": (
         "Measure all about a GPU: speed, memory, checks.",
         gpu,
-        ("--out runs/gpu", "--out runs/gpu --table"),
+        ("--out runs/gpu", "--out runs/gpu --parts unimatch windows --seconds 300"),
     ),
 }
 """Text, options and examples of each benchmark."""

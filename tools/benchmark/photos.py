@@ -1,4 +1,4 @@
-"""What the benchmarks run on: generated photos, those of a folder, or the config's own lists."""
+"""Images to measure on: generated photos, those of a folder, or the config's own lists."""
 
 import argparse
 from pathlib import Path
@@ -16,8 +16,7 @@ CLASSES = 21
 
 
 def data_section(root: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The keys of the config's data section that differ for what the options ask for, whose files
-    are written to `root`; raises `UserError` as `make_dataset` does."""
+    """Return what the options change in the config's data section; files are written to `root`."""
     return {} if options.own else make_dataset(root, options.images)
 
 
@@ -27,13 +26,21 @@ def make_dataset(root: Path, images: Path | None, count: int = COUNT) -> dict[st
     for folder in ("images", "masks"):
         (root / folder).mkdir()
     rng = np.random.default_rng(0)
-    names = _link(images, root / "images") if images else _generate(rng, root / "images", count)
+    if images:
+        found = sorted(path for path in images.glob("*") if path.suffix.lower() in SUFFIXES)
+        if len(found) < 16:
+            raise UserError(f"--images {images}: found {len(found)} images, expected at least 16")
+        for path in found:
+            (root / "images" / path.name).symlink_to(path.resolve())
+    else:
+        for i in range(count):
+            _photo(rng).save(root / f"images/{i}.jpg", quality=90)
     lines = []
-    for name in names:
-        w, h = image_size(root / "images" / name)
+    for path in sorted((root / "images").iterdir()):
         mask = Image.fromarray(rng.integers(0, CLASSES, (5, 7), dtype=np.uint8))
-        mask.resize((w, h), Image.Resampling.NEAREST).save(root / f"masks/{name}.png")
-        lines.append(f"images/{name}\tmasks/{name}.png\n")
+        mask = mask.resize(image_size(path), Image.Resampling.NEAREST)
+        mask.save(root / f"masks/{path.name}.png")
+        lines.append(f"images/{path.name}\tmasks/{path.name}.png\n")
     half = len(lines) // 2
     parts = {"val": lines[:4], "labeled": lines[4:half], "unlabeled": lines[half:]}
     for kind, part in parts.items():
@@ -49,25 +56,11 @@ def make_dataset(root: Path, images: Path | None, count: int = COUNT) -> dict[st
     }
 
 
-def _link(images: Path, folder: Path) -> list[str]:
-    found = sorted(p for p in images.glob("*") if p.suffix.lower() in SUFFIXES)
-    if len(found) < 16:
-        raise UserError(f"--images {images}: found {len(found)} images, expected at least 16")
-    for path in found:
-        (folder / path.name).symlink_to(path.resolve())
-    return [path.name for path in found]
-
-
-def _generate(rng: np.random.Generator, folder: Path, count: int) -> list[str]:
-    names = [f"{i}.jpg" for i in range(count)]
-    for name in names:
-        picture = sum(_noise(rng, 4 * 2**octave) / 2**octave for octave in range(7))
-        Image.fromarray((picture / 2).clip(0, 255).astype(np.uint8)).save(folder / name, quality=90)
-    return names
-
-
-def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Random colours, `cells` along a side, as an image of float32."""
-    w, h = SIZE
-    small = rng.integers(0, 256, (min(cells, h), min(cells, w), 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(small).resize(SIZE, Image.Resampling.BICUBIC), np.float32)
+def _photo(rng: np.random.Generator) -> Image.Image:
+    """Draw noise of many scales, which takes about as long to decode as a photo."""
+    total = np.zeros((SIZE[1], SIZE[0], 3))
+    for octave in range(7):
+        cells = (min(4 << octave, SIZE[1]), min(4 << octave, SIZE[0]), 3)
+        small = Image.fromarray(rng.integers(0, 256, cells, dtype=np.uint8))
+        total += np.asarray(small.resize(SIZE, Image.Resampling.BICUBIC)) / 2**octave
+    return Image.fromarray((total / 2).clip(0, 255).astype(np.uint8))

@@ -1,8 +1,11 @@
 """Start-up: from the command to the first step, with lists as long as Pascal's, or longer."""
 
 import argparse
+import functools
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,35 +15,42 @@ from dataset.validation import check_files, read_lists
 from engine.build import build_trainer
 from engine.run_dir import RunDir
 from tools.benchmark import photos
-from tools.benchmark.measure import read, seconds
-from tools.benchmark.options import KINDS
+from tools.benchmark.measure import read, report
 from tools.methods import method_of
 from util import distributed
 
+KINDS = ("labeled", "unlabeled", "val")
+PASCAL = (1464, 9118, 1449)
 FOLDER = 1000
 """Images in a folder."""
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print seconds by part; the files have been written just before, so they are in the cache."""
-    kind = method_of(options.method)
+    """Print the seconds of each part, by the clock and of this process; files are in the cache."""
+    import pandas as pd
+
+    kind, found = method_of(options.method), {}
+
+    def timed(part: str, call: Callable[[], Any]) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = call()
+        found[part] = {"s": time.perf_counter() - wall, "s of CPU": time.process_time() - cpu}
+        return result
+
+    counts = dict(zip(KINDS, options.counts, strict=True))
     with TemporaryDirectory(dir=options.tmp) as folder:
         data = photos.make_dataset(Path(folder), options.images)
-        lengthen(data, dict(zip(KINDS, options.counts, strict=True)))
+        lengthen(data, counts)
         config, device = read(options, data=data), distributed.choose_device(options.device)
-        with seconds("imports"):
-            subprocess.run([sys.executable, "-c", f"import {options.method}"], check=True)
-        with seconds("reading lists"):
-            lists = read_lists(config.data, kind.unlabeled)
-        with seconds("checking files"):
-            check_files(config.data, *lists, warn=lambda _: None)
-        with seconds("both, and the network"):
-            place = RunDir(Path(folder, "run"))
-            training = build_trainer(kind, config, device, place, "never")
-        with seconds("first batch"):
-            raw = next(iter(training.train))
-        with seconds("first step"):
-            training.train_step(raw)["loss"].item()
+        place, command = RunDir(Path(folder, "run")), f"import {options.method}"
+        timed("imports", lambda: subprocess.run([sys.executable, "-c", command], check=True))
+        lists = timed("reading lists", lambda: read_lists(config.data, kind.unlabeled))
+        timed("checking files", lambda: check_files(config.data, *lists, warn=lambda _: None))
+        begin = functools.partial(build_trainer, kind, config, device, place, "never")
+        training = timed("both, and the network", begin)
+        raw = timed("first batch", lambda: next(iter(training.train)))
+        timed("first step", lambda: training.train_step(raw)["loss"].item())
+    report({"start-up": pd.DataFrame(found).T}, counts)
 
 
 def lengthen(data: dict[str, Any], counts: dict[str, int]) -> None:
@@ -52,10 +62,8 @@ def lengthen(data: dict[str, Any], counts: dict[str, int]) -> None:
         for number, line in enumerate(islice(cycle(lines), count)):
             names = []
             for file in map(Path, line.split("\t")):
-                name = f"{kind}/{file.parent}{number // FOLDER}/{number}{file.suffix}"
-                if number % FOLDER == 0:
-                    (root / name).parent.mkdir(parents=True)
-                (root / name).hardlink_to((root / file).resolve())
-                names.append(name)
+                names.append(f"{kind}/{file.parent}{number // FOLDER}/{number}{file.suffix}")
+                (root / names[-1]).parent.mkdir(parents=True, exist_ok=True)
+                (root / names[-1]).hardlink_to((root / file).resolve())
             longer.append("\t".join(names) + "\n")
         Path(data[kind]).write_text("".join(longer))

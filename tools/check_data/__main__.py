@@ -25,7 +25,6 @@ def main() -> None:
         require(named(config.data.labeled, "labeled"), config.data)
         require(config.data.val, config.data)
         with importing():
-            from tools.check_data.html_report import page
             from tools.check_data.inspect import inspect
             from tools.check_data.problems import problems
             from tools.check_data.report import errors, numbers, text

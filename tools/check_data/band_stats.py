@@ -7,14 +7,14 @@ import numpy as np
 
 from util.config.schema import Data
 
-STEPS = 8
+STEPS = 32
 
 
 class BandFacts(NamedTuple):
     """Of the C bands of an image, or of many images together."""
 
     steps: np.ndarray
-    """`[C, 8]`: pixels by value, in equal steps of the range."""
+    """`[C, 32]`: pixels by value, in equal steps of the range."""
     ends: np.ndarray
     """`[C, 2]`: pixels at its lowest and its highest value, where sensors saturate."""
     constant: np.ndarray

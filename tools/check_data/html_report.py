@@ -1,18 +1,20 @@
 """Show the result of an inspection as a self-contained HTML page."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from dataset.mask_files import Labels
 from tools import html
-from tools.check_data.band_stats import STEPS
 from tools.check_data.inspect import SeenList
-from tools.check_data.problems import ERRORS, WARNINGS, Problem
+from tools.check_data.problems import Problem
+from tools.check_data.report import class_rows, grouped
 from tools.check_data.thumbnails import sample_figures, suspect_figures
 from util.colours import IGNORE_COLOUR, palette
 from util.config.label_map import UNKNOWN
 from util.config.schema import IGNORE, Config
+from util.plotting import as_svg, histogram
 
 ROWS = 24
 """Sizes and mask values shown, the most frequent ones."""
@@ -48,47 +50,37 @@ def page(
         generator="tools.check_data",
         title=f"{config.data.name}: data report",
         lists=records,
-        problems=_problems(found),
+        problems=grouped(found),
         limit=limit,
         suspects=suspect_figures(lists, config),
         samples=[(_heading(seen), sample_figures(seen, config)) for seen in lists],
         classes=_classes(records, config),
         images=_images(records),
         bands=_bands(records),
+        histograms=_histograms(records),
         values=_values(lists, config),
     )
 
 
-def _problems(found: Sequence[Problem]) -> list[tuple[str, str, list[str]]]:
-    """Severity, title and messages of each kind."""
-    return [
-        (
-            "error" if kind in ERRORS else "warning",
-            (ERRORS | WARNINGS)[kind],
-            [problem.message for problem in problems],
-        )
-        for kind, problems in groupby(found, key=lambda problem: problem.kind)
-    ]
-
-
 def _heading(seen: SeenList) -> str:
-    order = "the rarest classes first" if seen.pixels.any() else "from dark to bright"
+    by_class = "images chosen for a class, the rarest first"
+    order = by_class if seen.pixels.any() else "from dark to bright"
     return f"{seen.kind}: {order}"
 
 
 def _classes(records: dict[str, Any], config: Config) -> Table:
-    """Share of the pixels and number of images of each class, in each list."""
-    labelled = {kind: record for kind, record in records.items() if "classes" in record}
-    columns = [[*record["classes"].values(), record["ignored"]] for record in labelled.values()]
-    names, colours = [*config.data.classes, "ignored"], [*palette(config.data), IGNORE_COLOUR]
-    rows = []
-    for name, colour, *entries in zip(names, colours, *columns, strict=True):
-        cells: list[Any] = [{"text": name, "colour": colour}]
-        for column, entry in zip(columns, entries, strict=True):
-            most = max(other["share"] for other in column) or 1
-            cells += [_bar(f"{entry['share']:.2%}", entry["share"] / most), entry["images"]]
-        rows.append(cells)
-    return ["class", *(text for kind in labelled for text in (kind, "images"))], rows
+    """Share of the pixels, as a bar too, and number of images of each class, in each list."""
+    head, *rows = class_rows(records)
+    most = [max(column) for column in zip(*(row[1:] for row in rows), strict=True)]
+    colours = [*palette(config.data), IGNORE_COLOUR]
+    return head, [
+        [{"text": row[0], "colour": colour}]
+        + [
+            {"text": f"{cell:.2%}", "bar": cell / (top or 1)} if isinstance(cell, float) else cell
+            for cell, top in zip(row[1:], most, strict=True)
+        ]
+        for row, colour in zip(rows, colours, strict=True)
+    ]
 
 
 def _images(records: dict[str, Any]) -> Table:
@@ -98,23 +90,29 @@ def _images(records: dict[str, Any]) -> Table:
         counts = [record[key] for record in records.values()]
         names = dict.fromkeys(name for found in counts for name in found)
         rows.append(title)
-        rows += _limited([[name, *(found.get(name) or "" for found in counts)] for name in names])
+        named = ([name, *(found.get(name) or "" for found in counts)] for name in names)
+        rows += _limited([row for row in named if any(row[1:])])
     return ["", *records], rows
 
 
+def _histograms(records: dict[str, Any]) -> list[bytes]:
+    """Draw the distribution of each band's values over their range, a line for each list."""
+    shares: dict[str, dict[str, list[float]]] = {}
+    for kind, record in records.items():
+        for name, band in record["bands"].items():
+            shares.setdefault(name, {})[kind] = [100 * share for share in band["steps"]]
+    return [as_svg(histogram(found, name)) for name, found in shares.items()]
+
+
 def _bands(records: dict[str, Any]) -> Table:
-    """Distribution of each band's values over their range, and shares of both ends."""
-    head = ["band", "lowest value", *(f"{i + 1}/{STEPS}" for i in range(STEPS)), "highest value",
-            "images where it is constant"]  # fmt: skip
+    """Shares of the pixels at both ends of each band's range."""
     rows: list[Any] = []
     for kind, record in records.items():
         rows.append(kind)
         for name, band in record["bands"].items():
-            most = max(band["steps"])
-            steps = (_bar(f"{share:.1%}", share / most) for share in band["steps"])
-            low, high = (f"{band[end]:.2%}" for end in ("lowest", "highest"))
-            rows.append([name, low, *steps, high, band["constant"] or ""])
-    return head, rows
+            ends = (f"{band[end]:.2%}" for end in ("lowest", "highest"))
+            rows.append([name, *ends, band["constant"] or ""])
+    return ["band", "lowest value", "highest value", "constant in images"], rows
 
 
 def _values(lists: Sequence[SeenList], config: Config) -> Table:
@@ -128,7 +126,7 @@ def _values(lists: Sequence[SeenList], config: Config) -> Table:
             *(f"{s.values.get(code, 0) / n:.2%}" for s, n in zip(masks, totals, strict=True)),
         ]
         for code in dict.fromkeys(code for seen in masks for code in seen.values)
-        if (index := int(labels.classes[code])) != code or labels.in_colour
+        if (index := int(labels.class_of(np.array(code)))) != code or labels.in_colour
     ]
     return ["", *(seen.kind for seen in masks)], _limited(rows)
 
@@ -136,7 +134,3 @@ def _values(lists: Sequence[SeenList], config: Config) -> Table:
 def _limited(rows: list[Any]) -> list[Any]:
     more = [[f"and {len(rows) - ROWS} more"]] if len(rows) > ROWS else []
     return [*rows[:ROWS], *more]
-
-
-def _bar(text: str, share: float) -> dict[str, Any]:
-    return {"text": text, "bar": share}

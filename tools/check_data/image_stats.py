@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from dataset.image_files import open_image, orientation
+from dataset.file_content import pillow_image
+from dataset.image_files import orientation
 from dataset.tiff import tiff_kind
 
 
@@ -44,11 +45,11 @@ def image_facts(path: Path, image: Image.Image) -> ImageFacts:
 
 def _stored(path: Path) -> tuple[str, int]:
     """Mode and bits of each channel, in the file."""
-    try:
-        with open_image(path) as file:
-            return file.mode, _bits(file)
-    except UnidentifiedImageError:  # a TIFF of many bands, as it can be read
+    image = pillow_image(path)
+    if image is None:  # a TIFF of many bands, or of deep colour
         return tiff_kind(path)
+    with image:
+        return image.mode, _bits(image)
 
 
 def _bits(file: Image.Image) -> int:

@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from dataset.bands import picture
 from dataset.folders import scan_samples
-from dataset.image_files import lies_as_stored, load_image, size_mismatch
+from dataset.image_files import lies_as_stored, size_mismatch
+from dataset.mask_files import read_mask
+from dataset.mask_kinds import Stored, stored
 from dataset.reader import Reader, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, SampleList
@@ -45,6 +47,8 @@ class Seen(NamedTuple):
     """Hash of the image's decoded pixels."""
     values: dict[int, int] = {}
     """Pixels by value or colour of the mask, as a code of dataset.mask_files."""
+    stored: Stored | None = None
+    """How its mask stores values, where values are class indices or keys of a label_map."""
     pixels: np.ndarray | None = None
     """`[256]`: pixels by class, 255 = ignore, 254 = no class."""
     ignored: tuple[float, ...] = ()
@@ -153,7 +157,7 @@ def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
 def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: int | None) -> Seen:
     sample, path = seen.sample, seen.sample.mask_file
     try:
-        mask = load_image(path, reader.data.max_megapixels)
+        mask = read_mask(path, reader.data.max_megapixels)
     except UserError as error:
         seen.faults.append(("unreadable", str(error)))
         return seen
@@ -167,8 +171,10 @@ def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: i
         most = counts.argsort()[::-1][:MAX_VALUES]
         seen = seen._replace(
             values=dict(zip(found[most].tolist(), counts[most].tolist(), strict=True)),
-            pixels=np.bincount(reader.labels.classes[found], counts, 256).astype(np.int64),
+            pixels=np.bincount(reader.labels.class_of(found), counts, 256).astype(np.int64),
         )
+        if not reader.labels.in_colour:
+            seen = seen._replace(stored=stored(mask, found.tolist(), path))
         labels = Image.fromarray(reader.labels.look_up(codes, path))
     except UserError as error:
         seen.faults.append(("mask", str(error)))

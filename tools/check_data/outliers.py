@@ -40,6 +40,8 @@ class Suspect(NamedTuple):
     seen: Seen
     kind: str
     reason: str
+    twin: Seen | None = None
+    """The same picture under another name."""
 
 
 def suspects(lists: Sequence[SeenList], names: Sequence[str]) -> list[Suspect]:
@@ -56,7 +58,7 @@ def suspects(lists: Sequence[SeenList], names: Sequence[str]) -> list[Suspect]:
             if kind != "unreadable"  # which cannot be shown
         ),
         *(
-            Suspect(seen, TITLES[kind], f"the same picture as {same.sample.image}")
+            Suspect(seen, TITLES[kind], f"the same picture as {same.sample.image}", same)
             for kind, _, seen, same in same_pictures(lists)
         ),
         *(Suspect(seen, "empty mask", "all pixels are ignored") for seen in every if seen.empty),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from dataset.mask_kinds import disagreement
 from dataset.val_size import too_few
 from dataset.validation import location, overlaps
 from tools.check_data.inspect import Seen, SeenList
@@ -19,6 +20,7 @@ ERRORS = {
     "size": "masks of another size than their image",
     "turned": "masks that lie as their image is stored, not as its EXIF orientation turns it",
     "mask": "masks of a wrong kind, or with values that are no class",
+    "kinds": "masks stored in several ways, in which a value means several things",
     "nothing labelled": "lists without a labelled pixel",
     "overlap": "images that are listed twice",
     "leak": "pictures (by decoded pixels) that are both trained on and evaluated on, or in val and "
@@ -57,6 +59,10 @@ def problems(lists: Sequence[SeenList], config: Config) -> list[Problem]:
         ),
         *_repeated(lists),
     ]
+    for some in (*([one] for one in lists), lists):
+        if text := disagreement(s.stored for one in some for s in one.seen if s.stored):
+            found.append(Problem("kinds", some[0].kind, 0, text))
+            break
     order = [*ERRORS, *WARNINGS]
     return sorted(found, key=lambda problem: order.index(problem.kind))
 

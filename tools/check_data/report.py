@@ -96,9 +96,10 @@ def text(report: dict[str, Any], found: Sequence[Problem], limit: int) -> str:
         f"{kind:<10} {record['images']} images, {record['source']}, {_sizes(record['sizes'])}"
         for kind, record in lists.items()
     ]
-    return "\n".join(
-        [*lines, "", *_class_table(lists), "", *_details(lists), *_problems(found, limit)]
-    )
+    head, *rows = class_rows(lists)
+    cells = [[f"{c:.2%}" if isinstance(c, float) else c for c in row] for row in rows]
+    classes = text_table([head, *cells], "<>")
+    return "\n".join([*lines, "", classes, "", *_details(lists), *_problems(found, limit)])
 
 
 def _sizes(sizes: dict[str, int], limit: int = 3) -> str:
@@ -107,16 +108,16 @@ def _sizes(sizes: dict[str, int], limit: int = 3) -> str:
     return ", ".join([*shown, *more])
 
 
-def _class_table(lists: dict[str, Any]) -> list[str]:
-    """Share of the pixels and number of images, by class and list."""
+def class_rows(lists: dict[str, Any]) -> list[list[Any]]:
+    """Return a head, and for each class, and what is ignored, its share of the pixels and number
+    of images in each list with masks."""
     records = {kind: record for kind, record in lists.items() if "classes" in record}
-    names = list(next(iter(records.values()))["classes"])
-    rows = [["class", *(title for kind in records for title in (kind, "images"))]]
-    for name in [*names, None]:
-        cells = [r["ignored"] if name is None else r["classes"][name] for r in records.values()]
-        shares = ((f"{cell['share']:.2%}", str(cell["images"])) for cell in cells)
-        rows.append([name or "ignored", *chain(*shares)])
-    return text_table(rows, "<>").splitlines()
+    columns = [record["classes"] | {None: record["ignored"]} for record in records.values()]
+    rows = [
+        [name or "ignored", *chain(*((c[name]["share"], c[name]["images"]) for c in columns))]
+        for name in columns[0]
+    ]
+    return [["class", *chain(*((kind, "images") for kind in records))], *rows]
 
 
 def _details(lists: dict[str, Any]) -> list[str]:
@@ -141,15 +142,23 @@ def _details(lists: dict[str, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
+def grouped(found: Iterable[Problem]) -> list[tuple[str, str, list[str]]]:
+    """Return severity, title and messages of each kind of problem."""
+    return [
+        (
+            "error" if kind in ERRORS else "warning",
+            (ERRORS | WARNINGS)[kind],
+            [problem.message for problem in some],
+        )
+        for kind, some in groupby(found, key=lambda problem: problem.kind)
+    ]
+
+
 def _problems(found: Sequence[Problem], limit: int) -> list[str]:
-    if not found:
-        return ["all well"]
     lines = []
-    for kind, group in groupby(found, key=lambda problem: problem.kind):
-        some = list(group)
-        title = f"error: {ERRORS[kind]}" if kind in ERRORS else f"warning: {WARNINGS[kind]}"
-        lines.append(f"{title} ({len(some)})")
-        lines += [f"  {problem.message}" for problem in some[:limit]]
-        if len(some) > limit:
-            lines.append(f"  ... and {len(some) - limit} more")
-    return lines
+    for severity, title, messages in grouped(found):
+        lines.append(f"{severity}: {title} ({len(messages)})")
+        lines += [f"  {message}" for message in messages[:limit]]
+        if len(messages) > limit:
+            lines.append(f"  ... and {len(messages) - limit} more")
+    return lines or ["all well"]

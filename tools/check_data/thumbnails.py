@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.bands import pictures
-from dataset.image_files import load_image
+from dataset.mask_files import read_mask
 from dataset.reader import Reader
 from inference.overlay import colour_mask, contents, overlay, percent
 from tools.check_data.band_stats import band_names
@@ -45,7 +45,7 @@ def suspect_figures(lists: Sequence[SeenList], config: Config) -> list[Figure]:
         title = f"{kind} (one of {len(some)})" if len(some) > 1 else kind
         for suspect in some[:SUSPECTS]:
             reason = f"{title}: {suspect.reason}"
-            figures += _figure(suspect.seen, reason, reader, config.data)
+            figures += _figure(suspect.seen, reason, reader, config.data, suspect.twin)
     return figures
 
 
@@ -57,9 +57,7 @@ def sample_figures(found: SeenList, config: Config) -> list[Figure]:
         some = list(rarest(found, config.data.classes, count))
     else:
         some = [Suspect(seen, "", "") for seen in by_brightness(found, count)]
-    return [
-        figure for seen, _, reason in some for figure in _figure(seen, reason, reader, config.data)
-    ]
+    return [one for s in some for one in _figure(s.seen, s.reason, reader, config.data)]
 
 
 def rarest(found: SeenList, classes: Sequence[str], count: int) -> Iterator[Suspect]:
@@ -74,8 +72,7 @@ def rarest(found: SeenList, classes: Sequence[str], count: int) -> Iterator[Susp
             if best is None or not count or not _share(best, index):
                 continue
             left, count = [seen for seen in left if seen is not best], count - 1
-            reason = f"chosen for {classes[index]}, which {masks[index]} masks hold"
-            yield Suspect(best, "", reason)
+            yield Suspect(best, "", f"{classes[index]} (in {masks[index]} masks)")
         if len(left) == before:
             return
 
@@ -92,10 +89,17 @@ def by_brightness(found: SeenList, count: int) -> list[Seen]:
     return [order[place] for place in places]
 
 
-def _figure(seen: Seen, reason: str, reader: Reader, data: Data) -> list[Figure]:
-    """A sample's pictures and the classes in its mask; empty where it cannot be shown."""
+def _figure(
+    seen: Seen, reason: str, reader: Reader, data: Data, twin: Seen | None = None
+) -> list[Figure]:
+    """A sample's pictures and the classes in its mask; empty where it cannot be shown.
+
+    Of a sample with a twin: both with their masks, side by side.
+    """
     try:
         views, classes = _pictures(seen, reader, data)
+        if twin:
+            views = [views[-1], _pictures(twin, reader, data)[0][-1]]
     except (UserError, ValueError):  # cannot be shown, or has changed since it was inspected
         return []
     scale = max(1.0, max(views[0].size) / FULL)
@@ -123,12 +127,13 @@ def _pictures(
     dates = pictures(reader.image(sample), data)
     if sample.mask is None:
         return dates, None
-    stored = load_image(sample.mask_file, data.max_megapixels)
+    stored = read_mask(sample.mask_file, data.max_megapixels)
     try:
         codes = reader.labels.codes(stored, sample.mask_file)
     except UserError:  # of a wrong mode
-        return [*dates, stored.convert("RGB")], None
-    classes = reader.labels.classes.take(codes)  # with UNKNOWN for what is none
+        shown = [stored.pixels.convert("RGB")] if isinstance(stored.pixels, Image.Image) else []
+        return [*dates, *shown], None
+    classes = reader.labels.class_of(codes)  # with UNKNOWN for what is none
     if stored.size != dates[-1].size:
         return [*dates, colour_mask(classes, data)], classes
     return [*dates, overlay(dates[-1], classes, data)], classes

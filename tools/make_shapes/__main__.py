@@ -28,19 +28,27 @@ def main() -> None:
         ),
     )
     parser.add_argument(
-        "--root", type=Path, help="folder to write (default: data/shapes, or data/shapes_pairs)"
+        "--root",
+        type=Path,
+        help="folder to write (default: data/shapes, data/shapes_pairs or data/shapes_simple)",
     )
     parser.add_argument(
         "--pairs",
         action="store_true",
         help="two images of each place, and what changed between them",
     )
+    parser.add_argument(
+        "--simple",
+        action="store_true",
+        help="three classes without clutter, as in the quickstart",
+    )
     for name, text in OPTIONS.items():
         default = signature(generate).parameters[name].default
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
     options = parser.parse_args()
     with exit_with_one_line():
-        options.root = options.root or Path("data/shapes_pairs" if options.pairs else "data/shapes")
+        kind = "_pairs" * options.pairs + "_simple" * options.simple
+        options.root = options.root or Path(f"data/shapes{kind}")
         generate(**vars(options))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tools.make_shapes.scenes import PALETTE, render_pair, render_scene
+from tools.make_shapes.scenes import CLASSES, PALETTE, SIMPLE, render_pair, render_scene
 from util.config.schema import IGNORE
 from util.errors import UserError
 from util.io import partial_of
@@ -27,6 +27,7 @@ def generate(
     size: int = 64,
     seed: int = 0,
     pairs: bool = False,
+    simple: bool = False,
     progress: bool = True,
 ) -> None:
     """Write the dataset: images and masks as PNG files, and the lists of the three sets.
@@ -38,6 +39,7 @@ def generate(
         labeled, unlabeled, val: number of images; unlabelled ones have no mask.
         size: side of the images, in pixels.
         pairs: two images of one place, in A/ and B/, and what changed between them, in label/.
+        simple: three classes without clutter, which are learnt in a minute.
 
     Raises `UserError` for impossible arguments and when the root holds anything else.
     """
@@ -47,7 +49,9 @@ def generate(
         if value < LEAST[name]:
             raise UserError(f"shapes: {name} is {value}, expected at least {LEAST[name]}")
     settings["format"] = FORMAT
-    settings |= {"pairs": 1} if pairs else {}
+    if pairs and simple:
+        raise UserError("shapes: pairs and simple exclude each other")
+    settings |= {"pairs": 1} if pairs else {"simple": 1} if simple else {}
     if _is_there(root, settings):
         return
     partial = partial_of(root)
@@ -100,7 +104,7 @@ def _write_scene(
 ) -> str:
     """Write a scene, its mask only if labelled; returns its line in a list."""
     rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
-    image, mask = render_scene(rng, settings["size"])
+    image, mask = render_scene(rng, settings["size"], SIMPLE if "simple" in settings else CLASSES)
     name = f"{split}/{index:05d}.png"
     Image.fromarray(image).save(root / "images" / name)
     if not labeled:

@@ -59,6 +59,8 @@ CLUTTER: dict[str, Form] = {
 }
 FORMS = SHAPES | CLUTTER
 CLASSES = ("background", *SHAPES)
+SIMPLE = ("background", "disc", "cross", "ring")
+"""Classes of simple scenes, which have no clutter."""
 PALETTE = (
     (38, 42, 54),
     (239, 100, 97),
@@ -188,20 +190,24 @@ def without_boundaries(labels: np.ndarray) -> np.ndarray:
     return mask
 
 
-def render_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+def render_scene(
+    rng: np.random.Generator, size: int, classes: tuple[str, ...] = CLASSES
+) -> tuple[np.ndarray, np.ndarray]:
     """A random scene: its image, RGB uint8 [size, size, 3], and its mask, uint8 [size, size].
 
-    The mask holds positions in CLASSES, and IGNORE within a pixel of a class boundary.
+    The mask holds positions in `classes` (CLASSES or SIMPLE), and IGNORE within a pixel of a class
+    boundary.
     """
-    names = list(rng.choice(list(SHAPES), rng.integers(2, 5)))
-    names += ["line"] * rng.integers(1, 4) + ["speck"] * rng.integers(2, 6)
+    names = list(rng.choice(classes[1:], rng.integers(2, 5)))
+    if classes != SIMPLE:
+        names += ["line"] * rng.integers(1, 4) + ["speck"] * rng.integers(2, 6)
     # Spread-out places leave most shapes in plain sight, spread-out colours tell them apart;
     # shuffled, or the later ones, which avoid the others, would be the more extreme.
     places = 0.08 + 0.84 * _spread(rng, len(names), 2, tries=4)
     colours = _colours(rng, len(names))
     scene = _Scene(rng, size, rng.uniform(0.05, 0.3, 3))
     for i in rng.permutation(len(names)):
-        label = CLASSES.index(names[i]) if names[i] in SHAPES else 0
+        label = classes.index(names[i]) if names[i] in SHAPES else 0
         scene.paint(names[i], complex(*places[i]), colours[i], label)
     return scene.photograph(), without_boundaries(scene.labels)
 

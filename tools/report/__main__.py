@@ -1,6 +1,6 @@
-"""Show a run as one HTML page with curves and pictures.
+"""Show a run as one self-contained HTML page.
 
-The page holds classes, the confusion matrix, best and worst images, and the config. The best
+It holds curves, classes, confusion matrix, best and worst images, and the config. The best
 checkpoint predicts the validation images again; where the checkpoint or the data are missing, the
 page says so.
 """

@@ -9,7 +9,8 @@ from PIL import Image
 
 from dataset.image_files import open_image
 from engine.run_dir import pictures_folder
-from inference.evaluation import score_title
+from inference.evaluation import Scores, score_title
+from metrics.confusion import class_scores
 from tools import html
 from tools.report import charts
 from tools.report.predictions import judge, pictures
@@ -48,7 +49,6 @@ def page(run: Run, device: torch.device, limit: int | None = None) -> str:
         trust=_trust(run),
         pictures=_pictures(run),
         judged=_predictions(run, network, device, limit),
-        classes=list(zip(data.classes, palette(data), strict=True)),
         cost=_cost(run),
         starts=[
             (s.first_step, s.commit, s.python, s.torch, s.device, shlex.join(s.command))
@@ -143,14 +143,28 @@ def _predictions(
     return {
         "text": f"{found.images} validation image{'s' * (found.images != 1)}, {network}, "
         f"{run.config.evaluation.mode}: mIoU {found.scores.miou:.2f}{interval}, "
-        f"pixel accuracy {found.scores.accuracy:.2f}. Scores below are "
-        "over the classes that an image, or its prediction, shows; image, truth, prediction.",
+        f"pixel accuracy {found.scores.accuracy:.2f}.",
+        **_class_scores(run, found.scores),
         "matrix": as_svg(confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)),
         "extremes": [
             (title, pictures(run, some))
             for title, some in (("Best", found.best), ("Worst", found.worst))
         ],
     }
+
+
+def _class_scores(run: Run, scores: Scores) -> dict[str, Any]:
+    """Rows with the IoU, F1, precision and recall of each class, and the interval of its IoU."""
+    data, columns = run.config.data, scores.by_class | class_scores(scores.confusion)
+    cells = {name: [f"{100 * s:.1f}" for s in column] for name, column in columns.items()}
+    if intervals := scores.intervals:
+        spans = [f"{low:.1f}–{high:.1f}" for low, high in intervals.iou]
+        cells = {"IoU": cells["IoU"], "95 %": spans} | cells
+    names = [
+        {"text": name, "colour": colour}
+        for name, colour in zip(data.classes, palette(data), strict=True)
+    ]
+    return {"head": ["class", *cells], "classes": list(zip(names, *cells.values(), strict=True))}
 
 
 def _cost(run: Run) -> list[tuple[str, str]]:

@@ -94,7 +94,8 @@ def pictures(run: Run, some: list[Judged]) -> list[tuple[Image.Image, str]]:
     sizes = np.array([row[0].size for row, _ in rows]).reshape(-1, 2)
     box = (sizes * THUMBNAIL / sizes.max(1, keepdims=True)).max(0, initial=1).round().astype(int)
     width, height = box.tolist()
-    return [
-        (side_by_side([[ImageOps.pad(part, (width, height), color="white") for part in row]]), text)
-        for row, text in rows
-    ]
+
+    def fit(part: Image.Image) -> Image.Image:
+        return ImageOps.pad(part, (width, height), Image.Resampling.LANCZOS, "white")
+
+    return [(side_by_side([[*map(fit, row)]]), text) for row, text in rows]

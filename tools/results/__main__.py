@@ -1,12 +1,12 @@
 """Compare runs: tables over seeds, curves, published scores.
 
-Runs of the same method, network, dataset, partition and settings are one row. Runs that are
-unfinished, repeat another run, or differ in commit or device are named below the table.
+Runs of the same method, network, dataset, partition and settings are one row. Those that are
+unfinished, that repeat another or that differ in commit or device are named below the table.
 """
 
 from pathlib import Path
 
-from tools.results.runs import run_dirs
+from tools.results.runs import run_folders
 from util.cli import exit_with_one_line, importing
 from util.errors import print_error
 from util.parser import Parser
@@ -15,7 +15,7 @@ from util.parser import Parser
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        run_dirs(options.runs)  # a misspelt one is answered before pandas loads
+        run_folders(options.runs)  # refused before pandas is imported
         with importing():
             from tools.results.collect import collect
             from tools.results.tables import FORMATS
@@ -59,7 +59,7 @@ def command_line() -> Parser:
         "--plot",
         type=Path,
         metavar="FOLDER",
-        help="draw curves into FOLDER, as PNG and SVG (default: not)",
+        help="draw curves into FOLDER, as PNG and SVG (default: none)",
     )
     parser.add_argument(
         "--at", choices=("best", "last"), default="best", help="epoch of the label-efficiency curve"

@@ -171,11 +171,11 @@ def _record(run: Run, network: str, score: str) -> dict[str, Any]:
 
 def _unusual_settings(groups: Sequence[Group]) -> list[str]:
     """For each group, the settings that most groups of its dataset and network have otherwise."""
-    texts = []
-    for group in groups:
-        alike = [settings_of(other[0]) for other in groups if _sheet(other) == _sheet(group)]
+    texts, known = [], [(_sheet(group), settings_of(group[0])) for group in groups]
+    for sheet, settings in known:
+        alike = [others for other_sheet, others in known if other_sheet == sheet]
         parts = []
-        for key, value in settings_of(group[0]).items():
+        for key, value in settings.items():
             common, count = Counter(repr(other.get(key)) for other in alike).most_common(1)[0]
             usual = common == repr(value) and 2 * count > len(alike)
             if not usual and key not in NETWORK and value not in (None, {}):

@@ -233,13 +233,25 @@ def value_of(scores: Validation, score: str, classes: Sequence[str]) -> float:
     )
 
 
-def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
-    """Return all runs in or below folders and patterns, and the faults of unreadable ones.
+def run_folders(places: Iterable[str]) -> list[Path]:
+    """Return all run directories in or below folders and patterns.
 
     Raises `UserError` for a place without runs.
     """
+    folders: dict[Path, None] = {}
+    for place in places:
+        paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
+        found = [mark.parent for path in paths for mark in sorted(path.rglob(MARK))]
+        if not found:
+            raise UserError(f"{place}: holds no runs (no {MARK} in it or below)")
+        folders |= dict.fromkeys(found)
+    return list(folders)
+
+
+def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
+    """Return the runs of `run_folders`, and the faults of unreadable ones."""
     runs, faults = [], []
-    for folder in run_dirs(places):
+    for folder in run_folders(places):
         try:
             runs.append(Run(folder))
         except UserError as error:

@@ -187,8 +187,8 @@ def command_line() -> Parser:
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
         "keys")  # fmt: skip
     add("--root", type=Path, help="folder of the data (default: that of --config)")
-    add("--labeled", help="share of the training images (1/8, 0.1) or number (92) (default: with "
-        "--folds all others)")  # fmt: skip
+    add("--labeled", help="share of the training images (1/8, 0.1) or number (92); with --folds by "
+        "default all others")  # fmt: skip
     add("--folds", type=int, metavar="K", help="for cross-validation: K folders fold_1, ... whose "
         "validation images are disjoint and together all labelled ones, with --config also those "
         "of its val; and sweep.yaml over them (default: one partition)")  # fmt: skip

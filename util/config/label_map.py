@@ -5,6 +5,12 @@ from typing import Any
 
 OTHER = "other"
 """The key that says what all the others are."""
+TRANSPARENT = "transparent"
+"""The key that says what fully transparent pixels are, whatever their value or colour."""
+WORDS = (OTHER, TRANSPARENT)
+QUOTES = (
+    "put it in quotes, as YAML reads yes, no, on and off as true or false, and digits as numbers"
+)
 MAX_VALUE = 65535
 """The largest mask value: 16 bits."""
 UNKNOWN = 254
@@ -12,7 +18,7 @@ UNKNOWN = 254
 
 
 def parse_label_map(found: dict[Any, Any], classes: list[str], ignore: int) -> dict[str, int]:
-    """Class indices, or `ignore`, by "7", "128,0,0" or "other".
+    """Class indices, or `ignore`, by "7", "128,0,0", "other" or "transparent".
 
     Raises `ValueError` for a key or class that is none, and for values beside colours.
     """
@@ -20,21 +26,22 @@ def parse_label_map(found: dict[Any, Any], classes: list[str], ignore: int) -> d
     keys = [key for key, _ in pairs]
     if twice := [key for key in keys if keys.count(key) > 1]:
         raise ValueError(f"'{twice[0]}' stands twice")
-    if len({"," in key for key in keys if key != OTHER}) > 1:
+    if len({"," in key for key in keys if key not in WORDS}) > 1:
         raise ValueError("expected mask values or colours, found both")
     return dict(pairs)
 
 
 def parse_key(key: Any) -> str:
-    """A key as it is kept; raises `ValueError` for what is neither value, colour nor `other`."""
-    if key == OTHER:
-        return OTHER
+    """A key as it is kept; raises `ValueError` for what is neither value, colour nor a word."""
+    if key in WORDS:
+        return str(key)
     parts = [part.strip() for part in str(key).split(",")]
     limit = {1: MAX_VALUE, 3: 255}.get(len(parts), -1)
     if all(part.isdecimal() and int(part) <= limit for part in parts):
         return ",".join(str(int(part)) for part in parts)
     raise ValueError(
-        f"'{key}' is neither a mask value (0 to {MAX_VALUE}), a colour ('128,0,0') nor '{OTHER}'"
+        f"'{key}' is neither a mask value (0 to {MAX_VALUE}), a colour ('128,0,0'), '{OTHER}' nor "
+        f"'{TRANSPARENT}'"
     )
 
 
@@ -45,6 +52,8 @@ def _class_index(label: Any, classes: list[str], ignore: int) -> int:
         return ignore
     if str(label).isdecimal() and int(label) < len(classes):
         return int(label)
+    if isinstance(label, bool):
+        raise ValueError(f"'{label}' is no class. Fix: {QUOTES}")
     near = difflib.get_close_matches(str(label), classes, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"{len(classes)} classes have names"
     raise ValueError(f"'{label}' is no class; {hint}; expected a class, its index or ignore")

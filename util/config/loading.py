@@ -15,6 +15,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from util.config.label_map import QUOTES
 from util.config.schema import FORMS, Config, Section
 from util.errors import UserError
 from util.paths import find, nearest
@@ -174,6 +175,9 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
     found = f", found {_brief(first['input'])}" if not isinstance(first["input"], dict) else ""
     raised = first.get("ctx", {}).get("error")  # by a validator of the config
     message = str(raised) if isinstance(raised, ValueError) else first["msg"]
+    if first["type"] == "string_type" and not isinstance(first["input"], dict | list):
+        message = f"expected text{found}. Fix: {QUOTES}"
+        found = ""
     raise UserError(f"{source}: {key or 'config'}: {message}{found}")
 
 

@@ -184,7 +184,8 @@ class Data(Section):
     """Mask value 0 becomes 255 (ignore) and k becomes k - 1 (official ADE20K masks)."""
     label_map: Annotated[dict[str, int], Field(min_length=1)] | None = None
     """Mask value, or colour as "r,g,b" or [r, g, b]: class, by name or index, or `ignore`.  What
-    the map lacks is an error, or whatever its key `other` says."""
+    the map lacks is an error, or whatever its key `other` says; `transparent` says what fully
+    transparent pixels are."""
     pair: Pair | None = None
     """Set it where a sample is two images of one place, and its mask what changed between them.
     column: a line is `first second mask` (folders then name `second` too); `{first: A, second: B,

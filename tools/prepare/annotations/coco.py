@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.image_files import load_image
+from dataset.file_content import load_picture
 from dataset.mask_files import colour_codes
 from tools.prepare.annotations.entries import Entry
 from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture, Region, Size
@@ -106,7 +106,7 @@ def _png(path: Path, entry: Entry) -> Path:
 
 def _segments(png: Path, names: dict[int, str]) -> Dense:
     """Segment ids are colours: R + 256 G + 65536 B."""
-    picture = load_image(png)
+    picture = load_picture(png)
     if picture.mode not in ("RGB", "RGBA"):
         raise UserError(f"{png}: mode {picture.mode}; expected the colours of segments, RGB")
     values = colour_codes(picture.convert("RGB"), png).astype(np.int64)

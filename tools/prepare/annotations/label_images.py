@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from dataset.image_files import load_image, open_image
+from dataset.file_content import load_picture
+from dataset.image_files import open_image
 from dataset.mask_files import code_of, colour_codes, key_of, palette_codes, value_codes
 from tools.prepare.annotations.entries import read_text
 from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture
@@ -64,7 +65,7 @@ def read_masks(files: list[Path], folder: Path, root: Path) -> Annotations:
 
 
 def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> Dense:
-    mask = load_image(file)
+    mask = load_picture(file)
     if colours and (mask.mode == "P" or mask.mode.startswith("RGB")):
         values = colour_codes(mask, file).astype(np.int64)
         known: Named = {VOID: None}
@@ -118,7 +119,7 @@ def voc_colour(index: int) -> Colour:
 def _has_voc_palette(files: list[Path]) -> bool:
     expected = [code_of(",".join(map(str, voc_colour(index)))) for index in range(len(VOC))]
     for file in files:
-        mask = load_image(file)
+        mask = load_picture(file)
         used = set(np.unique(np.asarray(mask)).tolist()) - {IGNORE} if mask.mode == "P" else {-1}
         if not used <= set(range(len(VOC))):
             return False

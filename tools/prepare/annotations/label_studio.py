@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from dataset.image_files import SUFFIXES, image_size, load_image
+from dataset.file_content import load_picture
+from dataset.image_files import SUFFIXES, image_size
 from tools.prepare.annotations.entries import Entry
 from tools.prepare.annotations.model import Annotations, Picture, Region, Size
 from tools.prepare.annotations.shapes import bitmap, corners, ellipse, polygons
@@ -249,7 +250,7 @@ def _png_size(file: Path) -> Size:
 
 
 def _png(file: Path, height: int, width: int) -> dict:
-    values = np.asarray(load_image(file).convert("L"))
+    values = np.asarray(load_picture(file).convert("L"))
     if values.shape != (height, width):
         raise ValueError(f"{values.shape[1]}x{values.shape[0]} pixels; expected {width}x{height}")
     return bitmap(values > values.max(initial=0) / 2)

@@ -5,20 +5,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
 
-from dataset import tiff
-from dataset.bands import stored_bands
-from dataset.image_files import open_image, reading
+from dataset.bands import bands_of, stored_bands
 from util.errors import UserError
 
 GRID = 32
 """Rows and columns of the pixels of an image that are measured."""
 PERCENTILES = (0.1, 99.9)
 """Values of more than 8 bits that become 0 and 1: single hot or dead pixels do not count."""
-SAMPLES = 277
-"""The tag SamplesPerPixel."""
 
 
 class Kind(NamedTuple):
@@ -56,7 +50,7 @@ class Bands(NamedTuple):
 def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
     """Raises `UserError` for an unreadable or too large file, for a volume, and for what is no
     number."""
-    bands, in_colour = _bands_of(path)
+    bands, in_colour = bands_of(path)
     values = stored_bands(path, bands, max_megapixels)  # type: ignore[arg-type]
     height, width, _ = values.shape
     whole = "8 bits" if values.dtype.itemsize == 1 else "more than 8 bits"
@@ -64,24 +58,6 @@ def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
     rows, columns = (np.linspace(0, n - 1, min(n, GRID)).astype(int) for n in (height, width))
     some = values[np.ix_(rows, columns)].reshape(-1, values.shape[2])
     return ImageFile(path, (width, height), Kind(bands, in_colour, depth), some)
-
-
-def _bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
-    """The bands of a file as `data.bands` would name them, and whether the first three of numbered
-    ones are red, green and blue."""
-    with reading(path):
-        try:
-            with open_image(path) as image:
-                plain = True
-                if isinstance(image, TiffImageFile):  # of many bands or pages Pillow hides some
-                    plain = image.tag_v2.get(SAMPLES, 1) in (1, 3) and image.n_frames == 1
-                if plain:
-                    grey = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-                    return "grey" if grey else "rgb", False
-        except UnidentifiedImageError:
-            if path.suffix.lower() not in tiff.SUFFIXES:
-                raise
-        return tiff.tiff_bands(path)
 
 
 def measure(images: Sequence[ImageFile]) -> Bands:

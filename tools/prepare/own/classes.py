@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from dataset.mask_files import code_of, colour_of
-from tools.prepare.own.mask_values import Value, objects, strays, void_key
+from dataset.mask_files import CLEAR, code_of, colour_of
+from tools.prepare.own.mask_values import Value, objects, strays, two_scales, void_key
 from tools.prepare.own.survey import Masks
-from util.config.label_map import OTHER, parse_key
+from util.config.label_map import OTHER, TRANSPARENT, WORDS, parse_key
 from util.config.schema import IGNORE
 from util.errors import UserError, first_of
 
@@ -64,7 +64,7 @@ def parse_classes(text: str | None, ignored: Sequence[str]) -> Named:
     labels = dict.fromkeys(map(_key, ignored), IGNORED)
     names = [name.strip() for name in text.split(",")] if text is not None else []
     if text and "=" in text:
-        entry = r"\s*(\d+(?:\s*,\s*\d+\s*,\s*\d+)?|other)\s*=([^,=]+)(?:,|$)"
+        entry = r"\s*(\d+(?:\s*,\s*\d+\s*,\s*\d+)?|other|transparent)\s*=([^,=]+)(?:,|$)"
         if not re.fullmatch(f"(?:{entry})+", text):
             raise UserError(
                 f"--classes {text}: expected VALUE=NAME or R,G,B=NAME, separated by commas; also "
@@ -98,7 +98,7 @@ def choose_classes(masks: Masks, values: Mapping[int, Value], named: Named) -> C
     masks, and for fewer than 2 classes or more than 254.
     """
     for key in named.labels:
-        if key != OTHER and ("," in key) != masks.in_colour:
+        if key not in WORDS and ("," in key) != masks.in_colour:
             what = "colours" if masks.in_colour else "values"
             raise UserError(f"{key}: the masks hold {what}; found {_some(values.values())}")
     labels = _as_named(values, named) if _names(named.labels) else _guess(masks, values, named)
@@ -111,7 +111,7 @@ def choose_classes(masks: Masks, values: Mapping[int, Value], named: Named) -> C
     index = {name: number for number, name in enumerate(names)} | {IGNORED: IGNORE}
     other = labels.get(OTHER)
     of = {code_of(key): index[label] for key, label in labels.items() if key != OTHER}
-    nearest = sorted(set(values) - set(of)) if other == NEAREST else []
+    nearest = sorted(set(values) - set(of) - {CLEAR}) if other == NEAREST else []
     if len(nearest) > MAX_NEAREST:
         raise UserError(
             f"--classes: other=nearest would make a label_map of {len(nearest)} lines; expected "
@@ -136,6 +136,8 @@ def choose_classes(masks: Masks, values: Mapping[int, Value], named: Named) -> C
 def _as_named(values: Mapping[int, Value], named: Named) -> dict[str, str]:
     """What was said of each value; raises `Doubt` when that leaves values without a meaning."""
     left = [v for v in values.values() if v.key not in named.labels]
+    if any(value.key == TRANSPARENT for value in left) and named.labels.get(OTHER) == NEAREST:
+        raise Doubt("--classes: says nothing of transparent pixels", _clear(named.labels))
     if left and OTHER not in named.labels:
         raise Doubt(
             f"--classes: says nothing of {_some(left)}",
@@ -155,7 +157,8 @@ def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str,
     keys = {value.key for value in values.values()} | {OTHER}
     if missing := [key for key in ignored if key not in keys]:
         raise UserError(f"--ignore {missing[0]}: not in the masks; found {_some(values.values())}")
-    kept = {code: value for code, value in values.items() if value.key not in ignored}
+    clear = CLEAR in values and TRANSPARENT not in ignored
+    kept = {code: v for code, v in values.items() if v.key not in ignored and code != CLEAR}
     odd = strays(kept, masks.in_colour, len(masks.pixels))
     if len(named.names) == len(kept) and not masks.in_colour:
         odd = set()  # each has a name
@@ -165,6 +168,21 @@ def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str,
         ignored[void.key] = IGNORED
     classes = [value.key for value in kept.values() if value is not void]
     guess = dict(zip(*_with_names(classes, named.names, masks.in_colour), strict=True)) | ignored
+    if clear:
+        raise Doubt(
+            f"--masks: {values[CLEAR].share:.1%} of the pixels are transparent: ignored, or a "
+            "class?",
+            _clear(guess),
+        )
+    if scales := two_scales(masks):
+        small, large = scales
+        names = [guess.get(str(value), f"class_{value}") for value in small]
+        same = dict(zip(map(str, large), names, strict=True))
+        raise Doubt(
+            f"--masks: {'; '.join(map(str, small))} and {'; '.join(map(str, large))} are in no "
+            "mask together: the same classes, stored in two ways?",
+            {**{key: label for key, label in guess.items() if key not in same}, **same},
+        )
     if odd and OTHER not in ignored:
         some = _some(value for code, value in values.items() if code in odd)
         guess[OTHER] = NEAREST if len(odd) <= MAX_NEAREST else IGNORED
@@ -179,6 +197,12 @@ def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str,
         found = _some(value for value in kept.values() if value is not void)
         raise Doubt(f"--classes: {len(named.names)} names for {found}", guess)
     return guess
+
+
+def _clear(labels: Mapping[str, str]) -> dict[str, str]:
+    """The same, and transparent pixels: ignored, or the background where nothing is black."""
+    black = {"0", "0,0,0"} & labels.keys()
+    return {**labels, TRANSPARENT: IGNORED if black else "background"}
 
 
 def _with_names(keys: list[str], names: list[str], in_colour: bool) -> tuple[list[str], list[str]]:
@@ -202,11 +226,13 @@ def _void(kept: Mapping[int, Value], in_colour: bool, named: Named) -> Value | N
 
 def _nearest(code: int, of: Mapping[int, int], in_colour: bool) -> int:
     """The code with a meaning of its own that is nearest, in values or in RGB."""
+    opaque = of.keys() - {CLEAR}
     if not in_colour:
-        return min(of, key=lambda known: abs(known - code))
+        return min(opaque, key=lambda known: abs(known - code))
     here = colour_of(code)
     return min(
-        of, key=lambda known: sum((a - b) ** 2 for a, b in zip(here, colour_of(known), strict=True))
+        opaque,
+        key=lambda known: sum((a - b) ** 2 for a, b in zip(here, colour_of(known), strict=True)),
     )
 
 

@@ -31,7 +31,7 @@ from tools.prepare.own.survey import (
     together,
 )
 from tools.prepare.own.time_budget import schedule_for, seconds_of
-from util.config.label_map import OTHER
+from util.config.label_map import OTHER, WORDS
 from util.config.loading import load_config
 from util.errors import UserError, and_others, first_of
 
@@ -68,10 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="values or colours (r,g,b) that do not count; other: those that are hardly classes",
     )
     add("--preset", choices=PRESETS, help="size of network and crops: small for a CPU, base for a "
-        "GPU, large for the strongest (DINOv2); by default small or base, by the device that is "
-        "there")  # fmt: skip
+        "GPU, large for the strongest, DINOv2 (default: small, or base with a GPU)")  # fmt: skip
     add("--time-budget", metavar="TIME", help="as many epochs as this machine trains in TIME "
-        "(90min, 2h, 1d), by a measured step (default: as many as the preset has)")  # fmt: skip
+        "(90min, 2h, 1d), by a measured step (default: the preset's epochs)")  # fmt: skip
     add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
         help="refuse images and masks of more million pixels")  # fmt: skip
     add("--seed", type=int, default=0, help="of the share of validation images")
@@ -110,7 +109,8 @@ def _write_config(
     later = _later(parts, image_folder, mask_folder, options)
     images, files = _look(parts, later, options.max_megapixels)
     bands = measure(images)
-    masks = together(files)
+    told = {"," in key for key in named.labels if key not in WORDS}
+    masks = together(files, told.pop() if len(told) == 1 else None)
     values = values_in_use(masks)
     if later and not options.classes and not options.annotations:
         named = _changes(values, named)
@@ -138,7 +138,8 @@ def _write_config(
         settings = settings._replace(epochs=epochs, epoch_length=length)
         text = config_text(options.out, data, bands, classes, values, settings)
         options.out.write_text(text, encoding="utf-8")
-    print(summary(matched, parts, images, bands.kind, masks, classes.mapped))
+    veiled = sum(file.is_veiled for file in files)
+    print(summary(matched, parts, images, bands.kind, masks, veiled, classes.mapped))
     if later:
         print(f"pairs    of two dates: {options.images}, {options.second}")
     print(table(values, _meaning(classes.labels), parts))

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dataset.mask_files import colour_of, key_of
+from dataset.mask_files import CLEAR, colour_of, key_of
 from tools.prepare.own.survey import Masks
 from util.colours import IGNORE_COLOUR
 from util.config.schema import IGNORE
@@ -17,6 +17,10 @@ RARE = 1e-4
 than `RARE_MASKS`: a stray, unless values just count classes."""
 RARE_MASKS = 0.02
 """See `RARE`."""
+SMALL, LARGE = 32, 64
+"""Class indices are at most the one, grey values that were chosen to be seen at least the other."""
+CAMP = 0.2
+"""The share of masks that make two ways of storing likely."""
 OBJECTS = 8
 """Values of a kind that make masks look as if they told objects."""
 
@@ -83,10 +87,27 @@ def objects(masks: Masks) -> str:
         return f"{once} of {len(solid)} {what} are in one mask only"
     if masks.in_colour:
         return ""
-    numbers = [set(pixels) - {0, IGNORE} for pixels in masks.pixels]
+    numbers = [set(pixels) - {0, IGNORE, CLEAR} for pixels in masks.pixels]
     most = max(map(len, numbers))
     varied = 2 * sum(len(found) == most for found in numbers) < count
     counted = sum(found == set(range(1, max(found, default=0) + 1)) - {IGNORE} for found in numbers)
     if most >= OBJECTS and varied and counted >= 0.9 * count:
         return f"{counted} of {count} masks count from 1 without a gap, up to {most}"
     return ""
+
+
+def two_scales(masks: Masks) -> tuple[list[int], list[int]] | None:
+    """Values that seem to be the same classes stored in two ways, such as 1 in some masks and 255
+    in the others; None where masks are of one kind."""
+    if masks.in_colour:
+        return None
+    held = [set(pixels) - {0, CLEAR} for pixels in masks.pixels]
+    held = [values for values in held if values]
+    small = [values for values in held if max(values) <= SMALL]
+    large = [values for values in held if min(values) >= LARGE]
+    if len(small) + len(large) < len(held) or min(len(small), len(large)) < max(
+        2, CAMP * len(held)
+    ):
+        return None
+    low, high = (sorted(set().union(*some)) for some in (small, large))
+    return (low, high) if len(low) == len(high) else None

@@ -22,6 +22,7 @@ def summary(
     images: Sequence[ImageFile],
     kind: Kind,
     masks: Masks,
+    veiled: int,
     mapped: bool,
 ) -> str:
     """Images and masks in a few lines."""
@@ -30,6 +31,9 @@ def summary(
         f"{lone} without a mask are unlabelled" if lone else "",
         f"{matched.spare_masks} masks without an image are left out" if matched.spare_masks else "",
         f"names of masks end in {suffix}" if suffix else "",
+        f"{veiled} masks have pixels that are transparent in part: their colour counts"
+        if veiled
+        else "",
     ]
     pairs = [*parts.labeled, *parts.val]
     codes = "colours" if masks.in_colour else "values"

@@ -7,28 +7,36 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from dataset.image_files import load_image
-from dataset.mask_files import colour_codes, palette_codes, value_codes
+from dataset.mask_files import (
+    CLEAR,
+    alpha_of,
+    has_values,
+    mask_codes,
+    read_mask,
+)
+from dataset.mask_kinds import mask_kind, reading, value_colours
 from util.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
-GREY = 0x010101
 MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
 
 
 class MaskFile(NamedTuple):
     """What a mask holds."""
 
+    path: Path
     size: tuple[int, int]
     mode: str
+    in_colour: bool
+    is_veiled: bool
+    """Whether pixels are transparent in part; their value or colour counts."""
     pixels: dict[int, int]
     """By value, or by colour (as a code of dataset.mask_files) where the mask is in colour."""
     colours: dict[int, int]
-    """The colour of each value, in 8 bits."""
+    """The colour of each value, in 8 bits; none where it has no such colours."""
     solid: set[int]
     """Those that fill 3x3 pixels somewhere; what smoothing leaves along borders does not."""
 
@@ -77,22 +85,18 @@ def refuse_all(faults: Sequence[UserError]) -> None:
 def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
     """Raises `UserError` for an unreadable or too large file, and for what is no mask: JPEG,
     photographs."""
-    mask = load_image(path, max_megapixels)
-    if mask.format == "JPEG":
-        raise UserError(f"{path}: JPEG does not keep the values of a mask; save it as PNG")
-    if _has_values(mask):
-        codes, colours = value_codes(mask, path), _colours(mask)
-    else:
-        codes, colours = colour_codes(mask, path), {}
+    mask = read_mask(path, max_megapixels)
+    in_colour = not has_values(mask)
+    codes = mask_codes(mask, path, in_colour)
+    alpha = alpha_of(mask)
+    is_veiled = alpha is not None and bool(((alpha > 0) & (alpha < alpha.max())).any())
     found, counts = np.unique(codes, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
     solid = _solid(codes)
-    if (
-        len(found) > MAX_VALUES
-        and 2 * sum(pixels[code] for code in solid) < mask.width * mask.height
-    ):
+    if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
-    return MaskFile(mask.size, mask.mode, pixels, colours, solid)
+    colours = {} if in_colour else value_colours(mask, pixels.keys() - {CLEAR})
+    return MaskFile(path, mask.size, mask_kind(mask), in_colour, is_veiled, pixels, colours, solid)
 
 
 def _solid(codes: np.ndarray) -> set[int]:
@@ -104,17 +108,23 @@ def _solid(codes: np.ndarray) -> set[int]:
     return set(np.unique(middle[1:-1][filled]).tolist())
 
 
-def together(masks: Iterable[MaskFile]) -> Masks:
-    """What masks hold together.  Colours count where a mask is in colour, or where palettes give
-    one index several colours, as programs do that number the colours of each picture anew.
+def together(masks: Iterable[MaskFile], told: bool | None = None) -> Masks:
+    """What masks hold together.  Colours count where a mask is in colour, where palettes give
+    one index several colours, as programs do that number the colours of each picture anew, and
+    where masks of several kinds agree by colour alone.
 
-    Raises `UserError` for colours beside masks of 16 bits.
+    `told`: whether the user names colours (True) or values (False); None for neither.
+
+    Raises `UserError` for colours beside values that have none, and where neither agrees.
     """
     masks = list(masks)
     palette, agree = _common_palette(masks)
-    in_colour = not agree or any(not mask.colours and not _is_deep(mask) for mask in masks)
-    if in_colour and any(_is_deep(mask) for mask in masks):
+    in_colour = not agree or any(mask.in_colour for mask in masks)
+    have_colours = all(mask.in_colour or mask.colours for mask in masks)
+    if in_colour and not have_colours:
         raise UserError("--masks: some are in colour, some have 16 bits; expected one kind")
+    if have_colours and not in_colour:
+        in_colour = _by_kind(masks) if told is None else told
     pixels = [_by_colour(mask) if in_colour else mask.pixels for mask in masks]
     solid = [
         {mask.colours.get(code, code) for code in mask.solid} if in_colour else mask.solid
@@ -124,19 +134,21 @@ def together(masks: Iterable[MaskFile]) -> Masks:
     return Masks(in_colour, modes, pixels, solid, palette if not in_colour else {})
 
 
-def _has_values(mask: Image.Image) -> bool:
-    return mask.mode in ("1", "L", "P") or mask.mode.startswith("I")
-
-
-def _is_deep(mask: MaskFile) -> bool:
-    return mask.mode.startswith("I")
-
-
-def _colours(mask: Image.Image) -> dict[int, int]:
-    if mask.mode == "P":
-        return dict(enumerate(palette_codes(mask).tolist()))
-    step = 255 * GREY if mask.mode == "1" else GREY
-    return {} if mask.mode.startswith("I") else {value: value * step for value in range(256)}
+def _by_kind(masks: Sequence[MaskFile]) -> bool:
+    """Whether colours tell the classes of masks of several kinds, or values."""
+    used = (
+        (mask.mode, {v: mask.colours[v] for v in mask.pixels if v in mask.colours})
+        for mask in masks
+    )
+    found = reading(used)
+    if not (found.by_value or found.by_colour):
+        first = {mask.mode: mask.path.name for mask in reversed(masks)}
+        some = ", ".join(f"mode {mode} ({name})" for mode, name in first.items())
+        raise UserError(
+            f"--masks: several kinds, {some}; what is one class in all of them? name the values "
+            "(--classes 0=background,1=object) or the colours (0,0,0=background,255,255,255=object)"
+        )
+    return not found.by_value
 
 
 def _common_palette(masks: list[MaskFile]) -> tuple[dict[int, int], bool]:
@@ -146,15 +158,15 @@ def _common_palette(masks: list[MaskFile]) -> tuple[dict[int, int], bool]:
     used: dict[int, int] = {}
     agree = True
     for mask in palettes:
-        for value in mask.pixels:
-            agree &= used.setdefault(value, mask.colours[value]) == mask.colours[value]
+        for value in mask.pixels.keys() - {CLEAR}:
+            agree &= used.setdefault(value, colour := mask.colours[value]) == colour
     return palette | used, agree
 
 
 def _by_colour(mask: MaskFile) -> dict[int, int]:
-    if not mask.colours:
+    if mask.in_colour:
         return mask.pixels
     pixels: Counter[int] = Counter()
     for value, count in mask.pixels.items():
-        pixels[mask.colours[value]] += count
+        pixels[mask.colours.get(value, value)] += count
     return pixels

@@ -1,0 +1,201 @@
+"""Content of image and mask files: one place opens them, and one rule chooses the library."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageFile, ImageSequence, UnidentifiedImageError
+
+from dataset import tiff
+from dataset.image_files import (
+    MAX_MEGAPIXELS,
+    SIDEWAYS,
+    decode,
+    image_size,
+    open_image,
+    orientation,
+    reading,
+    refuse_large,
+)
+from util.errors import UserError
+
+BITS, COMPRESSION, SAMPLES, PLANAR, EXTRA, KIND = 258, 259, 277, 284, 338, 254
+"""TIFF tags: BitsPerSample, Compression, SamplesPerPixel, PlanarConfiguration, ExtraSamples,
+NewSubfileType."""
+TIFF_JPEG = (6, 7)
+"""Values of the tag Compression."""
+ANIMATED = ("GIF", "PNG", "WEBP")
+"""Formats that may hold several pictures to be shown one after the other."""
+
+
+class Content(NamedTuple):
+    """Decoded content of a file, as a viewer shows it."""
+
+    pixels: Image.Image | np.ndarray
+    """A Pillow image; an array `[H, W]` or `[H, W, N]` where Pillow would lose something."""
+    alpha: np.ndarray | None = None
+    """`[H, W]`: the alpha of an array; 0 is transparent."""
+    bits: int = 8
+    """Bits of a grey value in the file: 1, 2, 4, or 8 for 8 and more."""
+    is_lossy: bool = False
+    """Whether the compression changes values."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        if isinstance(self.pixels, np.ndarray):
+            return self.pixels.shape[1], self.pixels.shape[0]
+        return self.pixels.size
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the mode, or type and number of bands of an array."""
+        if not isinstance(self.pixels, np.ndarray):
+            return self.pixels.mode
+        count = self.pixels.shape[2] if self.pixels.ndim == 3 else 1
+        return f"{self.pixels.dtype}" + f" of {count} bands" * (count > 1)
+
+
+def read_content(
+    path: Path, max_megapixels: int = MAX_MEGAPIXELS, numbered: bool = False
+) -> Content:
+    """Read an image or mask file: by Pillow, or what it cannot represent by another library.
+
+    `numbered`: read the bands of a TIFF as they are stored, not as colours.
+
+    Raises `UserError` for a file that is missing, damaged, too large or holds several images.
+    """
+    with reading(path):
+        image = pillow_image(path)
+        if image is None or (numbered and image.format == "TIFF"):
+            refuse_large(path, image_size(path), max_megapixels)
+            values, alpha = tiff.read_tiff(path, may_have_pages=numbered)
+            values = _turned(values, orientation(path))
+            return Content(values) if numbered else _without_alpha(values, alpha)
+        refuse_several(image, path)
+        refuse_large(path, image.size, max_megapixels)
+        if is_deep_colour(image):
+            values = _read_deep_png(path)
+            alpha = [values.shape[2] - 1] if values.shape[2] in (2, 4) else []
+            return _without_alpha(_turned(values, orientation(path)), alpha)
+        bits, is_lossy = _grey_bits(image), _is_lossy(image, path)
+        return Content(decode(image), bits=bits, is_lossy=is_lossy)
+
+
+def load_picture(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
+    """Read a file of 8 bits; raises `UserError` as `read_content`, and for one of more."""
+    found = read_content(path, max_megapixels)
+    if isinstance(found.pixels, np.ndarray):
+        raise UserError(f"{path}: {found.mode}; expected an image of 8 bits. Fix: convert it")
+    return found.pixels
+
+
+def _read_deep_png(path: Path) -> np.ndarray:
+    """Read `[H, W, N]` of 16 bits."""
+    import torch  # rarely needed, and seconds to import
+    from torchvision.io import ImageReadMode, decode_image
+
+    stored = torch.from_numpy(np.fromfile(path, np.uint8))
+    return decode_image(stored, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+
+
+def pillow_image(path: Path) -> ImageFile.ImageFile | None:
+    """Open a file that Pillow reads; return None for a TIFF that Pillow reads wrongly or not at
+    all.  Raises as Pillow does for anything else."""
+    try:
+        image = open_image(path)
+    except UnidentifiedImageError:
+        if path.suffix.lower() not in tiff.SUFFIXES:
+            raise
+        return None
+    if image.format == "TIFF" and not _is_plain(image):
+        image.close()
+        return None
+    return image
+
+
+def header_kind(path: Path) -> tuple[str, int]:
+    """Mode of a file, and bits of a grey value, from its header; raises as `read_content`."""
+    with reading(path):
+        image = pillow_image(path)
+        if image is None:
+            return "", 8
+        with image:
+            return image.mode, _grey_bits(image)
+
+
+def is_deep_colour(image: Image.Image) -> bool:
+    """Whether a PNG has 16 bits and colour or alpha, of which Pillow reads 8."""
+    return image.format == "PNG" and image.mode in ("RGB", "RGBA") and "16" in _raw_mode(image)
+
+
+def has_one_channel(image: Image.Image) -> bool:
+    """Whether an opened file has one channel beside alpha, no palette."""
+    return image.mode in ("1", "L", "LA", "F") or "LA" in _raw_mode(image) or image.mode[0] == "I"
+
+
+def refuse_several(image: Image.Image, path: Path) -> None:
+    """Raise `UserError` for pages of a TIFF and for animations."""
+    count = 1
+    if image.format == "TIFF" and image.n_frames > 1:  # type: ignore[attr-defined]
+        pages = ImageSequence.Iterator(image)
+        count = tiff.number_of_images(page.tag_v2.get(KIND, 0) for page in pages)
+        image.seek(0)
+    elif image.format in ANIMATED and getattr(image, "is_animated", False):
+        count = image.n_frames  # type: ignore[attr-defined]
+    if count > 1:
+        raise tiff.several(path, count)
+
+
+def _is_plain(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow reads a TIFF as it is stored: one band, but not in separate planes without
+    compression; colours of 8 bits, transparency."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits, extra = tags.get(BITS, (1,)), tags.get(EXTRA, (1,))
+    count = max(len(bits), tags.get(SAMPLES, 1))
+    if count == 1:
+        in_planes = tags.get(PLANAR, 1) == 2 and tags.get(COMPRESSION, 1) == 1
+        return not (in_planes and bits[0] > 8)
+    return max(bits) <= 8 and (count, extra) != (2, (0,))
+
+
+def _grey_bits(image: Image.Image) -> int:
+    found = re.fullmatch(r"1.*|L;([24])\D*", _raw_mode(image))
+    return int(found[1] or 1) if found else 8
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """The layout of pixels in an opened file, in Pillow's words."""
+    tiles = getattr(image, "tile", [])
+    arguments = tiles[0][3] if tiles else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _is_lossy(image: ImageFile.ImageFile, path: Path) -> bool:
+    if image.format == "TIFF":
+        return image.tag_v2.get(COMPRESSION, 1) in TIFF_JPEG  # type: ignore[attr-defined]
+    if image.format == "WEBP":
+        content = path.read_bytes()
+        kind, place = content[12:16], 12
+        while kind not in (b"VP8 ", b"VP8L", b""):  # chunks: name, length, content, padding
+            place += 8 + (length := int.from_bytes(content[place + 4 : place + 8], "little"))
+            place += length % 2
+            kind = content[place : place + 4]
+        return kind == b"VP8 "
+    return image.format in ("JPEG", "MPO")
+
+
+def _without_alpha(values: np.ndarray, alpha: list[int]) -> Content:
+    """Split `[H, W, N]` into colours and the first of the channels that are alpha."""
+    if not alpha:
+        return Content(values)
+    colours = np.delete(values, alpha, axis=2)
+    return Content(colours[..., 0] if colours.shape[2] == 1 else colours, values[..., alpha[0]])
+
+
+def _turned(values: np.ndarray, turn: int) -> np.ndarray:
+    """Turn and mirror stored values as their EXIF orientation says."""
+    values = values.swapaxes(0, 1) if turn in SIDEWAYS else values
+    values = values[:, ::-1] if turn in (2, 3, 6, 7) else values
+    return np.ascontiguousarray(values[::-1] if turn in (3, 4, 7, 8) else values)

@@ -1,0 +1,93 @@
+"""Masks of several kinds in one dataset (1 bit, palettes, 8 bits): do values or colours agree?"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dataset.file_content import Content
+from dataset.mask_files import GREY, has_values, is_deep, palette_codes
+from util.errors import first_of
+
+
+class Reading(NamedTuple):
+    """Which of two readings gives masks of several kinds the same classes."""
+
+    by_value: bool
+    by_colour: bool
+
+
+def mask_kind(mask: Content) -> str:
+    """The way in which a mask is stored: its mode, and its bits where Pillow's mode hides them."""
+    return mask.mode + f" of {mask.bits} bits" * (mask.bits in (2, 4))
+
+
+def value_colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
+    """The colours of the values of a mask of one channel, as a viewer shows them.
+
+    Empty for values of 16 bits that are neither grey values of 8 bits nor these times 257.
+    """
+    if isinstance(mask.pixels, Image.Image) and mask.mode == "P":
+        return dict(enumerate(palette_codes(mask.pixels).tolist()))
+    if is_deep(mask):
+        held = np.array([*values], np.int64)
+        step = 257 if held.max(initial=0) > 255 else 1
+        return {} if (held % step).any() else {v: v // step * GREY for v in held.tolist()}
+    step = 255 // (2**mask.bits - 1) * GREY
+    return {value: value * step for value in range(2**mask.bits)}
+
+
+def reading(kinds: Iterable[tuple[str, Mapping[int, int]]]) -> Reading:
+    """Compare values and colours across the kinds of masks; both agree where there is one kind.
+
+    The reading that makes fewer classes of all is right: 1 bit beside 0 and 255 agree by colour,
+    1 bit beside 0 and 1 by value.  Neither agrees where the count is equal and the classes differ.
+
+    Args:
+        kinds: by kind, the colours of the values in use; a kind may come several times.
+    """
+    by_value: dict[int, set[tuple[str, int]]] = {}
+    by_colour: dict[int, set[tuple[str, int]]] = {}
+    for kind, colours in kinds:
+        for value, colour in colours.items():
+            by_value.setdefault(value, set()).add((kind, value))
+            by_colour.setdefault(colour, set()).add((kind, value))
+    groups = [{frozenset(group) for group in found.values()} for found in (by_value, by_colour)]
+    if groups[0] == groups[1]:
+        return Reading(True, True)
+    counts = len(by_value), len(by_colour)
+    return Reading(counts[0] < counts[1], counts[1] < counts[0])
+
+
+class Stored(NamedTuple):
+    """A mask file and how it stores its values."""
+
+    path: Path
+    kind: str
+    colours: dict[int, int]
+    """Of the values in use."""
+
+
+def stored(mask: Content, values: Iterable[int], path: Path) -> Stored:
+    """Describe a mask; `values`: those in use.  No colours for a mask that is in colour."""
+    held = [*values]
+    colours = value_colours(mask, held) if has_values(mask) else {}
+    return Stored(path, mask_kind(mask), {v: colours[v] for v in held if v in colours})
+
+
+def disagreement(masks: Iterable[Stored]) -> str:
+    """Describe masks of several kinds whose values, read as class indices, disagree where their
+    colours agree; empty where values do well."""
+    found = [mask for mask in masks if mask.colours]
+    agrees = reading((mask.kind, mask.colours) for mask in found)
+    if agrees.by_value or not agrees.by_colour:
+        return ""
+    first = {mask.kind: mask for mask in reversed(found)}
+    some = [f"{m.path} (mode {m.kind}: {first_of([*map(str, m.colours)], 4)})"
+            for m in first.values()]  # fmt: skip
+    return (
+        f"{first_of(some, 3)}: one value means different colours; save all masks in one way, or "
+        "name the colours in data.label_map, such as '255,255,255': 1"
+    )

@@ -1,0 +1,187 @@
+"""Mask files of any kind: what is read, by whichever library, and what is refused everywhere."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.bands import bands_of, read_bands
+from dataset.mask_files import CLEAR, Labels, open_mask
+from tests.dataset.test_bands import data as data_of
+from tests.dataset.test_bands import png
+from tools.prepare.own.survey import look_at_mask
+from util.errors import UserError
+
+tifffile = pytest.importorskip("tifffile")
+MASK = np.array([[0, 0, 1, 1, 2]] * 4, np.uint8)
+
+
+def data(**keys):
+    return data_of(classes=["a", "b", "c"], **keys)
+
+
+def planar(path, bands, **how):
+    """Bands `[N, H, W]`, one after the other, as GDAL writes them with INTERLEAVE=BAND."""
+    if len(bands) > 1:
+        tifffile.imwrite(path, bands, planarconfig="separate", photometric="minisblack", **how)
+        return
+    rasterio = pytest.importorskip("rasterio")
+    _, h, w = bands.shape
+    form = {"height": h, "width": w, "count": 1, "dtype": bands.dtype, "interleave": "band"}
+    with rasterio.open(path, "w", driver="GTiff", **form) as file:
+        file.write(bands)
+
+
+def colours(mask):
+    return np.array([[0, 0, 0], [200, 0, 9], [0, 99, 0]], np.uint8)[mask]
+
+
+COLOURS = {"0,0,0": 0, "200,0,9": 1, "0,99,0": 2}
+READ = {  # suffix, how it is written, label map
+    "planar uint16": ("tif", lambda p: planar(p, MASK[None].astype(np.uint16)), None),
+    "planar int16": ("tif", lambda p: planar(p, MASK[None].astype(np.int16)), None),
+    "int64": ("tif", lambda p: tifffile.imwrite(p, MASK.astype(np.int64)), None),
+    "float32": ("tif", lambda p: tifffile.imwrite(p, MASK.astype(np.float32)), None),
+    "float64": ("tif", lambda p: tifffile.imwrite(p, MASK.astype(np.float64)), None),
+    "planar colours": ("tif", lambda p: planar(p, colours(MASK).transpose(2, 0, 1)), COLOURS),
+    "colours of 16 bits": (
+        "tif",
+        lambda p: tifffile.imwrite(p, colours(MASK).astype(np.uint16) * 257, photometric="rgb"),
+        COLOURS,
+    ),
+    "colours as 64 bits": (
+        "tif",
+        lambda p: tifffile.imwrite(p, colours(MASK).astype(np.int64), photometric="rgb"),
+        COLOURS,
+    ),
+    "lossless webp": ("webp", lambda p: Image.fromarray(colours(MASK)).save(p, lossless=True),
+                      COLOURS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_masks_that_hold_whole_numbers_are_read(kind, tmp_path):
+    suffix, write, label_map = READ[kind]
+    write(path := tmp_path / f"m.{suffix}")
+    labels = Labels(data(label_map=label_map))
+    assert np.array_equal(open_mask(path, labels), MASK)
+    seen = look_at_mask(path, 1)
+    assert seen.in_colour == (label_map is not None) and seen.size == (5, 4)
+    assert sorted(seen.pixels.values()) == [4, 8, 8]
+
+
+def frames(path, **how):
+    first, second = (Image.fromarray(MASK + i) for i in (0, 1))
+    first.save(path, save_all=True, append_images=[second], **how)
+
+
+def pages(path, kind):
+    tifffile.imwrite(path, np.stack([MASK, 1 - MASK, MASK]).astype(kind), photometric="minisblack")
+
+
+def two_sizes(path):
+    with tifffile.TiffWriter(path) as file:
+        file.write(MASK.astype(np.int64))
+        file.write(MASK[:2].astype(np.int64))
+
+
+REFUSED = {  # suffix, how it is written, message
+    "pages": ("tif", lambda p: pages(p, np.uint8), "holds 3 images, expected one"),
+    "deep pages": ("tif", lambda p: pages(p, np.int64), "array of 3x4x5.*pages, one slice"),
+    "pages of two sizes": ("tif", two_sizes, "holds 2 images, expected one"),
+    "animated gif": ("gif", frames, "holds 2 images, expected one"),
+    "animated png": ("png", frames, "holds 2 images, expected one"),
+    "animated webp": ("webp", lambda p: frames(p, lossless=True), "holds 2 images, expected one"),
+    "jpeg": ("jpg", lambda p: Image.fromarray(MASK).save(p), "lossy compression"),
+    "jpeg named png": ("png", lambda p: Image.fromarray(MASK).save(p, "JPEG"), "lossy"),
+    "jpeg in tiff": (
+        "tif",
+        lambda p: Image.fromarray(MASK).save(p, compression="jpeg"),
+        "lossy compression",
+    ),
+    "webp": ("webp", lambda p: Image.fromarray(colours(MASK)).save(p), "lossy compression"),
+    "webp with alpha": (
+        "webp",
+        lambda p: Image.fromarray(np.dstack([colours(MASK), MASK * 99])).save(p),
+        "lossy compression",
+    ),
+    "halves": ("tif", lambda p: tifffile.imwrite(p, MASK / 2), "such as 0.5 .*whole numbers; save"),
+    "nan": ("tif", lambda p: tifffile.imwrite(p, MASK / 0.0), "such as nan .*whole numbers; save"),
+    "negative": ("tif", lambda p: tifffile.imwrite(p, MASK - 1.0), "values -1 to 1, expected 0"),
+    "five bands": (
+        "tif",
+        lambda p: tifffile.imwrite(p, np.dstack([MASK] * 5), planarconfig="contig"),
+        "5 bands.*expected",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_mask_is_refused_whoever_opens_it(kind, tmp_path):
+    suffix, write, message = REFUSED[kind]
+    write(path := tmp_path / f"m.{suffix}")
+    for look in (lambda: open_mask(path, Labels(data())), lambda: look_at_mask(path, 1)):
+        with pytest.raises(UserError, match=message) as error:
+            look()
+        assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_animations_are_no_images(suffix, tmp_path):
+    frames(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    with pytest.raises(UserError, match="holds 2 images, expected one"):
+        read_bands(tmp_path / f"a.{suffix}", data())
+
+
+@pytest.mark.parametrize("count, bands", [(1, "grey"), (3, (1, 2, 3)), (2, (1, 2))])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.float32])
+def test_images_in_planes_are_read(count, bands, kind, tmp_path):
+    array = np.stack([MASK + band for band in range(count)])
+    planar(tmp_path / "a.tif", array.astype(kind))
+    found, _ = bands_of(tmp_path / "a.tif")
+    assert found == bands
+    scale = {} if kind == np.uint8 else {"image_range": (0, 255)}
+    read = read_bands(tmp_path / "a.tif", data(bands=found, **scale))
+    expected = array.transpose(1, 2, 0)
+    assert np.allclose(read, expected if kind == np.uint8 else expected / 255)
+
+
+def test_grey_of_16_bits_with_alpha(tmp_path):
+    grey = MASK.astype(np.uint16) * 300
+    path = tmp_path / "a.png"
+    path.write_bytes(png(np.dstack([grey, np.full_like(grey, 65535)])))
+    assert bands_of(path) == ("grey", False)
+    for bands, count in (("grey", 1), ("rgb", 3)):
+        read = read_bands(path, data(bands=bands, image_range=(0, 600)))
+        assert np.allclose(read, (MASK / 2)[..., None].repeat(count, 2))
+    assert np.array_equal(open_mask(path, Labels(data(label_map={0: 0, 300: 1, 600: 0}))), MASK % 2)
+
+
+def with_palette(alpha):
+    image = Image.fromarray(MASK)
+    image.putpalette([0, 0, 0, 200, 0, 9, 0, 99, 0])
+    image.info["transparency"] = alpha
+    return image
+
+
+TRANSPARENT = {  # of class 2: the picture, and whether it is in colour
+    "rgba": (Image.fromarray(np.dstack([colours(MASK), 255 * (MASK < 2)]).astype(np.uint8)), True),
+    "grey with alpha": (Image.fromarray(np.dstack([MASK, MASK < 2]).astype(np.uint8)), False),
+    "palette": (with_palette(2), False),
+    "alpha of a palette": (with_palette(b"\xff\x80\0"), False),
+    "palette in colour": (with_palette(b"\xff\x80\0"), True),
+}
+
+
+@pytest.mark.parametrize("kind", TRANSPARENT)
+def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
+    picture, in_colour = TRANSPARENT[kind]
+    picture.save(path := tmp_path / "m.png")
+    keys = list(COLOURS) if in_colour else [0, 1, 2]
+    label_map = dict(zip(keys, range(3), strict=True))
+    with pytest.raises(UserError, match=r"m.png: 4 pixels are transparent; say what they are"):
+        open_mask(path, Labels(data(label_map=label_map)))
+    for label, expected in (("ignore", 255), ("b", 1)):
+        labels = Labels(data(label_map=label_map | {"transparent": label}))
+        assert np.array_equal(open_mask(path, labels), np.where(MASK == 2, expected, MASK))
+    assert CLEAR in look_at_mask(path, 1).pixels
