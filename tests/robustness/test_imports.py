@@ -101,7 +101,7 @@ def test_what_every_start_imports_is_required():
 def test_libraries_of_some_commands_are_imported_late():
     """Neither a training nor `--help` waits for them."""
     commands = "results", "sweep", "report", "check_data"
-    modules = ["engine.main", "evaluate", *(f"tools.{name}.__main__" for name in commands)]
+    modules = ["engine.command", "evaluate", *(f"tools.{name}.__main__" for name in commands)]
     code = f"import sys, {', '.join(modules)}; print(*sys.modules, sep='\\n')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True

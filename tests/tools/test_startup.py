@@ -114,7 +114,7 @@ MISTAKES = {
     "tools.publish": {"runz --out no --license mit": "no run"},
     "tools.quickstart": {"--set epohs=2": "did you mean 'epochs'"},
     "tools.report": {"runz": "no run"},
-    "tools.results": {"runz": "runz"},
+    "tools.results": {"doks": "did you mean 'docs'"},
     "tools.splits": {
         "fetch pascla/92": "pascla",
         "make --config configs/shapes.yml --labeled 1/8 --out /no": "'configs/shapes.yaml'",
@@ -157,6 +157,12 @@ def test_misspelt_key_of_a_method(answers):
     command = [sys.executable, "corrmatch.py", *ON_SHAPES.split(), "--set", "method.regios=2"]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert run.returncode == 2 and "did you mean 'regions'?" in run.stderr
+
+
+def test_main_is_a_function_whatever_was_imported_before():
+    """A module of that name in `engine` would hide it."""
+    code = "from engine import Batch, main; assert callable(main)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.7, 1.5])

@@ -243,7 +243,8 @@ def run_folders(places: Iterable[str]) -> list[Path]:
         paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
         found = [mark.parent for path in paths for mark in sorted(path.rglob(MARK))]
         if not found:
-            raise UserError(f"{place}: holds no runs (no {MARK} in it or below)")
+            hint = nearest(Path(place))
+            raise UserError(f"{place}: holds no runs (no {MARK} in it or below){hint}")
         folders |= dict.fromkeys(found)
     return list(folders)
 
@@ -257,20 +258,6 @@ def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
         except UserError as error:
             faults.append(f"not read: {error}")
     return runs, faults
-
-
-def run_dirs(places: Iterable[str]) -> list[Path]:
-    """Return the run directories in or below folders and patterns; raises `UserError` for a place
-    without runs."""
-    folders: dict[Path, None] = {}
-    for place in places:
-        paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
-        found = [mark.parent for path in paths for mark in sorted(path.rglob(MARK))]
-        if not found:
-            hint = nearest(Path(place))
-            raise UserError(f"{place}: holds no runs (no {MARK} in it or below){hint}")
-        folders |= dict.fromkeys(found)
-    return list(folders)
 
 
 def _list_of(images: Source | None) -> Path | None:
