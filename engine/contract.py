@@ -1,7 +1,7 @@
 """The names of `engine`, which bring PyTorch."""
 
 from dataset.batch import Batch
-from engine.cli import main
+from engine.command import main
 from engine.method import Method, Step
 from semi.panels import Panels
 

@@ -18,7 +18,7 @@ from dataset.samples import Sample
 from dataset.split_files import SampleList, identity
 from dataset.validation import check_files, refuse_overlaps
 from inference.cli import split_of
-from inference.evaluation import Scores, evaluate, summary, table, volume_indices
+from inference.evaluation import Scores, Watcher, evaluate, summary, table, volume_indices
 from inference.overlay import save_picture
 from inference.predictor import Predictor
 from inference.worst_images import ImageScores, comparison
@@ -41,7 +41,7 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     network = load_trained(config, options.checkpoint, options.which, device)
     boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
     images = ImageScores(len(listed.samples), device)
-    wanted: dict[Any, Any] = {boundary: options.boundary_iou, images: options.worst}
+    wanted: dict[Watcher, Any] = {boundary: options.boundary_iou, images: options.worst}
     begin = time.perf_counter()
     scores = evaluate(
         network,

@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from engine.cli import main
+from engine.command import main
 from tools.methods import method_of, method_scripts
 
 REPOSITORY = Path(__file__).resolve().parents[1]

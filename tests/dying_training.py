@@ -13,7 +13,7 @@ import sys
 
 import torch
 
-from engine.cli import main as train
+from engine.command import main as train
 from engine.trainer import Trainer
 from tests.conftest import METHODS
 from util import distributed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dataset.loaders
 from dataset.datasets import TrainingSet
-from engine.cli import main as train
+from engine.command import main as train
 from tests.conftest import METHODS
 
 

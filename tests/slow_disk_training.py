@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from engine import run_dir as log
-from engine.cli import main as train
+from engine.command import main as train
 from engine.trainer import Trainer
 from tests.conftest import METHODS
 from util import distributed

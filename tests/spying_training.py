@@ -15,7 +15,7 @@ import torch
 
 from dataset.datasets import TrainingSet
 from engine import validation
-from engine.cli import main as train
+from engine.command import main as train
 from engine.trainer import Trainer
 from tests.conftest import METHODS
 from tests.prototypes import Prototypes

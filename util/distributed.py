@@ -83,7 +83,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def is_restart() -> bool:
-    """Whether this process takes the place of one that ended: after a death, as tools/launch.py
+    """Whether this process takes the place of one that ended: after a death, as tools/launch
     does it, or in a job that Slurm queued again."""
     return any(int(os.environ.get(count, 0)) for count in (RESTARTS, "SLURM_RESTART_COUNT"))
 

@@ -29,7 +29,7 @@ FILES = [path for path in SOURCES if path.parts[0] != "tests"]
 BY_NAME = {"tools/methods.py"}
 """What imports modules whose names it is given, which this test cannot see."""
 PRIVATE = {"engine/cost.py", "model/deploy.py", "util/distributed.py"}
-"""Files that use names which torch keeps to itself; tools/launch.py inherits some of torchrun's."""
+"""Files that use names which torch keeps to itself; tools/launch/ inherits some of torchrun's."""
 
 
 def imported(path):
@@ -101,7 +101,7 @@ def test_what_every_start_imports_is_required():
 def test_libraries_of_some_commands_are_imported_late():
     """Neither a training nor `--help` waits for them."""
     commands = "results", "sweep", "report", "check_data"
-    modules = ["engine.cli", "evaluate", *(f"tools.{name}.__main__" for name in commands)]
+    modules = ["engine.command", "evaluate", *(f"tools.{name}.__main__" for name in commands)]
     code = f"import sys, {', '.join(modules)}; print(*sys.modules, sep='\\n')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True

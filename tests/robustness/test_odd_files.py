@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dataset.folders import files_by_stem
-from engine.cli import main
+from engine.command import main
 from engine.trainer import Trainer
 from supervised import SupOnly
 from tests.conftest import REPOSITORY

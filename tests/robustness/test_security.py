@@ -16,7 +16,7 @@ import predict
 from corrmatch import CorrMatch
 from dataset.file_content import read_content
 from dataset.image_files import FORMATS, image_size, orientation
-from engine.cli import main
+from engine.command import main
 from model.pretrained import PRETRAINED
 from tests.conftest import REPOSITORY
 from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, verdict

@@ -15,6 +15,7 @@ from util.config.loading import load_config, parse
 from util.config.schema import Config, Listed, Section
 from util.config.schema import Images as Source
 from util.errors import UserError
+from util.paths import nearest
 
 MARK = "starts.jsonl"
 """The file by which a run directory is known."""
@@ -92,8 +93,8 @@ class Run:
     def __init__(self, path: Path):
         if not (path / MARK).is_file():
             raise UserError(
-                f"{path}: no run (no {MARK} in it); name the folder that a training was given as "
-                "--save-path"
+                f"{path}: no run (no {MARK} in it){nearest(path)}; name the folder that a training "
+                "was given as --save-path"
             )
         self.path = path
         self.config: Config = load_config(path / "config.yaml")
@@ -242,7 +243,8 @@ def run_folders(places: Iterable[str]) -> list[Path]:
         paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
         found = [mark.parent for path in paths for mark in sorted(path.rglob(MARK))]
         if not found:
-            raise UserError(f"{place}: holds no runs (no {MARK} in it or below)")
+            hint = nearest(Path(place))
+            raise UserError(f"{place}: holds no runs (no {MARK} in it or below){hint}")
         folders |= dict.fromkeys(found)
     return list(folders)
 

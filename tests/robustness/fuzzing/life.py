@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.cli import main
+from engine.command import main
 from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from tests.conftest import METHODS

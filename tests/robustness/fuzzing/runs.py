@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from engine.cli import main
+from engine.command import main
 from tests.conftest import METHODS, REPOSITORY
 from tests.robustness.fuzzing.odd import (
     Change,

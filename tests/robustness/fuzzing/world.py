@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from corrmatch import CorrMatch
-from engine.cli import main
+from engine.command import main
 from model.checkpoint import load
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, Toy
