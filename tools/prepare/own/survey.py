@@ -19,7 +19,6 @@ from dataset.mask_files import (
 from dataset.mask_kinds import mask_kind, reading, value_colours
 from util.errors import UserError
 
-T = TypeVar("T")
 R = TypeVar("R")
 MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
 
@@ -56,11 +55,11 @@ class Masks(NamedTuple):
 
 
 def look_at(
-    files: Sequence[T], look: Callable[[T], R], title: str, faults: list[UserError]
-) -> list[R]:
-    """`look` at each file, in threads, with a progress bar; notes where it raises `UserError`."""
+    files: Sequence[Path], look: Callable[[Path], R], title: str
+) -> dict[Path, R | UserError]:
+    """`look` at each file, in threads, with a progress bar; a `UserError` is a result, too."""
 
-    def found(file: T) -> R | UserError:
+    def found(file: Path) -> R | UserError:
         try:
             return look(file)
         except UserError as error:
@@ -68,16 +67,17 @@ def look_at(
 
     with ThreadPoolExecutor() as pool:
         bar = tqdm(pool.map(found, files), title, len(files), disable=None, leave=False)
-        results = list(bar)
-    faults += [result for result in results if isinstance(result, UserError)]
-    return [result for result in results if not isinstance(result, UserError)]
+        return dict(zip(files, bar, strict=True))
 
 
 def refuse_all(faults: Sequence[UserError]) -> None:
     """Raise a `UserError` where there are faults, once all of several are printed."""
     if len(faults) > 1:
         print(*faults, sep="\n")
-        raise UserError(f"{len(faults)} files cannot be used, see above; mend or remove them")
+        raise UserError(
+            f"{len(faults)} files cannot be used, see above; repair or remove them, or leave them "
+            "out with --skip-bad"
+        )
     if faults:
         raise faults[0]
 
