@@ -8,7 +8,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dataset.bands import pictures
-from dataset.reader import read_dates, size_of
+from dataset.reader import read_valid_dates, size_of
 from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of
 from inference.geotiff import predict_raster
 from inference.inputs import (
@@ -110,10 +110,10 @@ def save_predictions(
             if name in writer.rasters:
                 predict_raster(network, files, name, writer, config, device)
                 continue
-            pixels = read_dates(files, config.data)
+            pixels, void = read_valid_dates(files, config.data)
             own = config_for_size(config, size_of(pixels)) if windows else config
             probabilities = Predictor(network, own, device).probabilities(pixels)
-            writer.save(name, pictures(pixels, config.data), probabilities)
+            writer.save(name, pictures(pixels, config.data), probabilities, void)
             large += own is not config
     if large:
         print(

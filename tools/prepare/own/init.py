@@ -118,8 +118,7 @@ def run(options: argparse.Namespace) -> None:
         path.replace(path.with_name(path.name + ".old"))
     _write(options.out, text, lines)
     load_config(options.out)  # what was written can be read
-    veiled = sum(file.is_veiled for file in files)
-    print(summary(matched, parts, images, bands.kind, masks, veiled, classes.mapped))
+    print(summary(matched, parts, images, bands.kind, masks, files, classes.mapped))
     if later:
         print(f"pairs    of two dates: {options.images}, {options.second}")
     print(table(values, _meaning(classes.labels), parts))

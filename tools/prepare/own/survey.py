@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dataset.mask_files import (
     CLEAR,
+    VOID,
     alpha_of,
     has_values,
     mask_codes,
@@ -32,6 +33,8 @@ class MaskFile(NamedTuple):
     in_colour: bool
     is_veiled: bool
     """Whether pixels are transparent in part; their value or colour counts."""
+    void: int
+    """Pixels without data, by the nodata value, mask or alpha of a TIFF."""
     pixels: dict[int, int]
     """By value, or by colour (as a code of dataset.mask_files) where the mask is in colour."""
     colours: dict[int, int]
@@ -92,11 +95,13 @@ def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
     is_veiled = alpha is not None and bool(((alpha > 0) & (alpha < alpha.max())).any())
     found, counts = np.unique(codes, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    solid = _solid(codes)
+    void = pixels.pop(VOID, 0)
+    solid = _solid(codes) - {VOID}
     if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
     colours = {} if in_colour else value_colours(mask, pixels.keys() - {CLEAR})
-    return MaskFile(path, mask.size, mask_kind(mask), in_colour, is_veiled, pixels, colours, solid)
+    kind = mask_kind(mask)
+    return MaskFile(path, mask.size, kind, in_colour, is_veiled, void, pixels, colours, solid)
 
 
 def _solid(codes: np.ndarray) -> set[int]:
