@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dataset.file_content import SAMPLES, has_one_channel, pillow_image, read_content
+from dataset.file_content import SAMPLES, has_one_channel, has_pages, pillow_image, read_content
 from dataset.image_files import is_deep, reading
 from dataset.tiff import tiff_bands
 from util.config.schema import Bands, Data
@@ -21,16 +21,35 @@ def read_bands(path: Path, data: Data) -> np.ndarray:
     for a file that is missing or damaged, lacks a band or has other ones than the config says, has
     more than 8 bits without a range, or holds what is no number.
     """
-    values = _stored(path, data.bands, data.max_megapixels)
-    return to_range(choose_bands(values, data.bands, path), data, path)
+    return read_valid_bands(path, data)[0]
 
 
-def stored_bands(path: Path, bands: Bands, max_megapixels: int) -> np.ndarray:
-    """The bands of an image `[H, W, C]`, their values as they are stored; raises `UserError` as
-    `read_bands` does, but for a range."""
-    values = choose_bands(_stored(path, bands, max_megapixels), bands, path)
+def read_valid_bands(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
+    """The same, 0 where there are no data, and where that is: `[H, W]`, bool; None for nowhere."""
+    values, void = stored_bands(path, data.bands, data.max_megapixels)
+    pixels = to_range(values, data, path)
+    if void is not None:
+        pixels = np.where(void[..., None], pixels.dtype.type(0), pixels)
+    return pixels, void
+
+
+def stored_bands(
+    path: Path, bands: Bands, max_megapixels: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The bands of an image `[H, W, C]`, their values as they are stored, 0 where there are no
+    data; and `[H, W]`, bool, where that is, None for nowhere.
+
+    Raises `UserError` as `read_bands` does, but for a range.
+    """
+    content = read_content(path, max_megapixels, numbered=not isinstance(bands, str))
+    values = content.pixels
+    if not isinstance(values, np.ndarray):
+        values = image_values(values, bands)
+    values = choose_bands(values, bands, path)
+    if content.void is not None:
+        values = np.where(content.void[..., None], values.dtype.type(0), values)
     refuse_no_numbers(values, path)
-    return values
+    return values, content.void
 
 
 def bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
@@ -42,7 +61,7 @@ def bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
             return tiff_bands(path)
         with image:
             if isinstance(image, TiffImageFile) and (
-                image.tag_v2.get(SAMPLES, 1) not in (1, 3) or image.n_frames > 1
+                image.tag_v2.get(SAMPLES, 1) not in (1, 3) or has_pages(image)
             ):  # Pillow hides some bands or pages
                 return tiff_bands(path)
             return "grey" if has_one_channel(image) else "rgb", False
@@ -69,12 +88,6 @@ def picture(pixels: np.ndarray, data: Data) -> Image.Image:
     if shown.dtype != np.uint8:
         shown = (shown * 255 + 0.5).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(shown))
-
-
-def _stored(path: Path, bands: Bands, max_megapixels: int) -> np.ndarray:
-    """The values in a file as a viewer shows it: `[H, W]`, or `[H, W, N]` of several bands."""
-    pixels = read_content(path, max_megapixels, numbered=not isinstance(bands, str)).pixels
-    return pixels if isinstance(pixels, np.ndarray) else image_values(pixels, bands)
 
 
 def image_values(image: Image.Image, bands: Bands) -> np.ndarray:

@@ -21,7 +21,8 @@ from util.errors import UserError
 from util.workers import START
 
 Content = tuple[np.ndarray, Image.Image | None]
-"""The bands of an image `[H, W, C]`, and its class indices in mode L where it has a mask."""
+"""The bands of an image `[H, W, C]`, and its class indices in mode L where it has a mask; of one
+without a mask, 255 where it has no data."""
 PROBED = 64
 """Headers by which the memory that a list takes is told."""
 
@@ -123,8 +124,9 @@ class Opened(Sequence[Content]):
         if kept is not None:
             return kept
         sample = self._samples[number]
-        pair = self._reader.both(sample) if self._masks else (self._reader.image(sample), None)
-        self._decoded.add(number, *pair)
+        pair = self._reader.both(sample) if self._masks else self._reader.unlabeled(sample)
+        if self._masks or pair[1] is None:
+            self._decoded.add(number, *pair)
         return pair
 
 

@@ -14,6 +14,7 @@ from dataset.cache import Content, Opened
 from dataset.reader import size_of
 from dataset.transforms.geometry import Weak
 from dataset.transforms.strong import draw_box, draw_strong
+from util.config.schema import IGNORE
 from util.errors import UserError
 from util.seed import sample_generator
 
@@ -118,11 +119,14 @@ class TrainingSet(ImageSet):
     ) -> dict[str, Any]:
         """Weak image of unlabelled image `index`, and what its strong views are made from."""
         rng = sample_generator(self.seed, stream, epoch, position)
-        image, _ = self.unlabeled[index]
+        image, void = self.unlabeled[index]
         drawn = self.weak.draw(rng, size_of(image), self.crop_size)
+        ignore = self.weak.padding(drawn)
+        if void is not None:
+            ignore |= self.weak.mask(void, drawn) == IGNORE
         return {
             "image": self.weak.image(image, drawn),
-            "ignore": self.weak.padding(drawn),
+            "ignore": ignore,
             "views": [draw_strong(rng, self.p_grey) for _ in range(self.strong_views * self.dates)],
             "boxes": np.stack([draw_box(rng, self.crop_size) for _ in range(self.strong_views)]),
         }

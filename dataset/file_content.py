@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dataset import tiff
 from dataset.image_files import (
@@ -20,9 +20,8 @@ from dataset.image_files import (
 )
 from util.errors import UserError
 
-BITS, COMPRESSION, SAMPLES, PLANAR, EXTRA, KIND = 258, 259, 277, 284, 338, 254
-"""TIFF tags: BitsPerSample, Compression, SamplesPerPixel, PlanarConfiguration, ExtraSamples,
-NewSubfileType."""
+BITS, COMPRESSION, SAMPLES, PLANAR, EXTRA = 258, 259, 277, 284, 338
+"""TIFF tags: BitsPerSample, Compression, SamplesPerPixel, PlanarConfiguration, ExtraSamples."""
 TIFF_JPEG = (6, 7)
 """Values of the tag Compression."""
 ANIMATED = ("GIF", "PNG", "WEBP")
@@ -40,6 +39,8 @@ class Content(NamedTuple):
     """Bits of a grey value in the file: 1, 2, 4, or 8 for 8 and more."""
     is_lossy: bool = False
     """Whether the compression changes values."""
+    void: np.ndarray | None = None
+    """`[H, W]`, bool: pixels without data, by the nodata value, mask or alpha of a TIFF."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -70,9 +71,14 @@ def read_content(
         image = pillow_image(path)
         if image is None or (numbered and image.format == "TIFF"):
             refuse_large(path, image_size(path), max_megapixels)
-            values, alpha = tiff.read_tiff(path, may_have_pages=numbered)
-            values = _turned(values, orientation(path))
-            return Content(values) if numbered else _without_alpha(values, alpha)
+            values, alpha, void = tiff.read_tiff(path, may_have_pages=numbered)
+            if alpha:
+                clear = values[..., alpha[0]] == 0
+                void = clear if void is None else void | clear
+            turn = orientation(path)
+            values, void = _turned(values, turn), None if void is None else _turned(void, turn)
+            content = Content(values) if numbered else _without_alpha(values, alpha)
+            return content._replace(void=void)
         refuse_several(image, path)
         refuse_large(path, image.size, max_megapixels)
         if is_deep_colour(image):
@@ -80,7 +86,17 @@ def read_content(
             alpha = [values.shape[2] - 1] if values.shape[2] in (2, 4) else []
             return _without_alpha(_turned(values, orientation(path)), alpha)
         bits, is_lossy = _grey_bits(image), _is_lossy(image, path)
-        return Content(decode(image), bits=bits, is_lossy=is_lossy)
+        if image.format != "TIFF":
+            return Content(decode(image), bits=bits, is_lossy=is_lossy)
+        nodata = image.tag_v2.get(tiff.NODATA)  # type: ignore[attr-defined]
+        turn, masks = orientation(path), []
+        if has_pages(image):
+            masks = [_turned(mask, turn) for mask in tiff.mask_pages(path)]
+        pixels = decode(image)
+        if "A" in pixels.getbands():
+            masks.append(np.asarray(pixels.getchannel("A")))
+        void = tiff.without_data(np.asarray(pixels), nodata, masks)
+        return Content(pixels, bits=bits, is_lossy=is_lossy, void=void)
 
 
 def load_picture(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
@@ -135,13 +151,16 @@ def has_one_channel(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA", "F") or "LA" in _raw_mode(image) or image.mode[0] == "I"
 
 
+def has_pages(image: Image.Image) -> bool:
+    """Whether an opened TIFF has further pages, which may be of kinds that Pillow cannot open."""
+    return bool(image.tag_v2.next)  # type: ignore[attr-defined]
+
+
 def refuse_several(image: Image.Image, path: Path) -> None:
     """Raise `UserError` for pages of a TIFF and for animations."""
     count = 1
-    if image.format == "TIFF" and image.n_frames > 1:  # type: ignore[attr-defined]
-        pages = ImageSequence.Iterator(image)
-        count = tiff.number_of_images(page.tag_v2.get(KIND, 0) for page in pages)
-        image.seek(0)
+    if image.format == "TIFF" and has_pages(image):
+        count = tiff.count_images(path)
     elif image.format in ANIMATED and getattr(image, "is_animated", False):
         count = image.n_frames  # type: ignore[attr-defined]
     if count > 1:

@@ -107,6 +107,8 @@ def mask_codes(mask: Content, path: Path, in_colour: bool) -> np.ndarray:
     Raises `UserError` for a wrong mode.
     """
     codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
+    if mask.void is not None:
+        return np.where(mask.void, np.uint32(VOID), codes)
     alpha = alpha_of(mask)
     if alpha is not None and (clear := alpha == 0).any():
         codes = np.where(clear, np.uint32(CLEAR), codes)
@@ -139,12 +141,21 @@ def value_codes(mask: Content, path: Path) -> np.ndarray:
             f"{path}: the mask is in mode {mask.mode}, expected one channel of class indices (PNG "
             "in mode L or P); for colours, data.label_map says which is which class"
         )
-    values = np.asarray(mask.pixels)
+    values = _data(mask)
     if values.ndim == 3:  # grey with alpha
         values = values[..., 0]
     if mask.bits in (2, 4):  # which Pillow stretches to 255
         return values // (255 // (2**mask.bits - 1))
     return values.astype(np.uint8) if values.dtype == bool else _whole(values, path)
+
+
+def _data(mask: Content) -> np.ndarray:
+    """The pixels of a mask, 0 where there are no data."""
+    values = np.asarray(mask.pixels)
+    if mask.void is None:
+        return values
+    void = mask.void if values.ndim == 2 else mask.void[..., None]
+    return np.where(void, values.dtype.type(0), values)
 
 
 def has_values(mask: Content) -> bool:
@@ -180,7 +191,7 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
 def colour_codes(mask: Content, path: Path) -> np.ndarray:
     """The colours `[H, W]` of a mask, of a palette image those of its palette."""
     if isinstance(mask.pixels, np.ndarray) or is_deep(mask):
-        colours = _eight_bits(_whole(np.asarray(mask.pixels), path), path)
+        colours = _eight_bits(_whole(_data(mask), path), path)
         if colours.ndim == 2:
             return colours.astype(np.uint32) * GREY
         if colours.shape[2] != 3:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset.bands import read_bands
+from dataset.bands import read_valid_bands
 from dataset.image_files import size_mismatch
 from dataset.mask_files import Labels, open_mask
 from dataset.samples import Sample
-from util.config.schema import Data
+from util.config.schema import IGNORE, Data
 from util.errors import UserError
 
 
@@ -28,15 +28,26 @@ class Reader:
         """
         return read_dates(sample.image_files, self.data)
 
+    def unlabeled(self, sample: Sample) -> tuple[np.ndarray, Image.Image | None]:
+        """An image, and a mask with 255 where it has no data; None for nowhere."""
+        image, void = read_valid_dates(sample.image_files, self.data)
+        return image, None if void is None else Image.fromarray(void * np.uint8(IGNORE))
+
     def mask(self, sample: Sample) -> Image.Image:
         """Its classes; raises `UserError` as `open_mask` does."""
         return open_mask(sample.mask_file, self.labels)
 
     def both(self, sample: Sample) -> tuple[np.ndarray, Image.Image]:
-        """Image and classes; raises `UserError` when either is faulty or their sizes differ."""
-        image, mask = self.image(sample), self.mask(sample)
+        """Image and classes, ignored where the image has no data.
+
+        Raises `UserError` when either is faulty or their sizes differ.
+        """
+        image, void = read_valid_dates(sample.image_files, self.data)
+        mask = self.mask(sample)
         if size_of(image) != mask.size:
             raise size_mismatch(sample.image_file, sample.mask_file, size_of(image), mask.size)
+        if void is not None:
+            mask.paste(IGNORE, mask=Image.fromarray(void))
         return image, mask
 
 
@@ -47,9 +58,18 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
 
 def read_dates(files: Sequence[Path], data: Data) -> np.ndarray:
     """The bands of an image, or of two of one place, `[H, W, C]`; raises as `Reader.image`."""
-    images = [read_bands(file, data) for file in files]
+    return read_valid_dates(files, data)[0]
+
+
+def read_valid_dates(files: Sequence[Path], data: Data) -> tuple[np.ndarray, np.ndarray | None]:
+    """The same, and where some date has no data: `[H, W]`, bool; None for nowhere."""
+    images, voids = zip(*(read_valid_bands(file, data) for file in files), strict=True)
     refuse_other_size(files, [size_of(image) for image in images])
-    return np.concatenate(images, axis=2) if len(images) > 1 else images[0]
+    some = [void for void in voids if void is not None]
+    return (
+        np.concatenate(images, axis=2) if len(images) > 1 else images[0],
+        np.logical_or.reduce(some) if some else None,
+    )
 
 
 def refuse_other_size(files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> None:

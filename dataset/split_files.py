@@ -16,11 +16,16 @@ from dataset.samples import Origin, Sample, Samples
 from util.config.schema import Pair, PairFolders
 from util.errors import UserError, and_others
 from util.io import write_atomically
+from util.log import logger
 from util.paths import nearest
 
 NO_IMAGE = "names no image file; expected a path that ends in .jpg, .png or the like"
 """The message for a line that is not quoted: `data.labeled` in a stranger's config may name any
 file."""
+
+
+MAX_SAID = 100
+"""Faults that are said one by one."""
 
 
 class SampleList(NamedTuple):
@@ -77,7 +82,10 @@ def union(scans: Sequence[Scan]) -> tuple[SampleList, list[Fault]]:
 
 
 def refuse(faults: Sequence[Fault]) -> None:
-    """Raise `UserError` with the first fault, if there is one."""
+    """Raise `UserError` with the first fault, if there is one, once all of several are said."""
+    if len(faults) > 1:
+        for fault in faults[:MAX_SAID]:
+            logger.warning(str(fault))
     if faults:
         raise UserError(f"{faults[0]}{and_others(faults)}")
 
@@ -147,8 +155,8 @@ def _read_text(path: Path) -> str:
         with path.open("rb") as file:
             if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
                 raise UserError(
-                    f"{path}: the text is encoded as UTF-16, expected UTF-8. Fix: save it as "
-                    f"UTF-8 (iconv -f UTF-16 -t UTF-8)"
+                    f"{path}: cannot be read as text: it is UTF-16, expected UTF-8. Fix: save "
+                    "it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
                 )
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -18,8 +18,15 @@ LESSER = 1 | 4
 """Bits of the tag NewSubfileType: pages that are a smaller copy of another, or its mask."""
 
 
-def read_tiff(path: Path, may_have_pages: bool) -> tuple[np.ndarray, list[int]]:
-    """Read the values as they are stored, `[H, W]` or `[H, W, N]`, and which bands are alpha.
+NODATA = 42113
+"""GDAL's tag: the value of pixels without data, as text."""
+MASK = 4
+"""The bit of NewSubfileType of pages that are the mask of another."""
+
+
+def read_tiff(path: Path, may_have_pages: bool) -> tuple[np.ndarray, list[int], np.ndarray | None]:
+    """Read the values as they are stored, `[H, W]` or `[H, W, N]`, which bands are alpha, and
+    `[H, W]` where there are no data by the file's nodata value or mask, None for nowhere.
 
     `may_have_pages`: pages of one size may be the bands.
 
@@ -41,7 +48,45 @@ def read_tiff(path: Path, may_have_pages: bool) -> tuple[np.ndarray, list[int]]:
             raise UserError(
                 f"{path}: this compression ({kind}) needs imagecodecs: pip install imagecodecs"
             ) from None
-        return values, [band for band, is_alpha in enumerate(_alpha(series, axes)) if is_alpha]
+        masks = [page.asarray() for page in file.pages if page.subfiletype & MASK]
+        masks = [mask for mask in masks if mask.shape == values.shape[:2]]
+        void = without_data(values, series.keyframe.tags.valueof(NODATA), masks)
+        alpha = [band for band, is_alpha in enumerate(_alpha(series, axes)) if is_alpha]
+        return values, alpha, void
+
+
+def without_data(
+    values: np.ndarray, nodata: object, masks: Iterable[np.ndarray]
+) -> np.ndarray | None:
+    """Where `[H, W]` or `[H, W, N]` holds no data: all bands have the nodata value, or a mask is 0;
+    None for nowhere."""
+    found = np.zeros(values.shape[:2], bool)
+    try:
+        value = float(str(nodata).strip("\0 "))
+    except ValueError:
+        value = None
+    if value is not None:
+        if values.dtype.kind == "f":
+            value = values.dtype.type(value)
+        same = values == value if value == value else np.isnan(values)
+        found |= same.all(axis=2) if same.ndim == 3 else same
+    for mask in masks:
+        found |= mask == 0
+    return found if found.any() else None
+
+
+def count_images(path: Path) -> int:
+    """The number of pages that are no smaller copy or mask; raises as `read_tiff` does."""
+    with _library(path).TiffFile(path) as file:
+        return number_of_images(page.subfiletype for page in file.pages)
+
+
+def mask_pages(path: Path) -> list[np.ndarray]:
+    """Pages `[H, W]` that are the mask of the first, 0 without data; raises as `read_tiff` does."""
+    with _library(path).TiffFile(path) as file:
+        size = file.pages[0].shape[:2]
+        masks = [page.asarray() for page in file.pages if page.subfiletype & MASK]
+        return [mask for mask in masks if mask.shape == size]
 
 
 def number_of_images(kinds: Iterable[int]) -> int:

@@ -13,7 +13,7 @@ from dataset.bands import is_grey
 from dataset.file_content import header_kind
 from dataset.folders import read_samples
 from dataset.image_files import image_size, nearby, size_mismatch
-from dataset.mask_files import read_mask
+from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import Stored, disagreement, stored
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import Sample, Samples
@@ -185,7 +185,8 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
 
     def look(path: Path) -> Stored:
         mask = read_mask(path, reader.data.max_megapixels)
-        return stored(mask, np.unique(reader.labels.codes(mask, path)).tolist(), path)
+        found = np.unique(reader.labels.codes(mask, path))
+        return stored(mask, found[found < CLEAR].tolist(), path)
 
     with ThreadPoolExecutor() as pool:
         if text := disagreement(pool.map(look, files)):

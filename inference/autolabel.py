@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -76,11 +77,13 @@ class Autolabel:
         table = ImageTable(self.table, COLUMNS, samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
             with noting(faults, sample.image_file):
-                pixels = reader.image(sample)
+                pixels, void = reader.unlabeled(sample)
                 own = config_for_size(self.config, size_of(pixels)) if windows else self.config
                 probabilities = Predictor(network, own, device).probabilities(pixels)
                 mask = to_mask(probabilities)
                 mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE
+                if void is not None:
+                    mask[np.asarray(void) == IGNORE] = IGNORE
                 means = [measure(probabilities).mean().item() for measure in ACQUISITIONS.values()]
                 numbers = [float((mask != IGNORE).mean()), *means]
                 table.add(name, [f"{number:.6f}" for number in numbers])

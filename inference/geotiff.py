@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from inference.blending import TILE, Plan, plan, predict_block
 from inference.mask_encoding import Original
-from inference.outputs import CONFIDENCES, Writer, save_arrays, to_bytes
+from inference.outputs import CONFIDENCES, UNSURE, Writer, save_arrays, to_bytes
 from inference.overlay import mask_colours
 from inference.raster import Dates, Raster, Rect, open_dates, rasterio
 from util.colours import Colour
@@ -24,8 +24,6 @@ from util.io import DAY, make_folder, remove_partials, replacing, write_text
 
 PREVIEW = 2000
 """Pixels of the longer side of an overlay."""
-UNSURE = {"confidence": 0, "entropy": 255}
-"""What is written where there are no data."""
 
 
 class Form(NamedTuple):

@@ -20,10 +20,12 @@ from inference.overlay import (
 )
 from inference.predictor import to_mask
 from inference.uncertainty import confidence, entropy
-from util.config.schema import Data
+from util.config.schema import IGNORE, Data
 from util.io import make_folder, write_atomically
 
 CONFIDENCES = {"confidence": confidence, "entropy": entropy}
+UNSURE = {"confidence": 0, "entropy": 255}
+"""What is written where there are no data."""
 
 
 class Products(NamedTuple):
@@ -78,17 +80,28 @@ class Writer:
         counts = pixels[: len(self.data.classes)].tolist()
         self.areas.add(name, [shape[1], shape[0], *counts])
 
-    def save(self, name: str, images: Sequence[Image.Image], probabilities: Tensor) -> None:
+    def save(
+        self,
+        name: str,
+        images: Sequence[Image.Image],
+        probabilities: Tensor,
+        void: np.ndarray | None = None,
+    ) -> None:
         """Write all files of an image, or of both dates of a pair, from its class probabilities
-        `[C, H, W]`."""
-        mask, products = to_mask(probabilities), self.products
+        `[C, H, W]`; `void`: `[H, W]`, bool, where there are no data, 255 in the mask."""
+        mask, products, original = to_mask(probabilities), self.products, self.original
+        if void is not None:
+            mask[void] = IGNORE
+            original = original and Original(self.data, ignoring=True)
         self.add_areas(name, mask.shape, np.bincount(mask.ravel(), minlength=256))
-        shown = self.original.mask(mask) if self.original else colour_mask(mask, self.data)
+        shown = original.mask(mask) if original else colour_mask(mask, self.data)
         save_picture(shown, self.path("masks", name))
         if products.overlays != "none":
             self.save_overlay(name, images, mask)
         if products.confidence is not None:
             shade = to_bytes(CONFIDENCES[products.confidence](probabilities))
+            if void is not None:
+                shade[void] = UNSURE[products.confidence]
             save_picture(Image.fromarray(shade), self.path(products.confidence, name))
         if products.probabilities:
             half = probabilities.half().cpu().numpy()

@@ -9,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dataset.bands import pictures
-from dataset.reader import read_dates, size_of
+from dataset.reader import read_valid_dates, size_of
 from inference.geotiff import predict_raster
 from inference.inputs import made_by, may_choose_windows, noting, to_do
 from inference.outputs import Products, Writer
@@ -93,10 +93,10 @@ def save_predictions(
             if name in writer.rasters:
                 predict_raster(network, files, name, writer, config, device)
             else:
-                pixels = read_dates(files, config.data)
+                pixels, void = read_valid_dates(files, config.data)
                 own = config_for_size(config, size_of(pixels)) if windows else config
                 probabilities = Predictor(network, own, device).probabilities(pixels)
-                writer.save(name, pictures(pixels, config.data), probabilities)
+                writer.save(name, pictures(pixels, config.data), probabilities, void)
                 large += own is not config
         yield faults[0] if faults else None
     if large:

@@ -108,7 +108,10 @@ class Raster:
             values = self._values(rect)
         if valid is not None:
             values[~valid] = 0
-        return to_range(values, self.data, self.path)
+        pixels = to_range(values, self.data, self.path)
+        if valid is not None:
+            pixels[~valid] = 0
+        return pixels
 
     def valid(self, rect: Rect) -> np.ndarray | None:
         """`[h, w]`: where there are data, by the file's own nodata value, mask or alpha; None for

@@ -207,7 +207,7 @@ def test_mask_in_colour(refused, toy):
 
 
 def test_colours_of_a_mask_that_has_none(refused, toy):
-    Image.new("I;16", (52, 44)).save(toy.root / "masks/l1.png")
+    Image.new("I;16", (52, 44), 300).save(toy.root / "masks/l1.png")
     colours = "data.label_map={'0,0,0': sky, '1,1,1': tree, '2,2,2': road, other: ignore}"
     line = refused("--set", colours, "data.check_samples=8")
     contains(line, "masks/l1.png", "has no colours", "data.label_map names colours")

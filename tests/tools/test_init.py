@@ -334,6 +334,17 @@ def test_all_unreadable_files_are_named(init):
     code, out, err = init("--unlabeled", "more")
     assert code == 2 and "4 files cannot be used" in err
     assert all(f"{file}: not a readable image" in out for file in bad), out
+    Image.new("L", (3, 4)).save(Path("masks") / f"{stems[3]}.png")
+    code, out, err = init("--unlabeled", "more", "--skip-bad")
+    assert code == 0, err
+    assert all(f"{file}: not a readable image" in out for file in bad), out
+    assert "the mask is 3x4" in out and "skipped  5 of 7 images" in out
+    assert sum(len(Path(f"splits/mine/{kind}.txt").read_text().splitlines())
+               for kind in ("labeled", "val")) == 2  # fmt: skip
+    for stem in stems:
+        Path(f"images/{stem}.jpg").write_bytes(b"no image")
+    code, _, err = init("--skip-bad", "--force")
+    assert code == 2 and "found 0 images with masks" in err
 
 
 def test_large_files_need_an_option(init, run):

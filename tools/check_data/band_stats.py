@@ -21,9 +21,12 @@ class BandFacts(NamedTuple):
     """`[C]`: images in which the band has one value everywhere."""
 
 
-def band_facts(image: np.ndarray) -> BandFacts:
-    """Facts of an image `[H, W, C]`: uint8, or floats in [0, 1]."""
+def band_facts(image: np.ndarray, void: np.ndarray | None = None) -> BandFacts:
+    """Facts of an image `[H, W, C]`: uint8, or floats in [0, 1]; `void`: `[H, W]`, pixels without
+    data, which do not count."""
     bands = image.reshape(-1, image.shape[2]).T
+    if void is not None:
+        bands = bands[:, ~void.ravel()]
     top = 255 if image.dtype == np.uint8 else 1
     levels = bands if top == 255 else (bands * 255).astype(np.uint8)
     counts = np.stack([np.bincount(band, minlength=256) for band in levels])

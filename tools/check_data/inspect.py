@@ -13,9 +13,9 @@ from tqdm import tqdm
 from dataset.bands import picture
 from dataset.folders import scan_samples
 from dataset.image_files import lies_as_stored, size_mismatch
-from dataset.mask_files import read_mask
+from dataset.mask_files import CLEAR, VOID, read_mask
 from dataset.mask_kinds import Stored, stored
-from dataset.reader import Reader, size_of
+from dataset.reader import Reader, read_valid_dates, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, SampleList
 from dataset.transforms.geometry import Weak, weak_augmentation
@@ -142,19 +142,25 @@ def inspect(config: Config) -> list[SeenList]:
 
 def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
     faults: list[tuple[str, str]] = []
-    seen, image = Seen(sample, faults), None
+    seen, image, void = Seen(sample, faults), None, None
     try:
-        pixels = reader.image(sample)
+        pixels, void = read_valid_dates(sample.image_files, reader.data)
         image = picture(pixels, reader.data)
         facts = image_facts(sample.image_file, image)
-        bands, digest = band_facts(pixels), _digest(pixels)
+        bands, digest = band_facts(pixels, void), _digest(pixels)
         seen = seen._replace(size=image.size, facts=facts, bands=bands, digest=digest)
     except UserError as error:
         faults.append(("unreadable", str(error)))
-    return seen if sample.mask is None else _look_at_mask(seen, image, reader, crop)
+    return seen if sample.mask is None else _look_at_mask(seen, image, void, reader, crop)
 
 
-def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: int | None) -> Seen:
+def _look_at_mask(
+    seen: Seen,
+    image: Image.Image | None,
+    void: np.ndarray | None,
+    reader: Reader,
+    crop: int | None,
+) -> Seen:
     sample, path = seen.sample, seen.sample.mask_file
     try:
         mask = read_mask(path, reader.data.max_megapixels)
@@ -167,6 +173,8 @@ def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: i
         seen.faults.append(("turned" if turned else "size", str(mismatch)))
     try:
         codes = reader.labels.codes(mask, path)
+        if void is not None and void.shape == codes.shape:
+            codes = np.where(void, np.uint32(VOID), codes)
         found, counts = np.unique(codes, return_counts=True)
         most = counts.argsort()[::-1][:MAX_VALUES]
         seen = seen._replace(
@@ -174,7 +182,7 @@ def _look_at_mask(seen: Seen, image: Image.Image | None, reader: Reader, crop: i
             pixels=np.bincount(reader.labels.class_of(found), counts, 256).astype(np.int64),
         )
         if not reader.labels.in_colour:
-            seen = seen._replace(stored=stored(mask, found.tolist(), path))
+            seen = seen._replace(stored=stored(mask, found[found < CLEAR].tolist(), path))
         labels = Image.fromarray(reader.labels.look_up(codes, path))
     except UserError as error:
         seen.faults.append(("mask", str(error)))

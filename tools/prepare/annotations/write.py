@@ -23,7 +23,7 @@ from tools.prepare.annotations.model import Picture, Size
 from tools.prepare.annotations.report import Totals, report
 from tools.prepare.own.classes import IGNORED, Named
 from tools.prepare.own.match import absolute
-from tools.prepare.own.survey import look_at, refuse_all
+from tools.prepare.own.survey import in_threads, refuse_all, results_of
 from util.config.schema import IGNORE
 from util.errors import UserError
 
@@ -97,9 +97,7 @@ def _write_masks(options: argparse.Namespace) -> tuple[Path, Named]:
         raise UserError(
             f"--annotations {options.annotations}: {annotations.format} without objects"
         )
-    faults: list[UserError] = []
-    used = look_at([task.picture for task in tasks], labels_of, "labels", faults)
-    refuse_all(faults)
+    used = results_of(in_threads([task.picture for task in tasks], labels_of, "labels"))
     table = class_table(annotations, used, options.unannotated)
     totals = _draw_all(tasks, table, folder)
     unlabelled = [p.relative_to(root) for k, p in images.items() if k not in found.pictures]
@@ -155,12 +153,10 @@ def _size_fault(picture: Picture, image: Path, size: Size) -> UserError:
 def _draw_all(tasks: list[Task], table: ClassTable, folder: Path) -> Totals:
     """Write all masks, or none."""
     partial_folder = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    faults: list[UserError] = []
     try:
         partial_folder.mkdir(parents=True)
         one = partial(_draw_one, table=table, folder=partial_folder)
-        results = look_at(tasks, one, "masks", faults)
-        refuse_all(faults)
+        results = results_of(in_threads(tasks, one, "masks"))
         partial_folder.rename(folder)
     except OSError as error:
         raise UserError(

@@ -36,7 +36,7 @@ class ImageFile(NamedTuple):
     size: tuple[int, int]
     kind: Kind
     values: np.ndarray
-    """`[N, C]`: those of some pixels, as they are stored."""
+    """`[N, C]`: those of some pixels with data, as they are stored."""
 
 
 class Bands(NamedTuple):
@@ -51,12 +51,14 @@ def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
     """Raises `UserError` for an unreadable or too large file, for a volume, and for what is no
     number."""
     bands, in_colour = bands_of(path)
-    values = stored_bands(path, bands, max_megapixels)  # type: ignore[arg-type]
+    values, void = stored_bands(path, bands, max_megapixels)  # type: ignore[arg-type]
     height, width, _ = values.shape
     whole = "8 bits" if values.dtype.itemsize == 1 else "more than 8 bits"
     depth = "floats" if values.dtype.kind == "f" else whole
     rows, columns = (np.linspace(0, n - 1, min(n, GRID)).astype(int) for n in (height, width))
     some = values[np.ix_(rows, columns)].reshape(-1, values.shape[2])
+    if void is not None:
+        some = some[~void[np.ix_(rows, columns)].ravel()]
     return ImageFile(path, (width, height), Kind(bands, in_colour, depth), some)
 
 
@@ -69,6 +71,8 @@ def measure(images: Sequence[ImageFile]) -> Bands:
     if kind == Kind("rgb", False, "8 bits"):
         return Bands(kind, {})
     values = np.concatenate([image.values for image in images]).astype(np.float64)
+    if not len(values):
+        raise UserError("--images: no pixel has data, by the nodata values and masks of the files")
     settings: dict[str, Any] = {} if kind.bands == "rgb" else {"bands": kind.bands}
     if kind.in_colour:
         settings["rgb_bands"] = kind.bands[:3]

@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tools.prepare.own.bands import ImageFile, look_at_image, measure
 from tools.prepare.own.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
 from tools.prepare.own.config_text import RARE, commands, config_text, rare_classes
 from tools.prepare.own.mask_values import Value, values_in_use
-from tools.prepare.own.match import ImageAndMask, Parts, absolute, later_images, match, part
+from tools.prepare.own.match import Parts, absolute, later_images, match, part
 from tools.prepare.own.settings import PRESETS, choose_preset, choose_settings, find_pretrained
 from tools.prepare.own.summary import summary, table
 from tools.prepare.own.survey import (
@@ -33,7 +33,7 @@ from tools.prepare.own.survey import (
 from tools.prepare.own.time_budget import schedule_for, seconds_of
 from util.config.label_map import OTHER, WORDS
 from util.config.loading import load_config
-from util.errors import UserError, and_others, first_of
+from util.errors import UserError, first_of
 
 CHANGES = ["unchanged", "changed"]
 """The classes of pairs, unless `--classes` names others."""
@@ -73,6 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(90min, 2h, 1d), by a measured step (default: the preset's epochs)")  # fmt: skip
     add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
         help="refuse images and masks of more million pixels")  # fmt: skip
+    add("--skip-bad", action="store_true", help="go on without images that cannot be read or do "
+        "not fit their masks, and list them")  # fmt: skip
     add("--seed", type=int, default=0, help="of the share of validation images")
     add("--force", action="store_true", help="replace the config and the lists, which are kept as "
         "FILE.old")  # fmt: skip
@@ -105,9 +107,18 @@ def _write_config(
     mask_folder = absolute(options.masks or options.images)
     patterns = options.image_pattern, options.mask_pattern
     matched = match(image_folder, mask_folder, patterns)
-    parts = part(matched, image_folder, options.unlabeled, options.val, options.seed, patterns)
+
+    def drawn(bad: Container[Path] = ()) -> Parts:
+        pairs = [pair for pair in matched.pairs if pair[0] not in bad]
+        kept = matched._replace(pairs=pairs)
+        found = part(kept, image_folder, options.unlabeled, options.val, options.seed, patterns)
+        return Parts(*([s for s in some if s[0] not in bad] for some in found))  # type: ignore[arg-type]
+
+    parts = drawn()
     later = _later(parts, image_folder, mask_folder, options)
-    images, files = _look(parts, later, options.max_megapixels)
+    parts, images, files = _look(
+        parts, later, options.max_megapixels, drawn if options.skip_bad else None
+    )
     bands = measure(images)
     told = {"," in key for key in named.labels if key not in WORDS}
     masks = together(files, told.pop() if len(told) == 1 else None)
@@ -138,8 +149,7 @@ def _write_config(
         settings = settings._replace(epochs=epochs, epoch_length=length)
         text = config_text(options.out, data, bands, classes, values, settings)
         options.out.write_text(text, encoding="utf-8")
-    veiled = sum(file.is_veiled for file in files)
-    print(summary(matched, parts, images, bands.kind, masks, veiled, classes.mapped))
+    print(summary(matched, parts, images, bands.kind, masks, files, classes.mapped))
     if later:
         print(f"pairs    of two dates: {options.images}, {options.second}")
     print(table(values, _meaning(classes.labels), parts))
@@ -232,36 +242,66 @@ def _later(
 
 
 def _look(
-    parts: Parts, later: Mapping[Path, Path], max_megapixels: int
-) -> tuple[list[ImageFile], list[MaskFile]]:
+    parts: Parts,
+    later: Mapping[Path, Path],
+    max_megapixels: int,
+    without: Callable[[Container[Path]], Parts] | None,
+) -> tuple[Parts, list[ImageFile], list[MaskFile]]:
     """All images and all masks, those on which is trained first.
 
-    Raises `UserError`, once all faults are printed, for files that cannot be used, and for sizes
-    that disagree.
+    Raises `UserError`, once all faults are printed, for files that cannot be used and for sizes
+    that disagree; or else returns the parts `without` such images.
     """
-    faults: list[UserError] = []
-    pairs = [*parts.labeled, *parts.val]
-    first = [image for image, *_ in (*pairs, *parts.unlabeled)]
     image_of = partial(look_at_image, max_megapixels=max_megapixels)
     mask_of = partial(look_at_mask, max_megapixels=max_megapixels)
-    images = look_at(first, image_of, "images", faults)
-    masks = look_at([mask for _, mask in pairs], mask_of, "masks", faults)
-    second = look_at([later[image] for image in first if later], image_of, "later images", faults)
-    refuse_all(faults)
-    _equal_sizes(pairs, images[: len(pairs)], masks)
-    for one, other in zip(images, second, strict=False):
-        refuse_other_size([one.path, other.path], [one.size, other.size])
-    return images + second, masks
+    samples = [*parts.labeled, *parts.val, *parts.unlabeled]
+    first = [image for image, *_ in samples]
+    images = look_at(first, image_of, "images")
+    masks = look_at([mask for _, *more in samples for mask in more], mask_of, "masks")
+    second = look_at([later[image] for image in first if later], image_of, "later images")
+    faults: dict[Path, list[UserError]] = {}
+    for image, *more in samples:
+        looked = [images[image], *(masks[mask] for mask in more)]
+        looked += [second[later[image]]] if later else []
+        wrong = [found for found in looked if isinstance(found, UserError)]
+        if wrong := wrong or _sizes_differ(looked):
+            faults[image] = wrong
+    named = [fault for wrong in faults.values() for fault in wrong]
+    if without is None:
+        refuse_all(named)
+    elif named:
+        print(*named, sep="\n")
+        print(f"skipped  {len(faults)} of {len(samples)} images, for the reasons above")
+        parts = without(faults)
+        samples = [*parts.labeled, *parts.val, *parts.unlabeled]
+    kept = [image for image, *_ in samples]
+    good = [*(images[image] for image in kept), *(second[later[image]] for image in kept if later)]
+    return (
+        parts,
+        [found for found in good if isinstance(found, ImageFile)],
+        [
+            found
+            for _, mask in (*parts.labeled, *parts.val)
+            if isinstance(found := masks[mask], MaskFile)
+        ],
+    )
 
 
-def _equal_sizes(pairs: list[ImageAndMask], images: list[ImageFile], masks: list[MaskFile]) -> None:
-    wrong = [
-        size_mismatch(*paths, image.size, mask.size)
-        for paths, image, mask in zip(pairs, images, masks, strict=True)
-        if image.size != mask.size
-    ]
-    if wrong:
-        raise UserError(f"{wrong[0]}{and_others(wrong)}")
+def _sizes_differ(looked: Sequence[ImageFile | MaskFile | UserError]) -> list[UserError]:
+    """What is wrong with the sizes of the files of a sample, the first of which is an image."""
+    found: list[UserError] = []
+    image, *others = [file for file in looked if not isinstance(file, UserError)]
+    for other in others:
+        if other.size == image.size:
+            continue
+        if isinstance(other, MaskFile):
+            found.append(size_mismatch(image.path, other.path, image.size, other.size))
+            continue
+        try:
+            refuse_other_size([image.path, other.path], [image.size, other.size])
+        except UserError as error:
+            found.append(error)
+    return found
 
 
 def _shortest(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tools.prepare.own.bands import ImageFile, Kind
 from tools.prepare.own.mask_values import Value
 from tools.prepare.own.match import Matched, Parts
-from tools.prepare.own.survey import Masks
+from tools.prepare.own.survey import MaskFile, Masks
 from util.tables import text_table
 
 INDENT = 9 * " "
@@ -22,15 +22,19 @@ def summary(
     images: Sequence[ImageFile],
     kind: Kind,
     masks: Masks,
-    veiled: int,
+    files: Sequence[MaskFile],
     mapped: bool,
 ) -> str:
     """Images and masks in a few lines."""
+    veiled, void = sum(file.is_veiled for file in files), sum(file.void for file in files)
     lone, suffix = len(matched.without_mask), matched.suffix
     notes = [
         f"{lone} without a mask are unlabelled" if lone else "",
         f"{matched.spare_masks} masks without an image are left out" if matched.spare_masks else "",
         f"names of masks end in {suffix}" if suffix else "",
+        f"{void} pixels of masks have no data (nodata value, mask or alpha of the file): ignored"
+        if void
+        else "",
         f"{veiled} masks have pixels that are transparent in part: their colour counts"
         if veiled
         else "",

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dataset.mask_files import (
     CLEAR,
+    VOID,
     alpha_of,
     has_values,
     mask_codes,
@@ -19,8 +20,8 @@ from dataset.mask_files import (
 from dataset.mask_kinds import mask_kind, reading, value_colours
 from util.errors import UserError
 
-T = TypeVar("T")
 R = TypeVar("R")
+T = TypeVar("T")
 MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
 
 
@@ -33,6 +34,8 @@ class MaskFile(NamedTuple):
     in_colour: bool
     is_veiled: bool
     """Whether pixels are transparent in part; their value or colour counts."""
+    void: int
+    """Pixels without data, by the nodata value, mask or alpha of a TIFF."""
     pixels: dict[int, int]
     """By value, or by colour (as a code of dataset.mask_files) where the mask is in colour."""
     colours: dict[int, int]
@@ -56,28 +59,39 @@ class Masks(NamedTuple):
 
 
 def look_at(
-    files: Sequence[T], look: Callable[[T], R], title: str, faults: list[UserError]
-) -> list[R]:
-    """`look` at each file, in threads, with a progress bar; notes where it raises `UserError`."""
+    files: Sequence[Path], look: Callable[[Path], R], title: str
+) -> dict[Path, R | UserError]:
+    """Return what `in_threads` does, by file."""
+    return dict(zip(files, in_threads(files, look, title), strict=True))
 
-    def found(file: T) -> R | UserError:
+
+def in_threads(items: Sequence[T], do: Callable[[T], R], title: str) -> list[R | UserError]:
+    """`do` something for each item, with a progress bar; a `UserError` is a result, too."""
+
+    def found(item: T) -> R | UserError:
         try:
-            return look(file)
+            return do(item)
         except UserError as error:
             return error
 
     with ThreadPoolExecutor() as pool:
-        bar = tqdm(pool.map(found, files), title, len(files), disable=None, leave=False)
-        results = list(bar)
-    faults += [result for result in results if isinstance(result, UserError)]
-    return [result for result in results if not isinstance(result, UserError)]
+        return list(tqdm(pool.map(found, items), title, len(items), disable=None, leave=False))
+
+
+def results_of(found: Sequence[R | UserError]) -> list[R]:
+    """Return the results; raises `UserError` as `refuse_all` where some are faults."""
+    refuse_all([one for one in found if isinstance(one, UserError)])
+    return [one for one in found if not isinstance(one, UserError)]
 
 
 def refuse_all(faults: Sequence[UserError]) -> None:
     """Raise a `UserError` where there are faults, once all of several are printed."""
     if len(faults) > 1:
         print(*faults, sep="\n")
-        raise UserError(f"{len(faults)} files cannot be used, see above; mend or remove them")
+        raise UserError(
+            f"{len(faults)} files cannot be used, see above; repair or remove them, or leave them "
+            "out with --skip-bad"
+        )
     if faults:
         raise faults[0]
 
@@ -92,11 +106,13 @@ def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
     is_veiled = alpha is not None and bool(((alpha > 0) & (alpha < alpha.max())).any())
     found, counts = np.unique(codes, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    solid = _solid(codes)
+    void = pixels.pop(VOID, 0)
+    solid = _solid(codes) - {VOID}
     if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
     colours = {} if in_colour else value_colours(mask, pixels.keys() - {CLEAR})
-    return MaskFile(path, mask.size, mask_kind(mask), in_colour, is_veiled, pixels, colours, solid)
+    kind = mask_kind(mask)
+    return MaskFile(path, mask.size, kind, in_colour, is_veiled, void, pixels, colours, solid)
 
 
 def _solid(codes: np.ndarray) -> set[int]:

@@ -1,0 +1,124 @@
+"""Pixels without data, by the nodata value, mask or alpha of a TIFF: they count nowhere."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import predict
+from dataset.bands import read_valid_bands
+from dataset.mask_files import Labels, open_mask
+from dataset.reader import Reader
+from dataset.split_files import read_list
+from supervised import SupOnly
+from tests.dataset.test_bands import data
+from tests.own_images import TINY
+from tools.check_data import __main__ as check_data
+from tools.prepare import __main__ as prepare
+from util.config.loading import load_config
+
+rasterio = pytest.importorskip("rasterio")
+VOID = np.zeros((40, 48), bool)
+VOID[:10, 5:] = True
+
+
+def write(path, bands, **how):
+    """Bands `[N, H, W]` as GDAL writes them; `mask`: an internal one."""
+    path.parent.mkdir(exist_ok=True)
+    mask = how.pop("mask", None)
+    count, h, w = bands.shape
+    form = {"height": h, "width": w, "count": count, "dtype": bands.dtype, "driver": "GTiff"} | how
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **form) as file:
+        file.write(bands)
+        if mask is not None:
+            file.write_mask(mask)
+
+
+def image(count, kind=np.uint8, void=0):
+    values = np.random.default_rng(0).integers(1, 100, (count, *VOID.shape)).astype(kind)
+    values[:, VOID] = void
+    return values
+
+
+def alpha(count, kind=np.uint8):
+    return np.concatenate([image(count, kind), (~VOID[None] * 255).astype(kind)])
+
+
+IMAGES = {  # bands of the config, what is written
+    "nodata": ("grey", lambda p: write(p, image(1), nodata=0)),
+    "nodata of floats": ([1, 2], lambda p: write(p, image(2, np.float32, -9999), nodata=-9999)),
+    "nan": ("grey", lambda p: write(p, image(1, np.float32, np.nan), nodata=np.nan)),
+    "nodata in planes": (
+        [1, 2, 3],
+        lambda p: write(p, image(3, np.int16, -1), nodata=-1, interleave="band"),
+    ),
+    "mask": ("grey", lambda p: write(p, image(1), mask=~VOID)),
+    "mask, compressed": ("grey", lambda p: write(p, image(1), mask=~VOID, compress="deflate")),
+    "mask of colours": ("rgb", lambda p: write(p, image(3), mask=~VOID, photometric="rgb")),
+    "mask of deep bands": ([1, 2], lambda p: write(p, image(2, np.uint16), mask=~VOID)),
+    "alpha": ("rgb", lambda p: write(p, alpha(3), photometric="rgb", alpha="yes")),
+    "deep alpha": ([1, 2, 3], lambda p: write(p, alpha(3, np.uint16), photometric="rgb",
+                                              alpha="yes")),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("kind", IMAGES)
+def test_pixels_without_data_are_found(kind, tmp_path):
+    bands, make = IMAGES[kind]
+    make(path := tmp_path / "a.tif")
+    pixels, void = read_valid_bands(path, data(bands=bands, image_range=(0, 100)))
+    assert np.array_equal(void, VOID) and (pixels[VOID] == 0).all() and (pixels[~VOID] > 0).all()
+
+
+MASKS = {
+    "nodata": lambda p, m: write(p, np.where(VOID, 255, m)[None].astype(np.uint8), nodata=255),
+    "negative": lambda p, m: write(p, np.where(VOID, -1, m.astype(np.int16))[None], nodata=-1),
+    "nan": lambda p, m: write(p, np.where(VOID, np.nan, m)[None].astype(np.float32), nodata=np.nan),
+    "mask": lambda p, m: write(p, m[None], mask=~VOID),
+}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("label_map", [None, {0: 1, 1: 0}])
+def test_masks_ignore_what_has_no_data(kind, label_map, tmp_path):
+    classes = np.arange(VOID.size, dtype=np.uint8).reshape(VOID.shape) % 2
+    MASKS[kind](path := tmp_path / "m.tif", classes)
+    expected = np.where(VOID, 255, classes if label_map is None else 1 - classes)
+    assert np.array_equal(open_mask(path, Labels(data(label_map=label_map))), expected)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = image(2, np.float32, -9999)
+    for number in range(6):
+        shown = np.where(VOID, -9999, values + number).astype(np.float32)
+        write(tmp_path / f"images/{number}.tif", shown, nodata=-9999)
+        write(tmp_path / f"more/u{number}.tif", shown + ~VOID, nodata=-9999)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        classes = (values[0] > 50).astype(np.uint8)
+        Image.fromarray(classes).save(tmp_path / f"masks/{number}.png")
+    code, out, err = run(prepare, "init", "--images", "images", "--masks", "masks", "--unlabeled",
+                         "more", "--out", "c.yaml")  # fmt: skip
+    assert code == 0, err
+    config = load_config("c.yaml")
+    assert all(low >= 1 for low, _ in config.data.image_range)
+    assert all(0.3 < mean < 0.7 for mean in config.data.mean)
+
+    reader = Reader(config.data)
+    sample = read_list(config.data.labeled, masks=True).samples[0]
+    assert np.array_equal(np.array(reader.both(sample)[1]) == 255, VOID)
+    _, ignored = reader.unlabeled(read_list(config.data.unlabeled, masks=False).samples[0])
+    assert np.array_equal(np.array(ignored) == 255, VOID)
+    code, out, err = run(check_data, "--config", "c.yaml")
+    assert f"{VOID.mean():.2%}" in next(x for x in out.splitlines() if x.startswith("ignored"))
+
+    overrides = [x for x in TINY if not x.startswith("crop_size")]
+    train(SupOnly, ["--config", "c.yaml", "--save-path", "run", "--set", *overrides])
+    code, out, err = run(predict, "--checkpoint", "run/best.pth", "--images", "images",
+                         "--save-path", "out", "--confidence")  # fmt: skip
+    assert code == 0, err
+    mask = np.array(Image.open("out/masks/0.png"))
+    assert (mask[VOID] == 255).all() and (mask[~VOID] < 2).all()
+    assert (np.array(Image.open("out/confidence/0.png"))[VOID] == 0).all()
