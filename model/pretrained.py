@@ -73,29 +73,42 @@ def read_pretrained(path: Path) -> dict[str, Tensor]:
     """The weights in a file of ImageNet weights; raises `UserError` when it is not there."""
     if not os.path.exists(path):  # False too for what can be no path
         raise UserError(
-            f"{path}: pretrained weights not found; put the file there, or set "
-            "model.pretrained to hub, none or another file"
+            f"{path}: pretrained weights not found; python -m tools.weights list names published "
+            "files, fetch gets them; or set model.pretrained to hub, none or another file"
         )
     return network_state(load(path), path)
+
+
+def pair_names(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[dict[str, str], list[str]]:
+    """Names of a file's entries by a backbone's, and the backbone's that are missing in the file or
+    of another shape.
+
+    timm's feature extractors write some dots as underscores (stages_0 for stages.0).
+    """
+    given = {name.replace(".", "_"): name for name in state}
+    found = {k: given.get(k.replace(".", "_")) for k in own}
+    names = {k: name for k, name in found.items() if name is not None}
+    lacking = [k for k in own if k not in names and not k.endswith("num_batches_tracked")]
+    lacking += [k for k, name in names.items() if shape_of(state[name]) != shape_of(own[k])]
+    return names, lacking
 
 
 def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: object) -> str:
     """Load ImageNet weights into a backbone; returns a report of what was loaded.
 
     Entries beyond the backbone's (a classifier) are reported, not an error; lacking ones are.
-    timm's feature extractors write some dots as underscores (stages_0 for stages.0).
     """
-    given = {name.replace(".", "_"): name for name in state}
     own = backbone.state_dict()
-    names = {k: given.get(k.replace(".", "_")) for k in own}
-    loaded = {k: state[name] for k, name in names.items() if name is not None}
-    lacking = [k for k in own if k not in loaded and not k.endswith("num_batches_tracked")]
-    lacking += [k for k, v in loaded.items() if shape_of(v) != shape_of(own[k])]
+    names, lacking = pair_names(own, state)
     if lacking:
         raise UserError(
             f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
-            f"of another shape: {first_of(lacking, 3)}"
+            f"of another shape: {first_of(lacking, 3)}; python -m tools.weights check FILE tells "
+            "what a file holds and how to convert it"
         )
+    loaded = {k: state[name] for k, name in names.items()}
     load_weights(backbone, own | loaded, source)
     unused = [name for name in state if name not in names.values()]
     return f"{source}: {len(loaded)} entries loaded" + (
