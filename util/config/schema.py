@@ -340,6 +340,10 @@ class Model(Section):
     """Dilations of deeplabv3plus's ASPP; published with 12, 24, 36 at output stride 8."""
     patch_size: Annotated[Positive, Field(le=256)] | None = None
     """Side of a ViT's patches in pixels; by default its own, which pretrained weights need."""
+    layers: tuple[Positive, Positive, Positive, Positive] | None = None
+    """The four blocks of a ViT, counted from 1, whose patch tokens dpt decodes.  By default those
+    published for DINOv2 and DINOv3 (S and B: 3, 6, 9, 12; L: 5, 12, 18, 24; g: 10, 20, 30, 40), and
+    the ends of the four quarters of other ViTs."""
     multi_grid: bool = False
     """Dilations 2, 2, 4 multiplied into the 3x3 convolutions of a ResNet's last stage."""
     channels: Width = 256
@@ -355,6 +359,13 @@ class Model(Section):
     """Train the decoder alone; the backbone stays as it was pretrained."""
     checkpoint_activations: bool = False
     """Compute the backbone's blocks again in the backward pass: less memory, more time."""
+
+    @field_validator("layers")
+    @classmethod
+    def _increases(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if layers is not None and sorted(set(layers)) != list(layers):
+            raise ValueError("expected four increasing numbers of blocks, such as [3, 6, 9, 12]")
+        return layers
 
     @model_validator(mode="after")
     def _dropout_of_every_level(self) -> "Model":
@@ -397,6 +408,10 @@ class Optimizer(Section):
     """Momentum of sgd."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Weight decay; published with 1e-4 for sgd and 0.01 for adamw."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Layer-wise decay of the learning rate in a ViT (BEiT): its final norm and last block learn at
+    `lr`, each block before at this times the rate of the next one, and so does what precedes the
+    blocks: patch embedding, positions, class and register tokens.  1: one rate for all."""
     power: Scale = 0.9
     """Poly decay: of steps 0 to N - 1 the first runs at the start's rate, step i after it at
     (1 - (i - 1)/N)^power times that, as published."""
