@@ -38,6 +38,7 @@ from model.deploy import (
     to_safetensors,
     to_torchscript,
 )
+from model.lora import merge_adapters
 from model.trained import load_trained
 from util.cli import exit_with_one_line
 from util.config.schema import Config
@@ -65,6 +66,7 @@ def main() -> None:
         )
         images = list(read_images(options, config))
         network = load_trained(plain, options.checkpoint, options.which, CPU)
+        config = merge_adapters(network, config)
         inside = {NORMALISATION, RESIZING} - set(options.outside)
         deployed = Deployed(network, config, inside).eval()
         content = exported(options, config, deployed)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from model.checkpoint import load, load_weights, network_state, shape_of
 from model.dinov2 import as_published, is_dinov2
 from model.hub import ask_hub_once
+from model.lora import AdaptedDPT, base_names
 from model.network import Network
 from util.config.schema import Model
 from util.errors import UserError, first_of, reason
@@ -39,7 +40,10 @@ def load_backbone(network: Network, options: Model, in_channels: int) -> str:
         path = str(PRETRAINED / f"{name}.pth") if source == "file" else source
         state = read_pretrained(Path(path))
     state, remark = inflate_stem(state, in_channels)
-    return load_backbone_state(network.backbone, state, path) + remark
+    report = load_backbone_state(network.backbone, state, path)
+    if isinstance(network, AdaptedDPT):
+        network.remember_base()
+    return report + remark
 
 
 def hub_weights(name: str) -> Mapping[str, Tensor]:
@@ -100,7 +104,9 @@ def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source
 
     Entries beyond the backbone's (a classifier) are reported, not an error; lacking ones are.
     """
-    own = backbone.state_dict()
+    whole = backbone.state_dict()
+    inside = base_names(backbone)
+    own = {name: whole[of_backbone] for name, of_backbone in inside.items()}
     names, lacking = pair_names(own, state)
     if lacking:
         raise UserError(
@@ -108,8 +114,8 @@ def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source
             f"of another shape: {first_of(lacking, 3)}; python -m tools.weights check FILE tells "
             "what a file holds and how to convert it"
         )
-    loaded = {k: state[name] for k, name in names.items()}
-    load_weights(backbone, own | loaded, source)
+    loaded = {inside[k]: state[name] for k, name in names.items()}
+    load_weights(backbone, whole | loaded, source)
     unused = [name for name in state if name not in names.values()]
     return f"{source}: {len(loaded)} entries loaded" + (
         f", {len(unused)} unused: {first_of(unused, 3)}" if unused else ""

@@ -319,6 +319,7 @@ LIMITS = [
     ("model.channels=4096", "model.channels=4097"),
     ("model.patch_size=256", "model.patch_size=257"),
     ("model={widths: [1, 2], dropout: [0, 1]}", "model={widths: [1], dropout: [0]}"),
+    ("model.lora=0", "model.lora=-1"),
     ("model.layers=[1,2,3,4]", "model.layers=[0,2,3,4]"),
     ("optimizer.layer_decay=1", "optimizer.layer_decay=1.001"),
     ("optimizer.layer_decay=0.001", "optimizer.layer_decay=0"),

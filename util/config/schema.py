@@ -355,6 +355,10 @@ class Model(Section):
     """Dropout in the encoder of unet: a number for each level, as many as `widths` has."""
     pretrained: str = "file"
     """file: pretrained/<backbone>.pth; hub: timm's; none: random; or the path of a .pth file."""
+    lora: Annotated[Natural, Field(le=1024)] = 0
+    """Train the backbone of dpt through LoRA adapters of this rank on its attention, which peft
+    adds (requirements-extra.txt); its other weights stay as they were pretrained, and checkpoints
+    leave them out.  0: no adapters."""
     lock_backbone: bool = False
     """Train the decoder alone; the backbone stays as it was pretrained."""
     checkpoint_activations: bool = False
@@ -366,6 +370,14 @@ class Model(Section):
         if layers is not None and sorted(set(layers)) != list(layers):
             raise ValueError("expected four increasing numbers of blocks, such as [3, 6, 9, 12]")
         return layers
+
+    @model_validator(mode="after")
+    def _adapters_of_pretrained_vits(self) -> "Model":
+        if self.lora and (self.network != "dpt" or self.pretrained == "none"):
+            raise ValueError("lora needs network dpt and pretrained weights; set lora to 0")
+        if self.lora and self.lock_backbone:
+            raise ValueError("lora trains the backbone, which lock_backbone locks; set one of them")
+        return self
 
     @model_validator(mode="after")
     def _dropout_of_every_level(self) -> "Model":
