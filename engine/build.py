@@ -60,7 +60,8 @@ def build_trainer(
     )
     config = with_class_weights(config, lists.labeled, device)
 
-    method = _build_method(method_class, config, device, per_forward, pretrained=resumed is None)
+    pretrained = resumed is None or config.model.lora > 0  # whose checkpoints hold adapters alone
+    method = _build_method(method_class, config, device, per_forward, pretrained)
     workers = data_workers(config, distributed.processes_here())
     process = Process(distributed.rank(), world, workers, cuda=device.type == "cuda")
     room, views = memory(lists, config.data), method_class.strong_views

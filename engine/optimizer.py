@@ -1,9 +1,10 @@
-"""SGD or AdamW in two groups with poly decay."""
+"""SGD or AdamW with poly decay, in a group for each learning rate."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from model.network import Network
@@ -15,18 +16,30 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
     """Return an optimizer of all parameters with `requires_grad`: an EMA teacher and a locked
     backbone are left out.
 
-    The backbone of each network inside the method learns at `lr`, everything else, heads of the
-    method included, at `lr * lr_multi`.  Checkpoints store the optimizer's state by position, so
-    the order inside a group is the order of `method.parameters()`.
+    The backbone of each network inside the method learns at `lr` (its layers below the last at less
+    where `layer_decay` is below 1), everything else, heads of the method included, at
+    `lr * lr_multi`.  The first group is the fastest of the backbone, the last is the rest.
+    Checkpoints store the optimizer's state by position, so the order inside a group is the order of
+    `method.parameters()`.
     """
     networks = [module for module in method.modules() if isinstance(module, Network)]
-    backbones = {parameter for network in networks for parameter in network.backbone.parameters()}
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    steps = {
+        parameter: below
+        for network in networks
+        for parameter, below in layers_below_last(network.backbone, options.layer_decay).items()
+    }
+    groups: dict[int, list[nn.Parameter]] = {below: [] for below in sorted({*steps.values()})}
+    rest: list[nn.Parameter] = []
     for parameter in method.parameters():
         if parameter.requires_grad:
-            groups[parameter in backbones].append(parameter)
-    lrs = {True: options.lr, False: options.lr * options.lr_multi}
-    parameters = [{"params": p, "lr": lrs[b], "base_lr": lrs[b]} for b, p in groups.items() if p]
+            (groups[steps[parameter]] if parameter in steps else rest).append(parameter)
+    rates = [options.lr * options.layer_decay**below for below in groups]
+    rates.append(options.lr * options.lr_multi)
+    parameters = [
+        {"params": p, "lr": lr, "base_lr": lr}
+        for lr, p in zip(rates, [*groups.values(), rest], strict=True)
+        if p
+    ]
     decay = options.weight_decay
     # Fused: one kernel, which can skip a step without asking the device.
     if options.name == "adamw":
@@ -34,6 +47,27 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
     sgd = torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=decay, fused=True)
     _start_momentum(sgd)
     return sgd
+
+
+def layers_below_last(backbone: nn.Module, decay: float) -> dict[nn.Parameter, int]:
+    """Number of layers from each trained parameter of a backbone up to the last one.
+
+    All are 0 where `decay` is 1.  Layers are those of timm: the patch embedding with positions,
+    class and register tokens; each block; the final norm belongs to the last block.  Raises
+    `UserError` for a backbone without such layers.
+    """
+    if decay == 1:
+        return dict.fromkeys(backbone.parameters(), 0)
+    matcher: Any = getattr(backbone, "group_matcher", None)
+    if matcher is None:
+        raise UserError(
+            f"optimizer.layer_decay: found {decay:g}, but this backbone has no layers known to "
+            "timm; set it to 1, or use model.network dpt on a ViT"
+        )
+    layers = group_parameters(backbone, matcher(), reverse=True)
+    trained = {p: layers[name] for name, p in backbone.named_parameters() if p.requires_grad}
+    last = max(trained.values(), default=0)
+    return {parameter: last - layer for parameter, layer in trained.items()}
 
 
 def step_if_finite(

@@ -31,6 +31,7 @@ from model.deploy import (
     to_safetensors,
     to_torchscript,
 )
+from model.lora import merge_adapters
 from model.trained import load_trained
 from util.config.schema import Config
 from util.errors import UserError, print_error, reason
@@ -52,6 +53,7 @@ def export(options: argparse.Namespace, config: Config) -> None:
     )
     images = list(read_images(options, config))
     network = load_trained(plain, options.checkpoint, options.which, CPU)
+    config = merge_adapters(network, config)
     inside = {NORMALISATION, RESIZING} - set(options.outside)
     deployed = Deployed(network, config, inside).eval()
     content = exported(options, config, deployed)

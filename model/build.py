@@ -1,8 +1,11 @@
 """Config -> network: the only place where names become networks."""
 
+from typing import Any
+
 from model.backbones import apply_multi_grid, build_cnn, build_vit
 from model.deeplabv3plus import DeepLabV3Plus
-from model.dpt import DPT
+from model.dpt import DPT, tapped_blocks
+from model.lora import AdaptedDPT
 from model.network import Network
 from model.pspnet import PSPNet
 from model.recompute import recompute_blocks
@@ -53,7 +56,11 @@ def build_pspnet(options: Model, num_classes: int, in_channels: int) -> Network:
 
 
 def build_dpt(options: Model, num_classes: int, in_channels: int) -> Network:
-    return DPT(build_vit(options.backbone, options.patch_size, in_channels), num_classes)
+    vit: Any = build_vit(options.backbone, options.patch_size, in_channels)
+    layers = tapped_blocks(options.backbone, len(vit.feature_info), options.layers)
+    if options.lora:
+        return AdaptedDPT(vit, num_classes, layers, options.lora)
+    return DPT(vit, num_classes, layers)
 
 
 def build_unet(options: Model, num_classes: int, in_channels: int) -> Network:

@@ -1,5 +1,6 @@
 """DPT (Ranftl et al., ICCV 2021) on a ViT, with the parameter names of published checkpoints."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.network import Features, Network, upsample
+from util.errors import UserError
 
 
 class Widths(NamedTuple):
@@ -29,9 +31,21 @@ def decoder_widths(encoder_width: int) -> Widths:
     return WIDTHS[max((w for w in WIDTHS if w <= encoder_width), default=min(WIDTHS))]
 
 
-def tapped_blocks(depth: int) -> list[int]:
-    """The four blocks, counted from 1, whose tokens the decoder sees: the ends of the quarters."""
-    return [5, 12, 18, 24] if depth == 24 else [depth * quarter // 4 for quarter in (1, 2, 3, 4)]
+def tapped_blocks(name: str, depth: int, asked: Sequence[int] | None = None) -> list[int]:
+    """Return the four blocks, counted from 1, whose tokens the decoder sees.
+
+    Defaults for the ViT that timm calls `name`: those published for DINOv2 and DINOv3, else the
+    ends of the quarters.  Raises `UserError` for blocks that the ViT lacks.
+    """
+    if asked is None:
+        quarters = [depth * quarter // 4 for quarter in (1, 2, 3, 4)]
+        return [5, 12, 18, 24] if depth == 24 and re.search("dinov[23]", name) else quarters
+    if asked[-1] > depth:
+        raise UserError(
+            f"model.layers: found block {asked[-1]}, but {name} has {depth}; use numbers from 1 to "
+            f"{depth}"
+        )
+    return list(asked)
 
 
 class ResidualUnit(nn.Module):
@@ -105,17 +119,18 @@ class Decoder(nn.Module):
 class DPT(Network):
     """The patch tokens of four blocks of a ViT, each after the final LayerNorm, and a decoder.
 
-    `backbone` is a plain ViT of timm that takes images of any multiple of its patch size.
+    `backbone` is a plain ViT of timm that takes images of any multiple of its patch size; `layers`:
+    the four blocks, counted from 1.  Class and register tokens take part in its attention only.
     """
 
     backbone: Any  # timm's ViTs have no class in common that says what they can do
 
-    def __init__(self, backbone: Any, num_classes: int):
+    def __init__(self, backbone: Any, num_classes: int, layers: Sequence[int]):
         super().__init__()
         blocks = backbone.feature_info
         width = blocks[-1]["num_chs"]
         self.patch_size = blocks[-1]["reduction"]
-        self.taps = [block - 1 for block in tapped_blocks(len(blocks))]
+        self.taps = [block - 1 for block in layers]
         self.feature_channels = [width] * len(self.taps)
         self.num_classes = num_classes
         self.backbone = backbone

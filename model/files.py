@@ -74,7 +74,8 @@ def require_pretrained(path: Path) -> None:
     """Raise `UserError` for pretrained weights that are not there."""
     if not os.path.exists(path):  # False too for what can be no path
         raise UserError(
-            f"{path}: pretrained weights not found{nearest(path)}. Fix: put the file there, or "
+            f"{path}: pretrained weights not found{nearest(path)}. Fix: put the file there "
+            "(python -m tools.weights list names published ones, fetch gets them), or "
             "--set model.pretrained=hub to download timm's, or --set model.pretrained=none to "
             "train from random weights (lower scores)"
         )

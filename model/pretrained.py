@@ -12,6 +12,7 @@ from model.checkpoint import load, load_weights, network_state, shape_of
 from model.dinov2 import as_published, is_dinov2
 from model.files import PRETRAINED, pretrained_file, require_pretrained
 from model.hub import ask_hub_once
+from model.lora import AdaptedDPT, base_names
 from model.network import Network
 from util.config.schema import Model
 from util.errors import UserError, first_of, reason
@@ -38,7 +39,10 @@ def load_backbone(network: Network, options: Model, in_channels: int) -> str:
         assert file is not None
         state, path = read_pretrained(file), str(file)
     state, remark = inflate_stem(state, in_channels)
-    return load_backbone_state(network.backbone, state, path) + remark
+    report = load_backbone_state(network.backbone, state, path)
+    if isinstance(network, AdaptedDPT):
+        network.remember_base()
+    return report + remark
 
 
 def hub_weights(name: str) -> Mapping[str, Tensor]:
@@ -75,24 +79,39 @@ def read_pretrained(path: Path) -> dict[str, Tensor]:
     return network_state(load(path), path)
 
 
+def pair_names(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[dict[str, str], list[str]]:
+    """Names of a file's entries by a backbone's, and the backbone's that are missing in the file or
+    of another shape.
+
+    timm's feature extractors write some dots as underscores (stages_0 for stages.0).
+    """
+    given = {name.replace(".", "_"): name for name in state}
+    found = {k: given.get(k.replace(".", "_")) for k in own}
+    names = {k: name for k, name in found.items() if name is not None}
+    lacking = [k for k in own if k not in names and not k.endswith("num_batches_tracked")]
+    lacking += [k for k, name in names.items() if shape_of(state[name]) != shape_of(own[k])]
+    return names, lacking
+
+
 def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: object) -> str:
     """Load ImageNet weights into a backbone; returns a report of what was loaded.
 
     Entries beyond the backbone's (a classifier) are reported, not an error; lacking ones are.
-    timm's feature extractors write some dots as underscores (stages_0 for stages.0).
     """
-    given = {name.replace(".", "_"): name for name in state}
-    own = backbone.state_dict()
-    names = {k: given.get(k.replace(".", "_")) for k in own}
-    loaded = {k: state[name] for k, name in names.items() if name is not None}
-    lacking = [k for k in own if k not in loaded and not k.endswith("num_batches_tracked")]
-    lacking += [k for k, v in loaded.items() if shape_of(v) != shape_of(own[k])]
+    whole = backbone.state_dict()
+    inside = base_names(backbone)
+    own = {name: whole[of_backbone] for name, of_backbone in inside.items()}
+    names, lacking = pair_names(own, state)
     if lacking:
         raise UserError(
             f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
-            f"of another shape: {first_of(lacking, 3)}"
+            f"of another shape: {first_of(lacking, 3)}; python -m tools.weights check FILE tells "
+            "what a file holds and how to convert it"
         )
-    load_weights(backbone, own | loaded, source)
+    loaded = {inside[k]: state[name] for k, name in names.items()}
+    load_weights(backbone, whole | loaded, source)
     unused = [name for name in state if name not in names.values()]
     return f"{source}: {len(loaded)} entries loaded" + (
         f", {len(unused)} unused: {first_of(unused, 3)}" if unused else ""

@@ -9,6 +9,7 @@ from model.acceleration import use_layout
 from model.build import network_of
 from model.checkpoint import load, load_weights, network_state
 from model.network import Network
+from model.pretrained import load_backbone
 from util.config.schema import Config, Data, Model
 from util.errors import UserError
 from util.log import logger
@@ -18,13 +19,15 @@ def load_network(options: Model, data: Data, path: Path, which: str = "model") -
     """The network of a config with the weights of a checkpoint, in any published form.
 
     Parts beside the network's own, which a method has for training alone (CorrMatch's correlation
-    head), are left out.  Raises `UserError` when the weights are not those of this network and
-    these classes.
+    head), are left out.  A checkpoint of adapters alone needs the pretrained weights, too.  Raises
+    `UserError` when the weights are not those of this network and these classes.
     """
     whole = load(path)
     state = network_state(whole, path, which)
     compare_configs(whole, options, data, path)
     network = network_of(options, data)
+    if options.lora:
+        load_backbone(network, options, data.num_bands)
     parts = dict(network.named_children())
     own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
     load_weights(network, own or state, path)

@@ -35,12 +35,14 @@ def main() -> None:
             import torch
 
             from model.deploy import Deployed, describe, to_safetensors
+            from model.lora import merge_adapters
             from model.trained import load_trained
         network = load_trained(run.config, checkpoint, options.which, torch.device("cpu"))
-        deployed = Deployed(network, run.config, ())
-        weights = to_safetensors(deployed, describe(run.config, deployed))
+        config = merge_adapters(network, run.config)
+        deployed = Deployed(network, config, ())
+        weights = to_safetensors(deployed, describe(config, deployed))
         card = model_card(run, options.which, epoch, options.license)
-        write_folder(options.out, weights, dump_config(portable(run.config)), card)
+        write_folder(options.out, weights, dump_config(portable(config)), card)
         print(f"written: {options.out}, from {checkpoint}")
         print(f"upload:  hf upload OWNER/NAME {shlex.quote(str(options.out))}")
         print("use:     python predict.py --checkpoint hf:OWNER/NAME --images ... --save-path ...")

@@ -3,15 +3,18 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from engine.optimizer import build_optimizer, load_optimizer
+from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
 from model.build import build_network
 from semi.ema import frozen_copy
 from tests.methods.test_steps import FAMILIES
 from util.config.loading import load_config
 from util.config.schema import Model, Optimizer
+from util.errors import UserError
 
 OPTIONS = Optimizer(lr=0.01, lr_multi=10)
 
@@ -61,6 +64,55 @@ def test_a_checkpoint_of_one_group_gives_each_parameter_its_own_momentum(options
     for parameter in trained(network):
         momentum = optimizer.state[parameter]["momentum_buffer"]
         assert torch.equal(momentum, before.state[parameter]["momentum_buffer"])
+
+
+VIT = Model(network="dpt", backbone="test_vit", pretrained="none")  # six blocks
+RATES = [
+    # decay 0.5, lr 0.064: halved from the last block down to the patch embedding
+    ("norm.weight", 0.064), ("norm.bias", 0.064),
+    ("blocks.5.mlp.fc2.bias", 0.064), ("blocks.5.norm1.weight", 0.064),
+    ("blocks.4.attn.qkv.weight", 0.032), ("blocks.3.attn.proj.bias", 0.016),
+    ("blocks.2.mlp.fc1.weight", 0.008), ("blocks.1.norm2.bias", 0.004),
+    ("blocks.0.attn.qkv.bias", 0.002),
+    ("patch_embed.proj.weight", 0.001), ("pos_embed", 0.001), ("cls_token", 0.001),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_layer_decay_by_a_table_worked_out_by_hand(name):
+    network = build_network(VIT, 3)
+    optimizer = build_optimizer(
+        network, Optimizer(name=name, lr=0.064, lr_multi=10, layer_decay=0.5)
+    )
+    rates = {p: g["base_lr"] for g in optimizer.param_groups for p in g["params"]}
+    for parameter, rate in RATES:
+        assert rates[network.backbone.get_parameter(parameter)] == pytest.approx(rate), parameter
+    assert {round(rates[p], 9) for p in trained(network.head)} == {0.64}
+    assert len(rates) == len(trained(network)) and len(optimizer.param_groups) == 7 + 1
+    assert set_poly_lr(optimizer, 6, 10, 1.0) == pytest.approx(0.032), "the fastest of the backbone"
+    assert optimizer.param_groups[6]["lr"] == pytest.approx(0.0005)
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_small_patch14_dinov2"])
+def test_layer_decay_is_that_of_timm(name):
+    """Registers and rotary positions of DINOv3; DINOv2's mask token, which is not trained."""
+    with torch.device("meta"):
+        network = build_network(VIT.model_copy(update={"backbone": name}), 3)
+        options = Optimizer(name="adamw", lr=1.0, layer_decay=0.9)
+        groups = build_optimizer(network, options).param_groups
+        other = timm.create_model(name, num_classes=0)
+    found = {p: g["base_lr"] for g in groups for p in g["params"]}
+    names = {id(p): n for n, p in other.named_parameters()}
+    for group in param_groups_layer_decay(other, layer_decay=0.9):
+        for parameter in group["params"]:
+            own = network.backbone.get_parameter(names[id(parameter)])
+            assert found[own] == pytest.approx(group["lr_scale"]), names[id(parameter)]
+
+
+def test_layer_decay_needs_layers(toy):
+    network = build_network(load_config(toy.config).model, 3)
+    with pytest.raises(UserError, match="layer_decay: found 0.9.*dpt on a ViT"):
+        build_optimizer(network, Optimizer(layer_decay=0.9))
 
 
 def test_a_locked_backbone_is_left_out(options):

@@ -139,6 +139,20 @@ def test_published_settings_on_dinov2(row):
         method(network, config)
 
 
+@pytest.mark.parametrize("name", ["pascal", "cityscapes"])
+def test_dinov3_is_dinov2_with_as_many_patches(name):
+    published, config = load(f"{name}_unimatch_v2"), load(f"{name}_dinov3")
+    network = build(config)
+    network.check_crop(config.crop_size)
+    assert (network.patch_size, network.taps) == (16, [2, 5, 8, 11])
+    assert config.crop_size // 16 == published.crop_size // 14
+    model = published.model.model_copy(update={"backbone": "vit_base_patch16_dinov3"})
+    change = {"model": model, "crop_size": config.crop_size}
+    assert config == published.model_copy(update=change)
+    text = CONFIGS[f"{name}_dinov3"].read_text()
+    assert "no published score" in text and "Published mIoU" not in text
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_published_settings_of_change_detection(name):
     """Beside those above; 256x256 images, of which published runs select on `test`."""
@@ -305,6 +319,10 @@ LIMITS = [
     ("model.channels=4096", "model.channels=4097"),
     ("model.patch_size=256", "model.patch_size=257"),
     ("model={widths: [1, 2], dropout: [0, 1]}", "model={widths: [1], dropout: [0]}"),
+    ("model.lora=0", "model.lora=-1"),
+    ("model.layers=[1,2,3,4]", "model.layers=[0,2,3,4]"),
+    ("optimizer.layer_decay=1", "optimizer.layer_decay=1.001"),
+    ("optimizer.layer_decay=0.001", "optimizer.layer_decay=0"),
     ("criterion.min_kept=1", "criterion.min_kept=0"),
     ("evaluation.scales=[1e-9,16]", "evaluation.scales=[16.001]"),
     ("evaluation.scales=[1]", "evaluation.scales=[]"),

@@ -41,7 +41,16 @@ def vary(options, **more):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "vit_small_patch16_dinov3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_vit",
+        "test_vit2",
+        "vit_small_patch16_dinov3",  # registers, rotary positions
+        "vit_small_patch16_rope_mixed_224",  # learnt rotary frequencies
+        "vit_base_patch16_rope_reg1_gap_256",  # a register, no class token
+    ],
+)
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])
 def test_features_are_the_normalised_patch_tokens(name, size):
     network = build_network(vary(TINY, backbone=name), 5).eval()
@@ -77,6 +86,61 @@ def test_published_sizes(letter, classes, millions, blocks, widths, fusion):
     assert untrained == ["mask_token"], "which no loss reaches"
     gated = "backbone.blocks.0.mlp.w12.weight" in network.state_dict()
     assert gated == (letter == "giant")
+
+
+@pytest.mark.parametrize(
+    "backbone, asked, blocks",
+    [
+        ("vit_large_patch14_dinov2", None, [5, 12, 18, 24]),
+        ("vit_large_patch14_reg4_dinov2", None, [5, 12, 18, 24]),
+        ("vit_large_patch16_dinov3", None, [5, 12, 18, 24]),
+        ("vit_large_patch16_224", None, [6, 12, 18, 24]),
+        ("vit_small_patch16_dinov3", None, [3, 6, 9, 12]),
+        ("test_vit", None, [1, 3, 4, 6]),
+        ("vit_small_patch16_dinov3", (9, 10, 11, 12), [9, 10, 11, 12]),
+    ],
+)
+def test_blocks_that_are_decoded(backbone, asked, blocks):
+    with torch.device("meta"):
+        network = build_network(vary(TINY, backbone=backbone, layers=asked), 3)
+    assert [tap + 1 for tap in network.taps] == blocks
+
+
+@torch.no_grad()
+def test_layers_are_those_blocks():
+    """The first map is the first block's output, by its own forward, after the final norm."""
+    network = build_network(vary(TINY, layers=(1, 2, 4, 6)), 3).eval()
+    vit, x, seen = network.backbone, torch.randn(1, 3, 32, 48), {}
+    for number in (1, 2, 4, 6):
+        block = vit.blocks[number - 1]
+        block.register_forward_hook(lambda _m, _i, out, n=number: seen.__setitem__(n, out))
+    for feature, tokens in zip(network.features(x), seen.values(), strict=True):
+        patches = vit.norm(tokens)[:, 1:]
+        torch.testing.assert_close(feature.flatten(2).transpose(1, 2), patches)
+
+
+def test_layers_that_a_vit_lacks(toy):
+    with pytest.raises(UserError, match="model.layers: found block 7, but test_vit has 6"):
+        build_network(vary(TINY, layers=(1, 2, 3, 7)), 3)
+    for unfit in ("[3,2,1,4]", "[1,1,2,3]", "[0,1,2,3]", "[1,2,3]", "[1,2,3,4,5]"):
+        with pytest.raises(UserError, match="model.layers"):
+            load_config(toy.config, [f"model.layers={unfit}"])
+
+
+def test_rotary_positions_follow_the_definition():
+    """DINOv3 (Simeoni et al., 2025): coordinates in [-1, 1], periods 100^(2i/d), angles 2 pi x / p
+    that rotate pairs (i, i + d/2) of a head's query, for the two axes in turn."""
+    with torch.no_grad():
+        network = build_network(vary(TINY, backbone="vit_small_patch16_dinov3"), 3)
+    rows, columns, width = 3, 5, 64
+    found = network.backbone.rope.get_embed((rows, columns))
+    sine, cosine = found.double().chunk(2, -1)
+    periods = 100.0 ** (np.arange(width // 4) * 4 / width)
+    for index, (row, column) in enumerate(np.ndindex(rows, columns)):
+        place = np.array([2 * (row + 0.5) / rows - 1, 2 * (column + 0.5) / columns - 1])
+        angles = np.tile((2 * np.pi * place[:, None] / periods).ravel(), 2)
+        np.testing.assert_allclose(sine[index], np.sin(angles), atol=1e-5)
+        np.testing.assert_allclose(cosine[index], np.cos(angles), atol=1e-5)
 
 
 def bicubic_weights(size, side):
@@ -195,7 +259,9 @@ def test_images_become_the_nearest_multiple_of_the_patch():
 
 def test_training_evaluation_and_prediction_on_odd_sizes(toy, train, tmp_path, monkeypatch):
     toy.tree["model"] = {"network": "dpt", "backbone": "test_vit", "pretrained": "none"}
-    toy.tree |= {"crop_size": 32, "optimizer": {"name": "adamw", "weight_decay": 0.01}}
+    toy.tree["model"]["layers"] = [1, 2, 4, 6]
+    optimizer = {"name": "adamw", "weight_decay": 0.01, "layer_decay": 0.8}
+    toy.tree |= {"crop_size": 32, "optimizer": optimizer}
     toy.write_config()
     run, scores, out = tmp_path / "run", tmp_path / "scores.json", tmp_path / "out"
     train(SupOnly, toy.argv(run))

@@ -351,6 +351,10 @@ class Model(Section):
     """Dilations of deeplabv3plus's ASPP; published with 12, 24, 36 at output stride 8."""
     patch_size: Annotated[Positive, Field(le=256)] | None = None
     """Side of a ViT's patches in pixels; by default its own, which pretrained weights need."""
+    layers: tuple[Positive, Positive, Positive, Positive] | None = None
+    """The four blocks of a ViT, counted from 1, whose patch tokens dpt decodes.  By default those
+    published for DINOv2 and DINOv3 (S and B: 3, 6, 9, 12; L: 5, 12, 18, 24; g: 10, 20, 30, 40), and
+    the ends of the four quarters of other ViTs."""
     multi_grid: bool = False
     """Dilations 2, 2, 4 multiplied into the 3x3 convolutions of a ResNet's last stage."""
     channels: Width = 256
@@ -362,10 +366,29 @@ class Model(Section):
     """Dropout in the encoder of unet: a number for each level, as many as `widths` has."""
     pretrained: str = "file"
     """file: pretrained/<backbone>.pth; hub: timm's; none: random; or the path of a .pth file."""
+    lora: Annotated[Natural, Field(le=1024)] = 0
+    """Train the backbone of dpt through LoRA adapters of this rank on its attention, which peft
+    adds (requirements-extra.txt); its other weights stay as they were pretrained, and checkpoints
+    leave them out.  0: no adapters."""
     lock_backbone: bool = False
     """Train the decoder alone; the backbone stays as it was pretrained."""
     checkpoint_activations: bool = False
     """Compute the backbone's blocks again in the backward pass: less memory, more time."""
+
+    @field_validator("layers")
+    @classmethod
+    def _increases(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if layers is not None and sorted(set(layers)) != list(layers):
+            raise ValueError("expected four increasing numbers of blocks, such as [3, 6, 9, 12]")
+        return layers
+
+    @model_validator(mode="after")
+    def _adapters_of_pretrained_vits(self) -> "Model":
+        if self.lora and (self.network != "dpt" or self.pretrained == "none"):
+            raise ValueError("lora needs network dpt and pretrained weights; set lora to 0")
+        if self.lora and self.lock_backbone:
+            raise ValueError("lora trains the backbone, which lock_backbone locks; set one of them")
+        return self
 
     @model_validator(mode="after")
     def _dropout_of_every_level(self) -> "Model":
@@ -408,6 +431,10 @@ class Optimizer(Section):
     """Momentum of sgd."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Weight decay; published with 1e-4 for sgd and 0.01 for adamw."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Layer-wise decay of the learning rate in a ViT (BEiT): its final norm and last block learn at
+    `lr`, each block before at this times the rate of the next one, and so does what precedes the
+    blocks: patch embedding, positions, class and register tokens.  1: one rate for all."""
     power: Scale = 0.9
     """Poly decay: of steps 0 to N - 1 the first runs at the start's rate, step i after it at
     (1 - (i - 1)/N)^power times that, as published."""

@@ -1,0 +1,99 @@
+"""LoRA (Hu et al., ICLR 2022) on the attention of a ViT, through peft."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.dpt import DPT
+from model.network import Network
+from util.config.schema import Config
+from util.errors import UserError
+
+ATTENTION = r".*attn\.(qkv|q_proj|k_proj|v_proj|proj)"
+"""Linear layers that get adapters, by their names in timm."""
+HASH = "base_hash"
+
+
+class AdaptedDPT(DPT):
+    """DPT whose backbone learns through adapters of low rank alone.
+
+    The state holds adapters, decoder and a hash of the pretrained weights, which do not change.
+    Loading it needs the pretrained weights in place and raises `UserError` for others.
+    """
+
+    def __init__(self, backbone: Any, num_classes: int, layers: Sequence[int], rank: int):
+        super().__init__(backbone, num_classes, layers)
+        add_adapters(backbone, rank)
+        backbone.register_buffer(HASH, torch.zeros((), dtype=torch.int64))
+
+    def remember_base(self) -> None:
+        """Take the present weights of the backbone as the ones that the adapters belong to."""
+        digest, state = hashlib.sha256(), self.backbone.state_dict()
+        for name in sorted(base_names(self.backbone).values()):
+            digest.update(state[name].cpu().contiguous().numpy().tobytes())
+        self.backbone.base_hash.fill_(int.from_bytes(digest.digest()[:7], "big"))
+
+    def state_dict(self, *arguments: Any, **more: Any) -> Any:
+        state = super().state_dict(*arguments, **more)
+        for name in base_names(self.backbone).values():
+            del state[f"{more.get('prefix', '')}backbone.{name}"]
+        return state
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *more: Any) -> None:
+        saved = state.get(f"{prefix}backbone.{HASH}")
+        if saved is not None and int(saved) != int(self.backbone.base_hash):
+            raise UserError(
+                "model.pretrained: found other weights than those that the adapters were trained "
+                "on; set it to the file of that training"
+            )
+        own = self.backbone.state_dict()
+        for name in base_names(self.backbone).values():
+            state[f"{prefix}backbone.{name}"] = own[name]
+        super()._load_from_state_dict(state, prefix, *more)
+
+
+def base_names(backbone: nn.Module) -> dict[str, str]:
+    """Names of a backbone's entries without adapters -> their names with them."""
+    names = [k for k in backbone.state_dict() if ".lora_" not in k and k != HASH]
+    return {name.replace(".base_layer.", "."): name for name in names}
+
+
+def add_adapters(backbone: nn.Module, rank: int) -> None:
+    """Add adapters of this rank to the attention, in place, and lock all other weights.
+
+    The update of a layer is `B A x`, without a further factor; B starts at 0.  Raises `UserError`
+    without peft, and for a ViT whose attention does not call its layers.
+    """
+    if any(name.endswith("attn.q_bias") for name, _ in backbone.named_parameters()):
+        raise UserError(
+            "model.lora: the attention of this backbone reads its weights directly, so adapters "
+            "would have no part in it; set model.lora to 0, or choose a ViT without q_bias"
+        )
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise UserError("model.lora: needs peft; pip install peft, or set it to 0") from None
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION)
+    try:
+        inject_adapter_in_model(config, backbone)
+    except ValueError:  # no layer has such a name
+        raise UserError("model.lora: this backbone has no attention that it knows") from None
+
+
+def merge_adapters(network: Network, config: Config) -> Config:
+    """Add the adapters to the weights of a network, in place, so that it is a plain one; return the
+    config of the plain network.  Networks without adapters and their configs stay as they are."""
+    if not isinstance(network, AdaptedDPT):
+        return config
+    vit = network.backbone
+    for name, layer in list(vit.named_modules()):
+        if hasattr(layer, "base_layer"):
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(vit.get_submodule(parent), child, layer.base_layer)
+    delattr(vit, HASH)
+    network.__class__ = DPT  # type: ignore[assignment]
+    return config.model_copy(update={"model": config.model.model_copy(update={"lora": 0})})

@@ -1,0 +1,258 @@
+"""Pretrained weights: files of several projects become what training reads."""
+
+import io
+import os
+import re
+import sys
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import timm
+import torch
+
+from model.build import build_network
+from model.checkpoint import load
+from model.pretrained import load_backbone
+from model.xception import Xception65
+from tests.conftest import REPOSITORY
+from tools.weights import __main__ as weights
+from tools.weights.convert import EXPECTED, convert, expected_backbone, unwrap
+from tools.weights.published import SOURCES, sources_of
+from util.config.schema import Model
+from util.errors import UserError
+
+FILE = "shared/data/weights/tf_efficientnet_lite0.pth"
+LITE0 = Path(os.environ.get("EFFICIENTNET_LITE0", REPOSITORY.parent / FILE))
+
+
+def shapes(name):
+    """State dict of a backbone as timm names it, without memory for its values."""
+    with torch.device("meta"):
+        return timm.create_model(name).state_dict()
+
+
+def renamed(state, *pairs):
+    """Replace texts in all names; a pair that starts with ^ replaces beginnings alone."""
+    result = {}
+    for name, value in state.items():
+        for old, new in pairs:
+            if not old.startswith("^"):
+                name = name.replace(old, new)
+            elif name.startswith(old[1:]):
+                name = new + name[len(old) - 1 :]
+        result[name] = value
+    return result
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys, tmp_path):
+    """Run `python -m tools.weights` in an empty folder; return exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*argv):
+        monkeypatch.setattr(sys, "argv", ["weights", *map(str, argv)])
+        try:
+            code = weights.main()
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return command
+
+
+MM_VIT = [("^norm.", "ln1."), ("^blocks.", "layers."), (".norm1.", ".ln1."), (".norm2.", ".ln2."),
+          ("patch_embed.proj.", "patch_embed.projection."), ("mlp.fc1.", "ffn.layers.0.0."),
+          ("mlp.fc2.", "ffn.layers.1.")]  # fmt: skip
+MM_DINOV2 = [*MM_VIT, ("ls1.gamma", "attn.gamma1.weight"), ("ls2.gamma", "ffn.gamma2.weight")]
+MM_SEG = [*MM_VIT, ("attn.proj.", "attn.attn.out_proj."), ("attn.qkv.", "attn.attn.in_proj_")]
+MM_RESNET = [("^conv1.", "stem."), ("^bn1.", "stem.7.")]
+SEGMENTRON = [(".skipbn.", ".bn."), (".skip.", ".conv."), ("sepconv", "sep_conv"),
+              ("^conv3.", "block21.sep_conv1."), ("^conv4.", "block21.sep_conv2."),
+              ("^conv5.", "block21.sep_conv3.")]  # fmt: skip
+GIANT = [("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2.")]
+SCHEMES = [
+    # backbone, its names in timm, changes that make the file's names, scheme
+    ("resnet50s", "resnet50s", [], "as expected"),
+    ("resnet10t", "resnet10t", MM_RESNET, "OpenMMLab"),
+    ("test_vit", "test_vit", MM_VIT, "OpenMMLab"),
+    ("test_vit", "test_vit", MM_SEG, "OpenMMLab"),
+    ("vit_small_patch14_dinov2", "vit_small_patch14_dinov2", [], "timm's DINOv2"),
+    ("vit_giant_patch14_dinov2", "vit_giant_patch14_dinov2", [], "timm's DINOv2"),
+    ("xception65_deeplab", "xception65", [], "by order"),
+    ("tf_efficientnet_lite0", "tf_efficientnet_lite0", [("conv", "c"), ("bn", "n")], "by order"),
+]
+
+
+@pytest.mark.parametrize("name, timms, changes, scheme", SCHEMES)
+def test_naming_schemes(name, timms, changes, scheme):
+    state = shapes(timms)
+    file = renamed(state, *changes)
+    found = convert(file, name, "file")
+    assert scheme in found.scheme and (found.scheme == EXPECTED) == (scheme == "as expected")
+    extra = {"mask_token"} if "dinov2" in name else set()
+    assert not {*expected_backbone(name).state_dict()} - {*found.state} - extra - _ignored(name)
+    if not timms.startswith(("xception", "vit_")):
+        assert all(value is state[key] for key, value in found.state.items())
+
+
+def _ignored(name):
+    """Entries that a file may lack: of the classifier, and of statistics that nobody reads."""
+    names = expected_backbone(name).state_dict()
+    return {
+        k for k in names if k.endswith("num_batches_tracked") or "classifier" in k or "fc." in k
+    }
+
+
+def test_official_dinov2_and_openmmlabs():
+    official = expected_backbone("vit_small_patch14_dinov2").state_dict()
+    assert convert(official, "vit_small_patch14_dinov2", "f").scheme == EXPECTED
+    found = convert(renamed(official, *MM_DINOV2), "vit_small_patch14_dinov2", "f")
+    assert "OpenMMLab" in found.scheme
+    assert all(value is official[key] for key, value in found.state.items())
+
+
+def test_xception_of_segmentron_is_renamed_by_order():
+    with torch.device("meta"):
+        own = Xception65(16, 3).state_dict()
+    found = convert(renamed(own, *SEGMENTRON), "xception65_deeplab", "f")
+    learnt = {k: v for k, v in own.items() if not k.endswith("num_batches_tracked")}
+    assert found.state.keys() == learnt.keys() and "by order" in found.scheme
+    assert all(value is own[key] for key, value in found.state.items())
+
+
+def test_official_dinov2_with_registers():
+    """The class token takes its position from the table, as timm's has none for it."""
+    state = renamed(shapes("vit_small_patch14_reg4_dinov2"), ("reg_token", "register_tokens"))
+    state |= {"mask_token": torch.zeros(1, 384), "cls_token": torch.full((1, 1, 384), 2.0),
+              "pos_embed": torch.ones(1, 1370, 384)}  # fmt: skip
+    found = convert(state, "vit_small_patch14_reg4_dinov2", "f")
+    assert found.state["cls_token"].eq(3).all()
+    assert found.state["pos_embed"].shape == (1, 1369, 384)
+    assert found.state["reg_token"] is state["register_tokens"]
+
+
+def official_dinov3(bias):
+    """As the official files name it."""
+    changes = [("reg_token", "storage_tokens"), ("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma")]
+    state = renamed(shapes("vit_small_patch16_dinov3"), *changes)
+    state["mask_token"] = torch.zeros(1, 384)
+    state["rope_embed.periods"] = torch.ones(16)
+    for block in range(12):
+        state[f"blocks.{block}.attn.qkv.bias"] = torch.full((1152,), bias)
+        state[f"blocks.{block}.attn.qkv.bias_mask"] = torch.ones(1152)
+    return state
+
+
+def test_official_dinov3():
+    name, state = "vit_small_patch16_dinov3", official_dinov3(0.0)
+    found = convert(state, name, "f")
+    assert "by timm" in found.scheme
+    assert found.state["reg_token"] is state["storage_tokens"]
+    assert found.state["blocks.7.gamma_2"] is state["blocks.7.ls2.gamma"]
+    with pytest.raises(UserError, match=f"qkv.bias: has biases.*{name}_qkvb"):
+        convert(official_dinov3(0.5), name, "f")
+    kept = convert(official_dinov3(0.5), f"{name}_qkvb", "f")
+    assert kept.state["blocks.3.attn.v_bias"].eq(0.5).all()
+
+
+@pytest.mark.skipif(not LITE0.exists(), reason="needs a published file, see EFFICIENTNET_LITE0")
+def test_a_published_file_without_its_names(tool):
+    state, is_plain = unwrap(load(LITE0), LITE0)
+    found = convert(state, "tf_efficientnet_lite0", LITE0)
+    assert is_plain and found.scheme == EXPECTED
+    assert found.unused == ["classifier.weight", "classifier.bias"]
+    blind = {
+        f"{i}.{name.rpartition('.')[2]}": value for i, (name, value) in enumerate(state.items())
+    }
+    ordered = convert(blind, "tf_efficientnet_lite0", LITE0)
+    assert "by order" in ordered.scheme and len(ordered.unused) == 2
+    assert all(value is state[key] for key, value in ordered.state.items())
+    code, out, _ = tool("check", LITE0)
+    assert code == 0 and "model.backbone=tf_efficientnet_lite0: 245 entries" in out
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        (lambda items: items[:-3], "found 33 entries, expected 34"),
+        (lambda items: items[1:2] + items[:1] + items[2:], "found 1.weight.*expected conv1.weight"),
+        (lambda items: [*items, ("x", torch.zeros(3))], "entries, expected"),
+    ],
+)
+def test_an_order_that_differs_is_refused(change, problem):
+    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    learnt = [(k, v) for k, v in state.items() if not k.endswith("num_batches_tracked")]
+    blind = [(f"{i}.{k.rpartition('.')[2]}", v) for i, (k, v) in enumerate(learnt)]
+    assert "by order" in convert(dict(blind), "test_resnet", "f").scheme
+    with pytest.raises(UserError, match="f: not the weights of test_resnet: ") as found:
+        convert(dict(change(blind)), "test_resnet", "f")
+    assert "same order" in str(found.value)
+
+
+def test_order_respects_what_names_say():
+    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    swap = {"weight": "bias", "bias": "weight"}
+    blind = {}
+    for i, (name, value) in enumerate(state.items()):
+        kind = name.rpartition(".")[2]
+        blind[f"{i}.{swap.get(kind, kind) if value.ndim == 1 else kind}"] = value
+    with pytest.raises(UserError, match="same order"):
+        convert(blind, "test_resnet", "f")
+
+
+def test_fetch_from_a_file_makes_what_training_reads(tool, tmp_path):
+    donor = timm.create_model("resnet10t")
+    file = {"backbone." + k: v for k, v in renamed(donor.state_dict(), *MM_RESNET).items()}
+    torch.save({"meta": {"epoch": 1}, "state_dict": file | {"head.x": torch.ones(2)}}, "mm.pth")
+    code, out, err = tool("check", "mm.pth")
+    assert code == 1 and "not the weights of resnet50s" in out and "--backbone" in out, err
+    code, out, err = tool("check", "mm.pth", "--backbone", "resnet10t")
+    assert code == 1 and "fetch resnet10t --from mm.pth" in out, err
+    code, out, err = tool("fetch", "resnet10t", "--from", "mm.pth")
+    assert code == 0 and "names of OpenMMLab" in out, err
+    options = Model(backbone="resnet10t")
+    network = build_network(options, 3)
+    load_backbone(network, options, 3)
+    assert torch.equal(network.backbone.conv1[6].weight, donor.conv1[6].weight)
+    assert tool("check")[0] == 0
+    code, _, err = tool("fetch", "resnet10t", "--from", "mm.pth")
+    assert code == 2 and "exists already" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "answer, problem",
+    [
+        (URLError("no route"), "no route.*--from FILE"),
+        (io.BytesIO(b"x"), "expected sha256 1762acc0"),
+    ],
+)
+def test_no_network_and_another_file_are_one_line(answer, problem, tool, tmp_path, monkeypatch):
+    def open_url(url, timeout):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(urllib.request, "urlopen", open_url)
+    code, _, err = tool("fetch", "resnet50s")
+    assert code == 2 and err.count("\n") == 1
+    assert re.search(problem, err)
+    assert not [*(tmp_path / "pretrained").iterdir()]
+
+
+def test_every_published_file_is_listed(tool, tmp_path):
+    code, out, _ = tool("list")
+    assert code == 0 and all(source.file in out and source.where in out for source in SOURCES)
+    for source in SOURCES:  # what a publisher put into a name is what its file must have
+        assert source.sha256 in source.file and len(source.sha256) in (0, 8)
+    code, out, _ = tool("check", "resnet101s")
+    assert code == 1 and "missing; python -m tools.weights fetch resnet101s" in out
+
+
+def test_hashes_are_those_that_timm_knows():
+    for name in ("resnet50s", "resnet101s"):
+        assert sources_of(name)[0].where == timm.get_pretrained_cfg(name).url
+    for size in ("small", "base", "large", "giant"):
+        name = f"vit_{size}_patch14_dinov2"
+        assert sources_of(name)[0].where == timm.get_pretrained_cfg(name).url

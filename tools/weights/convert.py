@@ -1,0 +1,201 @@
+"""Conversion of published weights to the names that `pretrained/` expects."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from model import xception
+from model.backbones import build_vit, check_name
+from model.checkpoint import network_state, shape_of
+from model.pretrained import pair_names
+from util.errors import UserError, first_of
+
+State = Mapping[str, Tensor]
+WRAPPERS = ("state_dict", "model", "teacher", "net")
+"""Keys under which published files hold the weights."""
+STATISTICS = "num_batches_tracked"
+EXPECTED = "names as expected (of timm, torchvision or official DINOv2)"
+KINDS = {"weight", "bias", "running_mean", "running_var"}
+
+# OpenMMLab's name -> timm's.  ResNetV1c's stem; mmpretrain's and mmsegmentation's ViT.
+_OPENMMLAB = [
+    (r"^stem\.7\.", "bn1."),
+    (r"^stem\.", "conv1."),
+    (r"^ln1\.", "norm."),
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+    (r"^layers\.(\d+)\.", r"blocks.\1."),
+    (r"\.attn\.gamma1\.weight$", ".ls1.gamma"),
+    (r"\.ffn\.gamma2\.weight$", ".ls2.gamma"),
+    (r"\.ln([12])\.", r".norm\1."),
+    (r"\.attn\.attn\.in_proj_", ".attn.qkv."),
+    (r"\.attn\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
+    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
+    (r"\.ffn\.w(12|3)\.", r".mlp.w\1."),
+]
+
+
+class Converted(NamedTuple):
+    """Weights by the backbone's names, how the file names them, and its entries without use."""
+
+    state: dict[str, Tensor]
+    scheme: str
+    unused: list[str]
+
+
+def expected_backbone(name: str) -> nn.Module:
+    """The backbone as the project builds it, on the meta device; a CNN has its classifier too.
+
+    Raises `UserError` for a name that timm lacks.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        if name == xception.NAME:
+            return xception.Xception65(16, 3)
+        check_name(name)
+        try:
+            return build_vit(name, None, 3)
+        except UserError:
+            return timm.create_model(name)
+
+
+def unwrap(whole: Any, path: Path) -> tuple[State, bool]:
+    """Weights of a backbone in what a file holds, without wrappers and the prefixes of larger
+    networks; and whether training finds them there, too.
+
+    Raises `UserError` for a file that holds no weights.
+    """
+    outer = whole if isinstance(whole, Mapping) else {}
+    inner = next((outer[k] for k in WRAPPERS if isinstance(outer.get(k), Mapping)), whole)
+    state = network_state(inner, path)
+    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    return inside or state, not inside and (inner is whole or inner is outer.get("model"))
+
+
+def convert(state: State, name: str, source: object) -> Converted:
+    """Rename weights of torchvision, timm, OpenMMLab, DINOv2 or DINOv3 for `model.backbone: name`.
+
+    Entries of the same shapes in the same order are renamed one to one where no naming scheme fits.
+    Raises `UserError` that names the missing entries otherwise.
+    """
+    backbone = expected_backbone(name)
+    own = _without_classifier(backbone)
+    lacking: list[list[str]] = []
+    for scheme, rename in SCHEMES.items():
+        given = rename(state, name, backbone)
+        names, missing = pair_names(own, given)
+        if not missing:
+            used = {k: given[v] for k, v in names.items()}
+            return Converted(used, scheme, [k for k in given if k not in names.values()])
+        lacking.append(missing)
+    ordered = _by_order(state, own)
+    if isinstance(ordered, Converted):
+        return ordered
+    fewest = min(lacking, key=len)
+    raise UserError(
+        f"{source}: not the weights of {name}: {len(fewest)} of {len(own)} entries missing or of "
+        f"another shape ({first_of(fewest, 3)}); and not the same shapes in the same order: "
+        f"{ordered}"
+    )
+
+
+def _without_classifier(backbone: Any) -> dict[str, Tensor]:
+    heads = getattr(backbone, "default_cfg", {}).get("classifier") or ()
+    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    return {k: v for k, v in backbone.state_dict().items() if not k.startswith(prefixes)}
+
+
+def _as_they_are(state: State, name: str, backbone: nn.Module) -> State:
+    return state
+
+
+def _openmmlab(state: State, name: str, backbone: nn.Module) -> State:
+    renamed = {}
+    for key, value in state.items():
+        for pattern, timms in _OPENMMLAB:
+            key = re.sub(pattern, timms, key)
+        renamed[key] = value
+    return renamed
+
+
+def _timm_dinov2(state: State, name: str, backbone: nn.Module) -> State:
+    """timm's DINOv2: without the mask token, which only the pre-training used; the giant's gated
+    MLP under other names."""
+    names = backbone.state_dict()
+    renamed = dict(state)
+    if "blocks.0.mlp.w12.weight" in names:
+        gates = ((".mlp.fc1.", ".mlp.w12."), (".mlp.fc2.", ".mlp.w3."))
+        for timms, published in gates:
+            renamed = {k.replace(timms, published): v for k, v in renamed.items()}
+    if "mask_token" in names and "pos_embed" in renamed:
+        renamed.setdefault("mask_token", torch.zeros(names["mask_token"].shape))
+    return renamed
+
+
+def _by_timm(state: State, name: str, backbone: nn.Module) -> State:
+    """timm's own conversion of a model's official file: DINOv3, DINOv2 with registers, BEiT, ..."""
+    module = sys.modules.get(getattr(_entrypoint(name), "__module__", ""))
+    rename = getattr(module, "checkpoint_filter_fn", None)
+    if rename is None:
+        return {}
+    if "storage_tokens" in state and "blocks.0.attn.q_bias" not in backbone.state_dict():
+        _refuse_biases(state, name)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it tries
+            return rename(dict(state), backbone)
+    except Exception:  # whatever a file of another model leads timm's code to
+        return {}
+
+
+def _entrypoint(name: str) -> object:
+    return timm.models.model_entrypoint(name) if timm.is_model(name) else None
+
+
+def _refuse_biases(state: State, name: str) -> None:
+    """Raise `UserError` where timm would drop biases of queries or values that are not 0."""
+    for key, value in state.items():
+        if key.endswith("qkv.bias"):
+            queries, _, values = value.chunk(3)
+            if queries.any() or values.any():
+                raise UserError(
+                    f"{key}: has biases, which {name} has no place for; set model.backbone to "
+                    f"{name}_qkvb"
+                )
+
+
+SCHEMES: dict[str, Callable[[State, str, nn.Module], State]] = {
+    EXPECTED: _as_they_are,
+    "names of timm's DINOv2": _timm_dinov2,
+    "names of OpenMMLab": _openmmlab,
+    "official names, converted by timm": _by_timm,
+}
+
+
+def _by_order(state: State, own: State) -> Converted | str:
+    """Rename entries one to one in their order; return the first difference where that fails.
+
+    Names must agree in what they hold (weight, bias, running mean or variance), where both say so;
+    only a classifier may follow.
+    """
+    given = [key for key in state if not key.endswith(STATISTICS)]
+    wanted = [key for key in own if not key.endswith(STATISTICS)]
+    for key, other in zip(wanted, given, strict=False):
+        kinds = {key.rpartition(".")[2], other.rpartition(".")[2]}
+        if shape_of(own[key]) != shape_of(state[other]) or (len(kinds) == 2 and kinds <= KINDS):
+            return f"found {other} {shape_of(state[other])}, expected {key} {shape_of(own[key])}"
+    rest = given[len(wanted) :]
+    if len(given) < len(wanted) or not _is_classifier([state[key] for key in rest]):
+        return f"found {len(given)} entries, expected {len(wanted)}"
+    renamed = {key: state[other] for key, other in zip(wanted, given, strict=False)}
+    return Converted(renamed, "other names, renamed by order", rest)
+
+
+def _is_classifier(rest: Sequence[Tensor]) -> bool:
+    return [value.ndim for value in rest] in ([], [2], [2, 1])
