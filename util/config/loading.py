@@ -222,6 +222,8 @@ MOVABLE = {
     "data.check_samples",
     "data.max_megapixels",
     "evaluation.window_batch",
+    "optimizer.lr_batch",  # optimizer.lr of a run is scaled already
+    "optimizer.scale_lr",
     "channels_last",
     "compile",
     "save_every",

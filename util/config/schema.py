@@ -390,6 +390,11 @@ class Optimizer(Section):
     """sgd with momentum, or adamw with betas 0.9 and 0.999."""
     lr: Scale = 0.001
     """Learning rate of the backbone at the start; the backbone of unet is its encoder."""
+    lr_batch: Positive | None = None
+    """`batch_size` that `lr` is meant for: a run with another one logs the rate of the linear rule,
+    `lr * batch_size / lr_batch`."""
+    scale_lr: bool = False
+    """Use the rate of the linear rule; config.yaml of the run holds the scaled `lr`."""
     lr_multi: Scale = 10.0
     """How many times faster everything beside the backbone learns.  Use 1 for a network without
     pretrained part: unet was published with one learning rate for all."""
@@ -400,6 +405,15 @@ class Optimizer(Section):
     power: Scale = 0.9
     """Poly decay: of steps 0 to N - 1 the first runs at the start's rate, step i after it at
     (1 - (i - 1)/N)^power times that, as published."""
+
+    @model_validator(mode="after")
+    def _scales_from_a_batch(self) -> "Optimizer":
+        if self.scale_lr and self.lr_batch is None:
+            raise ValueError(
+                "scale_lr needs lr_batch, the batch_size that lr is meant for. "
+                "Fix: set optimizer.lr_batch"
+            )
+        return self
 
 
 class Evaluation(Section):
