@@ -23,6 +23,7 @@ from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of
 from inference.evaluation import Scores, Watcher, evaluate, summary, table, volume_indices
 from inference.overlay import save_picture
 from inference.predictor import Predictor
+from inference.volume_distances import VolumeDistances
 from inference.worst_images import ImageScores, comparison
 from metrics.boundary import DISTANCE, BoundaryIoU
 from metrics.confusion import class_scores, confusion_picture, confusion_rows
@@ -41,7 +42,7 @@ def main() -> None:
         options.checkpoint = checkpoint_of(options)
         config = config_of(options)
         device = distributed.choose_device(options.device)
-        check(options)
+        check(options, config)
         with distributed.session(device), exit_with_one_line():
             say_to_console()
             scores = score(config, options, device)
@@ -76,10 +77,15 @@ def arguments() -> argparse.Namespace:
         metavar="SHARE",
         help=f"also IoU along outlines, within this share of the image's diagonal ({DISTANCE})",
     )
+    parser.add_argument(
+        "--surface-distance",
+        action="store_true",
+        help="also HD95 and average surface distance of each class over volumes",
+    )
     return parser.parse_args()
 
 
-def check(options: argparse.Namespace) -> None:
+def check(options: argparse.Namespace, config: Config) -> None:
     """Raise `UserError` for options that cannot be, and for a folder that is in use."""
     if options.worst and not options.save_path:
         raise UserError("--worst: found no folder for the pictures; add --save-path OUT")
@@ -89,6 +95,10 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(
             f"--boundary-iou: found {options.boundary_iou}, expected a share of the image's "
             f"diagonal, such as {DISTANCE}"
+        )
+    if options.surface_distance and config.evaluation.volume_pattern is None:
+        raise UserError(
+            "--surface-distance: the config names no volumes. Fix: set evaluation.volume_pattern"
         )
     if options.save_path and os.path.lexists(options.save_path):
         folder = options.save_path
@@ -100,12 +110,18 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     """Evaluate a checkpoint on a split; logs the table, writes what was asked for, returns the
     numbers."""
     listed = read_split(config, options.split)
-    volumes = volume_indices([s.image for s in listed.samples], config.evaluation.volume_pattern)
+    paths, classes = [sample.image for sample in listed.samples], config.data.classes
+    volumes = volume_indices(paths, config.evaluation.volume_pattern)
     compare_ranks(config, options, listed)
     network = load_trained(config, options.checkpoint, options.which, device)
     boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
     images = ImageScores(len(listed.samples), device)
-    wanted: dict[Watcher, Any] = {boundary: options.boundary_iou, images: options.worst}
+    surfaces = VolumeDistances(paths, volumes, len(classes), config.evaluation.spacing, device)
+    wanted: dict[Watcher, Any] = {
+        boundary: options.boundary_iou,
+        images: options.worst,
+        surfaces: options.surface_distance,
+    }
     begin = time.perf_counter()
     scores = evaluate(
         network,
@@ -120,14 +136,17 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     of_classes = class_scores(scores.confusion)
     if options.boundary_iou:
         of_classes["boundary IoU"] = boundary.iou()
-    logger.info("%s", table(scores, config.data.classes, of_classes))
+    logger.info("%s", table(scores, classes, of_classes))
+    distances = surfaces.logged(classes) if options.surface_distance else {}
     logger.info(
         f"{len(listed.samples)} images of {listed.name}, {how_predicted(config.evaluation)}, "
         f"{speed:.1f} a second"
     )
     if options.save_path:
         worst = images.worst(options.worst)
-        distributed.on_main(lambda: save_tables(options.save_path, scores, of_classes, config))
+        distributed.on_main(
+            lambda: save_tables(options.save_path, scores, of_classes, config, distances)
+        )
         distributed.on_main(
             lambda: save_worst(options.save_path, worst, network, listed, config, device)
         )
@@ -140,9 +159,10 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
         "mode": config.evaluation.mode,
         "flip": config.evaluation.flip,
         "scales": config.evaluation.scales,
-        "classes": config.data.classes,
+        "classes": classes,
         **summary(scores),
         "class_scores": {name: (100 * v).tolist() for name, v in of_classes.items()},
+        **({"surface_distance": distances} if distances else {}),
     }
 
 
@@ -150,7 +170,8 @@ def compare_ranks(config: Config, options: argparse.Namespace, listed: SampleLis
     """Check that all ranks score the same network on the same images in the same way."""
     if distributed.world_size() == 1:
         return
-    given = {f"--{name}": getattr(options, name) for name in ("which", "worst", "boundary_iou")}
+    names = ("which", "worst", "boundary_iou", "surface_distance")
+    given = {f"--{name}": getattr(options, name) for name in names}
     facts = given | {
         "code": code_version(),
         "checkpoint's SHA-256": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest(),
@@ -183,19 +204,29 @@ def this_process(config: Config, device: torch.device) -> Process:
 
 
 def save_tables(
-    folder: Path, scores: Scores, of_classes: dict[str, Tensor], config: Config
+    folder: Path,
+    scores: Scores,
+    of_classes: dict[str, Tensor],
+    config: Config,
+    distances: dict[str, list[float | None]],
 ) -> None:
-    """Write scores.csv (in percent), confusion.csv (in pixels) and confusion.png."""
+    """Write scores.csv (in percent; `distances` as they are), confusion.csv (in pixels) and
+    confusion.png."""
     classes, columns = config.data.classes, scores.by_class | of_classes
     rows = [
-        [name, pixels, *(f"{100 * values[index]:.4f}" for values in columns.values())]
+        [
+            name,
+            pixels,
+            *(f"{100 * values[index]:.4f}" for values in columns.values()),
+            *("" if values[index] is None else values[index] for values in distances.values()),
+        ]
         for index, (name, pixels) in enumerate(
             zip(classes, scores.confusion.sum(1).tolist(), strict=True)
         )
     ]
     save_picture(confusion_picture(scores.confusion, classes), folder / "confusion.png")
     write_text(folder / "confusion.csv", csv_text(confusion_rows(scores.confusion, classes)))
-    write_text(folder / "scores.csv", csv_text([["class", "pixels", *columns], *rows]))
+    write_text(folder / "scores.csv", csv_text([["class", "pixels", *columns, *distances], *rows]))
 
 
 def save_worst(

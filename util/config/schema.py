@@ -444,6 +444,15 @@ class Evaluation(Section):
     needs volume_pattern; or `iou:CLASS`, of one class."""
     volume_pattern: str | None = None
     """Regular expression whose first group names an image's volume; adds Dice per volume."""
+    spacing: tuple[Scale, Scale, Scale] | None = None
+    """Millimetres between slices, rows and columns of all volumes, for `evaluate.py
+    --surface-distance`; without it distances are in pixels, and slices lie one pixel apart."""
+
+    @model_validator(mode="after")
+    def _spacing_of_volumes(self) -> "Evaluation":
+        if self.spacing is not None and self.volume_pattern is None:
+            raise ValueError("spacing needs volume_pattern. Fix: set evaluation.volume_pattern")
+        return self
 
     @field_validator("volume_pattern")
     @classmethod
