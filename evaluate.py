@@ -26,6 +26,11 @@ def main() -> None:
         check(options)
         options.checkpoint = checkpoint_of(options)
         config = config_of(options)
+        if options.surface_distance and config.evaluation.volume_pattern is None:
+            raise UserError(
+                "--surface-distance: the config names no volumes. Fix: set "
+                "evaluation.volume_pattern"
+            )
         require_split(config, options.split)
         with importing():
             from inference.scoring import say_what_is_written, score
@@ -79,6 +84,11 @@ def command_line() -> Parser:
         metavar="SHARE",
         help="also IoU along outlines, within this share of the image's diagonal (default: not; "
         f"{SHARE} without a SHARE)",
+    )
+    parser.add_argument(
+        "--surface-distance",
+        action="store_true",
+        help="also HD95 and average surface distance of each class over volumes",
     )
     return parser
 

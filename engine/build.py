@@ -16,6 +16,7 @@ from dataset.split_files import identity
 from dataset.validation import check_files, read_lists
 from engine.class_weights import with_class_weights
 from engine.method import Method
+from engine.optimizer import with_scaled_lr
 from engine.run_dir import RunDir, state_to_resume
 from engine.trainer import Trainer
 from inference.evaluation import volume_indices
@@ -43,7 +44,7 @@ def build_trainer(
     """
     # Fixed once: on another device, a run does not change its precision silently.
     precision = precision_on(device, config.precision)
-    config = config.model_copy(update={"precision": precision})
+    config = with_scaled_lr(config.model_copy(update={"precision": precision}))
     # Rank 0 decides what the run continues from, and sends it to all: the others may find another
     # checkpoint, or none, on disks of their own.
     resumed = distributed.on_main(lambda: state_to_resume(run_dir, resume))

@@ -8,8 +8,39 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from model.network import Network
-from util.config.schema import Optimizer
+from util.config.schema import Config, Optimizer
 from util.errors import UserError, reason
+from util.log import logger
+
+
+def with_scaled_lr(config: Config) -> Config:
+    """Return the config with the learning rate for its `batch_size`, by the linear rule where
+    `optimizer.scale_lr` asks for it (Goyal et al., 2017).
+
+    One line is logged where `batch_size` is not the one that `optimizer.lr` is meant for.
+    """
+    options, batch = config.optimizer, config.batch_size
+    if options.lr_batch in (None, batch):
+        return config
+    lr = options.lr * batch / options.lr_batch
+    schedule = f"schedules count epochs: {config.epochs}, with another number of steps"
+    if config.epoch_length is not None:
+        schedule = f"epochs keep their {config.epoch_length} steps and see another number of images"
+    meant = f"{options.lr:g} is meant for batch_size {options.lr_batch}"
+    if not options.scale_lr:
+        fix = "Fix: set optimizer.scale_lr=true, or optimizer.lr_batch to this batch_size"
+        logger.warning(
+            "batch_size %d: optimizer.lr %s; the linear rule gives %g; %s. %s",
+            batch, meant, lr, schedule, fix,
+        )  # fmt: skip
+        return config
+    logger.info(
+        "batch_size %d: optimizer.lr scaled to %g by the linear rule (%s); %s",
+        batch, lr, meant, schedule,
+    )  # fmt: skip
+    # lr_batch too: a run that begins with this run's config.yaml scales nothing twice.
+    options = options.model_copy(update={"lr": lr, "lr_batch": batch})
+    return config.model_copy(update={"optimizer": options})
 
 
 def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimizer:

@@ -21,6 +21,7 @@ from inference.cli import split_of
 from inference.evaluation import Scores, Watcher, evaluate, summary, table, volume_indices
 from inference.overlay import save_picture
 from inference.predictor import Predictor
+from inference.volume_distances import VolumeDistances
 from inference.worst_images import ImageScores, comparison
 from metrics.boundary import DISTANCE, BoundaryIoU
 from metrics.confusion import class_scores, confusion_rows
@@ -36,12 +37,18 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     """Evaluate a checkpoint on a split; logs the table, writes what was asked for, returns the
     numbers."""
     listed = read_split(config, options.split)
-    volumes = volume_indices([s.image for s in listed.samples], config.evaluation.volume_pattern)
+    paths, classes = [sample.image for sample in listed.samples], config.data.classes
+    volumes = volume_indices(paths, config.evaluation.volume_pattern)
     compare_ranks(config, options, listed)
     network = load_trained(config, options.checkpoint, options.which, device)
     boundary = BoundaryIoU(config.num_classes, options.boundary_iou or DISTANCE, device)
     images = ImageScores(len(listed.samples), device)
-    wanted: dict[Watcher, Any] = {boundary: options.boundary_iou, images: options.worst}
+    surfaces = VolumeDistances(paths, volumes, len(classes), config.evaluation.spacing, device)
+    wanted: dict[Watcher, Any] = {
+        boundary: options.boundary_iou,
+        images: options.worst,
+        surfaces: options.surface_distance,
+    }
     begin = time.perf_counter()
     scores = evaluate(
         network,
@@ -56,14 +63,17 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
     of_classes = class_scores(scores.confusion)
     if options.boundary_iou:
         of_classes["boundary IoU"] = boundary.iou()
-    logger.info("%s", table(scores, config.data.classes, of_classes))
+    logger.info("%s", table(scores, classes, of_classes))
+    distances = surfaces.logged(classes) if options.surface_distance else {}
     logger.info(
         f"{len(listed.samples)} images of {listed.name}, {how_predicted(config.evaluation)}, "
         f"{speed:.1f} a second"
     )
     if options.save_path:
         worst = images.worst(options.worst)
-        distributed.on_main(lambda: save_tables(options.save_path, scores, of_classes, config))
+        distributed.on_main(
+            lambda: save_tables(options.save_path, scores, of_classes, config, distances)
+        )
         distributed.on_main(
             lambda: save_worst(options.save_path, worst, network, listed, config, device)
         )
@@ -79,6 +89,7 @@ def score(config: Config, options: argparse.Namespace, device: torch.device) -> 
         "classes": config.data.classes,
         **summary(scores),
         "class_scores": {name: (100 * v).tolist() for name, v in of_classes.items()},
+        **({"surface_distance": distances} if distances else {}),
     }
 
 
@@ -86,7 +97,8 @@ def compare_ranks(config: Config, options: argparse.Namespace, listed: SampleLis
     """Check that all ranks score the same network on the same images in the same way."""
     if distributed.world_size() == 1:
         return
-    given = {f"--{name}": getattr(options, name) for name in ("which", "worst", "boundary_iou")}
+    names = ("which", "worst", "boundary_iou", "surface_distance")
+    given = {f"--{name}": getattr(options, name) for name in names}
     facts = given | {
         "code": code_version(),
         "checkpoint's SHA-256": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest(),
@@ -116,12 +128,22 @@ def this_process(config: Config, device: torch.device) -> Process:
 
 
 def save_tables(
-    folder: Path, scores: Scores, of_classes: dict[str, Tensor], config: Config
+    folder: Path,
+    scores: Scores,
+    of_classes: dict[str, Tensor],
+    config: Config,
+    distances: dict[str, list[float | None]],
 ) -> None:
-    """Write scores.csv (in percent), confusion.csv (in pixels) and confusion.png."""
+    """Write scores.csv (in percent; `distances` as they are), confusion.csv (in pixels) and
+    confusion.png."""
     classes, columns = config.data.classes, scores.by_class | of_classes
     rows = [
-        [name, pixels, *(f"{100 * values[index]:.4f}" for values in columns.values())]
+        [
+            name,
+            pixels,
+            *(f"{100 * values[index]:.4f}" for values in columns.values()),
+            *("" if values[index] is None else values[index] for values in distances.values()),
+        ]
         for index, (name, pixels) in enumerate(
             zip(classes, scores.confusion.sum(1).tolist(), strict=True)
         )
@@ -129,7 +151,7 @@ def save_tables(
     figure = plotting.confusion_matrix(scores.confusion.numpy(), classes)
     save_picture(plotting.as_image(figure), folder / "confusion.png")
     write_text(folder / "confusion.csv", csv_text(confusion_rows(scores.confusion, classes)))
-    write_text(folder / "scores.csv", csv_text([["class", "pixels", *columns], *rows]))
+    write_text(folder / "scores.csv", csv_text([["class", "pixels", *columns, *distances], *rows]))
 
 
 def save_worst(

@@ -8,9 +8,10 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
+from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr, with_scaled_lr
 from model.build import build_network
 from semi.ema import frozen_copy
+from tests.conftest import METHODS
 from tests.methods.test_steps import FAMILIES
 from util.config.loading import load_config
 from util.config.schema import Model, Optimizer
@@ -119,3 +120,43 @@ def test_a_locked_backbone_is_left_out(options):
     network = build_network(options.model_copy(update={"lock_backbone": True}), 3)
     (rest,) = build_optimizer(network, OPTIONS).param_groups
     assert rest["base_lr"] == 0.1 and len(rest["params"]) == len(trained(network))
+
+
+LINEAR_RULE = [
+    # settings, learning rate, log
+    ([], 0.02, ""),
+    (["optimizer.lr_batch=2"], 0.02, ""),
+    (["optimizer.lr_batch=2", "optimizer.scale_lr=true"], 0.02, ""),
+    (["optimizer.lr_batch=8"], 0.02, "linear rule gives 0.005; schedules count epochs: 2"),
+    (["optimizer.lr_batch=8", "optimizer.scale_lr=true"], 0.005, "scaled to 0.005"),
+    (["optimizer.lr_batch=1", "optimizer.scale_lr=true"], 0.04, "scaled to 0.04"),
+    (["optimizer.lr_batch=8", "epoch_length=5"], 0.02, "epochs keep their 5 steps"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "lr", "log"), LINEAR_RULE)
+def test_the_linear_rule_scales_or_is_named(toy, caplog, settings, lr, log):
+    """batch_size is 2."""
+    caplog.set_level("INFO")
+    config = with_scaled_lr(load_config(toy.config, ["optimizer.lr=0.02", *settings]))
+    assert config.optimizer.lr == lr
+    assert log in caplog.text and caplog.text.count("\n") == bool(log)
+    assert with_scaled_lr(config).optimizer.lr == lr
+
+
+def test_a_run_keeps_the_scaled_rate_and_resumes(toy, train, tmp_path, capsys):
+    scaled = ["--set", "optimizer.lr_batch=8", "optimizer.scale_lr=true"]
+    train(METHODS["supervised"], toy.argv(tmp_path / "run", *scaled))
+    kept = load_config(tmp_path / "run/config.yaml")
+    assert (kept.optimizer.lr, kept.optimizer.lr_batch) == (0.0025, 2)
+    state = torch.load(tmp_path / "run/latest.pth")
+    assert state["optimizer"]["param_groups"][0]["base_lr"] == 0.0025
+    train(METHODS["supervised"], toy.argv(tmp_path / "run", *scaled))
+    with pytest.raises(SystemExit):  # the published rate again: another run
+        train(METHODS["supervised"], toy.argv(tmp_path / "run"))
+    assert "optimizer.lr (0.0025 -> 0.01)" in capsys.readouterr().err
+
+
+def test_scaling_from_an_unknown_batch_is_refused(toy):
+    with pytest.raises(UserError, match="optimizer: scale_lr needs lr_batch"):
+        load_config(toy.config, ["optimizer.scale_lr=true"])

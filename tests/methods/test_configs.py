@@ -110,6 +110,7 @@ def test_published_settings(row):
             (model.backbone, model.output_stride, model.aspp_rates),
         ]
     assert (optimizer.momentum, optimizer.weight_decay, optimizer.power) == (0.9, 1e-4, 0.9)
+    assert optimizer.lr_batch == config.batch_size
     assert config.evaluation.mode == ("sliding_window" if "cityscapes" in name else "original")
 
 
@@ -129,6 +130,7 @@ def test_published_settings_on_dinov2(row):
     assert (model.network, model.backbone) == ("dpt", "vit_base_patch14_dinov2")
     assert (optimizer.name, optimizer.lr, optimizer.lr_multi) == ("adamw", 5e-6, 40)
     assert (optimizer.weight_decay, optimizer.power) == (0.01, 0.9)
+    assert optimizer.lr_batch == config.batch_size
     assert (config.conf_thresh, config.cutmix_partner) == (0.95, "flip")
     assert (evaluation.window_border == "shift") == ("cityscapes" in name)
     teacher = config.method.get("teacher", "ema")

@@ -227,7 +227,10 @@ MOVABLE = {
     "data.cache_mb",
     "data.check_samples",
     "data.max_megapixels",
+    "evaluation.spacing",  # of evaluate.py alone
     "evaluation.window_batch",
+    "optimizer.lr_batch",  # optimizer.lr of a run is scaled already
+    "optimizer.scale_lr",
     "channels_last",
     "compile",
     "save_every",

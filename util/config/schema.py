@@ -424,6 +424,11 @@ class Optimizer(Section):
     """sgd with momentum, or adamw with betas 0.9 and 0.999."""
     lr: Scale = 0.001
     """Learning rate of the backbone at the start; the backbone of unet is its encoder."""
+    lr_batch: Positive | None = None
+    """`batch_size` that `lr` is meant for: a run with another one logs the rate of the linear rule,
+    `lr * batch_size / lr_batch`."""
+    scale_lr: bool = False
+    """Use the rate of the linear rule; config.yaml of the run holds the scaled `lr`."""
     lr_multi: Scale = 10.0
     """How many times faster everything beside the backbone learns.  Use 1 for a network without
     pretrained part: unet was published with one learning rate for all."""
@@ -438,6 +443,15 @@ class Optimizer(Section):
     power: Scale = 0.9
     """Poly decay: of steps 0 to N - 1 the first runs at the start's rate, step i after it at
     (1 - (i - 1)/N)^power times that, as published."""
+
+    @model_validator(mode="after")
+    def _scales_from_a_batch(self) -> "Optimizer":
+        if self.scale_lr and self.lr_batch is None:
+            raise ValueError(
+                "scale_lr needs lr_batch, the batch_size that lr is meant for. "
+                "Fix: set optimizer.lr_batch"
+            )
+        return self
 
 
 class Evaluation(Section):
@@ -468,6 +482,15 @@ class Evaluation(Section):
     needs volume_pattern; or `iou:CLASS`, of one class."""
     volume_pattern: str | None = None
     """Regular expression whose first group names an image's volume; adds Dice per volume."""
+    spacing: tuple[Scale, Scale, Scale] | None = None
+    """Millimetres between slices, rows and columns of all volumes, for `evaluate.py
+    --surface-distance`; without it distances are in pixels, and slices lie one pixel apart."""
+
+    @model_validator(mode="after")
+    def _spacing_of_volumes(self) -> "Evaluation":
+        if self.spacing is not None and self.volume_pattern is None:
+            raise ValueError("spacing needs volume_pattern. Fix: set evaluation.volume_pattern")
+        return self
 
     @field_validator("volume_pattern")
     @classmethod

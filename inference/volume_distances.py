@@ -1,0 +1,111 @@
+"""HD95 and average surface distance of each class, over the volumes of an evaluation."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metrics.surface import surface_scores
+from util import distributed
+from util.config.schema import IGNORE
+from util.errors import UserError
+from util.log import logger
+
+
+class VolumeDistances:
+    """Slices of volumes; `add` is called by `inference.evaluation.evaluate`.
+
+    Args:
+        images: path of each image; slices are stacked in the order of their paths, numbers in them
+            by value.
+        volumes: number of each image's volume, by index.
+        spacing: distance between slices, rows and columns; None: pixels, slices one pixel apart.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[str],
+        volumes: Sequence[int],
+        classes: int,
+        spacing: Sequence[float] | None,
+        device: torch.device,
+    ):
+        self.images, self.classes, self.device = images, classes, device
+        self.spacing = spacing or (1.0, 1.0, 1.0)
+        self.unit = "pixels" if spacing is None else "mm"
+        self.volumes: list[list[int]] = [[] for _ in range(max(volumes) + 1)]
+        for index in sorted(range(len(images)), key=lambda index: _by_numbers(images[index])):
+            self.volumes[volumes[index]].append(index)
+        self.slices: dict[int, Tensor] = {}
+        """Prediction and mask uint8 `[2, H, W]` of this process's images, by index, on the CPU."""
+
+    def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
+        """Keep a slice: classes `[H, W]`; pixels to ignore belong to no class in either."""
+        predicted = torch.where(target == IGNORE, IGNORE, predicted)
+        self.slices[index] = torch.stack([predicted, target]).to("cpu", torch.uint8)
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Return HD95 and average surface distance of each class, `[2, C]`, over the volumes that
+        have the class in prediction and mask, and the number of these volumes `[C]`.
+
+        All processes take part.  Raises `UserError` on all for slices of different sizes.
+        """
+        rank, world = distributed.rank(), distributed.world_size()
+        sizes = self._sizes()
+        sums = torch.zeros(3, self.classes, dtype=torch.float64)
+        for number, indices in enumerate(self.volumes):
+            volume = torch.zeros(2, len(indices), *sizes[number], dtype=torch.uint8)
+            for place, index in enumerate(indices):
+                if index in self.slices:
+                    volume[:, place] = self.slices[index]
+            whole = distributed.all_reduce(volume.to(self.device)).cpu().numpy()
+            if number % world == rank:
+                sums += self._scores(*whole)
+        hd95, asd, count = distributed.all_reduce(sums.to(self.device)).cpu()
+        return torch.stack([hd95, asd]) / count, count.long()
+
+    def logged(self, classes: Sequence[str]) -> dict[str, list[float | None]]:
+        """Log the `means` as a table; return them by title, None where a class has none."""
+        means, count = self.means()
+        width = max(map(len, classes))
+        rows = [f"{'':<{width}}  {'HD95':>8}  {'ASD':>8}  of volumes"]
+        for name, hd95, asd, of in zip(classes, *means.tolist(), count.tolist(), strict=True):
+            rows.append(f"{name:<{width}}  {hd95:8.2f}  {asd:8.2f}  {of} of {len(self.volumes)}")
+        logger.info("surface distances in %s:\n%s", self.unit, "\n".join(rows))
+        values = [[None if math.isnan(v) else v for v in of_kind] for of_kind in means.tolist()]
+        titles = f"HD95 ({self.unit})", f"ASD ({self.unit})"
+        return dict(zip(titles, values, strict=True)) | {"ASD volumes": count.tolist()}
+
+    def _scores(self, predicted: np.ndarray, target: np.ndarray) -> Tensor:
+        """Return HD95, average surface distance and 1 of each class `[3, C]`; 0 where absent."""
+        found = [surface_scores(predicted == c, target == c, self.spacing)
+                 for c in range(self.classes)]  # fmt: skip
+        of_classes = torch.tensor(found, dtype=torch.float64).T
+        present = ~of_classes[:1].isnan()
+        return torch.cat([of_classes.nan_to_num(0), present.double()])
+
+    def _sizes(self) -> list[list[int]]:
+        """Return height and width of each volume; raises `UserError` where slices differ."""
+        sizes = torch.zeros(len(self.images), 2, dtype=torch.int64, device=self.device)
+        for index, kept in self.slices.items():
+            sizes[index] = torch.tensor(kept.shape[1:])
+        by_image = distributed.all_reduce(sizes).tolist()
+        for first, *others in self.volumes:
+            for other in others:
+                if by_image[other] != by_image[first]:
+                    (h, w), (h0, w0) = by_image[other], by_image[first]
+                    raise UserError(
+                        f"--surface-distance: {self.images[other]} has {w}x{h} pixels; expected "
+                        f"{w0}x{h0} as {self.images[first]}, a slice of the same volume. Fix: "
+                        "correct evaluation.volume_pattern or the images"
+                    )
+        return [by_image[first] for first, *_ in self.volumes]
+
+
+def _by_numbers(path: str) -> list[tuple[int, str]]:
+    """Return a sort key by which slice_2 precedes slice_10."""
+    parts = re.split(r"(\d+)", path)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
