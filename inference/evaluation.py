@@ -183,10 +183,17 @@ def evaluate(
         if pseudo_labels is not None:
             pseudo_labels.add(predicted[0], confidence(probabilities[0]), target[0])
     model.train(training)
-    confusion = distributed.all_reduce(confusion).cpu()
+    # Together, so that the device is waited for once.
+    sums = distributed.all_reduce(torch.cat([confusion.flatten(), counts.flatten()])).cpu()
+    confusion, counts = (
+        part.view(tensor.shape)
+        for part, tensor in zip(
+            sums.split([confusion.numel(), counts.numel()]), (confusion, counts), strict=True
+        )
+    )
     if config.evaluation.volume_pattern:  # slices of a volume resemble each other
         return Scores(confusion.sum(0), dice(confusion), class_counts(confusion))
-    return Scores(confusion.sum(0), counts=distributed.all_reduce(counts).cpu())
+    return Scores(confusion.sum(0), counts=counts)
 
 
 def score_title(config: Config) -> str:

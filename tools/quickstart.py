@@ -1,4 +1,4 @@
-"""Train SupOnly and CorrMatch on the toy dataset; compare them.
+"""Train SupOnly and FixMatch on simple shapes; compare them.
 
 The same network, labelled images and number of optimizer steps; running it again continues or
 shows what is there.
@@ -6,6 +6,7 @@ shows what is there.
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -20,9 +21,8 @@ from util.config.schema import Config
 from util.parser import Parser
 from util.tables import text_table
 
-CONFIG = "configs/shapes.yaml"
-CONFIGS = {"supervised": CONFIG, "corrmatch": "configs/shapes_corrmatch.yaml"}
-METHODS = {"SupOnly": "supervised", "CorrMatch": "corrmatch"}
+CONFIG = "configs/quickstart.yaml"
+METHODS = {"SupOnly": "supervised", "FixMatch": "fixmatch"}
 
 
 def main() -> None:
@@ -41,12 +41,17 @@ def main() -> None:
     options = parser.parse_args()
     with exit_with_one_line():
         config = load_config(CONFIG, options.set)
-        print(f"The embedded dataset, in {config.data.root}")
-        generate(config.data.root)
+        print(f"Simple shapes, 16 labelled and 400 unlabelled images, in {config.data.root}")
+        generate(config.data.root, labeled=16, unlabeled=400, val=60, size=48, simple=True)
+        missing = [s for s in METHODS.values() if not (options.save_path / s / "best.pth").exists()]
+        if missing:
+            print(
+                f"Training takes about {minutes(config, missing)} min on this machine", flush=True
+            )
         overrides = ["--set", *options.set] if options.set else []
-        for script, file in CONFIGS.items():
+        for script in METHODS.values():
             folder = options.save_path / script
-            common = ["--config", file, *overrides]
+            common = ["--config", CONFIG, *overrides]
             run(f"{script}.py", *common, "--save-path", folder, "--seed", options.seed)
             run("evaluate.py", *common, "--checkpoint", folder / "best.pth",
                 "--json", folder / "scores.json")  # fmt: skip
@@ -55,8 +60,26 @@ def main() -> None:
         print(summary(options.save_path, pictures))
 
 
+def minutes(config: Config, scripts: list[str]) -> int:
+    """Measure two steps of each method; return the minutes that training and validation take."""
+    with importing():
+        from engine.build import build_trainer
+        from engine.dry_run import measure
+        from engine.run_dir import RunDir
+        from tools.methods import method_of
+        from util import distributed
+    hours = 0.0
+    for script in scripts:
+        with TemporaryDirectory() as folder:
+            device, run_dir = distributed.choose_device("auto"), RunDir(Path(folder))
+            trainer = build_trainer(method_of(script), config, device, run_dir, "never")
+            steps, images = len(trainer.train), len(trainer.val)
+            hours += measure(trainer).hours(config.epochs, steps, images, config.evaluation.every)
+    return max(1, round(60 * hours + 0.3 * len(scripts)))  # and the start of each
+
+
 def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
-    """Image, truth, SupOnly, CorrMatch in a row, for `count` validation images."""
+    """Image, truth and the predictions of both in a row, for `count` validation images."""
     with importing():
         import torch
 

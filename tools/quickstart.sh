@@ -1,5 +1,5 @@
 #!/bin/sh
-# From a fresh clone to two trained models: SupOnly and CorrMatch on the embedded dataset.
+# From a fresh clone to two trained models: SupOnly and FixMatch on simple shapes.
 # Further arguments go to tools.quickstart (see --help).
 cd "$(dirname "$0")/.." || exit 1
 requirements=requirements.txt
