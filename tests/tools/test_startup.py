@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from tools import __main__ as list_commands
 from util.cli import arguments
 from util.errors import duration
 from util.parser import Parser
+from util.paths import find
 
 TOOLS = {
     f"tools.{name}": f"tools.{name}{'.__main__' * (file.stem == '__main__')}"
@@ -254,3 +256,16 @@ def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train,
     assert "epoch 1/2 loss" in said and "s, under a minute left)" in said
     assert f"written  {tmp_path}/run: best.pth" in said
     assert f"next     python evaluate.py --checkpoint {tmp_path}/run\n" in said
+
+
+def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch):
+    """In the working directory, then in the repository."""
+    monkeypatch.chdir(tmp_path)
+    assert find(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/shapes.yaml").touch()
+    assert find(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
+    script = REPOSITORY / "supervised.py"
+    command = [sys.executable, script, "--config", "configs/pascal.yaml", "--save-path", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no list of labeled images" in done.stderr
