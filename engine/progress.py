@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from engine.run_dir import RunDir
 from util import distributed
+from util.errors import duration
 from util.log import logger
 
 FETCH_EVERY = 20
@@ -106,9 +107,9 @@ class Progress:
         """The means of the epoch, `whole`, the seconds that it took (where it was resumed, its
         rest) and those of a step; says the first two."""
         seconds, means = time.monotonic() - self._begin, whole.fetch()
-        left = self.epochs_left * seconds / 3600
         text = _as_text(means, 4)
-        logger.info("%s %s (%.0f s, %.1f h of training left)", self.title, text, seconds, left)
+        left = f", {duration(self.epochs_left * seconds)} left" if self.epochs_left else ""
+        logger.info("%s %s (%.0f s%s)", self.title, text, seconds, left)
         step_seconds = seconds / max(1, self.steps - self.done)
         return {"train": means, "seconds": seconds, "step_seconds": step_seconds}
 

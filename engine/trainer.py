@@ -25,6 +25,7 @@ from metrics.calibration import PseudoLabelScores
 from model.checkpoint import load_weights
 from util import distributed
 from util.config.schema import Config
+from util.errors import quoted
 from util.interrupt import Interrupted, StopRequest, stop_requests
 from util.log import logger
 from util.normalize import mean_and_std
@@ -104,6 +105,9 @@ class Trainer:
         for name, best in self.best.items():
             title = score_title(self.config)
             logger.info("%s: best %s %.2f, epoch %d", name, title, best["score"], best["epoch"])
+        path = quoted(self.run_dir.path)
+        logger.info("written  %s: best.pth, latest.pth, log.txt, metrics.jsonl, config.yaml", path)
+        logger.info("next     python evaluate.py --checkpoint %s", path)
 
     def train_epoch(self, stop: StopRequest) -> dict[str, Any]:
         """Take the remaining steps of the epoch; return the epoch's record."""

@@ -23,6 +23,9 @@ unknown key, or a value out of range, is refused in one line before anything sta
 `base: other.yaml` names another file that this one overrides, key by key; `{}` empties a section
 of it (`--set 'method={}'`).
 
+Relative paths, of a config and in it, are looked up in the working directory, and then in the
+repository: `python /path/to/unimatch.py --config configs/pascal.yaml` works from any folder.
+
 This page is made from [util/config/schema.py](../util/config/schema.py) and the methods' scripts by
 `python -m tools.configuration`.
 """

@@ -26,6 +26,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time to wait in words: "under a minute", "12 min", "3 h 20 min", "2 d 5 h"."""
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min" if minutes else "under a minute"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h"
+
+
 def quoted(value: object) -> str:
     """Return a path as it is written in a command line."""
     return shlex.quote(str(value))

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
 from util.cli import arguments
+from util.errors import duration
 from util.parser import Parser
+from util.paths import find
 
 TOOLS = {
     f"tools.{name}": f"tools.{name}{'.__main__' * (file.stem == '__main__')}"
@@ -236,3 +239,33 @@ def test_the_list_of_commands(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [f"tools.{line.split()[0]}" for line in lines] == sorted(TOOLS)
     assert all(len(line) <= 80 and len(line.split()) > 4 for line in lines)
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(9, "under a minute"), (730, "12 min"), (12000, "3 h 20 min"), (7200, "2 h"),
+     (190800, "2 d 5 h")],
+)  # fmt: skip
+def test_remaining_time_in_words(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train, tmp_path, capsys):
+    train(METHODS["supervised"], toy.argv(tmp_path / "run"))
+    said = capsys.readouterr().out
+    assert "epoch 1/2 loss" in said and "s, under a minute left)" in said
+    assert f"written  {tmp_path}/run: best.pth" in said
+    assert f"next     python evaluate.py --checkpoint {tmp_path}/run\n" in said
+
+
+def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch):
+    """In the working directory, then in the repository."""
+    monkeypatch.chdir(tmp_path)
+    assert find(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/shapes.yaml").touch()
+    assert find(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
+    script = REPOSITORY / "supervised.py"
+    command = [sys.executable, script, "--config", "configs/pascal.yaml", "--save-path", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no list of labeled images" in done.stderr
