@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -11,6 +12,7 @@ import torch
 import evaluate as evaluate_script
 from engine.optimizer import build_optimizer
 from model.build import build_network
+from model.checkpoint import load
 from model.lora import merge_adapters
 from model.pretrained import load_backbone
 from semi.ema import frozen_copy, update_ema
@@ -76,7 +78,7 @@ def test_states_hold_adapters_and_go_with_their_base_alone(options, tmp_path):
     torch.testing.assert_close(other.eval()(x), network.eval()(x))
     with pytest.raises(UserError, match="model.pretrained: found other weights"):
         build_network(options, 3).load_state_dict(state)
-    changed = torch.load(options.pretrained)
+    changed = load(Path(options.pretrained))
     changed["blocks.3.mlp.fc1.bias"][0] += 1
     torch.save(changed, tmp_path / "changed.pth")
     changed = adapted(options.model_copy(update={"pretrained": str(tmp_path / "changed.pth")}))
