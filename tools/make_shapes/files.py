@@ -14,6 +14,7 @@ from util.errors import UserError
 from util.io import partial_of
 
 FORMAT = 2  # of the files on disk; raise it whenever the same arguments give other files
+PAIRS_FORMAT = 2
 # An empty list would be no list; in smaller images, forms melt into one another.
 LEAST = {"labeled": 1, "unlabeled": 1, "val": 1, "size": 32, "seed": 0}
 SPLITS = ("train", "val")  # a split's position here seeds its scenes
@@ -37,7 +38,8 @@ def generate(
     Args:
         labeled, unlabeled, val: number of images; unlabelled ones have no mask.
         size: side of the images, in pixels.
-        pairs: two images of one place, in A/ and B/, and what changed between them, in label/.
+        pairs: two images of one place, in A/ and B/, what changed between them, in label/, and
+            the kind of change, in kinds/.
 
     Raises `UserError` for impossible arguments and when the root holds anything else.
     """
@@ -47,7 +49,7 @@ def generate(
         if value < LEAST[name]:
             raise UserError(f"shapes: {name} is {value}, expected at least {LEAST[name]}")
     settings["format"] = FORMAT
-    settings |= {"pairs": 1} if pairs else {}
+    settings |= {"pairs": PAIRS_FORMAT} if pairs else {}
     if _is_there(root, settings):
         return
     partial = partial_of(root)
@@ -83,7 +85,7 @@ def _is_there(root: Path, settings: dict[str, int]) -> bool:
 
 def _write_sets(root: Path, settings: dict[str, int], progress: bool) -> None:
     """Write the images and masks of the three sets, and their lists."""
-    for kind in ("A", "B", "label") if "pairs" in settings else ("images", "masks"):
+    for kind in ("A", "B", "label", "kinds") if "pairs" in settings else ("images", "masks"):
         for split in SPLITS:
             (root / kind / split).mkdir(parents=True)
     for name, split in (("labeled", "train"), ("unlabeled", "train"), ("val", "val")):
@@ -115,9 +117,9 @@ def _write_scene(
 
 def _write_pair(root: Path, split: str, index: int, settings: dict[str, int], labeled: bool) -> str:
     """Write a pair of scenes, what changed only if labelled (255 of 0, as published ones have it;
-    boundaries 128); returns its line."""
+    boundaries 128) and the kind of change as class indices; returns its line."""
     rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
-    first, second, changed = render_pair(rng, settings["size"])
+    first, second, changed, kinds = render_pair(rng, settings["size"])
     name = f"{split}/{index:05d}.png"
     Image.fromarray(first).save(root / "A" / name)
     Image.fromarray(second).save(root / "B" / name)
@@ -125,4 +127,5 @@ def _write_pair(root: Path, split: str, index: int, settings: dict[str, int], la
         values = np.zeros(256, np.uint8)
         values[[1, IGNORE]] = 255, 128
         Image.fromarray(values[changed]).save(root / "label" / name)
+        Image.fromarray(kinds).save(root / "kinds" / name)
     return f"{name}\n"
