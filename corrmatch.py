@@ -2,7 +2,8 @@
 
 Pixels that correlate should share a label.  The correlation of features spreads logits from
 pixel to pixel, and pseudo-labels through whole regions; a threshold that follows the network's
-confidence decides what to trust.
+confidence decides what to trust.  With `teacher: ema`, a moving average of the network labels;
+correlations remain those of the network.
 """
 
 from engine.start import check_command
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from engine import Batch, Method, Panels, Step, main
+from engine import Batch, Panels, Step, TeacherMethod, main
 from model.correlation import CorrelationHead
 from semi.correlation import mean_class_confidence, propagate_regions, region_maps, sample_rows
 from semi.panels import Labels, correlation_panels
@@ -30,11 +31,10 @@ from semi.pseudo_labels import (
     per_valid_pixel,
     pseudo_label,
 )
-from util.config.schema import Section
 
 
-class CorrMatch(Method):
-    class Options(Section):
+class CorrMatch(TeacherMethod):
+    class Options(TeacherMethod.Options):
         thresh_init: Annotated[float, Field(ge=0, le=1)] | None = 0.85
         """Start of the dynamic threshold; null keeps it fixed at `conf_thresh`."""
         thresh_momentum: Annotated[float, Field(ge=0, le=1)] = 0.999
@@ -55,7 +55,7 @@ class CorrMatch(Method):
         x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
         (s,), (box,) = u["strong"], u["box"]
         size = x.shape[-2:]
-        partner = label_partner(self.model, u)
+        partner = label_partner(self.labeler, u)
 
         features = self.model.features(torch.cat([x, u["weak"]]))
         z, z_fp = self.model.decode(with_dropped_channels(features), size).chunk(2)
@@ -66,7 +66,8 @@ class CorrMatch(Method):
         z_s = self.model.decode(features_s, size)
         zc_s, _ = self.correlation(features_s, z_s)
 
-        own = pseudo_label(z_w, u["ignore"])
+        z_label = self.label_logits(z_w, u)
+        own = pseudo_label(z_label, u["ignore"])
         mixed = cutmix(own, partner, box)
         if self.options.thresh_init is not None:
             now = mean_class_confidence(own.label, own.conf, mixed.valid, z.shape[1], self.tau)
@@ -81,7 +82,7 @@ class CorrMatch(Method):
         loss_cs = self.consistency(zc_s, spread, 1)
         loss_cw = self.consistency(zc_w, own, self.tau)
         loss_fp = self.consistency(z_fp, own, self.tau)
-        p_w, log_s = z_w.detach().softmax(1), z_s.log_softmax(1)
+        p_w, log_s = z_label.softmax(1), z_s.log_softmax(1)
         loss_kl = per_valid_pixel(F.kl_div(log_s, p_w, reduction="none").sum(1), sure, mixed.valid)
         loss_c = (loss_cs + loss_cw) / 2
 
@@ -113,7 +114,8 @@ class CorrMatch(Method):
         features = self.model.features(u["weak"])
         z = self.model.decode(features, box.shape[-2:])
         _, attention = self.correlation(features, z)
-        mixed = cutmix(pseudo_label(z, u["ignore"]), label_partner(self.model, u), box)
+        own = pseudo_label(self.label_logits(z, u), u["ignore"])
+        mixed = cutmix(own, label_partner(self.labeler, u), box)
         sure = mixed.above(self.tau)
         spread = self.propagate(mixed, sure, attention, features[-1].shape[-2:], box)
         return {

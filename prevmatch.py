@@ -50,7 +50,7 @@ class Previous(Section):
 
 
 class PrevMatch(UniMatch):
-    class Options(Section):
+    class Options(UniMatch.Options):
         list_max_len: Positive = 8
         """Previous models that are kept at most; a new one replaces the oldest."""
         model_num: Positive = 3
@@ -70,9 +70,9 @@ class PrevMatch(UniMatch):
 
     def step(self, batch: Batch) -> Step:
         u, tau = batch["unlabeled"], self.config.conf_thresh
-        partner = label_partner(self.model, u)
+        partner = label_partner(self.labeler, u)
         z = self.forward_views(batch)
-        own = pseudo_label(z.w, u["ignore"])
+        own = pseudo_label(self.label_logits(z.w, u), u["ignore"])
         loss_x, loss_s1, loss_s2, loss_fp = self.losses(z, batch, own, partner)
         loss_u = 0.25 * loss_s1 + 0.25 * loss_s2 + 0.5 * loss_fp
 
@@ -114,7 +114,7 @@ class PrevMatch(UniMatch):
     def after_epoch(self, epoch: int, is_best: bool) -> None:
         self.epoch = epoch + 1
         if is_best and self.epoch >= self.options.base_only_epoch:
-            self.remember(self.model.state_dict())
+            self.remember(self.labeler.state_dict())
 
     def remember(self, state: Snapshot) -> None:
         home = next(self.model.parameters()).device
@@ -132,7 +132,7 @@ class PrevMatch(UniMatch):
     def pictures(self, batch: Batch) -> Panels:
         panels, u = super().pictures(batch), batch["unlabeled"]
         if self.previous:
-            own, (prev, _) = label_view(self.model, u), self.label_by_previous(u)
+            own, (prev, _) = label_view(self.labeler, u), self.label_by_previous(u)
             panels["previous models"] = Labels(prev.label, prev.valid)
             panels["their confidence"] = Heat(prev.conf * prev.valid)
             panels["where they differ"] = Labels(prev.label, prev.valid & (prev.label != own.label))

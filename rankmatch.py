@@ -1,7 +1,8 @@
 """RankMatch: exploring the better consistency regularization (Mai et al., CVPR 2024).
 
 UniMatch, and beyond what each pixel is, how it relates to others: a weak and a strong view should
-rank the same reference pixels in the same order of resemblance.
+rank the same reference pixels in the same order of resemblance.  With `teacher: ema`, labels and
+features of the weak view are those of a moving average of the network.
 """
 
 from engine.start import check_command
@@ -15,23 +16,23 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dataset.batch import Unlabeled
+from dataset.batch import Unlabeled, View
 from engine import Batch, Panels, Step, main
 from semi.panels import Marks, Photo
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
+    PseudoLabel,
     frozen_statistics,
     kept_ratio,
     pseudo_label,
 )
 from semi.ranking import choose_references, cutmix_features, ranking_loss
 from unimatch import Logits, UniMatch
-from util.config.schema import Section
 
 
 class RankMatch(UniMatch):
-    class Options(Section):
+    class Options(UniMatch.Options):
         rank_weight: Annotated[float, Field(ge=0)] = 0.1
         """Weight of the ranking loss."""
         references: Annotated[int, Field(ge=4)] = 64
@@ -41,15 +42,17 @@ class RankMatch(UniMatch):
         x, u, tau = batch["labeled"]["image"], batch["unlabeled"], self.config.conf_thresh
         model, size = self.model, x.shape[-2:]
         partner, f_partner = self.look_at_partner(u)
+        taught = None if self.model_ema is None else self.look_at(u)
 
         context = model.context(with_dropped_channels(model.features(torch.cat([x, u["weak"]]))))
         z_x, z_w, _, z_fp = model.classify(context, size).chunk(4)
         _, f_w, _, _ = context[-1].detach().chunk(4)
+        own, f_w = taught or (pseudo_label(z_w, u["ignore"]), f_w)
         context = model.context(model.features(torch.cat(u["strong"])))
         z_s1, z_s2 = model.classify(context, size).chunk(2)
         views = zip(context[-1].chunk(2), u["box"], strict=True)
 
-        z, own = Logits(z_x, z_w, z_fp, (z_s1, z_s2)), pseudo_label(z_w, u["ignore"])
+        z = Logits(z_x, z_w, z_fp, (z_s1, z_s2))
         loss_x, loss_s1, loss_s2, loss_fp = self.losses(z, batch, own, partner)
         rank1, rank2 = (
             ranking_loss(cutmix_features(f_w, f_partner, box), f, self.options.references)
@@ -68,15 +71,19 @@ class RankMatch(UniMatch):
         batch, where they are, for both."""
         if "partner" not in u:
             return u["partner_index"], u["partner_index"]
-        with frozen_statistics(self.model):
-            images = u["partner"]["weak"]
-            context = self.model.context(self.model.features(images))
-            logits = self.model.classify(context, images.shape[-2:])
-        return pseudo_label(logits, u["partner"]["ignore"]), context[-1]
+        return self.look_at(u["partner"])
+
+    def look_at(self, view: View) -> tuple[PseudoLabel, Tensor]:
+        """Return label and deepest features of a weak view by the labeler, in eval mode."""
+        model = self.model_ema or self.model
+        with frozen_statistics(model):
+            context = model.context(model.features(view["weak"]))
+            logits = model.classify(context, view["weak"].shape[-2:])
+        return pseudo_label(logits, view["ignore"]), context[-1]
 
     def pictures(self, batch: Batch) -> Panels:
         panels, u = super().pictures(batch), batch["unlabeled"]
-        f_w = self.model.context(self.model.features(u["weak"]))[-1]
+        _, f_w = self.look_at(u)
         _, f_partner = self.look_at_partner(u)
         for number, (s, box) in enumerate(zip(u["strong"], u["box"], strict=True), start=1):
             mixed = cutmix_features(f_w, f_partner, box)

@@ -1,7 +1,7 @@
 """UniMatch: revisiting weak-to-strong consistency (Yang et al., CVPR 2023).
 
 FixMatch with two strong views of an image instead of one, and with a perturbation of the features
-beside those of the image.
+beside those of the image.  With `teacher: ema`, a moving average of the network labels.
 """
 
 from engine.start import check_command
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine import Batch, Method, Step, main
+from engine import Batch, Step, TeacherMethod, main
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     Partner,
@@ -39,14 +39,14 @@ class Logits(NamedTuple):
     """The two strong views."""
 
 
-class UniMatch(Method):
+class UniMatch(TeacherMethod):
     strong_views = 2
 
     def step(self, batch: Batch) -> Step:
         u, tau = batch["unlabeled"], self.config.conf_thresh
-        partner = label_partner(self.model, u)
+        partner = label_partner(self.labeler, u)
         z = self.forward_views(batch)
-        own = pseudo_label(z.w, u["ignore"])
+        own = pseudo_label(self.label_logits(z.w, u), u["ignore"])
         loss_x, loss_s1, loss_s2, loss_fp = self.losses(z, batch, own, partner)
         loss = (loss_x + 0.25 * loss_s1 + 0.25 * loss_s2 + 0.5 * loss_fp) / 2
         return loss, {

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.contract import Batch, Method, Panels, Step, main
+    from engine.contract import Batch, Method, Panels, Step, TeacherMethod, main
 
-__all__ = ["Batch", "Method", "Panels", "Step", "main"]
+__all__ = ["Batch", "Method", "Panels", "Step", "TeacherMethod", "main"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from dataset.batch import Batch
 from engine.command import main
-from engine.method import Method, Step
+from engine.method import Method, Step, TeacherMethod
 from semi.panels import Panels
 
-__all__ = ["Batch", "Method", "Panels", "Step", "main"]
+__all__ = ["Batch", "Method", "Panels", "Step", "TeacherMethod", "main"]

@@ -1,16 +1,17 @@
 """The contract of a method."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from dataset.batch import Batch
+from dataset.batch import Batch, Unlabeled
 from model.network import Network
 from semi.criterion import build_criterion
+from semi.ema import frozen_copy, update_ema
 from semi.panels import Panels, consistency_panels
-from semi.pseudo_labels import build_consistency
+from semi.pseudo_labels import build_consistency, frozen_statistics
 from util.config.loading import parse
-from util.config.schema import Config, Section
+from util.config.schema import Config, Section, Share
 
 Step = tuple[Tensor, dict[str, Tensor]]
 
@@ -85,3 +86,33 @@ class Method(nn.Module):
         may draw random numbers, but must change nothing of the method.
         """
         return consistency_panels(self.labeler, batch["unlabeled"], self.threshold)
+
+
+class TeacherMethod(Method):
+    """A method whose pseudo-labels are its own network's, or those of an EMA teacher."""
+
+    class Options(Section):
+        teacher: Literal["self", "ema"] = "self"
+        """Network that labels the weak view: self, as published, or ema, its moving average."""
+        ema_momentum: Share = 0.996
+        """Momentum of the moving average from step 250 on; before, it follows more closely."""
+
+    def __init__(self, model: Network, config: Config):
+        super().__init__(model, config)
+        self.model_ema = frozen_copy(model) if self.options.teacher == "ema" else None
+
+    def label_logits(self, z_w: Tensor, u: Unlabeled) -> Tensor:
+        """Return the logits that label the weak view, without gradient: `z_w`, the network's own,
+        or the teacher's in eval mode."""
+        if self.model_ema is None:
+            return z_w.detach()
+        with frozen_statistics(self.model_ema):
+            return self.model_ema(u["weak"])
+
+    def after_step(self, iteration: int) -> None:
+        if self.model_ema is not None:
+            update_ema(self.model_ema, self.model, iteration, self.options.ema_momentum)
+
+    def eval_models(self) -> dict[str, nn.Module]:
+        teacher = {} if self.model_ema is None else {"model_ema": self.model_ema}
+        return {"model": self.model, **teacher}

@@ -18,7 +18,7 @@ from dataset.datasets import EvaluationSet
 from dataset.loaders import batch_at, split_batch
 from engine.drawing import Sheet, array, points_of
 from inference.predictor import Predictor
-from semi.panels import Heat, Labels, Panels
+from semi.panels import Colours, Heat, Labels, Panels
 from util import distributed
 from util.config.schema import Data
 from util.precision import autocast
@@ -95,13 +95,16 @@ def draw(panels: Panels, number: int, data: Data, mean: Tensor, std: Tensor) -> 
     """What the panels show of image `number` of their batch."""
     sheet = Sheet(data)
     for caption, panel in panels.items():
-        marks = None if isinstance(panel, Labels) else panel.marks
+        marks = None if isinstance(panel, Labels | Colours) else panel.marks
         points = None if marks is None else points_of(marks, number)
         if isinstance(panel, Labels):
             shown = None if panel.shown is None else array(panel.shown[number])
             sheet.labels(caption, array(panel.label[number]).astype(np.uint8), shown)
         elif isinstance(panel, Heat):
             sheet.heat(caption, array(panel.share[number]), points)
+        elif isinstance(panel, Colours):
+            colours = (255 * array(panel.rgb[number].permute(1, 2, 0))).round().astype(np.uint8)
+            sheet.photo(caption, Image.fromarray(colours))
         else:
             pixels = array((panel.image[number] * std + mean).clamp(0, 1).permute(1, 2, 0))
             box = None if panel.box is None else array(panel.box[number])

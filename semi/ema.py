@@ -1,13 +1,16 @@
 """EMA teachers: the moving average of a network."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+M = TypeVar("M", bound=nn.Module)
 
-def frozen_copy(model: nn.Module) -> nn.Module:
+
+def frozen_copy(model: M) -> M:
     """A teacher: the same network with the same weights, which no optimizer moves."""
     return copy.deepcopy(model).requires_grad_(False).eval()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.batch import Unlabeled
@@ -51,7 +52,14 @@ class Heat(NamedTuple):
     marks: Marks | None = None
 
 
-Panels = dict[str, Photo | Labels | Heat]
+class Colours(NamedTuple):
+    """Colours that stand for no class."""
+
+    rgb: Tensor
+    """Float `[B, 3, h, w]` between 0 and 1."""
+
+
+Panels = dict[str, Photo | Labels | Heat | Colours]
 """By what they show, in the order in which they shall stand."""
 
 
@@ -64,6 +72,7 @@ def consistency_panels(labeler: nn.Module, u: Unlabeled, tau: float | Tensor) ->
         "pseudo-label": Labels(own.label, own.valid),
         "confidence": Heat(own.conf * own.valid),
         "above the threshold": Labels(own.label, own.above(tau)),
+        "decoder features": Colours(principal_colours(decoder_features(labeler, u["weak"]))),
     }
     for number, (strong, box) in enumerate(zip(u["strong"], u["box"], strict=True), start=1):
         mixed = cutmix(own, partner, box)
@@ -85,3 +94,44 @@ def correlation_panels(images: Tensor, attention: Tensor, shape: Sequence[int]) 
     for number, (share, pixel) in enumerate(each, start=1):
         panels[f"correlation with pixel {number}"] = Heat(share, Marks(pixel, shape))
     return panels
+
+
+def decoder_features(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the features `[B, D, h, w]` that the network's last convolution turns into logits."""
+    found: list[Tensor] = []
+    hook = last_convolution(network).register_forward_pre_hook(
+        lambda _, inputs: found.append(inputs[0])
+    )
+    try:
+        network(images)
+    finally:
+        hook.remove()
+    return found[0]
+
+
+def last_convolution(network: nn.Module) -> nn.Module:
+    """Return the convolution that the network defines last: its classifier, in every network."""
+    *_, last = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return last
+
+
+def principal_colours(features: Tensor) -> Tensor:
+    """Return the first three principal components of `[B, D, h, w]` as RGB in [0, 1].
+
+    The components are those of all pixels of the batch, so equal colours mean alike features in all
+    its images. 0 and 1 are two standard deviations from the mean; a component's sign is that of its
+    largest weight.
+    """
+    b, d, h, w = features.shape
+    # Values that are not finite count as 0.
+    pixels = features.float().nan_to_num(0, 0, 0).permute(0, 2, 3, 1).reshape(-1, d)
+    pixels = pixels - pixels.mean(0)
+    with torch.autocast(features.device.type, enabled=False):
+        variance, axes = torch.linalg.eigh(pixels.T @ pixels / len(pixels))
+        count = min(d, 3)
+        variance, axes = variance.flip(0)[:count], axes.flip(1)[:, :count]
+        axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+        components = pixels @ axes
+    shares = 0.5 + components / (4 * variance.clamp(min=1e-12).sqrt())
+    shares = F.pad(shares, (0, 3 - count), value=0.5).clamp(0, 1)
+    return shares.view(b, h, w, 3).permute(0, 3, 1, 2)

@@ -20,6 +20,7 @@ from fixmatch import FixMatch
 from inference.evaluation import evaluate
 from metrics.calibration import PseudoLabelScores
 from prevmatch import PrevMatch
+from rankmatch import RankMatch
 from semi.snapshots import snapshot
 from supervised import SupOnly
 from tests.conftest import every_method
@@ -160,7 +161,7 @@ def test_a_step_on_pairs(kind, cuda, toy):
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        (FixMatch, "{teacher: ema}"),
+        *((kind, "{teacher: ema}") for kind in (FixMatch, UniMatch, RankMatch, CorrMatch)),
         (UniMatchV2, "{teacher: self}"),
         *((PrevMatch, f"{{prev: {{confidence: {how}}}}}") for how in ("pixelavg", "imageavg")),
         (PrevMatch, "{prev: {store: gpu}}"),

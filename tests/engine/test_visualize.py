@@ -16,15 +16,25 @@ from engine.build import build_trainer
 from engine.drawing import LEFT_OUT, OUTLINE, SIDE, Sheet
 from engine.run_dir import RunDir
 from engine.visualize import draw, take_pictures, undisturbed
+from model.build import build_network
+from model.network import upsample
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
-from semi.panels import Heat, Labels, Marks, Photo
+from semi.panels import (
+    Heat,
+    Labels,
+    Marks,
+    Photo,
+    decoder_features,
+    last_convolution,
+    principal_colours,
+)
 from supervised import SupOnly
 from tests.conftest import METHODS
 from tests.dataset.test_bands import banded
 from tests.engine.test_loggers import FakeRun
 from tests.engine.test_resume import assert_equal
-from tests.methods.test_steps import raw_batch
+from tests.methods.test_steps import FAMILIES, raw_batch
 from tests.prototypes import Prototypes
 from unimatch import UniMatch
 from util.config.loading import load_config
@@ -113,7 +123,8 @@ def test_nothing_is_compiled_for_them(toy, tmp_path):
     assert len(compiled) == 1
 
 
-COMMON = ["weak view", "pseudo-label", "confidence", "above the threshold", "strong view 1",
+COMMON = ["weak view", "pseudo-label", "confidence", "above the threshold",
+          "decoder features", "strong view 1",
           "label of strong view 1"]  # fmt: skip
 SECOND = ["strong view 2", "label of strong view 2"]
 OWN = {
@@ -365,3 +376,33 @@ def test_both_dates_of_a_pair_are_shown(toy):
     made = draw({"a": Photo(images)}, 0, config.data, 0 * unit, unit).image("t")
     found = np.asarray(made)[50, [50, 4 + SIDE + 4 + 50]]
     assert found.tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("depth", [2, 3, 9])
+def test_colours_are_principal_components(depth):
+    """Against numpy's singular values of all pixels; components have no sign."""
+    g = torch.Generator().manual_seed(depth)
+    features = torch.randn(2, depth, 5, 4, generator=g) * 2 ** torch.arange(depth)[:, None, None]
+    found = principal_colours(features)
+    assert found.shape == (2, 3, 5, 4) and torch.equal(found, principal_colours(features))
+    pixels = features.permute(0, 2, 3, 1).reshape(-1, depth).double().numpy()
+    left, _, _ = np.linalg.svd(pixels - pixels.mean(0), full_matrices=False)
+    shown = found.permute(0, 2, 3, 1).reshape(-1, 3).double().numpy() - 0.5
+    for number in range(3):
+        expected = np.zeros(40)
+        if number < depth:
+            expected = (left[:, number] * np.sqrt(40) / 4).clip(-0.5, 0.5)
+            expected *= np.sign(expected @ shown[:, number])
+        np.testing.assert_allclose(shown[:, number], expected, atol=1e-4)
+
+
+def test_colours_of_features_without_a_finite_value():
+    assert (principal_colours(torch.full((1, 4, 2, 2), torch.nan)) == 0.5).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decoder_features_give_the_logits(family, toy):
+    network = build_network(load_config(toy.config, [f"model={FAMILIES[family]}"]).model, 3).eval()
+    images = torch.randn(2, 3, 64, 64)
+    logits = last_convolution(network)(decoder_features(network, images))
+    torch.testing.assert_close(upsample(logits, (64, 64)), network(images))

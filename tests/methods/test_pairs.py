@@ -59,6 +59,24 @@ def test_every_method_learns_from_pairs(kind, pairs, train, tmp_path):
     assert best["config"]["data"]["pair"]["second"] == "B"
 
 
+@every_method
+def test_every_method_learns_several_classes_of_change(kind, pairs, scenes, train, run, tmp_path):
+    pairs.tree["data"] |= {
+        "classes": ["unchanged", "ground or shape", "shape or another"], "label_map": None,
+        "pair": {"first": "A", "second": "B", "masks": "kinds"},
+    }  # fmt: skip
+    pairs.tree["evaluation"] = {"select": "iou:shape or another"}
+    pairs.write_config()
+    train(kind, pairs.argv(tmp_path / "run"))
+    argv = ["--config", pairs.config, "--checkpoint", tmp_path / "run/best.pth"]
+    code, _, _ = run(evaluate, *argv, "--save-path", tmp_path / "scores")
+    counted = (tmp_path / "scores/confusion.csv").read_text().splitlines()
+    pixels = [sum(map(int, line.split(",")[1:])) for line in counted[1:]]
+    names = (scenes / "val.txt").read_text().split()
+    masks = np.stack([np.asarray(Image.open(scenes / "kinds" / name)) for name in names])
+    assert code == 0 and pixels == [(masks == index).sum() for index in range(3)]
+
+
 @pytest.mark.parametrize("network", ["deeplabv3plus", "pspnet", "unet", "dpt"])
 def test_a_siamese_network_sees_no_change_where_there_is_none(network, pairs):
     backbone = "test_vit" if network == "dpt" else "test_resnet"

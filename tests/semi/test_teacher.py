@@ -1,19 +1,24 @@
-"""The moving average that labels: UniMatch V2's, and FixMatch's with `teacher: ema`."""
+"""The moving average that labels: UniMatch V2's, and the others' with `teacher: ema`."""
 
 import pytest
 import torch
 from torch import nn
 
+from corrmatch import CorrMatch
 from fixmatch import FixMatch
 from model.build import build_network
 from model.checkpoint import save_atomically
 from model.trained import load_network
+from prevmatch import PrevMatch
+from rankmatch import RankMatch
 from semi.ema import frozen_copy, update_ema
 from tests.methods.test_steps import raw_batch
+from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config.loading import load_config
 
-EMA = {FixMatch: ["method.teacher=ema"], UniMatchV2: []}
+OPTIONAL = (FixMatch, UniMatch, PrevMatch, RankMatch, CorrMatch)
+EMA = {kind: ["method.teacher=ema"] for kind in OPTIONAL} | {UniMatchV2: []}
 with_teacher = pytest.mark.parametrize("kind", EMA)
 
 
@@ -60,8 +65,9 @@ def test_a_step_leaves_the_teacher_alone_and_after_it_the_teacher_follows(kind, 
     assert list(method.eval_models()) == ["model", "model_ema"]
 
 
-def test_the_student_alone(toy):
-    method = build(FixMatch, toy, "method.teacher=self")
+@pytest.mark.parametrize("kind", OPTIONAL)
+def test_the_student_alone(kind, toy):
+    method = build(kind, toy, "method.teacher=self")
     assert method.model_ema is None and list(method.eval_models()) == ["model"]
 
 
@@ -100,7 +106,7 @@ def test_the_network_may_label_itself_while_its_average_follows(toy):
 
 @with_teacher
 def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
-    toy.tree["method"] = {"teacher": "ema"} if kind is FixMatch else {}
+    toy.tree["method"] = {"teacher": "ema"} if kind in OPTIONAL else {}
     toy.write_config()
     run = tmp_path / "run"
     train(kind, toy.argv(run))

@@ -86,8 +86,8 @@ def test_pairs_are_names_in_three_folders_and_the_same_each_time(tmp_path):
     lines = {kind: a[Path(f"{kind}.txt")].decode().splitlines() for kind in kinds}
     assert lines["labeled"] == [f"train/0000{i}.png" for i in range(3)]
     assert lines["unlabeled"] == [f"train/0000{i}.png" for i in (3, 4)]
-    for folder, names in (("A", sum(lines.values(), [])), ("B", sum(lines.values(), [])),
-                          ("label", lines["labeled"] + lines["val"])):  # fmt: skip
+    everything, masked = sum(lines.values(), []), lines["labeled"] + lines["val"]
+    for folder, names in dict(A=everything, B=everything, label=masked, kinds=masked).items():
         found = sorted(p.relative_to(folder).as_posix() for p in a if p.parts[0] == folder)
         assert found == sorted(names)
     for name in lines["labeled"]:
@@ -100,21 +100,22 @@ def test_pairs_are_names_in_three_folders_and_the_same_each_time(tmp_path):
         generate(tmp_path / "d", **FEW, pairs=True)
 
 
-def test_files_of_pairs_are_what_the_loader_reads(tmp_path):
+@pytest.mark.parametrize("config, classes", [("shapes_pairs", 2), ("shapes_changes", 3)])
+def test_files_of_pairs_are_what_the_loader_reads(config, classes, tmp_path):
     generate(tmp_path / "pairs", **FEW, pairs=True)
     config = load_config(
-        "configs/shapes_pairs.yaml",
+        f"configs/{config}.yaml",
         [f"data.root={tmp_path}/pairs"]
         + [f"data.{k}={tmp_path}/pairs/{k}.txt" for k in ("labeled", "unlabeled", "val")],
     )
     lists = read_lists(config.data, unlabeled=True)
     check_files(config.data, *lists, warn=print)
     for index, sample in enumerate(lists.labeled.samples):
-        first, second, changed = render_pair(np.random.default_rng([0, 0, index]), 64)
+        first, second, *masks = render_pair(np.random.default_rng([0, 0, index]), 64)
         dates = [np.asarray(Image.open(file)) for file in sample.image_files]
         np.testing.assert_array_equal(dates, [first, second])
-        mask = open_mask(sample.mask_file, Labels(config.data))
-        np.testing.assert_array_equal(np.array(mask), changed)
+        read = open_mask(sample.mask_file, Labels(config.data))
+        np.testing.assert_array_equal(np.array(read), masks[classes - 2])
 
 
 def test_what_stays_is_not_labelled_as_changed():
@@ -122,7 +123,7 @@ def test_what_stays_is_not_labelled_as_changed():
     changed they differ more, and some of each kind is there."""
     shares, gaps = np.zeros(256), {0: [], 1: []}
     for index in range(60):
-        first, second, changed = render_pair(np.random.default_rng([0, 0, index]), 64)
+        first, second, changed, _ = render_pair(np.random.default_rng([0, 0, index]), 64)
         shares += np.bincount(changed.ravel(), minlength=256)
         gap = np.abs(first.astype(float) - second).mean(-1)
         for value, found in gaps.items():
@@ -134,26 +135,31 @@ def test_what_stays_is_not_labelled_as_changed():
     assert min(gaps[0]) > 0 and np.mean(gaps[1]) > 1.5 * np.mean(gaps[0])
 
 
-def test_figures_that_stay_are_no_change_wherever_they_are():
+class OneFate:
+    """A generator that gives every figure the same fate."""
+
+    def __init__(self, fate, seed):
+        self.fate, self.rng = fate, np.random.default_rng(seed)
+
+    def __getattr__(self, name):
+        return getattr(self.rng, name)
+
+    def choice(self, options, *args, **kwargs):
+        return self.fate if "stays" in options else self.rng.choice(options, *args, **kwargs)
+
+
+@pytest.mark.parametrize("fate, found", [
+    ("stays", set()), ("came", {1}), ("went", {1}), ("became another", {1, 2}),
+])  # fmt: skip
+def test_the_kind_of_change_follows_from_the_fate_of_the_figures(fate, found):
     """Where nothing comes, goes or becomes another, nothing is labelled, clutter or not."""
-
-    class Unchanging:
-        """A generator that lets every figure stay."""
-
-        def __init__(self, rng):
-            self.rng = rng
-
-        def __getattr__(self, name):
-            return getattr(self.rng, name)
-
-        def choice(self, options, *args, **kwargs):
-            if "stays" in options:
-                return "stays"
-            return self.rng.choice(options, *args, **kwargs)
-
     for index in range(10):
-        first, second, changed = render_pair(Unchanging(np.random.default_rng(index)), 64)
-        assert not changed.any() and (first != second).mean() > 0.5
+        first, second, changed, kinds = render_pair(OneFate(fate, index), 64)
+        assert (first != second).mean() > 0.5
+        assert set(np.unique(kinds)) - {0, IGNORE} == found
+        assert set(np.unique(changed)) - {0, IGNORE} == ({1} if found else set())
+        both = (kinds != IGNORE) & (changed != IGNORE)
+        assert ((kinds > 0) == (changed > 0))[both].all()
 
 
 def test_nothing_is_overwritten(tmp_path):

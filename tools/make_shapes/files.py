@@ -14,6 +14,7 @@ from util.errors import UserError
 from util.io import partial_of
 
 FORMAT = 2  # of the files on disk; raise it whenever the same arguments give other files
+PAIRS_FORMAT = 2
 # An empty list would be no list; in smaller images, forms melt into one another.
 LEAST = {"labeled": 1, "unlabeled": 1, "val": 1, "size": 32, "seed": 0}
 SPLITS = ("train", "val")  # a split's position here seeds its scenes
@@ -38,7 +39,8 @@ def generate(
     Args:
         labeled, unlabeled, val: number of images; unlabelled ones have no mask.
         size: side of the images, in pixels.
-        pairs: two images of one place, in A/ and B/, and what changed between them, in label/.
+        pairs: two images of one place, in A/ and B/, what changed between them, in label/, and
+            the kind of change, in kinds/.
         simple: three classes without clutter, which are learnt in a minute.
 
     Raises `UserError` for impossible arguments and when the root holds anything else.
@@ -51,7 +53,7 @@ def generate(
     settings["format"] = FORMAT
     if pairs and simple:
         raise UserError("shapes: pairs and simple exclude each other")
-    settings |= {"pairs": 1} if pairs else {"simple": 1} if simple else {}
+    settings |= {"pairs": PAIRS_FORMAT} if pairs else {"simple": 1} if simple else {}
     if _is_there(root, settings):
         return
     partial = partial_of(root)
@@ -87,7 +89,7 @@ def _is_there(root: Path, settings: dict[str, int]) -> bool:
 
 def _write_sets(root: Path, settings: dict[str, int], progress: bool) -> None:
     """Write the images and masks of the three sets, and their lists."""
-    for kind in ("A", "B", "label") if "pairs" in settings else ("images", "masks"):
+    for kind in ("A", "B", "label", "kinds") if "pairs" in settings else ("images", "masks"):
         for split in SPLITS:
             (root / kind / split).mkdir(parents=True)
     for name, split in (("labeled", "train"), ("unlabeled", "train"), ("val", "val")):
@@ -119,9 +121,9 @@ def _write_scene(
 
 def _write_pair(root: Path, split: str, index: int, settings: dict[str, int], labeled: bool) -> str:
     """Write a pair of scenes, what changed only if labelled (255 of 0, as published ones have it;
-    boundaries 128); returns its line."""
+    boundaries 128) and the kind of change as class indices; returns its line."""
     rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
-    first, second, changed = render_pair(rng, settings["size"])
+    first, second, changed, kinds = render_pair(rng, settings["size"])
     name = f"{split}/{index:05d}.png"
     Image.fromarray(first).save(root / "A" / name)
     Image.fromarray(second).save(root / "B" / name)
@@ -129,4 +131,5 @@ def _write_pair(root: Path, split: str, index: int, settings: dict[str, int], la
         values = np.zeros(256, np.uint8)
         values[[1, IGNORE]] = 255, 128
         Image.fromarray(values[changed]).save(root / "label" / name)
+        Image.fromarray(kinds).save(root / "kinds" / name)
     return f"{name}\n"

@@ -222,10 +222,13 @@ class _Figure(NamedTuple):
     """Of its radius, rotation and texture."""
 
 
-def render_pair(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One place at two dates: its images, RGB uint8 [size, size, 3], and what changed, uint8
-    [size, size]: 1 where a shape came, went or became another one, 0 elsewhere, and IGNORE within
-    a pixel of a change's outline.
+def render_pair(rng: np.random.Generator, size: int) -> tuple[np.ndarray, ...]:
+    """One place at two dates: its images, RGB uint8 [size, size, 3], and two masks, uint8
+    [size, size], with IGNORE within a pixel of an outline.
+
+    The first mask is 1 where a shape came, went or became another one, 0 elsewhere. The second has
+    the kind of change: 1 where one date shows a shape and the other ground, 2 where the dates show
+    different shapes.
 
     Ground and shapes stay; light, tint, blur, noise, clutter and the camera's place (by a pixel)
     differ from date to date, and are no change.
@@ -260,7 +263,8 @@ def render_pair(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.nda
         images.append(_moved(rng, scene.photograph()))
         labels.append(scene.labels)
     changed = (labels[0] != labels[1]).astype(np.uint8)
-    return images[0], images[1], without_boundaries(changed)
+    kinds = changed * (1 + (np.minimum(*labels) > 0)).astype(np.uint8)
+    return images[0], images[1], without_boundaries(changed), without_boundaries(kinds)
 
 
 def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
