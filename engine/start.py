@@ -45,19 +45,25 @@ def _check(options: argparse.Namespace, name: str, unlabeled: bool) -> None:
 
 
 def _check_keys(options: dict[str, Any], script: Path, name: str) -> None:
-    """Raise `UserError` for keys that the class `Options` in a script lacks, which needs PyTorch to
-    be imported."""
+    """Raise `UserError` for keys that the class `Options` of a method lacks, found in the sources:
+    importing it would need PyTorch."""
     from pydantic import create_model
 
     from util.config.loading import parse
     from util.config.schema import Section
 
-    if not script.is_file():  # started by another program
+    if not options or not script.is_file():  # or started by another program
         return
-    nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
-    classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name == "Options"]
-    lines = [line for one in classes for line in one.body if isinstance(line, ast.AnnAssign)]
-    known: Any = {ast.unparse(line.target): (Any, None) for line in lines}
-    parse(
-        create_model("Options", __base__=Section, **known), options, f"config of {name}", "method."
-    )
+    files = [script.with_name("engine") / "method.py", *script.parent.glob("*.py"), script]
+    trees = {file: ast.parse(file.read_text(encoding="utf-8")).body for file in files}
+    methods = {n.name: n for tree in trees.values() for n in tree if isinstance(n, ast.ClassDef)}
+    waiting = [n for n in trees[script] if isinstance(n, ast.ClassDef)]
+    known: dict[str, Any] = {}
+    while waiting:
+        method = waiting.pop()
+        own = [n for n in method.body if isinstance(n, ast.ClassDef) and n.name == "Options"]
+        lines = [line for one in own for line in one.body if isinstance(line, ast.AnnAssign)]
+        known |= {ast.unparse(line.target): (Any, None) for line in lines}
+        waiting += [methods[base] for base in map(ast.unparse, method.bases) if base in methods]
+    model: Any = create_model("Options", __base__=Section, **known)
+    parse(model, options, f"config of {name}", "method.")

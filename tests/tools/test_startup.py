@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.start import _check_keys
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
 from util.cli import arguments
-from util.errors import duration
+from util.errors import UserError, duration
 from util.parser import Parser
 from util.paths import find
 
@@ -269,3 +270,12 @@ def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch):
     command = [sys.executable, script, "--config", "configs/pascal.yaml", "--save-path", "run"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "no list of labeled images" in done.stderr
+
+
+@pytest.mark.parametrize("script", METHODS)
+def test_all_options_of_a_method_are_known_before_pytorch_loads(script):
+    """Also those that it inherits."""
+    keys = METHODS[script].Options.model_fields
+    _check_keys(dict.fromkeys(keys, 1), REPOSITORY / f"{script}.py", script)
+    with pytest.raises(UserError, match="unknown key 'method.none'"):
+        _check_keys({"none": 1}, REPOSITORY / f"{script}.py", script)
