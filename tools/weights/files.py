@@ -1,0 +1,166 @@
+"""The work of `python -m tools.weights`."""
+
+import argparse
+import hashlib
+import os
+import shutil
+import tempfile
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+import timm
+
+from model import xception
+from model.backbones import check_name
+from model.checkpoint import load, save_atomically
+from model.pretrained import hub_weights
+from tools.weights.convert import EXPECTED, Converted, State, convert, expected_backbone, unwrap
+from tools.weights.published import Source, known_backbones, source_by_hash, sources_of
+from util.errors import UserError, first_of, reason
+from util.io import make_folder
+
+PATIENCE = 30.0
+"""Seconds without an answer."""
+
+
+def show_published(options: argparse.Namespace) -> None:
+    """List the published files of the backbones that the configs use."""
+    for name in known_backbones():
+        is_here = "in" if _path(options, name).exists() else "not in"
+        print(f"{name}: {_megabytes(name)} MB in float32, {is_here} {options.folder}")
+        for source in sources_of(name):
+            print(f"  {source.file}, {source.hash}\n    {source.where}")
+            if source.note:
+                print(f"    {source.note}")
+    print("Other backbones of timm: python -m tools.weights fetch NAME, from timm's hub")
+
+
+def fetch_weights(options: argparse.Namespace) -> None:
+    """Download the weights of a backbone, or take them from a file, and write them with the names
+    that training expects."""
+    name, path = options.backbone, _path(options, options.backbone)
+    if name != xception.NAME:
+        check_name(name)
+    if os.path.lexists(path):
+        raise UserError(
+            f"{path}: exists already; python -m tools.weights check {name} tells what it is. Move "
+            "it away to fetch another one"
+        )
+    source = next((s for s in sources_of(name) if s.direct), None)
+    if options.file:
+        found = convert(unwrap(load(options.file), options.file)[0], name, options.file)
+        origin = str(options.file)
+    elif source:
+        found, origin = download(source, options.folder), source.where
+    else:
+        origin = f"timm's hub, {name}"
+        found = convert(hub_weights(name), name, origin)
+    make_folder(options.folder)
+    save_atomically({key: value.clone() for key, value in found.state.items()}, path)
+    print(f"written: {path}, from {origin}")
+    print(_summary(found))
+
+
+def download(source: Source, folder: Path) -> Converted:
+    """Download a published file and convert it.
+
+    Raises `UserError` without network, and for a file whose hash is another.
+    """
+    make_folder(folder)
+    print(f"downloading {source.where} ({_megabytes(source.backbone)} MB or more)", flush=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        path = Path(temporary) / source.file
+        try:
+            with (
+                urllib.request.urlopen(source.where, timeout=PATIENCE) as answer,
+                path.open("wb") as file,
+            ):
+                shutil.copyfileobj(answer, file)
+        except (OSError, HTTPException) as error:
+            raise UserError(
+                f"{source.where}: cannot be downloaded ({reason(error)}); download it elsewhere, "
+                f"then python -m tools.weights fetch {source.backbone} --from FILE"
+            ) from None
+        if not (found := _sha256(path)).startswith(source.sha256):
+            raise UserError(
+                f"{source.where}: expected {source.hash}, found {found}; nothing is written. Try "
+                "again, or name another file with --from"
+            )
+        return convert(unwrap(load(path), path)[0], source.backbone, source.where)
+
+
+def check_files(options: argparse.Namespace) -> int:
+    """Tell what files of weights are, and what is missing; exit code 1 unless training can read
+    each as it is."""
+    targets = options.target or [str(path) for path in sorted(options.folder.glob("*.pth"))]
+    if not targets:
+        raise UserError(f"{options.folder}: holds no .pth file; python -m tools.weights list")
+    return int(not all([_check(target, options) for target in targets]))
+
+
+def _check(target: str, options: argparse.Namespace) -> bool:
+    """Print what a file is; return whether training can read it."""
+    is_name = _is_backbone(target)
+    path = _path(options, target) if is_name and not os.path.exists(target) else Path(target)
+    if is_name and not path.exists():
+        print(f"{path}: missing; python -m tools.weights fetch {target}")
+        return False
+    state, is_plain = unwrap(load(path), path)
+    digest = _sha256(path)
+    source = source_by_hash(digest)
+    named = source.file if source else "no published file that is known by hash"
+    print(f"{path}: {len(state)} entries, sha256 {digest}, {named}")
+    fits, problems = _fitting(state, path, options.backbone)
+    for name, found in fits.items():
+        print(f"  model.backbone={name}: {_summary(found)}")
+        if found.scheme != EXPECTED or not is_plain:
+            print(f"    convert it: python -m tools.weights fetch {name} --from {path}")
+    if not fits:
+        print(f"  {problems[0]}")
+        if not options.backbone:
+            print("  Name the backbone that it should be for with --backbone")
+    return is_plain and any(found.scheme == EXPECTED for found in fits.values())
+
+
+def _fitting(
+    state: State, path: Path, backbone: str | None
+) -> tuple[dict[str, Converted], list[str]]:
+    """Backbones that weights fit, and why they do not fit others.
+
+    Tried are `backbone`, else the one that the file's name says and those of the list.
+    """
+    names = [backbone] if backbone else [path.stem, *known_backbones()]
+    fits, problems = {}, []
+    for name in dict.fromkeys(name for name in names if backbone or _is_backbone(name)):
+        try:
+            fits[name] = convert(state, name, path)
+        except UserError as error:
+            problems.append(str(error))
+    return fits, problems
+
+
+def _is_backbone(name: str) -> bool:
+    return name == xception.NAME or timm.is_model(name)
+
+
+def _summary(found: Converted) -> str:
+    unused = f", {len(found.unused)} unused: {first_of(found.unused, 3)}" if found.unused else ""
+    doubt = "; order alone proves little, so compare a score" if "order" in found.scheme else ""
+    return f"{len(found.state)} entries, {found.scheme}{unused}{doubt}"
+
+
+def _path(options: argparse.Namespace, name: str) -> Path:
+    return options.folder / f"{name}.pth"
+
+
+def _megabytes(name: str) -> int:
+    return round(sum(v.numel() for v in expected_backbone(name).state_dict().values()) * 4e-6)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
