@@ -28,18 +28,18 @@ def command_line() -> Parser:
         __doc__,
         ("python -m tools.weights list", "python -m tools.weights fetch resnet101s"),
     )
-    parser.add_argument("--folder", type=Path, default=PRETRAINED, help="folder of the weights")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str, examples: tuple[str, str]) -> Parser:
         shown = [f"python -m tools.weights {example}" for example in examples]
         added: Parser = commands.add_parser(name, help=text, description=text, examples=shown)
+        added.add_argument("--folder", type=Path, default=PRETRAINED, help="folder of the weights")
         return added
 
     command(
         "list",
         "List the published files of the backbones that the configs use.",
-        ("list", "--folder /data/pretrained list"),
+        ("list", "list --folder /data/pretrained"),
     )
     fetch = command(
         "fetch",
