@@ -246,7 +246,7 @@ def test_planted_faults_are_found(fault, cuda, monkeypatch):
         ("dpt", "sliding_window"),
     ],
 )
-def test_validation_reads_one_confusion_matrix(family, mode, is_trusted, cuda):
+def test_validation_reads_the_device_once(family, mode, is_trusted, cuda):
     """And brings the normalisation there before the first image; counts of confidence stay there
     until they are asked for."""
     training, _, fake = cuda(SupOnly, FAMILIES[family], "precision=bfloat16")
@@ -259,7 +259,8 @@ def test_validation_reads_one_confusion_matrix(family, mode, is_trusted, cuda):
                 training.method.model, [batch] * 2, training.config,
                 mode=mode, device=CUDA, volumes=[0], pseudo_labels=labels,
             )  # fmt: skip
-    assert watch.found == ["copy to cuda [2, 3]", "copy to cpu [1, 3, 3]"]
+    # 9 entries of the confusion matrix, and 9 counts of one image.
+    assert watch.found == ["copy to cuda [2, 3]", "copy to cpu [18]"]
 
 
 def test_means_go_on_from_a_checkpoint_on_the_gpu(cuda):
