@@ -25,7 +25,12 @@ def main(method: type[Method]) -> None:
             say_to_console()
             distributed.compare("options", {"--dry-run": options.dry_run})
             run_dir = RunDir(options.save_path)
-            if not options.dry_run:
-                distributed.on_main(run_dir.lock)
-            trainer = build_trainer(method, config, device, run_dir, options.resume, options.force)
-            dry_run(trainer) if options.dry_run else trainer.fit()
+            try:
+                if not options.dry_run:
+                    distributed.on_main(run_dir.lock)
+                trainer = build_trainer(
+                    method, config, device, run_dir, options.resume, options.force
+                )
+                dry_run(trainer) if options.dry_run else trainer.fit()
+            finally:
+                run_dir.leave_unused()

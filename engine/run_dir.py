@@ -63,6 +63,8 @@ class RunDir:
         """What starts.jsonl shall say of the run beside its command and versions."""
         self._trackers: list[Tracker] = []
         self._background = Background()
+        self._has_lock = False
+        self._made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._make()
 
     @_writing
@@ -103,9 +105,13 @@ class RunDir:
         The system holds the lock, so none is left behind by a run that was killed.  Raises
         `UserError` that names the process which has it.
         """
-        self._lock = (self.path / "run.lock").open("a+")
+        file = self.path / "run.lock"
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while not self._has_lock:
+                self._lock = file.open("a+")
+                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Unless a start that failed has removed the file in between, see `leave_unused`.
+                self._has_lock = os.fstat(self._lock.fileno()).st_nlink > 0
         except (BlockingIOError, PermissionError):
             self._lock.seek(0)
             owner = self._lock.read().strip() or "another process"
@@ -120,6 +126,16 @@ class RunDir:
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
+
+    def leave_unused(self) -> None:
+        """Remove the lock file and the folders that this start made, if it wrote nothing else."""
+        if not distributed.is_main() or self.starts.exists():
+            return
+        with suppress(OSError):
+            if self._has_lock and not any(p.name != "run.lock" for p in self.path.iterdir()):
+                (self.path / "run.lock").unlink()
+            for folder in self._made:
+                folder.rmdir()  # which fails where anything is in it
 
     def is_own(self) -> bool:
         """Whether the last that wrote here was begun by this very command."""

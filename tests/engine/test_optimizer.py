@@ -149,7 +149,7 @@ def test_a_run_keeps_the_scaled_rate_and_resumes(toy, train, tmp_path, capsys):
     train(METHODS["supervised"], toy.argv(tmp_path / "run", *scaled))
     kept = load_config(tmp_path / "run/config.yaml")
     assert (kept.optimizer.lr, kept.optimizer.lr_batch) == (0.0025, 2)
-    state = torch.load(tmp_path / "run/latest.pth")
+    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
     assert state["optimizer"]["param_groups"][0]["base_lr"] == 0.0025
     train(METHODS["supervised"], toy.argv(tmp_path / "run", *scaled))
     with pytest.raises(SystemExit):  # the published rate again: another run

@@ -1,5 +1,7 @@
 """An interrupted run, resumed by the same command, equals one that was never interrupted."""
 
+import contextlib
+import fcntl
 import json
 
 import pytest
@@ -256,3 +258,31 @@ def test_best_checkpoint_alone_is_not_overwritten(toy, train, tmp_path, capsys):
     assert "would overwrite best.pth" in (said := capsys.readouterr().err) and fix in said
     train(SupOnly, toy.argv(run, "--resume", str(run / "best.pth")))
     assert torch.load(run / "latest.pth", weights_only=True)["epoch"] == 2
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], ["--set", "crop_size=63", "model.network=dpt"]])
+def test_a_start_without_a_run_leaves_nothing(more, toy, train, tmp_path):
+    """A dry run, and a start that fails after the folder was made."""
+    with contextlib.suppress(SystemExit):
+        train(SupOnly, toy.argv(tmp_path / "new/run", *more))
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    with contextlib.suppress(SystemExit):
+        train(SupOnly, toy.argv(tmp_path / "mine", *more))
+    assert {path.name for path in (tmp_path / "mine").iterdir()} <= {"notes.txt", "run.lock"}
+
+
+def test_a_lock_file_that_was_removed_is_made_anew(tmp_path, monkeypatch):
+    """By a start that failed, between opening and locking."""
+    real, calls = fcntl.lockf, []
+
+    def lockf(file, how):
+        if not calls:
+            (tmp_path / "run.lock").unlink()
+        calls.append(how)
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    RunDir(tmp_path).lock()
+    assert len(calls) == 2 and (tmp_path / "run.lock").read_text().startswith("process")
