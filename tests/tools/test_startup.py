@@ -174,7 +174,8 @@ def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     command = [sys.executable, "supervised.py", *toy.argv(tmp_path / "run")]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        env=os.environ,
+        # A shell's background process, as this test may be, ignores the signal.
+        env=os.environ, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)

@@ -135,7 +135,7 @@ def test_the_product_and_its_commands(spec, toy):
         ({"runs": []}, "runs: "),
         ({"runs": [{"methods": ["supervised"]}]}, "'runs.0.configs' is missing"),
         ({"partitions": ["92"]}, "lists: missing"),
-        ({"partitions": [116], "lists": "x/{partition}"}, "partitions.0: .*string, found 116"),
+        ({"partitions": [116], "lists": "x/{partition}"}, "partitions.0: expected text, found 116"),
         ({"lists": "splits/pascal"}, "lists: expected a folder with {partition}"),
         ({"set": {"epoch": 3}}, "unknown key 'epoch'; did you mean 'epochs'"),
         ({"set": {"method.regions": 3}}, r"SupOnly: unknown key 'method\.regions'"),

@@ -84,7 +84,7 @@ def part(
     """
     number = len(matched.pairs)
     if val is None:
-        val = [str(max(SHARE, min(ENOUGH, max(1, number // 3)) / number))]
+        val = [str(max(SHARE, min(ENOUGH, max(1, number // 3)) / max(number, 1)))]
     share = _number(val[0]) if len(val) == 1 else None
     if share is not None:
         if not 0 < share < 1 or len(matched.pairs) < 2:
