@@ -34,7 +34,7 @@ from semi.pseudo_labels import (
 )
 from semi.snapshots import Snapshot, ensemble_logits, snapshot
 from unimatch import UniMatch
-from util.config.schema import Natural, Positive, Section, Share
+from util.config.types import Natural, Positive, Section, Share
 
 
 class Previous(Section):

@@ -19,7 +19,7 @@ from engine import Batch, Method, Step, main
 from semi.ema import frozen_copy, update_ema
 from semi.perturbation import complementary_dropout, draw_complementary
 from semi.pseudo_labels import cutmix, kept_ratio, label_partner, label_view
-from util.config.schema import Section, Share
+from util.config.types import Section, Share
 
 
 class UniMatchV2(Method):

@@ -9,7 +9,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from dataset.file_content import SAMPLES, has_one_channel, has_pages, pillow_image, read_content
 from dataset.image_files import is_deep, reading
 from dataset.tiff import tiff_bands
-from util.config.schema import Bands, Data
+from util.config.data import Bands, Data
 from util.errors import UserError
 
 

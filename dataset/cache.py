@@ -16,7 +16,7 @@ from dataset.image_files import image_size
 from dataset.reader import Reader
 from dataset.samples import Sample
 from dataset.split_files import Lists
-from util.config.schema import Data
+from util.config.data import Data
 from util.errors import UserError
 from util.workers import START
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dataset.reader import Reader
 from dataset.split_files import SampleList
-from util.config.schema import Data
+from util.config.data import Data
 from util.errors import UserError
 from util.io import write_atomically
 

@@ -14,7 +14,7 @@ from dataset.cache import Content, Opened
 from dataset.reader import size_of
 from dataset.transforms.geometry import Weak
 from dataset.transforms.strong import draw_box, draw_strong
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import UserError
 from util.seed import sample_generator
 

@@ -20,7 +20,7 @@ from dataset.split_files import (
     scan_list,
     union,
 )
-from util.config.schema import Data, Folders, Images, Listed, Source
+from util.config.data import Data, Folders, Images, Listed, Source
 from util.errors import UserError
 from util.log import logger
 from util.paths import find, nearest

@@ -6,8 +6,9 @@ import numpy as np
 from PIL import Image
 
 from dataset.file_content import Content, read_content
+from util.config.data import Data
 from util.config.label_map import MAX_VALUE, OTHER, TRANSPARENT, UNKNOWN
-from util.config.schema import IGNORE, Data
+from util.config.types import IGNORE
 from util.errors import UserError
 
 GREY = 0x010101

@@ -10,7 +10,8 @@ from dataset.bands import read_valid_bands
 from dataset.image_files import size_mismatch
 from dataset.mask_files import Labels, open_mask
 from dataset.samples import Sample
-from util.config.schema import IGNORE, Data
+from util.config.data import Data
+from util.config.types import IGNORE
 from util.errors import UserError
 
 

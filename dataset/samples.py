@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from util.config.schema import PairFolders
+from util.config.data import PairFolders
 
 
 class Origin(NamedTuple):

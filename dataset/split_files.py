@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from dataset.image_files import SUFFIXES
 from dataset.protocols import Fingerprint, fingerprint, how_to_get
 from dataset.samples import Origin, Sample, Samples
-from util.config.schema import Pair, PairFolders
+from util.config.data import Pair, PairFolders
 from util.errors import UserError, and_others
 from util.io import write_atomically
 from util.log import logger

@@ -19,7 +19,8 @@ from dataset.reader import Reader, refuse_other_size
 from dataset.samples import Sample, Samples
 from dataset.split_files import NO_IMAGE, Fault, Lists, SampleList, names_image, refuse
 from dataset.val_size import too_few
-from util.config.schema import IGNORE, Data, Images
+from util.config.data import Data, Images
+from util.config.types import IGNORE
 from util.errors import UserError
 
 MAX_HEADERS = 5000

@@ -9,7 +9,7 @@ from torch import Tensor
 from model.checkpoint import nonfinite_tensors
 from model.files import best_checkpoint
 from util.config.loading import SCORED_BY, differences, parse, with_defaults
-from util.config.schema import Natural, Positive, Scale, Section
+from util.config.types import Natural, Positive, Scale, Section
 from util.errors import UserError, first_of
 from util.log import logger
 

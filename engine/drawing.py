@@ -8,7 +8,7 @@ from torch import Tensor
 from inference.overlay import colour_mask, contents, side_by_side, with_legend
 from semi.panels import Marks
 from util.colours import Colour
-from util.config.schema import Data
+from util.config.data import Data
 from util.plotting import viridis
 
 SIDE = 256

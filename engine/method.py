@@ -11,7 +11,8 @@ from semi.ema import frozen_copy, update_ema
 from semi.panels import Panels, consistency_panels
 from semi.pseudo_labels import build_consistency, frozen_statistics
 from util.config.loading import parse
-from util.config.schema import Config, Section, Share
+from util.config.schema import Config
+from util.config.types import Section, Share
 
 Step = tuple[Tensor, dict[str, Tensor]]
 

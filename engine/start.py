@@ -50,7 +50,7 @@ def _check_keys(options: dict[str, Any], script: Path, name: str) -> None:
     from pydantic import create_model
 
     from util.config.loading import parse
-    from util.config.schema import Section
+    from util.config.types import Section
 
     if not options or not script.is_file():  # or started by another program
         return

@@ -20,7 +20,7 @@ from engine.drawing import Sheet, array, points_of
 from inference.predictor import Predictor
 from semi.panels import Colours, Heat, Labels, Panels
 from util import distributed
-from util.config.schema import Data
+from util.config.data import Data
 from util.precision import autocast
 from util.seed import seeded_apart
 

@@ -23,8 +23,10 @@ from inference.mask_encoding import Original
 from inference.overlay import save_picture
 from inference.predictor import Predictor, config_for_size, to_mask
 from inference.uncertainty import ACQUISITIONS, confidence
+from util.config.data import Listed
 from util.config.loading import dump_config
-from util.config.schema import IGNORE, Config, Listed
+from util.config.schema import Config
+from util.config.types import IGNORE
 from util.errors import UserError, printable
 from util.io import csv_text, write_once
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from dataset.folders import require
 from model.files import SUFFIX, find_checkpoint
 from util.cli import add_device, add_settings
+from util.config.data import Images
 from util.config.loading import load_config, resolve
-from util.config.schema import Config, Images
+from util.config.schema import Config
 from util.errors import UserError
 from util.launched import launched_rank
 from util.parser import Parser

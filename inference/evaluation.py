@@ -13,7 +13,8 @@ from metrics.bootstrap import Intervals, class_counts, iou_intervals
 from metrics.calibration import PseudoLabelScores
 from metrics.confusion import class_scores
 from util import distributed
-from util.config.schema import IGNORE, Config
+from util.config.schema import Config
+from util.config.types import IGNORE
 from util.errors import UserError
 from util.interrupt import compute_limit
 from util.tables import text_table

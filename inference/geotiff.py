@@ -18,7 +18,9 @@ from inference.outputs import CONFIDENCES, UNSURE, Writer, save_arrays, to_bytes
 from inference.overlay import mask_colours
 from inference.raster import Dates, Raster, Rect, open_dates, rasterio
 from util.colours import Colour
-from util.config.schema import IGNORE, Config, Data
+from util.config.data import Data
+from util.config.schema import Config
+from util.config.types import IGNORE
 from util.errors import UserError, printable
 from util.io import DAY, make_folder, remove_partials, replacing, write_text
 

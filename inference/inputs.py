@@ -11,7 +11,8 @@ from typing import TypeVar
 from dataset.folders import names_by_stem
 from dataset.image_files import image_size
 from util.cli import lack_of_memory
-from util.config.schema import Config, Data
+from util.config.data import Data
+from util.config.schema import Config
 from util.errors import UserError, and_others
 from util.io import make_folder, write_text
 from util.paths import nearest

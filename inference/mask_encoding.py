@@ -6,8 +6,9 @@ from PIL import Image
 from dataset.mask_files import code_of, colour_of
 from inference.overlay import indexed
 from util.colours import IGNORE_COLOUR, palette
+from util.config.data import Data
 from util.config.label_map import MAX_VALUE, WORDS
-from util.config.schema import IGNORE, Data
+from util.config.types import IGNORE
 from util.errors import UserError
 
 

@@ -20,7 +20,8 @@ from inference.overlay import (
 )
 from inference.predictor import to_mask
 from inference.uncertainty import confidence, entropy
-from util.config.schema import IGNORE, Data
+from util.config.data import Data
+from util.config.types import IGNORE
 from util.io import make_folder, write_atomically
 
 CONFIDENCES = {"confidence": confidence, "entropy": entropy}

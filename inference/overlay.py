@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from util.colours import IGNORE_COLOUR, UNKNOWN_COLOUR, Colour, background_of, palette
+from util.config.data import Data
 from util.config.label_map import UNKNOWN
-from util.config.schema import IGNORE, Data
+from util.config.types import IGNORE
 from util.io import make_folder, write_atomically
 
 LegendEntry = tuple[Colour | None, str]

@@ -14,7 +14,7 @@ from dataset import tiff
 from dataset.bands import choose_bands, picture, to_range
 from dataset.image_files import image_size, orientation, reading
 from dataset.reader import refuse_other_size
-from util.config.schema import Data
+from util.config.data import Data
 from util.errors import UserError
 
 CACHE = 256

@@ -8,7 +8,7 @@ from dataset.samples import Origin, Sample
 from dataset.split_files import SampleList
 from dataset.validation import location, named
 from inference.inputs import find_images
-from util.config.schema import Data, PairFolders
+from util.config.data import Data, PairFolders
 from util.errors import UserError
 
 

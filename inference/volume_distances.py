@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metrics.surface import surface_scores
 from util import distributed
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import UserError
 from util.log import logger
 

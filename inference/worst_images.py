@@ -11,7 +11,8 @@ from torch import Tensor
 from inference.overlay import contents, overlay, percent, side_by_side, with_legend
 from util import distributed
 from util.colours import Colour
-from util.config.schema import IGNORE, Data
+from util.config.data import Data
+from util.config.types import IGNORE
 
 
 class ImageScores:

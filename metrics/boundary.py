@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from util import distributed
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 
 DISTANCE = 0.02
 """Of the image's diagonal."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from util import distributed
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 
 BINS = 15
 """Of equal width in [0, 1], as by Guo et al."""

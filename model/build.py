@@ -10,7 +10,8 @@ from model.network import Network
 from model.pspnet import PSPNet
 from model.recompute import recompute_blocks
 from model.unet import UNet
-from util.config.schema import Data, Model
+from util.config.data import Data
+from util.config.schema import Model
 
 
 def build_network(

@@ -10,7 +10,8 @@ from model.build import network_of
 from model.checkpoint import load, load_weights, network_state
 from model.network import Network
 from model.pretrained import load_backbone
-from util.config.schema import Config, Data, Model
+from util.config.data import Data
+from util.config.schema import Config, Model
 from util.errors import UserError
 from util.log import logger
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from util.config.schema import IGNORE, Criterion
+from util.config.schema import Criterion
+from util.config.types import IGNORE
 from util.errors import UserError
 from util.precision import at_least_float32
 

@@ -12,7 +12,7 @@ from semi.ema import frozen_copy, update_ema
 from semi.panels import Labels
 from semi.pseudo_labels import label_view, masked_cross_entropy
 from util import distributed
-from util.config.schema import Section, Share
+from util.config.types import Section, Share
 
 
 class Prototypes(Method):

@@ -10,7 +10,8 @@ from pydantic.fields import FieldInfo
 from tools.methods import method_of, method_scripts
 from util.cli import exit_with_one_line, importing
 from util.config.loading import sections_of
-from util.config.schema import Config, Section
+from util.config.schema import Config
+from util.config.types import Section
 from util.io import write_text
 from util.parser import Parser
 from util.paths import REPOSITORY

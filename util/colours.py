@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from util.config.schema import Data
+from util.config.data import Data
 
 Colour = tuple[int, int, int]
 

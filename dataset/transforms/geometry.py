@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dataset.transforms.rotate import draw_rotation, no_padding, rotated_image, rotated_mask
 from dataset.transforms.weak import draw_geometry, padding, weak_image, weak_mask
-from util.config.schema import Data
+from util.config.data import Data
 
 
 class Weak(NamedTuple):

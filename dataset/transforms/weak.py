@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 
 SCALE = (0.5, 2.0)
 """UniMatch's for natural images."""

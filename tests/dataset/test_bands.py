@@ -21,8 +21,9 @@ from engine.cost import step_cost
 from supervised import SupOnly
 from tools.check_data import __main__ as check_data
 from unimatch import UniMatch
+from util.config.data import Data
 from util.config.loading import load_config, parse
-from util.config.schema import Config, Data
+from util.config.schema import Config
 from util.errors import UserError
 
 tifffile = pytest.importorskip("tifffile")

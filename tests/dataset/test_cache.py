@@ -19,8 +19,8 @@ from dataset.split_files import Lists, SampleList
 from dataset.validation import read_lists
 from engine.dry_run import _seconds_to_load, _validation
 from tests.engine.test_resume import assert_equal
+from util.config.data import Data
 from util.config.loading import load_config
-from util.config.schema import Data
 from util.errors import UserError
 
 RGB = Data(name="d", root=".", classes=["a", "b"], val="v")

@@ -20,8 +20,8 @@ from dataset.validation import check_existence, check_files, read_lists
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.own_images import NAMES, TINY, truth, write_images, write_masks
+from util.config.data import Data, Folders
 from util.config.loading import dump_config, load_config
-from util.config.schema import Data, Folders
 from util.errors import UserError
 
 RGB = Data(name="any", root=".", classes=["a", "b"], val="val.txt")

@@ -14,8 +14,8 @@ from fixmatch import FixMatch
 from tests.conftest import write_lines, write_sample
 from tools.check_data.inspect import inspect
 from tools.check_data.problems import problems
+from util.config.data import Folders
 from util.config.loading import dump_config, load_config
-from util.config.schema import Folders
 from util.errors import UserError
 
 

@@ -22,7 +22,8 @@ from dataset.reader import Reader
 from dataset.transforms.geometry import GEOMETRIES
 from dataset.views import make_views
 from tests.conftest import REPOSITORY
-from util.config.schema import Config, Data, Folders
+from util.config.data import Data, Folders
+from util.config.schema import Config
 
 REFERENCE = json.loads((REPOSITORY / "tests/golden_data/views_reference.json").read_text())
 CAMVID = Path(os.environ.get("CAMVID", REPOSITORY.parent / "shared/data/camvid"))

@@ -15,8 +15,8 @@ from inference.overlay import colour_mask, contents, mask_legend, overlay, with_
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from util.colours import IGNORE_COLOUR, background, cielab, distinct_colours, palette
+from util.config.data import Data
 from util.config.loading import load_config
-from util.config.schema import Data
 from util.errors import UserError, printable
 from util.io import csv_rows, csv_text
 

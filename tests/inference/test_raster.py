@@ -20,8 +20,8 @@ from supervised import SupOnly
 from tests.own_images import TINY
 from tools.make_shapes.files import generate
 from util.colours import IGNORE_COLOUR, palette
+from util.config.data import Data
 from util.config.loading import load_config
-from util.config.schema import Data
 from util.errors import UserError
 
 rasterio = pytest.importorskip("rasterio")

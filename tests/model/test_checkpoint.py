@@ -27,7 +27,8 @@ from model.checkpoint import (
 from model.pretrained import PRETRAINED, load_backbone
 from model.trained import load_network
 from tests.robustness.test_security import Smuggled
-from util.config.schema import Data, Model
+from util.config.data import Data
+from util.config.schema import Model
 from util.errors import UserError
 from util.io import DAY, write_atomically
 

@@ -28,8 +28,9 @@ from semi.perturbation import complementary_dropout, draw_complementary
 from supervised import SupOnly
 from tests.methods.test_steps import raw_batch
 from unimatch import UniMatch
+from util.config.data import Data
 from util.config.loading import load_config
-from util.config.schema import Data, Model, Optimizer
+from util.config.schema import Model, Optimizer
 from util.errors import UserError
 
 TINY = Model(network="dpt", backbone="test_vit", channels=8, pretrained="none")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from util.config.schema import Data
+from util.config.data import Data
 
 STEPS = 32
 

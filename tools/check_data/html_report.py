@@ -13,7 +13,8 @@ from tools.check_data.report import class_rows, grouped
 from tools.check_data.thumbnails import sample_figures, suspect_figures
 from util.colours import IGNORE_COLOUR, palette
 from util.config.label_map import UNKNOWN
-from util.config.schema import IGNORE, Config
+from util.config.schema import Config
+from util.config.types import IGNORE
 from util.plotting import as_svg, histogram
 
 ROWS = 24

@@ -23,7 +23,8 @@ from dataset.validation import named
 from tools.check_data.band_stats import BandFacts, band_facts, together
 from tools.check_data.image_stats import ImageFacts, image_facts
 from tools.check_data.orientation import fits_better_as_stored
-from util.config.schema import IGNORE, Config
+from util.config.schema import Config
+from util.config.types import IGNORE
 from util.errors import UserError
 from util.seed import sample_generator
 

@@ -7,7 +7,8 @@ from dataset.mask_kinds import disagreement
 from dataset.val_size import too_few
 from dataset.validation import location, overlaps
 from tools.check_data.inspect import Seen, SeenList
-from util.config.schema import IGNORE, Config
+from util.config.schema import Config
+from util.config.types import IGNORE
 
 MOSTLY = 0.5
 """A crop with a larger share of ignored pixels is mostly ignored."""

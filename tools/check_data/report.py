@@ -8,7 +8,9 @@ from dataset.mask_files import Labels
 from tools.check_data.band_stats import BandFacts, band_names
 from tools.check_data.inspect import CROPS, SeenList
 from tools.check_data.problems import ERRORS, MOSTLY, WARNINGS, Problem
-from util.config.schema import IGNORE, Config, Data
+from util.config.data import Data
+from util.config.schema import Config
+from util.config.types import IGNORE
 from util.tables import text_table
 
 VALUES_SHOWN = 24

@@ -15,7 +15,8 @@ from tools.check_data.band_stats import band_names
 from tools.check_data.inspect import Seen, SeenList
 from tools.check_data.outliers import Suspect, suspects
 from util.colours import Colour
-from util.config.schema import Config, Data
+from util.config.data import Data
+from util.config.schema import Config
 from util.errors import UserError
 
 SHOWN = {"labeled": 12, "unlabeled": 6, "val": 6, "test": 6}

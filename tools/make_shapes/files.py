@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tools.make_shapes.scenes import CLASSES, PALETTE, SIMPLE, render_pair, render_scene
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import UserError
 from util.io import partial_of
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 
 Form = Callable[[np.ndarray], np.ndarray]
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dataset.protocols import PREPARED, read_protocols
 from tools.results.groups import Group
-from util.config.schema import Section
+from util.config.types import Section
 from util.errors import UserError
 
 SCORES = Path(__file__).with_name("published.yaml")

@@ -11,9 +11,11 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from util.config.data import Images as Source
+from util.config.data import Listed
 from util.config.loading import load_config, parse
-from util.config.schema import Config, Listed, Section
-from util.config.schema import Images as Source
+from util.config.schema import Config
+from util.config.types import Section
 from util.errors import UserError
 from util.paths import nearest
 

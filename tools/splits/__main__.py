@@ -18,8 +18,8 @@ from tools.splits import folds, partition
 from tools.splits.fetch import fetch, verify
 from tools.splits.layout import generate
 from util.cli import exit_with_one_line
+from util.config.data import Data
 from util.config.loading import load_config
-from util.config.schema import Data
 from util.errors import UserError
 from util.parser import Parser
 from util.tables import text_table

@@ -17,7 +17,8 @@ from dataset.samples import Origin, Sample
 from dataset.split_files import SampleList
 from dataset.validation import read_lists
 from tools.splits.layout import find
-from util.config.schema import IGNORE, Data
+from util.config.data import Data
+from util.config.types import IGNORE
 from util.errors import UserError
 
 Classes = Mapping[str, frozenset[int]]  # by image: the classes that its mask shows

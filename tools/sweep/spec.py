@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 
 from tools.methods import method_of
 from util.config.loading import load_config, parse, read_yaml
-from util.config.schema import AnyPath, Config, Name, Natural, Section
+from util.config.schema import Config
+from util.config.types import AnyPath, Name, Natural, Section
 from util.errors import UserError
 
 Names = Annotated[list[Name], Field(min_length=1)]

@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from util.config.label_map import QUOTES
-from util.config.schema import FORMS, Config, Section
+from util.config.schema import Config
+from util.config.types import FORMS, Section
 from util.errors import UserError
 from util.paths import find, nearest
 

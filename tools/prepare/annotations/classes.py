@@ -9,7 +9,7 @@ from tools.prepare.annotations.draw import UNCOVERED
 from tools.prepare.annotations.model import Annotations, Colour
 from tools.prepare.own.classes import MAX_CLASSES, NEAREST
 from util.colours import BACKGROUND_COLOUR, IGNORE_COLOUR
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import UserError
 
 BACKGROUND = "background"

@@ -7,7 +7,7 @@ import numpy as np
 
 from tools.prepare.annotations.model import Dense, Picture, Size
 from tools.prepare.annotations.shapes import area, decoded
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import UserError
 
 UNCOVERED = 254

@@ -13,7 +13,7 @@ from dataset.mask_files import code_of, colour_codes, key_of, palette_codes, val
 from tools.prepare.annotations.entries import read_text
 from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture
 from util.colours import IGNORE_COLOUR
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import UserError, reason
 
 FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")

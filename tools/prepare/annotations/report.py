@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tools.prepare.annotations.classes import ClassTable
 from tools.prepare.annotations.model import Annotations
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import first_of
 
 SOME = 8

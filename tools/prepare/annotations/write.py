@@ -24,7 +24,7 @@ from tools.prepare.annotations.report import Totals, report
 from tools.prepare.own.classes import IGNORED, Named
 from tools.prepare.own.match import absolute
 from tools.prepare.own.survey import in_threads, refuse_all, results_of
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import UserError
 
 

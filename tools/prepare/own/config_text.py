@@ -13,7 +13,7 @@ from tools.prepare.own.classes import Classes
 from tools.prepare.own.mask_values import Value
 from tools.prepare.own.settings import Settings
 from util.colours import background
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 from util.errors import first_of
 
 RARE = 0.02

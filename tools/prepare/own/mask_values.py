@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dataset.mask_files import CLEAR, colour_of, key_of
 from tools.prepare.own.survey import Masks
 from util.colours import IGNORE_COLOUR
-from util.config.schema import IGNORE
+from util.config.types import IGNORE
 
 THIN = 0.02
 """A value that nowhere fills 3x3 pixels lies along borders; with a smaller share it is a stray."""
