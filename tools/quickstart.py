@@ -79,7 +79,7 @@ def minutes(config: Config, scripts: list[str]) -> int:
 
 
 def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
-    """Image, truth and the predictions of both in a row, for `count` validation images."""
+    """Rows: images, truth and the predictions of both, for `count` validation images."""
     with importing():
         import torch
 
@@ -92,15 +92,17 @@ def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
         )
         for script in METHODS.values()
     ]
-    rows = []
+    columns = []
     for sample in read_samples(config.data.val, config.data, masks=True).samples[:count]:
         image = open_image(sample.image_file).convert("RGB")
         pixels = np.array(image)
         truth = np.array(open_image(sample.mask_file))
         masks = [truth, *(predictor.mask(pixels) for predictor in predictors)]
         pictures = [image, *(colour_mask(mask, config.data) for mask in masks)]
-        rows.append([picture.resize((192, 192), Image.Resampling.NEAREST) for picture in pictures])
-    side_by_side(rows).save(out)
+        columns.append(
+            [picture.resize((192, 192), Image.Resampling.NEAREST) for picture in pictures]
+        )
+    side_by_side([*zip(*columns, strict=True)]).save(out)
 
 
 def summary(folder: Path, pictures: Path) -> str:
@@ -119,7 +121,7 @@ def summary(folder: Path, pictures: Path) -> str:
         "",
         text_table(rows, "<>"),
         "",
-        f"pictures      {pictures}  (image, truth, {', '.join(METHODS)})",
+        f"pictures      {pictures}  (rows: image, truth, {', '.join(METHODS)})",
         f"checkpoints   {checkpoints}",
         f"TensorBoard   tensorboard --logdir {folder}",
         "next          train on your own images: see 'Your own data' in README.md",
