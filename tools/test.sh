@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install what is needed, then check style, types and behaviour.  Further arguments go to pytest.
+# Install what is needed, then check style, types and behaviour.  --quick runs the arithmetic alone:
+# reference numbers, building blocks, metrics, imports.  Further arguments go to pytest.
 cd "$(dirname "$0")/.." || exit 1
 requirements=requirements-dev.txt
 . tools/setup.sh
@@ -7,5 +8,9 @@ set -e
 ruff check .
 ruff format --check .
 mypy
+if [ "${1:-}" = --quick ]; then
+    shift
+    set -- tests/methods/test_golden.py tests/semi tests/metrics tests/robustness/test_imports.py "$@"
+fi
 # Two workers; tests that launch processes and wait for them share one (tests/conftest.py).
 python -m pytest -n 2 --dist loadgroup "$@"
