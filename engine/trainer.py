@@ -115,8 +115,8 @@ class Trainer:
             self.epoch, self.config.epochs, len(self.train), self.done, self.run_dir
         )
         batches: Iterable[Any] = progress.over(starting_at(self.train, self.epoch, self.done))
-        if distributed.world_size() == 1:
-            batches = stop.interrupting(batches)
+        is_alone = distributed.world_size() == 1
+        batches = (stop.interrupting if is_alone else stop.limiting)(batches)
         for raw in batches:
             step = self.steps_done
             lr = self._set_lr(step)

@@ -9,12 +9,16 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from util.errors import UserError
+
 EXIT_CODE = 75
 """Of a run that was stopped: all is saved, and the same command continues it (EX_TEMPFAIL)."""
 
 KILLED_BY_HAND = 130
 """Exit code after Ctrl-C."""
 
+STOP_PATIENCE = 120.0
+"""Seconds that one of several processes waits for a batch after it was asked to stop."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -43,15 +47,40 @@ class StopRequest:
     def __init__(self) -> None:
         self.by = ""
         """Name of the signal."""
-        self._waiting_process = 0
+        self._waiting_process = self._limited_process = 0
 
     def note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGALRM:
+            raise UserError(
+                f"data.workers: no batch came within {STOP_PATIENCE:g} s after {self.by}; stopped "
+                "without saving. The same command continues from the last checkpoint"
+            )
         if self.by and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
+        if self._limited_process == os.getpid():
+            signal.setitimer(signal.ITIMER_REAL, STOP_PATIENCE)
         if self._waiting_process == os.getpid():  # not a data worker that was just forked
             self._waiting_process = 0
             raise _Stopped
+
+    def limiting(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield batches; after a signal, wait for `STOP_PATIENCE` seconds at most for the next one.
+
+        For one of several processes: the others wait for it in the middle of a step, so it can
+        neither leave the epoch nor save.  Raises `UserError` when the batch does not come.
+        """
+        iterator, end = iter(batches), object()
+        while True:
+            self._limited_process = os.getpid()
+            if self.by:
+                signal.setitimer(signal.ITIMER_REAL, STOP_PATIENCE)
+            batch = next(iterator, end)
+            self._limited_process = 0
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if batch is end:
+                return
+            yield batch
 
     def interrupting(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield batches until a signal arrives while the next one is awaited: data workers that
@@ -72,7 +101,7 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """While in here, the signals are noted instead of ending the process."""
     request = StopRequest()
-    with _handled(SIGNALS, request.note):
+    with _handled((*SIGNALS, signal.SIGALRM), request.note):
         yield request
 
 

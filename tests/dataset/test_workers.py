@@ -18,7 +18,9 @@ from tests.conftest import REPOSITORY
 from tests.forked import Forked
 from tests.tools.test_slurm import until_there
 from unimatch_v2 import UniMatchV2
+from util import interrupt
 from util.config.loading import load_config
+from util.errors import UserError
 from util.interrupt import EXIT_CODE
 from util.workers import FILES, PIPES, allow_open_files
 
@@ -104,6 +106,28 @@ def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
     assert done.returncode == EXIT_CODE, done.stderr
     assert "stopped by SIGTERM after epoch 1, step 0" in done.stdout
     assert torch.load(tmp_path / "run/latest.pth", weights_only=True)["epoch"] == 1
+
+
+def test_one_of_several_processes_waits_for_a_while(monkeypatch):
+    """After a signal while it waits, or before; batches that come are used."""
+    monkeypatch.setattr(interrupt, "STOP_PATIENCE", 0.3)
+
+    def batches(slow):
+        yield 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        yield 1
+        time.sleep(60 if slow else 0.1)
+        yield 2
+
+    with interrupt.stop_requests() as stop:
+        assert list(stop.limiting(batches(slow=False))) == [0, 1, 2] and stop.by == "SIGTERM"
+    with (
+        interrupt.stop_requests() as stop,
+        pytest.raises(UserError, match="within 0.3 s after SIG"),
+    ):
+        list(stop.limiting(batches(slow=True)))
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_windows_is_refused_with_one_line():
