@@ -15,26 +15,24 @@ from typing import Literal
 import torch
 from torch import nn
 
-from engine import Batch, Method, Step, main
-from semi.ema import frozen_copy, update_ema
+from engine import Batch, Step, TeacherMethod, main
+from semi.ema import frozen_copy
 from semi.perturbation import complementary_dropout, draw_complementary
 from semi.pseudo_labels import cutmix, kept_ratio, label_partner, label_view
-from util.config.types import Section, Share
 
 
-class UniMatchV2(Method):
+class UniMatchV2(TeacherMethod):
     strong_views = 2
 
-    class Options(Section):
+    class Options(TeacherMethod.Options):
         teacher: Literal["ema", "self"] = "ema"
         """What labels the weak view: the network's moving average or the network itself (published
         for changes); the average is kept and scored in any case."""
-        ema_momentum: Share = 0.996
-        """Momentum of the average from step 250 on; before, it follows the student more closely."""
 
     def __init__(self, model, config):
         super().__init__(model, config)
-        self.model_ema = frozen_copy(model)
+        if self.model_ema is None:
+            self.model_ema = frozen_copy(model)
 
     def step(self, batch: Batch) -> Step:
         x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
@@ -54,15 +52,9 @@ class UniMatchV2(Method):
         loss = (loss_x + loss_s) / 2
         return loss, {"x": loss_x, "s": loss_s, "mask_ratio": kept_ratio(own, tau)}
 
-    def after_step(self, iteration: int) -> None:
-        update_ema(self.model_ema, self.model, iteration, self.options.ema_momentum)
-
-    def eval_models(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "model_ema": self.model_ema}
-
     @property
     def labeler(self) -> nn.Module:
-        return self.model_ema if self.options.teacher == "ema" else self.model
+        return super().labeler if self.options.teacher == "ema" else self.model
 
 
 if __name__ == "__main__":

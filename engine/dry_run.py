@@ -3,6 +3,8 @@
 import copy
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +13,10 @@ from torch.utils.data import DataLoader, default_collate
 from dataset.cache import Opened
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
+from engine.build import build_trainer
 from engine.estimate import describe, run_needs
 from engine.method import Method
+from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from util import distributed
 from util.config.schema import Config
@@ -54,6 +58,15 @@ def measure(trainer: Trainer) -> Measured:
             break
     load = _seconds_to_load(train)
     return Measured(loss, seconds, load, *_validation(trainer), train.num_workers)
+
+
+def measure_method(method_class: type[Method], config: Config) -> tuple[Measured, int, int]:
+    """Measure a run that is never started; return also its steps per epoch and its validation
+    images.  Raises `UserError` as `build_trainer`."""
+    with TemporaryDirectory() as folder:
+        device, run_dir = distributed.choose_device("auto"), RunDir(Path(folder))
+        trainer = build_trainer(method_class, config, device, run_dir, "never")
+        return measure(trainer), len(trainer.train), len(trainer.val)
 
 
 def dry_run(trainer: Trainer) -> None:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,8 @@ class Watcher(Protocol):
         """Look at an image: its index, predicted classes and mask, `[H, W]`."""
 
 
-class Scores(NamedTuple):
+@dataclass(frozen=True)
+class Scores:
     """Scores of one validation."""
 
     confusion: Tensor
@@ -80,7 +83,7 @@ class Scores(NamedTuple):
             return 100 * self.iou[config.data.classes.index(name)].item()
         return self.mean_dice if kind == "dice" else self.miou
 
-    @property
+    @cached_property
     def intervals(self) -> Intervals | None:
         """95 % bootstrap intervals of IoU over images, or volumes."""
         return None if self.counts is None else iou_intervals(self.counts)
@@ -168,7 +171,9 @@ def evaluate(
     predictor = Predictor(model, config, device, mode)
     c = config.num_classes
     confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
-    counts = torch.zeros(len(volumes), 3, c, dtype=torch.int64, device=device)
+    by_volume = config.evaluation.volume_pattern is not None
+    images = 0 if by_volume else len(volumes)
+    counts = torch.zeros(images, 3, c, dtype=torch.int64, device=device)
     for batch in batches:
         image = batch["image"].to(device, non_blocking=True)
         target = batch["mask"].to(device, non_blocking=True)
@@ -178,7 +183,8 @@ def evaluate(
         index, predicted = int(batch["index"]), probabilities.argmax(1)
         of_image = confusion_matrix(predicted, target, c)
         confusion[volumes[index]] += of_image
-        counts[index] = class_counts(of_image)
+        if not by_volume:
+            counts[index] = class_counts(of_image)
         for watcher in watchers:
             watcher.add(index, predicted[0], target[0])
         if pseudo_labels is not None:
@@ -192,7 +198,7 @@ def evaluate(
             sums.split([confusion.numel(), counts.numel()]), (confusion, counts), strict=True
         )
     )
-    if config.evaluation.volume_pattern:  # slices of a volume resemble each other
+    if by_volume:  # slices of a volume resemble each other
         return Scores(confusion.sum(0), dice(confusion), class_counts(confusion))
     return Scores(confusion.sum(0), counts=counts)
 

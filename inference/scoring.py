@@ -1,7 +1,6 @@
 """The work of evaluate.py: scores of a checkpoint on a split, and the files it writes."""
 
 import argparse
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from model.trained import load_trained
 from util import distributed, plotting
 from util.config.schema import Config, Evaluation
 from util.errors import quoted
-from util.io import csv_text, write_text
+from util.io import csv_text, file_sha256, write_text
 from util.log import code_version, logger
 
 
@@ -101,7 +100,7 @@ def compare_ranks(config: Config, options: argparse.Namespace, listed: SampleLis
     given = {f"--{name}": getattr(options, name) for name in names}
     facts = given | {
         "code": code_version(),
-        "checkpoint's SHA-256": hashlib.sha256(options.checkpoint.read_bytes()).hexdigest(),
+        "checkpoint's SHA-256": file_sha256(options.checkpoint),
         "split file": identity(listed.samples),
     }
     distributed.compare("settings", facts | config.model_dump(mode="json"))

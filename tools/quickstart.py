@@ -6,7 +6,6 @@ shows what is there.
 
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -63,18 +62,12 @@ def main() -> None:
 def minutes(config: Config, scripts: list[str]) -> int:
     """Measure two steps of each method; return the minutes that training and validation take."""
     with importing():
-        from engine.build import build_trainer
-        from engine.dry_run import measure
-        from engine.run_dir import RunDir
+        from engine.dry_run import measure_method
         from tools.methods import method_of
-        from util import distributed
     hours = 0.0
     for script in scripts:
-        with TemporaryDirectory() as folder:
-            device, run_dir = distributed.choose_device("auto"), RunDir(Path(folder))
-            trainer = build_trainer(method_of(script), config, device, run_dir, "never")
-            steps, images = len(trainer.train), len(trainer.val)
-            hours += measure(trainer).hours(config.epochs, steps, images, config.evaluation.every)
+        found, steps, images = measure_method(method_of(script), config)
+        hours += found.hours(config.epochs, steps, images, config.evaluation.every)
     return max(1, round(60 * hours + 0.3 * len(scripts)))  # and the start of each
 
 

@@ -165,3 +165,12 @@ def csv_rows(lines: Iterable[str]) -> list[list[str]]:
         [cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell for cell in row]
         for row in csv.reader(lines)
     ]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read block by block."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

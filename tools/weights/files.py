@@ -1,7 +1,6 @@
 """The work of `python -m tools.weights`."""
 
 import argparse
-import hashlib
 import os
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from model.pretrained import hub_weights
 from tools.weights.convert import EXPECTED, Converted, State, convert, expected_backbone, unwrap
 from tools.weights.published import Source, known_backbones, source_by_hash, sources_of
 from util.errors import UserError, first_of, reason
-from util.io import make_folder
+from util.io import file_sha256, make_folder
 
 PATIENCE = 30.0
 """Seconds without an answer."""
@@ -82,7 +81,7 @@ def download(source: Source, folder: Path) -> Converted:
                 f"{source.where}: cannot be downloaded ({reason(error)}); download it elsewhere, "
                 f"then python -m tools.weights fetch {source.backbone} --from FILE"
             ) from None
-        if not (found := _sha256(path)).startswith(source.sha256):
+        if not (found := file_sha256(path)).startswith(source.sha256):
             raise UserError(
                 f"{source.where}: expected {source.hash}, found {found}; nothing is written. Try "
                 "again, or name another file with --from"
@@ -107,7 +106,7 @@ def _check(target: str, options: argparse.Namespace) -> bool:
         print(f"{path}: missing; python -m tools.weights fetch {target}")
         return False
     state, is_plain = unwrap(load(path), path)
-    digest = _sha256(path)
+    digest = file_sha256(path)
     source = source_by_hash(digest)
     named = source.file if source else "no published file that is known by hash"
     print(f"{path}: {len(state)} entries, sha256 {digest}, {named}")
@@ -156,11 +155,3 @@ def _path(options: argparse.Namespace, name: str) -> Path:
 
 def _megabytes(name: str) -> int:
     return round(sum(v.numel() for v in expected_backbone(name).state_dict().values()) * 4e-6)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -16,7 +16,7 @@ from util.colours import background
 from util.config.types import IGNORE
 from util.errors import first_of
 
-RARE = 0.02
+FEW_PIXELS = 0.02
 """Share of the pixels below which class weights are proposed."""
 MOST = 0.5
 """Share of the pixels from which a class is the background."""
@@ -36,7 +36,7 @@ def config_text(
         data: name, root, lists, and what is to be said of pairs.
         values: what the masks hold.
     """
-    check, *train = commands(out, settings.script if "unlabeled" in data else None)
+    check, *train = commands(out, settings.preset.script if "unlabeled" in data else None)
     evaluation = {"mode": settings.mode}
     if "pair" in data and len(classes.names) == 2:
         evaluation["select"] = f"iou:{classes.names[1]}"  # of what changed
@@ -51,14 +51,14 @@ def config_text(
         *_background_lines(classes, values),
         *_band_lines(bands),
         *_pretrained_lines(settings),
-        f"model: {_flow(settings.model)}",
-        f"optimizer: {_flow(settings.optimizer)}",
+        f"model: {_flow(settings.preset.model)}",
+        f"optimizer: {_flow(settings.preset.optimizer)}",
         *_rare_lines(classes, values),
         f"evaluation: {_flow(evaluation)}",
         f"crop_size: {settings.crop_size}",
         f"epochs: {settings.epochs}",
         *([f"epoch_length: {settings.epoch_length}"] if settings.epoch_length else []),
-        f"batch_size: {settings.batch_size}",
+        f"batch_size: {settings.preset.batch_size}",
         "conf_thresh: 0.95",
     ]
     return "\n".join(lines) + "\n"
@@ -66,12 +66,13 @@ def config_text(
 
 def _pretrained_lines(settings: Settings) -> list[str]:
     """A comment where there are no pretrained weights."""
-    if settings.model["pretrained"] != "none":
+    model = settings.preset.model
+    if model["pretrained"] != "none":
         return []
     return [
         "# No pretrained weights were found, and the hub could not be reached. With them, scores",
-        f"# are clearly higher: put the file into pretrained/{settings.model['backbone']}.pth and",
-        "# repeat the command, or set pretrained: file, lr: 0.001 and lr_multi: 10.",
+        f"# are clearly higher: put the file into pretrained/{model['backbone']}.pth and repeat",
+        "# the command with --force, which also sets the learning rates for them.",
     ]
 
 
@@ -109,9 +110,9 @@ def class_shares(classes: Classes, values: Mapping[int, Value]) -> list[float]:
 
 
 def rare_classes(classes: Classes, values: Mapping[int, Value]) -> dict[str, float]:
-    """Return the share in the masks of each class with less than `RARE` of the pixels."""
+    """Return the share in the masks of each class with less than `FEW_PIXELS` of the pixels."""
     shares = zip(classes.names, class_shares(classes, values), strict=True)
-    return {name: share for name, share in shares if share < RARE}
+    return {name: share for name, share in shares if share < FEW_PIXELS}
 
 
 def _background_lines(classes: Classes, values: Mapping[int, Value]) -> list[str]:

@@ -17,7 +17,7 @@ from dataset.val_size import too_few
 from tools.prepare.annotations import write as annotations
 from tools.prepare.own.bands import ImageFile, look_at_image, measure
 from tools.prepare.own.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
-from tools.prepare.own.config_text import RARE, commands, config_text, rare_classes
+from tools.prepare.own.config_text import FEW_PIXELS, commands, config_text, rare_classes
 from tools.prepare.own.mask_values import Value, values_in_use
 from tools.prepare.own.match import Parts, absolute, later_images, match, part
 from tools.prepare.own.settings import PRESETS, choose_preset, choose_settings, find_pretrained
@@ -91,7 +91,8 @@ def run(options: argparse.Namespace) -> None:
     if there and not options.force:
         raise UserError(f"{there[0]}: exists already; choose another --out or --lists, or --force")
     if options.time_budget is not None:
-        seconds_of(options.time_budget)  # refused before the files are looked at
+        # Refused before the files are looked at.
+        options.time_budget = seconds_of(options.time_budget)
     if options.annotations is None:
         _write_config(options, lists, there, parse_classes(options.classes, options.ignore))
         return
@@ -143,9 +144,8 @@ def _write_config(
     _write(options.out, text, lines)
     load_config(options.out)  # what was written can be read
     if options.time_budget is not None:
-        seconds = seconds_of(options.time_budget)
-        script = settings.script if "unlabeled" in data else "supervised"
-        epochs, length, hours = schedule_for(options.out, script, seconds)
+        script = settings.preset.script if "unlabeled" in data else "supervised"
+        epochs, length, hours = schedule_for(options.out, script, options.time_budget)
         settings = settings._replace(epochs=epochs, epoch_length=length)
         text = config_text(options.out, data, bands, classes, values, settings)
         options.out.write_text(text, encoding="utf-8")
@@ -157,7 +157,7 @@ def _write_config(
         print(f"warning  {few}")
     print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
     print(
-        f"config   {options.out}: preset {preset}, {settings.model['backbone']}, crop "
+        f"config   {options.out}: preset {preset}, {settings.preset.model['backbone']}, crop "
         f"{settings.crop_size}, {settings.epochs} epochs, evaluation {settings.mode}"
     )
     if pretrained == "none":
@@ -166,12 +166,12 @@ def _write_config(
     if options.time_budget is not None:
         print(f"time     about {hours:.1f} h with {script}.py on this machine")
     if rare := rare_classes(classes, values):
-        print(f"rare     {first_of([*rare], 5)}: less than {RARE:.0%} of the pixels; try "
+        print(f"rare     {first_of([*rare], 5)}: less than {FEW_PIXELS:.0%} of the pixels; try "
               "--set criterion.class_weights=auto")  # fmt: skip
     if not options.classes:
         masks_in = _shortest(options.masks) if options.annotations else None
         print(f"names    {_again(classes.labels, masks_in)} --force")
-    check, *train = commands(options.out, settings.script if "unlabeled" in data else None)
+    check, *train = commands(options.out, settings.preset.script if "unlabeled" in data else None)
     print(f"check    {check}\nbaseline {train[0]}  # first with --dry-run")
     for command in train[1:]:
         print(f"method   {command}")

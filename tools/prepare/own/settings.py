@@ -16,7 +16,6 @@ class Preset(NamedTuple):
 
     script: str
     """The method to try beside the baseline, see docs/methods.md."""
-
     model: dict[str, Any]
     optimizer: dict[str, Any]
     batch_size: int
@@ -43,10 +42,8 @@ SGD_RANDOM = {"lr": 0.01, "lr_multi": 1}
 class Settings(NamedTuple):
     """Settings of a config."""
 
-    script: str
-    model: dict[str, Any]
-    optimizer: dict[str, Any]
-    batch_size: int
+    preset: Preset
+    """As chosen, with the pretrained weights that were found, and rates for them."""
     crop_size: int
     epochs: int
     epoch_length: int | None
@@ -78,10 +75,10 @@ def choose_settings(
     steps = largest_set // chosen.batch_size
     random = pretrained == "none" and "name" not in chosen.optimizer
     return Settings(
-        script=chosen.script,
-        model={**chosen.model, "pretrained": pretrained},
-        optimizer=SGD_RANDOM if random else chosen.optimizer,
-        batch_size=chosen.batch_size,
+        preset=chosen._replace(
+            model={**chosen.model, "pretrained": pretrained},
+            optimizer=SGD_RANDOM if random else chosen.optimizer,
+        ),
         crop_size=crop,
         epochs=min(80, max(10, 200_000 // max(1, steps))),
         epoch_length=100 if steps < 100 else None,

@@ -3,7 +3,6 @@
 import re
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from util.errors import UserError
 
@@ -49,21 +48,13 @@ def schedule_for(config_file: Path, script: str, seconds: float) -> tuple[int, i
     Returns epochs, steps per epoch and the hours that they take.
     """
     print(f"measuring two steps of {script}.py", file=sys.stderr, flush=True)
-    from engine.build import build_trainer
-    from engine.dry_run import measure
-    from engine.run_dir import RunDir
+    from engine.dry_run import measure_method
     from tools.methods import method_of
-    from util import distributed
     from util.config.loading import load_config
 
-    config, device = load_config(config_file), distributed.choose_device("auto")
-    with TemporaryDirectory() as folder:
-        run_dir = RunDir(Path(folder))
-        trainer = build_trainer(method_of(script), config, device, run_dir, "never")
-        found, images = measure(trainer), len(trainer.val)
+    config = load_config(config_file)
+    found, length, images = measure_method(method_of(script), config)
     every = config.evaluation.every
     step, validation = found.hours(1, 1, 0, every), found.hours(1, 0, images, every)
-    epochs, steps = fit_schedule(
-        seconds, config.epochs, len(trainer.train), 3600 * step, 3600 * validation
-    )
+    epochs, steps = fit_schedule(seconds, config.epochs, length, 3600 * step, 3600 * validation)
     return epochs, steps, epochs * (steps * step + validation)
