@@ -25,8 +25,8 @@ from util.errors import UserError
 from util.log import logger
 from util.paths import find, nearest
 
-COMPANIONS = {".txt", ".csv", ".json", ".xml", ".yaml", ".yml", ".md", ".db", ".ini", ".tfw"}
-"""Suffixes of what often lies beside images and is none."""
+COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .prj".split())
+"""Suffixes of files that often accompany images."""
 
 
 def read_samples(images: Images, data: Data, masks: bool) -> SampleList:

@@ -108,12 +108,10 @@ def mask_codes(mask: Content, path: Path, in_colour: bool) -> np.ndarray:
     Raises `UserError` for a wrong mode.
     """
     codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
-    if mask.void is not None:
-        return np.where(mask.void, np.uint32(VOID), codes)
     alpha = alpha_of(mask)
     if alpha is not None and (clear := alpha == 0).any():
         codes = np.where(clear, np.uint32(CLEAR), codes)
-    return codes
+    return codes if mask.void is None else np.where(mask.void, np.uint32(VOID), codes)
 
 
 def alpha_of(mask: Content) -> np.ndarray | None:
