@@ -9,15 +9,15 @@ import numpy as np
 
 from util.errors import UserError
 
-SUFFIXES = {".tif", ".tiff", ".msk"}
+TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
 """Of TIFFs, and of the nodata mask that GDAL writes beside a raster."""
 FLAT = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
 """The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
 NODATA = 42113
 """GDAL's tag: the value of pixels without data, as text."""
-MASK = 4
+MASK_PAGE = 4
 """Bit of the tag NewSubfileType: a page that is the mask of another."""
-LESSER = 1 | MASK
+REDUCED_OR_MASK = 1 | MASK_PAGE
 """Bits of pages that are a smaller copy of another, or its mask."""
 
 
@@ -52,7 +52,7 @@ def mask_pages(path: Path) -> list[np.ndarray]:
 
 
 def _mask_pages(file: Any, size: tuple[int, ...], path: Path) -> list[np.ndarray]:
-    pages = [page for page in file.pages if page.subfiletype & MASK and page.shape == size]
+    pages = [page for page in file.pages if page.subfiletype & MASK_PAGE and page.shape == size]
     return [_decoded(page, path) for page in pages]
 
 
@@ -98,7 +98,7 @@ def count_images(path: Path) -> int:
 
 def number_of_images(kinds: Iterable[int]) -> int:
     """Count the pages of a TIFF that are no smaller copy or mask, by their NewSubfileType."""
-    return sum(not kind & LESSER for kind in kinds)
+    return sum(not kind & REDUCED_OR_MASK for kind in kinds)
 
 
 def several(path: Path, count: int) -> UserError:
@@ -137,7 +137,7 @@ def tiff_bands(path: Path) -> tuple[str | tuple[int, ...], bool]:
 
 def _series(file: Any, path: Path) -> Any:
     """The images of a file as tifffile groups them; raises `UserError` for several groups."""
-    found = [one for one in file.series if not one.keyframe.subfiletype & LESSER]
+    found = [one for one in file.series if not one.keyframe.subfiletype & REDUCED_OR_MASK]
     if len(found) > 1:
         raise several(path, len(found))
     if not found:

@@ -9,7 +9,7 @@ from PIL import Image
 import predict
 from dataset.bands import read_valid_bands
 from dataset.folders import names_by_stem
-from dataset.mask_files import Labels, open_mask
+from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
 from dataset.split_files import read_list
 from supervised import SupOnly
@@ -105,7 +105,7 @@ def test_masks_ignore_what_has_no_data(kind, label_map, tmp_path):
     classes = np.arange(VOID.size, dtype=np.uint8).reshape(VOID.shape) % 2
     MASKS[kind](path := tmp_path / "m.tif", classes)
     expected = np.where(VOID, 255, classes if label_map is None else 1 - classes)
-    assert np.array_equal(open_mask(path, Labels(data(label_map=label_map))), expected)
+    assert np.array_equal(open_mask(path, LabelLookup(data(label_map=label_map))), expected)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
