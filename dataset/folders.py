@@ -14,12 +14,12 @@ from dataset.split_files import (
     Fault,
     SampleList,
     Scan,
-    leads_out,
     no_such_list,
     refuse,
     scan_list,
     union,
 )
+from dataset.split_lines import leads_out
 from util.config.data import Data, Folders, ImageSources, Listed, Source
 from util.errors import UserError
 from util.log import logger

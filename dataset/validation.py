@@ -17,7 +17,8 @@ from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import Sample, Samples
-from dataset.split_files import NO_IMAGE, Fault, Lists, SampleList, names_image, refuse
+from dataset.split_files import Fault, Lists, SampleList, refuse
+from dataset.split_lines import NO_IMAGE, names_image
 from dataset.val_size import too_few
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from model.checkpoint import nonfinite_tensors
 from model.files import best_checkpoint
-from util.config.loading import SCORED_BY, differences, parse, with_defaults
+from util.config.differences import SCORED_BY, differences, with_defaults
+from util.config.loading import parse
 from util.config.types import Natural, Positive, PositiveFloat, Section
 from util.errors import UserError, first_of
 from util.log import logger

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch.distributed as td
 
-from util.config.loading import OF_A_MACHINE, differences
+from util.config.differences import OF_A_MACHINE, differences
 from util.errors import UserError, first_of
 from util.launched import launched_rank, launched_ranks, processes_here
 
