@@ -179,11 +179,11 @@ def _end(error: Exception) -> int | None:
     own = one_line(problem) if problem else f"{type(error).__name__}: {one_line(error)}"
     said, lost = own, None
     if launched_ranks() > 1:
-        from util import distributed
+        from util import rendezvous
 
-        lost = None if problem else distributed.lost_contact(error)
+        lost = None if problem else rendezvous.lost_contact(error)
         own = lost or own
-        said, code = distributed.report_failure(own, code)
+        said, code = rendezvous.report_failure(own, code)
     if said == own and not problem and not lost:
         return None
     if said:
