@@ -14,6 +14,7 @@ from dataset.loaders import (
 )
 from dataset.split_files import identity
 from dataset.validation import check_files, read_lists
+from engine.checkpointing import resume as resume_from
 from engine.class_weights import with_class_weights
 from engine.method import Method
 from engine.optimizer import with_scaled_lr
@@ -73,9 +74,7 @@ def build_trainer(
     val = evaluation_loader(config, lists.val.samples, process, room.val)
     trainer = Trainer(method, config, device, run_dir, train, val, volumes, identities)
     if resumed is not None:
-        state, source = resumed
-        trainer.resume(state, source, force)
-        logger.info("%s: resumed after epoch %d, step %d", source, trainer.epoch, trainer.done)
+        resume_from(trainer, *resumed, force)
     distributed.compare("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
     return trainer
 

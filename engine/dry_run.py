@@ -20,6 +20,7 @@ from engine.estimate import describe, rows, run_needs
 from engine.method import Method
 from engine.run_dir import RunDir
 from engine.trainer import Trainer
+from engine.validation import evaluate_network
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError, counted, duration
@@ -152,7 +153,7 @@ def _validation(trainer: Trainer) -> tuple[float, float]:
     for number in (0, len(images) - 1):  # type: ignore[arg-type]
         batch = [default_collate([images[number]])]
         begin = _now(trainer.device)
-        trainer.evaluate(trainer.method.model, mode, batches=batch)
+        evaluate_network(trainer, trainer.method.model, mode, batches=batch)
         seconds = _now(trainer.device) - begin
     return seconds, _seconds_of_a_worker(lambda: images[number])
 

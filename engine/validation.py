@@ -1,14 +1,16 @@
 """Validation of a run: scores, the quality of pseudo-labels, and pictures."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from tqdm import tqdm
 
 from engine.progress import wrapped
 from engine.visualize import take_pictures
-from inference.evaluation import Scores, score_title, summary, table
+from inference.evaluation import Scores, evaluate, score_title, summary, table
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
-from util import plotting
+from util import distributed, plotting
 from util.errors import first_of
 from util.log import logger
 
@@ -31,7 +33,7 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     labels = None
     if watched and network is trainer.method.labeler:
         labels = PseudoLabelScores(config.num_classes, trainer.method.threshold, trainer.device)
-    scores = trainer.evaluate(network, mode, labels)
+    scores = evaluate_network(trainer, network, mode, labels)
 
     # A score under the cheap mode is never compared with one under the config's.
     score, best = scores.selected(config), trainer.best
@@ -55,6 +57,23 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     step = epoch * len(trainer.train)
     trainer.run_dir.scalars({f"val/{key}": value for key, value in values.items()}, step)
     return record
+
+
+def evaluate_network(
+    trainer: "Trainer",
+    network: nn.Module,
+    mode: str,
+    pseudo_labels: PseudoLabelScores | None = None,
+    batches: Iterable[dict[str, Any]] | None = None,
+) -> Scores:
+    """Score a network on the validation images, or on `batches` of one image each."""
+    if batches is None:
+        hidden = None if distributed.is_main() else True
+        batches = tqdm(trainer.val, "validation", leave=False, dynamic_ncols=True, disable=hidden)
+    return evaluate(
+        network, batches, trainer.config, mode=mode, device=trainer.device,
+        volumes=trainer.volumes, pseudo_labels=pseudo_labels,
+    )  # fmt: skip
 
 
 def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]]) -> str:
