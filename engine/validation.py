@@ -1,4 +1,4 @@
-"""Validation of a run: scores, the quality of pseudo-labels, and pictures."""
+"""Validation of a run: scores, quality of pseudo-labels, pictures, warnings."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from util.errors import first_of
 from util.log import logger
 
 COLLAPSED = 3
-"""Validations without a right pixel, or a pseudo-label, after which a class is reported."""
+"""Validations with IoU 0, or without pseudo-labels, after which a class is reported."""
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
@@ -77,12 +77,12 @@ def evaluate_network(
 
 
 def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]]) -> str:
-    """Return a warning when classes have had IoU 0, or no pseudo-labels, for `COLLAPSED`
-    validations; nothing before, and nothing after, so that it is given once.
+    """Return a warning when classes have had IoU 0, or no pseudo-labels, for exactly `COLLAPSED`
+    validations, so that it is given once; else an empty text.
 
     Args:
-        pixels: of each class in the validation masks; a class without any is not judged.
-        records: of all validations of a network so far.
+        pixels: pixels of each class in the validation masks; absent classes are not judged.
+        records: all validations of a network so far.
     """
 
     def has_collapsed(key: str, index: int) -> bool:
