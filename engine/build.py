@@ -56,6 +56,9 @@ def build_trainer(
     identities = {name: identity(listed.samples) for name, listed in lists._asdict().items()}
     run_dir.origin = {"method": method_class.__name__, "images": identities}
     _compare_ranks(method_class, config, identities)
+    kinds = {"labelled": lists.labeled, "unlabelled": lists.unlabeled, "validation": lists.val}
+    sizes = [f"{len(of.samples)} {kind}" for kind, of in kinds.items() if of.samples]
+    logger.info("checking the files of %s images", ", ".join(sizes))
     distributed.on_main(
         lambda: check_files(config.data, *lists, warn=logger.warning, val=lists.val)
     )
@@ -111,5 +114,6 @@ def _build_method(
     distributed.sync_batchnorm(method.to(device), device)
     use_layout(method, config)
     if config.compile:
+        logger.info("compile: the first steps take minutes")
         compile_parts(method)
     return method

@@ -19,6 +19,7 @@ def with_class_weights(config: Config, labeled: SampleList, device: torch.device
     name = config.criterion.class_weights
     if not isinstance(name, str):
         return config
+    logger.info("criterion.class_weights: counting classes in %d masks", len(labeled.samples))
     pixels = torch.zeros(config.num_classes, dtype=torch.int64)
 
     def count() -> None:

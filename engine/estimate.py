@@ -1,12 +1,14 @@
 """What a run needs of a machine, from the cost of a step: cards, memory, disk, hours."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from engine.cost import GIB, KINDS, Cost, step_cost
 from engine.method import Method
+from engine.progress import wrapped
 from util.config.schema import Config
-from util.errors import UserError
+from util.errors import UserError, duration
 
 TITLE = "what it needs of a GPU, estimated from shapes alone (per process)"
 CARDS = {"8": 8, "11/12": 11, "16": 16, "24": 24, "40/48": 40, "80": 80}
@@ -86,10 +88,11 @@ def step_seconds(tflop: float, config: Config) -> dict[str, float]:
 
 
 def fitting_cards(needs: Needs, wanted: int) -> str:
-    """The cards that hold a step, and with which `micro_batch` those that do not hold `wanted`."""
+    """Return the cards that hold a step, and the `micro_batch` that other cards need for one of
+    `wanted` images."""
     whole = [card for card, images in needs.per_forward.items() if images == wanted]
     parts = [
-        f"{card} with micro_batch {images}" if images else f"{card} in no way"
+        f"{card} with micro_batch {images}" if images else f"does not fit on {card}"
         for card, images in needs.per_forward.items()
         if images != wanted
     ]
@@ -97,26 +100,36 @@ def fitting_cards(needs: Needs, wanted: int) -> str:
 
 
 def describe_step(cost: Cost, config: Config, steps: int, whole: str = "whole run") -> str:
-    """Memory and arithmetic of a step, and the hours of `steps`, which are the `whole`."""
+    """Describe memory and arithmetic of a step, and the time of `steps`, titled `whole`."""
     kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in KINDS)
     seconds = step_seconds(cost.tflop, config)
-    hours = ", ".join(f"{card} {steps * s / 3600:.1f} h" for card, s in seconds.items())
-    return (
-        f"  memory of a step      {cost.peak / GIB:.2f} GiB at its peak: {kinds}\n"
-        f"  arithmetic of a step  {cost.tflop:.3g} TFLOP\n"
-        f"  {whole:<20}  at {UTILISATION:.0%} of the peak rate: {hours}"
+    times = ", ".join(f"{card} {duration(steps * s)}" for card, s in seconds.items())
+    return rows(
+        {
+            "memory of a step": f"{cost.peak / GIB:.2f} GiB at its peak: {kinds}",
+            "arithmetic of a step": f"{cost.tflop:.3g} TFLOP",
+            whole: f"at {UTILISATION:.0%} of the peak rate: {times}",
+        }
     )
 
 
 def describe(
     needs: Needs, method_class: type[Method], config: Config, world: int, steps: int
 ) -> str:
-    """The lines that `--dry-run` adds, for a run of `steps`."""
+    """Describe what a run of `steps` needs, for `--dry-run`."""
     images = method_class.images_per_step(config) // world
-    return (
-        f"{TITLE}\n"
-        f"{describe_step(needs.cost, config, steps)}\n"
-        f"  cards that hold it    GiB: {fitting_cards(needs, config.micro_batch or images)}\n"
-        f"  memory of the host    about {needs.host / GIB:.1f} GiB, data workers included\n"
-        f"  checkpoints           {needs.disk / GIB:.2f} GiB of disk"
+    return f"{TITLE}\n{describe_step(needs.cost, config, steps)}\n" + rows(
+        {
+            "GPUs that hold it": f"GiB: {fitting_cards(needs, config.micro_batch or images)}",
+            "memory of the host": f"about {needs.host / GIB:.1f} GiB, data workers included",
+            "checkpoints": f"{needs.disk / GIB:.2f} GiB of disk",
+        }
+    )
+
+
+def rows(facts: Mapping[str, str]) -> str:
+    """Return lines of title and text; a long text continues after one of its commas."""
+    return "\n".join(
+        wrapped(*re.split("(?<=[,;]) ", text), first=f"  {title:<20}  ", rest=" " * 24)
+        for title, text in facts.items()
     )

@@ -17,12 +17,14 @@ def check_command(name: str, unlabeled: bool = True) -> None:
     Ctrl-C ends the imports that follow without a traceback.
     """
     quit_on_interrupt()
-    from util.cli import arguments, exit_with_one_line, say_loading
+    from util.cli import arguments, exit_with_one_line
+    from util.launched import launched_rank
 
     options = arguments(name, unlabeled)
     with exit_with_one_line():
         _check(options, name, unlabeled)
-    say_loading()
+    if "torch" not in sys.modules and launched_rank() == 0:
+        print("loading PyTorch ...", flush=True)  # in a log file, too
 
 
 def _check(options: argparse.Namespace, name: str, unlabeled: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from dataset.batch import Batch, RawBatch
 from dataset.loaders import batch_at, set_epoch_length, split_batch, starting_at, to_device
@@ -91,9 +92,10 @@ class Trainer:
             distributed.on_main(self._open_run_dir)
             if distributed.on_main(lambda: self.source not in (None, self.run_dir.latest)):
                 self.save()  # its start, for a restart before its next checkpoint
+            first = self.epoch
             with stop_requests() as stop:
                 while self.epoch < self.config.epochs:
-                    record = self.train_epoch(stop)
+                    record = self.train_epoch(stop, legend=self.epoch == first)
                     number, every = self.epoch + 1, self.config.evaluation.every
                     if number % every == 0 or number == self.config.epochs:
                         record |= self.validate()
@@ -109,10 +111,13 @@ class Trainer:
         logger.info("written  %s: best.pth, latest.pth, log.txt, metrics.jsonl, config.yaml", path)
         logger.info("next     python evaluate.py --checkpoint %s", path)
 
-    def train_epoch(self, stop: StopRequest) -> dict[str, Any]:
-        """Take the remaining steps of the epoch; return the epoch's record."""
+    def train_epoch(self, stop: StopRequest, legend: bool = False) -> dict[str, Any]:
+        """Take the remaining steps of the epoch; return the epoch's record.
+
+        `legend`: explain the names of the losses.
+        """
         progress = Progress(
-            self.epoch, self.config.epochs, len(self.train), self.done, self.run_dir
+            self.epoch, self.config.epochs, len(self.train), self.done, self.run_dir, legend
         )
         batches: Iterable[Any] = progress.over(starting_at(self.train, self.epoch, self.done))
         is_alone = distributed.world_size() == 1
@@ -255,9 +260,11 @@ class Trainer:
         batches: Iterable[dict[str, Any]] | None = None,
     ) -> Scores:
         """Score a network on the validation images, or on `batches` of one image each."""
+        hidden = None if distributed.is_main() else True
+        shown = tqdm(self.val, "validation", leave=False, dynamic_ncols=True, disable=hidden)
         return evaluate(
             network,
-            self.val if batches is None else batches,
+            shown if batches is None else batches,
             self.config,
             mode=mode,
             device=self.device,

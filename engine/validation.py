@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from engine.progress import wrapped
 from engine.visualize import take_pictures
 from inference.evaluation import Scores, score_title, summary, table
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
@@ -45,7 +46,8 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     record, values = {"mode": mode, **summary(scores)}, scalars(name, scores, config.data.classes)
     if labels is not None:
         record["pseudo_labels"] = trust = labels.summary()
-        logger.info("pseudo-labels by %s: %s", name, trust_line(trust, config.data.classes))
+        line = f"pseudo-labels by {name}: {trust_line(trust, config.data.classes)}"
+        logger.info("%s", wrapped(*line.split()))
         values |= trust_values(trust, f"{name}_pseudo_labels", config.data.classes)
     before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
     if text := collapse(config.data.classes, scores.confusion.sum(1).tolist(), [*before, record]):

@@ -174,13 +174,14 @@ def test_main_is_a_function_whatever_was_imported_before():
 def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     command = [sys.executable, "supervised.py", *toy.argv(tmp_path / "run")]
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         # A shell's background process, as this test may be, ignores the signal.
         env=os.environ, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=60)
+    assert out == "loading PyTorch ...\n" * bool(out) and bool(out) >= (seconds > 1)
     # Python itself ends by the signal while it starts, which a shell also shows as 130.
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in said
 
@@ -256,7 +257,7 @@ def test_remaining_time_in_words(seconds, text):
 def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train, tmp_path, capsys):
     train(METHODS["supervised"], toy.argv(tmp_path / "run"))
     said = capsys.readouterr().out
-    assert "epoch 1/2 loss" in said and "s, under a minute left)" in said
+    assert "epoch 1/2 (" in said and " s, under a minute left): loss " in said
     assert f"written  {tmp_path}/run: best.pth" in said
     assert f"next     python evaluate.py --checkpoint {tmp_path}/run\n" in said
 
