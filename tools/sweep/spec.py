@@ -1,6 +1,7 @@
-"""Sweeps: which runs there shall be, from a YAML file; configs/sweeps/ has those of the tables."""
+"""Expand a sweep file into runs; configs/sweeps/ has those of the tables in the docs."""
 
 import json
+import os
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -14,7 +15,7 @@ from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
 from util.errors import UserError
-from util.paths import find
+from util.paths import REPOSITORY
 
 Names = Annotated[list[Name], Field(min_length=1)]
 Settings = dict[str, Any]
@@ -96,7 +97,8 @@ class Planned(NamedTuple):
     def command(self) -> list[str]:
         """Arguments of Python that start the method's script, from the working directory."""
         lists = [f"--{kind}-id-path={path}" for kind, path in self.list_files.items()]
-        return [str(find(Path(f"{self.method}.py"))), "--config", str(self.config), *lists,
+        script = os.path.relpath(REPOSITORY / f"{self.method}.py")
+        return [script, "--config", str(self.config), *lists,
                 "--save-path", str(self.folder), *self.arguments]  # fmt: skip
 
     def load(self) -> Config:
