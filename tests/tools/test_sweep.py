@@ -115,7 +115,7 @@ def test_the_product_and_its_commands(spec, toy):
         "runs/toy/fixmatch/plain/1_2/0",
     ]  # fmt: skip
     assert planned[5].command == [
-        os.path.relpath(REPOSITORY / "fixmatch.py"), "--config", str(toy.config),
+        str(REPOSITORY / "fixmatch.py"), "--config", str(toy.config),
         "--labeled-id-path=lists/1_4/labeled.txt",
         "--unlabeled-id-path=lists/1_4/unlabeled.txt", "--save-path",
         "runs/toy/fixmatch/fast/1_4/1", "--seed", "1",

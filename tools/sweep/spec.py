@@ -1,7 +1,6 @@
-"""Expand a sweep file into runs; configs/sweeps/ has those of the tables in the docs."""
+"""Sweeps: which runs there shall be, from a YAML file; configs/sweeps/ has those of the tables."""
 
 import json
-import os
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -15,7 +14,7 @@ from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
 from util.errors import UserError
-from util.paths import REPOSITORY
+from util.paths import find
 
 Names = Annotated[list[Name], Field(min_length=1)]
 Settings = dict[str, Any]
@@ -97,8 +96,7 @@ class Planned(NamedTuple):
     def command(self) -> list[str]:
         """Arguments of Python that start the method's script, from the working directory."""
         lists = [f"--{kind}-id-path={path}" for kind, path in self.list_files.items()]
-        script = os.path.relpath(REPOSITORY / f"{self.method}.py")
-        return [script, "--config", str(self.config), *lists,
+        return [str(find(Path(f"{self.method}.py"))), "--config", str(self.config), *lists,
                 "--save-path", str(self.folder), *self.arguments]  # fmt: skip
 
     def load(self) -> Config:
