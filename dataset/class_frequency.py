@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from dataset.reader import Reader
 from dataset.split_files import SampleList
@@ -43,7 +44,9 @@ def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
         return np.array(json.loads(remembered.read_text()), np.int64)
     reader = Reader(data)
     with ThreadPoolExecutor() as pool:
-        counts = list(pool.map(lambda s: reader.mask(s).histogram(), listed.samples))
+        counted = pool.map(lambda s: reader.mask(s).histogram(), listed.samples)
+        total = len(listed.samples)
+        counts = list(tqdm(counted, "counting classes", total, disable=None, leave=False))
     pixels = np.array(counts, np.int64).sum(0)[: len(data.classes)]
     with suppress(OSError, UserError):  # then it is counted again
         remembered.parent.mkdir(parents=True, exist_ok=True)

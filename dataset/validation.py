@@ -1,13 +1,14 @@
 """What is wrong with lists and files, found before training starts."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from dataset.bands import is_grey
 from dataset.file_content import header_kind
@@ -210,7 +211,7 @@ def _check_classes(
         warn(f"warning: never in {where}: {', '.join(absent)}{hint}")
 
 
-def _each(check: Callable[[Sample], R], samples: Iterable[Sample]) -> list[R]:
+def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
     """Run a check over samples in threads; of those that fail the first is reported and the others
     are counted."""
 
@@ -221,7 +222,8 @@ def _each(check: Callable[[Sample], R], samples: Iterable[Sample]) -> list[R]:
             return Fault(sample.origin, sample.line, str(error))
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(located, samples))
+        results, total = pool.map(located, samples), len(samples)
+        found = list(tqdm(results, "checking files", total, disable=None, leave=False))
     refuse([result for result in found if isinstance(result, Fault)])
     return [result for result in found if not isinstance(result, Fault)]
 

@@ -1,8 +1,9 @@
-"""`--dry-run`: everything a run does, once, and an estimate of the whole run."""
+"""`--dry-run`: two steps and two validation images, and an estimate of the whole run."""
 
 import copy
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -14,29 +15,38 @@ from dataset.cache import Opened
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
 from engine.build import build_trainer
-from engine.estimate import describe, run_needs
+from engine.cost import step_cost
+from engine.estimate import describe, rows, run_needs
 from engine.method import Method
 from engine.run_dir import RunDir
 from engine.trainer import Trainer
+from engine.validation import evaluate_network
 from util import distributed
 from util.config.schema import Config
-from util.errors import UserError
+from util.errors import UserError, counted, duration
 from util.log import logger
 
-LONG = 48
-"""Hours of a run above which the dry run names smaller settings."""
+DAY = 24
+LONG = 2 * DAY
+"""Hours of a run above which the dry run offers smaller settings."""
+SMALL: dict[str, tuple[dict[str, Any], int]] = {
+    "deeplabv3plus": ({"backbone": "resnet18", "channels": 64, "pretrained": "hub"}, 193),
+    "pspnet": ({"backbone": "resnet18", "pretrained": "hub"}, 193),
+    "dpt": ({"backbone": "vit_small_patch14_dinov2", "pretrained": "hub"}, 196),
+    "unet": ({}, 192),
+}
+"""Settings of a small network and its crop size, by `model.network`."""
 
 
 class Measured(NamedTuple):
-    """Seconds on this machine."""
+    """Seconds measured on this machine, and the loss of a step."""
 
     loss: float
-    """Of a step."""
     step: float
     load: float
-    """To load a batch, in one process."""
+    """Loading a batch, in one process."""
     image: float
-    """To validate an image."""
+    """Validating an image."""
     image_load: float
     workers: int
 
@@ -71,33 +81,66 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
 
 def dry_run(trainer: Trainer) -> None:
     """Take two steps and validate two images, write nothing, and log what the run would take."""
-    config, train, val = trainer.config, trainer.train, trainer.val
-    # First, as it says what to do where the steps run out of memory.
-    log_gpu_needs(type(trainer.method), config, steps=config.epochs * len(train))
+    method_class, config = type(trainer.method), trainer.config
+    steps, images, mode = len(trainer.train), len(trainer.val), config.evaluation.mode
+    logger.info("dry run: GPU memory of a step, then two steps and two validation images")
+    # Memory first: it says what to do where the steps run out of it.
+    log_gpu_needs(method_class, config, steps=config.epochs * steps)
     found = measure(trainer)
 
     parameters = sum(p.numel() for p in trainer.method.model.parameters())
-    steps, mode, workers = len(train), config.evaluation.mode, found.workers
-    bound = "loading" if found.load / max(workers, 1) > found.step else "computing"
-    hours = found.hours(config.epochs, steps, len(val), config.evaluation.every)
+    bound = "loading" if found.load / max(found.workers, 1) > found.step else "computing"
+    hours = found.hours(config.epochs, steps, images, config.evaluation.every)
     memory = distributed.peak_memory(trainer.device) / 2**30
-    logger.info(
-        "dry run: all well\n"
-        f"  parameters            {parameters / 1e6:.1f} M\n"
-        f"  iterations per epoch  {steps}, {steps * config.epochs} in all\n"
-        f"  loss of one step      {found.loss:.3f}\n"
-        f"  one step              {found.step:.3f} s\n"
-        f"  loading its batch     {found.load:.3f} s of one process, {workers} data workers\n"
-        f"  one validation image  {found.image:.3f} s ({mode}), {len(val)} images\n"
-        f"  loading it            {found.image_load:.3f} s of one process\n"
-        f"  memory                {memory:.2f} GiB at its peak\n"
-        f"  whole run             about {hours:.2f} h, bound by {bound}"
-    )
+    facts = {
+        "parameters": f"{parameters / 1e6:.1f} M",
+        "iterations per epoch": f"{steps}, {steps * config.epochs} in all",
+        "loss of one step": f"{found.loss:.3f}",
+        "one step": f"{found.step:.3f} s",
+        "loading its batch": f"{found.load:.3f} s of one process, {found.workers} data workers",
+        "one validation image": f"{found.image:.3f} s ({mode}), {counted(images, 'image')}",
+        "loading it": f"{found.image_load:.3f} s of one process",
+        "memory": f"{memory:.2f} GiB at its peak",
+        "whole run": f"{duration(3600 * hours)}, bound by {bound}",
+    }
+    logger.info("dry run: all well\n%s", rows(facts))
     if hours > LONG:
-        logger.info(
-            "more than %d hours: python -m tools.prepare init --preset small, or --time-budget 8h, "
-            "writes a config that takes less; or set crop_size and epochs lower", LONG,
-        )  # fmt: skip
+        offers = smaller_settings(method_class, config, found, steps, images)
+        logger.info("This run takes days here. Smaller settings:\n%s", "\n".join(offers))
+
+
+def smaller_settings(
+    method_class: type[Method], config: Config, found: Measured, steps: int, images: int
+) -> list[str]:
+    """Return lines of settings with which a run takes a day at most: fewer epochs, and fewer with a
+    smaller network and crop, whose steps are estimated by their arithmetic."""
+    model, crop = SMALL[config.model.network]
+    crop = min(crop, config.crop_size)
+    small = config.model_copy(
+        update={"model": config.model.model_copy(update=model), "crop_size": crop}
+    )
+    ways = [(found, "")]
+    with suppress(UserError):  # torch cannot run a fake step
+        share = _arithmetic(method_class, small) / _arithmetic(method_class, config)
+        pixels = (config.crop_size / crop) ** 2  # a validation image keeps its size
+        scaled = found._replace(step=found.step * share, image=found.image * share * pixels)
+        settings = "".join(f"model.{key}={value} " for key, value in model.items())
+        ways += [(scaled, f"{settings}crop_size={crop} ")] * (share < 1)
+    lines = []
+    for measured, settings in ways:
+        hours = measured.hours(config.epochs, steps, images, config.evaluation.every)
+        if epochs := min(config.epochs, int(config.epochs * DAY / hours)):
+            time = duration(3600 * hours * epochs / config.epochs)
+            lines.append(f"  --set {settings}epochs={epochs}: about {time}")
+    own = "python -m tools.prepare init --preset small --time-budget 8h"
+    return [*lines, f"  {own}: a config for images of your own"]
+
+
+def _arithmetic(method_class: type[Method], config: Config) -> float:
+    """Return the TFLOP of a step of this process."""
+    world = distributed.world_size()
+    images = method_class.images_per_step(config) // world
+    return step_cost(method_class, config, images, config.micro_batch or images, world).tflop
 
 
 def _validation(trainer: Trainer) -> tuple[float, float]:
@@ -109,24 +152,25 @@ def _validation(trainer: Trainer) -> tuple[float, float]:
     for number in (0, len(images) - 1):  # type: ignore[arg-type]
         batch = [default_collate([images[number]])]
         begin = _now(trainer.device)
-        trainer.evaluate(trainer.method.model, mode, batches=batch)
+        evaluate_network(trainer, trainer.method.model, mode, batches=batch)
         seconds = _now(trainer.device) - begin
     return seconds, _seconds_of_a_worker(lambda: images[number])
 
 
 def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:
-    """Workers load while the device computes; where there are none, one waits for the other."""
+    """Return the seconds with loading: data workers load while the device computes; without
+    workers, each waits for the other."""
     return max(seconds, load_seconds / workers) if workers else seconds + load_seconds
 
 
 def _seconds_to_load(train: DataLoader) -> float:
-    """How long a data worker takes for a batch once the lists have been passed: some labelled
-    images are kept, the files of the others are opened, and of unlabelled ones all or none."""
+    """Return the seconds that a data worker takes for a batch after the first epoch: a share of the
+    labelled images is cached, and all of the unlabelled images or none."""
     dataset, batches = train.dataset, train.batch_sampler
     assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, Opened)
     assert isinstance(batches, EpochBatches)
     kept = dataset.labeled.share_kept
-    opening = copy.deepcopy(dataset)  # which keeps nothing
+    opening = copy.deepcopy(dataset)  # caches nothing
     first, last = batches.keys(0, 0), batches.keys(0, len(batches) - 1)
     seconds = _seconds_of_a_worker(lambda: [dataset[key] for key in first])
     if kept < 1:
@@ -136,7 +180,7 @@ def _seconds_to_load(train: DataLoader) -> float:
 
 
 def _seconds_of_a_worker(load: Callable[[], Any]) -> float:
-    """How long it takes with the one thread that a data worker has."""
+    """Return the seconds that `load` takes with one thread, as in a data worker."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     begin = time.perf_counter()

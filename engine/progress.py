@@ -1,5 +1,6 @@
-"""Losses on their way from the device to the eye, without a wait in every step."""
+"""Progress of an epoch on a terminal or in a log, without waiting for the device at every step."""
 
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,6 +16,27 @@ from util.log import logger
 
 FETCH_EVERY = 20
 SECONDS_BETWEEN_LINES = 30.0
+COLUMNS = 80
+"""Width of a terminal, for lines of the log."""
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+BAR_LOSSES = 30
+"""Columns of a bar that show losses."""
+
+LEGEND = {
+    "loss": "weighted sum of the losses",
+    "x": "labelled images",
+    "x_corr": "labelled images after pixel propagation",
+    "s": "strong views",
+    "kl": "strong against weak view",
+    "fp": "weak views with perturbed features",
+    "corr": "views after pixel propagation",
+    "prev": "pseudo-labels of previous models",
+    "rank": "ranking of reference pixels",
+    "mask_ratio": "share of pixels with a confident pseudo-label",
+    "threshold": "confidence threshold",
+    "grad_norm": "norm of the gradient",
+}
+"""Scalars of the methods; those of a new method explain themselves, or get a line here."""
 
 
 class Means:
@@ -23,7 +45,7 @@ class Means:
     def __init__(
         self, state: dict[str, Any] | None = None, device: torch.device | None = None
     ) -> None:
-        """Goes on from a `state`, on `device`: processes exchange sums that are on their GPUs."""
+        """Continue from a `state`, on `device`: processes exchange sums that are on their GPUs."""
         state = state or {"sums": {}, "count": 0}
         self._sums: dict[str, Tensor] = {k: v.to(device) for k, v in state["sums"].items()}
         self._count: int = state["count"]
@@ -38,33 +60,35 @@ class Means:
         self._count += 1
 
     def state(self) -> dict[str, Any]:
-        """Sums, averaged over all processes, and number of steps."""
+        """Return sums, averaged over all processes, and the number of steps."""
         if not self._sums:
             return {"sums": {}, "count": 0}
         total = distributed.all_reduce(torch.stack(list(self._sums.values())))
         stacked = total / distributed.world_size()
-        # Each process goes on with the mean, as it would when resumed from here.
+        # Each process continues from the mean, as it would after a resume.
         self._sums = dict(zip(self._sums, stacked, strict=True))
         return {"sums": dict(zip(self._sums, stacked.cpu(), strict=True)), "count": self._count}
 
     def fetch(self) -> dict[str, float]:
-        """The means over all processes; the one place that waits for the device."""
+        """Return the means over all processes; the one place that waits for the device."""
         state = self.state()
         return {name: (value / state["count"]).item() for name, value in state["sums"].items()}
 
 
 class Progress:
-    """A bar over the batches of an epoch, with losses and remaining time; lines where the output
-    is not a terminal.  When it is due, the means since the last time go to TensorBoard.
+    """Losses and remaining time of an epoch: a bar on a terminal, else a line every
+    `SECONDS_BETWEEN_LINES`; every `FETCH_EVERY` steps the means since the last time go to the
+    trackers.
 
-    `done` steps of the epoch lie behind.
+    `done` steps of the epoch were taken before.  `legend`: explain the losses after the first step.
     """
 
-    def __init__(self, epoch: int, epochs: int, steps: int, done: int, folder: RunDir):
+    def __init__(
+        self, epoch: int, epochs: int, steps: int, done: int, run_dir: RunDir, legend: bool = False
+    ):
         self.title = f"epoch {epoch + 1}/{epochs}"
-        self.epochs_left = epochs - epoch - 1
-        self.first_step, self.steps, self.folder = epoch * steps, steps, folder
-        self.done = done
+        self.first_step, self.last_step = epoch * steps, epochs * steps
+        self.steps, self.done, self.run_dir, self.legend = steps, done, run_dir, legend
         self._recent = Means()
         self._begin = self._last_line = time.monotonic()
 
@@ -79,40 +103,71 @@ class Progress:
             disable=hidden,
             dynamic_ncols=True,
             leave=False,
+            bar_format=BAR,
         )
         yield from self._bar
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         """Take the scalars of a step, which stay on the device."""
         self._recent.add(scalars)
+        if self.legend:
+            text = "; ".join(f"{name}: {LEGEND[name]}" for name in scalars if name in LEGEND)
+            logger.info("%s", wrapped(*text.split()))
+            self.legend = False
 
     def due(self, step: int) -> bool:
-        """Whether step `step` of the run is one of those after which the device is waited for."""
+        """Return whether the scalars are fetched after step `step` of the run."""
         done = step - self.first_step + 1
         return done % FETCH_EVERY == 0 or done == self.steps
 
     def show(self, step: int, lr: float) -> None:
         """Fetch the means of the steps since the last time, and show them as those of `step`."""
         means, self._recent = self._recent.fetch(), Means()
-        self.folder.scalars({f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}, step)
-        text = _as_text(means, 3)
-        self._bar.set_postfix_str(text, refresh=False)
+        self.run_dir.scalars({f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}, step)
+        self._bar.set_postfix_str(_fitting(means, BAR_LOSSES), refresh=False)
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = now
-            done = step - self.first_step + 1
-            logger.info("%s step %d/%d %s", self.title, done, self.steps, text)
+            title = f"{self.title} step {step - self.first_step + 1}/{self.steps}"
+            logger.info("%s", wrapped(f"{title} ({self._left(step)} left):", *_pairs(means, 3)))
 
     def summary(self, whole: Means) -> dict[str, Any]:
-        """The means of the epoch, `whole`, the seconds that it took (where it was resumed, its
-        rest) and those of a step; says the first two."""
+        """Log and return the means of the epoch, `whole`; return also its seconds (after a resume,
+        those of its rest) and those of a step."""
         seconds, means = time.monotonic() - self._begin, whole.fetch()
-        text = _as_text(means, 4)
-        left = f", {duration(self.epochs_left * seconds)} left" if self.epochs_left else ""
-        logger.info("%s %s (%.0f s%s)", self.title, text, seconds, left)
+        took = f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
+        step = self.first_step + self.steps - 1
+        left = f", {self._left(step)} left" if step + 1 < self.last_step else ""
+        logger.info("%s", wrapped(f"{self.title} ({took}{left}):", *_pairs(means, 4)))
         step_seconds = seconds / max(1, self.steps - self.done)
         return {"train": means, "seconds": seconds, "step_seconds": step_seconds}
 
+    def _left(self, step: int) -> str:
+        """Return the time that the steps after `step` take in all epochs."""
+        taken = step - self.first_step - self.done + 1
+        per_step = (time.monotonic() - self._begin) / max(1, taken)
+        return duration(per_step * (self.last_step - step - 1))
 
-def _as_text(means: dict[str, float], digits: int) -> str:
-    return " ".join(f"{name} {value:.{digits}f}" for name, value in means.items())
+
+def wrapped(*words: str, first: str = "", rest: str = "  ") -> str:
+    """Join texts into lines of `COLUMNS`; a line breaks between them only.
+
+    `first`, `rest`: indentation of the first line and of the others.
+    """
+    text = " ".join(word.replace(" ", "\0") for word in words)
+    wrapper = textwrap.TextWrapper(COLUMNS, first, rest, break_long_words=False)
+    wrapper.break_on_hyphens = False
+    return wrapper.fill(text).replace("\0", " ")
+
+
+def _pairs(means: dict[str, float], digits: int) -> list[str]:
+    return [f"{name} {value:.{digits}f}" for name, value in means.items()]
+
+
+def _fitting(means: dict[str, float], columns: int) -> str:
+    """Return the first means that fit."""
+    text = ""
+    for pair in _pairs(means, 2):
+        if len(text) + len(pair) < columns:
+            text += f" {pair}"
+    return text.strip()

@@ -13,8 +13,8 @@ import sys
 
 import torch
 
+from engine import validation
 from engine.command import main as train
-from engine.trainer import Trainer
 from tests.conftest import METHODS
 from util import distributed, rendezvous
 
@@ -22,7 +22,7 @@ from util import distributed, rendezvous
 def die_in(kind, rank, place, number):
     owner, function = {
         "step": (kind, "step"),
-        "validation": (Trainer, "evaluate"),
+        "validation": (validation, "evaluate_network"),
         "save": (torch, "save"),
     }[place]
     original, calls = getattr(owner, function), itertools.count()

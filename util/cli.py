@@ -21,6 +21,7 @@ from util.interrupt import (
 )
 from util.launched import launched_rank, launched_ranks
 from util.parser import Parser
+from util.paths import REPOSITORY
 from util.workers import killed_on_failure, worker_failure
 
 SAVE_PATH = (
@@ -123,8 +124,9 @@ def importing() -> Iterator[None]:
 
 
 def run(script: str, *arguments: object) -> None:
-    """Run a script of the project as its user would; end as it ends when it fails."""
-    command = [sys.executable, script, *map(str, arguments)]
+    """Run a script of the project, from any folder, as its user would; end as it ends when it
+    fails."""
+    command = [sys.executable, os.path.relpath(REPOSITORY / script), *map(str, arguments)]
     print(f"\n$ python {' '.join(command[1:])}", flush=True)
     code = subprocess.run(command, check=False).returncode
     if code:

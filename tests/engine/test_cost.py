@@ -187,7 +187,7 @@ def test_needs_are_said_before_memory_runs_out(toy, run, monkeypatch, tmp_path, 
     monkeypatch.setattr("sys.argv", ["supervised.py", *toy.argv(tmp_path / "run", "--dry-run")])
     with pytest.raises(SystemExit):
         main(SupOnly)
-    assert "cards that hold it" in capsys.readouterr().out
+    assert "GPUs that hold it" in capsys.readouterr().out
 
 
 def test_dry_run_says_what_it_needs(toy, train, tmp_path, capsys):

@@ -3,7 +3,6 @@
 import copy
 import functools
 import json
-import re
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
+from engine.dry_run import Measured, smaller_settings
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
 from engine.trainer import Trainer
 from model import acceleration
@@ -149,8 +149,34 @@ def test_dry_run_says_what_bounds_a_run(
     out = capsys.readouterr().out
     assert f"{seconds:.3f} s of one process, {workers} data workers" in out
     assert f"bound by {bound}" in out
-    hours = float(re.search(r"about (\S+) h", out)[1])
-    assert (hours > 100) == (bound == "loading")
+    assert ("This run takes days here" in out) == (bound == "loading")
+
+
+@pytest.mark.parametrize("network", ["deeplabv3plus", "pspnet"])
+def test_dry_run_offers_settings_that_take_a_day(network, toy):
+    """Epochs scale the time, a smaller network and crop the arithmetic of a step."""
+    config = load_config(toy.config, [f"model.network={network}", "epochs=100", "crop_size=321",
+                                      "model.backbone=resnet50", "batch_size=4"])  # fmt: skip
+    found = Measured(loss=1, step=60, load=0, image=0, image_load=0, workers=1)  # 10 days
+    shorter, smaller, _ = smaller_settings(SupOnly, config, found, steps=144, images=5)
+    assert shorter == "  --set epochs=10: about 24 h"
+    small = load_config(toy.config, smaller.partition(": ")[0].split()[1:])
+    assert small.model.backbone == "resnet18" and small.crop_size == 193 and small.epochs > 40
+
+
+@pytest.mark.parametrize("kind", [SupOnly, CorrMatch])
+def test_progress_lines_fit_a_terminal_and_are_explained_once(
+    kind, toy, train, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("engine.progress.SECONDS_BETWEEN_LINES", -1.0)
+    train(kind, toy.argv(tmp_path / "run", "--set", "epoch_length=20"))
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if str(tmp_path) not in line]
+    assert [line for line in lines if len(line) > 80] == []
+    assert out.count("s, under a minute left): loss ") == 1  # of the first epoch of two
+    assert out.count("epoch 2/2 step 20/20 (under a minute left): loss ") == 1
+    assert out.count("loss: weighted sum of the losses; x: labelled images") == 1
+    assert "checking the files of 3 labelled" in lines[0]
 
 
 def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from corrmatch import CorrMatch
 from dataset.views import make_views
 from engine.optimizer import build_optimizer
+from engine.progress import LEGEND
 from model.build import build_network
 from prevmatch import PrevMatch
 from semi.correlation import mean_class_confidence, pixels_in, propagate_regions
@@ -206,6 +207,7 @@ def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, precis
         loss, scalars = method(raw_batch(5, partner=partner, views=kind.strong_views))
     loss.backward()
     assert loss.isfinite() and all(v.isfinite() for v in scalars.values())
+    assert scalars.keys() <= LEGEND.keys()  # explained at the start of a training
     missing = [n for n, p in network.named_parameters() if p.grad is None]
     assert not missing
 

@@ -17,6 +17,7 @@ from engine.start import _check_keys
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
 from util.cli import arguments
+from util.cli import run as run_script
 from util.errors import UserError, duration
 from util.parser import Parser
 from util.paths import find
@@ -173,13 +174,14 @@ def test_main_is_a_function_whatever_was_imported_before():
 def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     command = [sys.executable, "supervised.py", *toy.argv(tmp_path / "run")]
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         # A shell's background process, as this test may be, ignores the signal.
         env=os.environ, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=60)
+    assert out == "loading PyTorch ...\n" * bool(out) and bool(out) >= (seconds > 1)
     # Python itself ends by the signal while it starts, which a shell also shows as 130.
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in said
 
@@ -255,22 +257,21 @@ def test_remaining_time_in_words(seconds, text):
 def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train, tmp_path, capsys):
     train(METHODS["supervised"], toy.argv(tmp_path / "run"))
     said = capsys.readouterr().out
-    assert "epoch 1/2 loss" in said and "s, under a minute left)" in said
+    assert "epoch 1/2 (" in said and " s, under a minute left): loss " in said
     assert f"written  {tmp_path}/run: best.pth" in said
     assert f"next     python evaluate.py --checkpoint {tmp_path}/run\n" in said
 
 
-def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch):
+def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
     """In the working directory, then in the repository."""
     monkeypatch.chdir(tmp_path)
     assert find(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/shapes.yaml").touch()
     assert find(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
-    script = REPOSITORY / "supervised.py"
-    command = [sys.executable, script, "--config", "configs/pascal.yaml", "--save-path", "run"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "no list of labeled images" in done.stderr
+    with pytest.raises(SystemExit, match="2"):
+        run_script("supervised.py", "--config", "configs/pascal.yaml", "--save-path", "run")
+    assert "no list of labeled images" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("script", METHODS)

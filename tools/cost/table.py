@@ -15,18 +15,18 @@ from engine.method import Method
 from tools.methods import method_of, methods_of
 from util.config.loading import load_config
 from util.config.schema import Config
-from util.errors import UserError, print_error
+from util.errors import UserError, duration, print_error
 from util.io import write_text
 from util.tables import markdown_row, markdown_table
 
 STEPS = 10_000
-"""The hours in the table are those of so many."""
+"""Steps that the times in the table are for."""
 
 
 HEAD = [
     "config", "method", "images", "precision", "peak", *KINDS, "TFLOP", *CARDS, "disk", *RATES
 ]  # fmt: skip
-"""Memory in GiB; by card, in GiB, how many images of a forward it holds; hours of 10 000 steps."""
+"""Memory in GiB; by card, in GiB, how many images of a forward it holds; time of 10 000 steps."""
 
 
 class Run(NamedTuple):
@@ -79,7 +79,7 @@ def cells(run: Run, needs: Needs) -> list[str]:
     cost, config = needs.cost, run.config
     held = {images: str(images) for images in needs.per_forward.values()}
     held |= {run.images: "whole", None: "no"}
-    hours = (STEPS * s / 3600 for s in step_seconds(cost.tflop, config).values())
+    times = (duration(STEPS * s) for s in step_seconds(cost.tflop, config).values())
     return [
         run.path.stem,
         run.method_class.__name__,
@@ -89,7 +89,7 @@ def cells(run: Run, needs: Needs) -> list[str]:
         f"{cost.tflop:.2f}",
         *(held[images] for images in needs.per_forward.values()),
         f"{needs.disk / GIB:.1f}",
-        *(f"{h:.1f}" for h in hours),
+        *times,
     ]
 
 
