@@ -137,7 +137,7 @@ def damage(source, kind):
     ("label -1", "label -1, expected a whole number, 0 to 3"),
     ("label 1.5", "label 1.5, expected a whole number, 0 to 3"),
     ("label nan", "label nan, expected a whole number, 0 to 3"),
-    ("large", "'image' holds 4294967296 bytes, expected at most"),
+    ("large", "'image' holds 4294967296 bytes (at most 268435456), expected"),
     ("stored outside", "'image' is kept in another file"),
     ("linked outside", "'image' is a link, expected an array"),
     ("cut", "slice_1.h5 cannot be converted"),

@@ -17,6 +17,7 @@ from engine.start import _check_keys
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
 from util.cli import arguments
+from util.cli import run as run_script
 from util.errors import UserError, duration
 from util.parser import Parser
 from util.paths import find
@@ -261,17 +262,16 @@ def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train,
     assert f"next     python evaluate.py --checkpoint {tmp_path}/run\n" in said
 
 
-def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch):
+def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
     """In the working directory, then in the repository."""
     monkeypatch.chdir(tmp_path)
     assert find(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/shapes.yaml").touch()
     assert find(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
-    script = REPOSITORY / "supervised.py"
-    command = [sys.executable, script, "--config", "configs/pascal.yaml", "--save-path", "run"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "no list of labeled images" in done.stderr
+    with pytest.raises(SystemExit, match="2"):
+        run_script("supervised.py", "--config", "configs/pascal.yaml", "--save-path", "run")
+    assert "no list of labeled images" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("script", METHODS)

@@ -11,19 +11,20 @@ from pathlib import Path
 
 from tools.methods import require_method
 from tools.results.runs import MARK
-from tools.sweep.schedule import State, check_lists, hours_left, run_all, state_of
+from tools.sweep.schedule import State, check_lists, run_all, seconds_left, state_of
 from tools.sweep.slurm import submit
 from tools.sweep.spec import Planned, expand, read_sweep
 from util.cli import exit_with_one_line, say_loading
 from util.config.loading import load_config
-from util.errors import UserError
+from util.errors import UserError, duration
 from util.parser import Parser
+from util.paths import find
 
 
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        sweep = read_sweep(options.spec)
+        sweep = read_sweep(find(options.spec))
         planned = expand(sweep, options.spec)
         for one in {one.kind: one for one in planned}.values():
             require_method(one.method)
@@ -50,10 +51,10 @@ def show(states: list[State]) -> None:
 
     for place, state in enumerate(states, start=1):
         print(title(place, states), state, sep="  ")
-    hours, unknown = hours_left(states)
+    seconds, unknown = seconds_left(states)
     todo = sum(not state.is_done for state in states)
     known = todo - len(unknown)
-    by_epochs = f"; about {hours:.1f} h on one device for {known}, by epochs of their kind"
+    by_epochs = f"; {duration(seconds)} on one device for {known}, by epochs of their kind"
     print(f"{len(states)} runs, {todo} not done{by_epochs * (known > 0)}")
     if unknown:
         print(f"for {len(unknown)} there are none to go by; {TITLE}", flush=True)

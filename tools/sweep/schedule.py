@@ -14,8 +14,9 @@ from dataset.protocols import how_to_get
 from tools.results.runs import MARK, Run, best_epoch
 from tools.sweep.spec import Planned
 from util.config.loading import differences
-from util.errors import UserError
+from util.errors import UserError, duration
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
+from util.paths import find
 
 POLL_SECONDS = 0.2
 STOPPED = (EXIT_CODE, -signal.SIGTERM)
@@ -57,7 +58,7 @@ def state_of(planned: Planned) -> State:
 def check_lists(states: Sequence[State]) -> None:
     """Raise `UserError` for the first list that a run lacks."""
     for path in (p for s in states if not s.is_done for p in s.planned.list_files.values()):
-        if not path.is_file():
+        if not find(path).is_file():
             raise UserError(f"{path}: no such list{how_to_get(path)}")
 
 
@@ -73,12 +74,12 @@ def result(run: Run) -> str:
                 f"{network} {score} {curve[max(curve)]:.1f}, best {curve[best]:.1f} (epoch {best})"
             )
     seconds = sum(epoch.seconds + epoch.validation_seconds for epoch in run.epochs)
-    return f"done: {'; '.join(parts) or 'no score'}; {seconds / 60:.1f} min"
+    return f"done: {'; '.join(parts) or 'no score'}; {duration(seconds)}"
 
 
-def hours_left(states: Sequence[State]) -> tuple[float, list[Planned]]:
-    """Hours of one device for what is not done, by the epochs there are of runs of the same kind,
-    and the runs of which there is none to go by."""
+def seconds_left(states: Sequence[State]) -> tuple[float, list[Planned]]:
+    """Return the seconds that one device needs for what is not done, by the epochs of runs of the
+    same kind, and the runs of a kind without epochs."""
     seconds: dict[str, list[float]] = {}
     for state in states:
         for epoch in state.run.epochs if state.run else []:
@@ -92,7 +93,7 @@ def hours_left(states: Sequence[State]) -> tuple[float, list[Planned]]:
             left += median(seconds[state.planned.kind]) * (total - done)
         else:
             unknown.append(state.planned)
-    return left / 3600, unknown
+    return left, unknown
 
 
 class Started(NamedTuple):

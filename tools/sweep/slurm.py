@@ -11,6 +11,7 @@ from tools.sweep.schedule import State
 from tools.sweep.spec import Planned
 from util.errors import UserError
 from util.io import write_atomically
+from util.paths import REPOSITORY, find
 
 SCRIPT = "tools/slurm_train.sh"
 
@@ -28,7 +29,9 @@ def submit(states: Sequence[State], folder: Path, options: Sequence[str]) -> str
     command = ["sbatch", f"--array={','.join(todo)}", *options, SCRIPT]
     variables = os.environ | {"array": str(path.resolve())}
     try:
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False
+        )
     except OSError as error:
         raise UserError(f"--slurm: sbatch cannot be run ({error})") from None
     if done.returncode:
@@ -50,14 +53,19 @@ def _write_runs(runs: Sequence[Planned], folder: Path) -> Path:
 
 
 def shell_line(planned: Planned) -> str:
-    """The variables of tools/train.sh, and the arguments of the method's script."""
+    """Return the variables of tools/train.sh, whose paths are absolute as it changes the working
+    directory, and the arguments of the method's script."""
     paths = planned.list_files
     variables = {
         "method": planned.method,
-        "config": str(planned.config),
-        "labeled_id_path": str(paths.get("labeled", "")),
-        "unlabeled_id_path": str(paths.get("unlabeled", "")),
-        "save_path": str(planned.folder),
+        "config": _absolute(planned.config),
+        "labeled_id_path": _absolute(paths.get("labeled")),
+        "unlabeled_id_path": _absolute(paths.get("unlabeled")),
+        "save_path": _absolute(planned.folder),
     }
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     return f'export {exports}; set -- {shlex.join(planned.arguments)} "$@"'
+
+
+def _absolute(path: Path | None) -> str:
+    return str(find(path).resolve()) if path else ""

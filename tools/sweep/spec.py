@@ -14,6 +14,7 @@ from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
 from util.errors import UserError
+from util.paths import find
 
 Names = Annotated[list[Name], Field(min_length=1)]
 Settings = dict[str, Any]
@@ -93,9 +94,9 @@ class Planned(NamedTuple):
 
     @property
     def command(self) -> list[str]:
-        """The ordinary one, for Python."""
+        """Arguments of Python that start the method's script, from the working directory."""
         lists = [f"--{kind}-id-path={path}" for kind, path in self.list_files.items()]
-        return [f"{self.method}.py", "--config", str(self.config), *lists,
+        return [str(find(Path(f"{self.method}.py"))), "--config", str(self.config), *lists,
                 "--save-path", str(self.folder), *self.arguments]  # fmt: skip
 
     def load(self) -> Config:
