@@ -48,12 +48,20 @@ def suspects(
     """
     every = [seen for listed in lists for seen in listed.seen if seen.facts]
     some = [
-        *(Suspect(TITLES.get(p.kind, p.kind), p.seen, p.message, p.twin) for p in found if p.seen),
+        *(
+            Suspect(TITLES.get(p.kind, p.kind), p.seen, _without_line(p.message, p.seen), p.twin)
+            for p in found
+            if p.seen
+        ),
         *_unusual(every),
         *(suspect for seen in every for suspect in _odd_bands(seen, names)),
     ]
     order = list(dict.fromkeys(suspect.kind for suspect in some))
     return sorted(some, key=lambda suspect: order.index(suspect.kind))
+
+
+def _without_line(message: str, seen: Seen) -> str:
+    return message.removeprefix(f"{seen.sample.where}: ")
 
 
 def _unusual(every: Sequence[Seen]) -> Iterator[Suspect]:
