@@ -253,7 +253,7 @@ def listed_paths(sample: Sample) -> list[str]:
     return [path for path in (sample.image, sample.second, sample.mask) if path is not None]
 
 
-def identity(samples: Sequence[Sample]) -> dict[str, Any]:
+def list_identity(samples: Sequence[Sample]) -> dict[str, Any]:
     """Number of images, and the SHA-256 by which `protocols.fingerprint` knows their list."""
     lines = (" ".join(listed_paths(sample)) for sample in samples)
     text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")

@@ -22,7 +22,7 @@ from util.interrupt import (
 from util.launched import launched_rank, launched_ranks
 from util.parser import Parser
 from util.paths import REPOSITORY
-from util.workers import failure, killed_on_failure
+from util.workers import killed_on_failure, worker_failure
 
 SAVE_PATH = (
     "run directory; of several machines without a shared disk, the first one's (NODE_RANK=0) holds "
@@ -176,7 +176,9 @@ def exit_with_one_line() -> Iterator[None]:
 def _end(error: Exception) -> int | None:
     """Print the reason for the end, where this process is the one to do so; return the exit code,
     or None where a fault of the program is to end in its traceback."""
-    problem = error if isinstance(error, UserError) else lack_of_memory(error) or failure(error)
+    problem = (
+        error if isinstance(error, UserError) else lack_of_memory(error) or worker_failure(error)
+    )
     code = USER_ERROR if problem else 1
     own = one_line(problem) if problem else f"{type(error).__name__}: {one_line(error)}"
     said, lost = own, None

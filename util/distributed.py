@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import UserError
 from util.launched import launched_rank, launched_ranks, processes_here
-from util.rendezvous import RESTARTS, compare, meeting_store, patience
+from util.rendezvous import RESTARTS, meeting_store, patience, require_equal
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def session(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if launched_ranks() > 1:
-        compare("device", {"--device": device.type})
+        require_equal("device", {"--device": device.type})
         backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         td.init_process_group(
             backend,

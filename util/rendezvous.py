@@ -102,7 +102,7 @@ _calls = itertools.count()
 """Numbers of the calls of `compare`, the same on all ranks."""
 
 
-def compare(name: str, facts: dict[str, Any]) -> None:
+def require_equal(name: str, facts: dict[str, Any]) -> None:
     """Check that `facts` (JSON) are equal on all ranks.
 
     Raises `UserError` as `exchange` does, and with the first rank that differs from rank 0.

@@ -1,5 +1,6 @@
 """export.py, tools.publish, and --checkpoint in all its forms."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -247,9 +248,15 @@ def test_a_published_run_predicts_the_same(trained, toy, run, tmp_path, capsys):
     argv = [trained, "--out", out, "--license", "mit"]
     code, said, err = run(publish, *argv)
     assert code == 0 and "hf upload OWNER/NAME" in said, err
-    assert {p.name for p in out.iterdir()} == {"README.md", "config.yaml", "model.safetensors"}
+    names = {"README.md", "config.yaml", "curves.png", "metrics.jsonl", "model.safetensors"}
+    assert {p.name for p in out.iterdir()} == names
+    assert (out / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
+    assert min(Image.open(out / "curves.png").size) > 200
     card = (out / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["license"] == "mit"
+    weights = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    labeled = hashlib.sha256("".join(sorted(toy.path("labeled").open())).encode()).hexdigest()
+    assert f"SHA-256 `{weights}`" in card and f"| labeled | 3 | `{labeled}` |" in card
     logged = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"| {logged['scores']['model']['miou']:.2f} |" in card and "| 2 | road |" in card
     for file in out.iterdir():

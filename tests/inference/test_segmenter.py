@@ -142,3 +142,11 @@ def test_from_another_working_directory(trained, toy, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stdout.startswith("("), done.stderr
+
+
+def test_pip_install_is_refused_with_the_reason(tmp_path):
+    pytest.importorskip("pip")
+    command = ["-m", "pip", "install", "--no-deps", "--no-index", "--target", tmp_path, REPOSITORY]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert done.returncode == 1 and not [*tmp_path.iterdir()]
+    assert "cannot be installed as a package: its packages (util, model," in done.stderr

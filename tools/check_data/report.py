@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, groupby
 from typing import Any
 
-from dataset.mask_files import Labels
+from dataset.mask_files import LabelLookup
 from tools.check_data.band_stats import BandFacts, band_names
 from tools.check_data.inspect import CROPS, SeenList
 from tools.check_data.problems import ERRORS, MOSTLY, WARNINGS, Problem
@@ -54,7 +54,7 @@ def list_numbers(found: SeenList, config: Config) -> dict[str, Any]:
         share = int(pixels[index]) / max(1, int(pixels.sum()))
         return {"pixels": int(pixels[index]), "share": share, "images": int(masks[index])}
 
-    labels = Labels(config.data)
+    labels = LabelLookup(config.data)
     record |= {
         "classes": {name: figures(index) for index, name in enumerate(config.data.classes)},
         "ignored": figures(IGNORE),

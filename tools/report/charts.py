@@ -3,10 +3,12 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from inference.evaluation import score_title
+from inference.overlay import side_by_side
 from tools.results.runs import PseudoLabels, Run, best_epoch
-from util.plotting import heat_map, line_chart
+from util.plotting import as_image, heat_map, line_chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +29,14 @@ MEANINGS = {
     "grad_norm": "norm of the gradient",
 }
 """Scalars that methods and the training log."""
+
+
+def curves(run: Run) -> Image.Image:
+    """Draw the training loss and the validation score over epochs, side by side."""
+    loss = [epoch.train.get("loss", np.nan) for epoch in run.epochs]
+    lines = {"loss": ([epoch.epoch for epoch in run.epochs], loss)}
+    figures = [line_chart(lines, "training", "loss"), scores(run)]
+    return side_by_side([[as_image(figure) for figure in figures]])
 
 
 def scalars(run: Run) -> dict[str, "Figure"]:

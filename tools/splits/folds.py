@@ -39,7 +39,7 @@ def draw_folds(
             f"--folds {count}: expected 2 to {len(masked)}, the number of images with a mask"
         )
     order = in_drawn_order(masked, seed)
-    fold_of = _spread(order, count, classes or {})
+    fold_of = _assign_folds(order, count, classes or {})
     partitions = []
     for fold in range(count):
         val = sorted(s for s in masked if fold_of[s.image] == fold)
@@ -52,7 +52,7 @@ def draw_folds(
     return partitions
 
 
-def _spread(order: Sequence[str], count: int, classes: Classes) -> dict[str, int]:
+def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[str, int]:
     """The fold of each image: the one that has fewest images of its rarest class, then fewest."""
     frequency = Counter(label for image in order for label in classes.get(image, ()))
     held: Counter[tuple[int, int]] = Counter()

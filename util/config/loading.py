@@ -17,11 +17,11 @@ from pydantic import BaseModel, ValidationError
 
 from util.config.label_map import QUOTES
 from util.config.schema import Config
-from util.config.types import FORMS, Section
+from util.config.types import UNION_TAGS, Section
 from util.errors import UserError
 from util.paths import find, nearest
 
-NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
+KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """A key that messages name.  Other text may be a line of a file that is no config."""
 
 
@@ -35,7 +35,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                name = f"key '{key}'" if NAME.fullmatch(str(key)) else "a key"
+                name = f"key '{key}'" if KEY_NAME.fullmatch(str(key)) else "a key"
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{name} stands twice", key_node.start_mark
                 )
@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}{where}: not valid YAML ({_problem(error)})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
-    if not all(NAME.fullmatch(str(key)) for key in tree):
+    if not all(KEY_NAME.fullmatch(str(key)) for key in tree):
         raise UserError(
             f"{path}: not a config; expected names of settings as keys, found other text"
         )
@@ -164,7 +164,7 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
         return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-    location = tuple(part for part in first["loc"] if part not in FORMS)
+    location = tuple(part for part in first["loc"] if part not in UNION_TAGS)
     key = prefix + ".".join(map(str, location))
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, location)
