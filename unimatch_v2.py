@@ -26,8 +26,8 @@ class UniMatchV2(TeacherMethod):
 
     class Options(TeacherMethod.Options):
         teacher: Literal["ema", "self"] = "ema"
-        """What labels the weak view: the network's moving average or the network itself (published
-        for changes); the average is kept and scored in any case."""
+        """Network that makes the pseudo-labels: `ema`, a moving average of the weights; `self`, the
+        trained network (published for change detection). The average is validated in both cases."""
 
     def __init__(self, model, config):
         super().__init__(model, config)
