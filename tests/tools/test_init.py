@@ -138,6 +138,29 @@ def test_init_with_folders_for_validation(init):
     assert Path("lists/labeled.txt").read_text().count("\n") == 6
 
 
+@pytest.mark.parametrize(("options", "counts"), [
+    ([], (3, 2, 1)), (["--val", "0.4"], (3, 2, 1)), (["--val", "images/train/a"], (4, 1, 1)),
+])  # fmt: skip
+def test_folders_of_sets_are_kept_apart(options, counts, init):
+    names = ["train/a/0", "train/1", "train/2", "val/3", "Validation/4", "test/5"]
+    if options[1:] == ["0.4"]:
+        names[:3] = "0", "1", "train/2"
+    for old, new in zip(write_images(Path("more")), names, strict=True):
+        path = Path("images", f"{new}.jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path("more", f"{old}.jpg").rename(path)
+    write_masks(Path("masks"), names, "index")
+    code, out, err = init(*options)
+    labelled, val, test = counts
+    assert code == 0 and f"{labelled} labeled, 0 unlabeled, {val} val, {test} test" in out, err
+    data = load_config("configs/mine.yaml").data
+    (sample,) = read_list(data.test, masks=True).samples
+    assert sample.image.endswith("test/5.jpg")
+    held = {Path(s.image).stem for s in read_list(data.val, masks=True).samples}
+    if not options:
+        assert held == {"3", "4"}
+
+
 def test_init_without_all_masks_and_with_suffixes(init):
     stems = write_images(Path("images"))
     write_masks(Path("masks"), [*stems[:4], "spare"], "index", suffix="_gt")

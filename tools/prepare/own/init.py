@@ -1,37 +1,35 @@
-"""A config and lists for images and masks of one's own: looks at the files, then writes."""
+"""Write a config and split files for images and masks of your own, from what the files hold."""
 
 import argparse
 import os
 import shlex
 import sys
 from collections.abc import Callable, Container, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dataset.image_files import MAX_MEGAPIXELS, size_mismatch
-from dataset.mask_files import code_of
 from dataset.reader import refuse_other_size
 from dataset.split_files import list_line, write_lists
 from dataset.val_size import too_few
 from tools.prepare.annotations import write as annotations
 from tools.prepare.own.bands import ImageFile, look_at_image, measure
-from tools.prepare.own.classes import IGNORED, Classes, Doubt, Named, choose_classes, parse_classes
+from tools.prepare.own.classes import Classes, Doubt, Named, choose_classes, parse_classes
 from tools.prepare.own.config_text import FEW_PIXELS, commands, config_text, rare_classes
 from tools.prepare.own.mask_values import Value, values_in_use
-from tools.prepare.own.match import Parts, absolute, later_images, match, part
+from tools.prepare.own.match import Matched, Parts, absolute, later_images, match, part
 from tools.prepare.own.settings import PRESETS, choose_preset, choose_settings, find_pretrained
-from tools.prepare.own.summary import summary, table
+from tools.prepare.own.summary import meanings, summary, table
 from tools.prepare.own.survey import (
     MaskFile,
     Masks,
-    look_at,
+    in_threads,
     look_at_mask,
     refuse_all,
     together,
 )
 from tools.prepare.own.time_budget import schedule_for, seconds_of
-from util.config.label_map import OTHER, WORDS
+from util.config.label_map import WORDS
 from util.config.loading import load_config
 from util.errors import UserError, first_of
 
@@ -49,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--unlabeled", type=Path, help="folder of further images, without masks (default: "
         "none)")  # fmt: skip
     add("--val", nargs="+", metavar="SHARE|DIR", help="images to validate on: a share of the "
-        "labelled ones (default: 0.1, and where these are few up to 10 images, a third of them at "
-        "most), a folder in --images, or a folder of images and one of masks")  # fmt: skip
+        "labelled ones, a folder in --images, or a folder of images and one of masks (default: the "
+        "folder val in --images, else 0.1, and where images are few up to 10, a third of them at "
+        "most); a folder test in --images becomes the test split")  # fmt: skip
     add("--out", type=Path, required=True, help="config to write")
     add("--lists", type=Path, help="folder for the lists (default: splits/<name of the config>)")
     add("--classes", help="names, in the order of the values (background,road,roof), or of values "
@@ -78,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Look at the data, write config and lists, and say what was found.
+    """Look at the data, write config and split files, and report what was found.
 
     Raises `UserError` for data that cannot be trained on and for files that would be overwritten.
     """
@@ -100,23 +99,9 @@ def run(options: argparse.Namespace) -> None:
 def _write_config(
     options: argparse.Namespace, lists: Path, there: list[Path], named: Named
 ) -> None:
-    """Look at images and masks; replace the files that are `there`."""
-    image_folder = absolute(options.images)
-    mask_folder = absolute(options.masks or options.images)
-    patterns = options.image_pattern, options.mask_pattern
-    matched = match(image_folder, mask_folder, patterns)
-
-    def drawn(bad: Container[Path] = ()) -> Parts:
-        pairs = [pair for pair in matched.pairs if pair[0] not in bad]
-        kept = matched._replace(pairs=pairs)
-        found = part(kept, image_folder, options.unlabeled, options.val, options.seed, patterns)
-        return Parts(*([s for s in some if s[0] not in bad] for some in found))  # type: ignore[arg-type]
-
-    parts = drawn()
-    later = _later(parts, image_folder, mask_folder, options)
-    parts, images, files = _look(
-        parts, later, options.max_megapixels, drawn if options.skip_bad else None
-    )
+    """Look at images and masks; write the config, keeping the files that are `there` as .old."""
+    parts, later, matched = _divided(options)
+    parts, images, files = _look(parts, later, options, lambda bad: _divided(options, bad)[0])
     bands = measure(images)
     told = {"," in key for key in named.labels if key not in WORDS}
     masks = together(files, told.pop() if len(told) == 1 else None)
@@ -135,24 +120,29 @@ def _write_config(
     data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0} if later else {}
     if options.max_megapixels != MAX_MEGAPIXELS:
         data["max_megapixels"] = options.max_megapixels
+    script = settings.preset.script if parts.unlabeled else None
     text = config_text(options.out, data, bands, classes, values, settings)
     for path in there:
         path.replace(path.with_name(path.name + ".old"))
     _write(options.out, text, lines)
-    load_config(options.out)  # what was written can be read
+    load_config(options.out)  # the written file can be read
+    hours = None
     if options.time_budget is not None:
-        script = settings.preset.script if "unlabeled" in data else "supervised"
-        epochs, length, hours = schedule_for(options.out, script, options.time_budget)
+        epochs, length, hours = schedule_for(
+            options.out, script or "supervised", options.time_budget
+        )
         settings = settings._replace(epochs=epochs, epoch_length=length)
         text = config_text(options.out, data, bands, classes, values, settings)
         options.out.write_text(text, encoding="utf-8")
+
     print(summary(matched, parts, images, bands.kind, masks, files, classes.mapped))
     if later:
         print(f"pairs    of two dates: {options.images}, {options.second}")
-    print(table(values, _meaning(classes.labels), parts))
+    print(table(values, meanings(classes.labels), parts))
     if few := too_few(len(parts.val), classes.names, _showing(masks, classes, parts)):
         print(f"warning  {few}")
-    print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in parts._asdict().items())}")
+    sets = {k: v for k, v in parts._asdict().items() if v or k != "test"}
+    print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in sets.items())}")
     print(
         f"config   {options.out}: preset {preset}, {settings.preset.model['backbone']}, crop "
         f"{settings.crop_size}, {settings.epochs} epochs, evaluation {settings.mode}"
@@ -160,26 +150,48 @@ def _write_config(
     if pretrained == "none":
         print("weights  none found, and no network: training starts from random weights and scores "
               "lower; see the comment in the config")  # fmt: skip
-    if options.time_budget is not None:
-        print(f"time     about {hours:.1f} h with {script}.py on this machine")
+    if hours is not None:
+        print(f"time     about {hours:.1f} h with {script or 'supervised'}.py on this machine")
     if rare := rare_classes(classes, values):
         print(f"rare     {first_of([*rare], 5)}: less than {FEW_PIXELS:.0%} of the pixels; try "
               "--set criterion.class_weights=auto")  # fmt: skip
     if not options.classes:
         masks_in = _shortest(options.masks) if options.annotations else None
         print(f"names    {_again(classes.labels, masks_in)} --force")
-    check, *train = commands(options.out, settings.preset.script if "unlabeled" in data else None)
+    check, *train = commands(options.out, script)
     print(f"check    {check}\nbaseline {train[0]}  # first with --dry-run")
-    for command in train[1:]:
-        print(f"method   {command}")
+    if script:
+        print(f"method   {train[1]}")
+    else:
+        print("method   none without unlabelled images; name a folder of them by --unlabeled")
+
+
+def _divided(
+    options: argparse.Namespace, bad: Container[Path] = ()
+) -> tuple[Parts, dict[Path, Path], Matched]:
+    """Match images and masks and divide them into sets, without `bad` images; with the later image
+    of each earlier one, none where images are no pairs."""
+    images, masks = absolute(options.images), absolute(options.masks or options.images)
+    patterns = options.image_pattern, options.mask_pattern
+    matched = match(images, masks, patterns)
+    pairs = [pair for pair in matched.pairs if pair[0] not in bad]
+    parts = part(matched._replace(pairs=pairs), images, options.unlabeled, options.val,
+                 options.seed, patterns)  # fmt: skip
+    parts = Parts(*([s for s in some if s[0] not in bad] for some in parts))  # type: ignore[arg-type]
+    later = {}
+    if options.second is not None:
+        skip = masks if masks != images else None
+        later = later_images(parts, images, absolute(options.second), skip, options.image_pattern)
+    return parts, later, matched
 
 
 def _chosen(masks: Masks, values: dict[int, Value], named: Named, parts: Parts) -> Classes:
-    """The classes; where they are in doubt, prints what was found and how to tell."""
+    """Choose the classes; where they are in doubt, print the values and a command that names
+    them."""
     try:
         return choose_classes(masks, values, named)
     except Doubt as doubt:
-        print(table(values, _meaning(doubt.labels), parts))
+        print(table(values, meanings(doubt.labels), parts))
         print(f"such as  {_again(doubt.labels)}")
         raise UserError(
             f"{doubt}; repeat with the command above, corrected where it is wrong"
@@ -187,22 +199,17 @@ def _chosen(masks: Masks, values: dict[int, Value], named: Named, parts: Parts) 
 
 
 def _showing(masks: Masks, classes: Classes, parts: Parts) -> list[int]:
-    """The number of validation images that show each class."""
+    """Return the number of validation images that show each class."""
+    first = len(parts.labeled)
     shown = [
         {classes.of.get(code, classes.other) for code in pixels}
-        for pixels in masks.pixels[len(parts.labeled) :]
+        for pixels in masks.pixels[first : first + len(parts.val)]
     ]
     return [sum(label in found for found in shown) for label in range(len(classes.names))]
 
 
-def _meaning(labels: Mapping[str, str]) -> dict[int, str]:
-    """What is taken for what, by value."""
-    own = {code_of(key): label for key, label in labels.items() if key != OTHER}
-    return {code: "(ignored)" if label == IGNORED else label for code, label in own.items()}
-
-
 def _again(labels: Mapping[str, str], masks: str | None = None) -> str:
-    """This command with its classes named one by one; with masks in place of annotations."""
+    """Return this command with all classes named; with masks instead of annotations."""
     kept, skipped = [], False
     left_out = {"--classes", "--ignore", "--force"}
     if masks:
@@ -217,81 +224,65 @@ def _again(labels: Mapping[str, str], masks: str | None = None) -> str:
     return shlex.join(["python", "-m", "tools.prepare", *kept, "--classes", classes])
 
 
-def _later(
-    parts: Parts, images: Path, masks: Path, options: argparse.Namespace
-) -> dict[Path, Path]:
-    """The later image of each earlier one; none where images are no pairs."""
-    if options.second is None:
-        return {}
-    skip = masks if masks != images else None
-    return later_images(parts, images, absolute(options.second), skip, options.image_pattern)
-
-
 def _look(
     parts: Parts,
     later: Mapping[Path, Path],
-    max_megapixels: int,
-    without: Callable[[Container[Path]], Parts] | None,
+    options: argparse.Namespace,
+    without: Callable[[Container[Path]], Parts],
 ) -> tuple[Parts, list[ImageFile], list[MaskFile]]:
-    """All images and all masks, those on which is trained first.
+    """Read all images and masks, the labelled ones first.
 
     Raises `UserError`, once all faults are printed, for files that cannot be used and for sizes
-    that disagree; or else returns the parts `without` such images.
+    that differ; or with --skip-bad returns the parts `without` such images.
     """
-    image_of = partial(look_at_image, max_megapixels=max_megapixels)
-    mask_of = partial(look_at_mask, max_megapixels=max_megapixels)
-    samples = [*parts.labeled, *parts.val, *parts.unlabeled]
-    first = [image for image, *_ in samples]
-    images = look_at(first, image_of, "images")
-    masks = look_at([mask for _, *more in samples for mask in more], mask_of, "masks")
-    second = look_at([later[image] for image in first if later], image_of, "later images")
+    samples = [*parts.with_masks(), *parts.unlabeled]
+    images = [image for image, *_ in samples]
+    readers = dict.fromkeys([*images, *(later[image] for image in images if later)], look_at_image)
+    looks = readers | {mask: look_at_mask for _, *more in samples for mask in more}
+    found = dict(zip(looks, in_threads(
+        list(looks.items()), lambda item: item[1](item[0], options.max_megapixels), "files"
+    ), strict=True))  # fmt: skip
     faults: dict[Path, list[UserError]] = {}
     for image, *more in samples:
-        looked = [images[image], *(masks[mask] for mask in more)]
-        looked += [second[later[image]]] if later else []
-        wrong = [found for found in looked if isinstance(found, UserError)]
+        looked = [found[file] for file in (image, *more, *([later[image]] if later else []))]
+        wrong = [one for one in looked if isinstance(one, UserError)]
         if wrong := wrong or _sizes_differ(looked):
             faults[image] = wrong
-    named = [fault for wrong in faults.values() for fault in wrong]
-    if without is None:
-        refuse_all(named)
-    elif named:
-        print(*named, sep="\n")
+    said = [fault for wrong in faults.values() for fault in wrong]
+    if not options.skip_bad:
+        refuse_all(said)
+    elif said:
+        print(*said, sep="\n")
         print(f"skipped  {len(faults)} of {len(samples)} images, for the reasons above")
         parts = without(faults)
-        samples = [*parts.labeled, *parts.val, *parts.unlabeled]
-    kept = [image for image, *_ in samples]
-    good = [*(images[image] for image in kept), *(second[later[image]] for image in kept if later)]
+    samples = [*parts.with_masks(), *parts.unlabeled]
+    images = [image for image, *_ in samples]
+    images += [later[image] for image in images if later]
+    masks = [mask for _, *more in samples for mask in more]
     return (
         parts,
-        [found for found in good if isinstance(found, ImageFile)],
-        [
-            found
-            for _, mask in (*parts.labeled, *parts.val)
-            if isinstance(found := masks[mask], MaskFile)
-        ],
+        [one for file in images if isinstance(one := found[file], ImageFile)],
+        [one for file in masks if isinstance(one := found[file], MaskFile)],
     )
 
 
-def _sizes_differ(looked: Sequence[ImageFile | MaskFile | UserError]) -> list[UserError]:
-    """What is wrong with the sizes of the files of a sample, the first of which is an image."""
+def _sizes_differ(looked: Sequence[Any]) -> list[UserError]:
+    """Return the faults in the sizes of a sample's files: image, mask, later image."""
+    image, *others = looked
     found: list[UserError] = []
-    image, *others = [file for file in looked if not isinstance(file, UserError)]
     for other in others:
-        if other.size == image.size:
-            continue
-        if isinstance(other, MaskFile):
+        if isinstance(other, MaskFile) and other.size != image.size:
             found.append(size_mismatch(image.path, other.path, image.size, other.size))
-            continue
-        try:
-            refuse_other_size([image.path, other.path], [image.size, other.size])
-        except UserError as error:
-            found.append(error)
+        elif isinstance(other, ImageFile):
+            try:
+                refuse_other_size([image.path, other.path], [image.size, other.size])
+            except UserError as error:
+                found.append(error)
     return found
 
 
 def _shortest(path: Path) -> str:
-    """A path as the working directory sees it, where it is below."""
+    """Return a path relative to the current folder if it is below, else as it is."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
@@ -299,7 +290,7 @@ def _shortest(path: Path) -> str:
 def _lines(
     parts: Parts, later: Mapping[Path, Path], folder: Path
 ) -> tuple[dict[Path, list[str]], Path]:
-    """The lines of the lists that have images, by their paths; and what all files lie below."""
+    """Return the lines of each split file that has images, and the common root of all files."""
     listed = {
         folder / f"{kind}.txt": [
             (image, *([later[image]] if later else []), *mask) for image, *mask in samples
@@ -317,7 +308,7 @@ def _lines(
 
 
 def _write(out: Path, text: str, lists: dict[Path, list[str]]) -> None:
-    """Write config and lists, or none of them."""
+    """Write config and split files, or none of them."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("x", encoding="utf-8") as file:

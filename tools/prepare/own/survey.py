@@ -58,13 +58,6 @@ class Masks(NamedTuple):
     """The colour of each value, where the masks have a palette."""
 
 
-def look_at(
-    files: Sequence[Path], look: Callable[[Path], R], title: str
-) -> dict[Path, R | UserError]:
-    """Return what `in_threads` does, by file."""
-    return dict(zip(files, in_threads(files, look, title), strict=True))
-
-
 def in_threads(items: Sequence[T], do: Callable[[T], R], title: str) -> list[R | UserError]:
     """`do` something for each item, with a progress bar; a `UserError` is a result, too."""
 
