@@ -9,10 +9,10 @@ class of what it consists of.
 from functools import partial as bind
 from pathlib import Path
 
-from tools.prepare.official.archives import Archive, Download, Member, Zip, find_all
+from tools.prepare.official.archives import Archive, Download, Member, find_all, read_zip
 from tools.prepare.official.coco_annotations import (
-    Instances,
     instance_mask,
+    instances,
     panoptic_mask,
     read_json,
     thing_classes,
@@ -47,7 +47,7 @@ def _instances(annotations: Archive, split: str) -> dict[str, Task]:
     listed = annotations.members.get(f"instances_{split}.json")
     if listed is None:
         return {}
-    return tasks_of(Instances(listed).members, "masks/{}.png", instance_mask)
+    return tasks_of(instances(listed), "masks/{}.png", instance_mask)
 
 
 def _panoptic(annotations: Archive, split: str) -> dict[str, Task]:
@@ -76,5 +76,9 @@ def _panoptic_pngs(annotations: Archive, folder: str) -> dict[str, Member]:
     packed = annotations.members.get(f"{folder}.zip")
     if packed is None:
         return annotations.files(folder, ".png")
+    with annotations.readable():
+        file = packed.file()
     path = annotations.path / packed.name
-    return Zip(path, annotations.title, folder, packed.open()).files("", ".png")
+    if isinstance(file, Path):
+        file = file.open("rb")
+    return read_zip(path, annotations.title, folder, file).files("", ".png")
