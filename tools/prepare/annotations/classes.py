@@ -25,7 +25,7 @@ class ClassTable(NamedTuple):
 
     names: list[str]
     indices: dict[str, int]
-    """By the names in annotations; 255: ignored."""
+    """Index of each name in annotations; 255: ignored."""
     rest: int
     """Index of pixels that no object covers."""
     unused: list[str]

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, Named]]:
-    """A new folder of masks, and the classes in them; removed again where its user fails.
+    """Write a new folder of masks, and return the classes in them; remove it on an error.
 
     Raises `UserError` for annotations that cannot be used, and for a folder that is there.
     """
@@ -106,7 +106,7 @@ def _write_masks(options: argparse.Namespace) -> tuple[Path, Named]:
 
 
 def _listed(found: Found, options: argparse.Namespace) -> list[str]:
-    """The keys of images without objects that count as unlabelled."""
+    """Return the keys of images without objects that count as unlabelled."""
     empty = [k for k, picture in found.pictures.items() if not (picture.regions or picture.dense)]
     if options.unannotated == "ignore":
         return empty  # there is nothing to learn from their masks
@@ -116,7 +116,7 @@ def _listed(found: Found, options: argparse.Namespace) -> list[str]:
 
 
 def _tasks(found: Found, images: Mapping[str, Path], listed: set[str]) -> list[Task]:
-    """The masks to draw.  Images that cannot be opened are left for `init` to name.
+    """Return the masks to draw; images that cannot be opened are left for `init` to name.
 
     Raises `UserError`, once all faults are printed, for annotations of another size than images.
     """

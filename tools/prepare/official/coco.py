@@ -1,9 +1,9 @@
 """COCO 2017: images as they are, masks of its 80 things from the official annotations.
 
-Class 0 is void, 1 to 80 are the things in the order of their category ids.  Where both annotations
-are given the panoptic ones win: in them annotators decided which thing is in front.  Of instances,
-which overlap, the smaller is painted over the larger, and crowds lie below all; a crowd is of the
-class of what it consists of.
+Class 0 is void, 1 to 80 are the things in the order of their category ids. Where both annotations
+are given the panoptic ones win: in them annotators decided which thing is in front. Of instances,
+which overlap, the smaller is painted over the larger, and crowds below all; a crowd has the
+class of its members.
 """
 
 from functools import partial as bind
@@ -72,7 +72,7 @@ def _panoptic(annotations: Archive, split: str) -> dict[str, Task]:
 
 
 def _panoptic_pngs(annotations: Archive, folder: str) -> dict[str, Member]:
-    """The pictures of a split, which lie in an archive within the archive."""
+    """Return the pictures of a split, from an archive within the archive."""
     packed = annotations.members.get(f"{folder}.zip")
     if packed is None:
         return annotations.files(folder, ".png")

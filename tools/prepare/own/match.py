@@ -14,7 +14,7 @@ from util.errors import UserError, and_others
 
 ImageAndMask = tuple[Path, Path]
 Patterns = tuple[str, str]
-"""Of the names of images and of masks."""
+"""Patterns of the names of images and of masks."""
 SHARE = 0.1
 """Share of the labelled images to validate on by default."""
 FOLDERS = {"val": ("val", "valid", "validation"), "test": ("test", "testing")}

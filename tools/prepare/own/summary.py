@@ -1,4 +1,4 @@
-"""What `tools.prepare init` found, as text."""
+"""Report of `tools.prepare init` on images and masks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ INDENT = 9 * " "
 MAX_ROWS = 64
 OTHERS = 12
 FEW = 8
-"""Masks that are all named; of more, one."""
+"""Number of masks up to which all are named."""
 
 
 def summary(
@@ -28,7 +28,7 @@ def summary(
     files: Sequence[MaskFile],
     mapped: bool,
 ) -> str:
-    """Images and masks in a few lines."""
+    """Describe images and masks in a few lines."""
     veiled, void = sum(file.is_veiled for file in files), sum(file.void for file in files)
     lone, suffix = len(matched.without_mask), matched.suffix
     notes = [
@@ -55,7 +55,7 @@ def summary(
 
 
 def sizes(images: Sequence[ImageFile]) -> str:
-    """The size of all images, or the smallest and the largest."""
+    """Return the size of all images, or the smallest and the largest."""
     found = sorted({image.size for image in images}, key=lambda size: size[0] * size[1])
     texts = [f"{w}x{h}" for w, h in found]
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]} ({len(texts)} sizes)"
@@ -72,8 +72,8 @@ def meanings(labels: Mapping[str, str]) -> dict[int, str]:
 
 
 def table(values: Mapping[int, Value], meaning: Mapping[int, str], parts: Parts) -> str:
-    """A line for each value or colour: what it is taken for, its share, and in how many masks it
-    is; for one that is rare, in which.  Those that have no meaning of their own come last."""
+    """Return a line for each value or colour: class, share, number of masks, and the names of the
+    masks of a rare one. Values without a meaning of their own come last."""
     files = [mask for _, mask in parts.with_masks()]
     rest = sorted(values.keys() - meaning.keys(), key=lambda code: -values[code].share)
     codes = [*[code for code in values if code in meaning][:MAX_ROWS], *rest[:OTHERS]]
