@@ -1,33 +1,31 @@
 """Write a config and split files for images and masks of your own, from what the files hold."""
 
 import argparse
-import os
 import shlex
 import sys
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dataset.image_files import MAX_MEGAPIXELS, size_mismatch
-from dataset.reader import refuse_other_size
-from dataset.split_files import list_line, write_lists
+from dataset.image_files import MAX_MEGAPIXELS
 from dataset.val_size import too_few
 from tools.prepare.annotations import write as annotations
-from tools.prepare.own.bands import ImageFile, look_at_image, measure
+from tools.prepare.own.bands import Bands, ImageFile, measure
 from tools.prepare.own.classes import Classes, Doubt, Named, choose_classes, parse_classes
 from tools.prepare.own.config_text import FEW_PIXELS, commands, config_text, rare_classes
+from tools.prepare.own.lists import lines_of, shortest, write_new
+from tools.prepare.own.look import look
 from tools.prepare.own.mask_values import Value, values_in_use
 from tools.prepare.own.match import Matched, Parts, absolute, later_images, match, part
-from tools.prepare.own.settings import PRESETS, choose_preset, choose_settings, find_pretrained
-from tools.prepare.own.summary import meanings, summary, table
-from tools.prepare.own.survey import (
-    MaskFile,
-    Masks,
-    in_threads,
-    look_at_mask,
-    refuse_all,
-    together,
+from tools.prepare.own.settings import (
+    PRESETS,
+    Settings,
+    choose_preset,
+    choose_settings,
+    find_pretrained,
 )
+from tools.prepare.own.summary import meanings, summary, table
+from tools.prepare.own.survey import MaskFile, Masks, together
 from tools.prepare.own.time_budget import schedule_for, seconds_of
 from util.config.label_map import WORDS
 from util.config.loading import load_config
@@ -96,12 +94,63 @@ def run(options: argparse.Namespace) -> None:
         _write_config(options, lists, there, named)
 
 
+class Found(NamedTuple):
+    """Content of all images and masks."""
+
+    matched: Matched
+    parts: Parts
+    later: dict[Path, Path]
+    """The later image of each earlier one; empty where images are no pairs."""
+    images: list[ImageFile]
+    files: list[MaskFile]
+    bands: Bands
+    masks: Masks
+    values: dict[int, Value]
+    classes: Classes
+
+    def script(self, settings: Settings) -> str | None:
+        """Return the script of the method to try; None without unlabelled images."""
+        return settings.preset.script if self.parts.unlabeled else None
+
+
 def _write_config(
     options: argparse.Namespace, lists: Path, there: list[Path], named: Named
 ) -> None:
     """Look at images and masks; write the config, keeping the files that are `there` as .old."""
+    found = _survey(options, named)
+    preset = options.preset or choose_preset()
+    pretrained = find_pretrained(PRESETS[preset].model["backbone"])
+    largest = max(len(found.parts.labeled), len(found.parts.unlabeled))
+    settings = choose_settings(found.images, largest, preset, pretrained)
+    lines, root = lines_of(found.parts, found.later, lists)
+    data: dict[str, Any] = {"name": options.out.stem, "root": shortest(root)}
+    data |= {path.stem: str(path) for path in lines}
+    data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0} if found.later else {}
+    if options.max_megapixels != MAX_MEGAPIXELS:
+        data["max_megapixels"] = options.max_megapixels
+
+    def text() -> str:
+        return config_text(options.out, data, found.bands, found.classes, found.values, settings)
+
+    written = text()
+    for path in there:
+        path.replace(path.with_name(path.name + ".old"))
+    write_new(options.out, written, lines)
+    load_config(options.out)  # the written file can be read
+    hours = None
+    if options.time_budget is not None:
+        script = found.script(settings) or "supervised"
+        epochs, length, hours = schedule_for(options.out, script, options.time_budget)
+        settings = settings._replace(epochs=epochs, epoch_length=length)
+        options.out.write_text(text(), encoding="utf-8")
+    _report_data(options, lists, found)
+    _report_config(options, found, settings, preset, hours)
+
+
+def _survey(options: argparse.Namespace, named: Named) -> Found:
+    """Read all files and choose the classes."""
     parts, later, matched = _divided(options)
-    parts, images, files = _look(parts, later, options, lambda bad: _divided(options, bad)[0])
+    parts, images, files = look(parts, later, options, lambda bad: _divided(options, bad)[0])
     bands = measure(images)
     told = {"," in key for key in named.labels if key not in WORDS}
     masks = together(files, told.pop() if len(told) == 1 else None)
@@ -109,55 +158,47 @@ def _write_config(
     if later and not options.annotations:
         named = named._replace(of_change=True)
     classes = _chosen(masks, values, named, parts)
-    preset = options.preset or choose_preset()
-    pretrained = find_pretrained(PRESETS[preset].model["backbone"])
-    largest = max(len(parts.labeled), len(parts.unlabeled))
-    settings = choose_settings(images, largest, preset, pretrained)
+    return Found(matched, parts, later, images, files, bands, masks, values, classes)
 
-    lines, root = _lines(parts, later, lists)
-    data: dict[str, Any] = {"name": options.out.stem, "root": _shortest(root)}
-    data |= {path.stem: str(path) for path in lines}
-    data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0} if later else {}
-    if options.max_megapixels != MAX_MEGAPIXELS:
-        data["max_megapixels"] = options.max_megapixels
-    script = settings.preset.script if parts.unlabeled else None
-    text = config_text(options.out, data, bands, classes, values, settings)
-    for path in there:
-        path.replace(path.with_name(path.name + ".old"))
-    _write(options.out, text, lines)
-    load_config(options.out)  # the written file can be read
-    hours = None
-    if options.time_budget is not None:
-        epochs, length, hours = schedule_for(
-            options.out, script or "supervised", options.time_budget
-        )
-        settings = settings._replace(epochs=epochs, epoch_length=length)
-        text = config_text(options.out, data, bands, classes, values, settings)
-        options.out.write_text(text, encoding="utf-8")
 
-    print(summary(matched, parts, images, bands.kind, masks, files, classes.mapped))
-    if later:
+def _report_data(options: argparse.Namespace, lists: Path, found: Found) -> None:
+    """Print what the images and masks hold."""
+    parts, classes = found.parts, found.classes
+    print(summary(found.matched, parts, found.images, found.bands.kind, found.masks, found.files,
+                  classes.mapped))  # fmt: skip
+    if found.later:
         print(f"pairs    of two dates: {options.images}, {options.second}")
-    print(table(values, meanings(classes.labels), parts))
-    if few := too_few(len(parts.val), classes.names, _showing(masks, classes, parts)):
+    print(table(found.values, meanings(classes.labels), parts))
+    if few := too_few(len(parts.val), classes.names, _showing(found.masks, classes, parts)):
         print(f"warning  {few}")
     sets = {k: v for k, v in parts._asdict().items() if v or k != "test"}
     print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in sets.items())}")
+
+
+def _report_config(
+    options: argparse.Namespace,
+    found: Found,
+    settings: Settings,
+    preset: str,
+    hours: float | None,
+) -> None:
+    """Print the chosen settings and the next commands."""
+    script, model = found.script(settings), settings.preset.model
     print(
-        f"config   {options.out}: preset {preset}, {settings.preset.model['backbone']}, crop "
+        f"config   {options.out}: preset {preset}, {model['backbone']}, crop "
         f"{settings.crop_size}, {settings.epochs} epochs, evaluation {settings.mode}"
     )
-    if pretrained == "none":
+    if model["pretrained"] == "none":
         print("weights  none found, and no network: training starts from random weights and scores "
               "lower; see the comment in the config")  # fmt: skip
     if hours is not None:
         print(f"time     about {hours:.1f} h with {script or 'supervised'}.py on this machine")
-    if rare := rare_classes(classes, values):
+    if rare := rare_classes(found.classes, found.values):
         print(f"rare     {first_of([*rare], 5)}: less than {FEW_PIXELS:.0%} of the pixels; try "
               "--set criterion.class_weights=auto")  # fmt: skip
     if not options.classes:
-        masks_in = _shortest(options.masks) if options.annotations else None
-        print(f"names    {_again(classes.labels, masks_in)} --force")
+        masks_in = shortest(options.masks) if options.annotations else None
+        print(f"names    {_again(found.classes.labels, masks_in)} --force")
     check, *train = commands(options.out, script)
     print(f"check    {check}\nbaseline {train[0]}  # first with --dry-run")
     if script:
@@ -222,101 +263,3 @@ def _again(labels: Mapping[str, str], masks: str | None = None) -> str:
     kept += ["--masks", masks] if masks else []
     classes = ",".join(f"{key}={label}" for key, label in labels.items())
     return shlex.join(["python", "-m", "tools.prepare", *kept, "--classes", classes])
-
-
-def _look(
-    parts: Parts,
-    later: Mapping[Path, Path],
-    options: argparse.Namespace,
-    without: Callable[[Container[Path]], Parts],
-) -> tuple[Parts, list[ImageFile], list[MaskFile]]:
-    """Read all images and masks, the labelled ones first.
-
-    Raises `UserError`, once all faults are printed, for files that cannot be used and for sizes
-    that differ; or with --skip-bad returns the parts `without` such images.
-    """
-    samples = [*parts.with_masks(), *parts.unlabeled]
-    images = [image for image, *_ in samples]
-    readers = dict.fromkeys([*images, *(later[image] for image in images if later)], look_at_image)
-    looks = readers | {mask: look_at_mask for _, *more in samples for mask in more}
-    found = dict(zip(looks, in_threads(
-        list(looks.items()), lambda item: item[1](item[0], options.max_megapixels), "files"
-    ), strict=True))  # fmt: skip
-    faults: dict[Path, list[UserError]] = {}
-    for image, *more in samples:
-        looked = [found[file] for file in (image, *more, *([later[image]] if later else []))]
-        wrong = [one for one in looked if isinstance(one, UserError)]
-        if wrong := wrong or _sizes_differ(looked):
-            faults[image] = wrong
-    said = [fault for wrong in faults.values() for fault in wrong]
-    if not options.skip_bad:
-        refuse_all(said)
-    elif said:
-        print(*said, sep="\n")
-        print(f"skipped  {len(faults)} of {len(samples)} images, for the reasons above")
-        parts = without(faults)
-    samples = [*parts.with_masks(), *parts.unlabeled]
-    images = [image for image, *_ in samples]
-    images += [later[image] for image in images if later]
-    masks = [mask for _, *more in samples for mask in more]
-    return (
-        parts,
-        [one for file in images if isinstance(one := found[file], ImageFile)],
-        [one for file in masks if isinstance(one := found[file], MaskFile)],
-    )
-
-
-def _sizes_differ(looked: Sequence[Any]) -> list[UserError]:
-    """Return the faults in the sizes of a sample's files: image, mask, later image."""
-    image, *others = looked
-    found: list[UserError] = []
-    for other in others:
-        if isinstance(other, MaskFile) and other.size != image.size:
-            found.append(size_mismatch(image.path, other.path, image.size, other.size))
-        elif isinstance(other, ImageFile):
-            try:
-                refuse_other_size([image.path, other.path], [image.size, other.size])
-            except UserError as error:
-                found.append(error)
-    return found
-
-
-def _shortest(path: Path) -> str:
-    """Return a path relative to the current folder if it is below, else as it is."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _lines(
-    parts: Parts, later: Mapping[Path, Path], folder: Path
-) -> tuple[dict[Path, list[str]], Path]:
-    """Return the lines of each split file that has images, and the common root of all files."""
-    listed = {
-        folder / f"{kind}.txt": [
-            (image, *([later[image]] if later else []), *mask) for image, *mask in samples
-        ]
-        for kind, samples in parts._asdict().items()
-        if samples
-    }
-    files = [file for samples in listed.values() for paths in samples for file in paths]
-    root = Path(os.path.commonpath({file.parent for file in files}))
-    lines = {
-        path: [list_line(*(f.relative_to(root).as_posix() for f in paths)) for paths in samples]
-        for path, samples in listed.items()
-    }
-    return lines, root
-
-
-def _write(out: Path, text: str, lists: dict[Path, list[str]]) -> None:
-    """Write config and split files, or none of them."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error})") from None
-    try:
-        write_lists(lists)
-    except UserError:
-        out.unlink()
-        raise
