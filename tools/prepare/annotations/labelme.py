@@ -28,7 +28,7 @@ def is_labelme(tree: object) -> bool:
 
 
 def read_labelme(tree: Entry, root: Path) -> Annotations:
-    """The image of a file is what `imagePath` names, or has the file's own name.
+    """Read the annotation of the image that `imagePath` names, or of the file's own name.
 
     Raises `UserError` for a missing or wrong key.
     """
@@ -80,7 +80,7 @@ def _drawing(shape: Entry, kind: str, points: list[tuple[float, float]]) -> Call
 
 
 def _mask(shape: Entry, points: list[tuple[float, float]], height: int, width: int) -> dict:
-    """A PNG in the box of its first and last pixel."""
+    """Draw a PNG in the box of its first and last pixel."""
     (x, y), (x2, y2) = ((round(v) for v in point) for point in points)
     if not (0 <= x <= x2 < width and 0 <= y <= y2 < height):
         raise ValueError(f"points {points}; expected two pixels of the image, {width}x{height}")
