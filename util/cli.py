@@ -126,8 +126,8 @@ def importing() -> Iterator[None]:
 def run(script: str, *arguments: object) -> None:
     """Run a script of the project, from any folder, as its user would; end as it ends when it
     fails."""
-    path = os.path.relpath(REPOSITORY / script) if script.endswith(".py") else script  # or -m
-    command = [sys.executable, path, *map(str, arguments)]
+    script = script if script == "-m" else os.path.relpath(REPOSITORY / script)
+    command = [sys.executable, script, *map(str, arguments)]
     print(f"\n$ python {' '.join(command[1:])}", flush=True)
     code = subprocess.run(command, check=False).returncode
     if code:

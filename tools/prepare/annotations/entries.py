@@ -65,6 +65,15 @@ class Entry:
         for number, value in pairs:
             yield Entry(value, self.path, f"{before}{key}[{number}]")
 
+    def points(self, key: str) -> list[tuple[float, float]]:
+        """Return a list of x and y; raises `UserError` for anything else."""
+        found = self.get(key, list)
+        for point in found:
+            if not (isinstance(point, list) and len(point) == 2
+                    and all(isinstance(v, int | float) for v in point)):  # fmt: skip
+                raise self.error(f"found {_short(point)}; expected x and y", key)
+        return [(x, y) for x, y in found]
+
     def entry(self, key: str) -> "Entry":
         """Return an object by its key; an empty one where it is missing."""
         return Entry(self.get(key, dict, default={}), self.path,

@@ -136,11 +136,9 @@ def _drawing(result: Entry) -> Callable | None:
         turn = radians(result.number("rotation", default=0))
         return partial(ellipse, (x * width, y * height), (rx * width, ry * height), turn)
     if "points" in value:
-        points = [tuple(p.value) for p in result.entries("points") if isinstance(p.value, list)]
+        points = result.points("points")
         if len(points) < 3:
             return None
-        if any(len(p) != 2 or not all(isinstance(v, int | float) for v in p) for p in points):
-            raise result.error("expected pairs of x and y", "points")
         return partial(polygons, [[v for x, y in points for v in (x * width, y * height)]])
     x, y, w, h = (result.number(key) for key in ("x", "y", "width", "height"))
     turn = result.number("rotation", default=0)
