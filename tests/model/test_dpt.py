@@ -14,21 +14,13 @@ from torch import nn
 
 import evaluate as evaluate_script
 import predict as predict_script
-from corrmatch import CorrMatch
 from engine.optimizer import build_optimizer, load_optimizer
-from fixmatch import FixMatch
 from inference.predictor import logits_of
 from model.build import build_network
 from model.dinov2 import resample_positions
 from model.pretrained import load_backbone, load_backbone_state
-from model.trained import load_network
-from prevmatch import PrevMatch
-from rankmatch import RankMatch
 from semi.perturbation import complementary_dropout, draw_complementary
 from supervised import SupOnly
-from tests.methods.test_steps import raw_batch
-from unimatch import UniMatch
-from util.config.data import Data
 from util.config.loading import load_config
 from util.config.schema import Model, Optimizer
 from util.errors import UserError
@@ -164,6 +156,7 @@ def bicubic_weights(size, side):
 @pytest.mark.parametrize("rows, columns", [(5, 7), (36, 37), (57, 40), (1, 1)])
 def test_positions_are_resampled_by_scale_factors(rows, columns):
     table = torch.randn(1, 1 + 37 * 37, 6)
+    assert resample_positions(table, 37, 37) is table
     grid = table[0, 1:].view(37, 37, 6).double().numpy()
     expected = np.einsum(
         "rj,ck,jkd->rcd", bicubic_weights(rows, 37), bicubic_weights(columns, 37), grid
@@ -171,11 +164,6 @@ def test_positions_are_resampled_by_scale_factors(rows, columns):
     found = resample_positions(table, rows, columns)
     assert torch.equal(found[:, 0], table[:, 0])
     np.testing.assert_allclose(found[0, 1:].view(rows, columns, 6), expected, atol=1e-4)
-
-
-def test_positions_at_the_size_of_the_table_stay():
-    table = torch.randn(1, 1 + 37 * 37, 6)
-    assert resample_positions(table, 37, 37) is table
 
 
 def test_attention_is_fused(monkeypatch):
@@ -202,29 +190,6 @@ def test_pretrained_weights_are_the_original_ones(monkeypatch):
     monkeypatch.setattr("timm.create_model", lambda name, pretrained: donor)
     assert load_backbone(network, options, 3).endswith("175 entries loaded")
     assert torch.equal(network.backbone.pos_embed, donor.pos_embed)
-
-
-@pytest.mark.parametrize("which", ["model", "model_ema"])
-def test_a_published_checkpoint_loads_by_name(which, tmp_path):
-    network = build_network(TINY, 3)
-    state = {"module." + k: v for k, v in network.state_dict().items()}
-    torch.save({"model": {}, which: state, "epoch": 3}, tmp_path / "c.pth")
-    data = Data(name="d", root=".", classes=["a", "b", "c"], val="v")
-    loaded = load_network(TINY, data, tmp_path / "c.pth", which).state_dict()
-    assert all(torch.equal(v, loaded[k]) for k, v in network.state_dict().items())
-
-
-@pytest.mark.parametrize("kind", [SupOnly, FixMatch, UniMatch, PrevMatch, RankMatch, CorrMatch])
-def test_every_method_reaches_every_parameter(kind, toy):
-    config = load_config(toy.config)
-    network = build_network(TINY, 3)
-    loss, _ = kind(network, config)(raw_batch(2, size=32, views=kind.strong_views))
-    loss.backward()
-    assert loss.isfinite()
-    missing = [n for n, p in network.named_parameters() if p.requires_grad != (p.grad is not None)]
-    assert not missing
-    frozen = {n.rsplit(".", 2)[0] for n, p in network.named_parameters() if not p.requires_grad}
-    assert frozen == {"head.scratch.refinenet4.resConfUnit1"}
 
 
 @pytest.mark.parametrize(
