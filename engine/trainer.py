@@ -236,7 +236,7 @@ class Trainer:
         if stopping:
             distributed.on_main(self.run_dir.settle)
             logger.info(
-                "stopped by %s after epoch %d, step %d; the same command goes on from there",
+                "stopped by %s after epoch %d, step %d; the same command continues the run",
                 stop.by or "a signal", self.epoch, self.done,
             )  # fmt: skip
             raise Interrupted

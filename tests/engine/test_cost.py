@@ -196,9 +196,9 @@ def test_a_torch_without_fake_tensors_is_said_in_one_line(
     monkeypatch.delattr("torch._subclasses.fake_tensor.FakeTensorMode")
     train(SupOnly, toy.argv(tmp_path / "run", "--dry-run"))
     said = capsys.readouterr().out
-    assert "all well" in said and said.count("cannot be told: torch") == 1
+    assert "all well" in said and said.count("cannot be estimated: torch") == 1
     code, out, err = run(tool, toy.config, "--methods", "supervised")
-    assert code == 1 and err.count("cannot be told") == 1 and "SupOnly" not in out
+    assert code == 1 and err.count("cannot be estimated") == 1 and "SupOnly" not in out
 
 
 def test_table(toy, run, tmp_path):

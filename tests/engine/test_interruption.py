@@ -299,7 +299,7 @@ def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
     state = end(tmp_path / "run")
     assert 0 < state["done"] < 4000 and state["done"] % 20 == 0
     assert "stopped by SIGUSR1" in done.stdout
-    assert f"step {state['done']}; the same command goes on" in done.stdout
+    assert f"step {state['done']}; the same command continues" in done.stdout
 
 
 def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):

@@ -149,7 +149,7 @@ def test_dry_run_says_what_bounds_a_run(
     out = capsys.readouterr().out
     assert f"{seconds:.3f} s of one process, {workers} data workers" in out
     assert f"bound by {bound}" in out
-    assert ("This run takes days here" in out) == (bound == "loading")
+    assert ("This run would take days" in out) == (bound == "loading")
 
 
 @pytest.mark.parametrize("network", ["deeplabv3plus", "pspnet"])

@@ -186,9 +186,11 @@ def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run)
 def test_a_dry_run_lists_and_runs_nothing(stub, toy, run):
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
-    assert "4 runs, 4 not done\n" in out and "for 4 there are none to go by; what it needs" in out
+    assert "4 runs, 4 not done\n" in out and "for 4 there are none to go by; GPU memory" in out
     for kind in ("supervised", "fixmatch"):
-        assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d.*\n  arithmetic", out, re.M)
+        assert re.search(
+            rf"^{kind} .*toy.yaml\n  memory of a step +\d[^:]*:[^:]*\n  arithmetic", out, re.M
+        )
     assert out.count("\n  2 runs                at 35% of the peak rate: RTX 3090 ") == 2
     shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
     metrics = Path("runs/toy/supervised/0/metrics.jsonl")
