@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import io
 import json
 import sys
 
@@ -13,6 +14,7 @@ from corrmatch import CorrMatch
 from engine.cost import KINDS
 from engine.dry_run import Measured, smaller_settings
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
+from engine.progress import BAR, Bar
 from engine.trainer import Trainer
 from model import acceleration
 from model.build import build_network
@@ -177,6 +179,13 @@ def test_progress_lines_fit_a_terminal_and_are_explained_once(
     assert out.count("epoch 2/2 step 20/20 (under a minute left): loss ") == 1
     assert out.count("loss: weighted sum of the losses; x: labelled images") == 1
     assert "checking the files of 3 labelled" in lines[0]
+
+
+def test_a_bar_shows_the_time_left_in_all_epochs():
+    bar = Bar(total=10, initial=2, file=io.StringIO(), bar_format=BAR, ncols=80)
+    bar.steps_after, bar.n = 90, 4
+    bar.start_t -= 60  # 30 s a step, 96 steps left
+    assert "| 4/10, 48 min left" in str(bar) and len(str(bar)) <= 80
 
 
 def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):
