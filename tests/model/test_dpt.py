@@ -10,12 +10,10 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
 
 import evaluate as evaluate_script
 import predict as predict_script
 from engine.optimizer import build_optimizer, load_optimizer
-from inference.predictor import logits_of
 from model.build import build_network
 from model.dinov2 import resample_positions
 from model.pretrained import load_backbone, load_backbone_state
@@ -208,19 +206,6 @@ def test_a_crop_is_a_multiple_of_the_patch(crop, advice):
 def test_a_backbone_of_the_other_network(network, backbone):
     with pytest.raises(UserError, match=f"model.backbone: '{backbone}'.*dpt"):
         build_network(vary(TINY, network=network, backbone=backbone), 3)
-
-
-def test_images_become_the_nearest_multiple_of_the_patch():
-    class Spy(nn.Module):
-        patch_size, sizes = 16, []
-
-        def forward(self, x):
-            self.sizes.append(tuple(x.shape[-2:]))
-            return x
-
-    for size in ((40, 39), (7, 64), (41, 55)):  # halves round up
-        assert logits_of(Spy(), torch.randn(1, 3, *size)).shape[-2:] == size
-    assert Spy.sizes == [(48, 32), (16, 64), (48, 48)]
 
 
 def test_training_evaluation_and_prediction_on_odd_sizes(toy, train, tmp_path, monkeypatch):
