@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from dataset.cache import memory
+from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
 from dataset.loaders import (
     Process,
@@ -13,7 +13,7 @@ from dataset.loaders import (
     images_per_forward,
     training_loader,
 )
-from dataset.split_files import SampleList, identity
+from dataset.split_files import SampleList, list_identity
 from dataset.validation import check_files, read_lists
 from engine import checkpointing
 from engine.method import Method
@@ -56,7 +56,7 @@ def build_trainer(
     world = distributed.world_size()
     images = method_class.images_per_step(config)
     per_forward = images_per_forward(config, images, world)
-    identities = {name: identity(listed.samples) for name, listed in lists._asdict().items()}
+    identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
     run_dir.origin = {"method": method_class.__name__, "images": identities}
     _compare_ranks(method_class, config, identities)
     kinds = {"labelled": lists.labeled, "unlabelled": lists.unlabeled, "validation": lists.val}
@@ -72,13 +72,13 @@ def build_trainer(
     method = _build_method(method_class, config, device, per_forward, pretrained)
     workers = data_workers(config, distributed.processes_here())
     process = Process(distributed.rank(), world, workers, cuda=device.type == "cuda")
-    room, views = memory(lists, config.data), method_class.strong_views
+    room, views = cache_bytes(lists, config.data), method_class.strong_views
     train = training_loader(config, lists, room, images, per_forward, views, process)
     val = evaluation_loader(config, lists.val.samples, process, room.val)
     trainer = Trainer(method, config, device, run_dir, train, val, volumes, identities)
     if resumed is not None:
         checkpointing.resume(trainer, *resumed, force)
-    distributed.compare("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
+    distributed.require_equal("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
     return trainer
 
 
@@ -91,7 +91,7 @@ def _compare_ranks(
         for name, of in identities.items()
     }
     settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
-    distributed.compare("settings", settings | config.model_dump(mode="json"))
+    distributed.require_equal("settings", settings | config.model_dump(mode="json"))
 
 
 def _with_class_weights(config: Config, labeled: SampleList) -> Config:

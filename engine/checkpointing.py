@@ -12,8 +12,9 @@ from engine.optimizer import load_optimizer, set_poly_lr
 from engine.progress import Means
 from model.checkpoint import load_weights, nonfinite_tensors
 from model.files import best_checkpoint
-from util.config.loading import SCORED_BY, differences, parse, with_defaults
-from util.config.types import Natural, Positive, Scale, Section
+from util.config.differences import SCORED_BY, differences, with_defaults
+from util.config.loading import parse
+from util.config.types import Natural, Positive, PositiveFloat, Section
 from util.errors import UserError, first_of
 from util.log import logger
 
@@ -44,7 +45,7 @@ class Sums(Strict):
 class Scaler(Strict):
     model_config = ConfigDict(extra="ignore")  # torch's own scaler had more keys
 
-    scale: Scale
+    scale: PositiveFloat
     tracker: Natural = Field(alias="_growth_tracker")
 
 

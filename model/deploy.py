@@ -21,6 +21,10 @@ from util.normalize import mean_and_std, normalise
 
 Run = Callable[[Tensor], Tensor]
 NORMALISATION, RESIZING = "normalisation", "resizing"
+NODATA_NOTE = (
+    "pixels without data are not detected: set them to the lower bound of image_range (before "
+    "normalisation), and ignore the network's output there (the ignore index is 255)"
+)
 PROTOBUF_LIMIT = 2**31
 """Largest ONNX file in bytes."""
 
@@ -98,6 +102,7 @@ def describe(config: Config, deployed: Deployed) -> dict[str, str]:
         "std": deployed.std.flatten().tolist(),
         "input": f"{shape}, {'values of the file' if deployed.normalises else 'normalised'}",
         "output": "logits [batch, classes, height, width]",
+        "nodata": NODATA_NOTE,
         "inside": [name for name in (NORMALISATION, RESIZING) if name in deployed.inside],
         "multiple_of": deployed.patch_size,
         "config": portable(config).model_dump(mode="json"),

@@ -16,7 +16,7 @@ import torch
 from engine import validation
 from engine.command import main as train
 from tests.conftest import METHODS
-from util import distributed
+from util import distributed, rendezvous
 
 
 def die_in(kind, rank, place, number):
@@ -41,7 +41,7 @@ def die_in(kind, rank, place, number):
 
 def main():
     deaths, kind = sys.argv.pop(1).split(","), METHODS[sys.argv.pop(1)]
-    start = int(os.environ[distributed.RESTARTS])
+    start = int(os.environ[rendezvous.RESTARTS])
     if start < len(deaths):
         die_in(kind, *deaths[start].split("-"))
     train(kind)

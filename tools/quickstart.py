@@ -99,7 +99,7 @@ def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
 
 
 def summary(folder: Path, pictures: Path) -> str:
-    """The closing table, from what the runs wrote."""
+    """Return the closing table, from what the runs wrote."""
     rows = [["", "mIoU (best)", "last epoch", "steps", "minutes"]]
     for name, script in METHODS.items():
         best = json.loads((folder / script / "scores.json").read_text())["miou"]

@@ -7,6 +7,7 @@ requirements=requirements-dev.txt
 set -e
 ruff check .
 ruff format --check .
+codespell
 mypy
 if [ "${1:-}" = --quick ]; then
     shift

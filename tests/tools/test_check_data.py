@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -19,24 +18,20 @@ from tools.check_data.problems import ERRORS, WARNINGS
 @pytest.fixture(autouse=True)
 def three_are_enough(monkeypatch):
     """The toy has three validation images."""
-    monkeypatch.setattr(val_size, "IMAGES", 2)
-    monkeypatch.setattr(val_size, "SHOWING", 0)
+    monkeypatch.setattr(val_size, "MIN_IMAGES", 2)
+    monkeypatch.setattr(val_size, "MIN_MASKS_PER_CLASS", 0)
 
 
 @pytest.fixture
-def inspect(toy, tmp_path, monkeypatch, capsys):
-    """Runs the command on the toy; returns its exit code, terminal output and JSON."""
+def inspect(toy, tmp_path, run):
+    """Run the command on the toy; returns its exit code, terminal output and JSON."""
 
-    def run(*more):
+    def command(*more):
         report = tmp_path / "report.json"
-        argv = ["--config", str(toy.config), "--json", str(report), *map(str, more)]
-        monkeypatch.setattr(sys, "argv", ["check_data.py", *argv])
-        with pytest.raises(SystemExit) as end:
-            check_data.main()
-        out, err = capsys.readouterr()
-        return end.value.code, out + err, json.loads(report.read_text()) if report.exists() else {}
+        code, out, err = run(check_data, "--config", toy.config, "--json", report, *more)
+        return code, out + err, json.loads(report.read_text()) if report.exists() else {}
 
-    return run
+    return command
 
 
 def edit_mask(toy, name, *values):
@@ -111,7 +106,7 @@ PLANTED = {
     "turned": (lambda t: store_turned(t, "l1", 6, mask_too=True),
                ("turned", "labeled", 2), ["line 2", "l1.png", "44x52", "52x44", "EXIF"]),
     "half turn": (lambda t: store_turned(t, "l1", 3, mask_too=True),
-                  ("maybe turned", "labeled", 2), ["line 2", "l1.png", "as that is stored"]),
+                  ("maybe turned", "labeled", 2), ["line 2", "l1.png", "without its EXIF"]),
     "value": (lambda t: edit_mask(t, "v2", 7, 9, 9),
               ("mask", "val", 3), ["line 3", "v2.png", "mask value 9 (2 pixels)", "1 more"]),
     "mode": (lambda t: replace_mask(t, "l0", "RGB", (52, 44)),
@@ -173,7 +168,7 @@ def test_damaged_exif_turns_nothing(toy, monkeypatch):
 def test_an_upright_mask_fits_an_image_that_exif_turns(orientation, toy, inspect):
     store_turned(toy, "l1", orientation, mask_too=False)
     code, out, report = inspect()
-    assert code == 0 and "all well" in out
+    assert code == 0 and "no problems found" in out
     assert report["lists"]["labeled"]["sizes"] == {"52x44": 3}
 
 
@@ -186,12 +181,12 @@ def test_all_problems_at_once(toy, inspect):
     kinds = [problem["kind"] for problem in report["problems"]]
     assert code == 1 and kinds == ["unreadable"] * 2 + ["mask"] * 4
     assert out.count("mask value 99") == 2 and "... and 2 more" in out
-    assert "(4)" in out and "all well" not in out
+    assert "(4)" in out and "no problems found" not in out
 
 
 def test_figures(toy, inspect):
     code, out, report = inspect()
-    assert code == 0 and "all well" in out and report["problems"] == []
+    assert code == 0 and "no problems found" in out and report["problems"] == []
     assert list(report["lists"]) == ["labeled", "unlabeled", "val"]
     labeled = report["lists"]["labeled"]
     assert labeled["images"] == 3 and labeled["sizes"] == {"52x44": 3}

@@ -5,7 +5,6 @@ import io
 import re
 import shutil
 import struct
-import sys
 import zlib
 from html import unescape
 
@@ -19,21 +18,19 @@ from tools.check_data import __main__ as check_data
 from tools.check_data.image_stats import image_facts
 from tools.check_data.inspect import inspect
 from tools.check_data.outliers import suspects
-from tools.check_data.thumbnails import FULL, _figure, by_brightness, rarest
+from tools.check_data.problems import problems
+from tools.check_data.thumbnails import FULL, by_brightness, figures, rarest
 from util.colours import distinct_colours
 from util.config.loading import load_config
 
 
 @pytest.fixture
-def page(toy, tmp_path, monkeypatch):
-    """Writes the page of the toy dataset; returns its text."""
+def page(toy, tmp_path, run):
+    """Write the page of the toy dataset; returns its text."""
 
     def write(*more):
         path = tmp_path / "report.html"
-        argv = ["check_data.py", "--config", toy.config, "--html", path, *more]
-        monkeypatch.setattr(sys, "argv", [*map(str, argv)])
-        with pytest.raises(SystemExit):
-            check_data.main()
+        run(check_data, "--config", toy.config, "--html", path, *more)
         return path.read_text()
 
     return write
@@ -74,7 +71,7 @@ def test_pictures_come_before_tables_and_no_table_comes_twice(toy, page):
     text = page()
     assert text.rindex("image/jpeg") < text.index("<table")
     assert text.count("image/svg+xml") == 3, "a histogram of each band"
-    assert text.count("chosen for a class") == 2, "once for each list with masks"
+    assert text.count("images by class") == 2, "once for each list with masks"
     tables = re.findall(r"<table>(.*?)</table>", text, re.DOTALL)
     assert len(tables) == 3  # classes, images, bands of all lists; values are class indices
     assert all(kind in tables[0] for kind in ("labeled", "val")) and tables[0].count("tree") == 1
@@ -119,10 +116,10 @@ def test_the_rarest_classes_come_first(toy):
     toy.write_list("val", toy.path("val").read_text().splitlines()[3:])
     config = load_config(toy.config)
     lists = inspect(config)
-    names = [s.seen.sample.image[-6:-4] for s in rarest(lists[2], config.data.classes, 5)]
+    names = [seen.sample.image[-6:-4] for seen, _ in rarest(lists[2], config.data.classes, 5)]
     assert names == ["m2", "m4", "m5", "m3", "m1"]  # road, tree, sky, and again road, tree
     assert len(list(rarest(lists[2], config.data.classes, 99))) == 6
-    assert [s.seen.sample.image for s in rarest(lists[2], config.data.classes, 0)] == []
+    assert not list(rarest(lists[2], config.data.classes, 0))
     grey = [seen.facts.brightness for seen in by_brightness(lists[1], 3)]
     every = [seen.facts.brightness for seen in lists[1].seen]
     assert grey == sorted(grey) and [grey[0], grey[2]] == [min(every), max(every)]
@@ -158,14 +155,15 @@ def planted(toy):
             ("trained on and evaluated on", "leak"), ("empty mask", "empty"),
             ("shows nothing", "black"), ("another mode or depth than most", "grey"),
             ("stored turned or mirrored", "turned"),
-            ("mask that may lie otherwise than its image", "turned"),
+            ("mask that may ignore the EXIF orientation", "turned"),
             ("much darker or brighter than most", "night")]  # fmt: skip
 
 
 def test_suspicious_files_are_found_and_shown(toy, page):
     expected = planted(toy)
     lists = inspect(config := load_config(toy.config))
-    found = [(s.kind, s.seen.sample.image[7:-4]) for s in suspects(lists, ["red", "green", "blue"])]
+    found = suspects(lists, problems(lists, config), ["red", "green", "blue"])
+    found = [(s.kind, s.seen.sample.image[7:-4]) for s in found]
     assert sorted(found) == sorted(expected)
     text = page()
     section = text[text.index("Worth a look") : text.index("<h2>labeled")]
@@ -178,7 +176,7 @@ def test_suspicious_files_are_found_and_shown(toy, page):
     shown = pictures(section[begin : section.index("</figure>", begin)])
     every = {seen.sample.image: seen for listed in lists for seen in listed.seen}
     for picture, name in zip(shown, ("leak", "plain0"), strict=True):  # side by side
-        (figure,) = _figure(every[f"images/{name}.jpg"], "", Reader(config.data), config.data)
+        (figure,) = figures(every[f"images/{name}.jpg"], "", Reader(config.data))
         difference = np.asarray(picture, int) - np.asarray(figure.views[-1], int)
         assert abs(difference).mean() < 20, "JPEG of noise"
 
@@ -201,14 +199,14 @@ def test_facts_of_image_files(tmp_path):
     path = tmp_path / "x.png"
     deep_colour(path)
     facts = image_facts(path, Image.open(path).convert("RGB"))
-    assert facts == ("RGB", 16, 1, "square", 128, 0)
+    assert facts == ("4x4", "RGB", 16, 1, "square", 128, 0)
     for image, expected in (
         (Image.fromarray(np.zeros((2, 3), np.uint16)), ("I;16", 16, 1, "landscape")),
         (Image.new("1", (2, 3)), ("1", 1, 1, "portrait")),
         (Image.new("LA", (2, 3)), ("LA", 8, 1, "portrait")),
     ):
         image.save(path)
-        assert image_facts(path, image.convert("RGB"))[:4] == expected
+        assert image_facts(path, image.convert("RGB"))[1:5] == expected
     half = np.zeros((2, 2, 3), np.uint8)
     half[0] = 200
-    assert image_facts(path, Image.fromarray(half))[4:] == (100, 100)
+    assert image_facts(path, Image.fromarray(half))[5:] == (100, 100)

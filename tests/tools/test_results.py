@@ -16,8 +16,9 @@ from supervised import SupOnly
 from tests.conftest import METHODS, REPOSITORY
 from tests.fake_runs import fake_run
 from tools.results import __main__ as results
-from tools.results.plots import learning_curves
+from tools.results.plots import learning_curves, pseudo_label_curves
 from tools.results.published import read_entries
+from tools.results.runs import PseudoLabels
 from tools.results.tables import FORMATS
 
 
@@ -293,6 +294,27 @@ def test_learning_curves_over_seeds():
     assert axis.lines[0].get_xydata().tolist() == [[1, 15], [2, 30]]
     band = axis.collections[0].get_paths()[0].get_extents()
     assert band.y0 == pytest.approx(15 - 50**0.5) and band.y1 == pytest.approx(30 + 200**0.5)
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_pseudo_label_curves_by_class(count):
+    """One row of panels for each class, or the mean over many; a share of no pixels is a gap."""
+    blank = dict.fromkeys(("ece", "kept", "precision")) | dict.fromkeys(
+        ("bin_pixels", "bin_confidence", "bin_accuracy"), []
+    )
+    seeds = [
+        {epoch: PseudoLabels(threshold=0.95, class_kept=[kept] + [20.0] * (count - 1),
+                             class_precision=[None] * count, **blank)}
+        for epoch, kept in ((1, 40.0), (2, None))
+    ]  # fmt: skip
+    row = {"method": "M", "settings": "", "scored": "", "name": "M", "pseudo_labels": [
+        seeds[0] | seeds[1], seeds[0]], "classes": [str(n) for n in range(count)]}  # fmt: skip
+    axes = pseudo_label_curves(pd.DataFrame([row]), "d").axes
+    first = 40 if count == 2 else (40 + 20 * 6) / 7
+    second = float("nan") if count == 2 else 20
+    assert len(axes) == (4 if count == 2 else 2)
+    assert axes[0].lines[0].get_ydata().tolist() == pytest.approx([first, second], nan_ok=True)
+    assert all(map(pd.isna, axes[1].lines[0].get_ydata()))
 
 
 def test_a_real_run(toy, train, rows, run, tmp_path, capsys):

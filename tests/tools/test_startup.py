@@ -8,26 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from engine.start import _check_keys
+from tests.commands import COMMANDS, TOOLS, parsers, refusal
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
-from util.cli import arguments
+from util.cli import run as run_script
 from util.errors import UserError, duration
-from util.parser import Parser
 from util.paths import find
-
-TOOLS = {
-    f"tools.{name}": f"tools.{name}{'.__main__' * (file.stem == '__main__')}"
-    for name, file in list_commands.commands().items()
-}
-SCRIPTS = {f"{name}.py": name for name in (*METHODS, "evaluate", "predict", "export")}
-COMMANDS = {"tools": "tools.__main__", **SCRIPTS, **TOOLS}
-"""Every command, and the module of its `main`."""
 
 HEAVY = ["torch", "torchvision", "timm", "matplotlib", "pandas"]
 RUNNER = """
@@ -186,32 +177,9 @@ def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in said
 
 
-def parsers(command, monkeypatch):
-    """The parser of a command and those of its subcommands."""
-
-    def stop(parser, *_):
-        raise Found(parser)
-
-    class Found(Exception):
-        pass
-
-    monkeypatch.setattr(Parser, "parse_args", stop)
-    monkeypatch.setattr(sys, "argv", [command])
-    with pytest.raises(Found) as found:
-        if command.removesuffix(".py") in METHODS:
-            arguments("Name", unlabeled=command != "supervised.py")
-        else:
-            import_module(COMMANDS[command]).main()
-    (parser,) = found.value.args
-    yield [], parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            yield from (([name], command) for name, command in action.choices.items())
-
-
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_explains_every_option_with_its_default_and_shows_examples(command, monkeypatch):
-    for names, parser in parsers(command, monkeypatch):
+def test_help_explains_every_option_with_its_default_and_shows_examples(command):
+    for names, parser in parsers(command):
         assert len(parser.examples) >= 2, parser.prog
         help_of = parser._get_formatter()._get_help_string
         for action in parser._actions:
@@ -225,16 +193,7 @@ def test_help_explains_every_option_with_its_default_and_shows_examples(command,
             program, *words = shlex.split(example)
             words = words[2:] if words[0] == "-m" else words[1:]
             assert program == "python" and words[: len(names)] == names
-            assert not refused(parser, words[len(names) :]), example
-
-
-def refused(parser, words):
-    """Whether a parser ends the process for a mistake."""
-    try:
-        argparse.ArgumentParser.parse_args(parser, words)
-    except SystemExit as end:
-        return end.code != 0
-    return False
+            assert not refusal(parser, words[len(names) :]), example
 
 
 def test_the_list_of_commands(capsys, monkeypatch):
@@ -262,17 +221,16 @@ def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train,
     assert f"next     python evaluate.py --checkpoint {tmp_path}/run\n" in said
 
 
-def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch):
+def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
     """In the working directory, then in the repository."""
     monkeypatch.chdir(tmp_path)
     assert find(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/shapes.yaml").touch()
     assert find(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
-    script = REPOSITORY / "supervised.py"
-    command = [sys.executable, script, "--config", "configs/pascal.yaml", "--save-path", "run"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "no list of labeled images" in done.stderr
+    with pytest.raises(SystemExit, match="2"):
+        run_script("supervised.py", "--config", "configs/pascal.yaml", "--save-path", "run")
+    assert "no list of labeled images" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("script", METHODS)

@@ -79,8 +79,7 @@ def plan(path):
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
-def test_every_sweep_expands_to_runs_that_their_methods_can_use(path, monkeypatch):
-    monkeypatch.chdir(REPOSITORY)
+def test_every_sweep_expands_to_runs_that_their_methods_can_use(path):
     planned = plan(path)
     assert len(planned) > 5
     for config, some in {(p.method, str(p.settings)): p for p in planned}.items():
@@ -88,8 +87,7 @@ def test_every_sweep_expands_to_runs_that_their_methods_can_use(path, monkeypatc
 
 
 @pytest.mark.parametrize("name", sorted({entry.dataset for entry in read_entries()}))
-def test_every_published_score_has_a_run(name, monkeypatch):
-    monkeypatch.chdir(REPOSITORY)
+def test_every_published_score_has_a_run(name):
     runs = set()
     for planned in plan(REPOSITORY / f"configs/sweeps/{name}.yaml"):
         method, model = method_of(planned.method).__name__, planned.load().model
@@ -117,12 +115,13 @@ def test_the_product_and_its_commands(spec, toy):
         "runs/toy/fixmatch/plain/1_2/0",
     ]  # fmt: skip
     assert planned[5].command == [
-        "fixmatch.py", "--config", str(toy.config), "--labeled-id-path=lists/1_4/labeled.txt",
+        str(REPOSITORY / "fixmatch.py"), "--config", str(toy.config),
+        "--labeled-id-path=lists/1_4/labeled.txt",
         "--unlabeled-id-path=lists/1_4/unlabeled.txt", "--save-path",
         "runs/toy/fixmatch/fast/1_4/1", "--seed", "1",
         "--set", "epochs=1", "optimizer.lr=0.5", "model.pretrained=none",
     ]  # fmt: skip
-    assert list(planned[8].list_files) == ["labeled"]
+    assert list(planned[8].split_files) == ["labeled"]
     config = planned[5].load()
     assert (config.epochs, config.optimizer.lr, config.seed) == (1, 0.5, 1)
 
@@ -131,9 +130,6 @@ def test_the_product_and_its_commands(spec, toy):
     ("keys", "words"),
     [
         ({"seed": 3}, "unknown key 'seed'; did you mean 'seeds'"),
-        ({"seeds": [-1]}, "seeds.0"),
-        ({"runs": []}, "runs: "),
-        ({"runs": [{"methods": ["supervised"]}]}, "'runs.0.configs' is missing"),
         ({"partitions": ["92"]}, "lists: missing"),
         ({"partitions": [116], "lists": "x/{partition}"}, "partitions.0: expected text, found 116"),
         ({"lists": "splits/pascal"}, "lists: expected a folder with {partition}"),
@@ -186,17 +182,15 @@ def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run)
 def test_a_dry_run_lists_and_runs_nothing(stub, toy, run):
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
-    assert "4 runs, 4 not done\n" in out and "for 4 there are none to go by; GPU memory" in out
+    assert "4 runs, 4 not done\n" in out and "without such epochs: 4 runs; GPU memory" in out
     for kind in ("supervised", "fixmatch"):
-        assert re.search(
-            rf"^{kind} .*toy.yaml\n  memory of a step +\d[^:]*:[^:]*\n  arithmetic", out, re.M
-        )
-    assert out.count("\n  2 runs                at 35% of the peak rate: RTX 3090 ") == 2
+        assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d", out, re.M)
+    assert len(re.findall(r"^  2 runs +at \d+% of the peak rate: RTX 3090 ", out, re.M)) == 2
     shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
     metrics = Path("runs/toy/supervised/0/metrics.jsonl")
     code, out, _ = run(sweep, stub, "--dry-run")
-    assert out.count("to do") == 3 and "h on one device for 1, by epochs" in out
-    assert "for 2 there are none" in out and out.count("memory of a step") == 1
+    assert out.count("to do") == 3 and "; under a minute on one device for 1, by epochs" in out
+    assert "without such epochs: 2 runs;" in out and out.count("memory of a step") == 1
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
     code, out, _ = run(sweep, stub, "--dry-run")
     assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by epochs" in out
@@ -223,18 +217,18 @@ def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
         time.sleep(0.1)
     process.process.terminate()
     done = process.end(60)
-    assert done.returncode == 75 and done.stdout.count("stopped; the same command goes on") == 2
+    assert done.returncode == 75 and done.stdout.count("stopped; the same command resumes it") == 2
     shutil.rmtree("slow")
     code, out, _ = run(sweep, stub)
     assert code == 0 and out.count("started on auto") == 4
 
 
-def test_real_runs(spec, toy, run, monkeypatch):
-    path = spec(seeds=[3], set={"epochs": 1}, save_path=str(toy.folder / "runs"))
-    monkeypatch.chdir(REPOSITORY)
+def test_real_runs_from_any_folder(spec, run):
+    """Relative paths of the sweep are of the working directory, scripts are the repository's."""
+    path = spec(seeds=[3], set={"epochs": 1})
     code, out, _ = run(sweep, path, "--devices", "cpu")
-    assert code == 0, out
-    runs, faults = find_runs([str(toy.folder / "runs")])
+    assert code == 0 and "; under a minute\n" in out, out
+    runs, faults = find_runs(["runs"])
     assert not faults and [one.config.seed for one in runs] == [3]
     assert all(one.is_finished and one.method == "SupOnly" for one in runs)
 
@@ -280,7 +274,7 @@ def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_p
             "PATH": f"{programs / 'job'}:{os.environ['PATH']}", "STUBS": str(programs),
             "SLURM_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "4", "array": file,
             "SLURM_SUBMIT_DIR": str(REPOSITORY), "num_gpu": "0", "save_path": "",
-                "MAX_RESTARTS": "0",
+            "MAX_RESTARTS": "0",
         },
     )  # fmt: skip
     assert job.returncode == 0, job.stdout + job.stderr
@@ -299,8 +293,3 @@ def test_slurm_that_refuses_or_is_not_there(stub, run, programs, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     code, _, err = run(sweep, stub, "--slurm")
     assert code == 2 and "sbatch cannot be run" in err
-
-
-def test_a_spec_that_is_no_sweep():
-    with pytest.raises(UserError, match="'save_path' is missing"):
-        read_sweep(REPOSITORY / "configs/pascal.yaml")

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from tools.benchmark.options import PARTS
-from util.errors import UserError, print_error
+from util.errors import UserError, duration, print_error
+from util.paths import REPOSITORY
 
 
 def run(options: argparse.Namespace) -> None:
@@ -32,9 +33,9 @@ def measure(name: str, file: Path, seconds: float) -> None:
     command = [sys.executable, "-m", "tools.benchmark", *PARTS[name]]
     try:
         with partial.open("w") as out:
-            subprocess.run(command, stdout=out, timeout=seconds, check=True)
+            subprocess.run(command, cwd=REPOSITORY, stdout=out, timeout=seconds, check=True)
         partial.rename(file)
     except subprocess.TimeoutExpired:
-        print_error(f"{name}: not done in {seconds:.0f} s; allow more with --seconds")
+        print_error(f"{name}: not done within {duration(seconds)}; raise --seconds")
     except subprocess.CalledProcessError as error:
         print_error(f"{name}: failed with exit code {error.returncode}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from tools.methods import method_scripts
 from util.cli import add_device, add_settings
 from util.parser import Parser
+from util.paths import REPOSITORY
 
 KINDS = ("labeled", "unlabeled", "val")
 PASCAL = (1464, 9118, 1449)
@@ -24,8 +25,8 @@ METHODS = sorted(method_scripts(), key=lambda script: script != "unimatch")  # w
 
 def published(script: str) -> str:
     """Return the config with a method's published settings for Pascal."""
-    own = Path(f"configs/pascal_{script}.yaml")
-    return str(own if own.exists() else "configs/pascal.yaml")
+    own = f"configs/pascal_{script}.yaml"
+    return own if (REPOSITORY / own).exists() else "configs/pascal.yaml"
 
 
 PARTS = {

@@ -18,6 +18,7 @@ from tools.benchmark import photos
 from tools.benchmark.measure import read, report
 from tools.methods import method_of
 from util import distributed
+from util.paths import REPOSITORY
 
 KINDS = ("labeled", "unlabeled", "val")
 PASCAL = (1464, 9118, 1449)
@@ -42,8 +43,11 @@ def run(options: argparse.Namespace) -> None:
         data = photos.make_dataset(Path(folder), options.images)
         lengthen(data, counts)
         config, device = read(options, data=data), distributed.choose_device(options.device)
-        place, command = RunDir(Path(folder, "run")), f"import {options.method}"
-        timed("imports", lambda: subprocess.run([sys.executable, "-c", command], check=True))
+        place, command = (
+            RunDir(Path(folder, "run")),
+            [sys.executable, "-c", f"import {options.method}"],
+        )
+        timed("imports", lambda: subprocess.run(command, cwd=REPOSITORY, check=True))
         lists = timed("reading lists", lambda: read_lists(config.data, kind.unlabeled))
         timed("checking files", lambda: check_files(config.data, *lists, warn=lambda _: None))
         begin = functools.partial(build_trainer, kind, config, device, place, "never")

@@ -1,7 +1,7 @@
-"""Open all data of a config: files, masks, classes, lists.
+"""Open all data of a config: images, masks, classes, split files.
 
-Exit code 0: all well, or warnings alone; 1: something would break or spoil training; 2: the config
-or a list cannot be read.
+Exit code 0: no problems, or warnings alone; 1: something would break or spoil training; 2: the
+config or a split file cannot be read.
 """
 
 import json
@@ -27,7 +27,7 @@ def main() -> None:
         with importing():
             from tools.check_data.inspect import inspect
             from tools.check_data.problems import problems
-            from tools.check_data.report import errors, numbers, text
+            from tools.check_data.report import has_errors, numbers, text
         seen = inspect(config)
         found = problems(seen, config)
         report = numbers(seen, found, config)
@@ -35,10 +35,10 @@ def main() -> None:
         if options.json:
             write(options.json, json.dumps(report, indent=1) + "\n")
         if options.html:
-            from tools.check_data.html_report import page  # imports jinja2
+            from tools.check_data.html_report import page  # imports jinja2 and matplotlib
 
             write(options.html, page(report, seen, found, config, options.show))
-        sys.exit(1 if errors(found) else 0)
+        sys.exit(1 if has_errors(found) else 0)
 
 
 def command_line() -> Parser:
@@ -49,22 +49,21 @@ def command_line() -> Parser:
             "python -m tools.check_data --config configs/mine.yaml --html report.html --show 30",
         ),
     )
-    parser.add_argument("--config", required=True, help="YAML file, see configs/")
+    add = parser.add_argument
+    add("--config", required=True, help="YAML file, see configs/")
     add_lists(parser)
     add_settings(parser)
-    parser.add_argument(
-        "--json", type=Path, metavar="OUT", help="write all figures there (default: not)"
+    add("--json", type=Path, metavar="OUT", help="write all figures to OUT (default: none)")
+    add(
+        "--html", type=Path, metavar="OUT", help="write a page with pictures to OUT (default: none)"
     )
-    parser.add_argument(
-        "--html", type=Path, metavar="OUT", help="write a page with pictures there (default: not)"
-    )
-    parser.add_argument("--show", type=int, default=10, help="problems shown of a kind")
+    add("--show", type=int, default=10, help="problems shown of a kind")
     return parser
 
 
 def write(path: Path, content: str) -> None:
     write_text(path, content)
-    print(f"written: {path}")
+    print(f"written  {path}")
 
 
 if __name__ == "__main__":

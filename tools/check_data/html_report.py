@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from dataset.mask_files import Labels
+from dataset.mask_files import LabelLookup
 from tools import html
 from tools.check_data.inspect import SeenList
-from tools.check_data.problems import Problem
-from tools.check_data.report import class_rows, grouped
+from tools.check_data.problems import Problem, grouped
+from tools.check_data.report import class_rows
 from tools.check_data.thumbnails import sample_figures, suspect_figures
 from util.colours import IGNORE_COLOUR, palette
 from util.config.label_map import UNKNOWN
@@ -29,7 +29,7 @@ COUNTED = {
 }
 """Properties of images, with their titles."""
 Table = tuple[list[str], list[Any]]
-"""Head, and rows of cells as report.html.j2 has them."""
+"""Head, and rows of cells as base.html.j2 has them."""
 
 
 def page(
@@ -41,9 +41,9 @@ def page(
 ) -> str:
     """Return the whole page: verdict, pictures, tables.
 
-    `report`: from `tools.check_data.report.numbers`.
-
-    `limit`: problems shown of a kind.
+    Args:
+        report: from `tools.check_data.report.numbers`.
+        limit: problems shown of a kind.
     """
     records: dict[str, Any] = report["lists"]
     return html.render(
@@ -53,8 +53,8 @@ def page(
         lists=records,
         problems=grouped(found),
         limit=limit,
-        suspects=suspect_figures(lists, config),
-        samples=[(_heading(seen), sample_figures(seen, config)) for seen in lists],
+        suspects=list(suspect_figures(lists, found, config)),
+        samples=[(_heading(seen), list(sample_figures(seen, config))) for seen in lists],
         classes=_classes(records, config),
         images=_images(records),
         bands=_bands(records),
@@ -64,13 +64,12 @@ def page(
 
 
 def _heading(seen: SeenList) -> str:
-    by_class = "images chosen for a class, the rarest first"
-    order = by_class if seen.pixels.any() else "from dark to bright"
+    order = "images by class, the rarest first" if seen.pixels.any() else "from dark to bright"
     return f"{seen.kind}: {order}"
 
 
 def _classes(records: dict[str, Any], config: Config) -> Table:
-    """Share of the pixels, as a bar too, and number of images of each class, in each list."""
+    """Tabulate share of the pixels, as a bar too, and number of images of each class and split."""
     head, *rows = class_rows(records)
     most = [max(column) for column in zip(*(row[1:] for row in rows), strict=True)]
     colours = [*palette(config.data), IGNORE_COLOUR]
@@ -85,19 +84,18 @@ def _classes(records: dict[str, Any], config: Config) -> Table:
 
 
 def _images(records: dict[str, Any]) -> Table:
-    """Number of images of each size, mode and so on, in each list."""
+    """Tabulate the number of images of each size, mode and so on, in each split."""
     rows: list[Any] = []
     for key, title in COUNTED.items():
         counts = [record[key] for record in records.values()]
-        names = dict.fromkeys(name for found in counts for name in found)
-        rows.append(title)
-        named = ([name, *(found.get(name) or "" for found in counts)] for name in names)
-        rows += _limited([row for row in named if any(row[1:])])
+        names = [name for name in dict.fromkeys(name for c in counts for name in c)]
+        cells = [[name, *(found.get(name) or "" for found in counts)] for name in names]
+        rows += [title, *_limited([row for row in cells if any(row[1:])])]
     return ["", *records], rows
 
 
 def _histograms(records: dict[str, Any]) -> list[bytes]:
-    """Draw the distribution of each band's values over their range, a line for each list."""
+    """Draw the distribution of each band's values over their range, a line for each split."""
     shares: dict[str, dict[str, list[float]]] = {}
     for kind, record in records.items():
         for name, band in record["bands"].items():
@@ -106,7 +104,7 @@ def _histograms(records: dict[str, Any]) -> list[bytes]:
 
 
 def _bands(records: dict[str, Any]) -> Table:
-    """Shares of the pixels at both ends of each band's range."""
+    """Tabulate the shares of the pixels at both ends of each band's range."""
     rows: list[Any] = []
     for kind, record in records.items():
         rows.append(kind)
@@ -117,21 +115,18 @@ def _bands(records: dict[str, Any]) -> Table:
 
 
 def _values(lists: Sequence[SeenList], config: Config) -> Table:
-    """Meaning of mask values and colours that are not just the index of their class."""
-    labels, masks = Labels(config.data), [seen for seen in lists if seen.values]
+    """Tabulate mask values and colours that are not the index of their class, with their class."""
+    labels, masks = LabelLookup(config.data), [seen for seen in lists if seen.values]
     names = dict(enumerate(config.data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}
-    totals = [sum(seen.values.values()) for seen in masks]
+    pixels = [seen.values for seen in masks]
     rows = [
-        [
-            f"{labels.name(code)} = {names[index]}",
-            *(f"{s.values.get(code, 0) / n:.2%}" for s, n in zip(masks, totals, strict=True)),
-        ]
-        for code in dict.fromkeys(code for seen in masks for code in seen.values)
+        [f"{labels.name(code)} = {names[index]}"]
+        + [f"{values.get(code, 0) / sum(values.values()):.2%}" for values in pixels]
+        for code in dict.fromkeys(code for values in pixels for code in values)
         if (index := int(labels.class_of(np.array(code)))) != code or labels.in_colour
     ]
     return ["", *(seen.kind for seen in masks)], _limited(rows)
 
 
 def _limited(rows: list[Any]) -> list[Any]:
-    more = [[f"and {len(rows) - ROWS} more"]] if len(rows) > ROWS else []
-    return [*rows[:ROWS], *more]
+    return [*rows[:ROWS], *([[f"and {len(rows) - ROWS} more"]] if len(rows) > ROWS else [])]

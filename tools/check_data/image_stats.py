@@ -1,4 +1,4 @@
-"""What an image file is: its mode and depth, how it lies, how bright it is."""
+"""Properties of an image file and statistics of its bands."""
 
 import re
 from pathlib import Path
@@ -10,16 +10,20 @@ from PIL import Image
 from dataset.file_content import pillow_image
 from dataset.image_files import orientation
 from dataset.tiff import tiff_kind
+from util.config.data import Data
+
+STEPS = 32
 
 
 class ImageFacts(NamedTuple):
-    """Of one image."""
+    """Properties of one image file."""
 
+    size: str
+    """Width and height as a viewer shows them, such as 640x480."""
     mode: str
-    """Pillow's name of what the file holds, such as RGB, L (grey) or P (palette); 6 bands
-    where Pillow cannot read it."""
+    """Pillow's name such as RGB, L (grey) or P (palette); "6 bands" where Pillow cannot read it."""
     bits: int
-    """Of each channel, in the file."""
+    """Bits of each channel in the file."""
     exif: int
     """EXIF orientation: 1 is upright, 2 to 8 are turned or mirrored."""
     shape: str
@@ -31,30 +35,59 @@ class ImageFacts(NamedTuple):
 
 
 def image_facts(path: Path, image: Image.Image) -> ImageFacts:
-    """Facts of a file that can be read, and of the RGB image in it."""
-    mode, bits = _stored(path)
+    """Return the properties of a readable file and of the RGB image in it."""
     width, height = image.size
     shape = "square" if width == height else "landscape" if width > height else "portrait"
-    share = np.array(image.convert("L").histogram()) / (width * height)
-    values = np.arange(256)
-    mean = float(share @ values)
+    grey = np.asarray(image.convert("L"))
     return ImageFacts(
-        mode, bits, orientation(path), shape, mean, float(share @ (values - mean) ** 2) ** 0.5
-    )
+        f"{width}x{height}", *_stored(path), orientation(path), shape,
+        float(grey.mean()), float(grey.std()),
+    )  # fmt: skip
 
 
 def _stored(path: Path) -> tuple[str, int]:
-    """Mode and bits of each channel, in the file."""
+    """Return mode and bits of each channel in the file, where Pillow reads 16 bits as 8."""
     image = pillow_image(path)
     if image is None:  # a TIFF of many bands, or of deep colour
         return tiff_kind(path)
     with image:
-        return image.mode, _bits(image)
+        stored = [str(tile[3]) for tile in getattr(image, "tile", [])]
+        if found := re.search(r"\b[A-Z]+;(\d+)", " ".join([image.mode, *stored])):
+            return image.mode, int(found[1])
+        return image.mode, {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
 
 
-def _bits(file: Image.Image) -> int:
-    """Bits a channel as the file stores them: Pillow reads 16 bits of a colour as 8."""
-    stored = [str(tile[3]) for tile in getattr(file, "tile", [])]
-    if found := re.search(r"\b[A-Z]+;(\d+)", " ".join([file.mode, *stored])):
-        return int(found[1])
-    return {"1": 1, "I": 32, "F": 32}.get(file.mode, 8)
+class BandFacts(NamedTuple):
+    """Counts for the C bands of an image, or sums over images."""
+
+    steps: np.ndarray
+    """`[C, 32]`: pixels by value, in equal steps of the range."""
+    ends: np.ndarray
+    """`[C, 2]`: pixels at the lowest and at the highest value, where sensors saturate."""
+    constant: np.ndarray
+    """`[C]`: images in which the band has one value everywhere."""
+
+
+def band_facts(image: np.ndarray, void: np.ndarray | None = None) -> BandFacts:
+    """Count values of an image `[H, W, C]`, uint8 or floats in [0, 1], except pixels without data,
+    `void` `[H, W]`."""
+    bands = image.reshape(-1, image.shape[2]).T
+    if void is not None:
+        bands = bands[:, ~void.ravel()]
+    top = 255 if image.dtype == np.uint8 else 1
+    levels = bands if top == 255 else (bands * 255).astype(np.uint8)
+    counts = np.stack([np.bincount(band, minlength=256) for band in levels])
+    ends = np.stack([(bands == 0).sum(1), (bands == top).sum(1)], axis=1)
+    constant = (bands == bands[:, :1]).all(axis=1).astype(np.int64)
+    return BandFacts(counts.reshape(len(bands), STEPS, -1).sum(2), ends, constant)
+
+
+def band_names(data: Data) -> list[str]:
+    """Name the channels of a sample, in their order."""
+    if isinstance(data.bands, str):
+        names = {"rgb": ["red", "green", "blue"], "grey": ["grey"]}[data.bands]
+    else:
+        names = [f"band {number}" for number in data.bands]
+    if data.dates == 1:
+        return names
+    return [f"{date} {name}" for date in ("earlier", "later") for name in names]

@@ -1,7 +1,9 @@
-"""Every file of a dataset opened once: what it holds, and what is wrong with it."""
+"""Open every file of a dataset once; record its contents and faults."""
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -14,14 +16,12 @@ from dataset.bands import picture
 from dataset.folders import scan_samples
 from dataset.image_files import lies_as_stored, size_mismatch
 from dataset.mask_files import CLEAR, VOID, read_mask
-from dataset.mask_kinds import Stored, stored
+from dataset.mask_kinds import MaskFormat, mask_format
 from dataset.reader import Reader, read_valid_dates, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, SampleList
-from dataset.transforms.geometry import Weak, weak_augmentation
-from dataset.validation import named
-from tools.check_data.band_stats import BandFacts, band_facts, together
-from tools.check_data.image_stats import ImageFacts, image_facts
+from dataset.transforms.geometry import weak_augmentation
+from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts
 from tools.check_data.orientation import fits_better_as_stored
 from util.config.schema import Config
 from util.config.types import IGNORE
@@ -35,34 +35,34 @@ MAX_VALUES = 256
 KINDS = ("labeled", "unlabeled", "val", "test")
 
 
-class Seen(NamedTuple):
-    """What the files of a sample hold."""
+@dataclass(eq=False)
+class Seen:
+    """Contents of a sample's files; None or empty where a file cannot be read."""
 
     sample: Sample
-    faults: list[tuple[str, str]]
-    """Kind and message of what is wrong."""
-    size: tuple[int, int] | None = None
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    """Kind (a key of `problems.ERRORS` or `WARNINGS`) and message of each fault."""
     facts: ImageFacts | None = None
     bands: BandFacts | None = None
     digest: str | None = None
     """Hash of the image's decoded pixels."""
-    values: dict[int, int] = {}
+    values: dict[int, int] = field(default_factory=dict)
     """Pixels by value or colour of the mask, as a code of dataset.mask_files."""
-    stored: Stored | None = None
-    """How its mask stores values, where values are class indices or keys of a label_map."""
+    stored: MaskFormat | None = None
+    """Storage of mask values; None for masks in colour."""
     pixels: np.ndarray | None = None
     """`[256]`: pixels by class, 255 = ignore, 254 = no class."""
-    ignored: tuple[float, ...] = ()
-    """The share of ignored pixels in each of some random crops, as training draws them."""
+    ignored: list[float] = field(default_factory=list)
+    """Share of ignored pixels in each of some random training crops."""
 
     @property
-    def empty(self) -> bool:
-        """Whether its mask is all ignored."""
+    def is_empty(self) -> bool:
+        """True for a mask without a labelled pixel."""
         return self.pixels is not None and self.pixels[IGNORE] == self.pixels.sum()
 
 
 class SeenList(NamedTuple):
-    """A list, the faults of its lines, and what its samples hold."""
+    """A split file, the faults of its lines, and the contents of its samples."""
 
     kind: str
     listed: SampleList
@@ -89,48 +89,36 @@ class SeenList(NamedTuple):
         return dict(total.most_common())
 
     @property
-    def sizes(self) -> dict[tuple[int, int], int]:
-        """Number of images by size, the most frequent first."""
-        return dict(Counter(seen.size for seen in self.seen if seen.size).most_common())
-
-    @property
     def bands(self) -> BandFacts | None:
-        """What the bands of all images hold together."""
-        return together(seen.bands for seen in self.seen if seen.bands)
-
-    def facts(self, name: str) -> dict[Any, int]:
-        """Number of images by one of their facts, the most frequent first."""
-        found = (getattr(seen.facts, name) for seen in self.seen if seen.facts)
-        return dict(Counter(found).most_common())
-
-    @property
-    def brightness(self) -> dict[str, int]:
-        """Number of images by mean grey value, in eight steps."""
-        steps = Counter(int(seen.facts.brightness) // 32 for seen in self.seen if seen.facts)
-        return {f"{32 * step} to {32 * step + 31}": steps[step] for step in range(8)}
+        """Sums over all images; None without an image."""
+        every = [seen.bands for seen in self.seen if seen.bands]
+        sums = (np.sum(parts, axis=0) for parts in zip(*every, strict=True))
+        return BandFacts(*sums) if every else None
 
     @property
     def crops(self) -> np.ndarray:
-        """The share of ignored pixels in each crop drawn."""
+        """Share of ignored pixels in each crop drawn."""
         return np.array([share for seen in self.seen for share in seen.ignored])
+
+
+def counts(values: Iterable[Any]) -> dict[Any, int]:
+    """Count equal values, the most frequent first."""
+    return dict(Counter(values).most_common())
 
 
 def inspect(config: Config) -> list[SeenList]:
     """Open all files of all lists that the config names, in threads, with a progress bar.
 
-    Raises `UserError` when a list is missing, empty or no text.
+    Raises `UserError` for a missing, empty or binary split file.
     """
     data, reader = config.data, Reader(config.data)
-    named(data.labeled, "labeled")
     lists = [
         SeenList(kind, *scan_samples(source, data, masks=kind != "unlabeled"), [])
         for kind in KINDS
         if (source := getattr(data, kind)) is not None
     ]
-    with (
-        ThreadPoolExecutor() as pool,
-        tqdm(total=sum(len(found.listed.samples) for found in lists), disable=None) as bar,
-    ):
+    total = sum(len(found.listed.samples) for found in lists)
+    with ThreadPoolExecutor() as pool, tqdm(total=total, disable=None) as bar:
         for found in lists:
             bar.set_description(found.kind)
             crop = config.crop_size if found.kind == "labeled" else None
@@ -142,70 +130,64 @@ def inspect(config: Config) -> list[SeenList]:
 
 
 def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
-    faults: list[tuple[str, str]] = []
-    seen, image, void = Seen(sample, faults), None, None
+    seen, image, void = Seen(sample), None, None
     try:
         pixels, void = read_valid_dates(sample.image_files, reader.data)
         image = picture(pixels, reader.data)
-        facts = image_facts(sample.image_file, image)
-        bands, digest = band_facts(pixels, void), _digest(pixels)
-        seen = seen._replace(size=image.size, facts=facts, bands=bands, digest=digest)
-    except UserError as error:
-        faults.append(("unreadable", str(error)))
-    return seen if sample.mask is None else _look_at_mask(seen, image, void, reader, crop)
-
-
-def _look_at_mask(
-    seen: Seen,
-    image: Image.Image | None,
-    void: np.ndarray | None,
-    reader: Reader,
-    crop: int | None,
-) -> Seen:
-    sample, path = seen.sample, seen.sample.mask_file
-    try:
-        mask = read_mask(path, reader.data.max_megapixels)
+        seen.facts = image_facts(sample.image_file, image)
+        seen.bands, seen.digest = band_facts(pixels, void), _digest(pixels)
     except UserError as error:
         seen.faults.append(("unreadable", str(error)))
-        return seen
-    if image and image.size != mask.size:
-        turned = lies_as_stored(sample.image_file, image.size, mask.size)
-        mismatch = size_mismatch(sample.image_file, path, image.size, mask.size)
-        seen.faults.append(("turned" if turned else "size", str(mismatch)))
-    try:
-        codes = reader.labels.codes(mask, path)
-        if void is not None and void.shape == codes.shape:
-            codes = np.where(void, np.uint32(VOID), codes)
-        found, counts = np.unique(codes, return_counts=True)
-        most = counts.argsort()[::-1][:MAX_VALUES]
-        seen = seen._replace(
-            values=dict(zip(found[most].tolist(), counts[most].tolist(), strict=True)),
-            pixels=np.bincount(reader.labels.class_of(found), counts, 256).astype(np.int64),
-        )
-        if not reader.labels.in_colour:
-            seen = seen._replace(stored=stored(mask, found[found < CLEAR].tolist(), path))
-        labels = Image.fromarray(reader.labels.look_up(codes, path))
-    except UserError as error:
-        seen.faults.append(("mask", str(error)))
-    if seen.faults or image is None:
-        return seen
-    if crop:
-        weak = weak_augmentation(reader.data)
-        seen = seen._replace(ignored=_ignored(labels, weak, crop, sample))
-    turn = seen.facts.exif if seen.facts else 1
-    if turn != 1 and fits_better_as_stored(image, labels, turn):
-        message = f"{path}: fits {sample.image_file} better as that is stored than as EXIF turns it"
-        seen.faults.append(("maybe turned", message))
+    if sample.mask is not None:
+        labels = _look_at_mask(seen, image, void, reader)
+        if labels and image and not seen.faults:
+            _compare(seen, image, labels, reader, crop)
     return seen
 
 
-def _ignored(labels: Image.Image, weak: Weak, crop: int, sample: Sample) -> tuple[float, ...]:
-    shares = []
-    for number in range(CROPS):
+def _look_at_mask(
+    seen: Seen, image: Image.Image | None, void: np.ndarray | None, reader: Reader
+) -> Image.Image | None:
+    """Record the contents of a mask; return its class indices, or None for an invalid mask."""
+    sample, path, kind = seen.sample, seen.sample.mask_file, "unreadable"
+    try:
+        mask = read_mask(path, reader.data.max_megapixels)
+        kind = "mask"
+        if image and image.size != mask.size:
+            turned = lies_as_stored(sample.image_file, image.size, mask.size)
+            mismatch = size_mismatch(sample.image_file, path, image.size, mask.size)
+            seen.faults.append(("turned" if turned else "size", str(mismatch)))
+        codes = reader.labels.codes(mask, path)
+        if void is not None and void.shape == codes.shape:
+            codes = np.where(void, np.uint32(VOID), codes)
+        found, pixels = np.unique(codes, return_counts=True)
+        most = pixels.argsort()[::-1][:MAX_VALUES]
+        seen.values = dict(zip(found[most].tolist(), pixels[most].tolist(), strict=True))
+        classes = reader.labels.class_of(found)
+        seen.pixels = np.bincount(classes, pixels, 256).astype(np.int64)
+        if not reader.labels.in_colour:
+            seen.stored = mask_format(mask, found[found < CLEAR].tolist(), path)
+        return Image.fromarray(reader.labels.look_up(codes, path))
+    except UserError as error:
+        seen.faults.append((kind, str(error)))
+        return None
+
+
+def _compare(
+    seen: Seen, image: Image.Image, labels: Image.Image, reader: Reader, crop: int | None
+) -> None:
+    """Draw training crops; compare the orientation of mask and image."""
+    sample, weak = seen.sample, weak_augmentation(reader.data)
+    for number in range(CROPS if crop else 0):
         rng = sample_generator(0, 0, crc32(sample.image.encode()), number)
-        drawn = weak.mask(labels, weak.draw(rng, labels.size, crop))
-        shares.append((drawn == IGNORE).float().mean().item())
-    return tuple(shares)
+        drawn = weak.mask(labels, weak.draw(rng, labels.size, crop or 0))
+        seen.ignored.append((drawn == IGNORE).float().mean().item())
+    turn = seen.facts.exif if seen.facts else 1
+    if turn != 1 and fits_better_as_stored(image, labels, turn):
+        message = (
+            f"{sample.mask_file}: fits {sample.image_file} better without its EXIF orientation"
+        )
+        seen.faults.append(("maybe turned", message))
 
 
 def _digest(image: np.ndarray) -> str:

@@ -1,6 +1,7 @@
-"""What in a dataset would break training, or spoil it: all of it, not just the first."""
+"""List everything in a dataset that would break or spoil a training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from dataset.mask_kinds import disagreement
@@ -16,13 +17,13 @@ MANY_CROPS = 0.25
 """A larger share of mostly ignored crops is worth a warning."""
 
 ERRORS = {
-    "line": "faulty lines of lists, or images without a mask",
+    "line": "faulty lines of split files, or images without a mask",
     "unreadable": "files that are missing or cannot be read",
     "size": "masks of another size than their image",
-    "turned": "masks that lie as their image is stored, not as its EXIF orientation turns it",
+    "turned": "masks that ignore their image's EXIF orientation",
     "mask": "masks of a wrong kind, or with values that are no class",
     "kinds": "masks stored in several ways, in which a value means several things",
-    "nothing labelled": "lists without a labelled pixel",
+    "nothing labelled": "splits without a labelled pixel",
     "overlap": "images that are listed twice",
     "leak": "pictures (by decoded pixels) that are both trained on and evaluated on, or in val and "
     "test",
@@ -30,8 +31,8 @@ ERRORS = {
 WARNINGS = {
     "duplicate": "pictures (by decoded pixels) that occur twice",
     "empty mask": "masks in which nothing is labelled",
-    "maybe turned": "masks that seem to lie as their image is stored, not as its EXIF orientation "
-    "turns it: turn them alike, or remove the orientation",
+    "maybe turned": "masks that seem to ignore their image's EXIF orientation: turn them alike, or "
+    "remove the orientation",
     "absent class": "classes that never occur",
     "small val": "validation splits that are too small",
     "ignored crops": "random crops that are mostly ignored",
@@ -40,18 +41,26 @@ SIDES = {"labeled": "training", "unlabeled": "training", "val": "val", "test": "
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong."""
+    """One fault."""
 
     kind: str
     """A key of ERRORS or WARNINGS."""
     list: str
     line: int
     message: str
-    """Names list, line and file."""
+    """Split file, line and file, then what is wrong."""
+    seen: Seen | None = None
+    """The sample, where its files can be shown."""
+    twin: Seen | None = None
+    """The same picture under another name."""
+
+    @property
+    def severity(self) -> str:
+        return "error" if self.kind in ERRORS else "warning"
 
 
 def problems(lists: Sequence[SeenList], config: Config) -> list[Problem]:
-    """All that is wrong, errors first, kind by kind."""
+    """Return all problems, errors first, kind by kind."""
     found = [
         *(problem for seen in lists for problem in _of_list(seen, config)),
         *(
@@ -68,59 +77,58 @@ def problems(lists: Sequence[SeenList], config: Config) -> list[Problem]:
     return sorted(found, key=lambda problem: order.index(problem.kind))
 
 
+def grouped(found: Iterable[Problem]) -> list[tuple[str, str, list[str]]]:
+    """Return severity, title and messages of each kind of problem."""
+    kinds = groupby(found, key=lambda problem: (problem.severity, problem.kind))
+    return [
+        (severity, (ERRORS | WARNINGS)[kind], [problem.message for problem in some])
+        for (severity, kind), some in kinds
+    ]
+
+
 def _of_list(found: SeenList, config: Config) -> Iterator[Problem]:
-    pixels = found.pixels
     yield from (Problem("line", found.kind, f.line, str(f)) for f in found.faults)
     for seen in found.seen:
-        yield from _of_sample(found.kind, seen)
-    if found.kind == "unlabeled":
-        return
+        sample, faults = seen.sample, list(seen.faults)
+        if seen.is_empty:
+            faults.append(("empty mask", f"{sample.mask_file}: all pixels are ignored"))
+        for kind, text in faults:
+            shown = None if kind == "unreadable" else seen
+            yield Problem(kind, found.kind, sample.line, f"{sample.where}: {text}", shown)
+    if found.kind != "unlabeled":
+        for kind, text in _of_masks(found, config):
+            yield Problem(kind, found.kind, 0, f"{found.listed.name}: {text}")
 
-    def problem(kind: str, message: str) -> Problem:
-        return Problem(kind, found.kind, 0, f"{found.listed.name}: {message}")
 
+def _of_masks(found: SeenList, config: Config) -> Iterator[tuple[str, str]]:
+    """Yield kind and text of problems of a split as a whole."""
+    pixels, crops = found.pixels, found.crops
     if not pixels[:IGNORE].any():
-        yield problem("nothing labelled", "no mask has a labelled pixel")
+        yield "nothing labelled", "no mask has a labelled pixel"
         return
     absent = [name for name, n in zip(config.data.classes, pixels, strict=False) if not n]
     if absent:
-        yield problem("absent class", f"never in its masks: {', '.join(absent)}")
+        yield "absent class", f"never in its masks: {', '.join(absent)}"
     few = too_few(len(found.listed.samples), config.data.classes, found.masks_with)
     if found.kind == "val" and few:
-        yield problem("small val", few)
-    crops = found.crops
+        yield "small val", few
     if len(crops) and (share := (crops > MOSTLY).mean()) > MANY_CROPS:
-        yield problem(
-            "ignored crops",
-            f"{share:.0%} of random crops of {config.crop_size} pixels are more than half ignored "
-            f"({pixels[IGNORE] / pixels.sum():.0%} of the masks' pixels are; the rest is padding, "
-            "where images are scaled to less than a crop: a smaller crop_size has less)",
-        )  # fmt: skip
-
-
-def _of_sample(list_kind: str, seen: Seen) -> Iterator[Problem]:
-    sample = seen.sample
-    faults = list(seen.faults)
-    if seen.empty:
-        faults.append(("empty mask", f"{sample.mask_file}: all pixels are ignored"))
-    for kind, text in faults:
-        yield Problem(kind, list_kind, sample.line, f"{sample.where}: {text}")
+        masks = f"{pixels[IGNORE] / pixels.sum():.0%} of the masks' pixels are ignored"
+        text = (
+            f"{share:.0%} of random crops of {config.crop_size} pixels are more than half ignored"
+        )
+        yield "ignored crops", f"{text} ({masks}; the rest is padding: lower crop_size)"
 
 
 def _repeated(lists: Sequence[SeenList]) -> Iterator[Problem]:
-    for kind, found, seen, same in same_pictures(lists):
-        sample = seen.sample
-        message = f"'{sample.image}' is the picture '{same.sample.image}' of {same.sample.where}"
-        yield Problem(kind, found.kind, sample.line, f"{sample.where}: {message}")
-
-
-def same_pictures(lists: Sequence[SeenList]) -> Iterator[tuple[str, SeenList, Seen, Seen]]:
-    """Equal pictures under different names (one file twice is an overlap): whether that is a
-    duplicate or a leak, the list, what was seen in it, and the picture that was seen before."""
+    """Yield equal pictures under different names (one file twice is an overlap)."""
     first: dict[str, tuple[SeenList, Seen]] = {}
     for found in lists:
         for seen in (seen for seen in found.seen if seen.digest):
-            earlier, same = first.setdefault(str(seen.digest), (found, seen))
-            if location(same.sample) != location(seen.sample):
+            earlier, twin = first.setdefault(str(seen.digest), (found, seen))
+            sample, same = seen.sample, twin.sample
+            if location(same) != location(sample):
                 kind = "duplicate" if SIDES[earlier.kind] == SIDES[found.kind] else "leak"
-                yield kind, found, seen, same
+                text = f"'{sample.image}' is the picture '{same.image}' of {same.where}"
+                message = f"{sample.where}: {text}"
+                yield Problem(kind, found.kind, sample.line, message, seen, twin)

@@ -1,66 +1,66 @@
-"""What an inspection found: as a table for the terminal, as plain numbers for JSON."""
+"""Report an inspection: as text for the terminal, as numbers for JSON."""
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, groupby
+from itertools import chain
 from typing import Any
 
-from dataset.mask_files import Labels
-from tools.check_data.band_stats import BandFacts, band_names
-from tools.check_data.inspect import CROPS, SeenList
-from tools.check_data.problems import ERRORS, MOSTLY, WARNINGS, Problem
+from dataset.mask_files import LabelLookup
+from tools.check_data.image_stats import BandFacts, band_names
+from tools.check_data.inspect import CROPS, SeenList, counts
+from tools.check_data.problems import MOSTLY, Problem, grouped
 from util.config.data import Data
 from util.config.schema import Config
 from util.config.types import IGNORE
+from util.errors import counted, first_of
 from util.tables import text_table
 
 VALUES_SHOWN = 24
-FACTS = {"modes": "mode", "bits": "bits", "exif": "exif", "shapes": "shape"}
-"""Keys of a list's figures, and what they count of `ImageFacts`."""
+FACTS = {"sizes": "size", "modes": "mode", "bits": "bits", "exif": "exif", "shapes": "shape"}
+"""Fields of `ImageFacts` by the key of their counts in the report."""
 
 
 def numbers(lists: Sequence[SeenList], found: Sequence[Problem], config: Config) -> dict[str, Any]:
-    """All figures and problems, for JSON; shares are of all pixels of a list's masks."""
+    """Return all figures and problems, for JSON; shares are of all pixels of a split's masks."""
+    keys = ("kind", "severity", "list", "line", "message")
     return {
         "report": "tools.check_data",
         "dataset": config.data.name,
-        "ok": not errors(found),
+        "ok": not has_errors(found),
         "lists": {seen.kind: list_numbers(seen, config) for seen in lists},
-        "problems": [
-            {
-                "kind": problem.kind,
-                "severity": "error" if problem.kind in ERRORS else "warning",
-                **{key: value for key, value in problem._asdict().items() if key != "kind"},
-            }
-            for problem in found
-        ],
+        "problems": [{key: getattr(problem, key) for key in keys} for problem in found],
     }
 
 
+def has_errors(found: Iterable[Problem]) -> bool:
+    return any(problem.severity == "error" for problem in found)
+
+
 def list_numbers(found: SeenList, config: Config) -> dict[str, Any]:
-    """One list's figures."""
+    """Return the figures of one split."""
+    facts = [seen.facts for seen in found.seen if seen.facts]
+    grey = counts(int(image.brightness) // 32 for image in facts)
     record: dict[str, Any] = {
         "source": found.listed.name,
         "images": len(found.seen),
-        "sizes": {f"{w}x{h}": count for (w, h), count in found.sizes.items()},
-        **{key: found.facts(name) for key, name in FACTS.items()},
-        "brightness": found.brightness,
+        **{key: counts(getattr(f, name) for f in facts) for key, name in FACTS.items()},
+        "brightness": {f"{32 * s} to {32 * s + 31}": grey.get(s, 0) for s in range(8)},
         "bands": band_numbers(found.bands, config.data),
     }
     if found.kind == "unlabeled":
         return record
-    pixels, masks = found.pixels, found.masks_with
+    pixels, masks, crops = found.pixels, found.masks_with, found.crops
+    labels = LabelLookup(config.data)
 
     def figures(index: int) -> dict[str, Any]:
         share = int(pixels[index]) / max(1, int(pixels.sum()))
         return {"pixels": int(pixels[index]), "share": share, "images": int(masks[index])}
 
-    labels = Labels(config.data)
     record |= {
         "classes": {name: figures(index) for index, name in enumerate(config.data.classes)},
         "ignored": figures(IGNORE),
         "values": {labels.name(code): count for code, count in found.values.items()},
     }
-    if len(crops := found.crops):
+    if len(crops):
         record["crops"] = {
             "drawn": len(crops),
             "mostly_ignored": int((crops > MOSTLY).sum()),
@@ -70,49 +70,36 @@ def list_numbers(found: SeenList, config: Config) -> dict[str, Any]:
 
 
 def band_numbers(found: BandFacts | None, data: Data) -> dict[str, Any]:
-    """Shares of the pixels of each band, by value, and the number of images that it says nothing
-    in."""
+    """Return, for each band, shares of the pixels by value, and the number of images in which it
+    has one value everywhere."""
     if found is None:
         return {}
     pixels = found.steps.sum(1, keepdims=True)
     steps, ends = (found.steps / pixels).tolist(), (found.ends / pixels).tolist()
+    columns = zip(band_names(data), steps, ends, found.constant.tolist(), strict=True)
     return {
-        name: {
-            "steps": steps[band],
-            "lowest": ends[band][0],
-            "highest": ends[band][1],
-            "constant": int(found.constant[band]),
-        }
-        for band, name in enumerate(band_names(data))
+        name: {"steps": shares, "lowest": low, "highest": high, "constant": constant}
+        for name, shares, (low, high), constant in columns
     }
 
 
-def errors(found: Iterable[Problem]) -> list[Problem]:
-    return [problem for problem in found if problem.kind in ERRORS]
-
-
 def text(report: dict[str, Any], found: Sequence[Problem], limit: int) -> str:
-    """The terminal's report; at most `limit` problems of a kind."""
+    """Write the report for the terminal; at most `limit` problems of a kind."""
     lists: dict[str, Any] = report["lists"]
-    lines = [
-        f"{kind:<10} {record['images']} images, {record['source']}, {_sizes(record['sizes'])}"
-        for kind, record in lists.items()
-    ]
+    lines = []
+    for kind, record in lists.items():
+        sizes = [f"{size} ({count})" for size, count in record["sizes"].items()]
+        images = counted(record["images"], "image")
+        lines.append(f"{kind:<10} {images}, {record['source']}, {first_of(sizes, 3)}")
     head, *rows = class_rows(lists)
     cells = [[f"{c:.2%}" if isinstance(c, float) else c for c in row] for row in rows]
     classes = text_table([head, *cells], "<>")
     return "\n".join([*lines, "", classes, "", *_details(lists), *_problems(found, limit)])
 
 
-def _sizes(sizes: dict[str, int], limit: int = 3) -> str:
-    shown = [f"{size} ({count})" for size, count in list(sizes.items())[:limit]]
-    more = [f"{len(sizes) - limit} other sizes"] if len(sizes) > limit else []
-    return ", ".join([*shown, *more])
-
-
 def class_rows(lists: dict[str, Any]) -> list[list[Any]]:
-    """Return a head, and for each class, and what is ignored, its share of the pixels and number
-    of images in each list with masks."""
+    """Return a head, and for each class, and ignored pixels, the share of the pixels and number of
+    images in each split with masks."""
     records = {kind: record for kind, record in lists.items() if "classes" in record}
     columns = [record["classes"] | {None: record["ignored"]} for record in records.values()]
     rows = [
@@ -123,15 +110,15 @@ def class_rows(lists: dict[str, Any]) -> list[list[Any]]:
 
 
 def _details(lists: dict[str, Any]) -> list[str]:
-    """Values of the masks, bands that say nothing, and what random crops hold."""
+    """Describe values of the masks, constant bands, and random crops."""
     lines = []
     for kind, record in lists.items():
         if values := record.get("values"):
-            some = "  ".join(list(values)[:VALUES_SHOWN])
-            more = f"  and {len(values) - VALUES_SHOWN} more" if len(values) > VALUES_SHOWN else ""
-            lines.append(f"{kind}: mask values by frequency  {some}{more}")
+            lines.append(
+                f"{kind}: mask values by frequency  {first_of(list(values), VALUES_SHOWN, '  ')}"
+            )
         lines += [
-            f"{kind}: {name} has one value everywhere in {band['constant']} images"
+            f"{kind}: {name} has one value everywhere in {counted(band['constant'], 'image')}"
             for name, band in record["bands"].items()
             if band["constant"]
         ]
@@ -144,18 +131,6 @@ def _details(lists: dict[str, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def grouped(found: Iterable[Problem]) -> list[tuple[str, str, list[str]]]:
-    """Return severity, title and messages of each kind of problem."""
-    return [
-        (
-            "error" if kind in ERRORS else "warning",
-            (ERRORS | WARNINGS)[kind],
-            [problem.message for problem in some],
-        )
-        for kind, some in groupby(found, key=lambda problem: problem.kind)
-    ]
-
-
 def _problems(found: Sequence[Problem], limit: int) -> list[str]:
     lines = []
     for severity, title, messages in grouped(found):
@@ -163,4 +138,4 @@ def _problems(found: Sequence[Problem], limit: int) -> list[str]:
         lines += [f"  {message}" for message in messages[:limit]]
         if len(messages) > limit:
             lines.append(f"  ... and {len(messages) - limit} more")
-    return lines or ["all well"]
+    return lines or ["no problems found"]

@@ -11,16 +11,16 @@ from dataset.bands import pictures
 from dataset.mask_files import read_mask
 from dataset.reader import Reader
 from inference.overlay import colour_mask, contents, overlay, percent
-from tools.check_data.band_stats import band_names
+from tools.check_data.image_stats import band_names
 from tools.check_data.inspect import Seen, SeenList
-from tools.check_data.outliers import Suspect, suspects
+from tools.check_data.outliers import suspects
+from tools.check_data.problems import Problem
 from util.colours import Colour
-from util.config.data import Data
 from util.config.schema import Config
 from util.errors import UserError
 
 SHOWN = {"labeled": 12, "unlabeled": 6, "val": 6, "test": 6}
-"""Samples shown of a list."""
+"""Samples shown of a split."""
 SUSPECTS = 4
 """Suspects shown of a kind."""
 FULL = 1600
@@ -37,49 +37,48 @@ class Figure(NamedTuple):
     """Colour, name and share of the classes in its mask."""
 
 
-def suspect_figures(lists: Sequence[SeenList], config: Config) -> list[Figure]:
-    """Return the first suspects of each kind."""
-    reader, figures = Reader(config.data), []
-    found = suspects(lists, band_names(config.data))
-    for kind, group in groupby(found, key=lambda suspect: suspect.kind):
+def suspect_figures(
+    lists: Sequence[SeenList], found: Sequence[Problem], config: Config
+) -> Iterator[Figure]:
+    """Yield the first suspects of each kind."""
+    reader, names = Reader(config.data), band_names(config.data)
+    for kind, group in groupby(suspects(lists, found, names), key=lambda suspect: suspect.kind):
         some = list(group)
         title = f"{kind} (one of {len(some)})" if len(some) > 1 else kind
         for suspect in some[:SUSPECTS]:
-            reason = f"{title}: {suspect.reason}"
-            figures += _figure(suspect.seen, reason, reader, config.data, suspect.twin)
-    return figures
+            yield from figures(suspect.seen, f"{title}: {suspect.reason}", reader, suspect.twin)
 
 
-def sample_figures(found: SeenList, config: Config) -> list[Figure]:
-    """Return samples without faults: the rarest classes first, or from dark to bright."""
-    reader = Reader(config.data)
-    count = SHOWN[found.kind]
+def sample_figures(found: SeenList, config: Config) -> Iterator[Figure]:
+    """Yield samples without faults: the rarest classes first, or from dark to bright."""
+    reader, count = Reader(config.data), SHOWN[found.kind]
     if found.pixels.any():
-        some = list(rarest(found, config.data.classes, count))
+        chosen = list(rarest(found, config.data.classes, count))
     else:
-        some = [Suspect(seen, "", "") for seen in by_brightness(found, count)]
-    return [one for s in some for one in _figure(s.seen, s.reason, reader, config.data)]
+        chosen = [(seen, "") for seen in by_brightness(found, count)]
+    for seen, reason in chosen:
+        yield from figures(seen, reason, reader)
 
 
-def rarest(found: SeenList, classes: Sequence[str], count: int) -> Iterator[Suspect]:
-    """Yield the sample that shows most of each class, classes of the fewest masks first; repeat."""
-    left = [seen for seen in found.seen if not seen.faults and seen.pixels is not None]
+def rarest(found: SeenList, classes: Sequence[str], count: int) -> Iterator[tuple[Seen, str]]:
+    """Yield up to `count` samples with a reason: the sample with the largest share of each class,
+    classes in the fewest masks first; then the second largest, and so on."""
     masks, pixels = found.masks_with, found.pixels
     order = sorted(range(len(classes)), key=lambda index: (masks[index], pixels[index]))
-    while left and count:
-        before = len(left)
+    left = {
+        seen: seen.pixels / seen.pixels.sum()
+        for seen in found.seen
+        if not seen.faults and seen.pixels is not None
+    }
+    while any(shares[index] for shares in left.values() for index in order):
         for index in order:
-            best = max(left, key=lambda seen: _share(seen, index), default=None)
-            if best is None or not count or not _share(best, index):
-                continue
-            left, count = [seen for seen in left if seen is not best], count - 1
-            yield Suspect(best, "", f"{classes[index]} (in {masks[index]} masks)")
-        if len(left) == before:
+            best = max(left, key=lambda seen: left[seen][index], default=None)
+            if count and best and left[best][index]:
+                yield best, f"{classes[index]} (in {masks[index]} masks)"
+                del left[best]
+                count -= 1
+        if not count:
             return
-
-
-def _share(seen: Seen, index: int) -> float:
-    return 0.0 if seen.pixels is None else seen.pixels[index] / seen.pixels.sum()
 
 
 def by_brightness(found: SeenList, count: int) -> list[Seen]:
@@ -90,41 +89,29 @@ def by_brightness(found: SeenList, count: int) -> list[Seen]:
     return [order[place] for place in places]
 
 
-def _figure(
-    seen: Seen, reason: str, reader: Reader, data: Data, twin: Seen | None = None
-) -> list[Figure]:
-    """A sample's pictures and the classes in its mask; empty where it cannot be shown.
-
-    Of a sample with a twin: both with their masks, side by side.
-    """
+def figures(seen: Seen, reason: str, reader: Reader, twin: Seen | None = None) -> Iterator[Figure]:
+    """Yield a sample with its mask, beside its twin if there is one; nothing where it cannot be
+    shown."""
     try:
-        views, classes = _pictures(seen, reader, data)
+        views, classes = _pictures(seen, reader)
         if twin:
-            views = [views[-1], _pictures(twin, reader, data)[0][-1]]
-    except (UserError, ValueError):  # cannot be shown, or has changed since it was inspected
-        return []
+            views = [views[-1], _pictures(twin, reader)[0][-1]]
+    except (UserError, ValueError):  # unreadable, or changed since the inspection
+        return
     scale = max(1.0, max(views[0].size) / FULL)
     notes = [reason, f"shown at 1/{scale:.1f} of its size" if scale > 1 else ""]
-    for place, view in enumerate(views):
-        views[place] = view.convert("RGB")
-        views[place].thumbnail((FULL, FULL), Image.Resampling.LANCZOS)
-    shares = [] if classes is None else contents(classes, data)
-    return [
-        Figure(
-            views,
-            seen.sample.image,
-            "; ".join(filter(None, notes)),
-            [(colour, name, percent(share)) for colour, name, share in shares],
-        )
-    ]
+    views = [view.convert("RGB") for view in views]
+    for view in views:
+        view.thumbnail((FULL, FULL), Image.Resampling.LANCZOS)
+    shares = [] if classes is None else contents(classes, reader.data)
+    legend = [(colour, name, percent(share)) for colour, name, share in shares]
+    yield Figure(views, seen.sample.image, "; ".join(filter(None, notes)), legend)
 
 
-def _pictures(
-    seen: Seen, reader: Reader, data: Data
-) -> tuple[list[Image.Image], np.ndarray | None]:
+def _pictures(seen: Seen, reader: Reader) -> tuple[list[Image.Image], np.ndarray | None]:
     """Return the image, or both dates, with the mask over it (the later one), or beside it where
     their sizes differ; and the class indices."""
-    sample = seen.sample
+    sample, data = seen.sample, reader.data
     dates = pictures(reader.image(sample), data)
     if sample.mask is None:
         return dates, None
@@ -134,7 +121,7 @@ def _pictures(
     except UserError:  # of a wrong mode
         shown = [stored.pixels.convert("RGB")] if isinstance(stored.pixels, Image.Image) else []
         return [*dates, *shown], None
-    classes = reader.labels.class_of(codes)  # with UNKNOWN for what is none
+    classes = reader.labels.class_of(codes)  # UNKNOWN for values without a class
     if stored.size != dates[-1].size:
         return [*dates, colour_mask(classes, data)], classes
     return [*dates, overlay(dates[-1], classes, data)], classes

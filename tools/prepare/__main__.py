@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def add_dataset(commands: argparse._SubParsersAction, name: str) -> None:
-    """A dataset's subcommand; like any other it sets `run`, which gets the parsed options."""
+    """Add a dataset's subcommand; like others it sets `run`, which gets the parsed options."""
     dataset = DATASETS[name]
     text = str(dataset.__doc__)
     command = f"python -m tools.prepare {name} --source downloads/"

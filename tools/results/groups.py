@@ -11,6 +11,9 @@ best_mean, best_std, last_mean, last_std: of the best and the last score; no std
 step_seconds, peak_memory: median over all epochs and seeds; maximum, in bytes
 published: the score of a paper, where `tools.results.published` knows one
 curves: for each seed, score by epoch
+classes: class names
+pseudo_labels: for each seed, the quality of the pseudo-labels by epoch (`PseudoLabels`); empty for
+    a network that labels nothing
 group: index of the group
 """
 
@@ -22,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from tools.results.runs import Run, best_epoch
-from util.config.loading import MOVABLE
+from util.config.differences import MOVABLE
 
 Group = list[Run]
 """Finished runs of one method and the same settings, by fold and seed."""
@@ -121,7 +124,7 @@ def tabulate(groups: Sequence[Group], score: str) -> pd.DataFrame:
         for run in group
         for network in run.networks
     )
-    lists = ("seeds", "best_epochs", "best_values", "last_values", "curves")
+    lists = ("seeds", "best_epochs", "best_values", "last_values", "curves", "pseudo_labels")
     table = runs.groupby("row", sort=False).agg(
         dict.fromkeys(runs.columns[1:], "first")
         | dict.fromkeys(lists, list)
@@ -145,6 +148,7 @@ def _record(run: Run, network: str, score: str) -> dict[str, Any]:
     """A run's scored network; partition and settings are named by comparison with other groups."""
     curve = run.curve(network, score)
     best = best_epoch(curve)
+    labeler, qualities = run.pseudo_labels()
     memory = [epoch.peak_memory for epoch in run.epochs if epoch.peak_memory is not None]
     return {
         "method": run.method,
@@ -166,6 +170,8 @@ def _record(run: Run, network: str, score: str) -> dict[str, Any]:
         "best_values": curve[best],
         "last_values": curve[max(curve)],
         "curves": curve,
+        "classes": run.config.data.classes,
+        "pseudo_labels": qualities if network == labeler else {},
     }
 
 

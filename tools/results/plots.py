@@ -1,11 +1,13 @@
-"""Draw learning curves and label-efficiency curves for a paper's column."""
+"""Draw learning curves, label-efficiency curves and the quality of pseudo-labels for a paper."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from tools.results.runs import PseudoLabels
 from util.errors import UserError
 from util.plotting import COLOURS, GREY, chart, new_figure, save, whole_numbers
 
@@ -18,11 +20,14 @@ WIDTH, HEIGHT, LEGEND = 3.4, 2.5, 0.2
 """Inches: of a panel, of a line of the legend."""
 WIDEST = 3
 """Panels in a row."""
+QUALITIES = ("above the threshold", "of these, right")
+MOST_CLASSES = 6
+"""With more classes, the quality of pseudo-labels is drawn as the mean over classes."""
 
 
 def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
-    """Write learning curves and, where a method ran with several numbers of labels,
-    label-efficiency curves; returns the files.
+    """Write learning curves; where a method ran with several numbers of labels, label-efficiency
+    curves; where validations measured pseudo-labels, their quality. Returns the files.
 
     Raises `UserError` for a folder that cannot be written.
     """
@@ -36,6 +41,10 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
     several = [panel for _, panel in table.groupby("panel", sort=False) if _is_over_labels(panel)]
     if several:
         figures["labels"] = label_curves(pd.concat(several), f"{title}, {at} epoch", at)
+    labelling = table[table.pseudo_labels.map(any)]
+    for (panel, partition), rows in labelling.groupby(["panel", "partition"], sort=False):
+        name = re.sub(r"[^\w.]+", "_", f"pseudo_labels_{panel}_{partition}").strip("_")
+        figures[name] = pseudo_label_curves(rows, f"{panel}, {partition}")
     files = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +96,42 @@ def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
         drawn += rows.name[rows.name.isin(partial.name)].tolist()
     _legend(figure, looks, drawn)
     return figure
+
+
+@chart
+def pseudo_label_curves(table: pd.DataFrame, title: str) -> "Figure":
+    """Draw, over epochs, the share of pixels above the confidence threshold and how many of their
+    pseudo-labels are right; a row of panels for each class."""
+    classes = table.classes.iloc[0]
+    parts = {name: [index] for index, name in enumerate(classes)}
+    if len(classes) > MOST_CLASSES:
+        parts = {"mean over classes": list(range(len(classes)))}
+    figure = new_figure(WIDTH * 2, HEIGHT * 0.8 * len(parts))
+    sheet = figure.subplots(len(parts), 2, squeeze=False, sharex=True)
+    looks = _looks(table)
+    for axes, (part, indices) in zip(sheet, parts.items(), strict=True):
+        for axis, kind, meaning in zip(axes, ("kept", "precision"), QUALITIES, strict=True):
+            for row in table.itertuples():
+                curves = [
+                    {epoch: _of_classes(quality, kind, indices) for epoch, quality in seed.items()}
+                    for seed in row.pseudo_labels
+                ]
+                values = pd.DataFrame(curves).sort_index(axis=1)
+                _plot(axis, values.columns, values.mean(), values.std(), looks[row.name], marker="")
+            axis.set(title=f"{part}: {meaning}", ylim=(-3, 103), ylabel="%")
+            whole_numbers(axis)
+    for axis in sheet[-1]:
+        axis.set_xlabel("epoch")
+    figure.suptitle(title)
+    _legend(figure, looks, table.name, marker="")
+    return figure
+
+
+def _of_classes(quality: PseudoLabels, kind: str, indices: Iterable[int]) -> float | None:
+    """Return the mean of a share in percent over classes, without those that have no pixels."""
+    shares = [getattr(quality, f"class_{kind}")[index] for index in indices]
+    known = [share for share in shares if share is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _level(axis: Any, height: float, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What runs of a sweep need of a GPU, where there are no epochs of their kind to go by."""
+"""Estimate memory and time of runs of a sweep that have no measured epochs."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,29 +12,27 @@ from engine.method import Method
 from tools.methods import method_of
 from tools.sweep.spec import Planned
 from util.config.schema import Config
-from util.errors import UserError
+from util.errors import UserError, counted
 
 
 def estimates(runs: Sequence[Planned]) -> Iterator[str]:
-    """For each kind of these runs, a step of which is estimated once, some lines in the words of
-    the methods' `--dry-run`; one says so where torch or a missing list leaves it open."""
+    """Yield a description for each kind of run, or the error that prevents the estimate."""
     kinds: dict[str, list[Planned]] = {}
-    for planned in runs:
-        kinds.setdefault(planned.kind, []).append(planned)
+    for run in runs:
+        kinds.setdefault(run.kind, []).append(run)
     for kind, alike in tqdm(kinds.items(), "estimating", unit="kind", disable=None, leave=False):
         config, method = alike[0].load(), method_of(alike[0].method)
         try:
             images = method.images_per_step(config)
             cost = step_cost(method, config, images, config.micro_batch or images)
-            steps = sum(_steps(planned.load(), method, images) for planned in alike)
-            count = f"{len(alike)} run{'s' * (len(alike) > 1)}"
-            yield f"{kind}\n{describe_step(cost, config, steps, count)}"
+            steps = sum(_steps(run.load(), method, images) for run in alike)
+            yield f"{kind}\n{describe_step(cost, config, steps, counted(len(alike), 'run'))}"
         except UserError as error:
             yield f"{kind}\n  {error}"
 
 
 def _steps(config: Config, method: type[Method], images: int) -> int:
-    """Optimizer steps of a run; raises `UserError` where its lists are not there."""
+    """Return the optimizer steps of a run; raises `UserError` for a missing split file."""
     labeled = unlabeled = 0
     if not config.epoch_length:
         lists = read_lists(config.data, method.unlabeled)

@@ -1,4 +1,4 @@
-"""Running a sweep: what is not done yet, one after the other or on several devices."""
+"""Run what a sweep still lacks, one run at a time on each device."""
 
 import os
 import signal
@@ -11,23 +11,25 @@ from statistics import median
 from typing import NamedTuple
 
 from dataset.protocols import how_to_get
-from tools.results.runs import MARK, Run, best_epoch
+from tools.results.runs import Run, best_epoch
 from tools.sweep.spec import Planned
-from util.config.loading import differences
-from util.errors import UserError
+from util.config.differences import differences
+from util.errors import UserError, duration
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
+from util.io import make_folder
+from util.paths import find
 
 POLL_SECONDS = 0.2
 STOPPED = (EXIT_CODE, -signal.SIGTERM)
-"""How a run ends that was asked to stop; the latter before it had begun."""
+"""Exit codes of a run that was asked to stop; the second one before it was ready to save."""
 
 
 class State(NamedTuple):
-    """How far a run of a sweep is."""
+    """Progress of a run of a sweep."""
 
     planned: Planned
     run: Run | None
-    """What is in its folder, if anything is."""
+    """None before the run has started."""
 
     @property
     def is_done(self) -> bool:
@@ -40,9 +42,12 @@ class State(NamedTuple):
 
 
 def state_of(planned: Planned) -> State:
-    """Raises `UserError` for a bad config, and where the folder holds a run with another one."""
+    """Read the progress of a run.
+
+    Raises `UserError` for a bad config, and for a folder that holds a run with another config.
+    """
     config = planned.load()
-    if not (planned.folder / MARK).exists():
+    if not planned.has_started:
         return State(planned, None)
     run = Run(planned.folder)
     old, new = (c.model_dump(mode="json") for c in (run.config, config))
@@ -54,16 +59,16 @@ def state_of(planned: Planned) -> State:
     return State(planned, run)
 
 
-def check_lists(states: Sequence[State]) -> None:
-    """Raise `UserError` for the first list that a run lacks."""
-    for path in (p for s in states if not s.is_done for p in s.planned.list_files.values()):
-        if not path.is_file():
+def check_split_files(states: Sequence[State]) -> None:
+    """Raise `UserError` for the first split file that a run lacks."""
+    for path in (p for s in states if not s.is_done for p in s.planned.split_files.values()):
+        if not find(path).is_file():
             raise UserError(f"{path}: no such list{how_to_get(path)}")
 
 
 def result(run: Run) -> str:
-    """A finished run in a few words."""
-    from inference.evaluation import score_title  # which needs PyTorch
+    """Describe the scores and the time of a finished run."""
+    from inference.evaluation import score_title  # imports PyTorch
 
     parts, score = [], score_title(run.config)
     for network in run.networks:
@@ -73,63 +78,63 @@ def result(run: Run) -> str:
                 f"{network} {score} {curve[max(curve)]:.1f}, best {curve[best]:.1f} (epoch {best})"
             )
     seconds = sum(epoch.seconds + epoch.validation_seconds for epoch in run.epochs)
-    return f"done: {'; '.join(parts) or 'no score'}; {seconds / 60:.1f} min"
+    return f"done: {'; '.join(parts) or 'no score'}; {duration(seconds)}"
 
 
-def hours_left(states: Sequence[State]) -> tuple[float, list[Planned]]:
-    """Hours of one device for what is not done, by the epochs there are of runs of the same kind,
-    and the runs of which there is none to go by."""
+def seconds_left(states: Sequence[State]) -> tuple[float, list[Planned]]:
+    """Return the seconds that one device needs for the rest, by epochs of the same kind of run, and
+    the runs of a kind without epochs."""
     seconds: dict[str, list[float]] = {}
     for state in states:
         for epoch in state.run.epochs if state.run else []:
             taken = epoch.seconds + epoch.validation_seconds
             seconds.setdefault(state.planned.kind, []).append(taken)
     left, unknown = 0.0, []
-    for state in states:
-        if state.planned.kind in seconds:
-            total = state.planned.load().epochs
-            done = state.run.epochs[-1].epoch if state.run and state.run.epochs else 0
-            left += median(seconds[state.planned.kind]) * (total - done)
+    for planned, run in states:
+        if planned.kind in seconds:
+            done = run.epochs[-1].epoch if run and run.epochs else 0
+            left += median(seconds[planned.kind]) * (planned.load().epochs - done)
         else:
-            unknown.append(state.planned)
-    return left / 3600, unknown
-
-
-class Started(NamedTuple):
-    place: int
-    """Its number in the sweep, from 1."""
-    planned: Planned
-    process: subprocess.Popen[bytes]
+            unknown.append(planned)
+    return left, unknown
 
 
 def run_all(
-    todo: Sequence[tuple[int, Planned]], devices: Sequence[str], say: Callable[[int, str], None]
+    states: Sequence[State], devices: Sequence[str], say: Callable[[Planned, object], None]
 ) -> list[Planned]:
-    """Run what is to do by the ordinary command, one run a device; returns those that failed.
+    """Run what is not done; returns the runs that failed.
 
-    `devices`: auto, cpu, or the number of a GPU.  What a run prints is added to console.txt in its
-    folder.  Raises `Interrupted` when it is asked to stop, after all runs have saved.
+    The output of a run is appended to console.txt in its folder.  Raises `Interrupted` after a
+    request to stop, when all runs have saved.
+
+    Args:
+        devices: auto, cpu, or the number of a GPU.
+        say: prints a message about a run.
     """
-    waiting, failed = list(todo), []
-    running: dict[int, Started] = {}
+    waiting, failed, free = [], [], list(devices)
+    for state in states:
+        if state.is_done:
+            say(state.planned, state)
+        else:
+            waiting.append(state.planned)
+    running: dict[subprocess.Popen[bytes], tuple[Planned, str]] = {}
     with stop_requests() as stop:
         told = False
         while running or (waiting and not stop.by):
-            for slot in range(len(devices)):
-                if slot not in running and waiting and not stop.by:
-                    place, planned = waiting.pop(0)
-                    say(place, f"started on {devices[slot]}")
-                    running[slot] = Started(place, planned, _start(planned, devices[slot]))
+            while free and waiting and not stop.by:
+                planned, device = waiting.pop(0), free.pop(0)
+                say(planned, f"started on {device}")
+                running[_start(planned, device)] = planned, device
             if stop.by and not told:
                 told = True
-                for started in running.values():  # a terminal's Ctrl-C has reached them already
-                    started.process.send_signal(signal.SIGTERM)
+                for process in running:  # a terminal's Ctrl-C has reached them already
+                    process.send_signal(signal.SIGTERM)
             time.sleep(POLL_SECONDS)
-            for slot, started in list(running.items()):
-                if (code := started.process.poll()) is not None:
-                    del running[slot]
-                    say(started.place, _ending(started, code))
-                    failed += [started.planned] if code not in (0, *STOPPED) else []
+            for process in [process for process in running if process.poll() is not None]:
+                planned, device = running.pop(process)
+                free.append(device)
+                say(planned, _ending(planned.folder, process.returncode))
+                failed += [planned] if process.returncode not in (0, *STOPPED) else []
         if stop.by:
             raise Interrupted
     return failed
@@ -139,29 +144,25 @@ def _start(planned: Planned, device: str) -> subprocess.Popen[bytes]:
     kind = device if device in ("auto", "cpu") else "cuda"
     gpu = {"CUDA_VISIBLE_DEVICES": device} if kind == "cuda" else {}
     command = [sys.executable, *planned.command, "--device", kind]
+    make_folder(planned.folder)
     try:
-        planned.folder.mkdir(parents=True, exist_ok=True)
-        with (planned.folder / "console.txt").open("ab") as console:
+        with (planned.folder / "console.txt").open("ab") as out:
             return subprocess.Popen(
-                command, stdout=console, stderr=subprocess.STDOUT, env=os.environ | gpu
+                command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | gpu
             )
     except OSError as error:
         raise UserError(f"{planned.folder}: cannot be written ({error})") from None
 
 
-def _ending(started: Started, code: int) -> str:
-    """What became of a run: its scores, or its last words."""
-    folder = started.planned.folder
+def _ending(folder: Path, code: int) -> str:
+    """Describe how a run ended: its scores, or its last line of output."""
     if code in STOPPED:
-        return "stopped; the same command goes on from there"
+        return "stopped; the same command resumes it"
     if code:
-        return f"FAILED (exit code {code}): {_last_line(folder / 'console.txt')}"
+        console = (folder / "console.txt").read_text(encoding="utf-8", errors="backslashreplace")
+        *_, last = ["no output", *filter(str.strip, console.split("\n"))]
+        return f"FAILED (exit code {code}): {last.strip()}"
     try:
         return result(Run(folder))
     except UserError as error:
         return f"FAILED: {error}"
-
-
-def _last_line(console: Path) -> str:
-    lines = console.read_text(encoding="utf-8", errors="backslashreplace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -1,4 +1,4 @@
-"""A sweep as an array of Slurm jobs, each by tools/slurm_train.sh."""
+"""Submit a sweep as an array of Slurm jobs, each by tools/slurm_train.sh."""
 
 import hashlib
 import os
@@ -10,25 +10,30 @@ from pathlib import Path
 from tools.sweep.schedule import State
 from tools.sweep.spec import Planned
 from util.errors import UserError
-from util.io import write_atomically
+from util.io import write_once
+from util.paths import REPOSITORY, find
 
 SCRIPT = "tools/slurm_train.sh"
 
 
 def submit(states: Sequence[State], folder: Path, options: Sequence[str]) -> str:
-    """Submit what is not done; returns what sbatch says.
+    """Submit what is not done; returns sbatch's message.
 
-    A job finds its run in the line of its number in a file of all runs, below `folder`, that is
-    never written again: jobs wait, and are queued again, for days.  Raises `UserError`.
+    A job reads its run from a line of a file in `folder`.  The file's name is a hash of its
+    content: queued jobs read it days later, so it never changes.  Raises `UserError`.
     """
     todo = [str(number) for number, state in enumerate(states, start=1) if not state.is_done]
     if not todo:
         return "all runs are done"
-    path = _write_runs([state.planned for state in states], folder)
+    text = "".join(f"{shell_line(state.planned)}\n" for state in states).encode()
+    path = folder / f"array-{hashlib.sha256(text).hexdigest()[:12]}.sh"
+    write_once(path, text)
     command = ["sbatch", f"--array={','.join(todo)}", *options, SCRIPT]
     variables = os.environ | {"array": str(path.resolve())}
     try:
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False
+        )
     except OSError as error:
         raise UserError(f"--slurm: sbatch cannot be run ({error})") from None
     if done.returncode:
@@ -37,27 +42,16 @@ def submit(states: Sequence[State], folder: Path, options: Sequence[str]) -> str
     return f"{done.stdout.strip()} ({len(todo)} runs, listed in {path})"
 
 
-def _write_runs(runs: Sequence[Planned], folder: Path) -> Path:
-    """A line of shell for each run, in a file whose name follows from its content."""
-    text = "".join(f"{shell_line(planned)}\n" for planned in runs).encode()
-    path = folder / f"array-{hashlib.sha256(text).hexdigest()[:12]}.sh"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error})") from None
-    write_atomically(path, lambda file: file.write(text))
-    return path
-
-
 def shell_line(planned: Planned) -> str:
-    """The variables of tools/train.sh, and the arguments of the method's script."""
-    paths = planned.list_files
-    variables = {
-        "method": planned.method,
-        "config": str(planned.config),
-        "labeled_id_path": str(paths.get("labeled", "")),
-        "unlabeled_id_path": str(paths.get("unlabeled", "")),
-        "save_path": str(planned.folder),
+    """Return shell code for the variables of tools/train.sh, which needs absolute paths, and the
+    arguments of the method's script."""
+    paths = {
+        "config": planned.config,
+        "labeled_id_path": planned.split_files.get("labeled"),
+        "unlabeled_id_path": planned.split_files.get("unlabeled"),
+        "save_path": planned.folder,
     }
+    variables = {key: str(find(path).resolve()) if path else "" for key, path in paths.items()}
+    variables["method"] = planned.method
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     return f'export {exports}; set -- {shlex.join(planned.arguments)} "$@"'

@@ -1,4 +1,4 @@
-"""Sweeps: which runs there shall be, from a YAML file; configs/sweeps/ has those of the tables."""
+"""Read a sweep file and expand it into runs."""
 
 import json
 from collections.abc import Iterator
@@ -10,41 +10,43 @@ import yaml
 from pydantic import Field, field_validator
 
 from tools.methods import method_of
+from tools.results.runs import MARK
 from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
 from util.errors import UserError
+from util.paths import find
 
-Names = Annotated[list[Name], Field(min_length=1)]
+Seeds = Annotated[list[Natural], Field(min_length=1)]
 Settings = dict[str, Any]
-"""Values of the config by dotted key, as `--set` takes them."""
+"""Config values by dotted key."""
 
 
 class Part(Section):
-    """Every method with every config, partition, setting and seed."""
+    """Every method with every config, partition, alternative and seed."""
 
-    methods: Names
+    methods: Annotated[list[Name], Field(min_length=1)]
     """Names of scripts, without .py."""
     configs: Annotated[list[AnyPath], Field(min_length=1)]
     partitions: list[Name] | None = None
-    """By default those of the sweep; without any, the lists are the config's."""
+    """Default: those of the sweep; without any, the config names the split files."""
     settings: Annotated[dict[Name, Settings], Field(min_length=1)] | None = None
     """Alternatives, by the names of their folders."""
-    seeds: Annotated[list[Natural], Field(min_length=1)] | None = None
-    """By default those of the sweep."""
+    seeds: Seeds | None = None
+    """Default: those of the sweep."""
 
 
 class Sweep(Section):
-    """A sweep's file."""
+    """Keys of a sweep file."""
 
     save_path: AnyPath
-    """Folder of all runs: below it config/method/setting/partition/seed."""
+    """Folder of all runs: below it config/method/alternative/partition/seed."""
     lists: str | None = None
     """Folder of a partition's labeled.txt and unlabeled.txt, such as splits/pascal/{partition}."""
     partitions: list[Name] = []
-    seeds: Annotated[list[Natural], Field(min_length=1)] = [0]
+    seeds: Seeds = [0]
     set: Settings = {}
-    """Of all runs."""
+    """Settings of all runs."""
     runs: Annotated[list[Part], Field(min_length=1)]
 
     @field_validator("lists")
@@ -61,20 +63,23 @@ class Planned(NamedTuple):
     method: str
     config: Path
     lists: Path | None
-    """Folder of its labeled.txt and unlabeled.txt; None: the config names them."""
+    """Folder of labeled.txt and unlabeled.txt; None: the config names the split files."""
     settings: Settings
     seed: int
     folder: Path
 
     @property
     def kind(self) -> str:
-        """What it shares with runs that differ in lists and seed alone."""
-        settings = " ".join(self.overrides)
-        return f"{self.method} {self.config} {settings}".rstrip()
+        """Description shared by runs that differ in split files and seed alone."""
+        return " ".join([self.method, str(self.config), *self.overrides])
 
     @property
-    def list_files(self) -> dict[str, Path]:
-        """By labeled and, for a method that has use for them, unlabeled."""
+    def has_started(self) -> bool:
+        return (self.folder / MARK).exists()
+
+    @property
+    def split_files(self) -> dict[str, Path]:
+        """Paths by kind: labeled and, for a method that uses it, unlabeled."""
         if self.lists is None:
             return {}
         kinds = ("labeled", "unlabeled") if method_of(self.method).unlabeled else ("labeled",)
@@ -87,48 +92,52 @@ class Planned(NamedTuple):
 
     @property
     def arguments(self) -> list[str]:
-        """Those of the method's script, but for config, lists and folder."""
-        more = ["--set", *self.overrides] if self.settings else []
-        return ["--seed", str(self.seed), *more]
+        """Arguments of the method's script except config, split files and folder."""
+        return ["--seed", str(self.seed), *(["--set", *self.overrides] if self.settings else [])]
 
     @property
     def command(self) -> list[str]:
-        """The ordinary one, for Python."""
-        lists = [f"--{kind}-id-path={path}" for kind, path in self.list_files.items()]
-        return [f"{self.method}.py", "--config", str(self.config), *lists,
-                "--save-path", str(self.folder), *self.arguments]  # fmt: skip
+        """Arguments of Python that start the method's script."""
+        script = find(Path(f"{self.method}.py"))
+        lists = [f"--{kind}-id-path={path}" for kind, path in self.split_files.items()]
+        return [str(script), "--config", str(self.config), *lists, "--save-path",
+                str(self.folder), *self.arguments]  # fmt: skip
 
     def load(self) -> Config:
-        """Its config; raises `UserError` for one that the method cannot use."""
-        paths = {kind: str(path) for kind, path in self.list_files.items()}
-        on_top: dict[str, Any] = {"seed": self.seed} | ({"data": paths} if paths else {})
+        """Load the config; raises `UserError` for one that the method cannot use."""
+        lists = {kind: str(path) for kind, path in self.split_files.items()}
+        on_top = {"seed": self.seed, **({"data": lists} if lists else {})}
         config = load_config(self.config, self.overrides, on_top)
         method_of(self.method).read_options(config)
         return config
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Raises `UserError` for a missing file, an unknown key, a value out of range."""
+    """Read a sweep file; raises `UserError` for a missing file, unknown key or invalid value."""
     sweep: Sweep = parse(Sweep, read_yaml(path), str(path))
     return sweep
 
 
 def expand(sweep: Sweep, source: Path) -> list[Planned]:
-    """All runs, in the order of the file, seeds innermost; raises `UserError` where two would share
-    a folder, or a partition has no lists."""
-    folders: dict[Path, Planned] = {}
-    for part in sweep.runs:
-        for planned in _runs_of(part, sweep, source):
-            if planned.folder in folders:
-                raise UserError(f"{source}: two runs in {planned.folder}; name their settings")
-            folders[planned.folder] = planned
-    return list(folders.values())
+    """Return all runs in the order of the file, seeds innermost.
+
+    Raises `UserError` where two would share a folder, or `lists` is missing.
+    """
+    runs: dict[Path, Planned] = {}
+    for run in (run for part in sweep.runs for run in _runs_of(part, sweep, source)):
+        if run.folder in runs:
+            raise UserError(f"{source}: two runs in {run.folder}; name their settings")
+        runs[run.folder] = run
+    return list(runs.values())
 
 
 def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[Planned]:
     partitions = sweep.partitions if part.partitions is None else part.partitions
     if partitions and sweep.lists is None:
-        raise UserError(f"{source}: lists: missing, where the lists of partitions are")
+        raise UserError(
+            f"{source}: lists: missing; name the folder of a partition's split files, such as "
+            "splits/pascal/{partition}"
+        )
     choices = product(
         part.configs,
         part.methods,
@@ -144,6 +153,6 @@ def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[Planned]:
 
 
 def _as_yaml(value: Any) -> str:
-    """A value as YAML in one line, plain where it can be."""
+    """Write a value as YAML in one line, a text without quotes where that is the same."""
     plain = isinstance(value, str) and yaml.safe_load(value) == value
     return value if plain else json.dumps(value)

@@ -1,5 +1,5 @@
-"""Label Studio's exports: JSON and JSON-MIN (brush, polygons, boxes, ellipses), and the folder of
-one PNG per class."""
+"""Label Studio's exports: JSON and JSON-MIN (brush, bitmask, polygon, box, ellipse), or PNGs of one
+class each."""
 
 import re
 from collections import Counter, defaultdict
@@ -15,17 +15,19 @@ import numpy as np
 from dataset.file_content import load_picture
 from dataset.image_files import SUFFIXES, image_size
 from tools.prepare.annotations.entries import Entry
-from tools.prepare.annotations.model import Annotations, Picture, Region, Size
-from tools.prepare.annotations.shapes import bitmap, corners, ellipse, polygons
+from tools.prepare.annotations.model import Annotations, Picture, Region
+from tools.prepare.annotations.shapes import bitmap, corners, ellipse, opaque, picture_in, polygons
 from util.errors import UserError
 
-LABELS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels")
+LABELS = (
+    "brushlabels", "bitmasklabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels",
+)  # fmt: skip
 PNG_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+\.png")
 """Task, annotation, author, and the names of the tag and of the class."""
 
 
 def is_label_studio(tree: object) -> bool:
-    """Whether a JSON file holds tasks: with annotations, or with regions (JSON-MIN)."""
+    """Return whether a JSON file holds tasks: with annotations, or with regions (JSON-MIN)."""
     tasks = tree if isinstance(tree, list) else [tree]
     return bool(tasks) and all(
         isinstance(task, dict)
@@ -35,7 +37,7 @@ def is_label_studio(tree: object) -> bool:
 
 
 def read_label_studio(tree: Entry, root: Path) -> Annotations:
-    """Of several annotations of a task, the ground truth is read, or else the latest.
+    """Read tasks; of several annotations of one, the ground truth, or else the latest.
 
     Raises `UserError` for a missing or wrong key.
     """
@@ -60,14 +62,14 @@ def read_label_studio(tree: Entry, root: Path) -> Annotations:
 
 
 def _is_min(task: Any) -> bool:
-    """Whether a task is as JSON-MIN has it: regions below the names of tags."""
+    """Return whether a task has JSON-MIN's layout: regions below the names of tags."""
     if not isinstance(task, dict) or "data" in task:
         return False
     return "annotator" in task or "annotation_id" in task
 
 
 def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
-    """What was annotated; None where nothing was."""
+    """Return the annotated results; None where a task has no annotation."""
     key = "annotations" if "annotations" in task.value else "completions"
     made = [a for a in task.entries(key) if not a.get("was_cancelled", bool, int, default=False)]
     if not made:
@@ -79,7 +81,7 @@ def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
 
 
 def _flat(result: Entry) -> Entry:
-    """A result with its `value`, as JSON-MIN has it."""
+    """Merge a result with its `value`, as in JSON-MIN."""
     value = result.entry("value").value  # raises for what is no object
     return Entry(result.value | value, result.path, f"{result.where}.value")
 
@@ -90,12 +92,12 @@ def _min_results(task: Entry) -> list[Entry] | None:
 
 
 def _with_area(results: list[Entry], skipped: Counter[str]) -> list[Entry]:
-    """Polygons, boxes, ellipses and brushes; counts the others."""
+    """Return regions that have an area; count the others."""
     found = []
     for result in results:
         keys = {key for key, value in result.value.items() if value is not None}
         is_box = {"x", "y", "width", "height"} <= keys and "keypointlabels" not in keys
-        if not (is_box or {"rle", "radiusX", "points"} & keys):
+        if not (is_box or {"rle", "imageDataURL", "radiusX", "points"} & keys):
             skipped[f"regions of type {result.value.get('type', 'point or choice')}"] += 1
             continue
         if result.value.get("image_rotation"):
@@ -122,11 +124,13 @@ def _regions(results: list[Entry], skipped: Counter[str]) -> list[Region]:
 
 
 def _drawing(result: Entry) -> Callable | None:
-    """What draws a region; None for a polygon without area.  Lengths are percentages."""
+    """Return what draws a region (lengths are percentages); None for a polygon without area."""
     value = result.value
     width, height = (side / 100 for side in result.size("original_width", "original_height"))
     if "rle" in value:
         return partial(_brush, result.get("rle", list))
+    if "imageDataURL" in value:
+        return partial(_bitmask, result.get("imageDataURL", str))
     if "radiusX" in value:
         x, y, rx, ry = (result.number(key) for key in ("x", "y", "radiusX", "radiusY"))
         turn = radians(result.number("rotation", default=0))
@@ -144,16 +148,20 @@ def _drawing(result: Entry) -> Callable | None:
 
 
 def _brush(rle: list[int], height: int, width: int) -> dict:
-    """The pixels of which the brush covers more than half."""
+    """Draw the pixels of which the brush covers more than half."""
     alpha = unpack(rle, 4 * height * width).reshape(height, width, 4)[..., 3]
     return bitmap(alpha > alpha.max(initial=0) / 2)
 
 
+def _bitmask(url: str, height: int, width: int) -> dict:
+    return bitmap(opaque(picture_in(url, "imageDataURL", (width, height))))
+
+
 def unpack(rle: list[int], count: int) -> np.ndarray:
-    """Bytes `[count]` of the format rle-pack (thi.ng).
+    """Unpack bytes `[count]` of the format rle-pack (thi.ng).
 
     A header has the count (32 bits), the bits of a value less 1 (5 bits), and the four widths of
-    lengths less 1 (4 bits each).  A run tells whether it is one value (1 bit), which width its
+    lengths less 1 (4 bits each). A run tells whether it is one value (1 bit), which width its
     length has (2 bits), its length less 1, and its one value or all its values.
 
     Raises `ValueError`.
@@ -188,7 +196,7 @@ def unpack(rle: list[int], count: int) -> np.ndarray:
 
 
 def _names(task: Entry) -> tuple[str, ...]:
-    """What the image of a task may be called: its address without what the server adds."""
+    """Return possible names of a task's image: its address without the server's prefixes."""
     data = task.value.get("data", task.value)
     texts = {k: v for k, v in data.items() if isinstance(v, str)} if isinstance(data, dict) else {}
     paths = [_path(texts[key]) for key in sorted(texts, key=lambda key: key != "image")]
@@ -199,7 +207,7 @@ def _names(task: Entry) -> tuple[str, ...]:
 
 
 def _path(address: str) -> str:
-    """The path in an address such as /data/local-files/?d=a/1.jpg or /data/upload/1/x-1.jpg."""
+    """Return the path in an address such as /data/local-files/?d=a/b.png or /data/upload/1/b."""
     parts = urlsplit(address.replace("\\", "/"))
     query = parse_qs(parts.query)
     path = query["d"][0] if "d" in query else unquote(parts.path)
@@ -211,9 +219,9 @@ def is_png_name(name: str) -> bool:
 
 
 def read_pngs(files: list[Path], images: list[Path]) -> Annotations:
-    """Masks of one class each, `task-1-annotation-2-by-3-tag-road-0.png`.
+    """Read masks of one class each, `task-1-annotation-2-by-3-tag-road-0.png`.
 
-    The name tells the task, not the image: that of task 1 must be named `1.*` or `task-1.*`.  Of
+    The name tells the task, not the image: that of task 1 must be named `1.*` or `task-1.*`. Of
     several annotations of a task the latest, by number, is read.
     """
     tasks: dict[str, dict[int, list[tuple[Path, str]]]] = defaultdict(lambda: defaultdict(list))
@@ -234,23 +242,19 @@ def read_pngs(files: list[Path], images: list[Path]) -> Annotations:
     for task, made in tasks.items():
         skipped["further annotations of one task"] += len(made) - 1
         regions = [Region(c, file.name, partial(_png, file)) for file, c in made[max(made)]]
-        size = _png_size(made[max(made)][0][0])
+        size = image_size(made[max(made)][0][0])
         pictures.append(Picture(files[0].parent, (f"task-{task}", task), size, regions))
     return Annotations("Label Studio, one PNG per class", pictures, [], skipped, {})
 
 
 def _common_tag(names: list[str]) -> str:
-    """The name of the tag with its hyphen: what stands before the first hyphen in all names."""
+    """Return the name of the tag with its hyphen: the text before the first hyphen of all names."""
     heads = {name.partition("-")[0] for name in names}
     return f"{heads.pop()}-" if len(heads) == 1 and all("-" in name for name in names) else ""
 
 
-def _png_size(file: Path) -> Size:
-    return image_size(file)
-
-
 def _png(file: Path, height: int, width: int) -> dict:
-    values = np.asarray(load_picture(file).convert("L"))
-    if values.shape != (height, width):
-        raise ValueError(f"{values.shape[1]}x{values.shape[0]} pixels; expected {width}x{height}")
-    return bitmap(values > values.max(initial=0) / 2)
+    picture = load_picture(file).convert("L")
+    if picture.size != (width, height):
+        raise ValueError(f"{picture.width}x{picture.height} pixels; expected {width}x{height}")
+    return bitmap(opaque(picture))

@@ -15,6 +15,7 @@ import numpy as np
 
 from dataset.protocols import fingerprint, read_protocols
 from dataset.split_files import list_line, list_text
+from tools.prepare.hdf5 import fault, library
 from tools.prepare.official.archives import LARGEST, Archive, Download, Member, find_all
 from tools.prepare.official.masks import png
 from tools.prepare.official.plan import Plan, Set, Task, pair
@@ -61,7 +62,7 @@ def _set(slices: Mapping[str, tuple[Member, int | None]], name: str, archive: Ar
 
 
 def image_png(content: Content, number: int | None) -> bytes:
-    """A slice, or one of a volume, in [0, 1] as 8 bits; raises `ValueError` for other values."""
+    """Return a slice in [0, 1] as PNG of 8 bits; raises `ValueError` for other values."""
     image = _slice(content, number)[0]
     if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
         raise ValueError("its image has values beyond [0, 1]")
@@ -69,7 +70,7 @@ def image_png(content: Content, number: int | None) -> bytes:
 
 
 def mask_png(content: Content, number: int | None) -> bytes:
-    """Its classes; raises `ValueError` for what is none."""
+    """Return the mask as PNG; raises `ValueError` for a value that is no class."""
     label = _slice(content, number)[1]
     strange = label[~np.isin(label, range(CLASSES))]
     if strange.size:
@@ -78,7 +79,7 @@ def mask_png(content: Content, number: int | None) -> bytes:
 
 
 def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label of a file of one slice, or of one slice of a volume."""
+    """Return image and label of a file of one slice, or of one slice of a volume."""
     if number is None:
         return _read(content, dimensions=2)
     image, label = _read(content, dimensions=3)
@@ -86,8 +87,8 @@ def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray
 
 
 def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label, of one shape; raises `ValueError` where they are not there, or not so."""
-    with _library().File(content if isinstance(content, Path) else BytesIO(content)) as file:
+    """Return image and label; raises `ValueError` for missing ones and different shapes."""
+    with library("acdc").File(content if isinstance(content, Path) else BytesIO(content)) as file:
         image, label = (_array(file, key, dimensions) for key in ("image", "label"))
     if image.shape != label.shape:
         raise ValueError(f"an image of shape {image.shape}, a label of {label.shape}")
@@ -95,28 +96,19 @@ def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
-    """The numbers of a key; raises `ValueError` where it has none, or in other dimensions."""
+    """Return the array of a key; raises `ValueError` for none, and for other dimensions."""
     if key not in file:
         raise ValueError(f"no key '{key}', found {', '.join(file) or 'none'}")
-    expected = f"expected an array of numbers, {AXES[dimensions]}"
-    if not isinstance(file.get(key, getlink=True), _library().HardLink):
-        raise ValueError(f"'{key}' is a link, {expected}")
-    found = file[key]
-    if not isinstance(found, _library().Dataset):
-        raise ValueError(f"'{key}' is a {type(found).__name__.lower()}, {expected}")
-    if found.dtype.kind not in "buif":
-        raise ValueError(f"'{key}' holds values of type {found.dtype}, {expected}")
-    if found.ndim != dimensions or not found.size:
-        raise ValueError(f"'{key}' is an array of shape {found.shape}, {expected}")
-    if found.nbytes > LARGEST:
-        raise ValueError(f"'{key}' holds {found.nbytes} bytes, expected at most {LARGEST}")
-    if found.external or found.is_virtual:
-        raise ValueError(f"'{key}' is kept in another file, {expected}")
-    return found[()]
+    problem = fault(file, key, LARGEST)
+    if not problem and (file[key].ndim != dimensions or not file[key].size):
+        problem = f"is an array of shape {file[key].shape}"
+    if problem:
+        raise ValueError(f"'{key}' {problem}, expected an array of numbers, {AXES[dimensions]}")
+    return file[key][()]
 
 
 def _depth(member: Member) -> int:
-    """How many slices a volume has; raises `UserError` for one that is faulty."""
+    """Return the number of slices of a volume; raises `UserError` for a faulty one."""
     try:
         image, _ = _read(member.read(), dimensions=3)
     except (OSError, ValueError) as error:  # h5py's of damaged files are among them
@@ -126,16 +118,8 @@ def _depth(member: Member) -> int:
     return len(image)
 
 
-def _library() -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise UserError("acdc: needs h5py: pip install -r requirements-extra.txt") from None
-    return h5py
-
-
 def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[str, list[str]]:
-    """The lines of each list by its path below the root, in the order of patients and slices.
+    """Return the lines of each list by its path below the root, ordered by patient and slice.
 
     Raises `UserError` for one that is not the published one, unless `partial`.
     """
@@ -158,7 +142,7 @@ def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[
 
 
 def _numbers(stem: str) -> tuple[int, ...]:
-    """Patient, frame and slice of patient099_frame01_slice_3."""
+    """Return patient, frame and slice of patient099_frame01_slice_3."""
     return tuple(map(int, re.findall(r"\d+", stem)))
 
 

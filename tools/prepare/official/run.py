@@ -1,4 +1,4 @@
-"""A dataset made of its downloads: plan, make what is not there yet, count."""
+"""Make a dataset of its downloads: plan, make missing files, count."""
 
 from collections import deque
 from collections.abc import Callable
