@@ -21,7 +21,7 @@ class Method(nn.Module):
     """A method: its forward is the training step, its state everything that survives a restart.
 
     A subclass defines `step` and, where needed, the other members; two class variables declare its
-    batches.  It builds parts beside the network (a head, a teacher) in `__init__`; parameters with
+    batches.  It builds further parts (a head, a teacher) in `__init__`; parameters with
     `requires_grad` are trained.
     """
 
