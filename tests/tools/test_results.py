@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dataset.protocols import fingerprint
+from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.conftest import METHODS, REPOSITORY
 from tests.fake_runs import fake_run
@@ -318,11 +319,12 @@ def test_pseudo_label_curves_by_class(count):
 
 
 def test_a_real_run(toy, train, rows, run, tmp_path, capsys):
-    """What a training writes is what is read; a part of it is called unfinished."""
-    train(SupOnly, toy.argv(tmp_path / "runs/0"))
+    """Every figure that a training writes is read; a part of a training is unfinished."""
+    train(FixMatch, toy.argv(tmp_path / "runs/0"))
     capsys.readouterr()
+    assert "pseudo" not in run(results, tmp_path / "runs", "--format", "csv")[1]
     (row,), remarks = rows(tmp_path / "runs")
-    assert not remarks and row["method"] == "SupOnly" and row["labels"] == 3
+    assert not remarks and row["method"] == "FixMatch" and row["labels"] == 3
     history = [json.loads(line) for line in (tmp_path / "runs/0/metrics.jsonl").open()]
     assert row["last"]["mean"] == history[-1]["scores"]["model"]["miou"]
     assert all(epoch["step_seconds"] > 0 and epoch["peak_memory"] > 2**20 for epoch in history)

@@ -32,6 +32,8 @@ Group = list[Run]
 APART = {"seed", "data.name", "data.labeled", "data.unlabeled", "data.val"}
 """Keys that are not compared as settings: those with a column of their own, and split files."""
 NETWORK = {"model.network", "model.backbone"}
+NOT_SHOWN = ["group", "curves", "classes", "pseudo_labels"]
+"""Columns of the table for plots alone."""
 ROLES = {"model": "student", "model_ema": "teacher"}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tools.results.collect import Results
+from tools.results.groups import NOT_SHOWN
 from util.errors import printable
 from util.io import csv_text
 from util.tables import Rows, markdown_table, text_table
@@ -103,14 +104,14 @@ def as_latex(results: Results) -> str:
 
 def as_csv(results: Results) -> str:
     """Numbers with all their digits; without remarks."""
-    table = results.table.drop(columns=["group", "curves"])
+    table = results.table.drop(columns=NOT_SHOWN)
     flat = table.map(lambda cell: " ".join(map(str, cell)) if isinstance(cell, list) else cell)
     flat = flat.astype(object).where(flat.notna(), None)
     return csv_text([list(flat), *flat.to_numpy().tolist()]).rstrip("\n")
 
 
 def as_json(results: Results) -> str:
-    table = results.table.drop(columns=["group", "curves"]).astype(object)
+    table = results.table.drop(columns=NOT_SHOWN).astype(object)
     rows = table.where(table.notna(), None).to_dict("records")
     for row in rows:
         for epoch in ("best", "last"):
