@@ -14,7 +14,7 @@ from util.errors import UserError, reason
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
-"""Pillow's names of what these files may hold: it knows others, some of which run programs."""
+"""Formats that Pillow may open; some others run programs."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
@@ -29,17 +29,17 @@ def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether its one channel has more than 8 bits: Pillow would clip at 255 instead of scaling."""
+    """Return whether an image has one channel of more than 8 bits, which Pillow clips at 255."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) as a viewer shows it, from the header alone; raises as `read_content`."""
+    """Return (width, height) after EXIF orientation, from the header; raises as `read_content`."""
     return _header(path)[0]
 
 
 def orientation(path: Path) -> int:
-    """The EXIF orientation of a file, 1 (as it is stored) to 8; 5 to 8 swap width and height."""
+    """Return the EXIF orientation of a file: 1 (as stored) to 8; 5 to 8 swap width and height."""
     return _header(path)[1]
 
 
@@ -110,7 +110,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def nearby(path: Path) -> str:
-    """What a missing file may be called instead, as the end of a message; else nothing."""
+    """Return the end of a message that names the likely file in place of a missing one, or ""."""
     if "\\" in str(path) and os.path.exists(str(path).replace("\\", "/")):
         return "; the path holds backslashes, expected /. Fix: replace each \\ by /"
     with suppress(OSError):
@@ -125,12 +125,12 @@ def nearby(path: Path) -> str:
 def size_mismatch(
     image: Path, mask: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
 ) -> UserError:
-    """The error for a mask that has not its image's size; both as a viewer shows them."""
+    """Return the error for a mask whose size differs from its image's, after EXIF orientation."""
     hint = "expected equal sizes"
     if lies_as_stored(image, image_size, mask_size):
         hint = (
-            "the image's EXIF orientation turns it, and the mask lies as the image is stored; turn "
-            "the mask alike, or remove the orientation"
+            "the image has an EXIF orientation, and the mask fits the image as stored; rotate "
+            "the mask in the same way, or remove the orientation"
         )
     elif mask_size == image_size[::-1]:
         hint = "turn one of them by 90 degrees"
@@ -141,5 +141,5 @@ def size_mismatch(
 
 
 def lies_as_stored(image: Path, image_size: tuple[int, int], mask_size: tuple[int, int]) -> bool:
-    """Whether a mask of another size has that of its image before EXIF turns it."""
+    """Return whether a mask has the size of its image before its EXIF orientation is applied."""
     return image_size != mask_size == image_size[::-1] and orientation(image) in SIDEWAYS

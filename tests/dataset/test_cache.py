@@ -91,7 +91,9 @@ def test_more_memory_than_there_is(monkeypatch):
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr("mmap.mmap", refused)
-    with pytest.raises(UserError, match=r"^data.cache_mb: found 4096, .*memory\); use less"):
+    with pytest.raises(
+        UserError, match=r"^data.cache_mb: cannot allocate 4096 MiB .*memory\)\. Fix:"
+    ):
         DecodedImages(5, 2**32, RGB, True)
 
 
