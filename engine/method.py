@@ -26,7 +26,7 @@ class Method(nn.Module):
     """
 
     unlabeled: ClassVar[bool] = True
-    """Whether batches hold unlabelled images."""
+    """Batches hold unlabelled images."""
     strong_views: ClassVar[int] = 1
     """Strong views of each unlabelled image."""
 

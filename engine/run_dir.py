@@ -58,7 +58,7 @@ class RunDir:
         self.config = path / "config.yaml"
         self.starts = path / "starts.jsonl"
         self.damaged = False
-        """Whether the latest checkpoint could not be read."""
+        """The latest checkpoint could not be read."""
         self.origin: dict[str, Any] = {}
         """Facts about the run for starts.jsonl, beside its command and versions."""
         self._trackers: list[Tracker] = []
