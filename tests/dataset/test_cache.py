@@ -170,19 +170,19 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
         clock[0] += seconds
         return result
 
-    def evaluate(network, mode, batches):
+    def evaluate(trainer, network, mode, batches):
         seen.extend(int(batch["index"]) for batch in batches)
         clock[0] += 10 if len(seen) == 1 else 1
 
     monkeypatch.setattr(Reader, "both", lambda *each: passes(both(*each), 1))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("engine.dry_run.evaluate_network", evaluate)
     val = evaluation_loader(config, samples, process, 2**20 * kept)
     trainer = SimpleNamespace(
         config=config,
         device=torch.device("cpu"),
         val=val,
         method=SimpleNamespace(model=None),
-        evaluate=evaluate,
     )
     assert _validation(trainer) == (1, 0 if kept else 1)
     assert seen == [0, len(samples) - 1]
