@@ -11,7 +11,7 @@ from multiprocessing import active_children
 from util.errors import UserError
 
 START_METHOD = "fork"
-"""How data workers start, whatever Python's default: only forked ones share decoded images."""
+"""Start method of data workers: only forked ones share decoded images."""
 BATCH_TIMEOUT = 30 * 60
 """Seconds to wait for a batch; processes wait longer for each other (`util.distributed`)."""
 KILL_SECONDS = 5

@@ -109,7 +109,7 @@ def test_options_of_another_method(refused):
 @pytest.mark.parametrize(
     "text, parts",
     [
-        ("epochs: 1\nepochs: 2\n", ["line 2", "'epochs' stands twice"]),
+        ("epochs: 1\nepochs: 2\n", ["line 2", "'epochs' occurs twice"]),
         ("a: [1\n", ["not valid YAML"]),
         ("- a\n", ["expected keys and values, found list"]),
         ("", ["expected keys and values"]),

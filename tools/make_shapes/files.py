@@ -70,7 +70,7 @@ def generate(
 
 
 def _is_there(root: Path, settings: dict[str, int]) -> bool:
-    """Whether the root holds this dataset already; raises `UserError` if it holds another."""
+    """Return whether the root holds this dataset; raises `UserError` if it holds another."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:

@@ -20,7 +20,7 @@ from util.config.types import (
 
 
 class Folders(Section):
-    """Folders instead of a list: all images below one, masks of the same name below another."""
+    """Folders instead of a list: images, and masks of the same names."""
 
     images: AnyPath
     """Folder of the images, below the root; all images in it, however deep."""
@@ -82,7 +82,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 class PairFolders(Section):
-    """Three folders below the root: a line of a list is a name that stands in each of them."""
+    """Three folders below the root; a line of a list is a file name in each of them."""
 
     first: AnyPath
     """Folder of the earlier images."""
@@ -100,7 +100,7 @@ Pair = Annotated[
 
 
 class Data(Section):
-    """What a dataset is: names, folder, lists, images, masks."""
+    """A dataset: names, folder, lists, images, masks."""
 
     name: str
     """Name of the dataset, for reports."""
@@ -109,7 +109,7 @@ class Data(Section):
     classes: Annotated[list[Name], Field(min_length=2, max_length=254)]
     """Class names, in the order of the mask values 0, 1, ..."""
     palette: list[tuple[Shade, Shade, Shade]] | None = None
-    """RGB colour of each class, for pictures; when absent, colours that can be told apart."""
+    """RGB colour of each class, for pictures; by default distinct colours."""
     background: Name | None = None
     """Class that overlays leave as photographed; by default one that is called background, void,
     unchanged, rest or other."""
@@ -124,26 +124,26 @@ class Data(Section):
     reduce_zero_label: bool = False
     """Mask value 0 becomes 255 (ignore) and k becomes k - 1 (official ADE20K masks)."""
     label_map: Annotated[dict[str, int], Field(min_length=1)] | None = None
-    """Mask value, or colour as "r,g,b" or [r, g, b]: class, by name or index, or `ignore`.  What
-    the map lacks is an error, or whatever its key `other` says; `transparent` says what fully
-    transparent pixels are."""
+    """Mask value, or colour as "r,g,b" or [r, g, b]: class, by name or index, or `ignore`. Key
+    `other`: class of all other values, which are an error without it; `transparent`: class of fully
+    transparent pixels."""
     pair: Pair | None = None
-    """Set it where a sample is two images of one place, and its mask what changed between them.
+    """For change detection: a sample is two images of one place, its mask the change between them.
     column: a line is `first second mask` (folders then name `second` too); `{first: A, second: B,
     masks: label}`: a line is a name in each of these folders."""
     bands: Bands = "rgb"
-    """What the network sees of an image: rgb (a grey image's band is repeated to three, which is
-    warned of where all are grey), grey, or the numbers of a file's bands, from 1."""
+    """Bands that the network sees: rgb (the band of a grey image is repeated to three, with a
+    warning where all are grey), grey, or the numbers of a file's bands, from 1."""
     rgb_bands: tuple[Band, Band, Band] | None = None
-    """Where `bands` are numbers: which of them are red, green and blue.  Strong views change the
-    hue and saturation of these and turn them grey, and pictures show them; without it strong views
-    change brightness, contrast and sharpness alone, and pictures show the first three bands."""
+    """Red, green and blue among numbered `bands`. Strong views change their hue and saturation and
+    turn them grey, and pictures show them; without this key strong views change brightness,
+    contrast and sharpness only, and pictures show the first three bands."""
     image_range: Ranges | None = None
-    """Values that become 0 and 1, `[low, high]` or a list of one pair for each band; images of more
-    than 8 bits need it.  8-bit ones are 0 to 255, whatever it says."""
+    """Values that become 0 and 1: `[low, high]`, or one pair for each band. Images of more than 8
+    bits need it; it does not apply to 8-bit images."""
     max_megapixels: Positive = 179
-    """Images and masks with more are refused, as a small file may unpack to fill the memory;
-    `predict.py` takes TIFFs of more window by window."""
+    """Largest image or mask in megapixels, as a small file may fill the memory when decoded;
+    `predict.py` reads larger TIFFs window by window."""
     mean: Annotated[tuple[float, ...], Field(validate_default=True)] = ()
     """Mean of each band in [0, 1], subtracted from every image; by default ImageNet's for rgb, 0
     for other bands."""
@@ -156,23 +156,21 @@ class Data(Section):
     scale: Range = (0.5, 2.0)
     """Range of scale_crop's scale, `[low, high]`; published with 0.8, 1.2 for changes."""
     grey_probability: Share = 0.2
-    """How often a strong view loses its colours; published with 0 for changes."""
+    """Probability that a strong view becomes grey; published with 0 for changes."""
     workers: Annotated[Natural, Field(le=512)] | None = None
     """Data workers per process; by default the cores of this process less one, 8 at most."""
     cache_mb: Annotated[Natural, Field(le=2**20)] = 512
-    """Memory, MiB per process, in which its data workers keep decoded images: as many labelled ones
-    as fit; of what these leave, the unlabelled list, and then the validation list, each only if it
-    fits whole."""
+    """MiB per process for decoded images that data workers share: as many labelled images as fit,
+    then the unlabelled list and the validation list, each only if it fits whole."""
     check_samples: Natural = 200
-    """Images per list that are decoded and checked before training.  Whatever it is, all files must
-    exist, and the sizes of up to 5000 images per list are compared with those of their masks and
-    second images."""
+    """Images per list that are decoded and checked before training. All files must exist in any
+    case, and up to 5000 images per list must have the size of their masks and second images."""
 
     @field_validator("classes")
     @classmethod
     def _distinct(cls, names: list[str]) -> list[str]:
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"'{twice[0]}' stands twice")
+            raise ValueError(f"'{twice[0]}' occurs twice")
         return names
 
     @field_validator("background")

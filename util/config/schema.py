@@ -129,7 +129,7 @@ class Optimizer(Section):
     scale_lr: bool = False
     """Use the rate of the linear rule; config.yaml of the run holds the scaled `lr`."""
     lr_multi: PositiveFloat = 10.0
-    """How many times faster everything beside the backbone learns.  Use 1 for a network without
+    """Factor of the learning rate outside the backbone.  Use 1 for a network without
     pretrained part: unet was published with one learning rate for all."""
     momentum: Share = 0.9
     """Momentum of sgd."""
@@ -154,7 +154,7 @@ class Optimizer(Section):
 
 
 class Evaluation(Section):
-    """How validation and `evaluate.py` predict."""
+    """Prediction in validation and `evaluate.py`."""
 
     mode: Literal["original", "sliding_window", "center_crop", "resize"] = "original"
     """original: whole images; sliding_window: overlapping windows of crop_size, whose probabilities
@@ -179,13 +179,13 @@ class Evaluation(Section):
     every: Positive = 1
     """Epochs between validations (the last epoch is always validated)."""
     select: str = "miou"
-    """What chooses the best checkpoint: miou; dice, the mean over volumes and classes 1 on, which
-    needs volume_pattern; or `iou:CLASS`, of one class."""
+    """Score that chooses the best checkpoint: miou; dice, the mean over volumes and classes 1 on,
+    which needs volume_pattern; or `iou:CLASS`, of one class."""
     volume_pattern: str | None = None
     """Regular expression whose first group names an image's volume; adds Dice per volume."""
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Millimetres between slices, rows and columns of all volumes, for `evaluate.py
-    --surface-distance`; without it distances are in pixels, and slices lie one pixel apart."""
+    --surface-distance`; without it distances are in pixels, and slices are one pixel apart."""
 
     @model_validator(mode="after")
     def _spacing_of_volumes(self) -> "Evaluation":
@@ -205,17 +205,17 @@ class Evaluation(Section):
 
 
 class Log(Section):
-    """What a run tells beside its own files, metrics.jsonl and log.txt."""
+    """Output of a run beside metrics.jsonl and log.txt."""
 
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
-    """Where scalars and pictures go as well; wandb is optional (requirements-extra.txt),
+    """Additional destinations of scalars and pictures; wandb is optional (requirements-extra.txt),
     WANDB_MODE=offline keeps it off the network."""
     pictures: Annotated[Natural, Field(le=64)] = 0
-    """Pictures at each validation: of how many validation images and of how many unlabelled ones,
-    always the same; 4 are few.  As PNG in the run's folder (pictures/), and to the trackers."""
+    """Number of fixed validation images and of unlabelled images to visualise at each validation,
+    as PNG in the run directory (pictures/) and in the trackers; 0 disables."""
     pseudo_labels: bool = True
-    """Whether validation tells how far pseudo-labels can be trusted, on its labelled images: how
-    many pass the threshold, how many of these are right, and how well confidence is calibrated."""
+    """Judge pseudo-labels at each validation, on its labelled images: the share above the
+    threshold, their accuracy, and the calibration of the confidence."""
 
 
 class Config(Section):
@@ -235,13 +235,13 @@ class Config(Section):
     """Steps per epoch; by default one pass over the longer list."""
     batch_size: Annotated[Positive, Field(le=4096)]
     """Labelled images per optimizer step over **all** processes, and as many unlabelled ones;
-    SupOnly, which has no unlabelled ones, fills their places with labelled images."""
+    SupOnly uses labelled images only: it draws twice as many per step."""
     micro_batch: Positive | None = None
     """Labelled images that one forward of one process sees; gradients of several forwards are
     accumulated until all images of a step were seen.  By default one forward sees them all.  The
     Dice loss is that of a forward's images, averaged over forwards, not that of the whole step."""
     conf_thresh: Share = 0.95
-    """Confidence a pseudo-label needs."""
+    """Confidence threshold of pseudo-labels."""
     cutmix_partner: Literal["other", "self", "batch", "flip"] = "other"
     """The image that CutMix pastes.  other: an independent one; self: another view of the same one;
     batch: the one before it in the batch; flip: the one at its place in the reversed batch.  The
@@ -252,8 +252,8 @@ class Config(Section):
     tf32: bool | None = None
     """TF32 in float32 convolutions and matrix products on a GPU; null: torch's own choice."""
     channels_last: bool | Literal["auto"] = False
-    """Images and weights with channels innermost, the layout of tensor cores; auto: on a GPU, and
-    on a CPU in bfloat16."""
+    """Channels-last memory format of images and weights, which suits tensor cores; auto: on a GPU,
+    and on a CPU in bfloat16."""
     compile: bool = False
     """Compile the network with `torch.compile`: slow first steps, faster ones after them."""
     seed: Natural = 0
