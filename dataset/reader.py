@@ -27,7 +27,7 @@ class Reader:
 
         Raises `UserError` as `read_bands` does, and where the two differ in size.
         """
-        return read_dates(sample.image_files, self.data)
+        return read_valid_dates(sample.image_files, self.data)[0]
 
     def unlabeled(self, sample: Sample) -> tuple[np.ndarray, Image.Image | None]:
         """Return an image, and a mask with 255 where it has no data (None for nowhere)."""
@@ -57,14 +57,9 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def read_dates(files: Sequence[Path], data: Data) -> np.ndarray:
-    """Return the bands of an image, or of both images of a pair, `[H, W, C]`."""
-    return read_valid_dates(files, data)[0]
-
-
 def read_valid_dates(files: Sequence[Path], data: Data) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the bands as `read_dates` does, and a bool mask `[H, W]`, True where a date has no
-    data (None for nowhere)."""
+    """Return the bands of an image or of both images of a pair, `[H, W, C]`, and a bool mask
+    `[H, W]`, True where a date has no data (None for nowhere); raises as `Reader.image`."""
     images, voids = zip(*(read_valid_bands(file, data) for file in files), strict=True)
     refuse_other_size(files, [size_of(image) for image in images])
     some = [void for void in voids if void is not None]
