@@ -45,7 +45,7 @@ class DecodedImages:
         self._arguments = count, 0, data, masks
         self.capacity, self._masks, self._channels = capacity, masks, data.channels
         self._type = np.dtype(np.uint8 if data.image_range is None else np.float32)
-        # No file behind it, so that the size of /dev/shm does not matter; pages cost when written.
+        # Anonymous memory is not limited by /dev/shm; a page is allocated when it is written.
         try:
             pixels = mmap.mmap(-1, max(capacity, 1))
         except OSError as error:

@@ -48,7 +48,7 @@ def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
         total = len(listed.samples)
         counts = list(tqdm(counted, "counting classes", total, disable=None, leave=False))
     pixels = np.array(counts, np.int64).sum(0)[: len(data.classes)]
-    with suppress(OSError, UserError):  # then it is counted again
+    with suppress(OSError, UserError):  # without a cache the next run counts again
         remembered.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(pixels.tolist()).encode()
         write_atomically(remembered, lambda file: file.write(text))

@@ -132,7 +132,7 @@ def load_picture(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Imag
 
 def _read_deep_png(path: Path) -> np.ndarray:
     """Read `[H, W, N]` of 16 bits."""
-    import torch  # rarely needed, and seconds to import
+    import torch  # rarely needed, and slow to import
     from torchvision.io import ImageReadMode, decode_image
 
     stored = torch.from_numpy(np.fromfile(path, np.uint8))

@@ -53,7 +53,7 @@ def require(images: ImageSources, data: Data) -> None:
     for source in images if isinstance(images, tuple) else (images,):
         place, root = _locations(source, data)
         if not isinstance(source, Folders):
-            if not os.path.exists(place):  # False too for what can be no path
+            if not os.path.exists(place):  # also False for impossible paths
                 raise no_such_list(place)
         elif not os.path.isdir(root / source.images):
             raise no_such_folder(root / source.images)
@@ -87,7 +87,7 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
     the parts at `*`, which may span folders. Stems are in Unicode form NFC (macOS stores NFD).
     Raises `UserError` where there is no such folder, no image, or two of one name.
     """
-    if not os.path.isdir(folder):  # False too for what can be no path
+    if not os.path.isdir(folder):  # also False for impossible paths
         raise no_such_folder(folder)
     expression = _expression(pattern)
     found: dict[str, str] = {}

@@ -49,7 +49,7 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
         try:
             with open_image(path) as image:
                 turn, (w, h) = _exif_orientation(image), image.size
-                if image.format == "TIFF":  # whose reader swaps them itself
+                if image.format == "TIFF":  # its reader applies the orientation
                     return (w, h), turn
         except UnidentifiedImageError:
             if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
@@ -61,18 +61,18 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
 def _exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation of an opened file; 1 where its EXIF is damaged."""
     try:
-        # The base class's method: that of PNG would decode all pixels to look behind them.
+        # The method of the base class: PNG's would decode all pixels to find EXIF after them.
         return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # as below
+    except Exception:  # damaged bytes may raise any exception
         return 1
 
 
 def decode(image: ImageFile.ImageFile) -> Image.Image:
     """Decode an opened file and apply its EXIF orientation; raises as Pillow does."""
     if image.format == "TIFF":
-        image.filename = ""  # else Pillow maps grey ones into memory as if none were turned
+        image.filename = ""  # else Pillow maps grey TIFFs into memory and ignores EXIF
     image.load()
-    with suppress(Exception):  # of damaged EXIF, the more so when it is written anew
+    with suppress(Exception):  # damaged EXIF may raise any exception
         ImageOps.exif_transpose(image, in_place=True)
     return image
 
@@ -98,14 +98,14 @@ def reading(path: Path) -> Iterator[None]:
         if os.path.exists(path) and not (path.is_file() or path.is_dir()):
             raise UserError(f"{path}: not a regular file; expected an image")
         with warnings.catch_warnings():
-            # Pillow's remarks on a file beside its pixels; one that it cannot read is an error.
+            # Warnings about metadata; a file that Pillow cannot read raises an exception.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file{nearby(path)}") from None
-    except Exception as error:  # the readers raise whatever damaged bytes lead them to
+    except Exception as error:  # damaged bytes may raise any exception
         raise UserError(f"{path}: not a readable image ({reason(error)})") from None
 
 

@@ -139,7 +139,7 @@ def value_codes(mask: Content, path: Path) -> np.ndarray:
     values = _pixels_with_data(mask)
     if values.ndim == 3:  # grey with alpha
         values = values[..., 0]
-    if mask.bits in (2, 4):  # which Pillow stretches to 255
+    if mask.bits in (2, 4):  # Pillow stretches these to 255
         return values // (255 // (2**mask.bits - 1))
     return values.astype(np.uint8) if values.dtype == bool else _whole(values, path)
 

@@ -88,7 +88,7 @@ def select_lists(target: str, source: str | None = None) -> list[PublishedList]:
         raise UserError(f"{target}: not a published partition; expected one of {known}")
     if source:
         found = _of_source(found, source, target)
-    if partition not in ("", found[0].name):  # a folder of lists: it is validated on val
+    if partition not in ("", found[0].name):  # a partition is validated on val
         found += [p for p in lists if p.name == "val"]
     count = Counter(p.name for p in found)
     doubtful = [p for p in found if count[p.name] > 1]

@@ -85,7 +85,7 @@ class Samples(Sequence[Sample]):
 def _pack(sample: Sample) -> bytes:
     """Join the paths of a sample by zero bytes, which no path contains."""
     text = "\0".join((sample.image, sample.mask or "", sample.second or "")).rstrip("\0")
-    return text.encode("utf-8", "surrogateescape")  # folders hold names that are no UTF-8
+    return text.encode("utf-8", "surrogateescape")  # file names may be invalid UTF-8
 
 
 def _unpack(text: bytes, line: int, origin: Origin) -> Sample:

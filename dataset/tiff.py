@@ -148,7 +148,7 @@ def _series(file: Any, path: Path) -> Any:
 def _alpha(series: Any, axes: tuple[int, ...]) -> list[bool]:
     """Return for each band whether it is alpha."""
     count = next((series.shape[axis] for axis in axes[2:]), 1)
-    extra = [kind.name != "UNSPECIFIED" for kind in series.keyframe.extrasamples]  # the last ones
+    extra = [kind.name != "UNSPECIFIED" for kind in series.keyframe.extrasamples]  # the last bands
     return [False] * (count - len(extra)) + extra
 
 
@@ -169,5 +169,5 @@ def _library(path: Path) -> Any:
             f"{path}: this TIFF needs tifffile, as Pillow reads 8-bit colour and single bands "
             "alone: pip install -r requirements-extra.txt"
         ) from None
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised, too
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised as well
     return tifffile

@@ -75,11 +75,11 @@ def propagate_regions(
     support = regions & confident[:, None]  # S
     area = pixels_in(support)
     enough = area / pixels_in(regions) >= tau  # an empty region is 0/0: not enough
-    total = torch.where(enough & (area > 0), area, torch.inf)  # no share of it is above tau
+    total = torch.where(enough & (area > 0), area, torch.inf)  # no share exceeds tau
     counts = torch.zeros(len(label), num_classes, device=label.device)
     for k in range(regions.shape[1]):
         counts.zero_().scatter_add_(1, label, support[:, k].float())
-        count, winner = counts.max(1, keepdim=True)  # of equally frequent ones the smallest
+        count, winner = counts.max(1, keepdim=True)  # ties: the smallest index
         take = (count / total[:, k, None] > tau) & regions[:, k]
         label = torch.where(take, winner, label)
         reliable |= take

@@ -27,5 +27,5 @@ def update_ema(teacher: nn.Module, student: nn.Module, iteration: int, momentum:
     update = get_ema_multi_avg_fn(ratio)
     update([t for t, _ in averaged], [s for _, s in averaged], None)
     for t, s in pairs:
-        if not t.is_floating_point():  # a count of batches
+        if not t.is_floating_point():  # number of batches of a batch norm
             t.copy_(s)

@@ -53,8 +53,8 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-        # Under autocast torch (2.6) would take the weights that were cast here, which know of no
-        # gradient, for the forward that learns.
+        # Under autocast torch (2.6) would reuse the weights that were cast here without gradient
+        # in the training forward.
         torch.clear_autocast_cache()
 
 

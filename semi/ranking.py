@@ -54,7 +54,7 @@ def choose_references(features: Tensor, count: int) -> Tensor:
     for _ in range(min(count, total) - 1):
         last = pixels.gather(2, chosen[-1].view(-1, 1, 1).expand(-1, pixels.shape[1], 1))
         closest = torch.maximum(closest, (last.transpose(1, 2) @ pixels)[:, 0].abs())
-        # A chosen pixel never comes again, even where all others are its equals.
+        # A pixel is chosen once only, even where all pixels are equal.
         closest = closest.scatter(1, chosen[-1][:, None], float("inf"))
         chosen.append(closest.argmin(1))
     return torch.stack(chosen, dim=1).sort(dim=1).values
@@ -73,10 +73,10 @@ def ranking_probabilities(q: Tensor, order: Tensor) -> Tensor:
     `q` `[..., M]`: `[..., n!]`."""
     top = order.shape[-1]
     permutations = torch.tensor(list(itertools.permutations(range(top))))
-    permutations = permutations.to(q.device, non_blocking=True)  # the host need not wait for it
+    permutations = permutations.to(q.device, non_blocking=True)  # no host synchronisation
     q = q.gather(-1, order)[..., permutations]
     remaining = q.flip(-1).cumsum(-1).flip(-1)
-    # Factor by factor: the gradient of `prod` reads back how many of them are 0.
+    # Factor by factor: the gradient of `prod` synchronises with the host.
     return reduce(torch.mul, (q / (remaining + 1e-10)).unbind(-1))
 
 

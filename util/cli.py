@@ -154,7 +154,7 @@ def exit_with_one_line() -> Iterator[None]:
 
     Of several ranks, the first that fails gives the reason, and all end with its exit code.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot show must not end a run
+    if isinstance(sys.stdout, io.TextIOWrapper):  # unencodable names must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout = cast(TextIO, _Printable(sys.stdout))
     try:
@@ -165,7 +165,7 @@ def exit_with_one_line() -> Iterator[None]:
         sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(KILLED_BY_HAND)
-    except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if (code := _end(error)) is None:
@@ -197,10 +197,10 @@ def _end(error: Exception) -> int | None:
 
 def lack_of_memory(error: Exception) -> UserError | None:
     """Return advice if an error of Python, torch or a data worker means out of memory."""
-    # By its name, as torch may not be imported.
+    # Compare the name, as torch may not be imported.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         found = reason(error)
-    # torch raises a plain RuntimeError for the CPU, which differs from others in its text alone.
+    # On the CPU torch raises a RuntimeError that differs from others in its text only.
     elif said := re.search(r"can't allocate memory.*", str(error)):
         found = said[0][:200]
     else:

@@ -15,7 +15,7 @@ UNKNOWN_COLOUR: Colour = (255, 0, 255)
 BACKGROUND_COLOUR: Colour = (0, 0, 0)
 BACKGROUNDS = ("background", "_background_", "void", "unchanged", "rest", "other")
 """Names of the background class, by preference; overlays leave it as photographed."""
-SHADES = 18  # of red, green and blue in the colours to choose from
+SHADES = 18  # candidate values of each of red, green and blue
 
 
 def palette(data: Data) -> list[Colour]:

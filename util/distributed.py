@@ -98,13 +98,13 @@ def session(device: torch.device) -> Iterator[None]:
     finished = False
     try:
         yield
-        # Gloo's threads must have let go of the last tensors before they are joined: freeing one
-        # takes Python's lock, which the joining thread holds (a deadlock seen with torch 2.6).
+        # Gloo's threads must release the last tensors before they are joined: that needs Python's
+        # lock, which the joining thread holds (a deadlock seen with torch 2.6).
         barrier()
         finished = True
     finally:
-        # After a failure NCCL would wait here for what other processes never join; the end of this
-        # one aborts it.
+        # After a failure NCCL would wait here for collectives that other ranks never join; the end
+        # of this process aborts them.
         if td.is_initialized() and (finished or td.get_backend() != "nccl"):
             td.destroy_process_group()
 
@@ -211,7 +211,7 @@ def wrap(method: nn.Module, device: torch.device) -> nn.Module:
         method,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
-        gradient_as_bucket_view=True,  # no second copy of them
+        gradient_as_bucket_view=True,  # no second copy of the gradients
     )
 
 
@@ -225,7 +225,7 @@ def sync_batchnorm(method: nn.Module, device: torch.device) -> None:
     if batchnorm_processes(device) > 1:
         from timm.layers import convert_sync_batchnorm  # not needed by the launcher
 
-        convert_sync_batchnorm(method)  # torch's would lose the activations that timm fuses with it
+        convert_sync_batchnorm(method)  # torch's would drop activations that timm fuses
 
 
 def average_batchnorm(method: nn.Module) -> None:

@@ -60,7 +60,7 @@ class StopRequest:
         self.by = signal.Signals(number).name
         if self._limited_process == os.getpid():
             signal.setitimer(signal.ITIMER_REAL, STOP_PATIENCE)
-        if self._waiting_process == os.getpid():  # not a data worker that was just forked
+        if self._waiting_process == os.getpid():  # not in a data worker that was just forked
             self._waiting_process = 0
             raise _Stopped
 
@@ -114,7 +114,7 @@ def leaving_when_asked() -> Iterator[None]:
 
 def quit_on_interrupt() -> None:
     """Let Ctrl-C end the process at once from here on."""
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a shell
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # ignored in the background of a shell
         signal.signal(signal.SIGINT, lambda *_: os._exit(KILLED_BY_HAND))
 
 

@@ -40,8 +40,8 @@ def say_to_console() -> None:
     console = _TqdmHandler()
     console.setFormatter(PrintableFormatter())
     logger.addHandler(console)
-    logging.raiseExceptions = False  # that the disk is full, the next checkpoint says
-    # What is said before the run's folder has a log file waits here for it.
+    logging.raiseExceptions = False  # the next checkpoint reports a full disk
+    # Lines wait here until the run directory has a log file.
     logger.addHandler(MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1))
 
 
@@ -57,7 +57,7 @@ def versions() -> dict[str, str]:
             text=True,
             check=False,
         ).stdout.strip()
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         commit = ""
     return {
         "python": platform.python_version(),

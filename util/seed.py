@@ -52,5 +52,5 @@ def be_deterministic() -> None:
     """Let torch choose algorithms whose results do not depend on the order of threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
-    # Some kernels without atomics are on torch's list of suspects all the same: only a warning.
+    # Only warn: torch also lists some kernels that are deterministic.
     torch.use_deterministic_algorithms(True, warn_only=True)

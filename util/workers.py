@@ -30,7 +30,7 @@ def allow_open_files(workers: int, tensors: int) -> None:
 
     Raises `UserError` where the system allows fewer.
     """
-    per_worker = PIPES + 2 * tensors  # two batches of each wait for the training
+    per_worker = PIPES + 2 * tensors  # each worker prefetches two batches
     needed = FILES + tensors + workers * per_worker
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not workers or soft == resource.RLIM_INFINITY or soft >= needed:

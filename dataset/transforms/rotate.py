@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 P_QUARTERS = 0.5
-P_ANGLE = 0.5  # where there are no quarter turns
+P_ANGLE = 0.5  # without quarter turns
 MAX_ANGLE = 20
 
 

@@ -79,9 +79,9 @@ def weak_image(image: np.ndarray, geometry: Geometry) -> Tensor:
     """
     (across, down), (kept_w, kept_h) = _spans(image.shape[1::-1], geometry), geometry.inside
     seen = image[down.first : down.end, across.first : across.end].copy()
-    # Channels innermost, the form in which torch's filter is fastest.
+    # Torch's filter is fastest in the channels-last format.
     pixels = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)
-    # A hair more than the scale, as a size that is not quite whole would be rounded down.
+    # Slightly more than the scale, as rounding errors would reduce the size by a pixel.
     scale = (1 + 1e-9) / down.scale, (1 + 1e-9) / across.scale
     resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)
     kept = resized[0].permute(1, 2, 0)[down.before :, across.before :][:kept_h, :kept_w]

@@ -43,7 +43,7 @@ def _cross(z: np.ndarray) -> np.ndarray:
     return np.hypot(right.clip(0), up.clip(0)) + np.maximum(right, up).clip(None, 0)
 
 
-# Pointed forms reach beyond their radius, so that a class does not show by its area either.
+# Pointed forms reach beyond their radius, so that area carries no class information either.
 REACH = 1.35
 SHAPES: dict[str, Form] = {
     "disc": lambda z: np.abs(z) - 0.95,
@@ -140,7 +140,7 @@ class _Scene:
     ) -> None:
         """Add one of FORMS, of random radius, rotation and texture; `label`: its mark, if any."""
         radius = self.rng.uniform(0.16, 0.27)
-        reach = REACH * radius + 1 / self.size  # a pixel more, for the smooth edge
+        reach = REACH * radius + 1 / self.size  # one more pixel for the smooth edge
         rows, cols = (
             slice(max(0, int(self.size * (middle - reach))), int(self.size * (middle + reach)) + 1)
             for middle in (centre.imag, centre.real)
@@ -202,8 +202,8 @@ def render_scene(
     names = list(rng.choice(classes[1:], rng.integers(2, 5)))
     if classes != SIMPLE:
         names += ["line"] * rng.integers(1, 4) + ["speck"] * rng.integers(2, 6)
-    # Spread-out places leave most shapes in plain sight, spread-out colours tell them apart;
-    # shuffled, or the later ones, which avoid the others, would be the more extreme.
+    # Spread-out places keep most shapes visible, spread-out colours distinct. They are shuffled,
+    # as later ones, which avoid the others, are more extreme.
     places = 0.08 + 0.84 * _spread_points(rng, len(names), 2, tries=4)
     colours = _colours(rng, len(names))
     scene = _Scene(rng, size, rng.uniform(0.05, 0.3, 3))

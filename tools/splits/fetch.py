@@ -13,9 +13,9 @@ from dataset.split_files import is_there, write_lists
 from util.errors import UserError, first_of, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
-MAX_NAMED = 12  # partitions that a message names
-TIMEOUT_SECONDS = 30.0  # seconds without an answer
-MAX_BYTES = 2**26  # bytes of a list
+MAX_NAMED = 12  # partitions named in a message
+TIMEOUT_SECONDS = 30.0  # without an answer
+MAX_BYTES = 2**26  # size of a list
 
 
 def fetch(
@@ -84,7 +84,7 @@ def _download(base_url: str, published: PublishedList) -> bytes:
     url = f"{base_url}/{published.sources[0]}/HEAD/{quote(published.path)}"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
-            text = answer.read(MAX_BYTES)  # a cut one is not the published list
+            text = answer.read(MAX_BYTES)  # a truncated list has another fingerprint
     except (OSError, HTTPException) as error:
         raise UserError(
             f"{url}: cannot be downloaded ({reason(error)}); or clone "

@@ -65,7 +65,7 @@ def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[st
     fold_of = {}
     for image in sorted(order, key=rarest) if classes else order:
         label = rarest(image)[1]
-        # So many folds may have one image more than the others.
+        # Only `full` folds may have one image more than the others.
         at_most = largest - (sum(size == largest for size in sizes) >= full)
         open_ = [fold for fold in range(count) if sizes[fold] < at_most]
         best = min(open_, key=lambda fold: (held[fold, label], sizes[fold], fold))

@@ -15,8 +15,8 @@ class Layout(NamedTuple):
 
     train: str
     val: str
-    everything: str = "all/labeled"  # the list of all training images
-    val_names: str | None = None  # where one folder holds both sets: the file that tells them apart
+    everything: str = "all/labeled"  # name of the list of all training images
+    val_names: str | None = None  # file of validation names, for a common folder
 
 
 LAYOUTS = {

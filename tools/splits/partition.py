@@ -21,7 +21,7 @@ from util.config.data import Data
 from util.config.types import IGNORE
 from util.errors import UserError
 
-Classes = Mapping[str, frozenset[int]]  # by image: the classes that its mask shows
+Classes = Mapping[str, frozenset[int]]  # classes of a mask by image
 
 
 class Partition(NamedTuple):
@@ -69,7 +69,7 @@ def draw(
     train, held_out = order[: max(0, len(order) - val_count)], order[len(order) - val_count :]
     count = _count(labeled, len(train))
     bare = [s for s in samples if s.mask is None]
-    most = len(train) - (not bare)  # an image must be left for the unlabelled list
+    most = len(train) - (not bare)  # unlabeled.txt needs an image
     if not 0 < count <= most:
         raise UserError(
             f"{len(order)} images with a mask: --val takes {val_count}, --labeled {count} of the "
@@ -113,7 +113,7 @@ def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], SampleLi
 
 def _below(sample: Sample, root: Path) -> Sample:
     """Return the sample with its paths relative to `root`."""
-    if sample.origin.folders is not None:  # whose lines are names: below data.root they are
+    if sample.origin.folders is not None:  # lines are names below data.root already
         return sample
     files = [*sample.image_files, *([sample.mask_file] if sample.mask else [])]
     image, *others = (os.path.relpath(file, root) for file in files)

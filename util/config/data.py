@@ -47,7 +47,7 @@ def _form(value: Any) -> str:
     return "<folders>" if isinstance(value, dict | Folders) else "<path>"
 
 
-# Paths last: pydantic 2.7 dumps a value as the first form that does not fail.
+# Paths last: pydantic 2.7 dumps a value as the first alternative that does not fail.
 Source = Annotated[
     Annotated[Folders, Tag("<folders>")]
     | Annotated[Listed, Tag("<listed>")]

@@ -14,7 +14,7 @@ MOVABLE = {
     "data.cache_mb",
     "data.check_samples",
     "data.max_megapixels",
-    "evaluation.spacing",  # of evaluate.py alone
+    "evaluation.spacing",  # used by evaluate.py only
     "evaluation.window_batch",
     "optimizer.lr_batch",  # optimizer.lr of a run is scaled already
     "optimizer.scale_lr",
@@ -34,7 +34,7 @@ def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
     """Return a saved config with the defaults of newer keys."""
     try:
         return Config.model_validate(tree).model_dump(mode="json")
-    except ValidationError:  # of keys that are no more: named where configs are compared
+    except ValidationError:  # removed keys: reported by `differences`
         return tree
 
 

@@ -72,7 +72,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     try:
         tree = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
-    except Exception as error:  # PyYAML raises whatever odd text leads it to
+    except Exception as error:  # PyYAML may raise any exception
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
         raise UserError(f"{path}{where}: not valid YAML ({_problem(error)})") from None
@@ -130,7 +130,7 @@ def _override(assignment: str) -> dict[str, Any]:
         raise UserError(f"--set {assignment}: expected key=value")
     try:
         value = yaml.load(text, _UniqueKeyLoader)
-    except Exception:  # as above
+    except Exception:  # PyYAML may raise any exception
         raise UserError(f"--set {assignment}: '{text}' is not a YAML value") from None
     for part in reversed(key.strip().split(".")):
         value = {part: value}
@@ -141,7 +141,7 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     """Return the keys of the section of an unknown key: the last part of `location`."""
     sections = [model]
     for part in location[:-1]:
-        if isinstance(part, str):  # else it is a place in a list
+        if isinstance(part, str):  # an integer is a position in a list
             fields = [s.model_fields[part] for s in sections if part in s.model_fields]
             sections = [s for field in fields for s in sections_of(field.annotation)]
     forms = [list(s.model_fields) for s in sections if location[-1] not in s.model_fields]
@@ -172,7 +172,7 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
     if first["type"] == "missing":
         raise UserError(f"{source}: key '{key}' is missing")
     found = f", found {_brief(first['input'])}" if not isinstance(first["input"], dict) else ""
-    raised = first.get("ctx", {}).get("error")  # by a validator of the config
+    raised = first.get("ctx", {}).get("error")  # from a validator of the config
     message = str(raised) if isinstance(raised, ValueError) else first["msg"]
     if first["type"] == "string_type" and not isinstance(first["input"], dict | list):
         message = f"expected text{found}. Fix: {QUOTES}"
