@@ -49,7 +49,7 @@ def _form(value: Any) -> str:
     return "<folders>" if isinstance(value, dict | Folders) else "<path>"
 
 
-# Paths last: pydantic 2.7 dumps a value as the first form that does not fail.
+# Paths last: pydantic 2.7 dumps a value as the first alternative that does not fail.
 Source = Annotated[
     Annotated[Folders, Tag("<folders>")]
     | Annotated[Listed, Tag("<listed>")]
@@ -178,7 +178,7 @@ class Data(Section):
     @classmethod
     def _distinct(cls, names: list[str]) -> list[str]:
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"'{twice[0]}' stands twice")
+            raise ValueError(f"'{twice[0]}' occurs twice")
         return names
 
     @field_validator("background")
