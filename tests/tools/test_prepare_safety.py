@@ -94,7 +94,7 @@ def test_nothing_is_overwritten(case):
 def test_masks_of_other_annotations_are_not_taken_for_these(case, tmp_path):
     case.run()
     both = miniature.pack(miniature.coco("instances", "panoptic")[0], tmp_path / "both")
-    with pytest.raises(UserError, match=r"masks/.*differs from what panoptic_annotations"):
+    with pytest.raises(UserError, match=r"masks/.*differs from the file of panoptic_annotations"):
         case.run(both)
 
 

@@ -74,7 +74,7 @@ def add_dataset(commands: argparse._SubParsersAction, name: str) -> None:
         "--jobs", type=int, default=os.cpu_count() or 1, help="threads; by default one per core"
     )
     parser.add_argument(
-        "--partial", action="store_true", help="make what can be made of incomplete downloads"
+        "--partial", action="store_true", help="make all files that incomplete downloads allow"
     )
     parser.set_defaults(run=lambda o: prepare(dataset, o.source, o.root, o.jobs, o.partial))
 

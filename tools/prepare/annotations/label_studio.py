@@ -82,7 +82,7 @@ def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
 
 def _flat(result: Entry) -> Entry:
     """Merge a result with its `value`, as in JSON-MIN."""
-    value = result.entry("value").value  # raises for what is no object
+    value = result.entry("value").value  # raises unless it is an object
     return Entry(result.value | value, result.path, f"{result.where}.value")
 
 

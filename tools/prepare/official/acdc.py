@@ -157,5 +157,5 @@ def _compare(name: str, folder: str, stems: list[str]) -> None:
     if found != expected.fingerprint:
         raise UserError(
             f"acdc: its files do not give the published list {name} (found {found}; expected "
-            f"{expected.fingerprint}); download again what is not whole, or give --partial"
+            f"{expected.fingerprint}); download incomplete files again, or give --partial"
         )

@@ -255,5 +255,5 @@ def find_all(
 def _lacks(source: Path, groups: list[dict[Download, Archive | None]]) -> str:
     texts = [" or ".join(f"{d.archive} ({d.page})" for d in group) for group in groups]
     return (
-        f"--source {source}: lacks {'; '.join(texts)}; download what is missing, packed or unpacked"
+        f"--source {source}: lacks {'; '.join(texts)}; download missing files, packed or unpacked"
     )

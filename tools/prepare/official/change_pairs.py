@@ -58,8 +58,8 @@ def _top(archive: Archive) -> str:
 def _refuse_lack(where: str, lacking: set[str]) -> None:
     if lacking:
         raise UserError(
-            f"{where} lacks {len(lacking)} names, such as {min(lacking)}{SUFFIX}; download again "
-            "what is not whole, or give --partial"
+            f"{where} lacks {len(lacking)} names, such as {min(lacking)}{SUFFIX}; download "
+            "incomplete files again, or give --partial"
         )
 
 

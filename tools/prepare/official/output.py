@@ -15,7 +15,7 @@ RECORD = "prepared.tsv"  # lines: file, its size in bytes, the download it was m
 
 
 class Root:
-    """A dataset's folder and its record of what was made there.
+    """A dataset's folder and the record of the files made there.
 
     A file that is recorded, of the recorded size and from the same download is finished. Any other
     file that is there stays: with the content that would be written it counts as made.
@@ -65,7 +65,7 @@ class Root:
                 _write(path, content)
             elif not _same(path, content):
                 raise UserError(
-                    f"{path}: is there and differs from what {task.member.archive.title} gives; "
+                    f"{path}: is there and differs from the file of {task.member.archive.title}; "
                     "move it away or choose another --root"
                 )
 

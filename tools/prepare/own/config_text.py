@@ -39,7 +39,7 @@ def config_text(
     check, *train = commands(out, settings.preset.script if "unlabeled" in data else None)
     evaluation = {"mode": settings.mode}
     if "pair" in data and len(classes.names) == 2:
-        evaluation["select"] = f"iou:{classes.names[1]}"  # of what changed
+        evaluation["select"] = f"iou:{classes.names[1]}"  # of the changed class
     lines = [
         f"# {data['name']}: written by `python -m tools.prepare init`; change what you like.",
         "#",

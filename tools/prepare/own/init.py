@@ -1,4 +1,6 @@
-"""Write a config and split files for images and masks of your own, from what the files hold."""
+"""Write a config and split files for images and masks of your own.
+
+Classes, bands and settings follow from the content of the files."""
 
 import argparse
 import shlex
@@ -35,43 +37,44 @@ from util.errors import UserError, first_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--images", type=Path, required=True, help="folder of images")
-    add("--second", type=Path, help="of pairs: folder of the later images, named as the earlier "
-        "ones in --images; masks then show what changed (default: no pairs)")  # fmt: skip
+    add("--second", type=Path, help="folder of the later images of pairs, named as the earlier "
+        "ones in --images; masks then show changes (default: no pairs)")  # fmt: skip
     add("--masks", type=Path, help="folder of masks, named as their images (default: --images)")
     annotations.add_arguments(parser)
-    add("--image-pattern", default="*", metavar="PATTERN", help="of the images' names, such as "
-        "'*_image.png' or '*.bmp': what * stands for pairs them with masks")  # fmt: skip
-    add("--mask-pattern", default="*", metavar="PATTERN", help="of the masks' names")
+    add("--image-pattern", default="*", metavar="PATTERN", help="pattern of the images' names, "
+        "such as '*_image.png' or '*.bmp'; images and masks match by *")  # fmt: skip
+    add("--mask-pattern", default="*", metavar="PATTERN", help="pattern of the masks' names")
     add("--unlabeled", type=Path, help="folder of further images, without masks (default: "
         "none)")  # fmt: skip
     add("--val", nargs="+", metavar="SHARE|DIR", help="images to validate on: a share of the "
         "labelled ones, a folder in --images, or a folder of images and one of masks (default: the "
         "folder val in --images, else 0.1, and where images are few up to 10, a third of them at "
         "most); a folder test in --images becomes the test split")  # fmt: skip
-    add("--out", type=Path, required=True, help="config to write")
-    add("--lists", type=Path, help="folder for the lists (default: splits/<name of the config>)")
-    add("--classes", help="names, in the order of the values (background,road,roof), or of values "
-        "or colours (0=background,255=road; 0,0,0=background,255,0,0=road); several may share a "
-        "name; also ignore, and other=NAME, other=ignore, other=nearest for the rest "
-        "(default: found in the masks)")  # fmt: skip
+    add("--out", type=Path, required=True, help="config file to write")
+    add("--lists", type=Path, help="folder for the split files (default: splits/<name of the "
+        "config>)")  # fmt: skip
+    add("--classes", help="class names in the order of the values (background,road,roof), or by "
+        "value or colour (0=background,255=road; 0,0,0=background,255,0,0=road); several may "
+        "share a name; `ignore` is one, and other=NAME, other=ignore or other=nearest is for the "
+        "rest (default: found in the masks)")  # fmt: skip
     add(
         "--ignore",
         nargs="+",
         default=[],
         metavar="VALUE",
-        help="values or colours (r,g,b) that do not count; other: those that are hardly classes",
+        help="values or colours (r,g,b) to ignore; other: strays that are hardly classes",
     )
     add("--preset", choices=PRESETS, help="size of network and crops: small for a CPU, base for a "
-        "GPU, large for the strongest, DINOv2 (default: small, or base with a GPU)")  # fmt: skip
-    add("--time-budget", metavar="TIME", help="as many epochs as this machine trains in TIME "
+        "GPU, large for DINOv2, the strongest (default: small, or base with a GPU)")  # fmt: skip
+    add("--time-budget", metavar="TIME", help="train as many epochs as fit TIME on this machine "
         "(90min, 2h, 1d), by a measured step (default: the preset's epochs)")  # fmt: skip
     add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
-        help="refuse images and masks of more million pixels")  # fmt: skip
+        help="refuse images and masks of more than N million pixels")  # fmt: skip
     add("--skip-bad", action="store_true", help="go on without images that cannot be read or do "
         "not fit their masks, and list them")  # fmt: skip
-    add("--seed", type=int, default=0, help="of the share of validation images")
-    add("--force", action="store_true", help="replace the config and the lists, which are kept as "
-        "FILE.old")  # fmt: skip
+    add("--seed", type=int, default=0, help="seed that draws the validation images")
+    add("--force", action="store_true", help="replace the config and the split files; the old "
+        "ones are kept as FILE.old")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> None:
