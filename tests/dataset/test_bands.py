@@ -413,7 +413,7 @@ def test_check_data_tells_of_every_band(toy, run, tmp_path):
     assert all(sum(band["steps"]) == pytest.approx(1) for band in bands.values())
     assert [band["constant"] for band in bands.values()] == [0, 0, 0, 1]
     assert bands["band 1"]["highest"] >= 0.15 > bands["band 2"]["highest"]
-    assert "unlabeled: band 6 has one value everywhere in 1 images" in out
+    assert "unlabeled: band 6 has one value everywhere in 1 image" in out
     text = page.read_text()
     assert "band that shows nothing" in text and "of band 1 has the highest value" in text
     array[0, 0] = 0

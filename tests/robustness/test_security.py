@@ -269,7 +269,7 @@ def sh(tmp_path, marker):
     or one of the variables as it was set."""
     stubs, noted = tmp_path / "stubs", tmp_path / "arguments"
     stubs.mkdir()
-    for name in ("python", "python3", "ruff", "mypy"):
+    for name in ("python", "python3", "ruff", "mypy", "codespell"):
         (stubs / name).write_text(STUB)
         (stubs / name).chmod(0o755)
 
