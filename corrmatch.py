@@ -2,8 +2,8 @@
 
 Pixels that correlate should share a label.  The correlation of features spreads logits from
 pixel to pixel, and pseudo-labels through whole regions; a threshold that follows the network's
-confidence decides what to trust.  With `teacher: ema`, a moving average of the network labels;
-correlations remain those of the network.
+confidence decides which labels to trust.  With `teacher: ema`, a moving average of the network
+makes the pseudo-labels; correlations remain those of the network.
 """
 
 from engine.start import check_command
@@ -38,7 +38,7 @@ class CorrMatch(TeacherMethod):
         thresh_init: Annotated[float, Field(ge=0, le=1)] | None = 0.85
         """Start of the dynamic threshold; null keeps it fixed at `conf_thresh`."""
         thresh_momentum: Annotated[float, Field(ge=0, le=1)] = 0.999
-        """How much of the threshold each step leaves; the rest is the present confidence."""
+        """Momentum of the threshold; the rest is the present confidence."""
         regions: Annotated[int, Field(gt=0, le=4096)] = 128
         """Rows of the correlation matrix that become region maps."""
 
@@ -96,14 +96,14 @@ class CorrMatch(TeacherMethod):
     def propagate(
         self, mixed: PseudoLabel, sure: Tensor, attention: Tensor, shape: torch.Size, box: Tensor
     ) -> PseudoLabel:
-        """The label after region propagation (section 3.3), through the image's own part, from the
-        `sure` pixels."""
+        """Return the label after region propagation (section 3.3) from the `sure` pixels, through
+        the image's own part."""
         rows = sample_rows(attention, self.options.regions)
         regions = region_maps(attention, rows, shape, box.shape[-2:])
         regions = regions & (mixed.valid & ~box)[:, None]
         classes = self.config.num_classes
         label, reliable = propagate_regions(mixed.label, sure, regions, self.tau, classes)
-        return PseudoLabel(label, reliable.float(), mixed.valid)  # trusted wholly or not at all
+        return PseudoLabel(label, reliable.float(), mixed.valid)  # confidence 0 or 1
 
     @property
     def threshold(self) -> Tensor:

@@ -1,7 +1,7 @@
 """FixMatch for segmentation (Sohn et al., NeurIPS 2020; Yang et al., CVPR 2023, section 3.1).
 
-What the network is sure of on a weak view, it should say of a strong view too.  With
-`teacher: ema`, a moving average of the network says it (the FixMatch of UniMatch V2).
+Confident predictions on a weak view are the labels of a strong view.  With `teacher: ema`, a moving
+average of the network makes them (the FixMatch of UniMatch V2).
 """
 
 from engine.start import check_command

@@ -1,7 +1,7 @@
 """PrevMatch: revisiting and maximizing temporal knowledge (Shin et al., 2024).
 
-UniMatch, and beside its own pseudo-labels those of its earlier selves: the best models so far are
-kept, and at every step a random ensemble of them labels the same images.
+UniMatch, with further pseudo-labels by previous models: the best models so far are kept, and at
+every step a random ensemble of them labels the same images.
 """
 
 from engine.start import check_command
@@ -41,25 +41,25 @@ class Previous(Section):
     conf_thresh: Share = 0.9
     """Confidence that a label of the previous models needs where `confidence` is pixelwise."""
     confidence: Literal["pixelwise", "pixelavg", "imageavg"] = "pixelwise"
-    """How much a label of the previous models counts.  pixelwise: all of it where it is confident
-    enough, else nothing.  imageavg: every label by the mean confidence of its image.  pixelavg: as
-    published for Cityscapes, every label of the batch, padding included, by each of these means.
-    The last two weigh cross-entropy, whatever the criterion."""
+    """Weight of a label of the previous models.  pixelwise: 1 above `conf_thresh`, else 0.
+    imageavg: the mean confidence of its image.  pixelavg: as published for Cityscapes, every label
+    of the batch, padding included, with each of these means.  The last two weigh cross-entropy,
+    whichever the criterion."""
     store: Literal["cpu", "gpu"] = "cpu"
-    """Where the previous models wait: in host memory, or on the GPU."""
+    """Memory of the previous models: of the host, or of the GPU."""
 
 
 class PrevMatch(UniMatch):
     class Options(UniMatch.Options):
         list_max_len: Positive = 8
-        """Previous models that are kept at most; a new one replaces the oldest."""
+        """Most previous models that are kept; a new one replaces the oldest."""
         model_num: Positive = 3
-        """Previous models that label a batch: a random number up to this one, or exactly this
-        one, as `random_select` says; never more than there are."""
+        """Previous models that label a batch: with `random_select` a random number up to it, else
+        exactly this number; never more than are kept."""
         random_select: bool = True
-        """Whether the number of previous models is drawn anew for each batch."""
+        """Draw the number of previous models anew for each batch."""
         base_only_epoch: Natural = 0
-        """The first epoch, counted from 1, after which a model may be kept: earlier ones are poor
+        """First epoch, counted from 1, after which a model may be kept: earlier models are poor
         teachers."""
         prev: Annotated[Previous, Field(default_factory=Previous)]
 
@@ -91,7 +91,7 @@ class PrevMatch(UniMatch):
         }  # fmt: skip
 
     def label_by_previous(self, u: Unlabeled) -> tuple[PseudoLabel, Partner]:
-        """What a random ensemble of previous models says of the images and of their partners."""
+        """Return pseudo-labels of images and partners by a random ensemble of previous models."""
         options, kept = self.options, len(self.previous)
         most = options.model_num
         count = min(np.random.randint(most) + 1 if options.random_select else most, kept)
@@ -101,7 +101,7 @@ class PrevMatch(UniMatch):
         return label_with_partner(partial(ensemble_logits, self.model, members), u)
 
     def guidance(self, logits: Tensor, prev: PseudoLabel) -> Tensor:
-        """The loss of previous labels, counted as `prev.confidence` says."""
+        """Return the loss of labels by previous models, weighted by `prev.confidence`."""
         mode = self.options.prev.confidence
         if mode == "pixelwise":
             return self.consistency(logits, prev, self.options.prev.conf_thresh)

@@ -1,8 +1,8 @@
 """RankMatch: exploring the better consistency regularization (Mai et al., CVPR 2024).
 
-UniMatch, and beyond what each pixel is, how it relates to others: a weak and a strong view should
-rank the same reference pixels in the same order of resemblance.  With `teacher: ema`, labels and
-features of the weak view are those of a moving average of the network.
+UniMatch, and consistent relations between pixels: a weak and a strong view should rank the same
+reference pixels in the same order of similarity.  With `teacher: ema`, labels and features of the
+weak view come from a moving average of the network.
 """
 
 from engine.start import check_command
@@ -67,8 +67,8 @@ class RankMatch(UniMatch):
         }  # fmt: skip
 
     def look_at_partner(self, u: Unlabeled) -> tuple[Partner, Tensor]:
-        """Label and deepest features of the CutMix partners, in eval mode; of partners in the same
-        batch, where they are, for both."""
+        """Return label and deepest features of the CutMix partners, in eval mode; for partners in
+        the same batch, their indices for both."""
         if "partner" not in u:
             return u["partner_index"], u["partner_index"]
         return self.look_at(u["partner"])

@@ -1,7 +1,7 @@
-"""SupOnly: the baseline that sees the labelled images alone.
+"""SupOnly: the baseline, trained on the labelled images only.
 
-Its batch has a labelled image wherever the other methods have an unlabelled one, so that every
-method sees equally many images per step.
+It draws twice as many labelled images per step as the other methods, so that a step of every method
+sees equally many images.
 """
 
 from engine.start import check_command

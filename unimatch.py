@@ -1,7 +1,7 @@
 """UniMatch: revisiting weak-to-strong consistency (Yang et al., CVPR 2023).
 
-FixMatch with two strong views of an image instead of one, and with a perturbation of the features
-beside those of the image.  With `teacher: ema`, a moving average of the network labels.
+FixMatch with two strong views of an image instead of one, and a view with perturbed features.  With
+`teacher: ema`, a moving average of the network makes the pseudo-labels.
 """
 
 from engine.start import check_command

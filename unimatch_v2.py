@@ -1,8 +1,8 @@
 """UniMatch V2: pushing the limit of semi-supervised semantic segmentation (Yang et al., 2024).
 
-An EMA teacher labels the weak view; two strong views learn from it, each with those feature
-channels that the other one lost.  With `teacher: self` the network labels itself, as published
-for change detection.
+An EMA teacher labels the weak view; two strong views learn from it, each with the feature channels
+that the other one dropped.  With `teacher: self` the network labels itself, as published for change
+detection.
 """
 
 from engine.start import check_command
@@ -26,8 +26,8 @@ class UniMatchV2(TeacherMethod):
 
     class Options(TeacherMethod.Options):
         teacher: Literal["ema", "self"] = "ema"
-        """What labels the weak view: the network's moving average or the network itself (published
-        for changes); the average is kept and scored in any case."""
+        """Network that labels the weak view: the moving average, or the network itself (published
+        for change detection); the average is kept and scored in both cases."""
 
     def __init__(self, model, config):
         super().__init__(model, config)

@@ -18,16 +18,16 @@ from dataset.samples import Sample
 from dataset.split_files import Lists
 from util.config.data import Data
 from util.errors import UserError
-from util.workers import START
+from util.workers import START_METHOD
 
-Content = tuple[np.ndarray, Image.Image | None]
+DecodedSample = tuple[np.ndarray, Image.Image | None]
 """The bands of an image `[H, W, C]`, and its class indices in mode L where it has a mask; of one
 without a mask, 255 where it has no data."""
 PROBED = 64
 """Headers by which the memory that a list takes is told."""
 
 
-class Memory(NamedTuple):
+class CacheBytes(NamedTuple):
     """Bytes in which the images of each list are kept."""
 
     labeled: int
@@ -59,12 +59,12 @@ class DecodedImages:
         places = mmap.mmap(-1, 24 * (count + 1))
         self._places = np.frombuffer(places, np.int64).reshape(-1, 3)
         """By number: width, height (0 for what is not kept), first byte; last the bytes used."""
-        self._lock = get_context(START).Lock()
+        self._lock = get_context(START_METHOD).Lock()
 
     def __reduce__(self) -> tuple[type["DecodedImages"], tuple[int, int, Data, bool]]:
         return type(self), self._arguments
 
-    def get(self, number: int) -> Content | None:
+    def get(self, number: int) -> DecodedSample | None:
         with self._lock:
             width, height, begin = self._places[number].tolist()
         if not width:
@@ -98,7 +98,7 @@ class DecodedImages:
         return width * height * self._channels * self._type.itemsize
 
 
-class Opened(Sequence[Content]):
+class Opened(Sequence[DecodedSample]):
     """A list's images, and where it has them their masks, opened when they are looked at and kept
     as long as there is room."""
 
@@ -130,7 +130,7 @@ class Opened(Sequence[Content]):
         return pair
 
 
-def memory(lists: Lists, data: Data) -> Memory:
+def cache_bytes(lists: Lists, data: Data) -> CacheBytes:
     """Bytes of `data.cache_mb` for each list: the labelled one may have all of it, the others are
     kept whole or not at all."""
     total = data.cache_mb * 2**20
@@ -139,7 +139,7 @@ def memory(lists: Lists, data: Data) -> Memory:
     for needed in others:
         granted.append(needed if needed <= left else 0)
         left -= granted[-1]
-    return Memory(total - sum(granted), *granted)
+    return CacheBytes(total - sum(granted), *granted)
 
 
 def _needed(samples: Sequence[Sample], data: Data) -> int:

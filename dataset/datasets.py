@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from dataset.cache import Content, Opened
+from dataset.cache import DecodedSample, Opened
 from dataset.reader import size_of
 from dataset.transforms.geometry import Weak
 from dataset.transforms.strong import draw_box, draw_strong
@@ -62,8 +62,8 @@ class TrainingSet(ImageSet):
 
     def __init__(
         self,
-        labeled: Sequence[Content],
-        unlabeled: Sequence[Content],
+        labeled: Sequence[DecodedSample],
+        unlabeled: Sequence[DecodedSample],
         *,
         length: int,
         crop_size: int,

@@ -1,5 +1,6 @@
 """Content of image and mask files: one place opens them, and one rule chooses the library."""
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +41,8 @@ class Content(NamedTuple):
     is_lossy: bool = False
     """Whether the compression changes values."""
     void: np.ndarray | None = None
-    """`[H, W]`, bool: pixels without data, by the nodata value, mask or alpha of a TIFF."""
+    """`[H, W]`, bool: pixels without data, by the nodata value, mask or alpha of a TIFF, or
+    by a sidecar mask."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -68,35 +70,56 @@ def read_content(
     Raises `UserError` for a file that is missing, damaged, too large or holds several images.
     """
     with reading(path):
-        image = pillow_image(path)
-        if image is None or (numbered and image.format == "TIFF"):
-            refuse_large(path, image_size(path), max_megapixels)
-            values, alpha, void = tiff.read_tiff(path, may_have_pages=numbered)
-            if alpha:
-                clear = values[..., alpha[0]] == 0
-                void = clear if void is None else void | clear
-            turn = orientation(path)
-            values, void = _turned(values, turn), None if void is None else _turned(void, turn)
-            content = Content(values) if numbered else _without_alpha(values, alpha)
-            return content._replace(void=void)
-        refuse_several(image, path)
-        refuse_large(path, image.size, max_megapixels)
-        if is_deep_colour(image):
-            values = _read_deep_png(path)
-            alpha = [values.shape[2] - 1] if values.shape[2] in (2, 4) else []
-            return _without_alpha(_turned(values, orientation(path)), alpha)
-        bits, is_lossy = _grey_bits(image), _is_lossy(image, path)
-        if image.format != "TIFF":
-            return Content(decode(image), bits=bits, is_lossy=is_lossy)
-        nodata = image.tag_v2.get(tiff.NODATA)  # type: ignore[attr-defined]
-        turn, masks = orientation(path), []
-        if has_pages(image):
-            masks = [_turned(mask, turn) for mask in tiff.mask_pages(path)]
-        pixels = decode(image)
-        if "A" in pixels.getbands():
-            masks.append(np.asarray(pixels.getchannel("A")))
-        void = tiff.without_data(np.asarray(pixels), nodata, masks)
-        return Content(pixels, bits=bits, is_lossy=is_lossy, void=void)
+        content = _read(path, max_megapixels, numbered)
+    sidecar = Path(f"{path}.msk")
+    if not os.path.isfile(sidecar):
+        return content
+    void = _read_sidecar(sidecar, content, path)
+    return content._replace(void=void if content.void is None else void | content.void)
+
+
+def _read(path: Path, max_megapixels: int, numbered: bool) -> Content:
+    """Read a file as `read_content` does, without its sidecar mask."""
+    image = pillow_image(path)
+    if image is None or (numbered and image.format == "TIFF"):
+        refuse_large(path, image_size(path), max_megapixels)
+        values, alpha, void = tiff.read_tiff(path, may_have_pages=numbered)
+        if alpha:
+            clear = values[..., alpha[0]] == 0
+            void = clear if void is None else void | clear
+        turn = orientation(path)
+        values, void = _oriented(values, turn), None if void is None else _oriented(void, turn)
+        content = Content(values) if numbered else _without_alpha(values, alpha)
+        return content._replace(void=void)
+    refuse_several(image, path)
+    refuse_large(path, image.size, max_megapixels)
+    if is_deep_colour(image):
+        values = _read_deep_png(path)
+        alpha = [values.shape[2] - 1] if values.shape[2] in (2, 4) else []
+        return _without_alpha(_oriented(values, orientation(path)), alpha)
+    bits, is_lossy = _grey_bits(image), _is_lossy(image, path)
+    if image.format != "TIFF":
+        return Content(decode(image), bits=bits, is_lossy=is_lossy)
+    nodata = image.tag_v2.get(tiff.NODATA)  # type: ignore[attr-defined]
+    turn, masks = orientation(path), []
+    if has_pages(image):
+        masks = [_oriented(mask, turn) for mask in tiff.mask_pages(path)]
+    pixels = decode(image)
+    if "A" in pixels.getbands():
+        masks.append(np.asarray(pixels.getchannel("A")))
+    void = tiff.without_data(np.asarray(pixels), nodata, masks)
+    return Content(pixels, bits=bits, is_lossy=is_lossy, void=void)
+
+
+def _read_sidecar(sidecar: Path, content: Content, path: Path) -> np.ndarray:
+    """Read GDAL's mask of a raster, `NAME.tif.msk`: True `[H, W]` where no band has data."""
+    mask = read_content(sidecar, numbered=True)
+    bands = np.asarray(mask.pixels)
+    void = _oriented((bands if bands.ndim == 2 else bands.max(axis=2)) == 0, orientation(path))
+    if void.shape[::-1] != content.size:
+        found, expected = ("x".join(map(str, size)) for size in (mask.size, content.size))
+        raise UserError(f"{sidecar}: the nodata mask is {found}, expected {expected} as {path}")
+    return void
 
 
 def load_picture(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
@@ -122,7 +145,7 @@ def pillow_image(path: Path) -> ImageFile.ImageFile | None:
     try:
         image = open_image(path)
     except UnidentifiedImageError:
-        if path.suffix.lower() not in tiff.SUFFIXES:
+        if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
             raise
         return None
     if image.format == "TIFF" and not _is_plain(image):
@@ -213,7 +236,7 @@ def _without_alpha(values: np.ndarray, alpha: list[int]) -> Content:
     return Content(colours[..., 0] if colours.shape[2] == 1 else colours, values[..., alpha[0]])
 
 
-def _turned(values: np.ndarray, turn: int) -> np.ndarray:
+def _oriented(values: np.ndarray, turn: int) -> np.ndarray:
     """Turn and mirror stored values as their EXIF orientation says."""
     values = values.swapaxes(0, 1) if turn in SIDEWAYS else values
     values = values[:, ::-1] if turn in (2, 3, 6, 7) else values

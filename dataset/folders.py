@@ -14,22 +14,22 @@ from dataset.split_files import (
     Fault,
     SampleList,
     Scan,
-    leads_out,
     no_such_list,
     refuse,
     scan_list,
     union,
 )
-from util.config.data import Data, Folders, Images, Listed, Source
+from dataset.split_lines import leads_out
+from util.config.data import Data, Folders, ImageSources, Listed, Source
 from util.errors import UserError
 from util.log import logger
 from util.paths import find, nearest
 
-COMPANIONS = {".txt", ".csv", ".json", ".xml", ".yaml", ".yml", ".md", ".db", ".ini", ".tfw"}
-"""Suffixes of what often lies beside images and is none."""
+COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .prj".split())
+"""Suffixes of files that often accompany images."""
 
 
-def read_samples(images: Images, data: Data, masks: bool) -> SampleList:
+def read_samples(images: ImageSources, data: Data, masks: bool) -> SampleList:
     """The samples of what the config names; with `masks`, each must have one.
 
     Raises `UserError` as `read_list` does; for folders, when one is missing, holds no images or
@@ -40,7 +40,7 @@ def read_samples(images: Images, data: Data, masks: bool) -> SampleList:
     return listed
 
 
-def scan_samples(images: Images, data: Data, masks: bool) -> tuple[SampleList, list[Fault]]:
+def scan_samples(images: ImageSources, data: Data, masks: bool) -> tuple[SampleList, list[Fault]]:
     """The good samples of what the config names, and what is wrong with the others.
 
     Raises `UserError` for a list or folder that is missing or empty.
@@ -49,10 +49,10 @@ def scan_samples(images: Images, data: Data, masks: bool) -> tuple[SampleList, l
     return union([_scan(source, data, masks) for source in sources])
 
 
-def require(images: Images, data: Data) -> None:
+def require(images: ImageSources, data: Data) -> None:
     """Raise `UserError` for a list or folder that does not exist, without reading any."""
     for source in images if isinstance(images, tuple) else (images,):
-        place, root = _place(source, data)
+        place, root = _locations(source, data)
         if not isinstance(source, Folders):
             if not os.path.exists(place):  # False too for what can be no path
                 raise no_such_list(place)
@@ -60,7 +60,7 @@ def require(images: Images, data: Data) -> None:
             raise no_such_folder(root / source.images)
 
 
-def _place(source: Source, data: Data) -> tuple[Path, Path]:
+def _locations(source: Source, data: Data) -> tuple[Path, Path]:
     """The list, or the folder of images, and the root; from any working directory."""
     own = None if isinstance(source, Path) else source.root
     root = find(own or data.root)
@@ -70,7 +70,7 @@ def _place(source: Source, data: Data) -> tuple[Path, Path]:
 
 
 def _scan(source: Source, data: Data, masks: bool) -> Scan:
-    place, root = _place(source, data)
+    place, root = _locations(source, data)
     if isinstance(source, Folders):
         return _scan_folders(source, root, masks, pairs=data.pair is not None)
     return scan_list(Origin(place, root), masks, data.pair)

@@ -48,17 +48,17 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
     with reading(path):
         try:
             with open_image(path) as image:
-                turn, (w, h) = _turn(image), image.size
+                turn, (w, h) = _exif_orientation(image), image.size
                 if image.format == "TIFF":  # whose reader swaps them itself
                     return (w, h), turn
         except UnidentifiedImageError:
-            if path.suffix.lower() not in tiff.SUFFIXES:
+            if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
                 raise
             (w, h), turn = tiff.tiff_header(path)
     return (h, w) if turn in SIDEWAYS else (w, h), turn
 
 
-def _turn(image: Image.Image) -> int:
+def _exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation of an opened file; 1 where its EXIF is damaged."""
     try:
         # The base class's method: that of PNG would decode all pixels to look behind them.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from dataset.cache import Content, Memory, Opened
+from dataset.cache import CacheBytes, DecodedSample, Opened
 from dataset.datasets import FAILURES, EvaluationSet, ImageSet, TrainingSet
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -19,7 +19,7 @@ from dataset.transforms.geometry import weak_augmentation
 from util.config.schema import Config
 from util.errors import UserError
 from util.interrupt import serve_to_the_end
-from util.workers import PATIENCE, START, allow_open_files
+from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files
 
 logger = logging.getLogger("semi.data")
 
@@ -115,7 +115,7 @@ def images_per_forward(config: Config, images: int, world: int) -> int:
 def training_loader(
     config: Config,
     lists: Lists,
-    room: Memory,
+    room: CacheBytes,
     images: int,
     per_forward: int,
     strong_views: int,
@@ -161,8 +161,8 @@ def effective_partner(config: Config, per_forward: int) -> str:
 
 def training_set(
     config: Config,
-    labeled: Sequence[Content],
-    unlabeled: Sequence[Content],
+    labeled: Sequence[DecodedSample],
+    unlabeled: Sequence[DecodedSample],
     *,
     length: int,
     strong_views: int,
@@ -232,9 +232,9 @@ def _loader(dataset: ImageSet, process: Process, *, tensors: int, **batches: Any
     return Batches(
         dataset,
         num_workers=process.workers,
-        multiprocessing_context=START if process.workers else None,
+        multiprocessing_context=START_METHOD if process.workers else None,
         worker_init_fn=serve_to_the_end,
-        timeout=PATIENCE if process.workers else 0,
+        timeout=BATCH_TIMEOUT if process.workers else 0,
         pin_memory=process.cuda,
         **batches,
     )

@@ -11,7 +11,7 @@ from util.config.label_map import MAX_VALUE, OTHER, TRANSPARENT, UNKNOWN
 from util.config.types import IGNORE
 from util.errors import UserError
 
-GREY = 0x010101
+GREY_STEP = 0x010101
 """The code of a grey colour per grey value."""
 
 
@@ -19,7 +19,7 @@ CLEAR, VOID = 2**24, 2**24 + 1
 """Codes of fully transparent pixels, and of those that a raster's nodata value or mask excludes."""
 
 
-class Labels:
+class LabelLookup:
     """Turns mask files into class indices, as the config's mask keys say.
 
     A mask is read as codes: its values, or its colours as r + 256 g + 65536 b where the config's
@@ -82,7 +82,7 @@ class Labels:
         )
 
 
-def open_mask(path: Path, labels: Labels) -> Image.Image:
+def open_mask(path: Path, labels: LabelLookup) -> Image.Image:
     """A mask of class indices in mode L, 255 = ignore.
 
     Raises `UserError` as `read_mask` does, for a wrong mode, and for what is no class.
@@ -108,12 +108,10 @@ def mask_codes(mask: Content, path: Path, in_colour: bool) -> np.ndarray:
     Raises `UserError` for a wrong mode.
     """
     codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
-    if mask.void is not None:
-        return np.where(mask.void, np.uint32(VOID), codes)
     alpha = alpha_of(mask)
     if alpha is not None and (clear := alpha == 0).any():
         codes = np.where(clear, np.uint32(CLEAR), codes)
-    return codes
+    return codes if mask.void is None else np.where(mask.void, np.uint32(VOID), codes)
 
 
 def alpha_of(mask: Content) -> np.ndarray | None:
@@ -142,7 +140,7 @@ def value_codes(mask: Content, path: Path) -> np.ndarray:
             f"{path}: the mask is in mode {mask.mode}, expected one channel of class indices (PNG "
             "in mode L or P); for colours, data.label_map says which is which class"
         )
-    values = _data(mask)
+    values = _pixels_with_data(mask)
     if values.ndim == 3:  # grey with alpha
         values = values[..., 0]
     if mask.bits in (2, 4):  # which Pillow stretches to 255
@@ -150,7 +148,7 @@ def value_codes(mask: Content, path: Path) -> np.ndarray:
     return values.astype(np.uint8) if values.dtype == bool else _whole(values, path)
 
 
-def _data(mask: Content) -> np.ndarray:
+def _pixels_with_data(mask: Content) -> np.ndarray:
     """The pixels of a mask, 0 where there are no data."""
     values = np.asarray(mask.pixels)
     if mask.void is None:
@@ -166,7 +164,7 @@ def has_values(mask: Content) -> bool:
     return mask.mode in ("1", "L", "LA", "P", "F") or mask.mode.startswith("I")
 
 
-def is_deep(mask: Content) -> bool:
+def is_deep_mask(mask: Content) -> bool:
     """Whether a mask of one channel has more than 8 bits."""
     return has_values(mask) and mask.mode not in ("1", "L", "LA", "P")
 
@@ -191,10 +189,10 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
 
 def colour_codes(mask: Content, path: Path) -> np.ndarray:
     """The colours `[H, W]` of a mask, of a palette image those of its palette."""
-    if isinstance(mask.pixels, np.ndarray) or is_deep(mask):
-        colours = _eight_bits(_whole(_data(mask), path), path)
+    if isinstance(mask.pixels, np.ndarray) or is_deep_mask(mask):
+        colours = _eight_bits(_whole(_pixels_with_data(mask), path), path)
         if colours.ndim == 2:
-            return colours.astype(np.uint32) * GREY
+            return colours.astype(np.uint32) * GREY_STEP
         if colours.shape[2] != 3:
             raise UserError(
                 f"{path}: the mask has {colours.shape[2]} bands, expected class indices in one, "

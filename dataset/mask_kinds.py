@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from dataset.file_content import Content
-from dataset.mask_files import GREY, has_values, is_deep, palette_codes
+from dataset.mask_files import GREY_STEP, has_values, is_deep_mask, palette_codes
 from util.errors import first_of
 
 
-class Reading(NamedTuple):
+class Agreement(NamedTuple):
     """Which of two readings gives masks of several kinds the same classes."""
 
     by_value: bool
@@ -31,15 +31,15 @@ def value_colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
     """
     if isinstance(mask.pixels, Image.Image) and mask.mode == "P":
         return dict(enumerate(palette_codes(mask.pixels).tolist()))
-    if is_deep(mask):
+    if is_deep_mask(mask):
         held = np.array([*values], np.int64)
         step = 257 if held.max(initial=0) > 255 else 1
-        return {} if (held % step).any() else {v: v // step * GREY for v in held.tolist()}
-    step = 255 // (2**mask.bits - 1) * GREY
+        return {} if (held % step).any() else {v: v // step * GREY_STEP for v in held.tolist()}
+    step = 255 // (2**mask.bits - 1) * GREY_STEP
     return {value: value * step for value in range(2**mask.bits)}
 
 
-def reading(kinds: Iterable[tuple[str, Mapping[int, int]]]) -> Reading:
+def agreement(kinds: Iterable[tuple[str, Mapping[int, int]]]) -> Agreement:
     """Compare values and colours across the kinds of masks; both agree where there is one kind.
 
     The reading that makes fewer classes of all is right: 1 bit beside 0 and 255 agree by colour,
@@ -56,12 +56,12 @@ def reading(kinds: Iterable[tuple[str, Mapping[int, int]]]) -> Reading:
             by_colour.setdefault(colour, set()).add((kind, value))
     groups = [{frozenset(group) for group in found.values()} for found in (by_value, by_colour)]
     if groups[0] == groups[1]:
-        return Reading(True, True)
+        return Agreement(True, True)
     counts = len(by_value), len(by_colour)
-    return Reading(counts[0] < counts[1], counts[1] < counts[0])
+    return Agreement(counts[0] < counts[1], counts[1] < counts[0])
 
 
-class Stored(NamedTuple):
+class MaskFormat(NamedTuple):
     """A mask file and how it stores its values."""
 
     path: Path
@@ -70,18 +70,18 @@ class Stored(NamedTuple):
     """Of the values in use."""
 
 
-def stored(mask: Content, values: Iterable[int], path: Path) -> Stored:
+def mask_format(mask: Content, values: Iterable[int], path: Path) -> MaskFormat:
     """Describe a mask; `values`: those in use.  No colours for a mask that is in colour."""
     held = [*values]
     colours = value_colours(mask, held) if has_values(mask) else {}
-    return Stored(path, mask_kind(mask), {v: colours[v] for v in held if v in colours})
+    return MaskFormat(path, mask_kind(mask), {v: colours[v] for v in held if v in colours})
 
 
-def disagreement(masks: Iterable[Stored]) -> str:
+def disagreement(masks: Iterable[MaskFormat]) -> str:
     """Describe masks of several kinds whose values, read as class indices, disagree where their
     colours agree; empty where values do well."""
     found = [mask for mask in masks if mask.colours]
-    agrees = reading((mask.kind, mask.colours) for mask in found)
+    agrees = agreement((mask.kind, mask.colours) for mask in found)
     if agrees.by_value or not agrees.by_colour:
         return ""
     first = {mask.kind: mask for mask in reversed(found)}

@@ -34,7 +34,7 @@ def fingerprint(text: bytes) -> Fingerprint:
     return Fingerprint(len(lines), len(unique), digest)
 
 
-class Published(NamedTuple):
+class PublishedList(NamedTuple):
     """A list as one or more repositories publish it."""
 
     dataset: str
@@ -57,11 +57,11 @@ class Published(NamedTuple):
         return f"{self.dataset}/{self.name} of {', '.join(self.sources)}"
 
 
-def read_protocols() -> list[Published]:
+def read_protocols() -> list[PublishedList]:
     """All published lists; those that differ between repositories follow each other."""
     tree = yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8"))
     return [
-        Published(
+        PublishedList(
             dataset,
             name,
             v["path"],
@@ -74,7 +74,7 @@ def read_protocols() -> list[Published]:
     ]
 
 
-def select(target: str, source: str | None = None) -> list[Published]:
+def select_lists(target: str, source: str | None = None) -> list[PublishedList]:
     """All lists of `pascal`; those of `pascal/92` and what it is validated on; or `pascal/val`.
 
     With `source` (owner/repository, or the repository alone) only what that one publishes.  Raises
@@ -102,7 +102,7 @@ def select(target: str, source: str | None = None) -> list[Published]:
     return found
 
 
-def lists_of(dataset: str) -> list[Published]:
+def lists_of(dataset: str) -> list[PublishedList]:
     """The published lists of a dataset; raises `UserError` where there are none."""
     lists = read_protocols()
     found = [p for p in lists if p.dataset == dataset]
@@ -112,7 +112,7 @@ def lists_of(dataset: str) -> list[Published]:
     return found
 
 
-def _of_source(lists: list[Published], source: str, target: str) -> list[Published]:
+def _of_source(lists: list[PublishedList], source: str, target: str) -> list[PublishedList]:
     """What `source` publishes of these lists, as its only source."""
     every = list(dict.fromkeys(repository for p in lists for repository in p.sources))
     chosen = [r for r in every if source in (r, r.split("/")[1])]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataset.bands import read_valid_bands
 from dataset.image_files import size_mismatch
-from dataset.mask_files import Labels, open_mask
+from dataset.mask_files import LabelLookup, open_mask
 from dataset.samples import Sample
 from util.config.data import Data
 from util.config.types import IGNORE
@@ -20,7 +20,7 @@ class Reader:
     ignore."""
 
     def __init__(self, data: Data):
-        self.data, self.labels = data, Labels(data)
+        self.data, self.labels = data, LabelLookup(data)
 
     def image(self, sample: Sample) -> np.ndarray:
         """The bands of a sample `[H, W, C]`, of a pair the earlier image's, then the later one's.

@@ -10,19 +10,14 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from dataset.image_files import SUFFIXES
 from dataset.protocols import Fingerprint, fingerprint, how_to_get
 from dataset.samples import Origin, Sample, Samples
+from dataset.split_lines import NO_IMAGE, names_image, parse_line
 from util.config.data import Pair, PairFolders
 from util.errors import UserError, and_others
-from util.io import write_atomically
+from util.io import write_once
 from util.log import logger
 from util.paths import nearest
-
-NO_IMAGE = "names no image file; expected a path that ends in .jpg, .png or the like"
-"""The message for a line that is not quoted: `data.labeled` in a stranger's config may name any
-file."""
-
 
 MAX_SAID = 100
 """Faults that are said one by one."""
@@ -95,9 +90,8 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
 
     Raises `UserError` for a list that is missing, empty or no text.
     """
-    parse = _parse if pair is None else _parse_pair
     if isinstance(pair, PairFolders):
-        origin, parse = origin._replace(folders=pair), _parse_name
+        origin = origin._replace(folders=pair)
     lines: dict[str, int] = {}
     samples, faults = [], []
     names = cache(_names_by_form)
@@ -105,7 +99,7 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
         if not line.strip():
             continue
         try:
-            sample = parse(line, number, masks, origin)
+            sample = parse_line(line, number, masks, pair, origin)
             if not line.isascii():
                 sample = _as_stored(sample, names)
             if (first := lines.setdefault(sample.image, number)) != number:
@@ -138,11 +132,6 @@ def _names_by_form(folder: Path) -> dict[str, str]:
         return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}
     except OSError:
         return {}
-
-
-def names_image(line: str) -> bool:
-    """Return whether a line of a list may be quoted: some part of it has the suffix of an image."""
-    return any(part.lower().endswith(tuple(SUFFIXES)) for part in line.split())
 
 
 def no_such_list(path: Path) -> UserError:
@@ -178,56 +167,6 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _parse(line: str, number: int, masks: bool, origin: Origin) -> Sample:
-    """The sample of a line; raises `UserError` that says what is wrong with it."""
-    parts = _split(line, 2, "image mask")
-    mask = parts[1] if len(parts) == 2 and parts[1] != "None" else None
-    if masks and mask is None:
-        raise UserError(f"'{parts[0]}' has no mask; expected 'image mask'")
-    return Sample(parts[0], mask if masks else None, number, origin)
-
-
-def _parse_pair(line: str, number: int, masks: bool, origin: Origin) -> Sample:
-    """The same of a line of `data.pair: column`."""
-    first, *others = parts = _split(line, 3, "first second mask")
-    if not others:
-        raise UserError(f"'{first}' has no second image; expected 'first second mask'")
-    if masks and (len(parts) < 3 or parts[2] == "None"):
-        raise UserError(f"'{first}' has no mask; expected 'first second mask'")
-    return Sample(first, parts[2] if masks else None, number, origin, parts[1])
-
-
-def _parse_name(line: str, number: int, masks: bool, origin: Origin) -> Sample:
-    """The same of a line that is a name in each folder of `data.pair`."""
-    assert origin.folders is not None
-    (name,) = _split(line, 1, "name")
-    first, second, mask = (
-        (folder / name).as_posix()
-        for folder in (origin.folders.first, origin.folders.second, origin.folders.masks)
-    )
-    return Sample(first, mask if masks else None, number, origin, second)
-
-
-def _split(line: str, most: int, expected: str) -> list[str]:
-    """The paths of a line; raises `UserError` for too many, and for one that leaves the root."""
-    parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
-    parts = [part for part in parts if part]
-    if len(parts) > most:
-        raise UserError(
-            f"{len(parts)} parts, expected '{expected}'; separate paths that contain spaces by a "
-            "tab"
-        )
-    for part in parts:
-        if leads_out(part):
-            raise UserError(f"'{part}' leads out of the data's root; use a path below it")
-    return parts
-
-
-def leads_out(path: str) -> bool:
-    """Whether a path is not one below the root it is relative to."""
-    return os.path.isabs(path) or (".." in path and ".." in Path(path).parts)
-
-
 def list_line(image: str, *others: str | None) -> str:
     """The line of a sample, as `read_list` reads it: its image, and its mask if there is one.
 
@@ -253,7 +192,7 @@ def listed_paths(sample: Sample) -> list[str]:
     return [path for path in (sample.image, sample.second, sample.mask) if path is not None]
 
 
-def identity(samples: Sequence[Sample]) -> dict[str, Any]:
+def list_identity(samples: Sequence[Sample]) -> dict[str, Any]:
     """Number of images, and the SHA-256 by which `protocols.fingerprint` knows their list."""
     lines = (" ".join(listed_paths(sample)) for sample in samples)
     text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
@@ -275,7 +214,7 @@ def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
     there = {path: is_there(path, fingerprint(text)) for path, text in texts.items()}
     for path, text in texts.items():
         if not there[path]:
-            _write(path, text)
+            write_once(path, text)
     return {
         path: f"{path}: {len(lines)} entries, {'already there' if there[path] else 'written'}"
         for path, lines in lists.items()
@@ -296,11 +235,3 @@ def is_there(path: Path, expected: Fingerprint) -> bool:
         f"{path}: holds another list already (found {found}; expected {expected}); move it away "
         "or choose another folder"
     )
-
-
-def _write(path: Path, text: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
-    write_atomically(path, lambda file: file.write(text))

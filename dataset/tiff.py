@@ -9,26 +9,25 @@ import numpy as np
 
 from util.errors import UserError
 
-SUFFIXES = {".tif", ".tiff"}
+TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
+"""Of TIFFs, and of the nodata mask that GDAL writes beside a raster."""
 FLAT = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
 """The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
-
-
-LESSER = 1 | 4
-"""Bits of the tag NewSubfileType: pages that are a smaller copy of another, or its mask."""
-
-
 NODATA = 42113
 """GDAL's tag: the value of pixels without data, as text."""
-MASK = 4
-"""The bit of NewSubfileType of pages that are the mask of another."""
+MASK_PAGE = 4
+"""Bit of the tag NewSubfileType: a page that is the mask of another."""
+REDUCED_OR_MASK = 1 | MASK_PAGE
+"""Bits of pages that are a smaller copy of another, or its mask."""
 
 
 def read_tiff(path: Path, may_have_pages: bool) -> tuple[np.ndarray, list[int], np.ndarray | None]:
-    """Read the values as they are stored, `[H, W]` or `[H, W, N]`, which bands are alpha, and
-    `[H, W]` where there are no data by the file's nodata value or mask, None for nowhere.
+    """Read values as they are stored.
 
     `may_have_pages`: pages of one size may be the bands.
+
+    Returns the values `[H, W]` or `[H, W, N]`, the indices of alpha bands, and `[H, W]`, True where
+    the nodata value or an internal mask says that there are no data (None for nowhere).
 
     Raises `UserError` without tifffile, for a volume and for several images; for a damaged file
     whatever tifffile does.
@@ -39,20 +38,36 @@ def read_tiff(path: Path, may_have_pages: bool) -> tuple[np.ndarray, list[int], 
         if count > 1 and not may_have_pages:
             raise several(path, count)
         axes = _flat_axes(series, path)
-        try:
-            values = series.asarray().transpose(axes)
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            kind = series.keyframe.compression.name
-            raise UserError(
-                f"{path}: this compression ({kind}) needs imagecodecs: pip install imagecodecs"
-            ) from None
-        masks = [page.asarray() for page in file.pages if page.subfiletype & MASK]
-        masks = [mask for mask in masks if mask.shape == values.shape[:2]]
+        values = _decoded(series, path).transpose(axes)
+        masks = _mask_pages(file, values.shape[:2], path)
         void = without_data(values, series.keyframe.tags.valueof(NODATA), masks)
         alpha = [band for band, is_alpha in enumerate(_alpha(series, axes)) if is_alpha]
         return values, alpha, void
+
+
+def mask_pages(path: Path) -> list[np.ndarray]:
+    """Read the masks `[H, W]` of the first page, 0 without data; raises as `read_tiff` does."""
+    with _library(path).TiffFile(path) as file:
+        return _mask_pages(file, file.pages[0].shape[:2], path)
+
+
+def _mask_pages(file: Any, size: tuple[int, ...], path: Path) -> list[np.ndarray]:
+    pages = [page for page in file.pages if page.subfiletype & MASK_PAGE and page.shape == size]
+    return [_decoded(page, path) for page in pages]
+
+
+def _decoded(source: Any, path: Path) -> np.ndarray:
+    """Return the values of a page or series; raises `UserError` where a decoder is missing."""
+    try:
+        return source.asarray()
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        kind = source.keyframe.compression.name
+        raise UserError(
+            f"{path}: {kind} compression needs imagecodecs. Fix: pip install imagecodecs, or save "
+            "the file with Deflate compression"
+        ) from None
 
 
 def without_data(
@@ -81,17 +96,9 @@ def count_images(path: Path) -> int:
         return number_of_images(page.subfiletype for page in file.pages)
 
 
-def mask_pages(path: Path) -> list[np.ndarray]:
-    """Pages `[H, W]` that are the mask of the first, 0 without data; raises as `read_tiff` does."""
-    with _library(path).TiffFile(path) as file:
-        size = file.pages[0].shape[:2]
-        masks = [page.asarray() for page in file.pages if page.subfiletype & MASK]
-        return [mask for mask in masks if mask.shape == size]
-
-
 def number_of_images(kinds: Iterable[int]) -> int:
     """Count the pages of a TIFF that are no smaller copy or mask, by their NewSubfileType."""
-    return sum(not kind & LESSER for kind in kinds)
+    return sum(not kind & REDUCED_OR_MASK for kind in kinds)
 
 
 def several(path: Path, count: int) -> UserError:
@@ -130,7 +137,7 @@ def tiff_bands(path: Path) -> tuple[str | tuple[int, ...], bool]:
 
 def _series(file: Any, path: Path) -> Any:
     """The images of a file as tifffile groups them; raises `UserError` for several groups."""
-    found = [one for one in file.series if not one.keyframe.subfiletype & LESSER]
+    found = [one for one in file.series if not one.keyframe.subfiletype & REDUCED_OR_MASK]
     if len(found) > 1:
         raise several(path, len(found))
     if not found:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from util.errors import first_of
 
-IMAGES = 10
+MIN_IMAGES = 10
 """Fewer validation images are few."""
-SHOWING = 3
+MIN_MASKS_PER_CLASS = 3
 """A class in fewer of them is scored on almost nothing."""
 
 
@@ -19,11 +19,13 @@ def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) ->
         showing: number of validation images that show each class; None: unknown.
     """
     found = []
-    if images < IMAGES:
-        found.append(f"{images} validation image{'s' * (images != 1)}, expected at least {IMAGES}")
+    if images < MIN_IMAGES:
+        found.append(
+            f"{images} validation image{'s' * (images != 1)}, expected at least {MIN_IMAGES}"
+        )
     pairs = zip(names, () if showing is None else showing, strict=False)
-    if rare := [f"{name} ({count})" for name, count in pairs if count < SHOWING]:
-        found.append(f"fewer than {SHOWING} validation images show {first_of(rare, 5)}")
+    if rare := [f"{name} ({count})" for name, count in pairs if count < MIN_MASKS_PER_CLASS]:
+        found.append(f"fewer than {MIN_MASKS_PER_CLASS} validation images show {first_of(rare, 5)}")
     if not found:
         return ""
     return (

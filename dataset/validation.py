@@ -15,12 +15,13 @@ from dataset.file_content import header_kind
 from dataset.folders import read_samples
 from dataset.image_files import image_size, nearby, size_mismatch
 from dataset.mask_files import CLEAR, read_mask
-from dataset.mask_kinds import Stored, disagreement, stored
+from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import Sample, Samples
-from dataset.split_files import NO_IMAGE, Fault, Lists, SampleList, names_image, refuse
+from dataset.split_files import Fault, Lists, SampleList, refuse
+from dataset.split_lines import NO_IMAGE, names_image
 from dataset.val_size import too_few
-from util.config.data import Data, Images
+from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
 from util.errors import UserError
 
@@ -42,7 +43,7 @@ def read_lists(data: Data, unlabeled: bool) -> Lists:
     return Lists(train, extra, val)
 
 
-def named(images: Images | None, kind: str) -> Images:
+def named(images: ImageSources | None, kind: str) -> ImageSources:
     """A list that the config must name; raises `UserError` when it does not."""
     if images is None:
         draw = (
@@ -65,7 +66,7 @@ def refuse_overlaps(*lists: SampleList) -> None:
 def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
     """List, line and a message for each image that stands in an earlier list, or earlier in the
     same one under another name or root."""
-    resolve = cache(_resolve)
+    resolve = cache(_real_folder)
     first: dict[str, tuple[int, int]] = {}
     for number, listed in enumerate(lists):
         for place, sample in enumerate(listed.samples):
@@ -79,11 +80,11 @@ def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
                 yield number, sample.line, f"{sample.where}: {shown}"
 
 
-def _resolve(root: Path, folder: str) -> str:
+def _real_folder(root: Path, folder: str) -> str:
     return os.path.realpath(root / folder)
 
 
-def location(sample: Sample, resolve: Callable[[Path, str], str] = _resolve) -> str:
+def location(sample: Sample, resolve: Callable[[Path, str], str] = _real_folder) -> str:
     """The image's path with its folder resolved: the same through whatever root it is reached."""
     folder, _, name = sample.image.rpartition("/")
     return f"{resolve(sample.origin.root, folder)}/{name}"
@@ -141,12 +142,12 @@ def check_contents(
 ) -> None:
     """The headers of many files and the whole of some, see `check_files`; raises `UserError`."""
     samples, reader = listed.samples, Reader(data)
-    some = _spread(samples, data.check_samples)
+    some = _evenly_spaced(samples, data.check_samples)
     if data.pair is not None or (samples and samples[0].mask is not None):
-        _each(_headers_agree, _spread(samples, MAX_HEADERS))
+        _each(_headers_agree, _evenly_spaced(samples, MAX_HEADERS))
     if not samples or samples[0].mask is None:
         _each(reader.image, some)
-    elif pixels := _each(lambda sample: _class_pixels(sample, reader), some):
+    elif pixels := _each(lambda sample: _pixels_by_class(sample, reader), some):
         _refuse_disagreement([sample.mask_file for sample in some], reader)
         _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
         showing = (np.array(pixels) > 0).sum(0) if len(some) == len(samples) else None
@@ -175,7 +176,7 @@ def _headers_agree(sample: Sample) -> None:
         raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
 
 
-def _class_pixels(sample: Sample, reader: Reader) -> np.ndarray:
+def _pixels_by_class(sample: Sample, reader: Reader) -> np.ndarray:
     """`[256]`: how many pixels of the mask have each class; its image decodes too."""
     return np.array(reader.both(sample)[1].histogram())
 
@@ -185,10 +186,10 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
     if reader.labels.in_colour or len({header_kind(path) for path in files}) < 2:
         return
 
-    def look(path: Path) -> Stored:
+    def look(path: Path) -> MaskFormat:
         mask = read_mask(path, reader.data.max_megapixels)
         found = np.unique(reader.labels.codes(mask, path))
-        return stored(mask, found[found < CLEAR].tolist(), path)
+        return mask_format(mask, found[found < CLEAR].tolist(), path)
 
     with ThreadPoolExecutor() as pool:
         if text := disagreement(pool.map(look, files)):
@@ -227,7 +228,7 @@ def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
     return [result for result in found if not isinstance(result, Fault)]
 
 
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+def _evenly_spaced(samples: Sequence[Sample], count: int) -> list[Sample]:
     """At most `count` of them, evenly spread."""
     count = min(count, len(samples))
     return [samples[i * len(samples) // count] for i in range(count)]

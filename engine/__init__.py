@@ -1,17 +1,23 @@
-"""What a method's page imports: its contract, the batch it sees, and the training itself."""
+"""Names that the script of a method imports: its contract, its batches, and the command."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.contract import Batch, Method, Panels, Step, TeacherMethod, main
+    from dataset.batch import Batch
+    from engine.command import main
+    from engine.method import Method, Step, TeacherMethod
+    from semi.panels import Panels
 
 __all__ = ["Batch", "Method", "Panels", "Step", "TeacherMethod", "main"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the names above on first use, so that `engine.start` does not load PyTorch."""
-    if name in __all__:
-        from engine import contract
+    if name not in __all__:
+        raise AttributeError(f"module 'engine' has no attribute '{name}'")
+    from dataset.batch import Batch
+    from engine.command import main
+    from engine.method import Method, Step, TeacherMethod
+    from semi.panels import Panels
 
-        return getattr(contract, name)
-    raise AttributeError(f"module 'engine' has no attribute '{name}'")
+    return dict(zip(__all__, (Batch, Method, Panels, Step, TeacherMethod, main), strict=True))[name]

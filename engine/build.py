@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from dataset.cache import memory
+from dataset.cache import cache_bytes
+from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
 from dataset.loaders import (
     Process,
     data_workers,
@@ -12,9 +13,9 @@ from dataset.loaders import (
     images_per_forward,
     training_loader,
 )
-from dataset.split_files import identity
+from dataset.split_files import SampleList, list_identity
 from dataset.validation import check_files, read_lists
-from engine.class_weights import with_class_weights
+from engine import checkpointing
 from engine.method import Method
 from engine.optimizer import with_scaled_lr
 from engine.run_dir import RunDir, state_to_resume
@@ -29,6 +30,8 @@ from util.log import code_version, logger
 from util.precision import precision_on
 from util.seed import be_deterministic, init_seed
 
+CLASS_WEIGHTS = {"auto": enet_weights, "enet": enet_weights, "inverse": inverse_weights}
+
 
 def build_trainer(
     method_class: type[Method],
@@ -40,20 +43,20 @@ def build_trainer(
 ) -> Trainer:
     """Check everything that can be checked before training, then build.
 
-    Raises `UserError` on all ranks alike for what the user has to fix.
+    Raises `UserError`, on all ranks alike.
     """
     # Fixed once: on another device, a run does not change its precision silently.
     precision = precision_on(device, config.precision)
     config = with_scaled_lr(config.model_copy(update={"precision": precision}))
-    # Rank 0 decides what the run continues from, and sends it to all: the others may find another
-    # checkpoint, or none, on disks of their own.
+    # Rank 0 decides, and sends the checkpoint to all: the others may find another one, or none, on
+    # disks of their own.
     resumed = distributed.on_main(lambda: state_to_resume(run_dir, resume))
     lists = read_lists(config.data, method_class.unlabeled)
     volumes = volume_indices([s.image for s in lists.val.samples], config.evaluation.volume_pattern)
     world = distributed.world_size()
     images = method_class.images_per_step(config)
     per_forward = images_per_forward(config, images, world)
-    identities = {name: identity(listed.samples) for name, listed in lists._asdict().items()}
+    identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
     run_dir.origin = {"method": method_class.__name__, "images": identities}
     _compare_ranks(method_class, config, identities)
     kinds = {"labelled": lists.labeled, "unlabelled": lists.unlabeled, "validation": lists.val}
@@ -62,21 +65,20 @@ def build_trainer(
     distributed.on_main(
         lambda: check_files(config.data, *lists, warn=logger.warning, val=lists.val)
     )
-    config = with_class_weights(config, lists.labeled, device)
+    config = _with_class_weights(config, lists.labeled)
 
-    pretrained = resumed is None or config.model.lora > 0  # whose checkpoints hold adapters alone
+    # A checkpoint of LoRA adapters holds no pretrained weights.
+    pretrained = resumed is None or config.model.lora > 0
     method = _build_method(method_class, config, device, per_forward, pretrained)
     workers = data_workers(config, distributed.processes_here())
     process = Process(distributed.rank(), world, workers, cuda=device.type == "cuda")
-    room, views = memory(lists, config.data), method_class.strong_views
+    room, views = cache_bytes(lists, config.data), method_class.strong_views
     train = training_loader(config, lists, room, images, per_forward, views, process)
     val = evaluation_loader(config, lists.val.samples, process, room.val)
     trainer = Trainer(method, config, device, run_dir, train, val, volumes, identities)
     if resumed is not None:
-        state, source = resumed
-        trainer.resume(state, source, force)
-        logger.info("%s: resumed after epoch %d, step %d", source, trainer.epoch, trainer.done)
-    distributed.compare("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
+        checkpointing.resume(trainer, *resumed, force)
+    distributed.require_equal("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
     return trainer
 
 
@@ -89,7 +91,23 @@ def _compare_ranks(
         for name, of in identities.items()
     }
     settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
-    distributed.compare("settings", settings | config.model_dump(mode="json"))
+    distributed.require_equal("settings", settings | config.model_dump(mode="json"))
+
+
+def _with_class_weights(config: Config, labeled: SampleList) -> Config:
+    """Return the config with numbers in place of a named rule in `criterion.class_weights`.
+
+    Rank 0 counts the pixels.  Raises `UserError` for a faulty mask.
+    """
+    rule = config.criterion.class_weights
+    if not isinstance(rule, str):
+        return config
+    logger.info("criterion.class_weights: counting classes in %d masks", len(labeled.samples))
+    pixels = distributed.on_main(lambda: class_pixels(labeled, config.data))
+    weights = CLASS_WEIGHTS[rule](pixels)
+    logger.info("class weights: %s", ", ".join(f"{weight:g}" for weight in weights))
+    criterion = config.criterion.model_copy(update={"class_weights": weights})
+    return config.model_copy(update={"criterion": criterion})
 
 
 def _build_method(

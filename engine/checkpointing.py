@@ -1,17 +1,25 @@
-"""The form of a run's checkpoint: weights, and how far the run got."""
+"""Content of a run's checkpoint: what is saved, checked and restored."""
 
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from model.checkpoint import nonfinite_tensors
+from dataset.loaders import set_epoch_length
+from engine.optimizer import load_optimizer, set_poly_lr
+from engine.progress import Means
+from model.checkpoint import load_weights, nonfinite_tensors
 from model.files import best_checkpoint
-from util.config.loading import SCORED_BY, differences, parse, with_defaults
-from util.config.types import Natural, Positive, Scale, Section
+from util.config.differences import SCORED_BY, differences, with_defaults
+from util.config.loading import parse
+from util.config.types import Natural, Positive, PositiveFloat, Section
 from util.errors import UserError, first_of
 from util.log import logger
+
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
 
 
 def _scalar(value: Any) -> Tensor:
@@ -37,7 +45,7 @@ class Sums(Strict):
 class Scaler(Strict):
     model_config = ConfigDict(extra="ignore")  # torch's own scaler had more keys
 
-    scale: Scale
+    scale: PositiveFloat
     tracker: Natural = Field(alias="_growth_tracker")
 
 
@@ -57,7 +65,7 @@ class Identities(Strict):
 
 
 class RunState(Strict):
-    """A checkpoint's content, as `Trainer.state` returns it."""
+    """A checkpoint's content, as `state_of` returns it."""
 
     method: dict[str, Any]
     optimizer: dict[str, Any]
@@ -112,6 +120,56 @@ class RunState(Strict):
                 key, other = f"data.{name} images", " other" * (old["images"] == now["images"])
                 found[key] = f"{key} ({old['images']} -> {now['images']}{other})"
         return found
+
+
+def state_of(trainer: "Trainer") -> dict[str, Any]:
+    """Return the content of a checkpoint of the run as it is now."""
+    return {
+        "method": trainer.method.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state(),
+        "epoch": trainer.epoch,
+        "done": trainer.done,
+        "means": trainer.means.state(),
+        "best": trainer.best,
+        "history": trainer.history,
+        "name": type(trainer.method).__name__,
+        "config": trainer.config.model_dump(mode="json"),
+        "images": trainer.images,
+        "epoch_length": len(trainer.train),
+        "nonfinite": trainer.monitor.in_a_row,
+    }
+
+
+def resume(trainer: "Trainer", state: Any, source: Path, force: bool) -> None:
+    """Continue from the content of the checkpoint `source`.
+
+    Raises `UserError` for a checkpoint of another run, and for another config or other split files
+    unless by `force`.
+    """
+    own, steps = state_of(trainer), len(trainer.train)
+    run = check_run(state, own["name"], source)
+    load_weights(trainer.method, state["method"], source)
+    run.compare(own, source, force)
+    load_optimizer(trainer.optimizer, state["optimizer"], source)
+    if own["config"]["precision"] == run.config.get("precision"):
+        trainer.scaler.load_state(state["scaler"])
+    trainer.epoch, trainer.done, trainer.history = run.epoch, run.done, state["history"]
+    trainer.means = Means(state["means"], trainer.device)
+    trainer.best = {name: best.model_dump() for name, best in run.best.items()}
+    trainer.monitor.in_a_row = run.nonfinite
+    if trainer.config.epoch_length is None and run.epoch_length not in (None, steps):
+        # The length of an epoch belongs to the run, so that steps and rates do not jump.
+        logger.warning(
+            "%s: epochs keep their %d steps; one pass over the longer list is %d steps now",
+            source, run.epoch_length, steps,
+        )  # fmt: skip
+        set_epoch_length(trainer.train, run.epoch_length)
+    if last := trainer.steps_done:  # the next checkpoint may be due before the next step
+        power = trainer.config.optimizer.power
+        set_poly_lr(trainer.optimizer, last - 1, trainer.run_steps, power)
+    trainer.source, trainer.saved = source, (trainer.done, time.monotonic())
+    logger.info("%s: resumed after epoch %d, step %d", source, trainer.epoch, trainer.done)
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:

@@ -23,7 +23,7 @@ def main(method: type[Method]) -> None:
         # A rank that fails says why before its connections close, which ends the others.
         with distributed.session(device), exit_with_one_line():
             say_to_console()
-            distributed.compare("options", {"--dry-run": options.dry_run})
+            distributed.require_equal("options", {"--dry-run": options.dry_run})
             run_dir = RunDir(options.save_path)
             try:
                 if not options.dry_run:

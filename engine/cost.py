@@ -1,8 +1,8 @@
-"""What a step costs, known before a run and without a GPU: a whole one on fake tensors, which have
-shapes but no memory.
+"""Memory and arithmetic of a training step, without a GPU.
 
-It rests on private interfaces of torch.  Fake tensors stand on the CPU, as torch cannot run a
-backward pass on a GPU that is not there; what a GPU does otherwise is done as there.
+The step runs on fake tensors, which have shapes but no memory.
+Uses private interfaces of torch.  Fake tensors are on the CPU, as torch cannot run a backward pass
+on a GPU that is not there; `AsOnGpu` does what a GPU does otherwise.
 """
 
 import math
@@ -35,30 +35,30 @@ from util.errors import UserError, reason
 GIB = 2**30
 KINDS = ("weights", "gradients", "optimizer", "activations", "other")
 PREVIOUS = 8
-"""Last epochs of a run, each the best so far, after which a step is looked at."""
+"""Epochs, each the best so far, that precede the step: methods keep previous models."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an optimizer step of one process takes; bytes are those at its peak, by kind."""
+    """Cost of an optimizer step of one process; bytes at the peak, by kind."""
 
     weights: int
-    """Parameters and buffers, those of a teacher included."""
+    """Parameters and buffers, also of a teacher."""
     gradients: int
     optimizer: int
-    """Momentum and the like."""
+    """State of the optimizer, such as momentum."""
     activations: int
-    """All that is made in forwards, pseudo-labels and losses included."""
+    """Everything made in forwards, pseudo-labels and losses included."""
     other: int
-    """The batch, its views, and what the backward pass and the optimizer need for a moment."""
+    """The batch, its views, and temporary tensors of the backward pass and the optimizer."""
     tflop: float
-    """10^12 multiplications and additions, those of convolutions and matrix products."""
+    """10^12 multiplications and additions of convolutions and matrix products."""
     batch: int
     """Bytes of a raw batch."""
     checkpoint: int
     """Bytes of a checkpoint."""
     networks: int
-    """Networks that are validated, each of which has a best checkpoint."""
+    """Networks that are validated, each with a best checkpoint."""
 
     @property
     def peak(self) -> int:
@@ -68,17 +68,17 @@ class Cost:
 def step_cost(
     method_class: type[Method], config: Config, images: int, per_forward: int, processes: int = 1
 ) -> Cost:
-    """The cost for each of some processes of a step of `images` labelled ones, and as many
-    unlabelled ones if the method uses them, of which a forward sees `per_forward`.
+    """Return the cost, per process, of a step of `images` labelled images, and as many unlabelled
+    ones if the method uses them; a forward sees `per_forward` of them.
 
-    The step is that of `Trainer.optimize`, late in the run.  Raises `UserError` where the network
-    cannot be trained so, and where torch's fake tensors cannot run it.
+    The step is `Trainer.optimize`, late in the run.  Raises `UserError` where the network cannot be
+    trained so, and where torch's fake tensors cannot run it.
     """
     try:
         return _step_cost(method_class, config, images, per_forward, processes)
     except UserError:
         raise
-    except Exception as error:  # whatever an odd version of torch, or an operation it lacks, raises
+    except Exception as error:  # of a version of torch, or of an operation it lacks
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         raise UserError(
@@ -92,12 +92,12 @@ def _step_cost(
 ) -> Cost:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    weights = config.criterion.class_weights and (1.0,) * config.num_classes  # names among them
+    weights = config.criterion.class_weights and (1.0,) * config.num_classes
     config = config.model_copy(
         update={
             "criterion": config.criterion.model_copy(update={"class_weights": weights}),
             "precision": "bfloat16" if config.precision == "auto" else config.precision,
-            "channels_last": config.channels_last is not False,  # what auto means on a GPU
+            "channels_last": config.channels_last is not False,  # auto: on a GPU
         }
     )
     raw = blank_batch(method_class, config, per_forward)
@@ -125,8 +125,8 @@ def _step_cost(
 
 
 def late_training(method: Method, config: Config) -> Trainer:
-    """A training without data and folder, of which only the step is run; what a method keeps of
-    earlier epochs, and the optimizer of earlier steps, is there."""
+    """Return a trainer without data and run directory, as after earlier epochs and steps: methods
+    hold previous models, the optimizer its state."""
     nothing = cast(Any, None)
     trainer = Trainer(
         method, config, torch.device("cpu"), nothing, nothing, nothing, volumes=[], images={}
@@ -142,7 +142,7 @@ def late_training(method: Method, config: Config) -> Trainer:
 
 
 def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
-    """What data workers make of blank images: a raw batch as `make_views` takes it."""
+    """Return a raw batch of blank images, as data workers make it for `make_views`."""
     side, kind = config.crop_size, np.uint8 if config.data.image_range is None else np.float32
     image, mask = np.zeros((side, side, config.data.channels), kind), Image.new("L", (side, side))
     data = training_set(
@@ -158,7 +158,7 @@ def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
 
 @dataclass
 class _Block:
-    """Memory that some tensor holds."""
+    """Memory of one or more tensors."""
 
     kind: str
     size: int
@@ -166,9 +166,9 @@ class _Block:
 
 
 class Memory(TorchDispatchMode):
-    """Counts the bytes that a training's tensors hold while it is entered, by kind.
+    """Count the bytes, by kind, of a training's tensors inside the context.
 
-    `accumulate`: the gradients of earlier micro-batches are there all the time.
+    `accumulate`: gradients of earlier micro-batches exist all the time.
     """
 
     def __init__(self, training: Trainer, accumulate: bool):
@@ -190,7 +190,7 @@ class Memory(TorchDispatchMode):
         method.register_forward_hook(lambda *_: self._make("other"))
 
     def count(self, tensor: Tensor, kind: str) -> None:
-        """Count what lies behind a tensor, once, until it is freed."""
+        """Count a tensor's storage, once, until it is freed."""
         storage = tensor.untyped_storage()
         number = id(storage)
         if number in self._blocks:
@@ -237,12 +237,12 @@ _FLOAT32 = {
     for place in (torch, Tensor, F)
     if hasattr(place, name)
 }
-"""Of what networks and methods use, what autocast computes in float32 on a GPU alone."""
+"""Functions of networks and methods that autocast computes in float32 on a GPU only."""
 
 
 class AsOnGpu(TorchFunctionMode):
-    """Does on the CPU what a GPU does otherwise: autocast's float32, transfers that copy, and batch
-    norms that see the images of other processes, too, so that one of their own is enough."""
+    """Compute on the CPU as on a GPU: autocast's float32, transfers that copy, and batch norms that
+    see the images of all processes, so that one image of this process is enough."""
 
     def __torch_function__(
         self,
@@ -255,26 +255,12 @@ class AsOnGpu(TorchFunctionMode):
         if func is Tensor.to and kwargs.get("non_blocking"):
             kwargs = {**kwargs, "copy": True}
         elif func is F.batch_norm:
-            func = _batch_norm
+            if args[0].numel() == args[0].shape[1]:  # a single value: as in evaluation
+                kwargs = {**kwargs, "training": False}
         elif func in _FLOAT32 and torch.is_autocast_enabled("cpu"):
             first, *rest = args
             args = (first.float(), *rest)
         return func(*args, **kwargs)
-
-
-def _batch_norm(
-    x: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """torch's own, but that a single value a channel is normalised as in evaluation."""
-    training = training and x.numel() > x.shape[1]
-    return torch.batch_norm(x, weight, bias, mean, var, training, momentum, eps, True)
 
 
 def flop_counter() -> Any:
@@ -302,8 +288,10 @@ def flop_counter() -> Any:
 def _convolution_backward_flop(
     grad: Sequence[int], x: Sequence[int], weight: Sequence[int], *settings: Any, **output: Any
 ) -> int:
-    """Return the cost of a convolution's gradients, from shapes: those of its input and of its
-    weights each take as many multiplications as the forward."""
+    """Return the arithmetic of a convolution's backward pass, from shapes.
+
+    Gradients of the input and of the weights each take as many multiplications as the forward.
+    """
     *_, transposed, _, _, wanted = settings
     positions = x[2:] if transposed else grad[2:]
     return 2 * x[0] * math.prod(positions) * math.prod(weight) * sum(wanted[:2])

@@ -1,4 +1,4 @@
-"""A sheet of pictures: what a method shows of an image, with captions and the classes' colours."""
+"""A sheet of pictures of one image, with captions and a legend of classes."""
 
 import numpy as np
 import torch
@@ -12,16 +12,16 @@ from util.config.data import Data
 from util.plotting import viridis
 
 SIDE = 256
-"""Pixels of the longer side of a picture, whatever the image has."""
+"""Longer side of every picture in pixels."""
 COLUMNS = 4
 LETTERS = 13  # pixels
 LEFT_OUT: Colour = (200, 200, 200)
-"""Of labels that do not count."""
+"""Colour of labels that do not count."""
 OUTLINE: Colour = (255, 45, 85)
 
 
 class Sheet:
-    """Pictures of one image, in rows, above a legend of the classes in them."""
+    """Pictures of one image in rows, above a legend of their classes."""
 
     def __init__(self, data: Data):
         self._data = data
@@ -35,7 +35,7 @@ class Sheet:
         box: np.ndarray | None = None,
         marks: np.ndarray | None = None,
     ) -> None:
-        """An image, a rectangle in it (bool `[H, W]`) and points (see `points_of`)."""
+        """Add an image with a rectangle (bool `[H, W]`) and points (see `points_of`)."""
         picture = _fitted(image.convert("RGB"), Image.Resampling.LANCZOS)
         bounds = None if box is None else Image.fromarray(box).getbbox()
         if bounds is not None:
@@ -45,7 +45,7 @@ class Sheet:
         self._add(caption, _marked(picture, marks))
 
     def labels(self, caption: str, mask: np.ndarray, shown: np.ndarray | None = None) -> None:
-        """Classes `[H, W]`; grey where they are not `shown`."""
+        """Add a mask `[H, W]` of classes; grey where not `shown`."""
         coloured = colour_mask(mask, self._data).convert("RGB")
         kept = np.ones(mask.shape, bool) if shown is None else shown
         picture = Image.composite(
@@ -57,7 +57,7 @@ class Sheet:
         self._add(caption, _fitted(picture, Image.Resampling.NEAREST))
 
     def heat(self, caption: str, share: np.ndarray, marks: np.ndarray | None) -> None:
-        """Shares in [0, 1], float `[h, w]`, beside their scale."""
+        """Add a heat map of values in [0, 1], float `[h, w]`, with its scale."""
         values = Image.fromarray(np.nan_to_num(share).astype(np.float32))
         smooth = np.asarray(_fitted(values, Image.Resampling.BILINEAR)).clip(0, 1)
         self._add(caption, _marked(Image.fromarray(viridis(smooth)), marks), has_scale=True)
@@ -76,7 +76,7 @@ class Sheet:
         self._cells.append(cell)
 
     def image(self, title: str) -> Image.Image:
-        """The whole of it; the title stands before the legend."""
+        """Return the sheet; the title precedes the legend."""
         columns = min(COLUMNS, len(self._cells))
         missing = -len(self._cells) % columns
         cells = [*self._cells, *[Image.new("RGB", (1, 1), "white")] * missing]
@@ -86,14 +86,14 @@ class Sheet:
 
 
 def points_of(marks: Marks, number: int) -> np.ndarray:
-    """The pixels marked in image `number` as shares of its width and height, float `[M, 2]`."""
+    """Return the pixels marked in image `number` as shares of width and height, float `[M, 2]`."""
     (h, w), pixels = marks.shape, marks.pixels[number].cpu()
     x, y = pixels % w / max(w - 1, 1), pixels // w / max(h - 1, 1)
     return torch.stack([x, y], dim=1).numpy()
 
 
 def array(values: Tensor) -> np.ndarray:
-    """A tensor of whatever device and precision."""
+    """Return a tensor of any device and precision as an array."""
     return (values.float() if values.is_floating_point() else values).cpu().numpy()
 
 

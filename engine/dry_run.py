@@ -1,4 +1,4 @@
-"""`--dry-run`: everything a run does, once, and an estimate of the whole run."""
+"""`--dry-run`: two steps and two validation images, and an estimate of the whole run."""
 
 import copy
 import time
@@ -20,6 +20,7 @@ from engine.estimate import describe, rows, run_needs
 from engine.method import Method
 from engine.run_dir import RunDir
 from engine.trainer import Trainer
+from engine.validation import evaluate_network
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError, counted, duration
@@ -38,15 +39,14 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
 
 
 class Measured(NamedTuple):
-    """Seconds on this machine."""
+    """Seconds measured on this machine, and the loss of a step."""
 
     loss: float
-    """Of a step."""
     step: float
     load: float
-    """To load a batch, in one process."""
+    """Loading a batch, in one process."""
     image: float
-    """To validate an image."""
+    """Validating an image."""
     image_load: float
     workers: int
 
@@ -152,24 +152,25 @@ def _validation(trainer: Trainer) -> tuple[float, float]:
     for number in (0, len(images) - 1):  # type: ignore[arg-type]
         batch = [default_collate([images[number]])]
         begin = _now(trainer.device)
-        trainer.evaluate(trainer.method.model, mode, batches=batch)
+        evaluate_network(trainer, trainer.method.model, mode, batches=batch)
         seconds = _now(trainer.device) - begin
     return seconds, _seconds_of_a_worker(lambda: images[number])
 
 
 def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:
-    """Workers load while the device computes; where there are none, one waits for the other."""
+    """Return the seconds with loading: data workers load while the device computes; without
+    workers, each waits for the other."""
     return max(seconds, load_seconds / workers) if workers else seconds + load_seconds
 
 
 def _seconds_to_load(train: DataLoader) -> float:
-    """How long a data worker takes for a batch once the lists have been passed: some labelled
-    images are kept, the files of the others are opened, and of unlabelled ones all or none."""
+    """Return the seconds that a data worker takes for a batch after the first epoch: a share of the
+    labelled images is cached, and all of the unlabelled images or none."""
     dataset, batches = train.dataset, train.batch_sampler
     assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, Opened)
     assert isinstance(batches, EpochBatches)
     kept = dataset.labeled.share_kept
-    opening = copy.deepcopy(dataset)  # which keeps nothing
+    opening = copy.deepcopy(dataset)  # caches nothing
     first, last = batches.keys(0, 0), batches.keys(0, len(batches) - 1)
     seconds = _seconds_of_a_worker(lambda: [dataset[key] for key in first])
     if kept < 1:
@@ -179,7 +180,7 @@ def _seconds_to_load(train: DataLoader) -> float:
 
 
 def _seconds_of_a_worker(load: Callable[[], Any]) -> float:
-    """How long it takes with the one thread that a data worker has."""
+    """Return the seconds that `load` takes with one thread, as in a data worker."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     begin = time.perf_counter()

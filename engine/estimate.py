@@ -1,4 +1,4 @@
-"""What a run needs of a machine, from the cost of a step: cards, memory, disk, hours."""
+"""Requirements of a run, from the cost of a step: GPUs, memory, disk, time."""
 
 import re
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from util.errors import UserError, duration
 
 TITLE = "what it needs of a GPU, estimated from shapes alone (per process)"
 CARDS = {"8": 8, "11/12": 11, "16": 16, "24": 24, "40/48": 40, "80": 80}
-"""GiB of cards, by what they are called; of two sizes the smaller one counts."""
+"""GiB of a GPU, by name; of two sizes the smaller one counts."""
 CONTEXT = 0.75 * GIB
-"""Of a card, what CUDA and its libraries take: assumed."""
+"""Assumed GPU memory of CUDA and its libraries."""
 SLACK = 1.1
-"""Times a step's memory, for fragmentation and the workspaces of convolutions: assumed."""
+"""Assumed factor of a step's memory, for fragmentation and workspaces of convolutions."""
 
 RATES = {
     "RTX 3090": {"float32": 35.6, "tf32": 35.6, "16 bits": 71},
@@ -24,34 +24,33 @@ RATES = {
     "A100": {"float32": 19.5, "tf32": 156, "16 bits": 312},
     "H100": {"float32": 66.9, "tf32": 495, "16 bits": 989},
 }
-"""TFLOP a second without sparsity, as their makers state them (16 bits: summed in float32)."""
+"""TFLOP per second without sparsity, by their makers (16 bits: summed in float32)."""
 UTILISATION = 0.35
-"""What training gets of it: assumed."""
+"""Assumed share of these rates in training."""
 
 PROCESS = 2 * GIB
-"""Host memory of a process with torch and CUDA: assumed."""
+"""Assumed host memory of a process with torch and CUDA."""
 WORKER = GIB // 16
-"""Of a data worker, what it does not share with the others: assumed."""
+"""Assumed host memory of a data worker, beside the shared part."""
 PREFETCHED = 2
-"""Batches that a data worker has ready: torch's default."""
+"""Batches that a data worker prefetches: torch's default."""
 
 
 class Needs(NamedTuple):
-    """What a process of a run needs."""
+    """Requirements of one process of a run."""
 
     cost: Cost
     per_forward: dict[str, int | None]
-    """By card, the most labelled images of a forward (`micro_batch`) that it holds, if any."""
+    """By GPU, the most labelled images of a forward (`micro_batch`) that fit, if any."""
     host: int
-    """Bytes of memory beside the GPU, data workers included."""
+    """Bytes of host memory, data workers included."""
     disk: int
-    """Bytes of the checkpoints: the latest, the one before, the best of each network, and another
-    while it is written."""
+    """Bytes of the checkpoints: latest, previous, best of each network, and one being written."""
 
 
 def run_needs(method_class: type[Method], config: Config, world: int, workers: int) -> Needs:
-    """What each of `world` processes with this many data workers needs; a `micro_batch` is found by
-    trying.  Raises `UserError` as `step_cost`."""
+    """Return the requirements of each of `world` processes with this many data workers; tries
+    smaller micro-batches where a step does not fit.  Raises `UserError` as `step_cost`."""
     images = method_class.images_per_step(config) // world
     wanted = config.micro_batch or images
     cost = step_cost(method_class, config, images, wanted, world)
@@ -70,8 +69,10 @@ def run_needs(method_class: type[Method], config: Config, world: int, workers: i
 
 
 def largest_held(peaks: Mapping[int, int]) -> dict[str, int | None]:
-    """By card, the largest number of images whose `peaks`, in bytes, it holds beside what CUDA
-    takes; None where it holds none."""
+    """Return, by GPU, the largest number of images whose peak memory fits beside CUDA's, if any.
+
+    `peaks`: bytes by number of images.
+    """
     room = {card: (size * GIB - CONTEXT) / SLACK for card, size in CARDS.items()}
     return {
         card: max((images for images, peak in peaks.items() if peak <= free), default=None)
@@ -80,8 +81,8 @@ def largest_held(peaks: Mapping[int, int]) -> dict[str, int | None]:
 
 
 def step_seconds(tflop: float, config: Config) -> dict[str, float]:
-    """Seconds that a step would take on named cards, estimated from its arithmetic alone."""
-    # By torch's own choice convolutions use TF32, and the matrix products of a ViT do not.
+    """Return the seconds of a step by GPU, estimated from its arithmetic only."""
+    # By torch's default, convolutions use TF32, and the matrix products of a ViT do not.
     tf32 = config.model.network != "dpt" if config.tf32 is None else config.tf32
     unit = "16 bits" if config.precision != "float32" else "tf32" if tf32 else "float32"
     return {card: tflop / (UTILISATION * rates[unit]) for card, rates in RATES.items()}

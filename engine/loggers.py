@@ -1,12 +1,11 @@
-"""Where a run's scalars and pictures go beside its own files: TensorBoard's, or Weights & Biases.
+"""Trackers: TensorBoard and Weights & Biases, which get a run's scalars and pictures.
 
-Nothing else of the project knows a tracker; another one is a class here and a name in the config.
+Nothing else in the project knows a tracker; another one is a class here and a name in the config.
 """
 
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,19 +15,11 @@ from util.config.schema import Config
 from util.errors import UserError, one_line
 
 
-class Tracker(Protocol):
-    def scalars(self, values: dict[str, float], step: int) -> None: ...
-
-    def pictures(self, pictures: dict[str, Image.Image], step: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class TensorBoard:
-    """Event files in the run's folder, below tensorboard/."""
+    """Event files in the run directory, below tensorboard/."""
 
     def __init__(self, config: Config, folder: Path, first_step: int):
-        # Events of steps that are run again after an interruption are dropped by TensorBoard.
+        # TensorBoard drops events of steps that run again after an interruption.
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -44,18 +35,17 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases, of the project that the dataset names; files below wandb/.
+    """A run of Weights & Biases, in a project named after the dataset; files below wandb/.
 
-    It goes on when the run is resumed; of steps that are run again wandb keeps the first values.
+    A resumed run continues it; of steps that run again, wandb keeps the first values.
     """
 
     def __init__(self, config: Config, folder: Path, first_step: int):
-        wandb = _wandb()
         identity = folder / "wandb.id"
         if not identity.exists():
             identity.write_text(uuid.uuid4().hex[:12])
         try:
-            self._run = wandb.init(
+            self._run = _wandb().init(
                 project=config.data.name,
                 name=str(folder),
                 id=identity.read_text(),
@@ -63,10 +53,10 @@ class WandB:
                 dir=str(folder),
                 config=config.model_dump(mode="json"),
             )
-        except Exception as error:  # of its own, of the network, of its service
+        except Exception as error:  # of wandb, the network or the service
             raise UserError(
-                f"log.trackers: wandb cannot start ({one_line(error)}); WANDB_MODE=offline needs "
-                "neither network nor login"
+                f"log.trackers: wandb cannot start ({one_line(error)}). Fix: WANDB_MODE=offline "
+                "needs neither network nor login"
             ) from None
 
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -74,26 +64,23 @@ class WandB:
 
     def pictures(self, pictures: dict[str, Image.Image], step: int) -> None:
         wandb = _wandb()
-        values = {name: wandb.Image(picture) for name, picture in pictures.items()}
-        self._run.log(values, step=step)
+        self._run.log({name: wandb.Image(p) for name, p in pictures.items()}, step=step)
 
     def close(self) -> None:
         self._run.finish()
 
 
-KINDS: dict[str, Callable[[Config, Path, int], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WandB,
-}
+Tracker = TensorBoard | WandB
+KINDS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
 def open_trackers(config: Config, folder: Path, first_step: int) -> list[Tracker]:
-    """Those that the config names; raises `UserError` for one that cannot start."""
+    """Start the trackers of the config; raises `UserError` for one that cannot start."""
     return [KINDS[name](config, folder, first_step) for name in config.log.trackers]
 
 
 def check_trackers(config: Config) -> None:
-    """Raise `UserError` for one that is not installed."""
+    """Raise `UserError` for a tracker that is not installed."""
     if "wandb" in config.log.trackers:
         _wandb()
 
@@ -103,7 +90,7 @@ def _wandb() -> Any:
         import wandb
     except ImportError:
         raise UserError(
-            "log.trackers: wandb is not installed; pip install -r requirements-extra.txt, or leave "
-            "it out"
+            "log.trackers: wandb is not installed. Fix: pip install -r requirements-extra.txt, or "
+            "remove it from log.trackers"
         ) from None
     return wandb

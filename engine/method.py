@@ -18,15 +18,15 @@ Step = tuple[Tensor, dict[str, Tensor]]
 
 
 class Method(nn.Module):
-    """A method: its forward is the training step, its state is all that must survive a restart.
+    """A method: its forward is the training step, its state everything that survives a restart.
 
-    A subclass defines `step` and, where it needs them, the others; what its batches need is
-    declared by the two class variables.  Whatever it owns beside the network (a head, a teacher) it
-    builds in its `__init__`; what of it has `requires_grad` is trained.
+    A subclass defines `step` and, where needed, the other members; two class variables declare its
+    batches.  It builds parts beside the network (a head, a teacher) in `__init__`; parameters with
+    `requires_grad` are trained.
     """
 
     unlabeled: ClassVar[bool] = True
-    """Whether batches hold unlabelled images."""
+    """Batches hold unlabelled images."""
     strong_views: ClassVar[int] = 1
     """Strong views of each unlabelled image."""
 
@@ -48,8 +48,8 @@ class Method(nn.Module):
 
     @classmethod
     def images_per_step(cls, config: Config) -> int:
-        """Labelled images of a global batch; where no unlabelled ones come with them, twice as
-        many, so that steps of all methods see equally many images."""
+        """Return the labelled images of a global batch; twice `batch_size` for a method without
+        unlabelled images, so that steps of all methods see equally many images."""
         return config.batch_size * (1 if cls.unlabeled else 2)
 
     def forward(self, batch: Batch) -> Step:
@@ -60,43 +60,43 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_step(self, iteration: int) -> None:
-        """After optimizer step `iteration`, counted from 0 over the whole run."""
+        """Update parts of the method after optimizer step `iteration` (from 0, over the run)."""
 
     def after_epoch(self, epoch: int, is_best: bool) -> None:
-        """After `epoch` (from 0) and its validation, before the checkpoint; `is_best`: that
-        validation gave the best score so far."""
+        """Update parts of the method after `epoch` (from 0) and its validation, before the
+        checkpoint; `is_best`: the validation gave the best score so far."""
 
     def eval_models(self) -> dict[str, nn.Module]:
-        """The networks that validation scores, by name."""
+        """Return the networks that validation scores, by name."""
         return {"model": self.model}
 
     @property
     def labeler(self) -> nn.Module:
-        """The network that labels unlabelled images: the last of these, the teacher if any."""
+        """The network that makes pseudo-labels: the last of `eval_models`, the teacher if any."""
         return list(self.eval_models().values())[-1]
 
     @property
     def threshold(self) -> float | Tensor:
-        """The confidence that its labels need now."""
+        """The present confidence threshold."""
         return self.config.conf_thresh
 
     def pictures(self, batch: Batch) -> Panels:
-        """What to show of a batch's unlabelled images, by name.
+        """Return panels of a batch's unlabelled images, by caption.
 
-        Asked for at validations, on the main process alone, in eval mode and without gradients; it
-        may draw random numbers, but must change nothing of the method.
+        Called at validations, on the main process only, in eval mode and without gradients; it may
+        draw random numbers, but must not change the method.
         """
         return consistency_panels(self.labeler, batch["unlabeled"], self.threshold)
 
 
 class TeacherMethod(Method):
-    """A method whose pseudo-labels are its own network's, or those of an EMA teacher."""
+    """A method whose pseudo-labels come from its own network or from an EMA teacher."""
 
     class Options(Section):
         teacher: Literal["self", "ema"] = "self"
         """Network that labels the weak view: self, as published, or ema, its moving average."""
         ema_momentum: Share = 0.996
-        """Momentum of the moving average from step 250 on; before, it follows more closely."""
+        """Momentum of the moving average from step 250 on; smaller before."""
 
     def __init__(self, model: Network, config: Config):
         super().__init__(model, config)

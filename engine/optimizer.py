@@ -1,4 +1,4 @@
-"""SGD or AdamW with poly decay, in a group for each learning rate."""
+"""SGD or AdamW with poly decay, one parameter group per learning rate."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from util.log import logger
 
 
 def with_scaled_lr(config: Config) -> Config:
-    """Return the config with the learning rate for its `batch_size`, by the linear rule where
-    `optimizer.scale_lr` asks for it (Goyal et al., 2017).
+    """Return the config with the learning rate for its `batch_size`, by the linear rule (Goyal et
+    al., 2017), if `optimizer.scale_lr` is set.
 
-    One line is logged where `batch_size` is not the one that `optimizer.lr` is meant for.
+    Logs a line where `batch_size` is not the one that `optimizer.lr` is meant for.
     """
     options, batch = config.optimizer, config.batch_size
     if options.lr_batch in (None, batch):
@@ -38,20 +38,19 @@ def with_scaled_lr(config: Config) -> Config:
         "batch_size %d: optimizer.lr scaled to %g by the linear rule (%s); %s",
         batch, lr, meant, schedule,
     )  # fmt: skip
-    # lr_batch too: a run that begins with this run's config.yaml scales nothing twice.
+    # lr_batch too: a run that starts from this run's config.yaml must not scale again.
     options = options.model_copy(update={"lr": lr, "lr_batch": batch})
     return config.model_copy(update={"optimizer": options})
 
 
 def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
-    """Return an optimizer of all parameters with `requires_grad`: an EMA teacher and a locked
-    backbone are left out.
+    """Return an optimizer of all parameters with `requires_grad` (not of an EMA teacher or a locked
+    backbone).
 
-    The backbone of each network inside the method learns at `lr` (its layers below the last at less
-    where `layer_decay` is below 1), everything else, heads of the method included, at
-    `lr * lr_multi`.  The first group is the fastest of the backbone, the last is the rest.
-    Checkpoints store the optimizer's state by position, so the order inside a group is the order of
-    `method.parameters()`.
+    Backbones of the method's networks learn at `lr` (with `layer_decay` below 1, lower layers at
+    less), everything else, heads of the method included, at `lr * lr_multi`.  The first group is
+    the fastest of the backbone, the last one the rest.  Checkpoints store the state by position:
+    inside a group, parameters are in the order of `method.parameters()`.
     """
     networks = [module for module in method.modules() if isinstance(module, Network)]
     steps = {
@@ -81,11 +80,11 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
 
 
 def layers_below_last(backbone: nn.Module, decay: float) -> dict[nn.Parameter, int]:
-    """Number of layers from each trained parameter of a backbone up to the last one.
+    """Return the number of layers from each trained parameter of a backbone to the last layer; 0
+    for all where `decay` is 1.
 
-    All are 0 where `decay` is 1.  Layers are those of timm: the patch embedding with positions,
-    class and register tokens; each block; the final norm belongs to the last block.  Raises
-    `UserError` for a backbone without such layers.
+    timm's layers: the patch embedding with positions, class and register tokens; each block; the
+    final norm belongs to the last block.  Raises `UserError` for a backbone without layers.
     """
     if decay == 1:
         return dict.fromkeys(backbone.parameters(), 0)
@@ -93,7 +92,7 @@ def layers_below_last(backbone: nn.Module, decay: float) -> dict[nn.Parameter, i
     if matcher is None:
         raise UserError(
             f"optimizer.layer_decay: found {decay:g}, but this backbone has no layers known to "
-            "timm; set it to 1, or use model.network dpt on a ViT"
+            "timm. Fix: set it to 1, or use model.network dpt on a ViT"
         )
     layers = group_parameters(backbone, matcher(), reverse=True)
     trained = {p: layers[name] for name, p in backbone.named_parameters() if p.requires_grad}
@@ -106,8 +105,8 @@ def step_if_finite(
 ) -> None:
     """Divide the gradients by `scale` and take an optimizer step, unless `grad_norm` is not finite.
 
-    The fused kernels decide it on the device, so the CPU does not wait.  Ranks have the same
-    gradients, so they decide alike.
+    The fused kernels decide on the device, so the CPU does not wait.  Ranks have the same gradients
+    and decide alike.
     """
     optimizer.grad_scale = scale  # type: ignore[attr-defined]
     optimizer.found_inf = (~grad_norm.isfinite()).float()  # type: ignore[attr-defined]
@@ -123,9 +122,9 @@ def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: Path) -> None:
-    """Load momentum and the like; the settings stay those of the config.
+    """Load the optimizer's state, such as momentum, but not its settings, which the config holds.
 
-    Raises `UserError` when they are not of these parameters.
+    Raises `UserError` for the state of other parameters.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
@@ -138,14 +137,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
         optimizer.load_state_dict({"state": kept, "param_groups": groups})
         _adopt_layout(optimizer)
         _start_momentum(optimizer)
-    except Exception as error:  # whatever an odd state leads torch to
+    except Exception as error:  # of torch, on an odd state
         raise UserError(
-            f"{source}: not the optimizer's state of this network ({reason(error)})"
+            f"{source}: not the optimizer's state of this network ({reason(error)}); expected a "
+            "checkpoint of the same config"
         ) from None
 
 
 def _fits(entry: dict[str, Tensor | None], parameter: nn.Parameter) -> bool:
-    """Whether what is kept of a parameter has its shape; the number of its steps has none."""
+    """Return whether the state of a parameter has its shape; the number of steps is a scalar."""
     return all(
         v is None or (v.is_floating_point() and v.shape == (() if k == "step" else parameter.shape))
         for k, v in entry.items()
@@ -153,8 +153,8 @@ def _fits(entry: dict[str, Tensor | None], parameter: nn.Parameter) -> bool:
 
 
 def _adopt_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Order what is kept of a parameter in memory as the parameter is: the fused kernels pair their
-    numbers by that order, and `channels_last` may have changed since they were saved."""
+    """Give the state of a parameter the parameter's memory layout: fused kernels need both alike,
+    and `channels_last` may have changed since the state was saved."""
     for parameter, entry in optimizer.state.items():
         for name, value in entry.items():
             if value is not None and value.shape == parameter.shape:
@@ -162,7 +162,7 @@ def _adopt_layout(optimizer: torch.optim.Optimizer) -> None:
 
 
 def set_poly_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, power: float) -> float:
-    """Set the rates for optimizer step `step` (from 0) of `steps`; returns the first group's.
+    """Set the learning rates of step `step` (from 0) of `steps`; return the first group's.
 
     The published schedule decays after a step, by that step's number: steps 0 and 1 both run at
     the base rate.

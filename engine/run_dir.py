@@ -1,7 +1,7 @@
-"""A run's folder: what was run, what it printed, how it went.
+"""Run directory: config, checkpoints, log, metrics and pictures of a run.
 
-Only the main process writes.  `metrics.jsonl` is the history that the checkpoint holds, written
-anew after each epoch and when a run is resumed, so the two never disagree in the end.
+Only the main process writes.  `metrics.jsonl` is the checkpoint's history, written anew after each
+epoch and on a resume, so the two always agree.
 """
 
 import fcntl
@@ -34,16 +34,16 @@ from util.log import PrintableFormatter, logger, versions
 
 
 def _writing(method: Callable[..., None]) -> Callable[..., None]:
-    """Of a folder: what it cannot write, the user has to mend."""
+    """Turn a failure to write into a `UserError`."""
 
     @functools.wraps(method)
-    def telling(self: "RunDir", *args: Any, **named: Any) -> None:
+    def wrapper(self: "RunDir", *args: Any, **named: Any) -> None:
         try:
             method(self, *args, **named)
         except (OSError, RecursionError) as error:  # the latter for folders in folders in folders
             raise UserError(f"--save-path {self.path}: cannot be written ({error})") from None
 
-    return telling
+    return wrapper
 
 
 class RunDir:
@@ -58,11 +58,13 @@ class RunDir:
         self.config = path / "config.yaml"
         self.starts = path / "starts.jsonl"
         self.damaged = False
-        """Whether the latest checkpoint could not be read."""
+        """The latest checkpoint could not be read."""
         self.origin: dict[str, Any] = {}
-        """What starts.jsonl shall say of the run beside its command and versions."""
+        """Facts about the run for starts.jsonl, beside its command and versions."""
         self._trackers: list[Tracker] = []
-        self._background = Background()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written: Future[None] | None = None
+        """The last task of the thread; after one that failed, no other runs."""
         self._has_lock = False
         self._made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._make()
@@ -70,7 +72,7 @@ class RunDir:
     @_writing
     def _make(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=self.path):  # nameless where the system can: a kill leaves none
+        with TemporaryFile(dir=self.path):  # nameless where possible: a kill leaves none behind
             pass
 
     def best(self, name: str) -> Path:
@@ -78,13 +80,13 @@ class RunDir:
 
     def refuse_to_overwrite(self, source: Path | None = None) -> None:
         """Raise `UserError` where a run that begins here, from no checkpoint or from `source`,
-        would overwrite what another run or the user left."""
+        would overwrite files of another run or of the user."""
         here = (self.latest, self.previous)
         bests = sorted(self.path.glob("best*.pth"))
         others = [self.metrics] + [self.config] * (not self.starts.exists())
         found = [path for path in (*here, *bests, *others) if path.is_file()]
         own = [path for path in found if source and path.resolve() == source.resolve()]
-        if own:  # this run goes on: only a later checkpoint would be lost
+        if own:  # the same run continues: only a later checkpoint would be lost
             found = [path for path in found[: found.index(own[0])] if path in here]
         if not found:
             return
@@ -100,23 +102,24 @@ class RunDir:
 
     @_writing
     def lock(self) -> None:
-        """Keep other runs out until this process ends, however it ends.
+        """Lock the directory until this process ends.
 
-        The system holds the lock, so none is left behind by a run that was killed.  Raises
-        `UserError` that names the process which has it.
+        The system holds the lock, so a killed run leaves none behind.  Raises `UserError` with the
+        process that holds it.
         """
         file = self.path / "run.lock"
         try:
             while not self._has_lock:
                 self._lock = file.open("a+")
                 fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Unless a start that failed has removed the file in between, see `leave_unused`.
+                # A start that failed may have removed the file in between, see `leave_unused`.
                 self._has_lock = os.fstat(self._lock.fileno()).st_nlink > 0
         except (BlockingIOError, PermissionError):
             self._lock.seek(0)
             owner = self._lock.read().strip() or "another process"
             raise UserError(
-                f"--save-path {self.path}: in use by {owner}; let it end, or choose another folder"
+                f"--save-path {self.path}: in use by {owner}. Fix: wait until it ends, or choose "
+                "another folder"
             ) from None
         except OSError as error:
             logger.warning("%s: this file system has no locks (%s)", self.path, error)
@@ -138,7 +141,7 @@ class RunDir:
                 folder.rmdir()  # which fails where anything is in it
 
     def is_own(self) -> bool:
-        """Whether the last that wrote here was begun by this very command."""
+        """Return whether the last start here was by the same command."""
         try:
             *_, last = self.starts.read_text().splitlines()
             return bool(json.loads(last)["command"] == sys.argv)
@@ -147,7 +150,7 @@ class RunDir:
 
     @_writing
     def open(self, config: Config, first_step: int) -> None:
-        """Start the log files, after those of an earlier part of the same run."""
+        """Open the log files, and continue those of an earlier start of the run."""
         if not distributed.is_main():
             return
         file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
@@ -158,7 +161,7 @@ class RunDir:
             logger.removeHandler(waiting)
         logger.addHandler(file)
         start = {"command": sys.argv, "first_step": first_step, **self.origin, **versions()}
-        with self.starts.open("a") as record:  # first: it tells that config.yaml is a run's
+        with self.starts.open("a") as record:  # first: it marks config.yaml as a run's
             record.write(json.dumps(start) + "\n")
         self.config.write_text(dump_config(config))
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
@@ -171,7 +174,7 @@ class RunDir:
 
     @_writing
     def pictures(self, pictures: dict[str, Image.Image], epoch: int, step: int) -> None:
-        """Those of a validation, as PNG in a folder of its own and to the trackers."""
+        """Save the pictures of a validation as PNG, and send them to the trackers."""
         folder = pictures_folder(self.path, epoch)
         for name, picture in pictures.items():
             save_picture(picture, folder / f"{name}.png")
@@ -179,14 +182,15 @@ class RunDir:
             tracker.pictures({f"pictures/{name}": p for name, p in pictures.items()}, step)
 
     def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Write the latest checkpoint and the history it holds, beside the training.
+        """Write the latest checkpoint and its history in the background.
 
-        Returns when all is copied; raises `UserError` when the one before could not be written.
+        Returns when everything is copied; raises `UserError` when the checkpoint before could not
+        be written.
         """
         if not distributed.is_main():
             return
-        self._background.wait()
-        self._background.then(functools.partial(self._write, cpu_copy(state), cpu_copy(history)))
+        self.settle()
+        self._in_background(functools.partial(self._write, cpu_copy(state), cpu_copy(history)))
 
     @_writing
     def _write(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -201,27 +205,42 @@ class RunDir:
         write_atomically(self.metrics, lambda file: file.write(lines))
 
     def settle(self) -> None:
-        """Wait until all is written: data workers should not be forked off a writing process."""
-        self._background.wait()
+        """Wait until everything is written: data workers must not fork from a writing process.
+
+        Raises `UserError` when something could not be written.
+        """
+        last, self._written = self._written, None
+        if last is not None:
+            last.result()
 
     def keep_best(self, best: dict[str, dict[str, float]], epoch: int) -> None:
-        """Where the latest checkpoint (of `epoch`) is a network's best one, name it so, as soon as
-        it is written."""
+        """Name the latest checkpoint (of `epoch`) the best one of each network that it is best for,
+        as soon as it is written."""
         for name, score in best.items():
             if distributed.is_main() and score["epoch"] == epoch:
                 link = functools.partial(link_atomically, self.latest, self.best(name))
-                self._background.then(link)
+                self._in_background(link)
 
     def close(self) -> None:
-        """End the log files; raises `UserError` when the last checkpoint could not be written."""
+        """Close the log files; raises `UserError` when the last checkpoint could not be written."""
         try:
-            self._background.wait()
+            self.settle()
         finally:
             self._close_logs()
 
+    def _in_background(self, task: Callable[[], None]) -> None:
+        before = self._written
+
+        def after_that() -> None:
+            if before is not None:
+                before.result()
+            task()
+
+        self._written = self._thread.submit(after_that)
+
     def _close_logs(self) -> None:
         for tracker in self._trackers:
-            with suppress(OSError):  # a full disk, which has been said
+            with suppress(OSError):  # a full disk, which was reported
                 tracker.close()
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
             logger.removeHandler(handler)
@@ -230,43 +249,16 @@ class RunDir:
 
 
 def pictures_folder(run: Path, epoch: int) -> Path:
-    """The pictures of the validation after an epoch, counted from 1."""
+    """Return the folder for the pictures of the validation after an epoch, counted from 1."""
     return run / "pictures" / f"epoch_{epoch:03}"
-
-
-class Background:
-    """A thread that does one task after the other.
-
-    After one that failed it does no more, and `wait` raises the error.  The process does not end
-    before the last one is done.
-    """
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._last: Future[None] | None = None
-
-    def then(self, task: Callable[[], None]) -> None:
-        before = self._last
-
-        def after_that() -> None:
-            if before is not None:
-                before.result()
-            task()
-
-        self._last = self._thread.submit(after_that)
-
-    def wait(self) -> None:
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
 
 
 def state_to_resume(folder: RunDir, resume: str) -> tuple[Any, Path] | None:
     """Return the content and the path of the checkpoint to continue from, if there is one.
 
-    `never` and a path are how a run begins: a restart goes on from its own last checkpoint.
-    Raises `UserError` when a new run would overwrite what is in the folder, when the named
-    checkpoint is missing, and when none that is there can be read.
+    `never` and a path hold for the first start of a run: a restart continues from its own last
+    checkpoint.  Raises `UserError` when a new run would overwrite files, when the named checkpoint
+    is missing, and when no checkpoint is readable.
     """
     there = [path for path in (folder.latest, folder.previous) if path.exists()]
     if there and (resume == "auto" or (distributed.is_restart() and folder.is_own())):

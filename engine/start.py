@@ -1,4 +1,4 @@
-"""The first lines of a method's script: its command line, checked before PyTorch is imported."""
+"""Check of a method's command line, before PyTorch is imported."""
 
 import argparse
 import ast
@@ -12,9 +12,9 @@ from util.interrupt import quit_on_interrupt
 
 def check_command(name: str, unlabeled: bool = True) -> None:
     """Answer `--help`, misspelt options and keys, and missing files of a method's command at once:
-    PyTorch takes seconds to import.  `main` checks again, with all that follows from the data.
+    PyTorch takes seconds to import.  `main` checks again, with everything that depends on the data.
 
-    Ctrl-C ends the imports that follow without a traceback.
+    Ctrl-C ends the following imports without a traceback.
     """
     quit_on_interrupt()
     from util.cli import arguments, exit_with_one_line
@@ -39,7 +39,7 @@ def _check(options: argparse.Namespace, name: str, unlabeled: bool) -> None:
     for kind in ("labeled", "unlabeled", "val") if unlabeled else ("labeled", "val"):
         require(named(getattr(config.data, kind), kind), config.data)
     if launched_rank() or os.path.exists(options.save_path / "latest.pth"):
-        return  # what it continues from is found by rank 0
+        return  # rank 0 finds the checkpoint to resume from
     if options.resume not in ("auto", "never"):
         require_resumable(options.resume)
     elif file := pretrained_file(config.model):
@@ -47,8 +47,10 @@ def _check(options: argparse.Namespace, name: str, unlabeled: bool) -> None:
 
 
 def _check_keys(options: dict[str, Any], script: Path, name: str) -> None:
-    """Raise `UserError` for keys that the class `Options` of a method lacks, found in the sources:
-    importing it would need PyTorch."""
+    """Raise `UserError` for keys that a method's class `Options` lacks.
+
+    Reads the class from the source: importing it would need PyTorch.
+    """
     from pydantic import create_model
 
     from util.config.loading import parse

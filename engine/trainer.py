@@ -9,21 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from dataset.batch import Batch, RawBatch
-from dataset.loaders import batch_at, set_epoch_length, split_batch, starting_at, to_device
+from dataset.loaders import batch_at, split_batch, starting_at, to_device
 from dataset.views import make_views
-from engine.checkpointing import check_finite, check_run
+from engine.checkpointing import check_finite, state_of
 from engine.method import Method
 from engine.nonfinite import NonfiniteMonitor, Statistics
-from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr, step_if_finite
+from engine.optimizer import build_optimizer, set_poly_lr, step_if_finite
 from engine.progress import Means, Progress
 from engine.run_dir import RunDir
 from engine.validation import save_pictures, score_network
-from inference.evaluation import Scores, evaluate, score_title
-from metrics.calibration import PseudoLabelScores
-from model.checkpoint import load_weights
+from inference.evaluation import score_title
 from util import distributed
 from util.config.schema import Config
 from util.errors import quoted
@@ -37,7 +34,7 @@ from util.seed import seed_step
 class Trainer:
     """Train a method: `fit` calls `train_epoch`, `validate` and `save` until the last epoch.
 
-    `engine.build.build_trainer` makes one from a config.  `resume` continues from a checkpoint.
+    `engine.build.build_trainer` makes one from a config; `engine.checkpointing` restores its state.
     """
 
     def __init__(
@@ -76,12 +73,18 @@ class Trainer:
         self.source: Path | None = None
         """The checkpoint it was resumed from."""
         self._statistics = Statistics(method)
-        self._saved = (0, time.monotonic())
+        self.saved = (0, time.monotonic())
+        """Step of the epoch and time of the last checkpoint."""
 
     @property
     def steps_done(self) -> int:
         """Completed steps of the run."""
         return self.epoch * len(self.train) + self.done
+
+    @property
+    def run_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.epochs * len(self.train)
 
     def fit(self) -> None:
         """Train to the end.
@@ -124,7 +127,7 @@ class Trainer:
         batches = (stop.interrupting if is_alone else stop.limiting)(batches)
         for raw in batches:
             step = self.steps_done
-            lr = self._set_lr(step)
+            lr = set_poly_lr(self.optimizer, step, self.run_steps, self.config.optimizer.power)
             scalars = self.train_step(raw)
             progress.add(scalars)
             if progress.due(step):
@@ -196,81 +199,14 @@ class Trainer:
         Raises `UserError`, and keeps the last checkpoint, where weights are not finite.
         """
         self._check_weights()
-        state = self.state()
+        state = state_of(self)
         distributed.on_main(lambda: self.run_dir.save(state, self.history))
-        self._saved = (self.done, time.monotonic())
-
-    def resume(self, state: Any, source: Path, force: bool) -> None:
-        """Continue from the content of the checkpoint `source`.
-
-        Raises `UserError` for a checkpoint of another run, and for another config or other split
-        files unless by `force`.
-        """
-        own = self.state()
-        run = check_run(state, own["name"], source)
-        load_weights(self.method, state["method"], source)
-        run.compare(own, source, force)
-        load_optimizer(self.optimizer, state["optimizer"], source)
-        if own["config"]["precision"] == state["config"].get("precision"):
-            self.scaler.load_state(state["scaler"])
-        self.epoch, self.done = state["epoch"], state["done"]
-        self.means = Means(state["means"], self.device)
-        self.best = {name: best.model_dump() for name, best in run.best.items()}
-        self.history = state["history"]
-        self.monitor.in_a_row = run.nonfinite
-        if self.config.epoch_length is None and run.epoch_length not in (None, len(self.train)):
-            # The length of an epoch belongs to the run, so that steps and rates do not jump.
-            logger.warning(
-                "%s: epochs keep their %d steps; one pass over the longer list is %d steps now",
-                source, run.epoch_length, len(self.train),
-            )  # fmt: skip
-            set_epoch_length(self.train, run.epoch_length)
-        if self.steps_done:  # as the next checkpoint may be due before the next step
-            self._set_lr(self.steps_done - 1)
-        self.source, self._saved = source, (self.done, time.monotonic())
-
-    def state(self) -> dict[str, Any]:
-        """Return the content of a checkpoint."""
-        return {
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state(),
-            "epoch": self.epoch,
-            "done": self.done,
-            "means": self.means.state(),
-            "best": self.best,
-            "history": self.history,
-            "name": type(self.method).__name__,
-            "config": self.config.model_dump(mode="json"),
-            "images": self.images,
-            "epoch_length": len(self.train),
-            "nonfinite": self.monitor.in_a_row,
-        }
+        self.saved = (self.done, time.monotonic())
 
     def views(self, raw: RawBatch) -> Batch:
         """Return the weak and strong views of a raw batch, on the device."""
         raw, flip = to_device(raw, self.device), self.config.cutmix_partner == "flip"
         return make_views(raw, self.mean, self.std, flip, self.config.data.rgb_channels)
-
-    def evaluate(
-        self,
-        network: nn.Module,
-        mode: str,
-        pseudo_labels: PseudoLabelScores | None = None,
-        batches: Iterable[dict[str, Any]] | None = None,
-    ) -> Scores:
-        """Score a network on the validation images, or on `batches` of one image each."""
-        hidden = None if distributed.is_main() else True
-        shown = tqdm(self.val, "validation", leave=False, dynamic_ncols=True, disable=hidden)
-        return evaluate(
-            network,
-            shown if batches is None else batches,
-            self.config,
-            mode=mode,
-            device=self.device,
-            volumes=self.volumes,
-            pseudo_labels=pseudo_labels,
-        )
 
     def _open_run_dir(self) -> None:
         """Start the log files, and finish what an earlier part of the run was killed before."""
@@ -306,15 +242,10 @@ class Trainer:
 
     def _is_save_due(self) -> bool:
         """Return whether the config asks for a checkpoint now, inside the epoch."""
-        done, when = self._saved
+        done, when = self.saved
         by_steps = self.config.save_every and self.done - done >= self.config.save_every
         by_time = self.config.save_minutes
         return bool(by_steps) or bool(by_time and time.monotonic() - when >= 60 * by_time)
-
-    def _set_lr(self, step: int) -> float:
-        """Set the learning rates of a step of the run; return the backbone's."""
-        steps = len(self.train) * self.config.epochs
-        return set_poly_lr(self.optimizer, step, steps, self.config.optimizer.power)
 
     def _check_weights(self) -> None:
         """Raise `UserError` where weights or momenta are not finite."""

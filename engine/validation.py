@@ -1,19 +1,21 @@
-"""Validation of a run: scores, the quality of pseudo-labels, and pictures."""
+"""Validation of a run: scores, quality of pseudo-labels, pictures, warnings."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from tqdm import tqdm
 
 from engine.progress import wrapped
 from engine.visualize import take_pictures
-from inference.evaluation import Scores, score_title, summary, table
+from inference.evaluation import Scores, evaluate, score_title, summary, table
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
-from util import plotting
+from util import distributed, plotting
 from util.errors import first_of
 from util.log import logger
 
 COLLAPSED = 3
-"""Validations without a right pixel, or a pseudo-label, after which a class is reported."""
+"""Validations with IoU 0, or without pseudo-labels, after which a class is reported."""
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
@@ -31,7 +33,7 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     labels = None
     if watched and network is trainer.method.labeler:
         labels = PseudoLabelScores(config.num_classes, trainer.method.threshold, trainer.device)
-    scores = trainer.evaluate(network, mode, labels)
+    scores = evaluate_network(trainer, network, mode, labels)
 
     # A score under the cheap mode is never compared with one under the config's.
     score, best = scores.selected(config), trainer.best
@@ -57,13 +59,30 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     return record
 
 
+def evaluate_network(
+    trainer: "Trainer",
+    network: nn.Module,
+    mode: str,
+    pseudo_labels: PseudoLabelScores | None = None,
+    batches: Iterable[dict[str, Any]] | None = None,
+) -> Scores:
+    """Score a network on the validation images, or on `batches` of one image each."""
+    if batches is None:
+        hidden = None if distributed.is_main() else True
+        batches = tqdm(trainer.val, "validation", leave=False, dynamic_ncols=True, disable=hidden)
+    return evaluate(
+        network, batches, trainer.config, mode=mode, device=trainer.device,
+        volumes=trainer.volumes, pseudo_labels=pseudo_labels,
+    )  # fmt: skip
+
+
 def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]]) -> str:
-    """Return a warning when classes have had IoU 0, or no pseudo-labels, for `COLLAPSED`
-    validations; nothing before, and nothing after, so that it is given once.
+    """Return a warning when classes have had IoU 0, or no pseudo-labels, for exactly `COLLAPSED`
+    validations, so that it is given once; else an empty text.
 
     Args:
-        pixels: of each class in the validation masks; a class without any is not judged.
-        records: of all validations of a network so far.
+        pixels: pixels of each class in the validation masks; absent classes are not judged.
+        records: all validations of a network so far.
     """
 
     def has_collapsed(key: str, index: int) -> bool:

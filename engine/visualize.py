@@ -1,6 +1,6 @@
-"""Pictures at validations: of a few images, always the same, as method and networks see them now.
+"""Pictures at validations: predictions and pseudo-labels of a few images, always the same ones.
 
-Nothing of a training changes by them: neither a network's mode or statistics nor a generator.
+They leave a training unchanged: the modes and statistics of networks, and random generators.
 """
 
 import itertools
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def take_pictures(trainer: "Trainer") -> dict[str, Image.Image]:
-    """Of as many validation and unlabelled images as the config says, by name."""
+    """Return pictures of `log.pictures` validation images and as many unlabelled ones, by name."""
     kinds = {"val": of_validation(trainer)}
     if trainer.method.unlabeled:
         kinds["unlabeled"] = of_unlabeled(trainer)
@@ -44,8 +44,8 @@ def take_pictures(trainer: "Trainer") -> dict[str, Image.Image]:
 
 @contextmanager
 def undisturbed(trainer: "Trainer") -> Iterator[None]:
-    """Eval mode, no gradients, random numbers of its own, nothing compiled anew, and no other
-    process that could be waited for; afterwards all is as it was."""
+    """Run the context in eval mode, without gradients, compilation and other processes, and with
+    random generators of its own; restore everything afterwards."""
     modes = [(module, module.training) for module in trainer.method.modules()]
     trainer.method.eval()
     try:
@@ -62,7 +62,7 @@ def undisturbed(trainer: "Trainer") -> Iterator[None]:
 
 
 def of_validation(trainer: "Trainer") -> Iterator[Image.Image]:
-    """Image, truth and the predictions of all networks, of images spread evenly over the list."""
+    """Draw image, truth and predictions of all networks, for images spread over the split."""
     assert isinstance(trainer.val.dataset, EvaluationSet)
     images, data = trainer.val.dataset.images, trainer.config.data
     count = min(trainer.config.log.pictures, len(images))
@@ -78,7 +78,7 @@ def of_validation(trainer: "Trainer") -> Iterator[Image.Image]:
 
 
 def of_unlabeled(trainer: "Trainer") -> Iterator[Image.Image]:
-    """What the method shows of the run's first batches, in the parts that it is trained on."""
+    """Draw the method's panels of the run's first batches, in micro-batches as in training."""
     raws = (batch_at(trainer.train, step) for step in itertools.count())
     parts = (part for raw in raws for part in split_batch(raw, trainer.config.micro_batch))
     for part in parts:
@@ -92,7 +92,7 @@ def of_unlabeled(trainer: "Trainer") -> Iterator[Image.Image]:
 
 
 def draw(panels: Panels, number: int, data: Data, mean: Tensor, std: Tensor) -> Sheet:
-    """What the panels show of image `number` of their batch."""
+    """Draw the panels of image `number` of a batch."""
     sheet = Sheet(data)
     for caption, panel in panels.items():
         marks = None if isinstance(panel, Labels | Colours) else panel.marks
@@ -120,7 +120,7 @@ def add_photo(
     box: np.ndarray | None = None,
     points: np.ndarray | None = None,
 ) -> None:
-    """An image `[H, W, C]` on a sheet; of a pair, both."""
+    """Add an image `[H, W, C]` to a sheet, or both images of a pair."""
     words = ("",) if data.dates == 1 else (", earlier", ", later")
     for date, picture in zip(words, pictures(pixels, data), strict=True):
         sheet.photo(caption + date, picture, box, points)

@@ -8,7 +8,7 @@ from pathlib import Path
 from dataset.folders import require
 from model.files import SUFFIX, find_checkpoint
 from util.cli import add_device, add_settings
-from util.config.data import Images
+from util.config.data import ImageSources
 from util.config.loading import load_config, resolve
 from util.config.schema import Config
 from util.errors import UserError
@@ -78,7 +78,7 @@ def checkpoint_of(options: argparse.Namespace) -> Path:
     return found
 
 
-def split_of(config: Config, split: str) -> Images:
+def split_of(config: Config, split: str) -> ImageSources:
     """The images of `--split val` or `test`; raises `UserError` where the config names none."""
     source = config.data.val if split == "val" else config.data.test
     if source is None:

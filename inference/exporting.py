@@ -5,16 +5,16 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dataset.bands import read_bands
 from dataset.folders import read_samples
-from dataset.reader import Reader
+from dataset.reader import read_valid_dates
 from inference.predictor import Predictor, config_for_size
 from model.build import network_of
 from model.checkpoint import load_weights
@@ -45,13 +45,23 @@ SHOWN = 4
 CPU = torch.device("cpu")
 
 
+class View(NamedTuple):
+    """Images to compare on."""
+
+    image: Tensor
+    """`[B, bands, H, W]` in [0, 1]."""
+    known: Tensor
+    """`[B, H, W]`, bool: pixels with data; predict.py writes 255 to the others, which no network
+    sees."""
+
+
 def export(options: argparse.Namespace, config: Config) -> None:
     """Write the file if what it computes agrees with predict.py; else exit with code 1."""
     once = config.evaluation.model_copy(update={"flip": False, "scales": (1.0,)})
     plain = config.model_copy(
         update={"precision": "float32", "channels_last": False, "evaluation": once}
     )
-    images = list(read_images(options, config))
+    images = read_images(options, config)
     network = load_trained(plain, options.checkpoint, options.which, CPU)
     config = merge_adapters(network, config)
     inside = {NORMALISATION, RESIZING} - set(options.outside)
@@ -67,18 +77,27 @@ def export(options: argparse.Namespace, config: Config) -> None:
     print(f"written: {options.out} ({len(content) / 2**20:.1f} MiB)")
 
 
-def read_images(options: argparse.Namespace, config: Config) -> Iterator[Tensor]:
-    """`[1, bands, H, W]` in [0, 1]: the files that are named, else the first of validation."""
+def read_images(options: argparse.Namespace, config: Config) -> list[View]:
+    """Read the images of `--images`, else the first of the validation split; those without any
+    data are left out, and `UserError` is raised where none remains."""
     data = config.data
     if options.images and data.dates > 1:
         raise UserError("--images: the network takes pairs; leave it out for those of validation")
     if options.images:
-        arrays = [read_bands(path, data) for path in options.images]
+        files: list[Sequence[Path]] = [[path] for path in options.images]
     else:
         listed = read_samples(data.val, data, masks=True).samples[:SHOWN]
-        arrays = [Reader(data).image(sample) for sample in listed]
-    for array in arrays:
-        yield to_unit(torch.from_numpy(array.copy()).permute(2, 0, 1)[None])
+        files = [sample.image_files for sample in listed]
+    views = []
+    for dates in files:
+        pixels, void = read_valid_dates(dates, data)
+        image = to_unit(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
+        known = torch.ones(1, *image.shape[-2:], dtype=torch.bool)
+        views.append(View(image, known if void is None else torch.from_numpy(~void)[None]))
+    with_data = [view for view in views if view.known.any()]
+    if not with_data:
+        raise UserError(f"{files[0][0]}: no pixel has data; name other images with --images")
+    return with_data
 
 
 def exported(options: argparse.Namespace, config: Config, deployed: Deployed) -> bytes:
@@ -113,14 +132,18 @@ def function_of(format: str, config: Config, content: bytes) -> Run:
     return Deployed(network.eval(), config, {NORMALISATION, RESIZING}).eval()
 
 
-def views_of(images: Sequence[Tensor], size: Sequence[int] | None) -> Iterator[Tensor]:
-    """The images, and two parts of the first as a batch of another size; or all at one size."""
+def views_of(images: Sequence[View], size: Sequence[int] | None) -> Iterator[View]:
+    """Yield the images, and two parts of the first as a batch of another size; with `size`, the
+    images at this size alone."""
     if size:
-        yield from (F.interpolate(image, tuple(size), mode="bilinear") for image in images)
+        for image, known in images:
+            resized = F.interpolate(image, tuple(size), mode="bilinear")
+            yield View(resized, F.interpolate(known[None].float(), tuple(size))[0] > 0)
         return
     yield from images
-    h, w = (max(1, side * 3 // 4) for side in images[0].shape[-2:])
-    yield torch.cat([images[0][..., :h, :w], images[0][..., -h:, -w:]])
+    image, known = images[0]
+    h, w = (max(1, side * 3 // 4) for side in image.shape[-2:])
+    yield View(*(torch.cat([x[..., :h, :w], x[..., -h:, -w:]]) for x in (image, known)))
 
 
 @dataclass
@@ -136,13 +159,14 @@ class Exported:
 
 @torch.no_grad()
 def compare(
-    deployed: Deployed, run: Run, views: Sequence[Tensor], config: Config, fixed: bool
+    deployed: Deployed, run: Run, views: Sequence[View], config: Config, fixed: bool
 ) -> bool:
-    """Whether the masks agree; prints the largest difference of their probabilities."""
+    """Return whether the masks agree where images have data; print the largest difference of the
+    probabilities."""
     stand_in: Any = Exported(run, deployed.patch_size)
     mean, std = mean_and_std(config, CPU)
     difference, agreement = 0.0, 1.0
-    for view in views:
+    for view, known in views:
         mode = mode_of(view, config, fixed)
         own = Predictor(deployed.network, config, CPU, mode).predict_normalised(
             normalise(view, mean, std)
@@ -155,9 +179,10 @@ def compare(
             size = "x".join(map(str, view.shape))
             print(f"what was exported fails on images {size}: {reason(error)}")
             return False
-        same = (own.argmax(1) == other.argmax(1)).float().mean((1, 2)).min().item()
+        same = (own.argmax(1) == other.argmax(1)) & known
         difference = max(difference, (own - other).abs().max().item())
-        agreement = min(agreement, same)
+        shares = same.sum((1, 2)) / known.sum((1, 2))  # NaN for a part without data
+        agreement = min(agreement, *shares.nan_to_num(1).tolist())
     print(
         f"{len(views)} predictions compared: largest difference of probabilities {difference:.2g}, "
         f"masks agree on {100 * agreement:.3f} % of the pixels or more"

@@ -39,7 +39,7 @@ class Rect(NamedTuple):
 
 def is_larger(path: Path, megapixels: int) -> bool:
     """Whether a file is a TIFF of more pixels; one that is damaged is not."""
-    if path.suffix.lower() not in tiff.SUFFIXES:
+    if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
         return False
     try:
         width, height = image_size(path)

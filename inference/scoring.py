@@ -14,7 +14,7 @@ from dataset.folders import read_samples
 from dataset.loaders import Process, data_workers, evaluation_loader
 from dataset.reader import Reader
 from dataset.samples import Sample
-from dataset.split_files import SampleList, identity
+from dataset.split_files import SampleList, list_identity
 from dataset.validation import check_files, refuse_overlaps
 from inference.cli import split_of
 from inference.evaluation import Scores, Watcher, evaluate, summary, table, volume_indices
@@ -101,9 +101,9 @@ def compare_ranks(config: Config, options: argparse.Namespace, listed: SampleLis
     facts = given | {
         "code": code_version(),
         "checkpoint's SHA-256": file_sha256(options.checkpoint),
-        "split file": identity(listed.samples),
+        "split file": list_identity(listed.samples),
     }
-    distributed.compare("settings", facts | config.model_dump(mode="json"))
+    distributed.require_equal("settings", facts | config.model_dump(mode="json"))
 
 
 def how_predicted(evaluation: Evaluation) -> str:

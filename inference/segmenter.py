@@ -8,24 +8,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.bands import choose_bands, image_values, read_bands, to_range
+from dataset import tiff
+from dataset.bands import choose_bands, image_values, read_valid_bands, to_range
 from inference.cli import checkpoint_config
 from inference.predictor import Predictor, to_mask
 from model.files import find_checkpoint
 from model.trained import load_trained
 from util import distributed
 from util.config.schema import Config
+from util.config.types import IGNORE
 from util.errors import UserError
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
-"""A file, a PIL image, or an array `[H, W]` or `[H, W, bands]` with the values of a file."""
+"""A file, a PIL image, or an array `[H, W]` or `[H, W, bands]` with the values of a file; pixels
+that a masked array masks in all bands have no data."""
 
 
 class Segmentation(NamedTuple):
     """The prediction of one image."""
 
     mask: np.ndarray
-    """Class indices `[H, W]`, uint8."""
+    """Class indices `[H, W]`, uint8; 255 where a raster has no data."""
     probabilities: np.ndarray
     """Class probabilities `[C, H, W]`, float32; they sum to 1."""
     classes: list[str]
@@ -69,13 +72,15 @@ class Segmenter:
         dates: Any = list(image) if pair and isinstance(image, Sequence) else [image]
         if len(dates) != self.config.data.dates:
             raise UserError("image: the network was trained on pairs; expected (earlier, later)")
-        pixels = [self._pixels(date) for date in dates]
+        pixels, voids = zip(*map(self._pixels, dates), strict=True)
         if len({date.shape for date in pixels}) > 1:
             raise UserError("image: the two images of a pair differ in size")
         probabilities = self.predictor.probabilities(np.concatenate(pixels, axis=2))
-        return Segmentation(
-            to_mask(probabilities), probabilities.cpu().numpy(), self.config.data.classes
-        )
+        mask = to_mask(probabilities)
+        for void in voids:
+            if void is not None:
+                mask[void] = IGNORE
+        return Segmentation(mask, probabilities.cpu().numpy(), self.config.data.classes)
 
     def predict_many(
         self, images: Iterable[ImageLike | Sequence[ImageLike]]
@@ -83,12 +88,36 @@ class Segmenter:
         """Segment images one after the other; they may differ in size."""
         return map(self.predict, images)
 
-    def _pixels(self, image: ImageLike) -> np.ndarray:
-        """Return the bands that the network was trained on, `[H, W, C]`."""
-        data = self.config.data
+    def _pixels(self, image: ImageLike) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the bands that the network was trained on `[H, W, C]`, 0 without data, and the
+        pixels without data `[H, W]`, bool; None for nowhere."""
+        data, name = self.config.data, Path("image")
         if isinstance(image, str | os.PathLike):
-            return read_bands(Path(image), data)
+            return read_valid_bands(Path(image), data)
         if isinstance(image, Image.Image):
-            image = image_values(image, data.bands)
-        name = Path("image")
-        return to_range(choose_bands(image, data.bands, name), data, name)
+            void, values = _void_of(image), image_values(image, data.bands)
+        else:
+            values, void = np.ma.getdata(image), None
+            if values.ndim not in (2, 3):
+                raise UserError(
+                    f"image: found an array {[*values.shape]}; expected [height, width] or "
+                    "[height, width, bands]"
+                )
+            if np.ma.is_masked(image):
+                void = np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2)
+        values = choose_bands(values, data.bands, name)
+        if void is not None:
+            values = np.where(void[..., None], values.dtype.type(0), values)
+        pixels = to_range(values, data, name)
+        if void is not None:
+            pixels[void] = 0
+        return pixels, void
+
+
+def _void_of(image: Image.Image) -> np.ndarray | None:
+    """Return the pixels without data of an opened TIFF, `[H, W]`, bool; None for nowhere."""
+    if image.format != "TIFF":
+        return None
+    masks = [np.asarray(image.getchannel("A"))] if "A" in image.getbands() else []
+    nodata = image.tag_v2.get(tiff.NODATA)  # type: ignore[attr-defined]
+    return tiff.without_data(np.asarray(image), nodata, masks)

@@ -10,7 +10,7 @@ from torch import Tensor
 RESAMPLES = 1000
 LEVEL = 0.95
 CHUNK = 100
-"""Resamples that are computed at once."""
+"""Resamples per batch of the computation."""
 
 
 class Intervals(NamedTuple):
@@ -18,9 +18,9 @@ class Intervals(NamedTuple):
 
     miou: tuple[float, float]
     iou: list[tuple[float, float]]
-    """Of each class."""
+    """Interval of each class."""
     units: int
-    """Images, or volumes, that were resampled."""
+    """Resampled images or volumes."""
 
     def __str__(self) -> str:
         low, high = self.miou
@@ -28,7 +28,7 @@ class Intervals(NamedTuple):
 
 
 def class_counts(confusion: Tensor) -> Tensor:
-    """Return pixels that are right, predicted and true, `[..., 3, C]`, of `[..., C, C]`."""
+    """Return correct, predicted and true pixels `[..., 3, C]` of a confusion `[..., C, C]`."""
     hit = confusion.diagonal(dim1=-2, dim2=-1)
     return torch.stack([hit, confusion.sum(-2), confusion.sum(-1)], dim=-2)
 
@@ -37,10 +37,10 @@ def iou_intervals(counts: Tensor) -> Intervals | None:
     """Return bootstrap intervals over images, or volumes; None for less than two of them.
 
     Args:
-        counts: `[N, 3, C]`, of each image as `class_counts` returns them.
+        counts: `[N, 3, C]`, one row of `class_counts` per image.
 
-    A class that is absent from a resample is left out of that resample's mean; a class that is
-    absent from all images counts 0, as in the published mIoU.
+    The mean of a resample skips classes absent from it; a class absent from all images counts 0, as
+    in the published mIoU.
     """
     number = len(counts)
     if number < 2:

@@ -1,10 +1,10 @@
-"""Boundary IoU: how well the outlines fit, whatever the size of what they enclose.
+"""Boundary IoU: quality of contours, independent of object size.
 
 Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021: the
-IoU of two bands, those pixels of the mask and of the prediction that lie within a distance d of
-their own contour; d is 2 % of the image's diagonal.  As in the authors' code the distance is that
-of a chess king and the image's edge is a contour.  Intersections and unions are summed over all
-images.  The paper has no ignored pixels: here they count for nothing and make no contour.
+IoU of two bands, the pixels of mask and prediction within a distance d of their own contour; d is
+2 % of the image's diagonal.  As in the authors' code, the distance is the Chebyshev distance and
+the image's edge is a contour.  Intersections and unions are summed over all images.  Ignored
+pixels, which the paper does not have, are not counted and make no contour.
 """
 
 import math
@@ -17,19 +17,19 @@ from util import distributed
 from util.config.types import IGNORE
 
 DISTANCE = 0.02
-"""Of the image's diagonal."""
+"""Share of the image's diagonal."""
 
 
 class BoundaryIoU:
-    """Sums over images; `add` may be given to `inference.evaluation.evaluate`."""
+    """Sums over images; a watcher of `inference.evaluation.evaluate`."""
 
     def __init__(self, classes: int, distance: float, device: torch.device):
         self.distance, self.classes = distance, classes
         self.pixels = torch.zeros(2, classes, dtype=torch.int64, device=device)
-        """In both bands and in either, by class."""
+        """Pixels in both bands, and in either, by class."""
 
     def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
-        """Count an image: classes `[H, W]`; `index` is not needed."""
+        """Count an image: classes `[H, W]`; `index` is ignored."""
         distance = max(1, round(self.distance * math.hypot(*target.shape)))
         predicted = torch.where(target == IGNORE, IGNORE, predicted)
         truth, found = (
@@ -44,13 +44,13 @@ class BoundaryIoU:
         return torch.bincount(labels, minlength=self.classes)[: self.classes]
 
     def iou(self) -> Tensor:
-        """`[C]` in [0, 1], over all processes; 0 for a class that is absent."""
+        """Return the IoU `[C]` in [0, 1] over all processes; 0 for an absent class."""
         both, either = distributed.all_reduce(self.pixels.clone()).cpu()
         return both / either.clamp(min=1)
 
 
 def band(labels: Tensor, distance: int) -> Tensor:
-    """`[H, W]`, bool: pixels with another class, or the image's edge, at most `distance` off."""
+    """Return pixels `[H, W]`, bool, up to `distance` from another class or the image's edge."""
     known = labels != IGNORE
     values = labels.float()
     highest = _highest(values.masked_fill(~known, -math.inf), distance)
@@ -62,7 +62,7 @@ def band(labels: Tensor, distance: int) -> Tensor:
 
 
 def _highest(values: Tensor, distance: int) -> Tensor:
-    """The maximum in the square of side 2 `distance` + 1 around each pixel, first by columns."""
+    """Return the maximum in the square of side 2 `distance` + 1 around each pixel."""
     side = 2 * distance + 1
     columns = F.max_pool2d(values[None, None], (side, 1), 1, (distance, 0))
     return F.max_pool2d(columns, (1, side), 1, (0, distance))[0, 0]

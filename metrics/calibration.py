@@ -1,4 +1,4 @@
-"""How far the confidence of pseudo-labels can be trusted, on images whose labels are known.
+"""Quality of pseudo-labels and calibration of their confidence, on labelled images.
 
 Expected calibration error: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian
 Binning", AAAI 2015; Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
@@ -14,25 +14,24 @@ from util import distributed
 from util.config.types import IGNORE
 
 BINS = 15
-"""Of equal width in [0, 1], as by Guo et al."""
+"""Bins of equal width in [0, 1], as by Guo et al."""
 ONE = 2**20
-"""Confidences are summed in these parts of 1, as integers: the same sum in any order, and for any
-number of processes."""
+"""Confidences are summed as integers, in units of 1 / ONE: the sum is the same in any order and for
+any number of processes."""
 
 
 class PseudoLabelScores:
-    """Counts labelled pixels by predicted class, confidence, and whether the class is right.
+    """Counts of labelled pixels by predicted class, confidence and correctness.
 
-    All stays on the device until `summary`; whatever the number of images, it takes the memory of
-    the counts.
+    They stay on the device until `summary`.
     """
 
     def __init__(self, classes: int, threshold: float | Tensor, device: torch.device):
         self.classes, self.threshold = classes, threshold
         self._counts = torch.zeros(classes * BINS * 4, dtype=torch.int64, device=device)
-        """By class, bin, whether above the threshold and whether right."""
+        """By class, bin, above the threshold (0, 1), correct (0, 1)."""
         self._sums = torch.zeros(BINS, dtype=torch.int64, device=device)
-        """Of confidences, by bin."""
+        """Sums of confidences, by bin."""
 
     def add(self, predicted: Tensor, confidence: Tensor, target: Tensor) -> None:
         """Count an image: classes, their probabilities and the mask, `[H, W]` each."""
@@ -45,7 +44,7 @@ class PseudoLabelScores:
         self._sums.scatter_add_(0, place.flatten(), share.flatten())
 
     def summary(self) -> dict[str, Any]:
-        """Plain numbers over all processes, in percent; None is a share of no pixels."""
+        """Return plain numbers over all processes, in percent; None: a share of no pixels."""
         together = distributed.all_reduce(torch.cat([self._counts, self._sums])).cpu()
         counts = together[:-BINS].view(self.classes, BINS, 2, 2).double()
         of_class, of_bin = counts.sum(1), counts.sum((0, 2))
@@ -66,7 +65,7 @@ class PseudoLabelScores:
 
 
 def trust_line(summary: dict[str, Any], classes: Sequence[str]) -> str:
-    """Return a summary in one line, with the mean over classes and the worst class: shares of
+    """Return a summary as a sentence, with the mean over classes and the worst class: shares of
     pixels hide a rare class."""
     kept, precision, ece = (
         "none" if summary[key] is None else f"{summary[key]:.2f} %"
@@ -85,7 +84,7 @@ def trust_line(summary: dict[str, Any], classes: Sequence[str]) -> str:
 
 
 def trust_values(summary: dict[str, Any], prefix: str, classes: Sequence[str]) -> dict[str, float]:
-    """The numbers of a summary by name, without those that are none."""
+    """Return the numbers of a summary by name, without None."""
     names = ("threshold", "kept", "precision", "ece")
     values = {f"{prefix}/{name}": summary[name] for name in names}
     for key in ("kept", "precision"):
@@ -95,7 +94,7 @@ def trust_values(summary: dict[str, Any], prefix: str, classes: Sequence[str]) -
 
 
 def _percent(shares: Tensor) -> Any:
-    """A number or a list of them; None for 0/0."""
+    """Return a number or a list of numbers; None for 0/0."""
     found = (100 * shares).tolist()
     if isinstance(found, list):
         return [None if value != value else value for value in found]

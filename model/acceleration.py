@@ -1,4 +1,4 @@
-"""What the config may choose to make networks faster, whatever they compute."""
+"""Speed settings of the config: TF32, memory layout, compilation."""
 
 import os
 import shlex
@@ -14,9 +14,9 @@ from util.precision import precision_on
 
 
 def use_layout(module: nn.Module, config: Config) -> None:
-    """TF32 and the memory layout that the config asks for, for a network or all those of a method.
+    """Set TF32 and the memory layout of the config, for a network or all networks of a method.
 
-    Convolutions take the layout of their weights, so images need none.
+    Convolutions use the layout of their weights, so images need none.
     """
     if config.tf32 is not None:
         torch.backends.cuda.matmul.allow_tf32 = config.tf32
@@ -26,15 +26,15 @@ def use_layout(module: nn.Module, config: Config) -> None:
 
 
 def is_channels_last(config: Config, device: torch.device) -> bool:
-    """What `auto` means: on GPUs, and on CPUs with bfloat16, whose float32 does not gain by it."""
+    """Return whether the layout is channels last; auto: on GPUs and on CPUs in bfloat16, as float32
+    on CPUs is not faster with it."""
     if config.channels_last != "auto":
         return config.channels_last
     return device.type == "cuda" or precision_on(device, config.precision) != "float32"
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise `UserError` without the compiler that `torch.compile` calls: of C++ for a CPU, of C for
-    a GPU."""
+    """Raise `UserError` where `torch.compile` finds no compiler: C++ for a CPU, C for a GPU."""
     variable, names = "CXX", ["clang++" if sys.platform == "darwin" else "g++"]
     if device.type == "cuda":
         variable, names = "CC", ["gcc", "clang"]
@@ -47,8 +47,10 @@ def require_compiler(device: torch.device) -> None:
 
 
 def compile_parts(method: nn.Module) -> None:
-    """Compile, in place, what the networks of a method consist of, so that their states keep their
-    names; only now, as a copy of a compiled part would run the original's weights."""
+    """Compile the parts of a method's networks in place, so that their states keep their names.
+
+    Call it last: a copy of a compiled part would run the original's weights.
+    """
     for network in method.children():
         for part in network.children():
             part.compile()

@@ -1,4 +1,4 @@
-"""Backbones by name: timm's CNNs and ViTs, and Xception-65."""
+"""Backbones by name: timm's CNNs and ViTs, and CNNs that timm lacks."""
 
 import difflib
 from collections.abc import Sequence
@@ -12,20 +12,23 @@ from model import xception
 from model.dinov2 import as_published, is_dinov2
 from util.errors import UserError, reason
 
-# What timm raises for a model that cannot be had in the form asked for.
+OWN = {xception.NAME: xception.Xception65}
+"""CNNs that timm lacks: modules made from output stride and bands, which return a shallow map
+(stride 4) and a deep one; `channels`: of both."""
+# Errors of timm for a model that cannot take the requested form.
 _UNFIT = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
 
 
 def check_name(name: str) -> None:
     """Raise `UserError` unless timm has a model of this name."""
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, [*timm.list_models(), xception.NAME], n=3)
-        hint = f"; like it: {', '.join(near)}" if near else ""
+        near = difflib.get_close_matches(name, [*timm.list_models(), *OWN], n=3)
+        hint = f"; similar: {', '.join(near)}" if near else ""
         raise UserError(f"model.backbone: timm has no '{name}'{hint}")
 
 
 def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
-    """A plain ViT of timm, that is, of blocks of one width, for images of any size."""
+    """Return a plain ViT of timm (all blocks have one width) for images of any size."""
     check_name(name)
     try:
         vit: Any = timm.create_model(
@@ -41,7 +44,7 @@ def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
     except _UNFIT as error:
         raise UserError(
             f"model.backbone: '{name}' is no plain ViT for images of any size ({reason(error)}), "
-            "which model.network dpt needs; choose one of timm such as vit_small_patch14_dinov2"
+            "which model.network dpt needs. Fix: use a ViT of timm such as vit_small_patch14_dinov2"
         ) from None
     return as_published(vit) if is_dinov2(name) else vit
 
@@ -49,13 +52,15 @@ def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
 def build_cnn(
     name: str, stride: int, in_channels: int, shallow: bool = True
 ) -> tuple[nn.Module, Sequence[int], int]:
-    """A network that returns its features at stride 4 (if `shallow`) and at the output stride,
-    their channels, and the number of which an image's sides must be multiples."""
-    if name == xception.NAME:
-        return xception.Xception65(stride, in_channels), xception.Xception65.channels, 1
+    """Return a CNN, the channels of its feature maps, and the number that divides an image's sides.
+
+    The CNN returns features at stride 4 (if `shallow`) and at the output stride.
+    """
+    if name in OWN:
+        return OWN[name](stride, in_channels), OWN[name].channels, 1
     check_name(name)
     try:
-        # A look, without memory, that must not change the initial weights.
+        # A probe without memory, which must not change the initial weights.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             probe = _feature_maps(name, stride).eval()
             sides = _multiple_of_sides(probe)
@@ -66,19 +71,19 @@ def build_cnn(
     except _UNFIT as error:
         raise UserError(
             f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
-            f"({reason(error)}); choose a CNN of timm such as resnet50s;"
-            " a ViT needs model.network dpt"
+            f"({reason(error)}). Fix: use a CNN of timm such as resnet50s; a ViT needs "
+            "model.network dpt"
         ) from None
-    # HRNet's last fusions make maps that no one takes.  What never gets a gradient must not ask for
-    # one: processes that average their gradients would wait for it.
+    # HRNet's last fusions make unused maps.  Parameters without a gradient must not require one:
+    # processes that average their gradients would wait for it.
     for parameter in idle:
         backbone.get_parameter(parameter).requires_grad_(False)
     return backbone, _feature_info(backbone).channels(), sides
 
 
 def _feature_maps(name: str, stride: int, **options: Any) -> nn.Module:
-    """timm's model at this output stride; a hierarchical one that takes none at its own strides,
-    Swin for images of any size.  Raises a `ValueError` where those end in another."""
+    """Return timm's feature extractor at this output stride; a hierarchical backbone that takes no
+    output stride keeps its own strides.  Raises `ValueError` where those end in another."""
     ways: list[dict[str, Any]] = [{"output_stride": stride}, {"strict_img_size": False}, {}]
     for way in ways:
         try:
@@ -95,9 +100,9 @@ def _feature_maps(name: str, stride: int, **options: Any) -> nn.Module:
 
 @torch.no_grad()
 def _multiple_of_sides(backbone: nn.Module) -> int:
-    """Of which number an image's sides must be multiples: 1 (nearly all), 4 (Swin), 32 (HRNet).
+    """Return the number that must divide an image's sides: 1 (nearly all), 4 (Swin), 32 (HRNet).
 
-    Raises a `ValueError` for a backbone that takes images of one size alone, or of a few.
+    Raises `ValueError` for a backbone that does not take images of any size.
     """
     for multiple in (1, 4, 32):
         try:
@@ -112,7 +117,7 @@ def _multiple_of_sides(backbone: nn.Module) -> int:
 def _parameters_without_part_in(
     backbone: nn.Module, indices: Sequence[int], sides: int
 ) -> list[str]:
-    """Names of the parameters that feature maps with these indices do not depend on."""
+    """Return the names of parameters on which the feature maps with these indices do not depend."""
     maps = backbone(torch.zeros(1, 3, 96 + sides, 64 + sides))
     names, parameters = zip(*backbone.named_parameters(), strict=True)
     taken = [maps[index].sum() for index in indices]

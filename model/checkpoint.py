@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code, in any published form."""
+"""Checkpoint files: written atomically, read without running code, in any published format."""
 
 import copy
 import json
@@ -21,13 +21,13 @@ from util.errors import UserError, first_of, one_line, reason
 from util.io import replacing, write_atomically
 
 COMPILED = "_orig_mod."
-"""In the parameter names of a module that torch.compile wrapped."""
+"""Part of parameter names of a module that torch.compile wrapped."""
 MAX_PARTS = 10**7
-"""Values that a checkpoint may hold: a small file of lists within lists can unfold to any number,
-and the record of a thousand epochs with a hundred classes has fewer than a million."""
+"""Most values in a checkpoint: a small file of nested lists can unfold to any number, and the
+history of a thousand epochs with a hundred classes has fewer than a million."""
 
-# Published checkpoints hold their best score as a numpy float; nothing wider is let in.  The
-# scalar's constructor is known under two names, before and after numpy 2.
+# Published checkpoints hold their best score as a numpy float; nothing else of numpy is allowed.
+# The scalar's constructor has two names, before and after numpy 2.
 _NUMPY_SCALAR: list[Any] = [
     (np.float64(0).__reduce__()[0], f"{core}.multiarray.scalar")
     for core in ("numpy.core", "numpy._core")
@@ -40,11 +40,11 @@ def save_atomically(state: Any, path: Path, previous: Path | None = None) -> Non
 
 
 def cpu_copy(state: Any) -> Any:
-    """A copy, on the CPU, of nested dicts and lists of tensors and of what never changes."""
+    """Copy nested dicts and lists of tensors and immutable values to the CPU."""
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
-        twin = copy.copy(state)  # with what an ordered dict of weights has beside its items
+        twin = copy.copy(state)  # with the attributes of an ordered dict of weights
         twin.update({k: cpu_copy(v) for k, v in state.items()})
         return twin
     if isinstance(state, list | tuple):
@@ -53,7 +53,7 @@ def cpu_copy(state: Any) -> Any:
 
 
 def link_atomically(source: Path, path: Path) -> None:
-    """Make `path` another name of `source`'s present content, without writing it twice."""
+    """Make `path` another name for the present content of `source`."""
     try:
         with replacing(path) as partial:
             os.link(source, partial)
@@ -61,14 +61,8 @@ def link_atomically(source: Path, path: Path) -> None:
         save_atomically(load(source), path)
 
 
-def save_weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A network's weights in the format safetensors, which holds no code, with texts by name."""
-    whole = {name: value.contiguous() for name, value in state.items()}
-    return safetensors.torch.save(whole, dict(metadata))
-
-
 def _load_safetensors(path: Path) -> dict[str, Any]:
-    """As `load` returns it: the weights as `model`, and the config where there is one."""
+    """Return the weights as `model`, and the config if there is one."""
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     config = {"config": json.loads(metadata["config"])} if "config" in metadata else {}
@@ -78,9 +72,9 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 
 def nonfinite_tensors(state: Any) -> list[str]:
-    """Names of the tensors in nested dicts and lists that hold NaN or infinity.
+    """Return the names of tensors in nested dicts and lists that hold NaN or infinity.
 
-    On a GPU, this waits for the device once where all are finite.
+    Waits for the device once if all are finite.
     """
     tensors = _tensors(state, "", set())
     found = {name: _stored(x) for name, x in tensors if x.is_floating_point()}
@@ -91,15 +85,15 @@ def nonfinite_tensors(state: Any) -> list[str]:
 
 
 def _stored(x: Tensor) -> Tensor:
-    """Return a tensor, or its storage where the tensor repeats it: a file of a few bytes can hold
-    a tensor that would take hours to look at."""
+    """Return a tensor, or its storage if the tensor repeats it: a file of a few bytes can hold a
+    tensor that would take hours to check."""
     if x.numel() * x.element_size() <= x.untyped_storage().nbytes():
         return x
     return x.new_empty(0).set_(x.untyped_storage())
 
 
 def _tensors(state: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in nested dicts and lists, by names with dots; what is there twice, once."""
+    """Yield the tensors in nested dicts and lists, once each, with dotted names."""
     if isinstance(state, Tensor):
         yield name, state.detach()
     elif isinstance(state, Mapping | list | tuple) and id(state) not in seen:
@@ -110,8 +104,8 @@ def _tensors(state: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tenso
 
 
 def _count_parts(state: Any, counts: dict[int, int | None]) -> int:
-    """Number of values in nested dicts and lists, those that are there several times counted each
-    time, as a copy or JSON of them would.
+    """Count the values in nested dicts and lists, repeated ones each time, as a copy would hold
+    them.
 
     Raises `ValueError` for a container that holds itself.
     """
@@ -128,10 +122,9 @@ def _count_parts(state: Any, counts: dict[int, int | None]) -> int:
 
 
 def load(path: Path) -> Any:
-    """What `path` holds, on the CPU, loaded with `weights_only`; of a .safetensors its weights as
-    `model`.
+    """Load a checkpoint to the CPU with `weights_only`; a .safetensors file's weights are `model`.
 
-    Raises `UserError` when it is missing, damaged, or holds more than tensors and numbers, or
+    Raises `UserError` when it is missing, damaged, holds more than tensors and plain values, or
     tensors with NaN or infinity.
     """
     state = _load(path)
@@ -139,7 +132,7 @@ def load(path: Path) -> Any:
         if _count_parts(state, {}) > MAX_PARTS:
             raise ValueError(f"it would unfold to more than {MAX_PARTS} values")
         found = nonfinite_tensors(state)
-    except Exception as error:  # whatever odd tensors in a file lead torch to
+    except Exception as error:  # of torch, on odd tensors
         raise UserError(f"{path}: not a readable checkpoint ({one_line(error)})") from None
     if found:
         raise UserError(
@@ -154,7 +147,7 @@ def _load(path: Path) -> Any:
         if path.suffix == SUFFIX:
             return _load_safetensors(path)
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+            with zipfile.ZipFile(path) as archive:  # torch does not check the checksums
                 if (member := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"wrong checksum of {member}")
         with torch.serialization.safe_globals(_NUMPY_SCALAR), warnings.catch_warnings():
@@ -166,16 +159,16 @@ def _load(path: Path) -> Any:
         raise UserError(
             f"{path}: damaged, or holds more than tensors, numbers and names; not loaded"
         ) from None
-    except Exception as error:  # the reader raises whatever damaged bytes lead it to
+    except Exception as error:  # of the reader, on damaged bytes
         raise UserError(f"{path}: not a readable checkpoint ({reason(error)})") from None
 
 
 def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Tensor]:
-    """The network's state dict inside a checkpoint.
+    """Return the network's state dict inside a checkpoint.
 
-    Accepts a bare state dict, `{'model': ..., 'model_ema': ...}` and this project's own
-    `{'method': ...}` (whose names start with `which`), with or without what DistributedDataParallel
-    (`module.`) and torch.compile (`_orig_mod.`) put in front.
+    Accepts a bare state dict, `{'model': ..., 'model_ema': ...}` and this project's
+    `{'method': ...}` (names start with `which`), with or without the prefixes of
+    DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`).
     """
     elsewhere = _networks(state)
     if isinstance(state, Mapping) and isinstance(state.get("method"), Mapping):
@@ -189,26 +182,26 @@ def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Ten
         raise UserError(f"{path}: holds no weights under '{which}'{elsewhere}")
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(
-            f"{path}: expected names and tensors under '{which}', found other things{elsewhere}"
+            f"{path}: expected names and tensors under '{which}', found other values{elsewhere}"
         )
     return {k.replace(COMPILED, "").removeprefix("module."): v for k, v in state.items()}
 
 
 def _networks(state: Any) -> str:
-    """Under which names a checkpoint holds weights, as the end of an error."""
+    """Return the names under which a checkpoint holds weights, as the end of an error."""
     whole = state if isinstance(state, Mapping) else {}
     if isinstance(whole.get("method"), Mapping):
         found = sorted({k.partition(".")[0] for k in map(str, whole["method"]) if "." in k})
     else:
         held = {str(k): [*v.values()] for k, v in whole.items() if isinstance(v, Mapping)}
         found = [name for name, v in held.items() if v and all(isinstance(x, Tensor) for x in v)]
-    return f"; take those under {' or '.join(found)}" if found else ""
+    return f"; use those under {' or '.join(found)}" if found else ""
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> None:
-    """Load `state` into `module`, entirely.
+    """Load all of `state` into `module`.
 
-    Raises `UserError` naming what is missing, unexpected, of another shape or kind.
+    Raises `UserError` with the names of entries that are missing, unexpected or of another shape.
     """
     own = module.state_dict()
     shapes = [
@@ -224,18 +217,18 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> N
     found = "; ".join(f"{len(v)} {fault}: {first_of(v, 3)}" for fault, v in faults.items() if v)
     if found:
         raise UserError(
-            f"{path}: made with another network, method or number of classes ({found}); "
-            "use the config it was trained with"
+            f"{path}: made with another network, method or number of classes ({found}). "
+            "Fix: use the config it was trained with"
         )
     try:
         module.load_state_dict(state)
-    except Exception as error:  # whatever an odd state leads torch, or the method, to
+    except Exception as error:  # of torch or the method, on an odd state
         kind = type(module).__name__
-        raise UserError(f"{path}: cannot be taken as {kind} ({reason(error)})") from None
+        raise UserError(f"{path}: cannot be loaded into {kind} ({reason(error)})") from None
 
 
 def shape_of(value: Any) -> object:
-    """Of a tensor of real numbers; of anything else, what it is."""
+    """Return the shape of a tensor of real numbers, or the type of any other value."""
     if isinstance(value, Tensor) and not value.is_complex():
         return list(value.shape)
     return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

@@ -1,4 +1,4 @@
-"""CorrMatch's correlation head (Sun et al., CVPR 2024): every pixel votes for those like it."""
+"""Correlation head of CorrMatch (Sun et al., CVPR 2024)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from util.precision import at_least_float32
 
 
 class Correlation(nn.Module):
-    """`A = softmax_j(f1_i . f2_j / sqrt(C))`: row `i` is how pixel `i` resembles each `j`."""
+    """`A = softmax_j(f1_i . f2_j / sqrt(C))`: row `i`: similarity of pixel `i` to each `j`."""
 
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
@@ -24,7 +24,7 @@ class Correlation(nn.Module):
 class CorrelationHead(nn.Module):
     """Pixel propagation (CorrMatch, section 3.2): `z_corr[c, j] = sum_i logits[c, i] A[i, j]`.
 
-    Its parts are named as those of published checkpoints, which hold them beside the network's.
+    Parameter names are those of published checkpoints.
     """
 
     def __init__(self, inputs: int, channels: int, num_classes: int):
@@ -38,8 +38,10 @@ class CorrelationHead(nn.Module):
         self.corr = Correlation(channels, num_classes)
 
     def forward(self, features: Features, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Of images with these `features`, `logits` `[B, C, H, W]` (used without gradient):
-        `z_corr` `[B, C, H, W]` and `A` `[B, hw, hw]` over the pixels of the deepest map."""
+        """Return `z_corr` `[B, C, H, W]` and `A` `[B, hw, hw]` over the pixels of the deepest map.
+
+        `logits` `[B, C, H, W]` are used without gradient.
+        """
         (h, w), size = features[-1].shape[-2:], logits.shape[-2:]
         x = self.proj(features[-1])
         # In bfloat16 what pixels have in common is too coarse to learn from: it cost CorrMatch two

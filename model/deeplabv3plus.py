@@ -43,10 +43,10 @@ class ASPP(nn.Module):
 
 
 class DeepLabV3Plus(PoolingNetwork):
-    """A backbone's shallow (`c1`) and deep (`c4`) features, ASPP on the deep ones, a small decoder.
+    """Backbone, ASPP on its deep features `c4`, and a decoder with its shallow features `c1`.
 
-    `backbone(x)` returns `[c1, c4]`, `feature_channels` wide.  `patch_size`: of which number the
-    sides of its images must be multiples.
+    `backbone(x)` returns `[c1, c4]` with `feature_channels`; `patch_size` divides the sides of its
+    images.
     """
 
     title = "DeepLabv3+"

@@ -1,5 +1,5 @@
-"""Networks for use without this repository: with what stands around them in a prediction, as the
-bytes of an ONNX, TorchScript or safetensors file, and such bytes as a function again."""
+"""Networks for use without this repository: ONNX, TorchScript and safetensors files, and such files
+as functions again."""
 
 import io
 import json
@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.checkpoint import save_weights
 from model.network import Network
 from util.colours import palette
 from util.config.loading import portable
@@ -21,16 +21,20 @@ from util.normalize import mean_and_std, normalise
 
 Run = Callable[[Tensor], Tensor]
 NORMALISATION, RESIZING = "normalisation", "resizing"
+NODATA_NOTE = (
+    "pixels without data are not detected: set them to the lower bound of image_range (before "
+    "normalisation), and ignore the network's output there (the ignore index is 255)"
+)
 PROTOBUF_LIMIT = 2**31
-"""Bytes that an ONNX file may have."""
+"""Largest ONNX file in bytes."""
 
 
 class Deployed(nn.Module):
-    """Images `[B, bands, H, W]`, float32 -> logits `[B, C, H, W]`, as `predict.py` gets them.
+    """Images `[B, bands, H, W]`, float32 -> logits `[B, C, H, W]`, equal to those of `predict.py`.
 
-    With the normalisation inside, an image holds the values of its file (0 to 255, or those of
-    data.image_range), else normalised ones.  With the resizing inside, it may have any size, else
-    one that the network takes.
+    With the normalisation inside, images hold file values (0 to 255, or those of data.image_range),
+    else normalised ones.  With the resizing inside, they have any size, else one that the network
+    takes.
     """
 
     def __init__(self, network: Network, config: Config, inside: Collection[str]):
@@ -46,11 +50,11 @@ class Deployed(nn.Module):
 
     @property
     def patch_size(self) -> int:
-        """Of which number the sides of its images must be multiples."""
+        """Number that divides the sides of its images."""
         return self.network.patch_size // self.patch
 
     def from_unit(self, image: Tensor) -> Tensor:
-        """What it takes of images in [0, 1]."""
+        """Convert images in [0, 1] to its input."""
         if self.normalises:
             return image * (self.high - self.low) + self.low
         return normalise(image, self.mean, self.std)
@@ -66,8 +70,8 @@ class Deployed(nn.Module):
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
     def fitted(self, x: Tensor) -> Tensor:
-        """Return what `inference.predictor.logits_of` returns, in arithmetic that exporters
-        can trace; for sides of half a patch or more."""
+        """Compute `inference.predictor.logits_of` in arithmetic that exporters can trace, for sides
+        of half a patch or more."""
         if self.patch == 1:
             return self.network(x)
         patch, (h, w) = self.patch, x.shape[-2:]
@@ -77,7 +81,7 @@ class Deployed(nn.Module):
 
 
 def value_range(config: Config) -> tuple[list[float], list[float]]:
-    """The values that are 0 and 1, of each band of each date."""
+    """Return the values that become 0 and 1, for each band of each date."""
     found, bands = config.data.image_range or (0.0, 255.0), config.data.num_bands
     pairs = found if isinstance(found[0], tuple) else [found] * bands
     lows, highs = zip(*pairs, strict=True)
@@ -85,7 +89,7 @@ def value_range(config: Config) -> tuple[list[float], list[float]]:
 
 
 def describe(config: Config, deployed: Deployed) -> dict[str, str]:
-    """What a file says of itself: names and, in JSON, values."""
+    """Return the metadata of a file: values in JSON, by name."""
     data, (low, high) = config.data, value_range(config)
     shape = "[batch, bands, height, width]"
     facts = {
@@ -98,6 +102,7 @@ def describe(config: Config, deployed: Deployed) -> dict[str, str]:
         "std": deployed.std.flatten().tolist(),
         "input": f"{shape}, {'values of the file' if deployed.normalises else 'normalised'}",
         "output": "logits [batch, classes, height, width]",
+        "nodata": NODATA_NOTE,
         "inside": [name for name in (NORMALISATION, RESIZING) if name in deployed.inside],
         "multiple_of": deployed.patch_size,
         "config": portable(config).model_dump(mode="json"),
@@ -106,9 +111,12 @@ def describe(config: Config, deployed: Deployed) -> dict[str, str]:
 
 
 def to_onnx(deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, str]) -> bytes:
-    """By torch's exporter of captured graphs: the older one knows no antialiased resizing."""
+    """Export with torch's exporter of captured graphs: the older one lacks antialiased resizing."""
     if sum(value.nbytes for value in deployed.state_dict().values()) >= PROTOBUF_LIMIT:
-        raise UserError("--format onnx: its files hold 2 GiB, these weights are more; torchscript")
+        raise UserError(
+            "--format onnx: found weights of 2 GiB or more, expected less. "
+            "Fix: --format torchscript"
+        )
     free = torch.export.Dim.DYNAMIC
     sides = {} if fixed else {2: free, 3: free}
     with _quiet():
@@ -134,7 +142,7 @@ def from_onnx(content: bytes) -> Run:
 
 
 def to_torchscript(deployed: Deployed, example: Tensor, facts: dict[str, str]) -> bytes:
-    """By tracing; what it says of itself is the extra file metadata.json."""
+    """Export by tracing; the metadata are the extra file metadata.json."""
     file, extra = io.BytesIO(), {"metadata.json": json.dumps(facts)}
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(deployed, example, check_trace=False)
@@ -146,7 +154,7 @@ def _without_source_paths(content: bytes) -> bytes:
     """Copy a TorchScript archive without its debug records, which name files of this machine."""
     reader, file = torch._C.PyTorchFileReader(io.BytesIO(content)), io.BytesIO()
     writer = torch._C.PyTorchFileWriter(file)
-    own = {"version", "byteorder", ".data/serialization_id"}  # what the writer adds itself
+    own = {"version", "byteorder", ".data/serialization_id"}  # the writer adds them
     for name in reader.get_all_records():
         if name not in own and not name.endswith(".debug_pkl"):
             record = reader.get_record(name)
@@ -161,13 +169,14 @@ def from_torchscript(content: bytes) -> Run:
 
 
 def to_safetensors(deployed: Deployed, facts: dict[str, str]) -> bytes:
-    """The network's weights alone, under their names."""
-    return save_weights(deployed.network.state_dict(), facts)
+    """Return the network's weights under their names; the format holds no code."""
+    weights = deployed.network.state_dict()
+    return safetensors.torch.save({k: v.contiguous() for k, v in weights.items()}, facts)
 
 
 class _quiet(warnings.catch_warnings):
-    """Without the exporters' warnings: of their own age, and of branches that the comparison with
-    other sizes looks after."""
+    """Suppress the exporters' warnings about their age, and about branches, which a comparison at
+    other sizes tests."""
 
     def __enter__(self) -> None:
         super().__enter__()
@@ -175,5 +184,5 @@ class _quiet(warnings.catch_warnings):
 
 
 def example_of(sides: Sequence[int], bands: int) -> Tensor:
-    """Two images; no side of theirs is another's."""
+    """Return two random images, as example input."""
     return torch.rand(2, bands, *sides)

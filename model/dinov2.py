@@ -1,5 +1,5 @@
-"""DINOv2 (Oquab et al., TMLR 2024) as it was published: timm's ViT, but with the parameter names of
-the original checkpoints and their way to fit the table of positions to an image."""
+"""DINOv2 (Oquab et al., TMLR 2024) as published: timm's ViT with the original parameter names and
+the original interpolation of the position table."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def is_dinov2(name: str) -> bool:
-    """Whether timm's model `name` is one of the published four; those with registers came later."""
+    """Return whether timm's model `name` is one of the four published ones, without registers."""
     return re.fullmatch(r"vit_\w+_patch14_dinov2(\..*)?", name) is not None
 
 
@@ -35,7 +35,7 @@ def resample_positions(table: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _resample_for_any_size(table: Tensor, rows: int, columns: int) -> Tensor:
-    """The same for exporters, which fix the scale factors of an interpolation: as two matrices."""
+    """Resample by two matrices, for exporters, which fix the scale factors of an interpolation."""
     side = math.isqrt(table.shape[1] - 1)
     down, across = (torch.arange(n, device=table.device) for n in (rows, columns))
     is_own_size = (down[-1] == side - 1) & (across[-1] == side - 1)
@@ -46,7 +46,7 @@ def _resample_for_any_size(table: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _bicubic(places: Tensor, side: int, offset: Tensor) -> Tensor:
-    """`[n, side]`: what each of n places takes of the inputs (Keys, 1981), borders repeated."""
+    """Return bicubic weights `[n, side]` of inputs for n places (Keys, 1981), borders repeated."""
     scale = (places[-1] + 1 + offset) / side
     at = (places + 0.5) / scale - 0.5
     inputs = torch.arange(side, device=places.device)
@@ -63,7 +63,7 @@ def _bicubic(places: Tensor, side: int, offset: Tensor) -> Tensor:
 
 
 class DINOv2(VisionTransformer):
-    """timm's ViT, made with `dynamic_img_size`, that resamples its positions as published."""
+    """timm's ViT, made with `dynamic_img_size`, with the published interpolation of positions."""
 
     cls_token: nn.Parameter
     pos_embed: nn.Parameter
@@ -75,7 +75,7 @@ class DINOv2(VisionTransformer):
 
 
 class SwiGLU(nn.Module):
-    """The gated MLP of the giant, with the published names for the layers of timm's."""
+    """The gated MLP of the giant model, with published names for timm's layers."""
 
     def __init__(self, mlp: GluMlp):
         super().__init__()
@@ -87,9 +87,9 @@ class SwiGLU(nn.Module):
 
 
 def as_published(vit: Any) -> DINOv2:
-    """Turn timm's DINOv2 into the published one, in place: the modules and weights stay.
+    """Turn timm's DINOv2 into the published one, in place: modules and weights stay.
 
-    Its mask token served the pre-training alone; it is here since checkpoints hold it.
+    The mask token, used in pre-training only, exists because checkpoints hold it.
     """
     vit.__class__ = DINOv2
     vit.mask_token = nn.Parameter(torch.zeros(1, vit.embed_dim), requires_grad=False)

@@ -18,7 +18,7 @@ class Widths(NamedTuple):
     fusion: int
 
 
-WIDTHS = {  # by the width of the encoder that they were published with: ViT-S, B, L, g
+WIDTHS = {  # by the width of the published encoder: ViT-S, B, L, g
     384: Widths((48, 96, 192, 384), 64),
     768: Widths((96, 192, 384, 768), 128),
     1024: Widths((256, 512, 1024, 1024), 256),
@@ -27,15 +27,15 @@ WIDTHS = {  # by the width of the encoder that they were published with: ViT-S, 
 
 
 def decoder_widths(encoder_width: int) -> Widths:
-    """Those of the largest published encoder that is no wider than this one, else the smallest."""
+    """Return the widths for the widest published encoder up to this width, else the smallest."""
     return WIDTHS[max((w for w in WIDTHS if w <= encoder_width), default=min(WIDTHS))]
 
 
 def tapped_blocks(name: str, depth: int, asked: Sequence[int] | None = None) -> list[int]:
-    """Return the four blocks, counted from 1, whose tokens the decoder sees.
+    """Return the four blocks, counted from 1, whose tokens the decoder uses.
 
-    Defaults for the ViT that timm calls `name`: those published for DINOv2 and DINOv3, else the
-    ends of the quarters.  Raises `UserError` for blocks that the ViT lacks.
+    Defaults for timm's ViT `name`: as published for DINOv2 and DINOv3, else the last blocks of the
+    four quarters.  Raises `UserError` for blocks that the ViT lacks.
     """
     if asked is None:
         quarters = [depth * quarter // 4 for quarter in (1, 2, 3, 4)]
@@ -61,7 +61,7 @@ class ResidualUnit(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Joins what came from deeper levels with a level's own map, and enlarges it."""
+    """Add the fused map of deeper levels to a level's own map, and upsample."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, num_classes, 1),
         )
-        # Nothing is deeper than level 4; checkpoints hold the unit all the same.
+        # Level 4 is the deepest and does not use it; checkpoints hold it all the same.
         self.scratch["refinenet4"].resConfUnit1.requires_grad_(False)
 
     def forward(self, features: Features, size: Sequence[int]) -> Tensor:
@@ -123,7 +123,7 @@ class DPT(Network):
     the four blocks, counted from 1.  Class and register tokens take part in its attention only.
     """
 
-    backbone: Any  # timm's ViTs have no class in common that says what they can do
+    backbone: Any  # timm's ViTs have no common class with these methods
 
     def __init__(self, backbone: Any, num_classes: int, layers: Sequence[int]):
         super().__init__()

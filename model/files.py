@@ -1,4 +1,4 @@
-"""Files of weights: where the checkpoint of a run is, and a backbone's pretrained weights."""
+"""Paths of weights: checkpoints of runs, published folders, pretrained backbones."""
 
 import os
 from pathlib import Path
@@ -9,21 +9,20 @@ from util.paths import find, nearest
 
 SUFFIX = ".safetensors"
 PUBLISHED = f"model{SUFFIX}"
-"""The weights in a folder that `tools.publish` wrote."""
+"""Weights in a folder that `tools.publish` wrote."""
 HUB = "hf:"
-"""What names of folders on the hub begin with."""
+"""Prefix of folders on the hub."""
 PRETRAINED = Path("pretrained")
 
 
 def best_checkpoint(run: Path, name: str) -> Path:
-    """The best one of a network: best.pth, or best_model_ema.pth and the like."""
+    """Return a network's best checkpoint: best.pth, or best_NAME.pth."""
     return run / ("best.pth" if name == "model" else f"best_{name}.pth")
 
 
 def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoint") -> Path:
-    """The file that `--checkpoint` names: itself; of a run's folder the best checkpoint of this
-    network; of a folder that `tools.publish` wrote, or that lies on the hub (`hf:OWNER/NAME`), the
-    weights.
+    """Return the file that `--checkpoint` names: a file; in a run directory, the best checkpoint of
+    network `which`; in a folder of `tools.publish` or on the hub (`hf:OWNER/NAME`), the weights.
 
     Raises `UserError` for a path that does not exist, a folder without a checkpoint, or a hub that
     cannot be reached.
@@ -43,14 +42,14 @@ def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoi
         others = sorted(path.name for path in folder.glob("*.pth"))
         there = f"; it has {', '.join(others)}" if others else ""
         raise UserError(
-            f"{option} {given}: found neither {candidates[0].name} of a run in it nor "
-            f"{PUBLISHED} of a published folder{there}; name the file to take"
+            f"{option} {given}: found neither {candidates[0].name} of a run nor {PUBLISHED} of a "
+            f"published folder{there}. Fix: name the checkpoint file"
         )
     return found[0]
 
 
 def require_resumable(resume: str) -> Path:
-    """The checkpoint that `--resume` names; raises `UserError` where there is none."""
+    """Return the checkpoint that `--resume` names; raises `UserError` where there is none."""
     if not os.path.isfile(resume):  # False too for what can be no path
         hint = nearest(Path(resume))
         raise UserError(
@@ -60,8 +59,7 @@ def require_resumable(resume: str) -> Path:
 
 
 def pretrained_file(options: Model) -> Path | None:
-    """The file of a backbone's pretrained weights, if the config asks for a file; it may be
-    missing."""
+    """Return the file of pretrained weights that the config names, if any; it may be missing."""
     if options.pretrained in ("none", "hub") or (
         options.pretrained == "file" and options.network == "unet"  # which has none
     ):
@@ -71,7 +69,7 @@ def pretrained_file(options: Model) -> Path | None:
 
 
 def require_pretrained(path: Path) -> None:
-    """Raise `UserError` for pretrained weights that are not there."""
+    """Raise `UserError` for missing pretrained weights."""
     if not os.path.exists(path):  # False too for what can be no path
         raise UserError(
             f"{path}: pretrained weights not found{nearest(path)}. Fix: put the file there "

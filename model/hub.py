@@ -1,4 +1,4 @@
-"""The Hugging Face hub: asked once whether it is there, and folders that were published on it."""
+"""Hugging Face hub: its reachability, timm's weights, and published folders."""
 
 import re
 from pathlib import Path
@@ -11,16 +11,16 @@ from util.errors import UserError, reason
 
 
 def ask_hub_once() -> None:
-    """Where the hub cannot be reached, have its client look into its cache alone: it would ask
-    again and again for a minute, even for what lies there."""
+    """Switch the hub's client to its cache if the hub cannot be reached: it would retry for a
+    minute, even for cached files."""
     try:
         huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception:  # of whichever client of the hub's
+    except Exception:  # of any client
         constants.HF_HUB_OFFLINE = True
 
 
 def is_on_hub(backbone: str) -> bool:
-    """Return whether timm's weights of a backbone can be had, from the hub or its cache."""
+    """Return whether timm's weights of a backbone are on the hub or in its cache."""
     import timm
 
     known = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
@@ -35,24 +35,27 @@ def is_on_hub(backbone: str) -> bool:
 
 
 def hub_folder(name: str) -> Path:
-    """Weights, config and card of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, in the hub's cache.
+    """Return the cached folder of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`; download it first
+    if needed.
 
-    Raises `UserError` for what is no such name, or cannot be had.
+    Raises `UserError` for another name, and for a folder that cannot be downloaded.
     """
     found = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:@(.+))?", name)
     if found is None:
-        raise UserError(f"--checkpoint {name}: expected {HUB}OWNER/NAME, or that @REVISION")
+        raise UserError(
+            f"--checkpoint {name}: expected {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION"
+        )
     ask_hub_once()
     wanted = ["*.safetensors", "config.yaml", "README.md"]
     try:
         folder = huggingface_hub.snapshot_download(
             found[1], revision=found[2], allow_patterns=wanted
         )
-    except Exception as error:  # whatever the network, the hub or its client raises
+    except Exception as error:  # of the network, the hub or its client
         problem = reason(error)
         if constants.HF_HUB_OFFLINE:
-            problem = "the hub cannot be reached, and its cache has nothing of that name"
+            problem = "the hub cannot be reached, and its cache has no such folder"
         raise UserError(
-            f"--checkpoint {name}: cannot be had ({problem}); name a folder or file of yours"
+            f"--checkpoint {name}: cannot be downloaded ({problem}). Fix: name a local folder"
         ) from None
     return Path(folder)

@@ -13,15 +13,15 @@ from util.config.schema import Config
 from util.errors import UserError
 
 ATTENTION = r".*attn\.(qkv|q_proj|k_proj|v_proj|proj)"
-"""Linear layers that get adapters, by their names in timm."""
+"""Linear layers with adapters, by their names in timm."""
 HASH = "base_hash"
 
 
 class AdaptedDPT(DPT):
-    """DPT whose backbone learns through adapters of low rank alone.
+    """DPT whose backbone is trained through low-rank adapters only.
 
-    The state holds adapters, decoder and a hash of the pretrained weights, which do not change.
-    Loading it needs the pretrained weights in place and raises `UserError` for others.
+    Its state holds adapters, decoder and a hash of the pretrained weights, which do not change.
+    Loading it needs the pretrained weights in place; raises `UserError` for others.
     """
 
     def __init__(self, backbone: Any, num_classes: int, layers: Sequence[int], rank: int):
@@ -30,7 +30,7 @@ class AdaptedDPT(DPT):
         backbone.register_buffer(HASH, torch.zeros((), dtype=torch.int64))
 
     def remember_base(self) -> None:
-        """Take the present weights of the backbone as the ones that the adapters belong to."""
+        """Store the hash of the present weights of the backbone, which the adapters belong to."""
         digest, state = hashlib.sha256(), self.backbone.state_dict()
         for name in sorted(base_names(self.backbone).values()):
             digest.update(state[name].cpu().contiguous().numpy().tobytes())
@@ -47,7 +47,7 @@ class AdaptedDPT(DPT):
         if saved is not None and int(saved) != int(self.backbone.base_hash):
             raise UserError(
                 "model.pretrained: found other weights than those that the adapters were trained "
-                "on; set it to the file of that training"
+                "on. Fix: set it to the file of that training"
             )
         own = self.backbone.state_dict()
         for name in base_names(self.backbone).values():
@@ -56,36 +56,38 @@ class AdaptedDPT(DPT):
 
 
 def base_names(backbone: nn.Module) -> dict[str, str]:
-    """Names of a backbone's entries without adapters -> their names with them."""
+    """Return the names of a backbone's entries with adapters, by their names without."""
     names = [k for k in backbone.state_dict() if ".lora_" not in k and k != HASH]
     return {name.replace(".base_layer.", "."): name for name in names}
 
 
 def add_adapters(backbone: nn.Module, rank: int) -> None:
-    """Add adapters of this rank to the attention, in place, and lock all other weights.
+    """Add adapters of this rank to the attention, in place, and freeze all other weights.
 
-    The update of a layer is `B A x`, without a further factor; B starts at 0.  Raises `UserError`
-    without peft, and for a ViT whose attention does not call its layers.
+    The update of a layer is `B A x`, without a scale; B starts at 0.  Raises `UserError` without
+    peft, and for a ViT whose attention does not call its layers.
     """
     if any(name.endswith("attn.q_bias") for name, _ in backbone.named_parameters()):
         raise UserError(
             "model.lora: the attention of this backbone reads its weights directly, so adapters "
-            "would have no part in it; set model.lora to 0, or choose a ViT without q_bias"
+            "would have no effect. Fix: set model.lora to 0, or choose a ViT without q_bias"
         )
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise UserError("model.lora: needs peft; pip install peft, or set it to 0") from None
+        raise UserError("model.lora: needs peft. Fix: pip install peft, or set it to 0") from None
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION)
     try:
         inject_adapter_in_model(config, backbone)
     except ValueError:  # no layer has such a name
-        raise UserError("model.lora: this backbone has no attention that it knows") from None
+        raise UserError(
+            "model.lora: found no attention layers in this backbone; set it to 0"
+        ) from None
 
 
 def merge_adapters(network: Network, config: Config) -> Config:
-    """Add the adapters to the weights of a network, in place, so that it is a plain one; return the
-    config of the plain network.  Networks without adapters and their configs stay as they are."""
+    """Merge the adapters of a network into its weights, in place; return the config of the network
+    without adapters.  Networks without adapters and their configs stay unchanged."""
     if not isinstance(network, AdaptedDPT):
         return config
     vit = network.backbone

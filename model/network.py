@@ -1,4 +1,4 @@
-"""What every network is: an encoder whose features a decoder turns into logits."""
+"""Base classes of networks: an encoder, whose features a decoder turns into logits."""
 
 from collections.abc import Sequence
 
@@ -11,58 +11,56 @@ Features = list[Tensor]
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear with aligned corners, as every interpolation of the networks."""
+    """Resize bilinearly with aligned corners, as all networks do."""
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
 
 
 class Network(nn.Module):
-    """`model(x)` is `[B, C, H, W]` logits at the size of `x`, always.
+    """`model(x)` returns logits `[B, C, H, W]` at the size of `x`.
 
-    A subclass owns `self.backbone` and defines `encode`, `classify` and, where something lies
-    between the two, `context`; the last feature map is the deepest, `feature_channels[-1]` wide.
-    What a method needs beyond (a perturbation, the correlation head) is a function of the
-    features, visible in its step.
+    A subclass owns `self.backbone` and defines `encode`, `classify` and, for a module between the
+    two, `context`; the last feature map is the deepest, with `feature_channels[-1]`.  Parts of a
+    method (a perturbation, the correlation head) are functions of the features in its step.
     """
 
     backbone: nn.Module
     feature_channels: Sequence[int]
     num_classes: int
     patch_size: int = 1
-    """The sides of an image must be multiples of it."""
+    """Number that must divide the sides of an image."""
     locked: bool = False
     siamese: bool = False
-    """Whether a sample is two images of one place, and a class says what changed."""
+    """A sample is two images of one place, and a class is a kind of change."""
 
     def encode(self, x: Tensor) -> Features:
-        """Feature maps of normalised images `[B, C, H, W]`, shallow to deep."""
+        """Return feature maps of normalised images `[B, C, H, W]`, shallow to deep."""
         raise NotImplementedError
 
     def features(self, x: Tensor) -> Features:
-        """The same; of pairs `[B, 2C, H, W]` how far the maps of the two dates, which one encoder
-        makes, lie apart: |A - B| at every level (UniMatch, remote sensing)."""
+        """Return feature maps of images; of pairs `[B, 2C, H, W]`, |A - B| of both dates' maps at
+        every level (UniMatch, remote sensing)."""
         if not self.siamese:
             return self.encode(x)
         earlier, later = (self.encode(date) for date in x.chunk(2, 1))
         return [(a - b).abs() for a, b in zip(earlier, later, strict=True)]
 
     def context(self, features: Features) -> Features:
-        """The features with the deepest map aware of its surroundings (DeepLab's ASPP)."""
+        """Return the features with context in the deepest map (DeepLab's ASPP)."""
         return features
 
     def classify(self, context: Features, size: Sequence[int]) -> Tensor:
-        """Logits `[B, C, *size]` of what `context` returns."""
+        """Return logits `[B, C, *size]` of the output of `context`."""
         raise NotImplementedError
 
     def decode(self, features: Features, size: Sequence[int]) -> Tensor:
-        """Logits `[B, C, *size]` of feature maps."""
+        """Return logits `[B, C, *size]` of feature maps."""
         return self.classify(self.context(features), size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.features(x), x.shape[-2:])
 
     def lock_backbone(self) -> None:
-        """Leave the encoder as it is: without gradients (so that its forward keeps nothing for
-        the backward), always in eval mode, and no concern of the optimizer."""
+        """Freeze the backbone: no gradients, no activations kept, always in eval mode."""
         self.locked = True
         self.backbone.requires_grad_(False).eval()
 
@@ -87,12 +85,12 @@ class Network(nn.Module):
 
 
 class PoolingNetwork(Network):
-    """One that pools a CNN's deepest map over large parts, down to a pixel."""
+    """A network that pools a CNN's deepest map over large parts, down to a pixel."""
 
     title: str
-    """What its paper calls it."""
+    """Name in its paper."""
     pooled: str
-    """What the pooling makes, and a batch norm then sees."""
+    """Pooled maps, which enter a batch norm, in an error message."""
 
     def check_crop(self, crop_size: int) -> None:
         super().check_crop(crop_size)
@@ -109,12 +107,12 @@ class PoolingNetwork(Network):
 
 
 def feature_maps(backbone: nn.Module, x: Tensor) -> Features:
-    """What a backbone of timm's returns, `[B, C, h, w]` each: some have the channels innermost."""
+    """Return the maps of a timm backbone, `[B, C, h, w]` each: some have the channels innermost."""
     innermost = getattr(backbone, "output_fmt", None) == "NHWC"
     return [f.permute(0, 3, 1, 2) if innermost else f for f in backbone(x)]
 
 
 def unfit_crop(crop_size: int, nearest: Sequence[int], reason: str) -> UserError:
-    """The error of `check_crop`."""
+    """Return the error of `check_crop`."""
     fits = " or ".join(map(str, nearest))
     return UserError(f"crop_size: found {crop_size}, but {reason}; use {fits}")

@@ -14,7 +14,7 @@ BINS = (1, 2, 3, 6)
 
 
 class PyramidPooling(nn.Module):
-    """A map beside its means over ever smaller cells: `[B, D, h, w]` -> `[B, 2D, h, w]`."""
+    """Concatenate a map and its means over cells: `[B, D, h, w]` -> `[B, 2D, h, w]`."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -53,10 +53,10 @@ class PSPHead(nn.Module):
 
 
 class PSPNet(PoolingNetwork):
-    """A backbone's deepest features, seen together with what surrounds them at four scales.
+    """Backbone, and pyramid pooling of its deepest features at four scales.
 
-    `backbone(x)` returns maps of which the last one is used, `channels` wide.  `patch_size`: of
-    which number the sides of an image must be multiples.
+    `backbone(x)` returns maps; the last one, with `channels`, is used.  `patch_size` divides the
+    sides of an image.
     """
 
     title = "PSPNet"

@@ -12,21 +12,21 @@ from util.errors import UserError
 
 
 def recompute_blocks(backbone: nn.Module) -> None:
-    """Make the forward keep no more of a block than its input; the backward runs it once more.
+    """Keep only the input of each block in the forward; the backward runs the block again.
 
     Raises `UserError` for a backbone without blocks.
     """
     blocks = list(_blocks(backbone))
     if not blocks:
         raise UserError(
-            "model.checkpoint_activations: this backbone has no blocks to run again; use false"
+            "model.checkpoint_activations: this backbone has no blocks to recompute; use false"
         )
     for block in blocks:
         block.forward = partial(_checkpointed, block, block.forward)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost modules with modules inside that are not mere lists of them."""
+    """Yield the outermost modules with submodules, except lists of modules."""
     for child in module.children():
         if isinstance(child, nn.Sequential | nn.ModuleList):
             yield from _blocks(child)
@@ -36,7 +36,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
     def run(*inputs: Any) -> Any:
-        # HRNet's blocks write into the list they are given; the second run needs it as it was.
+        # HRNet's blocks write into their input list; the second run needs the original.
         return forward(*(list(x) if isinstance(x, list) else x for x in inputs), **more)
 
     return checkpoint(
@@ -49,7 +49,7 @@ def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, *
 
 @contextmanager
 def _on_copies_of_buffers(block: nn.Module) -> Iterator[None]:
-    """Running statistics shall count a batch once; what this run makes of them is thrown away."""
+    """Run on copies of the running statistics, so that a batch is counted once."""
     own = [(m, name, b) for m in block.modules() for name, b in m.named_buffers(recurse=False)]
     for module, name, buffer in own:
         setattr(module, name, buffer.clone())

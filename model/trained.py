@@ -17,11 +17,11 @@ from util.log import logger
 
 
 def load_network(options: Model, data: Data, path: Path, which: str = "model") -> Network:
-    """The network of a config with the weights of a checkpoint, in any published form.
+    """Return the network of a config with the weights of a checkpoint, in any published format.
 
-    Parts beside the network's own, which a method has for training alone (CorrMatch's correlation
-    head), are left out.  A checkpoint of adapters alone needs the pretrained weights, too.  Raises
-    `UserError` when the weights are not those of this network and these classes.
+    Parts of the method (CorrMatch's correlation head) are ignored.  A checkpoint of adapters needs
+    the pretrained weights, too.  Raises `UserError` for weights of another network or other
+    classes.
     """
     whole = load(path)
     state = network_state(whole, path, which)
@@ -36,22 +36,22 @@ def load_network(options: Model, data: Data, path: Path, which: str = "model") -
 
 
 def load_trained(config: Config, path: Path, which: str, device: torch.device) -> Network:
-    """`load_network` of a whole config, on the device and in the layout that it asks for."""
+    """Call `load_network` for a whole config; return the network on the device, in its layout."""
     network = load_network(config.model, config.data, path, which).to(device)
     use_layout(network, config)
     return network
 
 
-# What the weights of a network do not depend on.
+# Keys on which the weights of a network do not depend.
 _FREE = {"pretrained", "lock_backbone", "checkpoint_activations", "dropout"}
 
 
 def compare_configs(state: Any, options: Model, data: Data, path: Path) -> None:
-    """Raise `UserError` for a checkpoint of this project whose own config has another network,
-    pairs for single images, another number of classes, or the same names in another order; of
-    others only their weights tell.
+    """Compare a config with the config inside a checkpoint of this project.
 
-    Other names are warned of alone: they may be the same classes, as another dataset calls them.
+    Raises `UserError` for another network, pairs instead of single images, another number of
+    classes, or the same names in another order.  Logs a warning for other names: they may be the
+    same classes of another dataset.
     """
     own = state.get("config") if isinstance(state, dict) else None
     if not isinstance(own, dict):
@@ -63,18 +63,18 @@ def compare_configs(state: Any, options: Model, data: Data, path: Path) -> None:
         was_pairs, is_pairs = own["data"].get("pair") is not None, data.dates == 2
         renamed = [(a, b) for a, b in zip(before, data.classes, strict=False) if a != b]
     except (KeyError, TypeError):
-        return  # an odd one: its weights tell
+        return  # an odd config: the weights decide
     if was_pairs != is_pairs:
         samples = {True: "pairs", False: "single images"}
         wrong.insert(0, f"data.pair ({samples[was_pairs]} -> {samples[is_pairs]})")
     names = ", ".join(f"{a} -> {b}" for a, b in renamed[:4]) + ", ..." * (len(renamed) > 4)
     if len(before) != len(data.classes):
         wrong.insert(0, f"data.classes ({len(before)} -> {len(data.classes)})")
-    elif any(name in before for _, name in renamed):  # a class that it knows, at another's place
+    elif any(name in before for _, name in renamed):  # a known class in another place
         wrong.insert(0, f"data.classes ({names})")
     beside = path.parent / "config.yaml"
-    hint = f"; its config lies beside it: --config {beside}" if beside.exists() else ""
+    hint = f". Fix: --config {beside}" if beside.exists() else ""
     if wrong:
         raise UserError(f"{path}: the config differs from its own in {'; '.join(wrong)}{hint}")
     if renamed:
-        logger.warning("%s: was trained with other names of classes (%s)%s", path, names, hint)
+        logger.warning("%s: trained with other names of classes (%s)%s", path, names, hint)

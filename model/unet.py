@@ -11,7 +11,7 @@ from model.network import Features, Network, unfit_crop, upsample
 
 
 class DoubleConv(nn.Module):
-    """Twice 3x3, batch norm, leaky ReLU; elementwise dropout between the two."""
+    """Two times 3x3 convolution, batch norm, leaky ReLU; elementwise dropout in between."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float = 0.0):
         super().__init__()
@@ -42,7 +42,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """A deeper map, narrowed and enlarged, beside the map of this level, then a block."""
+    """Concatenate the map of a level and the deeper map, narrowed and upsampled; then a block."""
 
     def __init__(self, deeper: int, own: int):
         super().__init__()
@@ -55,8 +55,8 @@ class Up(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images `[B, inputs, H, W]` -> a map per level, `widths` wide, each half as large as the one
-    before."""
+    """Images `[B, inputs, H, W]` -> a map per level with `widths` channels, each at half the
+    resolution of the one before."""
 
     def __init__(self, inputs: int, widths: Sequence[int], dropout: Sequence[float]):
         super().__init__()
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
 
 
 class UNet(Network):
-    """An encoder of as many levels as there are `widths`, and a decoder that sees them all.
+    """Encoder with a level for each of `widths`, and a decoder with skip connections.
 
     `dropout`: of each level's block in the encoder.
     """

@@ -34,7 +34,7 @@ class SeparableConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Three separable convolutions, the last one strided, beside a skip."""
+    """Three separable convolutions, the last one strided, and a skip connection."""
 
     def __init__(self, inputs: int, middle: int, outputs: int, stride: int, dilation: int = 1):
         super().__init__()
@@ -46,9 +46,9 @@ class Block(nn.Module):
         self.sepconv3 = SeparableConv(outputs, outputs, stride, dilation)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The block's output, and that of its second convolution, at the input's resolution."""
-        # In the published network the first ReLU works in place, so that a skip without weights
-        # carries its result; trained weights rely on it.
+        """Return the outputs of the block and of its second convolution (input resolution)."""
+        # In the published network the first ReLU is in place, so a skip without weights carries
+        # its result; trained weights rely on it.
         skip = self.skipbn(self.skip(x)) if hasattr(self, "skip") else F.relu(x)
         inner = self.sepconv2(self.sepconv1(x))
         return self.sepconv3(inner) + skip, inner
@@ -57,8 +57,8 @@ class Block(nn.Module):
 class Xception65(nn.Module):
     """Images `[B, bands, H, W]` -> features at stride 4 (256 channels) and `output_stride` (2048).
 
-    Strides beyond `output_stride` 8, 16 or 32 are left out; as published, only those of 8 are
-    made up for by a dilation.
+    Strides beyond `output_stride` 8, 16 or 32 become 1; as published, only output stride 8 dilates
+    the convolutions instead.
     """
 
     channels = (256, 2048)

@@ -13,16 +13,16 @@ import sys
 
 import torch
 
+from engine import validation
 from engine.command import main as train
-from engine.trainer import Trainer
 from tests.conftest import METHODS
-from util import distributed
+from util import distributed, rendezvous
 
 
 def die_in(kind, rank, place, number):
     owner, function = {
         "step": (kind, "step"),
-        "validation": (Trainer, "evaluate"),
+        "validation": (validation, "evaluate_network"),
         "save": (torch, "save"),
     }[place]
     original, calls = getattr(owner, function), itertools.count()
@@ -41,7 +41,7 @@ def die_in(kind, rank, place, number):
 
 def main():
     deaths, kind = sys.argv.pop(1).split(","), METHODS[sys.argv.pop(1)]
-    start = int(os.environ[distributed.RESTARTS])
+    start = int(os.environ[rendezvous.RESTARTS])
     if start < len(deaths):
         die_in(kind, *deaths[start].split("-"))
     train(kind)

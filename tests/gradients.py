@@ -18,6 +18,7 @@ from torch import nn
 from dataset.loaders import starting_at
 from engine.build import build_trainer
 from engine.run_dir import RunDir
+from engine.validation import evaluate_network
 from tests.conftest import METHODS
 from tests.golden import fill
 from util import distributed
@@ -72,7 +73,8 @@ def gradient(training, raw=None):
 def seen(training):
     """Keys of the samples of two epochs, validation images, and the confusion matrix of all."""
     epochs = [list(starting_at(training.train, epoch).batch_sampler) for epoch in (0, 1)]
-    scores = training.evaluate(training.method.model, training.config.evaluation.mode)
+    mode = training.config.evaluation.mode
+    scores = evaluate_network(training, training.method.model, mode)
     return {
         "samples": epochs,
         "validated": [int(batch["index"]) for batch in training.val],

@@ -25,7 +25,7 @@ def main():
         return sample(self, key)
 
     TrainingSet.__getitem__ = hanging
-    dataset.loaders.PATIENCE = seconds
+    dataset.loaders.BATCH_TIMEOUT = seconds
     train(kind)
 
 

@@ -19,7 +19,7 @@ from engine.command import main as train
 from engine.trainer import Trainer
 from tests.conftest import METHODS
 from tests.prototypes import Prototypes
-from util import distributed
+from util import distributed, rendezvous
 
 
 def digest(module):
@@ -31,7 +31,7 @@ def digest(module):
 def main():
     folder, scripts, common = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
     for number, script in enumerate(scripts):
-        os.environ[distributed.RESTARTS] = str(number)  # its own rendezvous
+        os.environ[rendezvous.RESTARTS] = str(number)  # its own rendezvous
         # SupOnly fills the places of unlabelled images: a global batch of 4 for all.
         batch = 2 if script == "supervised" else 4
         sys.argv = [

@@ -1,10 +1,11 @@
-"""Prepare a run for upload: weights, config and model card.
+"""Prepare a run for upload: weights, config, log, curves and model card.
 
-The weights are safetensors. The card has the classes with their scores, method, command and
-versions. Absolute paths, which are of this machine alone, are shortened to their names in all of
-it.
+The folder holds the weights as safetensors, config.yaml, metrics.jsonl (scores and losses of each
+epoch), curves.png, and a model card with scores by class, hashes of the split files, command and
+versions. Absolute paths are shortened to their last part.
 """
 
+import hashlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ from tools.results.runs import Epoch, Run, best_epoch
 from util.cli import exit_with_one_line, importing
 from util.colours import palette
 from util.config.loading import dump_config, portable
-from util.errors import UserError
-from util.io import write_atomically, write_text
+from util.errors import UserError, counted, quoted
+from util.io import make_folder, write_atomically, write_text
 from util.parser import Parser
 from util.tables import markdown_table
 
@@ -34,18 +35,29 @@ def main() -> None:
         with importing():
             import torch
 
+            from inference.overlay import save_picture
             from model.deploy import Deployed, describe, to_safetensors
             from model.lora import merge_adapters
             from model.trained import load_trained
+            from tools.report.charts import curves
         network = load_trained(run.config, checkpoint, options.which, torch.device("cpu"))
         config = merge_adapters(network, run.config)
         deployed = Deployed(network, config, ())
         weights = to_safetensors(deployed, describe(config, deployed))
-        card = model_card(run, options.which, epoch, options.license)
-        write_folder(options.out, weights, dump_config(portable(config)), card)
-        print(f"written: {options.out}, from {checkpoint}")
-        print(f"upload:  hf upload OWNER/NAME {shlex.quote(str(options.out))}")
-        print("use:     python predict.py --checkpoint hf:OWNER/NAME --images ... --save-path ...")
+        digest = hashlib.sha256(weights).hexdigest()
+        card = model_card(run, options.which, epoch, options.license, digest)
+        make_folder(options.out)
+        write_text(options.out / "README.md", card)
+        write_text(options.out / "config.yaml", dump_config(portable(config)))
+        write_text(options.out / "metrics.jsonl", (run.path / "metrics.jsonl").read_text("utf-8"))
+        save_picture(curves(run), options.out / "curves.png")
+        write_atomically(options.out / PUBLISHED, lambda file: file.write(weights))
+        names = ", ".join(sorted(path.name for path in options.out.iterdir()))
+        print(f"written  {options.out}: {names}; weights from {checkpoint}")
+        print(f"upload   hf upload OWNER/NAME {quoted(options.out)}")
+        print(
+            "next     python predict.py --checkpoint hf:OWNER/NAME --images FOLDER --save-path OUT"
+        )
 
 
 def command_line() -> Parser:
@@ -57,41 +69,32 @@ def command_line() -> Parser:
             "--license cc-by-4.0",
         ),
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the files")
     parser.add_argument(
         "--license",
         required=True,
-        help="yours to choose: the weights' licence as the hub names it, such as mit, cc-by-4.0",
+        help="licence of the weights, as the hub names it, such as mit or cc-by-4.0",
     )
     parser.add_argument("--which", default="model", help="network of the run, such as model_ema")
     return parser
 
 
 def published_epoch(run: Run, network: str) -> Epoch:
-    """The one whose network the run kept as its best; raises `UserError` where there is none."""
+    """Return the epoch of the network's best checkpoint; raises `UserError` where none was
+    validated."""
     curve = run.selected(network) if network in run.networks else {}
     if not curve:
         names = ", ".join(run.networks) or "none"
-        raise UserError(f"{run.path}: no validation of '{network}' in it; validated: {names}")
+        raise UserError(
+            f"{run.path}: found no validation of '{network}'; expected --which from: {names}"
+        )
     best = best_epoch(curve)
     return next(epoch for epoch in run.epochs if epoch.epoch == best)
 
 
-def write_folder(folder: Path, weights: bytes, config: str, card: str) -> None:
-    """Write the folder; raises `UserError` where it cannot be."""
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be made ({error})") from None
-    write_text(folder / "README.md", card)
-    write_text(folder / "config.yaml", config)
-    write_atomically(folder / PUBLISHED, lambda file: file.write(weights))
-
-
 def shortened(argument: str) -> str:
-    """An argument, or the value in one of the form KEY=VALUE, without the folders of an absolute
-    path."""
+    """Return an argument, `VALUE` or `KEY=VALUE`, with an absolute path shortened to its name."""
     key, equals, value = argument.rpartition("=")
     return f"{key}{equals}{Path(value).name}" if os.path.isabs(value) else argument
 
@@ -101,8 +104,8 @@ def interval_text(interval: tuple[float, float] | None) -> str:
     return "{:.1f} to {:.1f}".format(*interval) if interval else "not recorded"
 
 
-def model_card(run: Run, network: str, epoch: Epoch, license: str) -> str:
-    """The text of README.md, with the hub's YAML header."""
+def model_card(run: Run, network: str, epoch: Epoch, license: str, digest: str) -> str:
+    """Return the text of README.md with the hub's YAML header; `digest`: SHA-256 of the weights."""
     from inference.evaluation import score_title  # which needs PyTorch
 
     config, start, scores = run.config, run.starts[-1], epoch.scores[network]
@@ -117,7 +120,8 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str) -> str:
             zip(data.classes, palette(data), scores.iou, intervals, strict=True)
         )
     ]
-    images = ", ".join(f"{name} {found.images}" for name, found in run.images.items())
+    splits = [[name, found.images, f"`{found.sha256}`"] for name, found in run.images.items()]
+    splits = splits or [["not recorded", "", ""]]
     unfinished = "" if run.is_finished else f"The training was not finished: {run.progress}.\n"
     return f"""---
 license: {license}
@@ -131,10 +135,17 @@ metrics:
 
 # {run.method} on {data.name}, {run.network}
 
-Semantic segmentation, trained with {run.method}; {data.dates} image(s) of {data.num_bands} band(s)
-({data.bands}) give {len(data.classes)} classes. `config.yaml` has all settings, `{PUBLISHED}` the
-weights of `{network}` after epoch {epoch.epoch} of {config.epochs}.
+Semantic segmentation, trained with {run.method}: {len(data.classes)} classes,
+{counted(data.dates, "image")} of {counted(data.num_bands, "band")} ({data.bands}) per prediction.
 {unfinished}
+| file | content |
+|---|---|
+| `{PUBLISHED}` | weights of `{network}` after epoch {epoch.epoch} of {config.epochs}, \
+SHA-256 `{digest}` |
+| `config.yaml` | all settings |
+| `metrics.jsonl` | losses and scores after each epoch, one JSON object per line |
+| `curves.png` | the same as curves |
+
 ## Use
 
 ```sh
@@ -142,13 +153,23 @@ python predict.py --checkpoint FOLDER --images photos/ --save-path out/
 python evaluate.py --checkpoint FOLDER --set data.root=... data.val=...
 ```
 
-FOLDER is this folder, or `hf:OWNER/NAME`. Paths in `config.yaml` are of the training machine.
+```python
+from inference import Segmenter
+
+segmenter = Segmenter.load("FOLDER")
+mask = segmenter.predict({"'a.jpg'" if data.dates == 1 else "['before.png', 'after.png']"}).mask
+```
+
+FOLDER is this folder, or `hf:OWNER/NAME`. Replace the paths in `config.yaml`, which come from the
+training machine, to evaluate. Masks hold class indices, and 255 where a raster has no data.
 
 ## Scores
 
-Of the validation images, which also chose the epoch (by {score_title(config)}); prediction mode
-`{scores.mode}`, in percent. The 95 % intervals are bootstrap intervals over these images: they say
-how far a score may be off for images of the same kind, not for other training runs.
+On the validation images, which also chose the epoch (by {score_title(config)}), in percent;
+prediction mode `{scores.mode}`. The 95 % intervals are bootstrap intervals over these images: they
+cover the choice of images, not the variation between training runs.
+
+![Curves of training loss and validation score](curves.png)
 
 | mIoU | 95 % interval | pixel accuracy |
 |--:|--:|--:|
@@ -158,12 +179,16 @@ how far a score may be off for images of the same kind, not for other training r
 
 ## Training
 
-- images: {images or "not recorded"}; seed {config.seed}
-- Python {start.python}, torch {start.torch}, {start.device}, commit {start.commit}
+Seed {config.seed}; Python {start.python}, torch {start.torch}, {start.device}, commit
+{start.commit}.
 
 ```sh
 python {shlex.join(command)}
 ```
+
+SHA-256 of the sorted lines of each split file:
+
+{markdown_table([["split", "images", "SHA-256"], *splits], "<><")}
 """
 
 

@@ -21,8 +21,8 @@ from util.interrupt import (
 )
 from util.launched import launched_rank, launched_ranks
 from util.parser import Parser
-from util.paths import find
-from util.workers import failure, killed_on_failure
+from util.paths import REPOSITORY
+from util.workers import killed_on_failure, worker_failure
 
 SAVE_PATH = (
     "run directory; of several machines without a shared disk, the first one's (NODE_RANK=0) holds "
@@ -124,8 +124,9 @@ def importing() -> Iterator[None]:
 
 
 def run(script: str, *arguments: object) -> None:
-    """Run a script of the project as its user would; end as it ends when it fails."""
-    command = [sys.executable, str(find(Path(script))), *map(str, arguments)]
+    """Run a script of the project, from any folder, as its user would; end as it ends when it
+    fails."""
+    command = [sys.executable, os.path.relpath(REPOSITORY / script), *map(str, arguments)]
     print(f"\n$ python {' '.join(command[1:])}", flush=True)
     code = subprocess.run(command, check=False).returncode
     if code:
@@ -175,16 +176,18 @@ def exit_with_one_line() -> Iterator[None]:
 def _end(error: Exception) -> int | None:
     """Print the reason for the end, where this process is the one to do so; return the exit code,
     or None where a fault of the program is to end in its traceback."""
-    problem = error if isinstance(error, UserError) else lack_of_memory(error) or failure(error)
+    problem = (
+        error if isinstance(error, UserError) else lack_of_memory(error) or worker_failure(error)
+    )
     code = USER_ERROR if problem else 1
     own = one_line(problem) if problem else f"{type(error).__name__}: {one_line(error)}"
     said, lost = own, None
     if launched_ranks() > 1:
-        from util import distributed
+        from util import rendezvous
 
-        lost = None if problem else distributed.lost_contact(error)
+        lost = None if problem else rendezvous.lost_contact(error)
         own = lost or own
-        said, code = distributed.report_failure(own, code)
+        said, code = rendezvous.report_failure(own, code)
     if said == own and not problem and not lost:
         return None
     if said:

@@ -16,7 +16,7 @@ BACKGROUND_COLOUR: Colour = (0, 0, 0)
 BACKGROUNDS = ("background", "_background_", "void", "unchanged", "rest", "other")
 """Names of the class that is all the rest, the surest first: overlays leave it as it is
 photographed."""
-STEPS = 18  # of red, green and blue in the colours to choose from
+SHADES = 18  # of red, green and blue in the colours to choose from
 
 
 def palette(data: Data) -> list[Colour]:
@@ -53,7 +53,7 @@ def distinct_colours(count: int) -> list[Colour]:
 
 @lru_cache
 def _glasbey(count: int) -> tuple[Colour, ...]:
-    steps = np.linspace(0, 255, STEPS).round()
+    steps = np.linspace(0, 255, SHADES).round()
     colours = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = cielab(colours)
     visible = (lab[:, 0] >= 30) & (lab[:, 0] <= 90)

@@ -3,21 +3,14 @@
 `torchrun` sets RANK, LOCAL_RANK and WORLD_SIZE; plain python sets nothing.
 """
 
-import functools
 import io
-import itertools
-import json
-import math
 import os
 import pickle
 import resource
-import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -25,19 +18,9 @@ import torch.distributed as td
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from util.config.loading import OF_A_MACHINE, differences
-from util.errors import UserError, first_of
+from util.errors import UserError
 from util.launched import launched_rank, launched_ranks, processes_here
-
-TIMEOUT = 30.0
-"""Default of the environment variable TIMEOUT: minutes that ranks and machines wait for each other.
-NCCL's 10 are too few for rank 0 to check all files on a slow disk.  A process that dies is noticed
-at once, by the launcher."""
-ROLL_CALL = 5.0
-"""Seconds in which ranks that lost contact report; those that do not are the ones that are lost."""
-RESTARTS = "TORCHELASTIC_RESTART_COUNT"
-"""The variable in which a launcher says how many times its processes were restarted."""
-
+from util.rendezvous import RESTARTS, meeting_store, patience, require_equal
 
 T = TypeVar("T")
 
@@ -102,14 +85,14 @@ def session(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if launched_ranks() > 1:
-        compare("device", {"--device": device.type})
+        require_equal("device", {"--device": device.type})
         backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         td.init_process_group(
             backend,
             timeout=patience(),
             world_size=launched_ranks(),
             rank=launched_rank(),
-            store=_store(),
+            store=meeting_store(),
             device_id=own,
         )
     finished = False
@@ -265,150 +248,3 @@ def no_sync(wrapped: nn.Module, last: bool) -> Any:
     if last or not isinstance(wrapped, DistributedDataParallel):
         return nullcontext()
     return wrapped.no_sync()
-
-
-def patience() -> timedelta:
-    """How long ranks and machines wait for each other, by the environment variable TIMEOUT."""
-    given = os.environ.get("TIMEOUT") or str(TIMEOUT)
-    try:
-        minutes = float(given)
-        if not 0 < minutes < math.inf:
-            raise ValueError
-        return timedelta(minutes=minutes)
-    except (ValueError, OverflowError):
-        raise UserError(f"TIMEOUT: expected a number of minutes, found '{given}'") from None
-
-
-def time_limit() -> str:
-    """The end of a message about something that does not answer."""
-    minutes = patience().total_seconds() / 60
-    return f"the limit is {minutes:g} minute{'s' * (minutes != 1)} (environment variable TIMEOUT)"
-
-
-def _store() -> td.Store:
-    """The launcher's key-value store, which all ranks reach, also before and after they joined.
-
-    Raises `UserError` where it does not answer.
-    """
-    store = _store_of(os.environ.get(RESTARTS, "0"))
-    if store is None:
-        place = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, port {os.environ['MASTER_PORT']}"
-        raise UserError(f"{place}: no answer; {time_limit()}")
-    return store
-
-
-@functools.cache
-def _store_of(start: str) -> td.Store | None:
-    """The part of the store for one start: it outlives the processes, and a restart must not find
-    what the previous start put there.  None, without waiting again, if it did not answer."""
-    try:
-        store, *_ = next(td.rendezvous("env://", timeout=patience()))
-    except td.DistError:
-        return None
-    return td.PrefixStore(f"start {start}", store)
-
-
-_calls = itertools.count()
-"""Numbers of the calls of `gather`, the same on all ranks."""
-
-
-def gather(name: str, value: Any) -> list[Any]:
-    """Return the `value` (JSON) of every rank.
-
-    Unlike a collective, it can be interrupted by a signal, and ends when another rank fails: raises
-    `UserError` with the first reason of any rank, or with the ranks that did not come in time.
-    """
-    ranks = launched_ranks()
-    if ranks == 1:
-        return [value]
-    store, call = _store(), next(_calls)
-    keys = [f"{call} {name} {number}" for number in range(ranks)]
-    store.set(keys[launched_rank()], json.dumps(value))
-    end = time.monotonic() + patience().total_seconds()
-    while not store.check(keys):
-        if store.check([_FAILURE]):
-            raise UserError(json.loads(store.get(_FAILURE))[0])
-        if time.monotonic() > end:
-            raise UserError(_no_answer(store, keys))
-        time.sleep(0.05)
-    return [json.loads(store.get(key)) for key in keys]
-
-
-def compare(name: str, facts: dict[str, Any]) -> None:
-    """Check that `facts` (JSON) are equal on all ranks.
-
-    Raises `UserError` that names the first rank which differs from rank 0, and in what.
-    """
-    by_rank = gather(name, facts)
-    for number, other in enumerate(by_rank):
-        if found := differences(by_rank[0], other, free=OF_A_MACHINE):
-            raise UserError(
-                f"rank {number} differs from rank 0: {first_of([*found.values()], 5)} "
-                f"(rank 0 -> rank {number}). Fix: start all machines with the same code, command "
-                "and split files"
-            )
-
-
-_FAILURE = "failure"
-"""Key of the first failure of any rank: reason, exit code, node, rank."""
-
-
-def report_failure(reason: str, code: int) -> tuple[str, int]:
-    """Tell the other ranks why this one fails, unless another rank failed before.
-
-    Returns what this process prints and its exit code: `reason` itself on the first rank that
-    fails; on one rank of every other machine the first rank's reason; elsewhere nothing.
-    """
-    if launched_ranks() == 1:
-        return reason, code
-    node = os.environ.get("GROUP_RANK", "0")
-    several_nodes = processes_here() < launched_ranks()
-    where = f"rank {launched_rank()} on {socket.gethostname()}: " if several_nodes else ""
-    own = json.dumps([f"{where}{reason}", code, node, launched_rank()])
-    try:
-        store = _store()
-        _, code, _, first = json.loads(store.compare_set(_FAILURE, "", own))
-        return reason if first == launched_rank() else reason_elsewhere(store, node), code
-    except (td.DistError, UserError):  # the store went with the first machine
-        return reason, code
-
-
-def reason_elsewhere(store: td.Store, node: str) -> str:
-    """The reason of the first rank that failed, if that is on another machine and no process of
-    machine `node` was given it before; else nothing."""
-    reason, _, its_node, _ = json.loads(store.get(_FAILURE))
-    return reason if its_node != node and store.add(f"said on {node}", 1) == 1 else ""
-
-
-def reason_of_launch(store: td.Store, restarts: int, node: int) -> str:
-    """`reason_elsewhere` of the last start that failed, after at most `restarts` restarts.
-
-    For the launcher, whose processes may have hung in a collective until it killed them."""
-    try:
-        starts = [td.PrefixStore(f"start {n}", store) for n in reversed(range(restarts + 1))]
-        failed = next((start for start in starts if start.check([_FAILURE])), None)
-        return reason_elsewhere(failed, str(node)) if failed is not None else ""
-    except td.DistError:  # the store went with the first machine
-        return ""
-
-
-def lost_contact(error: Exception) -> str | None:
-    """Which ranks do not answer, if `error` is that of a collective; else nothing."""
-    if launched_ranks() == 1 or not (isinstance(error, td.DistError) or "/gloo/" in str(error)):
-        return None
-    try:
-        store, keys = _store(), [f"lost contact {number}" for number in range(launched_ranks())]
-        store.set(keys[launched_rank()], "")
-        end = time.monotonic() + ROLL_CALL
-        while time.monotonic() < end and not store.check([_FAILURE]) and not store.check(keys):
-            time.sleep(0.05)
-        return _no_answer(store, keys)
-    except (td.DistError, UserError):
-        return f"MASTER_ADDR {os.environ['MASTER_ADDR']}: the first machine no longer answers"
-
-
-def _no_answer(store: td.Store, keys: list[str]) -> str:
-    """The ranks that did not set their key of `keys`."""
-    missing = [str(number) for number, key in enumerate(keys) if not store.check([key])]
-    ranks = f"rank{'s' * (len(missing) != 1)} {', '.join(missing) or 'of this run'}"
-    return f"{ranks}: no answer; stopped, killed or not reachable; {time_limit()}"

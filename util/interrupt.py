@@ -101,7 +101,7 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """While in here, the signals are noted instead of ending the process."""
     request = StopRequest()
-    with _handled((*SIGNALS, signal.SIGALRM), request.note):
+    with handling((*SIGNALS, signal.SIGALRM), request.note):
         yield request
 
 
@@ -109,7 +109,7 @@ def stop_requests() -> Iterator[StopRequest]:
 def leaving_when_asked() -> Iterator[None]:
     """While in here, outside of `stop_requests`, there is nothing to save: a batch system's signal
     ends the process, with the code of a run that the same command continues."""
-    with _handled((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE)):
+    with handling((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE)):
         yield
 
 
@@ -123,7 +123,7 @@ def quit_on_interrupt() -> None:
 def raising_on_interrupt() -> Iterator[None]:
     """While in here, Ctrl-C raises `KeyboardInterrupt`."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    with _handled(() if ignored else (signal.SIGINT,), signal.default_int_handler):
+    with handling(() if ignored else (signal.SIGINT,), signal.default_int_handler):
         yield
 
 
@@ -145,7 +145,7 @@ def compute_limit(seconds: float, error: Exception) -> Iterator[None]:
     def give_up(*_: object) -> None:
         raise error
 
-    with _handled((signal.SIGVTALRM,), give_up) as handled:
+    with handling((signal.SIGVTALRM,), give_up) as handled:
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds if handled else 0)
         try:
             yield
@@ -154,8 +154,9 @@ def compute_limit(seconds: float, error: Exception) -> Iterator[None]:
 
 
 @contextmanager
-def _handled(numbers: tuple[int, ...], handler: Callable[..., object]) -> Iterator[bool]:
-    """Handle signals, which only the main thread can; yields whether this is it."""
+def handling(numbers: Iterable[int], handler: Callable[..., object]) -> Iterator[bool]:
+    """Call `handler(number, frame)` on these signals; yield False outside the main thread, which
+    alone can handle them."""
     if threading.current_thread() is not threading.main_thread():
         yield False
         return

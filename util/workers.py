@@ -10,9 +10,9 @@ from multiprocessing import active_children
 
 from util.errors import UserError
 
-START = "fork"
+START_METHOD = "fork"
 """How data workers start, whatever Python's default: only forked ones share decoded images."""
-PATIENCE = 30 * 60
+BATCH_TIMEOUT = 30 * 60
 """Seconds to wait for a batch; processes wait longer for each other (`util.distributed`)."""
 KILL_SECONDS = 5
 """Seconds to wait for a killed data worker to end."""
@@ -45,7 +45,7 @@ def allow_open_files(workers: int, tensors: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def failure(error: Exception) -> UserError | None:
+def worker_failure(error: Exception) -> UserError | None:
     """Return what to do about a data worker that died or does not answer, or about too many open
     files, if `error`, of Python or torch, reports that."""
     if isinstance(error, OSError) and error.errno == errno.EMFILE:

@@ -56,22 +56,22 @@ def _rotated(pixels: np.ndarray, rotation: Rotation) -> np.ndarray:
     pixels = np.rot90(pixels, rotation.quarters)
     if rotation.axis is not None:
         pixels = np.flip(pixels, rotation.axis)
-    rows, columns = (_samples(side, rotation.crop) for side in pixels.shape[:2])
+    rows, columns = (_sampled_indices(side, rotation.crop) for side in pixels.shape[:2])
     if not rotation.angle:
         return np.ascontiguousarray(pixels[rows[:, None], columns])
-    y, x, inside = _turned(rows, columns, pixels.shape[:2], rotation.angle)
+    y, x, inside = _rotated_positions(rows, columns, pixels.shape[:2], rotation.angle)
     found = pixels[y, x]
     found[~inside] = 0
     return found
 
 
-def _samples(side: int, crop: int) -> np.ndarray:
+def _sampled_indices(side: int, crop: int) -> np.ndarray:
     """Which of `side` pixels each of `crop` shows: the first and the last do so of both."""
     exact = np.arange(crop) * (side - 1) / max(crop - 1, 1)
     return np.floor(exact + 0.5).astype(np.intp)
 
 
-def _turned(
+def _rotated_positions(
     rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...], angle: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which pixel of an image lies at these rows and columns of its rotated frame, and whether

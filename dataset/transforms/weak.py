@@ -85,7 +85,7 @@ def weak_image(image: np.ndarray, geometry: Geometry) -> Tensor:
     scale = (1 + 1e-9) / down.scale, (1 + 1e-9) / across.scale
     resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)
     kept = resized[0].permute(1, 2, 0)[down.before :, across.before :][:kept_h, :kept_w]
-    return _place(kept, geometry, fill=0)
+    return _padded_and_flipped(kept, geometry, fill=0)
 
 
 def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
@@ -97,7 +97,7 @@ def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
         for s, kept, side in zip(spans, inside, mask.size, strict=True)
     )
     kept = mask.resize(inside, Image.Resampling.NEAREST, (left, top, right, below))
-    return _place(torch.from_numpy(np.array(kept)), geometry, fill=IGNORE)
+    return _padded_and_flipped(torch.from_numpy(np.array(kept)), geometry, fill=IGNORE)
 
 
 def _spans(original: tuple[int, int], geometry: Geometry) -> list[Span]:
@@ -125,10 +125,10 @@ def _span(corner: int, kept: int, size: int, original: int) -> Span:
 def padding(geometry: Geometry) -> Tensor:
     """`[crop, crop]`, bool; True in the padding."""
     kept_w, kept_h = geometry.inside
-    return _place(torch.zeros(kept_h, kept_w, dtype=torch.bool), geometry, fill=True)
+    return _padded_and_flipped(torch.zeros(kept_h, kept_w, dtype=torch.bool), geometry, fill=True)
 
 
-def _place(kept: Tensor, geometry: Geometry, fill: int) -> Tensor:
+def _padded_and_flipped(kept: Tensor, geometry: Geometry, fill: int) -> Tensor:
     """What the crop keeps, `[h, w, ...]`, padded right and below, then flipped if it shall be."""
     (h, w), crop = kept.shape[:2], geometry.crop
     if h < crop or w < crop:

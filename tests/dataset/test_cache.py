@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.cache import DecodedImages, Memory, memory
+from dataset.cache import CacheBytes, DecodedImages, cache_bytes
 from dataset.folders import read_samples
 from dataset.loaders import Process, evaluation_loader, starting_at, training_loader
 from dataset.reader import Reader
@@ -72,7 +72,7 @@ def test_room_goes_to_labelled_images_and_to_lists_that_fit_whole(toy):
 
     def room(kilobytes):
         data = config.data.model_copy(update={"cache_mb": kilobytes / 1024})
-        return memory(lists, data)
+        return cache_bytes(lists, data)
 
     assert room(0) == (0, 0, 0) and room(10) == (10240, 0, 0)
     most = room(200)
@@ -83,7 +83,7 @@ def test_room_goes_to_labelled_images_and_to_lists_that_fit_whole(toy):
     assert room(exactly / 1024).unlabeled == most.unlabeled
     assert room((exactly - 1) / 1024).unlabeled == 0
     alone = lists.val._replace(samples=lists.val.samples[:1])
-    assert memory(lists._replace(val=alone), config.data).val == int(1.1 * 4 * 50 * 38)
+    assert cache_bytes(lists._replace(val=alone), config.data).val == int(1.1 * 4 * 50 * 38)
 
 
 def test_more_memory_than_there_is(monkeypatch):
@@ -121,7 +121,7 @@ def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy, any_def
         data = config.data.model_copy(update={"cache_mb": cache_mb})
         process = Process(rank=0, world=1, workers=workers, cuda=False)
         own = config.model_copy(update={"data": data})
-        return training_loader(own, lists, memory(lists, data), 2, 2, 2, process)
+        return training_loader(own, lists, cache_bytes(lists, data), 2, 2, 2, process)
 
     keeping, plain = loader(1), loader(0)
     first = list(starting_at(plain, 0)), list(starting_at(plain, 1))
@@ -145,7 +145,7 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
     sets = [f"data.root={tmp_path}", f"data.labeled={tmp_path}/six.txt", "epoch_length=3"]
     config = load_config(toy.config, sets)
     lists = Lists(read_samples(config.data.labeled, config.data, masks=True), *2 * [NONE])
-    room = Memory(int(1.1 * kept * 4 * 50 * 40), 0, 0)
+    room = CacheBytes(int(1.1 * kept * 4 * 50 * 40), 0, 0)
     process = Process(rank=0, world=1, workers=workers, cuda=False)
     train = training_loader(config, lists, room, 2, 2, 0, process)
     next(iter(train))

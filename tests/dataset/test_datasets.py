@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.functional as TF
 from PIL import Image
 
-from dataset.cache import memory
+from dataset.cache import cache_bytes
 from dataset.datasets import ImageSet, epoch_order
 from dataset.loaders import (
     Batches,
@@ -234,7 +234,7 @@ def loader(toy):
     def build(*overrides, strong_views=1, images=2, unlabeled=True):
         config = load_config(toy.config, overrides)
         lists = read_lists(config.data, unlabeled)
-        room, process = memory(lists, config.data), Process(0, 1, 0, False)
+        room, process = cache_bytes(lists, config.data), Process(0, 1, 0, False)
         return training_loader(config, lists, room, images, images, strong_views, process)
 
     return build

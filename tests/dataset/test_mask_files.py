@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dataset.bands import bands_of, read_bands
-from dataset.mask_files import CLEAR, Labels, open_mask
+from dataset.mask_files import CLEAR, LabelLookup, open_mask
 from tests.dataset.test_bands import data as data_of
 from tests.dataset.test_bands import png
 from tools.prepare.own.survey import look_at_mask
@@ -62,7 +62,7 @@ READ = {  # suffix, how it is written, label map
 def test_masks_that_hold_whole_numbers_are_read(kind, tmp_path):
     suffix, write, label_map = READ[kind]
     write(path := tmp_path / f"m.{suffix}")
-    labels = Labels(data(label_map=label_map))
+    labels = LabelLookup(data(label_map=label_map))
     assert np.array_equal(open_mask(path, labels), MASK)
     seen = look_at_mask(path, 1)
     assert seen.in_colour == (label_map is not None) and seen.size == (5, 4)
@@ -120,7 +120,7 @@ REFUSED = {  # suffix, how it is written, message
 def test_what_is_no_mask_is_refused_whoever_opens_it(kind, tmp_path):
     suffix, write, message = REFUSED[kind]
     write(path := tmp_path / f"m.{suffix}")
-    for look in (lambda: open_mask(path, Labels(data())), lambda: look_at_mask(path, 1)):
+    for look in (lambda: open_mask(path, LabelLookup(data())), lambda: look_at_mask(path, 1)):
         with pytest.raises(UserError, match=message) as error:
             look()
         assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
@@ -154,7 +154,9 @@ def test_grey_of_16_bits_with_alpha(tmp_path):
     for bands, count in (("grey", 1), ("rgb", 3)):
         read = read_bands(path, data(bands=bands, image_range=(0, 600)))
         assert np.allclose(read, (MASK / 2)[..., None].repeat(count, 2))
-    assert np.array_equal(open_mask(path, Labels(data(label_map={0: 0, 300: 1, 600: 0}))), MASK % 2)
+    assert np.array_equal(
+        open_mask(path, LabelLookup(data(label_map={0: 0, 300: 1, 600: 0}))), MASK % 2
+    )
 
 
 def with_palette(alpha):
@@ -180,8 +182,8 @@ def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
     keys = list(COLOURS) if in_colour else [0, 1, 2]
     label_map = dict(zip(keys, range(3), strict=True))
     with pytest.raises(UserError, match=r"m.png: 4 pixels are transparent; say what they are"):
-        open_mask(path, Labels(data(label_map=label_map)))
+        open_mask(path, LabelLookup(data(label_map=label_map)))
     for label, expected in (("ignore", 255), ("b", 1)):
-        labels = Labels(data(label_map=label_map | {"transparent": label}))
+        labels = LabelLookup(data(label_map=label_map | {"transparent": label}))
         assert np.array_equal(open_mask(path, labels), np.where(MASK == 2, expected, MASK))
     assert CLEAR in look_at_mask(path, 1).pixels

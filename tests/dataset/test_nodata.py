@@ -1,12 +1,15 @@
 """Pixels without data, by the nodata value, mask or alpha of a TIFF: they count nowhere."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import predict
 from dataset.bands import read_valid_bands
-from dataset.mask_files import Labels, open_mask
+from dataset.folders import names_by_stem
+from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
 from dataset.split_files import read_list
 from supervised import SupOnly
@@ -15,6 +18,7 @@ from tests.own_images import TINY
 from tools.check_data import __main__ as check_data
 from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
+from util.errors import UserError
 
 rasterio = pytest.importorskip("rasterio")
 VOID = np.zeros((40, 48), bool)
@@ -24,10 +28,10 @@ VOID[:10, 5:] = True
 def write(path, bands, **how):
     """Bands `[N, H, W]` as GDAL writes them; `mask`: an internal one."""
     path.parent.mkdir(exist_ok=True)
-    mask = how.pop("mask", None)
+    mask, internal = how.pop("mask", None), how.pop("internal", True)
     count, h, w = bands.shape
     form = {"height": h, "width": w, "count": count, "dtype": bands.dtype, "driver": "GTiff"} | how
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **form) as file:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "w", **form) as file:
         file.write(bands)
         if mask is not None:
             file.write_mask(mask)
@@ -43,6 +47,15 @@ def alpha(count, kind=np.uint8):
     return np.concatenate([image(count, kind), (~VOID[None] * 255).astype(kind)])
 
 
+def write_png(path, bands):
+    """A PNG under the name of a TIFF, and its mask of a value per band."""
+    Image.fromarray(bands.transpose(1, 2, 0)).save(path, "PNG")
+    masks = np.where(VOID, 0, 255)[None].repeat(3, 0).astype(np.uint8)
+    masks[0, ~VOID] = 0  # the other bands have data there
+    write(path.with_name("x.tif"), masks, photometric="minisblack", interleave="band")
+    path.with_name("x.tif").rename(f"{path}.msk")
+
+
 IMAGES = {  # bands of the config, what is written
     "nodata": ("grey", lambda p: write(p, image(1), nodata=0)),
     "nodata of floats": ([1, 2], lambda p: write(p, image(2, np.float32, -9999), nodata=-9999)),
@@ -55,6 +68,12 @@ IMAGES = {  # bands of the config, what is written
     "mask, compressed": ("grey", lambda p: write(p, image(1), mask=~VOID, compress="deflate")),
     "mask of colours": ("rgb", lambda p: write(p, image(3), mask=~VOID, photometric="rgb")),
     "mask of deep bands": ([1, 2], lambda p: write(p, image(2, np.uint16), mask=~VOID)),
+    "sidecar mask": ("grey", lambda p: write(p, image(1), mask=~VOID, internal=False)),
+    "sidecar mask of deep bands": (
+        [1, 2],
+        lambda p: write(p, image(2, np.uint16), mask=~VOID, internal=False),
+    ),
+    "sidecar mask of a png": ("rgb", lambda p: write_png(p, image(3))),
     "alpha": ("rgb", lambda p: write(p, alpha(3), photometric="rgb", alpha="yes")),
     "deep alpha": ([1, 2, 3], lambda p: write(p, alpha(3, np.uint16), photometric="rgb",
                                               alpha="yes")),
@@ -75,6 +94,7 @@ MASKS = {
     "negative": lambda p, m: write(p, np.where(VOID, -1, m.astype(np.int16))[None], nodata=-1),
     "nan": lambda p, m: write(p, np.where(VOID, np.nan, m)[None].astype(np.float32), nodata=np.nan),
     "mask": lambda p, m: write(p, m[None], mask=~VOID),
+    "sidecar": lambda p, m: write(p, m[None], mask=~VOID, internal=False),
 }
 
 
@@ -85,7 +105,32 @@ def test_masks_ignore_what_has_no_data(kind, label_map, tmp_path):
     classes = np.arange(VOID.size, dtype=np.uint8).reshape(VOID.shape) % 2
     MASKS[kind](path := tmp_path / "m.tif", classes)
     expected = np.where(VOID, 255, classes if label_map is None else 1 - classes)
-    assert np.array_equal(open_mask(path, Labels(data(label_map=label_map))), expected)
+    assert np.array_equal(open_mask(path, LabelLookup(data(label_map=label_map))), expected)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_faulty_sidecar_masks(tmp_path):
+    write(path := tmp_path / "a.tif", image(1), mask=~VOID, internal=False)
+    assert [*names_by_stem(tmp_path)] == ["a"]
+    sidecar = tmp_path / "a.tif.msk"
+    Image.new("L", (5, 4)).save(sidecar, "TIFF")
+    with pytest.raises(UserError, match=f"^{sidecar}: the nodata mask is 5x4, expected 48x40"):
+        read_valid_bands(path, data(bands="grey"))
+    sidecar.write_bytes(b"II")
+    with pytest.raises(UserError, match=f"^{sidecar}: not a readable image"):
+        read_valid_bands(path, data(bands="grey"))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_compression_that_needs_imagecodecs(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tifffile"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    write(path := tmp_path / "a.tif", image(2, np.uint16), compress="lzw")
+    with pytest.raises(UserError) as error:
+        read_valid_bands(path, data(bands=[1, 2], image_range=(0, 100)))
+    assert str(error.value).startswith(f"{path}: LZW compression needs imagecodecs. Fix: pip inst")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

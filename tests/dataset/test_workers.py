@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from dataset.cache import Memory
+from dataset.cache import CacheBytes
 from dataset.loaders import Process, map_tensors, tensors_per_batch, training_loader
 from dataset.validation import read_lists
 from supervised import SupOnly
@@ -69,7 +69,7 @@ def test_the_tensors_of_a_batch_are_counted(kind, partner, toy):
     config = load_config(toy.config, [f"cutmix_partner={partner}"])
     lists = read_lists(config.data, kind.unlabeled)
     process = Process(rank=0, world=1, workers=0, cuda=False)
-    loader = training_loader(config, lists, Memory(0, 0, 0), 2, 2, kind.strong_views, process)
+    loader = training_loader(config, lists, CacheBytes(0, 0, 0), 2, 2, kind.strong_views, process)
     counted = []
     map_tensors(counted.append, next(iter(loader)))
     bound = tensors_per_batch(kind.strong_views * kind.unlabeled)

@@ -138,9 +138,9 @@ def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
     folder, weights = RunDir(tmp_path), torch.zeros(3)
     state, history = {"method": {"w": weights}, "best": {"model": {"epoch": 1}}}, [{"epoch": 1}]
     written = threading.Event()
-    folder._background.then(written.wait)  # a slow disk
-    written_late = folder._background._last
-    folder._background.wait = lambda: None
+    folder._in_background(written.wait)  # a slow disk
+    written_late = folder._written
+    folder.settle = lambda: None
     folder.save(state, history)
     folder.keep_best({"model": {"epoch": 1}}, 1)
     weights += 1
@@ -148,7 +148,7 @@ def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
     history.append({"epoch": 2})
     assert not written_late.done() and not folder.latest.exists()
     written.set()
-    del folder._background.wait
+    del folder.settle
     folder.close()
     expected = {"method": {"w": torch.zeros(3)}, "best": {"model": {"epoch": 1}}}
     assert_equal(expected, end(tmp_path))
@@ -260,7 +260,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_said(long, train, tmp_path, m
     poisoned(monkeypatch, {6})
     train(SupOnly, long.argv(tmp_path / "run"))
     out = capsys.readouterr().out
-    assert "step 6: loss terms loss, x not finite, step left out" in out
+    assert "step 6: loss terms loss, x not finite, step skipped" in out
     state = end(tmp_path / "run")
     assert all(v.isfinite().all() for v in state["method"].values())
     assert all(0 < r["train"]["loss"] < 100 for r in records(tmp_path / "run"))

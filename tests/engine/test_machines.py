@@ -11,7 +11,7 @@ from tests.engine.test_distributed import read
 from tests.engine.test_restarts import launcher, machines
 from tests.forked import meeting
 from tests.tools.test_scripts import free_port
-from util import distributed
+from util import rendezvous
 from util.errors import UserError
 from util.log import code_version
 
@@ -167,9 +167,9 @@ def test_a_machine_whose_ranks_hang_when_another_fails(tmp_path, monkeypatch):
     """As in a collective of NCCL: its launcher kills them, and prints the reason."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     program = """
-from util import distributed
+from util import rendezvous
 if rank == 3:
-    reason, code = distributed.report_failure("no such file", 2)
+    reason, code = rendezvous.report_failure("no such file", 2)
     sys.exit(code)
 """
     ends = machines(tmp_path, program, 3, count=2)
@@ -213,7 +213,7 @@ def test_a_rank_that_never_comes(tmp_path):
 def test_timeout_is_a_number_of_minutes(given, monkeypatch):
     monkeypatch.setenv("TIMEOUT", given)
     with pytest.raises(UserError, match="TIMEOUT: expected a number of minutes"):
-        distributed.patience()
+        rendezvous.patience()
 
 
 def launched(**given):
@@ -229,7 +229,7 @@ def impatient(monkeypatch):
 
 
 def test_a_first_machine_that_is_alone(impatient):
-    assert "error: NODE_RANK 1: did not come; the limit is 0.02 minutes" in launched(nodes=2)
+    assert "error: NODE_RANK 1: no answer" in launched(nodes=2)
 
 
 def test_a_first_machine_that_cannot_be_reached(impatient):

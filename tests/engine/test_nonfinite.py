@@ -62,7 +62,7 @@ def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, mon
         train(SupOnly, long.argv(tmp_path / "run", "--set", "nonfinite_limit=3"))
     said = capsys.readouterr()
     assert ended.value.code == 2
-    assert "step 5: gradients not finite, step left out" in said.out
+    assert "step 5: gradients not finite, step skipped" in said.out
     assert "step 8: gradients not finite, the 4th step in a row" in said.err
     assert not list((tmp_path / "run").glob("nonfinite*"))
 
@@ -210,7 +210,7 @@ def test_saved_batches_are_few(tmp_path, caplog):
     bad_steps(monitor_of(tmp_path), 20)
     assert len(list(tmp_path.iterdir())) == MOST_BATCHES == 10
     assert caplog.text.count("10 batches are saved, no more will be") == 1
-    assert caplog.text.count("step left out") == 20
+    assert caplog.text.count("step skipped") == 20
 
 
 def test_a_batch_that_cannot_be_saved_ends_no_run(tmp_path, caplog):
@@ -219,7 +219,7 @@ def test_a_batch_that_cannot_be_saved_ends_no_run(tmp_path, caplog):
 
     bad_steps(monitor_of(tmp_path / "missing"), 1)
     bad_steps(monitor_of(tmp_path, unreadable), 1)
-    assert caplog.text.count("step left out; its batch could not be saved") == 2
+    assert caplog.text.count("step skipped; its batch could not be saved") == 2
     assert not list(tmp_path.iterdir())
 
 

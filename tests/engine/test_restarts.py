@@ -14,9 +14,9 @@ from tests.forked import Forked, spread
 from tests.robustness.fuzzing.kill import assert_same
 from tests.tools.test_scripts import ENVIRONMENT, free_port, sh
 from tests.tools.test_slurm import until_there
-from tools.launch.agent import first_to_fail, is_killed
-from util.distributed import RESTARTS
+from tools.launch.processes import first_to_fail, is_killed
 from util.interrupt import EXIT_CODE
+from util.rendezvous import RESTARTS
 
 
 def launcher(*command, nodes=1, node=0, port=None):
@@ -49,7 +49,7 @@ def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_pat
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "was killed" in line]
     assert told == [
-        f"process {rank} was killed by SIGKILL (out of memory?); all go on from the last "
+        f"process {rank} was killed by SIGKILL (out of memory?); all restart from the last "
         f"checkpoint (restart {number} of 3)"
         for number, rank in enumerate([1, 1, 0], start=1)
     ]
@@ -89,7 +89,7 @@ def test_more_deaths_than_restarts(restarts, tmp_path):
     ((code, starts, said),) = machines(tmp_path, DEATH.format(1, "SIGKILL"), restarts)
     assert (code, starts) == (128 + signal.SIGKILL, restarts + 1)
     *before, last = said.splitlines()
-    assert last == f"error: {KILLED}; the same command continues from the last checkpoint"
+    assert last == f"error: {KILLED}; the same command resumes from the last checkpoint"
     assert len(before) == restarts
 
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from dataset.mask_files import Labels, open_mask
+from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from fixmatch import FixMatch
@@ -91,7 +91,7 @@ def test_masks_hold_what_passes_the_threshold(label_map, command, toy, run, trai
         sure = probabilities.max(0).values.numpy() >= threshold
         expected[~sure] = 255
         path = tmp_path / f"out/masks/{name}.png"
-        assert (np.array(open_mask(path, Labels(new.data))) == expected).all()
+        assert (np.array(open_mask(path, LabelLookup(new.data))) == expected).all()
         passed += sure.mean() / 5
     assert 0 < passed < 1 and f"on {passed:.1%} of the pixels" in said
     lists = read_lists(new.data, unlabeled=False)

@@ -1,9 +1,11 @@
 """export.py, tools.publish, and --checkpoint in all its forms."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from PIL import Image
@@ -12,9 +14,11 @@ from timm.models import VisionTransformer
 import evaluate
 import export
 import predict
+from dataset.tiff import NODATA
 from inference.predictor import Predictor, logits_of
 from model.build import network_of
 from model.checkpoint import load
+from model.deploy import from_torchscript
 from model.dinov2 import _resample_for_any_size, as_published, resample_positions
 from model.files import find_checkpoint
 from model.trained import load_trained
@@ -151,6 +155,31 @@ def test_what_disagrees_is_not_written(random_run, run, monkeypatch):
     assert {p.name for p in folder.iterdir()} == {"best.pth", "config.yaml"}
 
 
+def test_pixels_without_data_are_not_compared(random_run, run, monkeypatch, tmp_path):
+    """Most of the image has no data: there the masks may differ, elsewhere they may not."""
+    values = np.random.default_rng(0).integers(1, 256, (64, 64, 3), dtype=np.uint8)
+    for name, rows in (("a", 63), ("empty", 64)):
+        values[:rows] = 0
+        tag = (NODATA, "s", 0, "0", True)
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, photometric="rgb", extratags=[tag])
+    folder = random_run(CNN)
+    for place, (is_wrong_at, code) in enumerate(((0, 0), (1, 1))):
+
+        def load_wrong(content, is_wrong_at=is_wrong_at):
+            right = from_torchscript(content)
+            return lambda x: right(x) * torch.where((x.sum(1) > 0) == is_wrong_at, -1, 1)[:, None]
+
+        monkeypatch.setattr("inference.exporting.from_torchscript", load_wrong)
+        argv = ["--checkpoint", folder, "--format", "torchscript", "--out", folder / f"{place}.pt"]
+        found, said, err = run(export, *argv, "--images", tmp_path / "a.tif")
+        assert found == code, said + err
+    found, _, err = run(export, *argv, "--images", tmp_path / "empty.tif")
+    assert found == 2 and "empty.tif: no pixel has data" in err
+    extra = {"metadata.json": ""}
+    torch.jit.load(folder / "0.pt", _extra_files=extra)
+    assert "the ignore index is 255" in json.loads(extra["metadata.json"])["nodata"]
+
+
 def test_mistakes_are_said_in_one_line(random_run, run, monkeypatch):
     folder = random_run(CNN)
     common = ["--checkpoint", folder, "--format"]
@@ -219,9 +248,15 @@ def test_a_published_run_predicts_the_same(trained, toy, run, tmp_path, capsys):
     argv = [trained, "--out", out, "--license", "mit"]
     code, said, err = run(publish, *argv)
     assert code == 0 and "hf upload OWNER/NAME" in said, err
-    assert {p.name for p in out.iterdir()} == {"README.md", "config.yaml", "model.safetensors"}
+    names = {"README.md", "config.yaml", "curves.png", "metrics.jsonl", "model.safetensors"}
+    assert {p.name for p in out.iterdir()} == names
+    assert (out / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
+    assert min(Image.open(out / "curves.png").size) > 200
     card = (out / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["license"] == "mit"
+    weights = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    labeled = hashlib.sha256("".join(sorted(toy.path("labeled").open())).encode()).hexdigest()
+    assert f"SHA-256 `{weights}`" in card and f"| labeled | 3 | `{labeled}` |" in card
     logged = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"| {logged['scores']['model']['miou']:.2f} |" in card and "| 2 | road |" in card
     for file in out.iterdir():

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import predict
-from dataset.mask_files import Labels, key_of, open_mask
+from dataset.mask_files import LabelLookup, key_of, open_mask
 from inference.image_table import ImageTable
 from inference.mask_encoding import Original
 from inference.overlay import colour_mask, contents, mask_legend, overlay, with_legend
@@ -122,7 +122,7 @@ def test_original_values_are_read_as_the_same_classes(form, tmp_path):
     own, path = data(**MAPS[form]), tmp_path / "mask.png"
     mask = np.random.default_rng(0).integers(0, 3, (7, 9), dtype=np.uint8)
     Original(own).mask(mask).save(path)
-    assert (np.array(open_mask(path, Labels(own))) == mask).all()
+    assert (np.array(open_mask(path, LabelLookup(own))) == mask).all()
     stored = Image.open(path)
     first = {"indices": 1, "reduced": 2, "values": 128, "16 bits": 300, "colours": [1, 2, 3]}[form]
     assert (np.array(stored)[mask == 1] == first).all()
@@ -143,7 +143,7 @@ def test_what_does_not_count_has_a_value_too(form, tmp_path):
     if own.label_map:
         key = key_of(original.ignored, original.in_colour)
         own = data(label_map=own.label_map | {key: "ignore"})
-    assert (np.array(open_mask(path, Labels(own))) == mask).all()
+    assert (np.array(open_mask(path, LabelLookup(own))) == mask).all()
 
 
 def test_a_class_without_a_value_is_named():

@@ -5,12 +5,17 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+import predict
+from dataset.tiff import NODATA
 from inference import Segmenter
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from tests.own_images import TINY
+from tools import publish
+from tools.make_shapes.files import generate
 from util.errors import UserError
 
 
@@ -45,20 +50,86 @@ def test_pil_images_of_every_mode_are_read_like_files(mode, trained, toy, tmp_pa
         data = segmenter.config.data.model_copy(update={"bands": bands})
         segmenter.config = segmenter.config.model_copy(update={"data": data})
         try:
-            expected = segmenter._pixels(tmp_path / "image.png")
+            expected = segmenter._pixels(tmp_path / "image.png")[0]
         except UserError:
             with pytest.raises(UserError):
                 segmenter._pixels(image)
         else:
-            np.testing.assert_array_equal(segmenter._pixels(image), expected)
+            np.testing.assert_array_equal(segmenter._pixels(image)[0], expected)
 
 
 def test_what_the_network_cannot_take_is_refused(trained, toy):
     segmenter = Segmenter.load(trained / "best.pth", device="cpu")
     with pytest.raises(UserError, match="no such checkpoint"):
         Segmenter.load(toy.folder / "none.pth")
-    with pytest.raises(UserError, match="5 bands"):
-        segmenter.predict(np.zeros((9, 9, 5), np.uint8))
+    for shape, words in (((9, 9, 5), "5 bands"), ((2, 9, 9, 3), r"found an array \[2, 9, 9, 3\]")):
+        with pytest.raises(UserError, match=words):
+            segmenter.predict(np.zeros(shape, np.uint8))
+
+
+def test_pixels_without_data_are_ignored_as_by_predict(trained, toy, run, tmp_path):
+    values = np.random.default_rng(0).integers(1, 256, (40, 48, 3), dtype=np.uint8)
+    values[:9, 5:], values[20, 20, 0] = 0, 0  # no data, and one band alone
+    file = tmp_path / "images/a.tif"
+    file.parent.mkdir()
+    tifffile.imwrite(file, values, photometric="rgb", extratags=[(NODATA, "s", 0, "0", True)])
+    found = run(predict, "--checkpoint", trained, "--images", file, "--save-path", tmp_path / "out")
+    expected = np.array(Image.open(tmp_path / "out/masks/a.png"))
+    assert found[0] == 0 and (expected[:9, 5:] == 255).all() and (expected == 255).sum() == 9 * 43
+    segmenter = Segmenter.load(trained, device="cpu")
+    for image in (file, Image.open(file), np.ma.masked_equal(values, 0)):
+        np.testing.assert_array_equal(segmenter.predict(image).mask, expected)
+    assert segmenter.predict(values).mask.max() < 3
+
+
+@pytest.mark.parametrize("kind", ["local", "hub"])
+def test_published_folders_predict_as_their_run(kind, trained, toy, run, tmp_path, monkeypatch):
+    folder, asked = tmp_path / "published", []
+    assert run(publish, trained, "--out", folder, "--license", "mit")[0] == 0
+
+    def download(name, **how):
+        asked.append((name, how["revision"]))
+        return str(folder)
+
+    monkeypatch.setattr("model.hub.ask_hub_once", lambda: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    named = folder if kind == "local" else "hf:owner/name"
+    image = toy.root / "images/l0.jpg"
+    own, found = (Segmenter.load(place, device="cpu").predict(image) for place in (trained, named))
+    np.testing.assert_array_equal(own.mask, found.mask)
+    np.testing.assert_array_equal(own.probabilities, found.probabilities)
+    assert own.classes == found.classes and asked == [("owner/name", None)] * (kind == "hub")
+
+
+def test_pairs_for_change_detection(toy, train, run, tmp_path):
+    generate(tmp_path / "data", labeled=3, unlabeled=1, val=1, size=40, pairs=True, progress=False)
+    toy.use_pairs(tmp_path / "data")
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
+    names = ["earlier", "later"]
+    values = np.random.default_rng(0).integers(0, 256, (2, 40, 44, 3), dtype=np.uint8)
+    for name, pixels in zip(names, values, strict=True):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+    argv = ["--images", tmp_path / "earlier", "--second", tmp_path / "later"]
+    code, _, err = run(
+        predict, "--checkpoint", tmp_path / "run", "--save-path", tmp_path / "out", *argv
+    )
+    assert code == 0, err
+    expected = np.array(Image.open(tmp_path / "out/masks/a.png"))
+    segmenter = Segmenter.load(tmp_path / "run", device="cpu")
+    files = [tmp_path / name / "a.png" for name in names]
+    for pair in (files, tuple(values), [files[0], Image.open(files[1])]):
+        np.testing.assert_array_equal(segmenter.predict(pair).mask, expected)
+    both = segmenter.predict_many([files, tuple(values)])
+    assert all((one.mask == expected).all() for one in both)
+    hole = np.ma.masked_array(values[1], np.zeros_like(values[1], bool))
+    hole[:3] = np.ma.masked
+    mask = segmenter.predict([values[0], hole]).mask
+    assert (mask[:3] == 255).all() and mask[3:].max() < 255
+    for wrong, words in ((files[0], "expected \\(earlier, later\\)"), (files[:1], "was trained on"),
+                         ([files[0], values[1][:9]], "differ in size")):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            segmenter.predict(wrong)
 
 
 def test_from_another_working_directory(trained, toy, tmp_path):
@@ -71,3 +142,11 @@ def test_from_another_working_directory(trained, toy, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stdout.startswith("("), done.stderr
+
+
+def test_pip_install_is_refused_with_the_reason(tmp_path):
+    pytest.importorskip("pip")
+    command = ["-m", "pip", "install", "--no-deps", "--no-index", "--target", tmp_path, REPOSITORY]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert done.returncode == 1 and not [*tmp_path.iterdir()]
+    assert "cannot be installed as a package: its packages (util, model," in done.stderr

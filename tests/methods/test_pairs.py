@@ -13,12 +13,12 @@ from PIL import Image
 import evaluate
 import predict
 import tools.check_data.__main__ as check_data
-from dataset.cache import Memory
+from dataset.cache import CacheBytes
 from dataset.folders import read_samples
 from dataset.loaders import Process, training_loader
 from dataset.protocols import fingerprint
 from dataset.reader import Reader
-from dataset.split_files import identity, listed_paths
+from dataset.split_files import list_identity, listed_paths
 from dataset.transforms.strong import strong_view
 from dataset.validation import check_files, read_lists
 from dataset.views import make_views
@@ -94,7 +94,7 @@ def test_a_siamese_network_sees_no_change_where_there_is_none(network, pairs):
 def test_both_dates_share_geometry_and_boxes_but_not_colours(pairs):
     config = load_config(pairs.config, ["cutmix_partner=batch", "data.grey_probability=0"])
     lists = read_lists(config.data, unlabeled=True)
-    loader = training_loader(config, lists, Memory(0, 0, 0), 2, 2, 2, Process(0, 1, 0, False))
+    loader = training_loader(config, lists, CacheBytes(0, 0, 0), 2, 2, 2, Process(0, 1, 0, False))
     raw = next(iter(loader))
     u = raw["unlabeled"]
     assert u["image"].shape == (2, 33, 33, 6) and len(u["views"]) == 4
@@ -121,7 +121,7 @@ def test_lists_of_names_are_known_by_their_hash(pairs, scenes):
     ]  # fmt: skip
     assert sample.mask == "label/train/00000.png" and listed_paths(sample) == ["train/00000.png"]
     published = fingerprint((scenes / "labeled.txt").read_bytes())
-    assert identity(labeled.samples)["sha256"] == published.sha256
+    assert list_identity(labeled.samples)["sha256"] == published.sha256
     assert unlabeled.samples[0].mask is None and unlabeled.samples[0].second is not None
 
 

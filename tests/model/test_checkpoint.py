@@ -171,11 +171,11 @@ W = {"w": torch.zeros(1)}
     ({"state_dict": W, "teacher": W, "optimizer": {"lr": 0.1}}, "state_dict or teacher"),
 ])  # fmt: skip
 def test_weights_under_other_names_are_named(state, names, path):
-    with pytest.raises(UserError, match=f"a.pth.*under 'best'.*; take those under {names}$"):
+    with pytest.raises(UserError, match=f"a.pth.*under 'best'.*; use those under {names}$"):
         network_state(state, path, "best")
     with pytest.raises(UserError) as none:
         network_state({"optimizer": {"lr": 0.1}}, path, "best")
-    assert "take those" not in str(none.value)
+    assert "use those" not in str(none.value)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_what_a_module_says_of_odd_weights_is_one_line(error, said, monkeypatch)
     monkeypatch.setattr(module, "load_state_dict", load_state_dict)
     with pytest.raises(UserError) as found:
         load_weights(module, nn.Linear(1, 1).state_dict(), "x.pth")
-    assert str(found.value) == f"x.pth: cannot be taken as Linear {said}"
+    assert str(found.value) == f"x.pth: cannot be loaded into Linear {said}"
 
 
 def test_missing_unexpected_and_misshapen_weights_are_named():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.cache import memory
+from dataset.cache import cache_bytes
 from dataset.loaders import Process, training_loader
 from dataset.transforms.rotate import rotated_mask
 from dataset.validation import read_lists
@@ -137,7 +137,7 @@ def damage(source, kind):
     ("label -1", "label -1, expected a whole number, 0 to 3"),
     ("label 1.5", "label 1.5, expected a whole number, 0 to 3"),
     ("label nan", "label nan, expected a whole number, 0 to 3"),
-    ("large", "'image' holds 4294967296 bytes, expected at most"),
+    ("large", "'image' holds 4294967296 bytes (at most 268435456), expected"),
     ("stored outside", "'image' is kept in another file"),
     ("linked outside", "'image' is a link, expected an array"),
     ("cut", "slice_1.h5 cannot be converted"),
@@ -214,7 +214,7 @@ def test_samples_are_rotated_whole(toy):
     geometry = ["data.geometry=rotate_resize", "crop_size=24"]
     config = load_config(toy.config, geometry)
     lists = read_lists(config.data, unlabeled=True)
-    room, process = memory(lists, config.data), Process(rank=0, world=1, workers=0, cuda=False)
+    room, process = cache_bytes(lists, config.data), Process(rank=0, world=1, workers=0, cuda=False)
     assert len(loader := training_loader(config, lists, room, 2, 2, 1, process))
     for batch in loader:
         assert batch["labeled"]["image"].shape == (2, 24, 24, 3)

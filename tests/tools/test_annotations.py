@@ -2,9 +2,11 @@
 
 import base64
 import json
+import sys
 from io import BytesIO
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -225,6 +227,25 @@ def label_studio():
     ] + [{"id": 9, "data": {"image": "four.png"}, "annotations": []}])  # fmt: skip
 
 
+def bitmask(shape, size=(H, W)):
+    """What BitmaskLabels exports: black on transparent pixels."""
+    pixels = np.zeros((*size, 4), np.uint8)
+    pixels[..., 3][: shape.shape[0], : shape.shape[1]] = 255 * shape
+    value = {"imageDataURL": f"data:image/png;base64,{png(pixels)}", "bitmasklabels": ["tree"]}
+    return {"type": "bitmasklabels", "original_width": W, "original_height": H,
+            "image_rotation": 0, "value": value}  # fmt: skip
+
+
+def label_studio_bitmasks(**changes):
+    field, _ = studio_results()
+    tree = bitmask(covered(*SMALL))
+    tree["value"] |= changes
+    write("project.json", [
+        {"id": i, "data": {"image": f"{name}.jpg"}, "annotations": [{"result": [field, tree]}]}
+        for i, name in enumerate(IMAGES)
+    ])  # fmt: skip
+
+
 def label_studio_min():
     field, trees = studio_results()
     names = ["one.jpg", "two.jpg", "/data/upload/1/00000000-three.JPG"]
@@ -300,6 +321,25 @@ def matlab():
         savemat(f"notes/{name}.mat", {"LabelMap": values, "thumbnail": np.ones((2, 2))})
 
 
+def matlab73(links=False):
+    """Files as `save -v7.3` writes them: a header, then HDF5, in which arrays are transposed."""
+    for number, name in enumerate(IMAGES):
+        path = write(f"{name}.mat", "")
+        with h5py.File(path, "w", userblock_size=512) as file:
+            values = expected().astype((np.uint16, np.float64, np.uint8)[number])
+            struct = file.create_group("GTcls")
+            key, group = (("gt", file), ("Segmentation", struct), ("mask", file))[number]
+            group[key] = values.T
+            file["comment"] = np.full((7, 9), ord("x"), np.uint16)
+            file["comment"].attrs["MATLAB_class"] = np.bytes_("char")
+            file["#refs#/a"] = values
+            if links:
+                del group[key]
+                group[key] = h5py.ExternalLink("two.mat", "/GTcls/Segmentation")
+        with path.open("r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM")
+
+
 OBJECTS = ["background", "field", "tree"]
 # What writes the annotations; the classes; what is said of them beside.
 CASES = {
@@ -324,6 +364,7 @@ CASES = {
     "Label Studio": (label_studio, OBJECTS, [
         "further annotations of one task: 3", "regions of type keypointlabels: 3",
         "1 without objects"]),
+    "Label Studio's bitmasks": (label_studio_bitmasks, OBJECTS, ["images: 3, objects: 6"]),
     "Label Studio's JSON-MIN": (label_studio_min, OBJECTS, []),
     "Label Studio's PNGs": (label_studio_pngs, OBJECTS, ["one PNG per class"]),
     "VIA": (via, OBJECTS, ["1 without objects, unlabelled"]),
@@ -331,6 +372,7 @@ CASES = {
     "YOLO's classes.txt": (yolo_classes, OBJECTS, []),
     "VOC": (voc, ["background", "cow", "tvmonitor"], ["Pascal VOC's palette and class names"]),
     "MATLAB": (matlab, ["class_0", "class_1", "class_2"], []),
+    "MATLAB 7.3": (matlab73, ["class_0", "class_1", "class_2"], []),
 }  # fmt: skip
 
 
@@ -449,6 +491,11 @@ FAULTS = {
     "circle": (labelme_shape(shape_type="circle", points=[[1, 2], [3, 4], [5, 6]]),
                "one.json: shapes[0].points: 3 points; expected 2 (circle)"),
     "no label": (labelme_shape(label=None), "one.json: shapes[0].label: missing"),
+    "no bitmask": (lambda: label_studio_bitmasks(imageDataURL="data:image/png;base64,AAAA"),
+                   "[0].annotations[0].result[1].value: imageDataURL: no image; expected a PNG"),
+    "other bitmask": (
+        lambda: label_studio_bitmasks(**bitmask(covered(*SMALL), (H + 1, W))["value"]),
+        "result[1].value: imageDataURL: 40x33 pixels; expected 40x32"),
     "letters": (lines("0 a b c d e f"), "one.txt: line 1: expected numbers"),
     "unknown class": (lines("0 0 0 1 0 1 1\n2 0 0 1 0 1 1"), "line 2: class 2; expected 0 to 1"),
     "pixels": (lines("0 0 0 30 0 30 20"), "line 1: coordinate 30; expected shares, 0 to 1"),
@@ -461,6 +508,8 @@ FAULTS = {
                  "labelmap.txt: line 1: expected name:red,green,blue::"),
     "two formats": (two_formats, "expected one format"),
     "attributes": (two_attributes, "region_attributes: found age, colour; expected one"),
+    "a link in MATLAB 7.3": (lambda: matlab73(links=True),
+                             "one.mat: found 0 arrays of whole numbers (); expected one"),
     "MATLAB": (lambda: write("a/one.mat", "MATLAB"), "one.mat: not a readable .mat file"),
 }  # fmt: skip
 
@@ -473,6 +522,14 @@ def test_faults_are_one_line_and_leave_nothing(case, init):
     code, out, err = init()
     assert code == 2 and message in out + err and err.count("\n") == 1, out + err
     assert sorted(Path().rglob("*")) == before
+
+
+def test_matlab73_needs_h5py(init, monkeypatch):
+    matlab73()
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    code, out, _ = init()
+    assert code == 2
+    assert "one.mat: MATLAB 7.3: needs h5py: pip install -r requirements-extra.txt" in out
 
 
 def test_faults_of_several_files_are_named_at_once(init):

@@ -18,8 +18,8 @@ from tools.check_data.problems import ERRORS, WARNINGS
 @pytest.fixture(autouse=True)
 def three_are_enough(monkeypatch):
     """The toy has three validation images."""
-    monkeypatch.setattr(val_size, "IMAGES", 2)
-    monkeypatch.setattr(val_size, "SHOWING", 0)
+    monkeypatch.setattr(val_size, "MIN_IMAGES", 2)
+    monkeypatch.setattr(val_size, "MIN_MASKS_PER_CLASS", 0)
 
 
 @pytest.fixture

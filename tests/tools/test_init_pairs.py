@@ -93,10 +93,10 @@ def spoil(what):
     elif what == "other folder":
         Path(f"C/{first}.png").parent.mkdir(parents=True)
         Image.new("RGB", SIZE).save(f"C/{first}.png")
-    elif what == "three values":
+    elif what.endswith("value") or what.endswith("values"):
         for path in Path("label").rglob("*.png"):
-            mask = np.array(Image.open(path))
-            mask[:8, :8] = 128
+            mask = np.array(Image.open(path)) * (what != "one value")
+            mask[:8, :8] = 128 if what == "three values" else 0
             Image.fromarray(mask).save(path)
 
 
@@ -105,7 +105,7 @@ def spoil(what):
     ("no earlier image", [], ["--second", "5.png", "the other date has no image of the name"]),
     ("size", [], ["B/town 1/5.png: the later image is 9x9", "is 40x36; expected two images"]),
     ("mask size", [], ["0.png: the mask is 9x9"]),
-    ("three values", [], ["found 3 values (0; 128; 255)", "255=changed,128=ignore"]),
+    ("one value", [], ["found 1 values: 0, which come to 1 classes; expected 2 to 254"]),
     ("", ["--second", "A"], ["the folder of the earlier images"]),
     ("", ["--second", "none"], ["none: no such folder"]),
     ("", ["--unlabeled", "label"], ["does not lie in --images", "without --unlabeled"]),
@@ -119,16 +119,24 @@ def test_what_is_refused_in_one_line(what, options, parts, init):
     assert not Path("mine.yaml").exists() and not Path("splits").exists()
 
 
-@pytest.mark.parametrize("told", [
-    ["--classes", "0=unchanged,255=changed,128=ignore"], ["--ignore", "128"],
+@pytest.mark.parametrize("told, classes, last", [
+    ([], ["unchanged", "class_128", "class_255"], 2),
+    (["--classes", "0=same,128=built,255=felled"], ["same", "built", "felled"], 2),
+    (["--classes", "0=unchanged,255=changed,128=ignore"], ["unchanged", "changed"], 1),
+    (["--ignore", "128"], ["unchanged", "changed"], 1),
 ])  # fmt: skip
-def test_three_values_as_they_are_told(told, init):
+def test_several_classes_of_change(told, classes, last, init, run, train):
     spoil("three values")
-    code, _, err = init(*told)
+    code, out, err = init(*told)
     assert code == 0, err
-    data = load_config("mine.yaml").data
-    assert data.classes == ["unchanged", "changed"]
-    assert data.label_map == {"0": 0, "255": 1, "128": 255}
+    config = load_config("mine.yaml")
+    assert config.data.classes == classes
+    assert config.data.label_map == {"0": 0, "128": 1 if last == 2 else 255, "255": last}
+    assert config.evaluation.select == ("miou" if last == 2 else "iou:changed")
+    if not told:
+        assert "--classes 0=unchanged,128=class_128,255=class_255" in out
+        assert run(check_data, "--config", "mine.yaml")[0] == 0
+        train(SupOnly, ["--config", "mine.yaml", "--save-path", "run", "--set", *TINY])
 
 
 @needs_pairs

@@ -6,7 +6,7 @@ import pytest
 
 from dataset import protocols
 from tests.conftest import touch, tree, write_lines
-from tools.splits.layout import find
+from tools.splits.layout import files_by_name
 from util.errors import UserError
 
 
@@ -85,9 +85,9 @@ def test_generate_the_rest(dataset, everything, splits, unverified):
 def test_what_a_star_stands_for(pattern, stems, tmp_path):
     files = ["day/m_1_x.png", "day/m_2_x.png"]
     touch(tmp_path, files)
-    assert find(tmp_path, pattern) == dict(zip(stems, files, strict=True))
+    assert files_by_name(tmp_path, pattern) == dict(zip(stems, files, strict=True))
     with pytest.raises(UserError, match=r"m_\*_\*.png: expected a pattern with one \*"):
-        find(tmp_path, "day/m_*_*.png")
+        files_by_name(tmp_path, "day/m_*_*.png")
 
 
 def test_pascals_validation_images(splits, unverified):

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from pycocotools import mask as rle
 
-from dataset.mask_files import Labels, open_mask
+from dataset.mask_files import LabelLookup, open_mask
 from tests import miniature
 from tests.conftest import REPOSITORY
 from tests.preparing import CASES, Case, files, of
@@ -68,7 +68,7 @@ def test_packed_and_unpacked_give_the_same(case, tmp_path):
 def test_the_project_reads_the_masks(case):
     case.run()
     name = case.dataset.__name__.rpartition(".")[2]
-    labels = Labels(load_config(REPOSITORY / f"configs/{name}.yaml").data)
+    labels = LabelLookup(load_config(REPOSITORY / f"configs/{name}.yaml").data)
     for mask in case.masks:
         open_mask(case.root / mask, labels)
 
@@ -78,7 +78,7 @@ def test_lists_follow_from_what_was_made(case, tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "read_protocols", lambda: [])  # which are of the whole sets
     case.run()
     name = case.dataset.__name__.rpartition(".")[2]
-    layout.generate(f"{name}/all", case.root, tmp_path / "splits")
+    layout.write_derived_lists(f"{name}/all", case.root, tmp_path / "splits")
     lists = (layout.LAYOUTS[name].everything, "val")
     for listed, count in zip(lists, case.dataset.COUNTS.values(), strict=True):
         lines = (tmp_path / f"splits/{name}/{listed}.txt").read_text().splitlines()

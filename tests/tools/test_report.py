@@ -5,13 +5,16 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dataset.folders import read_samples
+from inference.scoring import center
 from supervised import SupOnly
 from tests.fake_runs import fake_run
 from tools.report import __main__ as report
 from tools.report import predictions
+from tools.report.embedding import class_means
 from tools.report.predictions import judge, pictures
 from tools.results.runs import Run
 from tools.sweep.schedule import result
@@ -55,6 +58,35 @@ def test_the_page_of_a_real_run(trained, page_of):
     for score in ("IoU", "F1", "precision", "recall", "95 %"):
         assert f'<th class="n">{score}</th>' in page
     assert "1 validation image, model" in page_of(trained, "--limit", 1)  # over its own page
+
+
+def test_the_embedding_of_decoder_features(trained, run, page_of, monkeypatch):
+    pytest.importorskip("sklearn")
+    assert "Features" not in page_of(trained)
+    page = page_of(trained, "--embedding")
+    assert "placed by t-SNE" in page and "Not available" not in page
+    page = page_of(trained, "--embedding", "--limit", 1)
+    assert "--embedding: found 3 classes in all images, expected 4" in page
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = run(report, trained, "--embedding")
+    assert code == 2 and "needs scikit-learn; pip install -r" in err
+
+
+def test_class_means_are_those_of_the_last_convolutions_input(trained):
+    """Of a network that is one convolution: mean normalised colours."""
+    config = Run(trained).config
+    config = config.model_copy(update={"crop_size": 20})  # of images, the central 40 pixels
+    samples = read_samples(config.data.val, config.data, masks=True).samples
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
+    found, classes = class_means(network, samples, config, torch.device("cpu"))
+    expected = []
+    for sample in samples:
+        image, mask = (np.array(Image.open(f)) for f in (sample.image_file, sample.mask_file))
+        image, mask = (center(array, 40) for array in (image, mask))
+        values = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        expected += [(c, values[mask == c].mean(0)) for c in range(3) if (mask == c).any()]
+    assert classes.tolist() == [c for c, _ in expected] and len(expected) > 3
+    np.testing.assert_allclose(found, [mean for _, mean in expected], atol=1e-5)
 
 
 def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, tmp_path, page_of):

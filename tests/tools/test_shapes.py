@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.mask_files import Labels, open_mask
+from dataset.mask_files import LabelLookup, open_mask
 from dataset.validation import check_files, read_lists
 from tools.make_shapes.files import generate
 from tools.make_shapes.scenes import CLASSES, IGNORE, PALETTE, render_pair, render_scene
@@ -70,7 +70,7 @@ def test_files_are_what_the_loader_reads(tmp_path):
     lists = read_lists(config.data, unlabeled=True)
     check_files(config.data, *lists, warn=print)  # one scene lacks a class
     _, mask = render_scene(np.random.default_rng([0, 0, 1]), 64)
-    read = open_mask(tmp_path / "shapes/masks/train/00001.png", Labels(config.data))
+    read = open_mask(tmp_path / "shapes/masks/train/00001.png", LabelLookup(config.data))
     np.testing.assert_array_equal(np.array(read), mask)
 
 
@@ -114,7 +114,7 @@ def test_files_of_pairs_are_what_the_loader_reads(config, classes, tmp_path):
         first, second, *masks = render_pair(np.random.default_rng([0, 0, index]), 64)
         dates = [np.asarray(Image.open(file)) for file in sample.image_files]
         np.testing.assert_array_equal(dates, [first, second])
-        read = open_mask(sample.mask_file, Labels(config.data))
+        read = open_mask(sample.mask_file, LabelLookup(config.data))
         np.testing.assert_array_equal(np.array(read), masks[classes - 2])
 
 

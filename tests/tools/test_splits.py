@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from dataset import protocols
-from dataset.protocols import fingerprint, how_to_get, read_protocols, select
+from dataset.protocols import fingerprint, how_to_get, read_protocols, select_lists
 from dataset.split_files import read_list
 from tests.conftest import REPOSITORY, tree, write_lines
 from tools.splits.fetch import fetch
@@ -165,34 +165,34 @@ def test_fetch_from_a_clone(splits, host):
 def test_fetch_from_a_server(server, host, tmp_path):
     url, asked = server
     out = tmp_path / "splits"
-    lines = list(fetch(select("toy/tenth%"), out, base_url=url))
+    lines = list(fetch(select_lists("toy/tenth%"), out, base_url=url))
     assert len(lines) == 3 and all(line.endswith("from a/one") for line in lines)
     assert "GET" not in asked[0] and "tenth%25/labeled.txt" in asked[0]
     assert set(tree(out)) == {f"toy/{n}.txt" for n in ("tenth%/labeled", "tenth%/unlabeled", "val")}
-    list(fetch(select("toy/half", "two"), out, base_url=url))
+    list(fetch(select_lists("toy/half", "two"), out, base_url=url))
     assert (out / "toy/half/labeled.txt").read_text().splitlines() == LINES[1:4]
     assert len(asked) == 4  # val was there
 
     before = tree(out)
     with pytest.raises(UserError, match="half/labeled.txt: holds another list already"):
-        list(fetch(select("toy", "one"), out, base_url=url))
+        list(fetch(select_lists("toy", "one"), out, base_url=url))
     assert tree(out) == before
 
     elsewhere = tmp_path / "elsewhere"
     write_lines(host / "a/one/HEAD/splits/toy/val.txt", LINES[:1])
     with pytest.raises(UserError, match="val.txt: not the published list .found 1 entries"):
-        list(fetch(select("toy/val"), elsewhere, base_url=url))
+        list(fetch(select_lists("toy/val"), elsewhere, base_url=url))
     (host / "a/one/HEAD/splits/toy/val.txt").unlink()
     with pytest.raises(UserError, match="val.txt: cannot be downloaded .*404.* --from"):
-        list(fetch(select("toy/val"), elsewhere, base_url=url))
+        list(fetch(select_lists("toy/val"), elsewhere, base_url=url))
     assert not elsewhere.exists()
 
 
 def test_select():
-    assert [p.name for p in select("pascal/92")] == ["92/labeled", "92/unlabeled", "val"]
-    assert [p.name for p in select("pascal/val")] == ["val"]
-    assert len(select("pascal")) == 25
-    labeled = select("ade20k/1_32", "PrevMatch")[0]
+    assert [p.name for p in select_lists("pascal/92")] == ["92/labeled", "92/unlabeled", "val"]
+    assert [p.name for p in select_lists("pascal/val")] == ["val"]
+    assert len(select_lists("pascal")) == 25
+    labeled = select_lists("ade20k/1_32", "PrevMatch")[0]
     assert labeled.sources == (P,) and labeled.fingerprint.entries == 632
     for target, source, message in (
         ("ade20k/1_32", None, "1_32/labeled: .*631 of .*V2, 632 of .*PrevMatch.*--source"),
@@ -202,7 +202,7 @@ def test_select():
         ("voc/92", None, "voc: no published lists .*pascal, cityscapes"),
     ):
         with pytest.raises(UserError, match=message):
-            select(target, source)
+            select_lists(target, source)
 
 
 def test_list(splits):

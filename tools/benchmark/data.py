@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dataset.cache import Memory, Opened, memory
+from dataset.cache import CacheBytes, Opened, cache_bytes
 from dataset.datasets import UNLABELED
 from dataset.file_content import read_content
 from dataset.image_files import image_size
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
                 Opened(reader, unlabeled, False, room.unlabeled),
                 length=ROUND, strong_views=VIEWS, partner="other",
             )
-            for room in (Memory(0, 0, 0), memory(lists, config.data))
+            for room in (CacheBytes(0, 0, 0), cache_bytes(lists, config.data))
         )  # fmt: skip
         for i in range(len(labeled)):
             keeping.labeled_sample(i, 0, i)

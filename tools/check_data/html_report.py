@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.mask_files import Labels
+from dataset.mask_files import LabelLookup
 from tools import html
 from tools.check_data.inspect import SeenList
 from tools.check_data.problems import Problem, grouped
@@ -116,7 +116,7 @@ def _bands(records: dict[str, Any]) -> Table:
 
 def _values(lists: Sequence[SeenList], config: Config) -> Table:
     """Tabulate mask values and colours that are not the index of their class, with their class."""
-    labels, masks = Labels(config.data), [seen for seen in lists if seen.values]
+    labels, masks = LabelLookup(config.data), [seen for seen in lists if seen.values]
     names = dict(enumerate(config.data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}
     pixels = [seen.values for seen in masks]
     rows = [

@@ -16,7 +16,7 @@ from dataset.bands import picture
 from dataset.folders import scan_samples
 from dataset.image_files import lies_as_stored, size_mismatch
 from dataset.mask_files import CLEAR, VOID, read_mask
-from dataset.mask_kinds import Stored, stored
+from dataset.mask_kinds import MaskFormat, mask_format
 from dataset.reader import Reader, read_valid_dates, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, SampleList
@@ -48,7 +48,7 @@ class Seen:
     """Hash of the image's decoded pixels."""
     values: dict[int, int] = field(default_factory=dict)
     """Pixels by value or colour of the mask, as a code of dataset.mask_files."""
-    stored: Stored | None = None
+    stored: MaskFormat | None = None
     """Storage of mask values; None for masks in colour."""
     pixels: np.ndarray | None = None
     """`[256]`: pixels by class, 255 = ignore, 254 = no class."""
@@ -166,7 +166,7 @@ def _look_at_mask(
         classes = reader.labels.class_of(found)
         seen.pixels = np.bincount(classes, pixels, 256).astype(np.int64)
         if not reader.labels.in_colour:
-            seen.stored = stored(mask, found[found < CLEAR].tolist(), path)
+            seen.stored = mask_format(mask, found[found < CLEAR].tolist(), path)
         return Image.fromarray(reader.labels.look_up(codes, path))
     except UserError as error:
         seen.faults.append((kind, str(error)))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from dataset.mask_files import Labels
+from dataset.mask_files import LabelLookup
 from tools.check_data.image_stats import BandFacts, band_names
 from tools.check_data.inspect import CROPS, SeenList, counts
 from tools.check_data.problems import MOSTLY, Problem, grouped
@@ -48,7 +48,8 @@ def list_numbers(found: SeenList, config: Config) -> dict[str, Any]:
     }
     if found.kind == "unlabeled":
         return record
-    pixels, masks, crops, labels = found.pixels, found.masks_with, found.crops, Labels(config.data)
+    pixels, masks, crops = found.pixels, found.masks_with, found.crops
+    labels = LabelLookup(config.data)
 
     def figures(index: int) -> dict[str, Any]:
         share = int(pixels[index]) / max(1, int(pixels.sum()))

@@ -1,7 +1,7 @@
 """Estimate memory, hours and fitting GPUs of a training.
 
 Needs neither data nor a GPU. Prints a table of configs and methods in Markdown; exit code 1 where a
-cost cannot be told.
+cost cannot be estimated.
 """
 
 import sys
@@ -39,8 +39,8 @@ def command_line() -> Parser:
         nargs="+",
         default=["all"],
         metavar="all|NAME",
-        help="scripts without .py; all: those that the config is for, that is the one in its name "
-        "(pascal_corrmatch.yaml), or all that have no config of their own beside it",
+        help="scripts without .py; all: the method in the config's name (pascal_corrmatch.yaml), "
+        "or else all methods without a config of their own in the same folder",
     )
     add_settings(parser)
     parser.add_argument(
@@ -48,10 +48,10 @@ def command_line() -> Parser:
         type=int,
         default=1,
         metavar="N",
-        help="what each of N GPUs of a machine needs, among which a step's images are divided",
+        help="GPUs of a machine that share a step's images; the costs are those of each GPU",
     )
     parser.add_argument(
-        "--json", type=Path, metavar="OUT", help="write all figures there (default: not)"
+        "--json", type=Path, metavar="OUT", help="JSON file for all numbers (default: none)"
     )
     return parser
 

@@ -26,7 +26,7 @@ STEPS = 10_000
 HEAD = [
     "config", "method", "images", "precision", "peak", *KINDS, "TFLOP", *CARDS, "disk", *RATES
 ]  # fmt: skip
-"""Memory in GiB; by card, in GiB, how many images of a forward it holds; time of 10 000 steps."""
+"""Memory in GiB; by card, in GiB, images of a forward that fit; time of 10 000 steps."""
 
 
 class Run(NamedTuple):
@@ -36,7 +36,7 @@ class Run(NamedTuple):
     method_class: type[Method]
     config: Config
     images: int
-    """Labelled ones of a forward."""
+    """Labelled images of a forward."""
 
 
 def print_table(options: argparse.Namespace) -> int:
@@ -65,8 +65,8 @@ def print_table(options: argparse.Namespace) -> int:
 
 
 def read(path: Path, name: str, assignments: list[str], processes: int) -> Run:
-    """Raises `UserError` for what is no method, a config that is not of this method, and a step
-    that so many processes cannot share."""
+    """Load a config for a method; raises `UserError` for an unknown method, options of another
+    method, and a batch that the processes cannot share."""
     if processes < 1:
         raise UserError(f"--processes: found {processes}, expected 1 or more")
     method_class, config = method_of(name), load_config(path, assignments)
@@ -94,7 +94,7 @@ def cells(run: Run, needs: Needs) -> list[str]:
 
 
 def record(run: Run, needs: Needs) -> dict[str, Any]:
-    """All figures; bytes, and seconds of a step."""
+    """Return all numbers: bytes, and seconds of a step."""
     return {
         "config": str(run.path),
         "method": run.method_class.__name__,

@@ -1,8 +1,8 @@
 """Start a training in several processes, as torchrun does.
 
-tools/train.sh and tools/val.sh use it. This is torchrun with three differences: a training that is
-asked to stop gets the time it needs, one that fails ends with its own exit code and message, and
-only one that was killed is restarted. Of torchrun's options it takes those below.
+tools/train.sh and tools/val.sh use this command. It differs from torchrun in three points: a
+training that is asked to stop may take the time it needs to save; a training that fails ends with
+its own exit code and message; only a training whose process was killed is restarted.
 """
 
 import argparse
@@ -19,17 +19,15 @@ from util.paths import nearest
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        if not options.module and not os.path.exists(
-            options.script
-        ):  # False too for what can be no path
+        if not options.module and not os.path.exists(options.script):  # also for impossible paths
             raise UserError(f"{options.script}: no such script{nearest(options.script)}")
         with importing():
-            from tools.launch.agent import launch
-    sys.exit(launch())
+            from tools.launch.processes import Launch
+        sys.exit(Launch(options).run())
 
 
 def command_line() -> Parser:
-    """The options that the project uses; torchrun parses them again."""
+    """Return the parser; its options are those of torchrun that the project uses."""
     parser = Parser(
         __doc__,
         (
@@ -41,12 +39,12 @@ def command_line() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--nproc_per_node", default="1", help="processes on this machine, one for each GPU")
-    add("--nnodes", default="1", help="number of machines")
-    add("--node_rank", default="0", help="number of this machine, from 0")
+    add("--nproc_per_node", type=int, default=1, help="processes on this machine, one per GPU")
+    add("--nnodes", type=int, default=1, help="number of machines")
+    add("--node_rank", type=int, default=0, help="number of this machine, from 0")
     add("--master_addr", default="localhost", help="address of the first machine")
-    add("--master_port", default="29500", help="free port of the first machine")
-    add("--max_restarts", default="0", help="restarts after a process was killed")
+    add("--master_port", type=int, default=29500, help="free port of the first machine")
+    add("--max_restarts", type=int, default=0, help="restarts after a process was killed")
     add("--standalone", action="store_true", help="one machine, any free port")
     add("-m", "--module", action="store_true", help="the script is named as a module")
     add("script", type=Path, help="script to run, such as unimatch.py")

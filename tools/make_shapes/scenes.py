@@ -106,12 +106,12 @@ TEXTURES: dict[str, Texture] = {
 }
 
 
-def _turn(rng: np.random.Generator) -> complex:
+def _random_rotation(rng: np.random.Generator) -> complex:
     """A random rotation: a complex number of modulus 1."""
     return np.exp(2j * np.pi * rng.random())
 
 
-def _spread(rng: np.random.Generator, count: int, dims: int, tries: int) -> np.ndarray:
+def _spread_points(rng: np.random.Generator, count: int, dims: int, tries: int) -> np.ndarray:
     """Points [count, dims] of the unit cube, each the farthest from the earlier of some tries."""
     points = rng.random((1, dims))
     while len(points) < count:
@@ -147,7 +147,9 @@ class _Scene:
             for middle in (centre.imag, centre.real)
         )
         z = self.grid[rows, cols] - centre
-        distance = radius * self.size * FORMS[name](z * _turn(self.rng) / radius)  # in pixels
+        distance = (
+            radius * self.size * FORMS[name](z * _random_rotation(self.rng) / radius)
+        )  # in pixels
         cover = (0.5 - distance).clip(0, 1).astype(np.float32)
         canvas = self.image[:, rows, cols]
         canvas += cover * (self._textured(z, colour) - canvas)
@@ -158,8 +160,8 @@ class _Scene:
         """A random texture, float32 [3, h, w], about a mean colour, at the points z [h, w]."""
         rng = self.rng
         texture = TEXTURES[rng.choice(list(TEXTURES))]
-        period, somewhere = rng.uniform(0.05, 0.15), 100 * rng.random() * _turn(rng)
-        tones = texture(rng, z * _turn(rng) / period + somewhere)
+        period, somewhere = rng.uniform(0.05, 0.15), 100 * rng.random() * _random_rotation(rng)
+        tones = texture(rng, z * _random_rotation(rng) / period + somewhere)
         tones = (tones * rng.uniform(1, 3)).clip(-1, 1)  # from soft to crisp
         swing = rng.normal(size=3)
         swing *= rng.uniform(0.03, 0.12) / np.linalg.norm(swing)
@@ -169,7 +171,7 @@ class _Scene:
     def photograph(self) -> np.ndarray:
         """The image, uint8 [H, W, 3], under uneven light, blurred and noisy."""
         rng = self.rng
-        slope = (self.grid * _turn(rng)).real
+        slope = (self.grid * _random_rotation(rng)).real
         light = 1 + rng.uniform(0, 0.5) * (slope - slope.mean())
         image = self.image * light.astype(np.float32)
         image = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
@@ -203,7 +205,7 @@ def render_scene(
         names += ["line"] * rng.integers(1, 4) + ["speck"] * rng.integers(2, 6)
     # Spread-out places leave most shapes in plain sight, spread-out colours tell them apart;
     # shuffled, or the later ones, which avoid the others, would be the more extreme.
-    places = 0.08 + 0.84 * _spread(rng, len(names), 2, tries=4)
+    places = 0.08 + 0.84 * _spread_points(rng, len(names), 2, tries=4)
     colours = _colours(rng, len(names))
     scene = _Scene(rng, size, rng.uniform(0.05, 0.3, 3))
     for i in rng.permutation(len(names)):
@@ -234,7 +236,7 @@ def render_pair(rng: np.random.Generator, size: int) -> tuple[np.ndarray, ...]:
     differ from date to date, and are no change.
     """
     count = int(rng.integers(4, 8))
-    places, colours = (0.08 + 0.84 * _spread(rng, count, 2, tries=4), _colours(rng, count))
+    places, colours = (0.08 + 0.84 * _spread_points(rng, count, 2, tries=4), _colours(rng, count))
     seeds = rng.integers(2**32, size=(2, count))
     dates: list[list[_Figure]] = [[], []]
     for i in range(count):
@@ -269,7 +271,7 @@ def render_pair(rng: np.random.Generator, size: int) -> tuple[np.ndarray, ...]:
 
 def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
     """Colours [count, 3] that can be told apart."""
-    return rng.permutation(0.4 + 0.5 * _spread(rng, count, 3, tries=8))
+    return rng.permutation(0.4 + 0.5 * _spread_points(rng, count, 3, tries=8))
 
 
 def _moved(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

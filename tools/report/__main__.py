@@ -5,10 +5,12 @@ checkpoint predicts the validation images again; where the checkpoint or the dat
 page says so.
 """
 
+import importlib.util
 from pathlib import Path
 
 from tools.results.runs import Run
 from util.cli import add_device, exit_with_one_line, importing
+from util.errors import UserError
 from util.io import check_target, write_text
 from util.parser import Parser
 
@@ -19,12 +21,16 @@ def main() -> None:
         out = options.out or options.run / "report.html"
         run = Run(options.run)
         check_target(out, "tools.report")
+        if options.embedding and importlib.util.find_spec("sklearn") is None:
+            raise UserError(
+                "--embedding: needs scikit-learn; pip install -r requirements-extra.txt"
+            )
         with importing():
             from tools.report.page import page
             from util import distributed
         device = distributed.choose_device(options.device)
 
-        write_text(out, page(run, device, options.limit))
+        write_text(out, page(run, device, options.limit, options.embedding))
         print(f"written: {out}")
 
 
@@ -43,6 +49,11 @@ def command_line() -> Parser:
         type=int,
         metavar="N",
         help="predict only the first N validation images (default: all)",
+    )
+    parser.add_argument(
+        "--embedding",
+        action="store_true",
+        help="also t-SNE of decoder features: a point for each class of each validation image",
     )
     add_device(parser)
     return parser

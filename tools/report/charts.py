@@ -1,12 +1,16 @@
 """Charts of a run's page."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from inference.evaluation import score_title
+from inference.overlay import side_by_side
 from tools.results.runs import PseudoLabels, Run, best_epoch
-from util.plotting import heat_map, line_chart
+from util.colours import palette
+from util.config.data import Data
+from util.plotting import MANY, as_image, chart, heat_map, line_chart, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +31,14 @@ MEANINGS = {
     "grad_norm": "norm of the gradient",
 }
 """Scalars that methods and the training log."""
+
+
+def curves(run: Run) -> Image.Image:
+    """Draw the training loss and the validation score over epochs, side by side."""
+    loss = [epoch.train.get("loss", np.nan) for epoch in run.epochs]
+    lines = {"loss": ([epoch.epoch for epoch in run.epochs], loss)}
+    figures = [line_chart(lines, "training", "loss"), scores(run)]
+    return side_by_side([[as_image(figure) for figure in figures]])
 
 
 def scalars(run: Run) -> dict[str, "Figure"]:
@@ -70,6 +82,21 @@ def trust(found: dict[int, PseudoLabels]) -> "Figure":
         for title, key in names.items()
     }
     return line_chart(lines, "pseudo-labels", "pixels (%)", ylim=(0, 103))
+
+
+@chart
+def scatter(points: np.ndarray, classes: np.ndarray, data: Data) -> "Figure":
+    """Draw points `[N, 2]` in the colours of their classes."""
+    figure = new_figure(7, 4.5)
+    axis: Any = figure.add_subplot()
+    for index, (name, colour) in enumerate(zip(data.classes, palette(data), strict=True)):
+        x, y = points[classes == index].T
+        shade = np.array([colour]) / 255
+        axis.scatter(x, y, 28, shade, label=name, edgecolors="#444444", linewidths=0.4)
+    axis.set(title="t-SNE of class means of decoder features", xticks=[], yticks=[])
+    if len(data.classes) <= MANY:
+        axis.legend(bbox_to_anchor=(1, 1), loc="upper left")
+    return figure
 
 
 def _number(value: float | None) -> float:

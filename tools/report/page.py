@@ -13,6 +13,7 @@ from inference.evaluation import Scores, score_title
 from metrics.confusion import class_scores
 from tools import html
 from tools.report import charts
+from tools.report.embedding import embedding
 from tools.report.predictions import judge, pictures
 from tools.results.runs import Run, best_epoch
 from util.colours import palette
@@ -26,7 +27,9 @@ KINDS = {"val": "validation image", "unlabeled": "unlabelled image"}
 """Beginnings of the names of pictures, and what they show."""
 
 
-def page(run: Run, device: torch.device, limit: int | None = None) -> str:
+def page(
+    run: Run, device: torch.device, limit: int | None = None, with_embedding: bool = False
+) -> str:
     """Return a run's page; `limit`: predict the first validation images only.
 
     Where the checkpoint or the data are missing, the page says so instead of the predictions.
@@ -49,6 +52,7 @@ def page(run: Run, device: torch.device, limit: int | None = None) -> str:
         trust=_trust(run),
         pictures=_pictures(run),
         judged=_predictions(run, network, device, limit),
+        embedding=_embedding(run, network, device, limit) if with_embedding else None,
         cost=_cost(run),
         starts=[
             (s.first_step, s.commit, s.python, s.torch, s.device, shlex.join(s.command))
@@ -151,6 +155,16 @@ def _predictions(
             for title, some in (("Best", found.best), ("Worst", found.worst))
         ],
     }
+
+
+def _embedding(
+    run: Run, network: str | None, device: torch.device, limit: int | None
+) -> bytes | str | None:
+    """Return the t-SNE of decoder features as a drawing, or a text that says why there is none."""
+    try:
+        return as_svg(embedding(run, network, device, limit)) if network else None
+    except UserError as error:
+        return one_line(error)
 
 
 def _class_scores(run: Run, scores: Scores) -> dict[str, Any]:

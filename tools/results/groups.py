@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from tools.results.runs import Run, best_epoch
-from util.config.loading import MOVABLE
+from util.config.differences import MOVABLE
 
 Group = list[Run]
 """Finished runs of one method and the same settings, by fold and seed."""

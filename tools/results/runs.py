@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from util.config.data import Images as Source
+from util.config.data import ImageSources as Source
 from util.config.data import Listed
 from util.config.loading import load_config, parse
 from util.config.schema import Config

@@ -11,12 +11,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dataset.protocols import lists_of, read_protocols, select
+from dataset.protocols import lists_of, read_protocols, select_lists
 from dataset.samples import Sample
 from dataset.split_files import SampleList, list_line, listed_paths, read_list, write_lists
 from tools.splits import folds, partition
 from tools.splits.fetch import fetch, verify
-from tools.splits.layout import generate
+from tools.splits.layout import write_derived_lists
 from util.cli import exit_with_one_line
 from util.config.data import Data
 from util.config.loading import load_config
@@ -56,7 +56,7 @@ def show_published(options: argparse.Namespace) -> None:
 
 def fetch_published(options: argparse.Namespace) -> None:
     """Download published lists, or copy them from a clone."""
-    chosen = [p for target in options.target for p in select(target, options.source)]
+    chosen = [p for target in options.target for p in select_lists(target, options.source)]
     for line in fetch(list(dict.fromkeys(chosen)), options.splits, options.clone):
         print(line, flush=True)
 
@@ -71,7 +71,9 @@ def verify_lists(options: argparse.Namespace) -> int:
 
 def generate_lists(options: argparse.Namespace) -> None:
     """Write what follows from the data: the validation list, and the rest as unlabelled."""
-    print(*generate(options.target, options.root, options.splits, options.names), sep="\n")
+    print(
+        *write_derived_lists(options.target, options.root, options.splits, options.names), sep="\n"
+    )
 
 
 def make_partition(options: argparse.Namespace) -> None:
@@ -83,7 +85,7 @@ def make_partition(options: argparse.Namespace) -> None:
         for text, option in ((options.labeled, "--labeled"), (options.val, "--val"))
     )
     data = None if options.config is None else load_config(options.config, options.set).data
-    samples, kept = _samples(options, data)
+    samples, kept = _drawn_from(options, data)
     classes = partition.read_classes(data, samples) if data and options.stratify else None
     if options.folds is not None:
         make_folds(options, samples, labeled, classes)
@@ -118,7 +120,7 @@ def make_folds(
         print(folds.write_sweep(Path(options.config), lists, options.out))
 
 
-def _samples(
+def _drawn_from(
     options: argparse.Namespace, data: Data | None
 ) -> tuple[Sequence[Sample], SampleList | None]:
     """What to draw from, and the config's validation images."""

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from dataset.protocols import PREPARED, Fingerprint, Published, fingerprint, read_protocols
+from dataset.protocols import PREPARED, Fingerprint, PublishedList, fingerprint, read_protocols
 from dataset.split_files import is_there, write_lists
 from util.errors import UserError, first_of, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
-KNOWN = 12  # partitions that a message names
-PATIENCE = 30.0  # seconds without an answer
-LARGEST = 2**26  # bytes of a list
+MAX_NAMED = 12  # partitions that a message names
+TIMEOUT_SECONDS = 30.0  # seconds without an answer
+MAX_BYTES = 2**26  # bytes of a list
 
 
 def fetch(
-    lists: Sequence[Published],
+    lists: Sequence[PublishedList],
     folder: Path,
     clone: Path | None = None,
     base_url: str = GITHUB_FILES,
@@ -48,7 +48,7 @@ def fetch(
         yield f"{line}, from {clone or p.sources[0]}"
 
 
-def _find_in_clone(clone: Path, wanted: Sequence[Published]) -> dict[Fingerprint, bytes]:
+def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerprint, bytes]:
     """The lists that are wanted, recognised by what they hold wherever they lie below a clone, as
     repositories keep them in folders of their own.  Raises `UserError` where it lacks one."""
     if wanted and not clone.is_dir():
@@ -79,14 +79,14 @@ def _find_in_clone(clone: Path, wanted: Sequence[Published]) -> dict[Fingerprint
 def _known(found: Collection[Fingerprint]) -> str:
     """Which published partitions lists are of."""
     known = [f"{p.dataset}/{p.partition}" for p in read_protocols() if p.fingerprint in found]
-    return f"of published ones it has {first_of(list(dict.fromkeys(known)), KNOWN) or 'none'}"
+    return f"of published ones it has {first_of(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
 
 
-def _download(base_url: str, published: Published) -> bytes:
+def _download(base_url: str, published: PublishedList) -> bytes:
     url = f"{base_url}/{published.sources[0]}/HEAD/{quote(published.path)}"
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-            text = answer.read(LARGEST)  # a cut one is not the published list
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            text = answer.read(MAX_BYTES)  # a cut one is not the published list
     except (OSError, HTTPException) as error:
         raise UserError(
             f"{url}: cannot be downloaded ({reason(error)}); or clone "
@@ -97,14 +97,14 @@ def _download(base_url: str, published: Published) -> bytes:
     return text
 
 
-def _another(origin: Path | str, found: Fingerprint, published: Published) -> UserError:
+def _another(origin: Path | str, found: Fingerprint, published: PublishedList) -> UserError:
     return UserError(
         f"{origin}: not the published list (found {found}; expected {published.fingerprint}); "
         "nothing is written"
     )
 
 
-class Found(NamedTuple):
+class RecognisedList(NamedTuple):
     """A list on disk and which one it is."""
 
     file: Path
@@ -113,7 +113,7 @@ class Found(NamedTuple):
     differs: bool
 
 
-def verify(folder: Path, target: str) -> list[Found]:
+def verify(folder: Path, target: str) -> list[RecognisedList]:
     """What the lists below `folder` are; `differs`: it has a published name and is another.
 
     `target` (`pascal`, `pascal/92`, `pascal/val`) limits it, or is a list in any place.  Raises
@@ -132,7 +132,7 @@ def verify(folder: Path, target: str) -> list[Found]:
     return [_recognise(folder, file, protocols) for file in wanted]
 
 
-def _recognise(folder: Path, file: Path, protocols: Sequence[Published]) -> Found:
+def _recognise(folder: Path, file: Path, protocols: Sequence[PublishedList]) -> RecognisedList:
     found = fingerprint((folder / file).read_bytes())
     named = [p for p in protocols if p.file == file]
     same = [p for p in protocols if p.fingerprint == found]
@@ -142,4 +142,4 @@ def _recognise(folder: Path, file: Path, protocols: Sequence[Published]) -> Foun
     if differs:
         expected = " or ".join(str(p.fingerprint) for p in named)
         known = f"differs: {known}; found {found}; expected {expected}"
-    return Found(file, found.entries, known, differs)
+    return RecognisedList(file, found.entries, known, differs)

@@ -12,6 +12,7 @@ from dataset.samples import Sample
 from dataset.split_files import list_line, listed_paths
 from tools.splits.partition import Classes, Partition, draw, in_drawn_order
 from util.errors import UserError
+from util.io import write_once
 
 METHODS = ("supervised", "unimatch")
 """What the sweep runs: the first alone where there are no unlabelled images."""
@@ -39,7 +40,7 @@ def draw_folds(
             f"--folds {count}: expected 2 to {len(masked)}, the number of images with a mask"
         )
     order = in_drawn_order(masked, seed)
-    fold_of = _spread(order, count, classes or {})
+    fold_of = _assign_folds(order, count, classes or {})
     partitions = []
     for fold in range(count):
         val = sorted(s for s in masked if fold_of[s.image] == fold)
@@ -52,7 +53,7 @@ def draw_folds(
     return partitions
 
 
-def _spread(order: Sequence[str], count: int, classes: Classes) -> dict[str, int]:
+def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[str, int]:
     """The fold of each image: the one that has fewest images of its rarest class, then fewest."""
     frequency = Counter(label for image in order for label in classes.get(image, ()))
     held: Counter[tuple[int, int]] = Counter()
@@ -88,7 +89,7 @@ def fold_lists(partitions: Sequence[Partition], out: Path) -> dict[Path, list[st
 def write_sweep(config: Path, lists: Mapping[Path, object], out: Path) -> str:
     """Write OUT/sweep.yaml, which `tools.sweep` runs; returns a remark.
 
-    Raises `UserError` where another one is there, and where it cannot be written.
+    Raises `UserError` as `write_once` does.
     """
     path = out / "sweep.yaml"
     settings: dict[str, dict[str, str]] = {}
@@ -104,10 +105,5 @@ def write_sweep(config: Path, lists: Mapping[Path, object], out: Path) -> str:
         f"them.\n#\n#   {command}\n#   {table}\n"
         + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     )
-    try:
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise UserError(f"{path}: holds another sweep already; choose another --out")
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    write_once(path, text.encode())
     return f"{path}: {command}"

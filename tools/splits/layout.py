@@ -38,7 +38,7 @@ LAYOUTS = {
 }
 
 
-def find(root: Path, pattern: str) -> dict[str, str]:
+def files_by_name(root: Path, pattern: str) -> dict[str, str]:
     """Files below `root`, relative to it, by what `*` stands for in them; sorted.
 
     A pattern without `*` is a folder of images, each standing for itself without its suffix.
@@ -51,7 +51,9 @@ def find(root: Path, pattern: str) -> dict[str, str]:
     return {stem: before + name for stem, name in found.items()}
 
 
-def generate(target: str, root: Path, folder: Path, names: Path | None = None) -> list[str]:
+def write_derived_lists(
+    target: str, root: Path, folder: Path, names: Path | None = None
+) -> list[str]:
     """Write val.txt and what a partition lacks, from the files below `root`.
 
     `pascal/92`: its unlabeled.txt, all training images that its labeled.txt has not; `pascal/all`:
@@ -83,13 +85,15 @@ def _whole_sets(
     layout = LAYOUTS[dataset]
     if layout.val_names:
         val = _stems(names or _val_names(dataset, root, folder))
-        train = find(root, layout.train.split()[1]).keys() - val  # the images that have a mask
+        train = (
+            files_by_name(root, layout.train.split()[1]).keys() - val
+        )  # the images that have a mask
         return _lines(layout.train, train), _lines(layout.val, val)
     if names:
         raise UserError(f"--names {names}: the folders of {dataset} tell its sets; leave it out")
     return (
-        _lines(layout.train, find(root, layout.train.split()[0])),
-        _lines(layout.val, find(root, layout.val.split()[0])),
+        _lines(layout.train, files_by_name(root, layout.train.split()[0])),
+        _lines(layout.val, files_by_name(root, layout.val.split()[0])),
     )
 
 

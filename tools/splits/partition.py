@@ -16,7 +16,7 @@ from dataset.reader import Reader
 from dataset.samples import Origin, Sample
 from dataset.split_files import SampleList
 from dataset.validation import read_lists
-from tools.splits.layout import find
+from tools.splits.layout import files_by_name
 from util.config.data import Data
 from util.config.types import IGNORE
 from util.errors import UserError
@@ -33,9 +33,9 @@ class Partition(NamedTuple):
 
 
 def pair_files(root: Path, images: str, masks: str) -> list[Sample]:
-    """Images and masks of the same name (see `layout.find`); images without a mask are kept."""
-    mask_of = find(root, masks)
-    found = find(root, images)
+    """Images and masks of the same name (see `files_by_name`); images without a mask are kept."""
+    mask_of = files_by_name(root, masks)
+    found = files_by_name(root, images)
     if not mask_of.keys() & found.keys():
         raise UserError(
             f"{root}: no file in {images} has one of its name in {masks}, such as "

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dataset.protocols import how_to_get
 from tools.results.runs import Run, best_epoch
 from tools.sweep.spec import Planned
-from util.config.loading import differences
+from util.config.differences import differences
 from util.errors import UserError, duration
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
 from util.io import make_folder

@@ -11,7 +11,7 @@ from util.config.types import (
     Name,
     Natural,
     Positive,
-    Scale,
+    PositiveFloat,
     Section,
     Shade,
     Share,
@@ -55,7 +55,7 @@ Source = Annotated[
     Discriminator(_form),
 ]
 """The path of a list, `{list: PATH, root: FOLDER}` or `{images: FOLDER, masks: FOLDER}`."""
-Images = Annotated[
+ImageSources = Annotated[
     Annotated[tuple[Source, ...], Field(min_length=1), Tag("<several>")]
     | Annotated[Source, Tag("<one>")],
     Discriminator(lambda value: "<several>" if isinstance(value, list | tuple) else "<one>"),
@@ -113,13 +113,13 @@ class Data(Section):
     background: Name | None = None
     """Class that overlays leave as photographed; by default one that is called background, void,
     unchanged, rest or other."""
-    labeled: Images | None = None
+    labeled: ImageSources | None = None
     """Labelled training images: lists or folders; `--labeled-id-path` replaces them."""
-    unlabeled: Images | None = None
+    unlabeled: ImageSources | None = None
     """Unlabelled training images; `--unlabeled-id-path` replaces them."""
-    val: Images
+    val: ImageSources
     """Validation images: they choose the best checkpoint."""
-    test: Images | None = None
+    test: ImageSources | None = None
     """Test images, only for `evaluate.py --split test`."""
     reduce_zero_label: bool = False
     """Mask value 0 becomes 255 (ignore) and k becomes k - 1 (official ADE20K masks)."""
@@ -147,7 +147,7 @@ class Data(Section):
     mean: Annotated[tuple[float, ...], Field(validate_default=True)] = ()
     """Mean of each band in [0, 1], subtracted from every image; by default ImageNet's for rgb, 0
     for other bands."""
-    std: Annotated[tuple[Scale, ...], Field(validate_default=True)] = ()
+    std: Annotated[tuple[PositiveFloat, ...], Field(validate_default=True)] = ()
     """Standard deviation of each band, by which every image is divided; by default ImageNet's for
     rgb, 1 for other bands."""
     geometry: Literal["scale_crop", "rotate_resize"] = "scale_crop"

@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import reprlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,11 +17,11 @@ from pydantic import BaseModel, ValidationError
 
 from util.config.label_map import QUOTES
 from util.config.schema import Config
-from util.config.types import FORMS, Section
+from util.config.types import UNION_TAGS, Section
 from util.errors import UserError
 from util.paths import find, nearest
 
-NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
+KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """A key that messages name.  Other text may be a line of a file that is no config."""
 
 
@@ -35,7 +35,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                name = f"key '{key}'" if NAME.fullmatch(str(key)) else "a key"
+                name = f"key '{key}'" if KEY_NAME.fullmatch(str(key)) else "a key"
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{name} stands twice", key_node.start_mark
                 )
@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}{where}: not valid YAML ({_problem(error)})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
-    if not all(NAME.fullmatch(str(key)) for key in tree):
+    if not all(KEY_NAME.fullmatch(str(key)) for key in tree):
         raise UserError(
             f"{path}: not a config; expected names of settings as keys, found other text"
         )
@@ -164,7 +164,7 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
         return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-    location = tuple(part for part in first["loc"] if part not in FORMS)
+    location = tuple(part for part in first["loc"] if part not in UNION_TAGS)
     key = prefix + ".".join(map(str, location))
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, location)
@@ -218,77 +218,6 @@ def resolve(
     source = f"{source} with --set {' '.join(overrides)}" if overrides else source
     config: Config = parse(Config, tree, source)
     return config
-
-
-# What may change while a run is interrupted, as it changes no result; so may each `root`.
-MOVABLE = {
-    "data.palette",
-    "data.test",
-    "data.workers",
-    "data.cache_mb",
-    "data.check_samples",
-    "data.max_megapixels",
-    "evaluation.spacing",  # of evaluate.py alone
-    "evaluation.window_batch",
-    "optimizer.lr_batch",  # optimizer.lr of a run is scaled already
-    "optimizer.scale_lr",
-    "channels_last",
-    "compile",
-    "save_every",
-    "save_minutes",
-    "nonfinite_limit",
-    "log",
-}
-OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
-"""Keys that may differ between the machines of a run; so may each `root`."""
-
-
-def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
-    """A config as it was saved, with the defaults of keys that came later."""
-    try:
-        return Config.model_validate(tree).model_dump(mode="json")
-    except ValidationError:  # of keys that are no more: named where configs are compared
-        return tree
-
-
-SCORED_BY = (
-    "crop_size",
-    "data.classes",
-    "data.label_map",
-    "data.reduce_zero_label",
-    "data.val images",
-    "evaluation.flip",
-    "evaluation.mode",
-    "evaluation.scales",
-    "evaluation.select",
-    "evaluation.volume_pattern",
-    "evaluation.window_border",
-)
-"""Keys whose change makes validation scores before and after it incomparable."""
-
-
-def differences(
-    old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: Collection[str] = MOVABLE
-) -> dict[str, str]:
-    """Return 'key (old -> new)', by key, for each key that differs; those of `free` and each
-    `root` may."""
-    found: dict[str, str] = {}
-    for key in [*old, *(k for k in new if k not in old)]:
-        name = f"{prefix}{key}"
-        if name in free or key == "root":
-            continue
-        a, b = (_by_place(tree.get(key)) for tree in (old, new))
-        if isinstance(a, dict) and isinstance(b, dict):
-            found |= differences(a, b, f"{name}.", free)
-        elif a != b:
-            found[name] = f"{name} ({a} -> {b})"
-    return found
-
-
-def _by_place(value: Any) -> Any:
-    """A list of sections as a section whose keys are their places."""
-    sections = isinstance(value, list) and any(isinstance(part, dict) for part in value)
-    return {str(place): part for place, part in enumerate(value)} if sections else value
 
 
 def dump_config(config: Config) -> str:

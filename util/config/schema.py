@@ -15,11 +15,20 @@ from pydantic import (
 )
 
 from util.config.data import Data
-from util.config.types import Natural, Positive, Rate, Scale, Section, Share, Width, word_or_numbers
+from util.config.types import (
+    Dilation,
+    Natural,
+    Positive,
+    PositiveFloat,
+    Section,
+    Share,
+    Width,
+    word_or_numbers,
+)
 
 Weights = Annotated[
     Annotated[Literal["auto", "enet", "inverse"], Tag("<word>")]
-    | Annotated[tuple[Scale, ...], Tag("<numbers>")],
+    | Annotated[tuple[PositiveFloat, ...], Tag("<numbers>")],
     Discriminator(word_or_numbers),
 ]
 """A number for each class, or how they follow from the labelled pixels."""
@@ -37,7 +46,7 @@ class Model(Section):
     output_stride: Literal[8, 16, 32] = 16
     """Pixels of the image per pixel of a CNN's deepest feature map; a ViT has its patch size, most
     hierarchical backbones 32."""
-    aspp_rates: tuple[Rate, Rate, Rate] = (6, 12, 18)
+    aspp_rates: tuple[Dilation, Dilation, Dilation] = (6, 12, 18)
     """Dilations of deeplabv3plus's ASPP; published with 12, 24, 36 at output stride 8."""
     patch_size: Annotated[Positive, Field(le=256)] | None = None
     """Side of a ViT's patches in pixels; by default its own, which pretrained weights need."""
@@ -112,14 +121,14 @@ class Optimizer(Section):
 
     name: Literal["sgd", "adamw"] = "sgd"
     """sgd with momentum, or adamw with betas 0.9 and 0.999."""
-    lr: Scale = 0.001
+    lr: PositiveFloat = 0.001
     """Learning rate of the backbone at the start; the backbone of unet is its encoder."""
     lr_batch: Positive | None = None
     """`batch_size` that `lr` is meant for: a run with another one logs the rate of the linear rule,
     `lr * batch_size / lr_batch`."""
     scale_lr: bool = False
     """Use the rate of the linear rule; config.yaml of the run holds the scaled `lr`."""
-    lr_multi: Scale = 10.0
+    lr_multi: PositiveFloat = 10.0
     """How many times faster everything beside the backbone learns.  Use 1 for a network without
     pretrained part: unet was published with one learning rate for all."""
     momentum: Share = 0.9
@@ -130,7 +139,7 @@ class Optimizer(Section):
     """Layer-wise decay of the learning rate in a ViT (BEiT): its final norm and last block learn at
     `lr`, each block before at this times the rate of the next one, and so does what precedes the
     blocks: patch embedding, positions, class and register tokens.  1: one rate for all."""
-    power: Scale = 0.9
+    power: PositiveFloat = 0.9
     """Poly decay: of steps 0 to N - 1 the first runs at the start's rate, step i after it at
     (1 - (i - 1)/N)^power times that, as published."""
 
@@ -158,7 +167,9 @@ class Evaluation(Section):
     """Test-time augmentation: predict an image's mirror image too; probabilities are averaged.
     This key holds for the validations of a training as well; `--tta flip` of evaluate.py and
     predict.py does the same for one command."""
-    scales: Annotated[tuple[Annotated[Scale, Field(le=16)], ...], Field(min_length=1)] = (1.0,)
+    scales: Annotated[tuple[Annotated[PositiveFloat, Field(le=16)], ...], Field(min_length=1)] = (
+        1.0,
+    )
     """Test-time augmentation: an image (where `mode` is resize, its square of crop_size) is
     predicted enlarged or reduced by each of these factors; probabilities are averaged.  As with
     `flip`, `--tta 0.75 1 1.25` does the same for one command."""
@@ -172,7 +183,7 @@ class Evaluation(Section):
     needs volume_pattern; or `iou:CLASS`, of one class."""
     volume_pattern: str | None = None
     """Regular expression whose first group names an image's volume; adds Dice per volume."""
-    spacing: tuple[Scale, Scale, Scale] | None = None
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Millimetres between slices, rows and columns of all volumes, for `evaluate.py
     --surface-distance`; without it distances are in pixels, and slices lie one pixel apart."""
 

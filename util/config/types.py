@@ -12,9 +12,9 @@ IGNORE = 255
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Scale = Annotated[float, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Shade = Annotated[int, Field(ge=0, le=255)]
-Rate = Annotated[int, Field(gt=0, le=1024)]
+Dilation = Annotated[int, Field(gt=0, le=1024)]
 Width = Annotated[int, Field(gt=0, le=4096)]
 
 
@@ -46,7 +46,7 @@ class Section(BaseModel):
     )
 
 
-FORMS = ("<one>", "<several>", "<folders>", "<listed>", "<path>", "<word>", "<numbers>")
+UNION_TAGS = ("<one>", "<several>", "<folders>", "<listed>", "<path>", "<word>", "<numbers>")
 """Tags of the forms that a value may have; no key of a config looks like them."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine import validation
 from engine.command import main
 from engine.run_dir import RunDir
 from engine.trainer import Trainer
@@ -18,7 +19,7 @@ from tests.conftest import METHODS
 # Forked, so that a life costs no import of torch.
 PROCESSES = multiprocessing.get_context("fork")
 PLACES = ["start", "step", "validation", "checkpoint"]
-WATCHED = [(Trainer, "optimize", 1), (Trainer, "evaluate", 2), (RunDir, "save", 3)]
+WATCHED = [(Trainer, "optimize", 1), (validation, "evaluate_network", 2), (RunDir, "save", 3)]
 FILE = "file"
 
 

@@ -3,15 +3,17 @@
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.io import loadmat
 
 from dataset.file_content import load_picture, read_content
-from dataset.image_files import open_image
+from dataset.image_files import MAX_MEGAPIXELS, open_image
 from dataset.mask_files import code_of, colour_codes, key_of, palette_codes, value_codes
 from tools.prepare.annotations.entries import read_text
 from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture
+from tools.prepare.hdf5 import fault, library
 from util.colours import IGNORE_COLOUR
 from util.config.types import IGNORE
 from util.errors import UserError, reason
@@ -24,6 +26,10 @@ VOC = (
 VOID = code_of(",".join(map(str, IGNORE_COLOUR)))
 MATLAB_NAMES = ("LabelMap", "Segmentation", "S", "label", "labels", "labelmap", "mask", "gt")
 """The array of labels, where a file holds several."""
+HEADER = 116
+"""Bytes of text at the start of a .mat file."""
+LARGEST = 8 * MAX_MEGAPIXELS * 10**6
+"""Bytes of an array of doubles."""
 Named = dict[int, str | None]
 
 
@@ -138,8 +144,8 @@ def has_palette(file: Path) -> bool:
 
 
 def read_matlab(files: list[Path], root: Path) -> Annotations:
-    """A `.mat` file per image with an array of labels `[H, W]`; value v is the class `class_v`, 255
-    is ignored."""
+    """Read a `.mat` file per image (up to MATLAB 7.3) with an array of labels `[H, W]`; value v is
+    the class `class_v`, 255 is ignored."""
     pictures = [
         Picture(file, (file.relative_to(root).with_suffix("").as_posix(),), None, [],
                 partial(_read_array, file))
@@ -150,12 +156,12 @@ def read_matlab(files: list[Path], root: Path) -> Annotations:
 
 def _read_array(file: Path) -> Dense:
     try:
-        tree = loadmat(file)
-    except NotImplementedError:
-        raise UserError(f"{file}: a MATLAB 7.3 file; save it with -v7") from None
-    except Exception as error:  # the reader raises whatever damaged bytes lead it to
+        found = _hdf5_arrays(file) if _is_hdf5(file) else _own_arrays(loadmat(file))
+    except UserError:
+        raise
+    except Exception as error:  # the readers raise whatever damaged bytes lead them to
         raise UserError(f"{file}: not a readable .mat file ({reason(error)})") from None
-    found = {k: v for key in tree if key[0] != "_" for k, v in _arrays(key, tree[key]).items()}
+    found = {key: values for key, values in found.items() if _are_labels(values)}
     likely = [key for key in found if key.rpartition(".")[2] in MATLAB_NAMES]
     if len(found) != 1 and len(likely) != 1:
         raise UserError(f"{file}: found {len(found)} arrays of whole numbers ({', '.join(found)}); "
@@ -164,14 +170,42 @@ def _read_array(file: Path) -> Dense:
     return Dense(values, {int(v): f"class_{v}" for v in np.unique(values)} | {IGNORE: None})
 
 
-def _arrays(key: str, value: object) -> dict[str, np.ndarray]:
-    """The arrays `[H, W]` of whole numbers, at least 0, in a variable, also in its fields."""
-    if not isinstance(value, np.ndarray):
-        return {}
-    if value.dtype.names and value.size == 1:
-        fields = {name: value[name].flat[0] for name in value.dtype.names}
-        return {k: v for name in fields for k, v in _arrays(f"{key}.{name}", fields[name]).items()}
-    if value.ndim != 2 or min(value.shape) < 2 or value.dtype.kind not in "biuf":
-        return {}
-    whole = np.all(np.isfinite(value)) and np.all(value == np.round(value)) and value.min() >= 0
-    return {key: value} if whole else {}
+def _is_hdf5(file: Path) -> bool:
+    """Return whether MATLAB wrote a file with -v7.3: behind a header of text follows HDF5."""
+    with file.open("rb") as content:
+        return b"MATLAB 7.3" in content.read(HEADER)
+
+
+def _hdf5_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a MATLAB 7.3 file, also in structs, by name; texts are none."""
+    found: dict[str, np.ndarray] = {}
+
+    def add(group: Any, before: str) -> None:
+        for name in group:
+            problem = fault(group, name, LARGEST)
+            if problem == "is a group" and not name.startswith("#"):
+                add(group[name], f"{before}{name}.")
+            elif not problem and group[name].attrs.get("MATLAB_class") != b"char":
+                found[before + name] = group[name][()].T  # MATLAB stores columns first
+
+    with library(f"{file}: MATLAB 7.3").File(file) as content:
+        add(content, "")
+    return found
+
+
+def _own_arrays(value: object, before: str = "") -> dict[str, np.ndarray]:
+    """Return the arrays among variables, also in structs, by name."""
+    if isinstance(value, np.ndarray) and value.dtype.names and value.size == 1:
+        value = {name: value[name].flat[0] for name in value.dtype.names}
+    if isinstance(value, dict):
+        parts = [_own_arrays(v, f"{before}.{k}") for k, v in value.items() if k[0] != "_"]
+        return {key: array for part in parts for key, array in part.items()}
+    return {before.removeprefix("."): value} if isinstance(value, np.ndarray) else {}
+
+
+def _are_labels(values: np.ndarray) -> bool:
+    """Return whether an array is `[H, W]` and holds whole numbers, at least 0."""
+    if values.ndim != 2 or min(values.shape) < 2 or values.dtype.kind not in "biuf":
+        return False
+    whole = np.all(np.isfinite(values)) and np.all(values == np.round(values))
+    return bool(whole and values.min() >= 0)

@@ -1,5 +1,5 @@
-"""Label Studio's exports: JSON and JSON-MIN (brush, polygons, boxes, ellipses), and the folder of
-one PNG per class."""
+"""Label Studio's exports: JSON and JSON-MIN (brush, bitmask, polygon, box, ellipse), or PNGs of one
+class each."""
 
 import re
 from collections import Counter, defaultdict
@@ -15,11 +15,13 @@ import numpy as np
 from dataset.file_content import load_picture
 from dataset.image_files import SUFFIXES, image_size
 from tools.prepare.annotations.entries import Entry
-from tools.prepare.annotations.model import Annotations, Picture, Region, Size
-from tools.prepare.annotations.shapes import bitmap, corners, ellipse, polygons
+from tools.prepare.annotations.model import Annotations, Picture, Region
+from tools.prepare.annotations.shapes import bitmap, corners, ellipse, opaque, picture_in, polygons
 from util.errors import UserError
 
-LABELS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels")
+LABELS = (
+    "brushlabels", "bitmasklabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels",
+)  # fmt: skip
 PNG_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+\.png")
 """Task, annotation, author, and the names of the tag and of the class."""
 
@@ -95,7 +97,7 @@ def _with_area(results: list[Entry], skipped: Counter[str]) -> list[Entry]:
     for result in results:
         keys = {key for key, value in result.value.items() if value is not None}
         is_box = {"x", "y", "width", "height"} <= keys and "keypointlabels" not in keys
-        if not (is_box or {"rle", "radiusX", "points"} & keys):
+        if not (is_box or {"rle", "imageDataURL", "radiusX", "points"} & keys):
             skipped[f"regions of type {result.value.get('type', 'point or choice')}"] += 1
             continue
         if result.value.get("image_rotation"):
@@ -127,6 +129,8 @@ def _drawing(result: Entry) -> Callable | None:
     width, height = (side / 100 for side in result.size("original_width", "original_height"))
     if "rle" in value:
         return partial(_brush, result.get("rle", list))
+    if "imageDataURL" in value:
+        return partial(_bitmask, result.get("imageDataURL", str))
     if "radiusX" in value:
         x, y, rx, ry = (result.number(key) for key in ("x", "y", "radiusX", "radiusY"))
         turn = radians(result.number("rotation", default=0))
@@ -147,6 +151,10 @@ def _brush(rle: list[int], height: int, width: int) -> dict:
     """The pixels of which the brush covers more than half."""
     alpha = unpack(rle, 4 * height * width).reshape(height, width, 4)[..., 3]
     return bitmap(alpha > alpha.max(initial=0) / 2)
+
+
+def _bitmask(url: str, height: int, width: int) -> dict:
+    return bitmap(opaque(picture_in(url, "imageDataURL", (width, height))))
 
 
 def unpack(rle: list[int], count: int) -> np.ndarray:
@@ -234,7 +242,7 @@ def read_pngs(files: list[Path], images: list[Path]) -> Annotations:
     for task, made in tasks.items():
         skipped["further annotations of one task"] += len(made) - 1
         regions = [Region(c, file.name, partial(_png, file)) for file, c in made[max(made)]]
-        size = _png_size(made[max(made)][0][0])
+        size = image_size(made[max(made)][0][0])
         pictures.append(Picture(files[0].parent, (f"task-{task}", task), size, regions))
     return Annotations("Label Studio, one PNG per class", pictures, [], skipped, {})
 
@@ -245,12 +253,8 @@ def _common_tag(names: list[str]) -> str:
     return f"{heads.pop()}-" if len(heads) == 1 and all("-" in name for name in names) else ""
 
 
-def _png_size(file: Path) -> Size:
-    return image_size(file)
-
-
 def _png(file: Path, height: int, width: int) -> dict:
-    values = np.asarray(load_picture(file).convert("L"))
-    if values.shape != (height, width):
-        raise ValueError(f"{values.shape[1]}x{values.shape[0]} pixels; expected {width}x{height}")
-    return bitmap(values > values.max(initial=0) / 2)
+    picture = load_picture(file).convert("L")
+    if picture.size != (width, height):
+        raise ValueError(f"{picture.width}x{picture.height} pixels; expected {width}x{height}")
+    return bitmap(opaque(picture))

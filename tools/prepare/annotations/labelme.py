@@ -1,19 +1,16 @@
 """LabelMe's JSON: a file per image, beside it or in a folder of their own."""
 
-import base64
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
 from math import dist
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dataset.image_files import open_image
 from tools.prepare.annotations.entries import Entry
 from tools.prepare.annotations.model import Annotations, Picture, Region
-from tools.prepare.annotations.shapes import bitmap, ellipse, polygons
+from tools.prepare.annotations.shapes import bitmap, ellipse, picture_in, polygons
 
 POINTS = {
     "polygon": (),
@@ -84,17 +81,10 @@ def _drawing(shape: Entry, kind: str, points: list[tuple[float, float]]) -> Call
 
 def _mask(shape: Entry, points: list[tuple[float, float]], height: int, width: int) -> dict:
     """A PNG in the box of its first and last pixel."""
-    try:
-        picture = open_image(BytesIO(base64.b64decode(shape.get("mask", str))))
-        covered = np.asarray(picture.convert("L")) > 0
-    except (OSError, ValueError):
-        raise ValueError("no picture in 'mask'; expected a PNG in base64") from None
     (x, y), (x2, y2) = ((round(v) for v in point) for point in points)
+    if not (0 <= x <= x2 < width and 0 <= y <= y2 < height):
+        raise ValueError(f"points {points}; expected two pixels of the image, {width}x{height}")
+    picture = picture_in(shape.get("mask", str), "mask", (x2 - x + 1, y2 - y + 1))
     whole = np.zeros((height, width), bool)
-    if not (0 <= x <= x2 < width and 0 <= y <= y2 < height) or covered.shape != (
-        y2 - y + 1,
-        x2 - x + 1,
-    ):
-        raise ValueError(f"a mask of {covered.shape[::-1]} pixels does not fit its points {points}")
-    whole[y : y2 + 1, x : x2 + 1] = covered
+    whole[y : y2 + 1, x : x2 + 1] = np.asarray(picture.convert("L")) > 0
     return bitmap(whole)

@@ -4,12 +4,17 @@ Coordinates are in pixels; the upper left corner of the image is (0, 0), the cen
 pixel (0.5, 0.5).
 """
 
+import base64
 import math
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as rle
+
+from dataset.image_files import open_image
 
 Rle = dict[str, Any]
 MARGIN = 1.0
@@ -60,6 +65,31 @@ def ellipse(
 def bitmap(covered: np.ndarray) -> Rle:
     """`[H, W]`, bool."""
     return rle.encode(np.asfortranarray(covered, np.uint8))
+
+
+def picture_in(text: str, key: str, size: tuple[int, int]) -> Image.Image:
+    """Decode an image of `size` in base64, alone or as a data URL; raises `ValueError`."""
+    try:
+        picture = open_image(BytesIO(base64.b64decode(text.partition(";base64,")[2] or text)))
+        if fits := picture.size == size:
+            picture.load()
+    except (OSError, SyntaxError, ValueError):  # Pillow's of damaged files are among them
+        raise ValueError(f"{key}: no image; expected a PNG in base64") from None
+    if not fits:
+        raise ValueError(
+            f"{key}: {picture.width}x{picture.height} pixels; expected {size[0]}x{size[1]}"
+        )
+    return picture
+
+
+def opaque(picture: Image.Image) -> np.ndarray:
+    """Return the pixels `[H, W]` of which more than half is drawn: opaque ones, or bright ones of
+    an image without alpha."""
+    has_alpha = picture.has_transparency_data
+    values = np.asarray(
+        picture.convert("RGBA").getchannel("A") if has_alpha else picture.convert("L")
+    )
+    return values > values.max(initial=0) / 2
 
 
 def run_lengths(shape: dict[str, Any], height: int, width: int) -> Rle:

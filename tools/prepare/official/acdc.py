@@ -15,6 +15,7 @@ import numpy as np
 
 from dataset.protocols import fingerprint, read_protocols
 from dataset.split_files import list_line, list_text
+from tools.prepare.hdf5 import fault, library
 from tools.prepare.official.archives import LARGEST, Archive, Download, Member, find_all
 from tools.prepare.official.masks import png
 from tools.prepare.official.plan import Plan, Set, Task, pair
@@ -87,7 +88,7 @@ def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray
 
 def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Image and label, of one shape; raises `ValueError` where they are not there, or not so."""
-    with _library().File(content if isinstance(content, Path) else BytesIO(content)) as file:
+    with library("acdc").File(content if isinstance(content, Path) else BytesIO(content)) as file:
         image, label = (_array(file, key, dimensions) for key in ("image", "label"))
     if image.shape != label.shape:
         raise ValueError(f"an image of shape {image.shape}, a label of {label.shape}")
@@ -98,21 +99,12 @@ def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
     """The numbers of a key; raises `ValueError` where it has none, or in other dimensions."""
     if key not in file:
         raise ValueError(f"no key '{key}', found {', '.join(file) or 'none'}")
-    expected = f"expected an array of numbers, {AXES[dimensions]}"
-    if not isinstance(file.get(key, getlink=True), _library().HardLink):
-        raise ValueError(f"'{key}' is a link, {expected}")
-    found = file[key]
-    if not isinstance(found, _library().Dataset):
-        raise ValueError(f"'{key}' is a {type(found).__name__.lower()}, {expected}")
-    if found.dtype.kind not in "buif":
-        raise ValueError(f"'{key}' holds values of type {found.dtype}, {expected}")
-    if found.ndim != dimensions or not found.size:
-        raise ValueError(f"'{key}' is an array of shape {found.shape}, {expected}")
-    if found.nbytes > LARGEST:
-        raise ValueError(f"'{key}' holds {found.nbytes} bytes, expected at most {LARGEST}")
-    if found.external or found.is_virtual:
-        raise ValueError(f"'{key}' is kept in another file, {expected}")
-    return found[()]
+    problem = fault(file, key, LARGEST)
+    if not problem and (file[key].ndim != dimensions or not file[key].size):
+        problem = f"is an array of shape {file[key].shape}"
+    if problem:
+        raise ValueError(f"'{key}' {problem}, expected an array of numbers, {AXES[dimensions]}")
+    return file[key][()]
 
 
 def _depth(member: Member) -> int:
@@ -124,14 +116,6 @@ def _depth(member: Member) -> int:
             f"{member.archive.path}: {member.name} is no volume ({error}); download it again"
         ) from None
     return len(image)
-
-
-def _library() -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise UserError("acdc: needs h5py: pip install -r requirements-extra.txt") from None
-    return h5py
 
 
 def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[str, list[str]]:

@@ -12,6 +12,8 @@ from util.config.label_map import OTHER, TRANSPARENT, WORDS, parse_key
 from util.config.types import IGNORE
 from util.errors import UserError, first_of
 
+CHANGES = ["unchanged", "changed"]
+"""Classes of image pairs, unless `--classes` names others."""
 MAX_CLASSES = 254
 MUCH = 0.1
 """Of the pixels: what is more is not ignored unasked."""
@@ -46,6 +48,8 @@ class Named(NamedTuple):
     """Of the classes; in the order of the values, where no key is named."""
     labels: dict[str, str]
     """By value, colour or `other`: a name, `ignore` or `nearest`."""
+    of_change: bool = False
+    """Classes of change, of image pairs."""
 
 
 class Doubt(UserError):
@@ -167,6 +171,8 @@ def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str,
     if void:
         ignored[void.key] = IGNORED
     classes = [value.key for value in kept.values() if value is not void]
+    if named.of_change and not named.names:
+        named = named._replace(names=_changes(classes))
     guess = dict(zip(*_with_names(classes, named.names, masks.in_colour), strict=True)) | ignored
     if clear:
         raise Doubt(
@@ -197,6 +203,13 @@ def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str,
         found = _some(value for value in kept.values() if value is not void)
         raise Doubt(f"--classes: {len(named.names)} names for {found}", guess)
     return guess
+
+
+def _changes(keys: list[str]) -> list[str]:
+    """The default names of classes of change: value 0 of several is "unchanged"."""
+    if len(keys) == len(CHANGES):
+        return CHANGES
+    return [CHANGES[0] if key == "0" else f"class_{key}" for key in keys] if "0" in keys else []
 
 
 def _clear(labels: Mapping[str, str]) -> dict[str, str]:

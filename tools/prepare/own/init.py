@@ -35,9 +35,6 @@ from util.config.label_map import OTHER, WORDS
 from util.config.loading import load_config
 from util.errors import UserError, first_of
 
-CHANGES = ["unchanged", "changed"]
-"""The classes of pairs, unless `--classes` names others."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -124,8 +121,8 @@ def _write_config(
     told = {"," in key for key in named.labels if key not in WORDS}
     masks = together(files, told.pop() if len(told) == 1 else None)
     values = values_in_use(masks)
-    if later and not options.classes and not options.annotations:
-        named = _changes(values, named)
+    if later and not options.annotations:
+        named = named._replace(of_change=True)
     classes = _chosen(masks, values, named, parts)
     preset = options.preset or choose_preset()
     pretrained = find_pretrained(PRESETS[preset].model["backbone"])
@@ -175,17 +172,6 @@ def _write_config(
     print(f"check    {check}\nbaseline {train[0]}  # first with --dry-run")
     for command in train[1:]:
         print(f"method   {command}")
-
-
-def _changes(values: Mapping[int, Value], named: Named) -> Named:
-    """The classes of pairs; raises `UserError` where masks hold more than two values, or less."""
-    kept = [value.key for value in values.values() if value.key not in named.labels]
-    if len(kept) != len(CHANGES):
-        raise UserError(
-            f"--masks: found {len(kept)} values ({'; '.join(kept[:8])}), expected two, unchanged "
-            'and changed; say what they are, such as --classes "0=unchanged,255=changed,128=ignore"'
-        )
-    return named._replace(names=CHANGES)
 
 
 def _chosen(masks: Masks, values: dict[int, Value], named: Named, parts: Parts) -> Classes:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.folders import files_by_stem
-from dataset.val_size import IMAGES as ENOUGH
+from dataset.val_size import MIN_IMAGES as ENOUGH
 from util.errors import UserError, and_others
 
 ImageAndMask = tuple[Path, Path]
@@ -145,7 +145,7 @@ def absolute(path: Path) -> Path:
 def _pairs_in(
     folders: list[Path], matched: Matched, images: Path, patterns: tuple[str, str]
 ) -> list[ImageAndMask]:
-    """The pairs that `--val FOLDER` or `--val IMAGES MASKS` means."""
+    """The pairs that `--val FOLDER` or `--val MIN_IMAGES MASKS` means."""
     if len(folders) > 2:
         raise UserError(f"--val: found {len(folders)} folders, expected one, or images and masks")
     if not folders[0].is_dir():

@@ -17,7 +17,7 @@ from dataset.mask_files import (
     mask_codes,
     read_mask,
 )
-from dataset.mask_kinds import mask_kind, reading, value_colours
+from dataset.mask_kinds import agreement, mask_kind, value_colours
 from util.errors import UserError
 
 R = TypeVar("R")
@@ -156,7 +156,7 @@ def _by_kind(masks: Sequence[MaskFile]) -> bool:
         (mask.mode, {v: mask.colours[v] for v in mask.pixels if v in mask.colours})
         for mask in masks
     )
-    found = reading(used)
+    found = agreement(used)
     if not (found.by_value or found.by_colour):
         first = {mask.mode: mask.path.name for mask in reversed(masks)}
         some = ", ".join(f"mode {mode} ({name})" for mode, name in first.items())

@@ -1,0 +1,54 @@
+"""docs/tour.ipynb: its cells run in order, here with a training of a few steps."""
+
+import json
+import os
+import subprocess
+import sys
+
+from tests.conftest import REPOSITORY
+
+NOTEBOOK = REPOSITORY / "docs/tour.ipynb"
+RUNNER = """
+import os, subprocess, sys
+def shell(command):
+    subprocess.run(command, shell=True, check=True)
+"""
+
+
+def test_the_cells_of_the_tour_run_in_order(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for entry in REPOSITORY.iterdir():
+        if entry.name not in ("docs", "data", "runs", "pretrained", ".git"):
+            (tmp_path / entry.name).symlink_to(entry)
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    lines = code.replace("\\\n", "").splitlines()
+    words = {"!": "shell({!r})", "%": "os.chdir({!r}.removeprefix('cd '))"}
+    program = "\n".join(words[x[0]].format(x[1:]) if x[:1] in words else x for x in lines)
+    shorter = program.replace("epochs=2 ", "epochs=1 data.workers=0 ").replace(
+        "length=250", "length=3 "
+    )
+    assert "epochs=1" in shorter and "length=3 " in shorter
+    end = "assert len(columns) == 8 and masks[1].shape == (48, 48) and masks[1].max() < 4"
+    environment = os.environ | {
+        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+        "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", f"{RUNNER}{shorter}\n{end}\n"],
+        cwd=tmp_path / "docs", env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs/tour/best.pth").exists()
+
+
+def test_kept_outputs_are_small():
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    pictures = [
+        output["data"]["image/png"]
+        for cell in cells
+        for output in cell.get("outputs", ())
+        if "data" in output
+    ]
+    assert len(pictures) == 2 and max(map(len, pictures)) < 60_000
+    assert NOTEBOOK.stat().st_size < 90_000

@@ -1,0 +1,229 @@
+"""The processes of a launch: start, watch and restart them.
+
+They get the environment variables of torchrun and meet in a `TCPStore` of the first node's
+launcher. torchrun itself would kill a run that saves for more than 30 seconds after a signal, and
+restart it after every error.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from torch.distributed import DistError, PrefixStore, TCPStore
+
+from util.errors import UserError, print_error
+from util.interrupt import SIGNALS, handling, leaving_when_asked
+from util.rendezvous import RESTARTS, exchange, patience, reason_elsewhere, time_limit
+
+CONSEQUENCES = (1, -signal.SIGABRT, -signal.SIGTERM)
+"""Exit codes that the end of another rank may cause: an error, an abort by NCCL, a batch system."""
+GRACE = 1.0
+"""Seconds for the rank that failed first to end, when others were seen to end before it."""
+STOP, ANSWER, LEAVE = 30.0, 120.0, 10.0
+"""Seconds for ranks to end once another failed, for other nodes to report it, and to read it."""
+POLL = 0.2
+"""Seconds between two looks at processes and nodes."""
+
+ExitCodes = dict[int, int]
+"""By rank."""
+
+
+class Launch:
+    """The processes of one node, and the store in which all nodes meet."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.stopping = False
+        """True once a signal asked the launch to stop."""
+        with leaving_when_asked():
+            self.store = self._meet()
+
+    def run(self) -> int:
+        """Run the script until it ends or cannot be restarted; return the exit code."""
+        most, node = self.options.max_restarts, self.options.node_rank
+        signals = [*SIGNALS, *[signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)]
+        start = 0
+        try:
+            with handling(signals, self._pass_on):
+                while True:
+                    codes, stopping = self._run_once(start)
+                    if not codes:
+                        return 0
+                    rank = first_to_fail(codes)
+                    if stopping or not is_killed(codes[rank]) or start >= most:
+                        return self._end(start, rank, codes[rank])
+                    if node == 0:
+                        print_error(
+                            f"process {rank} was {killed_by(codes[rank])}; all restart from the "
+                            f"last checkpoint (restart {start + 1} of {most})"
+                        )
+                    start += 1
+        except DistError as error:
+            reason = str(error).partition("\n")[0]
+            print_error(f"error: the first machine no longer answers ({reason})")
+            return 1
+        finally:
+            self._stop()
+            self._leave()
+
+    def _end(self, start: int, rank: int, code: int) -> int:
+        """Print why a rank ended where nothing on this node did; return the exit code."""
+        if code < 0:
+            print_error(
+                f"error: process {rank} was {killed_by(code)}; the same command resumes from the "
+                "last checkpoint"
+            )
+            return 128 - code  # as shells do
+        # Ranks of this node may have hung in a collective until they were stopped.
+        store = PrefixStore(f"start {start}", self.store)
+        if reason := reason_elsewhere(store, str(self.options.node_rank)):
+            print_error(f"error: {reason}")
+        return code
+
+    def _pass_on(self, number: int, _: object) -> None:
+        """Send a signal to all processes, which save together and end."""
+        self.stopping = True
+        for process in self.processes.values():
+            process.send_signal(number)
+
+    def _run_once(self, start: int) -> tuple[ExitCodes, bool]:
+        """Return the exit codes of the failed ranks of all nodes, and whether any was stopped."""
+        self._start(start)
+        failed = f"failed {start}"
+        while any(code is None for code in self._codes().values()):
+            if any(self._codes().values()) or self.store.check([failed]):
+                break
+            time.sleep(POLL)
+        codes = {rank: code for rank, code in self._codes().items() if code}
+        if codes and all(code in CONSEQUENCES for code in codes.values()):
+            time.sleep(GRACE)
+            codes = {rank: code for rank, code in self._codes().items() if code}
+        if codes:
+            self.store.set(failed, "")
+        self._stop()
+        own = [[*codes.items()], self.stopping]
+        ends = self._exchange(f"ends {start}", own, limit=ANSWER if codes else None)
+        return {r: code for pairs, _ in ends for r, code in pairs}, any(stop for _, stop in ends)
+
+    def _start(self, start: int) -> None:
+        options, here = self.options, self.options.nproc_per_node
+        if here > 1:
+            os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does
+        for local in range(here):
+            rank = options.node_rank * here + local
+            variables = {
+                "RANK": rank, "LOCAL_RANK": local, "GROUP_RANK": options.node_rank,
+                "WORLD_SIZE": here * options.nnodes, "LOCAL_WORLD_SIZE": here,
+                "MASTER_ADDR": options.master_addr, "MASTER_PORT": self.store.port,
+                "TORCHELASTIC_USE_AGENT_STORE": True, RESTARTS: start,
+            }  # fmt: skip
+            command = [sys.executable, "-u", *["-m"] * options.module, options.script]
+            self.processes[rank] = subprocess.Popen(
+                [*command, *options.arguments],
+                env=os.environ | {name: str(value) for name, value in variables.items()},
+                start_new_session=True,  # a terminal's Ctrl-C reaches them through this process
+            )
+        if self.stopping:  # a signal between two starts
+            self._pass_on(signal.SIGTERM, None)
+
+    def _codes(self) -> dict[int, int | None]:
+        """Exit codes by rank, None for processes that run."""
+        return {rank: process.poll() for rank, process in self.processes.items()}
+
+    def _stop(self) -> None:
+        """End the processes that still run."""
+        running = [process for process in self.processes.values() if process.poll() is None]
+        for process in running:
+            process.terminate()
+        end = time.monotonic() + STOP
+        for process in running:
+            try:
+                process.wait(max(0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def _meet(self) -> TCPStore:
+        """Wait for the other nodes; return the store.
+
+        Raises `UserError` for a port in use, a first node that does not answer, and nodes that do
+        not come in time.
+        """
+        options, node, nodes = self.options, self.options.node_rank, self.options.nnodes
+        if node >= nodes:
+            raise UserError(f"NODE_RANK {node}: expected 0 to {nodes - 1} (NNODES is {nodes})")
+        address, port = options.master_addr, 0 if options.standalone else options.master_port
+        if nodes > 1:
+            print(f"waiting for {nodes} machines on {address}:{port}", file=sys.stderr, flush=True)
+        try_port(port) if node == 0 else reach(address, port)
+        self.store = TCPStore(
+            address, port, is_master=node == 0, timeout=patience(), wait_for_workers=False
+        )
+        if self.store.add(f"node {node}", 1) > 1:
+            raise UserError(f"NODE_RANK {node}: two machines have it; expected 0 to {nodes - 1}")
+        self._exchange("here", None)
+        return self.store
+
+    def _exchange(self, name: str, value: Any, limit: float | None = None) -> list[Any]:
+        """Return the `value` (JSON) of every node."""
+        options = self.options
+        return exchange(
+            self.store, name, options.node_rank, options.nnodes, value, limit, "NODE_RANK"
+        )
+
+    def _leave(self) -> None:
+        """Keep the store of the first node until the others need it no more."""
+        with suppress(DistError, UserError):
+            if self.options.node_rank == 0:
+                self._exchange("left", None, LEAVE)
+            else:
+                self.store.set(f"left {self.options.node_rank}", "null")
+
+
+def first_to_fail(codes: ExitCodes) -> int:
+    """Return the rank whose end explains the others': one that gave a reason, else a killed one."""
+
+    def order(rank: int) -> tuple[int, bool, int]:
+        code = codes[rank]
+        place = CONSEQUENCES.index(code) + 1 if code in CONSEQUENCES else 0
+        return place, code < 0, rank
+
+    return min(codes, key=order)
+
+
+def is_killed(code: int) -> bool:
+    """Return whether a process was ended by a signal other than a request to stop."""
+    return code < 0 and -code not in SIGNALS
+
+
+def killed_by(code: int) -> str:
+    number = signal.Signals(-code)
+    return f"killed by {number.name}" + " (out of memory?)" * (number == signal.SIGKILL)
+
+
+def try_port(port: int) -> None:
+    """Raise `UserError` for a port in use, which `TCPStore` reports in several lines."""
+    try:
+        socket.create_server(("", port)).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"port {port}: not available ({error}). Fix: use another") from None
+
+
+def reach(address: str, port: int) -> None:
+    """Wait until the first node listens; `TCPStore` would not react to signals meanwhile."""
+    end = time.monotonic() + patience().total_seconds()
+    while True:
+        try:
+            return socket.create_connection((address, port), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > end:
+                place = f"MASTER_ADDR {address}, port {port}"
+                raise UserError(f"{place}: no answer ({error}); {time_limit()}") from None
+            time.sleep(POLL)

@@ -1,0 +1,77 @@
+"""t-SNE of decoder features: a point is the mean feature of a class in a validation image."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dataset.folders import read_samples
+from dataset.reader import Reader
+from dataset.samples import Sample
+from inference.evaluation import center_crop
+from inference.predictor import Predictor
+from model.files import best_checkpoint
+from model.network import Network
+from model.trained import load_trained
+from tools.report.charts import scatter
+from tools.results.runs import Run
+from util.config.schema import Config
+from util.config.types import IGNORE
+from util.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def embedding(run: Run, network: str, device: torch.device, limit: int | None) -> "Figure":
+    """Draw the t-SNE of the validation images (the first `limit`) with a run's best checkpoint.
+
+    Raises `UserError` for missing files, and for fewer than 4 points.
+    """
+    from sklearn.manifold import TSNE
+
+    data = run.config.data
+    model = load_trained(run.config, best_checkpoint(run.path, network), network, device)
+    samples = read_samples(data.val, data, masks=True).samples[:limit]
+    features, classes = class_means(model, samples, run.config, device)
+    if len(features) < 4:
+        raise UserError(f"--embedding: found {len(features)} classes in all images, expected 4")
+    tsne = TSNE(perplexity=min(30, len(features) / 4), init="pca", random_state=0)
+    return scatter(tsne.fit_transform(features), classes, data)
+
+
+@torch.no_grad()
+def class_means(
+    network: Network, samples: Sequence[Sample], config: Config, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean feature `[N, D]` and the class `[N]` of each class in the mask of each image.
+
+    Features are the input of the last convolution; of large images, in the central square of twice
+    the crop size.
+    """
+    last = [m for m in network.modules() if isinstance(m, nn.Conv2d)][-1]
+    seen: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].float()))
+    plain = config.evaluation.model_copy(update={"flip": False, "scales": (1.0,)})
+    mode = "resize" if plain.mode == "resize" else "original"
+    predictor = Predictor(network, config.model_copy(update={"evaluation": plain}), device, mode)
+    reader, means, classes = Reader(config.data), [], list[int]()
+    for sample in samples:
+        pixels, stored = reader.both(sample)
+        image, mask = (
+            torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+            torch.tensor(np.array(stored)),
+        )
+        image, mask = (center_crop(x, 2 * config.crop_size) for x in (image, mask))
+        predictor.predict_batch(image[None])
+        features = seen.pop()
+        small = F.interpolate(mask[None, None].float(), features.shape[-2:])[0, 0].to(device)
+        for index in small.unique().int().tolist():
+            if index != IGNORE:
+                means.append(features[:, small == index].mean(1).cpu().numpy())
+                classes.append(index)
+    hook.remove()
+    return np.array(means), np.array(classes)

@@ -1,0 +1,174 @@
+"""Where ranks meet before and beside collectives: the launcher's store, failures, comparisons."""
+
+import functools
+import itertools
+import json
+import math
+import os
+import socket
+import time
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as td
+
+from util.config.differences import OF_A_MACHINE, differences
+from util.errors import UserError, first_of
+from util.launched import launched_rank, launched_ranks, processes_here
+
+TIMEOUT = 30.0
+"""Default of the environment variable TIMEOUT: minutes that ranks and machines wait for each other.
+NCCL's default of 10 is too short for rank 0 to check all files on a slow disk. The launcher notices
+a process that dies at once."""
+ROLL_CALL = 5.0
+"""Seconds in which ranks that lost contact report; ranks that do not report are the lost ones."""
+POLL = 0.05
+"""Seconds between two looks into the store."""
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+"""The environment variable in which a launcher counts restarts."""
+_FAILURE = "failure"
+"""Key of the first failure of any rank: reason, exit code, node, rank."""
+
+
+def patience() -> timedelta:
+    """Return how long ranks and machines wait for each other: TIMEOUT in the environment."""
+    given = os.environ.get("TIMEOUT") or str(TIMEOUT)
+    try:
+        minutes = float(given)
+        if not 0 < minutes < math.inf:
+            raise ValueError
+        return timedelta(minutes=minutes)
+    except (ValueError, OverflowError):
+        raise UserError(f"TIMEOUT: expected a number of minutes, found '{given}'") from None
+
+
+def time_limit() -> str:
+    """Return the end of a message about a rank or machine that does not answer in time."""
+    minutes = patience().total_seconds() / 60
+    return f"the limit is {minutes:g} minute{'s' * (minutes != 1)} (environment variable TIMEOUT)"
+
+
+def meeting_store() -> td.Store:
+    """Return the launcher's key-value store, which ranks reach before and after they join.
+
+    Raises `UserError` where it does not answer.
+    """
+    store = _store_of(os.environ.get(RESTARTS, "0"))
+    if store is None:
+        place = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, port {os.environ['MASTER_PORT']}"
+        raise UserError(f"{place}: no answer; {time_limit()}")
+    return store
+
+
+@functools.cache
+def _store_of(start: str) -> td.Store | None:
+    """Return the part of the store for one start, as a restart must not find older entries; None,
+    without waiting again, where the store did not answer."""
+    try:
+        store, *_ = next(td.rendezvous("env://", timeout=patience()))
+    except td.DistError:
+        return None
+    return td.PrefixStore(f"start {start}", store)
+
+
+def exchange(
+    store: td.Store,
+    name: str,
+    own: int,
+    members: int,
+    value: Any,
+    limit: float | None = None,
+    noun: str = "rank",
+) -> list[Any]:
+    """Return the `value` (JSON) of every member; `own`: the number of this one.
+
+    Unlike a collective, it can be interrupted by a signal, and ends when a rank fails. Raises
+    `UserError` with the first reason of any rank, or with the members that did not come within
+    `limit` seconds (by default TIMEOUT minutes).
+    """
+    keys = [f"{name} {number}" for number in range(members)]
+    store.set(keys[own], json.dumps(value))
+    end = time.monotonic() + (limit or patience().total_seconds())
+    while not store.check(keys):
+        if store.check([_FAILURE]):
+            raise UserError(json.loads(store.get(_FAILURE))[0])
+        if time.monotonic() > end:
+            raise UserError(_no_answer(store, keys, noun, limit))
+        time.sleep(POLL)
+    return [json.loads(store.get(key)) for key in keys]
+
+
+_calls = itertools.count()
+"""Numbers of the calls of `compare`, the same on all ranks."""
+
+
+def require_equal(name: str, facts: dict[str, Any]) -> None:
+    """Check that `facts` (JSON) are equal on all ranks.
+
+    Raises `UserError` as `exchange` does, and with the first rank that differs from rank 0.
+    """
+    if launched_ranks() == 1:
+        return
+    key = f"{next(_calls)} {name}"
+    first, *others = exchange(meeting_store(), key, launched_rank(), launched_ranks(), facts)
+    for number, other in enumerate(others, start=1):
+        if found := differences(first, other, free=OF_A_MACHINE):
+            raise UserError(
+                f"rank {number} differs from rank 0: {first_of([*found.values()], 5)} "
+                f"(rank 0 -> rank {number}). Fix: start all machines with the same code, command "
+                "and split files"
+            )
+
+
+def report_failure(reason: str, code: int) -> tuple[str, int]:
+    """Tell the other ranks why this one fails, unless another rank failed before.
+
+    Returns the text for this process to print, and its exit code: `reason` itself on the first rank
+    that fails; on one rank of every other machine the first rank's reason; elsewhere nothing.
+    """
+    if launched_ranks() == 1:
+        return reason, code
+    node = os.environ.get("GROUP_RANK", "0")
+    several_nodes = processes_here() < launched_ranks()
+    where = f"rank {launched_rank()} on {socket.gethostname()}: " if several_nodes else ""
+    own = json.dumps([f"{where}{reason}", code, node, launched_rank()])
+    try:
+        store = meeting_store()
+        _, code, _, first = json.loads(store.compare_set(_FAILURE, "", own))
+        return reason if first == launched_rank() else reason_elsewhere(store, node), code
+    except (td.DistError, UserError):  # the store ended with the first machine
+        return reason, code
+
+
+def reason_elsewhere(store: td.Store, node: str) -> str:
+    """Return the reason of the first rank that failed, once for each node but its own; else ""."""
+    if not store.check([_FAILURE]):
+        return ""
+    reason, _, its_node, _ = json.loads(store.get(_FAILURE))
+    return reason if its_node != node and store.add(f"said on {node}", 1) == 1 else ""
+
+
+def lost_contact(error: Exception) -> str | None:
+    """Name the ranks that do not answer, if `error` is that of a collective; else return None."""
+    if launched_ranks() == 1 or not (isinstance(error, td.DistError) or "/gloo/" in str(error)):
+        return None
+    try:
+        store = meeting_store()
+        keys = [f"lost contact {number}" for number in range(launched_ranks())]
+        store.set(keys[launched_rank()], "")
+        end = time.monotonic() + ROLL_CALL
+        while time.monotonic() < end and not store.check([_FAILURE]) and not store.check(keys):
+            time.sleep(POLL)
+        return _no_answer(store, keys)
+    except (td.DistError, UserError):
+        return f"MASTER_ADDR {os.environ['MASTER_ADDR']}: the first machine no longer answers"
+
+
+def _no_answer(
+    store: td.Store, keys: list[str], noun: str = "rank", limit: float | None = None
+) -> str:
+    """Name the members that did not set their key of `keys`."""
+    missing = [str(number) for number, key in enumerate(keys) if not store.check([key])]
+    numbers = f"{'s' * (len(missing) != 1)} {', '.join(missing) or 'of this run'}"
+    limit_text = f"the limit is {limit:g} s" if limit else time_limit()
+    return f"{noun}{numbers}: no answer; stopped, killed or not reachable; {limit_text}"
