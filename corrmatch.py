@@ -36,11 +36,13 @@ from semi.pseudo_labels import (
 class CorrMatch(TeacherMethod):
     class Options(TeacherMethod.Options):
         thresh_init: Annotated[float, Field(ge=0, le=1)] | None = 0.85
-        """Start of the dynamic threshold; null keeps it fixed at `conf_thresh`."""
+        """Initial value of the dynamic threshold; null fixes the threshold at `conf_thresh`."""
         thresh_momentum: Annotated[float, Field(ge=0, le=1)] = 0.999
-        """Momentum of the threshold; the rest is the present confidence."""
+        """Share of the dynamic threshold that each step keeps; the rest comes from the current
+        confidence."""
         regions: Annotated[int, Field(gt=0, le=4096)] = 128
-        """Rows of the correlation matrix that become region maps."""
+        """Rows of the correlation matrix that become regions for label propagation; fewer are
+        faster."""
 
     tau: Tensor
 

@@ -61,7 +61,7 @@ def command_line() -> Parser:
         "--split", choices=("val", "test"), default="val", help="images to score: data.val or .test"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="OUT", help="also write the scores there (default: not)"
+        "--json", type=Path, metavar="OUT", help="also write the scores as JSON (default: not)"
     )
     parser.add_argument(
         "--save-path",
@@ -94,9 +94,9 @@ def command_line() -> Parser:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raise `UserError` for options that cannot be, and for a folder that is in use."""
+    """Raise `UserError` for invalid options, and for a folder that is not empty."""
     if options.worst and not options.save_path:
-        raise UserError("--worst: found no folder for the pictures; add --save-path OUT")
+        raise UserError("--worst: needs a folder for the pictures; add --save-path OUT")
     if options.worst < 0:
         raise UserError(f"--worst: found {options.worst}, expected a number of images")
     if options.boundary_iou is not None and not 0 < options.boundary_iou < 1:

@@ -1,7 +1,8 @@
 """Export a checkpoint's network: ONNX, TorchScript or safetensors.
 
-What was exported predicts real images and is compared with predict.py's own prediction, in float32:
-where they disagree on more than a thousandth of an image's pixels nothing is written (exit code 1).
+The exported network predicts real images, and its masks are compared with those of predict.py in
+float32. If they differ at more than 0.1 % of the pixels of an image, nothing is written (exit
+code 1).
 """
 
 from util.interrupt import quit_on_interrupt
@@ -22,7 +23,7 @@ from util.paths import nearest
 
 FORMATS = ("onnx", "torchscript", "safetensors")
 OUTSIDE = ("normalisation", "resizing")
-"""As `model.deploy` calls them."""
+"""Names in `model.deploy`."""
 
 
 def main() -> None:
@@ -55,15 +56,15 @@ def command_line() -> Parser:
         choices=OUTSIDE,
         nargs="+",
         default=[],
-        help="what is left to the caller: normalisation (else images hold the values of their "
-        "files), resizing to what the network takes",
+        help="steps left to the caller: normalisation (else images hold the values of their "
+        "files), resizing to a size that the network takes",
     )
     parser.add_argument(
         "--size",
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="for images of this size alone, where a network cannot be exported for any "
+        help="one fixed size, where a network cannot be exported for images of any size "
         "(default: any size)",
     )
     parser.add_argument(
@@ -76,7 +77,7 @@ def command_line() -> Parser:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raise `UserError` for options that cannot be, a file that is there, a missing library."""
+    """Raise `UserError` for invalid options, an existing file, a missing library."""
     if os.path.lexists(options.out):
         raise UserError(f"--out {options.out}: exists already; choose another file")
     if not options.out.parent.is_dir():
@@ -93,7 +94,7 @@ def check(options: argparse.Namespace) -> None:
             f"--format onnx: needs {', '.join(missing)}; pip install -r requirements-extra.txt"
         )
     for image in options.images or ():
-        if not os.path.exists(image):  # False too for what can be no path
+        if not os.path.exists(image):  # False too for text that cannot be a path
             raise UserError(f"--images {image}: no such file{nearest(image)}")
 
 

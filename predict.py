@@ -42,13 +42,13 @@ def command_line() -> Parser:
         "--second",
         type=Path,
         nargs="+",
-        help="of pairs, the later images, of the same names (default: none)",
+        help="for pairs, the later images, with the same names (default: none)",
     )
     parser.add_argument(
         "--save-path", type=Path, required=True, help="folder for masks/, overlays/, areas.csv"
     )
     parser.add_argument(
-        "--values", action="store_true", help="masks of the dataset's own values or colours"
+        "--values", action="store_true", help="write masks with the dataset's own values or colours"
     )
     parser.add_argument(
         "--overlays",
@@ -73,8 +73,8 @@ def command_line() -> Parser:
     parser.add_argument(
         "--geotiff",
         action="store_true",
-        help="predict every TIFF by windows into a GeoTIFF that lies where it lies (default: those "
-        "of more than data.max_megapixels)",
+        help="predict every TIFF in windows into a GeoTIFF with the same georeferencing (default: "
+        "only those of more than data.max_megapixels)",
     )
     add_tta(parser)
     return parser

@@ -39,28 +39,28 @@ from util.config.types import Natural, Positive, Section, Share
 
 class Previous(Section):
     conf_thresh: Share = 0.9
-    """Confidence that a label of the previous models needs where `confidence` is pixelwise."""
+    """Confidence threshold for labels of earlier models, if `confidence` is pixelwise."""
     confidence: Literal["pixelwise", "pixelavg", "imageavg"] = "pixelwise"
-    """Weight of a label of the previous models.  pixelwise: 1 above `conf_thresh`, else 0.
-    imageavg: the mean confidence of its image.  pixelavg: as published for Cityscapes, every label
-    of the batch, padding included, with each of these means.  The last two weigh cross-entropy,
-    whichever the criterion."""
+    """Weight of the labels of earlier models. `pixelwise`: 1 above the threshold, else 0;
+    `imageavg`: the mean confidence of the image, for all its pixels; `pixelavg`: as published for
+    Cityscapes, the loss of the whole batch, padding included, times the mean confidence of each
+    image. The last two always use cross-entropy."""
     store: Literal["cpu", "gpu"] = "cpu"
-    """Memory of the previous models: of the host, or of the GPU."""
+    """Where earlier models are kept: `cpu`, in host memory; `gpu`, in GPU memory."""
 
 
 class PrevMatch(UniMatch):
     class Options(UniMatch.Options):
         list_max_len: Positive = 8
-        """Most previous models that are kept; a new one replaces the oldest."""
+        """Largest number of earlier models that are kept; a new one replaces the oldest."""
         model_num: Positive = 3
-        """Previous models that label a batch: with `random_select` a random number up to it, else
-        exactly this number; never more than are kept."""
+        """Largest number of earlier models that label a batch."""
         random_select: bool = True
-        """Draw the number of previous models anew for each batch."""
+        """Draw the number of earlier models for each batch, from 1 to `model_num`; false: always
+        `model_num`."""
         base_only_epoch: Natural = 0
-        """First epoch, counted from 1, after which a model may be kept: earlier models are poor
-        teachers."""
+        """First epoch, counted from 1, after which a model may be kept, because models of the first
+        epochs are poor teachers."""
         prev: Annotated[Previous, Field(default_factory=Previous)]
 
     def __init__(self, model, config):

@@ -26,8 +26,8 @@ class UniMatchV2(TeacherMethod):
 
     class Options(TeacherMethod.Options):
         teacher: Literal["ema", "self"] = "ema"
-        """Network that labels the weak view: the moving average, or the network itself (published
-        for change detection); the average is kept and scored in both cases."""
+        """Network that makes the pseudo-labels: `ema`, a moving average of the weights; `self`, the
+        trained network (published for change detection). The average is validated in both cases."""
 
     def __init__(self, model, config):
         super().__init__(model, config)

@@ -14,8 +14,7 @@ from util.errors import UserError
 
 
 def read_bands(path: Path, data: Data) -> np.ndarray:
-    """The bands of an image `[H, W, C]`: uint8, or float32 in [0, 1] where `data.image_range` says
-    what is 0 and what is 1.
+    """Return the bands of an image `[H, W, C]`: uint8, or float32 in [0, 1] by `data.image_range`.
 
     With `data.bands` rgb, grey, palette and transparent images are converted.  Raises `UserError`
     for a file that is missing or damaged, lacks a band or has other ones than the config says, has
@@ -25,7 +24,8 @@ def read_bands(path: Path, data: Data) -> np.ndarray:
 
 
 def read_valid_bands(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
-    """The same, 0 where there are no data, and where that is: `[H, W]`, bool; None for nowhere."""
+    """Return the bands as `read_bands` does, 0 without data, and a bool mask `[H, W]`, True without
+    data (None for nowhere)."""
     values, void = stored_bands(path, data.bands, data.max_megapixels)
     pixels = to_range(values, data, path)
     if void is not None:
@@ -36,10 +36,10 @@ def read_valid_bands(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray | N
 def stored_bands(
     path: Path, bands: Bands, max_megapixels: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The bands of an image `[H, W, C]`, their values as they are stored, 0 where there are no
-    data; and `[H, W]`, bool, where that is, None for nowhere.
+    """Return the stored values of an image `[H, W, C]`, 0 without data, and a bool mask `[H, W]` as
+    `read_valid_bands` does.
 
-    Raises `UserError` as `read_bands` does, but for a range.
+    Raises `UserError` as `read_bands` does, except for a missing range.
     """
     content = read_content(path, max_megapixels, numbered=not isinstance(bands, str))
     values = content.pixels
@@ -53,8 +53,8 @@ def stored_bands(
 
 
 def bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
-    """The bands of a file as `data.bands` would name them, and whether the first three of numbered
-    ones are red, green and blue; raises `UserError` for a file that cannot be read."""
+    """Return the bands of a file as `data.bands` would name them, and whether the first three of
+    numbered bands are red, green and blue; raises `UserError` for an unreadable file."""
     with reading(path):
         image = pillow_image(path)
         if image is None:
@@ -68,7 +68,7 @@ def bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
 
 
 def is_grey(path: Path) -> bool:
-    """Whether an image has one band, from its header alone; False for one that cannot be read."""
+    """Return whether the header of an image names one band; False for an unreadable file."""
     try:
         return bands_of(path)[0] == "grey"
     except UserError:
@@ -103,7 +103,7 @@ def image_values(image: Image.Image, bands: Bands) -> np.ndarray:
 
 
 def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
-    """The bands that the config names, `[H, W, C]`; raises `UserError` where there are others."""
+    """Select the bands that the config names, `[H, W, C]`; raises `UserError` for other bands."""
     values = values if values.ndim == 3 else values[..., None]
     count = values.shape[2]
     if bands == "rgb" and count in (1, 3, 4):
@@ -135,7 +135,7 @@ def refuse_no_numbers(values: np.ndarray, path: Path) -> None:
 
 
 def to_range(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
-    """Values `[H, W, C]` as `read_bands` returns them, which also says what is raised."""
+    """Scale stored values `[H, W, C]` by `data.image_range`; returns and raises as `read_bands`."""
     refuse_no_numbers(values, path)
     if values.dtype == np.uint8 and data.image_range is None:
         return values

@@ -1,8 +1,8 @@
-"""The contract between data and methods: what a batch holds, before and after views are made.
+"""Contents of a batch, before and after views are made.
 
-B images with C channels, H x W pixels; V strong views.  A pair of images is one with the channels
-of both.  Where CutMix takes its partners from the batch itself, `partner_index` says where in it
-they are; else `partner` holds other images.
+B images with C channels, H x W pixels; V strong views. A pair of images is one image with the
+channels of both. CutMix partners are other images in `partner`, or images of the same batch at
+`partner_index`.
 """
 
 from typing import TypedDict
@@ -17,7 +17,7 @@ class Labeled(TypedDict):
     image: Tensor
     """Normalised: float `[B, C, H, W]`."""
     mask: Tensor
-    """Classes, 255 where they do not count: long `[B, H, W]`."""
+    """Class indices, 255 = ignore: long `[B, H, W]`."""
 
 
 class View(TypedDict):
@@ -35,14 +35,14 @@ class Unlabeled(View):
     strong: list[Tensor]
     """V CutMixed strong views, normalised: float `[B, C, H, W]` each."""
     box: list[Tensor]
-    """Where each of these shows the partner: bool `[B, H, W]` each."""
+    """CutMix box of each strong view, True where it shows the partner: bool `[B, H, W]` each."""
     partner: NotRequired[View]
     partner_index: NotRequired[Tensor]
     """Long `[B]`."""
 
 
 class Batch(TypedDict):
-    """What the step of a method sees."""
+    """Batch for the step of a method."""
 
     labeled: Labeled
     unlabeled: NotRequired[Unlabeled]
@@ -73,7 +73,7 @@ class RawUnlabeled(RawView):
 
 
 class RawBatch(TypedDict):
-    """What the data workers send: bytes, and parameters of augmentations still to be made."""
+    """Batch from the data workers: pixels, and parameters of augmentations to apply."""
 
     labeled: RawLabeled
     unlabeled: NotRequired[RawUnlabeled]

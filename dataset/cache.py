@@ -1,7 +1,6 @@
-"""Decoded images that the data workers of a process keep for each other.
+"""Shared memory for decoded images of the data workers of a process.
 
-Labelled ones are few, and each is seen many times: Pascal's 92 come up a hundred times an epoch.
-Of small images all fit, and then nothing waits for files.
+Labelled images are few and each is used often: Pascal's 92 occur a hundred times an epoch.
 """
 
 import mmap
@@ -24,7 +23,7 @@ DecodedSample = tuple[np.ndarray, Image.Image | None]
 """The bands of an image `[H, W, C]`, and its class indices in mode L where it has a mask; of one
 without a mask, 255 where it has no data."""
 PROBED = 64
-"""Headers by which the memory that a list takes is told."""
+"""Number of headers from which the memory of a list is estimated."""
 
 
 class CacheBytes(NamedTuple):
@@ -36,29 +35,28 @@ class CacheBytes(NamedTuple):
 
 
 class DecodedImages:
-    """Images by number, in `capacity` bytes of memory that forked workers share; raises
-    `UserError` where there is not so much.
+    """Images by number, in `capacity` bytes of memory that forked workers share.
 
-    The first that fit are kept for good: of shuffled passes over more than fits, no other choice
-    serves more.  A copy keeps none.
+    The first images that fit stay: for shuffled passes, no other choice saves more. A pickled copy
+    is empty. Raises `UserError` where the memory cannot be allocated.
     """
 
     def __init__(self, count: int, capacity: int, data: Data, masks: bool):
         self._arguments = count, 0, data, masks
         self.capacity, self._masks, self._channels = capacity, masks, data.channels
         self._type = np.dtype(np.uint8 if data.image_range is None else np.float32)
-        # No file behind it, so that the size of /dev/shm does not matter; pages cost when written.
+        # Anonymous memory is not limited by /dev/shm; a page is allocated when it is written.
         try:
             pixels = mmap.mmap(-1, max(capacity, 1))
         except OSError as error:
             raise UserError(
-                f"data.cache_mb: found {capacity / 2**20:g}, which is not to be had ({error}); use "
-                "less, or 0 to keep nothing"
+                f"data.cache_mb: cannot allocate {capacity / 2**20:g} MiB of shared memory "
+                f"({error}). Fix: lower it, or set 0"
             ) from None
         self._pixels = np.frombuffer(pixels, np.uint8)
         places = mmap.mmap(-1, 24 * (count + 1))
         self._places = np.frombuffer(places, np.int64).reshape(-1, 3)
-        """By number: width, height (0 for what is not kept), first byte; last the bytes used."""
+        """Rows by image number: width (0: not kept), height, first byte; last row: bytes used."""
         self._lock = get_context(START_METHOD).Lock()
 
     def __reduce__(self) -> tuple[type["DecodedImages"], tuple[int, int, Data, bool]]:
@@ -99,8 +97,7 @@ class DecodedImages:
 
 
 class Opened(Sequence[DecodedSample]):
-    """A list's images, and where it has them their masks, opened when they are looked at and kept
-    as long as there is room."""
+    """Images of a list, with masks if `masks`, decoded on access and kept while there is room."""
 
     def __init__(self, reader: Reader, samples: Sequence[Sample], masks: bool, capacity: int = 0):
         self._reader, self._samples, self._masks = reader, samples, masks
@@ -110,12 +107,12 @@ class Opened(Sequence[DecodedSample]):
         return len(self._samples)
 
     def name(self, number: int) -> str:
-        """The image as its list calls it."""
+        """Return the image as its list names it."""
         return self._samples[number].image
 
     @property
     def share_kept(self) -> float:
-        """About the share of the images that there is room for."""
+        """Estimated share of the images that fit."""
         count, needed = len(self), _needed(self._samples, self._reader.data)
         return min(count, self._decoded.capacity * count // needed) / count
 
@@ -131,8 +128,7 @@ class Opened(Sequence[DecodedSample]):
 
 
 def cache_bytes(lists: Lists, data: Data) -> CacheBytes:
-    """Bytes of `data.cache_mb` for each list: the labelled one may have all of it, the others are
-    kept whole or not at all."""
+    """Divide `data.cache_mb`: labelled images first, then each other list whole or not at all."""
     total = data.cache_mb * 2**20
     labeled, *others = (_needed(listed.samples, data) if total else 0 for listed in lists)
     left, granted = total - labeled, []
@@ -143,7 +139,7 @@ def cache_bytes(lists: Lists, data: Data) -> CacheBytes:
 
 
 def _needed(samples: Sequence[Sample], data: Data) -> int:
-    """About what a list takes decoded, by the headers of some of its images, and a tenth more."""
+    """Estimate the bytes of a decoded list from the headers of some images, plus a tenth."""
     probed = min(PROBED, len(samples))
     some = [samples[i * len(samples) // probed] for i in range(probed)]
     pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in some))

@@ -1,4 +1,4 @@
-"""How frequent the classes are among the labelled pixels of a list, and weights against that."""
+"""Class frequencies among labelled pixels, and class weights that balance them."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ from util.io import write_atomically
 
 
 def enet_weights(pixels: np.ndarray) -> tuple[float, ...]:
-    """1 / ln(1.02 + share), by class, of pixels by class (Paszke et al., 2016): 1.4 for what is
-    everywhere to 50 for what is nowhere."""
+    """Return 1 / ln(1.02 + share) by class (Paszke et al., 2016): from 1.4 for a class of all
+    pixels to 50 for an absent class."""
     weights = 1 / np.log(1.02 + pixels / max(pixels.sum(), 1))
     return tuple(round(weight, 6) for weight in weights.tolist())
 
 
 def inverse_weights(pixels: np.ndarray) -> tuple[float, ...]:
-    """1 / (share x classes that occur), by class, of pixels by class: each class weighs the same in
-    all, a pixel 1 on average (King and Zeng, 2001).  1 for what is nowhere, where it has no effect.
+    """Return 1 / (share x classes that occur) by class: all classes weigh the same in total, a
+    pixel 1 on average (King and Zeng, 2001). The weight of an absent class is 1.
     """
     share = pixels / max(pixels.sum(), 1)
     weights = np.divide(1, share * (pixels > 0).sum(), out=np.ones(len(pixels)), where=pixels > 0)
@@ -34,10 +34,10 @@ def inverse_weights(pixels: np.ndarray) -> tuple[float, ...]:
 
 
 def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
-    """`[C]`: labelled pixels of each class in all masks of a list, read in threads.
+    """Count the labelled pixels of each class in the masks of a list, `[C]`.
 
-    What was counted once is remembered in the user's cache folder, as long as neither the masks
-    nor what their values mean change.  Raises `UserError` for a mask that is faulty.
+    Counts are cached in the user's cache folder until a mask or the label map changes. Raises
+    `UserError` for a faulty mask.
     """
     remembered = _cache_folder() / f"{_key(listed, data)}.json"
     with suppress(OSError, ValueError):
@@ -48,7 +48,7 @@ def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
         total = len(listed.samples)
         counts = list(tqdm(counted, "counting classes", total, disable=None, leave=False))
     pixels = np.array(counts, np.int64).sum(0)[: len(data.classes)]
-    with suppress(OSError, UserError):  # then it is counted again
+    with suppress(OSError, UserError):  # without a cache the next run counts again
         remembered.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(pixels.tolist()).encode()
         write_atomically(remembered, lambda file: file.write(text))
@@ -61,7 +61,7 @@ def _cache_folder() -> Path:
 
 
 def _key(listed: SampleList, data: Data) -> str:
-    """A hash of the masks, by path, size and time, and of what their values mean."""
+    """Hash the paths, sizes and times of the masks, and the label map."""
     digest = hashlib.sha256()
     meaning = data.classes, data.label_map, data.reduce_zero_label
     digest.update(json.dumps(meaning).encode())

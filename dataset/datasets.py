@@ -1,7 +1,7 @@
 """Training and evaluation sets: from list entries to arrays, in the data workers.
 
-What a sample of an epoch becomes depends on the seed, the epoch and its position alone: not on
-the number of workers or processes, and on nothing that a checkpoint would have to keep.
+A sample depends on the seed, the epoch and its position only, not on the number of workers or
+processes, so a checkpoint needs no state of the data.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ LABELED, UNLABELED, PARTNER = range(3)
 
 
 def epoch_order(count: int, length: int, seed: int, stream: int, epoch: int) -> np.ndarray:
-    """`length` indices below `count`: as many shuffles of all of them as it takes."""
+    """Return `length` indices below `count`, from consecutive shuffles of all of them."""
     rng = sample_generator(seed, stream, epoch, -1 % 2**32)
     shuffles = [rng.permutation(count) for _ in range(-(-length // count))]
     return np.concatenate(shuffles)[:length]
@@ -107,7 +107,7 @@ class TrainingSet(ImageSet):
         return self._orders[1]
 
     def labeled_sample(self, index: int, epoch: int, position: int) -> dict[str, Any]:
-        """Weak image and mask of labelled image `index`."""
+        """Return the weak view of labelled image `index` and its mask."""
         rng = sample_generator(self.seed, LABELED, epoch, position)
         image, mask = self.labeled[index]
         assert mask is not None
@@ -117,7 +117,7 @@ class TrainingSet(ImageSet):
     def unlabeled_sample(
         self, index: int, stream: int, epoch: int, position: int
     ) -> dict[str, Any]:
-        """Weak image of unlabelled image `index`, and what its strong views are made from."""
+        """Return the weak view of unlabelled image `index`, and parameters of its strong views."""
         rng = sample_generator(self.seed, stream, epoch, position)
         image, void = self.unlabeled[index]
         drawn = self.weak.draw(rng, size_of(image), self.crop_size)

@@ -39,7 +39,7 @@ class Content(NamedTuple):
     bits: int = 8
     """Bits of a grey value in the file: 1, 2, 4, or 8 for 8 and more."""
     is_lossy: bool = False
-    """Whether the compression changes values."""
+    """True where the compression changes values."""
     void: np.ndarray | None = None
     """`[H, W]`, bool: pixels without data, by the nodata value, mask or alpha of a TIFF, or
     by a sidecar mask."""
@@ -132,7 +132,7 @@ def load_picture(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Imag
 
 def _read_deep_png(path: Path) -> np.ndarray:
     """Read `[H, W, N]` of 16 bits."""
-    import torch  # rarely needed, and seconds to import
+    import torch  # rarely needed, and slow to import
     from torchvision.io import ImageReadMode, decode_image
 
     stored = torch.from_numpy(np.fromfile(path, np.uint8))
@@ -140,8 +140,9 @@ def _read_deep_png(path: Path) -> np.ndarray:
 
 
 def pillow_image(path: Path) -> ImageFile.ImageFile | None:
-    """Open a file that Pillow reads; return None for a TIFF that Pillow reads wrongly or not at
-    all.  Raises as Pillow does for anything else."""
+    """Open a file with Pillow; return None for a TIFF that Pillow reads wrongly or not at all.
+
+    Raises as Pillow does for other files."""
     try:
         image = open_image(path)
     except UnidentifiedImageError:
@@ -155,7 +156,7 @@ def pillow_image(path: Path) -> ImageFile.ImageFile | None:
 
 
 def header_kind(path: Path) -> tuple[str, int]:
-    """Mode of a file, and bits of a grey value, from its header; raises as `read_content`."""
+    """Return the mode and the bits of a grey value from a header; raises as `read_content`."""
     with reading(path):
         image = pillow_image(path)
         if image is None:
@@ -165,17 +166,17 @@ def header_kind(path: Path) -> tuple[str, int]:
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Whether a PNG has 16 bits and colour or alpha, of which Pillow reads 8."""
+    """Return whether a PNG has 16 bits and colour or alpha; Pillow reads 8 bits of these."""
     return image.format == "PNG" and image.mode in ("RGB", "RGBA") and "16" in _raw_mode(image)
 
 
 def has_one_channel(image: Image.Image) -> bool:
-    """Whether an opened file has one channel beside alpha, no palette."""
+    """Return whether an opened file has one channel (and maybe alpha), and no palette."""
     return image.mode in ("1", "L", "LA", "F") or "LA" in _raw_mode(image) or image.mode[0] == "I"
 
 
 def has_pages(image: Image.Image) -> bool:
-    """Whether an opened TIFF has further pages, which may be of kinds that Pillow cannot open."""
+    """Return whether an opened TIFF has further pages, of any kind."""
     return bool(image.tag_v2.next)  # type: ignore[attr-defined]
 
 
@@ -191,8 +192,8 @@ def refuse_several(image: Image.Image, path: Path) -> None:
 
 
 def _is_plain(image: ImageFile.ImageFile) -> bool:
-    """Whether Pillow reads a TIFF as it is stored: one band, but not in separate planes without
-    compression; colours of 8 bits, transparency."""
+    """Return whether Pillow reads the stored values of a TIFF: one band, except uncompressed planes
+    of more than 8 bits; colours of 8 bits; transparency."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, extra = tags.get(BITS, (1,)), tags.get(EXTRA, (1,))
     count = max(len(bits), tags.get(SAMPLES, 1))
@@ -208,7 +209,7 @@ def _grey_bits(image: Image.Image) -> int:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """The layout of pixels in an opened file, in Pillow's words."""
+    """Return Pillow's name of the pixel layout in an opened file."""
     tiles = getattr(image, "tile", [])
     arguments = tiles[0][3] if tiles else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)

@@ -1,5 +1,4 @@
-"""Folders instead of lists: images below one, masks of the same relative name below another, and
-of pairs the later images below a third."""
+"""Folders instead of lists: images, masks of the same relative name, and later images of pairs."""
 
 import os
 import re
@@ -30,7 +29,7 @@ COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .p
 
 
 def read_samples(images: ImageSources, data: Data, masks: bool) -> SampleList:
-    """The samples of what the config names; with `masks`, each must have one.
+    """Return the samples of a source or several; with `masks`, each must have a mask.
 
     Raises `UserError` as `read_list` does; for folders, when one is missing, holds no images or
     an image lacks its mask.
@@ -41,7 +40,7 @@ def read_samples(images: ImageSources, data: Data, masks: bool) -> SampleList:
 
 
 def scan_samples(images: ImageSources, data: Data, masks: bool) -> tuple[SampleList, list[Fault]]:
-    """The good samples of what the config names, and what is wrong with the others.
+    """Return the valid samples of a source or several, and the faults of the others.
 
     Raises `UserError` for a list or folder that is missing or empty.
     """
@@ -54,14 +53,14 @@ def require(images: ImageSources, data: Data) -> None:
     for source in images if isinstance(images, tuple) else (images,):
         place, root = _locations(source, data)
         if not isinstance(source, Folders):
-            if not os.path.exists(place):  # False too for what can be no path
+            if not os.path.exists(place):  # also False for impossible paths
                 raise no_such_list(place)
         elif not os.path.isdir(root / source.images):
             raise no_such_folder(root / source.images)
 
 
 def _locations(source: Source, data: Data) -> tuple[Path, Path]:
-    """The list, or the folder of images, and the root; from any working directory."""
+    """Return the path of the list or image folder, and the root, from any working directory."""
     own = None if isinstance(source, Path) else source.root
     root = find(own or data.root)
     if isinstance(source, Folders):
@@ -77,19 +76,18 @@ def _scan(source: Source, data: Data, masks: bool) -> Scan:
 
 
 def files_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") -> dict[str, Path]:
-    """The image files below a folder, see `names_by_stem`."""
+    """Return the image files below a folder by stem, see `names_by_stem`."""
     return {stem: folder / name for stem, name in names_by_stem(folder, skip, pattern).items()}
 
 
 def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") -> dict[str, str]:
-    """The image files below a folder: path in it without suffix -> path in it, sorted; hidden
-    ones and those below `skip` left out.
+    """Return the image files below a folder, sorted: relative path without suffix -> relative path.
 
-    With a pattern such as `*_rgb.png` those that fit it, by what `*` stands for, which may span
-    folders.  However a name's accents are encoded (macOS takes them apart), its stem is the same.
+    Hidden files and those below `skip` are left out. With a pattern such as `*_rgb.png`, keys are
+    the parts at `*`, which may span folders. Stems are in Unicode form NFC (macOS stores NFD).
     Raises `UserError` where there is no such folder, no image, or two of one name.
     """
-    if not os.path.isdir(folder):  # False too for what can be no path
+    if not os.path.isdir(folder):  # also False for impossible paths
         raise no_such_folder(folder)
     expression = _expression(pattern)
     found: dict[str, str] = {}
@@ -128,7 +126,7 @@ def _warned(text: str) -> None:
 
 
 def _say_left_out(folder: Path, left: Mapping[str, Sequence[str]]) -> None:
-    """Warn once of files that are no images by their suffix; `left`: names by suffix."""
+    """Warn once of files whose suffix is not that of an image; `left`: names by suffix."""
     kinds = ", ".join(
         f"{len(names)} {suffix or 'without a suffix'}, such as {names[0]}"
         for suffix, names in left.items()
@@ -140,7 +138,7 @@ def _say_left_out(folder: Path, left: Mapping[str, Sequence[str]]) -> None:
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    """What a path must be to fit a pattern; its group is what `*` stands for."""
+    """Compile a pattern such as `*_image.png`; the group captures the part at `*`."""
     head, star, tail = pattern.partition("*")
     if not star or "*" in tail:
         raise UserError(f"{pattern}: expected a pattern with one *, such as *_image.png")
@@ -148,7 +146,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def _prefix(folder: Path) -> str:
-    """What the paths of a folder's files begin with."""
+    """Return the prefix of the paths of files in a folder."""
     return "" if folder == Path() else f"{folder.as_posix()}/"
 
 
@@ -163,7 +161,7 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _scan_folders(folders: Folders, root: Path, masks: bool, pairs: bool) -> Scan:
-    """Images with what has their names in the other folders: second images, and masks."""
+    """Match images with second images and masks of the same name."""
     for folder in filter(None, (folders.images, folders.second, folders.masks)):
         if leads_out(str(folder)):
             raise UserError(f"{folder}: leads out of the data's root; use a folder below it")
@@ -193,7 +191,7 @@ def _scan_folders(folders: Folders, root: Path, masks: bool, pairs: bool) -> Sca
 
 
 def _companions(folder: Path | None, root: Path, key: str, origin: Origin) -> dict[str, str]:
-    """Path below the root, by stem, of the files in a folder that the config must name."""
+    """Return paths below the root by stem, for a folder that the config must name."""
     if folder is None:
         what = "masks" if key == "masks" else "second images (data.pair is set)"
         raise UserError(

@@ -14,7 +14,7 @@ from util.errors import UserError, reason
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
-"""Pillow's names of what these files may hold: it knows others, some of which run programs."""
+"""Formats that Pillow may open; some others run programs."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
@@ -29,17 +29,17 @@ def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether its one channel has more than 8 bits: Pillow would clip at 255 instead of scaling."""
+    """Return whether an image has one channel of more than 8 bits, which Pillow clips at 255."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) as a viewer shows it, from the header alone; raises as `read_content`."""
+    """Return (width, height) after EXIF orientation, from the header; raises as `read_content`."""
     return _header(path)[0]
 
 
 def orientation(path: Path) -> int:
-    """The EXIF orientation of a file, 1 (as it is stored) to 8; 5 to 8 swap width and height."""
+    """Return the EXIF orientation of a file: 1 (as stored) to 8; 5 to 8 swap width and height."""
     return _header(path)[1]
 
 
@@ -49,7 +49,7 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
         try:
             with open_image(path) as image:
                 turn, (w, h) = _exif_orientation(image), image.size
-                if image.format == "TIFF":  # whose reader swaps them itself
+                if image.format == "TIFF":  # its reader applies the orientation
                     return (w, h), turn
         except UnidentifiedImageError:
             if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
@@ -61,18 +61,18 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
 def _exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation of an opened file; 1 where its EXIF is damaged."""
     try:
-        # The base class's method: that of PNG would decode all pixels to look behind them.
+        # The method of the base class: PNG's would decode all pixels to find EXIF after them.
         return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # as below
+    except Exception:  # damaged bytes may raise any exception
         return 1
 
 
 def decode(image: ImageFile.ImageFile) -> Image.Image:
     """Decode an opened file and apply its EXIF orientation; raises as Pillow does."""
     if image.format == "TIFF":
-        image.filename = ""  # else Pillow maps grey ones into memory as if none were turned
+        image.filename = ""  # else Pillow maps grey TIFFs into memory and ignores EXIF
     image.load()
-    with suppress(Exception):  # of damaged EXIF, the more so when it is written anew
+    with suppress(Exception):  # damaged EXIF may raise any exception
         ImageOps.exif_transpose(image, in_place=True)
     return image
 
@@ -98,19 +98,19 @@ def reading(path: Path) -> Iterator[None]:
         if os.path.exists(path) and not (path.is_file() or path.is_dir()):
             raise UserError(f"{path}: not a regular file; expected an image")
         with warnings.catch_warnings():
-            # Pillow's remarks on a file beside its pixels; one that it cannot read is an error.
+            # Warnings about metadata; a file that Pillow cannot read raises an exception.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file{nearby(path)}") from None
-    except Exception as error:  # the readers raise whatever damaged bytes lead them to
+    except Exception as error:  # damaged bytes may raise any exception
         raise UserError(f"{path}: not a readable image ({reason(error)})") from None
 
 
 def nearby(path: Path) -> str:
-    """What a missing file may be called instead, as the end of a message; else nothing."""
+    """Return the end of a message that names the likely file in place of a missing one, or ""."""
     if "\\" in str(path) and os.path.exists(str(path).replace("\\", "/")):
         return "; the path holds backslashes, expected /. Fix: replace each \\ by /"
     with suppress(OSError):
@@ -125,12 +125,12 @@ def nearby(path: Path) -> str:
 def size_mismatch(
     image: Path, mask: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
 ) -> UserError:
-    """The error for a mask that has not its image's size; both as a viewer shows them."""
+    """Return the error for a mask whose size differs from its image's, after EXIF orientation."""
     hint = "expected equal sizes"
     if lies_as_stored(image, image_size, mask_size):
         hint = (
-            "the image's EXIF orientation turns it, and the mask lies as the image is stored; turn "
-            "the mask alike, or remove the orientation"
+            "the image has an EXIF orientation, and the mask fits the image as stored; rotate "
+            "the mask in the same way, or remove the orientation"
         )
     elif mask_size == image_size[::-1]:
         hint = "turn one of them by 90 degrees"
@@ -141,5 +141,5 @@ def size_mismatch(
 
 
 def lies_as_stored(image: Path, image_size: tuple[int, int], mask_size: tuple[int, int]) -> bool:
-    """Whether a mask of another size has that of its image before EXIF turns it."""
+    """Return whether a mask has the size of its image before its EXIF orientation is applied."""
     return image_size != mask_size == image_size[::-1] and orientation(image) in SIDEWAYS

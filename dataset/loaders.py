@@ -1,4 +1,4 @@
-"""Samplers and loaders; which process gets what is arithmetic on rank and world size."""
+"""Samplers and loaders; rank and world size determine the samples of a process."""
 
 import logging
 import os
@@ -25,14 +25,14 @@ logger = logging.getLogger("semi.data")
 
 
 class Process(NamedTuple):
-    """Where a loader runs."""
+    """The process of a loader."""
 
     rank: int
     world: int
     workers: int
     """Data workers of this process."""
     cuda: bool
-    """Whether batches go to a GPU."""
+    """True where batches go to a GPU."""
 
 
 class Batches(DataLoader):
@@ -84,8 +84,8 @@ def steps_per_epoch(config: Config, labeled: int, unlabeled: int, images: int) -
 
 
 def data_workers(config: Config, processes: int) -> int:
-    """Workers of a process, one of `processes` on this machine: the config's number, or by the
-    cores that it may use."""
+    """Return the data workers of one of `processes` on this machine: the config's number, else one
+    less than its cores (1 to 8)."""
     if config.data.workers is not None:
         return config.data.workers
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
@@ -153,8 +153,8 @@ def training_loader(
 
 
 def effective_partner(config: Config, per_forward: int) -> str:
-    """The config's `cutmix_partner`; where a forward sees one image, which finds none in its
-    batch, another image."""
+    """Return `cutmix_partner`; "other" in place of partners of the batch where a forward sees one
+    image."""
     found = config.cutmix_partner
     return "other" if per_forward == 1 and found in ("batch", "flip") else found
 
@@ -184,7 +184,7 @@ def training_set(
 
 
 def starting_at(loader: DataLoader, epoch: int, step: int = 0) -> DataLoader:
-    """A training loader that yields this epoch next, from this step of it on."""
+    """Set the epoch and step that a training loader yields next; return the loader."""
     batches = loader.batch_sampler
     assert isinstance(batches, EpochBatches)
     batches.epoch, batches.first = epoch, step
@@ -199,7 +199,7 @@ def set_epoch_length(loader: DataLoader, steps: int) -> None:
 
 
 def batch_at(loader: DataLoader, step: int) -> Any:
-    """The raw batch of a step, counted over the whole run, once more."""
+    """Load the raw batch of a step again, counted over the whole run."""
     batches = loader.batch_sampler
     assert isinstance(batches, EpochBatches)
     keys = batches.keys(*divmod(step, len(batches)))
@@ -209,9 +209,9 @@ def batch_at(loader: DataLoader, step: int) -> Any:
 def evaluation_loader(
     config: Config, samples: Sequence[Sample], process: Process, capacity: int = 0
 ) -> DataLoader:
-    """Every `world`-th image from `rank` on, whole, one at a time: each is counted once.
+    """Yield every `world`-th whole image from `rank` on, one at a time.
 
-    `capacity`: bytes in which decoded images are kept for the next evaluation.
+    `capacity`: bytes for decoded images that the next evaluation reuses.
     """
     dataset = EvaluationSet(Opened(Reader(config.data), samples, True, capacity))
     own = list(range(process.rank, len(samples), process.world))
@@ -241,7 +241,7 @@ def _loader(dataset: ImageSet, process: Process, *, tensors: int, **batches: Any
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
-    """A nested batch of dicts and lists with `function` applied to every tensor."""
+    """Apply a function to every tensor of a nested batch of dicts and lists."""
     if isinstance(batch, dict):
         return {k: map_tensors(function, v) for k, v in batch.items()}
     if isinstance(batch, list):
@@ -254,7 +254,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 def split_batch(batch: Any, size: int | None) -> list[Any]:
-    """A batch cut into parts of `size` samples, or whole."""
+    """Split a batch into parts of `size` samples; one part without a size."""
     images = len(batch["labeled"]["image"])
     size = size or images
     parts = (slice(first, first + size) for first in range(0, images, size))

@@ -1,4 +1,4 @@
-"""What the values or colours of mask files mean: one look-up per pixel, whatever the map."""
+"""Mask files: values or colours -> class indices, by one look-up per pixel."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ GREY_STEP = 0x010101
 
 
 CLEAR, VOID = 2**24, 2**24 + 1
-"""Codes of fully transparent pixels, and of those that a raster's nodata value or mask excludes."""
+"""Codes of fully transparent pixels, and of pixels without data."""
 
 
 class LabelLookup:
-    """Turns mask files into class indices, as the config's mask keys say.
+    """Table from the codes of a mask to class indices, by the config's mask keys.
 
-    A mask is read as codes: its values, or its colours as r + 256 g + 65536 b where the config's
-    label_map names colours; `CLEAR` and `VOID` stand for neither.
+    Codes are values, or colours as r + 256 g + 65536 b where label_map names colours; `CLEAR` and
+    `VOID` mark transparent pixels and pixels without data.
     """
 
     def __init__(self, data: Data):
@@ -31,23 +31,23 @@ class LabelLookup:
         self.in_colour = any("," in key for key in data.label_map or {})
         self._count = 2**24 if self.in_colour else MAX_VALUE + 1
         self._classes = np.full(self._count + 2, UNKNOWN, np.uint8)
-        """By code, the last two for `CLEAR` and `VOID`."""
+        """Class index by code; the last two for `CLEAR` and `VOID`."""
         fill = _fill_by_index if data.label_map is None else _fill_by_map
         fill(self._classes, data)
         self._classes[-1] = IGNORE
 
     def codes(self, mask: Content, path: Path) -> np.ndarray:
-        """The values or colours of a mask `[H, W]`; raises `UserError` for a wrong mode."""
+        """Return the values or colours of a mask `[H, W]`; raises `UserError` for a wrong mode."""
         return mask_codes(mask, path, self.in_colour)
 
     def class_of(self, codes: np.ndarray) -> np.ndarray:
-        """Class indices of codes, uint8, 255 = ignore, `UNKNOWN` for a code that is no class."""
+        """Return class indices, uint8, 255 = ignore, `UNKNOWN` for a code without a class."""
         if not self.in_colour and codes.dtype.itemsize > 2:
             codes = np.where(codes >= CLEAR, codes - CLEAR + self._count, codes)
         return self._classes.take(codes)
 
     def look_up(self, codes: np.ndarray, path: Path) -> np.ndarray:
-        """Class indices, uint8, 255 = ignore; raises `UserError` for a code that is no class."""
+        """Return class indices, uint8, 255 = ignore; raises `UserError` for other codes."""
         found = self.class_of(codes)
         unknown = found == UNKNOWN
         if unknown.any():
@@ -55,11 +55,11 @@ class LabelLookup:
         return found
 
     def name(self, code: int) -> str:
-        """A code as label_map has it."""
+        """Return a code as a key of label_map."""
         return key_of(code, self.in_colour)
 
     def _unknown(self, codes: np.ndarray, path: Path) -> UserError:
-        """The error that names the most frequent of these codes."""
+        """Return the error that names the most frequent of these codes."""
         if clear := np.count_nonzero(codes == CLEAR):
             return UserError(
                 f"{path}: {clear} pixels are transparent; say what they are in data.label_map, "
@@ -83,9 +83,9 @@ class LabelLookup:
 
 
 def open_mask(path: Path, labels: LabelLookup) -> Image.Image:
-    """A mask of class indices in mode L, 255 = ignore.
+    """Read a mask as class indices in mode L, 255 = ignore.
 
-    Raises `UserError` as `read_mask` does, for a wrong mode, and for what is no class.
+    Raises `UserError` as `read_mask` does, for a wrong mode, and for a value without a class.
     """
     mask = read_mask(path, labels.data.max_megapixels)
     return Image.fromarray(labels.look_up(labels.codes(mask, path), path))
@@ -103,10 +103,7 @@ def read_mask(path: Path, max_megapixels: int) -> Content:
 
 
 def mask_codes(mask: Content, path: Path, in_colour: bool) -> np.ndarray:
-    """The codes `[H, W]` of a mask: its values or colours, `CLEAR` where it is transparent.
-
-    Raises `UserError` for a wrong mode.
-    """
+    """Return the codes `[H, W]` of a mask; raises `UserError` for a wrong mode."""
     codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
     alpha = alpha_of(mask)
     if alpha is not None and (clear := alpha == 0).any():
@@ -115,7 +112,7 @@ def mask_codes(mask: Content, path: Path, in_colour: bool) -> np.ndarray:
 
 
 def alpha_of(mask: Content) -> np.ndarray | None:
-    """The alpha `[H, W]` of a mask, 0 where it is transparent; None where it has none."""
+    """Return the alpha `[H, W]` of a mask, 0 = transparent; None without alpha."""
     pixels = mask.pixels
     if isinstance(pixels, np.ndarray):
         return mask.alpha
@@ -133,8 +130,7 @@ def alpha_of(mask: Content) -> np.ndarray | None:
 
 
 def value_codes(mask: Content, path: Path) -> np.ndarray:
-    """The values `[H, W]` of a mask of one channel as they are stored; of a palette image, the
-    indices."""
+    """Return the stored values `[H, W]` of a mask of one channel; indices of a palette image."""
     if not has_values(mask):
         raise UserError(
             f"{path}: the mask is in mode {mask.mode}, expected one channel of class indices (PNG "
@@ -143,13 +139,13 @@ def value_codes(mask: Content, path: Path) -> np.ndarray:
     values = _pixels_with_data(mask)
     if values.ndim == 3:  # grey with alpha
         values = values[..., 0]
-    if mask.bits in (2, 4):  # which Pillow stretches to 255
+    if mask.bits in (2, 4):  # Pillow stretches these to 255
         return values // (255 // (2**mask.bits - 1))
     return values.astype(np.uint8) if values.dtype == bool else _whole(values, path)
 
 
 def _pixels_with_data(mask: Content) -> np.ndarray:
-    """The pixels of a mask, 0 where there are no data."""
+    """Return the pixels of a mask, 0 without data."""
     values = np.asarray(mask.pixels)
     if mask.void is None:
         return values
@@ -158,19 +154,19 @@ def _pixels_with_data(mask: Content) -> np.ndarray:
 
 
 def has_values(mask: Content) -> bool:
-    """Whether a mask has one channel beside alpha, not colours."""
+    """Return whether a mask has one channel (and maybe alpha), not colours."""
     if isinstance(mask.pixels, np.ndarray):
         return mask.pixels.ndim == 2
     return mask.mode in ("1", "L", "LA", "P", "F") or mask.mode.startswith("I")
 
 
 def is_deep_mask(mask: Content) -> bool:
-    """Whether a mask of one channel has more than 8 bits."""
+    """Return whether a mask of one channel has more than 8 bits."""
     return has_values(mask) and mask.mode not in ("1", "L", "LA", "P")
 
 
 def _whole(values: np.ndarray, path: Path) -> np.ndarray:
-    """Values of any type as uint8 or uint16; raises `UserError` for what is no mask value."""
+    """Convert values to uint8 or uint16; raises `UserError` for fractions and other ranges."""
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind not in "buif":
@@ -188,7 +184,7 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def colour_codes(mask: Content, path: Path) -> np.ndarray:
-    """The colours `[H, W]` of a mask, of a palette image those of its palette."""
+    """Return the colours `[H, W]` of a mask; of a palette image, those of its palette."""
     if isinstance(mask.pixels, np.ndarray) or is_deep_mask(mask):
         colours = _eight_bits(_whole(_pixels_with_data(mask), path), path)
         if colours.ndim == 2:
@@ -205,7 +201,7 @@ def colour_codes(mask: Content, path: Path) -> np.ndarray:
 
 
 def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
-    """Values as uint8: as they are, or 16 bits of the whole range by 257, which loses nothing."""
+    """Convert values to uint8: unchanged, or multiples of 257 divided by 257."""
     if values.max() > 255 and not (values % 257).any():
         values = values // 257
     if values.max() > 255:
@@ -217,7 +213,7 @@ def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def palette_codes(mask: Image.Image) -> np.ndarray:
-    """`[256]`: the colour of each index of a palette image."""
+    """Return the colour of each index of a palette image, `[256]`."""
     codes = np.zeros(256, np.uint32)
     entries = np.array(mask.getpalette("RGB"), np.uint8).reshape(-1, 3)
     codes[: len(entries)] = _packed(entries)
@@ -225,7 +221,7 @@ def palette_codes(mask: Image.Image) -> np.ndarray:
 
 
 def _packed(colours: np.ndarray) -> np.ndarray:
-    """`[..., 3]`, uint8 -> codes `[...]`, uint32."""
+    """Pack colours `[..., 3]`, uint8, into codes `[...]`, uint32."""
     codes = colours[..., 0].astype(np.uint32)
     for channel in (1, 2):
         codes |= colours[..., channel].astype(np.uint32) << np.uint32(8 * channel)
@@ -237,14 +233,14 @@ def colour_of(code: int) -> tuple[int, int, int]:
 
 
 def key_of(code: int, in_colour: bool) -> str:
-    """A value or colour as label_map has it: "7", "128,0,0" or "transparent"."""
+    """Return a code as a key of label_map: "7", "128,0,0" or "transparent"."""
     if code >= CLEAR:
         return TRANSPARENT if code == CLEAR else "nodata"
     return ",".join(map(str, colour_of(code))) if in_colour else str(code)
 
 
 def code_of(key: str) -> int:
-    """The code of a value or colour as label_map has it."""
+    """Return the code of a key of label_map."""
     if key == TRANSPARENT:
         return CLEAR
     parts = [int(part) for part in key.split(",")]
@@ -252,7 +248,7 @@ def code_of(key: str) -> int:
 
 
 def _fill_by_index(table: np.ndarray, data: Data) -> None:
-    """Where values are class indices."""
+    """Fill the table for values that are class indices."""
     count, zero = len(data.classes), int(data.reduce_zero_label)
     table[zero : count + zero] = np.arange(count)
     table[IGNORE] = IGNORE
@@ -260,7 +256,7 @@ def _fill_by_index(table: np.ndarray, data: Data) -> None:
 
 
 def _fill_by_map(table: np.ndarray, data: Data) -> None:
-    """By the values or colours of data.label_map."""
+    """Fill the table from the values or colours of data.label_map."""
     label_map = data.label_map or {}
     table[:] = label_map.get(OTHER, UNKNOWN)
     for key, label in label_map.items():

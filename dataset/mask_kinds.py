@@ -1,4 +1,4 @@
-"""Masks of several kinds in one dataset (1 bit, palettes, 8 bits): do values or colours agree?"""
+"""Agreement of values or colours across masks of several kinds (1 bit, palettes, 8 bits)."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,19 +13,19 @@ from util.errors import first_of
 
 
 class Agreement(NamedTuple):
-    """Which of two readings gives masks of several kinds the same classes."""
+    """Readings that give masks of several kinds the same classes."""
 
     by_value: bool
     by_colour: bool
 
 
 def mask_kind(mask: Content) -> str:
-    """The way in which a mask is stored: its mode, and its bits where Pillow's mode hides them."""
+    """Return the mode of a mask, and its bits where Pillow's mode hides them."""
     return mask.mode + f" of {mask.bits} bits" * (mask.bits in (2, 4))
 
 
 def value_colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
-    """The colours of the values of a mask of one channel, as a viewer shows them.
+    """Return the displayed colours of the values of a mask of one channel.
 
     Empty for values of 16 bits that are neither grey values of 8 bits nor these times 257.
     """
@@ -67,7 +67,7 @@ class MaskFormat(NamedTuple):
     path: Path
     kind: str
     colours: dict[int, int]
-    """Of the values in use."""
+    """Colours of the values in use."""
 
 
 def mask_format(mask: Content, values: Iterable[int], path: Path) -> MaskFormat:

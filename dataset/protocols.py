@@ -1,4 +1,4 @@
-"""The published lists: their names, where they are, and how to tell that a list is one of them."""
+"""Published split files: names, sources and fingerprints."""
 
 import hashlib
 from collections import Counter
@@ -16,7 +16,7 @@ lists of the images that it makes of them, and compares them with the published 
 
 
 class Fingerprint(NamedTuple):
-    """What tells a list from any other, whatever the order of its lines."""
+    """Identity of a list, independent of the order of its lines."""
 
     entries: int
     unique: int
@@ -27,7 +27,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(text: bytes) -> Fingerprint:
-    """The fingerprint of a list file's content, as splits/protocols.yaml defines it."""
+    """Return the fingerprint of the content of a list, as splits/protocols.yaml defines it."""
     lines = [line for line in text.splitlines() if line.strip()]
     unique = sorted(set(lines))
     digest = hashlib.sha256(b"".join(line + b"\n" for line in unique)).hexdigest()
@@ -35,7 +35,7 @@ def fingerprint(text: bytes) -> Fingerprint:
 
 
 class PublishedList(NamedTuple):
-    """A list as one or more repositories publish it."""
+    """A list that one or more repositories publish."""
 
     dataset: str
     name: str  # such as 92/labeled or val
@@ -45,12 +45,12 @@ class PublishedList(NamedTuple):
 
     @property
     def partition(self) -> str:
-        """Its folder, or its name where it lies in none."""
+        """Folder of the list; its name for a list outside partitions."""
         return self.name.split("/")[0]
 
     @property
     def file(self) -> Path:
-        """Where it belongs, below splits/."""
+        """Path below splits/."""
         return Path(self.dataset, f"{self.name}.txt")
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class PublishedList(NamedTuple):
 
 
 def read_protocols() -> list[PublishedList]:
-    """All published lists; those that differ between repositories follow each other."""
+    """Read all published lists; variants of one name are adjacent."""
     tree = yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8"))
     return [
         PublishedList(
@@ -75,10 +75,10 @@ def read_protocols() -> list[PublishedList]:
 
 
 def select_lists(target: str, source: str | None = None) -> list[PublishedList]:
-    """All lists of `pascal`; those of `pascal/92` and what it is validated on; or `pascal/val`.
+    """Return the lists of `pascal`, of `pascal/92` with its val list, or `pascal/val` alone.
 
-    With `source` (owner/repository, or the repository alone) only what that one publishes.  Raises
-    `UserError` for names that nobody publishes, and where a name stands for different lists.
+    `source`: owner/repository, or the repository, that publishes them. Raises `UserError` for
+    unknown names, and for a name under which repositories publish different lists.
     """
     dataset, _, partition = target.partition("/")
     lists = lists_of(dataset)
@@ -88,7 +88,7 @@ def select_lists(target: str, source: str | None = None) -> list[PublishedList]:
         raise UserError(f"{target}: not a published partition; expected one of {known}")
     if source:
         found = _of_source(found, source, target)
-    if partition not in ("", found[0].name):  # a folder of lists: it is validated on val
+    if partition not in ("", found[0].name):  # a partition is validated on val
         found += [p for p in lists if p.name == "val"]
     count = Counter(p.name for p in found)
     doubtful = [p for p in found if count[p.name] > 1]
@@ -103,7 +103,7 @@ def select_lists(target: str, source: str | None = None) -> list[PublishedList]:
 
 
 def lists_of(dataset: str) -> list[PublishedList]:
-    """The published lists of a dataset; raises `UserError` where there are none."""
+    """Return the published lists of a dataset; raises `UserError` where there are none."""
     lists = read_protocols()
     found = [p for p in lists if p.dataset == dataset]
     if not found:
@@ -113,7 +113,7 @@ def lists_of(dataset: str) -> list[PublishedList]:
 
 
 def _of_source(lists: list[PublishedList], source: str, target: str) -> list[PublishedList]:
-    """What `source` publishes of these lists, as its only source."""
+    """Return the lists that `source` publishes, with it as their only source."""
     every = list(dict.fromkeys(repository for p in lists for repository in p.sources))
     chosen = [r for r in every if source in (r, r.split("/")[1])]
     if not chosen:
@@ -124,7 +124,7 @@ def _of_source(lists: list[PublishedList], source: str, target: str) -> list[Pub
 
 
 def how_to_get(path: Path) -> str:
-    """What to do about a missing list, to follow a message; empty where none is published."""
+    """Return the end of a message about a missing split file: the command that makes it, or ""."""
     parts = path.with_suffix("").parts
     if "splits" not in parts:
         return ""

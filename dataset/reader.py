@@ -23,25 +23,25 @@ class Reader:
         self.data, self.labels = data, LabelLookup(data)
 
     def image(self, sample: Sample) -> np.ndarray:
-        """The bands of a sample `[H, W, C]`, of a pair the earlier image's, then the later one's.
+        """Return the bands of a sample `[H, W, C]`; of a pair, those of the earlier image first.
 
         Raises `UserError` as `read_bands` does, and where the two differ in size.
         """
-        return read_dates(sample.image_files, self.data)
+        return read_valid_dates(sample.image_files, self.data)[0]
 
     def unlabeled(self, sample: Sample) -> tuple[np.ndarray, Image.Image | None]:
-        """An image, and a mask with 255 where it has no data; None for nowhere."""
+        """Return an image, and a mask with 255 where it has no data (None for nowhere)."""
         image, void = read_valid_dates(sample.image_files, self.data)
         return image, None if void is None else Image.fromarray(void * np.uint8(IGNORE))
 
     def mask(self, sample: Sample) -> Image.Image:
-        """Its classes; raises `UserError` as `open_mask` does."""
+        """Return the class indices of a sample; raises `UserError` as `open_mask` does."""
         return open_mask(sample.mask_file, self.labels)
 
     def both(self, sample: Sample) -> tuple[np.ndarray, Image.Image]:
-        """Image and classes, ignored where the image has no data.
+        """Return an image and its class indices, 255 where the image has no data.
 
-        Raises `UserError` when either is faulty or their sizes differ.
+        Raises `UserError` for a faulty file and for different sizes.
         """
         image, void = read_valid_dates(sample.image_files, self.data)
         mask = self.mask(sample)
@@ -57,13 +57,9 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def read_dates(files: Sequence[Path], data: Data) -> np.ndarray:
-    """The bands of an image, or of two of one place, `[H, W, C]`; raises as `Reader.image`."""
-    return read_valid_dates(files, data)[0]
-
-
 def read_valid_dates(files: Sequence[Path], data: Data) -> tuple[np.ndarray, np.ndarray | None]:
-    """The same, and where some date has no data: `[H, W]`, bool; None for nowhere."""
+    """Return the bands of an image or of both images of a pair, `[H, W, C]`, and a bool mask
+    `[H, W]`, True where a date has no data (None for nowhere); raises as `Reader.image`."""
     images, voids = zip(*(read_valid_bands(file, data) for file in files), strict=True)
     refuse_other_size(files, [size_of(image) for image in images])
     some = [void for void in voids if void is not None]

@@ -1,5 +1,4 @@
-"""Samples: an image, or two of one place, with a mask and where they stand; many of them in little
-memory."""
+"""Samples: an image or a pair, its mask, and its line in a list."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -16,19 +15,19 @@ class Origin(NamedTuple):
     path: Path
     root: Path
     folders: PairFolders | None = None
-    """The folders below the root in which its lines are names."""
+    """Folders below the root, where a line is a file name in each of them."""
 
     def where(self, line: int) -> str:
         return f"{self.path} line {line}" if line else str(self.path)
 
 
 class Sample(NamedTuple):
-    """One line of a list; paths are relative to its origin's root."""
+    """A line of a list; paths are relative to the root of its origin."""
 
     image: str
     mask: str | None
     line: int
-    """0 where it was found in a folder."""
+    """Line number; 0 for a sample from a folder."""
     origin: Origin
     second: str | None = None
     """The later image, where a sample is a pair."""
@@ -43,7 +42,7 @@ class Sample(NamedTuple):
 
     @property
     def image_files(self) -> list[Path]:
-        """The files of all dates, the earlier one first."""
+        """Files of all dates, the earlier one first."""
         return [self.origin.root / name for name in (self.image, self.second) if name is not None]
 
     @property
@@ -53,10 +52,10 @@ class Sample(NamedTuple):
 
 
 class Samples(Sequence[Sample]):
-    """Samples that come into being when they are looked at.
+    """Sequence of samples, packed into a few buffers.
 
-    Kept as objects they would be copied into each data worker, as reading an object writes its
-    reference count; the few buffers here stay shared.
+    Data workers share the buffers; a list of objects would be copied into each worker, since
+    reading an object writes its reference count.
     """
 
     def __init__(self, samples: Sequence[Sample] = ()):
@@ -71,7 +70,7 @@ class Samples(Sequence[Sample]):
         return len(self._lines)
 
     def __getitem__(self, index: Any) -> Any:
-        """The sample at an index, or a list of those in a slice."""
+        """Return the sample at an index, or a list for a slice."""
         place = range(len(self))[index]
         return self._sample(place) if isinstance(place, int) else [*map(self._sample, place)]
 
@@ -84,9 +83,9 @@ class Samples(Sequence[Sample]):
 
 
 def _pack(sample: Sample) -> bytes:
-    """Its paths, apart by the one character that no path holds; none is empty."""
+    """Join the paths of a sample by zero bytes, which no path contains."""
     text = "\0".join((sample.image, sample.mask or "", sample.second or "")).rstrip("\0")
-    return text.encode("utf-8", "surrogateescape")  # folders hold names that are no UTF-8
+    return text.encode("utf-8", "surrogateescape")  # file names may be invalid UTF-8
 
 
 def _unpack(text: bytes, line: int, origin: Origin) -> Sample:

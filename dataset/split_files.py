@@ -1,7 +1,4 @@
-"""List files: one sample a line, `image mask` or `image` alone (or `image None`).
-
-Of pairs, `first second mask` or `first second`, or a name that stands in three folders.
-"""
+"""Split files: read them, with all faults, and write them; `dataset.split_lines` parses a line."""
 
 import os
 import unicodedata
@@ -20,18 +17,18 @@ from util.log import logger
 from util.paths import nearest
 
 MAX_SAID = 100
-"""Faults that are said one by one."""
+"""Faults that are logged one by one."""
 
 
 class SampleList(NamedTuple):
-    """What is in a list file, in a folder of images, or in several of them."""
+    """Samples of a split file, of an image folder, or of several of these."""
 
     name: str
     samples: Samples
 
 
 class Lists(NamedTuple):
-    """The lists of a run; without unlabelled images, that one is empty."""
+    """The lists of a run; `unlabeled` is empty for methods without unlabelled images."""
 
     labeled: SampleList
     unlabeled: SampleList
@@ -39,7 +36,7 @@ class Lists(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with a line of a list, or with an image of a folder."""
+    """A fault of a line of a list, or of an image in a folder."""
 
     origin: Origin
     line: int
@@ -50,7 +47,7 @@ class Fault(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The good samples of a source, and what is wrong with the others."""
+    """Valid samples of a source, and the faults of the others."""
 
     origin: Origin
     samples: list[Sample]
@@ -58,11 +55,9 @@ class Scan(NamedTuple):
 
 
 def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
-    """The samples of a list; with `masks`, each line must name one; `pair`: as `data.pair`.
+    """Read a list; with `masks`, each line must name a mask; `pair`: as `data.pair`.
 
-    A tab separates paths that contain spaces.  Raises `UserError` for a list that is missing,
-    empty or repeats an image, a line without its mask or with too many parts, a path that leaves
-    the root.
+    Raises `UserError` for a missing or empty list, a repeated image and a faulty line.
     """
     listed, faults = union([scan_list(Origin(path, Path()), masks, pair)])
     refuse(faults)
@@ -70,14 +65,14 @@ def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
 
 
 def union(scans: Sequence[Scan]) -> tuple[SampleList, list[Fault]]:
-    """Several sources as one list, and all that is wrong with them."""
+    """Join several sources into one list, and their faults."""
     name = " and ".join(str(scan.origin.path) for scan in scans)
     samples = Samples([sample for scan in scans for sample in scan.samples])
     return SampleList(name, samples), [fault for scan in scans for fault in scan.faults]
 
 
 def refuse(faults: Sequence[Fault]) -> None:
-    """Raise `UserError` with the first fault, if there is one, once all of several are said."""
+    """Log the faults if there are several; raise `UserError` with the first one."""
     if len(faults) > 1:
         for fault in faults[:MAX_SAID]:
             logger.warning(str(fault))
@@ -86,9 +81,9 @@ def refuse(faults: Sequence[Fault]) -> None:
 
 
 def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
-    """A list's good lines, and the faults of the others.
+    """Return the samples of valid lines, and the faults of the others.
 
-    Raises `UserError` for a list that is missing, empty or no text.
+    Raises `UserError` for a list that is missing, empty or not text.
     """
     if isinstance(pair, PairFolders):
         origin = origin._replace(folders=pair)
@@ -103,7 +98,7 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
             if not line.isascii():
                 sample = _as_stored(sample, names)
             if (first := lines.setdefault(sample.image, number)) != number:
-                raise UserError(f"'{sample.image}' stands in line {first} already")
+                raise UserError(f"'{sample.image}' is in line {first} already")
             samples.append(sample)
         except UserError as error:
             faults.append(Fault(origin, number, str(error) if names_image(line) else NO_IMAGE))
@@ -111,7 +106,7 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
 
 
 def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sample:
-    """A sample with accents encoded as in the names of its files: macOS takes them apart (NFD)."""
+    """Return a sample with accents encoded as in its file names (macOS stores NFD)."""
 
     def stored(path: str | None) -> str | None:
         if path is None or (sample.origin.root / path).exists():
@@ -127,7 +122,7 @@ def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sampl
 
 
 def _names_by_form(folder: Path) -> dict[str, str]:
-    """Names in a folder, by their composed form (NFC); none where it cannot be read."""
+    """Return the names in a folder by their NFC form; none for an unreadable folder."""
     try:
         return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}
     except OSError:
@@ -135,7 +130,7 @@ def _names_by_form(folder: Path) -> dict[str, str]:
 
 
 def no_such_list(path: Path) -> UserError:
-    """The error for a list that does not exist: where to get it, or the nearest name."""
+    """Return the error for a missing list, with the nearest name or the command that gets it."""
     return UserError(f"{path}: no such list{nearest(path) or how_to_get(path)}")
 
 
@@ -168,7 +163,7 @@ def _read_text(path: Path) -> str:
 
 
 def list_line(image: str, *others: str | None) -> str:
-    """The line of a sample, as `read_list` reads it: its image, and its mask if there is one.
+    """Return the line of an image and the other paths of its sample.
 
     Raises `UserError` for a file name that no list can hold.
     """
@@ -185,30 +180,29 @@ def list_line(image: str, *others: str | None) -> str:
 
 
 def listed_paths(sample: Sample) -> list[str]:
-    """What the line of a sample names: image and mask, both images and the mask of a pair, or the
-    name that its files share."""
+    """Return the paths of a sample's line: image(s) and mask, or the name that its files share."""
     if (folders := sample.origin.folders) is not None:
         return [PurePosixPath(sample.image).relative_to(folders.first.as_posix()).as_posix()]
     return [path for path in (sample.image, sample.second, sample.mask) if path is not None]
 
 
 def list_identity(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Number of images, and the SHA-256 by which `protocols.fingerprint` knows their list."""
+    """Return the number of images, and the SHA-256 of their list as `fingerprint` computes it."""
     lines = (" ".join(listed_paths(sample)) for sample in samples)
     text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
     return {"images": len(samples), "sha256": fingerprint(text).sha256}
 
 
 def list_text(lines: Sequence[str]) -> bytes:
-    """The content of a list file."""
+    """Return the content of a list file."""
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
-    """Write list files, each whole or not at all; returns a remark on each.
+    """Write list files, each whole or not at all; return a remark on each.
 
-    One that is there with the same lines, in whatever order, is left as it is.  Raises `UserError`
-    before anything is written when one holds other lines, and when a folder cannot be written.
+    A file with the same lines in any order is kept. Raises `UserError` before anything is written
+    for a file with other lines, and for a folder that cannot be written.
     """
     texts = {path: list_text(lines) for path, lines in lists.items()}
     there = {path: is_there(path, fingerprint(text)) for path, text in texts.items()}
@@ -222,7 +216,7 @@ def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
 
 
 def is_there(path: Path, expected: Fingerprint) -> bool:
-    """Whether a list is there; raises `UserError` when the file holds another one."""
+    """Return whether a file holds the expected list; raises `UserError` for another list."""
     try:
         found = fingerprint(path.read_bytes())
     except FileNotFoundError:

@@ -10,7 +10,7 @@ import numpy as np
 from util.errors import UserError
 
 TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
-"""Of TIFFs, and of the nodata mask that GDAL writes beside a raster."""
+"""Suffixes of TIFFs, and of the nodata mask that GDAL writes beside a raster."""
 FLAT = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
 """The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
 NODATA = 42113
@@ -73,8 +73,8 @@ def _decoded(source: Any, path: Path) -> np.ndarray:
 def without_data(
     values: np.ndarray, nodata: object, masks: Iterable[np.ndarray]
 ) -> np.ndarray | None:
-    """Where `[H, W]` or `[H, W, N]` holds no data: all bands have the nodata value, or a mask is 0;
-    None for nowhere."""
+    """Return a bool mask `[H, W]`, True where all bands of `values` (`[H, W]` or `[H, W, N]`) have
+    the nodata value, or a mask is 0; None for nowhere."""
     found = np.zeros(values.shape[:2], bool)
     try:
         value = float(str(nodata).strip("\0 "))
@@ -91,13 +91,13 @@ def without_data(
 
 
 def count_images(path: Path) -> int:
-    """The number of pages that are no smaller copy or mask; raises as `read_tiff` does."""
+    """Count the pages that are not a smaller copy or mask; raises as `read_tiff` does."""
     with _library(path).TiffFile(path) as file:
         return number_of_images(page.subfiletype for page in file.pages)
 
 
 def number_of_images(kinds: Iterable[int]) -> int:
-    """Count the pages of a TIFF that are no smaller copy or mask, by their NewSubfileType."""
+    """Count the pages that are not a smaller copy or mask, by their NewSubfileType."""
     return sum(not kind & REDUCED_OR_MASK for kind in kinds)
 
 
@@ -106,7 +106,7 @@ def several(path: Path, count: int) -> UserError:
 
 
 def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
-    """(width, height) as they are stored and EXIF orientation; raises as `read_tiff` does."""
+    """Return the stored (width, height) and the EXIF orientation; raises as `read_tiff` does."""
     with _library(path).TiffFile(path) as file:
         series = _series(file, path)
         height, width = (series.shape[axis] for axis in _flat_axes(series, path)[:2])
@@ -114,7 +114,7 @@ def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
 
 
 def tiff_kind(path: Path) -> tuple[str, int]:
-    """The number of bands in words, and the bits of each; raises as `read_tiff` does."""
+    """Return the number of bands in words, and their bits; raises as `read_tiff` does."""
     with _library(path).TiffFile(path) as file:
         series = _series(file, path)
         bands = (series.shape[axis] for axis in _flat_axes(series, path)[2:])
@@ -123,8 +123,8 @@ def tiff_kind(path: Path) -> tuple[str, int]:
 
 
 def tiff_bands(path: Path) -> tuple[str | tuple[int, ...], bool]:
-    """The bands of a file as `data.bands` would name them, transparency left out, and whether the
-    first three of numbered ones are red, green and blue; raises as `read_tiff` does."""
+    """Return the bands without alpha as `data.bands` would name them, and whether the first three
+    of numbered bands are red, green and blue; raises as `read_tiff` does."""
     with _library(path).TiffFile(path) as file:
         series = _series(file, path)
         coloured = series.keyframe.photometric.name == "RGB"
@@ -136,7 +136,7 @@ def tiff_bands(path: Path) -> tuple[str | tuple[int, ...], bool]:
 
 
 def _series(file: Any, path: Path) -> Any:
-    """The images of a file as tifffile groups them; raises `UserError` for several groups."""
+    """Return the one series of images in a file; raises `UserError` for several."""
     found = [one for one in file.series if not one.keyframe.subfiletype & REDUCED_OR_MASK]
     if len(found) > 1:
         raise several(path, len(found))
@@ -146,9 +146,9 @@ def _series(file: Any, path: Path) -> Any:
 
 
 def _alpha(series: Any, axes: tuple[int, ...]) -> list[bool]:
-    """Which of the bands are alpha."""
+    """Return for each band whether it is alpha."""
     count = next((series.shape[axis] for axis in axes[2:]), 1)
-    extra = [kind.name != "UNSPECIFIED" for kind in series.keyframe.extrasamples]  # the last ones
+    extra = [kind.name != "UNSPECIFIED" for kind in series.keyframe.extrasamples]  # the last bands
     return [False] * (count - len(extra)) + extra
 
 
@@ -169,5 +169,5 @@ def _library(path: Path) -> Any:
             f"{path}: this TIFF needs tifffile, as Pillow reads 8-bit colour and single bands "
             "alone: pip install -r requirements-extra.txt"
         ) from None
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised, too
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised as well
     return tifffile

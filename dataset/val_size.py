@@ -1,17 +1,17 @@
-"""Whether a validation split is large enough for its scores to mean much."""
+"""The size of a validation split: warn where its scores are uncertain."""
 
 from collections.abc import Iterable, Sequence
 
 from util.errors import first_of
 
 MIN_IMAGES = 10
-"""Fewer validation images are few."""
+"""Least number of validation images without a warning."""
 MIN_MASKS_PER_CLASS = 3
-"""A class in fewer of them is scored on almost nothing."""
+"""Least number of validation images per class without a warning."""
 
 
 def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) -> str:
-    """What a validation split has too few of, in a line; '' where it has enough.
+    """Warn of a validation split with too few images, or too few of a class; "" for a large one.
 
     Args:
         images: number of validation images.

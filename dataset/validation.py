@@ -1,4 +1,4 @@
-"""What is wrong with lists and files, found before training starts."""
+"""Checks of lists and files before training starts."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ R = TypeVar("R")
 def read_lists(data: Data, unlabeled: bool) -> Lists:
     """Read the lists that the config names and check them against each other.
 
-    Raises `UserError` for whatever `read_samples` finds and for an image that stands in two.
+    Raises `UserError` as `read_samples` does, and for an image that is in two lists.
     """
     train = read_samples(named(data.labeled, "labeled"), data, masks=True)
     extra = SampleList("", Samples())
@@ -44,7 +44,7 @@ def read_lists(data: Data, unlabeled: bool) -> Lists:
 
 
 def named(images: ImageSources | None, kind: str) -> ImageSources:
-    """A list that the config must name; raises `UserError` when it does not."""
+    """Return the images that the config must name; raises `UserError` where it does not."""
     if images is None:
         draw = (
             "; python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER draws both "
@@ -64,8 +64,8 @@ def refuse_overlaps(*lists: SampleList) -> None:
 
 
 def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
-    """List, line and a message for each image that stands in an earlier list, or earlier in the
-    same one under another name or root."""
+    """Yield list number, line and a message for each image that occurs earlier, in any list, under
+    any name or root."""
     resolve = cache(_real_folder)
     first: dict[str, tuple[int, int]] = {}
     for number, listed in enumerate(lists):
@@ -85,7 +85,7 @@ def _real_folder(root: Path, folder: str) -> str:
 
 
 def location(sample: Sample, resolve: Callable[[Path, str], str] = _real_folder) -> str:
-    """The image's path with its folder resolved: the same through whatever root it is reached."""
+    """Return the image's path with its folder resolved: the same through any root."""
     folder, _, name = sample.image.rpartition("/")
     return f"{resolve(sample.origin.root, folder)}/{name}"
 
@@ -96,12 +96,10 @@ def check_files(
     warn: Callable[[str], None],
     val: SampleList | None = None,
 ) -> None:
-    """Every file exists; headers of labelled images agree with their masks; a sample decodes and
-    holds labels.
+    """Check that files exist, headers of images and masks agree, and some files decode.
 
-    Calls `warn` with a line for classes that the sample lacks, for grey images alone where the
-    config says rgb, and where `val`, one of the lists, is small.  Raises
-    `UserError` naming the list, its line and the file.
+    Calls `warn` with a line for absent classes, for rgb configs with grey images only, and for a
+    small `val` (one of the lists). Raises `UserError` that names the list, line and file.
     """
     for listed in lists:
         check_existence(listed)
@@ -109,7 +107,7 @@ def check_files(
 
 
 def check_existence(listed: SampleList) -> None:
-    """One look into each folder instead of one at each file; raises `UserError`."""
+    """Raise `UserError` for a missing file, after one listing of each folder."""
     names = cache(_names)
 
     def is_there(root: Path, file: str) -> bool:
@@ -123,7 +121,7 @@ def check_existence(listed: SampleList) -> None:
 
 
 def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -> str:
-    """That a file of a sample is not there; of a name in three folders, where it is and is not."""
+    """Describe a missing file of a sample; for a name in three folders, where it exists."""
     root, folders = sample.origin.root, sample.origin.folders
     if folders is not None:
         name = Path(sample.image).relative_to(folders.first)
@@ -140,7 +138,7 @@ def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -
 def check_contents(
     listed: SampleList, data: Data, warn: Callable[[str], None], scored: bool = False
 ) -> None:
-    """The headers of many files and the whole of some, see `check_files`; raises `UserError`."""
+    """Check headers of many files and decode some, see `check_files`; raises `UserError`."""
     samples, reader = listed.samples, Reader(data)
     some = _evenly_spaced(samples, data.check_samples)
     if data.pair is not None or (samples and samples[0].mask is not None):
@@ -177,7 +175,7 @@ def _headers_agree(sample: Sample) -> None:
 
 
 def _pixels_by_class(sample: Sample, reader: Reader) -> np.ndarray:
-    """`[256]`: how many pixels of the mask have each class; its image decodes too."""
+    """Decode a sample; return the pixels of each class in its mask, `[256]`."""
     return np.array(reader.both(sample)[1].histogram())
 
 
@@ -199,7 +197,8 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
 def _check_classes(
     pixels: np.ndarray, masks: int, listed: SampleList, data: Data, warn: Callable[[str], None]
 ) -> None:
-    """Some pixels are labelled, and every class occurs; `pixels`: `[256]`, by class."""
+    """Raise `UserError` where no pixel is labelled; warn of absent classes; `pixels` `[256]`: by
+    class."""
     where, hint = f"the {masks} masks checked of {listed.name}", ""
     if pixels[IGNORE]:
         hint = f"; {pixels[IGNORE] / pixels.sum():.0%} of the pixels are "
@@ -229,6 +228,6 @@ def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
 
 
 def _evenly_spaced(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """At most `count` of them, evenly spread."""
+    """Return at most `count` samples, evenly spaced."""
     count = min(count, len(samples))
     return [samples[i * len(samples) // count] for i in range(count)]

@@ -82,8 +82,9 @@ def step_cost(
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         raise UserError(
-            f"cannot be told: torch {torch.__version__} runs no step of {method_class.__name__} on "
-            f"fake tensors ({place}: {type(error).__name__}: {reason(error)})"
+            f"cannot be estimated: torch {torch.__version__} runs no step of "
+            f"{method_class.__name__} on fake tensors "
+            f"({place}: {type(error).__name__}: {reason(error)})"
         ) from None
 
 

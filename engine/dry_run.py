@@ -84,7 +84,7 @@ def dry_run(trainer: Trainer) -> None:
     method_class, config = type(trainer.method), trainer.config
     steps, images, mode = len(trainer.train), len(trainer.val), config.evaluation.mode
     logger.info("dry run: GPU memory of a step, then two steps and two validation images")
-    # Memory first: it says what to do where the steps run out of it.
+    # First, as it helps where the steps run out of memory.
     log_gpu_needs(method_class, config, steps=config.epochs * steps)
     found = measure(trainer)
 
@@ -106,7 +106,7 @@ def dry_run(trainer: Trainer) -> None:
     logger.info("dry run: all well\n%s", rows(facts))
     if hours > LONG:
         offers = smaller_settings(method_class, config, found, steps, images)
-        logger.info("This run takes days here. Smaller settings:\n%s", "\n".join(offers))
+        logger.info("This run would take days. Smaller settings:\n%s", "\n".join(offers))
 
 
 def smaller_settings(
@@ -199,7 +199,7 @@ def log_gpu_needs(method_class: type[Method], config: Config, steps: int) -> Non
         needs = run_needs(method_class, config, world, workers)
         text = describe(needs, method_class, config, world, steps)
     except UserError as error:
-        text = f"what it needs of a GPU {error}"
+        text = f"GPU memory and time {error}"
     logger.info("%s", text)
 
 

@@ -10,7 +10,7 @@ from engine.progress import wrapped
 from util.config.schema import Config
 from util.errors import UserError, duration
 
-TITLE = "what it needs of a GPU, estimated from shapes alone (per process)"
+TITLE = "GPU memory and time, estimated from shapes alone (per process)"
 CARDS = {"8": 8, "11/12": 11, "16": 16, "24": 24, "40/48": 40, "80": 80}
 """GiB of a GPU, by name; of two sizes the smaller one counts."""
 CONTEXT = 0.75 * GIB
@@ -31,7 +31,7 @@ UTILISATION = 0.35
 PROCESS = 2 * GIB
 """Assumed host memory of a process with torch and CUDA."""
 WORKER = GIB // 16
-"""Assumed host memory of a data worker, beside the shared part."""
+"""Assumed host memory of a data worker, without the shared part."""
 PREFETCHED = 2
 """Batches that a data worker prefetches: torch's default."""
 
@@ -69,7 +69,7 @@ def run_needs(method_class: type[Method], config: Config, world: int, workers: i
 
 
 def largest_held(peaks: Mapping[int, int]) -> dict[str, int | None]:
-    """Return, by GPU, the largest number of images whose peak memory fits beside CUDA's, if any.
+    """Return, by GPU, the largest number of images whose peak memory fits, if any.
 
     `peaks`: bytes by number of images.
     """

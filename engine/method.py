@@ -21,7 +21,7 @@ class Method(nn.Module):
     """A method: its forward is the training step, its state everything that survives a restart.
 
     A subclass defines `step` and, where needed, the other members; two class variables declare its
-    batches.  It builds parts beside the network (a head, a teacher) in `__init__`; parameters with
+    batches.  It builds further parts (a head, a teacher) in `__init__`; parameters with
     `requires_grad` are trained.
     """
 
@@ -94,9 +94,11 @@ class TeacherMethod(Method):
 
     class Options(Section):
         teacher: Literal["self", "ema"] = "self"
-        """Network that labels the weak view: self, as published, or ema, its moving average."""
+        """Network that makes the pseudo-labels: `self`, the trained network, as published; `ema`, a
+        moving average of its weights."""
         ema_momentum: Share = 0.996
-        """Momentum of the moving average from step 250 on; smaller before."""
+        """Momentum of the moving average from step 250 on; it is smaller before, so the average
+        follows faster."""
 
     def __init__(self, model: Network, config: Config):
         super().__init__(model, config)

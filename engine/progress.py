@@ -18,8 +18,8 @@ FETCH_EVERY = 20
 SECONDS_BETWEEN_LINES = 30.0
 COLUMNS = 80
 """Width of a terminal, for lines of the log."""
-BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
-BAR_LOSSES = 30
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {left} left{postfix}"
+BAR_LOSSES = 24
 """Columns of a bar that show losses."""
 
 LEGEND = {
@@ -75,6 +75,21 @@ class Means:
         return {name: (value / state["count"]).item() for name, value in state["sums"].items()}
 
 
+class Bar(tqdm):
+    """A bar of an epoch with the time left for all epochs."""
+
+    steps_after = 0
+    """Steps of the later epochs."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        facts = super().format_dict
+        taken = facts["n"] - facts["initial"]
+        steps = facts["total"] - facts["n"] + self.steps_after
+        left = duration(steps * facts["elapsed"] / taken) if taken else "?"
+        return {**facts, "left": left}
+
+
 class Progress:
     """Losses and remaining time of an epoch: a bar on a terminal, else a line every
     `SECONDS_BETWEEN_LINES`; every `FETCH_EVERY` steps the means since the last time go to the
@@ -95,7 +110,7 @@ class Progress:
     def over(self, batches: Iterable[Any]) -> Iterator[Any]:
         # A terminal gets a bar (tqdm's disable=None asks the stream), and only from one process.
         hidden = None if distributed.is_main() else True
-        self._bar = tqdm(
+        self._bar = Bar(
             batches,
             desc=self.title,
             total=self.steps,
@@ -105,6 +120,7 @@ class Progress:
             leave=False,
             bar_format=BAR,
         )
+        self._bar.steps_after = self.last_step - self.first_step - self.steps
         yield from self._bar
 
     def add(self, scalars: dict[str, Tensor]) -> None:

@@ -60,7 +60,7 @@ class RunDir:
         self.damaged = False
         """The latest checkpoint could not be read."""
         self.origin: dict[str, Any] = {}
-        """Facts about the run for starts.jsonl, beside its command and versions."""
+        """Further facts about the run for starts.jsonl."""
         self._trackers: list[Tracker] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None

@@ -19,7 +19,8 @@ from engine.nonfinite import NonfiniteMonitor, Statistics
 from engine.optimizer import build_optimizer, set_poly_lr, step_if_finite
 from engine.progress import Means, Progress
 from engine.run_dir import RunDir
-from engine.validation import save_pictures, score_network
+from engine.validation import score_network
+from engine.visualize import save_pictures
 from inference.evaluation import score_title
 from util import distributed
 from util.config.schema import Config
@@ -235,7 +236,7 @@ class Trainer:
         if stopping:
             distributed.on_main(self.run_dir.settle)
             logger.info(
-                "stopped by %s after epoch %d, step %d; the same command goes on from there",
+                "stopped by %s after epoch %d, step %d; the same command continues the run",
                 stop.by or "a signal", self.epoch, self.done,
             )  # fmt: skip
             raise Interrupted

@@ -1,4 +1,4 @@
-"""Validation of a run: scores, quality of pseudo-labels, pictures, warnings."""
+"""Validation of a run: scores, quality of pseudo-labels, warnings."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -7,10 +7,9 @@ from torch import nn
 from tqdm import tqdm
 
 from engine.progress import wrapped
-from engine.visualize import take_pictures
 from inference.evaluation import Scores, evaluate, score_title, summary, table
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
-from util import distributed, plotting
+from util import distributed
 from util.errors import first_of
 from util.log import logger
 
@@ -109,13 +108,3 @@ def scalars(name: str, scores: Scores, classes: list[str]) -> dict[str, float]:
     if scores.dice is not None:
         values[f"{name}/Dice"] = scores.mean_dice
     return values
-
-
-def save_pictures(trainer: "Trainer", scores: dict[str, Any]) -> None:
-    """Save pictures of a few images, and a reliability diagram of the pseudo-labels."""
-    pictures, epoch = take_pictures(trainer), trainer.epoch + 1
-    for record in scores.values():
-        if "pseudo_labels" in record:
-            figure = plotting.reliability_diagram(record["pseudo_labels"], epoch)
-            pictures["reliability"] = plotting.as_image(figure)
-    trainer.run_dir.pictures(pictures, epoch, trainer.steps_done)

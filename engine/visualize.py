@@ -6,7 +6,7 @@ They leave a training unchanged: the modes and statistics of networks, and rando
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,11 +21,25 @@ from inference.predictor import Predictor
 from semi.panels import Colours, Heat, Labels, Panels
 from util import distributed
 from util.config.data import Data
+from util.plotting import as_image, reliability_diagram
 from util.precision import autocast
 from util.seed import seeded_apart
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
+
+
+def save_pictures(trainer: "Trainer", scores: dict[str, Any]) -> None:
+    """Save the pictures of a validation, and reliability diagrams of its pseudo-labels.
+
+    `scores`: records of the networks, as in metrics.jsonl.
+    """
+    pictures, epoch = take_pictures(trainer), trainer.epoch + 1
+    for record in scores.values():
+        if "pseudo_labels" in record:
+            figure = reliability_diagram(record["pseudo_labels"], epoch)
+            pictures["reliability"] = as_image(figure)
+    trainer.run_dir.pictures(pictures, epoch, trainer.steps_done)
 
 
 def take_pictures(trainer: "Trainer") -> dict[str, Image.Image]:

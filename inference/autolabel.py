@@ -1,5 +1,4 @@
-"""Masks for unlabelled images of what a network is sure of, as a labelled dataset; and which images
-it is least sure of."""
+"""Masks of confident pixels for unlabelled images, as a labelled dataset; images by uncertainty."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -27,15 +26,15 @@ from util.config.data import Listed
 from util.config.loading import dump_config
 from util.config.schema import Config
 from util.config.types import IGNORE
-from util.errors import UserError, printable
+from util.errors import UserError, counted, printable
 from util.io import csv_text, write_once
 
 COLUMNS = ("labelled", *ACQUISITIONS)
-"""Of uncertainty.csv: the share of the pixels that have a label, and means over all pixels."""
+"""Columns of uncertainty.csv: the share of labelled pixels, and means over all pixels."""
 
 
 class Ranked(NamedTuple):
-    """An image, and how unsure a network is of it."""
+    """An image and its uncertainty."""
 
     name: str
     sample: Sample
@@ -44,12 +43,12 @@ class Ranked(NamedTuple):
 
 
 class Autolabel:
-    """Labels images in a folder: masks/, and uncertainty.csv with a line for each image.
+    """A folder with masks/, and uncertainty.csv with a line for each image.
 
     Raises `UserError` where masks cannot hold every class.
 
     Args:
-        threshold: probability in [0, 1] that a pixel's class needs, else the pixel is ignored.
+        threshold: confidence in [0, 1] from which on a pixel gets a label; others are ignored.
     """
 
     def __init__(self, folder: Path, config: Config, threshold: float):
@@ -60,10 +59,6 @@ class Autolabel:
     def mask(self, name: str) -> Path:
         return self.folder / "masks" / f"{name}.png"
 
-    def files(self, name: str) -> list[Path]:
-        """The files of an image."""
-        return [self.mask(name)]
-
     def label(
         self,
         network: nn.Module,
@@ -71,14 +66,14 @@ class Autolabel:
         device: torch.device,
         windows: bool,
     ) -> list[UserError]:
-        """Write the masks of images; returns what is wrong with those that have none.
+        """Write the masks of images; returns the errors of the images that failed.
 
-        `windows`: images much larger than crops go through the network in parts, not whole.
+        `windows`: images much larger than crops are predicted in sliding windows.
         """
-        reader, faults = Reader(self.config.data), list[UserError]()
+        reader, errors = Reader(self.config.data), list[UserError]()
         table = ImageTable(self.table, COLUMNS, samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
-            with noting(faults, sample.image_file):
+            with noting(errors, sample.image_file):
                 pixels, void = reader.unlabeled(sample)
                 own = config_for_size(self.config, size_of(pixels)) if windows else self.config
                 probabilities = Predictor(network, own, device).probabilities(pixels)
@@ -90,10 +85,10 @@ class Autolabel:
                 numbers = [float((mask != IGNORE).mean()), *means]
                 table.add(name, [f"{number:.6f}" for number in numbers])
                 save_picture(self.original.mask(mask), self.mask(name))
-        return faults
+        return errors
 
     def ranking(self, samples: Mapping[str, Sample], acquisition: str) -> list[Ranked]:
-        """The images that have masks, the most uncertain first."""
+        """Return the images that have masks, the most uncertain first."""
         by_text = {printable(name): (name, sample) for name, sample in samples.items()}
         head, *lines = ImageTable(self.table, COLUMNS, []).lines()
         found = [
@@ -104,21 +99,25 @@ class Autolabel:
         return sorted(found, key=lambda image: (-image.numbers[acquisition], image.name))
 
     def write_dataset(self, ranking: Sequence[Ranked]) -> tuple[int, Path]:
-        """Write lists, and a config that trains on the new masks beside those that there were;
-        returns the number of images with labels, and the config's path.
+        """Write split files, and a config with the new masks beside those of the old config.
 
-        What is labelled now is no longer unlabelled.
+        Images that have a label now are no longer unlabelled. Returns the number of images with
+        labels, and the config's path.
         """
         labelled = [image for image in ranking if image.numbers["labelled"]]
         if not labelled:
             raise UserError(
-                f"{self.folder}: no pixel of {len(ranking)} images reaches the threshold "
-                f"{self.threshold:g}; lower it"
+                f"{self.folder}: no pixel of {counted(len(ranking), 'image')} reaches the "
+                f"threshold {self.threshold:g}; lower it"
             )
         data, old = self.config.data, self.config.data.labeled
-        rest, changed = self._unlabeled({location(image.sample) for image in labelled})
-        files = [file for image in labelled for file in image.sample.image_files]
-        root = common_root([self.folder, *files, *(f for s in rest for f in s.image_files)])
+        new = {location(image.sample) for image in labelled}
+        unlabeled: Sequence[Sample] = []
+        if data.unlabeled is not None:
+            unlabeled = read_samples(data.unlabeled, data, masks=False).samples
+        rest = [sample for sample in unlabeled if location(sample) not in new]
+        samples = [*(image.sample for image in labelled), *rest]
+        root = common_root([self.folder, *(f for sample in samples for f in sample.image_files)])
         lines = sorted(
             list_line(*below(root, [*image.sample.image_files, self.mask(image.name)]))
             for image in labelled
@@ -127,24 +126,16 @@ class Autolabel:
         if old is not None:
             before = old if isinstance(old, tuple) else (old,)
             update["labeled"] = (*before, update["labeled"])
-        if changed:
+        if len(rest) < len(unlabeled):
             lines = [list_line(*below(root, sample.image_files)) for sample in rest]
             update["unlabeled"] = self._write_list("unlabeled.txt", lines, root) if rest else None
         if data.label_map is not None:
             key = key_of(self.original.ignored, self.original.in_colour)
             update["label_map"] = data.label_map | {key: IGNORE}
         path = self.folder / "config.yaml"
-        new = self.config.model_copy(update={"data": data.model_copy(update=update)})
-        write_once(path, dump_config(new).encode())
+        config = self.config.model_copy(update={"data": data.model_copy(update=update)})
+        write_once(path, dump_config(config).encode())
         return len(labelled), path
-
-    def _unlabeled(self, labelled: set[str]) -> tuple[list[Sample], bool]:
-        """The config's unlabelled images that still have no label, and whether some have one."""
-        if self.config.data.unlabeled is None:
-            return [], False
-        samples = read_samples(self.config.data.unlabeled, self.config.data, masks=False).samples
-        rest = [sample for sample in samples if location(sample) not in labelled]
-        return rest, len(rest) < len(samples)
 
     def _write_list(self, name: str, lines: Sequence[str], root: Path) -> Listed:
         path = self.folder / name
@@ -153,31 +144,33 @@ class Autolabel:
 
 
 def common_root(paths: Sequence[Path]) -> Path:
-    """The folder that all of them are below, as the working directory sees it."""
+    """Return the folder that contains all files, relative to the working directory if inside it."""
     root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
     here = Path.cwd()
     return root.relative_to(here) if root.is_relative_to(here) else root
 
 
 def below(root: Path, files: Sequence[Path]) -> list[str]:
-    """Paths relative to a folder that they are below."""
+    """Return paths relative to a folder that contains them."""
     return [Path(os.path.relpath(file, root)).as_posix() for file in files]
 
 
 def write_ranking(path: Path, ranking: Sequence[Ranked], acquisition: str) -> None:
-    """Write the images, the most uncertain first, with their score and all that is known."""
+    """Write the images as CSV, the most uncertain first, with their scores."""
     head = ["rank", "image", f"score ({acquisition})", *COLUMNS]
     rows = [
-        [rank, str(image.sample.image_file), image.numbers[acquisition]]
-        + [image.numbers[column] for column in COLUMNS]
+        [rank, str(image.sample.image_file)]
+        + [image.numbers[column] for column in (acquisition, *COLUMNS)]
         for rank, image in enumerate(ranking, 1)
     ]
     write_once(path, csv_text([head, *rows]).encode())
 
 
 def write_selection(folder: Path, ranking: Sequence[Ranked], count: int) -> Path:
-    """Write the lists next.txt, of the `count` images to label next, and rest.txt; returns the
-    folder that their paths are relative to: that of the images' own lists, where it is one."""
+    """Write next.txt with the `count` most uncertain images, and rest.txt with the others.
+
+    Returns the folder that their paths are relative to.
+    """
     roots = {image.sample.origin.root for image in ranking}
     files = [file for image in ranking for file in image.sample.image_files]
     root = roots.pop() if len(roots) == 1 else common_root(files)

@@ -23,18 +23,20 @@ ACQUISITIONS = ("entropy", "margin", "least_confidence")
 def checkpoint_parser(
     description: str | None, examples: Sequence[str], device: bool = True
 ) -> Parser:
-    """What every command that takes a checkpoint takes; `device`: where it may run elsewhere."""
+    """Return a parser with the options of all commands over a checkpoint."""
     parser = Parser(description, examples)
     parser.add_argument(
-        "--config", type=Path, help="the config it was trained with (default: the one beside it)"
+        "--config",
+        type=Path,
+        help="config of the training (default: config.yaml beside the checkpoint)",
     )
     parser.add_argument(
         "--checkpoint",
         type=Path,
         required=True,
         metavar="PATH|hf:OWNER/NAME",
-        help="a checkpoint or .safetensors, a run's folder (its best checkpoint), a folder that "
-        "tools.publish wrote, or such a folder on the Hugging Face hub",
+        help="checkpoint or .safetensors file, run directory (its best checkpoint), folder of "
+        "tools.publish, or such a folder on the Hugging Face hub",
     )
     parser.add_argument(
         "--which", default="model", help="network in the checkpoint, such as model_ema"
@@ -46,7 +48,7 @@ def checkpoint_parser(
 
 
 def add_tta(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that predict images; `config_of` heeds it."""
+    """Add --tta, which `config_of` applies to the config."""
     parser.add_argument(
         "--tta",
         nargs="+",
@@ -58,7 +60,7 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
 
 
 def _augmentation(words: list[str]) -> list[str]:
-    """What the words of `--tta` set in a config."""
+    """Return the settings of a config for the words of `--tta`."""
     scales = [word for word in words if word != "flip"]
     for word in scales:
         if not re.fullmatch(r"\d*\.?\d+", word):
@@ -68,7 +70,7 @@ def _augmentation(words: list[str]) -> list[str]:
 
 
 def checkpoint_of(options: argparse.Namespace) -> Path:
-    """The file that `--checkpoint` leads to; says which where that is another.
+    """Return the file of `--checkpoint`, and print it where a folder was given.
 
     Raises `UserError` as `find_checkpoint` does.
     """
@@ -79,15 +81,15 @@ def checkpoint_of(options: argparse.Namespace) -> Path:
 
 
 def split_of(config: Config, split: str) -> ImageSources:
-    """The images of `--split val` or `test`; raises `UserError` where the config names none."""
+    """Return the images of a split, val or test; raises `UserError` where the config has none."""
     source = config.data.val if split == "val" else config.data.test
     if source is None:
-        raise UserError("--split test: the config names no data.test list")
+        raise UserError("--split test: the config has no data.test")
     return source
 
 
 def require_split(config: Config, split: str) -> None:
-    """Raise `UserError` for a list or folder of `--split` that does not exist."""
+    """Raise `UserError` for a split file or folder that does not exist."""
     require(split_of(config, split), config.data)
 
 

@@ -1,4 +1,4 @@
-"""Scores of predictions: one confusion matrix, each image once, whatever the processes."""
+"""Evaluation of a network: confusion matrix and scores over the images of all ranks."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,10 +26,10 @@ PATTERN_SECONDS = 10
 
 
 class Watcher(Protocol):
-    """What looks at predictions beside the confusion matrix."""
+    """Collector of further results during an evaluation."""
 
     def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
-        """Look at an image: its index, predicted classes and mask, `[H, W]`."""
+        """Take an image: its index, predicted classes and mask `[H, W]`."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Scores:
         return 100 * self.dice[1:].mean().item() if self.dice is not None else 0.0
 
     def selected(self, config: Config) -> float:
-        """The score that the config's `evaluation.select` names, in percent."""
+        """Return the score that `evaluation.select` names, in percent."""
         kind, _, name = config.evaluation.select.partition(":")
         if kind == "iou":
             return 100 * self.iou[config.data.classes.index(name)].item()
@@ -95,7 +95,7 @@ class Scores:
 
 
 def center_crop(x: Tensor, size: int) -> Tensor:
-    """The middle `size` square of `[..., H, W]`, or less where the image is smaller."""
+    """Return the central `size` square of `[..., H, W]`, smaller where the image is smaller."""
     h, w = x.shape[-2:]
     y, x0 = max(h - size, 0) // 2, max(w - size, 0) // 2
     return x[..., y : y + size, x0 : x0 + size]
@@ -120,9 +120,9 @@ def dice(confusions: Tensor) -> Tensor:
 
 
 def volume_indices(images: list[str], pattern: str | None) -> list[int]:
-    """The number of each image's volume, which `pattern`'s first group names; 0 without one.
+    """Return the number of each image's volume, by the first group of `pattern`; 0 without one.
 
-    Raises `UserError` for an image without volume, and for a pattern that takes forever.
+    Raises `UserError` for an image without volume, and for a pattern that takes too long.
     """
     if pattern is None:
         return [0] * len(images)
@@ -158,13 +158,13 @@ def evaluate(
     watchers: Sequence[Watcher] = (),
     pseudo_labels: PseudoLabelScores | None = None,
 ) -> Scores:
-    """Scores of `model` (left in the mode it came in) over all processes' images.
+    """Return the scores of `model` over the images of all ranks; its train mode is restored.
 
     Args:
         batches: one image each: image `[1, C, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
         volumes: number of each image's volume, by index.
-        watchers: what looks at each prediction of this process besides.
-        pseudo_labels: what looks at its confidence.
+        watchers: collect further results from the predictions of this rank.
+        pseudo_labels: collects the quality of pseudo-labels.
     """
     training = model.training
     model.eval()
@@ -204,13 +204,13 @@ def evaluate(
 
 
 def score_title(config: Config) -> str:
-    """What the score that chooses the best checkpoint is called in logs."""
+    """Return the name of the score that chooses the best checkpoint."""
     select = config.evaluation.select
     return {"miou": "mIoU", "dice": "mean Dice"}.get(select, select.replace("iou:", "IoU of "))
 
 
 def summary(scores: Scores) -> dict[str, Any]:
-    """Scores as plain numbers in percent, for JSON."""
+    """Return scores in percent as plain numbers, for JSON."""
     numbers = {
         "miou": scores.miou,
         "miou_present": scores.miou_present,

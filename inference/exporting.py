@@ -39,9 +39,9 @@ from util.io import write_atomically
 from util.normalize import mean_and_std, normalise, to_unit
 
 AGREEMENT = 0.999
-"""Share of an image's pixels of which the masks must agree at least."""
+"""Least share of the pixels of an image where the masks must agree."""
 SHOWN = 4
-"""Validation images that are compared where none are named."""
+"""Number of validation images to compare on without --images."""
 CPU = torch.device("cpu")
 
 
@@ -71,10 +71,10 @@ def export(options: argparse.Namespace, config: Config) -> None:
     run = function_of(options.format, config, content)
     if not compare(deployed, run, views, plain, options.size is not None):
         hint = "" if options.size else "; for images of one size alone: --size H W"
-        print_error(f"not as predict.py: {options.out} was not written{hint}")
+        print_error(f"the export differs from predict.py: {options.out} was not written{hint}")
         sys.exit(1)
     write_atomically(options.out, lambda file: file.write(content))
-    print(f"written: {options.out} ({len(content) / 2**20:.1f} MiB)")
+    print(f"written  {options.out} ({len(content) / 2**20:.1f} MiB)")
 
 
 def read_images(options: argparse.Namespace, config: Config) -> list[View]:
@@ -101,7 +101,7 @@ def read_images(options: argparse.Namespace, config: Config) -> list[View]:
 
 
 def exported(options: argparse.Namespace, config: Config, deployed: Deployed) -> bytes:
-    """The bytes of the file; raises `UserError` for a network that torch cannot export."""
+    """Return the content of the file; raises `UserError` where torch cannot export the network."""
     multiple = deployed.patch_size
     sides = options.size or [-(-side // multiple) * multiple for side in (70, 110)]
     if any(side % multiple for side in sides):
@@ -122,7 +122,7 @@ def exported(options: argparse.Namespace, config: Config, deployed: Deployed) ->
 
 
 def function_of(format: str, config: Config, content: bytes) -> Run:
-    """What the bytes compute; of weights, with the same around a new network."""
+    """Return an exported file as a function; of safetensors, a new network with these weights."""
     if format == "onnx":
         return from_onnx(content)
     if format == "torchscript":
@@ -148,7 +148,7 @@ def views_of(images: Sequence[View], size: Sequence[int] | None) -> Iterator[Vie
 
 @dataclass
 class Exported:
-    """Stands where the network does in a prediction."""
+    """An exported function in the place of a network."""
 
     run: Run
     patch_size: int
@@ -177,7 +177,7 @@ def compare(
             other = exported.predict_normalised(deployed.from_unit(view))
         except Exception as error:  # of whichever library runs it
             size = "x".join(map(str, view.shape))
-            print(f"what was exported fails on images {size}: {reason(error)}")
+            print(f"the exported network fails on images {size}: {reason(error)}")
             return False
         same = (own.argmax(1) == other.argmax(1)) & known
         difference = max(difference, (own - other).abs().max().item())
@@ -191,7 +191,7 @@ def compare(
 
 
 def mode_of(view: Tensor, config: Config, fixed: bool) -> str:
-    """How `predict.py` would predict it; windows are for single images of any size."""
+    """Return the prediction mode of predict.py; sliding windows need single images of any size."""
     height, width = view.shape[-2:]
     mode = config_for_size(config, (width, height)).evaluation.mode
     return "original" if mode == "sliding_window" and (fixed or len(view) > 1) else mode

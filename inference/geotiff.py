@@ -1,4 +1,4 @@
-"""Rasters predicted by windows: block by block into a folder, then into GeoTIFFs."""
+"""Rasters predicted in windows: block by block into a folder, then into GeoTIFFs."""
 
 import math
 import shutil
@@ -25,17 +25,17 @@ from util.errors import UserError, printable
 from util.io import DAY, make_folder, remove_partials, replacing, write_text
 
 PREVIEW = 2000
-"""Pixels of the longer side of an overlay."""
+"""Longer side of an overlay, in pixels."""
 
 
 class Form(NamedTuple):
-    """How a GeoTIFF holds its values."""
+    """Format of a GeoTIFF."""
 
     bands: int = 1
     kind: str = "uint8"
     nodata: int | None = None
     names: Mapping[int, str] = {}
-    """What values mean."""
+    """Class names by value."""
     colours: Mapping[int, Colour] = {}
 
 
@@ -47,32 +47,28 @@ def predict_raster(
     config: Config,
     device: torch.device,
 ) -> None:
-    """Write what was asked for of a raster, or of a pair of them.
+    """Write the files of a raster, or of a pair of rasters.
 
-    A block that is done is kept in a folder beside the mask: killed, the same command goes on and
-    writes the same.  Raises `UserError` for a raster that cannot be read, and for probabilities.
+    Finished blocks are kept in a folder beside the mask until all files are written, so that a
+    killed command continues. Raises `UserError` for rasters that cannot be read, and for options
+    that need the whole image.
     """
-    refuse_unfit(files[0], writer, config)
-    with open_dates(files, config.data) as dates:
-        parts = Parts(writer.path("masks", name).with_suffix(".parts"), files)
-        planned = plan(dates.height, dates.width, config.crop_size, config.num_classes)
-        predict_parts(network, dates, planned, parts, writer.products.confidence, config, device)
-        write_all(dates, planned, parts, name, writer)
-    parts.remove()
-
-
-def refuse_unfit(path: Path, writer: Writer, config: Config) -> None:
-    """Raise `UserError` for what windows cannot give."""
-    if writer.products.probabilities:
+    if writer.options.probabilities:
         raise UserError(
-            f"{path}: --probabilities would fill the memory where images are predicted by windows; "
-            "use --confidence, or cut it into tiles"
+            f"{files[0]}: --probabilities needs too much memory where images are predicted in "
+            "windows; use --confidence, or cut the image into tiles"
         )
     if config.evaluation.mode == "resize":
         raise UserError(
-            f"{path}: is predicted by windows, but evaluation.mode resize is of whole images; "
-            "cut it into tiles, or --set evaluation.mode=original"
+            f"{files[0]}: evaluation.mode resize needs whole images, but the image is predicted in "
+            "windows; cut it into tiles, or --set evaluation.mode=original"
         )
+    with open_dates(files, config.data) as dates:
+        parts = Parts(writer.path("masks", name).with_suffix(".parts"), files)
+        planned = plan(dates.height, dates.width, config.crop_size, config.num_classes)
+        predict_parts(network, dates, planned, parts, writer.options.confidence, config, device)
+        write_all(dates, planned, parts, name, writer)
+    parts.remove()
 
 
 def predict_parts(
@@ -84,7 +80,7 @@ def predict_parts(
     config: Config,
     device: torch.device,
 ) -> None:
-    """Predict the blocks that are not there yet."""
+    """Predict the blocks that are not finished."""
     total = sum(len(planned.windows(block)) for block in planned.blocks)
     title = printable(dates.first.path.name)
     with tqdm(total=total, desc=title, unit="window", disable=None, leave=False) as bar:
@@ -104,9 +100,9 @@ def predict_parts(
 
 
 class Parts:
-    """The blocks of a raster that are done, by number, in a folder of their own.
+    """Finished blocks of a raster in a folder, by number.
 
-    Raises `UserError` where the folder is that of other files, or of an earlier state of them.
+    Raises `UserError` where the folder was written for other files, or before these changed.
     """
 
     def __init__(self, folder: Path, sources: Sequence[Path]):
@@ -127,7 +123,7 @@ class Parts:
         save_arrays(self.path(number), **layers)
 
     def layer(self, kind: str, blocks: list[Rect]) -> Iterator[tuple[Rect, np.ndarray]]:
-        """The masks, or confidences, of all blocks, `[h, w]`."""
+        """Yield all blocks with their masks or confidences `[h, w]`."""
         for number, block in enumerate(blocks):
             with np.load(self.path(number)) as layers:
                 yield block, layers[kind]
@@ -137,8 +133,8 @@ class Parts:
 
 
 def write_all(dates: Dates, planned: Plan, parts: Parts, name: str, writer: Writer) -> None:
-    """Write the files of a raster from its parts; of a pair, they lie where the earlier lies."""
-    raster, products = dates.first, writer.products
+    """Write the files of a raster from its blocks; of a pair, with the earlier's georeferencing."""
+    raster, confidence = dates.first, writer.options.confidence
     step = math.ceil(max(raster.height, raster.width) / PREVIEW)
     small = np.zeros((-(-raster.height // step), -(-raster.width // step)), np.uint8)
     pixels = np.zeros(256, np.int64)
@@ -148,23 +144,23 @@ def write_all(dates: Dates, planned: Plan, parts: Parts, name: str, writer: Writ
         some = mask[top * step - block.top :: step, left * step - block.left :: step]
         small[top : top + some.shape[0], left : left + some.shape[1]] = some
     writer.add_areas(name, (raster.height, raster.width), pixels)
-    original = Original(writer.data, ignoring=True) if products.values else None
+    original = writer.encoding(ignoring=True)
     masks: Iterable[tuple[Rect, np.ndarray]] = parts.layer("masks", planned.blocks)
     if original is not None:
         masks = ((block, original.values(mask)) for block, mask in masks)
     write_geotiff(writer.path("masks", name), raster, masks, mask_form(writer.data, original))
-    if products.confidence is not None:
-        layer = parts.layer(products.confidence, planned.blocks)
+    if confidence is not None:
+        layer = parts.layer(confidence, planned.blocks)
         # The probability of the likeliest class is never 0; an entropy may be any value.
-        form = Form(nodata=0 if products.confidence == "confidence" else None)
-        write_geotiff(writer.path(products.confidence, name), raster, layer, form)
-    if products.overlays != "none":
+        form = Form(nodata=0 if confidence == "confidence" else None)
+        write_geotiff(writer.path(confidence, name), raster, layer, form)
+    if "overlays" in writer.kinds:
         writer.save_overlay(name, dates.previews(step), small)
 
 
 def mask_form(data: Data, original: Original | None) -> Form:
-    """How masks are stored: with the colours and names of the classes where they hold indices or
-    values; what is no data is 255, or the dataset's own value of what does not count."""
+    """Return the format of masks: with colours and names of classes unless they hold colours; the
+    nodata value is 255, or the dataset's own ignored value."""
     if original is None:
         return Form(nodata=IGNORE, names=dict(enumerate(data.classes)), colours=mask_colours(data))
     if original.in_colour:
@@ -178,8 +174,10 @@ def mask_form(data: Data, original: Original | None) -> Form:
 def write_geotiff(
     path: Path, raster: Raster, blocks: Iterable[tuple[Rect, np.ndarray]], form: Form
 ) -> None:
-    """Write blocks `[h, w]` or `[h, w, 3]` as a tiled, compressed GeoTIFF that lies where the
-    raster lies, whole or not at all; raises `UserError` when it cannot be written."""
+    """Write blocks `[h, w]` or `[h, w, 3]` as a tiled GeoTIFF with the georeferencing of a raster.
+
+    Raises `UserError` when it cannot be written.
+    """
     library = rasterio(raster.path)
     points, system = raster.file.gcps
     place = {"gcps": points, "crs": system} if points else {"crs": raster.file.crs}
@@ -205,7 +203,7 @@ def write_geotiff(
 
 
 def category_names(names: Mapping[int, str]) -> str:
-    """Names of values as GDAL keeps them beside a GeoTIFF, where programs such as QGIS look."""
+    """Return the names of values in GDAL's XML for a file beside the GeoTIFF, as QGIS reads it."""
     listed = (names.get(value, "") for value in range(max(names) + 1))
     rows = "".join(f"      <Category>{escape(name)}</Category>\n" for name in listed)
     return (

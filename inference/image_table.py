@@ -1,4 +1,4 @@
-"""Tables of images as CSV, which grow by a line for each image that is done."""
+"""CSV tables with a line for each finished image."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -9,13 +9,13 @@ from util.io import csv_rows, csv_text, make_folder, write_atomically
 
 
 class ImageTable:
-    """A line for each image: its name, and what belongs to it.
+    """A CSV file with a line for each image; lines of other images in it are kept.
 
-    Lines of other images that the file has already stay; one with other columns is a `UserError`.
+    Raises `UserError` for a file with other columns.
 
     Args:
-        columns: names of what `add` takes.
-        images: names of those that will be added.
+        columns: names of the values of `add`.
+        images: names of the images that will be added.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], images: Iterable[str]):
@@ -23,7 +23,7 @@ class ImageTable:
         head, *lines = self.lines() or [["image", *columns]]
         if head != ["image", *columns]:
             raise UserError(
-                f"{path}: exists, and its columns are others (such as of other classes); choose "
+                f"{path}: exists and its columns are others, such as other classes; choose "
                 "another folder"
             )
         new = set(map(printable, images))
@@ -41,7 +41,7 @@ class ImageTable:
             raise UserError(f"{self.path}: cannot be written ({error})") from None
 
     def lines(self) -> list[list[str]]:
-        """All lines, the names of the columns first; none where there is no file."""
+        """Return all lines, the head first; none where there is no file."""
         try:
             with self.path.open(encoding="utf-8", newline="") as file:
                 return csv_rows(file)

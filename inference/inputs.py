@@ -1,4 +1,4 @@
-"""Which images there are to predict, and which of them are done."""
+"""Images to predict: where they are, and which are done."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from dataset.image_files import image_size
 from util.cli import lack_of_memory
 from util.config.data import Data
 from util.config.schema import Config
-from util.errors import UserError, and_others
+from util.errors import UserError, and_others, counted
 from util.io import make_folder, write_text
 from util.paths import nearest
 
@@ -21,17 +21,20 @@ T = TypeVar("T")
 
 
 def find_images(paths: list[Path], out: Path, option: str = "--images") -> dict[str, Path]:
-    """Image files by the name (without suffix) that their mask will have; what lies in `out`, and
-    what is hidden, is left out."""
+    """Return image files by the names of their masks (without suffix), from files and folders.
+
+    Hidden files and the folder `out` are left out.
+    """
     found: dict[str, Path] = {}
     for path in paths:
-        if not os.path.exists(path):  # False too for what can be no path
+        if not os.path.exists(path):  # False too for text that cannot be a path
             raise UserError(f"{option} {path}: no such file or folder{nearest(path)}")
-        inside = [path.name]
-        if folder := path.is_dir():
-            inside = list(names_by_stem(path, skip=path / os.path.relpath(out, path)).values())
+        folder, inside = path.parent, [path.name]
+        if path.is_dir():
+            folder, skip = path, path / os.path.relpath(out, path)
+            inside = list(names_by_stem(path, skip=skip).values())
         for file in inside:
-            name, image = os.path.splitext(file)[0], path / file if folder else path
+            name, image = os.path.splitext(file)[0], folder / file
             if found.setdefault(name, image) != image:
                 raise UserError(
                     f"{option}: {found[name]} and {image} would share the mask {name}.png"
@@ -42,9 +45,9 @@ def find_images(paths: list[Path], out: Path, option: str = "--images") -> dict[
 def later_images(
     images: dict[str, Path], second: list[Path] | None, out: Path, data: Data
 ) -> dict[str, list[Path]]:
-    """The later image of each, by name, where the config's samples are pairs; else none.
+    """Return the later image of each pair by name; empty where samples are single images.
 
-    Raises `UserError` where one is missing, and where there are some though samples are no pairs.
+    Raises `UserError` where a later image is missing, and for `second` without pairs.
     """
     if data.pair is None:
         if second:
@@ -61,8 +64,10 @@ def later_images(
 
 
 def made_by(options: argparse.Namespace, config: Config, *more: str) -> str:
-    """What decides how a mask looks: the same text means the same masks; `more`: names of options
-    that do."""
+    """Return checkpoint, config and options that determine a mask, as JSON.
+
+    `more`: names of further options that do.
+    """
     file = options.checkpoint.stat()
     record = {
         "checkpoint": str(options.checkpoint.resolve()),
@@ -76,8 +81,8 @@ def made_by(options: argparse.Namespace, config: Config, *more: str) -> str:
 
 
 def may_choose_windows(options: argparse.Namespace) -> bool:
-    """Whether images much larger than crops go through the network in parts: unless the user chose
-    a mode."""
+    """Tell whether images much larger than crops are predicted in sliding windows: unless the user
+    set a mode."""
     return not any(setting.startswith("evaluation.mode") for setting in options.set)
 
 
@@ -88,47 +93,49 @@ def wants_windows(side: float, crop: int) -> bool:
 
 
 @contextmanager
-def noting(faults: list[UserError], file: Path) -> Iterator[None]:
-    """Notes what is wrong with an image, or that memory does not suffice for it, and goes on."""
+def noting(errors: list[UserError], file: Path) -> Iterator[None]:
+    """Append the error of an image to a list instead of raising it, also out of memory."""
     try:
         yield
     except UserError as error:
-        faults.append(error)
+        errors.append(error)
     except (MemoryError, RuntimeError) as error:
         if lack_of_memory(error) is None:
             raise
         size = "{}x{}".format(*image_size(file))
-        hint = "--set evaluation.mode=sliding_window needs less, the less the smaller crop_size"
-        faults.append(UserError(f"{file}: out of memory for {size} pixels; {hint}"))
+        hint = "--set evaluation.mode=sliding_window with a smaller crop_size needs less"
+        errors.append(UserError(f"{file}: out of memory for {size} pixels; {hint}"))
 
 
 def to_do(
     images: dict[str, T], files: Callable[[str], Sequence[Path]], folder: Path, record: str
 ) -> dict[str, T]:
-    """The images whose files are not there yet; notes in the folder what makes them.
+    """Return the images whose files do not all exist; print how many do.
+
+    Writes `record`, the result of `made_by`, into the folder. Raises `UserError` for files of
+    another command.
 
     Args:
-        files: those of an image, by its name.
-        record: as `made_by` returns it.
-
-    Raises `UserError` where files are in the way that another command made.
+        files: returns the files of an image, by its name.
     """
     path = folder / "made_by.json"
-    missing = {
-        name: image
-        for name, image in images.items()
-        if not all(os.path.lexists(file) for file in files(name))
-    }
     if path.exists():
         if path.read_text(encoding="utf-8") != record:
             raise UserError(
                 f"{path}: these predictions were made with another checkpoint, config or options; "
                 "choose another folder"
             )
-        return missing
-    for file in (file for name in images for file in files(name)):
-        if os.path.lexists(file):
-            raise UserError(f"{file}: exists already; choose another folder")
-    make_folder(path.parent)
-    write_text(path, record)
+    else:
+        for file in (file for name in images for file in files(name)):
+            if os.path.lexists(file):
+                raise UserError(f"{file}: exists already; choose another folder")
+        make_folder(path.parent)
+        write_text(path, record)
+    missing = {
+        name: image
+        for name, image in images.items()
+        if not all(os.path.lexists(file) for file in files(name))
+    }
+    if skipped := len(images) - len(missing):
+        print(f"skipped  {counted(skipped, 'image')} with masks already")
     return missing

@@ -1,4 +1,4 @@
-"""Class indices back into what the dataset's own masks hold."""
+"""Encode class indices as the values or colours of the dataset's own masks."""
 
 import numpy as np
 from PIL import Image
@@ -13,13 +13,13 @@ from util.errors import UserError
 
 
 class Original:
-    """Writes classes as the values or colours that the config reads as them.
+    """Encoding of class indices by the values or colours in data.label_map.
 
-    Of several values that mean one class it is the first in data.label_map.  Raises `UserError`
-    for a class that no value means.
+    Of several values of one class, the first is taken. Raises `UserError` for a class without a
+    value.
 
     Args:
-        ignoring: whether masks hold 255 as well, pixels that do not count.
+        ignoring: masks also hold the ignore index 255.
     """
 
     def __init__(self, data: Data, ignoring: bool = False):
@@ -34,31 +34,31 @@ class Original:
                 "add one (predict.py: or leave out --values)"
             )
         self.ignored = codes.get(IGNORE, _free_code({code_of(key) for key in keys}, self.in_colour))
-        """The value or colour of pixels that do not count, whether the config has one or not."""
+        """Value or colour of ignored pixels; a free one if the config has none."""
         codes[IGNORE] = self.ignored
         held = [*range(len(data.classes)), *[IGNORE] * ignoring]
         self.colours = {codes[i]: colour for i, colour in enumerate(palette(data))}
         self.colours[self.ignored] = IGNORE_COLOUR
         self.is_deep = not self.in_colour and max(codes[index] for index in held) > 255
-        """Whether its masks have 16 bits."""
+        """True for masks of 16 bits."""
         self.codes = np.zeros(256, np.uint32)
         self.codes[held] = [codes[index] for index in held]
 
     def values(self, classes: np.ndarray) -> np.ndarray:
-        """Class indices `[H, W]` as values `[H, W]`, uint8 or uint16, or as colours `[H, W, 3]`."""
+        """Encode class indices `[H, W]` as uint8 or uint16 `[H, W]`, or colours `[H, W, 3]`."""
         codes = self.codes[classes]
         if self.in_colour:
             return np.stack(colour_of(codes), axis=-1).astype(np.uint8)
         return codes.astype(np.uint16 if self.is_deep else np.uint8)
 
     def mask(self, classes: np.ndarray) -> Image.Image:
-        """A mask of class indices `[H, W]`: in RGB, with a palette, or in 16 bits."""
+        """Return class indices `[H, W]` as an image: in RGB, with a palette, or in 16 bits."""
         values = self.values(classes)
         plain = self.in_colour or self.is_deep
         return Image.fromarray(values) if plain else indexed(values, self.colours)
 
 
 def _free_code(taken: set[int], in_colour: bool) -> int:
-    """A value or colour that means no class: 255, VOC's colour of outlines, or the next one."""
+    """Return a value or colour without a class: 255, VOC's colour of outlines, or another one."""
     wanted = [code_of("224,224,192"), *range(2**24)] if in_colour else [IGNORE, *range(MAX_VALUE)]
     return next(code for code in wanted if code not in taken)

@@ -1,8 +1,8 @@
-"""What a prediction leaves: a mask, and beside it what was asked for."""
+"""Files of a prediction: the mask, and overlay, confidence and probabilities on request."""
 
+import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,60 +26,62 @@ from util.io import make_folder, write_atomically
 
 CONFIDENCES = {"confidence": confidence, "entropy": entropy}
 UNSURE = {"confidence": 0, "entropy": 255}
-"""What is written where there are no data."""
-
-
-class Products(NamedTuple):
-    """What is asked for."""
-
-    values: bool = False
-    """Masks of the dataset's own values or colours instead of class indices."""
-    overlays: str = "none"
-    """jpg, png or none."""
-    confidence: str | None = None
-    """A key of `CONFIDENCES`."""
-    probabilities: bool = False
+"""Values of pixels without data."""
+PRODUCTS = ("values", "overlays", "confidence", "probabilities")
+"""Options of predict.py that choose the files of an image."""
 
 
 class Writer:
-    """Writes them into folders of a folder: masks/, overlays/, confidence/ or entropy/,
-    probabilities/, and areas.csv; never over a file that is there.
+    """Writes masks/, overlays/, confidence/ or entropy/, probabilities/ and areas.csv.
 
     Raises `UserError` where masks cannot hold every class.
+
+    Args:
+        options: has `save_path` and the `PRODUCTS`.
+        rasters: names of images that are predicted in windows and written as GeoTIFFs.
     """
 
-    def __init__(self, folder: Path, data: Data, products: Products, rasters: set[str]):
-        self.folder, self.data, self.products, self.rasters = folder, data, products, rasters
-        self.original = Original(data) if products.values else None
+    def __init__(self, options: argparse.Namespace, data: Data, rasters: set[str]):
+        self.options, self.data, self.rasters = options, data, rasters
+        self.folder: Path = options.save_path
+        self.kinds = ["masks"]
+        """Folders that are written."""
+        if options.overlays != "none":
+            self.kinds.append("overlays")
+        if options.confidence is not None:
+            self.kinds.append(options.confidence)
+        if options.probabilities:
+            self.kinds.append("probabilities")
+        if options.values:
+            Original(data)
 
     def path(self, kind: str, name: str) -> Path:
-        """Where the masks, overlays, ... of an image are; those that are predicted by windows
-        (`rasters`) have GeoTIFFs."""
-        plain = {"overlays": f".{self.products.overlays}", "probabilities": ".npz"}
+        """Return the path of a file of an image; `kind`: its folder."""
+        plain = {"overlays": f".{self.options.overlays}", "probabilities": ".npz"}
         suffix = plain.get(kind, ".tif" if name in self.rasters else ".png")
         return self.folder / kind / f"{name}{suffix}"
 
     def files(self, name: str) -> list[Path]:
-        """The files of an image."""
-        products = self.products
-        kinds = {
-            "masks": True,
-            "overlays": products.overlays != "none",
-            str(products.confidence): products.confidence is not None,
-            "probabilities": products.probabilities and name not in self.rasters,
-        }
-        return [self.path(kind, name) for kind, wanted in kinds.items() if wanted]
+        """Return the paths of all files of an image."""
+        is_raster = name in self.rasters
+        return [self.path(k, name) for k in self.kinds if not (is_raster and k == "probabilities")]
 
     def start(self, images: Iterable[str]) -> None:
-        """Open areas.csv; `images`: names of those that will be saved."""
+        """Open areas.csv; `images`: names of the images that will be saved."""
         columns = ["width", "height", *self.data.classes]
         self.areas = ImageTable(self.folder / "areas.csv", columns, images)
 
     def add_areas(self, name: str, shape: Sequence[int], pixels: np.ndarray) -> None:
-        """Add an image of a height and width with its pixels by class `[256]`; before its files are
-        written, as an image that has these is done."""
+        """Add height, width and pixels by class `[256]` of an image to areas.csv.
+
+        To be called before the image's files are written, since an image with all files is done.
+        """
         counts = pixels[: len(self.data.classes)].tolist()
         self.areas.add(name, [shape[1], shape[0], *counts])
+
+    def encoding(self, ignoring: bool) -> Original | None:
+        """Return the encoding of masks in the dataset's own values; None for class indices."""
+        return Original(self.data, ignoring) if self.options.values else None
 
     def save(
         self,
@@ -88,28 +90,33 @@ class Writer:
         probabilities: Tensor,
         void: np.ndarray | None = None,
     ) -> None:
-        """Write all files of an image, or of both dates of a pair, from its class probabilities
-        `[C, H, W]`; `void`: `[H, W]`, bool, where there are no data, 255 in the mask."""
-        mask, products, original = to_mask(probabilities), self.products, self.original
+        """Write all files of an image, or of both dates of a pair.
+
+        Args:
+            probabilities: class probabilities `[C, H, W]`.
+            void: `[H, W]`, bool: pixels without data, 255 in the mask; None for nowhere.
+        """
+        mask, kind = to_mask(probabilities), self.options.confidence
         if void is not None:
             mask[void] = IGNORE
-            original = original and Original(self.data, ignoring=True)
         self.add_areas(name, mask.shape, np.bincount(mask.ravel(), minlength=256))
+        original = self.encoding(ignoring=void is not None)
         shown = original.mask(mask) if original else colour_mask(mask, self.data)
         save_picture(shown, self.path("masks", name))
-        if products.overlays != "none":
-            self.save_overlay(name, images, mask)
-        if products.confidence is not None:
-            shade = to_bytes(CONFIDENCES[products.confidence](probabilities))
+        self.save_overlay(name, images, mask)
+        if kind is not None:
+            shade = to_bytes(CONFIDENCES[kind](probabilities))
             if void is not None:
-                shade[void] = UNSURE[products.confidence]
-            save_picture(Image.fromarray(shade), self.path(products.confidence, name))
-        if products.probabilities:
+                shade[void] = UNSURE[kind]
+            save_picture(Image.fromarray(shade), self.path(kind, name))
+        if self.options.probabilities:
             half = probabilities.half().cpu().numpy()
             save_arrays(self.path("probabilities", name), probabilities=half)
 
     def save_overlay(self, name: str, images: Sequence[Image.Image], mask: np.ndarray) -> None:
-        """The mask over its image; of a pair both dates, in which changes are outlined."""
+        """Write the mask over its image if wanted; of a pair both dates, with outlined changes."""
+        if "overlays" not in self.kinds:
+            return
         if len(images) == 1:
             made = overlay(images[0], mask, self.data)
         else:
@@ -118,11 +125,11 @@ class Writer:
 
 
 def to_bytes(values: Tensor) -> np.ndarray:
-    """Values in [0, 1] `[H, W]` as uint8, 255 for 1."""
+    """Return values in [0, 1] `[H, W]` as uint8, 255 for 1."""
     return (255 * values).round().byte().cpu().numpy()
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write an npz, whole or not at all; raises `UserError` when it cannot be written."""
+    """Write an npz file as a whole; raises `UserError` when it cannot be written."""
     make_folder(path.parent)
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]

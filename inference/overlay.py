@@ -1,4 +1,4 @@
-"""Masks as pictures."""
+"""Pictures of masks: palettes, overlays, legends."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,30 +13,30 @@ from util.config.types import IGNORE
 from util.io import make_folder, write_atomically
 
 LegendEntry = tuple[Colour | None, str]
-"""The colour of a swatch, or none, and what stands beside it."""
+"""Colour of a swatch (None for no swatch), and the text beside it."""
 
 
 def indexed(values: np.ndarray, colours: dict[int, Colour]) -> Image.Image:
-    """Values `[H, W]` up to 255 as a palette image; saved as PNG it still holds the values."""
+    """Return values `[H, W]` up to 255 as a palette image, which keeps the values when saved."""
     image = Image.fromarray(values.astype(np.uint8))
     image.putpalette([shade for value in range(256) for shade in colours.get(value, (0, 0, 0))])
     return image
 
 
 def colour_mask(mask: np.ndarray, data: Data) -> Image.Image:
-    """Class indices `[H, W]` as a palette image."""
+    """Return class indices `[H, W]` as a palette image."""
     return indexed(mask, mask_colours(data))
 
 
 def mask_colours(data: Data) -> dict[int, Colour]:
-    """The colour of each class, of what is none and of what is ignored."""
+    """Return the colour of each class, of pixels without class, and of ignored pixels."""
     special = {UNKNOWN: UNKNOWN_COLOUR, IGNORE: IGNORE_COLOUR}
     return dict(enumerate(palette(data))) | special
 
 
 def overlay(image: Image.Image, mask: np.ndarray, data: Data, opacity: float = 0.5) -> Image.Image:
-    """Class indices `[H, W]` in colour over their image, opaque along the borders of a class; the
-    background is left as it is."""
+    """Draw class indices `[H, W]` in colour over their image, opaque along borders of classes; the
+    background keeps its colours."""
     coloured = colour_mask(mask, data).convert("RGB")
     covered = np.where(_borders(mask), 255, round(255 * opacity)).astype(np.uint8)
     if (rest := background_of(data)) is not None:
@@ -45,7 +45,7 @@ def overlay(image: Image.Image, mask: np.ndarray, data: Data, opacity: float = 0
 
 
 def _borders(mask: np.ndarray) -> np.ndarray:
-    """`[H, W]`: whether another class is near, along a row or a column."""
+    """Return the pixels near another class `[H, W]`, bool."""
     found = np.zeros(mask.shape, bool)
     width = max(1, min(mask.shape) // 240)
     for lines, near in ((mask, found), (mask.T, found.T)):
@@ -56,7 +56,7 @@ def _borders(mask: np.ndarray) -> np.ndarray:
 
 
 def contents(mask: np.ndarray, data: Data) -> list[tuple[Colour, str, float]]:
-    """Colour, name and share in (0, 1] of what a mask of class indices holds, the most first."""
+    """Return colour, name and share in (0, 1] of each class in a mask, the largest first."""
     names = dict(enumerate(data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}
     colours, pixels = mask_colours(data), np.bincount(mask.ravel(), minlength=256)
     return [
@@ -67,17 +67,17 @@ def contents(mask: np.ndarray, data: Data) -> list[tuple[Colour, str, float]]:
 
 
 def mask_legend(mask: np.ndarray, data: Data) -> list[LegendEntry]:
-    """What a mask holds, with shares, for `with_legend`."""
+    """Return the classes in a mask with their shares, for `with_legend`."""
     return [(colour, f"{name} {percent(share)}") for colour, name, share in contents(mask, data)]
 
 
 def percent(share: float) -> str:
-    """A share that is not none; what would be rounded to none as well."""
+    """Format a share above 0; one that rounds to 0 as "< 0.1%"."""
     return f"{share:.1%}" if share >= 0.0005 else "< 0.1%"
 
 
 def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
-    """The picture above swatches and names, in as many lines as it takes."""
+    """Add lines of swatches and names below a picture."""
     size = min(max(12, picture.width // 75), 48)  # letters, and so all distances, in pixels
     font, gap = ImageFont.load_default(size), size // 2
     widths = [size + 3 * gap + round(font.getlength(text)) for _, text in entries]
@@ -99,7 +99,7 @@ def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.I
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]], gap: int = 4) -> Image.Image:
-    """Rows of pictures on a white sheet; each column is as wide as its widest picture."""
+    """Arrange rows of pictures on white; each column is as wide as its widest picture."""
     widths = [max(row[i].width for row in rows) for i in range(len(rows[0]))]
     heights = [max(image.height for image in row) for row in rows]
     size = (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1))
@@ -115,8 +115,10 @@ def side_by_side(rows: Sequence[Sequence[Image.Image]], gap: int = 4) -> Image.I
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG or JPEG, with its folders, whole or not at all; raises `UserError` when it cannot
-    be written."""
+    """Write a PNG or JPEG as a whole, with its folders.
+
+    Raises `UserError` when it cannot be written.
+    """
     form = Image.registered_extensions()[path.suffix.lower()]
     make_folder(path.parent)
     write_atomically(path, lambda file: picture.save(file, form, quality=90))  # unknown to PNG

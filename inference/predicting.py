@@ -1,7 +1,7 @@
-"""The work of predict.py: masks of images, and what else is asked for."""
+"""The work of predict.py: predict images and write the results."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from dataset.bands import pictures
 from dataset.reader import read_valid_dates, size_of
 from inference.geotiff import predict_raster
 from inference.inputs import made_by, may_choose_windows, noting, to_do
-from inference.outputs import Products, Writer
+from inference.outputs import PRODUCTS, Writer
 from inference.predictor import Predictor, config_for_size
 from inference.raster import is_larger
 from model.trained import load_trained
@@ -27,48 +27,41 @@ def predict_images(
     images: dict[str, Path],
     later: dict[str, list[Path]],
 ) -> list[UserError]:
-    """Predict the images that have no mask yet, and say what was written, also after Ctrl-C;
-    returns what is wrong with the images that failed.
+    """Predict the images that have no mask yet; print what was written, also after Ctrl-C.
 
-    `images`, `later`: files by name, of pairs the earlier and the later one.
+    Returns the errors of the images that failed.
+
+    Args:
+        images: files by name; of pairs the earlier one.
+        later: of pairs, the later file by name.
     """
     device = distributed.choose_device(options.device)
     megapixels = 0 if options.geotiff else config.data.max_megapixels
     rasters = {name for name, path in images.items() if is_larger(path, megapixels)}
     network = load_trained(config, options.checkpoint, options.which, device)
-    products = Products(*(getattr(options, name) for name in Products._fields))
-    writer = Writer(options.save_path, config.data, products, rasters)
-    record = made_by(options, config, *Products._fields, "geotiff")
-    left = to_do(images, writer.files, writer.folder, record)
-    if skipped := len(images) - len(left):
-        print(f"skipped  {counted(skipped, 'image')} with masks already")
+    writer = Writer(options, config.data, rasters)
+    left = to_do(
+        images, writer.files, writer.folder, made_by(options, config, *PRODUCTS, "geotiff")
+    )
     dates = {name: [path, *later.get(name, [])] for name, path in left.items()}
     results: list[UserError | None] = []
-    windows = may_choose_windows(options)
+    windows, interrupt = may_choose_windows(options), None
     try:
-        for fault in save_predictions(network, dates, config, writer, device, windows):
-            results.append(fault)
-    except KeyboardInterrupt:
-        print(f"stopped with {len(left) - len(results)} to do; the same command goes on")
-        say_what_is_written(options, results)
-        raise
-    say_what_is_written(options, results)
+        for error in save_predictions(network, dates, config, writer, device, windows):
+            results.append(error)
+    except KeyboardInterrupt as error:
+        interrupt = error
+        print(f"stopped with {len(left) - len(results)} to do; the same command continues")
+    errors = [error for error in results if error]
+    failed = f", {len(errors)} failed" * bool(errors)
+    folders = ", ".join(f"{kind}/" for kind in writer.kinds)
+    count = counted(len(results) - len(errors), "mask")
+    print(f"written  {count}{failed}; {options.save_path}: {folders}, areas.csv")
+    if interrupt:
+        raise interrupt
     print(f"next     python export.py --checkpoint {quoted(options.checkpoint)} --format onnx "
           "--out model.onnx")  # fmt: skip
-    return [fault for fault in results if fault]
-
-
-def say_what_is_written(options: argparse.Namespace, results: Sequence[UserError | None]) -> None:
-    """Print how many masks the command wrote, how many images failed, and where the files are.
-
-    results: of each image that was tried, what is wrong with it.
-    """
-    failed = sum(fault is not None for fault in results)
-    folders = ["masks/", *["overlays/"] * (options.overlays != "none")]
-    folders += [f"{options.confidence}/"] * (options.confidence is not None)
-    folders += ["probabilities/"] * options.probabilities
-    count = f"{counted(len(results) - failed, 'mask')}{f', {failed} failed' * (failed > 0)}"
-    print(f"written  {count}; {options.save_path}: {', '.join(folders)}, areas.csv")
+    return errors
 
 
 def save_predictions(
@@ -79,17 +72,17 @@ def save_predictions(
     device: torch.device,
     windows: bool,
 ) -> Iterator[UserError | None]:
-    """Write what was asked for of each image, and the areas of its classes; yields after each image
-    what is wrong with it, if it has none.
+    """Predict and write images one by one; yields the error of each, or None.
 
-    `images`: files by name, those of both dates of a pair.
-    `windows`: images much larger than crops go through the network in parts, not whole.
+    Args:
+        images: files by name, of a pair both dates.
+        windows: images much larger than crops are predicted in sliding windows.
     """
     large = 0
     writer.start(images)
     for name, files in tqdm(images.items(), unit="image", disable=None, leave=False):
-        faults: list[UserError] = []
-        with noting(faults, files[0]):
+        errors: list[UserError] = []
+        with noting(errors, files[0]):
             if name in writer.rasters:
                 predict_raster(network, files, name, writer, config, device)
             else:
@@ -98,9 +91,10 @@ def save_predictions(
                 probabilities = Predictor(network, own, device).probabilities(pixels)
                 writer.save(name, pictures(pixels, config.data), probabilities, void)
                 large += own is not config
-        yield faults[0] if faults else None
+        yield errors[0] if errors else None
     if large:
         print(
-            f"{large} images are much larger than crops of {config.crop_size} pixels and were "
-            "predicted in sliding windows; --set evaluation.mode=original predicts them whole"
+            f"windows  {counted(large, 'image')} much larger than crops of {config.crop_size} "
+            "pixels predicted in sliding windows; --set evaluation.mode=original predicts whole "
+            "images"
         )

@@ -1,4 +1,4 @@
-"""TIFFs and GeoTIFFs of any size, read window by window by rasterio, which is optional."""
+"""TIFFs and GeoTIFFs of any size, read window by window with rasterio, which is optional."""
 
 import math
 import warnings
@@ -18,9 +18,9 @@ from util.config.data import Data
 from util.errors import UserError
 
 CACHE = 256
-"""MiB in which GDAL keeps decoded tiles."""
+"""MiB for decoded tiles in GDAL."""
 MAX_TILE = 2**30
-"""Bytes of a tile or strip, the least that can be decoded at once."""
+"""Largest tile or strip in bytes; each is decoded as a whole."""
 
 
 class Rect(NamedTuple):
@@ -32,13 +32,20 @@ class Rect(NamedTuple):
     width: int
 
     def within(self, other: "Rect") -> tuple[slice, slice]:
-        """Its rows and columns in an array of what another rectangle holds."""
+        """Return its rows and columns in an array with the content of another rectangle."""
         top, left = self.top - other.top, self.left - other.left
         return slice(top, top + self.height), slice(left, left + self.width)
 
+    def common(self, other: "Rect") -> "Rect":
+        """Return the intersection with a rectangle that overlaps this one."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom = min(self.top + self.height, other.top + other.height)
+        right = min(self.left + self.width, other.left + other.width)
+        return Rect(top, left, bottom - top, right - left)
+
 
 def is_larger(path: Path, megapixels: int) -> bool:
-    """Whether a file is a TIFF of more pixels; one that is damaged is not."""
+    """Tell whether a file is a readable TIFF of more than so many million pixels."""
     if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
         return False
     try:
@@ -50,10 +57,10 @@ def is_larger(path: Path, megapixels: int) -> bool:
 
 @contextmanager
 def open_raster(path: Path, data: Data) -> Iterator["Raster"]:
-    """A TIFF, to be read window by window.
+    """Open a TIFF to read windows of it.
 
-    Raises `UserError` without rasterio, for a damaged file, and for one that would be read
-    otherwise than `dataset.bands.read_bands` does.
+    Raises `UserError` without rasterio, for a damaged file, and for a kind of file of which windows
+    would differ from `dataset.bands.read_bands`.
     """
     library = rasterio(path)
     with library.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
@@ -65,7 +72,7 @@ def open_raster(path: Path, data: Data) -> Iterator["Raster"]:
 
 
 class Raster:
-    """An open raster: windows of the bands that the config names."""
+    """An open raster with the bands that the config names."""
 
     def __init__(self, path: Path, file: Any, data: Data):
         self.path, self.file, self.data = path, file, data
@@ -78,8 +85,9 @@ class Raster:
         self.numbers = numbers[data.bands] if isinstance(data.bands, str) else [*data.bands]
 
     def _check(self, count: int) -> None:
-        """Raise `UserError` for what `read_bands` refuses, and for what it alone can read; `count`:
-        of the bands that are colours."""
+        """Raise `UserError` for files that `read_bands` refuses, or that it alone can read.
+
+        `count`: number of bands that hold colours."""
         file, data = self.file, self.data
         choose_bands(np.empty((1, 1, count), file.dtypes[0]), data.bands, self.path)
         stored = file.tags(ns="IMAGE_STRUCTURE") | file.tags(1, ns="IMAGE_STRUCTURE")
@@ -91,18 +99,18 @@ class Raster:
         }
         for what in (what for what, found in odd.items() if found):
             raise UserError(
-                f"{self.path}: {what}, which is not read by windows; rewrite it as it is shown, "
-                "with 8 bits or more"
+                f"{self.path}: {what}, which cannot be read in windows; rewrite it as viewers show "
+                "it, with 8 bits or more"
             )
         height, width = file.block_shapes[0]
         if height * width * np.dtype(file.dtypes[0]).itemsize > MAX_TILE:
             raise UserError(
                 f"{self.path}: stored as one piece of {width}x{height} pixels, which cannot be "
-                "read by windows; rewrite it in tiles (gdal_translate -co TILED=YES)"
+                "read in windows; rewrite it in tiles (gdal_translate -co TILED=YES)"
             )
 
     def read(self, rect: Rect) -> np.ndarray:
-        """The bands in a window, `[h, w, C]`, as `read_bands` returns them; 0 without data."""
+        """Return the bands in a window `[h, w, C]` as `read_bands` does; 0 without data."""
         valid = self.valid(rect)
         with reading(self.path):
             values = self._values(rect)
@@ -114,7 +122,7 @@ class Raster:
         return pixels
 
     def valid(self, rect: Rect) -> np.ndarray | None:
-        """`[h, w]`: where there are data, by the file's own nodata value, mask or alpha; None for
+        """Return where the window has data `[h, w]`, by nodata value, mask or alpha; None for
         everywhere."""
         if all(flag.name == "all_valid" for flags in self.file.mask_flag_enums for flag in flags):
             return None
@@ -122,7 +130,7 @@ class Raster:
             return self.file.dataset_mask(window=self.window(rect)) > 0
 
     def preview(self, step: int) -> Image.Image:
-        """The whole in RGB, one pixel for each square of `step`."""
+        """Return the whole raster in RGB, one pixel for each square of `step` pixels."""
         rect = Rect(0, 0, self.height, self.width)
         shape = -(-self.height // step), -(-self.width // step)
         with reading(self.path):
@@ -131,11 +139,11 @@ class Raster:
         return picture(to_range(values, self.data, self.path), self.data)
 
     def window(self, rect: Rect) -> Any:
-        """As rasterio has it."""
+        """Return a window as rasterio defines it."""
         return rasterio(self.path).windows.Window(rect.left, rect.top, rect.width, rect.height)
 
     def _values(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray:
-        """The values of the bands in a window, `[h, w, C]`."""
+        """Return the stored values of the bands in a window, `[h, w, C]`."""
         out = len(self.numbers), *(shape or (rect.height, rect.width))
         values = self.file.read(self.numbers, window=self.window(rect), out_shape=out)
         values = np.moveaxis(values, 0, -1).copy()
@@ -148,16 +156,15 @@ class Raster:
 
 @contextmanager
 def open_dates(paths: Sequence[Path], data: Data) -> Iterator["Dates"]:
-    """`open_raster` of the one image of a sample, or of both of a pair."""
+    """Open the one raster of a sample, or both of a pair."""
     with ExitStack() as stack:
         yield Dates([stack.enter_context(open_raster(path, data)) for path in paths])
 
 
 class Dates:
-    """Rasters of one place, read as one: the bands of one date after those of the other.
+    """One raster, or two of one place read as one, with the bands of the later date last.
 
-    Raises `UserError` where they differ in size or, by their coordinates, do not cover the same
-    pixels.
+    Raises `UserError` where they differ in size or in the place of their pixels.
     """
 
     def __init__(self, rasters: Sequence[Raster]):
@@ -168,23 +175,22 @@ class Dates:
             refuse_other_place(self.first, raster)
 
     def read(self, rect: Rect) -> np.ndarray:
-        """The bands of all dates in a window, `[h, w, C]`."""
+        """Return the bands of all dates in a window, `[h, w, C]`."""
         return np.concatenate([raster.read(rect) for raster in self.rasters], axis=2)
 
     def valid(self, rect: Rect) -> np.ndarray | None:
-        """`[h, w]`: where all dates have data; None for everywhere."""
-        known = [raster.valid(rect) for raster in self.rasters]
-        some = [valid for valid in known if valid is not None]
+        """Return where all dates have data `[h, w]`; None for everywhere."""
+        some = [v for raster in self.rasters if (v := raster.valid(rect)) is not None]
         return np.logical_and.reduce(some) if some else None
 
     def previews(self, step: int) -> list[Image.Image]:
-        """`Raster.preview` of each."""
+        """Return a preview of each date."""
         return [raster.preview(step) for raster in self.rasters]
 
 
 def refuse_other_place(first: Raster, second: Raster) -> None:
-    """Raise `UserError` where both have coordinates, and the second's pixels lie more than half a
-    pixel beside the first's."""
+    """Raise `UserError` where, by georeferencing, the pixels of two rasters are more than half a
+    pixel apart."""
     if not (first.file.crs and second.file.crs):
         return
     beside = math.inf
@@ -194,21 +200,21 @@ def refuse_other_place(first: Raster, second: Raster) -> None:
         there = [first.file.index(x, y, op=lambda number: number) for x, y in places]
         beside = max(math.dist(a, b) for a, b in zip(corners, there, strict=True))
     if beside > 0.5:
-        far = f"{beside:.1f} pixels" if math.isfinite(beside) else "in another coordinate system,"
+        far = f"{beside:.1f} pixels off" if beside < math.inf else "another coordinate system than"
         raise UserError(
-            f"{second.path}: lies {far} beside {first.path}; expected two images of the same "
-            "pixels: warp it onto the grid of the first (gdalwarp)"
+            f"{second.path}: {far} {first.path}; expected two images on the same grid. Fix: "
+            "warp it onto the grid of the first (gdalwarp)"
         )
 
 
 def rasterio(path: Path) -> Any:
-    """The library; raises `UserError` where it is not installed."""
+    """Import rasterio; raises `UserError` where it is not installed."""
     try:
         import rasterio
         import rasterio.windows
     except ImportError:
         raise UserError(
-            f"{path}: a TIFF that is predicted by windows needs rasterio: "
+            f"{path}: predicting a TIFF in windows needs rasterio: "
             "pip install -r requirements-extra.txt"
         ) from None
     return rasterio

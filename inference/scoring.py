@@ -1,4 +1,4 @@
-"""The work of evaluate.py: scores of a checkpoint on a split, and the files it writes."""
+"""The work of evaluate.py: score a checkpoint on a split and write the results."""
 
 import argparse
 import time
@@ -33,8 +33,7 @@ from util.log import code_version, logger
 
 
 def score(config: Config, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Evaluate a checkpoint on a split; logs the table, writes what was asked for, returns the
-    numbers."""
+    """Evaluate a checkpoint on a split; log a table, write the requested files, return scores."""
     listed = read_split(config, options.split)
     paths, classes = [sample.image for sample in listed.samples], config.data.classes
     volumes = volume_indices(paths, config.evaluation.volume_pattern)
@@ -107,14 +106,14 @@ def compare_ranks(config: Config, options: argparse.Namespace, listed: SampleLis
 
 
 def how_predicted(evaluation: Evaluation) -> str:
-    """The mode, and the views of each image, in words."""
+    """Describe the prediction mode and the views of test-time augmentation."""
     scales = f"scales {', '.join(f'{scale:g}' for scale in evaluation.scales)}"
     views = ["mirrored too"] * evaluation.flip + [scales] * (evaluation.scales != (1.0,))
     return ", ".join([evaluation.mode, *views])
 
 
 def read_split(config: Config, split: str) -> SampleList:
-    """The images to score, checked; raises `UserError` where there are none."""
+    """Return the images to score after checking them; raises `UserError` where there are none."""
     listed = read_samples(split_of(config, split), config.data, masks=True)
     refuse_overlaps(listed)
     distributed.on_main(lambda: check_files(config.data, listed, warn=logger.warning))
@@ -161,7 +160,7 @@ def save_worst(
     config: Config,
     device: torch.device,
 ) -> None:
-    """Write a picture of each of these images: with its mask, and as the network sees it."""
+    """Write pictures of the worst images with their masks and predictions."""
     reader, predictor = Reader(config.data), Predictor(network, config, device)
     for place, (index, miou) in enumerate(worst, 1):
         sample: Sample = listed.samples[index]
@@ -177,7 +176,7 @@ def save_worst(
 
 
 def center(array: np.ndarray, size: int) -> np.ndarray:
-    """As `inference.evaluation.center_crop`, of `[H, W, ...]`."""
+    """Return the central `size` square of `[H, W, ...]`, like `center_crop` of `[..., H, W]`."""
     top, left = (max(side - size, 0) // 2 for side in array.shape[:2])
     return array[top : top + size, left : left + size]
 

@@ -104,7 +104,7 @@ class Segmenter:
                     "[height, width, bands]"
                 )
             if np.ma.is_masked(image):
-                void = np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2)
+                void = np.asarray(np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2))
         values = choose_bands(values, data.bands, name)
         if void is not None:
             values = np.where(void[..., None], values.dtype.type(0), values)

@@ -1,4 +1,4 @@
-"""How sure a network is of a pixel: measures of its class probabilities `[C, H, W]`, in [0, 1]."""
+"""Measures of confidence and uncertainty in [0, 1] of class probabilities `[C, H, W]`."""
 
 import math
 from collections.abc import Callable
@@ -8,23 +8,24 @@ from torch import Tensor
 
 
 def confidence(probabilities: Tensor) -> Tensor:
-    """`[H, W]`: the probability of the class that is predicted."""
+    """Return the probability of the predicted class, `[H, W]`."""
     return probabilities.amax(0)
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """`[H, W]`: Shannon's entropy, of what it is where all classes are equally probable."""
+    """Return Shannon's entropy divided by its maximum, `[H, W]`."""
     return torch.special.entr(probabilities).sum(0) / math.log(len(probabilities))
 
 
 def margin(probabilities: Tensor) -> Tensor:
-    """`[H, W]`: 1 less what the first class is ahead of the second (Joshi et al., CVPR 2009)."""
+    """Return 1 minus the margin between the two most probable classes, `[H, W]` (Joshi et al., CVPR
+    2009)."""
     first, second = probabilities.topk(2, dim=0).values
     return 1 - (first - second)
 
 
 def least_confidence(probabilities: Tensor) -> Tensor:
-    """`[H, W]`: the probability that the predicted class is not the true one."""
+    """Return 1 minus the confidence, `[H, W]`."""
     return 1 - confidence(probabilities)
 
 
@@ -33,5 +34,5 @@ ACQUISITIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "margin": margin,
     "least_confidence": least_confidence,
 }
-"""Uncertainty sampling: what may be labelled next is what scores highest (Settles, Active Learning
+"""Uncertainty sampling: images with the highest score are labelled next (Settles, Active Learning
 Literature Survey, 2009, section 3.1)."""

@@ -1,11 +1,10 @@
-"""The images that are to be labelled by a network."""
+"""Images for automatic labels."""
 
 import os
 from pathlib import Path
 
 from dataset.folders import read_samples
 from dataset.samples import Origin, Sample
-from dataset.split_files import SampleList
 from dataset.validation import location, named
 from inference.inputs import find_images
 from util.config.data import Data, PairFolders
@@ -15,21 +14,23 @@ from util.errors import UserError
 def unlabelled_samples(
     data: Data, images: list[Path] | None, listed: Path | None, out: Path
 ) -> tuple[dict[str, Sample], int]:
-    """Images of files and folders, of a list, or the config's unlabelled ones, by the names of
-    their masks in `out`; and how many were left out, as the config has them as labelled, validation
-    or test images.
+    """Return the images of `images` (files and folders), `listed` (a split file) or data.unlabeled,
+    by the names of their masks.
 
-    Raises `UserError` where there are none, and where two would share a mask.
+    Labelled, validation and test images of the config are left out; their number is returned too.
+    Raises `UserError` where no image remains, and where two would share a mask.
     """
     if isinstance(data.pair, PairFolders):
         raise UserError(
-            "data.pair: lists of names have no place for new masks; write them as "
+            "data.pair: split files of names have no column for new masks; write them as "
             "'first second mask', with data.pair: column"
         )
     if data.pair is not None and images:
-        raise UserError("--images: data.pair is set, and pairs are named by lists; give --list")
+        raise UserError("--images: data.pair is set; name pairs in a split file with --list")
     found = _of_files(images, out) if images else _of_list(data, listed)
-    taken = {location(sample) for kind in _labelled(data) for sample in kind.samples}
+    sources = [source for source in (data.labeled, data.val, data.test) if source is not None]
+    lists = [read_samples(source, data, masks=True) for source in sources]
+    taken = {location(sample) for known in lists for sample in known.samples}
     kept = {name: sample for name, sample in found.items() if location(sample) not in taken}
     if not kept:
         raise UserError(
@@ -57,9 +58,3 @@ def _of_list(data: Data, listed: Path | None) -> dict[str, Sample]:
                 f"{name}.png"
             )
     return found
-
-
-def _labelled(data: Data) -> list[SampleList]:
-    """The lists of images that have a mask."""
-    sources = [source for source in (data.labeled, data.val, data.test) if source is not None]
-    return [read_samples(source, data, masks=True) for source in sources]

@@ -13,10 +13,11 @@ from util import distributed
 from util.config.types import IGNORE
 from util.errors import UserError
 from util.log import logger
+from util.tables import text_table
 
 
 class VolumeDistances:
-    """Slices of volumes; `add` is called by `inference.evaluation.evaluate`.
+    """Distances between surfaces in volumes, a `Watcher` of `inference.evaluation.evaluate`.
 
     Args:
         images: path of each image; slices are stacked in the order of their paths, numbers in them
@@ -70,11 +71,10 @@ class VolumeDistances:
     def logged(self, classes: Sequence[str]) -> dict[str, list[float | None]]:
         """Log the `means` as a table; return them by title, None where a class has none."""
         means, count = self.means()
-        width = max(map(len, classes))
-        rows = [f"{'':<{width}}  {'HD95':>8}  {'ASD':>8}  of volumes"]
+        rows = [["", "HD95", "ASD", "volumes"]]
         for name, hd95, asd, of in zip(classes, *means.tolist(), count.tolist(), strict=True):
-            rows.append(f"{name:<{width}}  {hd95:8.2f}  {asd:8.2f}  {of} of {len(self.volumes)}")
-        logger.info("surface distances in %s:\n%s", self.unit, "\n".join(rows))
+            rows.append([name, f"{hd95:.2f}", f"{asd:.2f}", f"{of} of {len(self.volumes)}"])
+        logger.info("surface distances in %s:\n%s", self.unit, text_table(rows, "<>"))
         values = [[None if math.isnan(v) else v for v in of_kind] for of_kind in means.tolist()]
         titles = f"HD95 ({self.unit})", f"ASD ({self.unit})"
         return dict(zip(titles, values, strict=True)) | {"ASD volumes": count.tolist()}

@@ -1,4 +1,4 @@
-"""The images that a network segments worst."""
+"""Images with the lowest mean IoU, and pictures of them."""
 
 import math
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from util.config.types import IGNORE
 
 
 class ImageScores:
-    """The mean IoU of each image by itself; `add` is called by `inference.evaluation.evaluate`."""
+    """Mean IoU of each image, a `Watcher` of `inference.evaluation.evaluate`."""
 
     def __init__(self, images: int, device: torch.device):
         self.mious = torch.zeros(images, dtype=torch.float64, device=device)
-        """By index; of the other processes' images 0."""
+        """By image index; 0 for images of other ranks."""
 
     def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
         """Score an image: classes `[H, W]`."""
         self.mious[index] = image_miou(predicted, target)
 
     def worst(self, count: int) -> list[tuple[int, float]]:
-        """Index and score of the images of the lowest scores, of all processes, the worst first;
-        those without a labelled pixel have none."""
+        """Return index and score of the worst images of all ranks, the worst first, without images
+        that have no labelled pixel."""
         mious = distributed.all_reduce(self.mious.clone()).tolist()
         order = sorted((miou, index) for index, miou in enumerate(mious) if miou < math.inf)
         return [(index, miou) for miou, index in order[:count]]
 
 
 def image_miou(predicted: Tensor, target: Tensor) -> float:
-    """Mean IoU in [0, 1] over the classes in a mask or its prediction; infinite without any."""
+    """Return the mean IoU in [0, 1] over the classes in mask or prediction; infinite for none."""
     known = target != IGNORE
     truth, found = target[known].long(), predicted[known].long()
     both = torch.bincount(truth[truth == found], minlength=IGNORE)
@@ -53,8 +53,7 @@ def comparison(
     data: Data,
     title: str,
 ) -> Image.Image:
-    """Image (of all dates), mask and prediction beside each other, above the classes' shares in
-    both."""
+    """Draw the image (all dates), mask and prediction side by side, with the shares of classes."""
     panels = [*dates, *(overlay(dates[-1], mask, data) for mask in (target, predicted))]
     in_mask, in_prediction = (
         {name: (colour, share) for colour, name, share in contents(mask, data)}

@@ -32,7 +32,7 @@ def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoi
         from model.hub import hub_folder  # slow to import
 
         folder = hub_folder(str(given))
-    if not os.path.exists(folder):  # False too for what can be no path
+    if not os.path.exists(folder):  # False too for an impossible path
         raise UserError(f"{option} {given}: no such checkpoint or run{nearest(given)}")
     if not folder.is_dir():
         return folder
@@ -50,7 +50,7 @@ def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoi
 
 def require_resumable(resume: str) -> Path:
     """Return the checkpoint that `--resume` names; raises `UserError` where there is none."""
-    if not os.path.isfile(resume):  # False too for what can be no path
+    if not os.path.isfile(resume):  # False too for an impossible path
         hint = nearest(Path(resume))
         raise UserError(
             f"--resume {resume}: no such checkpoint; expected auto, never or a file{hint}"
@@ -70,7 +70,7 @@ def pretrained_file(options: Model) -> Path | None:
 
 def require_pretrained(path: Path) -> None:
     """Raise `UserError` for missing pretrained weights."""
-    if not os.path.exists(path):  # False too for what can be no path
+    if not os.path.exists(path):  # False too for an impossible path
         raise UserError(
             f"{path}: pretrained weights not found{nearest(path)}. Fix: put the file there "
             "(python -m tools.weights list names published ones, fetch gets them), or "

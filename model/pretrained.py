@@ -1,7 +1,6 @@
-"""Pretrained weights of backbones: from a file, from timm's hub, for any number of bands."""
+"""Pretrained weights of backbones, from a file or timm's hub, for any number of bands."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -19,9 +18,9 @@ from util.errors import UserError, first_of, reason
 
 
 def load_backbone(network: Network, options: Model, in_channels: int) -> str:
-    """Load the pretrained backbone that the config asks for; returns one line that says what.
+    """Load the pretrained weights that the config names; return a line for the log.
 
-    Raises `UserError` when it cannot be had, or is of another network.
+    Raises `UserError` for missing weights, and for those of another network.
     """
     source = options.pretrained
     name = "U-Net" if options.network == "unet" else options.backbone
@@ -29,15 +28,16 @@ def load_backbone(network: Network, options: Model, in_channels: int) -> str:
         return f"{name}: random weights (model.pretrained: none)"
     if name == "U-Net" and source in ("file", "hub"):
         raise UserError(
-            f"model.pretrained: found {source}, but there are no published weights for a U-Net's "
-            "encoder; set it to none, or to the path of a .pth file"
+            f"model.pretrained: found {source}, but a U-Net's encoder has no published weights. "
+            "Fix: set it to none, or to the path of a .pth file"
         )
     if source == "hub":
         state, path = hub_weights(name), f"timm hub, {name}"
     else:
         file = pretrained_file(options)
         assert file is not None
-        state, path = read_pretrained(file), str(file)
+        require_pretrained(file)
+        state, path = network_state(load(file), file), str(file)
     state, remark = inflate_stem(state, in_channels)
     report = load_backbone_state(network.backbone, state, path)
     if isinstance(network, AdaptedDPT):
@@ -46,11 +46,11 @@ def load_backbone(network: Network, options: Model, in_channels: int) -> str:
 
 
 def hub_weights(name: str) -> Mapping[str, Tensor]:
-    """timm's weights of a model; raises `UserError` when they cannot be had."""
+    """Return timm's weights of a model; raises `UserError` when they cannot be downloaded."""
     ask_hub_once()
     try:
         donor: Any = timm.create_model(name, pretrained=True)
-    except Exception as error:  # whatever the network, the hub or its client raises
+    except Exception as error:  # of the network, the hub or its client
         raise UserError(
             f"model.pretrained: hub weights of '{name}' cannot be had ({reason(error)}). Fix: "
             f"put them into {PRETRAINED / name}.pth and --set model.pretrained=file, or "
@@ -60,10 +60,10 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
 
 
 def inflate_stem(state: Mapping[str, Tensor], in_channels: int) -> tuple[Mapping[str, Tensor], str]:
-    """Weights for RGB as those for `in_channels` bands, and a remark where they were changed.
+    """Convert weights for RGB to `in_channels` bands; return also a remark if they changed.
 
-    As timm does it: a single band sees the sum of the first convolution's three, more bands
-    repeat them in turn, scaled by 3 / `in_channels`.
+    As in timm, one band takes the sum of the first convolution's three, more bands repeat them in
+    turn, scaled by 3 / `in_channels`.
     """
     stems = [k for k, v in state.items() if v.ndim == 4 and v.shape[1] == 3]
     if in_channels == 3 or not stems:
@@ -73,17 +73,11 @@ def inflate_stem(state: Mapping[str, Tensor], in_channels: int) -> tuple[Mapping
     return {**state, stems[0]: inflated}, f"; {stems[0]} of 3 bands {how}"
 
 
-def read_pretrained(path: Path) -> dict[str, Tensor]:
-    """The weights in a file of ImageNet weights; raises `UserError` when it is not there."""
-    require_pretrained(path)
-    return network_state(load(path), path)
-
-
 def pair_names(
     own: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> tuple[dict[str, str], list[str]]:
-    """Names of a file's entries by a backbone's, and the backbone's that are missing in the file or
-    of another shape.
+    """Return the names of a file's entries by the backbone's names, and the backbone's names that
+    are missing in the file or have another shape.
 
     timm's feature extractors write some dots as underscores (stages_0 for stages.0).
     """
@@ -96,9 +90,9 @@ def pair_names(
 
 
 def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source: object) -> str:
-    """Load ImageNet weights into a backbone; returns a report of what was loaded.
+    """Load pretrained weights into a backbone; return a report.
 
-    Entries beyond the backbone's (a classifier) are reported, not an error; lacking ones are.
+    Reports entries that the backbone lacks (a classifier); raises `UserError` for missing ones.
     """
     whole = backbone.state_dict()
     inside = base_names(backbone)
@@ -107,8 +101,8 @@ def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source
     if lacking:
         raise UserError(
             f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
-            f"of another shape: {first_of(lacking, 3)}; python -m tools.weights check FILE tells "
-            "what a file holds and how to convert it"
+            f"of another shape: {first_of(lacking, 3)}. Fix: python -m tools.weights check FILE "
+            "reports what a file holds and how to convert it"
         )
     loaded = {inside[k]: state[name] for k, name in names.items()}
     load_weights(backbone, whole | loaded, source)

@@ -1,5 +1,5 @@
-"""What CorrMatch makes of a correlation matrix (Sun et al., CVPR 2024): regions, and labels that
-spread through them; and the threshold that follows the network's confidence."""
+"""CorrMatch (Sun et al., CVPR 2024): regions of a correlation matrix, label propagation through
+them, and class confidences for the dynamic threshold."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from util import distributed
 
 
 def sample_rows(attention: Tensor, count: int) -> Tensor:
-    """`count` pixels of the feature map at random, with replacement: `[count]`."""
+    """Draw `count` pixels of the feature map with replacement: `[count]`."""
     return torch.randint(attention.shape[1], (count,), device=attention.device)
 
 
@@ -19,7 +19,7 @@ def sample_rows(attention: Tensor, count: int) -> Tensor:
 def region_maps(
     attention: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
 ) -> Tensor:
-    """Regions `[B, K, *size]`, bool: what each of the pixels `rows` `[K]` correlates with
+    """Return the region that correlates with each pixel of `rows` `[K]`: bool `[B, K, *size]`
     (CorrMatch, section 3.3)."""
     return correlation_maps(attention, rows, shape, size) > 0.5  # 0/0: no region
 
@@ -27,7 +27,7 @@ def region_maps(
 def correlation_maps(
     attention: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
 ) -> Tensor:
-    """How the pixels `rows` `[K]` correlate with all others: `[B, K, *size]`.
+    """Return the correlation of each pixel of `rows` `[K]` with all others: `[B, K, *size]`.
 
     A row of `attention` `[B, hw, hw]` as a map of `shape` (h, w) is upsampled and scaled to [0, 1];
     a constant one is 0/0.
@@ -41,8 +41,8 @@ def correlation_maps(
 def mean_class_confidence(
     label: Tensor, conf: Tensor, valid: Tensor, num_classes: int, otherwise: Tensor
 ) -> Tensor:
-    """Mean over the classes that occur of their highest confidence, over all processes
-    (CorrMatch, section 3.4); `otherwise` where no pixel is valid.  Only the maxima travel."""
+    """Return the highest confidence of each class that occurs on any rank, averaged over classes
+    (CorrMatch, section 3.4); `otherwise` where no pixel is valid."""
     highest = conf.new_zeros(num_classes)
     highest.scatter_reduce_(0, label.flatten(), (conf * valid).flatten(), "amax")
     distributed.all_reduce(highest, "max")
@@ -75,11 +75,11 @@ def propagate_regions(
     support = regions & confident[:, None]  # S
     area = pixels_in(support)
     enough = area / pixels_in(regions) >= tau  # an empty region is 0/0: not enough
-    total = torch.where(enough & (area > 0), area, torch.inf)  # no share of it is above tau
+    total = torch.where(enough & (area > 0), area, torch.inf)  # no share exceeds tau
     counts = torch.zeros(len(label), num_classes, device=label.device)
     for k in range(regions.shape[1]):
         counts.zero_().scatter_add_(1, label, support[:, k].float())
-        count, winner = counts.max(1, keepdim=True)  # of equally frequent ones the smallest
+        count, winner = counts.max(1, keepdim=True)  # ties: the smallest index
         take = (count / total[:, k, None] > tau) & regions[:, k]
         label = torch.where(take, winner, label)
         reliable |= take
@@ -87,9 +87,9 @@ def propagate_regions(
 
 
 def pixels_in(masks: Tensor) -> Tensor:
-    """How many pixels of each mask `[..., N]`, bool, are True, as float32: `[...]`.
+    """Count the True pixels of each mask `[..., N]`, float32 `[...]`.
 
-    Summed in bytes as long as they hold the sum: on the CPU 20 times faster than as integers.
+    Partial sums in bytes are 20 times faster than integers on the CPU.
     """
     padded = F.pad(masks.view(torch.uint8), (0, -masks.shape[-1] % 128))
     return padded.unflatten(-1, (-1, 128)).sum(-1, dtype=torch.uint8).sum(-1, dtype=torch.float)

@@ -1,4 +1,4 @@
-"""Supervised losses.  255 is the ignore label everywhere."""
+"""Supervised losses; 255 is the ignore index everywhere."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ from util.precision import at_least_float32
 
 
 def mean_over(loss: Tensor, weight: Tensor) -> Tensor:
-    """Mean of `loss` by `weight`, bool or float; 0, not NaN, where that is 0 everywhere."""
+    """Return the mean of `loss` weighted by `weight`, bool or float; 0 where all weights are 0."""
     total = weight.sum()
     return (loss * weight).sum() / torch.where(total > 0, total, 1)
 
 
 class CrossEntropy(nn.Module):
-    """Mean cross-entropy over labelled pixels, by the weights of their classes if there are any; 0
-    where a batch has none."""
+    """Mean cross-entropy over labelled pixels, weighted by class if there are weights; 0 for a
+    batch without labelled pixels."""
 
     weights: Tensor | None
 
@@ -34,14 +34,14 @@ class CrossEntropy(nn.Module):
         return self.over(pixelwise(logits, target), target, target != IGNORE)
 
     def over(self, loss: Tensor, target: Tensor, keep: Tensor) -> Tensor:
-        """Mean of a pixelwise `loss` where `keep`."""
+        """Return the (weighted) mean of a pixelwise `loss` where `keep`."""
         if self.weights is None:
             return mean_over(loss, keep)
         return mean_over(loss, self.weights[target.where(keep, 0)] * keep)
 
 
 def pixelwise(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy `[B, H, W]`, 0 where ignored."""
+    """Return the cross-entropy `[B, H, W]`, 0 at ignored pixels."""
     return F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
 
 
@@ -66,9 +66,10 @@ class OhemCrossEntropy(CrossEntropy):
 
 
 def dice_loss(logits: Tensor, label: Tensor, keep: Tensor, smooth: float = 1e-5) -> Tensor:
-    """1 - Dice of the probabilities, mean over all classes, background included; each class's sums
-    run over the pixels that are kept of the whole batch, with squares in the denominator
-    (Milletari et al., 2016).  0 where none is kept.
+    """Return 1 - Dice of the probabilities, averaged over all classes, background included.
+
+    Sums run over the kept pixels of the whole batch, with squares in the denominator (Milletari et
+    al., 2016). 0 where no pixel is kept.
 
     `logits` `[B, C, H, W]`, `label` and `keep` (bool) `[B, H, W]`.
     """
@@ -88,7 +89,7 @@ class Dice(nn.Module):
 
 
 class CrossEntropyAndDice(nn.Module):
-    """The mean of the two."""
+    """Mean of cross-entropy and Dice loss."""
 
     def __init__(self, weights: Sequence[float] | None):
         super().__init__()
@@ -100,7 +101,7 @@ class CrossEntropyAndDice(nn.Module):
 
 
 def build_criterion(options: Criterion) -> nn.Module:
-    """The loss of labelled images; raises `UserError` for class weights yet to be counted."""
+    """Build the loss of labelled images; raises `UserError` for class weights given as a rule."""
     weights = options.class_weights
     if isinstance(weights, str):
         raise UserError(

@@ -11,19 +11,21 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def frozen_copy(model: M) -> M:
-    """A teacher: the same network with the same weights, which no optimizer moves."""
+    """Return a copy of a network for a teacher, without gradients."""
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
 @torch.no_grad()
 def update_ema(teacher: nn.Module, student: nn.Module, iteration: int, momentum: float) -> None:
-    """The exponential moving average of parameters and buffers after step `iteration` (from 0):
-    in the beginning the plain average, so that the first step makes teacher and student equal."""
+    """Update the moving average of parameters and buffers after step `iteration` (from 0).
+
+    It begins as the plain average, so the first step makes teacher and student equal.
+    """
     ratio = min(1 - 1 / (iteration + 1), momentum)
     pairs = list(zip(teacher.state_dict().values(), student.state_dict().values(), strict=True))
     averaged = [(t, s) for t, s in pairs if t.is_floating_point()]
     update = get_ema_multi_avg_fn(ratio)
     update([t for t, _ in averaged], [s for _, s in averaged], None)
     for t, s in pairs:
-        if not t.is_floating_point():  # a count of batches
+        if not t.is_floating_point():  # number of batches of a batch norm
             t.copy_(s)

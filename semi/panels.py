@@ -17,12 +17,12 @@ from semi.pseudo_labels import cutmix, label_partner, label_view
 
 
 class Marks(NamedTuple):
-    """Pixels to be marked."""
+    """Pixels to mark."""
 
     pixels: Tensor
-    """Their numbers, long `[B, M]`."""
+    """Pixel numbers, long `[B, M]`."""
     shape: Sequence[int]
-    """The map (h, w) in which they are counted; its corners are the picture's."""
+    """Size (h, w) of the map that the numbers refer to; its corners are the picture's."""
 
 
 class Photo(NamedTuple):
@@ -31,7 +31,7 @@ class Photo(NamedTuple):
     image: Tensor
     """Normalised: float `[B, C, H, W]`."""
     box: Tensor | None = None
-    """A rectangle to be outlined: bool `[B, H, W]`."""
+    """Box to outline: bool `[B, H, W]`."""
     marks: Marks | None = None
 
 
@@ -41,7 +41,7 @@ class Labels(NamedTuple):
     label: Tensor
     """Long `[B, H, W]`."""
     shown: Tensor | None = None
-    """Where; the rest is grey: bool `[B, H, W]`."""
+    """Pixels to draw, the rest is grey: bool `[B, H, W]`."""
 
 
 class Heat(NamedTuple):
@@ -60,12 +60,11 @@ class Colours(NamedTuple):
 
 
 Panels = dict[str, Photo | Labels | Heat | Colours]
-"""By what they show, in the order in which they shall stand."""
+"""Panels by title, in display order."""
 
 
 def consistency_panels(labeler: nn.Module, u: Unlabeled, tau: float | Tensor) -> Panels:
-    """The weak view and its pseudo-label by `labeler`; each strong view and the labels that it
-    shall learn."""
+    """Return panels of the weak view, its pseudo-label, and each strong view with its target."""
     own, partner = label_view(labeler, u), label_partner(labeler, u)
     panels: Panels = {
         "weak view": Photo(u["weak"]),
@@ -82,8 +81,8 @@ def consistency_panels(labeler: nn.Module, u: Unlabeled, tau: float | Tensor) ->
 
 
 def correlation_panels(images: Tensor, attention: Tensor, shape: Sequence[int]) -> Panels:
-    """Three pixels of a map (h, w), along its diagonal, and how they correlate with all others:
-    `attention` `[B, hw, hw]`, scaled as for regions."""
+    """Return panels of three pixels on the diagonal of a map (h, w) and their correlation with all
+    others: `attention` `[B, hw, hw]`, scaled as for regions."""
     quarters = torch.arange(1, 4, device=attention.device)
     rows, columns = (quarters * side // 4 for side in shape)
     pixels = rows * shape[1] + columns

@@ -1,6 +1,4 @@
-"""RankMatch's relations between pixels (Mai et al., CVPR 2024): which reference pixels each pixel
-resembles most, and in which order.
-"""
+"""RankMatch (Mai et al., CVPR 2024): resemblance of pixels to reference pixels, and its ranking."""
 
 import itertools
 from functools import reduce
@@ -13,12 +11,12 @@ from util.precision import at_least_float32
 
 
 def cutmix_features(own: Tensor, partner: Tensor, box: Tensor) -> Tensor:
-    """The partner's features inside the `box` `[B, H, W]`, the image's own outside: `[B, D, h, w]`.
+    """Return the partner's features inside the `box` `[B, H, W]`, the image's own outside.
 
-    Defined as upsampling both to the box's size, mixing and downsampling again (bilinear, aligned
-    corners).  Downsampling reads two rows and columns for each one that it writes; only those are
-    computed, so that memory follows `[2h, 2w]` instead of `[H, W]`: at crop 801 and stride 16,
-    1/62 of it.  `partner` may also say where in the batch the partners are, `[B]`, as in `cutmix`.
+    Equals upsampling both to the box's size, mixing and downsampling (bilinear, aligned corners),
+    but computes only the two rows and columns that downsampling reads: `[2h, 2w]` instead of
+    `[H, W]`, 1/62 of the memory at crop 801 and stride 16. `partner`: features `[B, D, h, w]`, or
+    indices in the batch `[B]`.
     """
     partner = own[partner] if partner.ndim == 1 else partner
     rows, up_y, down_y = _resampling(own.shape[2], box.shape[1], own)
@@ -29,8 +27,8 @@ def cutmix_features(own: Tensor, partner: Tensor, box: Tensor) -> Tensor:
 
 
 def _resampling(small: int, large: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The positions of a line of `large` pixels that resizing it to `small` reads `[2 small]`, the
-    matrix that upsamples to them `[2 small, small]` and the one that downsamples them again."""
+    """Return the positions `[2 small]` that resizing `large` pixels to `small` reads, the matrix
+    that upsamples to them `[2 small, small]`, and the matrix that downsamples them."""
     whole = torch.arange(small, device=like.device)
     exact = whole * (large - 1) / max(small - 1, 1)
     low = exact.floor().long()
@@ -44,11 +42,10 @@ def _resampling(small: int, large: int, like: Tensor) -> tuple[Tensor, Tensor, T
 
 @torch.no_grad()
 def choose_references(features: Tensor, count: int) -> Tensor:
-    """Pixels that differ as much as possible from each other, `[B, M]` in ascending order, for
-    `features` `[B, D, h, w]`; all pixels where there are fewer than `count`.
+    """Choose `count` pixels (at most all) that differ from each other: `[B, M]`, ascending.
 
-    The first is drawn; each next one is the pixel whose largest |cosine similarity| to those
-    already chosen is smallest.  Without host synchronisation.
+    The first is random; each next one has the smallest maximal |cosine similarity| to the chosen
+    ones. `features` `[B, D, h, w]`. No host synchronisation.
     """
     pixels = F.normalize(at_least_float32(features).flatten(2), dim=1)
     images, _, total = pixels.shape
@@ -57,35 +54,35 @@ def choose_references(features: Tensor, count: int) -> Tensor:
     for _ in range(min(count, total) - 1):
         last = pixels.gather(2, chosen[-1].view(-1, 1, 1).expand(-1, pixels.shape[1], 1))
         closest = torch.maximum(closest, (last.transpose(1, 2) @ pixels)[:, 0].abs())
-        # A chosen pixel never comes again, even where all others are its equals.
+        # A pixel is chosen once only, even where all pixels are equal.
         closest = closest.scatter(1, chosen[-1][:, None], float("inf"))
         chosen.append(closest.argmin(1))
     return torch.stack(chosen, dim=1).sort(dim=1).values
 
 
 def resemblance(features: Tensor, references: Tensor) -> Tensor:
-    """How much each pixel resembles the pixels `references` `[B, M]`: a distribution over these,
-    `[B, hw, M]`, the softmax of dot products."""
+    """Return the resemblance of each pixel to the pixels `references` `[B, M]`: the softmax of dot
+    products, `[B, hw, M]`."""
     pixels = at_least_float32(features).flatten(2)
     chosen = pixels.gather(2, references[:, None].expand(-1, pixels.shape[1], -1))
     return (pixels.transpose(1, 2) @ chosen).softmax(dim=-1)
 
 
 def ranking_probabilities(q: Tensor, order: Tensor) -> Tensor:
-    """Plackett-Luce: the probability of each permutation of the columns `order` `[..., n]` of
-    `q` `[..., M]`, `[..., n!]`; all permutations at once."""
+    """Return the Plackett-Luce probability of each permutation of the columns `order` `[..., n]` of
+    `q` `[..., M]`: `[..., n!]`."""
     top = order.shape[-1]
     permutations = torch.tensor(list(itertools.permutations(range(top))))
-    permutations = permutations.to(q.device, non_blocking=True)  # the host need not wait for it
+    permutations = permutations.to(q.device, non_blocking=True)  # no host synchronisation
     q = q.gather(-1, order)[..., permutations]
     remaining = q.flip(-1).cumsum(-1).flip(-1)
-    # Factor by factor: the gradient of `prod` reads back how many of them are 0.
+    # Factor by factor: the gradient of `prod` synchronises with the host.
     return reduce(torch.mul, (q / (remaining + 1e-10)).unbind(-1))
 
 
 def ranking_loss(weak: Tensor, strong: Tensor, references: int, top: int = 4) -> Tensor:
-    """Divergence of the order in which strong features `[B, D, h, w]` rank their references from
-    the order of the weak ones (without gradient), 0-d.  In float32 under autocast, too."""
+    """Return the divergence of the ranking by strong features `[B, D, h, w]` from the ranking by
+    weak ones (without gradient), 0-d; computed in float32."""
     with torch.autocast(weak.device.type, enabled=False):
         pixels = choose_references(weak, references)
         q_w, q_s = resemblance(weak, pixels), resemblance(strong, pixels)

@@ -1,4 +1,4 @@
-"""Earlier states of a network, and what they say together."""
+"""Snapshots: earlier states of a network, and their ensemble."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,8 +11,7 @@ Snapshot = dict[str, Tensor]
 
 
 def snapshot(state: Mapping[str, Tensor], home: torch.device, on_gpu: bool) -> Snapshot:
-    """A copy of the state of a network at `home`: there, or in host memory, which is pinned where
-    home is a GPU, for the way back."""
+    """Copy the state of a network on device `home`, to it or to host memory (pinned for a GPU)."""
     place = home if on_gpu else torch.device("cpu")
     pinned = place != home
     return {
@@ -24,8 +23,8 @@ def snapshot(state: Mapping[str, Tensor], home: torch.device, on_gpu: bool) -> S
 def ensemble_logits(
     model: nn.Module, members: Iterable[tuple[Snapshot, float]], images: Tensor
 ) -> Tensor:
-    """Weighted sum `[B, C, H, W]` of what earlier states of `model` say, in eval mode, without
-    gradient; one of them at a time is on the images' device."""
+    """Return the weighted sum of the logits of earlier states of `model`, `[B, C, H, W]`, in eval
+    mode, without gradient; one state at a time is on the images' device."""
     total: Tensor | float = 0.0
     with frozen_statistics(model):
         for state, weight in members:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from dataset.datasets import TrainingSet
-from engine import validation
+from engine import visualize
 from engine.command import main as train
 from engine.trainer import Trainer
 from tests.conftest import METHODS
@@ -48,7 +48,7 @@ def main():
 def spy(folder, script):
     kind = (METHODS | {"prototypes": Prototypes})[script]
     seen, get, step = [], TrainingSet.__getitem__, Trainer.optimize
-    take = validation.take_pictures
+    take = visualize.take_pictures
 
     def spying_get(self, key):
         seen.append(key)
@@ -69,9 +69,9 @@ def spy(folder, script):
         return pictures
 
     TrainingSet.__getitem__, Trainer.optimize = spying_get, spying_step
-    validation.take_pictures = unseen_pictures
+    visualize.take_pictures = unseen_pictures
     train(kind)
-    TrainingSet.__getitem__, Trainer.optimize, validation.take_pictures = get, step, take
+    TrainingSet.__getitem__, Trainer.optimize, visualize.take_pictures = get, step, take
 
 
 if __name__ == "__main__":

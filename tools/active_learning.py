@@ -100,7 +100,7 @@ def train(
 
 
 def rank(options: argparse.Namespace, pool: list[Sample], first: Path, own: Path) -> list[int]:
-    """The images of the pool that the first network is least sure of."""
+    """Return the images of the pool that the first network is least sure of."""
     out = own / "labels"
     if not (out / "config.yaml").exists():  # which is written last
         network = ["--checkpoint", first / "run/latest.pth", "--threshold", 0]

@@ -42,26 +42,25 @@ def main() -> None:
         device = distributed.choose_device(options.device)
         network = load_trained(config, options.checkpoint, options.which, device)
         record = made_by(options, config, "threshold")
-        left = to_do(samples, labels.files, options.out, record)
-        if len(left) < len(samples):
-            print(f"skipped  {counted(len(samples) - len(left), 'image')} with masks already")
-        faults = labels.label(network, left, device, may_choose_windows(options))
+        left = to_do(samples, lambda name: [labels.mask(name)], options.out, record)
+        errors = labels.label(network, left, device, may_choose_windows(options))
         ranking = labels.ranking(samples, options.acquisition)
         if not ranking:
-            raise faults[0]
+            raise errors[0]
         if options.rank:
             write_ranking(options.rank, ranking, options.acquisition)
-            print(f"ranking  {options.rank}: {len(ranking)} images, by {options.acquisition}")
+            print(f"ranking  {options.rank}: {counted(len(ranking), 'image')}, "
+                  f"by {options.acquisition}")  # fmt: skip
         if options.select:
             root = write_selection(options.out, ranking, options.select)
-            print(f"next     {options.out / 'next.txt'}: {options.select} images, below {root}")
+            print(f"selected {options.out}: next.txt and rest.txt, paths below {root}")
         labelled, path = labels.write_dataset(ranking)
         share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
-        print(f"masks    {labelled} images with labels, on {share:.1%} of the pixels")
-        print(f"config   {path}")
+        print(f"labels   {counted(labelled, 'image')}, on {share:.1%} of the pixels")
+        print(f"written  {options.out}: masks/, split files, {path.name}, {labels.table.name}")
         print(f"next     python -m tools.check_data --config {quoted(path)}")
-        if faults:
-            print(*faults, sep="\n")
+        if errors:
+            print(*errors, sep="\n")
             sys.exit(1)
 
 
@@ -79,19 +78,19 @@ def command_line() -> Parser:
         "--images", type=Path, nargs="+", help="files or folders of images (default: --list)"
     )
     source.add_argument(
-        "--list", type=Path, help="a list of images below data.root (default: data.unlabeled)"
+        "--list", type=Path, help="split file of images below data.root (default: data.unlabeled)"
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
-        help="folder for masks/, lists, config.yaml and uncertainty.csv",
+        help="folder for masks/, split files, config.yaml and uncertainty.csv",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="T",
-        help="probability that a pixel's class needs, else it is ignored (default: conf_thresh)",
+        help="confidence from which on a pixel gets a label (default: conf_thresh)",
     )
     parser.add_argument(
         "--rank",
@@ -103,13 +102,13 @@ def command_line() -> Parser:
         "--acquisition",
         choices=ACQUISITIONS,
         default="entropy",
-        help="what ranks them, a mean over pixels",
+        help="measure of uncertainty for the ranking, a mean over pixels",
     )
     parser.add_argument(
         "--select",
         type=int,
         metavar="N",
-        help="write lists of the N most uncertain images (next.txt) and the others (rest.txt) "
+        help="split files of the N most uncertain images (next.txt) and the others (rest.txt) "
         "(default: neither)",
     )
     add_tta(parser)
@@ -117,7 +116,7 @@ def command_line() -> Parser:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raise `UserError` for options that cannot be."""
+    """Raise `UserError` for invalid options."""
     if not 0 <= options.threshold <= 1:
         raise UserError(
             f"--threshold: found {options.threshold:g}, expected a probability, such as 0.95"
@@ -125,7 +124,7 @@ def check(options: argparse.Namespace) -> None:
     if options.select is not None and options.select < 1:
         raise UserError(f"--select: found {options.select}, expected a number of images")
     for path in options.images or ():
-        if not os.path.exists(path):  # False too for what can be no path
+        if not os.path.exists(path):  # False too for text that cannot be a path
             raise UserError(f"--images {path}: no such file or folder{nearest(path)}")
     if options.rank and not options.rank.parent.is_dir():
         raise UserError(f"--rank {options.rank}: its folder does not exist; make it first")

@@ -19,22 +19,30 @@ from util.paths import REPOSITORY
 PAGE = REPOSITORY / "docs/configuration.md"
 HEAD = """# Configuration
 
-Any key can be set on the command line: `--set optimizer.lr=0.002 model.backbone=resnet50s`. An
-unknown key, or a value out of range, is refused in one line before anything starts.
-`base: other.yaml` names another file that this one overrides, key by key; `{}` empties a section
-of it (`--set 'method={}'`).
+A config is a YAML file with the keys below; `--set` changes any key for one command:
 
-Relative paths, of a config and in it, are looked up in the working directory, and then in the
-repository: `python /path/to/unimatch.py --config configs/pascal.yaml` works from any folder.
+```sh
+python unimatch.py --config configs/pascal.yaml --save-path runs/mine \\
+    --set optimizer.lr=0.002 epochs=40
+```
 
-This page is made from [util/config/schema.py](../util/config/schema.py) and the methods' scripts by
+- An unknown key or a value out of range is refused in one line before anything starts.
+- `base: other.yaml` starts from another file and overrides it key by key. `{}` empties a section of
+  that file (`--set 'method={}'`).
+- Relative paths, of a config and in it, are looked up in the working directory and then in the
+  repository.
+- An empty default means: not set, or chosen automatically as described. "Published" refers to the
+  methods' papers and code.
+
+This page is generated from [util/config/schema.py](../util/config/schema.py),
+[util/config/data.py](../util/config/data.py) and the methods' scripts by
 `python -m tools.configuration`.
 """
 TOP = "| key | default | meaning |\n|---|---|---|\n"
 
 
 def page() -> str:
-    """The whole of it, as Markdown."""
+    """Return the page as Markdown."""
     parts = [HEAD, *_tables("The run", Config)]
     for name, field in Config.model_fields.items():
         if is_section(field):
@@ -56,7 +64,7 @@ def _title(section: Any) -> str:
 
 
 def _tables(title: str, section: type[Section], prefix: str = "") -> Iterator[str]:
-    """A section's keys, and those of the sections that its values may be."""
+    """Yield tables of a section's keys and of the sections that its values may be."""
     yield f"## {title}\n\n{TOP}{''.join(_rows(section, prefix))}"
     places: dict[Any, list[str]] = {}
     for name, field in section.model_fields.items():
@@ -67,13 +75,14 @@ def _tables(title: str, section: type[Section], prefix: str = "") -> Iterator[st
 
 
 def _rows(section: type[Section], prefix: str = "") -> list[str]:
-    """One per key; those of a section within a method's options, too."""
+    """Return a row per key, and of nested sections of a method's options."""
     rows: list[str] = []
     for name, field in section.model_fields.items():
         if not is_section(field):
             meaning = " ".join((field.description or "").split()).replace("<", "&lt;")
             choices = _choices(field.annotation)
-            meaning = f"{choices}. {meaning}" if choices else meaning
+            if any(choice not in meaning for choice in choices):
+                meaning = f"{_either(choices)}. {meaning}"
             rows.append(f"| `{prefix}{name}` | {_default(field)} | {meaning} |\n")
         elif section is not Config:
             part: Any = field.annotation
@@ -81,14 +90,14 @@ def _rows(section: type[Section], prefix: str = "") -> list[str]:
     return rows
 
 
-def _choices(annotation: Any) -> str:
-    """The values of a `Literal`, where it is one and has several."""
+def _choices(annotation: Any) -> list[str]:
+    """Return the values of a `Literal` with several values, also as a part of a union."""
     if get_origin(annotation) in (Union, UnionType):
-        return next(filter(None, map(_choices, get_args(annotation))), "")
+        return next(filter(None, map(_choices, get_args(annotation))), [])
     if get_origin(annotation) is not Literal:
-        return ""
+        return []
     values = [f"`{value}`" for value in get_args(annotation)]
-    return _either(values) if values[1:] else ""
+    return values if values[1:] else []
 
 
 def _either(words: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Prepare a run for upload: weights, config, log, curves and model card.
+"""Prepare a run for upload: weights, config, log, model card.
 
 The folder holds the weights as safetensors, config.yaml, metrics.jsonl (scores and losses of each
 epoch), curves.png, and a model card with scores by class, hashes of the split files, command and

@@ -7,12 +7,8 @@ shows what is there.
 import json
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from dataset.folders import read_samples
-from dataset.image_files import open_image
-from inference.overlay import colour_mask, side_by_side
+from tools.compare import draw
 from tools.make_shapes.files import generate
 from util.cli import add_settings, exit_with_one_line, importing, run
 from util.config.loading import load_config
@@ -55,7 +51,9 @@ def main() -> None:
             run("evaluate.py", *common, "--checkpoint", folder / "best.pth",
                 "--json", folder / "scores.json")  # fmt: skip
         pictures = options.save_path / "pictures.png"
-        compare(config, options.save_path, pictures)
+        checkpoints = {n: options.save_path / s / "best.pth" for n, s in METHODS.items()}
+        samples = read_samples(config.data.val, config.data, masks=True).samples[:8]
+        draw(checkpoints, samples, options.set, pictures)
         print(summary(options.save_path, pictures))
 
 
@@ -71,35 +69,8 @@ def minutes(config: Config, scripts: list[str]) -> int:
     return max(1, round(60 * hours + 0.3 * len(scripts)))  # and the start of each
 
 
-def compare(config: Config, folder: Path, out: Path, count: int = 8) -> None:
-    """Rows: images, truth and the predictions of both, for `count` validation images."""
-    with importing():
-        import torch
-
-        from inference.predictor import Predictor
-        from model.trained import load_trained
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    predictors = [
-        Predictor(
-            load_trained(config, folder / script / "best.pth", "model", device), config, device
-        )
-        for script in METHODS.values()
-    ]
-    columns = []
-    for sample in read_samples(config.data.val, config.data, masks=True).samples[:count]:
-        image = open_image(sample.image_file).convert("RGB")
-        pixels = np.array(image)
-        truth = np.array(open_image(sample.mask_file))
-        masks = [truth, *(predictor.mask(pixels) for predictor in predictors)]
-        pictures = [image, *(colour_mask(mask, config.data) for mask in masks)]
-        columns.append(
-            [picture.resize((192, 192), Image.Resampling.NEAREST) for picture in pictures]
-        )
-    side_by_side([*zip(*columns, strict=True)]).save(out)
-
-
 def summary(folder: Path, pictures: Path) -> str:
-    """The closing table, from what the runs wrote."""
+    """Return the closing table, from what the runs wrote."""
     rows = [["", "mIoU (best)", "last epoch", "steps", "minutes"]]
     for name, script in METHODS.items():
         best = json.loads((folder / script / "scores.json").read_text())["miou"]
@@ -114,7 +85,7 @@ def summary(folder: Path, pictures: Path) -> str:
         "",
         text_table(rows, "<>"),
         "",
-        f"pictures      {pictures}  (rows: image, truth, {', '.join(METHODS)})",
+        f"pictures      {pictures}  (rows: image, ground truth, {', '.join(METHODS)})",
         f"checkpoints   {checkpoints}",
         f"TensorBoard   tensorboard --logdir {folder}",
         "next          train on your own images: see 'Your own data' in README.md",

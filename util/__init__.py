@@ -1,4 +1,4 @@
-"""What all other packages build on."""
+"""Basis of all other packages."""
 
 import sys
 

@@ -31,7 +31,7 @@ SAVE_PATH = (
 
 
 def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
-    """The command line of a method; `overrides` holds what goes into the config."""
+    """Parse the command line of a method; `overrides` holds its config keys."""
     script = Path(sys.argv[0]).name
     parser = Parser(
         f"Train {name}.",
@@ -71,7 +71,7 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
 
 
 def add_lists(parser: argparse.ArgumentParser, unlabeled: bool = True) -> None:
-    """The options that name lists instead of the config."""
+    """Add the options that replace lists of the config."""
     for kind, name in {"labeled": "labelled", "unlabeled": "unlabelled"}.items():
         if kind == "labeled" or unlabeled:
             parser.add_argument(
@@ -82,7 +82,7 @@ def add_lists(parser: argparse.ArgumentParser, unlabeled: bool = True) -> None:
 
 
 def given_lists(options: argparse.Namespace) -> dict[str, Any]:
-    """What these options put into a config."""
+    """Return the config keys that these options set."""
     paths = {kind: getattr(options, f"{kind}_id_path", None) for kind in ("labeled", "unlabeled")}
     given = {kind: path for kind, path in paths.items() if path is not None}
     return {"data": given} if given else {}
@@ -109,15 +109,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def say_loading() -> None:
-    """Say on a terminal why nothing happens for seconds: PyTorch is being imported."""
+    """Announce on a terminal that PyTorch is being imported, which takes seconds."""
     if "torch" not in sys.modules and sys.stderr.isatty() and launched_rank() == 0:
         print("loading PyTorch ...", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For the imports of PyTorch and the like in a command: say so, and let Ctrl-C end them at
-    once, as libraries turn its exception into errors of their own."""
+    """Announce imports of PyTorch; Ctrl-C ends them at once, as libraries would turn its exception
+    into their own errors."""
     say_loading()
     with quitting_on_interrupt():
         yield
@@ -126,7 +126,8 @@ def importing() -> Iterator[None]:
 def run(script: str, *arguments: object) -> None:
     """Run a script of the project, from any folder, as its user would; end as it ends when it
     fails."""
-    command = [sys.executable, os.path.relpath(REPOSITORY / script), *map(str, arguments)]
+    script = script if script == "-m" else os.path.relpath(REPOSITORY / script)
+    command = [sys.executable, script, *map(str, arguments)]
     print(f"\n$ python {' '.join(command[1:])}", flush=True)
     code = subprocess.run(command, check=False).returncode
     if code:
@@ -154,7 +155,7 @@ def exit_with_one_line() -> Iterator[None]:
 
     Of several ranks, the first that fails gives the reason, and all end with its exit code.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot show must not end a run
+    if isinstance(sys.stdout, io.TextIOWrapper):  # unencodable names must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout = cast(TextIO, _Printable(sys.stdout))
     try:
@@ -165,7 +166,7 @@ def exit_with_one_line() -> Iterator[None]:
         sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(KILLED_BY_HAND)
-    except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if (code := _end(error)) is None:
@@ -196,11 +197,11 @@ def _end(error: Exception) -> int | None:
 
 
 def lack_of_memory(error: Exception) -> UserError | None:
-    """What to do about it, if that is what an error of Python, torch or a data worker says."""
-    # By its name, as torch may not be imported.
+    """Return advice if an error of Python, torch or a data worker means out of memory."""
+    # Compare the name, as torch may not be imported.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         found = reason(error)
-    # torch raises a plain RuntimeError for the CPU, which differs from others in its text alone.
+    # On the CPU torch raises a RuntimeError that differs from others in its text only.
     elif said := re.search(r"can't allocate memory.*", str(error)):
         found = said[0][:200]
     else:

@@ -1,4 +1,4 @@
-"""Colours of classes: the dataset's own, or some that can be told apart."""
+"""Colours of classes: the dataset's own, or distinct ones."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,16 +11,15 @@ Colour = tuple[int, int, int]
 
 IGNORE_COLOUR: Colour = (224, 224, 192)
 UNKNOWN_COLOUR: Colour = (255, 0, 255)
-"""Of mask values that are no class."""
+"""Colour of mask values without a class."""
 BACKGROUND_COLOUR: Colour = (0, 0, 0)
 BACKGROUNDS = ("background", "_background_", "void", "unchanged", "rest", "other")
-"""Names of the class that is all the rest, the surest first: overlays leave it as it is
-photographed."""
-SHADES = 18  # of red, green and blue in the colours to choose from
+"""Names of the background class, by preference; overlays leave it as photographed."""
+SHADES = 18  # candidate values of each of red, green and blue
 
 
 def palette(data: Data) -> list[Colour]:
-    """The colour of each class: the config's, else black for the background and distinct ones."""
+    """Return the colour of each class: the config's, else distinct ones, black for background."""
     if data.palette is not None:
         return data.palette
     found = distinct_colours(len(data.classes))
@@ -37,13 +36,13 @@ def background_of(data: Data) -> int | None:
 
 
 def background(classes: Sequence[str]) -> int | None:
-    """The index of the class that is all the rest, by its name."""
+    """Return the index of the background class by its name."""
     names = [name.lower() for name in classes]
     return next((names.index(name) for name in BACKGROUNDS if name in names), None)
 
 
 def distinct_colours(count: int) -> list[Colour]:
-    """Colours each as far as possible from those before it, from greys and from ignored pixels'.
+    """Return colours, each as far as possible from earlier ones, greys and the ignore colour.
 
     Glasbey et al., "Colour displays for categorical images", Color Research and Application 2007:
     the sequential search, by Euclidean distance in CIELAB, lightness 30 to 90.
@@ -70,7 +69,7 @@ def _glasbey(count: int) -> tuple[Colour, ...]:
 
 
 def cielab(colours: np.ndarray) -> np.ndarray:
-    """sRGB `[N, 3]` in [0, 255] -> CIELAB under D65 (IEC 61966-2-1 and CIE 15)."""
+    """Convert sRGB `[N, 3]` in [0, 255] to CIELAB under D65 (IEC 61966-2-1 and CIE 15)."""
     share = colours / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array(

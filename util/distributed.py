@@ -1,6 +1,6 @@
-"""All that knows of processes and devices; every function is a no-op when alone.
+"""Ranks, devices and collectives; every function is a no-op in a single process.
 
-`torchrun` sets RANK, LOCAL_RANK and WORLD_SIZE; plain python sets nothing.
+The launcher sets RANK, LOCAL_RANK and WORLD_SIZE; plain python sets nothing.
 """
 
 import io
@@ -33,7 +33,7 @@ def world_size() -> int:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """For a while this process counts as the only one, and waits for no other."""
+    """Treat this process as the only one inside; it waits for no other."""
     token = _is_alone.set(True)
     try:
         yield
@@ -50,9 +50,9 @@ def is_main() -> bool:
 
 
 def choose_device(name: str) -> torch.device:
-    """This process's device, by `--device`: auto takes GPUs where there is one per process.
+    """Return the device of this rank by `--device`; auto: GPUs where each rank gets one.
 
-    Raises `UserError` where GPUs are demanded and there are too few.
+    Raises `UserError` for `cuda` with too few GPUs.
     """
     gpus, needed = torch.cuda.device_count(), processes_here()
     if name == "cuda" and gpus < needed:
@@ -66,13 +66,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def is_restart() -> bool:
-    """Whether this process takes the place of one that ended: after a death, as tools/launch
-    does it, or in a job that Slurm queued again."""
+    """Return whether this process replaces one that ended: restarted by tools.launch, or in a job
+    that Slurm queued again."""
     return any(int(os.environ.get(count, 0)) for count in (RESTARTS, "SLURM_RESTART_COUNT"))
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that this process has held at most: of its GPU, or of the machine."""
+    """Return the peak memory of this process in bytes, of its GPU or of the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -81,7 +81,7 @@ def peak_memory(device: torch.device) -> int:
 
 @contextmanager
 def session(device: torch.device) -> Iterator[None]:
-    """Join the other processes, if there are any."""
+    """Join the other ranks, if there are any."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if launched_ranks() > 1:
@@ -98,26 +98,26 @@ def session(device: torch.device) -> Iterator[None]:
     finished = False
     try:
         yield
-        # Gloo's threads must have let go of the last tensors before they are joined: freeing one
-        # takes Python's lock, which the joining thread holds (a deadlock seen with torch 2.6).
+        # Gloo's threads must release the last tensors before they are joined: that needs Python's
+        # lock, which the joining thread holds (a deadlock seen with torch 2.6).
         barrier()
         finished = True
     finally:
-        # After a failure NCCL would wait here for what other processes never join; the end of this
-        # one aborts it.
+        # After a failure NCCL would wait here for collectives that other ranks never join; the end
+        # of this process aborts them.
         if td.is_initialized() and (finished or td.get_backend() != "nccl"):
             td.destroy_process_group()
 
 
 def all_reduce(x: Tensor, op: str = "sum") -> Tensor:
-    """`x` reduced over all processes ('sum' or 'max'), in place."""
+    """Reduce `x` over all ranks ('sum' or 'max') in place; return it."""
     if world_size() > 1:
         td.all_reduce(x, getattr(td.ReduceOp, op.upper()))
     return x
 
 
 def anywhere(*flags: bool) -> list[bool]:
-    """Whether each flag is set on any process."""
+    """Return for each flag whether it is set on any rank."""
     if world_size() == 1:
         return list(flags)
     own = torch.tensor(flags, dtype=torch.int, device=_collective_device())
@@ -148,7 +148,7 @@ def on_main(run: Callable[[], T]) -> T:
 
 
 class _Sender(pickle.Pickler):
-    """A pickler that leaves out the tensors, and keeps them in `tensors`."""
+    """Pickler that leaves out tensors and collects them in `tensors`."""
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file)
@@ -163,7 +163,7 @@ class _Sender(pickle.Pickler):
 
 
 class _Receiver(pickle.Unpickler):
-    """An unpickler that makes room for the tensors, in `tensors`."""
+    """Unpickler that allocates the tensors and collects them in `tensors`."""
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file)
@@ -175,8 +175,10 @@ class _Receiver(pickle.Unpickler):
 
 
 def _broadcast(value: T) -> T:
-    """Return rank 0's `value` on all ranks.  Tensors in it are sent one by one: the state of a run
-    is large, and pickling it would take its size in memory twice more."""
+    """Return rank 0's `value` on all ranks.
+
+    Tensors are sent one by one: pickling the state of a run would take twice its size in memory.
+    """
     sent = [b""]
     if is_main():
         sender = _Sender(file := io.BytesIO())
@@ -196,12 +198,12 @@ def _broadcast(value: T) -> T:
 
 
 def _collective_device() -> str:
-    """Device of tensors that ranks exchange."""
+    """Return the device of tensors that ranks exchange."""
     return "cuda" if td.get_backend() == "nccl" else "cpu"
 
 
 def wrap(method: nn.Module, device: torch.device) -> nn.Module:
-    """The module whose forward is the training step on all processes together."""
+    """Wrap a method for training on all ranks; its forward is the training step."""
     if world_size() == 1:
         return method
     # Buffers are averaged after the step (`average_batchnorm`), so DDP need not send them before.
@@ -209,25 +211,25 @@ def wrap(method: nn.Module, device: torch.device) -> nn.Module:
         method,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
-        gradient_as_bucket_view=True,  # no second copy of them
+        gradient_as_bucket_view=True,  # no second copy of the gradients
     )
 
 
 def batchnorm_processes(device: torch.device) -> int:
-    """Processes whose images a batch norm counts together: all of them, on CUDA only."""
+    """Return the number of ranks that share batch norm statistics: all on CUDA, else 1."""
     return world_size() if device.type == "cuda" else 1
 
 
 def sync_batchnorm(method: nn.Module, device: torch.device) -> None:
-    """Make the batch norms inside `method` count over all processes, where they can."""
+    """Make batch norms compute statistics over all ranks, on CUDA."""
     if batchnorm_processes(device) > 1:
         from timm.layers import convert_sync_batchnorm  # not needed by the launcher
 
-        convert_sync_batchnorm(method)  # torch's would lose the activations that timm fuses with it
+        convert_sync_batchnorm(method)  # torch's would drop activations that timm fuses
 
 
 def average_batchnorm(method: nn.Module) -> None:
-    """Running statistics of batch norms that each process updates alone become their mean."""
+    """Average the running statistics of batch norms that are not synchronised."""
     if world_size() == 1:
         return
     statistics = [
@@ -244,7 +246,7 @@ def average_batchnorm(method: nn.Module) -> None:
 
 
 def no_sync(wrapped: nn.Module, last: bool) -> Any:
-    """Gradients cross processes with the last micro-batch of a step only."""
+    """Skip the exchange of gradients for all but the last micro-batch of a step."""
     if last or not isinstance(wrapped, DistributedDataParallel):
         return nullcontext()
     return wrapped.no_sync()

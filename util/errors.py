@@ -9,14 +9,14 @@ USER_ERROR = 2
 
 
 class UserError(ValueError):
-    """One line: the file, line or key; what was found; what was expected; what to do.
+    """An error that the user can fix, in one line: file, line or key; problem; expected; fix.
 
-    `main` prints it without a traceback and ends with exit code 2.
+    Commands print it without a traceback and end with exit code 2.
     """
 
 
 def and_others(faults: Sized) -> str:
-    """What follows the first of several in a message, as " (and 2 others)"; of one, nothing."""
+    """Return " (and 2 others)" for three faults; "" for one."""
     rest = len(faults) - 1
     return f" (and {rest} other{'s' * (rest > 1)})" if rest else ""
 
@@ -43,7 +43,7 @@ def quoted(value: object) -> str:
 
 
 def first_of(names: Sequence[str], limit: int, separator: str = ", ") -> str:
-    """The first `limit` names in a message, and how many more there are."""
+    """Join the first `limit` names, and count the rest."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"{separator.join(names[:limit])}{more}"
 

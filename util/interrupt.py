@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM and SIGUSR1, as batch systems send them, and Ctrl-C."""
+"""Requests to stop: SIGTERM and SIGUSR1 (batch systems), and Ctrl-C."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from typing import Any
 from util.errors import UserError
 
 EXIT_CODE = 75
-"""Of a run that was stopped: all is saved, and the same command continues it (EX_TEMPFAIL)."""
+"""Exit code of a run that was stopped and saved; the same command resumes it (EX_TEMPFAIL)."""
 
 KILLED_BY_HAND = 130
 """Exit code after Ctrl-C."""
@@ -23,8 +23,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def serve_to_the_end(_: int = 0) -> None:
-    """For a data worker: a first signal is for the training, which still needs batches to finish
-    its step (a terminal and torchrun send theirs to the whole group); a second one ends it."""
+    """Ignore the first signal in a data worker, since the training needs batches to finish its
+    step; a second one ends it. A terminal signals the whole process group."""
 
     def note(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -42,7 +42,7 @@ class _Stopped(Exception):
 
 
 class StopRequest:
-    """Whether one of the signals has come; a second Ctrl-C no longer waits for the step."""
+    """Record of signals to stop; a second Ctrl-C does not wait for the end of the step."""
 
     def __init__(self) -> None:
         self.by = ""
@@ -60,7 +60,7 @@ class StopRequest:
         self.by = signal.Signals(number).name
         if self._limited_process == os.getpid():
             signal.setitimer(signal.ITIMER_REAL, STOP_PATIENCE)
-        if self._waiting_process == os.getpid():  # not a data worker that was just forked
+        if self._waiting_process == os.getpid():  # not in a data worker that was just forked
             self._waiting_process = 0
             raise _Stopped
 
@@ -99,7 +99,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """While in here, the signals are noted instead of ending the process."""
+    """Record signals inside instead of ending the process."""
     request = StopRequest()
     with handling((*SIGNALS, signal.SIGALRM), request.note):
         yield request
@@ -107,21 +107,20 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def leaving_when_asked() -> Iterator[None]:
-    """While in here, outside of `stop_requests`, there is nothing to save: a batch system's signal
-    ends the process, with the code of a run that the same command continues."""
+    """End the process with `EXIT_CODE` on a batch system's signal; there is nothing to save yet."""
     with handling((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE)):
         yield
 
 
 def quit_on_interrupt() -> None:
-    """From here on, Ctrl-C ends the process at once: there is nothing to save."""
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a shell
+    """Let Ctrl-C end the process at once from here on."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # ignored in the background of a shell
         signal.signal(signal.SIGINT, lambda *_: os._exit(KILLED_BY_HAND))
 
 
 @contextmanager
 def raising_on_interrupt() -> Iterator[None]:
-    """While in here, Ctrl-C raises `KeyboardInterrupt`."""
+    """Raise `KeyboardInterrupt` on Ctrl-C inside."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     with handling(() if ignored else (signal.SIGINT,), signal.default_int_handler):
         yield
@@ -129,7 +128,7 @@ def raising_on_interrupt() -> Iterator[None]:
 
 @contextmanager
 def quitting_on_interrupt() -> Iterator[None]:
-    """While in here, Ctrl-C ends the process as after `quit_on_interrupt`."""
+    """End the process on Ctrl-C inside, as after `quit_on_interrupt`."""
     before = signal.getsignal(signal.SIGINT)
     quit_on_interrupt()
     try:
@@ -140,7 +139,7 @@ def quitting_on_interrupt() -> Iterator[None]:
 
 @contextmanager
 def compute_limit(seconds: float, error: Exception) -> Iterator[None]:
-    """Raise `error` after so many seconds of computation inside; no limit in other threads."""
+    """Raise `error` after `seconds` of CPU time inside; no limit outside the main thread."""
 
     def give_up(*_: object) -> None:
         raise error

@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     finally:
-        with suppress(OSError):  # renamed, or never made; or the error above says why
+        with suppress(OSError):  # renamed, or never created
             partial.unlink(missing_ok=True)
 
 
@@ -76,7 +76,7 @@ def remove_partials(folder: Path, idle: float) -> None:
     `idle`: seconds since the last change, from which on a file counts as left behind.
     """
     for partial in folder.glob(f"*.{8 * '[0-9a-f]'}.partial"):
-        with suppress(OSError):  # removed by its own process, or not ours to remove
+        with suppress(OSError):  # removed by its process, or no permission
             if time.time() - partial.stat().st_ctime >= idle:
                 partial.unlink()
 

@@ -1,4 +1,4 @@
-"""What the launcher says of this process in its environment, before the processes have joined."""
+"""Ranks from the launcher's environment variables, before the processes join."""
 
 import os
 

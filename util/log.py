@@ -1,4 +1,4 @@
-"""The log: lines for the terminal and the run's log.txt, and what a run ran on."""
+"""The log: lines for the terminal and the run's log.txt, and versions of code and libraries."""
 
 import hashlib
 import logging
@@ -40,13 +40,13 @@ def say_to_console() -> None:
     console = _TqdmHandler()
     console.setFormatter(PrintableFormatter())
     logger.addHandler(console)
-    logging.raiseExceptions = False  # that the disk is full, the next checkpoint says
-    # What is said before the run's folder has a log file waits here for it.
+    logging.raiseExceptions = False  # the next checkpoint reports a full disk
+    # Lines wait here until the run directory has a log file.
     logger.addHandler(MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1))
 
 
 def versions() -> dict[str, str]:
-    """Python, torch, the device in use and the git commit (with a + where files differ from it)."""
+    """Return Python, torch, device and git commit (with a + for changed files)."""
     import torch
 
     try:
@@ -57,7 +57,7 @@ def versions() -> dict[str, str]:
             text=True,
             check=False,
         ).stdout.strip()
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         commit = ""
     return {
         "python": platform.python_version(),
@@ -68,7 +68,7 @@ def versions() -> dict[str, str]:
 
 
 def code_version() -> str:
-    """The git commit and a digest of the source files, which tells edits and copies apart."""
+    """Return the git commit and a digest of the source files."""
     root, digest = Path(__file__).parent.parent, hashlib.sha256()
     folders = ("", "dataset/", "engine/", "model/", "semi/", "util/")
     for path in sorted(path for folder in folders for path in root.glob(f"{folder}*.py")):

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def find(path: Path) -> Path:
     """Return where a path is: a relative one in the working directory, or else in the repository,
     so that `configs/` and `data/` are found from any folder."""
-    there = os.path.exists  # False too for what can be no path
+    there = os.path.exists  # also False for impossible paths
     return REPOSITORY / path if not there(path) and there(REPOSITORY / path) else path
 
 

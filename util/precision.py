@@ -11,11 +11,11 @@ from util import distributed
 FLAG_LINES = ("flags", "Features")
 """Names of the lines of /proc/cpuinfo that list what an x86 or an ARM CPU can do."""
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16", "svebf16"}
-"""Of what is listed there, what a CPU that computes in bfloat16 has; others would emulate it."""
+"""Flags of CPUs that compute in bfloat16; others would emulate it."""
 
 
 def precision_on(device: torch.device, precision: str) -> str:
-    """What `auto` means on a device; the others mean themselves."""
+    """Resolve `auto` for a device; return other precisions unchanged."""
     if precision != "auto":
         return precision
     if device.type != "cuda":
@@ -25,7 +25,7 @@ def precision_on(device: torch.device, precision: str) -> str:
 
 @functools.cache
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What all CPUs of this machine can do; none is known where there is no such file."""
+    """Return the flags that all CPUs of this machine have; none without /proc/cpuinfo."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -36,7 +36,7 @@ def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision as the config says."""
+    """Return the autocast context of a precision."""
     found = precision_on(device, precision)
     dtype = torch.float16 if found == "float16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=found != "float32")

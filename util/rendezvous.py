@@ -1,4 +1,4 @@
-"""Where ranks meet before and beside collectives: the launcher's store, failures, comparisons."""
+"""Exchange between ranks without collectives: the launcher's store, failures, comparisons."""
 
 import functools
 import itertools

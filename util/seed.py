@@ -27,7 +27,7 @@ def seed_step(seed: int, rank: int, step: int) -> None:
 
 @contextmanager
 def seeded_apart(seed: int, device: torch.device) -> Iterator[None]:
-    """For a while generators begin anew from `seed`; afterwards they go on where they were."""
+    """Seed all generators inside; restore their states afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -39,7 +39,7 @@ def seeded_apart(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def sample_generator(seed: int, stream: int, epoch: int, position: int) -> np.random.Generator:
-    """The generator of the sample at `position` of an epoch; `stream` tells the lists apart."""
+    """Return the generator of the sample at `position` of an epoch; `stream` numbers the lists."""
     return np.random.default_rng([seed, stream, epoch, position])
 
 
@@ -52,5 +52,5 @@ def be_deterministic() -> None:
     """Let torch choose algorithms whose results do not depend on the order of threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
-    # Some kernels without atomics are on torch's list of suspects all the same: only a warning.
+    # Only warn: torch also lists some kernels that are deterministic.
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -11,7 +11,7 @@ from multiprocessing import active_children
 from util.errors import UserError
 
 START_METHOD = "fork"
-"""How data workers start, whatever Python's default: only forked ones share decoded images."""
+"""Start method of data workers: only forked ones share decoded images."""
 BATCH_TIMEOUT = 30 * 60
 """Seconds to wait for a batch; processes wait longer for each other (`util.distributed`)."""
 KILL_SECONDS = 5
@@ -30,7 +30,7 @@ def allow_open_files(workers: int, tensors: int) -> None:
 
     Raises `UserError` where the system allows fewer.
     """
-    per_worker = PIPES + 2 * tensors  # two batches of each wait for the training
+    per_worker = PIPES + 2 * tensors  # each worker prefetches two batches
     needed = FILES + tensors + workers * per_worker
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not workers or soft == resource.RLIM_INFINITY or soft >= needed:

@@ -1,4 +1,4 @@
-"""The weak augmentations by name: drawn for an image's size, then applied to image and mask."""
+"""Weak augmentations by name: drawn for an image size, then applied to image and mask."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ from util.config.data import Data
 
 
 class Weak(NamedTuple):
-    """A weak augmentation: how it is drawn, and what it makes of an image, a mask and nothing."""
+    """A weak augmentation: functions that draw it, and apply it to an image, a mask and padding."""
 
     draw: Callable[[np.random.Generator, tuple[int, int], int], Any]
     image: Callable[[np.ndarray, Any], Tensor]
@@ -26,11 +26,11 @@ GEOMETRIES = {
     "scale_crop": Weak(draw_geometry, weak_image, weak_mask, padding),
     "rotate_resize": Weak(draw_rotation, rotated_image, rotated_mask, no_padding),
 }
-"""By the config's `data.geometry`."""
+"""Weak augmentations by `data.geometry`."""
 
 
 def weak_augmentation(data: Data) -> Weak:
-    """The config's, with the scales of its `data.scale`."""
+    """Return the weak augmentation of a config, with the range of its `data.scale`."""
     weak = GEOMETRIES[data.geometry]
     if data.geometry == "scale_crop":
         return weak._replace(draw=partial(draw_geometry, scale=data.scale))

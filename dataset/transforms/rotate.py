@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 P_QUARTERS = 0.5
-P_ANGLE = 0.5  # where there are no quarter turns
+P_ANGLE = 0.5  # without quarter turns
 MAX_ANGLE = 20
 
 
@@ -27,7 +27,7 @@ class Rotation(NamedTuple):
 
 
 def draw_rotation(rng: np.random.Generator, size: tuple[int, int], crop: int) -> Rotation:
-    """p 0.5: up to 3 quarter turns and always a flip; else p 0.5: an angle in [-20, 20); of any
+    """Draw up to 3 quarter turns and a flip (p 0.5), else an angle in [-20, 20) (p 0.5); for any
     `size`."""
     if rng.random() < P_QUARTERS:
         return Rotation(crop, int(rng.integers(4)), int(rng.integers(2)))
@@ -37,17 +37,17 @@ def draw_rotation(rng: np.random.Generator, size: tuple[int, int], crop: int) ->
 
 
 def rotated_image(image: np.ndarray, rotation: Rotation) -> Tensor:
-    """`[crop, crop, C]` of an image `[H, W, C]`; black where an angle shows what is outside."""
+    """Return `[crop, crop, C]` of an image `[H, W, C]`; black outside the image."""
     return torch.from_numpy(_rotated(image, rotation))
 
 
 def rotated_mask(mask: Image.Image, rotation: Rotation) -> Tensor:
-    """Of class indices, `[crop, crop]`, uint8; class 0 outside, as published."""
+    """Return class indices `[crop, crop]`, uint8; class 0 outside, as published."""
     return torch.from_numpy(_rotated(np.asarray(mask), rotation))
 
 
 def no_padding(rotation: Rotation) -> Tensor:
-    """`[crop, crop]`, bool: nothing is padding, as the whole image is resized."""
+    """Return the padding, bool `[crop, crop]`: none, as the whole image is resized."""
     return torch.zeros(rotation.crop, rotation.crop, dtype=torch.bool)
 
 
@@ -66,7 +66,7 @@ def _rotated(pixels: np.ndarray, rotation: Rotation) -> np.ndarray:
 
 
 def _sampled_indices(side: int, crop: int) -> np.ndarray:
-    """Which of `side` pixels each of `crop` shows: the first and the last do so of both."""
+    """Return the indices of `side` pixels that `crop` pixels show; first and last coincide."""
     exact = np.arange(crop) * (side - 1) / max(crop - 1, 1)
     return np.floor(exact + 0.5).astype(np.intp)
 
@@ -74,8 +74,8 @@ def _sampled_indices(side: int, crop: int) -> np.ndarray:
 def _rotated_positions(
     rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...], angle: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which pixel of an image lies at these rows and columns of its rotated frame, and whether
-    one does: `[rows, columns]` each."""
+    """Return the image positions (y, x) for rows and columns of the rotated frame, and whether they
+    are inside the image: `[rows, columns]` each."""
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     centre_y, centre_x = ((side - 1) / 2 for side in shape)
     dy, dx = rows[:, None] - centre_y, columns - centre_x

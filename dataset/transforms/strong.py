@@ -26,7 +26,7 @@ Rgb = tuple[int, int, int]
 
 
 def draw_strong(rng: np.random.Generator, p_grey: float = P_GREY) -> dict[str, Any]:
-    """Parameters of one strong view: colour jitter (four operations in random order), greyscale,
+    """Draw one strong view: colour jitter (four operations in random order), greyscale,
     Gaussian blur with a uniform sigma, each with its probability."""
     jitter = rng.random() < P_JITTER
     factors = rng.uniform(1 - JITTER, 1 + JITTER, 3)
@@ -44,9 +44,10 @@ def draw_strong(rng: np.random.Generator, p_grey: float = P_GREY) -> dict[str, A
 
 
 def draw_box(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A CutMix rectangle (x0, y0, x1, y1) in a `size` crop, empty with probability 1 - P_CUTMIX:
-    its area is uniform; then aspect ratio and position, uniform too, are drawn until the box fits.
-    Drawing the area again as well would favour small boxes."""
+    """Draw a CutMix box (x0, y0, x1, y1) in a `size` crop, empty with probability 1 - P_CUTMIX.
+
+    The area is uniform; aspect ratio and position are uniform and redrawn until the box fits.
+    Redrawing the area too would favour small boxes."""
     if rng.random() >= P_CUTMIX:
         return np.zeros(4, dtype=np.int64)
     area = rng.uniform(*BOX_AREA) * size * size
@@ -59,15 +60,15 @@ def draw_box(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def box_masks(boxes: Tensor, size: int) -> Tensor:
-    """Rectangles `[..., 4]` -> bool `[..., size, size]`, True inside."""
+    """Convert boxes `[..., 4]` to masks, bool `[..., size, size]`, True inside."""
     x0, y0, x1, y1 = boxes[..., None, None].unbind(-3)
     i = torch.arange(size, device=boxes.device)
     return (i >= x0) & (i < x1) & (i[:, None] >= y0) & (i[:, None] < y1)
 
 
 def grey(x: Tensor, rgb: Rgb | None) -> Tensor:
-    """`x` `[B, C, H, W]` with luma (ITU-R 601-2) in place of the channels `rgb`; where there are no
-    others, `[B, 1, H, W]`."""
+    """Replace the channels `rgb` of `x` `[B, C, H, W]` by their luma (ITU-R 601-2); without other
+    channels, return `[B, 1, H, W]`."""
     if rgb is None:
         return x
     r, g, b = (x[:, channel] for channel in rgb)
@@ -76,7 +77,7 @@ def grey(x: Tensor, rgb: Rgb | None) -> Tensor:
 
 
 def with_channels(x: Tensor, rgb: Rgb, changed: Tensor) -> Tensor:
-    """A copy of `x` with these channels of it `changed`."""
+    """Return a copy of `x` with the channels `rgb` replaced."""
     x = x.clone()
     x[:, rgb] = changed
     return x
@@ -100,7 +101,7 @@ def shift_hue(x: Tensor, shift: Tensor, rgb: Rgb | None) -> Tensor:
         torch.where(value == g, 2 + (b - r) / chroma, 4 + (r - g) / chroma),
     )
     sector = torch.where(chroma > 0, sector, 0) + 6 * shift.view(-1, 1, 1)
-    # Each channel is value - chroma * ramp, the same ramp begun at 5, 3 and 1 sixths of a turn.
+    # Each channel is value - chroma * ramp, the same ramp starting at 5, 3 and 1 sixths of a turn.
     channels = []
     for start in (5, 3, 1):
         k = (sector + start) % 6
@@ -112,9 +113,8 @@ def shift_hue(x: Tensor, shift: Tensor, rgb: Rgb | None) -> Tensor:
 def colour_jitter(
     x: Tensor, factors: Tensor, hue: Tensor, order: Tensor, rgb: Rgb | None = (0, 1, 2)
 ) -> Tensor:
-    """`x` `[B, C, H, W]` in [0, 1], of which `rgb` have a colour; `factors` `[B, 3]`; `hue` `[B]`;
-    `order` `[B, 4]`, the operations (brightness, contrast, saturation, hue) of each image in its
-    own order."""
+    """Apply brightness, contrast, saturation and hue to `x` `[B, C, H, W]` in [0, 1], to each image
+    in its own `order` `[B, 4]`; `factors` `[B, 3]`, `hue` `[B]`, `rgb`: the colour channels."""
     brightness, contrast, saturation = factors[..., None, None, None].unbind(1)
     for slot in order.unbind(1):
         choices = (
@@ -128,7 +128,7 @@ def colour_jitter(
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image `[C, H, W]` of `x` with its own `sigma` in pixels; 0 leaves it as it is."""
+    """Blur each image `[C, H, W]` of `x` with its own `sigma` in pixels; 0: no blur."""
     b, c, h, w = x.shape
     i = torch.arange(-RADIUS, RADIUS + 1, device=x.device)
     kernel = torch.exp(-0.5 * (i / sigma.clamp(min=1e-3)[:, None]) ** 2)
@@ -139,7 +139,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def strong_view(x: Tensor, view: dict[str, Tensor], rgb: Rgb | None = (0, 1, 2)) -> Tensor:
-    """A strong view of images `x` `[B, C, H, W]` in [0, 1], before normalisation.
+    """Return a strong view of images `x` `[B, C, H, W]` in [0, 1], before normalisation.
 
     Brightness, contrast and blur change all channels, hue, saturation and greyscale those of `rgb`.
     """

@@ -22,8 +22,8 @@ P_FLIP = 0.5
 class Geometry(NamedTuple):
     """A crop of a resized image.
 
-    The image is resized to `size` (width, height); the crop's top left corner lies at `corner`
-    of it (x, y), and what the crop has beyond the image is padding, right and below.
+    The image is resized to `size` (width, height); the crop's top left corner is at `corner`
+    (x, y). The part of the crop beyond the image is padding, right and below.
     """
 
     size: tuple[int, int]
@@ -44,7 +44,7 @@ def draw_geometry(
     crop: int,
     scale: tuple[float, float] = SCALE,
 ) -> Geometry:
-    """Long side uniform in `scale` times the original's, position uniform, flip."""
+    """Draw a long side uniform in `scale` times the original's, a uniform position, and a flip."""
     w, h = size
     low, high = (int(max(w, h) * factor) for factor in scale)
     long = int(rng.integers(low, high, endpoint=True))
@@ -59,29 +59,29 @@ def draw_geometry(
 
 
 class Span(NamedTuple):
-    """What a crop needs along one side of the original."""
+    """The part of the original that a crop needs along one side."""
 
     first: int
     """The pixel to cut at, and where resizing begins."""
     end: int
     """The pixel up to which the resizing filter sees."""
     before: int
-    """Pixels of the resized part that lie before the crop."""
+    """Pixels of the resized part before the crop."""
     scale: float
     """Pixels of the original per resized one."""
 
 
 def weak_image(image: np.ndarray, geometry: Geometry) -> Tensor:
-    """`[crop, crop, C]` of an image `[H, W, C]`, uint8 or float32; black in the padding.
+    """Return `[crop, crop, C]` of an image `[H, W, C]`, uint8 or float32; black in the padding.
 
-    Resizes only what the crop keeps.  Torch's filter is Pillow's to a grey level, but vectorised; a
-    scale that leaves the size of what it gets as it is counts as 1.
+    Resizes only the pixels that the crop keeps. Torch's filter equals Pillow's up to a grey level,
+    but is vectorised; a scale that leaves the size unchanged counts as 1.
     """
     (across, down), (kept_w, kept_h) = _spans(image.shape[1::-1], geometry), geometry.inside
     seen = image[down.first : down.end, across.first : across.end].copy()
-    # Channels innermost, the form in which torch's filter is fastest.
+    # Torch's filter is fastest in the channels-last format.
     pixels = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)
-    # A hair more than the scale, as a size that is not quite whole would be rounded down.
+    # Slightly more than the scale, as rounding errors would reduce the size by a pixel.
     scale = (1 + 1e-9) / down.scale, (1 + 1e-9) / across.scale
     resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)
     kept = resized[0].permute(1, 2, 0)[down.before :, across.before :][:kept_h, :kept_w]
@@ -89,7 +89,7 @@ def weak_image(image: np.ndarray, geometry: Geometry) -> Tensor:
 
 
 def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
-    """Of class indices, `[crop, crop]`, uint8; 255 in the padding."""
+    """Return class indices `[crop, crop]`, uint8; 255 in the padding."""
     spans, inside = _spans(mask.size, geometry), geometry.inside
     left, top = (s.first + s.before * s.scale for s in spans)
     right, below = (
@@ -101,17 +101,17 @@ def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
 
 
 def _spans(original: tuple[int, int], geometry: Geometry) -> list[Span]:
-    """Of width and height, in an original of this size; for an image and its mask the same."""
+    """Return the spans of width and height in an original of this size."""
     sides = zip(geometry.corner, geometry.inside, geometry.size, original, strict=True)
     return [_span(*side) for side in sides]
 
 
 def _span(corner: int, kept: int, size: int, original: int) -> Span:
-    """For `kept` pixels from `corner` on, of `original` resized to `size`.
+    """Return the span for `kept` pixels from `corner` on, of `original` resized to `size`.
 
     Resizing begins at a whole pixel of the original; of 16 the one is taken after which a whole
-    pixel of the resized image follows soonest, so that the crop lies where it was drawn: moved back
-    by a small fraction of a pixel, at scales near 1 by less than one.
+    pixel of the resized image follows soonest, so that the crop moves by a small fraction of a
+    pixel only (at scales near 1, by less than a pixel).
     """
     scale = original / size
     margin = math.ceil(max(scale, 1))
@@ -123,13 +123,13 @@ def _span(corner: int, kept: int, size: int, original: int) -> Span:
 
 
 def padding(geometry: Geometry) -> Tensor:
-    """`[crop, crop]`, bool; True in the padding."""
+    """Return the padding, bool `[crop, crop]`."""
     kept_w, kept_h = geometry.inside
     return _padded_and_flipped(torch.zeros(kept_h, kept_w, dtype=torch.bool), geometry, fill=True)
 
 
 def _padded_and_flipped(kept: Tensor, geometry: Geometry, fill: int) -> Tensor:
-    """What the crop keeps, `[h, w, ...]`, padded right and below, then flipped if it shall be."""
+    """Pad the kept part `[h, w, ...]` on the right and below, then flip it if drawn so."""
     (h, w), crop = kept.shape[:2], geometry.crop
     if h < crop or w < crop:
         padded = kept.new_full((crop, crop, *kept.shape[2:]), fill)

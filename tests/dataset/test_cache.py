@@ -91,7 +91,9 @@ def test_more_memory_than_there_is(monkeypatch):
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr("mmap.mmap", refused)
-    with pytest.raises(UserError, match=r"^data.cache_mb: found 4096, .*memory\); use less"):
+    with pytest.raises(
+        UserError, match=r"^data.cache_mb: cannot allocate 4096 MiB .*memory\)\. Fix:"
+    ):
         DecodedImages(5, 2**32, RGB, True)
 
 
@@ -168,19 +170,19 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
         clock[0] += seconds
         return result
 
-    def evaluate(network, mode, batches):
+    def evaluate(trainer, network, mode, batches):
         seen.extend(int(batch["index"]) for batch in batches)
         clock[0] += 10 if len(seen) == 1 else 1
 
     monkeypatch.setattr(Reader, "both", lambda *each: passes(both(*each), 1))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("engine.dry_run.evaluate_network", evaluate)
     val = evaluation_loader(config, samples, process, 2**20 * kept)
     trainer = SimpleNamespace(
         config=config,
         device=torch.device("cpu"),
         val=val,
         method=SimpleNamespace(model=None),
-        evaluate=evaluate,
     )
     assert _validation(trainer) == (1, 0 if kept else 1)
     assert seen == [0, len(samples) - 1]

@@ -32,7 +32,8 @@ def runs(monkeypatch):
         started.append(FakeRun(settings))
         return started[-1]
 
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    fake = types.SimpleNamespace(init=init, Image=lambda picture: picture.size)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
     return started
 
 
@@ -40,13 +41,14 @@ WANDB = ("--set", "log.trackers=[wandb]")
 
 
 def test_wandb_gets_what_tensorboard_gets(toy, train, runs, tmp_path):
-    train(SupOnly, toy.argv(tmp_path / "run", *WANDB))
+    train(SupOnly, toy.argv(tmp_path / "run", *WANDB, "log.pictures=1"))
     assert not (tmp_path / "run/tensorboard").exists()
     (run,) = runs
     history = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
     scores = {step: v["val/model/mIoU"] for step, v in run.logged if "val/model/mIoU" in v}
     assert scores == {e["steps"]: e["scores"]["model"]["miou"] for e in history}
     assert any("train/loss" in values and "train/lr" in values for _, values in run.logged)
+    assert [step for step, v in run.logged if "pictures/val_01" in v] == [*scores]
     steps = [step for step, _ in run.logged]
     assert run.ended and steps == sorted(steps)  # as wandb demands
     assert run.settings["project"] == "toy" and run.settings["config"]["crop_size"] == 33

@@ -183,7 +183,7 @@ def test_a_restart_goes_on_from_its_own_checkpoint(variable, short, train, tmp_p
     train(SupOnly, short.argv(other.parent, "--set", "epochs=1"))
     begun = short.argv(run, "--resume", str(other), "--force")
 
-    def die(*_):
+    def die(*_, **__):
         raise KeyboardInterrupt
 
     for place in ("engine.trainer.Trainer.save", "engine.trainer.Trainer.train_epoch"):

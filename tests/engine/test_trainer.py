@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import io
 import json
 import sys
 
@@ -10,8 +11,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
+from engine.cost import KINDS
 from engine.dry_run import Measured, smaller_settings
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
+from engine.progress import BAR, Bar
 from engine.trainer import Trainer
 from model import acceleration
 from model.build import build_network
@@ -133,14 +136,13 @@ def test_what_a_run_leaves(toy, train, tmp_path):
 def test_dry_run(kind, toy, train, tmp_path, capsys):
     train(kind, toy.argv(tmp_path / "run", "--dry-run"))
     out = capsys.readouterr().out
-    for part in ("parameters", "iterations per epoch", "memory", "whole run", "all well"):
+    for part in ("parameters", "memory", "whole run", "all well", "TFLOP", "40/48, 80", *KINDS):
         assert part in out
     assert out.count("3 validation images, expected at least 10") == 1
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("seconds, bound", [(0.0, "computing"), (1e6, "loading")])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers, seconds, bound", [(0, 0.0, "computing"), (2, 1e6, "loading")])
 def test_dry_run_says_what_bounds_a_run(
     workers, seconds, bound, toy, train, tmp_path, capsys, monkeypatch
 ):
@@ -149,7 +151,7 @@ def test_dry_run_says_what_bounds_a_run(
     out = capsys.readouterr().out
     assert f"{seconds:.3f} s of one process, {workers} data workers" in out
     assert f"bound by {bound}" in out
-    assert ("This run takes days here" in out) == (bound == "loading")
+    assert ("This run would take days" in out) == (bound == "loading")
 
 
 @pytest.mark.parametrize("network", ["deeplabv3plus", "pspnet"])
@@ -177,6 +179,13 @@ def test_progress_lines_fit_a_terminal_and_are_explained_once(
     assert out.count("epoch 2/2 step 20/20 (under a minute left): loss ") == 1
     assert out.count("loss: weighted sum of the losses; x: labelled images") == 1
     assert "checking the files of 3 labelled" in lines[0]
+
+
+def test_a_bar_shows_the_time_left_in_all_epochs():
+    bar = Bar(total=10, initial=2, file=io.StringIO(), bar_format=BAR, ncols=80)
+    bar.steps_after, bar.n = 90, 4
+    bar.start_t -= 60  # 30 s a step, 96 steps left
+    assert "| 4/10, 48 min left" in str(bar) and len(str(bar)) <= 80
 
 
 def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):

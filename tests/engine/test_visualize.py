@@ -2,8 +2,6 @@
 
 import json
 import random
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -32,13 +30,11 @@ from semi.panels import (
 from supervised import SupOnly
 from tests.conftest import METHODS
 from tests.dataset.test_bands import banded
-from tests.engine.test_loggers import FakeRun
 from tests.engine.test_resume import assert_equal
 from tests.methods.test_steps import FAMILIES, raw_batch
 from tests.prototypes import Prototypes
 from unimatch import UniMatch
 from util.config.loading import load_config
-from util.errors import UserError
 from util.plotting import viridis
 
 CPU = torch.device("cpu")
@@ -263,20 +259,6 @@ def test_tensorboard_shows_what_the_folder_holds(toy, train, tmp_path):
         assert (found[1].width, found[1].height) == written.size
 
 
-def test_wandb_gets_them_as_well(toy, train, tmp_path, monkeypatch):
-    started = []
-
-    def init(**settings):
-        started.append(FakeRun(settings))
-        return started[-1]
-
-    fake = types.SimpleNamespace(init=init, Image=lambda picture: picture.size)
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    train(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO, "log.trackers=[wandb]"))
-    logged = [(step, values) for step, values in started[0].logged if "pictures/val_01" in values]
-    assert [step for step, _ in logged] == [1, 2]
-
-
 @pytest.mark.parametrize(
     "bands, keys",
     [
@@ -299,12 +281,6 @@ def test_more_pictures_than_a_batch_has_images(toy, tmp_path):
     found = take_pictures(t)
     assert len(found) == 3 + 5, "three validation images, and as many unlabelled ones as asked for"
     assert len({sheet.tobytes() for sheet in found.values()}) == 8
-
-
-@pytest.mark.parametrize("value", ["-1", "65", "few"])
-def test_values_that_cannot_be(value, toy):
-    with pytest.raises(UserError, match=r"log\.pictures: "):
-        load_config(toy.config, [f"log.pictures={value}"])
 
 
 def sheet(toy, draw_on):

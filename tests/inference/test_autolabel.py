@@ -191,8 +191,8 @@ def test_bad_input(more, said, command):
 
 
 @pytest.mark.parametrize("pair, more, said", [
-    ("column", ["a.png"], "--images: data.pair is set, and pairs are named by lists"),
-    ({"first": "A", "second": "B", "masks": "C"}, None, "lists of names have no place"),
+    ("column", ["a.png"], "--images: data.pair is set; name pairs in a split file"),
+    ({"first": "A", "second": "B", "masks": "C"}, None, "split files of names have no column"),
 ])  # fmt: skip
 def test_pairs(pair, more, said, toy, tmp_path):
     toy.tree["data"]["pair"] = pair

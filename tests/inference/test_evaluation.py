@@ -157,14 +157,6 @@ def test_probabilities_are_those_of_the_mask(mode, toy):
         torch.testing.assert_close(found, Local()((x - mean) / std).softmax(1)[0])
 
 
-def test_a_mirrored_image_is_scored_alike(toy):
-    """What flips with the image cannot tell it from its mirror image."""
-    config = load_config(toy.config, ["evaluation.flip=true"])
-    image = torch.randn(1, 3, 20, 30)
-    once, mirrored = (predict(Local(), x, config, "original") for x in (image, image.flip(-1)))
-    torch.testing.assert_close(once, mirrored.flip(-1))
-
-
 class Colour(nn.Module):
     """Predicts a class from the red channel, 0, 100, 200 -> 0, 1, 2."""
 
@@ -319,24 +311,6 @@ def test_dice_of_volumes_has_a_column():
     ]  # fmt: skip
     assert text[-1].split() == ["Dice,", "classes", "1", "on", "50.00"]
     assert table(Scores(confusion), names).startswith("ventricle  ")
-
-
-def test_volume_dice_against_masks_as_arrays():
-    """Per class over the whole volume, 2 |P & G| / (|P| + |G|), then the mean over volumes."""
-    g = torch.Generator().manual_seed(0)
-    volumes, expected = [], []
-    for depth in (1, 3, 5):
-        truth, found = (torch.randint(4, (depth, 9, 8), generator=g) for _ in range(2))
-        confusion = torch.zeros(4, 4, dtype=torch.int64)
-        for t, f in zip(truth.flatten().tolist(), found.flatten().tolist(), strict=True):
-            confusion[t, f] += 1
-        volumes.append(confusion)
-        both = [((truth == c) & (found == c)).sum().item() for c in range(4)]
-        sizes = [((truth == c).sum() + (found == c).sum()).item() for c in range(4)]
-        expected.append([2 * b / s for b, s in zip(both, sizes, strict=True)])
-    scores = Scores(sum(volumes), dice(torch.stack(volumes)))
-    np.testing.assert_allclose(scores.dice, np.mean(expected, axis=0), rtol=1e-6)
-    assert scores.mean_dice == pytest.approx(100 * np.mean(expected, axis=0)[1:].mean())
 
 
 @pytest.mark.parametrize("select, expected", [

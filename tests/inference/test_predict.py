@@ -147,7 +147,7 @@ def test_masks_lie_as_a_viewer_shows_the_image(command, tmp_path):
 def test_large_images_go_in_windows(command, tmp_path):
     Image.new("RGB", (1600, 40)).save(tmp_path / "long.png")
     code, out, _ = command("--images", tmp_path / "long.png")
-    assert code == 0 and "1 images are much larger than crops" in out and "sliding windows" in out
+    assert code == 0 and "1 image much larger than crops" in out and "sliding windows" in out
     code, out, _ = command("--images", tmp_path / "long.png", "--save-path", tmp_path / "whole",
                            "--set", "evaluation.mode=original")  # fmt: skip
     assert code == 0 and "sliding windows" not in out

@@ -253,13 +253,6 @@ def test_a_dataset_config_is_for_every_method(name):
             method(network, config)
 
 
-@pytest.mark.parametrize("name, start", [("pascal_corrmatch", 0.85), ("cityscapes_corrmatch", 0)])
-def test_corrmatch_starts_at_its_published_threshold(name, start):
-    config = load(name)
-    method = CorrMatch(build(config), config)
-    assert method.tau.item() == pytest.approx(start)
-
-
 def test_a_method_refuses_the_options_of_another_by_name():
     with pytest.raises(UserError, match=r"SupOnly: unknown key 'method\.thresh_init'"):
         SupOnly.read_options(load("cityscapes_corrmatch"))

@@ -314,7 +314,7 @@ def test_a_checkpoint_of_pairs_is_none_of_single_images(pairs, scenes, train, tm
     best = tmp_path / "run/best.pth"
     config = load_config(best.with_name("config.yaml"))
     single = config.data.model_copy(update={"pair": None})
-    with pytest.raises(UserError, match=r"data\.pair \(pairs -> single images\); its config lies"):
+    with pytest.raises(UserError, match=r"data\.pair \(pairs -> single images\)\. Fix: --c"):
         load_network(config.model, single, best)
     assert load_network(config.model, config.data, best).siamese
 

@@ -54,8 +54,3 @@ def test_absent_classes():
     found = iou_intervals(class_counts(rare))
     assert found.iou == [(100, 100), (100, 100), (0, 0)]
     assert found.miou == pytest.approx((50, 200 / 3))
-
-
-def test_more_images_give_narrower_intervals():
-    few, many = (iou_intervals(class_counts(confusions(n))).miou for n in (8, 400))
-    assert few[1] - few[0] > 4 * (many[1] - many[0]) > 0

@@ -35,11 +35,6 @@ def blobs(seed, size=(40, 50), classes=3, ignore=True):
     return predicted.astype(np.uint8), target.astype(np.uint8)
 
 
-def test_scores_of_single_pixels():
-    one = torch.eye(2).long()
-    assert all(values.tolist() == [1, 1] for values in class_scores(one).values())
-
-
 def test_f1_precision_and_recall():
     predicted, target = (mask.ravel() for mask in blobs(0, ignore=False))
     confusion = torch.zeros(4, 4, dtype=torch.int64)  # the last class is absent

@@ -10,25 +10,15 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
 
 import evaluate as evaluate_script
 import predict as predict_script
-from corrmatch import CorrMatch
 from engine.optimizer import build_optimizer, load_optimizer
-from fixmatch import FixMatch
-from inference.predictor import logits_of
 from model.build import build_network
 from model.dinov2 import resample_positions
 from model.pretrained import load_backbone, load_backbone_state
-from model.trained import load_network
-from prevmatch import PrevMatch
-from rankmatch import RankMatch
 from semi.perturbation import complementary_dropout, draw_complementary
 from supervised import SupOnly
-from tests.methods.test_steps import raw_batch
-from unimatch import UniMatch
-from util.config.data import Data
 from util.config.loading import load_config
 from util.config.schema import Model, Optimizer
 from util.errors import UserError
@@ -164,6 +154,7 @@ def bicubic_weights(size, side):
 @pytest.mark.parametrize("rows, columns", [(5, 7), (36, 37), (57, 40), (1, 1)])
 def test_positions_are_resampled_by_scale_factors(rows, columns):
     table = torch.randn(1, 1 + 37 * 37, 6)
+    assert resample_positions(table, 37, 37) is table
     grid = table[0, 1:].view(37, 37, 6).double().numpy()
     expected = np.einsum(
         "rj,ck,jkd->rcd", bicubic_weights(rows, 37), bicubic_weights(columns, 37), grid
@@ -171,11 +162,6 @@ def test_positions_are_resampled_by_scale_factors(rows, columns):
     found = resample_positions(table, rows, columns)
     assert torch.equal(found[:, 0], table[:, 0])
     np.testing.assert_allclose(found[0, 1:].view(rows, columns, 6), expected, atol=1e-4)
-
-
-def test_positions_at_the_size_of_the_table_stay():
-    table = torch.randn(1, 1 + 37 * 37, 6)
-    assert resample_positions(table, 37, 37) is table
 
 
 def test_attention_is_fused(monkeypatch):
@@ -204,29 +190,6 @@ def test_pretrained_weights_are_the_original_ones(monkeypatch):
     assert torch.equal(network.backbone.pos_embed, donor.pos_embed)
 
 
-@pytest.mark.parametrize("which", ["model", "model_ema"])
-def test_a_published_checkpoint_loads_by_name(which, tmp_path):
-    network = build_network(TINY, 3)
-    state = {"module." + k: v for k, v in network.state_dict().items()}
-    torch.save({"model": {}, which: state, "epoch": 3}, tmp_path / "c.pth")
-    data = Data(name="d", root=".", classes=["a", "b", "c"], val="v")
-    loaded = load_network(TINY, data, tmp_path / "c.pth", which).state_dict()
-    assert all(torch.equal(v, loaded[k]) for k, v in network.state_dict().items())
-
-
-@pytest.mark.parametrize("kind", [SupOnly, FixMatch, UniMatch, PrevMatch, RankMatch, CorrMatch])
-def test_every_method_reaches_every_parameter(kind, toy):
-    config = load_config(toy.config)
-    network = build_network(TINY, 3)
-    loss, _ = kind(network, config)(raw_batch(2, size=32, views=kind.strong_views))
-    loss.backward()
-    assert loss.isfinite()
-    missing = [n for n, p in network.named_parameters() if p.requires_grad != (p.grad is not None)]
-    assert not missing
-    frozen = {n.rsplit(".", 2)[0] for n, p in network.named_parameters() if not p.requires_grad}
-    assert frozen == {"head.scratch.refinenet4.resConfUnit1"}
-
-
 @pytest.mark.parametrize(
     "crop, advice", [(100, "use 96 or 112"), (7, "use 16$"), (96, None), (16, None)]
 )
@@ -243,19 +206,6 @@ def test_a_crop_is_a_multiple_of_the_patch(crop, advice):
 def test_a_backbone_of_the_other_network(network, backbone):
     with pytest.raises(UserError, match=f"model.backbone: '{backbone}'.*dpt"):
         build_network(vary(TINY, network=network, backbone=backbone), 3)
-
-
-def test_images_become_the_nearest_multiple_of_the_patch():
-    class Spy(nn.Module):
-        patch_size, sizes = 16, []
-
-        def forward(self, x):
-            self.sizes.append(tuple(x.shape[-2:]))
-            return x
-
-    for size in ((40, 39), (7, 64), (41, 55)):  # halves round up
-        assert logits_of(Spy(), torch.randn(1, 3, *size)).shape[-2:] == size
-    assert Spy.sizes == [(48, 32), (16, 64), (48, 48)]
 
 
 def test_training_evaluation_and_prediction_on_odd_sizes(toy, train, tmp_path, monkeypatch):

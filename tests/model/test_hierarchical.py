@@ -9,8 +9,6 @@ from timm.models import register_model
 from fixmatch import FixMatch
 from inference.predictor import logits_of
 from model.build import build_network
-from model.checkpoint import save_atomically
-from model.pretrained import load_backbone
 from model.pspnet import PyramidPooling
 from util.config.schema import Model
 from util.errors import UserError
@@ -103,15 +101,6 @@ def test_crop_sizes(name, crop, advice):
     with pytest.raises(UserError, match=f"crop_size: found {crop}.*{advice}"):
         network.check_crop(crop)
     network.check_crop(64)
-
-
-def test_weights_of_the_whole_model_load(tmp_path):
-    donor = timm.create_model("tiny_swin", num_classes=7)
-    save_atomically(donor.state_dict(), tmp_path / "swin.pth")
-    network = build_network(of("tiny_swin"), 5)
-    said = load_backbone(network, of("tiny_swin", pretrained=str(tmp_path / "swin.pth")), 3)
-    assert f"{len(network.backbone.state_dict())} entries loaded" in said and "head.fc" in said
-    assert torch.equal(network.backbone.patch_embed.proj.weight, donor.patch_embed.proj.weight)
 
 
 def test_training_and_validation_on_odd_sizes(toy, train, tmp_path):

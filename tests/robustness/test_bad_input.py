@@ -109,7 +109,7 @@ def test_options_of_another_method(refused):
 @pytest.mark.parametrize(
     "text, parts",
     [
-        ("epochs: 1\nepochs: 2\n", ["line 2", "'epochs' stands twice"]),
+        ("epochs: 1\nepochs: 2\n", ["line 2", "'epochs' occurs twice"]),
         ("a: [1\n", ["not valid YAML"]),
         ("- a\n", ["expected keys and values, found list"]),
         ("", ["expected keys and values"]),
@@ -148,7 +148,7 @@ LINES = {
     "missing mask": (["images/l0.jpg masks/none.png"], ["line 1", "masks/none.png", "no such"]),
     "no mask": (["images/l0.jpg masks/l0.png", "images/l1.jpg"], ["line 2", "l1.jpg' has no mask"]),
     "mask None": (["images/l0.jpg None"], ["line 1", "has no mask"]),
-    "twice": (["images/l0.jpg masks/l0.png"] * 2, ["line 2", "stands in line 1 already"]),
+    "twice": (["images/l0.jpg masks/l0.png"] * 2, ["line 2", "is in line 1 already"]),
     "spaces": (["images/a b.jpg masks/a b.png"], ["line 1", "4 parts", "tab"]),
     "absolute": (["/etc/passwd masks/l0.png"], ["line 1", "/etc/passwd", "leads out"]),
     "parent": (["../x.jpg masks/l0.png"], ["line 1", "../x.jpg", "leads out"]),

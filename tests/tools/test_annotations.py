@@ -591,7 +591,7 @@ def test_classes_named_background_and_ignore_and_unused_ones(init):
     write("x.json", tree)
     code, out, err = init()
     assert code == 0, err
-    assert "unused     declared, without objects, no class: never" in out
+    assert "unused     1 declared, without objects, no class: never" in out
     assert load_config("configs/mine.yaml").data.classes == ["Background", "field", "tree"]
     want = expected()
     want[12:14, 10:12], want[:2, :2] = 0, 255

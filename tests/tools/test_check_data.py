@@ -92,7 +92,7 @@ PLANTED = {
     "no mask": (lambda t: t.write_list("labeled", [*LINES, "images/l3.jpg"]),
                 ("line", "labeled", 4), ["labeled.txt line 4", "l3.jpg", "no mask"]),
     "line twice": (lambda t: t.write_list("labeled", [*LINES, LINES[1]]),
-                   ("line", "labeled", 4), ["line 4", "stands in line 2"]),
+                   ("line", "labeled", 4), ["line 4", "is in line 2"]),
     "outside": (lambda t: t.write_list("val", ["../x.jpg m.png", "images/v0.jpg masks/v0.png"]),
                 ("line", "val", 1), ["val.txt line 1", "../x.jpg", "leads out"]),
     "missing": (lambda t: (t.root / "images/u1.jpg").unlink(),

@@ -94,7 +94,7 @@ def test_from_folders_to_an_epoch(form, init, run, train, tmp_path):
     assert code == 0 and "b c" in out and "2 images of splits/mine/val.txt" in out
 
 
-def test_a_mask_of_0_and_255_is_two_classes(init, run, train):
+def test_a_mask_of_0_and_255_is_two_classes(init):
     stems = write_images(Path("images"))
     write_masks(Path("masks"), stems, (".png", lambda m: Image.fromarray((m == 1) * np.uint8(255))))
     code, out, _ = init("--val", "0.34")
@@ -103,8 +103,6 @@ def test_a_mask_of_0_and_255_is_two_classes(init, run, train):
     assert config.data.classes == ["class_0", "class_255"]
     for number, mask in masks_of(config).items():
         np.testing.assert_array_equal(mask, truth(number) == 1)
-    assert run(check_data, "--config", "configs/mine.yaml")[0] == 0
-    train(SupOnly, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
 
 
 def test_init_draws_by_seed_and_never_overwrites(init):
@@ -136,6 +134,29 @@ def test_init_with_folders_for_validation(init):
         Path("lists/val.txt").read_text()
     )
     assert Path("lists/labeled.txt").read_text().count("\n") == 6
+
+
+@pytest.mark.parametrize(("options", "counts"), [
+    ([], (3, 2, 1)), (["--val", "0.4"], (3, 2, 1)), (["--val", "images/train/a"], (4, 1, 1)),
+])  # fmt: skip
+def test_folders_of_sets_are_kept_apart(options, counts, init):
+    names = ["train/a/0", "train/1", "train/2", "val/3", "Validation/4", "test/5"]
+    if options[1:] == ["0.4"]:
+        names[:3] = "0", "1", "train/2"
+    for old, new in zip(write_images(Path("more")), names, strict=True):
+        path = Path("images", f"{new}.jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path("more", f"{old}.jpg").rename(path)
+    write_masks(Path("masks"), names, "index")
+    code, out, err = init(*options)
+    labelled, val, test = counts
+    assert code == 0 and f"{labelled} labeled, 0 unlabeled, {val} val, {test} test" in out, err
+    data = load_config("configs/mine.yaml").data
+    (sample,) = read_list(data.test, masks=True).samples
+    assert sample.image.endswith("test/5.jpg")
+    held = {Path(s.image).stem for s in read_list(data.val, masks=True).samples}
+    if not options:
+        assert held == {"3", "4"}
 
 
 def test_init_without_all_masks_and_with_suffixes(init):

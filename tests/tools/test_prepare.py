@@ -31,46 +31,26 @@ def case(request, tmp_path, monkeypatch):
 
 
 @of(*CASES)
-def test_masks_pixel_by_pixel(case):
+def test_images_and_masks_from_packed_and_unpacked_downloads(case, tmp_path):
     case.run()
     made = files(case.root)
-    masks = {name for name in made if name.endswith(".png") and "leftImg8bit" not in name}
-    masks = {name for name in masks if not name.startswith("images/")}
-    assert masks == set(case.masks)
+    name = case.dataset.__name__.rpartition(".")[2]
+    labels = LabelLookup(load_config(REPOSITORY / f"configs/{name}.yaml").data)
     for name, expected in case.masks.items():
         mask = Image.open(io.BytesIO(made[name]))
         assert mask.mode in ("L", "P")
         np.testing.assert_array_equal(np.asarray(mask), expected, name)
-
-
-@of(*CASES)
-def test_images_are_the_downloads(case):
-    case.run()
+        open_mask(case.root / name, labels)
     given = {(Path(n).name, data) for members in case.archives.values()
              for n, data in members.items()}  # fmt: skip
-    copied = {name: data for name, data in files(case.root).items() if name not in case.masks}
+    copied = {name: data for name, data in made.items() if name not in case.masks}
     assert sum(not name.endswith(".txt") for name in copied) == len(case.masks)
     for name, data in copied.items():
         assert (Path(name).name, data) in given and data != b"not read", name
-
-
-@of(*CASES)
-def test_packed_and_unpacked_give_the_same(case, tmp_path):
-    case.run()
     unpacked = miniature.unpack(case.archives, tmp_path / "unpacked")
     before = files(unpacked)
     case.run(unpacked, tmp_path / "second", jobs=1)
-    assert files(tmp_path / "second") == files(case.root)
-    assert files(unpacked) == before
-
-
-@of(*CASES)
-def test_the_project_reads_the_masks(case):
-    case.run()
-    name = case.dataset.__name__.rpartition(".")[2]
-    labels = LabelLookup(load_config(REPOSITORY / f"configs/{name}.yaml").data)
-    for mask in case.masks:
-        open_mask(case.root / mask, labels)
+    assert files(tmp_path / "second") == made and files(unpacked) == before
 
 
 @of("pascal", "cityscapes", "coco_both", "ade20k")

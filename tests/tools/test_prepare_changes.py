@@ -19,8 +19,8 @@ from util.config.loading import load_config
 
 FOLDERS = change_pairs.FOLDERS
 NAMES = ["test_1_1.png", "train_1_1.png", "train_1_2.png", "val_1_1.png"]
-KINDS = [("levir", "LEVIR-CD256.zip"), ("levir", "LEVIR-CD.zip"), ("whu", "WHU-CD-256.zip"),
-         ("whu", "WHU-CD.zip")]  # fmt: skip
+KINDS = [("levir", "LEVIR-CD256.zip", ""), ("levir", "LEVIR-CD.zip", "LEVIR-CD256/"),
+         ("whu", "WHU-CD-256.zip", "DATA/WHU-CD/"), ("whu", "WHU-CD.zip", "")]  # fmt: skip
 
 
 def pieces():
@@ -54,8 +54,7 @@ def made(root):
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.png")}
 
 
-@pytest.mark.parametrize("dataset, title", KINDS)
-@pytest.mark.parametrize("top", ["", "LEVIR-CD256/", "DATA/LEVIR-CD256/"])
+@pytest.mark.parametrize("dataset, title, top", KINDS)
 def test_files_stay_as_they_are(dataset, title, top, few, run):
     beside = {"list/train.txt": b"train_1_1.png\n", "readme.md": b"A/B"}
     source = packed(Path("downloads", title), pieces() | beside, top)

@@ -59,21 +59,6 @@ def test_colour_tells_nothing_of_the_class():
     assert np.abs(z).max() < 4
 
 
-def test_files_are_what_the_loader_reads(tmp_path):
-    generate(tmp_path / "shapes", **FEW)
-    config = load_config(
-        "configs/shapes.yaml",
-        [f"data.root={tmp_path}/shapes"]
-        + [f"data.{k}={tmp_path}/shapes/{k}.txt" for k in ("labeled", "unlabeled", "val")],
-    )
-    assert tuple(config.data.classes) == CLASSES and tuple(config.data.palette) == PALETTE
-    lists = read_lists(config.data, unlabeled=True)
-    check_files(config.data, *lists, warn=print)  # one scene lacks a class
-    _, mask = render_scene(np.random.default_rng([0, 0, 1]), 64)
-    read = open_mask(tmp_path / "shapes/masks/train/00001.png", LabelLookup(config.data))
-    np.testing.assert_array_equal(np.array(read), mask)
-
-
 def test_pairs_are_names_in_three_folders_and_the_same_each_time(tmp_path):
     generate(tmp_path / "a", **FEW, pairs=True)
     generate(tmp_path / "b", **FEW, pairs=True)
@@ -100,22 +85,25 @@ def test_pairs_are_names_in_three_folders_and_the_same_each_time(tmp_path):
         generate(tmp_path / "d", **FEW, pairs=True)
 
 
-@pytest.mark.parametrize("config, classes", [("shapes_pairs", 2), ("shapes_changes", 3)])
-def test_files_of_pairs_are_what_the_loader_reads(config, classes, tmp_path):
-    generate(tmp_path / "pairs", **FEW, pairs=True)
-    config = load_config(
-        f"configs/{config}.yaml",
-        [f"data.root={tmp_path}/pairs"]
-        + [f"data.{k}={tmp_path}/pairs/{k}.txt" for k in ("labeled", "unlabeled", "val")],
-    )
-    lists = read_lists(config.data, unlabeled=True)
-    check_files(config.data, *lists, warn=print)
-    for index, sample in enumerate(lists.labeled.samples):
-        first, second, *masks = render_pair(np.random.default_rng([0, 0, index]), 64)
-        dates = [np.asarray(Image.open(file)) for file in sample.image_files]
-        np.testing.assert_array_equal(dates, [first, second])
+@pytest.mark.parametrize("name, place", [("shapes", 0), ("shapes_pairs", 0), ("shapes_changes", 1)])
+def test_files_are_what_the_loader_reads(name, place, tmp_path):
+    """`place`: of the mask among those of a scene."""
+    is_pair, root = name != "shapes", tmp_path / "data"
+    generate(root, **FEW, pairs=is_pair)
+    lists = [f"data.{kind}={root}/{kind}.txt" for kind in ("labeled", "unlabeled", "val")]
+    config = load_config(f"configs/{name}.yaml", [f"data.root={root}", *lists])
+    if not is_pair:
+        assert tuple(config.data.classes) == CLASSES and tuple(config.data.palette) == PALETTE
+    found = read_lists(config.data, unlabeled=True)
+    check_files(config.data, *found, warn=print)  # some scenes lack a class
+    for index, sample in enumerate(found.labeled.samples):
+        rng = np.random.default_rng([0, 0, index])
+        rendered = render_pair(rng, 64) if is_pair else render_scene(rng, 64)
+        images, masks = rendered[: 1 + is_pair], rendered[1 + is_pair :]
+        stored = [np.asarray(Image.open(file)) for file in sample.image_files]
+        np.testing.assert_array_equal(stored, images)
         read = open_mask(sample.mask_file, LabelLookup(config.data))
-        np.testing.assert_array_equal(np.array(read), masks[classes - 2])
+        np.testing.assert_array_equal(np.array(read), masks[place])
 
 
 def test_what_stays_is_not_labelled_as_changed():

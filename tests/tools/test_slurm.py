@@ -73,7 +73,7 @@ def test_a_signal_as_the_time_is_almost_up_saves_and_queues_the_job_again(sbatch
     assert job.returncode == EXIT_CODE, output
     assert "stopped by SIGUSR1" in output
     done = torch.load(checkpoint, weights_only=True)["done"]
-    assert f"step {done}; the same command goes on" in output
+    assert f"step {done}; the same command continues" in output
     assert (sbatch.stubs / "requeued").read_text() == "requeue 4711\n"
 
 

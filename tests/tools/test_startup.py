@@ -160,7 +160,7 @@ def test_main_is_a_function_whatever_was_imported_before():
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.7, 1.5])
+@pytest.mark.parametrize("seconds", [0.3, 0.7, None])
 def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     command = [sys.executable, "supervised.py", *toy.argv(tmp_path / "run")]
     process = subprocess.Popen(
@@ -168,10 +168,11 @@ def test_ctrl_c_during_imports(seconds, toy, tmp_path):
         # A shell's background process, as this test may be, ignores the signal.
         env=os.environ, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    time.sleep(seconds)
+    if seconds is None:  # a log file gets the line, too
+        assert process.stdout.readline() == "loading PyTorch ...\n"
+    time.sleep(seconds or 0.5)
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=60)
-    assert out == "loading PyTorch ...\n" * bool(out) and bool(out) >= (seconds > 1)
+    _, said = process.communicate(timeout=60)
     # Python itself ends by the signal while it starts, which a shell also shows as 130.
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in said
 

@@ -182,7 +182,7 @@ def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run)
 def test_a_dry_run_lists_and_runs_nothing(stub, toy, run):
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
-    assert "4 runs, 4 not done\n" in out and "without such epochs: 4 runs; what it needs" in out
+    assert "4 runs, 4 not done\n" in out and "without such epochs: 4 runs; GPU memory" in out
     for kind in ("supervised", "fixmatch"):
         assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d", out, re.M)
     assert len(re.findall(r"^  2 runs +at \d+% of the peak rate: RTX 3090 ", out, re.M)) == 2

@@ -31,7 +31,7 @@ POLL = 0.2
 """Seconds between two looks at processes and nodes."""
 
 ExitCodes = dict[int, int]
-"""By rank."""
+"""Exit codes by rank."""
 
 
 class Launch:

@@ -13,11 +13,11 @@ from util.config.types import IGNORE
 from util.errors import UserError
 from util.io import partial_of
 
-FORMAT = 2  # of the files on disk; raise it whenever the same arguments give other files
+FORMAT = 2  # increase it when the same arguments give other files
 PAIRS_FORMAT = 2
-# An empty list would be no list; in smaller images, forms melt into one another.
+# Lists must not be empty; in smaller images, shapes are indistinguishable.
 LEAST = {"labeled": 1, "unlabeled": 1, "val": 1, "size": 32, "seed": 0}
-SPLITS = ("train", "val")  # a split's position here seeds its scenes
+SPLITS = ("train", "val")  # the position of a split is part of its seed
 
 
 def generate(
@@ -63,14 +63,14 @@ def generate(
         if _is_there(root, settings):  # another process was faster
             return
         if root.exists():
-            root.rmdir()  # empty, or _is_there would have raised
+            root.rmdir()  # empty, as checked by _is_there
         partial.rename(root)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)  # not there once it is renamed
+        shutil.rmtree(partial, ignore_errors=True)  # absent after the rename
 
 
 def _is_there(root: Path, settings: dict[str, int]) -> bool:
-    """Whether the root holds this dataset already; raises `UserError` if it holds another."""
+    """Return whether the root holds this dataset; raises `UserError` if it holds another."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
@@ -78,7 +78,7 @@ def _is_there(root: Path, settings: dict[str, int]) -> bool:
         differences = [
             f"{k} {found[k]} instead of {v}" for k, v in settings.items() if found[k] != v
         ]
-        if set(found) != set(settings):  # pairs for single images
+        if set(found) != set(settings):  # such as pairs instead of single images
             differences = ["something else"]
     except (OSError, ValueError, TypeError, KeyError):
         differences = ["something else"]
@@ -111,7 +111,7 @@ def _write_scene(
     Image.fromarray(image).save(root / "images" / name)
     if not labeled:
         return f"images/{name}\n"
-    colours = np.full((256, 3), 224, np.uint8)  # all 256, or PNG would store too few bits for 255
+    colours = np.full((256, 3), 224, np.uint8)  # 256 entries, so that PNG stores 8 bits
     colours[: len(PALETTE)] = PALETTE
     picture = Image.fromarray(mask)
     picture.putpalette(colours.tobytes())

@@ -1,9 +1,8 @@
-"""The demo dataset "shapes": textured scenes in which only form tells the class.
+"""Scenes of the demo dataset "shapes": shapes on clutter; colour and texture carry no class
+information.
 
-Shapes and clutter take their colours and textures from the same random families, so that neither
-tells one class from another; they only stand out from the ground, which is darker. Scenes are drawn
-with numpy alone, from signed distances: nothing is downloaded, and a seed always gives the same
-scenes.
+All shapes and clutter share the same random colours and textures; the background is darker. Scenes
+are drawn with numpy from signed distances; a seed always gives the same scenes.
 
 Points of the plane are complex numbers: `abs` measures, a product rotates and scales. A form maps
 points z, in units of its radius and centred on it, to signed distances in that unit, negative
@@ -44,7 +43,7 @@ def _cross(z: np.ndarray) -> np.ndarray:
     return np.hypot(right.clip(0), up.clip(0)) + np.maximum(right, up).clip(None, 0)
 
 
-# Pointed forms reach beyond their radius, so that a class does not show by its area either.
+# Pointed forms reach beyond their radius, so that area carries no class information either.
 REACH = 1.35
 SHAPES: dict[str, Form] = {
     "disc": lambda z: np.abs(z) - 0.95,
@@ -107,12 +106,12 @@ TEXTURES: dict[str, Texture] = {
 
 
 def _random_rotation(rng: np.random.Generator) -> complex:
-    """A random rotation: a complex number of modulus 1."""
+    """Draw a rotation: a complex number of modulus 1."""
     return np.exp(2j * np.pi * rng.random())
 
 
 def _spread_points(rng: np.random.Generator, count: int, dims: int, tries: int) -> np.ndarray:
-    """Points [count, dims] of the unit cube, each the farthest from the earlier of some tries."""
+    """Draw points [count, dims] of the unit cube, each the farthest of some `tries`."""
     points = rng.random((1, dims))
     while len(points) < count:
         drawn = rng.random((tries, dims))
@@ -141,7 +140,7 @@ class _Scene:
     ) -> None:
         """Add one of FORMS, of random radius, rotation and texture; `label`: its mark, if any."""
         radius = self.rng.uniform(0.16, 0.27)
-        reach = REACH * radius + 1 / self.size  # a pixel more, for the smooth edge
+        reach = REACH * radius + 1 / self.size  # one more pixel for the smooth edge
         rows, cols = (
             slice(max(0, int(self.size * (middle - reach))), int(self.size * (middle + reach)) + 1)
             for middle in (centre.imag, centre.real)
@@ -157,7 +156,7 @@ class _Scene:
             self.labels[rows, cols][distance < 0] = label
 
     def _textured(self, z: np.ndarray, colour: np.ndarray) -> np.ndarray:
-        """A random texture, float32 [3, h, w], about a mean colour, at the points z [h, w]."""
+        """Draw a texture, float32 [3, h, w], around a mean colour, at the points z [h, w]."""
         rng = self.rng
         texture = TEXTURES[rng.choice(list(TEXTURES))]
         period, somewhere = rng.uniform(0.05, 0.15), 100 * rng.random() * _random_rotation(rng)
@@ -169,7 +168,7 @@ class _Scene:
         return mean + span * tones.astype(np.float32)
 
     def photograph(self) -> np.ndarray:
-        """The image, uint8 [H, W, 3], under uneven light, blurred and noisy."""
+        """Return the image, uint8 [H, W, 3], with uneven light, blur and noise."""
         rng = self.rng
         slope = (self.grid * _random_rotation(rng)).real
         light = 1 + rng.uniform(0, 0.5) * (slope - slope.mean())
@@ -184,7 +183,7 @@ class _Scene:
 
 
 def without_boundaries(labels: np.ndarray) -> np.ndarray:
-    """Labels, uint8 [H, W], with IGNORE on both sides of every boundary."""
+    """Return labels, uint8 [H, W], with IGNORE on both sides of every boundary."""
     mask = labels.copy()
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     mask[:, 1:][across] = mask[:, :-1][across] = IGNORE
@@ -195,7 +194,7 @@ def without_boundaries(labels: np.ndarray) -> np.ndarray:
 def render_scene(
     rng: np.random.Generator, size: int, classes: tuple[str, ...] = CLASSES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random scene: its image, RGB uint8 [size, size, 3], and its mask, uint8 [size, size].
+    """Draw a scene: its image, RGB uint8 [size, size, 3], and its mask, uint8 [size, size].
 
     The mask holds positions in `classes` (CLASSES or SIMPLE), and IGNORE within a pixel of a class
     boundary.
@@ -203,8 +202,8 @@ def render_scene(
     names = list(rng.choice(classes[1:], rng.integers(2, 5)))
     if classes != SIMPLE:
         names += ["line"] * rng.integers(1, 4) + ["speck"] * rng.integers(2, 6)
-    # Spread-out places leave most shapes in plain sight, spread-out colours tell them apart;
-    # shuffled, or the later ones, which avoid the others, would be the more extreme.
+    # Spread-out places keep most shapes visible, spread-out colours distinct. They are shuffled,
+    # as later ones, which avoid the others, are more extreme.
     places = 0.08 + 0.84 * _spread_points(rng, len(names), 2, tries=4)
     colours = _colours(rng, len(names))
     scene = _Scene(rng, size, rng.uniform(0.05, 0.3, 3))
@@ -215,25 +214,23 @@ def render_scene(
 
 
 class _Figure(NamedTuple):
-    """A shape of a pair of scenes, the same wherever it is painted."""
+    """A shape of a pair of scenes, equal at both dates."""
 
     name: str
     centre: complex
     colour: np.ndarray
     seed: int
-    """Of its radius, rotation and texture."""
+    """Seed of its radius, rotation and texture."""
 
 
 def render_pair(rng: np.random.Generator, size: int) -> tuple[np.ndarray, ...]:
-    """One place at two dates: its images, RGB uint8 [size, size, 3], and two masks, uint8
+    """Draw a place at two dates: two images, RGB uint8 [size, size, 3], and two masks, uint8
     [size, size], with IGNORE within a pixel of an outline.
 
-    The first mask is 1 where a shape came, went or became another one, 0 elsewhere. The second has
-    the kind of change: 1 where one date shows a shape and the other ground, 2 where the dates show
-    different shapes.
-
-    Ground and shapes stay; light, tint, blur, noise, clutter and the camera's place (by a pixel)
-    differ from date to date, and are no change.
+    The first mask is 1 where a shape came, went or became another one, else 0. The second mask is
+    the kind of change: 1 where one date shows a shape and the other background, 2 where the dates
+    show different shapes. Light, tint, blur, noise, clutter and a shift by a pixel differ between
+    dates and are not changes.
     """
     count = int(rng.integers(4, 8))
     places, colours = (0.08 + 0.84 * _spread_points(rng, count, 2, tries=4), _colours(rng, count))
@@ -270,12 +267,12 @@ def render_pair(rng: np.random.Generator, size: int) -> tuple[np.ndarray, ...]:
 
 
 def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Colours [count, 3] that can be told apart."""
+    """Draw distinct colours [count, 3]."""
     return rng.permutation(0.4 + 0.5 * _spread_points(rng, count, 3, tries=8))
 
 
 def _moved(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """The image moved by at most a pixel along each side."""
+    """Shift an image by at most a pixel along each side."""
     down, across = rng.integers(3, size=2)
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     return padded[down : down + image.shape[0], across : across + image.shape[1]].copy()

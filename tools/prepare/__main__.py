@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def add_dataset(commands: argparse._SubParsersAction, name: str) -> None:
-    """A dataset's subcommand; like any other it sets `run`, which gets the parsed options."""
+    """Add a dataset's subcommand; like others it sets `run`, which gets the parsed options."""
     dataset = DATASETS[name]
     text = str(dataset.__doc__)
     command = f"python -m tools.prepare {name} --source downloads/"
@@ -74,7 +74,7 @@ def add_dataset(commands: argparse._SubParsersAction, name: str) -> None:
         "--jobs", type=int, default=os.cpu_count() or 1, help="threads; by default one per core"
     )
     parser.add_argument(
-        "--partial", action="store_true", help="make what can be made of incomplete downloads"
+        "--partial", action="store_true", help="make all files that incomplete downloads allow"
     )
     parser.set_defaults(run=lambda o: prepare(dataset, o.source, o.root, o.jobs, o.partial))
 

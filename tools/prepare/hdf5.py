@@ -6,7 +6,7 @@ from util.errors import UserError
 
 
 def library(what: str) -> Any:
-    """Import h5py; raises `UserError`, which begins with `what` needs it, where it is missing."""
+    """Import h5py; raises `UserError` that `what` needs it where it is missing."""
     try:
         import h5py
     except ImportError:

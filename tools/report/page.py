@@ -135,7 +135,7 @@ def _pictures(run: Run) -> dict[str, Any] | None:
 def _predictions(
     run: Run, network: str | None, device: torch.device, limit: int | None
 ) -> dict[str, Any] | str | None:
-    """The confusion matrix, and the best and worst images; a text says why there are none."""
+    """Return confusion matrix, best and worst images; or a text that says why there are none."""
     if network is None:
         return None
     try:

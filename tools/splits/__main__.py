@@ -70,7 +70,7 @@ def verify_lists(options: argparse.Namespace) -> int:
 
 
 def generate_lists(options: argparse.Namespace) -> None:
-    """Write what follows from the data: the validation list, and the rest as unlabelled."""
+    """Write lists that follow from the files: validation images, and unlabelled images."""
     print(
         *write_derived_lists(options.target, options.root, options.splits, options.names), sep="\n"
     )
@@ -123,7 +123,7 @@ def make_folds(
 def _drawn_from(
     options: argparse.Namespace, data: Data | None
 ) -> tuple[Sequence[Sample], SampleList | None]:
-    """What to draw from, and the config's validation images."""
+    """Return the samples to draw from, and the config's validation images."""
     if data is None:
         if options.stratify or options.root is None:
             reason = "--stratify counts classes" if options.stratify else "no --root"
@@ -195,13 +195,13 @@ def command_line() -> Parser:
         "validation images are disjoint and together all labelled ones, with --config also those "
         "of its val; and sweep.yaml over them (default: one partition)")  # fmt: skip
     add("--val", default="0", help="share or number to hold out for validation; 0: none")
-    add("--seed", type=int, default=0, help="of one seed, the smaller partition lies "
-        "within the larger")  # fmt: skip
+    add("--seed", type=int, default=0, help="seed of the draw; a smaller partition of "
+        "one seed is part of a larger one")  # fmt: skip
     add("--stratify", action="store_true", help="label images that show all classes of "
         "--config first")  # fmt: skip
     add("--list", type=Path, help="lines 'image mask' to draw from (default: the folders)")
     add("--images", default="images", help="folder below ROOT, or a pattern such "
-        "as train/*_image.png; what * stands for pairs images and masks")  # fmt: skip
+        "as train/*_image.png; the part at * pairs images and masks")  # fmt: skip
     add("--masks", default="masks", help="the same for masks")
     return parser
 

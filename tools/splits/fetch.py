@@ -1,4 +1,4 @@
-"""Published lists: brought to disk, and recognised there."""
+"""Fetch published lists, and recognise them on disk."""
 
 import urllib.request
 from collections.abc import Collection, Iterator, Sequence
@@ -13,9 +13,9 @@ from dataset.split_files import is_there, write_lists
 from util.errors import UserError, first_of, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
-MAX_NAMED = 12  # partitions that a message names
-TIMEOUT_SECONDS = 30.0  # seconds without an answer
-MAX_BYTES = 2**26  # bytes of a list
+MAX_NAMED = 12  # partitions named in a message
+TIMEOUT_SECONDS = 30.0  # without an answer
+MAX_BYTES = 2**26  # size of a list
 
 
 def fetch(
@@ -24,11 +24,10 @@ def fetch(
     clone: Path | None = None,
     base_url: str = GITHUB_FILES,
 ) -> Iterator[str]:
-    """Download lists, or take them from a clone, to where they belong below `folder`.
+    """Download lists below `folder`, or copy them from a clone; yield a line about each.
 
-    Yields a line about each.  Raises `UserError` for lists that training cannot use and when
-    another list is in the way, before anything is written, and when what arrives is not the
-    published list.
+    Raises `UserError` before anything is written for lists that training cannot use and where
+    another list exists, and for content that is not the published list.
     """
     if prepared := next((p.dataset for p in lists if p.dataset in PREPARED), None):
         raise UserError(
@@ -49,8 +48,7 @@ def fetch(
 
 
 def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerprint, bytes]:
-    """The lists that are wanted, recognised by what they hold wherever they lie below a clone, as
-    repositories keep them in folders of their own.  Raises `UserError` where it lacks one."""
+    """Find wanted lists by content below a clone; raises `UserError` if one is missing."""
     if wanted and not clone.is_dir():
         raise UserError(f"--from {clone}: no such folder")
     expected, seen, found = {p.fingerprint for p in wanted}, {}, {}
@@ -77,7 +75,7 @@ def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerp
 
 
 def _known(found: Collection[Fingerprint]) -> str:
-    """Which published partitions lists are of."""
+    """Name the published partitions to which lists belong."""
     known = [f"{p.dataset}/{p.partition}" for p in read_protocols() if p.fingerprint in found]
     return f"of published ones it has {first_of(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
 
@@ -86,7 +84,7 @@ def _download(base_url: str, published: PublishedList) -> bytes:
     url = f"{base_url}/{published.sources[0]}/HEAD/{quote(published.path)}"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
-            text = answer.read(MAX_BYTES)  # a cut one is not the published list
+            text = answer.read(MAX_BYTES)  # a truncated list has another fingerprint
     except (OSError, HTTPException) as error:
         raise UserError(
             f"{url}: cannot be downloaded ({reason(error)}); or clone "
@@ -105,7 +103,7 @@ def _another(origin: Path | str, found: Fingerprint, published: PublishedList) -
 
 
 class RecognisedList(NamedTuple):
-    """A list on disk and which one it is."""
+    """A list on disk, compared with the published ones; `differs`: from the list of its name."""
 
     file: Path
     entries: int
@@ -114,10 +112,10 @@ class RecognisedList(NamedTuple):
 
 
 def verify(folder: Path, target: str) -> list[RecognisedList]:
-    """What the lists below `folder` are; `differs`: it has a published name and is another.
+    """Compare the lists below `folder` with the published ones.
 
-    `target` (`pascal`, `pascal/92`, `pascal/val`) limits it, or is a list in any place.  Raises
-    `UserError` where none is.
+    `target`: `pascal`, `pascal/92`, `pascal/val`, all lists if empty, or the path of a list. Raises
+    `UserError` where there are no lists.
     """
     protocols = read_protocols()
     if Path(target).is_file():

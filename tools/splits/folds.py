@@ -15,7 +15,7 @@ from util.errors import UserError
 from util.io import write_once
 
 METHODS = ("supervised", "unimatch")
-"""What the sweep runs: the first alone where there are no unlabelled images."""
+"""Methods of the sweep; without unlabelled images the first only."""
 
 
 def draw_folds(
@@ -25,8 +25,7 @@ def draw_folds(
     seed: int,
     classes: Classes | None = None,
 ) -> list[Partition]:
-    """Partitions whose validation images are disjoint, together all that have masks, and of equal
-    number up to one.
+    """Draw partitions with disjoint validation images that cover all masks, of sizes equal up to 1.
 
     Args:
         labeled: as of `draw`, of the images that a fold leaves; None labels them all.
@@ -54,7 +53,7 @@ def draw_folds(
 
 
 def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[str, int]:
-    """The fold of each image: the one that has fewest images of its rarest class, then fewest."""
+    """Assign each image to the fold with fewest images of its rarest class, then fewest images."""
     frequency = Counter(label for image in order for label in classes.get(image, ()))
     held: Counter[tuple[int, int]] = Counter()
     sizes = [0] * count
@@ -66,7 +65,7 @@ def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[st
     fold_of = {}
     for image in sorted(order, key=rarest) if classes else order:
         label = rarest(image)[1]
-        # So many folds may have one image more than the others.
+        # Only `full` folds may have one image more than the others.
         at_most = largest - (sum(size == largest for size in sizes) >= full)
         open_ = [fold for fold in range(count) if sizes[fold] < at_most]
         best = min(open_, key=lambda fold: (held[fold, label], sizes[fold], fold))
@@ -77,7 +76,7 @@ def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[st
 
 
 def fold_lists(partitions: Sequence[Partition], out: Path) -> dict[Path, list[str]]:
-    """The lines of each fold's lists, by their files: OUT/fold_1/labeled.txt and so on."""
+    """Return the lines of each fold's lists by file: OUT/fold_1/labeled.txt, ..."""
     return {
         out / f"fold_{number}" / f"{kind}.txt": [list_line(*listed_paths(s)) for s in listed]
         for number, partition in enumerate(partitions, start=1)

@@ -1,4 +1,4 @@
-"""Lists that follow from the files on disk: the whole sets, and the rest of a training set."""
+"""Lists that follow from files on disk: whole sets, and the rest of a training set."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +15,8 @@ class Layout(NamedTuple):
 
     train: str
     val: str
-    everything: str = "all/labeled"  # the list of all training images
-    val_names: str | None = None  # where one folder holds both sets: the file that tells them apart
+    everything: str = "all/labeled"  # name of the list of all training images
+    val_names: str | None = None  # file of validation names, for a common folder
 
 
 LAYOUTS = {
@@ -39,9 +39,9 @@ LAYOUTS = {
 
 
 def files_by_name(root: Path, pattern: str) -> dict[str, str]:
-    """Files below `root`, relative to it, by what `*` stands for in them; sorted.
+    """Return files below `root`, as relative paths by their parts at `*`; sorted.
 
-    A pattern without `*` is a folder of images, each standing for itself without its suffix.
+    A pattern without `*` is a folder of images; keys are their names without suffix.
     Raises `UserError` as `names_by_stem` does.
     """
     head, star, _ = pattern.partition("*")
@@ -81,7 +81,7 @@ def write_derived_lists(
 def _whole_sets(
     dataset: str, root: Path, folder: Path, names: Path | None
 ) -> tuple[list[str], list[str]]:
-    """The lines of all training and of all validation images."""
+    """Return the lines of all training and of all validation images."""
     layout = LAYOUTS[dataset]
     if layout.val_names:
         val = _stems(names or _val_names(dataset, root, folder))
@@ -98,7 +98,7 @@ def _whole_sets(
 
 
 def _val_names(dataset: str, root: Path, folder: Path) -> Path:
-    """The file that tells validation images from training images: the data's, or a fetched list."""
+    """Return the file that names validation images: the dataset's, or a fetched list."""
     candidates = root / str(LAYOUTS[dataset].val_names), folder / dataset / "val.txt"
     for path in candidates:
         if path.is_file():
@@ -110,7 +110,7 @@ def _val_names(dataset: str, root: Path, folder: Path) -> Path:
 
 
 def _stems(path: Path) -> set[str]:
-    """The names of images, from a file of names or of list lines."""
+    """Read the names of images from a file of names or of list lines."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -123,7 +123,7 @@ def _lines(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def _rest(train: list[str], labeled: Path, root: Path) -> list[str]:
-    """The training lines whose image `labeled` does not list."""
+    """Return the training lines whose image `labeled` does not list."""
     images = {line.split()[0] for line in train}
     listed = read_list(labeled, masks=True).samples
     for sample in listed:
@@ -137,7 +137,7 @@ def _rest(train: list[str], labeled: Path, root: Path) -> list[str]:
 
 
 def _compared(dataset: str, name: str, lines: list[str], root: Path) -> str:
-    """Which published list these lines are; raises `UserError` when they should be one."""
+    """Name the published list with these lines; raises `UserError` where they differ from it."""
     found = fingerprint(list_text(lines))
     variants = [p for p in read_protocols() if (p.dataset, p.name) == (dataset, name)]
     for p in variants:

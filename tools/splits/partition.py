@@ -1,4 +1,4 @@
-"""New partitions of a dataset, the same for the same files and seed wherever they are drawn."""
+"""New partitions of a dataset; the same files and seed give the same partition everywhere."""
 
 import hashlib
 import math
@@ -21,7 +21,7 @@ from util.config.data import Data
 from util.config.types import IGNORE
 from util.errors import UserError
 
-Classes = Mapping[str, frozenset[int]]  # by image: the classes that its mask shows
+Classes = Mapping[str, frozenset[int]]  # classes of a mask by image
 
 
 class Partition(NamedTuple):
@@ -52,7 +52,7 @@ def draw(
     seed: int,
     classes: Classes | None = None,
 ) -> Partition:
-    """Draw a partition; a smaller one of the same seed and `val` lies within a larger one.
+    """Draw a partition; a smaller one of the same seed and `val` is part of a larger one.
 
     Args:
         labeled, val: a share of the images that have masks (`labeled`: of those that `val`
@@ -69,7 +69,7 @@ def draw(
     train, held_out = order[: max(0, len(order) - val_count)], order[len(order) - val_count :]
     count = _count(labeled, len(train))
     bare = [s for s in samples if s.mask is None]
-    most = len(train) - (not bare)  # an image must be left for the unlabelled list
+    most = len(train) - (not bare)  # unlabeled.txt needs an image
     if not 0 < count <= most:
         raise UserError(
             f"{len(order)} images with a mask: --val takes {val_count}, --labeled {count} of the "
@@ -83,12 +83,12 @@ def draw(
 
 
 def in_drawn_order(samples: Sequence[Sample], seed: int) -> list[str]:
-    """Images in the order of the draw."""
+    """Return images in the order of the draw."""
     return sorted((s.image for s in samples), key=lambda image: _lot(image, seed))
 
 
 def share_or_count(text: str, option: str) -> Fraction:
-    """'1/8' and '0.125' are a share, '92' a number; raises `UserError` for anything else."""
+    """Parse a share ('1/8', '0.125') or a number ('92'); raises `UserError` for other texts."""
     try:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -101,11 +101,10 @@ def share_or_count(text: str, option: str) -> Fraction:
 
 
 def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], SampleList | None]:
-    """What a config leaves to draw from: its labelled images with their masks, its unlabelled ones
-    without; and its validation images, which stay what they are. `folds` draws from these too.
+    """Return the labelled and unlabelled images of a config, and its validation images.
 
-    Paths are relative to data.root.  Raises `UserError` as `read_lists` does, and for an image that
-    does not lie below it.
+    `folds`: draw from the validation images too. Paths are relative to data.root. Raises
+    `UserError` as `read_lists` does, and for an image outside data.root.
     """
     labeled, unlabeled, val = read_lists(data, unlabeled=data.unlabeled is not None)
     drawn = (*labeled.samples, *unlabeled.samples, *(val.samples if folds else ()))
@@ -113,15 +112,15 @@ def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], SampleLi
 
 
 def _below(sample: Sample, root: Path) -> Sample:
-    """The sample with its paths relative to `root`."""
-    if sample.origin.folders is not None:  # whose lines are names: below data.root they are
+    """Return the sample with its paths relative to `root`."""
+    if sample.origin.folders is not None:  # lines are names below data.root already
         return sample
     files = [*sample.image_files, *([sample.mask_file] if sample.mask else [])]
     image, *others = (os.path.relpath(file, root) for file in files)
     if any(path.startswith("..") for path in (image, *others)):
         raise UserError(
-            f"{sample.where}: {sample.image} does not lie below data.root ({root}), as what a list "
-            "names must; draw from that source alone"
+            f"{sample.where}: {sample.image} is not below data.root ({root}), as paths of a list "
+            "must be. Fix: draw from that source alone"
         )
     mask = others.pop() if sample.mask else None
     second = others.pop() if sample.second else None
@@ -129,7 +128,7 @@ def _below(sample: Sample, root: Path) -> Sample:
 
 
 def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[int]]:
-    """The classes that each mask shows, as the config maps its values or colours.
+    """Return the classes that each mask shows.
 
     Raises `UserError` for a faulty mask.
     """
@@ -145,7 +144,7 @@ def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[i
 
 
 def coverage(samples: Sequence[Sample], classes: Classes, names: Sequence[str]) -> str:
-    """How many of the classes these samples show, and which they do not."""
+    """Describe how many classes these samples show, and name the missing ones."""
     shown = frozenset().union(*(classes[s.image] for s in samples))
     missing = [name for index, name in enumerate(names) if index not in shown]
     text = f"{len(names) - len(missing)} of {len(names)} classes"
@@ -153,12 +152,12 @@ def coverage(samples: Sequence[Sample], classes: Classes, names: Sequence[str]) 
 
 
 def _lot(image: str, seed: int) -> bytes:
-    """An image's place in the draw: a hash, as generators differ between versions."""
+    """Return the sort key of an image: a hash, as generators differ between versions."""
     return hashlib.sha256(f"{seed} {image}".encode()).digest()
 
 
 def _covering_first(order: list[str], classes: Classes) -> list[str]:
-    """Greedily the image that adds most classes, until none is missing; then as drawn."""
+    """Put images that add most classes first, greedily, until none is missing."""
     missing = frozenset().union(*classes.values())
     first: list[str] = []
     while missing:
@@ -169,5 +168,5 @@ def _covering_first(order: list[str], classes: Classes) -> list[str]:
 
 
 def _count(share: Fraction, total: int) -> int:
-    """Rounded up, as most published partitions are."""
+    """Return a number of images, rounded up as in most published partitions."""
     return math.ceil(share * total) if share < 1 else int(share)

@@ -52,7 +52,7 @@ class Converted(NamedTuple):
 
 
 def expected_backbone(name: str) -> nn.Module:
-    """The backbone as the project builds it, on the meta device; a CNN has its classifier too.
+    """Build a backbone on the meta device; a CNN includes its classifier.
 
     Raises `UserError` for a name that timm lacks.
     """

@@ -51,7 +51,7 @@ SOURCES = [
              _DINOV3, sha, direct=False, note=_LICENCE)
       for size, sha in (("small", "08c60483"), ("base", "73cec8be"), ("large", "8aa4cbdd"))),
 ]  # fmt: skip
-"""The first one of a backbone is the one that `fetch` takes."""
+"""`fetch` takes the first file of a backbone that can be downloaded directly."""
 
 
 def sources_of(backbone: str) -> list[Source]:
@@ -64,5 +64,5 @@ def known_backbones() -> list[str]:
 
 
 def source_by_hash(sha256: str) -> Source | None:
-    """The published file with this SHA-256."""
+    """Return the published file with this SHA-256; None for an unknown one."""
     return next((s for s in SOURCES if s.sha256 and sha256.startswith(s.sha256)), None)

@@ -20,25 +20,27 @@ from util.config.types import (
 
 
 class Folders(Section):
-    """Folders instead of a list: all images below one, masks of the same name below another."""
+    """Folders instead of a split file: images in one folder, masks of the same names in another."""
 
     images: AnyPath
-    """Folder of the images, below the root; all images in it, however deep."""
+    """Folder of the images, including its subfolders."""
     second: AnyPath | None = None
-    """The later image of a/b.jpg is a/b.png here, with any suffix; only where data.pair is set."""
+    """Folder of the later images for change detection (data.pair). The later image of `a/b.jpg` is
+    `a/b` in this folder, with any suffix."""
     masks: AnyPath | None = None
-    """The mask of a/b.jpg is a/b.png here, with any suffix; unlabelled images need none."""
+    """Folder of the masks. The mask of `a/b.jpg` is `a/b` in this folder, with any suffix.
+    Unlabelled images need none."""
     root: AnyPath | None = None
-    """Folder that `images` and `masks` are relative to; by default data.root."""
+    """Folder that `images` and `masks` are relative to. Default: data.root."""
 
 
 class Listed(Section):
-    """A list whose paths are relative to a folder of their own."""
+    """A split file with its own root folder."""
 
     list: AnyPath
-    """Path of the list."""
+    """Path of the split file."""
     root: AnyPath | None = None
-    """Folder that the paths in the list are relative to; by default data.root."""
+    """Folder that the paths in the split file are relative to. Default: data.root."""
 
 
 def _form(value: Any) -> str:
@@ -47,7 +49,7 @@ def _form(value: Any) -> str:
     return "<folders>" if isinstance(value, dict | Folders) else "<path>"
 
 
-# Paths last: pydantic 2.7 dumps a value as the first form that does not fail.
+# Paths last: pydantic 2.7 dumps a value as the first alternative that does not fail.
 Source = Annotated[
     Annotated[Folders, Tag("<folders>")]
     | Annotated[Listed, Tag("<listed>")]
@@ -82,7 +84,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 class PairFolders(Section):
-    """Three folders below the root: a line of a list is a name that stands in each of them."""
+    """Three folders of image pairs; each line of a split file is a file name in all of them."""
 
     first: AnyPath
     """Folder of the earlier images."""
@@ -100,79 +102,83 @@ Pair = Annotated[
 
 
 class Data(Section):
-    """What a dataset is: names, folder, lists, images, masks."""
+    """Data: names, folders, split files, images, masks."""
 
     name: str
-    """Name of the dataset, for reports."""
+    """Name of the dataset in reports."""
     root: AnyPath
-    """Folder that paths in lists are relative to, where a source names none of its own."""
+    """Folder that paths in split files are relative to, unless a split has its own root."""
     classes: Annotated[list[Name], Field(min_length=2, max_length=254)]
-    """Class names, in the order of the mask values 0, 1, ..."""
+    """Class names, in the order of the class indices 0, 1, ..."""
     palette: list[tuple[Shade, Shade, Shade]] | None = None
-    """RGB colour of each class, for pictures; when absent, colours that can be told apart."""
+    """RGB colour of each class in pictures. Default: clearly different colours."""
     background: Name | None = None
-    """Class that overlays leave as photographed; by default one that is called background, void,
-    unchanged, rest or other."""
+    """Class that overlays leave uncoloured. Default: a class named background, void, unchanged,
+    rest or other."""
     labeled: ImageSources | None = None
-    """Labelled training images: lists or folders; `--labeled-id-path` replaces them."""
+    """Labelled training split: split files or folders. `--labeled-id-path` replaces it."""
     unlabeled: ImageSources | None = None
-    """Unlabelled training images; `--unlabeled-id-path` replaces them."""
+    """Unlabelled training split. `--unlabeled-id-path` replaces it."""
     val: ImageSources
-    """Validation images: they choose the best checkpoint."""
+    """Validation split; it selects the best checkpoint."""
     test: ImageSources | None = None
-    """Test images, only for `evaluate.py --split test`."""
+    """Test split, used only by `evaluate.py --split test` and `tools.compare --split test`."""
     reduce_zero_label: bool = False
-    """Mask value 0 becomes 255 (ignore) and k becomes k - 1 (official ADE20K masks)."""
+    """Shift mask values down by one: 0 becomes 255 (ignore), k becomes k - 1. For official ADE20K
+    masks."""
     label_map: Annotated[dict[str, int], Field(min_length=1)] | None = None
-    """Mask value, or colour as "r,g,b" or [r, g, b]: class, by name or index, or `ignore`.  What
-    the map lacks is an error, or whatever its key `other` says; `transparent` says what fully
-    transparent pixels are."""
+    """Map from mask values to classes: keys are values or colours ("r,g,b" or [r, g, b]), values
+    are class names, class indices or `ignore`. A value that is not listed is an error, unless the
+    key `other` gives its class; the key `transparent` gives the class of fully transparent pixels.
+    Default: mask values are class indices, 255 is ignored."""
     pair: Pair | None = None
-    """Set it where a sample is two images of one place, and its mask what changed between them.
-    column: a line is `first second mask` (folders then name `second` too); `{first: A, second: B,
-    masks: label}`: a line is a name in each of these folders."""
+    """Change detection: a sample is two images and a mask of the changes. `column`: a line of a
+    split file is `first second mask` (folders then need `second` too); `{first: A, second: B,
+    masks: label}`: a line is a file name in each of these folders. Default: single images."""
     bands: Bands = "rgb"
-    """What the network sees of an image: rgb (a grey image's band is repeated to three, which is
-    warned of where all are grey), grey, or the numbers of a file's bands, from 1."""
+    """Bands of an image that the network sees. `rgb`: three (a grey band is repeated, with a
+    warning if all images are grey); `grey`: one; or band numbers of the file, counted from 1."""
     rgb_bands: tuple[Band, Band, Band] | None = None
-    """Where `bands` are numbers: which of them are red, green and blue.  Strong views change the
-    hue and saturation of these and turn them grey, and pictures show them; without it strong views
-    change brightness, contrast and sharpness alone, and pictures show the first three bands."""
+    """If `bands` are numbers: which three are red, green and blue. Strong views change their hue
+    and saturation, and pictures show them. Default: none; strong views then change brightness,
+    contrast and sharpness only, and pictures show the first three bands."""
     image_range: Ranges | None = None
-    """Values that become 0 and 1, `[low, high]` or a list of one pair for each band; images of more
-    than 8 bits need it.  8-bit ones are 0 to 255, whatever it says."""
+    """Pixel values that become 0 and 1: `[low, high]`, or one pair per band. Required for images of
+    more than 8 bits; 8-bit images always use 0 and 255."""
     max_megapixels: Positive = 179
-    """Images and masks with more are refused, as a small file may unpack to fill the memory;
-    `predict.py` takes TIFFs of more window by window."""
+    """Larger images and masks are refused, because a small file may unpack to fill the memory.
+    `predict.py` predicts larger TIFFs window by window."""
     mean: Annotated[tuple[float, ...], Field(validate_default=True)] = ()
-    """Mean of each band in [0, 1], subtracted from every image; by default ImageNet's for rgb, 0
-    for other bands."""
+    """Mean of each band in [0, 1], subtracted from every image. Default: ImageNet's for rgb, 0 for
+    other bands."""
     std: Annotated[tuple[PositiveFloat, ...], Field(validate_default=True)] = ()
-    """Standard deviation of each band, by which every image is divided; by default ImageNet's for
-    rgb, 1 for other bands."""
+    """Standard deviation of each band; every image is divided by it. Default: ImageNet's for rgb, 1
+    for other bands."""
     geometry: Literal["scale_crop", "rotate_resize"] = "scale_crop"
-    """Weak augmentation.  scale_crop: scale, crop, flip; rotate_resize: quarter turns with flips or
-    small angles, then the whole resized to crop_size, all by nearest pixels (medical slices)."""
+    """Geometry of the weak view. `scale_crop`: random scale, crop and flip; `rotate_resize`:
+    quarter turns with flips, or small angles, then resizing to crop_size by nearest pixels (for
+    medical slices)."""
     scale: Range = (0.5, 2.0)
-    """Range of scale_crop's scale, `[low, high]`; published with 0.8, 1.2 for changes."""
+    """Range of the random scale in scale_crop, `[low, high]`; published with 0.8, 1.2 for change
+    detection."""
     grey_probability: Share = 0.2
-    """How often a strong view loses its colours; published with 0 for changes."""
+    """Probability that a strong view becomes grey; published with 0 for change detection."""
     workers: Annotated[Natural, Field(le=512)] | None = None
-    """Data workers per process; by default the cores of this process less one, 8 at most."""
+    """Data workers per process. Default: the cores of this process minus one, at most 8."""
     cache_mb: Annotated[Natural, Field(le=2**20)] = 512
-    """Memory, MiB per process, in which its data workers keep decoded images: as many labelled ones
-    as fit; of what these leave, the unlabelled list, and then the validation list, each only if it
-    fits whole."""
+    """Memory in MiB per process for decoded images, shared by its data workers. Labelled images
+    come first, as many as fit; then the unlabelled and the validation split, each only if it fits
+    as a whole."""
     check_samples: Natural = 200
-    """Images per list that are decoded and checked before training.  Whatever it is, all files must
-    exist, and the sizes of up to 5000 images per list are compared with those of their masks and
-    second images."""
+    """Images per split that are decoded and checked before training. Independent of this number,
+    all files must exist, and in up to 5000 images per split the sizes of image, mask and second
+    image are compared."""
 
     @field_validator("classes")
     @classmethod
     def _distinct(cls, names: list[str]) -> list[str]:
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"'{twice[0]}' stands twice")
+            raise ValueError(f"'{twice[0]}' occurs twice")
         return names
 
     @field_validator("background")

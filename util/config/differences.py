@@ -14,7 +14,7 @@ MOVABLE = {
     "data.cache_mb",
     "data.check_samples",
     "data.max_megapixels",
-    "evaluation.spacing",  # of evaluate.py alone
+    "evaluation.spacing",  # used by evaluate.py only
     "evaluation.window_batch",
     "optimizer.lr_batch",  # optimizer.lr of a run is scaled already
     "optimizer.scale_lr",
@@ -31,10 +31,10 @@ OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
 
 
 def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
-    """A config as it was saved, with the defaults of keys that came later."""
+    """Return a saved config with the defaults of newer keys."""
     try:
         return Config.model_validate(tree).model_dump(mode="json")
-    except ValidationError:  # of keys that are no more: named where configs are compared
+    except ValidationError:  # removed keys: reported by `differences`
         return tree
 
 
@@ -73,6 +73,6 @@ def differences(
 
 
 def _by_place(value: Any) -> Any:
-    """A list of sections as a section whose keys are their places."""
+    """Convert a list of sections to a section with their places as keys."""
     sections = isinstance(value, list) and any(isinstance(part, dict) for part in value)
     return {str(place): part for place, part in enumerate(value)} if sections else value

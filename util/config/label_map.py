@@ -1,12 +1,12 @@
-"""The config's `data.label_map`: which mask value or colour is which class."""
+"""`data.label_map` of a config: mask value or colour -> class."""
 
 import difflib
 from typing import Any
 
 OTHER = "other"
-"""The key that says what all the others are."""
+"""Key for the class of all other values."""
 TRANSPARENT = "transparent"
-"""The key that says what fully transparent pixels are, whatever their value or colour."""
+"""Key for the class of fully transparent pixels."""
 WORDS = (OTHER, TRANSPARENT)
 QUOTES = (
     "put it in quotes, as YAML reads yes, no, on and off as true or false, and digits as numbers"
@@ -14,25 +14,25 @@ QUOTES = (
 MAX_VALUE = 65535
 """The largest mask value: 16 bits."""
 UNKNOWN = 254
-"""Stands for what no class has; a config has at most 254 of them, 0 to 253."""
+"""Index of values without a class; classes have 0 to 253."""
 
 
 def parse_label_map(found: dict[Any, Any], classes: list[str], ignore: int) -> dict[str, int]:
-    """Class indices, or `ignore`, by "7", "128,0,0", "other" or "transparent".
+    """Return class indices, or `ignore`, by "7", "128,0,0", "other" or "transparent".
 
-    Raises `ValueError` for a key or class that is none, and for values beside colours.
+    Raises `ValueError` for an invalid key or class, and for values mixed with colours.
     """
     pairs = [(parse_key(key), _class_index(label, classes, ignore)) for key, label in found.items()]
     keys = [key for key, _ in pairs]
     if twice := [key for key in keys if keys.count(key) > 1]:
-        raise ValueError(f"'{twice[0]}' stands twice")
+        raise ValueError(f"'{twice[0]}' occurs twice")
     if len({"," in key for key in keys if key not in WORDS}) > 1:
         raise ValueError("expected mask values or colours, found both")
     return dict(pairs)
 
 
 def parse_key(key: Any) -> str:
-    """A key as it is kept; raises `ValueError` for what is neither value, colour nor a word."""
+    """Normalise a key; raises `ValueError` unless it is a value, colour or word."""
     if key in WORDS:
         return str(key)
     parts = [part.strip() for part in str(key).split(",")]

@@ -22,12 +22,11 @@ from util.errors import UserError
 from util.paths import find, nearest
 
 KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
-"""A key that messages name.  Other text may be a line of a file that is no config."""
+"""Keys that messages may quote; other text may be a line of a file that is not a config."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys without a word; here that is an error.  A list as a
-    key, such as the colour [128, 0, 0], is the text "128,0,0"."""
+    """YAML loader that refuses equal keys; a key such as [128, 0, 0] becomes "128,0,0"."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         node.value = [(_as_text(key_node), value) for key_node, value in node.value]
@@ -37,7 +36,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if key in seen:
                 name = f"key '{key}'" if KEY_NAME.fullmatch(str(key)) else "a key"
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{name} stands twice", key_node.start_mark
+                    None, None, f"{name} occurs twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -73,7 +72,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     try:
         tree = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
-    except Exception as error:  # PyYAML raises whatever odd text leads it to
+    except Exception as error:  # PyYAML may raise any exception
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
         raise UserError(f"{path}{where}: not valid YAML ({_problem(error)})") from None
@@ -88,7 +87,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _problem(error: Exception) -> str:
     """Return what is wrong with a text; of what PyYAML quotes, only tokens and single characters.
-    (The key that stands twice is our own message.)"""
+    (The message about an equal key is our own.)"""
 
     def shortened(quoted: re.Match[str]) -> str:
         return quoted[0] if re.fullmatch(r"<[a-z ]+>|\\?.", quoted[0][1:-1]) else ""
@@ -98,7 +97,7 @@ def _problem(error: Exception) -> str:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """The keys of both; an empty section, `{}`, empties that of the base."""
+    """Merge two trees; an empty section, `{}`, empties that of the base."""
     filled = {k for k in over if isinstance(over[k], dict) and over[k]}
     both_sections = {k for k in filled if isinstance(base.get(k), dict)}
     try:
@@ -131,7 +130,7 @@ def _override(assignment: str) -> dict[str, Any]:
         raise UserError(f"--set {assignment}: expected key=value")
     try:
         value = yaml.load(text, _UniqueKeyLoader)
-    except Exception:  # as above
+    except Exception:  # PyYAML may raise any exception
         raise UserError(f"--set {assignment}: '{text}' is not a YAML value") from None
     for part in reversed(key.strip().split(".")):
         value = {part: value}
@@ -139,11 +138,10 @@ def _override(assignment: str) -> dict[str, Any]:
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Keys of the section in which the last part of `location`, an unknown one, stands; of all
-    forms that lack it."""
+    """Return the keys of the section of an unknown key: the last part of `location`."""
     sections = [model]
     for part in location[:-1]:
-        if isinstance(part, str):  # else it is a place in a list
+        if isinstance(part, str):  # an integer is a position in a list
             fields = [s.model_fields[part] for s in sections if part in s.model_fields]
             sections = [s for field in fields for s in sections_of(field.annotation)]
     forms = [list(s.model_fields) for s in sections if location[-1] not in s.model_fields]
@@ -151,7 +149,7 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
 
 
 def sections_of(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a key may hold: the alternatives of a union, or what it is."""
+    """Return the sections that a key may hold."""
     if parts := get_args(annotation):
         return [section for part in parts for section in sections_of(part)]
     is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
@@ -159,7 +157,7 @@ def sections_of(annotation: Any) -> list[type[BaseModel]]:
 
 
 def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str = "") -> Any:
-    """`tree` as a `model`; the first mistake becomes a `UserError` that names source and key."""
+    """Validate `tree` as a `model`; raises `UserError` that names source and key of a mistake."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -174,7 +172,7 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
     if first["type"] == "missing":
         raise UserError(f"{source}: key '{key}' is missing")
     found = f", found {_brief(first['input'])}" if not isinstance(first["input"], dict) else ""
-    raised = first.get("ctx", {}).get("error")  # by a validator of the config
+    raised = first.get("ctx", {}).get("error")  # from a validator of the config
     message = str(raised) if isinstance(raised, ValueError) else first["msg"]
     if first["type"] == "string_type" and not isinstance(first["input"], dict | list):
         message = f"expected text{found}. Fix: {QUOTES}"
@@ -197,7 +195,7 @@ _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 200, 200
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), tree_on_top: dict[str, Any] | None = None
 ) -> Config:
-    """The validated config of a YAML file, its bases, `key=value` overrides and a last tree.
+    """Load the config of a YAML file, its bases, `key=value` overrides and a last tree.
 
     Raises `UserError` for a missing file, bad YAML, an unknown key or a value out of range.
     """
@@ -211,7 +209,7 @@ def resolve(
     overrides: Sequence[str] = (),
     tree_on_top: dict[str, Any] | None = None,
 ) -> Config:
-    """`load_config` of keys and values that are read already; `source`: what messages call them."""
+    """Build a config from a tree as `load_config` does; `source`: its name in messages."""
     for assignment in overrides:
         tree = _merge(tree, _override(assignment))
     tree = _merge(tree, tree_on_top or {})
@@ -221,12 +219,12 @@ def resolve(
 
 
 def dump_config(config: Config) -> str:
-    """The resolved config as YAML; loading it again gives an equal config."""
+    """Return the config as YAML; loading it gives an equal config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def portable(config: Config) -> Config:
-    """The config without the folders of this machine: of an absolute path its name alone."""
+    """Return the config with absolute paths reduced to their names."""
     return Config.model_validate(_names_of_paths(config.model_dump(mode="json")))
 
 

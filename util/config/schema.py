@@ -35,44 +35,48 @@ Weights = Annotated[
 
 
 class Model(Section):
-    """The network."""
+    """The network: architecture, backbone, pretrained weights."""
 
     network: Literal["deeplabv3plus", "pspnet", "dpt", "unet"] = "deeplabv3plus"
-    """deeplabv3plus or pspnet on a CNN, dpt on a ViT, or unet, which has an encoder of its own."""
+    """`deeplabv3plus` and `pspnet` use a CNN, `dpt` a ViT; `unet` has its own encoder."""
     backbone: str = "resnet101s"
-    """deeplabv3plus, pspnet: any timm CNN with feature maps, published with resnet50s, resnet101s,
-    or a hierarchical backbone (Swin, PVTv2, HRNet, MambaOut) at output_stride 32; dpt: any plain
-    timm ViT, published with vit_{small,base,large}_patch14_dinov2."""
+    """Name of the backbone in timm. deeplabv3plus, pspnet: any CNN with feature maps (published
+    with resnet50s, resnet101s), or a hierarchical backbone (Swin, PVTv2, HRNet, MambaOut) with
+    output_stride 32. dpt: any plain ViT (published with vit_{small,base,large}_patch14_dinov2).
+    unet ignores it."""
     output_stride: Literal[8, 16, 32] = 16
-    """Pixels of the image per pixel of a CNN's deepest feature map; a ViT has its patch size, most
-    hierarchical backbones 32."""
+    """Image pixels per pixel of a CNN's deepest feature map. 8 keeps more detail and needs more
+    memory than 16; most hierarchical backbones need 32. A ViT uses its patch size instead."""
     aspp_rates: tuple[Dilation, Dilation, Dilation] = (6, 12, 18)
-    """Dilations of deeplabv3plus's ASPP; published with 12, 24, 36 at output stride 8."""
+    """Dilation rates of deeplabv3plus's ASPP; published with 12, 24, 36 at output stride 8."""
     patch_size: Annotated[Positive, Field(le=256)] | None = None
-    """Side of a ViT's patches in pixels; by default its own, which pretrained weights need."""
+    """Side of a ViT's patches in pixels. Default: the backbone's own, which pretrained weights
+    need."""
     layers: tuple[Positive, Positive, Positive, Positive] | None = None
-    """The four blocks of a ViT, counted from 1, whose patch tokens dpt decodes.  By default those
-    published for DINOv2 and DINOv3 (S and B: 3, 6, 9, 12; L: 5, 12, 18, 24; g: 10, 20, 30, 40), and
-    the ends of the four quarters of other ViTs."""
+    """The four blocks of a ViT, counted from 1, whose patch tokens dpt decodes. Default for DINOv2
+    and DINOv3: 3, 6, 9, 12 (S, B), 5, 12, 18, 24 (L), 10, 20, 30, 40 (g), as published; for other
+    ViTs the ends of the four quarters."""
     multi_grid: bool = False
-    """Dilations 2, 2, 4 multiplied into the 3x3 convolutions of a ResNet's last stage."""
+    """Multiply the dilations of the 3x3 convolutions in a ResNet's last stage by 2, 2, 4."""
     channels: Width = 256
-    """Width of deeplabv3plus's ASPP and decoder and of CorrMatch's correlation features; the
-    decoder of dpt follows its ViT."""
+    """Width of deeplabv3plus's ASPP and decoder, and of CorrMatch's correlation features. dpt's
+    decoder follows its ViT."""
     widths: Annotated[tuple[Width, ...], Field(min_length=2)] = (16, 32, 64, 128, 256)
-    """Channels of the levels of unet, from the image down: as many levels as numbers."""
+    """Channels of the levels of unet, from full resolution down. The number of values is the number
+    of levels."""
     dropout: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
-    """Dropout in the encoder of unet: a number for each level, as many as `widths` has."""
+    """Dropout in unet's encoder: one number for each level of `widths`."""
     pretrained: str = "file"
-    """file: pretrained/<backbone>.pth; hub: timm's; none: random; or the path of a .pth file."""
+    """Weights of the backbone. `file`: pretrained/<backbone>.pth; `hub`: download timm's; `none`:
+    random weights; or the path of a .pth file."""
     lora: Annotated[Natural, Field(le=1024)] = 0
-    """Train the backbone of dpt through LoRA adapters of this rank on its attention, which peft
-    adds (requirements-extra.txt); its other weights stay as they were pretrained, and checkpoints
-    leave them out.  0: no adapters."""
+    """Rank of LoRA adapters on the attention of a ViT (network dpt; needs peft,
+    requirements-extra.txt). The other weights of the backbone stay pretrained and are not stored in
+    checkpoints. 0: no adapters, train all weights."""
     lock_backbone: bool = False
-    """Train the decoder alone; the backbone stays as it was pretrained."""
+    """Freeze the backbone at its pretrained weights and train the decoder only."""
     checkpoint_activations: bool = False
-    """Compute the backbone's blocks again in the backward pass: less memory, more time."""
+    """Recompute the backbone's blocks in the backward pass: less memory, slower steps."""
 
     @field_validator("layers")
     @classmethod
@@ -100,48 +104,50 @@ class Model(Section):
 
 
 class Criterion(Section):
-    """The loss of labelled images, and of pseudo-labels."""
+    """The loss of labelled images and of pseudo-labels."""
 
     name: Literal["ce", "ohem", "dice", "ce_dice"] = "ce"
-    """ce: cross-entropy over all labelled pixels; ohem: over the hard ones; dice: Dice loss over
-    the images of a forward (of the batch, in one process without micro_batch); ce_dice: the mean of
-    ce and dice.  Pseudo-labels are learnt by Dice with the last two, else by cross-entropy."""
+    """`ce`: cross-entropy over all labelled pixels; `ohem`: over the hard pixels only; `dice`: Dice
+    loss over the images of a forward pass; `ce_dice`: the mean of ce and dice. Pseudo-labels use
+    Dice with dice and ce_dice, else cross-entropy."""
     thresh: Share = 0.7
-    """A pixel is hard for ohem if its true class has at most this probability."""
+    """ohem: a pixel is hard if its true class has at most this probability."""
     min_kept: Positive = 100_000
-    """Pixels **per image** that ohem keeps at least: the hardest, if fewer are hard."""
+    """ohem: keep at least this many pixels **per image**, the hardest ones."""
     class_weights: Weights | None = None
-    """Weight of each class in the cross-entropy of labelled images: numbers, or from its share of
-    the labelled pixels.  enet, or auto: 1 / ln(1.02 + share) (Paszke et al., 2016); inverse: 1 /
-    (share x classes that occur), so that each weighs the same in all."""
+    """Weight of each class in the cross-entropy of labelled images: one number per class, or a rule
+    based on the class's share of the labelled pixels. `enet` (or `auto`): 1 / ln(1.02 + share)
+    (Paszke et al., 2016); `inverse`: 1 / (share x number of classes that occur), so all classes
+    have the same total weight. Default: all 1."""
 
 
 class Optimizer(Section):
-    """SGD or AdamW, whose learning rate decays to 0 over the run."""
+    """SGD or AdamW; the learning rate decays to 0 over the run."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """sgd with momentum, or adamw with betas 0.9 and 0.999."""
+    """`sgd`: SGD with momentum; `adamw`: AdamW with betas 0.9 and 0.999."""
     lr: PositiveFloat = 0.001
-    """Learning rate of the backbone at the start; the backbone of unet is its encoder."""
+    """Initial learning rate of the backbone. unet's backbone is its encoder."""
     lr_batch: Positive | None = None
-    """`batch_size` that `lr` is meant for: a run with another one logs the rate of the linear rule,
-    `lr * batch_size / lr_batch`."""
+    """The `batch_size` that `lr` was chosen for. A run with another batch size logs the rate of the
+    linear rule, `lr * batch_size / lr_batch`."""
     scale_lr: bool = False
-    """Use the rate of the linear rule; config.yaml of the run holds the scaled `lr`."""
+    """Use the rate of the linear rule (needs `lr_batch`). The config.yaml of the run stores the
+    scaled `lr`."""
     lr_multi: PositiveFloat = 10.0
-    """How many times faster everything beside the backbone learns.  Use 1 for a network without
-    pretrained part: unet was published with one learning rate for all."""
+    """Factor on `lr` for everything except the backbone. Use 1 for a network without pretrained
+    weights; unet was published with one learning rate for all."""
     momentum: Share = 0.9
     """Momentum of sgd."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Weight decay; published with 1e-4 for sgd and 0.01 for adamw."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Layer-wise decay of the learning rate in a ViT (BEiT): its final norm and last block learn at
-    `lr`, each block before at this times the rate of the next one, and so does what precedes the
-    blocks: patch embedding, positions, class and register tokens.  1: one rate for all."""
+    """Layer-wise decay of the learning rate in a ViT (BEiT). The final norm and the last block use
+    `lr`, each earlier block this factor times the rate of the next block, and the embeddings
+    (patches, positions, tokens) one factor less than the first block. 1: the same rate for all."""
     power: PositiveFloat = 0.9
-    """Poly decay: of steps 0 to N - 1 the first runs at the start's rate, step i after it at
-    (1 - (i - 1)/N)^power times that, as published."""
+    """Exponent of the poly decay. Of steps 0 to N - 1, step 0 uses the initial rate, and step i > 0
+    uses (1 - (i - 1)/N)^power times the initial rate, as published."""
 
     @model_validator(mode="after")
     def _scales_from_a_batch(self) -> "Optimizer":
@@ -154,38 +160,41 @@ class Optimizer(Section):
 
 
 class Evaluation(Section):
-    """How validation and `evaluate.py` predict."""
+    """Evaluation: how validation and `evaluate.py` predict."""
 
     mode: Literal["original", "sliding_window", "center_crop", "resize"] = "original"
-    """original: whole images; sliding_window: overlapping windows of crop_size, whose probabilities
-    are added; center_crop: the middle of each image; resize: images as squares of crop_size."""
+    """`original`: whole images; `sliding_window`: overlapping windows of crop_size, whose
+    probabilities are added; `center_crop`: the centre of each image (fast, for early epochs);
+    `resize`: images resized to squares of crop_size."""
     window_border: Literal["cut", "shift"] = "cut"
-    """The last sliding window of a row: smaller, or shifted back to end at the border."""
+    """The last sliding window of a row or column: `cut` makes it smaller, `shift` moves it back to
+    end at the border."""
     window_batch: Positive = 8
-    """Sliding windows of one size that run as one batch, at most."""
+    """Largest number of sliding windows of one size in a batch. More windows are faster on a GPU
+    and need more memory."""
     flip: bool = False
-    """Test-time augmentation: predict an image's mirror image too; probabilities are averaged.
-    This key holds for the validations of a training as well; `--tta flip` of evaluate.py and
-    predict.py does the same for one command."""
+    """Test-time augmentation: also predict the mirror image and average the probabilities. This key
+    applies to validation during training too; `--tta flip` of evaluate.py and predict.py applies to
+    one command."""
     scales: Annotated[tuple[Annotated[PositiveFloat, Field(le=16)], ...], Field(min_length=1)] = (
         1.0,
     )
-    """Test-time augmentation: an image (where `mode` is resize, its square of crop_size) is
-    predicted enlarged or reduced by each of these factors; probabilities are averaged.  As with
-    `flip`, `--tta 0.75 1 1.25` does the same for one command."""
+    """Test-time augmentation: predict the image (in mode resize: its square of crop_size) at each
+    of these scales and average the probabilities. `--tta 0.75 1 1.25` applies to one command."""
     center_crop_epochs: Natural = 0
-    """Epochs at the beginning that are validated by the cheap center_crop; they never count for the
-    best score."""
+    """Number of first epochs that are validated by the fast center_crop. Their scores never count
+    as best."""
     every: Positive = 1
-    """Epochs between validations (the last epoch is always validated)."""
+    """Epochs between validations. The last epoch is always validated."""
     select: str = "miou"
-    """What chooses the best checkpoint: miou; dice, the mean over volumes and classes 1 on, which
-    needs volume_pattern; or `iou:CLASS`, of one class."""
+    """Score that selects the best checkpoint: `miou`; `dice`, the mean over volumes and over all
+    classes but the first (needs volume_pattern); or `iou:CLASS`, the IoU of one class."""
     volume_pattern: str | None = None
-    """Regular expression whose first group names an image's volume; adds Dice per volume."""
+    """Regular expression whose first group is the name of an image's volume, such as
+    `(patient\\d+)`. With it, Dice per volume is reported."""
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Millimetres between slices, rows and columns of all volumes, for `evaluate.py
-    --surface-distance`; without it distances are in pixels, and slices lie one pixel apart."""
+    --surface-distance`. Default: distances in pixels, with slices one pixel apart."""
 
     @model_validator(mode="after")
     def _spacing_of_volumes(self) -> "Evaluation":
@@ -205,17 +214,18 @@ class Evaluation(Section):
 
 
 class Log(Section):
-    """What a run tells beside its own files, metrics.jsonl and log.txt."""
+    """Logging: trackers, pictures, quality of pseudo-labels."""
 
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
-    """Where scalars and pictures go as well; wandb is optional (requirements-extra.txt),
-    WANDB_MODE=offline keeps it off the network."""
+    """Where scalars and pictures also go: `tensorboard`, `wandb` or both; an empty list for
+    neither. wandb is optional (requirements-extra.txt); WANDB_MODE=offline keeps it off the
+    network."""
     pictures: Annotated[Natural, Field(le=64)] = 0
-    """Pictures at each validation: of how many validation images and of how many unlabelled ones,
-    always the same; 4 are few.  As PNG in the run's folder (pictures/), and to the trackers."""
+    """Number of fixed validation images and unlabelled images to visualise at each validation, as
+    PNG in the run directory (pictures/) and in the trackers. 0: none; 4 is a good number."""
     pseudo_labels: bool = True
-    """Whether validation tells how far pseudo-labels can be trusted, on its labelled images: how
-    many pass the threshold, how many of these are right, and how well confidence is calibrated."""
+    """Measure the quality of pseudo-labels on the validation images: the share above the confidence
+    threshold, the share of these that is right, and the calibration of the confidence."""
 
 
 class Config(Section):
@@ -228,46 +238,52 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     log: Log = Log()
     crop_size: Annotated[Positive, Field(le=8192)]
-    """Side of the square crops that are trained on, in pixels."""
+    """Side of the square training crops in pixels."""
     epochs: Positive
-    """Epochs of the run."""
+    """Number of epochs."""
     epoch_length: Annotated[Positive, Field(le=10**7)] | None = None
-    """Steps per epoch; by default one pass over the longer list."""
+    """Steps per epoch. Default: one pass over the longer of the labelled and unlabelled split."""
     batch_size: Annotated[Positive, Field(le=4096)]
-    """Labelled images per optimizer step over **all** processes, and as many unlabelled ones;
-    SupOnly, which has no unlabelled ones, fills their places with labelled images."""
+    """Labelled images per optimizer step over **all** processes; each step also has as many
+    unlabelled images. SupOnly uses labelled images only: it draws twice as many per step."""
     micro_batch: Positive | None = None
-    """Labelled images that one forward of one process sees; gradients of several forwards are
-    accumulated until all images of a step were seen.  By default one forward sees them all.  The
-    Dice loss is that of a forward's images, averaged over forwards, not that of the whole step."""
+    """Labelled images per forward pass of one process; gradients are accumulated over the forward
+    passes of a step. Smaller values need less memory. Default: all images in one pass. The Dice
+    loss is computed per forward pass and averaged."""
     conf_thresh: Share = 0.95
-    """Confidence a pseudo-label needs."""
+    """Confidence threshold: a pseudo-label counts where its probability is at least this. 0 uses
+    all pixels."""
     cutmix_partner: Literal["other", "self", "batch", "flip"] = "other"
-    """The image that CutMix pastes.  other: an independent one; self: another view of the same one;
-    batch: the one before it in the batch; flip: the one at its place in the reversed batch.  The
-    last two decode and label no second image."""
+    """Partner image for CutMix. `other`: an independent image; `self`: another view of the same
+    image; `batch`: the previous image in the batch; `flip`: the image at the mirrored position of
+    the batch. batch and flip are faster, because no second image is decoded and labelled."""
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """Mixed unless float32; auto: bfloat16 on a GPU or CPU that computes in it (AMX, AVX512_BF16,
-    ARM's bf16), else float16 on a GPU and float32 on a CPU.  A run keeps what it found."""
+    """Floating-point format; all but float32 are mixed precision. `auto`: bfloat16 on a GPU or CPU
+    that supports it (CPU: AMX, AVX512_BF16, ARM's bf16), else float16 on a GPU and float32 on a
+    CPU. A resumed run keeps its precision."""
     tf32: bool | None = None
-    """TF32 in float32 convolutions and matrix products on a GPU; null: torch's own choice."""
+    """Use TF32 in float32 convolutions and matrix products on a GPU: faster, slightly less exact.
+    Default: torch's own choice."""
     channels_last: bool | Literal["auto"] = False
-    """Images and weights with channels innermost, the layout of tensor cores; auto: on a GPU, and
-    on a CPU in bfloat16."""
+    """Store images and weights with channels innermost, the layout of tensor cores. `auto`: on a
+    GPU, and on a CPU in bfloat16."""
     compile: bool = False
-    """Compile the network with `torch.compile`: slow first steps, faster ones after them."""
+    """Compile the network with `torch.compile`: the first steps are slow, later ones faster."""
     seed: Natural = 0
-    """Seed of all randomness; the same seed gives the same run."""
+    """Random seed of the run; the same seed gives the same run."""
     deterministic: bool = False
-    """Bit-equal runs on one machine, GPU included, at the price of slower kernels."""
+    """Use deterministic kernels: bit-equal runs on one machine, GPU included, possibly slower."""
     save_every: Positive | None = None
-    """Steps between checkpoints inside an epoch; by default there is one at its end."""
+    """Steps between additional checkpoints inside an epoch. Default: only one at the end of each
+    epoch."""
     save_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Minutes between checkpoints inside an epoch."""
+    """Minutes between additional checkpoints inside an epoch. Default: none."""
     nonfinite_limit: Natural = 20
-    """Steps in a row that may be left out for a loss or gradient that is not finite."""
+    """Steps in a row that may be skipped because the gradient is not finite; one more ends the
+    run."""
     method: dict[str, Any] = {}
-    """Options of the method, documented in its script."""
+    """Options of the method, such as `{teacher: ema}`; docs/configuration.md lists them by
+    method."""
 
     @model_validator(mode="after")
     def _selects_what_there_is(self) -> "Config":

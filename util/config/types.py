@@ -25,7 +25,7 @@ def _printable(name: str) -> str:
 
 
 def _possible(path: Path) -> Path:
-    if b"\0" in os.fsencode(path):  # which itself raises a ValueError for what cannot be encoded
+    if b"\0" in os.fsencode(path):  # raises ValueError for invalid characters
         raise ValueError("a path cannot hold a zero byte")
     return path
 

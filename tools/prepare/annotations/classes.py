@@ -1,22 +1,23 @@
-"""The classes of masks that are drawn from annotations, and their indices."""
+"""Classes of the masks that are drawn from annotations, and their indices."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from tools.prepare.annotations.draw import UNCOVERED
 from tools.prepare.annotations.model import Annotations, Colour
 from tools.prepare.own.classes import MAX_CLASSES, NEAREST
 from util.colours import BACKGROUND_COLOUR, IGNORE_COLOUR
 from util.config.types import IGNORE
 from util.errors import UserError
 
+UNCOVERED = 254
+"""Value of pixels without a region in a mask that is being drawn; class indices are below."""
 BACKGROUND = "background"
 BACKGROUNDS = ("background", "_background_")
-"""Classes that stand for the pixels that no object covers."""
+"""Names of classes for the pixels that no object covers."""
 IGNORES = ("ignore", "_ignore_", "__ignore__")
-"""Classes of pixels that do not count."""
+"""Names of classes of ignored pixels."""
 
 
 class ClassTable(NamedTuple):
@@ -24,13 +25,13 @@ class ClassTable(NamedTuple):
 
     names: list[str]
     indices: dict[str, int]
-    """By the names in annotations; 255 for those to ignore."""
+    """Index of each name in annotations; 255: ignored."""
     rest: int
-    """The index of pixels that no object covers."""
+    """Index of pixels that no object covers."""
     unused: list[str]
-    """Declared, but of no object: no classes."""
+    """Declared names of no object, which are not among the classes."""
     colours: list[Colour]
-    """None, unless every class has one of its own."""
+    """Empty, unless every class has a colour of its own."""
 
     def palette(self) -> np.ndarray:
         """`[256, 3]`, uint8."""
@@ -41,8 +42,8 @@ class ClassTable(NamedTuple):
 
 
 def class_table(annotations: Annotations, used: Iterable[set[str]], unannotated: str) -> ClassTable:
-    """Classes that occur: declared ones in their order, then the others by name.  Where masks are
-    drawn from objects and `unannotated` is "background", that is class 0.
+    """Number the classes that occur: declared ones in their order, then the others by name. Where
+    masks are drawn from objects and `unannotated` is "background", background is class 0.
 
     Raises `UserError` for more than 254 classes.
     """

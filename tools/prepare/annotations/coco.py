@@ -15,11 +15,11 @@ from tools.prepare.annotations.shapes import polygons, run_lengths
 from util.errors import UserError
 
 MIN_COORDINATES = 6
-"""Of a polygon: three points."""
+"""Coordinates of the smallest polygon, three points."""
 
 
 def is_instances(tree: object) -> bool:
-    """Whether a JSON file has COCO's layout; its captions have none of the categories."""
+    """Return whether a JSON file has COCO's layout; captions have no categories."""
     return (
         isinstance(tree, dict)
         and {"images", "annotations"} <= tree.keys()
@@ -35,7 +35,7 @@ def is_panoptic(tree: object) -> bool:
 
 
 def read_instances(tree: Entry, root: Path) -> Annotations:
-    """Raises `UserError` for a missing or wrong key."""
+    """Read annotations; raises `UserError` for a missing or wrong key."""
     names, colours = _categories(tree)
     images = {entry.get("id", int, str): entry for entry in tree.entries("images")}
     regions: dict[int | str, list[Region]] = {key: [] for key in images}
@@ -59,7 +59,7 @@ def read_instances(tree: Entry, root: Path) -> Annotations:
 
 
 def _drawing(entry: Entry, shape: list | dict) -> Callable | None:
-    """What draws a segmentation; None where it has no area."""
+    """Return what draws a segmentation; None where it has no area."""
     if isinstance(shape, dict):
         return partial(run_lengths, shape)
     parts = [shape] if shape and not isinstance(shape[0], list) else shape
@@ -72,7 +72,7 @@ def _drawing(entry: Entry, shape: list | dict) -> Callable | None:
 
 
 def read_panoptic(tree: Entry, root: Path) -> Annotations:
-    """Raises `UserError` for a missing or wrong key."""
+    """Read annotations; raises `UserError` for a missing or wrong key."""
     names, colours = _categories(tree)
     images = {entry.get("id", int, str): entry for entry in tree.entries("images")}
     pictures = []
@@ -89,13 +89,13 @@ def read_panoptic(tree: Entry, root: Path) -> Annotations:
 
 
 def _size(image: Entry) -> Size | None:
-    """The size of an image; None where the file does not say, as of some exports."""
+    """Return the size of an image; None where the file does not say, as of some exports."""
     named = image.get("width", int, default=None) or image.get("height", int, default=None)
     return image.size("width", "height") if named else None
 
 
 def _png(path: Path, entry: Entry) -> Path:
-    """The picture of segments: in the folder named as the JSON file, or beside this file."""
+    """Return the picture of segments: in the folder named as the JSON file, or beside this file."""
     name = entry.get("file_name", str)
     folders = (path.with_suffix(""), path.parent, path.parent / path.stem.replace("_instances", ""))
     for folder in folders:
@@ -105,7 +105,7 @@ def _png(path: Path, entry: Entry) -> Path:
 
 
 def _segments(png: Path, names: dict[int, str]) -> Dense:
-    """Segment ids are colours: R + 256 G + 65536 B."""
+    """Read segment ids from colours: R + 256 G + 65536 B."""
     picture = load_picture(png)
     if picture.mode not in ("RGB", "RGBA"):
         raise UserError(f"{png}: mode {picture.mode}; expected the colours of segments, RGB")
@@ -117,7 +117,7 @@ def _segments(png: Path, names: dict[int, str]) -> Dense:
 
 
 def _categories(tree: Entry) -> tuple[dict[int | str, str], dict[str, Colour]]:
-    """Names by id, in the order of the ids; and their colours where all have one."""
+    """Return names by id, in the order of the ids, and their colours."""
     entries = {entry.get("id", int, str): entry for entry in tree.entries("categories")}
     ids = sorted(entries, key=lambda key: (isinstance(key, str), key))
     names = {key: entries[key].get("name", str) for key in ids}

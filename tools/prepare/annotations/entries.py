@@ -1,4 +1,4 @@
-"""Entries of JSON files; what is missing or wrong is named by file and key."""
+"""Entries of JSON files; errors name the file and key of missing or wrong values."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Entry:
         return UserError(f"{self.path}: {where}: {problem}" if where else f"{self.path}: {problem}")
 
     def get(self, key: str, *kinds: type, default: Any = ...) -> Any:
-        """The value of a key; `default` where it is missing or null.
+        """Return the value of a key; `default` where it is missing or null.
 
         Raises `UserError` for a missing key without default, and for a value of another kind.
         """
@@ -58,21 +58,30 @@ class Entry:
         return self.get(width, int), self.get(height, int)
 
     def entries(self, key: str, default: Any = ...) -> Iterator["Entry"]:
-        """The entries of a list, or of an object, of which the keys do not matter."""
+        """Return the entries of a list, or of an object, of which the keys do not matter."""
         found = self.get(key, list, dict, default=default)
         pairs = found.items() if isinstance(found, dict) else enumerate(found)
         before = f"{self.where}." if self.where else ""
         for number, value in pairs:
             yield Entry(value, self.path, f"{before}{key}[{number}]")
 
+    def points(self, key: str) -> list[tuple[float, float]]:
+        """Return a list of x and y; raises `UserError` for anything else."""
+        found = self.get(key, list)
+        for point in found:
+            if not (isinstance(point, list) and len(point) == 2
+                    and all(isinstance(v, int | float) for v in point)):  # fmt: skip
+                raise self.error(f"found {_short(point)}; expected x and y", key)
+        return [(x, y) for x, y in found]
+
     def entry(self, key: str) -> "Entry":
-        """An object by its key; an empty one where it is missing."""
+        """Return an object by its key; an empty one where it is missing."""
         return Entry(self.get(key, dict, default={}), self.path,
                      f"{self.where}.{key}" if self.where else key)  # fmt: skip
 
 
 def read_json(path: Path) -> Entry:
-    """Raises `UserError` for what is no JSON."""
+    """Read a JSON file; raises `UserError` for any other."""
     return Entry(parse_json(read_text(path), path), path)
 
 
@@ -84,7 +93,7 @@ def parse_json(text: str, path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """Raises `UserError` for a file that cannot be read or is not UTF-8."""
+    """Read a text; raises `UserError` for a file that cannot be read or is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

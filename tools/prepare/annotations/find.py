@@ -1,4 +1,4 @@
-"""Tell the format of annotations by their content, and read them."""
+"""Detect the format of annotations by their content, and read them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +18,7 @@ JSON: tuple[tuple[Callable[[object], bool], Callable[[Entry, Path], Annotations]
     (label_studio.is_label_studio, label_studio.read_label_studio),
     (via.is_via, via.read_via),
 )
-"""Formats of JSON files: how to tell, how to read."""
+"""Formats of JSON files: test and reader."""
 FORMATS = (
     "COCO, LabelMe, Label Studio or VIA JSON, YOLO segmentation text files with data.yaml or "
     "classes.txt, masks with labelmap.txt, Pascal VOC palette masks or .mat arrays"
@@ -26,7 +26,7 @@ FORMATS = (
 
 
 def read_annotations(path: Path, images: list[Path]) -> Annotations:
-    """Annotations in a file or folder, of any of `FORMATS`.
+    """Read annotations in a file or folder, of any of `FORMATS`.
 
     Raises `UserError`, once all faults of several are printed, for what is none of them.
     """
@@ -62,7 +62,7 @@ def _read_others(
     images: list[Path],
     named: Path | None,
 ) -> Annotations | None:
-    """What is no JSON; None where it is nothing known."""
+    """Read formats other than JSON; None for an unknown one."""
     if folder := label_images.find_folder(root):
         masks = [file for file in by_suffix[".png"] if folder in file.parents]
         return label_images.read_masks(masks, folder, root)
@@ -82,14 +82,14 @@ def _read_others(
 
 
 def _keys(file: Path) -> str:
-    """What an unknown JSON file begins with."""
+    """Return the first keys of an unknown JSON file."""
     tree = read_json(file).value
     keys = first_of([str(key) for key in tree], 5) if isinstance(tree, dict) else "no keys"
     return f"{file.name} has {keys}"
 
 
 def _read_json(files: list[Path], root: Path) -> Annotations | None:
-    """The annotations of all JSON files that hold some; None where none does.
+    """Return the annotations of all JSON files that hold some; None where none does.
 
     Raises `UserError` for files of several formats.
     """
@@ -124,7 +124,7 @@ def _read_json(files: list[Path], root: Path) -> Annotations | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below a folder but hidden ones, sorted."""
+    """Return all files below a folder but hidden ones, sorted."""
     found = []
     for parent, folders, names in walk(folder):
         folders[:] = [name for name in folders if name[0] != "."]

@@ -34,15 +34,15 @@ Named = dict[int, str | None]
 
 
 def find_folder(root: Path) -> Path | None:
-    """The folder of class masks in a dataset of VOC's layout."""
+    """Return the folder of class masks in a dataset of VOC's layout."""
     if root.name in FOLDERS:
         return root
     return next((root / name for name in FOLDERS if any((root / name).rglob("*.png"))), None)
 
 
 def read_masks(files: list[Path], folder: Path, root: Path) -> Annotations:
-    """PNG masks, with the classes of labelmap.txt (colours) or class_names.txt (indices), or else
-    those of VOC where masks have its palette.  255 and VOC's colour of borders are ignored.
+    """Read PNG masks, with the classes of labelmap.txt (colours) or class_names.txt (indices), or
+    else of VOC where masks have its palette. 255 and VOC's colour of borders are ignored.
 
     Raises `UserError` for a file of names that cannot be read.
     """
@@ -90,7 +90,7 @@ def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> Dens
 
 
 def _label_map(path: Path) -> dict[str, Colour]:
-    """The lines `name:r,g,b:parts:actions` of a file."""
+    """Return the lines `name:r,g,b:parts:actions` of a file."""
     colours: dict[str, Colour] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
@@ -114,7 +114,7 @@ def _label_map(path: Path) -> dict[str, Colour]:
 
 
 def voc_colour(index: int) -> Colour:
-    """VOC's colour of an index: its bits, dealt to red, green and blue from the highest bit on."""
+    """Return VOC's colour of an index: its bits in turn to red, green, blue, highest first."""
     colour = [0, 0, 0]
     for place in range(8):
         for channel in range(3):

@@ -27,7 +27,7 @@ PNG_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+\.png")
 
 
 def is_label_studio(tree: object) -> bool:
-    """Whether a JSON file holds tasks: with annotations, or with regions (JSON-MIN)."""
+    """Return whether a JSON file holds tasks: with annotations, or with regions (JSON-MIN)."""
     tasks = tree if isinstance(tree, list) else [tree]
     return bool(tasks) and all(
         isinstance(task, dict)
@@ -37,7 +37,7 @@ def is_label_studio(tree: object) -> bool:
 
 
 def read_label_studio(tree: Entry, root: Path) -> Annotations:
-    """Of several annotations of a task, the ground truth is read, or else the latest.
+    """Read tasks; of several annotations of one, the ground truth, or else the latest.
 
     Raises `UserError` for a missing or wrong key.
     """
@@ -62,14 +62,14 @@ def read_label_studio(tree: Entry, root: Path) -> Annotations:
 
 
 def _is_min(task: Any) -> bool:
-    """Whether a task is as JSON-MIN has it: regions below the names of tags."""
+    """Return whether a task has JSON-MIN's layout: regions below the names of tags."""
     if not isinstance(task, dict) or "data" in task:
         return False
     return "annotator" in task or "annotation_id" in task
 
 
 def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
-    """What was annotated; None where nothing was."""
+    """Return the annotated results; None where a task has no annotation."""
     key = "annotations" if "annotations" in task.value else "completions"
     made = [a for a in task.entries(key) if not a.get("was_cancelled", bool, int, default=False)]
     if not made:
@@ -81,8 +81,8 @@ def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
 
 
 def _flat(result: Entry) -> Entry:
-    """A result with its `value`, as JSON-MIN has it."""
-    value = result.entry("value").value  # raises for what is no object
+    """Merge a result with its `value`, as in JSON-MIN."""
+    value = result.entry("value").value  # raises unless it is an object
     return Entry(result.value | value, result.path, f"{result.where}.value")
 
 
@@ -92,7 +92,7 @@ def _min_results(task: Entry) -> list[Entry] | None:
 
 
 def _with_area(results: list[Entry], skipped: Counter[str]) -> list[Entry]:
-    """Polygons, boxes, ellipses and brushes; counts the others."""
+    """Return regions that have an area; count the others."""
     found = []
     for result in results:
         keys = {key for key, value in result.value.items() if value is not None}
@@ -124,7 +124,7 @@ def _regions(results: list[Entry], skipped: Counter[str]) -> list[Region]:
 
 
 def _drawing(result: Entry) -> Callable | None:
-    """What draws a region; None for a polygon without area.  Lengths are percentages."""
+    """Return what draws a region (lengths are percentages); None for a polygon without area."""
     value = result.value
     width, height = (side / 100 for side in result.size("original_width", "original_height"))
     if "rle" in value:
@@ -136,11 +136,9 @@ def _drawing(result: Entry) -> Callable | None:
         turn = radians(result.number("rotation", default=0))
         return partial(ellipse, (x * width, y * height), (rx * width, ry * height), turn)
     if "points" in value:
-        points = [tuple(p.value) for p in result.entries("points") if isinstance(p.value, list)]
+        points = result.points("points")
         if len(points) < 3:
             return None
-        if any(len(p) != 2 or not all(isinstance(v, int | float) for v in p) for p in points):
-            raise result.error("expected pairs of x and y", "points")
         return partial(polygons, [[v for x, y in points for v in (x * width, y * height)]])
     x, y, w, h = (result.number(key) for key in ("x", "y", "width", "height"))
     turn = result.number("rotation", default=0)
@@ -148,7 +146,7 @@ def _drawing(result: Entry) -> Callable | None:
 
 
 def _brush(rle: list[int], height: int, width: int) -> dict:
-    """The pixels of which the brush covers more than half."""
+    """Draw the pixels of which the brush covers more than half."""
     alpha = unpack(rle, 4 * height * width).reshape(height, width, 4)[..., 3]
     return bitmap(alpha > alpha.max(initial=0) / 2)
 
@@ -158,10 +156,10 @@ def _bitmask(url: str, height: int, width: int) -> dict:
 
 
 def unpack(rle: list[int], count: int) -> np.ndarray:
-    """Bytes `[count]` of the format rle-pack (thi.ng).
+    """Unpack bytes `[count]` of the format rle-pack (thi.ng).
 
     A header has the count (32 bits), the bits of a value less 1 (5 bits), and the four widths of
-    lengths less 1 (4 bits each).  A run tells whether it is one value (1 bit), which width its
+    lengths less 1 (4 bits each). A run tells whether it is one value (1 bit), which width its
     length has (2 bits), its length less 1, and its one value or all its values.
 
     Raises `ValueError`.
@@ -196,7 +194,7 @@ def unpack(rle: list[int], count: int) -> np.ndarray:
 
 
 def _names(task: Entry) -> tuple[str, ...]:
-    """What the image of a task may be called: its address without what the server adds."""
+    """Return possible names of a task's image: its address without the server's prefixes."""
     data = task.value.get("data", task.value)
     texts = {k: v for k, v in data.items() if isinstance(v, str)} if isinstance(data, dict) else {}
     paths = [_path(texts[key]) for key in sorted(texts, key=lambda key: key != "image")]
@@ -207,7 +205,7 @@ def _names(task: Entry) -> tuple[str, ...]:
 
 
 def _path(address: str) -> str:
-    """The path in an address such as /data/local-files/?d=a/1.jpg or /data/upload/1/x-1.jpg."""
+    """Return the path in an address such as /data/local-files/?d=a/b.png or /data/upload/1/b."""
     parts = urlsplit(address.replace("\\", "/"))
     query = parse_qs(parts.query)
     path = query["d"][0] if "d" in query else unquote(parts.path)
@@ -219,9 +217,9 @@ def is_png_name(name: str) -> bool:
 
 
 def read_pngs(files: list[Path], images: list[Path]) -> Annotations:
-    """Masks of one class each, `task-1-annotation-2-by-3-tag-road-0.png`.
+    """Read masks of one class each, `task-1-annotation-2-by-3-tag-road-0.png`.
 
-    The name tells the task, not the image: that of task 1 must be named `1.*` or `task-1.*`.  Of
+    The name tells the task, not the image: that of task 1 must be named `1.*` or `task-1.*`. Of
     several annotations of a task the latest, by number, is read.
     """
     tasks: dict[str, dict[int, list[tuple[Path, str]]]] = defaultdict(lambda: defaultdict(list))
@@ -248,7 +246,7 @@ def read_pngs(files: list[Path], images: list[Path]) -> Annotations:
 
 
 def _common_tag(names: list[str]) -> str:
-    """The name of the tag with its hyphen: what stands before the first hyphen in all names."""
+    """Return the name of the tag with its hyphen: the text before the first hyphen of all names."""
     heads = {name.partition("-")[0] for name in names}
     return f"{heads.pop()}-" if len(heads) == 1 and all("-" in name for name in names) else ""
 

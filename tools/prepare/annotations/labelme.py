@@ -28,7 +28,7 @@ def is_labelme(tree: object) -> bool:
 
 
 def read_labelme(tree: Entry, root: Path) -> Annotations:
-    """The image of a file is what `imagePath` names, or has the file's own name.
+    """Read the annotation of the image that `imagePath` names, or of the file's own name.
 
     Raises `UserError` for a missing or wrong key.
     """
@@ -44,7 +44,7 @@ def read_labelme(tree: Entry, root: Path) -> Annotations:
         if kind not in POINTS:
             skipped[f"shapes of type {kind}"] += 1
             continue
-        points = _points(shape)
+        points = shape.points("points")
         if kind == "polygon" and len(points) < 3:
             skipped["polygons of 1 or 2 points"] += 1
             continue
@@ -56,15 +56,6 @@ def read_labelme(tree: Entry, root: Path) -> Annotations:
     names = (str(inside.with_name(named)), str(inside.with_suffix("")))
     picture = Picture(tree.path, names, size, regions, complete=not skipped)
     return Annotations("LabelMe", [picture], [], skipped, {})
-
-
-def _points(shape: Entry) -> list[tuple[float, float]]:
-    points = shape.get("points", list)
-    for point in points:
-        if not (isinstance(point, list) and len(point) == 2
-                and all(isinstance(v, int | float) for v in point)):  # fmt: skip
-            raise shape.error(f"found {point!r}; expected x and y", "points")
-    return [(x, y) for x, y in points]
 
 
 def _drawing(shape: Entry, kind: str, points: list[tuple[float, float]]) -> Callable:
@@ -80,7 +71,7 @@ def _drawing(shape: Entry, kind: str, points: list[tuple[float, float]]) -> Call
 
 
 def _mask(shape: Entry, points: list[tuple[float, float]], height: int, width: int) -> dict:
-    """A PNG in the box of its first and last pixel."""
+    """Draw a PNG in the box of its first and last pixel."""
     (x, y), (x2, y2) = ((round(v) for v in point) for point in points)
     if not (0 <= x <= x2 < width and 0 <= y <= y2 < height):
         raise ValueError(f"points {points}; expected two pixels of the image, {width}x{height}")

@@ -1,4 +1,4 @@
-"""Which image an annotation belongs to, by the names in it."""
+"""Match annotations with images by the names in them."""
 
 import os
 import re
@@ -14,16 +14,16 @@ from tools.prepare.own.survey import refuse_all
 from util.errors import UserError
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the names of uploaded files."""
+"""Prefix that Label Studio gives the names of uploaded files."""
 
 
 class Found(NamedTuple):
     """Annotations by image."""
 
     pictures: dict[str, Picture]
-    """By the image's key in `images`."""
+    """Annotation by the image's key in `images`."""
     lost: list[str]
-    """Names in annotations that are of no image."""
+    """Names in annotations without an image."""
 
 
 class Images:
@@ -39,7 +39,7 @@ class Images:
             self.by_name[parts[-1]].append(parts)
 
     def find(self, name: str) -> list[str]:
-        """The keys of the images that a name may mean; one, unless it is in doubt."""
+        """Return the keys of the images that a name may mean; one, unless it is in doubt."""
         stem = _stem(name)
         if stem in self.keys:
             return [self.keys[stem]]
@@ -54,10 +54,10 @@ class Images:
 
 
 def match_pictures(pictures: Iterable[Picture], folder: Path, images: Mapping[str, Path]) -> Found:
-    """The annotation of each image.
+    """Find the annotation of each image.
 
     A name belongs to the image whose path it ends, or whose path in the folder ends it; suffixes do
-    not count.  Raises `UserError`, once all faults are printed, where a name means several images,
+    not count. Raises `UserError`, once all faults are printed, where a name means several images,
     and for two annotations of one.
     """
     known = Images(folder, images)
@@ -86,18 +86,18 @@ def match_pictures(pictures: Iterable[Picture], folder: Path, images: Mapping[st
 
 
 def _annotated(picture: Picture | None) -> bool:
-    """Whether more is known of an image than that it is listed."""
+    """Return whether an image is annotated, not just listed."""
     return picture is not None and bool(picture.regions or picture.dense or picture.complete)
 
 
 def _without_prefix(name: str) -> str:
-    """A name without Label Studio's prefix and folders; '' where it has no such prefix."""
+    """Return a name without Label Studio's prefix and folders; '' where it has no such prefix."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return UPLOADED.sub("", last) if UPLOADED.match(last) else ""
 
 
 def _stem(name: str) -> str:
-    """A path without the suffix of an image."""
+    """Return a path without the suffix of an image."""
     stem, suffix = os.path.splitext(_nfc(name.replace("\\", "/")))
     return stem if suffix.lower() in SUFFIXES else stem + suffix
 

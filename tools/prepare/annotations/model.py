@@ -36,32 +36,32 @@ class Picture(NamedTuple):
 
     file: Path
     names: tuple[str, ...]
-    """What the image may be called, the likeliest first: paths with `/`, with or without suffix."""
+    """Possible paths of the image, the likeliest first: with `/`, with or without suffix."""
     size: Size | None
-    """As the annotation says; None: it does not say."""
+    """Size in the annotation; None: not given."""
     regions: list[Region]
     dense: Callable[[], Dense] | None = None
     """Reads the label image; raises `UserError`."""
     complete: bool = True
-    """Whether an image without regions was annotated as empty; False: it may just be listed, or
+    """True where an image without regions was annotated as empty; False: it may just be listed, or
     have objects that are not read."""
 
 
 class Annotations(NamedTuple):
-    """What was read."""
+    """Content of annotation files."""
 
     format: str
     pictures: list[Picture]
     classes: list[str]
-    """Those that the files declare, in their order."""
+    """Declared classes, in the order of the files."""
     skipped: Counter[str]
-    """What is not read, and how often it occurs."""
+    """Number of unread entries by kind."""
     colours: dict[str, Colour]
-    """Of classes, where the format has them."""
+    """Colours of classes, where the format has them."""
 
 
 def merged(parts: Iterable[Annotations]) -> Annotations:
-    """The annotations of several files of one format."""
+    """Join the annotations of several files of one format."""
     parts = list(parts)
     return Annotations(
         parts[0].format,

@@ -1,4 +1,4 @@
-"""Polygons, boxes, ellipses and bitmaps -> COCO's run lengths, which pycocotools rasterises.
+"""Polygons, boxes, ellipses and bitmaps as COCO's run lengths, rasterised by pycocotools.
 
 Coordinates are in pixels; the upper left corner of the image is (0, 0), the centre of its first
 pixel (0.5, 0.5).
@@ -18,11 +18,11 @@ from dataset.image_files import open_image
 
 Rle = dict[str, Any]
 MARGIN = 1.0
-"""Sides of the image by which coordinates may lie outside; beyond, their unit is another."""
+"""Sides of the image by which coordinates may be outside; beyond, their unit is another."""
 
 
 def polygons(parts: Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """The union of polygons, each `x1, y1, x2, y2, ...`; raises `ValueError`."""
+    """Rasterise the union of polygons, each `x1, y1, x2, y2, ...`; raises `ValueError`."""
     for part in parts:
         if len(part) < 6 or len(part) % 2:
             raise ValueError(f"{len(part)} coordinates; expected x and y of 3 points or more")
@@ -34,13 +34,13 @@ def polygons(parts: Sequence[Sequence[float]], height: int, width: int) -> Rle:
 
 
 def scaled(parts: Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """The same of coordinates from 0 to 1."""
+    """Rasterise polygons of coordinates from 0 to 1."""
     sides = (width, height)
     return polygons([[v * sides[i % 2] for i, v in enumerate(p)] for p in parts], height, width)
 
 
 def corners(x: float, y: float, w: float, h: float, degrees: float = 0) -> list[float]:
-    """The polygon of a box, turned clockwise around its upper left corner."""
+    """Return the polygon of a box, turned clockwise around its upper left corner."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     offsets = ((0, 0), (w, 0), (w, h), (0, h))
     return [v for a, b in offsets for v in (x + a * cos - b * sin, y + a * sin + b * cos)]
@@ -49,7 +49,7 @@ def corners(x: float, y: float, w: float, h: float, degrees: float = 0) -> list[
 def ellipse(
     centre: tuple[float, float], radii: tuple[float, float], angle: float, height: int, width: int
 ) -> Rle:
-    """The pixels whose centres lie in an ellipse, turned clockwise by `angle` (radians)."""
+    """Rasterise an ellipse, turned clockwise by `angle` (radians), by the centres of pixels."""
     _check([centre[0]], "x", width)
     _check([centre[1]], "y", height)
     _check([*radii, angle], "radius", width + height)
@@ -93,7 +93,7 @@ def opaque(picture: Image.Image) -> np.ndarray:
 
 
 def run_lengths(shape: dict[str, Any], height: int, width: int) -> Rle:
-    """COCO's run lengths, as a list of numbers or as its compressed text; raises `ValueError`."""
+    """Read COCO's run lengths, a list of numbers or its compressed text; raises `ValueError`."""
     size, counts = shape.get("size"), shape.get("counts")
     if size != [height, width]:
         raise ValueError(f"size {size}; expected that of the image, {[height, width]}")
@@ -108,8 +108,8 @@ def run_lengths(shape: dict[str, Any], height: int, width: int) -> Rle:
 
 
 def _decompressed(counts: str) -> list[int]:
-    """The numbers in COCO's text: 5 bits a character and a bit to continue, the lowest first; from
-    the third on, differences to the number before the last."""
+    """Return the numbers in COCO's text: 5 bits a character and a bit to continue, lowest first;
+    from the third on, differences to the number before the last."""
     numbers: list[int] = []
     value = shift = 0
     for byte in counts.encode("ascii"):
@@ -137,7 +137,7 @@ def area(found: Rle) -> int:
 
 
 def _check(values: Sequence[float], name: str, side: int) -> None:
-    """Raise `ValueError` for what is no coordinate of the image."""
+    """Raise `ValueError` for a value that is no coordinate of the image."""
     for value in values:
         if (
             isinstance(value, bool)

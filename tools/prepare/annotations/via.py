@@ -26,8 +26,8 @@ def is_via(tree: object) -> bool:
 
 
 def read_via(tree: Entry, root: Path) -> Annotations:
-    """Raises `UserError` for a missing or wrong key, and where several attributes could tell the
-    class."""
+    """Read a project; raises `UserError` for a missing or wrong key, and where several attributes
+    could tell the class."""
     key = "_via_img_metadata"
     if key in tree.value:
         images = list(tree.entries(key))
@@ -46,7 +46,7 @@ def read_via(tree: Entry, root: Path) -> Annotations:
 
 
 def _attribute(tree: Entry, regions: list[Entry]) -> str | None:
-    """The attribute of regions that tells the class; None where they have none."""
+    """Return the attribute of regions that tells the class; None where they have none."""
     found = sorted({name for region in regions for name in region.entry("region_attributes").value})
     likely = [name for key in CLASS_KEYS for name in found if name.lower() == key]
     if len(found) > 1 and not likely:
@@ -58,7 +58,7 @@ def _attribute(tree: Entry, regions: list[Entry]) -> str | None:
 
 
 def _options(tree: Entry, attribute: str | None) -> list[str]:
-    """The classes in the order in which the project lists them."""
+    """Return the classes in the order in which the project lists them."""
     found = tree.value
     for key in ("_via_attributes", "region", attribute, "options"):
         found = found.get(key) if isinstance(found, dict) else None
@@ -80,7 +80,7 @@ def _region(region: Entry, attribute: str | None, skipped: Counter[str]) -> Regi
 
 
 def _label(region: Entry, attribute: str) -> str:
-    """The class of a region: a text, or the only checked one of several boxes; '' without one."""
+    """Return the class of a region: a text, or the only checked box of several; '' for none."""
     found = region.entry("region_attributes").value.get(attribute, "")
     if isinstance(found, dict):
         checked = [name for name, value in found.items() if value]
@@ -94,7 +94,7 @@ def _label(region: Entry, attribute: str) -> str:
 
 
 def _drawing(shape: Entry, kind: str) -> Callable | None:
-    """What draws a region; None where it has no area."""
+    """Return what draws a region; None where it has no area."""
     if kind == "polygon":
         xs, ys = shape.get("all_points_x", list), shape.get("all_points_y", list)
         if len(xs) != len(ys):

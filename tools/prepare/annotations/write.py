@@ -3,24 +3,23 @@
 import argparse
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from dataset.folders import files_by_stem
 from dataset.image_files import image_size, lies_as_stored
 from tools.prepare.annotations.classes import ClassTable, class_table
-from tools.prepare.annotations.draw import Drawn, draw, labels_of
+from tools.prepare.annotations.draw import Totals, draw, labels_of, sum_up
 from tools.prepare.annotations.find import read_annotations
 from tools.prepare.annotations.match import Found, match_pictures
 from tools.prepare.annotations.model import Picture, Size
-from tools.prepare.annotations.report import Totals, report
+from tools.prepare.annotations.report import report
 from tools.prepare.own.classes import IGNORED, Named
 from tools.prepare.own.match import absolute
 from tools.prepare.own.survey import in_threads, refuse_all, results_of
@@ -62,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, Named]]:
-    """A new folder of masks, and the classes in them; removed again where its user fails.
+    """Write a new folder of masks, and return the classes in them; remove it on an error.
 
     Raises `UserError` for annotations that cannot be used, and for a folder that is there.
     """
@@ -107,7 +106,7 @@ def _write_masks(options: argparse.Namespace) -> tuple[Path, Named]:
 
 
 def _listed(found: Found, options: argparse.Namespace) -> list[str]:
-    """The keys of images without objects that count as unlabelled."""
+    """Return the keys of images without objects that count as unlabelled."""
     empty = [k for k, picture in found.pictures.items() if not (picture.regions or picture.dense)]
     if options.unannotated == "ignore":
         return empty  # there is nothing to learn from their masks
@@ -117,7 +116,7 @@ def _listed(found: Found, options: argparse.Namespace) -> list[str]:
 
 
 def _tasks(found: Found, images: Mapping[str, Path], listed: set[str]) -> list[Task]:
-    """The masks to draw.  Images that cannot be opened are left for `init` to name.
+    """Return the masks to draw; images that cannot be opened are left for `init` to name.
 
     Raises `UserError`, once all faults are printed, for annotations of another size than images.
     """
@@ -169,41 +168,26 @@ def _draw_all(tasks: list[Task], table: ClassTable, folder: Path) -> Totals:
 
 
 def _draw_one(task: Task, table: ClassTable, folder: Path) -> Totals:
-    drawn = draw(task.picture, task.size, table.indices, table.rest)
+    mask, totals = draw(task.picture, task.size, table)
     path = folder / f"{task.key}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(drawn.mask)
+    image = Image.fromarray(mask)
     if table.colours:
         image.putpalette(table.palette().tobytes())
     image.save(path)
-    return _totals(drawn, table)
-
-
-def _totals(drawn: Drawn, table: ClassTable) -> Totals:
-    pixels = np.bincount(drawn.mask.ravel(), minlength=256)
-    shown = [name for number, name in enumerate(table.names) if pixels[number]]
-    return Totals(1, int(pixels.sum()), int(pixels[IGNORE]), drawn.overlapping, drawn.invisible,
-                  drawn.objects, Counter(shown))  # fmt: skip
-
-
-def sum_up(parts: list[Totals]) -> Totals:
-    return Totals(*(sum(column[1:], column[0]) for column in zip(*parts, strict=True)))
+    return totals
 
 
 def _new_folder(wanted: Path | None, images: Path) -> Path:
-    """The folder to write, which is not there yet."""
-    if wanted is not None:
-        folder = absolute(wanted)
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise UserError(
-                f"--masks {wanted}: exists already; expected a new folder for the masks of "
-                "--annotations"
-            )
-        return folder
-    first = images.with_name(f"{images.name}_masks")
-    number = 2
-    folder = first
-    while folder.exists():
-        folder = first.with_name(f"{first.name}_{number}")
-        number += 1
+    """Return the folder to write, which does not exist yet or is empty."""
+    if wanted is None:
+        first = images.with_name(f"{images.name}_masks")
+        more = (images.with_name(f"{first.name}_{number}") for number in count(2))
+        return next(folder for folder in chain([first], more) if not folder.exists())
+    folder = absolute(wanted)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(
+            f"--masks {wanted}: exists already; expected a new folder for the masks of "
+            "--annotations"
+        )
     return folder

@@ -17,11 +17,11 @@ NAMES = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt", "obj.names", "l
 BOX = 5
 """Numbers in the line of a box."""
 BEYOND = 0.1
-"""Coordinates may lie outside [0, 1] by as much, as of objects at the border."""
+"""Distance by which coordinates may be outside [0, 1], for objects at the border."""
 
 
 def label_files(files: list[Path], root: Path) -> list[Path]:
-    """The text files below folders named labels; without such a folder, all but lists."""
+    """Return the text files below folders named labels; without such a folder, all but lists."""
     texts = [f for f in files if f.suffix.lower() == ".txt" and f.name not in NAMES]
     inside = [f for f in texts if "labels" in f.relative_to(root.parent).parts[:-1]]
     return inside or [
@@ -30,7 +30,7 @@ def label_files(files: list[Path], root: Path) -> list[Path]:
 
 
 def read_yolo(files: list[Path], root: Path, names_file: Path | None) -> Annotations:
-    """Raises `UserError` for a line that is none, and where no file names the classes."""
+    """Read label files; raises `UserError` for a wrong line, and if no file names the classes."""
     names = class_names(names_file or find_names(root))
     skipped: Counter[str] = Counter()
     pictures = []
@@ -47,7 +47,7 @@ def read_yolo(files: list[Path], root: Path, names_file: Path | None) -> Annotat
 
 
 def find_names(root: Path) -> Path:
-    """The file that names the classes: in the folder or up to two above it."""
+    """Return the file that names the classes: in the folder or up to two above it."""
     for folder in (root, *list(root.parents)[:2]):
         for name in NAMES:
             if (folder / name).is_file():
@@ -56,7 +56,7 @@ def find_names(root: Path) -> Path:
 
 
 def class_names(path: Path) -> list[str]:
-    """The names by index; raises `UserError` where there are none."""
+    """Return the names by index; raises `UserError` where there are none."""
     text = read_text(path)
     if path.suffix not in (".yaml", ".yml"):
         names: Any = [line.strip() for line in text.splitlines() if line.strip()]

@@ -62,7 +62,7 @@ def _set(slices: Mapping[str, tuple[Member, int | None]], name: str, archive: Ar
 
 
 def image_png(content: Content, number: int | None) -> bytes:
-    """A slice, or one of a volume, in [0, 1] as 8 bits; raises `ValueError` for other values."""
+    """Return a slice in [0, 1] as PNG of 8 bits; raises `ValueError` for other values."""
     image = _slice(content, number)[0]
     if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
         raise ValueError("its image has values beyond [0, 1]")
@@ -70,7 +70,7 @@ def image_png(content: Content, number: int | None) -> bytes:
 
 
 def mask_png(content: Content, number: int | None) -> bytes:
-    """Its classes; raises `ValueError` for what is none."""
+    """Return the mask as PNG; raises `ValueError` for a value that is no class."""
     label = _slice(content, number)[1]
     strange = label[~np.isin(label, range(CLASSES))]
     if strange.size:
@@ -79,7 +79,7 @@ def mask_png(content: Content, number: int | None) -> bytes:
 
 
 def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label of a file of one slice, or of one slice of a volume."""
+    """Return image and label of a file of one slice, or of one slice of a volume."""
     if number is None:
         return _read(content, dimensions=2)
     image, label = _read(content, dimensions=3)
@@ -87,7 +87,7 @@ def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray
 
 
 def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label, of one shape; raises `ValueError` where they are not there, or not so."""
+    """Return image and label; raises `ValueError` for missing ones and different shapes."""
     with library("acdc").File(content if isinstance(content, Path) else BytesIO(content)) as file:
         image, label = (_array(file, key, dimensions) for key in ("image", "label"))
     if image.shape != label.shape:
@@ -96,7 +96,7 @@ def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
-    """The numbers of a key; raises `ValueError` where it has none, or in other dimensions."""
+    """Return the array of a key; raises `ValueError` for none, and for other dimensions."""
     if key not in file:
         raise ValueError(f"no key '{key}', found {', '.join(file) or 'none'}")
     problem = fault(file, key, LARGEST)
@@ -108,7 +108,7 @@ def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
 
 
 def _depth(member: Member) -> int:
-    """How many slices a volume has; raises `UserError` for one that is faulty."""
+    """Return the number of slices of a volume; raises `UserError` for a faulty one."""
     try:
         image, _ = _read(member.read(), dimensions=3)
     except (OSError, ValueError) as error:  # h5py's of damaged files are among them
@@ -119,7 +119,7 @@ def _depth(member: Member) -> int:
 
 
 def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[str, list[str]]:
-    """The lines of each list by its path below the root, in the order of patients and slices.
+    """Return the lines of each list by its path below the root, ordered by patient and slice.
 
     Raises `UserError` for one that is not the published one, unless `partial`.
     """
@@ -142,7 +142,7 @@ def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[
 
 
 def _numbers(stem: str) -> tuple[int, ...]:
-    """Patient, frame and slice of patient099_frame01_slice_3."""
+    """Return patient, frame and slice of patient099_frame01_slice_3."""
     return tuple(map(int, re.findall(r"\d+", stem)))
 
 
@@ -157,5 +157,5 @@ def _compare(name: str, folder: str, stems: list[str]) -> None:
     if found != expected.fingerprint:
         raise UserError(
             f"acdc: its files do not give the published list {name} (found {found}; expected "
-            f"{expected.fingerprint}); download again what is not whole, or give --partial"
+            f"{expected.fingerprint}); download incomplete files again, or give --partial"
         )

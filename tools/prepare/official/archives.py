@@ -1,7 +1,7 @@
-"""A download as one thing, packed or unpacked: the files below its folder.
+"""Downloads, packed or unpacked: the files below a folder.
 
-Nothing is extracted: files are read, and what is written gets its name from this project.  Still,
-an archive with a name that leads out of a folder is refused, and so is a link among the files.
+Nothing is extracted: files are read, and this project names the files that it writes. Still, an
+archive with a name that leads out of a folder is refused, and so is a link among the files.
 """
 
 import lzma
@@ -10,8 +10,9 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -38,9 +39,9 @@ class Download(NamedTuple):
     """A file that an official page offers."""
 
     archive: str
-    folder: str  # what it unpacks to; empty where that has no name to rely on
+    folder: str  # that it unpacks to; empty where its name varies
     page: str
-    sign: str = ""  # what lies in that folder and tells it from others
+    sign: str = ""  # a path in that folder, which tells it from others
 
 
 class Member(NamedTuple):
@@ -48,8 +49,11 @@ class Member(NamedTuple):
 
     archive: "Archive"
     name: str
-    place: int  # reading in this order spares an archive to be unpacked again and again
-    key: Any
+    place: int  # reading in this order avoids unpacking an archive several times
+    file: Callable[[], Any]
+    """Opens it; returns the path of a file that is unpacked already."""
+    size: int
+    """Bytes of a packed file."""
 
     def read(self, largest: int = LARGEST) -> Any:
         """Return its bytes; the path where it is a file already, which can be linked.
@@ -57,52 +61,37 @@ class Member(NamedTuple):
         Raises `UserError` for more than `largest` bytes.
         """
         with self.archive.readable():
-            self._refuse_large(self.archive.size(self.key), largest)
-            return self.archive.content(self.key)
+            file = self.file()
+            size = file.stat().st_size if isinstance(file, Path) else self.size
+            if size > largest:
+                raise UserError(
+                    f"{self.archive.path}: its member '{self.name}' holds {size} bytes, expected "
+                    f"at most {largest}; this is not the official download"
+                )
+            if not hasattr(file, "read"):
+                return file
+            with file:
+                return file.read(size + 1)  # unpacks no more than the archive states
 
     def load(self) -> bytes:
-        """Return the bytes of a text, in any case; raises as `read` does."""
+        """Return the bytes of a text; raises as `read` does."""
         content = self.read(LARGEST_TEXT)
         return content.read_bytes() if isinstance(content, Path) else content
 
-    def _refuse_large(self, size: int, largest: int) -> None:
-        if size > largest:
-            raise UserError(
-                f"{self.archive.path}: its member '{self.name}' holds {size} bytes, expected at "
-                f"most {largest}; this is not the official download"
-            )
-
-    def open(self) -> IO[bytes]:
-        with self.archive.readable():
-            return self.archive.open(self.key)
-
 
 class Archive:
-    """Files by their names below a download's folder; without a subclass, none.
-
-    Raises `UserError` for an archive that is damaged or holds what leads out of a folder.
-    """
+    """Files by their names below a download's folder; none at first."""
 
     def __init__(self, path: Path, title: str):
         self.path, self.title = path, title
         self.members: dict[str, Member] = {}
 
-    def size(self, key: Any) -> int:
-        """The bytes that `content` reads at most."""
-        return 0
-
-    def content(self, key: Any) -> Any:
-        raise NotImplementedError
-
-    def open(self, key: Any) -> IO[bytes]:
-        raise NotImplementedError
-
-    def add(self, name: str, key: Any) -> None:
-        if not name.rpartition("/")[2].startswith("._"):  # what macOS leaves beside files
-            self.members[name] = Member(self, name, len(self.members), key)
+    def add(self, name: str, file: Callable[[], Any], size: int = 0) -> None:
+        if not name.rpartition("/")[2].startswith("._"):  # of macOS, beside files
+            self.members[name] = Member(self, name, len(self.members), file, size)
 
     def files(self, folder: str, *suffixes: str) -> dict[str, Member]:
-        """Members below `folder` with one of the suffixes, by their names without both."""
+        """Return members below `folder` with one of the suffixes, by their names without both."""
         prefix = f"{folder}/" if folder else ""
         return {
             name[len(prefix) : -len(suffix)]: member
@@ -112,7 +101,7 @@ class Archive:
         }
 
     def text(self, name: str) -> str:
-        """A text file.  Raises `UserError` when there is none."""
+        """Return a text file; raises `UserError` when there is none."""
         if name not in self.members:
             raise UserError(f"{self.path}: holds no {name}; download it again, whole")
         return self.members[name].load().decode()
@@ -128,38 +117,31 @@ class Archive:
             ) from None
 
 
-class Folder(Archive):
-    """What is unpacked already; its links lead nowhere out of the folder `source`."""
+def unpacked(path: Path, title: str, source: Path) -> Archive:
+    """Return the files of a folder in `source`."""
+    archive = Archive(path, title)
+    for folder, folders, names in walk(path):
+        folders.sort()
+        for file in (Path(folder, name) for name in sorted(names)):
+            archive.add(file.relative_to(path).as_posix(), partial(_inside, file, source.resolve()))
+    return archive
 
-    def __init__(self, path: Path, title: str, source: Path):
-        super().__init__(path, title)
-        self.source = source.resolve()
-        for folder, folders, names in walk(path):
-            folders.sort()
-            for file in (Path(folder, name) for name in sorted(names)):
-                self.add(file.relative_to(path).as_posix(), file)
 
-    def size(self, key: Path) -> int:
-        return self.content(key).stat().st_size
-
-    def content(self, key: Path) -> Path:
-        """Return the file itself, without links on its path; raises `UserError` for one outside."""
-        file = key.resolve()
-        if not file.is_relative_to(self.source):
-            raise UserError(
-                f"{key}: refused, a link leads out of {self.source}; put the file itself there, or "
-                "name the folder that holds it as --source"
-            )
-        if file.exists() and not file.is_file():
-            raise UserError(f"{key}: refused, a device or pipe, not a file")
-        return file
-
-    def open(self, key: Path) -> IO[bytes]:
-        return self.content(key).open("rb")
+def _inside(path: Path, source: Path) -> Path:
+    """Return a file without links on its path; raises `UserError` for one outside of `source`."""
+    file = path.resolve()
+    if not file.is_relative_to(source):
+        raise UserError(
+            f"{path}: refused, a link leads out of {source}; put the file itself there, or "
+            "name the folder that holds it as --source"
+        )
+    if file.exists() and not file.is_file():
+        raise UserError(f"{path}: refused, a device or pipe, not a file")
+    return file
 
 
 class _Header(tarfile.TarInfo):
-    """The header of a member; those of `HEADERS` are read whole, so a long one is refused."""
+    """The header of a member; long ones of `HEADERS`, which are read whole, are refused."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
@@ -169,60 +151,45 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-class Tar(Archive):
-    """A tar file, compressed or not."""
+def read_tar(path: Path, title: str, folder: str) -> Archive:
+    """Return the files of a tar file, compressed or not.
 
-    def __init__(self, path: Path, title: str, folder: str):
-        super().__init__(path, title)
-        with self.readable():
-            self.file = tarfile.open(path, tarinfo=_Header)
-            for info in self.file:
-                name = name_below(folder, info.name, path)
-                if name and not info.isdir():
-                    _refuse_link(path, info.name, not info.isfile())
-                    self.add(name, info)
-
-    def size(self, key: tarfile.TarInfo) -> int:
-        return key.size
-
-    def content(self, key: tarfile.TarInfo) -> bytes:
-        return self.open(key).read()
-
-    def open(self, key: tarfile.TarInfo) -> IO[bytes]:
-        file = self.file.extractfile(key)
-        assert file, "only files were added"
-        return file
+    Raises `UserError` for an archive that is damaged or has members outside of its folder.
+    """
+    archive = Archive(path, title)
+    with archive.readable():
+        tar = tarfile.open(path, tarinfo=_Header)
+        for info in tar:
+            name = name_below(folder, info.name, path)
+            if name and not info.isdir():
+                _refuse_link(path, info.name, not info.isfile())
+                archive.add(name, partial(tar.extractfile, info), info.size)
+    return archive
 
 
-class Zip(Archive):
-    """A zip file, which may lie in another archive."""
+def read_zip(path: Path, title: str, folder: str, file: IO[bytes] | None = None) -> Archive:
+    """Return the files of a zip file, which may itself be a `file` of an archive; raises as
+    `read_tar`."""
+    archive = Archive(path, title)
+    with archive.readable():
+        packed = zipfile.ZipFile(file or path)
+        for info in sorted(packed.infolist(), key=lambda info: info.header_offset):
+            name = name_below(folder, info.filename, path)
+            if name and not info.is_dir():
+                _refuse_link(path, info.filename, stat.S_ISLNK(info.external_attr >> 16))
+                archive.add(name, partial(_open_zipped, packed, info), info.file_size)
+    return archive
 
-    def __init__(self, path: Path, title: str, folder: str, file: IO[bytes] | None = None):
-        super().__init__(path, title)
-        with self.readable():
-            self.file = zipfile.ZipFile(file or path)
-            for info in sorted(self.file.infolist(), key=lambda info: info.header_offset):
-                name = name_below(folder, info.filename, path)
-                if name and not info.is_dir():
-                    _refuse_link(path, info.filename, stat.S_ISLNK(info.external_attr >> 16))
-                    self.add(name, info)
 
-    def size(self, key: zipfile.ZipInfo) -> int:
-        return key.file_size
-
-    def content(self, key: zipfile.ZipInfo) -> bytes:
-        with self.open(key) as file:
-            return file.read(key.file_size + 1)  # unpacks no more, whatever there is
-
-    def open(self, key: zipfile.ZipInfo) -> IO[bytes]:
-        if key.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # of bounded chunks
-            raise zipfile.BadZipFile(f"{key.filename} is compressed in an unusual way")
-        return self.file.open(key)
+def _open_zipped(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # of bounded chunks
+        raise zipfile.BadZipFile(f"{info.filename} is compressed in an unusual way")
+    return packed.open(info)
 
 
 def name_below(folder: str, name: str, path: Path) -> str:
-    """A member's name below `folder`, wherever that lies; empty for what is not of interest.  Where
-    no folder is named, all is.
+    """Return a member's name below `folder`, at any depth; '' for one elsewhere. Without a folder,
+    every name counts.
 
     Raises `UserError` for a name that would lead out of the folder it is unpacked to.
     """
@@ -239,7 +206,7 @@ def _refuse_link(path: Path, name: str, link: bool) -> None:
 
 
 def find(source: Path, download: Download) -> Archive | None:
-    """A download in the folder `source`: its archive, else what it was unpacked to.
+    """Return a download in the folder `source`: its archive, else the folder it was unpacked to.
 
     An archive comes first since it is whole or visibly damaged; a folder may be half unpacked.
     """
@@ -247,22 +214,22 @@ def find(source: Path, download: Download) -> Archive | None:
     packed = source / title
     if packed.is_file():
         print(f"reading {packed}", flush=True)
-        kind = Zip if title.endswith(".zip") else Tar
-        return kind(packed, title, folder)
+        read = read_zip if title.endswith(".zip") else read_tar
+        return read(packed, title, folder)
     candidates = [source / folder, source / title.partition(".")[0] / folder]
     if sign:
         candidates.append(source)
     for path in candidates:
         if path.is_dir() and (path / sign).exists():
             print(f"reading {path}", flush=True)
-            return Folder(path, title, source)
+            return unpacked(path, title, source)
     return None
 
 
 def find_all(
     source: Path, needed: list[tuple[Download, ...]], partial: bool
 ) -> dict[Download, Archive]:
-    """What `source` holds of the downloads; those that are not there are empty.
+    """Return the downloads that are in `source`; the others are empty.
 
     Args:
         needed: at least one download of each group must be there.
@@ -288,5 +255,5 @@ def find_all(
 def _lacks(source: Path, groups: list[dict[Download, Archive | None]]) -> str:
     texts = [" or ".join(f"{d.archive} ({d.page})" for d in group) for group in groups]
     return (
-        f"--source {source}: lacks {'; '.join(texts)}; download what is missing, packed or unpacked"
+        f"--source {source}: lacks {'; '.join(texts)}; download missing files, packed or unpacked"
     )

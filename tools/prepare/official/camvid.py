@@ -54,7 +54,7 @@ def _as_it_is(archive: Archive) -> Plan:
 
 
 def ignore_void(mask: bytes) -> bytes:
-    """One of SegNet's masks with its void ignored.
+    """Convert one of SegNet's masks: its void becomes ignored.
 
     Raises `ValueError` for a value beyond the classes and void: the mask is of another labelling.
     """

@@ -1,4 +1,4 @@
-"""What datasets of changes have in common: A/, B/ and label/, whose files stay as they are."""
+"""Change detection datasets: A/, B/ and label/, whose files stay as they are."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ SUFFIX = ".png"
 
 
 def plan_pairs(dataset: str, downloads: tuple[Download, ...], source: Path, partial: bool) -> Plan:
-    """A/*.png, B/*.png and label/*.png of the names that stand in all three folders.
+    """A/*.png, B/*.png and label/*.png of the names in all three folders.
 
-    Raises `UserError` for a name that stands in some of them only, and for one of the published
-    lists at hand (in splits/) that stands in none, unless `partial`.
+    Raises `UserError` for a name in some of them only, and for one of the published lists at hand
+    (in splits/) that is in none, unless `partial`.
     """
     found = find_all(source, [downloads], partial)
     archive = next((a for a in found.values() if a.members), next(iter(found.values())))
@@ -39,8 +39,8 @@ def plan_pairs(dataset: str, downloads: tuple[Download, ...], source: Path, part
 
 
 def _top(archive: Archive) -> str:
-    """What the names of the three folders begin with; raises `UserError` unless they lie beside
-    each other, once."""
+    """Return the path of the three folders; raises `UserError` unless they are beside each other,
+    once."""
     parents = [
         {name.partition(f"/{folder}/")[0] for name in map("/{}".format, archive.members)
          if f"/{folder}/" in name}
@@ -58,13 +58,13 @@ def _top(archive: Archive) -> str:
 def _refuse_lack(where: str, lacking: set[str]) -> None:
     if lacking:
         raise UserError(
-            f"{where} lacks {len(lacking)} names, such as {min(lacking)}{SUFFIX}; download again "
-            "what is not whole, or give --partial"
+            f"{where} lacks {len(lacking)} names, such as {min(lacking)}{SUFFIX}; download "
+            "incomplete files again, or give --partial"
         )
 
 
 def _lists_at_hand(dataset: str) -> dict[Path, set[str]]:
-    """The names of those published lists that are in splits/."""
+    """Return the names of those published lists that are in splits/."""
     names: dict[Path, set[str]] = {}
     for published in lists_of(dataset):
         file = SPLITS / published.file

@@ -35,5 +35,5 @@ def plan(source: Path, partial: bool) -> Plan:
 
 
 def train_ids(mask: bytes) -> bytes:
-    """A mask of label ids as one of train ids; what is not trained is ignored."""
+    """Convert a mask of label ids to train ids; other classes are ignored."""
     return png(TRAIN_IDS[read_indices(mask)])

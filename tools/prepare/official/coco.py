@@ -1,18 +1,18 @@
 """COCO 2017: images as they are, masks of its 80 things from the official annotations.
 
-Class 0 is void, 1 to 80 are the things in the order of their category ids.  Where both annotations
-are given the panoptic ones win: in them annotators decided which thing is in front.  Of instances,
-which overlap, the smaller is painted over the larger, and crowds lie below all; a crowd is of the
-class of what it consists of.
+Class 0 is void, 1 to 80 are the things in the order of their category ids. Where both annotations
+are given the panoptic ones win: in them annotators decided which thing is in front. Of instances,
+which overlap, the smaller is painted over the larger, and crowds below all; a crowd has the
+class of its members.
 """
 
 from functools import partial as bind
 from pathlib import Path
 
-from tools.prepare.official.archives import Archive, Download, Member, Zip, find_all
+from tools.prepare.official.archives import Archive, Download, Member, find_all, read_zip
 from tools.prepare.official.coco_annotations import (
-    Instances,
     instance_mask,
+    instances,
     panoptic_mask,
     read_json,
     thing_classes,
@@ -47,7 +47,7 @@ def _instances(annotations: Archive, split: str) -> dict[str, Task]:
     listed = annotations.members.get(f"instances_{split}.json")
     if listed is None:
         return {}
-    return tasks_of(Instances(listed).members, "masks/{}.png", instance_mask)
+    return tasks_of(instances(listed), "masks/{}.png", instance_mask)
 
 
 def _panoptic(annotations: Archive, split: str) -> dict[str, Task]:
@@ -72,9 +72,13 @@ def _panoptic(annotations: Archive, split: str) -> dict[str, Task]:
 
 
 def _panoptic_pngs(annotations: Archive, folder: str) -> dict[str, Member]:
-    """The pictures of a split, which lie in an archive within the archive."""
+    """Return the pictures of a split, from an archive within the archive."""
     packed = annotations.members.get(f"{folder}.zip")
     if packed is None:
         return annotations.files(folder, ".png")
+    with annotations.readable():
+        file = packed.file()
     path = annotations.path / packed.name
-    return Zip(path, annotations.title, folder, packed.open()).files("", ".png")
+    if isinstance(file, Path):
+        file = file.open("rb")
+    return read_zip(path, annotations.title, folder, file).files("", ".png")

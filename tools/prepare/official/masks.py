@@ -9,7 +9,7 @@ from dataset.image_files import MAX_MEGAPIXELS, open_image
 
 
 def open_bytes(data: bytes) -> Image.Image:
-    """Open an image.  Raises `ValueError` for one of too many pixels, else as Pillow does."""
+    """Open an image. Raises `ValueError` for one of too many pixels, else as Pillow does."""
     image = open_image(BytesIO(data))
     if image.width * image.height > MAX_MEGAPIXELS * 10**6:
         raise ValueError(
@@ -27,7 +27,7 @@ def read_indices(data: bytes) -> np.ndarray:
 
 
 def png(indices: np.ndarray) -> bytes:
-    """A grey PNG file of [H, W] indices, uint8."""
+    """Return a grey PNG file of [H, W] indices, uint8."""
     out = BytesIO()
     Image.fromarray(indices).save(out, "PNG")
     return out.getvalue()

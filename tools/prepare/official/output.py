@@ -1,4 +1,4 @@
-"""The folder that is filled: each file whole or not there, and nothing of a user's overwritten."""
+"""Output folder: each file is whole or missing, and no file of a user is overwritten."""
 
 import filecmp
 import os
@@ -15,9 +15,9 @@ RECORD = "prepared.tsv"  # lines: file, its size in bytes, the download it was m
 
 
 class Root:
-    """A dataset's folder and its record of what was made there.
+    """A dataset's folder and the record of the files made there.
 
-    A file that is recorded, of the recorded size and from the same download is finished.  Any other
+    A file that is recorded, of the recorded size and from the same download is finished. Any other
     file that is there stays: with the content that would be written it counts as made.
     """
 
@@ -40,7 +40,7 @@ class Root:
         return self.path / RECORD
 
     def has(self, task: Task) -> bool:
-        """Whether the file is finished; says no where only a comparison can tell."""
+        """Return whether the file is finished; False where only a comparison can tell."""
         made = self._made.get(task.target)
         if made is None:
             return False
@@ -65,7 +65,7 @@ class Root:
                 _write(path, content)
             elif not _same(path, content):
                 raise UserError(
-                    f"{path}: is there and differs from what {task.member.archive.title} gives; "
+                    f"{path}: is there and differs from the file of {task.member.archive.title}; "
                     "move it away or choose another --root"
                 )
 
@@ -85,13 +85,13 @@ class Root:
             yield
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot be written ({error}); mend that and start the same command "
+                f"{self.path}: cannot be written ({error}); fix that and start the same command "
                 "again, it continues"
             ) from None
 
 
 def _write(path: Path, content: bytes | Path) -> None:
-    """Under a temporary name first, so that a file which is there is whole."""
+    """Write a file under a temporary name first, so that a file of its name is whole."""
     with replacing(path) as partial:
         if isinstance(content, bytes):
             partial.write_bytes(content)

@@ -33,7 +33,7 @@ COUNTS = {"train": 10582, "val": 1449}
 def plan(source: Path, partial: bool) -> Plan:
     """JPEGImages/*.jpg, SegmentationClass/*.png, and VOC's names of its sets as they are.
 
-    Training images are VOC's and all of SBD's that are not VOC's validation images.  Of SBD and
+    Training images are VOC's and all of SBD's that are not VOC's validation images. Of SBD and
     its ready-made masks, SBD is taken.
     """
     found = find_all(source, [(VOC,), (SBD, READY)], partial)
@@ -63,7 +63,7 @@ def _names(archive: Archive, file: str) -> list[str]:
 
 
 def sbd_mask(mat: bytes) -> bytes:
-    """The class mask in one of SBD's .mat files, GTcls.Segmentation, as PNG."""
+    """Return the class mask in one of SBD's .mat files, GTcls.Segmentation, as PNG."""
     try:
         return png(loadmat(BytesIO(mat))["GTcls"]["Segmentation"][0, 0])
     except Exception as error:  # the reader raises whatever damaged bytes lead it to

@@ -1,4 +1,4 @@
-"""What is to be made of a dataset's downloads, before any of it is."""
+"""Plan of the files to make of a dataset's downloads."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Task(NamedTuple):
 
 
 class Tasks(NamedTuple):
-    """Those of an image and of its mask; None for the one that no download holds."""
+    """Tasks for an image and its mask; None for a file that no download holds."""
 
     image: Task | None
     mask: Task | None
@@ -31,12 +31,12 @@ class Set(NamedTuple):
     masks_from: str
 
     def whole(self) -> int:
-        """How many have both."""
+        """Return the number of samples with image and mask."""
         return sum(None not in sample for sample in self.samples.values())
 
 
 class Plan(NamedTuple):
-    """The sets of a dataset, and what lies beside them."""
+    """The sets of a dataset, and its further files."""
 
     sets: dict[str, Set]
     others: tuple[Task, ...] = ()
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     """Lines of list files, by their path below the root."""
 
     def tasks(self) -> list[Task]:
-        """All of it in the order in which archives are read best."""
+        """Return all tasks, in the order in which archives are read fastest."""
         samples = [sample for part in self.sets.values() for sample in part.samples.values()]
         tasks = [task for sample in samples for task in sample if task]
         tasks += self.others
@@ -54,17 +54,17 @@ class Plan(NamedTuple):
 def tasks_of(
     members: dict[str, Member], target: str, convert: Callable[[Any], bytes] | None = None
 ) -> dict[str, Task]:
-    """A task for each member, by the same names; `target` has {} for the name."""
+    """Return a task for each member, by the same names; `target` has {} for the name."""
     return {name: Task(target.format(name), m, convert) for name, m in members.items()}
 
 
 def pair(images: dict[str, Task], masks: dict[str, Task]) -> dict[str, Tasks]:
-    """Samples of what goes by the same name."""
+    """Return samples of images and masks of the same name."""
     return {name: Tasks(images.get(name), masks.get(name)) for name in sorted(images | masks)}
 
 
 def shortfall(sets: dict[str, Set], expected: dict[str, int]) -> str:
-    """Where the sets differ from their official sizes; empty where they do not."""
+    """Describe sets that differ from their official sizes; '' where none does."""
     return "; ".join(filter(None, (_lack(n, part, expected[n]) for n, part in sets.items())))
 
 

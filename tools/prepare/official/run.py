@@ -1,4 +1,4 @@
-"""A dataset made of its downloads: plan, make what is not there yet, count."""
+"""Make a dataset of its downloads: plan, make missing files, count."""
 
 from collections import deque
 from collections.abc import Callable
@@ -18,15 +18,15 @@ AHEAD = 4  # files per thread that are read before they are converted
 
 
 def prepare(dataset: ModuleType, source: Path, root: Path, jobs: int, partial: bool) -> None:
-    """Fill `root` from the downloads in `source`; what is finished there is skipped.
+    """Fill `root` from the downloads in `source`; finished files are skipped.
 
     Args:
-        dataset: one of this package's, with its `plan` and `COUNTS`.
+        dataset: a module of this package, with `plan` and `COUNTS`.
         jobs: threads.
         partial: missing downloads and files are a warning.
 
-    Raises `UserError` for missing or damaged downloads, files in the way, and wrong counts; what
-    was made until then stays.
+    Raises `UserError` for missing or damaged downloads, files in the way, and wrong counts; files
+    made until then stay.
     """
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: expected at least 1")
@@ -40,7 +40,7 @@ def prepare(dataset: ModuleType, source: Path, root: Path, jobs: int, partial: b
         print(remark)
     lack = shortfall(plan.sets, dataset.COUNTS)
     if lack and not partial:
-        raise UserError(f"{root}: {lack}; download again what is not whole, or give --partial")
+        raise UserError(f"{root}: {lack}; download incomplete files again, or give --partial")
     if lack:
         print_error(f"warning: {root}: {lack}")
 

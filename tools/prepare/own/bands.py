@@ -1,4 +1,4 @@
-"""Which bands the images of one's own have, and how their values spread -> keys of the config."""
+"""Bands of images and the range of their values, as keys of the config."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from util.errors import UserError
 GRID = 32
 """Rows and columns of the pixels of an image that are measured."""
 PERCENTILES = (0.1, 99.9)
-"""Values of more than 8 bits that become 0 and 1: single hot or dead pixels do not count."""
+"""Percentiles of values of more than 8 bits that become 0 and 1, as a few pixels may be dead."""
 
 
 class Kind(NamedTuple):
-    """What all images of a dataset must have in common."""
+    """Properties that all images of a dataset share."""
 
     bands: str | tuple[int, ...]
-    """As `data.bands`."""
+    """Value of `data.bands`."""
     in_colour: bool
-    """Whether the first three of numbered bands are red, green and blue."""
+    """True where the first three of numbered bands are red, green and blue."""
     depth: str
 
     def __str__(self) -> str:
@@ -30,17 +30,17 @@ class Kind(NamedTuple):
 
 
 class ImageFile(NamedTuple):
-    """What an image holds."""
+    """Size, kind and some values of an image."""
 
     path: Path
     size: tuple[int, int]
     kind: Kind
     values: np.ndarray
-    """`[N, C]`: those of some pixels with data, as they are stored."""
+    """`[N, C]`: stored values of some pixels with data."""
 
 
 class Bands(NamedTuple):
-    """Of all images together."""
+    """Bands of all images together."""
 
     kind: Kind
     settings: dict[str, Any]
@@ -48,8 +48,8 @@ class Bands(NamedTuple):
 
 
 def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
-    """Raises `UserError` for an unreadable or too large file, for a volume, and for what is no
-    number."""
+    """Read an image; raises `UserError` for an unreadable or too large file, a volume, and values
+    that are no numbers."""
     bands, in_colour = bands_of(path)
     values, void = stored_bands(path, bands, max_megapixels)  # type: ignore[arg-type]
     height, width, _ = values.shape
@@ -63,7 +63,7 @@ def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
 
 
 def measure(images: Sequence[ImageFile]) -> Bands:
-    """What images have in common, and how the values of their bands spread.
+    """Return the kind of all images, and the range of the values of their bands.
 
     Raises `UserError` for images of several kinds; grey and coloured photographs are one.
     """

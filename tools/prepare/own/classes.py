@@ -16,44 +16,44 @@ CHANGES = ["unchanged", "changed"]
 """Classes of image pairs, unless `--classes` names others."""
 MAX_CLASSES = 254
 MUCH = 0.1
-"""Of the pixels: what is more is not ignored unasked."""
+"""Share of the pixels above which a value is not ignored without asking."""
 MAX_NEAREST = 1000
-"""Lines of a label_map that can still be read."""
+"""Lines of a label_map that a person can still read."""
 IGNORED, NEAREST = "ignore", "nearest"
 Colour = tuple[int, int, int]
 
 
 class Classes(NamedTuple):
-    """What the config says of classes."""
+    """The config's classes."""
 
     names: list[str]
     palette: list[Colour] | None
     of: dict[int, int]
     """The class, or 255, of each value or colour (as a code of dataset.mask_files)."""
     other: int | None
-    """That of what `of` lacks; None: an error."""
+    """The class of values that `of` lacks; None: an error."""
     nearest: set[int]
     """The codes that take the class of the nearest one with a class of its own."""
     labels: dict[str, str]
-    """The same as `--classes` says it."""
+    """The classes as `--classes` writes them."""
     in_colour: bool
     mapped: bool
-    """Whether the config needs this as its label_map: values are not just indices."""
+    """True where values are not just indices: the config needs a label_map."""
 
 
 class Named(NamedTuple):
-    """What `--classes` and `--ignore` say."""
+    """The meaning of `--classes` and `--ignore`."""
 
     names: list[str]
-    """Of the classes; in the order of the values, where no key is named."""
+    """Class names; in the order of the values, where no key is named."""
     labels: dict[str, str]
-    """By value, colour or `other`: a name, `ignore` or `nearest`."""
+    """A name, `ignore` or `nearest`, by value, colour or `other`."""
     of_change: bool = False
     """Classes of change, of image pairs."""
 
 
 class Doubt(UserError):
-    """What masks do not tell; `labels`: what they might mean."""
+    """A question that masks leave open; `labels` holds a possible answer."""
 
     def __init__(self, message: str, labels: Mapping[str, str]):
         super().__init__(message)
@@ -61,7 +61,7 @@ class Doubt(UserError):
 
 
 def parse_classes(text: str | None, ignored: Sequence[str]) -> Named:
-    """`a,b,c`, or `0=a,255=b` or `255,0,0=a,0,0,0=b,other=ignore`: several may share a name.
+    """Parse `a,b,c`, or `0=a,255=b` or `255,0,0=a,0,0,0=b,other=ignore`: several may share a name.
 
     Raises `UserError` for anything else.
     """
@@ -91,12 +91,12 @@ def _key(text: str) -> str:
 
 
 def _names(labels: Mapping[str, str]) -> list[str]:
-    """The classes, in the order in which they are named."""
+    """Return the classes, in the order in which they are named."""
     return list(dict.fromkeys(v for v in labels.values() if v not in (IGNORED, NEAREST)))
 
 
 def choose_classes(masks: Masks, values: Mapping[int, Value], named: Named) -> Classes:
-    """A class for each value or colour.
+    """Choose a class for each value or colour.
 
     Raises `Doubt` where a guess would be a gamble, and `UserError` for names that do not fit the
     masks, and for fewer than 2 classes or more than 254.
@@ -138,7 +138,7 @@ def choose_classes(masks: Masks, values: Mapping[int, Value], named: Named) -> C
 
 
 def _as_named(values: Mapping[int, Value], named: Named) -> dict[str, str]:
-    """What was said of each value; raises `Doubt` when that leaves values without a meaning."""
+    """Return the named meanings; raises `Doubt` for values without a meaning."""
     left = [v for v in values.values() if v.key not in named.labels]
     if any(value.key == TRANSPARENT for value in left) and named.labels.get(OTHER) == NEAREST:
         raise Doubt("--classes: says nothing of transparent pixels", _clear(named.labels))
@@ -151,7 +151,7 @@ def _as_named(values: Mapping[int, Value], named: Named) -> dict[str, str]:
 
 
 def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str, str]:
-    """What the values mean, most likely; raises `Doubt` where that is not likely enough."""
+    """Guess the meaning of values; raises `Doubt` where a guess would be a gamble."""
     if how := objects(masks):
         raise UserError(
             f"--masks: one value per object, it seems, not per class ({how}); for a single class "
@@ -206,20 +206,20 @@ def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str,
 
 
 def _changes(keys: list[str]) -> list[str]:
-    """The default names of classes of change: value 0 of several is "unchanged"."""
+    """Return the default names of classes of change: value 0 of several is "unchanged"."""
     if len(keys) == len(CHANGES):
         return CHANGES
     return [CHANGES[0] if key == "0" else f"class_{key}" for key in keys] if "0" in keys else []
 
 
 def _clear(labels: Mapping[str, str]) -> dict[str, str]:
-    """The same, and transparent pixels: ignored, or the background where nothing is black."""
+    """Add transparent pixels: ignored, or the background where no class is black."""
     black = {"0", "0,0,0"} & labels.keys()
     return {**labels, TRANSPARENT: IGNORED if black else "background"}
 
 
 def _with_names(keys: list[str], names: list[str], in_colour: bool) -> tuple[list[str], list[str]]:
-    """The keys of classes and their names; where values are indices, more names than values."""
+    """Return the keys of classes and their names; of indices, names may outnumber values."""
     if not in_colour and all(int(key) < len(names) for key in keys):
         return [str(number) for number in range(len(names))], names
     rest = range(len(names), len(keys))
@@ -228,17 +228,17 @@ def _with_names(keys: list[str], names: list[str], in_colour: bool) -> tuple[lis
 
 
 def _void(kept: Mapping[int, Value], in_colour: bool, named: Named) -> Value | None:
-    """What is ignored: VOC's colour of borders; 255 beside indices, or where there is one name less
-    than values."""
+    """Return the value to ignore: VOC's colour of borders; 255 beside indices, or where there is
+    one name less than values."""
     void = next((value for value in kept.values() if value.key == void_key(in_colour)), None)
     others = [code for code in kept if code != IGNORE]
-    # {0, 255} is one class and another, {0, 64, 128, 255} are grey levels; indices lie close.
+    # {0, 255} is one class and another, {0, 64, 128, 255} are grey levels; indices are close.
     are_close = any(b - a < 10 for a, b in pairwise(others))
     return void if in_colour or are_close or len(named.names) == len(others) > 1 else None
 
 
 def _nearest(code: int, of: Mapping[int, int], in_colour: bool) -> int:
-    """The code with a meaning of its own that is nearest, in values or in RGB."""
+    """Return the code with a meaning of its own that is nearest, in values or in RGB."""
     opaque = of.keys() - {CLEAR}
     if not in_colour:
         return min(opaque, key=lambda known: abs(known - code))
@@ -250,6 +250,6 @@ def _nearest(code: int, of: Mapping[int, int], in_colour: bool) -> int:
 
 
 def _some(values: Iterable[Value]) -> str:
-    """Values as a message names them."""
+    """Return values as a message names them."""
     keys = [value.key for value in values]
     return f"{len(keys)} values: {first_of(keys, 8, '; ')}"

@@ -1,4 +1,4 @@
-"""A config as its author would write it, and what to do with it."""
+"""Text of a config with comments, and the commands that use it."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -30,16 +30,16 @@ def config_text(
     values: Mapping[int, Value],
     settings: Settings,
 ) -> str:
-    """The config as YAML.
+    """Return the config as YAML.
 
     Args:
-        data: name, root, lists, and what is to be said of pairs.
-        values: what the masks hold.
+        data: name, root, split files, and keys of image pairs.
+        values: values or colours of the masks.
     """
     check, *train = commands(out, settings.preset.script if "unlabeled" in data else None)
     evaluation = {"mode": settings.mode}
     if "pair" in data and len(classes.names) == 2:
-        evaluation["select"] = f"iou:{classes.names[1]}"  # of what changed
+        evaluation["select"] = f"iou:{classes.names[1]}"  # of the changed class
     lines = [
         f"# {data['name']}: written by `python -m tools.prepare init`; change what you like.",
         "#",
@@ -65,7 +65,7 @@ def config_text(
 
 
 def _pretrained_lines(settings: Settings) -> list[str]:
-    """A comment where there are no pretrained weights."""
+    """Return a comment where there are no pretrained weights."""
     model = settings.preset.model
     if model["pretrained"] != "none":
         return []
@@ -88,7 +88,7 @@ def commands(out: Path, script: str | None) -> list[str]:
 
 
 def _rare_lines(classes: Classes, values: Mapping[int, Value]) -> list[str]:
-    """A proposal where classes are rare."""
+    """Return a proposal where classes are rare."""
     rare = rare_classes(classes, values)
     if not rare:
         return []
@@ -116,7 +116,7 @@ def rare_classes(classes: Classes, values: Mapping[int, Value]) -> dict[str, flo
 
 
 def _background_lines(classes: Classes, values: Mapping[int, Value]) -> list[str]:
-    """The class that fills most of the images, unless one is called background."""
+    """Return the class that fills most of the pixels, unless one is called background."""
     shares = class_shares(classes, values)
     largest = max(range(len(shares)), key=shares.__getitem__)
     if shares[largest] < MOST or background(classes.names) is not None:
@@ -125,7 +125,7 @@ def _background_lines(classes: Classes, values: Mapping[int, Value]) -> list[str
 
 
 def _band_lines(bands: Bands) -> list[str]:
-    """The bands that the network sees, and how their values become 0 to 1."""
+    """Return the bands of the network's input, and the range of their values."""
     lines = []
     for key, value in bands.settings.items():
         if key == "image_range":
@@ -144,7 +144,7 @@ def _band_lines(bands: Bands) -> list[str]:
 
 
 def _class_lines(classes: Classes, values: Mapping[int, Value]) -> list[str]:
-    """Names, colours, and what each value was taken for and why, to be read and changed."""
+    """Return names, colours, and the meaning of each value, for the user to check and change."""
     lines = [f"  classes: {_flow(classes.names)}"]
     if classes.palette:
         lines += ["  palette:", *(f"    - {list(colour)}" for colour in classes.palette)]
@@ -175,7 +175,7 @@ def _pixels(values: Sequence[Value]) -> str:
 
 
 def _flow(value: Any) -> str:
-    """A value as YAML that stands behind a key of the data section."""
+    """Return a value as YAML, to follow a key of the data section."""
     plain = list(value) if isinstance(value, tuple) else value
     text = yaml.safe_dump(plain, default_flow_style=True, width=84, allow_unicode=True)
     return text.removesuffix("...\n").strip().replace("\n", "\n  ")

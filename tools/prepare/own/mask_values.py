@@ -1,5 +1,5 @@
-"""The values or colours in use: how frequent they are, which are hardly classes, and whether masks
-tell objects instead of classes."""
+"""Values or colours in use: their frequency, strays that are no classes, and masks that number
+objects instead of classes."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from util.colours import IGNORE_COLOUR
 from util.config.types import IGNORE
 
 THIN = 0.02
-"""A value that nowhere fills 3x3 pixels lies along borders; with a smaller share it is a stray."""
+"""Share below which a value is a stray that fills 3x3 pixels nowhere, as along borders."""
 RARE = 1e-4
 """A value is rare that has a smaller share of the pixels, and is in a smaller share of the masks
 than `RARE_MASKS`: a stray, unless values just count classes."""
 RARE_MASKS = 0.02
-"""See `RARE`."""
+"""Share of the masks, see `RARE`."""
 SMALL, LARGE = 32, 64
 """Class indices are at most the one, grey values that were chosen to be seen at least the other."""
 CAMP = 0.2
@@ -29,17 +29,17 @@ class Value(NamedTuple):
     """A value or colour of masks."""
 
     key: str
-    """As data.label_map has it."""
+    """Key of data.label_map."""
     share: float
-    """Of all pixels."""
+    """Share of all pixels."""
     masks: list[int]
     """The numbers of the masks that hold it."""
     solid: bool
-    """Whether it fills 3x3 pixels somewhere."""
+    """True where it fills 3x3 pixels somewhere."""
 
 
 def values_in_use(masks: Masks) -> dict[int, Value]:
-    """All values, or colours by red, green and blue, by their codes (of dataset.mask_files)."""
+    """Return all values, or colours by red, green and blue, by their codes."""
     pixels: Counter[int] = Counter()
     holding: dict[int, list[int]] = defaultdict(list)
     for number, counts in enumerate(masks.pixels):
@@ -57,13 +57,13 @@ def values_in_use(masks: Masks) -> dict[int, Value]:
 
 
 def void_key(in_colour: bool) -> str:
-    """What the field's masks use where a pixel shall not count."""
+    """Return the value or colour by which public datasets ignore pixels."""
     return ",".join(map(str, IGNORE_COLOUR)) if in_colour else str(IGNORE)
 
 
 def strays(values: Mapping[int, Value], in_colour: bool, masks: int) -> set[int]:
-    """The codes that are hardly classes: left by smoothing along borders, or by a slip in a few of
-    the `masks`."""
+    """Return the codes that are hardly classes: left by smoothing along borders, or by a slip in a
+    few of the `masks`."""
     own = {code: value for code, value in values.items() if value.key != void_key(in_colour)}
     thin = {code for code, value in own.items() if not value.solid and value.share < THIN}
     rare = {
@@ -77,7 +77,7 @@ def strays(values: Mapping[int, Value], in_colour: bool, masks: int) -> set[int]
 
 
 def objects(masks: Masks) -> str:
-    """How masks number objects instead of classes; empty where they do not seem to."""
+    """Describe masks that number objects instead of classes; '' where they do not seem to."""
     count = len(masks.pixels)
     solid = set().union(*masks.solid)
     holding = Counter(code for pixels in masks.pixels for code in pixels if code in solid)

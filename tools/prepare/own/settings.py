@@ -43,7 +43,7 @@ class Settings(NamedTuple):
     """Settings of a config."""
 
     preset: Preset
-    """As chosen, with the pretrained weights that were found, and rates for them."""
+    """The chosen preset, with the pretrained weights found and learning rates for them."""
     crop_size: int
     epochs: int
     epoch_length: int | None

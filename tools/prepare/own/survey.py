@@ -1,4 +1,4 @@
-"""What masks hold: sizes, kinds, values, colours; each file is opened once."""
+"""Content of masks: sizes, kinds, values, colours; each file is opened once."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -26,47 +26,40 @@ MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
 
 
 class MaskFile(NamedTuple):
-    """What a mask holds."""
+    """Content of a mask."""
 
     path: Path
     size: tuple[int, int]
     mode: str
     in_colour: bool
     is_veiled: bool
-    """Whether pixels are transparent in part; their value or colour counts."""
+    """True where pixels are partly transparent; their value or colour counts."""
     void: int
     """Pixels without data, by the nodata value, mask or alpha of a TIFF."""
     pixels: dict[int, int]
-    """By value, or by colour (as a code of dataset.mask_files) where the mask is in colour."""
+    """Number of pixels by value, or by code (dataset.mask_files) of a colour."""
     colours: dict[int, int]
     """The colour of each value, in 8 bits; none where it has no such colours."""
     solid: set[int]
-    """Those that fill 3x3 pixels somewhere; what smoothing leaves along borders does not."""
+    """Values that fill 3x3 pixels somewhere, as values smoothed along borders do not."""
 
 
 class Masks(NamedTuple):
-    """What all masks hold."""
+    """Content of all masks."""
 
     in_colour: bool
-    """Whether colours tell the classes, or values."""
+    """True where colours tell the classes, not values."""
     modes: list[str]
     pixels: list[dict[int, int]]
-    """Of each mask, by value or colour."""
+    """Number of pixels of each mask, by value or colour."""
     solid: list[set[int]]
-    """Of each mask, those that fill 3x3 pixels."""
+    """Values of each mask that fill 3x3 pixels."""
     palette: dict[int, int]
     """The colour of each value, where the masks have a palette."""
 
 
-def look_at(
-    files: Sequence[Path], look: Callable[[Path], R], title: str
-) -> dict[Path, R | UserError]:
-    """Return what `in_threads` does, by file."""
-    return dict(zip(files, in_threads(files, look, title), strict=True))
-
-
 def in_threads(items: Sequence[T], do: Callable[[T], R], title: str) -> list[R | UserError]:
-    """`do` something for each item, with a progress bar; a `UserError` is a result, too."""
+    """Call a function for each item, with a progress bar; a `UserError` is a result, too."""
 
     def found(item: T) -> R | UserError:
         try:
@@ -97,8 +90,7 @@ def refuse_all(faults: Sequence[UserError]) -> None:
 
 
 def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
-    """Raises `UserError` for an unreadable or too large file, and for what is no mask: JPEG,
-    photographs."""
+    """Read a mask; raises `UserError` for an unreadable or too large file, JPEG and photographs."""
     mask = read_mask(path, max_megapixels)
     in_colour = not has_values(mask)
     codes = mask_codes(mask, path, in_colour)
@@ -116,7 +108,7 @@ def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
 
 
 def _solid(codes: np.ndarray) -> set[int]:
-    """The codes of `[H, W]` that fill 3x3 pixels somewhere."""
+    """Return the codes of `[H, W]` that fill 3x3 pixels somewhere."""
     rows = (codes[:, :-2] == codes[:, 1:-1]) & (codes[:, 1:-1] == codes[:, 2:])
     middle = codes[:, 1:-1]
     filled = rows[:-2] & rows[1:-1] & rows[2:]
@@ -125,7 +117,7 @@ def _solid(codes: np.ndarray) -> set[int]:
 
 
 def together(masks: Iterable[MaskFile], told: bool | None = None) -> Masks:
-    """What masks hold together.  Colours count where a mask is in colour, where palettes give
+    """Combine the content of masks. Colours count where a mask is in colour, where palettes give
     one index several colours, as programs do that number the colours of each picture anew, and
     where masks of several kinds agree by colour alone.
 
@@ -151,7 +143,7 @@ def together(masks: Iterable[MaskFile], told: bool | None = None) -> Masks:
 
 
 def _by_kind(masks: Sequence[MaskFile]) -> bool:
-    """Whether colours tell the classes of masks of several kinds, or values."""
+    """Return whether colours tell the classes of masks of several kinds."""
     used = (
         (mask.mode, {v: mask.colours[v] for v in mask.pixels if v in mask.colours})
         for mask in masks
@@ -168,7 +160,7 @@ def _by_kind(masks: Sequence[MaskFile]) -> bool:
 
 
 def _common_palette(masks: list[MaskFile]) -> tuple[dict[int, int], bool]:
-    """The palette of those that have one, and whether they agree on the indices they use."""
+    """Return the common palette of masks, and whether masks agree on the indices in use."""
     palettes = [mask for mask in masks if mask.mode == "P"]
     palette = dict(palettes[0].colours) if palettes else {}
     used: dict[int, int] = {}

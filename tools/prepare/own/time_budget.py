@@ -23,7 +23,7 @@ def seconds_of(text: str) -> float:
 def fit_schedule(
     seconds: float, epochs: int, steps: int, step_seconds: float, validation_seconds: float
 ) -> tuple[int, int]:
-    """Return epochs and steps per epoch that fit a time; at most those that are given.
+    """Return epochs and steps per epoch that fit a time; at most the given ones.
 
     Shortens the epochs only where fewer than `EPOCHS` of them fit.
     """
