@@ -1,4 +1,4 @@
-"""Open all data of a config: images, masks, classes, split files.
+"""Check all data of a config: images, masks, classes, splits.
 
 Exit code 0: no problems, or warnings alone; 1: something would break or spoil training; 2: the
 config or a split file cannot be read.
