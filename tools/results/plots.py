@@ -166,7 +166,7 @@ def _is_full(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def _is_over_labels(rows: pd.DataFrame) -> bool:
-    """Whether there is anything to draw over the number of labels."""
+    """Tell whether rows differ in their number of labels."""
     return rows.labels[~_is_full(rows) & rows.labels.gt(0).fillna(False)].nunique() > 1
 
 
