@@ -17,7 +17,7 @@ FORKED.set_forkserver_preload(["tests.conftest"])
 
 
 def python(folder: Path, arguments: list[str], environment: dict[str, str]) -> None:
-    """What `python *arguments` does with a script, or a module after -m; output to files."""
+    """Run a script, or a module after -m, as `python *arguments` does; output goes to files."""
     for number, name in ((1, "out"), (2, "err")):
         with (folder / name).open("wb") as file:
             os.dup2(file.fileno(), number)

@@ -60,7 +60,7 @@ def prepared(name, config, folder, *settings):
 
 
 def gradient(training, raw=None):
-    """Of all parameters, in one tensor, as the optimizer gets it, for a batch or the first one."""
+    """Return all parameters' gradients in one tensor, for `raw` or else the first batch."""
     calm(training.method)
     raw = raw or next(iter(training.train))
     with contextlib.ExitStack() as stack:

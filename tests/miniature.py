@@ -102,7 +102,7 @@ def rectangle(x0, y0, x1, y1):
 
 
 def run_lengths(region):
-    """Of a [H, W] bool mask, column by column, beginning with the pixels outside."""
+    """Run-length encode a [H, W] bool mask by column, starting with the pixels outside."""
     counts, inside = [0], False
     for x in range(region.shape[1]):
         for y in range(region.shape[0]):
@@ -254,7 +254,7 @@ def pack(archives, folder: Path):
 
 
 def unpack(archives, folder: Path):
-    """What they unpack to, archives within archives too."""
+    """Write the archives' members to `folder`, and unpack the zip files among them."""
     for members in archives.values():
         for name, data in members.items():
             path = folder / name

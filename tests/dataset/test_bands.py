@@ -245,7 +245,7 @@ def test_what_cannot_be_used_is_said_in_one_line(name, keys, message, tmp_path):
 
 
 def test_smaller_copies_in_a_tiff_are_no_images(tmp_path):
-    """As a GeoTIFF has for fast display."""
+    """Skip reduced-resolution pages, which GeoTIFFs hold for fast display."""
     array = values(3, h=8, w=8)
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(array, photometric="rgb")

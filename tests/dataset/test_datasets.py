@@ -83,7 +83,7 @@ def test_a_crop_anywhere_is_that_of_the_whole():
 
 @pytest.mark.parametrize("side", [24, 32, 48, 64, 96])
 def test_the_filter_sees_all_that_it_would_see_of_the_whole(side):
-    """Where the resized image begins at a whole pixel, too: at each border of the crop."""
+    """Compare crops, also at image borders, with the same area of the whole resized image."""
     image = Image.fromarray(RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8))
     whole = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(int)
     for y, x in itertools.product((0, 2, 6), repeat=2):
@@ -93,7 +93,7 @@ def test_the_filter_sees_all_that_it_would_see_of_the_whole(side):
 
 @pytest.mark.parametrize("size", [(500, 4000), (4000, 500), (8000, 1000)])
 def test_no_more_is_resized_than_a_crop_needs(size):
-    """Which begins at one of 16 pixels, so that a crop of a huge image costs little."""
+    """Resize little more than the crop needs; source spans start at multiples of 16 pixels."""
     spans = _spans((2000, 2000), Geometry(size, (300, 300), 40, False))
     for span, side in zip(spans, size, strict=True):
         scale = 2000 / side

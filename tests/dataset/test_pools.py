@@ -41,7 +41,7 @@ class Pools:
             (self.root / f"images/{name}.jpg").unlink()
 
     def listed(self, kind):
-        """What the config says of the pool's list."""
+        """Return the config entry for the pool's list."""
         return {"list": str(self.path(kind)), "root": str(self.root)}
 
     def folders(self):

@@ -58,7 +58,7 @@ def test_a_list_that_was_read_is_few_objects(tmp_path):
 
 
 def reachable(root):
-    """How many objects the collector finds below one, classes aside."""
+    """Count the objects that the garbage collector reaches from `root`, except classes."""
     found, new = set(), [root]
     while new:
         below = (o for o in gc.get_referents(*new) if not isinstance(o, type))

@@ -33,7 +33,7 @@ ENOUGH = 1500
 
 
 def training_set(images, root, samples):
-    """As a run's, for these images; its labelled ones are not looked at."""
+    """Build a run's training set for these images; its labelled images are not read."""
     data = Data(name="camvid", root=root, classes=["a", "b"], val=Path("unused"))
     unlabeled = read_samples(images, data, masks=False).samples
     opened = Opened(Reader(data), [], True), Opened(Reader(data), unlabeled, False)
@@ -42,7 +42,7 @@ def training_set(images, root, samples):
 
 
 def statistics_of_a_view(x, shown):
-    """Of an image `[3, H, W]` where it is `shown`, as the reference defines them."""
+    """Compute the reference's statistics of an image `[3, H, W]` over the `shown` pixels."""
     pixels = x[:, shown]
     chroma = pixels.amax(0) - pixels.amin(0)
     rises = (x[:, 1:] - x[:, :-1]).abs()[:, shown[1:] & shown[:-1]]
@@ -68,7 +68,7 @@ def note(found, prefix, values):
 
 
 def drawn(training, samples):
-    """What needs no look at the images: boxes, frequencies, padding; and the raw samples."""
+    """Yield statistics that need no pixels (boxes, frequencies, padding), and raw samples."""
     found, order = {}, epoch_order(len(training.unlabeled), samples, 0, UNLABELED, 0)
     for position, index in enumerate(order):
         raw = training.unlabeled_sample(index, UNLABELED, 0, position)

@@ -1,4 +1,4 @@
-"""What a run needs: fake steps against real ones, cards, `--dry-run` and `python -m tools.cost`."""
+"""Cost of a run: fake and real steps, GPUs, `--dry-run` and `python -m tools.cost`."""
 
 import json
 

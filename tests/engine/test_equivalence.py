@@ -1,4 +1,4 @@
-"""How a global batch is spread over processes and forwards does not change what is learnt."""
+"""Learn the same however a global batch is split over processes and forward passes."""
 
 import itertools
 import json
@@ -37,7 +37,7 @@ def alone(even):
 
 @pytest.fixture(scope="module", params=[2, 4])
 def several(request, even):
-    """What that many processes leave in a folder."""
+    """Return the output folder of `tests.gradients` and its number of processes."""
     folder = even.folder / str(request.param)
     folder.mkdir()
     done = spread("-m", "tests.gradients", even.config, folder, processes=request.param)
@@ -63,7 +63,7 @@ def test_accumulation_computes_the_gradient_of_one_forward(method, even, alone):
 
 
 def test_every_sample_and_every_validation_image_once(several, even):
-    """Of three validation images one of four processes gets none."""
+    """Validate 3 images; with four processes, one process gets none."""
     folder, processes = several
     ranks = [json.loads((folder / f"seen-{r}.json").read_text()) for r in range(processes)]
     one = seen(prepared("supervised", even.config, even.folder))

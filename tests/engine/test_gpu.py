@@ -1,4 +1,4 @@
-"""What only a GPU can show."""
+"""Checks that need a GPU."""
 
 import pytest
 import torch

@@ -70,7 +70,7 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
 
 
 def test_stopped_before_a_validation(long, train, tmp_path, monkeypatch):
-    """What is saved next, with no step in between, holds the learning rate of the last one."""
+    """Save the last step's learning rate in a checkpoint that no new step precedes."""
     train(SupOnly, long.argv(tmp_path / "whole", "--set", "epochs=1"))
     with monkeypatch.context() as patch:
         signalled_after(patch, 4, signal.SIGTERM)

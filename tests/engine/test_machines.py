@@ -30,7 +30,7 @@ def ends(*commands, **variables):
 
 
 def refused(done, reason):
-    """Whether all machines end with exit code 2 and one line that holds `reason`."""
+    """Assert that each machine exits with code 2 and one error line containing `reason`."""
     for code, said in done:
         assert code == 2, done
         assert said.count("error: ") == 1 and reason in said and "Traceback" not in said, done
@@ -164,7 +164,7 @@ with distributed.session(torch.device("cpu")), exit_with_one_line():
 
 
 def test_a_machine_whose_ranks_hang_when_another_fails(tmp_path, monkeypatch):
-    """As in a collective of NCCL: its launcher kills them, and prints the reason."""
+    """Kill ranks that hang, as in an NCCL collective; their launcher prints the reason."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     program = """
 from util import rendezvous
@@ -217,7 +217,7 @@ def test_timeout_is_a_number_of_minutes(given, monkeypatch):
 
 
 def launched(**given):
-    """What a launch that does not reach its program says."""
+    """Return the stderr of a launch that fails before its program starts."""
     end = launcher("supervised.py", **given).end(100)
     assert end.returncode == 2 and "Traceback" not in end.stderr, end
     return end.stderr

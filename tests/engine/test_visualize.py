@@ -290,7 +290,7 @@ def sheet(toy, draw_on):
 
 
 def cell(sheet):
-    """Where the first picture of a sheet is: below its caption."""
+    """Return the first picture of a sheet, below its caption."""
     return sheet[4 + 19 : 4 + 19 + SIDE, 4 : 4 + SIDE]
 
 

@@ -1,4 +1,4 @@
-"""What `tools.autolabel` writes is a labelled dataset, and its ranking is what it says."""
+"""Check that `tools.autolabel` writes a labelled dataset and a correct ranking."""
 
 import csv
 import json

@@ -278,7 +278,7 @@ def pairs(toy, train, run, tmp_path):
 
 
 def test_rasters_of_pairs(pairs, toy, tmp_path):
-    """What fits into one window is predicted as without windows; only both dates are data."""
+    """Predict single-window pairs as without windows; pixels need data at both dates."""
     side = load_config(toy.config).crop_size
     earlier, later = np.maximum(1, scene(side, side)), np.maximum(1, scene(side, side))
     write_raster(tmp_path / "earlier/a.tif", earlier)

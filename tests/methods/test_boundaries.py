@@ -1,4 +1,4 @@
-"""Where a definition says "at least", "more than", "first" or "last": exactly there."""
+"""Exact boundaries of definitions: "at least", "more than", "first" and "last"."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""How far pseudo-labels can be trusted: counted while validation goes on."""
+"""Reliability of pseudo-labels, counted during validation."""
 
 import json
 

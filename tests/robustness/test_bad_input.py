@@ -1,4 +1,4 @@
-"""What a user can get wrong ends before training, with one line and exit code 2."""
+"""User errors end before training, with one line and exit code 2."""
 
 import sys
 

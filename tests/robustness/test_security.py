@@ -1,4 +1,4 @@
-"""What one is given - checkpoints, configs, lists - runs no code and stays in its root."""
+"""Untrusted checkpoints, configs and lists run no code and stay inside their root."""
 
 import os
 import pickle
@@ -26,7 +26,7 @@ from util.errors import UserError
 
 @pytest.fixture
 def marker(tmp_path):
-    """What the code smuggled in would create."""
+    """Return the path of the file that smuggled code would create."""
     return tmp_path / "marker"
 
 
@@ -61,7 +61,7 @@ writers = pytest.mark.parametrize("write", [write_zip, write_legacy, write_pickl
 
 
 def test_the_smuggled_code_is_live(marker):
-    """What any reader that trusts its file would do."""
+    """Show that a reader that trusts its file runs the smuggled code."""
     pickle.loads(pickle.dumps(Smuggled(marker)))
     assert marker.exists()
 
@@ -114,7 +114,7 @@ every_tag = pytest.mark.parametrize("tag", TAGS, indirect=True)
 
 @every_tag
 def test_the_tags_are_live(tag, marker):
-    """What any reader of YAML that trusts its file would do."""
+    """Show that a YAML reader that trusts its file runs the tags' code."""
     yaml.unsafe_load(tag)
     assert marker.exists()
 
@@ -157,7 +157,7 @@ def test_folders_stay_in_the_root(outside, toy, tmp_path, capsys):
 
 
 def test_links_are_followed(toy, tmp_path):
-    """Who sets one means it: data often lies on another disk."""
+    """Follow symbolic links, which users set on purpose: data is often on another disk."""
     (toy.root / "images").rename(tmp_path / "elsewhere")
     (toy.root / "images").symlink_to(tmp_path / "elsewhere")
     assert rehearsed(toy, tmp_path / "run", "--dry-run") == RAN

@@ -56,7 +56,7 @@ def test_checkpoint_holds_the_list(toy, train, tmp_path):
 
 
 def draws(method, unlabeled, monkeypatch):
-    """Which of the previous models were asked, with which weights."""
+    """Return the previous models that were used, and their weights."""
     asked = []
 
     def spy(model, members, images):

@@ -228,7 +228,7 @@ def label_studio():
 
 
 def bitmask(shape, size=(H, W)):
-    """What BitmaskLabels exports: black on transparent pixels."""
+    """Build a BitmaskLabels export: black on transparent pixels."""
     pixels = np.zeros((*size, 4), np.uint8)
     pixels[..., 3][: shape.shape[0], : shape.shape[1]] = 255 * shape
     value = {"imageDataURL": f"data:image/png;base64,{png(pixels)}", "bitmasklabels": ["tree"]}

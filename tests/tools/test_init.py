@@ -369,7 +369,7 @@ def test_all_unreadable_files_are_named(init):
 
 
 def test_large_files_need_an_option(init, run):
-    """Which holds for images and for masks, here and in whatever reads the config."""
+    """Apply the size limit to images and masks, in `init` and in every reader of the config."""
     Path("images").mkdir(), Path("masks").mkdir()
     for i in range(3):
         Image.new("RGB", (1300, 1000)).save(f"images/{i}.png")

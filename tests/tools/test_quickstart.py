@@ -46,7 +46,7 @@ def test_quickstart(elsewhere, tmp_path):
 
 
 def test_scripts_are_found_from_any_folder(elsewhere):
-    """As active learning starts them."""
+    """Start scripts the way active learning does."""
     commands = ("supervised.py", "--help"), ("-m", "tools.autolabel", "--help")
     code = f"from util.cli import run; [run(*command) for command in {commands}]"
     said = elsewhere(sys.executable, "-c", code, PYTHONPATH=str(REPOSITORY))

@@ -73,7 +73,7 @@ def test_the_embedding_of_decoder_features(trained, run, page_of, monkeypatch):
 
 
 def test_class_means_are_those_of_the_last_convolutions_input(trained):
-    """Of a network that is one convolution: mean normalised colours."""
+    """Use a network of one convolution: class means are mean normalised colours."""
     config = Run(trained).config
     config = config.model_copy(update={"crop_size": 20})  # of images, the central 40 pixels
     samples = read_samples(config.data.val, config.data, masks=True).samples

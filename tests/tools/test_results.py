@@ -219,7 +219,7 @@ def test_published_dice_stands_beside_dice_alone(fake, run, rows):
 
 
 def test_a_published_score_of_another_list_is_remarked(fake, rows):
-    """Where the paper chose its epoch on the test list, and the run on its validation list."""
+    """Report papers that chose the epoch on the test split, unlike the run (validation)."""
     whu = PASCAL["data"] | {"name": "whu", "labeled": "splits/whu/5%/labeled.txt",
                             "classes": ["unchanged", "changed", "other"]}  # fmt: skip
     for val in ("test", "val"):

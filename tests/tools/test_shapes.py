@@ -140,7 +140,7 @@ class OneFate:
     ("stays", set()), ("came", {1}), ("went", {1}), ("became another", {1, 2}),
 ])  # fmt: skip
 def test_the_kind_of_change_follows_from_the_fate_of_the_figures(fate, found):
-    """Where nothing comes, goes or becomes another, nothing is labelled, clutter or not."""
+    """Label no change where no shape appears, vanishes or changes class, despite clutter."""
     for index in range(10):
         first, second, changed, kinds = render_pair(OneFate(fate, index), 64)
         assert (first != second).mean() > 0.5

@@ -288,7 +288,7 @@ with exit_with_one_line():
 
 
 def test_what_reads_the_output_may_end_first():
-    """As `head` does; more is written than a pipe holds."""
+    """Allow the reader to stop early, like `head`; the output is larger than a pipe's buffer."""
     command = subprocess.Popen(
         [sys.executable, "-c", ENDLESS],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

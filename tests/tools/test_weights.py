@@ -134,7 +134,7 @@ def test_official_dinov2_with_registers():
 
 
 def official_dinov3(bias):
-    """As the official files name it."""
+    """Return a DINOv3 state dict with the names of the official files."""
     changes = [("reg_token", "storage_tokens"), ("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma")]
     state = renamed(shapes("vit_small_patch16_dinov3"), *changes)
     state["mask_token"] = torch.zeros(1, 384)

@@ -24,7 +24,7 @@ FILE = "file"
 
 
 class Death(NamedTuple):
-    """Where a life is to end by SIGKILL."""
+    """Point at which SIGKILL ends a process."""
 
     place: str
     """One of PLACES; or FILE: right before a file of the run is opened, renamed, linked ..."""

@@ -50,7 +50,7 @@ def places(tree: Any, depth: int = 99) -> list[Place]:
 
 
 class Change(NamedTuple):
-    """What happens at a place of a tree; a new name, where there must be one, is `name`."""
+    """Change at one place of a tree; `name` is the new key, if one is needed."""
 
     action: str
     place: Place

@@ -175,7 +175,7 @@ class StateCase(NamedTuple):
 
 
 def state_cases(world: World) -> st.SearchStrategy[StateCase]:
-    """What a checkpoint may hold instead of a run; its many weights are not all that changes."""
+    """Generate faulty checkpoint states; changes are not limited to the many weights."""
     return st.sampled_from(sorted(world.checkpoints)).flatmap(
         lambda name: st.one_of(
             st.builds(StateCase, st.just(name), _changes(world.states[name]), st.none()),

@@ -66,7 +66,7 @@ def run_module(name: str) -> None:
 
 @contextmanager
 def _stderr() -> Iterator[Callable[[], str]]:
-    """What Python, its warnings and the libraries below it write there."""
+    """Capture stderr from Python, its warnings and native libraries."""
     with tempfile.TemporaryFile() as file:
         before = os.dup(2)
         os.dup2(file.fileno(), 2)
@@ -89,7 +89,7 @@ def _stderr() -> Iterator[Callable[[], str]]:
 
 
 def _silent_stdout() -> redirect_stdout:
-    """As strict as a terminal: what is no UTF-8 fails."""
+    """Discard stdout, but fail on text that is not valid UTF-8, like a strict terminal."""
     return redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
 
 

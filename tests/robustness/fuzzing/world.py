@@ -1,4 +1,4 @@
-"""What bad input stands beside: a small dataset, its config, and a checkpoint of each kind."""
+"""Valid surroundings of bad input: a small dataset, its config, one checkpoint per kind."""
 
 import io
 import itertools

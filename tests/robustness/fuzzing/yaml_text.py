@@ -47,7 +47,7 @@ def dumped(tree: Any) -> bytes:
 
 
 def scalars() -> st.SearchStrategy[str]:
-    """What may stand behind a colon or an equals sign."""
+    """Generate values to follow a colon or an equals sign."""
     return st.one_of(
         st.sampled_from(VALUES), texts, values.map(lambda v: yaml.safe_dump(v, width=10**9).strip())
     )
