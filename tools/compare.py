@@ -4,7 +4,7 @@ Columns are images, shown above with their ground truth. The split and the class
 of the first checkpoint's config.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,12 @@ from util.cli import add_settings, exit_with_one_line, importing
 from util.colours import palette
 from util.config.data import Data
 from util.errors import UserError, counted
+from util.io import make_folder, write_atomically
 from util.parser import Parser
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from dataset.samples import Sample
 
 SIDE = 1.1
@@ -84,6 +87,7 @@ def draw(
         from model.trained import load_trained
         from util import distributed
         from util.plotting import save
+    make_folder(out.parent)
     device = distributed.choose_device("auto")
     configs = {name: checkpoint_config(path, None, settings) for name, path in checkpoints.items()}
     data = next(iter(configs.values())).data
@@ -92,25 +96,21 @@ def draw(
             raise UserError(f"{name}: its classes differ from those of {next(iter(configs))}")
     read = [Reader(data).both(sample) for sample in samples]
     dates = zip(*(pictures(pixels, data) for pixels, _ in read), strict=True)
-    rows: dict[str, Any] = {
-        "image" if i == 0 else "later image": row for i, row in enumerate(dates)
-    }
-    shown = list(rows.values())[-1]
-    rows["ground truth"] = [
-        overlay(picture, np.array(truth), data, OPACITY)
-        for picture, (_, truth) in zip(shown, read, strict=True)
-    ]
+    rows: dict[str, Any] = dict(zip(("image", "later image"), dates, strict=False))
+    *_, shown = rows.values()
+
+    def over_images(masks: Iterable[np.ndarray]) -> "list[Image.Image]":
+        pairs = zip(shown, masks, strict=True)
+        return [overlay(picture, mask, data, OPACITY) for picture, mask in pairs]
+
+    rows["ground truth"] = over_images(np.array(truth) for _, truth in read)
     for name, path in checkpoints.items():
         network = load_trained(configs[name], path, "model", device)
         predictor = Predictor(network, configs[name], device)
         reader = Reader(configs[name].data)
-        masks = [predictor.mask(reader.both(sample)[0]) for sample in samples]
-        rows[name] = [
-            overlay(picture, mask, data, OPACITY)
-            for picture, mask in zip(shown, masks, strict=True)
-        ]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save(sheet(rows, data), out, out.suffix[1:], dpi=150)
+        rows[name] = over_images(predictor.mask(reader.both(sample)[0]) for sample in samples)
+    figure = sheet(rows, data)
+    write_atomically(out, lambda file: save(figure, file, out.suffix[1:], dpi=150))
 
 
 def sheet(rows: Mapping[str, Any], data: Data) -> Any:

@@ -43,10 +43,14 @@ def test_images_are_chosen_by_name(runs, run, tmp_path):
         (["--out", "x.png", "--images", "nowhere"], "--images nowhere"),
         (["--out", "x.png", "--split", "test"], "data.test"),
         (["--out", "x.png", "--count", "0"], "--count"),
+        (["--out", "a file/x.png"], "a file: cannot be made"),
+        (["--out", "a file.png"], "a file.png: cannot be written"),
     ],
 )
 def test_bad_options_are_one_line(runs, run, monkeypatch, tmp_path, options, problem):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").touch()
+    (tmp_path / "a file.png").mkdir()
     code, _, err = run(compare, *runs, *options)
     assert code == 2 and problem in err and err.count("\n") == 1
     assert not (tmp_path / "x.png").exists()
