@@ -33,4 +33,4 @@ def main(method: type[Method]) -> None:
                 )
                 dry_run(trainer) if options.dry_run else trainer.fit()
             finally:
-                run_dir.leave_unused()
+                run_dir.release()

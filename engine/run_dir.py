@@ -17,7 +17,7 @@ from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, TextIO
 
 from PIL import Image
 
@@ -65,7 +65,7 @@ class RunDir:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
         """The last task of the thread; after one that failed, no other runs."""
-        self._has_lock = False
+        self._lock: TextIO | None = None
         self._made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._make()
 
@@ -102,43 +102,51 @@ class RunDir:
 
     @_writing
     def lock(self) -> None:
-        """Lock the directory until this process ends.
+        """Lock the directory until `release`.
 
         The system holds the lock, so a killed run leaves none behind.  Raises `UserError` with the
         process that holds it.
         """
-        file = self.path / "run.lock"
-        try:
-            while not self._has_lock:
-                self._lock = file.open("a+")
-                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A start that failed may have removed the file in between, see `leave_unused`.
-                self._has_lock = os.fstat(self._lock.fileno()).st_nlink > 0
-        except (BlockingIOError, PermissionError):
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            raise UserError(
-                f"--save-path {self.path}: in use by {owner}. Fix: wait until it ends, or choose "
-                "another folder"
-            ) from None
-        except OSError as error:
-            logger.warning("%s: this file system has no locks (%s)", self.path, error)
-            remove_partials(self.path, idle=DAY)
-        else:
-            remove_partials(self.path, idle=0)
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._lock.flush()
+        while True:
+            file = (self.path / "run.lock").open("a+")
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                with file:
+                    file.seek(0)
+                    owner = file.read().strip() or "another process"
+                raise UserError(
+                    f"--save-path {self.path}: in use by {owner}. Fix: wait until it ends, or "
+                    "choose another folder"
+                ) from None
+            except OSError as error:
+                file.close()
+                logger.warning("%s: this file system has no locks (%s)", self.path, error)
+                remove_partials(self.path, idle=DAY)
+                return
+            # A start that failed may have removed the file in between, see `release`.
+            if os.fstat(file.fileno()).st_nlink:
+                break
+            file.close()
+        self._lock = file
+        remove_partials(self.path, idle=0)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
 
-    def leave_unused(self) -> None:
-        """Remove the lock file and the folders that this start made, if it wrote nothing else."""
-        if not distributed.is_main() or self.starts.exists():
+    def release(self) -> None:
+        """Give back the lock; remove its file and the folders that this start made, if it wrote
+        nothing else."""
+        if not distributed.is_main():
             return
         with suppress(OSError):
-            if self._has_lock and not any(p.name != "run.lock" for p in self.path.iterdir()):
-                (self.path / "run.lock").unlink()
-            for folder in self._made:
-                folder.rmdir()  # which fails where anything is in it
+            if not self.starts.exists():
+                if self._lock and not any(p.name != "run.lock" for p in self.path.iterdir()):
+                    (self.path / "run.lock").unlink()
+                for folder in self._made:
+                    folder.rmdir()  # which fails where anything is in it
+        if self._lock:
+            self._lock.close()
 
     def is_own(self) -> bool:
         """Return whether the last start here was by the same command."""
