@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset import loaders
 from dataset.cache import Opened
-from dataset.datasets import UNLABELED, epoch_order
+from dataset.datasets import UNLABELED, TrainingSet, epoch_order
 from dataset.folders import read_samples
 from dataset.reader import Reader
 from dataset.transforms.geometry import GEOMETRIES
@@ -38,7 +37,7 @@ def training_set(images, root, samples):
     unlabeled = read_samples(images, data, masks=False).samples
     opened = Opened(Reader(data), [], True), Opened(Reader(data), unlabeled, False)
     config = Config(data=data, crop_size=REFERENCE["crop"], epochs=1, batch_size=2)
-    return loaders.training_set(config, *opened, length=samples, strong_views=2, partner="batch")
+    return TrainingSet(config, *opened, length=samples, strong_views=2, partner="batch")
 
 
 def statistics_of_a_view(x, shown):
