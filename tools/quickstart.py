@@ -10,7 +10,7 @@ from pathlib import Path
 from dataset.folders import read_samples
 from tools.compare import draw
 from tools.make_shapes.files import generate
-from util.cli import add_settings, exit_with_one_line, importing, run
+from util.cli import add_settings, exit_with_one_line, importing, run_script
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.parser import Parser
@@ -47,8 +47,8 @@ def main() -> None:
         for script in METHODS.values():
             folder = options.save_path / script
             common = ["--config", CONFIG, *overrides]
-            run(f"{script}.py", *common, "--save-path", folder, "--seed", options.seed)
-            run("evaluate.py", *common, "--checkpoint", folder / "best.pth",
+            run_script(f"{script}.py", *common, "--save-path", folder, "--seed", options.seed)
+            run_script("evaluate.py", *common, "--checkpoint", folder / "best.pth",
                 "--json", folder / "scores.json")  # fmt: skip
         pictures = options.save_path / "pictures.png"
         checkpoints = {n: options.save_path / s / "best.pth" for n, s in METHODS.items()}

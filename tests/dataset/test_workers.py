@@ -22,9 +22,9 @@ from util import interrupt
 from util.config.loading import load_config
 from util.errors import UserError
 from util.interrupt import EXIT_CODE
-from util.workers import FILES, PIPES, allow_open_files
+from util.workers import OPEN_FILES, PIPES, allow_open_files
 
-NEEDED = FILES + 8 + 2 * (PIPES + 2 * 8)
+NEEDED = OPEN_FILES + 8 + 2 * (PIPES + 2 * 8)
 """Open files for two data workers and batches of 8 tensors, which SupOnly's have at most."""
 
 

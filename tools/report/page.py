@@ -19,7 +19,7 @@ from tools.results.runs import Run, best_epoch
 from util.colours import palette
 from util.config.loading import dump_config
 from util.errors import UserError, one_line
-from util.plotting import as_svg, confusion_matrix, reliability_diagram
+from util.plotting import as_svg, draw_confusion_matrix, reliability_diagram
 
 SHOWN = 4
 """Best and worst images shown."""
@@ -149,7 +149,9 @@ def _predictions(
         f"{run.config.evaluation.mode}: mIoU {found.scores.miou:.2f}{interval}, "
         f"pixel accuracy {found.scores.accuracy:.2f}.",
         **_class_scores(run, found.scores),
-        "matrix": as_svg(confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)),
+        "matrix": as_svg(
+            draw_confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)
+        ),
         "extremes": [
             (title, pictures(run, some))
             for title, some in (("Best", found.best), ("Worst", found.worst))

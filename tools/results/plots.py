@@ -9,7 +9,7 @@ import pandas as pd
 
 from tools.results.runs import PseudoLabels
 from util.errors import UserError
-from util.plotting import COLOURS, GREY, chart, new_figure, save, whole_numbers
+from util.plotting import LINE_COLOURS, LINE_GREY, chart, new_figure, save, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,9 +135,9 @@ def _of_classes(quality: PseudoLabels, kind: str, indices: Iterable[int]) -> flo
 
 
 def _level(axis: Any, height: float, text: str) -> None:
-    axis.axhline(height, color=GREY, linestyle=(0, (4, 3)), linewidth=1)
+    axis.axhline(height, color=LINE_GREY, linestyle=(0, (4, 3)), linewidth=1)
     axis.annotate(text, (0.02, height), (0, -2), ("axes fraction", "data"), "offset points",
-                  fontsize=7, color=GREY, va="top")  # fmt: skip
+                  fontsize=7, color=LINE_GREY, va="top")  # fmt: skip
 
 
 def _legend(figure: "Figure", looks: dict[str, Any], names: Iterable[str], **more: Any) -> None:
@@ -187,10 +187,10 @@ def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     colour, in dashes."""
     looks: dict[str, dict[str, Any]] = {}
     for place, (_, rows) in enumerate(table.groupby(["method", "settings"], sort=False)):
-        again = place // len(COLOURS)
+        again = place // len(LINE_COLOURS)
         for row in rows.itertuples():
             looks[row.name] = {
-                "color": COLOURS[place % len(COLOURS)],
+                "color": LINE_COLOURS[place % len(LINE_COLOURS)],
                 "marker": MARKS[(place + again) % len(MARKS)],
                 "linestyle": "--" if row.scored == "teacher" else ("-", "-.", ":")[again % 3],
             }

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from util.config.data import ImageSources as Source
-from util.config.data import Listed
+from util.config.data import SplitFile
 from util.config.loading import load_config, parse
 from util.config.schema import Config
 from util.config.types import Section
@@ -264,7 +264,7 @@ def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
 
 def _list_of(images: Source | None) -> Path | None:
     """Return the path of a split file, if a config names exactly one for these images."""
-    path = images.list if isinstance(images, Listed) else images
+    path = images.list if isinstance(images, SplitFile) else images
     return path if isinstance(path, Path) else None
 
 
