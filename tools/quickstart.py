@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def minutes(config: Config, scripts: list[str]) -> int:
-    """Measure two steps of each method; return the minutes that training and validation take."""
+    """Measure steps of each method; return the minutes that training and validation take."""
     with importing():
         from engine.dry_run import measure_method
         from tools.methods import method_of

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
+from engine import dry_run
 from tests.conftest import REPOSITORY
 
 PYTHON = f"""#!/bin/sh
@@ -51,3 +53,18 @@ def test_scripts_are_found_from_any_folder(elsewhere):
     code = f"from util.cli import run; [run(*command) for command in {commands}]"
     said = elsewhere(sys.executable, "-c", code, PYTHONPATH=str(REPOSITORY))
     assert "Train SupOnly" in said and "tools.autolabel" in said
+
+
+@pytest.mark.parametrize(
+    ("taken", "estimate"), [([2, 0.1, 0.1, 1, 0.1], 0.1), ([3, 0.2, 3], 3), ([7], 7)]
+)
+def test_delayed_steps_do_not_change_the_estimate(taken, estimate, monkeypatch):
+    """Steps are timed up to five times, and for at most five seconds."""
+    clock, left = [0.0], list(taken)
+    monkeypatch.setattr(dry_run, "_now", lambda device: clock[0])
+
+    def step():
+        clock[0] += left.pop(0)
+
+    assert dry_run._median_seconds(step, torch.device("cpu")) == pytest.approx(estimate)
+    assert not left
