@@ -43,11 +43,11 @@ def fit_schedule(
 
 
 def schedule_for(config_file: Path, script: str, seconds: float) -> tuple[int, int, float]:
-    """Measure two steps of a method and fit the epochs of a config to a time.
+    """Measure steps of a method and fit the epochs of a config to a time.
 
     Returns epochs, steps per epoch and the hours that they take.
     """
-    print(f"measuring two steps of {script}.py", file=sys.stderr, flush=True)
+    print(f"measuring steps of {script}.py", file=sys.stderr, flush=True)
     from engine.dry_run import measure_method
     from tools.methods import method_of
     from util.config.loading import load_config
