@@ -12,7 +12,7 @@ from model import hub
 from tests.own_images import write_images
 from tools.prepare import __main__ as prepare
 from tools.prepare.own import settings
-from tools.prepare.own.time_budget import fit_schedule, seconds_of
+from tools.prepare.own.settings import fit_schedule, seconds_of
 from util.config.loading import load_config
 from util.errors import UserError
 

@@ -32,8 +32,8 @@ def plan(source: Path, partial: bool) -> Plan:
     archive, sets = found[SEGNET], {}
     for name in COUNTS:
         images = tasks_of(archive.files(name, ".png"), f"images/{name}/{{}}.png")
-        masks = archive.files(f"{name}annot", ".png")
-        masks = tasks_of(masks, f"labels/{name}/{{}}.png", ignore_void)
+        stored = archive.files(f"{name}annot", ".png")
+        masks = tasks_of(stored, f"labels/{name}/{{}}.png", ignore_void)
         sets[name] = Set(images, masks, archive.title, archive.title)
     return Plan(sets)
 

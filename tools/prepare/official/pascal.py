@@ -52,8 +52,8 @@ def plan(source: Path, partial: bool) -> Plan:
     origin = " or ".join(a.title for a in (sbd, ready) if a.members) or VOC.archive
 
     def part(names: set[str]) -> Set:
-        chosen = ({n: tasks[n] for n in tasks.keys() & names} for tasks in (images, masks))
-        return Set(*chosen, VOC.archive, origin)
+        own_images, own_masks = ({n: t[n] for n in t.keys() & names} for t in (images, masks))
+        return Set(own_images, own_masks, VOC.archive, origin)
 
     listed = tasks_of(voc.files(LISTS, ".txt"), f"{LISTS}/{{}}.txt")
     return Plan({"train": part(train - val), "val": part(val)}, tuple(listed.values()))
