@@ -17,7 +17,7 @@ from tests.conftest import write_sample
 from tools.check_data import __main__ as check_data
 from tools.check_data.image_stats import image_facts
 from tools.check_data.inspect import inspect
-from tools.check_data.outliers import suspects
+from tools.check_data.outliers import highlights
 from tools.check_data.problems import problems
 from tools.check_data.thumbnails import FULL, by_brightness, figures, rarest
 from util.colours import distinct_colours
@@ -116,12 +116,12 @@ def test_the_rarest_classes_come_first(toy):
     toy.write_list("val", toy.path("val").read_text().splitlines()[3:])
     config = load_config(toy.config)
     lists = inspect(config)
-    names = [seen.sample.image[-6:-4] for seen, _ in rarest(lists[2], config.data.classes, 5)]
+    names = [item.sample.image[-6:-4] for item, _ in rarest(lists[2], config.data.classes, 5)]
     assert names == ["m2", "m4", "m5", "m3", "m1"]  # road, tree, sky, and again road, tree
     assert len(list(rarest(lists[2], config.data.classes, 99))) == 6
     assert not list(rarest(lists[2], config.data.classes, 0))
-    grey = [seen.facts.brightness for seen in by_brightness(lists[1], 3)]
-    every = [seen.facts.brightness for seen in lists[1].seen]
+    grey = [item.facts.brightness for item in by_brightness(lists[1], 3)]
+    every = [item.facts.brightness for item in lists[1].items]
     assert grey == sorted(grey) and [grey[0], grey[2]] == [min(every), max(every)]
 
 
@@ -162,8 +162,8 @@ def planted(toy):
 def test_suspicious_files_are_found_and_shown(toy, page):
     expected = planted(toy)
     lists = inspect(config := load_config(toy.config))
-    found = suspects(lists, problems(lists, config), ["red", "green", "blue"])
-    found = [(s.kind, s.seen.sample.image[7:-4]) for s in found]
+    found = highlights(lists, problems(lists, config), ["red", "green", "blue"])
+    found = [(s.kind, s.item.sample.image[7:-4]) for s in found]
     assert sorted(found) == sorted(expected)
     text = page()
     section = text[text.index("Worth a look") : text.index("<h2>labeled")]
@@ -174,7 +174,7 @@ def test_suspicious_files_are_found_and_shown(toy, page):
     assert section.index("images/size.jpg") < section.index("images/night.jpg")
     begin = section.rindex("<figure>", 0, section.index("images/leak.jpg"))
     shown = pictures(section[begin : section.index("</figure>", begin)])
-    every = {seen.sample.image: seen for listed in lists for seen in listed.seen}
+    every = {item.sample.image: item for listed in lists for item in listed.items}
     for picture, name in zip(shown, ("leak", "plain0"), strict=True):  # side by side
         (figure,) = figures(every[f"images/{name}.jpg"], "", Reader(config.data))
         difference = np.asarray(picture, int) - np.asarray(figure.views[-1], int)

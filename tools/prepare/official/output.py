@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 
 from util.errors import UserError
 from util.io import DAY, remove_partials, replacing
@@ -24,7 +23,6 @@ class Root:
 
     def __init__(self, path: Path):
         self.path = path
-        self._lock = Lock()
         self._cleaned: set[Path] = set()
         record = path / RECORD
         with self._writable():
@@ -49,7 +47,7 @@ class Root:
         return self._made.get(target) == f"{size}\t{origin}"
 
     def make(self, target: str, content: bytes | Path, origin: str) -> None:
-        """Write bytes to a file, or link (else copy) an existing file, and record it.
+        """Write bytes to a file, or link (else copy) an existing file.
 
         Raises `UserError` if another file is there.
         """
@@ -66,11 +64,10 @@ class Root:
                     f"{path}: is there and differs from the file of {origin}; move it away or "
                     "choose another --root"
                 )
-        self.record(target, origin)
 
     def record(self, target: str, origin: str) -> None:
         """Note that a file is finished."""
-        with self._writable(), self._lock:
+        with self._writable():
             size = (self.path / target).stat().st_size
             self._append(f"{target}\t{size}\t{origin}\n")
 

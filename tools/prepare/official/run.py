@@ -116,19 +116,24 @@ def carry_out(tasks: list[Task], root: Root, jobs: int) -> int:
     One thread reads, in the order of the archives; the others convert and write.
     """
     left = [task for task in tasks if not root.has(task.target, task.member.archive.title)]
-    pending: deque[Future] = deque()
+    pending: deque[tuple[Task, Future]] = deque()
     with (
         tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="file", disable=None) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):
+
+        def finish() -> None:
+            task, future = pending.popleft()
+            future.result()
+            root.record(task.target, task.member.archive.title)
+            bar.update()
+
         for task in left:
             if len(pending) > AHEAD * jobs:
-                pending.popleft().result()
-                bar.update()
-            pending.append(pool.submit(_make, task, task.member.read(), root))
-        for future in pending:
-            future.result()
-            bar.update()
+                finish()
+            pending.append((task, pool.submit(_make, task, task.member.read(), root)))
+        while pending:
+            finish()
     return len(left)
 
 
