@@ -67,7 +67,8 @@ def test_page_is_escaped_and_needs_nothing_else(toy, page):
     assert "mask value 99 (2288 pixels) is no class" in plain
 
 
-def test_pictures_come_before_tables_and_no_table_comes_twice(toy, page):
+def test_page_of_pictures_then_tables(toy, page):
+    """Show pictures at their own size with a legend, and each table once."""
     text = page()
     assert text.rindex("image/jpeg") < text.index("<table")
     assert text.count("image/svg+xml") == 3, "a histogram of each band"
@@ -76,13 +77,6 @@ def test_pictures_come_before_tables_and_no_table_comes_twice(toy, page):
     assert len(tables) == 3  # classes, images, bands of all lists; values are class indices
     assert all(kind in tables[0] for kind in ("labeled", "val")) and tables[0].count("tree") == 1
     assert all(part in tables[1] for part in ("60x40", "RGB", "Bits", "EXIF", "grey"))
-    mapped = page("--set", "data.label_map={0: sky, 1: road, 2: tree, 255: ignore}")
-    values = re.findall(r"<table>(.*?)</table>", mapped, re.DOTALL)[3]
-    assert "2 = tree" in values and "1 = road" in values and "0 = sky" not in values
-
-
-def test_a_picture_is_enlarged_to_its_own_size_with_the_legend_beside(toy, page):
-    text = page()
     found = pictures(text)
     assert len(found) == 2 * 3 + 5 + 2 * 3
     assert text.count('<label class="zoom"><input type="checkbox"') == len(found)
@@ -95,13 +89,15 @@ def test_a_picture_is_enlarged_to_its_own_size_with_the_legend_beside(toy, page)
     assert "sky " in figure and "ignored 2.3%" in figure and figure.count("swatch") == 4
 
 
-def test_a_large_picture_is_reduced_and_says_so(toy, page):
+def test_mapped_values_and_large_pictures(toy, page):
     size = (2 * FULL, 40)
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     add(toy, "val", "wide", Image.fromarray(noise), np.zeros((size[1], size[0]), np.uint8))
-    text = page()
+    text = page("--set", "data.label_map={0: sky, 1: road, 2: tree, 255: ignore}")
     assert max(found.width for found in pictures(text)) == FULL
     assert "shown at 1/2.0 of its size" in text
+    values = re.findall(r"<table>(.*?)</table>", text, re.DOTALL)[3]
+    assert "2 = tree" in values and "1 = road" in values and "0 = sky" not in values
 
 
 def test_the_rarest_classes_come_first(toy):

@@ -219,12 +219,12 @@ def test_large_members_are_refused(case, tmp_path, monkeypatch, form):
 
 
 def test_a_member_that_is_larger_than_it_says(tmp_path):
-    """2^28 zeros, of which the archive's list knows ten: no more than these are unpacked."""
+    """Unpack only the ten bytes that the archive states, of 2^24 zeros."""
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("a/b.png", bytes(2**28))
+        file.writestr("a/b.png", bytes(2**24))
     content = path.read_bytes()
-    path.write_bytes(content.replace(struct.pack("<I", 2**28), struct.pack("<I", 10)))
+    path.write_bytes(content.replace(struct.pack("<I", 2**24), struct.pack("<I", 10)))
     (member,) = find(tmp_path, Download("a.zip", "a", "")).members.values()
     tracemalloc.start()
     try:
