@@ -280,7 +280,7 @@ def test_strays_in_a_few_masks_are_no_classes(init):
     code, out, err = init("--classes", "a,b,c")
     assert code == 2 and "4 values: 7; 9; 100; 101" in err and "photo 4.png" in out
     code, _, err = init("--classes", "0=a,1=b,2=c,7=d,255=ignore")
-    assert code == 2 and "says nothing of 3 values: 9; 100; 101" in err
+    assert code == 2 and "has no class for 3 values: 9; 100; 101" in err
     assert init("--classes", "0=a,1=b,2=c,7=a,255=ignore,other=ignore")[0] == 0
     data = load_config("configs/mine.yaml").data
     assert data.classes == ["a", "b", "c"]
@@ -438,7 +438,7 @@ def test_transparent_pixels_are_asked_about(init):
     said = "0,0,0=class_0,128,64,0=class_1"
     assert f"--classes {said},transparent=ignore" in out
     code, _, err = init("--classes", f"{said},other=nearest")
-    assert code == 2 and "says nothing of transparent pixels" in err
+    assert code == 2 and "has no class for transparent pixels" in err
     code, out, err = init("--classes", f"{said},transparent=water")
     assert code == 0, err
     assert "transparent  water" in out

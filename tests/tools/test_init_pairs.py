@@ -95,8 +95,8 @@ def spoil(what):
 
 
 @pytest.mark.parametrize("what, options, parts", [
-    ("no later image", [], ["--images", "5.jpg", "the other date has no image of the name"]),
-    ("no earlier image", [], ["--second", "5.png", "the other date has no image of the name"]),
+    ("no later image", [], ["--images", "5.jpg", "the other date has no image named"]),
+    ("no earlier image", [], ["--second", "5.png", "the other date has no image named"]),
     ("size", [], ["B/town 1/5.png: the later image is 9x9", "is 40x36; expected two images"]),
     ("mask size", [], ["0.png: the mask is 9x9"]),
     ("one value", [], ["found 1 values: 0, which come to 1 classes; expected 2 to 254"]),

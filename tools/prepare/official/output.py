@@ -34,7 +34,7 @@ class Root:
         self._made = {target: made for target, _, made in rows}
 
     def has(self, target: str, origin: str) -> bool:
-        """Return True for a finished file; False where only a comparison can tell.
+        """Return True for a finished file; False if only a comparison can decide.
 
         Args:
             target: path below the root.

@@ -162,9 +162,9 @@ def _as_named(values: Mapping[int, Value], named: Named) -> dict[str, str]:
     """Return the named meanings; raises `Doubt` for values without a meaning."""
     left = [v for v in values.values() if v.key not in named.labels]
     if any(value.key == TRANSPARENT for value in left) and named.labels.get(OTHER) == NEAREST:
-        raise Doubt("--classes: says nothing of transparent pixels", _clear(named.labels))
+        raise Doubt("--classes: has no class for transparent pixels", _clear(named.labels))
     if left and OTHER not in named.labels:
-        raise Doubt(f"--classes: says nothing of {_some(left)}", named.labels | {OTHER: NEAREST})
+        raise Doubt(f"--classes: has no class for {_some(left)}", named.labels | {OTHER: NEAREST})
     return dict(named.labels)
 
 
@@ -199,7 +199,7 @@ def _guess(masks: Masks, named: Named) -> dict[str, str]:
             f"--masks: {void.share:.0%} of the pixels are {void.key}: ignored, or a class?", guess
         )
     if masks.in_colour and names:
-        raise Doubt("--classes: masks do not tell which of the colours is which class", guess)
+        raise Doubt("--classes: unclear which of the colours is which class", guess)
     if names and len(guess.keys() - ignored.keys()) != len(names):
         raise Doubt(f"--classes: {len(names)} names for {_some(classes)}", guess)
     return guess
@@ -252,8 +252,8 @@ def _with_names(keys: list[str], names: list[str], in_colour: bool) -> dict[str,
 
 
 def _void(kept: Mapping[int, Value], in_colour: bool, named: Named) -> Value | None:
-    """Return the value to ignore: VOC's colour of borders; 255 beside indices, or where there is
-    one name less than values."""
+    """Return the value to ignore: VOC's colour of borders; 255 in masks of class indices, or if
+    there is one name less than values."""
     void = next((value for value in kept.values() if value.key == void_key(in_colour)), None)
     others = [code for code in kept if code != IGNORE]
     # {0, 255} is one class and another, {0, 64, 128, 255} are grey levels; indices are close.

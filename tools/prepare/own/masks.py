@@ -31,9 +31,9 @@ class MaskFile(NamedTuple):
     size: tuple[int, int]
     mode: str
     in_colour: bool
-    is_veiled: bool
-    """True where pixels are partly transparent; their value or colour counts."""
-    void: int
+    translucent: bool
+    """True if pixels are partly transparent; their value or colour counts."""
+    no_data: int
     """Pixels without data, by the nodata value, mask or alpha of a TIFF."""
     pixels: dict[int, int]
     """Number of pixels by value, or by code (dataset.mask_files) of a colour."""
@@ -103,16 +103,16 @@ def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
     in_colour = not has_values(mask)
     codes = mask_codes(mask, path, in_colour)
     alpha = alpha_of(mask)
-    is_veiled = alpha is not None and bool(((alpha > 0) & (alpha < alpha.max())).any())
+    translucent = alpha is not None and bool(((alpha > 0) & (alpha < alpha.max())).any())
     found, counts = np.unique(codes, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    void = pixels.pop(VOID, 0)
+    no_data = pixels.pop(VOID, 0)
     solid = _solid(codes) - {VOID}
     if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
     colours = {} if in_colour else value_colours(mask, pixels.keys() - {CLEAR})
     kind = mask_kind(mask)
-    return MaskFile(path, mask.size, kind, in_colour, is_veiled, void, pixels, colours, solid)
+    return MaskFile(path, mask.size, kind, in_colour, translucent, no_data, pixels, colours, solid)
 
 
 def _solid(codes: np.ndarray) -> set[int]:

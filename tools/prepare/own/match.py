@@ -101,7 +101,7 @@ def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
     if inside and options.image_pattern == options.mask_pattern:
         raise UserError(
             f"--masks {masks}: the folder of the images; put masks in a folder of their own, or "
-            "tell them apart with --image-pattern and --mask-pattern"
+            "separate them with --image-pattern and --mask-pattern"
         )
     by_image = files_by_stem(images, None if inside else masks, options.image_pattern)
     by_mask = files_by_stem(masks, None if inside else images, options.mask_pattern)
@@ -114,8 +114,8 @@ def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
             f"{next(iter(by_image))}.png, found {next(iter(by_mask.values())).relative_to(masks)}; "
             "other names fit with --image-pattern and --mask-pattern, such as '*_image.png'"
         )
-    lone = [file for stem, file in by_image.items() if not of[stem]]
-    return Matched(pairs, lone, len(by_mask) - len(pairs), suffix)
+    without_mask = [file for stem, file in by_image.items() if not of[stem]]
+    return Matched(pairs, without_mask, len(by_mask) - len(pairs), suffix)
 
 
 def _common_suffix(images: list[str], masks: list[str]) -> str:
@@ -211,10 +211,10 @@ def _with_later(
     for option, folder, own, other in (
         ("--images", images, by_first, by_second), ("--second", second, by_second, by_first),
     ):  # fmt: skip
-        if lone := [file for stem, file in own.items() if stem not in other]:
+        if missing := [file for stem, file in own.items() if stem not in other]:
             raise UserError(
-                f"{option} {folder}: the other date has no image of the name of "
-                f"{lone[0].relative_to(folder)}{and_others(lone)}; expected both under one name"
+                f"{option} {folder}: the other date has no image named as "
+                f"{missing[0].relative_to(folder)}{and_others(missing)}; expected one name for both"
             )
     later = {file: by_second[stem] for stem, file in by_first.items()}
     for sample in splits.all():

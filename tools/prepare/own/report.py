@@ -64,15 +64,17 @@ def _summary(
     mapped: bool,
 ) -> str:
     files = masks.files
-    veiled, void = sum(file.is_veiled for file in files), sum(file.void for file in files)
-    lone, suffix = len(matched.without_mask), matched.suffix
+    translucent, no_data = sum(f.translucent for f in files), sum(f.no_data for f in files)
+    bare, suffix = len(matched.without_mask), matched.suffix
     notes = {
-        f"{lone} without a mask are unlabelled": lone,
+        f"{bare} without a mask are unlabelled": bare,
         f"{matched.spare_masks} masks without an image are left out": matched.spare_masks,
         f"names of masks end in {suffix}": suffix,
-        f"{void} pixels of masks have no data (nodata value, mask or alpha of the file): "
-        "ignored": void,
-        f"{veiled} masks have pixels that are transparent in part: their colour counts": veiled,
+        f"{no_data} pixels of masks have no data (nodata value, mask or alpha of the file): "
+        "ignored": no_data,
+        f"{translucent} masks have pixels that are transparent in part: their colour counts": (
+            translucent
+        ),
     }
     masked = splits.masked()
     codes = "colours" if masks.in_colour else "values"
