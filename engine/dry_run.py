@@ -91,12 +91,13 @@ def dry_run(trainer: Trainer) -> None:
     bound = "loading" if found.load / max(found.workers, 1) > found.step else "computing"
     hours = found.hours(config.epochs, steps, images, config.evaluation.every)
     memory = distributed.peak_memory(trainer.device) / 2**30
+    workers = counted(found.workers, "data worker")
     facts = {
         "parameters": f"{parameters / 1e6:.1f} M",
         "iterations per epoch": f"{steps}, {steps * config.epochs} in all",
         "loss of one step": f"{found.loss:.3f}",
         "one step": f"{found.step:.3f} s",
-        "loading its batch": f"{found.load:.3f} s of one process, {found.workers} data workers",
+        "loading its batch": f"{found.load:.3f} s of one process, {workers}",
         "one validation image": f"{found.image:.3f} s ({mode}), {counted(images, 'image')}",
         "loading it": f"{found.image_load:.3f} s of one process",
         "memory": f"{memory:.2f} GiB at its peak",

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dataset.folders import read_samples
 from engine.command import main
+from engine.progress import LEGEND
 from inference.scoring import center
 from supervised import SupOnly
 from tests.conftest import Toy
@@ -73,7 +74,7 @@ def test_the_page_of_a_real_run(trained, page_of):
     scalars = len(found.epochs[-1].train)
     assert page.count("data:image/svg+xml") == 3 + scalars, "and the confusion matrix"
     assert page.count("data:image/jpeg") == 3, "two best images, one worst"
-    assert "supervised loss on labelled images" in page, "each loss is explained"
+    assert LEGEND["x"] in page, "each loss is explained"
     for score in ("IoU", "F1", "precision", "recall", "95 %"):
         assert f'<th class="n">{score}</th>' in page
     assert "1 validation image, model" in page_of(trained, "--limit", 1)  # over its own page

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from dataset.image_files import open_image
+from engine.progress import LEGEND
 from engine.run_dir import pictures_folder
 from inference.evaluation import Scores, score_title
 from metrics.confusion import class_scores
@@ -55,7 +56,7 @@ def page(
         facts=_facts(run),
         curves=map(as_svg, figures),
         scalars=scalars,
-        meanings={name: charts.MEANINGS.get(name, name) for name in scalars},
+        meanings={name: LEGEND.get(name, name) for name in scalars},
         trust=_trust(run),
         pictures=_pictures(run),
         judged=network and _unless_missing(lambda: _predictions(run, network, device, limit)),
