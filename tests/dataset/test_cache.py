@@ -151,6 +151,7 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
     opened, both = [], Reader.both
     monkeypatch.setattr(Reader, "both", lambda *each: opened.append(each) or both(*each))
     monkeypatch.setattr(time, "perf_counter", lambda: len(opened))
+    monkeypatch.setattr("engine.dry_run.REPEATS", 1)
     assert _seconds_to_load(train) == 2 * (1 - kept / 6)
     assert len(opened) == {0: 4, 3: 2, 6: 0}[kept]
 
@@ -174,6 +175,7 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
     monkeypatch.setattr(Reader, "both", lambda *each: passes(both(*each), 1))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr("engine.dry_run.evaluate_network", evaluate)
+    monkeypatch.setattr("engine.dry_run.REPEATS", 1)
     val = evaluation_loader(config, samples, process, 2**20 * kept)
     device, method = torch.device("cpu"), SimpleNamespace(model=None)
     trainer = SimpleNamespace(config=config, device=device, val=val, method=method)

@@ -8,7 +8,7 @@ from dataset.bands import bands_of, read_bands
 from dataset.mask_files import CLEAR, LabelLookup, open_mask
 from tests.dataset.test_bands import data as data_of
 from tests.dataset.test_bands import png
-from tools.prepare.own.survey import look_at_mask
+from tools.prepare.own.masks import look_at_mask
 from util.errors import UserError
 
 tifffile = pytest.importorskip("tifffile")
