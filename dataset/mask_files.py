@@ -12,9 +12,7 @@ from util.config.types import IGNORE
 from util.errors import UserError
 
 GREY_STEP = 0x010101
-"""The code of a grey colour per grey value."""
-
-
+"""Difference between the codes of two neighbouring grey values."""
 CLEAR, VOID = 2**24, 2**24 + 1
 """Codes of fully transparent pixels, and of pixels without data."""
 
@@ -62,8 +60,8 @@ class LabelLookup:
         """Return the error that names the most frequent of these codes."""
         if clear := np.count_nonzero(codes == CLEAR):
             return UserError(
-                f"{path}: {clear} pixels are transparent; say what they are in data.label_map, "
-                f"beside the other values: '{TRANSPARENT}: ignore', or a class"
+                f"{path}: {clear} pixels are transparent; say what they are in data.label_map: "
+                f"add '{TRANSPARENT}: ignore', or a class"
             )
         found, counts = np.unique(codes, return_counts=True)
         what = "colour" if self.in_colour else "mask value"
@@ -184,7 +182,7 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def colour_codes(mask: Content, path: Path) -> np.ndarray:
-    """Return the colours `[H, W]` of a mask; of a palette image, those of its palette."""
+    """Return the colours `[H, W]` of a mask; a palette image has the colours of its palette."""
     if isinstance(mask.pixels, np.ndarray) or is_deep_mask(mask):
         colours = _eight_bits(_whole(_pixels_with_data(mask), path), path)
         if colours.ndim == 2:
