@@ -15,8 +15,7 @@ from dataset.folders import names_by_stem, read_samples
 from dataset.image_files import image_size
 from dataset.samples import Origin
 from dataset.split_files import SampleList, list_line, read_list, scan_list
-from dataset.val_size import too_few
-from dataset.validation import check_existence, check_files, read_lists
+from dataset.validation import check_existence, check_files, read_lists, too_few
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.own_images import NAMES, TINY, truth, write_images, write_masks
