@@ -26,6 +26,7 @@ from model.build import network_of
 from model.pretrained import load_backbone
 from util import distributed
 from util.config.schema import Config
+from util.errors import counted
 from util.log import code_version, logger
 from util.precision import precision_on
 from util.seed import be_deterministic, init_seed
@@ -87,7 +88,7 @@ def _compare_ranks(
 ) -> None:
     """Raise `UserError` where a rank has other code, settings or split files than rank 0."""
     files = {
-        name: f"{of['images']} images, SHA-256 {of['sha256'][:12]}"
+        name: f"{counted(of['images'], 'image')}, SHA-256 {of['sha256'][:12]}"
         for name, of in identities.items()
     }
     settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
@@ -102,7 +103,8 @@ def _with_class_weights(config: Config, labeled: SampleList) -> Config:
     rule = config.criterion.class_weights
     if not isinstance(rule, str):
         return config
-    logger.info("criterion.class_weights: counting classes in %d masks", len(labeled.samples))
+    masks = counted(len(labeled.samples), "mask")
+    logger.info("criterion.class_weights: counting classes in %s", masks)
     pixels = distributed.on_main(lambda: class_pixels(labeled, config.data))
     weights = CLASS_WEIGHTS[rule](pixels)
     logger.info("class weights: %s", ", ".join(f"{weight:g}" for weight in weights))

@@ -15,7 +15,7 @@ from model.files import best_checkpoint
 from util.config.differences import SCORED_BY, differences, with_defaults
 from util.config.loading import parse
 from util.config.types import Natural, Positive, PositiveFloat, Section
-from util.errors import UserError, first_of
+from util.errors import UserError, counted, first_of
 from util.log import logger
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ def resume(trainer: "Trainer", state: Any, source: Path, force: bool) -> None:
     if trainer.config.epoch_length is None and run.epoch_length not in (None, steps):
         # The length of an epoch belongs to the run, so that steps and rates do not jump.
         logger.warning(
-            "%s: epochs keep their %d steps; one pass over the longer list is %d steps now",
-            source, run.epoch_length, steps,
+            "%s: epochs keep their %s; one pass over the longer list is %s now",
+            source, counted(run.epoch_length or 1, "step"), counted(steps, "step"),
         )  # fmt: skip
         set_epoch_length(trainer.train, run.epoch_length)
     if last := trainer.steps_done:  # the next checkpoint may be due before the next step

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from engine.run_dir import RunDir
 from model.checkpoint import save_atomically
 from util import distributed
-from util.errors import UserError
+from util.errors import UserError, counted
 from util.log import logger
 
 MOST_BATCHES = 10
@@ -74,7 +74,7 @@ class NonfiniteMonitor:
         logger.warning("step %d: %s not finite, %s%s", step, what, done, kept)
         if self.in_a_row > self.limit:
             raise UserError(
-                f"step {step}: {what} not finite, the {self.in_a_row}th step in a row "
+                f"step {step}: {what} not finite; {counted(self.in_a_row, 'step')} in a row "
                 f"(nonfinite_limit: {self.limit}). Fix: lower optimizer.lr, or look at the batch"
             )
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model.network import Network
 from util.config.schema import Config, Optimizer
-from util.errors import UserError, reason
+from util.errors import UserError, counted, reason
 from util.log import logger
 
 
@@ -25,7 +25,8 @@ def with_scaled_lr(config: Config) -> Config:
     lr = options.lr * batch / options.lr_batch
     schedule = f"schedules count epochs: {config.epochs}, with another number of steps"
     if config.epoch_length is not None:
-        schedule = f"epochs keep their {config.epoch_length} steps and see another number of images"
+        steps = counted(config.epoch_length, "step")
+        schedule = f"epochs keep their {steps} and see another number of images"
     meant = f"{options.lr:g} is meant for batch_size {options.lr_batch}"
     if not options.scale_lr:
         fix = "Fix: set optimizer.scale_lr=true, or optimizer.lr_batch to this batch_size"

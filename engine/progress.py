@@ -24,19 +24,20 @@ BAR_LOSSES = 24
 
 LEGEND = {
     "loss": "weighted sum of the losses",
-    "x": "labelled images",
-    "x_corr": "labelled images after pixel propagation",
-    "s": "strong views",
-    "kl": "strong against weak view",
-    "fp": "weak views with perturbed features",
-    "corr": "views after pixel propagation",
-    "prev": "pseudo-labels of previous models",
-    "rank": "ranking of reference pixels",
-    "mask_ratio": "share of pixels with a confident pseudo-label",
+    "x": "supervised loss of labelled images",
+    "x_corr": "supervised loss after pixel propagation",
+    "s": "consistency loss of strong views",
+    "kl": "KL divergence of strong and weak view",
+    "fp": "consistency loss with perturbed features",
+    "corr": "consistency loss after pixel propagation",
+    "prev": "consistency loss with previous models",
+    "rank": "ranking loss of reference pixels",
+    "mask_ratio": "share of pixels above the confidence threshold",
     "threshold": "confidence threshold",
     "grad_norm": "norm of the gradient",
 }
-"""Scalars of the methods; those of a new method explain themselves, or get a line here."""
+"""Meaning of each scalar of the methods, for the log and for `tools.report`; optional for the
+scalars of a new method."""
 
 
 class Means:

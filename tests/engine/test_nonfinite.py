@@ -63,7 +63,7 @@ def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, mon
     said = capsys.readouterr()
     assert ended.value.code == 2
     assert "step 5: gradients not finite, step skipped" in said.out
-    assert "step 8: gradients not finite, the 4th step in a row" in said.err
+    assert "step 8: gradients not finite; 4 steps in a row" in said.err
     assert not list((tmp_path / "run").glob("nonfinite*"))
 
 

@@ -142,14 +142,14 @@ def test_dry_run(kind, toy, train, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("workers, seconds, bound", [(0, 0.0, "computing"), (2, 1e6, "loading")])
+@pytest.mark.parametrize("workers, seconds, bound", [(0, 0.0, "computing"), (1, 1e6, "loading")])
 def test_dry_run_says_what_bounds_a_run(
     workers, seconds, bound, toy, train, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("engine.dry_run._seconds_to_load", lambda _: seconds)
     train(SupOnly, toy.argv(tmp_path / "run", "--dry-run", "--set", f"data.workers={workers}"))
     out = capsys.readouterr().out
-    assert f"{seconds:.3f} s of one process, {workers} data workers" in out
+    assert f"{seconds:.3f} s of one process, {workers} data worker{'s' * (workers != 1)}" in out
     assert f"bound by {bound}" in out
     assert ("This run would take days" in out) == (bound == "loading")
 
@@ -177,7 +177,7 @@ def test_progress_lines_fit_a_terminal_and_are_explained_once(
     assert [line for line in lines if len(line) > 80] == []
     assert out.count("s, under a minute left): loss ") == 1  # of the first epoch of two
     assert out.count("epoch 2/2 step 20/20 (under a minute left): loss ") == 1
-    assert out.count("loss: weighted sum of the losses; x: labelled images") == 1
+    assert out.count("loss: weighted sum of the losses; x: supervised") == 1
     assert "checking the files of 3 labelled" in lines[0]
 
 
