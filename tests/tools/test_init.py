@@ -23,21 +23,8 @@ from tests.own_images import (
     write_masks,
 )
 from tools.check_data import __main__ as check_data
-from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
 from util.errors import UserError
-
-
-@pytest.fixture
-def init(run, tmp_path, monkeypatch):
-    """`prepare.py init` in a folder of its own, on images/ and masks/."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*more):
-        return run(prepare, "init", "--images", "images", "--masks", "masks", "--out",
-                   "configs/mine.yaml", *more)  # fmt: skip
-
-    return command
 
 
 def masks_of(config):
@@ -99,19 +86,21 @@ def test_from_folders_to_a_config(form, init, run, train):
 
 def test_init_draws_by_seed_and_never_overwrites(init):
     write_masks(Path("masks"), write_images(Path("images"), 12), "index")
-    drawn = []
+    drawn, config = [], Path("configs/mine.yaml")
     for lists, seed in (("one", 1), ("two", 1), ("three", 2)):
         assert init("--lists", lists, "--seed", seed, "--val", "0.25")[0] == 0
         drawn.append(Path(lists, "val.txt").read_text())
-        config = Path("configs/mine.yaml")
-        text = config.read_text()
-        code, _, err = init("--lists", "other")
-        assert code == 2 and "configs/mine.yaml: exists already" in err
-        assert config.read_text() == text and not Path("other").exists()
-        config.unlink()
+        config.rename("mine")
     assert drawn[0] == drawn[1] != drawn[2] and drawn[0].count("\n") == 3
     code, _, err = init("--lists", "one")
     assert code == 2 and "one/labeled.txt: exists already" in err and not config.exists()
+    config.write_text("mine")
+    code, _, err = init("--lists", "other")
+    assert code == 2 and "configs/mine.yaml: exists already" in err and "--force" in err
+    assert config.read_text() == "mine" and not Path("other").exists()
+    assert init("--force", "--classes", "x,y,z")[0] == 0
+    assert Path("configs/mine.yaml.old").read_text() == "mine"
+    assert load_config(config).data.classes == ["x", "y", "z"]
 
 
 def test_init_with_folders_for_validation(init):
@@ -202,9 +191,8 @@ def spoil(what):
         Image.new("L", (52, 44)).save(first.with_suffix(".jpg"))
         first.unlink()
     elif what == "photograph":
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (44, 52, 3), np.uint8)).save(
-            first
-        )
+        noise = np.random.default_rng(0).integers(0, 255, (44, 52, 3), np.uint8)
+        Image.fromarray(noise).save(first)
     elif what == "two of a name":
         Image.new("L", (52, 44)).save(first.with_suffix(".bmp"))
     elif what == "damaged":
@@ -391,17 +379,6 @@ def test_large_files_need_an_option(init, run):
     assert code == 1 and all(
         f"{kind}/1.png: 1300x1000 pixels" in out for kind in ("images", "masks")
     )
-
-
-def test_force_keeps_what_was_there(init):
-    write_masks(Path("masks"), write_images(Path("images")), "index")
-    assert init()[0] == 0
-    Path("configs/mine.yaml").write_text("mine")
-    code, _, err = init("--classes", "x,y,z")
-    assert code == 2 and "--force" in err
-    assert init("--force", "--classes", "x,y,z")[0] == 0
-    assert Path("configs/mine.yaml.old").read_text() == "mine"
-    assert load_config("configs/mine.yaml").data.classes == ["x", "y", "z"]
 
 
 @pytest.mark.parametrize(("images", "val"), [(2, 1), (24, 8), (40, 10), (120, 12)])

@@ -12,7 +12,6 @@ from supervised import SupOnly
 from tests.dataset.test_bands import png
 from tests.own_images import TINY, write_images, write_masks
 from tools.check_data import __main__ as check_data
-from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
 
 tifffile = pytest.importorskip("tifffile")
@@ -20,16 +19,9 @@ COUNT, SIZE = 6, (44, 52)
 SCALES = np.array([10000, 3000, 200, 60000, 1])
 
 
-@pytest.fixture
-def init(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def masks(init):
     write_masks(Path("masks"), write_images(Path("photos"), COUNT), "index")
-
-    def command(*more):
-        return run(prepare, "init", "--images", "images", "--masks", "masks", "--val", "0.34",
-                   "--out", "configs/mine.yaml", *more)  # fmt: skip
-
-    return command
 
 
 def write(form, kind=np.uint16, numbers=range(COUNT)):
