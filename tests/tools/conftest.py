@@ -15,3 +15,11 @@ def init(run, tmp_path, monkeypatch):
                    "configs/mine.yaml", *more)  # fmt: skip
 
     return command
+
+
+@pytest.fixture
+def case(request, tmp_path, monkeypatch):
+    """A dataset of tests/preparing.py, by its name."""
+    from tests.preparing import Case
+
+    return Case(request.param, tmp_path, monkeypatch)
