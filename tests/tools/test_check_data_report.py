@@ -128,7 +128,7 @@ def planted(toy):
     def noise(low, high, *shape):
         return Image.fromarray(rng.integers(low, high, shape or (44, 52, 3), np.uint8))
 
-    for i in range(40):
+    for i in range(20):
         add(toy, "labeled", f"plain{i}", noise(100, 150))
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 3

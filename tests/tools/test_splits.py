@@ -40,15 +40,10 @@ def host(tmp_path, monkeypatch):
             for source in sources:
                 write_lines(tmp_path / "host" / source / "HEAD" / path, lines)
             text = "".join(f"{line}\n" for line in sorted(lines)).encode()
-            found.setdefault(name, []).append(
-                {
-                    "sources": sources,
-                    "path": path,
-                    "entries": len(lines),
-                    "unique": len(lines),
-                    "sha256": hashlib.sha256(text).hexdigest(),
-                }
-            )
+            found.setdefault(name, []).append({
+                "sources": sources, "path": path, "entries": len(lines), "unique": len(lines),
+                "sha256": hashlib.sha256(text).hexdigest(),
+            })  # fmt: skip
     (tmp_path / "protocols.yaml").write_text(yaml.safe_dump({"toy": found}))
     monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path / "protocols.yaml")
     return tmp_path / "host"
@@ -285,8 +280,8 @@ with exit_with_one_line():
 """
 
 
-def test_what_reads_the_output_may_end_first():
-    """Allow the reader to stop early, like `head`; the output is larger than a pipe's buffer."""
+def test_the_reader_of_the_output_may_stop_early():
+    """As `head` does; the output is larger than a pipe's buffer."""
     command = subprocess.Popen(
         [sys.executable, "-c", ENDLESS],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
