@@ -1,4 +1,4 @@
-"""The page that check_data writes: what it shows first, of which files, and how."""
+"""The HTML page of check_data: order, highlighted files, pictures."""
 
 import base64
 import io

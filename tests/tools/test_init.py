@@ -1,4 +1,4 @@
-"""`python -m tools.prepare init`: from folders of images and masks to a trained epoch."""
+"""`tools.prepare init`: from folders of images and masks to a trained epoch."""
 
 import unicodedata
 from pathlib import Path
@@ -220,7 +220,7 @@ def spoil(what):
         ("", ["--val", "nowhere"], ["nowhere", "no such folder"]),
     ],
 )
-def test_what_init_refuses(what, options, parts, init):
+def test_refused_data_and_options(what, options, parts, init):
     write_masks(Path("masks"), write_images(Path("images")), "index")
     spoil(what)
     code, _, err = init(*options)
@@ -238,7 +238,7 @@ def smoothed(_):
     return sharp.resize((104, 88), Image.Resampling.BICUBIC).resize((52, 44))
 
 
-def test_smoothed_masks_are_no_dozens_of_classes(init):
+def test_smoothed_masks_do_not_make_dozens_of_classes(init):
     write_masks(Path("masks"), write_images(Path("images")), (".png", smoothed))
     code, out, err = init()
     assert code == 2 and "hardly classes are" in err
@@ -402,7 +402,7 @@ def test_classes_in_few_validation_images_are_named(init):
 
 
 def test_transparent_pixels_are_asked_about(init):
-    """Also where their colour is that of a class, or where other=nearest would take them."""
+    """Ask even if their colour is a class, or if other=nearest would include them."""
     stems = write_images(Path("images"))
 
     def clear(mask):

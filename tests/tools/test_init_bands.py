@@ -1,4 +1,4 @@
-"""`python -m tools.prepare init` for images that are no photographs: deep, or of many bands."""
+"""`tools.prepare init` for images of more than 8 bits or of many bands."""
 
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def test_from_folders_to_predictions(init, run, train):
     assert Image.open(Path("out/masks", path.stem + ".png")).size == SIZE[::-1]
 
 
-def test_what_is_mixed_or_no_number_is_refused_in_one_line(init):
+def test_mixed_images_and_nan_are_refused_in_one_line(init):
     write("bands", np.uint16, range(1, COUNT))
     path = write("grey", np.uint16, [0])
     code, _, err = init()

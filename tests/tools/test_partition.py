@@ -1,4 +1,4 @@
-"""New partitions with `python -m tools.splits`, and how lists are written."""
+"""New partitions and folds with `tools.splits make`."""
 
 import random
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_make_is_reproducible_and_nested(splits):
     assert len(eighth["labeled"]) == 6 and len(quarter["labeled"]) == 11
     assert set(eighth["labeled"]) < set(quarter["labeled"])
     assert eighth["labeled"] != other["labeled"]
-    # As drawn when this test was written: the same everywhere, and for ever.
+    # Drawn when this test was written; every machine and version must draw the same.
     names = [Path(image).stem for image in eighth["labeled"]]
     assert names == ["002", "013", "021", "023", "035", "039"]
     for lists in (eighth, quarter, other, drawn("val")):
@@ -244,7 +244,7 @@ def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
         assert not set(lists["val"]) & {*lists["labeled"], *lists.get("unlabeled", [])}
         assert {*lists["val"], *lists["labeled"]} <= pool
         assert ("unlabeled" in lists) == ("--labeled" in more)
-    # What is there already is left as it is; other folds are refused.
+    # Equal split files are kept; other folds are refused.
     assert splits(*config, "--folds", "3", "--out", "folds", *more)[0] == 0
     assert splits(*config, "--folds", "4", "--out", "folds", *more)[0] == 2
 

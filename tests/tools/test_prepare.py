@@ -1,4 +1,4 @@
-"""Datasets from their official downloads: every pixel, what is missing, and the command."""
+"""Datasets from their official downloads: every pixel, missing files, and the command."""
 
 import io
 from pathlib import Path
@@ -124,7 +124,7 @@ def test_wrong_counts(case, tmp_path, capsys):
 
 
 @of("ade20k")
-def test_what_no_download_holds_is_counted(case, monkeypatch):
+def test_samples_in_no_download_are_counted(case, monkeypatch):
     monkeypatch.setattr(ade20k, "COUNTS", {"training": 5, "validation": 0})
     with pytest.raises(UserError) as error:
         case.run()
@@ -134,7 +134,7 @@ def test_what_no_download_holds_is_counted(case, monkeypatch):
 
 
 @of("camvid", "cityscapes", "pascal")
-def test_what_is_no_mask_of_the_dataset(case, tmp_path):
+def test_masks_of_other_datasets_are_refused(case, tmp_path):
     archives = {name: dict(members) for name, members in case.archives.items()}
     name = list(archives)[-1]
     mask = [m for m in archives[name] if "valannot/" in m or "ulm" in m and "label" in m

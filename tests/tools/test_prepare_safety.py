@@ -1,4 +1,4 @@
-"""Preparing a dataset: it continues, overwrites nothing, refuses the damaged and the malicious."""
+"""Preparing a dataset: resuming, existing files, damaged and malicious downloads."""
 
 import io
 import os

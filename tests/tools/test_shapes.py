@@ -91,7 +91,7 @@ def test_files_are_what_the_loader_reads(name, place, tmp_path):
         np.testing.assert_array_equal(np.array(read), masks[place])
 
 
-def test_what_stays_is_not_labelled_as_changed():
+def test_labelled_changes_differ_more_than_the_rest():
     """The images differ everywhere, by light, noise and clutter; where a place is labelled as
     changed they differ more, and some of each kind is there."""
     shares, gaps = np.zeros(256), {0: [], 1: []}
