@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dataset.cache import CacheBytes, Opened, cache_bytes
+from dataset.cache import CacheBytes, DecodedSamples, cache_bytes
 from dataset.datasets import UNLABELED, TrainingSet
 from dataset.file_content import read_content
 from dataset.image_files import SUFFIXES, image_size
@@ -39,8 +39,8 @@ def run(options: argparse.Namespace) -> None:
         fresh, keeping = (
             TrainingSet(
                 config,
-                Opened(reader, labeled, True, room.labeled),
-                Opened(reader, unlabeled, False, room.unlabeled),
+                DecodedSamples(reader, labeled, True, room.labeled),
+                DecodedSamples(reader, unlabeled, False, room.unlabeled),
                 length=ROUND, strong_views=VIEWS, partner="other",
             )
             for room in (CacheBytes(0, 0, 0), cache_bytes(lists, config.data))

@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from dataset.folders import require
-from dataset.validation import named
+from dataset.folders import require_sources
+from dataset.validation import required_source
 from util.cli import add_lists, add_settings, exit_with_one_line, given_lists, importing
 from util.config.loading import load_config
 from util.io import check_target, write_text
@@ -22,8 +22,8 @@ def main() -> None:
         config = load_config(options.config, options.set, given_lists(options))
         for path in filter(None, (options.json, options.html)):
             check_target(path, "check_data")
-        require(named(config.data.labeled, "labeled"), config.data)
-        require(config.data.val, config.data)
+        require_sources(required_source(config.data.labeled, "labeled"), config.data)
+        require_sources(config.data.val, config.data)
         with importing():
             from tools.check_data.inspect import inspect
             from tools.check_data.problems import problems
