@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from dataset.cache import Opened
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.cost import step_cost
 from engine.estimate import describe, rows, run_needs
 from engine.method import Method

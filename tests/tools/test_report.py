@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dataset.folders import read_samples
-from engine.progress import LEGEND
+from engine.method import LEGEND
 from inference.scoring import center
 from supervised import SupOnly
 from tests.fake_runs import fake_run

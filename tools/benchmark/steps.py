@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.run_dir import RunDir
 from tools.benchmark import photos
 from tools.benchmark.measure import (

@@ -16,7 +16,7 @@ from inference.evaluation import Scores, confusion_matrix
 from inference.overlay import overlay, side_by_side
 from inference.predictor import Predictor
 from inference.worst_images import image_miou
-from metrics.bootstrap import class_counts
+from metrics.confusion import class_counts
 from model.files import best_checkpoint
 from model.trained import load_trained
 from tools.results.runs import Run
