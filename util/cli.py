@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -168,6 +169,7 @@ def exit_with_one_line() -> Iterator[None]:
         sys.exit(KILLED_BY_HAND)
     except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)  # as a shell reports it: the command did not finish
     except Exception as error:
         if (code := _end(error)) is None:
             raise

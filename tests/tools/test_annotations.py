@@ -635,15 +635,6 @@ def test_images_are_found_by_the_ends_of_their_paths(name, found):
     assert images.find(name) == found
 
 
-def test_uploaded_files_have_a_prefix(init):
-    tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
-    for image in tree["images"]:
-        image["file_name"] = f"images/0123abcd-{Path(image['file_name']).name}"
-    write("x.json", tree)
-    code, out, err = init()
-    assert code == 0 and "2 labeled, 1 unlabeled, 1 val" in out, err
-
-
 @pytest.mark.parametrize(("content", "masks"), [("", 4), ("1 0.5 0.5 0.2 0.2", 3)])
 def test_an_empty_label_file_is_background_but_not_one_of_boxes_alone(content, masks, init):
     yolo()

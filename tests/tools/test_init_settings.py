@@ -9,10 +9,10 @@ from PIL import Image
 
 from inference.overlay import overlay
 from model import hub
-from tests.own_images import write_images
+from tests.own_images import write_images, write_masks
 from tools.prepare import __main__ as prepare
 from tools.prepare.own import settings
-from tools.prepare.own.time_budget import fit_schedule, seconds_of
+from tools.prepare.own.settings import fit_schedule, seconds_of
 from util.config.loading import load_config
 from util.errors import UserError
 
@@ -106,11 +106,14 @@ def test_a_schedule_fits_its_time(seconds, epochs, steps):
     assert epochs * (steps + 10) <= seconds
 
 
-def test_a_time_budget_is_measured(init, images):
+def test_a_time_budget_is_measured(init, monkeypatch):
+    model = {"backbone": "test_resnet", "channels": 8, "aspp_rates": [1, 2, 3]}
+    monkeypatch.setitem(settings.PRESETS, "small", settings.PRESETS["small"]._replace(model=model))
+    write_masks(Path("masks"), write_images(Path("images")), "index")
     code, out, err = init("--preset", "small", "--time-budget", "30min")
     config = load_config(Path("mine.yaml"))
     assert code == 0, err
-    assert "measuring two steps of supervised.py" in err and "time     about 0." in out
+    assert "measuring steps of supervised.py" in err and "time     about 0." in out
     assert 1 <= config.epochs <= 80 and config.epoch_length <= 100
     assert init("--time-budget", "soon", "--force")[0] == 2
 

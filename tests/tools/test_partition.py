@@ -80,13 +80,13 @@ def test_make_from_a_list_in_any_order(splits):
 @pytest.fixture
 def config(tmp_path):
     """A config of data/ with colours for classes, two of them for one, and dirt."""
-    samples(Path("data"), 60, classes=5, extra=2)  # classes 1 to 5 are in one image each
+    samples(Path("data"), 30, classes=5, extra=2)  # classes 1 to 5 are in one image each
     colours = np.array([[i, 2 * i % 256, 200] for i in range(256)], np.uint8)
     for path in Path("data/masks/day").iterdir():
         mask = np.array(Image.open(path))
         mask[3, 3] = int(path.stem) % 40 + 100  # what the map ignores
         Image.fromarray(colours[mask]).save(path)
-    lines = [f"images/day/{i:03d}.jpg masks/day/{i:03d}.png" for i in range(60)]
+    lines = [f"images/day/{i:03d}.jpg masks/day/{i:03d}.png" for i in range(30)]
     write_lines(Path("train.txt"), lines[10:])
     write_lines(Path("val.txt"), lines[:10])
     classes = {f"{i},{2 * i},200": min(i, 4) for i in range(6)}
@@ -104,7 +104,7 @@ def test_stratified_partition_shows_every_class_of_the_config(splits, config):
         assert code == 0 and f"labelled images show {shown}" in out, err
         assert "val.txt: 10 validation images, as the config has them" in out
     assert drawn("4").keys() == {"labeled", "unlabeled"}
-    assert len(drawn("4")["labeled"]) == 4 and len(drawn("1")["labeled"]) == 25
+    assert len(drawn("4")["labeled"]) == 4 and len(drawn("1")["labeled"]) == 10
     assert set(drawn("4")["labeled"]) < set(drawn("1")["labeled"])
 
     Path("data/masks/day/017.png").write_bytes(b"")
@@ -119,7 +119,7 @@ def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
         path.rename(Path("data/more", path.name))
     assert splits(*config, "--labeled", "1/5", "--out", "o", "--set", folder)[0] == 0
     lists = drawn("o")
-    assert len(lists["labeled"]) == 10 and len(lists["unlabeled"]) == 42
+    assert len(lists["labeled"]) == 4 and len(lists["unlabeled"]) == 18
     assert {"more/extra 0.png", "more/extra 1.png"} < set(lists["unlabeled"])
     Path("elsewhere").mkdir()
     Image.new("RGB", (4, 4)).save("elsewhere/x.png")

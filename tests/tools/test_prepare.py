@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 from tests.preparing import CASES, Case, files, of
 from tools.prepare import __main__ as prepare_command
 from tools.prepare.official import ade20k, camvid, pascal
-from tools.prepare.official.coco_annotations import Picture, Region, instance_mask
+from tools.prepare.official.coco import Picture, Region, instance_mask
 from tools.prepare.official.masks import read_indices
 from tools.prepare.official.output import RECORD
 from tools.prepare.official.run import prepare

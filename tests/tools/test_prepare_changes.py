@@ -14,10 +14,9 @@ from dataset.validation import read_lists
 from tests.conftest import REPOSITORY
 from tests.miniature import encoded
 from tools.prepare import __main__ as prepare
-from tools.prepare.official import change_pairs, levir, whu
+from tools.prepare.official.change_pairs import FOLDERS, LEVIR, WHU
 from util.config.loading import load_config
 
-FOLDERS = change_pairs.FOLDERS
 NAMES = ["test_1_1.png", "train_1_1.png", "train_1_2.png", "val_1_1.png"]
 KINDS = [("levir", "LEVIR-CD256.zip", ""), ("levir", "LEVIR-CD.zip", "LEVIR-CD256/"),
          ("whu", "WHU-CD-256.zip", "DATA/WHU-CD/"), ("whu", "WHU-CD.zip", "")]  # fmt: skip
@@ -45,7 +44,7 @@ def packed(path, files, top=""):
 @pytest.fixture
 def few(tmp_path, monkeypatch):
     """Four pairs are all there are; a folder to work in."""
-    for dataset in (levir, whu):
+    for dataset in (LEVIR, WHU):
         monkeypatch.setattr(dataset, "COUNTS", {"pairs": len(NAMES)})
     monkeypatch.chdir(tmp_path)
 
@@ -132,7 +131,7 @@ def test_names_are_compared_with_the_published_lists_at_hand(few, run, monkeypat
 
 def test_both_are_counted_as_published():
     lists = protocols.read_protocols()
-    for name, dataset in (("levir", levir), ("whu", whu)):
+    for name, dataset in (("levir", LEVIR), ("whu", WHU)):
         parts = [p.fingerprint.entries for p in lists
                  if p.dataset == name and p.name in ("train", "val", "test")]  # fmt: skip
         assert dataset.COUNTS == {"pairs": sum(parts)} and len(parts) == 3

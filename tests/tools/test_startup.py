@@ -240,3 +240,17 @@ def test_all_options_of_a_method_are_known_before_pytorch_loads(script):
     _check_keys(dict.fromkeys(keys, 1), REPOSITORY / f"{script}.py", script)
     with pytest.raises(UserError, match="unknown key 'method.none'"):
         _check_keys({"none": 1}, REPOSITORY / f"{script}.py", script)
+
+
+def test_a_command_whose_reader_ends_is_stopped_without_a_traceback():
+    """As in `python -m tools.sweep ... | head -1`."""
+    command = "from util.cli import exit_with_one_line\nwith exit_with_one_line():\n"
+    command += "    for i in range(10**5):\n        print(i)\nprint('still running')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait() == 128 + signal.SIGPIPE

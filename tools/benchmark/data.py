@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 
 from dataset.cache import CacheBytes, Opened, cache_bytes
-from dataset.datasets import UNLABELED
+from dataset.datasets import UNLABELED, TrainingSet
 from dataset.file_content import read_content
 from dataset.image_files import image_size
-from dataset.loaders import training_set
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from tools.benchmark import photos
@@ -31,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
         labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
         reader = Reader(config.data)
         fresh, keeping = (
-            training_set(
+            TrainingSet(
                 config,
                 Opened(reader, labeled, True, room.labeled),
                 Opened(reader, unlabeled, False, room.unlabeled),

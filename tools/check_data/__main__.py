@@ -28,16 +28,16 @@ def main() -> None:
             from tools.check_data.inspect import inspect
             from tools.check_data.problems import problems
             from tools.check_data.report import has_errors, numbers, text
-        seen = inspect(config)
-        found = problems(seen, config)
-        report = numbers(seen, found, config)
+        item = inspect(config)
+        found = problems(item, config)
+        report = numbers(item, found, config)
         print(text(report, found, options.show))
         if options.json:
             write(options.json, json.dumps(report, indent=1) + "\n")
         if options.html:
             from tools.check_data.html_report import page  # imports jinja2 and matplotlib
 
-            write(options.html, page(report, seen, found, config, options.show))
+            write(options.html, page(report, item, found, config, options.show))
         sys.exit(1 if has_errors(found) else 0)
 
 

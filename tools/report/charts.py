@@ -60,10 +60,11 @@ def class_scores(run: Run, network: str) -> "Figure":
 def trust(found: dict[int, PseudoLabels]) -> "Figure":
     """Draw the share of pseudo-labels above the threshold, and their precision, by epoch."""
     names = {"above the threshold": "kept", "of these right": "precision"}
-    lines = {
-        title: (list(found), [_number(getattr(quality, key)) for quality in found.values()])
+    shares = {
+        title: np.array([getattr(quality, key) for quality in found.values()], float)
         for title, key in names.items()
     }
+    lines = {title: (list(found), values.tolist()) for title, values in shares.items()}
     return line_chart(lines, "pseudo-labels", "pixels (%)", ylim=(0, 103))
 
 
@@ -80,7 +81,3 @@ def scatter(points: np.ndarray, classes: np.ndarray, data: Data) -> "Figure":
     if len(data.classes) <= MANY:
         axis.legend(bbox_to_anchor=(1, 1), loc="upper left")
     return figure
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value

@@ -78,8 +78,7 @@ def show(states: list[State], say: Callable[[Planned, object], None]) -> None:
 
 def print_table(states: list[State]) -> None:
     """Print the results of the runs that exist."""
-    from tools.results.collect import collect  # imports pandas
-    from tools.results.tables import as_text
+    from tools.results.tables import as_text, collect  # imports pandas
 
     folders = [str(s.planned.folder) for s in states if s.planned.has_started]
     try:

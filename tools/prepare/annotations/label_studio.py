@@ -124,7 +124,7 @@ def _regions(results: list[Entry], skipped: Counter[str]) -> list[Region]:
 
 
 def _drawing(result: Entry) -> Callable | None:
-    """Return what draws a region (lengths are percentages); None for a polygon without area."""
+    """Return the function that draws a region (lengths are percentages); None without area."""
     value = result.value
     width, height = (side / 100 for side in result.size("original_width", "original_height"))
     if "rle" in value:
@@ -159,8 +159,8 @@ def unpack(rle: list[int], count: int) -> np.ndarray:
     """Unpack bytes `[count]` of the format rle-pack (thi.ng).
 
     A header has the count (32 bits), the bits of a value less 1 (5 bits), and the four widths of
-    lengths less 1 (4 bits each). A run tells whether it is one value (1 bit), which width its
-    length has (2 bits), its length less 1, and its one value or all its values.
+    lengths less 1 (4 bits each). A run has a flag for one repeated value (1 bit), the width of its
+    length (2 bits), its length less 1, and its one value or all its values.
 
     Raises `ValueError`.
     """
@@ -219,28 +219,27 @@ def is_png_name(name: str) -> bool:
 def read_pngs(files: list[Path], images: list[Path]) -> Annotations:
     """Read masks of one class each, `task-1-annotation-2-by-3-tag-road-0.png`.
 
-    The name tells the task, not the image: that of task 1 must be named `1.*` or `task-1.*`. Of
-    several annotations of a task the latest, by number, is read.
+    The name has the task, not the image: the image of task 1 must be named `1.*` or `task-1.*`.
+    The latest annotation of a task, by number, is read.
     """
+    parsed = {file: match for file in files if (match := PNG_NAME.fullmatch(file.name))}
+    before = _common_tag([match[4] for match in parsed.values()])
     tasks: dict[str, dict[int, list[tuple[Path, str]]]] = defaultdict(lambda: defaultdict(list))
-    parsed = [(file, PNG_NAME.fullmatch(file.name)) for file in files]
-    names = [match[4] for _, match in parsed if match]
-    before = _common_tag(names)
-    for file, match in parsed:
-        if match:
-            tasks[match[1]][int(match[2])].append((file, match[4][len(before) :]))
+    for file, match in parsed.items():
+        tasks[match[1]][int(match[2])].append((file, match[4][len(before) :]))
     stems = {image.stem for image in images}
     if not any(name in stems for task in tasks for name in (task, f"task-{task}")):
         raise UserError(
-            f"{files[0]}: the name tells a task, not its image; expected images named such as "
+            f"{files[0]}: the name has a task, not its image; expected images named such as "
             f"task-{min(tasks)}.jpg, or export JSON, which names them"
         )
     skipped: Counter[str] = Counter()
     pictures = []
     for task, made in tasks.items():
         skipped["further annotations of one task"] += len(made) - 1
-        regions = [Region(c, file.name, partial(_png, file)) for file, c in made[max(made)]]
-        size = image_size(made[max(made)][0][0])
+        latest = made[max(made)]
+        regions = [Region(c, file.name, partial(_png, file)) for file, c in latest]
+        size = image_size(latest[0][0])
         pictures.append(Picture(files[0].parent, (f"task-{task}", task), size, regions))
     return Annotations("Label Studio, one PNG per class", pictures, [], skipped, {})
 
