@@ -7,7 +7,7 @@ from torch import nn
 from tqdm import tqdm
 
 from engine.progress import wrapped
-from inference.evaluation import Scores, evaluate, score_title, summary, table
+from inference.evaluation import Scores, evaluate, score_record, score_table, score_title
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
 from util import distributed
 from util.errors import first_of
@@ -42,9 +42,10 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     logger.info(
         "epoch %d/%d %s (%s): %s %.2f%s\n%s",
         epoch, config.epochs, name, mode, score_title(config), score, best_so_far,
-        table(scores, config.data.classes),
+        score_table(scores, config.data.classes),
     )  # fmt: skip
-    record, values = {"mode": mode, **summary(scores)}, scalars(name, scores, config.data.classes)
+    record = {"mode": mode, **score_record(scores)}
+    values = scalars(name, scores, config.data.classes)
     if labels is not None:
         record["pseudo_labels"] = trust = labels.summary()
         line = f"pseudo-labels by {name}: {trust_line(trust, config.data.classes)}"

@@ -16,7 +16,7 @@ from inference.evaluation import (
     Scores,
     dice,
     evaluate,
-    table,
+    score_table,
     volume_indices,
 )
 from inference.predictor import (
@@ -240,7 +240,7 @@ def test_absent_class_counts_zero_and_is_named():
     assert scores.absent.tolist() == [False, False, True]
     assert scores.miou == pytest.approx(100 * (0.8 + 10 / 12) / 3)
     assert scores.miou_present == pytest.approx(100 * (0.8 + 10 / 12) / 2)
-    text = table(scores, ["sky", "tree", "road"])
+    text = score_table(scores, ["sky", "tree", "road"])
     assert "road" in text and "(absent)" in text and "mean of those present" in text
 
 
@@ -304,13 +304,13 @@ def test_evaluate_script_gives_the_score_of_training(overrides, toy, train, tmp_
 
 def test_dice_of_volumes_has_a_column():
     confusion, names = torch.tensor([[6, 2], [1, 3]]), ["ventricle", "wall"]
-    text = table(Scores(confusion, torch.tensor([0.25, 0.5])), names).splitlines()
+    text = score_table(Scores(confusion, torch.tensor([0.25, 0.5])), names).splitlines()
     assert re.split(" {2,}", text[0].strip()) == ["IoU", "volume Dice"]
     assert [line.split() for line in text[1:3]] == [
         ["ventricle", f"{600 / 9:.2f}", "25.00"], ["wall", "50.00", "50.00"]
     ]  # fmt: skip
     assert text[-1].split() == ["Dice,", "classes", "1", "on", "50.00"]
-    assert table(Scores(confusion), names).startswith("ventricle  ")
+    assert score_table(Scores(confusion), names).startswith("ventricle  ")
 
 
 @pytest.mark.parametrize("select, expected", [

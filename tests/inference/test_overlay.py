@@ -9,8 +9,8 @@ from PIL import Image
 
 import predict
 from dataset.mask_files import LabelLookup, key_of, open_mask
-from inference.image_table import ImageTable
-from inference.mask_encoding import Original
+from inference.mask_encoding import MaskEncoding
+from inference.output_folder import ImageTable
 from inference.overlay import colour_mask, contents, mask_legend, overlay, with_legend
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
@@ -121,7 +121,7 @@ MAPS = {
 def test_original_values_are_read_as_the_same_classes(form, tmp_path):
     own, path = data(**MAPS[form]), tmp_path / "mask.png"
     mask = np.random.default_rng(0).integers(0, 3, (7, 9), dtype=np.uint8)
-    Original(own).mask(mask).save(path)
+    MaskEncoding(own).mask(mask).save(path)
     assert (np.array(open_mask(path, LabelLookup(own))) == mask).all()
     stored = Image.open(path)
     first = {"indices": 1, "reduced": 2, "values": 128, "16 bits": 300, "colours": [1, 2, 3]}[form]
@@ -137,7 +137,7 @@ IGNORED = {"indices": 255, "reduced": 255, "values": 7, "16 bits": 255, "colours
 def test_what_does_not_count_has_a_value_too(form, tmp_path):
     own, path = data(**MAPS[form]), tmp_path / "mask.png"
     mask = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (7, 9))
-    original = Original(own, ignoring=True)
+    original = MaskEncoding(own, ignoring=True)
     original.mask(mask).save(path)
     assert (np.array(Image.open(path))[mask == 255] == IGNORED[form]).all()
     if own.label_map:
@@ -148,7 +148,7 @@ def test_what_does_not_count_has_a_value_too(form, tmp_path):
 
 def test_a_class_without_a_value_is_named():
     with pytest.raises(UserError, match="data.label_map names no value of class 'road'"):
-        Original(data(label_map={0: 0, 1: 1, "other": 2}))
+        MaskEncoding(data(label_map={0: 0, 1: 1, "other": 2}))
 
 
 def test_a_table_of_images(tmp_path):
@@ -163,7 +163,7 @@ def test_a_table_of_images(tmp_path):
     with path.open(newline="") as file:
         assert list(csv.reader(file)) == expected
     before = path.read_text()
-    with pytest.raises(UserError, match="its columns are others"):
+    with pytest.raises(UserError, match="exists with other columns"):
         ImageTable(path, ["sky", "tree"], ["c"])
     assert path.read_text() == before
     with pytest.raises(UserError, match="Not a directory"):

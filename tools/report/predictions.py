@@ -12,10 +12,9 @@ from dataset import bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, confusion_matrix
+from inference.evaluation import Scores, confusion_matrix, image_miou
 from inference.overlay import overlay, side_by_side
 from inference.predictor import Predictor
-from inference.worst_images import image_miou
 from metrics.bootstrap import class_counts
 from model.files import best_checkpoint
 from model.trained import load_trained
@@ -67,7 +66,7 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
         predicted, target = torch.from_numpy(mask), torch.from_numpy(np.array(truth))
         total += (of_image := confusion_matrix(predicted, target, classes))
         counts.append(class_counts(of_image))
-        miou = image_miou(predicted, target)
+        miou = image_miou(counts[-1])
         if miou == math.inf:  # nothing in it is labelled
             continue
         one, judged = Judged(sample.image, 100 * miou, mask, sample), judged + 1
