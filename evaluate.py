@@ -130,18 +130,21 @@ def score(options: argparse.Namespace, config: Config, device: "torch.device") -
     paths, classes = [sample.image for sample in samples], config.data.classes
     volumes = volume_indices(paths, config.evaluation.volume_pattern)
     network = load_trained(config, options.checkpoint, options.which, device)
-    boundary = BoundaryIoU(len(classes), options.boundary_iou or BOUNDARY, device)
-    surfaces = VolumeDistances(paths, volumes, len(classes), config.evaluation.spacing, device)
-    watchers: list[Watcher] = [boundary] * bool(options.boundary_iou)
-    watchers += [surfaces] * options.surface_distance
+    watchers: list[Watcher] = []
+    if options.boundary_iou:
+        boundary = BoundaryIoU(len(classes), options.boundary_iou, device)
+        watchers.append(boundary)
+    if options.surface_distance:
+        spacing = config.evaluation.spacing
+        surfaces = VolumeDistances(paths, volumes, len(classes), spacing, device)
+        watchers.append(surfaces)
     workers = data_workers(config, processes_here())
     rank, world = distributed.rank(), distributed.world_size()
     process = Process(rank, world, workers, cuda=device.type == "cuda")
     begin = time.perf_counter()
     scores = evaluate(
         network, evaluation_loader(config, samples, process), config,
-        mode=config.evaluation.mode, device=device, volumes=volumes,
-        watchers=watchers,
+        mode=config.evaluation.mode, device=device, volumes=volumes, watchers=watchers,
     )  # fmt: skip
     speed = len(samples) / (time.perf_counter() - begin)
     of_classes = class_scores(scores.confusion)
