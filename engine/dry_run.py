@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, default_collate
 from dataset.cache import DecodedSamples
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.cost import step_cost
 from engine.estimate import describe, rows, run_needs
 from engine.method import Method

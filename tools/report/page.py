@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dataset.image_files import open_image
-from engine.progress import LEGEND
+from engine.method import LEGEND
 from engine.run_dir import pictures_folder
 from inference.evaluation import Scores, score_title
 from metrics.confusion import class_scores
