@@ -53,7 +53,7 @@ class Scaler(Strict):
 
 
 class Identity(Strict):
-    """An image list as `dataset.split_files.identity` returns it."""
+    """An image list as `dataset.split_files.list_identity` returns it."""
 
     images: Natural
     sha256: str
