@@ -9,11 +9,19 @@ from pathlib import Path
 
 from dataset.image_files import SUFFIXES
 from dataset.samples import Origin, Sample, leads_out
-from dataset.split_files import Fault, SampleList, Scan, no_such_list, refuse, scan_list, union
-from util.config.data import Data, Folders, ImageSources, Listed, Source
+from dataset.split_files import (
+    Fault,
+    SampleList,
+    Scan,
+    join_scans,
+    no_such_list,
+    raise_first,
+    scan_list,
+)
+from util.config.data import Data, Folders, ImageSource, ImageSources, SplitFile
 from util.errors import UserError
 from util.log import logger
-from util.paths import find, nearest
+from util.paths import find_path, nearest
 
 COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .prj".split())
 """Suffixes of files that often accompany images."""
@@ -26,7 +34,7 @@ def read_samples(images: ImageSources, data: Data, masks: bool) -> SampleList:
     an image without a mask.
     """
     listed, faults = scan_samples(images, data, masks)
-    refuse(faults)
+    raise_first(faults)
     return listed
 
 
@@ -36,10 +44,10 @@ def scan_samples(images: ImageSources, data: Data, masks: bool) -> tuple[SampleL
     Raises `UserError` for a list or folder that is missing or empty.
     """
     sources = images if isinstance(images, tuple) else (images,)
-    return union([_scan(source, data, masks) for source in sources])
+    return join_scans([_scan(source, data, masks) for source in sources])
 
 
-def require(images: ImageSources, data: Data) -> None:
+def require_sources(images: ImageSources, data: Data) -> None:
     """Raise `UserError` for a list or folder that does not exist, without reading any."""
     for source in images if isinstance(images, tuple) else (images,):
         place, root = _locations(source, data)
@@ -50,16 +58,16 @@ def require(images: ImageSources, data: Data) -> None:
             raise no_such_folder(root / source.images)
 
 
-def _locations(source: Source, data: Data) -> tuple[Path, Path]:
+def _locations(source: ImageSource, data: Data) -> tuple[Path, Path]:
     """Return the path of the list or image folder, and the root, from any working directory."""
     own = None if isinstance(source, Path) else source.root
-    root = find(own or data.root)
+    root = find_path(own or data.root)
     if isinstance(source, Folders):
         return root / source.images, root
-    return find(source.list if isinstance(source, Listed) else source), root
+    return find_path(source.list if isinstance(source, SplitFile) else source), root
 
 
-def _scan(source: Source, data: Data, masks: bool) -> Scan:
+def _scan(source: ImageSource, data: Data, masks: bool) -> Scan:
     place, root = _locations(source, data)
     if isinstance(source, Folders):
         return _scan_folders(source, root, masks, pairs=data.pair is not None)
@@ -150,9 +158,9 @@ def _scan_folders(folders: Folders, root: Path, masks: bool, pairs: bool) -> Sca
     images = names_by_stem(origin.path, skip=root / folders.masks if folders.masks else None)
     others: dict[str, dict[str, str]] = {}
     if masks:
-        others["mask"] = _companions(folders.masks, root, "masks", origin)
+        others["mask"] = _names_below(folders.masks, root, "masks", origin)
     if pairs:
-        others["second image"] = _companions(folders.second, root, "second", origin)
+        others["second image"] = _names_below(folders.second, root, "second", origin)
     for kind, files in others.items():
         if unmatched := files.keys() - images.keys():
             logger.warning(
@@ -170,7 +178,7 @@ def _scan_folders(folders: Folders, root: Path, masks: bool, pairs: bool) -> Sca
     return Scan(origin, samples, faults)
 
 
-def _companions(folder: Path | None, root: Path, key: str, origin: Origin) -> dict[str, str]:
+def _names_below(folder: Path | None, root: Path, key: str, origin: Origin) -> dict[str, str]:
     """Return paths below the root by stem, for a folder that the config must name."""
     if folder is None:
         what = "masks" if key == "masks" else "second images (data.pair is set)"

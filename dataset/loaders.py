@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from dataset.cache import CacheBytes, Opened
+from dataset.cache import CacheBytes, DecodedSamples
 from dataset.datasets import FAILURES, EvaluationSet, ImageSet, TrainingSet
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -136,8 +136,8 @@ def training_loader(
     reader = Reader(config.data)
     dataset = TrainingSet(
         config,
-        Opened(reader, labeled, masks=True, capacity=room.labeled),
-        Opened(reader, unlabeled, masks=False, capacity=room.unlabeled),
+        DecodedSamples(reader, labeled, masks=True, capacity=room.labeled),
+        DecodedSamples(reader, unlabeled, masks=False, capacity=room.unlabeled),
         length=steps * images,
         strong_views=strong_views,
         partner=partner,
@@ -188,7 +188,7 @@ def evaluation_loader(
 
     `capacity`: bytes for decoded images that the next evaluation reuses.
     """
-    dataset = EvaluationSet(Opened(Reader(config.data), samples, True, capacity))
+    dataset = EvaluationSet(DecodedSamples(Reader(config.data), samples, True, capacity))
     own = list(range(process.rank, len(samples), process.world))
     return _loader(dataset, process, tensors=3, sampler=own)
 

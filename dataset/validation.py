@@ -18,7 +18,7 @@ from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import NO_IMAGE, Sample, Samples, names_image
-from dataset.split_files import Fault, Lists, SampleList, refuse
+from dataset.split_files import Fault, Lists, SampleList, raise_first
 from dataset.val_size import too_few
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
@@ -33,16 +33,16 @@ def read_lists(data: Data, unlabeled: bool) -> Lists:
 
     Raises `UserError` as `read_samples` does, and for an image that is in two splits.
     """
-    labeled = read_samples(named(data.labeled, "labeled"), data, masks=True)
+    labeled = read_samples(required_source(data.labeled, "labeled"), data, masks=True)
     extra = SampleList("", Samples())
     if unlabeled:
-        extra = read_samples(named(data.unlabeled, "unlabeled"), data, masks=False)
+        extra = read_samples(required_source(data.unlabeled, "unlabeled"), data, masks=False)
     lists = Lists(labeled, extra, read_samples(data.val, data, masks=True))
     refuse_overlaps(*lists)
     return lists
 
 
-def named(images: ImageSources | None, kind: str) -> ImageSources:
+def required_source(images: ImageSources | None, kind: str) -> ImageSources:
     """Return the images of a split; raises `UserError` where the config does not name it."""
     if images is not None:
         return images
@@ -203,7 +203,7 @@ def _check_classes(
 
 
 def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
-    """Return the results of a check of samples, run in threads; raises `UserError` as `refuse`."""
+    """Return the results of a check, run in threads; raises `UserError` as `raise_first`."""
 
     def located(sample: Sample) -> R | Fault:
         try:
@@ -214,7 +214,7 @@ def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
     with ThreadPoolExecutor() as pool:
         results, total = pool.map(located, samples), len(samples)
         checked = list(tqdm(results, "checking files", total, disable=None, leave=False))
-    refuse([result for result in checked if isinstance(result, Fault)])
+    raise_first([result for result in checked if isinstance(result, Fault)])
     return [result for result in checked if not isinstance(result, Fault)]
 
 

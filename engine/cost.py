@@ -129,7 +129,7 @@ def _step_cost(
 def late_training(method: Method, config: Config) -> Trainer:
     """Return a trainer without data and run directory, as after earlier epochs and steps: methods
     hold previous models, the optimizer its state."""
-    nothing = cast(Any, None)
+    nothing = cast(Any, ())
     trainer = Trainer(
         method, config, torch.device("cpu"), nothing, nothing, nothing, volumes=[], images={}
     )

@@ -22,7 +22,7 @@ from inference.mask_encoding import Original
 from inference.overlay import save_picture
 from inference.predictor import Predictor, config_for_size, to_mask
 from inference.uncertainty import ACQUISITIONS, confidence
-from util.config.data import Listed
+from util.config.data import SplitFile
 from util.config.loading import dump_config
 from util.config.schema import Config
 from util.config.types import IGNORE
@@ -137,10 +137,10 @@ class Autolabel:
         write_once(path, dump_config(config).encode())
         return len(labelled), path
 
-    def _write_list(self, name: str, lines: Sequence[str], root: Path) -> Listed:
+    def _write_list(self, name: str, lines: Sequence[str], root: Path) -> SplitFile:
         path = self.folder / name
         write_once(path, list_text(lines))
-        return Listed(list=path, root=root)
+        return SplitFile(list=path, root=root)
 
 
 def common_root(paths: Sequence[Path]) -> Path:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset.folders import require
+from dataset.folders import require_sources
 from model.files import SUFFIX, find_checkpoint
 from util.cli import add_device, add_settings
 from util.config.data import ImageSources
@@ -90,7 +90,7 @@ def split_of(config: Config, split: str) -> ImageSources:
 
 def require_split(config: Config, split: str) -> None:
     """Raise `UserError` for a split file or folder that does not exist."""
-    require(split_of(config, split), config.data)
+    require_sources(split_of(config, split), config.data)
 
 
 def config_of(options: argparse.Namespace) -> Config:

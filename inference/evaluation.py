@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from inference.predictor import Predictor
 from inference.uncertainty import confidence
-from metrics.bootstrap import Intervals, class_counts, iou_intervals
 from metrics.calibration import PseudoLabelScores
-from metrics.confusion import class_scores
+from metrics.confusion import Intervals, class_counts, class_scores, iou_intervals
 from util import distributed
 from util.config.schema import Config
 from util.config.types import IGNORE
@@ -41,7 +40,7 @@ class Scores:
     dice: Tensor | None = None
     """`[C]`, mean over volumes, where the config names volumes."""
     counts: Tensor | None = None
-    """`[N, 3, C]`, of each image, or volume: as `metrics.bootstrap.class_counts` returns them."""
+    """`[N, 3, C]`, of each image, or volume: as `metrics.confusion.class_counts` returns them."""
 
     @property
     def iou(self) -> Tensor:

@@ -146,7 +146,7 @@ def save_tables(
             zip(classes, scores.confusion.sum(1).tolist(), strict=True)
         )
     ]
-    figure = plotting.confusion_matrix(scores.confusion.numpy(), classes)
+    figure = plotting.draw_confusion_matrix(scores.confusion.numpy(), classes)
     save_picture(plotting.as_image(figure), folder / "confusion.png")
     write_text(folder / "confusion.csv", csv_text(confusion_rows(scores.confusion, classes)))
     write_text(folder / "scores.csv", csv_text([["class", "pixels", *columns, *distances], *rows]))

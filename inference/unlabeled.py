@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dataset.folders import read_samples
 from dataset.samples import Origin, Sample
-from dataset.validation import location, named
+from dataset.validation import location, required_source
 from inference.inputs import find_images
 from util.config.data import Data, PairFolders
 from util.errors import UserError
@@ -47,7 +47,7 @@ def _of_files(images: list[Path], out: Path) -> dict[str, Sample]:
 
 
 def _of_list(data: Data, listed: Path | None) -> dict[str, Sample]:
-    source = listed or named(data.unlabeled, "unlabeled")
+    source = listed or required_source(data.unlabeled, "unlabeled")
     found: dict[str, Sample] = {}
     for sample in read_samples(source, data, masks=False).samples:
         name = os.path.splitext(sample.image)[0]

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from dataset.folders import require
+from dataset.folders import require_sources
 from inference.cli import ACQUISITIONS, add_tta, checkpoint_of, checkpoint_parser, config_of
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError, counted, quoted
@@ -26,7 +26,7 @@ def main() -> None:
             options.threshold = config.conf_thresh
         check(options)
         if options.list:
-            require(options.list, config.data)
+            require_sources(options.list, config.data)
         with importing():
             from inference.autolabel import Autolabel, write_ranking, write_selection
             from inference.inputs import made_by, may_choose_windows, to_do

@@ -124,7 +124,7 @@ def importing() -> Iterator[None]:
         yield
 
 
-def run(script: str, *arguments: object) -> None:
+def run_script(script: str, *arguments: object) -> None:
     """Run a script of the project, from any folder, as its user would; end as it ends when it
     fails."""
     script = script if script == "-m" else os.path.relpath(REPOSITORY / script)
@@ -135,7 +135,7 @@ def run(script: str, *arguments: object) -> None:
         sys.exit(code)
 
 
-class _Printable:
+class _EscapedOutput:
     """Standard output with escapes for control characters of file and class names."""
 
     def __init__(self, stream: TextIO):
@@ -158,7 +158,7 @@ def exit_with_one_line() -> Iterator[None]:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # unencodable names must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-        sys.stdout = cast(TextIO, _Printable(sys.stdout))
+        sys.stdout = cast(TextIO, _EscapedOutput(sys.stdout))
     try:
         with raising_on_interrupt(), killed_on_failure():
             yield

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset.cache import Opened
+from dataset.cache import DecodedSamples
 from dataset.datasets import UNLABELED, TrainingSet, epoch_order
 from dataset.folders import read_samples
 from dataset.reader import Reader
@@ -35,7 +35,10 @@ def training_set(images, root, samples):
     """Build a run's training set for these images; its labelled images are not read."""
     data = Data(name="camvid", root=root, classes=["a", "b"], val=Path("unused"))
     unlabeled = read_samples(images, data, masks=False).samples
-    opened = Opened(Reader(data), [], True), Opened(Reader(data), unlabeled, False, 2**22)
+    opened = (
+        DecodedSamples(Reader(data), [], True),
+        DecodedSamples(Reader(data), unlabeled, False, 2**22),
+    )
     config = Config(data=data, crop_size=REFERENCE["crop"], epochs=1, batch_size=2)
     return TrainingSet(config, *opened, length=samples, strong_views=2, partner="batch")
 

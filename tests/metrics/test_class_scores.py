@@ -18,7 +18,7 @@ from metrics.confusion import class_scores, confusion_rows
 from supervised import SupOnly
 from util.colours import palette
 from util.config.loading import load_config
-from util.plotting import as_image, confusion_matrix
+from util.plotting import as_image, draw_confusion_matrix
 
 CPU = torch.device("cpu")
 
@@ -136,7 +136,7 @@ def test_picture_of_a_confusion_matrix(count):
     confusion[0, 1] = 21
     confusion[1, 1] = 0  # a class that is absent
     names = ["$x_$", "道路", *(f"class {i}" for i in range(2, count))]
-    axis = (figure := confusion_matrix(confusion, names)).axes[0]
+    axis = (figure := draw_confusion_matrix(confusion, names)).axes[0]
     shares = axis.images[0].get_array()
     assert shares[0, 1] == 75 and shares[1].max() == 0 and shares.sum() == 100 * (count - 1)
     written = [text.get_text() for text in axis.texts]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataset.folders import read_samples
 from engine.command import main
-from engine.progress import LEGEND
+from engine.method import LEGEND
 from inference.scoring import center
 from supervised import SupOnly
 from tests.conftest import Toy

@@ -19,6 +19,7 @@ from tools.methods import CLASSES, method_of
 from tools.results.published import read_entries
 from tools.results.runs import find_runs
 from tools.sweep import __main__ as sweep
+from tools.sweep import estimate
 from tools.sweep.spec import expand, read_sweep
 from util.config.loading import dump_config
 from util.errors import UserError
@@ -137,9 +138,9 @@ def test_the_product_and_its_commands(spec, toy):
         ({"set": {"method.regions": 3}}, r"SupOnly: unknown key 'method\.regions'"),
         ({"runs": [{"methods": ["nomatch"], "configs": ["toy/toy.yaml"]}]}, "nomatch: no such"),
         ({"runs": [{"methods": ["supervised"], "configs": ["no.yaml"]}]}, "no.yaml: no such"),
-        ({"seeds": [1, 1]}, "two runs in runs/toy/supervised/1"),
+        ({"seeds": [1, 1]}, "two runs have the folder runs/toy/supervised/1"),
         ({"partitions": ["92"], "lists": "splits/pascal/{partition}"},
-         "splits/pascal/92/labeled.txt: no such list; get it: .* fetch pascal/92"),
+         "splits/pascal/92/labeled.txt: no such split file; get it: .* fetch pascal/92"),
     ],
 )  # fmt: skip
 def test_mistakes_are_said_in_one_line_before_anything_runs(keys, words, spec, run):
@@ -179,7 +180,14 @@ def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run)
     assert "20.5 ± 0.7" in out
 
 
-def test_a_dry_run_lists_and_runs_nothing(stub, toy, run):
+def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
+    costs, cost_of = {}, estimate.step_cost
+
+    def once(method, *of_step):
+        costs[method] = costs.get(method) or cost_of(method, *of_step)
+        return costs[method]
+
+    monkeypatch.setattr(estimate, "step_cost", once)
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
     assert "4 runs, 4 not done\n" in out and "without such epochs: 4 runs; GPU memory" in out

@@ -1,4 +1,4 @@
-"""The table of `tools.cost`."""
+"""Print the costs of configs and methods as a table."""
 
 import argparse
 import json
@@ -20,13 +20,12 @@ from util.io import write_text
 from util.tables import markdown_row, markdown_table
 
 STEPS = 10_000
-"""Steps that the times in the table are for."""
-
+"""Steps that take the times in the table."""
 
 HEAD = [
     "config", "method", "images", "precision", "peak", *KINDS, "TFLOP", *CARDS, "disk", *RATES
 ]  # fmt: skip
-"""Memory in GiB; by card, in GiB, images of a forward that fit; time of 10 000 steps."""
+"""Memory in GiB; images of a forward that fit, by the GiB of a GPU; time of 10 000 steps by GPU."""
 
 
 class Run(NamedTuple):
@@ -66,7 +65,7 @@ def print_table(options: argparse.Namespace) -> int:
 
 def read(path: Path, name: str, assignments: list[str], processes: int) -> Run:
     """Load a config for a method; raises `UserError` for an unknown method, options of another
-    method, and a batch that the processes cannot share."""
+    method, and a batch size that the number of processes does not divide."""
     if processes < 1:
         raise UserError(f"--processes: found {processes}, expected 1 or more")
     method_class, config = method_of(name), load_config(path, assignments)

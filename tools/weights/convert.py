@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from model import xception
-from model.backbones import build_vit, check_name
+from model.build import build_vit, check_name
 from model.checkpoint import network_state, shape_of
 from model.pretrained import pair_names
 from util.errors import UserError, first_of
@@ -44,7 +44,7 @@ _OPENMMLAB = [
 
 
 class Converted(NamedTuple):
-    """Weights by the backbone's names, how the file names them, and its entries without use."""
+    """Weights by the backbone's names, the naming scheme of the file, and its unused entries."""
 
     state: dict[str, Tensor]
     scheme: str
@@ -67,8 +67,8 @@ def expected_backbone(name: str) -> nn.Module:
 
 
 def unwrap(whole: Any, path: Path) -> tuple[State, bool]:
-    """Weights of a backbone in what a file holds, without wrappers and the prefixes of larger
-    networks; and whether training finds them there, too.
+    """Return the weights of a backbone from the content of a file, without wrappers and prefixes of
+    larger networks; and whether training, too, finds them in that file.
 
     Raises `UserError` for a file that holds no weights.
     """
@@ -148,9 +148,9 @@ def _by_timm(state: State, name: str, backbone: nn.Module) -> State:
     if "storage_tokens" in state and "blocks.0.attn.q_bias" not in backbone.state_dict():
         _refuse_biases(state, name)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it tries
+        with contextlib.redirect_stdout(io.StringIO()):  # timm prints its attempts
             return rename(dict(state), backbone)
-    except Exception:  # whatever a file of another model leads timm's code to
+    except Exception:  # timm raises anything for a file of another model
         return {}
 
 
@@ -159,13 +159,13 @@ def _entrypoint(name: str) -> object:
 
 
 def _refuse_biases(state: State, name: str) -> None:
-    """Raise `UserError` where timm would drop biases of queries or values that are not 0."""
+    """Raise `UserError` where timm would drop nonzero biases of queries or values."""
     for key, value in state.items():
         if key.endswith("qkv.bias"):
             queries, _, values = value.chunk(3)
             if queries.any() or values.any():
                 raise UserError(
-                    f"{key}: has biases, which {name} has no place for; set model.backbone to "
+                    f"{key}: has biases, but {name} has none. Fix: set model.backbone to "
                     f"{name}_qkvb"
                 )
 
@@ -181,8 +181,8 @@ SCHEMES: dict[str, Callable[[State, str, nn.Module], State]] = {
 def _by_order(state: State, own: State) -> Converted | str:
     """Rename entries one to one in their order; return the first difference where that fails.
 
-    Names must agree in what they hold (weight, bias, running mean or variance), where both say so;
-    only a classifier may follow.
+    Where both names end in a kind (weight, bias, running mean or variance), the kinds must agree.
+    Only a classifier may follow.
     """
     given = [key for key in state if not key.endswith(STATISTICS)]
     wanted = [key for key in own if not key.endswith(STATISTICS)]
