@@ -128,7 +128,7 @@ def test_the_worst_images_in_order():
     assert image_miou(scores.counts[3]) == math.inf
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("count", [2, 25, 26, 60])
 def test_picture_of_a_confusion_matrix(count):
     """Shares of the truth; numbers in the cells unless there are too many classes."""
