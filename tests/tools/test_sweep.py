@@ -3,16 +3,17 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY, needs_forks
+from tests.conftest import REPOSITORY
 from tests.fake_runs import fake_run
-from tests.forked import Forked
 from tests.tools.test_scripts import ENVIRONMENT
 from tests.tools.test_slurm import SCONTROL, SRUN
 from tools.methods import CLASSES, method_of
@@ -29,6 +30,7 @@ SPECS = sorted((REPOSITORY / "configs/sweeps").glob("*.yaml"))
 STUB = """
 import shutil, signal, sys, time
 from pathlib import Path
+from threading import Thread
 
 options = dict(zip(sys.argv[1:], sys.argv[2:]))
 folder, seed = Path(options["--save-path"]), options["--seed"]
@@ -42,6 +44,10 @@ if Path("slow").exists():
 shutil.copytree(Path("ready") / folder, folder, dirs_exist_ok=True)
 """
 """In place of a method's script: what it leaves is in `ready` already."""
+
+
+def plan(path):
+    return expand(read_sweep(path), path)
 
 
 @pytest.fixture
@@ -65,7 +71,7 @@ def spec(toy, tmp_path, monkeypatch):
 def stub(spec, toy):
     """A sweep of SupOnly and FixMatch whose scripts do nothing."""
     path = spec(runs=[{"methods": ["supervised", "fixmatch"], "configs": [str(toy.config)]}])
-    for planned in expand(read_sweep(path), path):
+    for planned in plan(path):
         Path(f"{planned.method}.py").write_text(STUB)
         ready = Path("ready") / planned.folder
         fake_run(ready, toy, [10, 20 + planned.seed], method=method_of(planned.method).__name__,
@@ -73,10 +79,6 @@ def stub(spec, toy):
         (ready / "config.yaml").write_text(dump_config(planned.load()))
     Path("broken").mkdir()
     return path
-
-
-def plan(path):
-    return expand(read_sweep(path), path)
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
@@ -215,17 +217,17 @@ def test_a_folder_with_another_run_is_refused(stub, run):
     assert code == 2 and "holds a run with another config: crop_size (33 -> 65)" in err
 
 
-@needs_forks
 def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
+    def stop():
+        deadline = time.monotonic() + 120
+        while len(list(Path("slow").iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     Path("slow").mkdir()
-    process = Forked("-m", "tools.sweep", stub, "--devices", "cpu", "cpu")
-    deadline = time.monotonic() + 120
-    while len(list(Path("slow").iterdir())) < 2 and time.monotonic() < deadline:
-        assert process.process.is_alive(), process.end()
-        time.sleep(0.1)
-    process.process.terminate()
-    done = process.end(60)
-    assert done.returncode == 75 and done.stdout.count("stopped; the same command resumes it") == 2
+    Thread(target=stop).start()
+    code, out, err = run(sweep, stub, "--devices", "cpu", "cpu")
+    assert code == 75 and out.count("stopped; the same command resumes it") == 2, err
     shutil.rmtree("slow")
     code, out, _ = run(sweep, stub)
     assert code == 0 and out.count("started on auto") == 4
