@@ -17,7 +17,7 @@ from tests.fake_runs import fake_run
 from tests.tools.test_scripts import ENVIRONMENT
 from tests.tools.test_slurm import SCONTROL, SRUN
 from tools.methods import CLASSES, method_of
-from tools.results.published import read_entries
+from tools.results.published import read_published
 from tools.results.runs import find_runs
 from tools.sweep import __main__ as sweep
 from tools.sweep import estimate
@@ -89,7 +89,7 @@ def test_every_sweep_expands_to_runs_that_their_methods_can_use(path):
         assert some.load().data.name in path.stem, config
 
 
-@pytest.mark.parametrize("name", sorted({entry.dataset for entry in read_entries()}))
+@pytest.mark.parametrize("name", sorted({score.dataset for score in read_published()}))
 def test_every_published_score_has_a_run(name):
     runs = set()
     for planned in plan(REPOSITORY / f"configs/sweeps/{name}.yaml"):
@@ -98,10 +98,9 @@ def test_every_published_score_has_a_run(name):
         for network in (model.network, None):
             runs.add((method, network, backbone, planned.lists.name))
     published = {
-        (entry.method, entry.network, entry.backbone, partition)
-        for entry in read_entries()
-        if entry.dataset == name
-        for partition in entry.values
+        (one.method, one.network, one.backbone, one.partition)
+        for one in read_published()
+        if one.dataset == name
     }
     assert published and published <= runs
 
@@ -192,18 +191,18 @@ def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
     monkeypatch.setattr(estimate, "step_cost", once)
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
-    assert "4 runs, 4 not done\n" in out and "without such epochs: 4 runs; GPU memory" in out
+    assert "4 runs, 4 not done\n" in out and "their kind: 4 runs; GPU memory" in out
     for kind in ("supervised", "fixmatch"):
         assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d", out, re.M)
     assert len(re.findall(r"^  2 runs +at \d+% of the peak rate: RTX 3090 ", out, re.M)) == 2
     shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
     metrics = Path("runs/toy/supervised/0/metrics.jsonl")
     code, out, _ = run(sweep, stub, "--dry-run")
-    assert out.count("to do") == 3 and "; under a minute on one device for 1, by epochs" in out
-    assert "without such epochs: 2 runs;" in out and out.count("memory of a step") == 1
+    assert out.count("to do") == 3 and "; under a minute on one device for 1, by their" in out
+    assert "of their kind: 2 runs;" in out and out.count("memory of a step") == 1
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
     code, out, _ = run(sweep, stub, "--dry-run")
-    assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by epochs" in out
+    assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by their" in out
     toy.path("unlabeled").unlink()
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and "unlabeled.txt: no such list" in out

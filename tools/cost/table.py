@@ -20,7 +20,7 @@ from util.io import write_text
 from util.tables import markdown_row, markdown_table
 
 STEPS = 10_000
-"""Steps that take the times in the table."""
+"""Number of steps for the times in the table."""
 HEAD = [
     "config", "method", "images", "precision", "peak", *KINDS, "TFLOP", *CARDS, "disk", *RATES
 ]  # fmt: skip

@@ -91,7 +91,7 @@ class Launch:
             process.send_signal(number)
 
     def _run_once(self, start: int) -> tuple[dict[int, int], bool]:
-        """Return the exit codes of the failed ranks of all nodes, and whether any was stopped."""
+        """Return the exit codes of the failed ranks of all nodes, and whether one was stopped."""
         self._start(start)
         failed = f"failed {start}"
         while None in (codes := self._codes()).values():
