@@ -15,7 +15,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from inference.cli import checkpoint_of, checkpoint_parser, config_of, require_split
+from dataset.folders import require_sources
+from inference.cli import checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
 from util.parser import Parser
@@ -29,11 +30,10 @@ OUTSIDE = ("normalisation", "resizing")
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        check(options)
-        options.checkpoint = checkpoint_of(options)
-        config = config_of(options)
+        check_options(options)
+        options.checkpoint, config = checkpoint_and_config(options)
         if not options.images:
-            require_split(config, "val")
+            require_sources(config.data.val, config.data)
         with importing():
             from inference.exporting import export
         export(options, config)
@@ -47,7 +47,7 @@ def command_line() -> Parser:
             "python export.py --checkpoint runs/mine/unimatch --format torchscript --out model.ts "
             "--size 512 512 --images photos/a.jpg",
         ),
-        device=False,
+        predicts=False,
     )
     parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
@@ -76,7 +76,7 @@ def command_line() -> Parser:
     return parser
 
 
-def check(options: argparse.Namespace) -> None:
+def check_options(options: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, an existing file, a missing library."""
     if os.path.lexists(options.out):
         raise UserError(f"--out {options.out}: exists already; choose another file")

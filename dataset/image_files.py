@@ -13,7 +13,7 @@ from dataset import tiff
 from util.errors import UserError, reason
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 """Formats that Pillow may open; some others run programs."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
@@ -23,9 +23,9 @@ MAX_MEGAPIXELS = 179
 
 
 def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
-    """Open a file of one of `FORMATS`, whatever its name; raises as Pillow does."""
+    """Open a file of one of `PILLOW_FORMATS`, whatever its name; raises as Pillow does."""
     Image.MAX_IMAGE_PIXELS = None  # a global of Pillow's; `refuse_large` limits sizes instead
-    return Image.open(file, formats=FORMATS)
+    return Image.open(file, formats=PILLOW_FORMATS)
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from dataset.cache import Opened
+from dataset.cache import DecodedSamples
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.cost import step_cost
 from engine.estimate import describe, rows, run_needs
 from engine.method import Method
@@ -91,12 +91,13 @@ def dry_run(trainer: Trainer) -> None:
     bound = "loading" if found.load / max(found.workers, 1) > found.step else "computing"
     hours = found.hours(config.epochs, steps, images, config.evaluation.every)
     memory = distributed.peak_memory(trainer.device) / 2**30
+    workers = counted(found.workers, "data worker")
     facts = {
         "parameters": f"{parameters / 1e6:.1f} M",
         "iterations per epoch": f"{steps}, {steps * config.epochs} in all",
         "loss of one step": f"{found.loss:.3f}",
         "one step": f"{found.step:.3f} s",
-        "loading its batch": f"{found.load:.3f} s of one process, {found.workers} data workers",
+        "loading its batch": f"{found.load:.3f} s of one process, {workers}",
         "one validation image": f"{found.image:.3f} s ({mode}), {counted(images, 'image')}",
         "loading it": f"{found.image_load:.3f} s of one process",
         "memory": f"{memory:.2f} GiB at its peak",
@@ -169,7 +170,7 @@ def _seconds_to_load(train: DataLoader) -> float:
     """Return the seconds that a data worker takes for a batch after the first epoch: a share of the
     labelled images is cached, and all of the unlabelled images or none."""
     dataset, batches = train.dataset, train.batch_sampler
-    assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, Opened)
+    assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, DecodedSamples)
     assert isinstance(batches, EpochBatches)
     kept = dataset.labeled.share_kept
     opening = copy.deepcopy(dataset)  # caches nothing

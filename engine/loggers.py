@@ -71,12 +71,7 @@ class WandB:
 
 
 Tracker = TensorBoard | WandB
-KINDS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
-
-
-def open_trackers(config: Config, folder: Path, first_step: int) -> list[Tracker]:
-    """Start the trackers of the config; raises `UserError` for one that cannot start."""
-    return [KINDS[name](config, folder, first_step) for name in config.log.trackers]
+TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
 def check_trackers(config: Config) -> None:

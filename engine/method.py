@@ -15,6 +15,22 @@ from util.config.schema import Config
 from util.config.types import Section, Share
 
 Step = tuple[Tensor, dict[str, Tensor]]
+LEGEND = {
+    "loss": "weighted sum of the losses",
+    "x": "supervised loss of labelled images",
+    "x_corr": "supervised loss after pixel propagation",
+    "s": "consistency loss of strong views",
+    "kl": "KL divergence of strong and weak view",
+    "fp": "consistency loss with perturbed features",
+    "corr": "consistency loss after pixel propagation",
+    "prev": "consistency loss with previous models",
+    "rank": "ranking loss of reference pixels",
+    "mask_ratio": "share of pixels above the confidence threshold",
+    "threshold": "confidence threshold",
+    "grad_norm": "norm of the gradient",
+}
+"""Meaning of each scalar of the methods, for the log and for `tools.report`; optional for the
+scalars of a new method."""
 
 
 class Method(nn.Module):

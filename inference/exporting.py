@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dataset.folders import read_samples
 from dataset.reader import read_valid_dates
-from inference.predictor import Predictor, config_for_size
+from inference.predictor import Predictor, mode_for_size
 from model.build import network_of
 from model.checkpoint import load_weights
 from model.deploy import (
@@ -193,5 +193,5 @@ def compare(
 def mode_of(view: Tensor, config: Config, fixed: bool) -> str:
     """Return the prediction mode of predict.py; sliding windows need single images of any size."""
     height, width = view.shape[-2:]
-    mode = config_for_size(config, (width, height)).evaluation.mode
+    mode = mode_for_size(config, (width, height))
     return "original" if mode == "sliding_window" and (fixed or len(view) > 1) else mode

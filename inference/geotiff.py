@@ -13,9 +13,10 @@ from torch import nn
 from tqdm import tqdm
 
 from inference.blending import TILE, Plan, plan, predict_block
-from inference.mask_encoding import Original
-from inference.outputs import CONFIDENCES, UNSURE, Writer, save_arrays, to_bytes
+from inference.mask_encoding import MaskEncoding
+from inference.outputs import Writer, confidence_bytes, save_arrays
 from inference.overlay import mask_colours
+from inference.predictor import to_mask
 from inference.raster import Dates, Raster, Rect, open_dates, rasterio
 from util.colours import Colour
 from util.config.data import Data
@@ -89,13 +90,11 @@ def predict_parts(
                 bar.update(len(planned.windows(block)))
                 continue
             scores = predict_block(network, dates, block, planned, config, device, bar.update)
-            layers = {"masks": scores.argmax(0).byte().cpu().numpy()}
+            valid = dates.valid(block)
+            void = None if valid is None else ~valid
+            layers = {"masks": to_mask(scores, void)}
             if confidence is not None:
-                layers[confidence] = to_bytes(CONFIDENCES[confidence](scores))
-            if (valid := dates.valid(block)) is not None:
-                layers["masks"][~valid] = IGNORE
-                if confidence is not None:
-                    layers[confidence][~valid] = UNSURE[confidence]
+                layers[confidence] = confidence_bytes(scores, confidence, void)
             parts.save(number, layers)
 
 
@@ -158,7 +157,7 @@ def write_all(dates: Dates, planned: Plan, parts: Parts, name: str, writer: Writ
         writer.save_overlay(name, dates.previews(step), small)
 
 
-def mask_form(data: Data, original: Original | None) -> Form:
+def mask_form(data: Data, original: MaskEncoding | None) -> Form:
     """Return the format of masks: with colours and names of classes unless they hold colours; the
     nodata value is 255, or the dataset's own ignored value."""
     if original is None:

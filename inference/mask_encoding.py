@@ -12,11 +12,11 @@ from util.config.types import IGNORE
 from util.errors import UserError
 
 
-class Original:
-    """Encoding of class indices by the values or colours in data.label_map.
+class MaskEncoding:
+    """Encoding of class indices by the values or colours in data.label_map; by the first of several
+    values of one class.
 
-    Of several values of one class, the first is taken. Raises `UserError` for a class without a
-    value.
+    Raises `UserError` for a class without a value.
 
     Args:
         ignoring: masks also hold the ignore index 255.
@@ -36,13 +36,13 @@ class Original:
         self.ignored = codes.get(IGNORE, _free_code({code_of(key) for key in keys}, self.in_colour))
         """Value or colour of ignored pixels; a free one if the config has none."""
         codes[IGNORE] = self.ignored
-        held = [*range(len(data.classes)), *[IGNORE] * ignoring]
+        indices = [*range(len(data.classes)), *[IGNORE] * ignoring]
         self.colours = {codes[i]: colour for i, colour in enumerate(palette(data))}
         self.colours[self.ignored] = IGNORE_COLOUR
-        self.is_deep = not self.in_colour and max(codes[index] for index in held) > 255
+        self.is_deep = not self.in_colour and max(codes[index] for index in indices) > 255
         """True for masks of 16 bits."""
         self.codes = np.zeros(256, np.uint32)
-        self.codes[held] = [codes[index] for index in held]
+        self.codes[indices] = [codes[index] for index in indices]
 
     def values(self, classes: np.ndarray) -> np.ndarray:
         """Encode class indices `[H, W]` as uint8 or uint16 `[H, W]`, or colours `[H, W, 3]`."""

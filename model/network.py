@@ -92,6 +92,12 @@ class PoolingNetwork(Network):
     pooled: str
     """Pooled maps, which enter a batch norm, in an error message."""
 
+    def encode(self, x: Tensor) -> Features:
+        maps = self.backbone(x)
+        # Some backbones of timm have the channels innermost.
+        innermost = getattr(self.backbone, "output_fmt", None) == "NHWC"
+        return [f.permute(0, 3, 1, 2) for f in maps] if innermost else list(maps)
+
     def check_crop(self, crop_size: int) -> None:
         super().check_crop(crop_size)
         if crop_size < 33:
@@ -104,12 +110,6 @@ class PoolingNetwork(Network):
                 "batch_size or micro_batch: a forward of 1 image, but the batch norm of "
                 f"{self.title}'s {self.pooled} needs at least 2; give each process 2 or more"
             )
-
-
-def feature_maps(backbone: nn.Module, x: Tensor) -> Features:
-    """Return the maps of a timm backbone, `[B, C, h, w]` each: some have the channels innermost."""
-    innermost = getattr(backbone, "output_fmt", None) == "NHWC"
-    return [f.permute(0, 3, 1, 2) if innermost else f for f in backbone(x)]
 
 
 def unfit_crop(crop_size: int, nearest: Sequence[int], reason: str) -> UserError:

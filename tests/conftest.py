@@ -1,14 +1,17 @@
 """A dataset and a network small enough that a training takes a second."""
 
+import gc
+import io
 import logging
 import os
 import runpy
 import sys
+from functools import cache
 from pathlib import Path
 from zlib import crc32
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other and their workers
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to others
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the cores with their own processes
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the core to others
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ from PIL import Image
 
 from engine.command import main
 from tools.methods import method_of, method_scripts
+
+os.fsync = lambda _: None  # no test cuts the power, and a disk takes milliseconds for each file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
@@ -35,19 +40,28 @@ CLASSES = ["sky", "tree", "road"]
 
 
 def write_sample(root: Path, name: str, size: tuple[int, int] = (52, 44), mask: bool = True) -> str:
-    """A picture of coloured bands and its mask; returns its list line."""
+    """Write an image of coloured bands and its mask; return its line of a split file."""
+    image, labels = encoded_sample(name, size)
+    line = {f"images/{name}.jpg": image} | ({f"masks/{name}.png": labels} if mask else {})
+    for file, data in line.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(data)
+    return " ".join(line)
+
+
+@cache
+def encoded_sample(name: str, size: tuple[int, int]) -> tuple[bytes, bytes]:
     rng = np.random.default_rng(crc32(name.encode()))
     w, h = size
     label = (np.arange(h) * 3 // h)[:, None].repeat(w, 1).astype(np.uint8)
     image = (80 * label[..., None] + rng.integers(0, 60, (h, w, 3))).astype(np.uint8)
-    (root / "images").mkdir(parents=True, exist_ok=True)
-    (root / "masks").mkdir(exist_ok=True)
-    Image.fromarray(image).save(root / "images" / f"{name}.jpg")
-    if not mask:
-        return f"images/{name}.jpg"
     label[0] = 255
-    Image.fromarray(label).save(root / "masks" / f"{name}.png")
-    return f"images/{name}.jpg masks/{name}.png"
+    files = []
+    for pixels, kind in ((image, "JPEG"), (label, "PNG")):
+        with io.BytesIO() as file:
+            Image.fromarray(pixels).save(file, kind)
+            files.append(file.getvalue())
+    return files[0], files[1]
 
 
 class Toy:
@@ -93,7 +107,8 @@ class Toy:
         self.path(kind).write_text("".join(line + "\n" for line in lines))
 
     def write_config(self) -> None:
-        self.config.write_text(yaml.safe_dump(self.tree, sort_keys=False))
+        text = yaml.dump(self.tree, Dumper=yaml.CSafeDumper, sort_keys=False)
+        self.config.write_text(text)
 
     def use_pairs(self, root: Path) -> None:
         """Name the embedded pairs at `root` instead of its own images."""
@@ -110,7 +125,8 @@ class Toy:
 
 
 @pytest.fixture
-def toy(tmp_path: Path) -> Toy:
+def toy(tmp_path: Path, monkeypatch) -> Toy:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return Toy(tmp_path / "toy")
 
 
@@ -196,19 +212,21 @@ def splits(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def settings_of_libraries():
+    """Undo what the commands of an earlier test have set."""
     torch.set_num_threads(1)
+    logging.getLogger("semi").propagate = True  # caplog needs it
 
 
-@pytest.fixture(autouse=True)
-def log_for_caplog():
-    """A command that ran before has led the log to a console."""
-    logging.getLogger("semi").propagate = True
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
-@pytest.fixture(autouse=True)
-def cache_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def pytest_collection():
+    gc.disable()  # until collection ends: little of what imports make is garbage
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
@@ -221,3 +239,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("in time"))
         elif name in {"distributed", "equivalence", "machines"}:
             item.add_marker(needs_forks)
+
+
+def pytest_collection_finish():
+    gc.freeze()  # a garbage collection that visits all modules takes a third of a second
+    gc.set_threshold(10_000)
+    gc.enable()

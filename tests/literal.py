@@ -50,7 +50,7 @@ def probabilities(logits):
 
 
 def supervised_loss(logits, target):
-    p, terms = probabilities(logits), []
+    p, target, terms = probabilities(logits), target.numpy(), []
     for b, i, j in pixels(target.shape):
         if target[b, i, j] != 255:
             terms.append(-math.log(p[b, target[b, i, j], i, j]))
@@ -58,9 +58,8 @@ def supervised_loss(logits, target):
 
 
 def label_of(logits, ignore):
-    """Per pixel (label, confidence, valid)."""
-    p = probabilities(logits)
-    out = {}
+    """Return (label, confidence, valid) by pixel."""
+    p, ignore, out = probabilities(logits), ignore.numpy(), {}
     for b, i, j in pixels(ignore.shape):
         scores = [p[b, c, i, j] for c in range(p.shape[1])]
         out[b, i, j] = (int(np.argmax(scores)), max(scores), not ignore[b, i, j])
@@ -68,6 +67,7 @@ def label_of(logits, ignore):
 
 
 def mixed_labels(own, other, box):
+    box = box.numpy()
     return {q: (other[q] if box[q] else own[q]) for q in own}
 
 

@@ -1,7 +1,7 @@
 """Official downloads in miniature: the true names and formats, a few tiny files.
 
-Each function returns the archives (by name, their members) and the pixels that the masks must
-come to, worked out pixel by pixel.
+Each function returns the archives (members by name) and the expected masks, computed pixel by
+pixel.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Images and masks as people have them: in folders, in all kinds of files."""
+"""Images and masks in folders, in the file formats that users have."""
 
 import numpy as np
 from PIL import Image
@@ -40,7 +40,7 @@ def own_palette(mask):
 
 FULL = np.full((256, 3), 200)
 FULL[:3] = COLOURS
-# How a mask of class indices is stored: its suffix, its picture.
+# Ways to store a mask of class indices: suffix and conversion to an image.
 FORMS = {
     "index": (".png", Image.fromarray),
     "rgb": (".bmp", lambda mask: Image.fromarray(in_colour(mask))),

@@ -1,4 +1,4 @@
-"""The datasets of tests/miniature.py with what prepares them."""
+"""The datasets of tests/miniature.py and the modules that prepare them."""
 
 from pathlib import Path
 

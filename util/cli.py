@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,7 +124,7 @@ def importing() -> Iterator[None]:
         yield
 
 
-def run(script: str, *arguments: object) -> None:
+def run_script(script: str, *arguments: object) -> None:
     """Run a script of the project, from any folder, as its user would; end as it ends when it
     fails."""
     script = script if script == "-m" else os.path.relpath(REPOSITORY / script)
@@ -134,7 +135,7 @@ def run(script: str, *arguments: object) -> None:
         sys.exit(code)
 
 
-class _Printable:
+class _EscapedOutput:
     """Standard output with escapes for control characters of file and class names."""
 
     def __init__(self, stream: TextIO):
@@ -157,7 +158,7 @@ def exit_with_one_line() -> Iterator[None]:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # unencodable names must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-        sys.stdout = cast(TextIO, _Printable(sys.stdout))
+        sys.stdout = cast(TextIO, _EscapedOutput(sys.stdout))
     try:
         with raising_on_interrupt(), killed_on_failure():
             yield
@@ -168,6 +169,7 @@ def exit_with_one_line() -> Iterator[None]:
         sys.exit(KILLED_BY_HAND)
     except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)  # as a shell reports it: the command did not finish
     except Exception as error:
         if (code := _end(error)) is None:
             raise

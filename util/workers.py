@@ -16,7 +16,7 @@ BATCH_TIMEOUT = 30 * 60
 """Seconds to wait for a batch; processes wait longer for each other (`util.distributed`)."""
 KILL_SECONDS = 5
 """Seconds to wait for a killed data worker to end."""
-FILES = 100
+OPEN_FILES = 100
 """Files that a process has open beside those for its data workers."""
 PIPES = 16
 """Files that the training and the validation loader have open for each data worker."""
@@ -31,12 +31,12 @@ def allow_open_files(workers: int, tensors: int) -> None:
     Raises `UserError` where the system allows fewer.
     """
     per_worker = PIPES + 2 * tensors  # each worker prefetches two batches
-    needed = FILES + tensors + workers * per_worker
+    needed = OPEN_FILES + tensors + workers * per_worker
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not workers or soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
-        fewer = max(0, (hard - FILES - tensors) // per_worker)
+        fewer = max(0, (hard - OPEN_FILES - tensors) // per_worker)
         s = "s" * (workers > 1)
         raise UserError(
             f"ulimit -n: found a limit of {hard} open files, expected {needed} for {workers} data "

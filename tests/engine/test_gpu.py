@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.run_dir import RunDir
 from engine.visualize import take_pictures
 from prevmatch import PrevMatch

@@ -16,13 +16,6 @@ from util.errors import UserError
 from util.log import code_version
 
 
-@pytest.fixture
-def short(toy):
-    toy.tree |= {"epochs": 2, "epoch_length": 3, "batch_size": 4}
-    toy.write_config()
-    return toy
-
-
 def ends(*commands, **variables):
     """Exit code and stderr of each machine."""
     done = [one.end(200) for one in meeting(*commands, machines=True, **variables)]
@@ -74,30 +67,15 @@ for name, value in state.items():
     assert ends([script], [script]) == [(0, ""), (0, "")]
 
 
-@pytest.mark.parametrize(
-    ("setting", "reason"),
-    [
-        ("optimizer.lr=0.2", "optimizer.lr (0.02 -> 0.2)"),
-        ("log.pictures=1", "log.pictures (0 -> 1)"),
-    ],
-)
-def test_machines_with_different_settings(setting, reason, short, tmp_path):
-    commands = [
-        supervised(short, tmp_path / "a", "--set", "optimizer.lr=0.02"),
-        supervised(short, tmp_path / "b", "--set", "optimizer.lr=0.02", setting),
-    ]
-    assert refused(ends(*commands), f"rank 1 differs from rank 0: {reason}")
-
-
-def test_machines_with_different_split_files(short, tmp_path):
+def test_machines_with_different_settings_and_split_files(short, tmp_path):
     other = tmp_path / "labeled.txt"
     other.write_text("".join(short.path("labeled").read_text().splitlines(keepends=True)[:2]))
-    commands = [
-        supervised(short, tmp_path / "a"),
-        supervised(short, tmp_path / "b", "--labeled-id-path", str(other)),
-    ]
-    reason = "rank 1 differs from rank 0: split files.labeled (3 images, SHA-256 "
-    assert refused(ends(*commands), reason)
+    for more, reason in (
+        (["--set", "log.pictures=1"], "log.pictures (0 -> 1)"),
+        (["--labeled-id-path", str(other)], "split files.labeled (3 images, SHA-256 "),
+    ):
+        commands = [supervised(short, tmp_path / "a"), supervised(short, tmp_path / "b", *more)]
+        assert refused(ends(*commands), f"rank 1 differs from rank 0: {reason}")
 
 
 def test_evaluations_of_different_checkpoints(short, train, tmp_path):
@@ -228,22 +206,16 @@ def impatient(monkeypatch):
     monkeypatch.setenv("TIMEOUT", "0.02")
 
 
-def test_a_first_machine_that_is_alone(impatient):
+def test_a_machine_that_is_alone(impatient):
     assert "error: NODE_RANK 1: no answer" in launched(nodes=2)
-
-
-def test_a_first_machine_that_cannot_be_reached(impatient):
     port = free_port()
     said = launched(nodes=2, node=1, port=port)
     assert f"error: MASTER_ADDR localhost, port {port}: no answer" in said
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_a_port_in_use(nodes):
+def test_a_port_in_use_and_a_node_rank_beyond_the_nodes():
     with socket.create_server(("localhost", 0)) as other:
         port = other.getsockname()[1]
-        assert f"error: port {port}: not available" in launched(nodes=nodes, port=port)
-
-
-def test_a_node_rank_beyond_the_nodes():
+        for nodes in (1, 2):
+            assert f"error: port {port}: not available" in launched(nodes=nodes, port=port)
     assert "NODE_RANK 2: expected 0 to 1" in launched(nodes=2, node=2)

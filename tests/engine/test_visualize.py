@@ -10,10 +10,17 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
-from engine.build import build_trainer
-from engine.drawing import LEFT_OUT, OUTLINE, SIDE, Sheet
+from engine.command import build_trainer
 from engine.run_dir import RunDir
-from engine.visualize import draw, take_pictures, undisturbed
+from engine.visualize import (
+    LEFT_OUT,
+    OUTLINE,
+    SIDE,
+    Sheet,
+    draw,
+    take_pictures,
+    undisturbed,
+)
 from model.build import build_network
 from model.network import upsample
 from prevmatch import PrevMatch
@@ -58,6 +65,8 @@ def files(folder):
 @kinds
 def test_a_training_does_not_notice(kind, toy, train, tmp_path):
     """The same losses, scores, weights and best models, to the last digit."""
+    toy.tree["epoch_length"] = 1
+    toy.write_config()
     train(kind, toy.argv(tmp_path / "without"))
     train(kind, toy.argv(tmp_path / "with", *WITH_TWO))
     assert_equal(learnt(tmp_path / "with"), learnt(tmp_path / "without"))

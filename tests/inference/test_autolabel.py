@@ -15,9 +15,15 @@ from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from fixmatch import FixMatch
-from inference.predictor import Predictor, to_mask
-from inference.uncertainty import confidence, entropy, least_confidence, margin
-from inference.unlabeled import unlabelled_samples
+from inference.autolabel import unlabelled_samples
+from inference.predictor import (
+    Predictor,
+    confidence,
+    entropy,
+    least_confidence,
+    margin,
+    to_mask,
+)
 from model.trained import load_trained
 from supervised import SupOnly
 from tests.conftest import write_sample

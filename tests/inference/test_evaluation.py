@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from functools import partial
 
 import numpy as np
@@ -16,7 +15,7 @@ from inference.evaluation import (
     Scores,
     dice,
     evaluate,
-    table,
+    score_table,
     volume_indices,
 )
 from inference.predictor import (
@@ -240,7 +239,7 @@ def test_absent_class_counts_zero_and_is_named():
     assert scores.absent.tolist() == [False, False, True]
     assert scores.miou == pytest.approx(100 * (0.8 + 10 / 12) / 3)
     assert scores.miou_present == pytest.approx(100 * (0.8 + 10 / 12) / 2)
-    text = table(scores, ["sky", "tree", "road"])
+    text = score_table(scores, ["sky", "tree", "road"])
     assert "road" in text and "(absent)" in text and "mean of those present" in text
 
 
@@ -261,37 +260,33 @@ def test_dice_is_the_mean_over_volumes():
     assert volume_indices(images, None) == [0, 0, 0]
 
 
-@pytest.mark.parametrize("pattern", ["(p\\d+)", "v0|(v1)", "v(p*)"])
-def test_an_image_of_no_volume_is_refused_before_training(pattern, toy, train, tmp_path, capsys):
-    volumes = f"evaluation={{select: dice, volume_pattern: '{pattern}'}}"
+def test_an_image_without_volume_is_refused_before_training(toy, train, tmp_path, capsys):
+    for pattern in ("v0|(v1)", "v(p*)"):
+        with pytest.raises(UserError, match="names no volume of images/v0.jpg"):
+            volume_indices(["images/v0.jpg"], pattern)
+    volumes = "evaluation={select: dice, volume_pattern: '(p\\d+)'}"
     with pytest.raises(SystemExit) as end:
         train(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
     said = capsys.readouterr().err
     assert end.value.code == 2 and said.count("\n") == 1, said
-    assert f"'{pattern}' names no volume of images/v0.jpg" in said
+    assert "'(p\\d+)' names no volume of images/v0.jpg" in said
     assert not (tmp_path / "run/metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        [],
-        ["evaluation.mode=sliding_window"],
-        ["evaluation.mode=sliding_window", "evaluation.window_border=shift"],
-        ["evaluation.mode=center_crop"],
-        ["evaluation.mode=resize", "evaluation.volume_pattern='(v.)'"],
-        ["precision=bfloat16"],
         ["evaluation.flip=true", "evaluation.scales=[0.75, 1]"],
+        ["evaluation.mode=sliding_window", "evaluation.window_border=shift"],
+        ["evaluation.mode=center_crop", "precision=bfloat16"],
+        ["evaluation.mode=resize", "evaluation.volume_pattern='(v.)'"],
     ],
 )
-def test_evaluate_script_gives_the_score_of_training(overrides, toy, train, tmp_path, monkeypatch):
-    options = ["--set", *overrides] if overrides else []
+def test_evaluate_gives_the_score_of_training(overrides, toy, train, run, tmp_path):
+    options = ["--set", "epochs=1", *overrides]
     train(SupOnly, toy.argv(tmp_path / "run", *options))
-    argv = ["evaluate.py", "--config", str(toy.config), *options,
-            "--checkpoint", str(tmp_path / "run/latest.pth"),
-            "--json", str(tmp_path / "scores.json")]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", argv)
-    evaluate_script.main()
+    argv = ["--checkpoint", tmp_path / "run/latest.pth", "--json", tmp_path / "scores.json"]
+    assert run(evaluate_script, "--config", toy.config, *options, *argv)[0] == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     logged = json.loads(lines[-1])["scores"]["model"]
@@ -304,13 +299,13 @@ def test_evaluate_script_gives_the_score_of_training(overrides, toy, train, tmp_
 
 def test_dice_of_volumes_has_a_column():
     confusion, names = torch.tensor([[6, 2], [1, 3]]), ["ventricle", "wall"]
-    text = table(Scores(confusion, torch.tensor([0.25, 0.5])), names).splitlines()
+    text = score_table(Scores(confusion, torch.tensor([0.25, 0.5])), names).splitlines()
     assert re.split(" {2,}", text[0].strip()) == ["IoU", "volume Dice"]
     assert [line.split() for line in text[1:3]] == [
         ["ventricle", f"{600 / 9:.2f}", "25.00"], ["wall", "50.00", "50.00"]
     ]  # fmt: skip
     assert text[-1].split() == ["Dice,", "classes", "1", "on", "50.00"]
-    assert table(Scores(confusion), names).startswith("ventricle  ")
+    assert score_table(Scores(confusion), names).startswith("ventricle  ")
 
 
 @pytest.mark.parametrize("select, expected", [

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from metrics.bootstrap import class_counts, iou_intervals
+from metrics.confusion import class_counts, iou_intervals
 
 
 def confusions(images, seed=0, quality=0.8):

@@ -17,8 +17,8 @@ from engine.trainer import Trainer
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, run_module, verdict
+from util import log
 from util.errors import UserError
-from util.log import versions
 
 ODD_NAMES = [b"\xff", b"a\nb", b" space", b"tab\t", b"-x", "漢".encode(), b"x" * 250, b"a.b"]
 
@@ -131,7 +131,9 @@ def test_other_errors_keep_their_traceback(toy, tmp_path, monkeypatch):
 
 def test_no_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert versions()["commit"] == "unknown"
+    log._commit.cache_clear()
+    assert log.versions()["commit"] == "unknown"
+    log._commit.cache_clear()
 
 
 def test_names_that_the_terminal_cannot_show(toy, tmp_path, monkeypatch):

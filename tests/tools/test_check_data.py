@@ -87,7 +87,7 @@ def spoil(toy, name):
 
 LINES = ["images/l0.jpg masks/l0.png", "images/l1.jpg masks/l1.png", "images/l2.jpg masks/l2.png"]
 
-# What is planted; kind, list and line of the problem; parts of its message.
+# Planted fault; kind, list and line of the problem; parts of its message.
 PLANTED = {
     "no mask": (lambda t: t.write_list("labeled", [*LINES, "images/l3.jpg"]),
                 ("line", "labeled", 4), ["labeled.txt line 4", "l3.jpg", "no mask"]),
@@ -233,7 +233,7 @@ def test_folders_and_test_images(toy, inspect):
     assert code == 1 and {p["kind"] for p in report["problems"]} == {"line", "leak", "size"}
 
 
-def test_what_ends_with_code_2(toy, inspect, tmp_path):
+def test_errors_of_the_user(toy, inspect, tmp_path):
     precious = tmp_path / "notes.html"
     precious.write_text("mine")
     for more, part in (

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dataset.cache import CacheBytes, Opened, cache_bytes
+from dataset.cache import CacheBytes, DecodedSamples, cache_bytes
 from dataset.datasets import UNLABELED, TrainingSet
 from dataset.file_content import read_content
 from dataset.image_files import SUFFIXES, image_size
-from dataset.loaders import training_set
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from tools.benchmark.measure import Call, compare, read, report
@@ -38,10 +37,10 @@ def run(options: argparse.Namespace) -> None:
         labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
         reader = Reader(config.data)
         fresh, keeping = (
-            training_set(
+            TrainingSet(
                 config,
-                Opened(reader, labeled, True, room.labeled),
-                Opened(reader, unlabeled, False, room.unlabeled),
+                DecodedSamples(reader, labeled, True, room.labeled),
+                DecodedSamples(reader, unlabeled, False, room.unlabeled),
                 length=ROUND, strong_views=VIEWS, partner="other",
             )
             for room in (CacheBytes(0, 0, 0), cache_bytes(lists, config.data))

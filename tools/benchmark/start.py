@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dataset.validation import check_files, read_lists
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.run_dir import RunDir
 from tools.benchmark.data import make_dataset
 from tools.benchmark.measure import read, report

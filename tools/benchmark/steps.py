@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.run_dir import RunDir
 from tools.benchmark.data import data_section
 from tools.benchmark.measure import Call, allocated, compare, read, report

@@ -16,23 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MEANINGS = {
-    "loss": "total loss",
-    "x": "supervised loss on labelled images",
-    "x_corr": "supervised loss of the correlation head",
-    "s": "consistency loss on strong views",
-    "fp": "consistency loss with perturbed features",
-    "kl": "KL divergence between weak and strong view",
-    "corr": "consistency loss of the correlation head",
-    "rank": "ranking loss",
-    "prev": "consistency loss with previous models",
-    "mask_ratio": "share of pixels above the confidence threshold",
-    "threshold": "confidence threshold",
-    "grad_norm": "norm of the gradient",
-}
-"""Captions of the scalars that the methods log."""
-
-
 def curves(run: Run) -> Image.Image:
     """Draw the training loss and the validation score over epochs, side by side."""
     loss = [epoch.train.get("loss", np.nan) for epoch in run.epochs]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from dataset.protocols import PREPARED, Fingerprint, PublishedList, fingerprint, read_protocols
-from dataset.split_files import is_there, write_lists
+from dataset.split_files import holds_list, write_lists
 from util.errors import UserError, first_of, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
@@ -34,7 +34,7 @@ def fetch(
             f"{prepared}: its published lists name files that training does not read; python -m "
             f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
         )
-    there = [is_there(folder / p.file, p.fingerprint) for p in lists]
+    there = [holds_list(folder / p.file, p.fingerprint) for p in lists]
     wanted = [p for p, already in zip(lists, there, strict=True) if not already]
     in_clone = _find_in_clone(clone, wanted) if clone else {}
     for p, already in zip(lists, there, strict=True):

@@ -9,7 +9,6 @@ from pathlib import Path
 import yaml
 
 from dataset.samples import Sample
-from dataset.split_files import list_line, listed_paths
 from tools.splits.partition import Classes, Partition, draw, in_drawn_order
 from util.errors import UserError
 from util.io import write_once
@@ -73,16 +72,6 @@ def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[st
         sizes[best] += 1
         held.update((best, shown) for shown in classes.get(image, ()))
     return fold_of
-
-
-def fold_lists(partitions: Sequence[Partition], out: Path) -> dict[Path, list[str]]:
-    """Return the lines of each fold's lists by file: OUT/fold_1/labeled.txt, ..."""
-    return {
-        out / f"fold_{number}" / f"{kind}.txt": [list_line(*listed_paths(s)) for s in listed]
-        for number, partition in enumerate(partitions, start=1)
-        for kind, listed in partition._asdict().items()
-        if listed
-    }
 
 
 def write_sweep(config: Path, lists: Mapping[Path, object], out: Path) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample
-from dataset.split_files import SampleList
+from dataset.split_files import SampleList, list_line, listed_paths
 from dataset.validation import read_lists
 from tools.splits.layout import files_by_name
 from util.config.data import Data
@@ -25,11 +25,19 @@ Classes = Mapping[str, frozenset[int]]  # classes of a mask by image
 
 
 class Partition(NamedTuple):
-    """The lists of a partition, each sorted by image."""
+    """The splits of a partition, each sorted by image."""
 
     labeled: list[Sample]
     unlabeled: list[Sample]
     val: list[Sample]
+
+    def lists(self, folder: Path) -> dict[Path, list[str]]:
+        """Return the lines of the split files with images, by path."""
+        return {
+            folder / f"{kind}.txt": [list_line(*listed_paths(sample)) for sample in samples]
+            for kind, samples in self._asdict().items()
+            if samples
+        }
 
 
 def pair_files(root: Path, images: str, masks: str) -> list[Sample]:

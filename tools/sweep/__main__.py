@@ -17,13 +17,13 @@ from util.cli import exit_with_one_line, say_loading
 from util.config.loading import load_config
 from util.errors import UserError
 from util.parser import Parser
-from util.paths import find
+from util.paths import find_path
 
 
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        sweep = read_sweep(find(options.spec))
+        sweep = read_sweep(find_path(options.spec))
         runs = expand(sweep, options.spec)
         for run in {run.kind: run for run in runs}.values():
             require_method(run.method)

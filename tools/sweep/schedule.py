@@ -16,7 +16,7 @@ from util.config.differences import differences
 from util.errors import UserError, duration
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
 from util.io import make_folder
-from util.paths import find
+from util.paths import find_path
 
 POLL_SECONDS = 0.2
 STOPPED = (EXIT_CODE, -signal.SIGTERM)
@@ -82,7 +82,7 @@ def _started(planned: Planned) -> Run | None:
 def check_split_files(states: Sequence[State]) -> None:
     """Raise `UserError` for the first split file that a run lacks."""
     for path in (p for s in states if not s.is_done for p in s.planned.split_files.values()):
-        if not find(path).is_file():
+        if not find_path(path).is_file():
             raise UserError(f"{path}: no such split file{how_to_get(path)}")
 
 

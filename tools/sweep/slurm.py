@@ -11,7 +11,7 @@ from tools.sweep.schedule import State
 from tools.sweep.spec import Planned
 from util.errors import UserError
 from util.io import write_once
-from util.paths import REPOSITORY, find
+from util.paths import REPOSITORY, find_path
 
 SCRIPT = "tools/slurm_train.sh"
 
@@ -52,7 +52,7 @@ def shell_line(planned: Planned) -> str:
         "unlabeled_id_path": planned.split_files.get("unlabeled"),
         "save_path": planned.folder,
     }
-    variables = {key: str(find(path).resolve()) if path else "" for key, path in paths.items()}
+    variables = {key: str(find_path(path).resolve()) if path else "" for key, path in paths.items()}
     variables["method"] = planned.method
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     return f'export {exports}; set -- {shlex.join(planned.arguments)} "$@"'

@@ -15,7 +15,7 @@ from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
 from util.errors import UserError
-from util.paths import find
+from util.paths import find_path
 
 Seeds = Annotated[list[Natural], Field(min_length=1)]
 Settings = dict[str, Any]
@@ -98,7 +98,7 @@ class Planned(NamedTuple):
     @property
     def command(self) -> list[str]:
         """Arguments of Python that start the method's script."""
-        script = find(Path(f"{self.method}.py"))
+        script = find_path(Path(f"{self.method}.py"))
         lists = [f"--{kind}-id-path={path}" for kind, path in self.split_files.items()]
         return [str(script), "--config", str(self.config), *lists, "--save-path",
                 str(self.folder), *self.arguments]  # fmt: skip

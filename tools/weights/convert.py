@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from model import xception
-from model.backbones import build_vit, check_name
+from model.build import build_vit, check_name
 from model.checkpoint import network_state, shape_of
 from model.pretrained import pair_names
 from util.errors import UserError, first_of

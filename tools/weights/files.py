@@ -11,7 +11,7 @@ from pathlib import Path
 import timm
 
 from model import xception
-from model.backbones import check_name
+from model.build import check_name
 from model.checkpoint import load, save_atomically
 from model.pretrained import hub_weights
 from tools.weights.convert import EXPECTED, Converted, State, convert, expected_backbone, unwrap

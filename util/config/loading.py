@@ -19,7 +19,7 @@ from util.config.label_map import QUOTES
 from util.config.schema import Config
 from util.config.types import UNION_TAGS, Section
 from util.errors import UserError
-from util.paths import find, nearest
+from util.paths import find_path, nearest
 
 KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """Keys that messages may quote; other text may be a line of a file that is not a config."""
@@ -199,7 +199,7 @@ def load_config(
 
     Raises `UserError` for a missing file, bad YAML, an unknown key or a value out of range.
     """
-    path = find(Path(path))
+    path = find_path(Path(path))
     return resolve(_load_tree(path), str(path), overrides, tree_on_top)
 
 
