@@ -135,12 +135,12 @@ def _read_sidecar(sidecar: Path, content: Content, path: Path) -> np.ndarray:
     return void
 
 
-def load_picture(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
+def load_picture(path: Path) -> Image.Image:
     """Read a file of 8 bits; raises `UserError` as `read_content`, and for one of more."""
-    found = read_content(path, max_megapixels)
-    if isinstance(found.pixels, np.ndarray):
-        raise UserError(f"{path}: {found.mode}; expected an image of 8 bits. Fix: convert it")
-    return found.pixels
+    content = read_content(path)
+    if isinstance(content.pixels, np.ndarray):
+        raise UserError(f"{path}: {content.mode}; expected an image of 8 bits. Fix: convert it")
+    return content.pixels
 
 
 def _read_deep_png(path: Path) -> np.ndarray:

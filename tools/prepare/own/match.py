@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.folders import files_by_stem
-from dataset.val_size import MIN_IMAGES
+from dataset.validation import MIN_IMAGES
 from util.errors import UserError, and_others
 
 VAL_SHARE = 0.1
