@@ -1,7 +1,6 @@
 """Checkpoints of a run: their content, how it is restored, and which one a run resumes from."""
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -196,15 +195,10 @@ def check_run(state: Any, name: str, path: Path) -> RunState:
 def state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
     """Return content and path of the checkpoint to continue from, if there is one.
 
-    Ranks may see different disks, so rank 0 decides and sends the content.  `never` and a path hold
-    for the first start of a run: a restart continues from its own last checkpoint.  Raises
-    `UserError` when a new run would overwrite files, when the named checkpoint is missing, and when
-    no checkpoint is readable.
+    `never` and a path hold for the first start of a run: a restart continues from its own last
+    checkpoint.  Raises `UserError` when a new run would overwrite files, when the named checkpoint
+    is missing, and when no checkpoint is readable.
     """
-    return distributed.on_main(partial(_state_to_resume, run_dir, resume))
-
-
-def _state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
     there = [path for path in (run_dir.latest, run_dir.previous) if path.exists()]
     if there and (resume == "auto" or (distributed.is_restart() and run_dir.is_own())):
         return _first_readable(run_dir, there)

@@ -84,7 +84,8 @@ def build_trainer(
     # Fixed once: on another device, a run does not change its precision silently.
     precision = precision_on(device, config.precision)
     config = with_scaled_lr(config.model_copy(update={"precision": precision}))
-    resumed = state_to_resume(run_dir, resume)
+    # Ranks may see different disks, so rank 0 decides and sends the content.
+    resumed = distributed.on_main(partial(state_to_resume, run_dir, resume))
     lists = read_lists(config.data, method_class.unlabeled)
     val = lists.val.samples
     volumes = volume_indices([s.image for s in val], config.evaluation.volume_pattern)
