@@ -78,7 +78,7 @@ def predict_missing(
     dates: Dates,
     plan: BlockPlan,
     finished: "FinishedBlocks",
-    confidence: str | None,
+    kind: str | None,
 ) -> None:
     """Predict the blocks that are not finished."""
     windows = [plan.windows(block) for block in plan.blocks]
@@ -92,8 +92,8 @@ def predict_missing(
             valid = dates.valid(block)
             void = None if valid is None else ~valid
             layers = {"masks": to_mask(probabilities, void)}
-            if confidence is not None:
-                layers[confidence] = confidence_bytes(probabilities, confidence, void)
+            if kind is not None:
+                layers[kind] = confidence_bytes(probabilities, kind, void)
             save_arrays(finished.path(number), **layers)
 
 
@@ -128,7 +128,7 @@ def write_all(
     dates: Dates, plan: BlockPlan, finished: FinishedBlocks, name: str, writer: Writer
 ) -> None:
     """Write the files of a raster from its blocks; of a pair, with the earlier's georeferencing."""
-    raster, confidence = dates.first, writer.options.confidence
+    raster, kind = dates.first, writer.options.confidence
     step = math.ceil(max(raster.height, raster.width) / PREVIEW)
     preview = np.zeros((-(-raster.height // step), -(-raster.width // step)), np.uint8)
     pixels = np.zeros(256, np.int64)
@@ -144,11 +144,11 @@ def write_all(
         masks = ((block, encoding.values(mask)) for block, mask in masks)
     form = mask_band_format(writer.data, encoding)
     write_geotiff(writer.path("masks", name), raster, masks, form)
-    if confidence is not None:
-        layer = finished.layer(confidence, plan.blocks)
+    if kind is not None:
+        layer = finished.layer(kind, plan.blocks)
         # The probability of the most probable class is never 0; an entropy may be any value.
-        form = BandFormat(nodata=0 if confidence == "confidence" else None)
-        write_geotiff(writer.path(confidence, name), raster, layer, form)
+        form = BandFormat(nodata=0 if kind == "confidence" else None)
+        write_geotiff(writer.path(kind, name), raster, layer, form)
     if "overlays" in writer.kinds:
         writer.save_overlay(name, dates.previews(step), preview)
 
