@@ -17,11 +17,6 @@ from tests.robustness.fuzzing.odd import (
     values,
 )
 
-LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)
-)
-"""Nine times nine times nine ..., in a kilobyte; cases hold its name alone."""
-
 VALUES = [
     "*nowhere", "&a [*a]", "&a {b: *a}", "[" * 3000, "{a: " * 3000, "- " * 3000, "[1", "}", "\t",
     "!!python/object/apply:os.getcwd []", "!!python/name:os.system", "!!python/tuple [1]",
