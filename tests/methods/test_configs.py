@@ -156,7 +156,7 @@ def test_dinov3_is_dinov2_with_as_many_patches(name):
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_published_settings_of_change_detection(name):
-    """Check what differs from other datasets; images are 256x256, published runs select on `test`."""
+    """Images are 256x256; published runs select on the test split."""
     config, (dataset, *_) = load(name), name.split("_")
     data, (network, parameters) = config.data, {
         "": ("deeplabv3plus", 40.5), "pspnet": ("pspnet", 46.7), "unimatch_v2": ("dpt", 97.5),
