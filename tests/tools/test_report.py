@@ -111,15 +111,13 @@ def test_class_means_are_those_of_the_last_convolutions_input(trained):
 def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, tmp_path, page_of):
     train(UniMatch, toy.argv(tmp_path / "run", "--set", "log.pictures=2"))
     last = Run(tmp_path / "run").epochs[-1].scores["model"].pseudo_labels
+    (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
     page = page_of(tmp_path / "run")
     for words in ("Is the teacher reliable?", "Pseudo-labels by model",
                   f"threshold of {last.threshold:.3f}", f"{last.kept:.1f} % of the pixels",
                   "labelled as", "Pictures of epoch 2", "validation image 2",
                   "unlabelled image 2"):  # fmt: skip
         assert words in page, words
-    assert page.count("data:image/jpeg") == 3 + 4
-    (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
-    page = page_of(tmp_path / "run")
     assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 3 + 3
 
 

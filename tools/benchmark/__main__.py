@@ -1,4 +1,4 @@
-"""Time steps, data loading, evaluation and start-up, or measure a GPU.
+"""Time steps, data, evaluation and start-up, or measure a GPU.
 
 Settings are compared with plain ones in the same run. docs/performance.md shows results.
 """

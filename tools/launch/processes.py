@@ -30,9 +30,6 @@ STOP, ANSWER, LEAVE = 30.0, 120.0, 10.0
 POLL = 0.2
 """Seconds between two checks of processes and nodes."""
 
-ExitCodes = dict[int, int]
-"""Exit codes by rank."""
-
 
 class Launch:
     """The processes of one node, and the store in which all nodes meet."""
@@ -93,15 +90,15 @@ class Launch:
         for process in self.processes.values():
             process.send_signal(number)
 
-    def _run_once(self, start: int) -> tuple[ExitCodes, bool]:
-        """Return the exit codes of the failed ranks of all nodes, and whether any was stopped."""
+    def _run_once(self, start: int) -> tuple[dict[int, int], bool]:
+        """Return the exit codes of the failed ranks of all nodes, and whether one was stopped."""
         self._start(start)
         failed = f"failed {start}"
-        while any(code is None for code in self._codes().values()):
-            if any(self._codes().values()) or self.store.check([failed]):
+        while None in (codes := self._codes()).values():
+            if any(codes.values()) or self.store.check([failed]):
                 break
             time.sleep(POLL)
-        codes = {rank: code for rank, code in self._codes().items() if code}
+        codes = {rank: code for rank, code in codes.items() if code}
         if codes and all(code in CONSEQUENCES for code in codes.values()):
             time.sleep(GRACE)
             codes = {rank: code for rank, code in self._codes().items() if code}
@@ -189,7 +186,7 @@ class Launch:
                 self.store.set(f"left {self.options.node_rank}", "null")
 
 
-def first_to_fail(codes: ExitCodes) -> int:
+def first_to_fail(codes: dict[int, int]) -> int:
     """Return the rank that caused the end: one with an exit code of its own, else a killed one."""
 
     def order(rank: int) -> tuple[int, bool, int]:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 MARKS = "osD^vPX"
 """Line markers, for readers in black and white."""
 WIDTH, HEIGHT, LEGEND = 3.4, 2.5, 0.2
-"""Inches: of a panel, of a line of the legend."""
+"""Width and height of a panel, and height of a line of the legend, in inches."""
 WIDEST = 3
-"""Panels in a row."""
+"""Most panels in a row."""
 QUALITIES = ("above the threshold", "of these, right")
 MOST_CLASSES = 6
 """With more classes, the quality of pseudo-labels is drawn as the mean over classes."""
@@ -162,7 +162,7 @@ def _is_full(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def _partial(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a known number of labels that is not the full supervision."""
+    """Rows with a known number of labels, without full supervision."""
     return rows[~_is_full(rows) & rows.labels.gt(0).fillna(False)]
 
 

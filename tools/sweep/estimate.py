@@ -1,4 +1,4 @@
-"""Progress of a sweep, and time and memory of the rest, for `--dry-run`."""
+"""Print the progress of a sweep, and time and memory of the rest, for `--dry-run`."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -18,8 +18,8 @@ from util.errors import UserError, counted, duration
 
 
 def show(states: Sequence[State]) -> None:
-    """Print the progress of all runs, and the time and memory that the rest needs: measured by
-    epochs of the same kind of run, else estimated for each kind."""
+    """Print the progress of all runs, and the time of the rest: from the epochs of runs of the same
+    kind, or else estimated with the memory, for each kind."""
     measured: dict[str, list[float]] = {}
     for state in states:
         state.say(state)
@@ -29,7 +29,7 @@ def show(states: Sequence[State]) -> None:
     rest = [state for state in states if not state.is_done]
     known = [state for state in rest if state.planned.kind in measured]
     left = sum(median(measured[s.planned.kind]) * s.epochs_left() for s in known)
-    time = f"; {duration(left)} on one device for {len(known)}, by epochs of the same kind of run"
+    time = f"; {duration(left)} on one device for {len(known)}, by their kind's finished epochs"
     print(f"{counted(len(states), 'run')}, {len(rest)} not done{time * bool(known)}")
     kinds: dict[str, list[Planned]] = {}
     for state in rest:
@@ -37,7 +37,7 @@ def show(states: Sequence[State]) -> None:
             kinds.setdefault(state.planned.kind, []).append(state.planned)
     if kinds:
         unknown = counted(len(rest) - len(known), "run")
-        print(f"without such epochs: {unknown}; {TITLE}", flush=True)
+        print(f"without a finished epoch of their kind: {unknown}; {TITLE}", flush=True)
     for kind, runs in tqdm(kinds.items(), "estimating", unit="kind", disable=None, leave=False):
         print(kind, _estimate(runs), sep="\n", flush=True)
 

@@ -1,4 +1,4 @@
-"""Run what a sweep still lacks, one run at a time on each device."""
+"""Run the unfinished runs of a sweep, one at a time on each device."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from util.paths import find_path
 
 POLL_SECONDS = 0.2
 STOPPED = (EXIT_CODE, -signal.SIGTERM)
-"""Exit codes of a run that was asked to stop; the second one before it was ready to save."""
+"""Exit codes of a run that was asked to stop: after it saved, and before it could save."""
 
 
 class State(NamedTuple):
@@ -30,7 +30,7 @@ class State(NamedTuple):
     run: Run | None
     """None before the run has started."""
     label: str
-    """Number and folder, as they precede each message."""
+    """Number and folder, printed before each message."""
 
     @property
     def is_done(self) -> bool:
@@ -102,7 +102,7 @@ def result(run: Run) -> str:
 
 
 def run_all(states: Sequence[State], devices: Sequence[str]) -> list[Planned]:
-    """Run what is not done; return the runs that failed.
+    """Run the unfinished runs; return those that failed.
 
     The output of a run is appended to console.txt in its folder.  Raises `Interrupted` after a
     request to stop, when all runs have saved.

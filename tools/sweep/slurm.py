@@ -17,7 +17,7 @@ SCRIPT = "tools/slurm_train.sh"
 
 
 def submit(states: Sequence[State], folder: Path, options: Sequence[str]) -> str:
-    """Submit what is not done; return sbatch's message.
+    """Submit the unfinished runs; return sbatch's message.
 
     A job reads its run from a line of a file in `folder`.  The file's name is a hash of its
     content: queued jobs read it days later, so it never changes.  Raises `UserError` where sbatch

@@ -1,10 +1,10 @@
-"""Conversion of published weights to the names that `pretrained/` expects."""
+"""Rename published weights to the names that training expects in pretrained/."""
 
 import contextlib
 import io
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from util.errors import UserError, first_of
 
 State = Mapping[str, Tensor]
 WRAPPERS = ("state_dict", "model", "teacher", "net")
-"""Keys under which published files hold the weights."""
+"""Keys of the weights in published files."""
 STATISTICS = "num_batches_tracked"
 EXPECTED = "names as expected (of timm, torchvision or official DINOv2)"
 KINDS = {"weight", "bias", "running_mean", "running_var"}
@@ -141,7 +141,9 @@ def _timm_dinov2(state: State, name: str, backbone: nn.Module) -> State:
 
 def _by_timm(state: State, name: str, backbone: nn.Module) -> State:
     """timm's own conversion of a model's official file: DINOv3, DINOv2 with registers, BEiT, ..."""
-    module = sys.modules.get(getattr(_entrypoint(name), "__module__", ""))
+    if not timm.is_model(name):
+        return {}
+    module = sys.modules[timm.models.model_entrypoint(name).__module__]
     rename = getattr(module, "checkpoint_filter_fn", None)
     if rename is None:
         return {}
@@ -152,10 +154,6 @@ def _by_timm(state: State, name: str, backbone: nn.Module) -> State:
             return rename(dict(state), backbone)
     except Exception:  # timm raises anything for a file of another model
         return {}
-
-
-def _entrypoint(name: str) -> object:
-    return timm.models.model_entrypoint(name) if timm.is_model(name) else None
 
 
 def _refuse_biases(state: State, name: str) -> None:
@@ -191,11 +189,8 @@ def _by_order(state: State, own: State) -> Converted | str:
         if shape_of(own[key]) != shape_of(state[other]) or (len(kinds) == 2 and kinds <= KINDS):
             return f"found {other} {shape_of(state[other])}, expected {key} {shape_of(own[key])}"
     rest = given[len(wanted) :]
-    if len(given) < len(wanted) or not _is_classifier([state[key] for key in rest]):
+    is_classifier = [state[key].ndim for key in rest] in ([], [2], [2, 1])
+    if len(given) < len(wanted) or not is_classifier:
         return f"found {len(given)} entries, expected {len(wanted)}"
     renamed = {key: state[other] for key, other in zip(wanted, given, strict=False)}
     return Converted(renamed, "other names, renamed by order", rest)
-
-
-def _is_classifier(rest: Sequence[Tensor]) -> bool:
-    return [value.ndim for value in rest] in ([], [2], [2, 1])
