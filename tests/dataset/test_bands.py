@@ -18,7 +18,6 @@ from dataset.tiff import tiff_bands
 from dataset.transforms.strong import colour_jitter, draw_strong, strong_view
 from dataset.validation import check_files, read_lists
 from engine.cost import step_cost
-from supervised import SupOnly
 from tools.check_data import __main__ as check_data
 from unimatch import UniMatch
 from util.config.data import Data
@@ -337,15 +336,6 @@ def test_from_training_to_prediction(bands, keys, model, toy, train, run, tmp_pa
     )  # fmt: skip
     assert code == 0, err
     assert len(list((tmp_path / "out/overlays").iterdir())) == 11
-
-
-def test_the_checks_before_training_find_it(toy, train, tmp_path, capsys):
-    toy.tree["data"]["bands"] = "grey"
-    toy.write_config()
-    with pytest.raises(SystemExit):
-        train(SupOnly, toy.argv(tmp_path / "run"))
-    said = capsys.readouterr().err
-    assert "labeled.txt line 1" in said and "has 3 bands, but data.bands is grey" in said
 
 
 def test_grey_images_alone_are_warned_of_under_rgb(toy):

@@ -128,6 +128,7 @@ def test_folders_match_by_relative_name(root):
         ({"label_map": {0: 0, 1: 1}}, ["photo 0.bmp", "mode RGB", "one channel"]),
         ({"label_map": {"0,0,0": 0}}, ["photo 0.bmp: colour", "780 pixels", "2 more"]),
         ({"reduce_zero_label": True}, ["label_map and reduce_zero_label exclude"]),
+        ({"bands": "grey"}, ["train: ", "photo 0.jpg", "has 3 bands, but data.bands is grey"]),
         ({"image_range": [9, 1]}, ["data.image_range", "lower one first"]),
         ({"classes": ["a", "a"]}, ["data.classes", "'a' occurs twice"]),
         ({"label_map": {"1,1,1": 0, "other": "ignore"}}, ["no pixel is labelled", "4 masks"]),
