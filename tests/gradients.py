@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from dataset.loaders import starting_at
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.run_dir import RunDir
 from engine.validation import evaluate_network
 from tests.conftest import METHODS

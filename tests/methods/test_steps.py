@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from corrmatch import CorrMatch
 from dataset.views import make_views
+from engine.method import LEGEND
 from engine.optimizer import build_optimizer
-from engine.progress import LEGEND
 from model.build import build_network
 from prevmatch import PrevMatch
 from semi.correlation import mean_class_confidence, pixels_in, propagate_regions

@@ -1,4 +1,4 @@
-"""HD95 and average surface distance against a computation voxel by voxel."""
+"""HD95 and average surface distance equal a computation voxel by voxel."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def literal_surface(mask):
-    """Voxels of which one of the six neighbours is not in the mask."""
+    """Return the voxels with one of six neighbours outside the mask."""
     inside = {tuple(voxel) for voxel in np.argwhere(mask)}
     steps = [step for step in product((-1, 0, 1), repeat=3) if sum(map(abs, step)) == 1]
     return [v for v in inside if any(tuple(np.add(v, step)) not in inside for step in steps)]
@@ -90,7 +90,7 @@ def test_evaluate_writes_them(toy, train, run, tmp_path):
     train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
     argv = ["--config", toy.config, "--checkpoint", tmp_path / "run/latest.pth"]
     code, _, err = run(evaluate, *argv, "--surface-distance")
-    assert (code, err.count("\n")) == (2, 1) and "names no volumes" in err
+    assert (code, err.count("\n")) == (2, 1) and "defines no volumes" in err
     pattern = "evaluation={volume_pattern: '(v.)', spacing: [2, 1, 1]}"
     outputs = ["--json", tmp_path / "scores.json", "--save-path", tmp_path / "out"]
     code, out, _ = run(evaluate, *argv, "--surface-distance", *outputs, "--set", pattern)

@@ -15,7 +15,7 @@ import evaluate
 import predict
 from corrmatch import CorrMatch
 from dataset.file_content import read_content
-from dataset.image_files import FORMATS, image_size, orientation
+from dataset.image_files import PILLOW_FORMATS, image_size, orientation
 from engine.command import main
 from model.pretrained import PRETRAINED
 from tests.conftest import REPOSITORY
@@ -251,7 +251,7 @@ def test_pillow_takes_no_other_format(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="cannot identify"):
         read_indices(path.read_bytes())
     assert not started
-    for name in FORMATS:
+    for name in PILLOW_FORMATS:
         Image.new("RGB", (4, 3)).save(path, name)
         assert read_content(path).size == (4, 3)
 

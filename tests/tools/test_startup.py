@@ -16,9 +16,9 @@ from engine.start import _check_keys
 from tests.commands import COMMANDS, TOOLS, parsers, refusal
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
-from util.cli import run as run_script
+from util.cli import run_script
 from util.errors import UserError, duration
-from util.paths import find
+from util.paths import find_path
 
 HEAVY = ["torch", "torchvision", "timm", "matplotlib", "pandas"]
 RUNNER = """
@@ -203,10 +203,10 @@ def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train,
 def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
     """Look in the working directory, then in the repository."""
     monkeypatch.chdir(tmp_path)
-    assert find(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
+    assert find_path(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/shapes.yaml").touch()
-    assert find(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
+    assert find_path(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
     with pytest.raises(SystemExit, match="2"):
         run_script("supervised.py", "--config", "configs/pascal.yaml", "--save-path", "run")
     assert "no list of labeled images" in capfd.readouterr().err
@@ -219,3 +219,17 @@ def test_all_options_of_a_method_are_known_before_pytorch_loads():
         _check_keys(dict.fromkeys(keys, 1), path, script)
         with pytest.raises(UserError, match="unknown key 'method.none'"):
             _check_keys({"none": 1}, path, script)
+
+
+def test_a_command_whose_reader_ends_is_stopped_without_a_traceback():
+    """As in `python -m tools.sweep ... | head -1`."""
+    command = "from util.cli import exit_with_one_line\nwith exit_with_one_line():\n"
+    command += "    for i in range(10**5):\n        print(i)\nprint('still running')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait() == 128 + signal.SIGPIPE
