@@ -15,12 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
-
-from engine.command import main
-from tools.methods import method_of, method_scripts
 
 os.fsync = lambda _: None  # no test cuts the power, and a disk takes milliseconds for each file
 
@@ -31,12 +27,21 @@ SOURCES = sorted(
     for path in folder.glob("*.py" if folder == REPOSITORY else "**/*.py")
 )
 """Python files of scripts and packages, relative to the repository."""
-METHODS = {name: method_of(name) for name in method_scripts()}
-"""Classes of the methods, by the name of their script."""
-every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
 needs_forks = pytest.mark.xdist_group("forked")
 """Mark of tests that start programs with `tests/forked.py`: they run one by one on one worker."""
+LONG = {"test_tour", "test_quickstart"}
+"""Files with long tests: they start first, so that no worker waits for them at the end."""
 CLASSES = ["sky", "tree", "road"]
+
+
+def __getattr__(name):
+    """Import the methods where a test asks for them: the process that distributes the tests need
+    not wait for PyTorch."""
+    if name not in ("METHODS", "every_method"):
+        raise AttributeError(name)
+    from tests import method_classes
+
+    return getattr(method_classes, name)
 
 
 def write_sample(root: Path, name: str, size: tuple[int, int] = (52, 44), mask: bool = True) -> str:
@@ -153,6 +158,7 @@ def variables(toy, tmp_path):
 @pytest.fixture
 def train(monkeypatch):
     """Run a method's command line in this process."""
+    from engine.command import main
 
     def run(kind, argv: list[str]) -> None:
         monkeypatch.setattr(sys, "argv", [kind.__name__, *argv])
@@ -214,6 +220,8 @@ def splits(tmp_path, capsys, monkeypatch):
 @pytest.fixture(autouse=True)
 def settings_of_libraries():
     """Undo what the commands of an earlier test have set."""
+    import torch
+
     torch.set_num_threads(1)
     logging.getLogger("semi").propagate = True  # caplog needs it
 
@@ -235,6 +243,7 @@ def pytest_collection_modifyitems(items):
 
     "in time": tests that wait for launched processes; "forked": programs of `tests/forked.py`.
     """
+    items.sort(key=lambda item: item.path.stem not in LONG)
     for item in items:
         name = item.path.stem.removeprefix("test_")
         if name in {"interruption", "restarts", "scripts", "slurm"}:

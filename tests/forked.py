@@ -15,7 +15,7 @@ from pathlib import Path
 from torch.distributed import TCPStore
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tests.conftest"])
+FORKED.set_forkserver_preload(["tests.conftest", "tests.method_classes", "engine.command"])
 
 
 def python(folder: Path, arguments: list[str], environment: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""README and docs: links lead somewhere, and commands are known to the scripts that they name."""
+"""README and docs: links have a target, and scripts accept the documented command lines."""
 
 import re
 import shlex
@@ -51,9 +51,9 @@ def test_links_lead_to_files_and_headings(page):
 
 
 def command_lines(text):
-    """Yield what starts Python or a shell script in code blocks; in a console, after its prompt.
+    """Yield the commands in code blocks that start Python or a shell script.
 
-    Variables of loops have their first value.
+    In a console block commands follow the prompt. Loop variables get their first value.
     """
     for language, block in FENCE.findall(text):
         first = dict(re.findall(r"\bfor (\w+) in ([^\s;]+)", block))
@@ -65,7 +65,7 @@ def command_lines(text):
 
 
 def problem(line):
-    """Return why a command line cannot be run as it is written, if so."""
+    """Return why a documented command line fails, or an empty text."""
     program, *words = shlex.split(re.split(r" [|>&]|;|&&", line)[0], comments=True)
     if program == "sbatch":
         words = [word for word in words if word.endswith(".sh")]
