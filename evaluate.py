@@ -1,4 +1,4 @@
-"""Score a checkpoint: scores of each class, mIoU, pixel accuracy, speed."""
+"""Score a checkpoint: IoU of each class, mIoU, pixel accuracy, speed."""
 
 from util.interrupt import quit_on_interrupt
 
@@ -8,43 +8,48 @@ if __name__ == "__main__":
 import argparse
 import json
 import os
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of, require_split
+from dataset.folders import require_sources
+from inference.cli import checkpoint_and_config, checkpoint_parser, split_of
 from util.cli import exit_with_one_line, importing
-from util.errors import UserError
-from util.io import write_text
+from util.config.schema import Config, Evaluation
+from util.errors import UserError, counted, quoted
+from util.io import file_sha256, write_text
+from util.launched import processes_here
 from util.parser import Parser
 
-SHARE = 0.02
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dataset.split_files import SampleList
+    from inference.evaluation import Scores
+
+BOUNDARY = 0.02
 """Default of --boundary-iou, as published."""
 
 
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        check(options)
-        options.checkpoint = checkpoint_of(options)
-        config = config_of(options)
+        check_options(options)
+        options.checkpoint, config = checkpoint_and_config(options)
         if options.surface_distance and config.evaluation.volume_pattern is None:
             raise UserError(
-                "--surface-distance: the config names no volumes. Fix: set "
+                "--surface-distance: the config defines no volumes. Fix: set "
                 "evaluation.volume_pattern"
             )
-        require_split(config, options.split)
+        require_sources(split_of(config, options.split), config.data)
         with importing():
-            from inference.scoring import say_what_is_written, score
             from util import distributed
             from util.log import say_to_console
         device = distributed.choose_device(options.device)
         with distributed.session(device), exit_with_one_line():
             say_to_console()
-            scores = score(config, options, device)
-            if distributed.is_main():
-                if options.json:
-                    text = json.dumps(scores, indent=1) + "\n"
-                    write_text(options.json, text, f"--json {options.json}")
-                say_what_is_written(options)
+            score(options, config, device)
 
 
 def command_line() -> Parser:
@@ -56,7 +61,6 @@ def command_line() -> Parser:
             "--save-path scores/ --worst 20",
         ),
     )
-    add_tta(parser)
     parser.add_argument(
         "--split", choices=("val", "test"), default="val", help="images to score: data.val or .test"
     )
@@ -74,27 +78,27 @@ def command_line() -> Parser:
         type=int,
         default=0,
         metavar="N",
-        help="put pictures of the N images of the lowest mean IoU into --save-path",
+        help="also pictures of the N images with the lowest mean IoU, in --save-path",
     )
     parser.add_argument(
         "--boundary-iou",
         type=float,
         nargs="?",
-        const=SHARE,
+        const=BOUNDARY,
         metavar="SHARE",
-        help="also IoU along outlines, within this share of the image's diagonal (default: not; "
-        f"{SHARE} without a SHARE)",
+        help="also boundary IoU, within SHARE of the image's diagonal from contours (default: not; "
+        f"{BOUNDARY} without a SHARE)",
     )
     parser.add_argument(
         "--surface-distance",
         action="store_true",
-        help="also HD95 and average surface distance of each class over volumes",
+        help="also HD95 and average surface distance (ASD) of each class, over volumes",
     )
     return parser
 
 
-def check(options: argparse.Namespace) -> None:
-    """Raise `UserError` for invalid options, and for a folder that is not empty."""
+def check_options(options: argparse.Namespace) -> None:
+    """Raise `UserError` for invalid options, and for a --save-path that is not an empty folder."""
     if options.worst and not options.save_path:
         raise UserError("--worst: needs a folder for the pictures; add --save-path OUT")
     if options.worst < 0:
@@ -102,12 +106,135 @@ def check(options: argparse.Namespace) -> None:
     if options.boundary_iou is not None and not 0 < options.boundary_iou < 1:
         raise UserError(
             f"--boundary-iou: found {options.boundary_iou}, expected a share of the image's "
-            f"diagonal, such as {SHARE}"
+            f"diagonal, such as {BOUNDARY}"
         )
     if options.save_path and os.path.lexists(options.save_path):
         folder = options.save_path
         if not folder.is_dir() or any(folder.iterdir()):
             raise UserError(f"--save-path {folder}: exists already; choose another folder")
+
+
+def score(options: argparse.Namespace, config: Config, device: "torch.device") -> None:
+    """Evaluate the checkpoint on the split; log the scores and write the requested files."""
+    with importing():
+        from dataset.loaders import Process, data_workers, evaluation_loader
+        from inference.evaluation import Watcher, evaluate, score_table, volume_indices
+        from inference.evaluation_files import write_worst
+        from inference.volume_distances import VolumeDistances
+        from metrics.boundary import BoundaryIoU
+        from metrics.confusion import class_scores
+        from model.trained import load_trained
+        from util import distributed
+        from util.log import logger
+    name, samples = read_split(options, config)
+    paths, classes = [sample.image for sample in samples], config.data.classes
+    volumes = volume_indices(paths, config.evaluation.volume_pattern)
+    network = load_trained(config, options.checkpoint, options.which, device)
+    watchers: list[Watcher] = []
+    if options.boundary_iou:
+        boundary = BoundaryIoU(len(classes), options.boundary_iou, device)
+        watchers.append(boundary)
+    if options.surface_distance:
+        spacing = config.evaluation.spacing
+        surfaces = VolumeDistances(paths, volumes, len(classes), spacing, device)
+        watchers.append(surfaces)
+    workers = data_workers(config, processes_here())
+    rank, world = distributed.rank(), distributed.world_size()
+    process = Process(rank, world, workers, cuda=device.type == "cuda")
+    begin = time.perf_counter()
+    scores = evaluate(
+        network, evaluation_loader(config, samples, process), config,
+        mode=config.evaluation.mode, device=device, volumes=volumes, watchers=watchers,
+    )  # fmt: skip
+    speed = len(samples) / (time.perf_counter() - begin)
+    of_classes = class_scores(scores.confusion)
+    if options.boundary_iou:
+        of_classes["boundary IoU"] = boundary.iou()
+    logger.info("%s", score_table(scores, classes, of_classes))
+    distances = surfaces.logged(classes) if options.surface_distance else {}
+    views = how_predicted(config.evaluation)
+    logger.info(f"{counted(len(samples), 'image')} of {name}, {views}, {speed:.1f} a second")
+    facts = {"list": name, "images": len(samples), "images_per_second": speed}
+    if options.worst:
+        folder = options.save_path / "worst"
+        distributed.on_main(
+            lambda: write_worst(folder, options.worst, scores, samples, network, config, device)
+        )
+    distributed.on_main(
+        lambda: write_results(options, config, facts, scores, of_classes, distances)
+    )
+
+
+def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
+    """Return the images to score after checking their files, and that all ranks score the same
+    network on the same images in the same way."""
+    from dataset.folders import read_samples
+    from dataset.split_files import list_identity
+    from dataset.validation import check_files, refuse_overlaps
+    from util import distributed
+    from util.log import code_version, logger
+
+    split = read_samples(split_of(config, options.split), config.data, masks=True)
+    refuse_overlaps(split)
+    distributed.on_main(lambda: check_files(config.data, split, warn=logger.warning))
+    if distributed.world_size() > 1:
+        names = ("which", "worst", "boundary_iou", "surface_distance")
+        facts = {f"--{name}": getattr(options, name) for name in names} | {
+            "code": code_version(),
+            "checkpoint's SHA-256": file_sha256(options.checkpoint),
+            "split file": list_identity(split.samples),
+        }
+        distributed.require_equal("settings", facts | config.model_dump(mode="json"))
+    return split
+
+
+def how_predicted(evaluation: Evaluation) -> str:
+    """Describe the prediction mode and the views of test-time augmentation."""
+    scales = f"scales {', '.join(f'{scale:g}' for scale in evaluation.scales)}"
+    views = ["mirrored too"] * evaluation.flip + [scales] * (evaluation.scales != (1.0,))
+    return ", ".join([evaluation.mode, *views])
+
+
+def write_results(
+    options: argparse.Namespace,
+    config: Config,
+    facts: dict[str, Any],
+    scores: "Scores",
+    of_classes: "dict[str, Tensor]",
+    distances: dict[str, list[float | None]],
+) -> None:
+    """Write --json and the tables of --save-path; log the written files and the next command."""
+    from inference.evaluation import score_record
+    from inference.evaluation_files import write_scores
+    from util.log import logger
+
+    if options.save_path:
+        shares = scores.by_class | of_classes
+        classes = config.data.classes
+        write_scores(options.save_path, classes, scores.confusion, shares, distances)
+        worst = ", worst/" * bool(options.worst)
+        files = f"scores.csv, confusion.csv, confusion.png{worst}"
+        logger.info("written  %s: %s", options.save_path, files)
+    if options.json:
+        record = {
+            "checkpoint": str(options.checkpoint),
+            "which": options.which,
+            **facts,
+            "mode": config.evaluation.mode,
+            "flip": config.evaluation.flip,
+            "scales": config.evaluation.scales,
+            "classes": config.data.classes,
+            **score_record(scores),
+            "class_scores": {name: (100 * v).tolist() for name, v in of_classes.items()},
+            **({"surface_distance": distances} if distances else {}),
+        }
+        text = json.dumps(record, indent=1) + "\n"
+        write_text(options.json, text, f"--json {options.json}")
+        logger.info("written  %s", options.json)
+    logger.info(
+        "next     python predict.py --checkpoint %s --images FOLDER --save-path OUT",
+        quoted(options.checkpoint),
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Export a checkpoint's network: ONNX, TorchScript or safetensors.
 
-The exported network predicts real images, and its masks are compared with those of predict.py in
+The exported network predicts images, and its masks are compared with those of predict.py in
 float32. If they differ at more than 0.1 % of the pixels of an image, nothing is written (exit
 code 1).
 """
@@ -15,25 +15,25 @@ import importlib.util
 import os
 from pathlib import Path
 
-from inference.cli import checkpoint_of, checkpoint_parser, config_of, require_split
+from dataset.folders import require_sources
+from inference.cli import checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
 from util.parser import Parser
 from util.paths import nearest
 
-FORMATS = ("onnx", "torchscript", "safetensors")
-OUTSIDE = ("normalisation", "resizing")
-"""Names in `model.deploy`."""
+EXPORT_FORMATS = ("onnx", "torchscript", "safetensors")
+STEPS = ("normalisation", "resizing")
+"""Steps that --outside leaves to the caller; names in `model.deploy`."""
 
 
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        check(options)
-        options.checkpoint = checkpoint_of(options)
-        config = config_of(options)
+        check_options(options)
+        options.checkpoint, config = checkpoint_and_config(options)
         if not options.images:
-            require_split(config, "val")
+            require_sources(config.data.val, config.data)
         with importing():
             from inference.exporting import export
         export(options, config)
@@ -47,24 +47,26 @@ def command_line() -> Parser:
             "python export.py --checkpoint runs/mine/unimatch --format torchscript --out model.ts "
             "--size 512 512 --images photos/a.jpg",
         ),
-        device=False,
+        predicts=False,
     )
-    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file")
+    parser.add_argument(
+        "--format", choices=EXPORT_FORMATS, required=True, help="format of the file"
+    )
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument(
         "--outside",
-        choices=OUTSIDE,
+        choices=STEPS,
         nargs="+",
         default=[],
-        help="steps left to the caller: normalisation (else images hold the values of their "
-        "files), resizing to a size that the network takes",
+        help="steps left to the caller: normalisation (else the input has the values of image "
+        "files), resizing to a size that the network accepts",
     )
     parser.add_argument(
         "--size",
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="one fixed size, where a network cannot be exported for images of any size "
+        help="one fixed size, for networks that cannot be exported for images of any size "
         "(default: any size)",
     )
     parser.add_argument(
@@ -76,14 +78,14 @@ def command_line() -> Parser:
     return parser
 
 
-def check(options: argparse.Namespace) -> None:
+def check_options(options: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, an existing file, a missing library."""
     if os.path.lexists(options.out):
         raise UserError(f"--out {options.out}: exists already; choose another file")
     if not options.out.parent.is_dir():
         raise UserError(f"--out {options.out}: its folder does not exist; make it first")
     if options.format == "safetensors" and (options.outside or options.size):
-        raise UserError("--format safetensors: holds weights alone; --outside, --size do not apply")
+        raise UserError("--format safetensors: has weights only; --outside, --size do not apply")
     if options.format == "safetensors" and options.out.suffix != ".safetensors":
         raise UserError(f"--out {options.out}: expected a name that ends in .safetensors")
     if options.size and min(options.size) < 1:

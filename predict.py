@@ -5,26 +5,25 @@ from util.interrupt import quit_on_interrupt
 if __name__ == "__main__":
     quit_on_interrupt()  # also during the imports
 
+import argparse
 import sys
 from pathlib import Path
 
-from inference.cli import add_tta, checkpoint_of, checkpoint_parser, config_of
-from inference.inputs import find_images, later_images
+from inference.cli import checkpoint_and_config, checkpoint_parser
+from inference.inputs import find_dates, may_choose_windows
 from util.cli import exit_with_one_line, importing
+from util.config.schema import Config
+from util.errors import UserError, counted, quoted
 from util.parser import Parser
 
 
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        options.checkpoint = checkpoint_of(options)
-        config = config_of(options)
-        images = find_images(options.images, options.save_path)
-        later = later_images(images, options.second, options.save_path, config.data)
-        with importing():
-            from inference.predicting import predict_images
-        if faults := predict_images(options, config, images, later):
-            print(*faults, sep="\n")
+        options.checkpoint, config = checkpoint_and_config(options)
+        images = find_dates(options.images, options.second, options.save_path, config.data)
+        if errors := predict_images(options, config, images):
+            print(*errors, sep="\n")
             sys.exit(1)
 
 
@@ -42,7 +41,7 @@ def command_line() -> Parser:
         "--second",
         type=Path,
         nargs="+",
-        help="for pairs, the later images, with the same names (default: none)",
+        help="later images of pairs, with the same names (default: none)",
     )
     parser.add_argument(
         "--save-path", type=Path, required=True, help="folder for masks/, overlays/, areas.csv"
@@ -54,7 +53,7 @@ def command_line() -> Parser:
         "--overlays",
         choices=("jpg", "png", "none"),
         default="jpg",
-        help="format of the masks over their images; none: write masks alone",
+        help="format of the overlays, the masks over their images; none: write masks only",
     )
     parser.add_argument(
         "--confidence",
@@ -62,8 +61,7 @@ def command_line() -> Parser:
         const="confidence",
         choices=("confidence", "entropy"),
         help="also confidence/: the predicted class's probability in 8 bits, 255 for 1; or "
-        "entropy/: 0 where the network is sure, 255 where all classes are equally probable "
-        "(default: neither)",
+        "entropy/: 0 for one certain class, 255 for equally probable classes (default: neither)",
     )
     parser.add_argument(
         "--probabilities",
@@ -76,8 +74,69 @@ def command_line() -> Parser:
         help="predict every TIFF in windows into a GeoTIFF with the same georeferencing (default: "
         "only those of more than data.max_megapixels)",
     )
-    add_tta(parser)
     return parser
+
+
+def predict_images(
+    options: argparse.Namespace, config: Config, images: dict[str, list[Path]]
+) -> list[UserError]:
+    """Predict the images that have no mask yet; print what was written, also after Ctrl-C.
+
+    Returns the errors of the images that failed.
+
+    Args:
+        images: files by name; of a pair both dates.
+    """
+    with importing():
+        from tqdm import tqdm
+
+        from dataset.bands import pictures
+        from dataset.reader import read_valid_dates, size_of
+        from inference.geotiff import predict_raster
+        from inference.output_folder import collect_errors, unfinished_images
+        from inference.outputs import Writer
+        from inference.predictor import Predictor, mode_for_size
+        from inference.raster import is_larger
+        from model.trained import load_trained
+        from util import distributed
+    device = distributed.choose_device(options.device)
+    megapixels = 0 if options.geotiff else config.data.max_megapixels
+    rasters = {name for name, files in images.items() if is_larger(files[0], megapixels)}
+    network = load_trained(config, options.checkpoint, options.which, device)
+    writer = Writer(options, config.data, rasters)
+    names = ["values", "overlays", "confidence", "probabilities", "geotiff"]
+    missing = unfinished_images(images, writer.files, options.save_path, options, config, names)
+    writer.start(missing)
+    errors, done, large, interrupt = list[UserError](), 0, 0, None
+    mode, may_choose = config.evaluation.mode, may_choose_windows(options)
+    try:
+        for name, files in tqdm(missing.items(), unit="image", disable=None, leave=False):
+            with collect_errors(errors, files[0]):
+                if name in rasters:
+                    predict_raster(network, files, name, writer, config, device)
+                else:
+                    pixels, void = read_valid_dates(files, config.data)
+                    own = mode_for_size(config, size_of(pixels)) if may_choose else mode
+                    probabilities = Predictor(network, config, device, own).probabilities(pixels)
+                    writer.save(name, pictures(pixels, config.data), probabilities, void)
+                    large += own != mode
+            done += 1
+    except KeyboardInterrupt as error:
+        interrupt = error
+        print(f"stopped with {len(missing) - done} to do; the same command continues")
+    if large:
+        print(f"windows  {counted(large, 'image')} much larger than crops of {config.crop_size} "
+              "pixels predicted in sliding windows; --set evaluation.mode=original predicts whole "
+              "images")  # fmt: skip
+    failed = f", {len(errors)} failed" * bool(errors)
+    folders = ", ".join(f"{kind}/" for kind in writer.kinds)
+    count = counted(done - len(errors), "mask")
+    print(f"written  {count}{failed}; {options.save_path}: {folders}, areas.csv")
+    if interrupt:
+        raise interrupt
+    print(f"next     python export.py --checkpoint {quoted(options.checkpoint)} --format onnx "
+          "--out model.onnx")  # fmt: skip
+    return errors
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from dataset.cache import DecodedSample, Opened
+from dataset.cache import DecodedSample, DecodedSamples
 from dataset.reader import size_of
 from dataset.transforms.geometry import weak_augmentation
 from dataset.transforms.strong import draw_box, draw_strong
@@ -131,7 +131,7 @@ class TrainingSet(ImageSet):
 class EvaluationSet(ImageSet):
     """Whole images with their masks: {image `[C, H, W]`, mask uint8 `[H, W]`, index}."""
 
-    def __init__(self, images: Opened):
+    def __init__(self, images: DecodedSamples):
         self.images = images
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from dataset.cache import CacheBytes, Opened
+from dataset.cache import CacheBytes, DecodedSamples
 from dataset.datasets import FAILURES, EvaluationSet, ImageSet, TrainingSet
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -75,9 +75,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def steps_per_epoch(config: Config, labeled: int, unlabeled: int, images: int) -> int:
-    """Optimizer steps in one pass over the longer list (at least one), or `epoch_length`.
+    """Return the steps in one pass over the longer split (at least one), or `epoch_length`.
 
-    `images`: those of each kind in a step.
+    `images`: labelled, and also unlabelled, images in a step.
     """
     return config.epoch_length or max(1, max(labeled, unlabeled) // images)
 
@@ -93,7 +93,7 @@ def data_workers(config: Config, processes: int) -> int:
 
 
 def images_per_forward(config: Config, images: int, world: int) -> int:
-    """Labelled images that one forward of one process sees, of a global batch of `images`.
+    """Return the labelled images in a forward pass of one process; `images`: in a global batch.
 
     Raises `UserError` for a batch that does not divide.
     """
@@ -120,10 +120,12 @@ def training_loader(
     strong_views: int,
     process: Process,
 ) -> DataLoader:
-    """Batches of raw samples (see `make_views`) of one process.
+    """Return a loader of the raw batches of one process (see `make_views`).
 
-    `images` (labelled, and unlabelled as well) make a global batch; a forward sees `per_forward`
-    of them.  `room`: bytes in which decoded images are kept.
+    Args:
+        room: bytes for decoded images.
+        images: labelled, and also unlabelled, images in a global batch.
+        per_forward: images in a forward pass.
     """
     labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
     partner = effective_partner(config, per_forward)
@@ -136,8 +138,8 @@ def training_loader(
     reader = Reader(config.data)
     dataset = TrainingSet(
         config,
-        Opened(reader, labeled, masks=True, capacity=room.labeled),
-        Opened(reader, unlabeled, masks=False, capacity=room.unlabeled),
+        DecodedSamples(reader, labeled, masks=True, capacity=room.labeled),
+        DecodedSamples(reader, unlabeled, masks=False, capacity=room.unlabeled),
         length=steps * images,
         strong_views=strong_views,
         partner=partner,
@@ -188,7 +190,7 @@ def evaluation_loader(
 
     `capacity`: bytes for decoded images that the next evaluation reuses.
     """
-    dataset = EvaluationSet(Opened(Reader(config.data), samples, True, capacity))
+    dataset = EvaluationSet(DecodedSamples(Reader(config.data), samples, True, capacity))
     own = list(range(process.rank, len(samples), process.world))
     return _loader(dataset, process, tensors=3, sampler=own)
 

@@ -45,12 +45,8 @@ class Fault(NamedTuple):
         return f"{self.origin.where(self.line)}: {self.message}"
 
 
-class Scan(NamedTuple):
-    """Valid samples of a source, and the faults of the others."""
-
-    origin: Origin
-    samples: list[Sample]
-    faults: list[Fault]
+Scan = tuple[list[Sample], list[Fault]]
+"""Valid samples of a source, and the faults of the others."""
 
 
 def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
@@ -58,19 +54,12 @@ def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
 
     Raises `UserError` for a missing or empty file, a repeated image and a faulty line.
     """
-    listed, faults = union([scan_list(Origin(path, Path()), masks, pair)])
-    refuse(faults)
-    return listed
+    samples, faults = scan_list(Origin(path, Path()), masks, pair)
+    raise_first(faults)
+    return SampleList(str(path), Samples(samples))
 
 
-def union(scans: Sequence[Scan]) -> tuple[SampleList, list[Fault]]:
-    """Join the samples of several sources, and their faults."""
-    name = " and ".join(str(scan.origin.path) for scan in scans)
-    samples = Samples([sample for scan in scans for sample in scan.samples])
-    return SampleList(name, samples), [fault for scan in scans for fault in scan.faults]
-
-
-def refuse(faults: Sequence[Fault]) -> None:
+def raise_first(faults: Sequence[Fault]) -> None:
     """Log the faults if there are several; raise `UserError` with the first one."""
     if len(faults) > 1:
         for fault in faults[:MAX_LOGGED]:
@@ -101,7 +90,7 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
             samples.append(sample)
         except UserError as error:
             faults.append(Fault(origin, number, str(error) if names_image(line) else NO_IMAGE))
-    return Scan(origin, samples, faults)
+    return samples, faults
 
 
 def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sample:
@@ -201,7 +190,7 @@ def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
     for a file with other lines, and for a folder that cannot be written.
     """
     texts = {path: list_text(lines) for path, lines in lists.items()}
-    there = {path: is_there(path, fingerprint(text)) for path, text in texts.items()}
+    there = {path: holds_list(path, fingerprint(text)) for path, text in texts.items()}
     for path, text in texts.items():
         if not there[path]:
             write_once(path, text)
@@ -211,7 +200,7 @@ def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
     }
 
 
-def is_there(path: Path, expected: Fingerprint) -> bool:
+def holds_list(path: Path, expected: Fingerprint) -> bool:
     """Return whether a file holds the expected list; raises `UserError` for another list."""
     try:
         found = fingerprint(path.read_bytes())

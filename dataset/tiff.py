@@ -10,8 +10,8 @@ import numpy as np
 from util.errors import UserError, counted
 
 TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
-"""Suffixes of TIFFs, and of the nodata mask that GDAL writes beside a raster."""
-FLAT = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
+"""Suffixes of TIFFs, and of the nodata mask that GDAL writes next to a raster."""
+FLAT_AXES = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
 """The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
 NODATA = 42113
 """GDAL's tag: the value of pixels without data, as text."""
@@ -151,12 +151,12 @@ def _alpha(series: Any, path: Path) -> list[int]:
 
 
 def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
-    if series.axes not in FLAT:
+    if series.axes not in FLAT_AXES:
         raise UserError(
             f"{path}: holds an array of {'x'.join(map(str, series.shape))} (axes {series.axes}), "
             "expected height x width and bands as samples; of a volume or pages, one slice a file"
         )
-    return FLAT[series.axes]
+    return FLAT_AXES[series.axes]
 
 
 def _opened(path: Path) -> Any:

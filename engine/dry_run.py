@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from dataset.cache import Opened
+from dataset.cache import DecodedSamples
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
 from engine.command import build_trainer
@@ -170,7 +170,7 @@ def _seconds_to_load(train: DataLoader) -> float:
     """Return the seconds that a data worker takes for a batch after the first epoch: a share of the
     labelled images is cached, and all of the unlabelled images or none."""
     dataset, batches = train.dataset, train.batch_sampler
-    assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, Opened)
+    assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, DecodedSamples)
     assert isinstance(batches, EpochBatches)
     kept = dataset.labeled.share_kept
     opening = copy.deepcopy(dataset)  # caches nothing

@@ -7,7 +7,7 @@ from torch import nn
 from tqdm import tqdm
 
 from engine.progress import wrapped
-from inference.evaluation import Scores, evaluate, summary, table
+from inference.evaluation import Scores, evaluate, score_record, score_table
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
 from util import distributed
 from util.errors import first_of
@@ -42,9 +42,9 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     logger.info(
         "epoch %d/%d %s (%s): %s %.2f%s\n%s",
         epoch, config.epochs, name, mode, trainer.score_title, score, best_so_far,
-        table(scores, config.data.classes),
+        score_table(scores, config.data.classes),
     )  # fmt: skip
-    record = {"mode": mode, **summary(scores)}
+    record = {"mode": mode, **score_record(scores)}
     values = tracker_values(name, record, config.data.classes)
     if labels is not None:
         record["pseudo_labels"] = trust = labels.summary()

@@ -1,59 +1,99 @@
-"""Masks of confident pixels for unlabelled images, as a labelled dataset; images by uncertainty."""
+"""Automatic labels: masks of confident pixels as a labelled dataset, and a ranking of the images by
+uncertainty."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from dataset.folders import read_samples
 from dataset.mask_files import key_of
-from dataset.reader import Reader, size_of
-from dataset.samples import Sample
+from dataset.reader import read_valid_dates, size_of
+from dataset.samples import Origin, Sample
 from dataset.split_files import list_line, list_text
-from dataset.validation import location
-from inference.image_table import ImageTable
-from inference.inputs import noting
-from inference.mask_encoding import Original
+from dataset.validation import location, required_source
+from inference.inputs import find_images
+from inference.mask_encoding import MaskEncoding
+from inference.output_folder import ImageTable, collect_errors
 from inference.overlay import save_picture
-from inference.predictor import Predictor, config_for_size, to_mask
-from inference.uncertainty import ACQUISITIONS, confidence
-from util.config.data import Listed
+from inference.predictor import UNCERTAINTIES, Predictor, confidence, mode_for_size, to_mask
+from util.config.data import Data, PairFolders, SplitFile
 from util.config.loading import dump_config
 from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError, counted, printable
 from util.io import csv_text, write_once
 
-COLUMNS = ("labelled", *ACQUISITIONS)
+UNCERTAINTY_COLUMNS = ("labelled", *UNCERTAINTIES)
 """Columns of uncertainty.csv: the share of labelled pixels, and means over all pixels."""
 
 
-class Ranked(NamedTuple):
+def unlabelled_samples(
+    data: Data, images: list[Path] | None, listed: Path | None, out: Path
+) -> tuple[dict[str, Sample], int]:
+    """Return the images of `images` (files and folders), `listed` (a split file) or data.unlabeled,
+    by the names of their masks.
+
+    Labelled, validation and test images of the config are left out; their number is returned too.
+    Raises `UserError` if no image remains, or if two would share a mask.
+    """
+    if isinstance(data.pair, PairFolders):
+        raise UserError(
+            "data.pair: split files of names have no column for new masks; write them as "
+            "'first second mask', with data.pair: column"
+        )
+    if data.pair is not None and images:
+        raise UserError("--images: data.pair is set; name pairs in a split file with --list")
+    samples: dict[str, Sample] = {}
+    if images:
+        for name, path in find_images(images, out).items():
+            samples[name] = Sample(path.name, None, 0, Origin(path.parent, path.parent))
+    else:
+        source = listed or required_source(data.unlabeled, "unlabeled")
+        for sample in read_samples(source, data, masks=False).samples:
+            name = os.path.splitext(sample.image)[0]
+            first = samples.setdefault(name, sample)
+            if first != sample:
+                raise UserError(
+                    f"{sample.where}: {first.image_file} and {sample.image_file} would share the "
+                    f"mask {name}.png"
+                )
+    sources = [source for source in (data.labeled, data.val, data.test) if source is not None]
+    splits = [read_samples(source, data, masks=True).samples for source in sources]
+    taken = {location(sample) for split in splits for sample in split}
+    kept = {name: sample for name, sample in samples.items() if location(sample) not in taken}
+    if not kept:
+        raise UserError(
+            f"no image to label: all {len(samples)} are labelled, validation or test images"
+        )
+    return kept, len(samples) - len(kept)
+
+
+class RankedImage(NamedTuple):
     """An image and its uncertainty."""
 
     name: str
     sample: Sample
     numbers: dict[str, float]
-    """By `COLUMNS`."""
+    """By `UNCERTAINTY_COLUMNS`."""
 
 
 class Autolabel:
     """A folder with masks/, and uncertainty.csv with a line for each image.
 
-    Raises `UserError` where masks cannot hold every class.
+    Raises `UserError` if the dataset's masks have no value for a class.
 
     Args:
-        threshold: confidence in [0, 1] from which on a pixel gets a label; others are ignored.
+        threshold: least confidence, in [0, 1], of a pixel with a label; others are ignored.
     """
 
     def __init__(self, folder: Path, config: Config, threshold: float):
         self.folder, self.config, self.threshold = folder, config, threshold
-        self.original = Original(config.data, ignoring=True)
+        self.encoding = MaskEncoding(config.data, ignoring=True)
         self.table = folder / "uncertainty.csv"
 
     def mask(self, name: str) -> Path:
@@ -66,43 +106,42 @@ class Autolabel:
         device: torch.device,
         windows: bool,
     ) -> list[UserError]:
-        """Write the masks of images; returns the errors of the images that failed.
+        """Write the masks of images; return the errors of the images that failed.
 
-        `windows`: images much larger than crops are predicted in sliding windows.
+        `windows`: predict images much larger than crops in sliding windows.
         """
-        reader, errors = Reader(self.config.data), list[UserError]()
-        table = ImageTable(self.table, COLUMNS, samples)
+        errors, mode = list[UserError](), self.config.evaluation.mode
+        table = ImageTable(self.table, UNCERTAINTY_COLUMNS, samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
-            with noting(errors, sample.image_file):
-                pixels, void = reader.unlabeled(sample)
-                own = config_for_size(self.config, size_of(pixels)) if windows else self.config
-                probabilities = Predictor(network, own, device).probabilities(pixels)
-                mask = to_mask(probabilities)
+            with collect_errors(errors, sample.image_file):
+                pixels, void = read_valid_dates(sample.image_files, self.config.data)
+                own = mode_for_size(self.config, size_of(pixels)) if windows else mode
+                predictor = Predictor(network, self.config, device, own)
+                probabilities = predictor.probabilities(pixels)
+                mask = to_mask(probabilities, void)
                 mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE
-                if void is not None:
-                    mask[np.asarray(void) == IGNORE] = IGNORE
-                means = [measure(probabilities).mean().item() for measure in ACQUISITIONS.values()]
-                numbers = [float((mask != IGNORE).mean()), *means]
-                table.add(name, [f"{number:.6f}" for number in numbers])
-                save_picture(self.original.mask(mask), self.mask(name))
+                means = [measure(probabilities).mean() for measure in UNCERTAINTIES.values()]
+                values = [(mask != IGNORE).mean(), *means]
+                table.add(name, [f"{float(value):.6f}" for value in values])
+                save_picture(self.encoding.mask(mask), self.mask(name))
         return errors
 
-    def ranking(self, samples: Mapping[str, Sample], acquisition: str) -> list[Ranked]:
-        """Return the images that have masks, the most uncertain first."""
+    def ranking(self, samples: Mapping[str, Sample], acquisition: str) -> list[RankedImage]:
+        """Return the images with masks, the most uncertain first."""
         by_text = {printable(name): (name, sample) for name, sample in samples.items()}
-        head, *lines = ImageTable(self.table, COLUMNS, []).lines()
-        found = [
-            Ranked(*by_text[line[0]], dict(zip(head[1:], map(float, line[1:]), strict=True)))
+        head, *lines = ImageTable(self.table, UNCERTAINTY_COLUMNS, []).lines()
+        images = [
+            RankedImage(*by_text[line[0]], dict(zip(head[1:], map(float, line[1:]), strict=True)))
             for line in lines
             if line[0] in by_text
         ]
-        return sorted(found, key=lambda image: (-image.numbers[acquisition], image.name))
+        return sorted(images, key=lambda image: (-image.numbers[acquisition], image.name))
 
-    def write_dataset(self, ranking: Sequence[Ranked]) -> tuple[int, Path]:
-        """Write split files, and a config with the new masks beside those of the old config.
+    def write_dataset(self, ranking: Sequence[RankedImage]) -> tuple[int, Path]:
+        """Write split files, and a config with the new labels in addition to those of the config.
 
-        Images that have a label now are no longer unlabelled. Returns the number of images with
-        labels, and the config's path.
+        Images with new labels are no longer unlabelled. Returns the number of images with labels,
+        and the path of the written config.
         """
         labelled = [image for image in ranking if image.numbers["labelled"]]
         if not labelled:
@@ -119,7 +158,7 @@ class Autolabel:
         samples = [*(image.sample for image in labelled), *rest]
         root = common_root([self.folder, *(f for sample in samples for f in sample.image_files)])
         lines = sorted(
-            list_line(*below(root, [*image.sample.image_files, self.mask(image.name)]))
+            list_line(*relative_paths(root, [*image.sample.image_files, self.mask(image.name)]))
             for image in labelled
         )
         update: dict[str, Any] = {"labeled": self._write_list("labeled.txt", lines, root)}
@@ -127,20 +166,20 @@ class Autolabel:
             before = old if isinstance(old, tuple) else (old,)
             update["labeled"] = (*before, update["labeled"])
         if len(rest) < len(unlabeled):
-            lines = [list_line(*below(root, sample.image_files)) for sample in rest]
+            lines = [list_line(*relative_paths(root, sample.image_files)) for sample in rest]
             update["unlabeled"] = self._write_list("unlabeled.txt", lines, root) if rest else None
         if data.label_map is not None:
-            key = key_of(self.original.ignored, self.original.in_colour)
+            key = key_of(self.encoding.ignored, self.encoding.in_colour)
             update["label_map"] = data.label_map | {key: IGNORE}
         path = self.folder / "config.yaml"
         config = self.config.model_copy(update={"data": data.model_copy(update=update)})
         write_once(path, dump_config(config).encode())
         return len(labelled), path
 
-    def _write_list(self, name: str, lines: Sequence[str], root: Path) -> Listed:
+    def _write_list(self, name: str, lines: Sequence[str], root: Path) -> SplitFile:
         path = self.folder / name
         write_once(path, list_text(lines))
-        return Listed(list=path, root=root)
+        return SplitFile(list=path, root=root)
 
 
 def common_root(paths: Sequence[Path]) -> Path:
@@ -150,23 +189,23 @@ def common_root(paths: Sequence[Path]) -> Path:
     return root.relative_to(here) if root.is_relative_to(here) else root
 
 
-def below(root: Path, files: Sequence[Path]) -> list[str]:
-    """Return paths relative to a folder that contains them."""
+def relative_paths(root: Path, files: Sequence[Path]) -> list[str]:
+    """Return the paths of files relative to a folder."""
     return [Path(os.path.relpath(file, root)).as_posix() for file in files]
 
 
-def write_ranking(path: Path, ranking: Sequence[Ranked], acquisition: str) -> None:
+def write_ranking(path: Path, ranking: Sequence[RankedImage], acquisition: str) -> None:
     """Write the images as CSV, the most uncertain first, with their scores."""
-    head = ["rank", "image", f"score ({acquisition})", *COLUMNS]
+    head = ["rank", "image", f"score ({acquisition})", *UNCERTAINTY_COLUMNS]
     rows = [
         [rank, str(image.sample.image_file)]
-        + [image.numbers[column] for column in (acquisition, *COLUMNS)]
+        + [image.numbers[column] for column in (acquisition, *UNCERTAINTY_COLUMNS)]
         for rank, image in enumerate(ranking, 1)
     ]
     write_once(path, csv_text([head, *rows]).encode())
 
 
-def write_selection(folder: Path, ranking: Sequence[Ranked], count: int) -> Path:
+def write_selection(folder: Path, ranking: Sequence[RankedImage], count: int) -> Path:
     """Write next.txt with the `count` most uncertain images, and rest.txt with the others.
 
     Returns the folder that their paths are relative to.
@@ -174,7 +213,7 @@ def write_selection(folder: Path, ranking: Sequence[Ranked], count: int) -> Path
     roots = {image.sample.origin.root for image in ranking}
     files = [file for image in ranking for file in image.sample.image_files]
     root = roots.pop() if len(roots) == 1 else common_root(files)
-    lines = [list_line(*below(root, image.sample.image_files)) for image in ranking]
+    lines = [list_line(*relative_paths(root, image.sample.image_files)) for image in ranking]
     write_once(folder / "next.txt", list_text(lines[:count]))
     write_once(folder / "rest.txt", list_text(sorted(lines[count:])))
     return root

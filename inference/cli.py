@@ -1,11 +1,10 @@
-"""Command-line options of every command that takes a checkpoint."""
+"""Options of the commands that take a checkpoint, and the config of a checkpoint."""
 
 import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset.folders import require
 from model.files import SUFFIX, find_checkpoint
 from util.cli import add_device, add_settings
 from util.config.data import ImageSources
@@ -14,16 +13,16 @@ from util.config.schema import Config
 from util.errors import UserError
 from util.launched import launched_rank
 from util.parser import Parser
-from util.paths import nearest
 
 ACQUISITIONS = ("entropy", "margin", "least_confidence")
-"""Measures of uncertainty, as `inference.uncertainty` defines them."""
+"""Measures of uncertainty, defined in `inference.predictor`."""
 
 
 def checkpoint_parser(
-    description: str | None, examples: Sequence[str], device: bool = True
+    description: str | None, examples: Sequence[str], *, predicts: bool = True
 ) -> Parser:
-    """Return a parser with the options of all commands over a checkpoint."""
+    """Return a parser with the options of all commands that take a checkpoint; `predicts`: with
+    --device and --tta."""
     parser = Parser(description, examples)
     parser.add_argument(
         "--config",
@@ -42,42 +41,37 @@ def checkpoint_parser(
         "--which", default="model", help="network in the checkpoint, such as model_ema"
     )
     add_settings(parser)
-    if device:
+    if predicts:
         add_device(parser)
+        parser.add_argument(
+            "--tta",
+            nargs="+",
+            default=[],
+            metavar="flip|SCALE",
+            help="test-time augmentation: probabilities averaged over mirror images and scales, "
+            "such as --tta flip 0.75 1 1.25 (evaluation.flip, evaluation.scales)",
+        )
     return parser
 
 
-def add_tta(parser: argparse.ArgumentParser) -> None:
-    """Add --tta, which `config_of` applies to the config."""
-    parser.add_argument(
-        "--tta",
-        nargs="+",
-        default=[],
-        metavar="flip|SCALE",
-        help="test-time augmentation: probabilities averaged over mirror images and scales, such "
-        "as --tta flip 0.75 1 1.25 (evaluation.flip, evaluation.scales)",
-    )
+def checkpoint_and_config(options: argparse.Namespace) -> tuple[Path, Config]:
+    """Return the file of `--checkpoint`, and its config with `--set` and `--tta` applied; print the
+    file where a folder was given.
 
-
-def _augmentation(words: list[str]) -> list[str]:
-    """Return the settings of a config for the words of `--tta`."""
+    Raises `UserError` as `find_checkpoint` and `checkpoint_config` do.
+    """
+    path = find_checkpoint(options.checkpoint, options.which)
+    if path != options.checkpoint and launched_rank() == 0:
+        print(f"checkpoint: {path}")
+    words = getattr(options, "tta", [])
     scales = [word for word in words if word != "flip"]
     for word in scales:
         if not re.fullmatch(r"\d*\.?\d+", word):
             raise UserError(f"--tta: found '{word}', expected flip or scales, such as 0.75 1 1.25")
-    flip = ["evaluation.flip=true"] * ("flip" in words)
-    return flip + [f"evaluation.scales=[{', '.join(scales)}]"] * bool(scales)
-
-
-def checkpoint_of(options: argparse.Namespace) -> Path:
-    """Return the file of `--checkpoint`, and print it where a folder was given.
-
-    Raises `UserError` as `find_checkpoint` does.
-    """
-    found = find_checkpoint(options.checkpoint, options.which)
-    if found != options.checkpoint and launched_rank() == 0:
-        print(f"checkpoint: {found}")
-    return found
+    settings = [*options.set, *["evaluation.flip=true"] * ("flip" in words)]
+    if scales:
+        settings.append(f"evaluation.scales=[{', '.join(scales)}]")
+    return path, checkpoint_config(path, options.config, settings)
 
 
 def split_of(config: Config, split: str) -> ImageSources:
@@ -88,34 +82,21 @@ def split_of(config: Config, split: str) -> ImageSources:
     return source
 
 
-def require_split(config: Config, split: str) -> None:
-    """Raise `UserError` for a split file or folder that does not exist."""
-    require(split_of(config, split), config.data)
-
-
-def config_of(options: argparse.Namespace) -> Config:
-    """Return the config of a command that takes a checkpoint, with `--set` and `--tta` applied."""
-    settings = [*options.set, *_augmentation(getattr(options, "tta", []))]
-    return checkpoint_config(options.checkpoint, options.config, settings)
-
-
 def checkpoint_config(
     checkpoint: Path, config: Path | None = None, settings: Sequence[str] = ()
 ) -> Config:
     """Return the config of a checkpoint: the file `config`, else `config.yaml` beside the
     checkpoint, else the one inside a .safetensors file.
 
-    Raises `UserError` where there is none.
+    Raises `UserError` if there is none.
     """
     path = config or checkpoint.parent / "config.yaml"
     if config is None and not path.exists():
-        if not checkpoint.exists():
-            raise UserError(f"{checkpoint}: no such checkpoint{nearest(checkpoint)}")
         if checkpoint.suffix == SUFFIX:
             from model.checkpoint import load  # which brings PyTorch
 
-            if "config" in (whole := load(checkpoint)):
-                return resolve(whole["config"], str(checkpoint), settings)
+            if "config" in (content := load(checkpoint)):
+                return resolve(content["config"], str(checkpoint), settings)
         raise UserError(
             f"{path}: no config beside the checkpoint; name the one it was trained with: --config"
         )

@@ -1,5 +1,6 @@
 """Evaluation of a network: confusion matrix and scores over the images of all ranks."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from inference.predictor import Predictor
-from inference.uncertainty import confidence
+from inference.predictor import Predictor, confidence
 from metrics.calibration import PseudoLabelScores
 from metrics.confusion import Intervals, class_counts, class_scores, iou_intervals
 from util import distributed
 from util.config.schema import Config
 from util.config.types import IGNORE
-from util.errors import UserError
+from util.errors import UserError, counted
 from util.interrupt import compute_limit
 from util.tables import text_table
 
@@ -25,10 +25,10 @@ PATTERN_SECONDS = 10
 
 
 class Watcher(Protocol):
-    """Collector of further results during an evaluation."""
+    """Collector of further scores during an evaluation."""
 
     def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
-        """Take an image: its index, predicted classes and mask `[H, W]`."""
+        """Add an image: its index, predicted classes and mask `[H, W]`."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ class Scores:
     confusion: Tensor
     """`[C, C]`, rows: truth, columns: prediction; pixels, int64, on the CPU."""
     dice: Tensor | None = None
-    """`[C]`, mean over volumes, where the config names volumes."""
+    """`[C]`, mean over volumes, if the config defines volumes."""
     counts: Tensor | None = None
-    """`[N, 3, C]`, of each image, or volume: as `metrics.confusion.class_counts` returns them."""
+    """`[N, 3, C]`, `metrics.confusion.class_counts` of each image."""
+    volume_counts: Tensor | None = None
+    """`[V, 3, C]`, `class_counts` of each volume, if the config defines volumes."""
 
     @property
     def iou(self) -> Tensor:
@@ -84,12 +86,14 @@ class Scores:
 
     @cached_property
     def intervals(self) -> Intervals | None:
-        """95 % bootstrap intervals of IoU over images, or volumes."""
-        return None if self.counts is None else iou_intervals(self.counts)
+        """95 % bootstrap intervals of IoU over volumes, whose slices resemble each other; over
+        images without volumes."""
+        counts = self.counts if self.volume_counts is None else self.volume_counts
+        return None if counts is None else iou_intervals(counts)
 
     @property
     def accuracy(self) -> float:
-        """Share of the pixels that are right, in percent."""
+        """Share of the pixels with the right class, in percent."""
         return 100 * (self.confusion.diag().sum() / self.confusion.sum().clamp(min=1)).item()
 
 
@@ -101,9 +105,9 @@ def center_crop(x: Tensor, size: int) -> Tensor:
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Pixels by `target` class (rows; 255 = ignore) and predicted class: `[C, C]`, int64.
+    """Count pixels by `target` class (rows; 255 = ignore) and predicted class: `[C, C]`, int64.
 
-    Without waiting for the device, and in the same memory under deterministic algorithms.
+    Neither waits for the device nor needs more memory under deterministic algorithms.
     """
     pairs = torch.where(target == IGNORE, num_classes**2, target.long() * num_classes + prediction)
     counts = pairs.new_zeros(num_classes**2 + 1)
@@ -111,8 +115,18 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     return counts[:-1].view(num_classes, num_classes)
 
 
+def image_miou(counts: Tensor) -> float:
+    """Return the mean IoU in [0, 1] over the classes in mask or prediction of one image, from its
+    `class_counts` `[3, C]`; infinite without labelled pixels."""
+    hit, predicted, true = counts
+    union = predicted + true - hit
+    present = union > 0
+    return (hit[present] / union[present]).mean().item() if present.any() else math.inf
+
+
 def dice(confusions: Tensor) -> Tensor:
-    """Dice per class, averaged over volumes: `[V, C, C]` -> `[C]`; absent everywhere counts 1."""
+    """Return the Dice of each class `[C]`, averaged over volumes, from confusion matrices
+    `[V, C, C]`; a class that a volume and its prediction lack counts 1."""
     hit = confusions.diagonal(dim1=1, dim2=2).double()
     total = confusions.sum(1) + confusions.sum(2)
     return torch.where(total > 0, 2 * hit / total.clamp(min=1), 1.0).mean(0).float()
@@ -130,19 +144,16 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
         "Fix: avoid a repeated group of repetitions, such as (a+)+"
     )
     with compute_limit(PATTERN_SECONDS, slow):
-        keys = [_volume(image, pattern) for image in images]
+        matches = [re.search(pattern, image) for image in images]
+    for image, match in zip(images, matches, strict=True):
+        if match is None or not match[1]:
+            raise UserError(
+                f"evaluation.volume_pattern: '{pattern}' names no volume of {image}; expected its "
+                "first group to match in the path of every scored image"
+            )
+    keys = [match[1] for match in matches if match]
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return [numbers[key] for key in keys]
-
-
-def _volume(image: str, pattern: str) -> str:
-    found = re.search(pattern, image)
-    if found is None or not found.group(1):
-        raise UserError(
-            f"evaluation.volume_pattern: '{pattern}' names no volume of {image}; expected its "
-            "first group to match in the path of every image that is scored"
-        )
-    return found.group(1)
 
 
 @torch.no_grad()
@@ -162,7 +173,7 @@ def evaluate(
     Args:
         batches: one image each: image `[1, C, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
         volumes: number of each image's volume, by index.
-        watchers: collect further results from the predictions of this rank.
+        watchers: collect further scores from the predictions of this rank.
         pseudo_labels: collects the quality of pseudo-labels.
     """
     training = model.training
@@ -170,9 +181,7 @@ def evaluate(
     predictor = Predictor(model, config, device, mode)
     c = config.num_classes
     confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
-    by_volume = config.evaluation.volume_pattern is not None
-    images = 0 if by_volume else len(volumes)
-    counts = torch.zeros(images, 3, c, dtype=torch.int64, device=device)
+    counts = torch.zeros(len(volumes), 3, c, dtype=torch.int64, device=device)
     for batch in batches:
         image = batch["image"].to(device, non_blocking=True)
         target = batch["mask"].to(device, non_blocking=True)
@@ -182,24 +191,19 @@ def evaluate(
         index, predicted = int(batch["index"]), probabilities.argmax(1)
         of_image = confusion_matrix(predicted, target, c)
         confusion[volumes[index]] += of_image
-        if not by_volume:
-            counts[index] = class_counts(of_image)
+        counts[index] = class_counts(of_image)
         for watcher in watchers:
             watcher.add(index, predicted[0], target[0])
         if pseudo_labels is not None:
             pseudo_labels.add(predicted[0], confidence(probabilities[0]), target[0])
     model.train(training)
-    # Together, so that the device is waited for once.
+    # One transfer, so that the device is waited for once.
     sums = distributed.all_reduce(torch.cat([confusion.flatten(), counts.flatten()])).cpu()
-    confusion, counts = (
-        part.view(tensor.shape)
-        for part, tensor in zip(
-            sums.split([confusion.numel(), counts.numel()]), (confusion, counts), strict=True
-        )
-    )
-    if by_volume:  # slices of a volume resemble each other
-        return Scores(confusion.sum(0), dice(confusion), class_counts(confusion))
-    return Scores(confusion.sum(0), counts=counts)
+    confusion = sums[: confusion.numel()].view(confusion.shape)
+    counts = sums[confusion.numel() :].view(counts.shape)
+    if config.evaluation.volume_pattern is None:
+        return Scores(confusion.sum(0), counts=counts)
+    return Scores(confusion.sum(0), dice(confusion), counts, class_counts(confusion))
 
 
 def score_title(config: Config) -> str:
@@ -208,7 +212,7 @@ def score_title(config: Config) -> str:
     return {"miou": "mIoU", "dice": "mean Dice"}.get(select, select.replace("iou:", "IoU of "))
 
 
-def summary(scores: Scores) -> dict[str, Any]:
+def score_record(scores: Scores) -> dict[str, Any]:
     """Return scores in percent as plain numbers, for JSON."""
     numbers = {
         "miou": scores.miou,
@@ -226,15 +230,17 @@ def summary(scores: Scores) -> dict[str, Any]:
     return numbers
 
 
-def table(scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None = None) -> str:
+def score_table(
+    scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None = None
+) -> str:
     """Return IoU, Dice of volumes and `more` named scores `[C]` by class, mIoU and pixel accuracy
     as text; with `more`, also a 95 % interval of each IoU."""
     columns, intervals = scores.by_class | dict(more or {}), scores.intervals
-    shown = intervals if more is not None else None
-    rows = [["", *columns, *["95 % of IoU"] * bool(shown)]] if len(columns) > 1 else []
+    of_iou = intervals.iou if intervals and more is not None else None
+    rows = [["", *columns, *["95 % of IoU"] * bool(of_iou)]] if len(columns) > 1 else []
     for index, name in enumerate(classes):
         cells = [f"{100 * values[index]:6.2f}" for values in columns.values()]
-        cells += ["{:.1f} to {:.1f}".format(*shown.iou[index])] if shown else []
+        cells += ["{:.1f} to {:.1f}".format(*of_iou[index])] if of_iou else []
         rows.append([name, *cells, "(absent)" * bool(scores.absent[index])])
     rows.append(["mIoU", f"{scores.miou:.2f}"])
     if scores.absent.any():
@@ -245,5 +251,5 @@ def table(scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None 
     text = text_table(rows, "<>")
     if intervals is None:
         return text
-    unit = "image" if scores.dice is None else "volume"
-    return f"{text}\nmIoU, 95 % interval: {intervals} ({intervals.units} {unit}s)"
+    units = counted(intervals.units, "image" if scores.dice is None else "volume")
+    return f"{text}\nmIoU, 95 % interval: {intervals} ({units})"

@@ -1,5 +1,7 @@
 """Encode class indices as the values or colours of the dataset's own masks."""
 
+from itertools import chain
+
 import numpy as np
 from PIL import Image
 
@@ -12,11 +14,11 @@ from util.config.types import IGNORE
 from util.errors import UserError
 
 
-class Original:
-    """Encoding of class indices by the values or colours in data.label_map.
+class MaskEncoding:
+    """Encoding of class indices by the values or colours in data.label_map; by the first of several
+    values of one class.
 
-    Of several values of one class, the first is taken. Raises `UserError` for a class without a
-    value.
+    Raises `UserError` for a class without a value.
 
     Args:
         ignoring: masks also hold the ignore index 255.
@@ -36,13 +38,13 @@ class Original:
         self.ignored = codes.get(IGNORE, _free_code({code_of(key) for key in keys}, self.in_colour))
         """Value or colour of ignored pixels; a free one if the config has none."""
         codes[IGNORE] = self.ignored
-        held = [*range(len(data.classes)), *[IGNORE] * ignoring]
+        indices = [*range(len(data.classes)), *[IGNORE] * ignoring]
         self.colours = {codes[i]: colour for i, colour in enumerate(palette(data))}
         self.colours[self.ignored] = IGNORE_COLOUR
-        self.is_deep = not self.in_colour and max(codes[index] for index in held) > 255
+        self.is_deep = not self.in_colour and max(codes[index] for index in indices) > 255
         """True for masks of 16 bits."""
         self.codes = np.zeros(256, np.uint32)
-        self.codes[held] = [codes[index] for index in held]
+        self.codes[indices] = [codes[index] for index in indices]
 
     def values(self, classes: np.ndarray) -> np.ndarray:
         """Encode class indices `[H, W]` as uint8 or uint16 `[H, W]`, or colours `[H, W, 3]`."""
@@ -60,5 +62,5 @@ class Original:
 
 def _free_code(taken: set[int], in_colour: bool) -> int:
     """Return a value or colour without a class: 255, VOC's colour of outlines, or another one."""
-    wanted = [code_of("224,224,192"), *range(2**24)] if in_colour else [IGNORE, *range(MAX_VALUE)]
-    return next(code for code in wanted if code not in taken)
+    first, last = (code_of("224,224,192"), 2**24) if in_colour else (IGNORE, MAX_VALUE)
+    return next(code for code in chain([first], range(last)) if code not in taken)

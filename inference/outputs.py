@@ -1,4 +1,4 @@
-"""Files of a prediction: the mask, and overlay, confidence and probabilities on request."""
+"""Files of a predicted image: the mask; overlay, confidence and probabilities on request."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from inference.image_table import ImageTable
-from inference.mask_encoding import Original
+from inference.mask_encoding import MaskEncoding
+from inference.output_folder import ImageTable
 from inference.overlay import (
     colour_mask,
     mask_legend,
@@ -18,26 +18,22 @@ from inference.overlay import (
     side_by_side,
     with_legend,
 )
-from inference.predictor import to_mask
-from inference.uncertainty import confidence, entropy
+from inference.predictor import confidence, entropy, to_mask
 from util.config.data import Data
-from util.config.types import IGNORE
 from util.io import make_folder, write_atomically
 
 CONFIDENCES = {"confidence": confidence, "entropy": entropy}
 UNSURE = {"confidence": 0, "entropy": 255}
 """Values of pixels without data."""
-PRODUCTS = ("values", "overlays", "confidence", "probabilities")
-"""Options of predict.py that choose the files of an image."""
 
 
 class Writer:
     """Writes masks/, overlays/, confidence/ or entropy/, probabilities/ and areas.csv.
 
-    Raises `UserError` where masks cannot hold every class.
+    Raises `UserError` for --values if the dataset's masks have no value for a class.
 
     Args:
-        options: has `save_path` and the `PRODUCTS`.
+        options: of predict.py.
         rasters: names of images that are predicted in windows and written as GeoTIFFs.
     """
 
@@ -53,7 +49,7 @@ class Writer:
         if options.probabilities:
             self.kinds.append("probabilities")
         if options.values:
-            Original(data)
+            MaskEncoding(data)
 
     def path(self, kind: str, name: str) -> Path:
         """Return the path of a file of an image; `kind`: its folder."""
@@ -67,21 +63,21 @@ class Writer:
         return [self.path(k, name) for k in self.kinds if not (is_raster and k == "probabilities")]
 
     def start(self, images: Iterable[str]) -> None:
-        """Open areas.csv; `images`: names of the images that will be saved."""
+        """Open areas.csv; `images`: names of the images that will be added."""
         columns = ["width", "height", *self.data.classes]
         self.areas = ImageTable(self.folder / "areas.csv", columns, images)
 
     def add_areas(self, name: str, shape: Sequence[int], pixels: np.ndarray) -> None:
         """Add height, width and pixels by class `[256]` of an image to areas.csv.
 
-        To be called before the image's files are written, since an image with all files is done.
+        Call it before the files of the image are written: an image with all files is finished.
         """
         counts = pixels[: len(self.data.classes)].tolist()
         self.areas.add(name, [shape[1], shape[0], *counts])
 
-    def encoding(self, ignoring: bool) -> Original | None:
+    def encoding(self, ignoring: bool) -> MaskEncoding | None:
         """Return the encoding of masks in the dataset's own values; None for class indices."""
-        return Original(self.data, ignoring) if self.options.values else None
+        return MaskEncoding(self.data, ignoring) if self.options.values else None
 
     def save(
         self,
@@ -96,37 +92,38 @@ class Writer:
             probabilities: class probabilities `[C, H, W]`.
             void: `[H, W]`, bool: pixels without data, 255 in the mask; None for nowhere.
         """
-        mask, kind = to_mask(probabilities), self.options.confidence
-        if void is not None:
-            mask[void] = IGNORE
+        mask, kind = to_mask(probabilities, void), self.options.confidence
         self.add_areas(name, mask.shape, np.bincount(mask.ravel(), minlength=256))
-        original = self.encoding(ignoring=void is not None)
-        shown = original.mask(mask) if original else colour_mask(mask, self.data)
-        save_picture(shown, self.path("masks", name))
+        encoding = self.encoding(ignoring=void is not None)
+        picture = encoding.mask(mask) if encoding else colour_mask(mask, self.data)
+        save_picture(picture, self.path("masks", name))
         self.save_overlay(name, images, mask)
         if kind is not None:
-            shade = to_bytes(CONFIDENCES[kind](probabilities))
-            if void is not None:
-                shade[void] = UNSURE[kind]
+            shade = confidence_bytes(probabilities, kind, void)
             save_picture(Image.fromarray(shade), self.path(kind, name))
         if self.options.probabilities:
             half = probabilities.half().cpu().numpy()
             save_arrays(self.path("probabilities", name), probabilities=half)
 
     def save_overlay(self, name: str, images: Sequence[Image.Image], mask: np.ndarray) -> None:
-        """Write the mask over its image if wanted; of a pair both dates, with outlined changes."""
+        """Write the mask over its image if requested; of a pair both dates, with outlined
+        changes."""
         if "overlays" not in self.kinds:
             return
         if len(images) == 1:
-            made = overlay(images[0], mask, self.data)
+            picture = overlay(images[0], mask, self.data)
         else:
-            made = side_by_side([[overlay(image, mask, self.data, 0) for image in images]])
-        save_picture(with_legend(made, mask_legend(mask, self.data)), self.path("overlays", name))
+            picture = side_by_side([[overlay(image, mask, self.data, 0) for image in images]])
+        picture = with_legend(picture, mask_legend(mask, self.data))
+        save_picture(picture, self.path("overlays", name))
 
 
-def to_bytes(values: Tensor) -> np.ndarray:
-    """Return values in [0, 1] `[H, W]` as uint8, 255 for 1."""
-    return (255 * values).round().byte().cpu().numpy()
+def confidence_bytes(probabilities: Tensor, kind: str, void: np.ndarray | None) -> np.ndarray:
+    """Return confidence or entropy (`kind`) `[H, W]` as uint8, 255 for 1; `void`: as in `save`."""
+    shade = (255 * CONFIDENCES[kind](probabilities)).round().byte().cpu().numpy()
+    if void is not None:
+        shade[void] = UNSURE[kind]
+    return shade
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:

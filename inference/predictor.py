@@ -1,5 +1,7 @@
-"""Prediction of whole images: at once, in sliding windows or resized, in one view or several."""
+"""Class probabilities of images: whole, in sliding windows or resized; with test-time augmentation;
+masks and measures of uncertainty."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,25 +11,25 @@ from torch import Tensor
 
 from inference.inputs import wants_windows
 from util.config.schema import Config
+from util.config.types import IGNORE
 from util.normalize import mean_and_std, normalise, to_unit
 from util.precision import autocast
 
+LogitFunction = Callable[[Tensor], Tensor]
+"""A network or an exported function: normalised images `[B, C, H, W]` to logits."""
+
 
 class Predictor:
-    """Class probabilities and masks of whole images, predicted as the config's `evaluation` says.
+    """Class probabilities and masks of images, predicted as the config's `evaluation` says.
 
     Args:
-        network: in eval mode, on `device`; or any callable from images to logits, with an optional
-            `patch_size`.
-        mode: replaces `evaluation.mode`; `center_crop` predicts what it is given, like `original`.
+        network: in eval mode, on `device`; it may have a `patch_size`.
+        mode: replaces `evaluation.mode`; `center_crop` predicts the image it is given, like
+            `original`.
     """
 
     def __init__(
-        self,
-        network: Callable[[Tensor], Tensor],
-        config: Config,
-        device: torch.device,
-        mode: str | None = None,
+        self, network: LogitFunction, config: Config, device: torch.device, mode: str | None = None
     ):
         self.network, self.config, self.device = network, config, device
         self.mode = config.evaluation.mode if mode is None else mode
@@ -57,21 +59,20 @@ class Predictor:
         evaluation = self.config.evaluation
         if not evaluation.flip and evaluation.scales == (1.0,):
             return self._predict_view(x)
-        total: Tensor | None = None
+        total = x.new_zeros(())
         for scale in evaluation.scales:
-            for mirrored in (False, True) if evaluation.flip else (False,):
-                view = self._predict_scaled(x.flip(-1) if mirrored else x, scale)
-                view = view.flip(-1) if mirrored else view
-                total = view if total is None else total + view
-        assert total is not None
+            total = total + self._predict_scaled(x, scale)
+            if evaluation.flip:
+                total = total + self._predict_scaled(x.flip(-1), scale).flip(-1)
         return total / total.sum(1, keepdim=True)
 
     def _predict_view(self, x: Tensor) -> Tensor:
         """Return the probabilities of one view, at its own size."""
         options, crop = self.config.evaluation, self.config.crop_size
         if self.mode == "sliding_window":
-            border, batch = options.window_border, options.window_batch
-            return predict_sliding(self.network, x, crop, border, batch)
+            return predict_sliding(
+                self.network, x, crop, options.window_border, options.window_batch
+            )
         if self.mode == "resize":
             return logits_of_square(self.network, x, crop).softmax(1)
         return logits_of(self.network, x).softmax(1)
@@ -86,22 +87,28 @@ class Predictor:
             return logits_of_square(self.network, x, side).softmax(1)
         size = [max(1, round(scale * side)) for side in x.shape[-2:]]
         view = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
-        found = self._predict_view(view)
-        return F.interpolate(found, x.shape[-2:], mode="bilinear", align_corners=False)
+        probabilities = self._predict_view(view)
+        return F.interpolate(probabilities, x.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def to_mask(probabilities: Tensor) -> np.ndarray:
-    """Return the most probable class `[H, W]`, uint8, of probabilities `[C, H, W]`."""
-    return probabilities.argmax(0).byte().cpu().numpy()
+def to_mask(probabilities: Tensor, void: np.ndarray | None = None) -> np.ndarray:
+    """Return the most probable class `[H, W]`, uint8, of probabilities `[C, H, W]`; 255 at the
+    pixels without data, `void` `[H, W]`, bool."""
+    mask = probabilities.argmax(0).byte().cpu().numpy()
+    if void is not None:
+        mask[void] = IGNORE
+    return mask
 
 
 def predict_sliding(
-    network: Callable[[Tensor], Tensor], image: Tensor, window: int, border: str, batch: int
+    network: LogitFunction, image: Tensor, window: int, border: str, batch: int
 ) -> Tensor:
-    """Return probabilities `[1, C, H, W]`, averaged over square windows with a stride of two thirds
-    of their side.
+    """Return the probabilities `[1, C, H, W]` of a normalised image `[1, C, H, W]`, averaged over
+    square windows with a stride of two thirds of their side.
 
-    Windows of one size run together, at most `batch` at a time.
+    Args:
+        border: windows at the border of the image, see `window_starts`.
+        batch: largest number of windows that run together; all of them have the same size.
     """
     h, w = image.shape[-2:]
     stride = max(1, int(window * 2 / 3))
@@ -111,19 +118,21 @@ def predict_sliding(
             by_size.setdefault((min(window, h - y), min(window, w - x)), []).append((y, x))
     total: Tensor | None = None
     for (wh, ww), corners in by_size.items():
-        for some in (corners[i : i + batch] for i in range(0, len(corners), batch)):
-            crops = torch.cat([image[..., y : y + wh, x : x + ww] for y, x in some])
-            found = logits_of(network, crops).softmax(dim=1)
+        for i in range(0, len(corners), batch):
+            chunk = corners[i : i + batch]
+            windows = torch.cat([image[..., y : y + wh, x : x + ww] for y, x in chunk])
+            probabilities = logits_of(network, windows).softmax(1)
             if total is None:
-                total = image.new_zeros(1, found.shape[1], h, w)
-            for (y, x), probabilities in zip(some, found, strict=True):
-                total[0, :, y : y + wh, x : x + ww] += probabilities
+                total = image.new_zeros(1, probabilities.shape[1], h, w)
+            for (y, x), of_window in zip(chunk, probabilities, strict=True):
+                total[0, :, y : y + wh, x : x + ww] += of_window
     assert total is not None
     return total / total.sum(1, keepdim=True)
 
 
-def logits_of(network: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    """Return logits at the image's own size; a network of patches sees the nearest multiple."""
+def logits_of(network: LogitFunction, image: Tensor) -> Tensor:
+    """Return logits at the image's own size; a network with patches sees the image at the nearest
+    multiple of its patch size."""
     patch = getattr(network, "patch_size", 1)
     h, w = image.shape[-2:]
     fit = [max(patch, int(side / patch + 0.5) * patch) for side in (h, w)]
@@ -134,18 +143,19 @@ def logits_of(network: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     return F.interpolate(logits, (h, w), mode="bilinear", align_corners=True)
 
 
-def logits_of_square(network: Callable[[Tensor], Tensor], image: Tensor, side: int) -> Tensor:
-    """Return logits of the image resized to a square, at the image's own size (medical)."""
+def logits_of_square(network: LogitFunction, image: Tensor, side: int) -> Tensor:
+    """Return logits at the image's own size of a network that sees the image resized to a square,
+    as is common for medical images."""
     resized = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
     logits = logits_of(network, resized)
     return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def window_starts(size: int, window: int, stride: int, border: str) -> list[int]:
-    """Return where sliding windows begin along one side.
+    """Return the first pixel of each sliding window along one side.
 
-    `cut`: every `stride` inside the image, the last windows smaller; `shift`: the last window moved
-    back so that it ends at the border.
+    `border`: `cut`, a window every `stride` pixels, the last ones smaller; or `shift`, the last
+    window moved back to end at the border.
     """
     if border == "cut":
         return list(range(0, size, stride))
@@ -153,10 +163,41 @@ def window_starts(size: int, window: int, stride: int, border: str) -> list[int]
     return [*starts, max(size - window, 0)]
 
 
-def config_for_size(config: Config, size: tuple[int, int]) -> Config:
-    """Return the config, with sliding windows for an image (width, height) that would be predicted
-    whole though it is much larger than the crops of training."""
-    if config.evaluation.mode != "original" or not wants_windows(max(size), config.crop_size):
-        return config
-    evaluation = config.evaluation.model_copy(update={"mode": "sliding_window"})
-    return config.model_copy(update={"evaluation": evaluation})
+def mode_for_size(config: Config, size: tuple[int, int]) -> str:
+    """Return the config's prediction mode; sliding windows instead of `original` for an image
+    (width, height) much larger than the crops of training."""
+    mode = config.evaluation.mode
+    if mode == "original" and wants_windows(max(size), config.crop_size):
+        return "sliding_window"
+    return mode
+
+
+def confidence(probabilities: Tensor) -> Tensor:
+    """Return the probability of the predicted class, `[H, W]`, of probabilities `[C, H, W]`."""
+    return probabilities.amax(0)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Return the Shannon entropy divided by its maximum, `[H, W]`."""
+    return torch.special.entr(probabilities).sum(0) / math.log(len(probabilities))
+
+
+def margin(probabilities: Tensor) -> Tensor:
+    """Return 1 minus the margin between the two most probable classes, `[H, W]` (Joshi et al., CVPR
+    2009)."""
+    first, second = probabilities.topk(2, dim=0).values
+    return 1 - (first - second)
+
+
+def least_confidence(probabilities: Tensor) -> Tensor:
+    """Return 1 minus the confidence, `[H, W]`."""
+    return 1 - confidence(probabilities)
+
+
+UNCERTAINTIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "entropy": entropy,
+    "margin": margin,
+    "least_confidence": least_confidence,
+}
+"""Measures in [0, 1], by their names in `inference.cli.ACQUISITIONS` (Settles, Active Learning
+Literature Survey, 2009, section 3.1)."""

@@ -16,7 +16,6 @@ from model.files import find_checkpoint
 from model.trained import load_trained
 from util import distributed
 from util.config.schema import Config
-from util.config.types import IGNORE
 from util.errors import UserError
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
@@ -69,17 +68,18 @@ class Segmenter:
         Raises `UserError` for an image that the network cannot take.
         """
         pair = self.config.data.dates == 2
-        dates: Any = list(image) if pair and isinstance(image, Sequence) else [image]
+        dates: Any = [image]
+        if pair and isinstance(image, Sequence) and not isinstance(image, str):
+            dates = list(image)
         if len(dates) != self.config.data.dates:
             raise UserError("image: the network was trained on pairs; expected (earlier, later)")
         pixels, voids = zip(*map(self._pixels, dates), strict=True)
         if len({date.shape for date in pixels}) > 1:
             raise UserError("image: the two images of a pair differ in size")
+        known = [void for void in voids if void is not None]
+        void = np.logical_or.reduce(known) if known else None
         probabilities = self.predictor.probabilities(np.concatenate(pixels, axis=2))
-        mask = to_mask(probabilities)
-        for void in voids:
-            if void is not None:
-                mask[void] = IGNORE
+        mask = to_mask(probabilities, void)
         return Segmentation(mask, probabilities.cpu().numpy(), self.config.data.classes)
 
     def predict_many(

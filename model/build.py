@@ -1,6 +1,7 @@
 """Config -> network: the only place where names become networks, and timm's backbones."""
 
 import difflib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,13 +118,7 @@ def build_cnn(
         return OWN[name](stride, in_channels), OWN[name].channels, 1
     check_name(name)
     try:
-        # A probe without memory, which must not change the initial weights.
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            probe = _feature_maps(name, stride).eval()
-            sides = _multiple_of_sides(probe)
-            strides = _feature_info(probe).reduction()
-            indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
-            idle = _parameters_without_part_in(probe, indices, sides)
+        indices, sides, idle = _probe(name, stride, shallow)
         backbone = _feature_maps(name, stride, out_indices=indices, in_chans=in_channels)
     except _UNFIT as error:
         raise UserError(
@@ -136,6 +131,18 @@ def build_cnn(
     for parameter in idle:
         backbone.get_parameter(parameter).requires_grad_(False)
     return backbone, _feature_info(backbone).channels(), sides
+
+
+@functools.cache
+def _probe(name: str, stride: int, shallow: bool) -> tuple[list[int], int, list[str]]:
+    """Return the indices of the feature maps, the number that divides an image's sides, and the
+    names of parameters without a gradient; needs no memory and keeps the random state."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        probe = _feature_maps(name, stride).eval()
+        sides = _multiple_of_sides(probe)
+        strides = _feature_info(probe).reduction()
+        indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
+        return indices, sides, _parameters_without_part_in(probe, indices, sides)
 
 
 def _feature_maps(name: str, stride: int, **options: Any) -> nn.Module:

@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from dataset.folders import require
-from inference.cli import ACQUISITIONS, add_tta, checkpoint_of, checkpoint_parser, config_of
+from dataset.folders import require_sources
+from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError, counted, quoted
 from util.parser import Parser
@@ -20,17 +20,21 @@ from util.paths import nearest
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        options.checkpoint = checkpoint_of(options)
-        config = config_of(options)
+        options.checkpoint, config = checkpoint_and_config(options)
         if options.threshold is None:
             options.threshold = config.conf_thresh
-        check(options)
+        check_options(options)
         if options.list:
-            require(options.list, config.data)
+            require_sources(options.list, config.data)
         with importing():
-            from inference.autolabel import Autolabel, write_ranking, write_selection
-            from inference.inputs import made_by, may_choose_windows, to_do
-            from inference.unlabeled import unlabelled_samples
+            from inference.autolabel import (
+                Autolabel,
+                unlabelled_samples,
+                write_ranking,
+                write_selection,
+            )
+            from inference.inputs import may_choose_windows
+            from inference.output_folder import unfinished_images
             from model.trained import load_trained
             from util import distributed
         samples, left_out = unlabelled_samples(
@@ -41,9 +45,10 @@ def main() -> None:
         labels = Autolabel(options.out, config, options.threshold)
         device = distributed.choose_device(options.device)
         network = load_trained(config, options.checkpoint, options.which, device)
-        record = made_by(options, config, "threshold")
-        left = to_do(samples, lambda name: [labels.mask(name)], options.out, record)
-        errors = labels.label(network, left, device, may_choose_windows(options))
+        missing = unfinished_images(
+            samples, lambda name: [labels.mask(name)], options.out, options, config, ["threshold"]
+        )
+        errors = labels.label(network, missing, device, may_choose_windows(options))
         ranking = labels.ranking(samples, options.acquisition)
         if not ranking:
             raise errors[0]
@@ -111,11 +116,10 @@ def command_line() -> Parser:
         help="split files of the N most uncertain images (next.txt) and the others (rest.txt) "
         "(default: neither)",
     )
-    add_tta(parser)
     return parser
 
 
-def check(options: argparse.Namespace) -> None:
+def check_options(options: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options."""
     if not 0 <= options.threshold <= 1:
         raise UserError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from dataset.folders import read_samples
 from tools.compare import draw
 from tools.make_shapes.files import generate
-from util.cli import add_settings, exit_with_one_line, importing, run
+from util.cli import add_settings, exit_with_one_line, importing, run_script
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.parser import Parser
@@ -46,12 +46,12 @@ def main() -> None:
         common = ["--config", CONFIG, *(["--set", *options.set] if options.set else [])]
         for name, folder in folders.items():
             script = f"{METHODS[name]}.py"
-            run(script, *common, "--save-path", folder, "--seed", options.seed)
-            run("evaluate.py", *common, "--checkpoint", checkpoints[name],
+            run_script(script, *common, "--save-path", folder, "--seed", options.seed)
+            run_script("evaluate.py", *common, "--checkpoint", checkpoints[name],
                 "--json", folder / "scores.json")  # fmt: skip
         pictures = options.save_path / "pictures.png"
         samples = read_samples(config.data.val, config.data, masks=True).samples[:8]
-        draw(checkpoints, samples, options.set, pictures)
+        draw(checkpoints, samples, options.set, config.data, pictures)
         print("", text_table(scores(folders), "<>"), "", sep="\n")
         print(f"pictures      {pictures}  (rows: image, ground truth, {', '.join(METHODS)})")
         print(f"checkpoints   {' and '.join(map(str, checkpoints.values()))}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.cache import CacheBytes, DecodedImages, cache_bytes
+from dataset.cache import CacheBytes, SharedCache, cache_bytes
 from dataset.folders import read_samples
 from dataset.loaders import Process, evaluation_loader, starting_at, training_loader
 from dataset.reader import Reader
@@ -45,7 +45,7 @@ def same(found, expected):
 
 @pytest.mark.parametrize("data, capacity", [(RGB, 290), (DEEP, 650)])
 def test_the_first_that_fit_are_kept(data, capacity):
-    kept = DecodedImages(5, capacity, data, True)
+    kept = SharedCache(5, capacity, data, True)
     sizes = {0: (6, 4), 3: (5, 7), 1: (5, 3), 4: (1, 1)}
     for number, size in sizes.items():  # RGB: 96 and 140 bytes; no room for 60 more, but for 4
         kept.add(number, *pair(number, *size, data))
@@ -56,7 +56,7 @@ def test_the_first_that_fit_are_kept(data, capacity):
 
 
 def test_images_without_masks_take_no_room_for_them():
-    kept = DecodedImages(1, 72, RGB, masks=False)
+    kept = SharedCache(1, 72, RGB, masks=False)
     kept.add(0, pair(0)[0], None)
     found, mask = kept.get(0)
     assert np.array_equal(found, pair(0)[0]) and mask is None
@@ -89,11 +89,11 @@ def test_more_memory_than_there_is(monkeypatch):
 
     monkeypatch.setattr("mmap.mmap", refused)
     with pytest.raises(UserError, match=r"^data.cache_mb: cannot allocate 4096 MiB .*\. Fix:"):
-        DecodedImages(5, 2**32, RGB, True)
+        SharedCache(5, 2**32, RGB, True)
 
 
 def test_a_copy_keeps_none():
-    kept = DecodedImages(2, 1000, RGB, True)
+    kept = SharedCache(2, 1000, RGB, True)
     kept.add(1, *pair(1))
     other = pickle.loads(pickle.dumps(kept))
     other.add(0, *pair(0))

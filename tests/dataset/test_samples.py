@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.cache import Opened
+from dataset.cache import DecodedSamples
 from dataset.datasets import TrainingSet
 from dataset.file_content import Content
 from dataset.reader import Reader
@@ -85,7 +85,7 @@ def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
         for kind, count in (("l", labeled), ("u", unlabeled))
     )
     reader = Reader(load_config(toy.config).data)
-    opened = (Opened(reader, samples, masks=i == 0) for i, samples in enumerate(sets))
+    opened = (DecodedSamples(reader, samples, masks=i == 0) for i, samples in enumerate(sets))
     config = load_config(toy.config, ["crop_size=8"])
     data = TrainingSet(config, *opened, length=8, strong_views=1, partner="batch")
     long_kind, short_kind = ("l", "u") if labeled > unlabeled else ("u", "l")

@@ -12,7 +12,7 @@ from tests.engine.test_distributed import read
 from tests.engine.test_resume import first_steps
 from tests.forked import Forked, spread
 from tests.robustness.fuzzing.kill import assert_same
-from tests.tools.test_scripts import ENVIRONMENT, free_port, sh
+from tests.tools.test_scripts import ENVIRONMENT, free_port
 from tests.tools.test_slurm import until_there
 from tools.launch.processes import first_to_fail, is_killed
 from util.interrupt import EXIT_CODE
@@ -152,11 +152,6 @@ def test_one_process_alone_is_restarted_too(variables):
     first, second = read(run / "starts.jsonl")
     assert (first["first_step"], first["command"]) == (0, second["command"])
     assert second["first_step"] > 0
-
-
-def test_max_restarts_is_a_number():
-    done = sh("train", 0, 1, MAX_RESTARTS="many")
-    assert done.returncode == 2 and "MAX_RESTARTS is 'many'" in done.stderr
 
 
 @pytest.mark.parametrize("variable", [RESTARTS, "SLURM_RESTART_COUNT"])

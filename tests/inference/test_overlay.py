@@ -1,4 +1,4 @@
-"""Colours of classes, overlays, legends, and what predict.py writes."""
+"""Colours of classes, overlays, legends, mask encodings, and tables of images."""
 
 import csv
 import io
@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import predict
 from dataset.mask_files import LabelLookup, key_of, open_mask
-from inference.image_table import ImageTable
-from inference.mask_encoding import Original
+from inference.mask_encoding import MaskEncoding
+from inference.output_folder import ImageTable
 from inference.overlay import colour_mask, contents, mask_legend, overlay, with_legend
-from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from util.colours import IGNORE_COLOUR, background, cielab, distinct_colours, palette
 from util.config.data import Data
@@ -117,38 +115,32 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize("form", MAPS)
-def test_original_values_are_read_as_the_same_classes(form, tmp_path):
-    own, path = data(**MAPS[form]), tmp_path / "mask.png"
-    mask = np.random.default_rng(0).integers(0, 3, (7, 9), dtype=np.uint8)
-    Original(own).mask(mask).save(path)
-    assert (np.array(open_mask(path, LabelLookup(own))) == mask).all()
-    stored = Image.open(path)
-    first = {"indices": 1, "reduced": 2, "values": 128, "16 bits": 300, "colours": [1, 2, 3]}[form]
-    assert (np.array(stored)[mask == 1] == first).all()
-    if stored.mode == "P":
-        assert (np.array(stored.convert("RGB"))[mask == 2] == palette(own)[2]).all()
-
-
+FIRST = {"indices": 1, "reduced": 2, "values": 128, "16 bits": 300, "colours": [1, 2, 3]}
 IGNORED = {"indices": 255, "reduced": 255, "values": 7, "16 bits": 255, "colours": [224, 224, 192]}
 
 
 @pytest.mark.parametrize("form", MAPS)
-def test_what_does_not_count_has_a_value_too(form, tmp_path):
+@pytest.mark.parametrize("ignoring", [False, True])
+def test_encoded_masks_are_read_as_the_same_classes(form, ignoring, tmp_path):
     own, path = data(**MAPS[form]), tmp_path / "mask.png"
-    mask = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (7, 9))
-    original = Original(own, ignoring=True)
-    original.mask(mask).save(path)
-    assert (np.array(Image.open(path))[mask == 255] == IGNORED[form]).all()
-    if own.label_map:
-        key = key_of(original.ignored, original.in_colour)
+    classes = [0, 1, 2, *[255] * ignoring]
+    mask = np.random.default_rng(0).choice(np.array(classes, np.uint8), (7, 9))
+    encoding = MaskEncoding(own, ignoring)
+    encoding.mask(mask).save(path)
+    stored = Image.open(path)
+    assert (np.array(stored)[mask == 1] == FIRST[form]).all()
+    assert (np.array(stored)[mask == 255] == IGNORED[form]).all()
+    if stored.mode == "P":
+        assert (np.array(stored.convert("RGB"))[mask == 2] == palette(own)[2]).all()
+    if own.label_map and ignoring:
+        key = key_of(encoding.ignored, encoding.in_colour)
         own = data(label_map=own.label_map | {key: "ignore"})
     assert (np.array(open_mask(path, LabelLookup(own))) == mask).all()
 
 
 def test_a_class_without_a_value_is_named():
     with pytest.raises(UserError, match="data.label_map names no value of class 'road'"):
-        Original(data(label_map={0: 0, 1: 1, "other": 2}))
+        MaskEncoding(data(label_map={0: 0, 1: 1, "other": 2}))
 
 
 def test_a_table_of_images(tmp_path):
@@ -163,7 +155,7 @@ def test_a_table_of_images(tmp_path):
     with path.open(newline="") as file:
         assert list(csv.reader(file)) == expected
     before = path.read_text()
-    with pytest.raises(UserError, match="its columns are others"):
+    with pytest.raises(UserError, match="exists with other columns"):
         ImageTable(path, ["sky", "tree"], ["c"])
     assert path.read_text() == before
     with pytest.raises(UserError, match="Not a directory"):
@@ -187,32 +179,3 @@ def test_no_name_is_a_formula_in_a_table(tmp_path):
         for name in FORMULAS:
             table.add(name, [0])
     assert [line[0] for line in table.lines()] == ["image", *map(printable, FORMULAS)]
-
-
-def test_what_predict_writes(toy, train, run, tmp_path):
-    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
-    common = ["--config", toy.config, "--checkpoint", tmp_path / "run/best.pth", "--images",
-              toy.root / "images"]  # fmt: skip
-    out = tmp_path / "out"
-    assert run(predict, *common, "--save-path", out)[0] == 0
-    with (out / "areas.csv").open(newline="") as file:
-        lines = {line["image"]: line for line in csv.DictReader(file)}
-    assert len(lines) == 11
-    for name, line in lines.items():
-        mask = np.array(Image.open(out / f"masks/{name}.png"))
-        assert [int(line[c]) for c in toy.tree["data"]["classes"]] == [
-            (mask == i).sum() for i in range(3)
-        ]
-        picture = Image.open(out / f"overlays/{name}.jpg")
-        assert picture.format == "JPEG" and picture.height > mask.shape[0]
-    values = ["--set", "data.label_map={10: sky, 20: tree, 30: road}", "--values"]
-    more = ["--overlays", "png", *values, "--save-path", tmp_path / "values"]
-    assert run(predict, *common, *more)[0] == 0
-    mask = np.array(Image.open(out / "masks/l0.png"))
-    assert (np.array(Image.open(tmp_path / "values/masks/l0.png")) == 10 * mask + 10).all()
-    assert Image.open(tmp_path / "values/overlays/l0.png").format == "PNG"
-    none = ["--overlays", "none", "--save-path", tmp_path / "none"]
-    assert run(predict, *common, *none)[0] == 0 and not (tmp_path / "none/overlays").exists()
-    code, _, err = run(predict, *common, "--set", "data.label_map={1: sky, 2: tree, other: road}",
-                       "--values", "--save-path", tmp_path / "no")  # fmt: skip
-    assert code == 2 and "class 'road'" in err and not (tmp_path / "no").exists()

@@ -1,5 +1,6 @@
-"""`predict.py` as it is used: with any files, again, and with a config that does not fit."""
+"""predict.py: files of all kinds, continuing, confidence, and configs that do not fit."""
 
+import csv
 import os
 import re
 from pathlib import Path
@@ -14,16 +15,7 @@ import predict
 from dataset.bands import read_bands
 from inference.predictor import Predictor
 from model.trained import load_trained
-from supervised import SupOnly
-from tests.own_images import TINY
 from util.config.loading import load_config
-
-
-@pytest.fixture
-def trained(toy, train, tmp_path):
-    """A run's folder."""
-    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
-    return tmp_path / "run"
 
 
 @pytest.fixture
@@ -41,9 +33,9 @@ def masks(folder):
 
 
 def test_config_of_the_run_and_any_files(command, toy, tmp_path):
-    """Hidden files are left out, links followed, bad files named at the end."""
+    """Skip hidden files, follow links, name bad files at the end."""
     images = toy.root / "images"
-    (images / "._l0.jpg").write_bytes(b"what macOS leaves")
+    (images / "._l0.jpg").write_bytes(b"left by macOS")
     (tmp_path / "elsewhere").mkdir()
     Image.new("RGB", (20, 10)).save(tmp_path / "elsewhere/a.png")
     (images / "linked").symlink_to(tmp_path / "elsewhere")
@@ -51,16 +43,13 @@ def test_config_of_the_run_and_any_files(command, toy, tmp_path):
     (images / "circle.jpg").symlink_to("circle.jpg")
     code, out, err = command()
     assert code == 1 and not err
-    assert (
-        "written  12 masks, 2 failed" in out
-        and "bad.jpg: not a readable image" in out
-        and "circle.jpg" in out
-    )
+    assert "written  12 masks, 2 failed" in out and "circle.jpg" in out
+    assert "bad.jpg: not a readable image" in out
     found = masks(tmp_path / "out")
     assert len(found) == 12 and "linked/a.png" in found
 
 
-def test_the_same_command_goes_on_and_another_is_refused(command, toy, tmp_path):
+def test_the_same_command_continues_and_another_is_refused(command, tmp_path):
     assert command()[0] == 0
     out = tmp_path / "out"
     (out / "masks/l1.png").unlink()
@@ -74,8 +63,8 @@ def test_the_same_command_goes_on_and_another_is_refused(command, toy, tmp_path)
 
 
 @pytest.mark.parametrize("file", ["masks/l1.png", "overlays/l1.jpg"])
-def test_killed_while_it_writes_it_goes_on(file, command, tmp_path, monkeypatch):
-    """A half written picture is none."""
+def test_a_command_killed_while_writing_continues(file, command, tmp_path, monkeypatch):
+    """A partly written picture does not count as finished."""
     saved, out = Image.Image.save, tmp_path / "out"
 
     def dying(self, target, *more, **options):
@@ -95,17 +84,16 @@ def test_killed_while_it_writes_it_goes_on(file, command, tmp_path, monkeypatch)
     assert len(masks(out)) == 11 and Image.open(out / file).load()
 
 
-def test_what_lies_in_the_output_is_no_input(command, toy, tmp_path):
+def test_the_output_folder_inside_the_input_is_skipped(command, toy):
     inside = toy.root / "images/out"
     for _ in range(2):
         assert command("--save-path", inside)[0] == 0
     assert len(masks(inside)) == 11
 
 
-@pytest.mark.parametrize("mode", ["original", "sliding_window"])
-def test_confidence_and_probabilities(mode, command, trained, toy, tmp_path):
-    """Beside each mask; in sliding windows and with augmentation too."""
-    more = ["--tta", "flip", "0.8", "1", "--set", f"evaluation.mode={mode}"]
+def test_confidence_and_probabilities(command, trained, toy, tmp_path):
+    """In sliding windows and with test-time augmentation."""
+    more = ["--tta", "flip", "0.8", "1", "--set", "evaluation.mode=sliding_window"]
     assert command("--confidence", "--probabilities", *more)[0] == 0
     assert command("--confidence", "entropy", *more, "--save-path", tmp_path / "more")[0] == 0
     sets = ["evaluation.flip=true", "evaluation.scales=[0.8, 1]", more[-1]]
@@ -136,7 +124,32 @@ def test_confidence_and_probabilities(mode, command, trained, toy, tmp_path):
     assert code == 2 and "evaluation.scales.0" in err and "greater than 0" in err
 
 
-def test_masks_lie_as_a_viewer_shows_the_image(command, tmp_path):
+def test_areas_overlays_and_values(command, toy, tmp_path):
+    assert command()[0] == 0
+    out = tmp_path / "out"
+    with (out / "areas.csv").open(newline="") as file:
+        lines = {line["image"]: line for line in csv.DictReader(file)}
+    assert len(lines) == 11
+    for name, line in lines.items():
+        mask = np.array(Image.open(out / f"masks/{name}.png"))
+        pixels = [int(line[name]) for name in toy.tree["data"]["classes"]]
+        assert pixels == [(mask == index).sum() for index in range(3)]
+        picture = Image.open(out / f"overlays/{name}.jpg")
+        assert picture.format == "JPEG" and picture.height > mask.shape[0]
+    values = ["--set", "data.label_map={10: sky, 20: tree, 30: road}", "--values"]
+    more = ["--overlays", "png", *values, "--save-path", tmp_path / "values"]
+    assert command(*more)[0] == 0
+    mask = np.array(Image.open(out / "masks/l0.png"))
+    assert (np.array(Image.open(tmp_path / "values/masks/l0.png")) == 10 * mask + 10).all()
+    assert Image.open(tmp_path / "values/overlays/l0.png").format == "PNG"
+    none = ["--overlays", "none", "--save-path", tmp_path / "none"]
+    assert command(*none)[0] == 0 and not (tmp_path / "none/overlays").exists()
+    code, _, err = command("--set", "data.label_map={1: sky, 2: tree, other: road}",
+                           "--values", "--save-path", tmp_path / "no")  # fmt: skip
+    assert code == 2 and "class 'road'" in err and not (tmp_path / "no").exists()
+
+
+def test_masks_have_the_orientation_of_the_displayed_image(command, tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
@@ -167,35 +180,25 @@ def test_too_many_pixels_and_too_little_memory(command, tmp_path, monkeypatch):
     assert code == 1 and "big.png: out of memory" in out and "sliding_window" in out
 
 
-@pytest.mark.parametrize("script", [evaluate, predict])
-def test_a_config_that_does_not_fit(script, trained, toy, run, tmp_path):
-    more = ["--images", toy.root / "images", "--save-path", tmp_path / "out"]
-    argv = ["--checkpoint", trained / "best.pth", *(more if script is predict else [])]
-    change = ["--set", "data.classes=[a, b, c, d]", "model.backbone=resnet18"]
-    code, _, err = run(script, *argv, "--config", toy.config, *change)
-    assert code == 2 and err.count("\n") == 1
-    for part in (
-        "data.classes (3 -> 4)",
-        "model.backbone (test_resnet -> resnet18)",
-        "Fix: --config",
+def test_a_config_that_does_not_fit(trained, toy, run, tmp_path):
+    common = ["--checkpoint", trained / "best.pth"]
+    images = ["--images", toy.root / "images", "--save-path", tmp_path / "out"]
+    changed = ["--config", toy.config, "--set", "data.classes=[a, b, c, d]",
+               "model.backbone=resnet18"]  # fmt: skip
+    for script, more in ((evaluate, []), (predict, images)):
+        code, _, err = run(script, *common, *more, *changed)
+        assert code == 2 and err.count("\n") == 1 and "data.classes (3 -> 4)" in err
+        assert "model.backbone (test_resnet -> resnet18)" in err and "Fix: --config" in err
+    for classes, expected, words in (
+        ("[sky, road, tree]", 2, "data.classes (tree -> road, road -> tree)"),
+        ("[sky, road, path]", 2, "data.classes (tree -> road, road -> path)"),
+        ("[sky, tree, street]", 0, "other names of classes (road -> street)"),
+        ("[sky, tree, road]", 0, "images"),
     ):
-        assert part in err
+        more = ["--config", toy.config, "--set", f"data.classes={classes}"]
+        code, said, err = run(evaluate, *common, *more)
+        assert code == expected and words in said + err and err.count("\n") == (code == 2)
+        assert ("other names" in said) == ("street" in classes)
     (trained / "config.yaml").unlink()
-    code, _, err = run(script, *argv)
+    code, _, err = run(predict, *common, *images)
     assert code == 2 and "no config beside the checkpoint" in err
-
-
-def test_classes_of_other_names_and_of_another_order(trained, toy, run):
-    def evaluated(classes):
-        return run(evaluate, "--checkpoint", trained / "best.pth", "--config", toy.config,
-                   "--set", f"data.classes={classes}")  # fmt: skip
-
-    code, _, err = evaluated("[sky, road, tree]")
-    assert code == 2 and err.count("\n") == 1
-    assert "data.classes (tree -> road, road -> tree)" in err and "Fix: --config" in err
-    code, _, err = evaluated("[sky, road, path]")
-    assert code == 2 and "data.classes (tree -> road, road -> path)" in err
-    code, out, err = evaluated("[sky, tree, street]")
-    assert code == 0 and "other names of classes (road -> street)" in out + err
-    code, out, err = evaluated("[sky, tree, road]")
-    assert code == 0 and "other names" not in out + err

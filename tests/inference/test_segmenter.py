@@ -11,23 +11,13 @@ from PIL import Image
 import predict
 from dataset.tiff import NODATA
 from inference import Segmenter
-from supervised import SupOnly
 from tests.conftest import REPOSITORY
-from tests.own_images import TINY
-from tools import publish
-from tools.make_shapes.files import generate
 from util.errors import UserError
 
 
-@pytest.fixture
-def trained(toy, train):
-    folder = toy.folder / "run"
-    train(SupOnly, toy.argv(folder, "--set", *TINY))
-    return folder
-
-
-def test_files_arrays_and_pil_images_give_the_same_prediction(trained, toy):
-    segmenter = Segmenter.load(trained, device="cpu")
+def test_files_arrays_and_pil_images_give_the_same_prediction(trained, toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # as a program elsewhere
+    segmenter = Segmenter.load("run", device="cpu")
     file = toy.root / "images/l0.jpg"
     image = Image.open(file)
     found = segmenter.predict(file)
@@ -35,39 +25,38 @@ def test_files_arrays_and_pil_images_give_the_same_prediction(trained, toy):
     assert (found.probabilities.argmax(0) == found.mask).all()
     np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
     assert found.classes == segmenter.config.data.classes
-    for other in (str(file), image, np.asarray(image.convert("RGB"))):
-        np.testing.assert_array_equal(segmenter.predict(other).mask, found.mask)
-    masks = [one.mask for one in segmenter.predict_many([file, image])]
-    assert len(masks) == 2 and (masks[0] == masks[1]).all()
+    others = [str(file), image, np.asarray(image.convert("RGB"))]
+    masks = [one.mask for one in segmenter.predict_many(others)]
+    assert len(masks) == 3 and all((mask == found.mask).all() for mask in masks)
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA"])
-def test_pil_images_of_every_mode_are_read_like_files(mode, trained, toy, tmp_path):
+def test_pil_images_of_every_mode_are_read_like_files(trained, toy, tmp_path):
     segmenter = Segmenter.load(trained, device="cpu")
-    Image.open(toy.root / "images/l0.jpg").convert(mode).save(tmp_path / "image.png")
-    image = Image.open(tmp_path / "image.png")
-    for bands in ("rgb", "grey", (1, 1, 1)):
-        data = segmenter.config.data.model_copy(update={"bands": bands})
-        segmenter.config = segmenter.config.model_copy(update={"data": data})
-        try:
-            expected = segmenter._pixels(tmp_path / "image.png")[0]
-        except UserError:
-            with pytest.raises(UserError):
-                segmenter._pixels(image)
-        else:
-            np.testing.assert_array_equal(segmenter._pixels(image)[0], expected)
+    for mode in ("L", "LA", "P", "1", "RGBA"):
+        Image.open(toy.root / "images/l0.jpg").convert(mode).save(tmp_path / "image.png")
+        image = Image.open(tmp_path / "image.png")
+        for bands in ("rgb", "grey", (1, 1, 1)):
+            data = segmenter.config.data.model_copy(update={"bands": bands})
+            segmenter.config = segmenter.config.model_copy(update={"data": data})
+            try:
+                expected = segmenter._pixels(tmp_path / "image.png")[0]
+            except UserError:
+                with pytest.raises(UserError):
+                    segmenter._pixels(image)
+            else:
+                np.testing.assert_array_equal(segmenter._pixels(image)[0], expected)
 
 
-def test_what_the_network_cannot_take_is_refused(trained, toy):
+def test_unsuitable_input_is_refused(trained):
     segmenter = Segmenter.load(trained / "best.pth", device="cpu")
     with pytest.raises(UserError, match="no such checkpoint"):
-        Segmenter.load(toy.folder / "none.pth")
+        Segmenter.load(trained / "none.pth")
     for shape, words in (((9, 9, 5), "5 bands"), ((2, 9, 9, 3), r"found an array \[2, 9, 9, 3\]")):
         with pytest.raises(UserError, match=words):
             segmenter.predict(np.zeros(shape, np.uint8))
 
 
-def test_pixels_without_data_are_ignored_as_by_predict(trained, toy, run, tmp_path):
+def test_pixels_without_data_are_ignored_as_by_predict(trained, run, tmp_path):
     values = np.random.default_rng(0).integers(1, 256, (40, 48, 3), dtype=np.uint8)
     values[:9, 5:], values[20, 20, 0] = 0, 0  # no data, and one band alone
     file = tmp_path / "images/a.tif"
@@ -82,66 +71,30 @@ def test_pixels_without_data_are_ignored_as_by_predict(trained, toy, run, tmp_pa
     assert segmenter.predict(values).mask.max() < 3
 
 
-@pytest.mark.parametrize("kind", ["local", "hub"])
-def test_published_folders_predict_as_their_run(kind, trained, toy, run, tmp_path, monkeypatch):
-    folder, asked = tmp_path / "published", []
-    assert run(publish, trained, "--out", folder, "--license", "mit")[0] == 0
-
-    def download(name, **how):
-        asked.append((name, how["revision"]))
-        return str(folder)
-
-    monkeypatch.setattr("model.hub.ask_hub_once", lambda: None)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    named = folder if kind == "local" else "hf:owner/name"
-    image = toy.root / "images/l0.jpg"
-    own, found = (Segmenter.load(place, device="cpu").predict(image) for place in (trained, named))
-    np.testing.assert_array_equal(own.mask, found.mask)
-    np.testing.assert_array_equal(own.probabilities, found.probabilities)
-    assert own.classes == found.classes and asked == [("owner/name", None)] * (kind == "hub")
-
-
-def test_pairs_for_change_detection(toy, train, run, tmp_path):
-    generate(tmp_path / "data", labeled=3, unlabeled=1, val=1, size=40, pairs=True, progress=False)
-    toy.use_pairs(tmp_path / "data")
-    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
+def test_pairs_for_change_detection(pair_run, run, tmp_path):
     names = ["earlier", "later"]
     values = np.random.default_rng(0).integers(0, 256, (2, 40, 44, 3), dtype=np.uint8)
     for name, pixels in zip(names, values, strict=True):
         (tmp_path / name).mkdir()
         Image.fromarray(pixels).save(tmp_path / name / "a.png")
     argv = ["--images", tmp_path / "earlier", "--second", tmp_path / "later"]
-    code, _, err = run(
-        predict, "--checkpoint", tmp_path / "run", "--save-path", tmp_path / "out", *argv
-    )
+    code, _, err = run(predict, "--checkpoint", pair_run, "--save-path", tmp_path / "out", *argv)
     assert code == 0, err
     expected = np.array(Image.open(tmp_path / "out/masks/a.png"))
-    segmenter = Segmenter.load(tmp_path / "run", device="cpu")
+    segmenter = Segmenter.load(pair_run, device="cpu")
     files = [tmp_path / name / "a.png" for name in names]
-    for pair in (files, tuple(values), [files[0], Image.open(files[1])]):
-        np.testing.assert_array_equal(segmenter.predict(pair).mask, expected)
-    both = segmenter.predict_many([files, tuple(values)])
-    assert all((one.mask == expected).all() for one in both)
+    pairs = [files, tuple(values), [files[0], Image.open(files[1])]]
+    for found in segmenter.predict_many(pairs):
+        np.testing.assert_array_equal(found.mask, expected)
     hole = np.ma.masked_array(values[1], np.zeros_like(values[1], bool))
     hole[:3] = np.ma.masked
     mask = segmenter.predict([values[0], hole]).mask
     assert (mask[:3] == 255).all() and mask[3:].max() < 255
     for wrong, words in ((files[0], "expected \\(earlier, later\\)"), (files[:1], "was trained on"),
+                         ("ab", "was trained on"),
                          ([files[0], values[1][:9]], "differ in size")):  # fmt: skip
         with pytest.raises(UserError, match=words):
             segmenter.predict(wrong)
-
-
-def test_from_another_working_directory(trained, toy, tmp_path):
-    code = (
-        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
-        f"from inference import Segmenter; segmenter = Segmenter.load({str(trained)!r})\n"
-        f"print(segmenter.predict({str(toy.root / 'images/l0.jpg')!r}).mask.shape)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.stdout.startswith("("), done.stderr
 
 
 def test_pip_install_is_refused_with_the_reason(tmp_path):

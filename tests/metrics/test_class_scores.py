@@ -11,14 +11,14 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 import evaluate
-from inference.evaluation import Scores, table
-from inference.worst_images import ImageScores, comparison, image_miou
+from inference.evaluation import Scores, confusion_matrix, image_miou, score_table
+from inference.evaluation_files import comparison, worst_images
 from metrics.boundary import BoundaryIoU
-from metrics.confusion import class_scores, confusion_rows
+from metrics.confusion import class_counts, class_scores, confusion_rows
 from supervised import SupOnly
 from util.colours import palette
 from util.config.loading import load_config
-from util.plotting import as_image, confusion_matrix
+from util.plotting import as_image, draw_confusion_matrix
 
 CPU = torch.device("cpu")
 
@@ -46,7 +46,7 @@ def test_f1_precision_and_recall():
         assert found["recall"][c] == pytest.approx(hit / true.sum())
         assert found["F1"][c] == pytest.approx(2 * hit / (said.sum() + true.sum()))
     assert [values[3] for values in found.values()] == [0, 0, 0]
-    text = table(Scores(confusion), ["a", "b", "c", "d"], found).splitlines()
+    text = score_table(Scores(confusion), ["a", "b", "c", "d"], found).splitlines()
     assert text[0].split() == ["IoU", "F1", "precision", "recall"]
     assert text[2].split()[:3] == [
         "b", f"{100 * Scores(confusion).iou[1]:.2f}", f"{100 * found['F1'][1]:.2f}"
@@ -107,10 +107,10 @@ def test_boundary_iou_of_a_single_pixel():
 def test_the_worst_images_in_order():
     pairs = [blobs(seed) for seed in range(5)]
     pairs[3] = (pairs[3][0], np.full_like(pairs[3][1], 255))  # nothing to score
-    scores = ImageScores(5, CPU)
+    confusions = [confusion_matrix(*map(torch.from_numpy, pair), 3) for pair in pairs]
+    scores = Scores(sum(confusions), counts=torch.stack([*map(class_counts, confusions)]))
     expected = []
     for index, (predicted, target) in enumerate(pairs):
-        scores.add(index, torch.from_numpy(predicted), torch.from_numpy(target))
         known = target != 255
         ious = [
             ((target == c) & (predicted == c)).sum()
@@ -122,13 +122,13 @@ def test_the_worst_images_in_order():
             expected.append((np.mean(ious), index))
     expected.sort()
     for count in (1, 3, 9):
-        found = scores.worst(count)
+        found = worst_images(scores, count)
         assert [index for index, _ in found] == [index for _, index in expected[:count]]
         assert [miou for _, miou in found] == pytest.approx([m for m, _ in expected[:count]])
-    assert image_miou(*map(torch.from_numpy, pairs[3])) == math.inf
+    assert image_miou(scores.counts[3]) == math.inf
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("count", [2, 25, 26, 60])
 def test_picture_of_a_confusion_matrix(count):
     """Cells show shares of the truth; numbers are drawn unless there are too many classes."""
@@ -136,7 +136,7 @@ def test_picture_of_a_confusion_matrix(count):
     confusion[0, 1] = 21
     confusion[1, 1] = 0  # a class that is absent
     names = ["$x_$", "道路", *(f"class {i}" for i in range(2, count))]
-    axis = (figure := confusion_matrix(confusion, names)).axes[0]
+    axis = (figure := draw_confusion_matrix(confusion, names)).axes[0]
     shares = axis.images[0].get_array()
     assert shares[0, 1] == 75 and shares[1].max() == 0 and shares.sum() == 100 * (count - 1)
     written = [text.get_text() for text in axis.texts]

@@ -90,7 +90,7 @@ def test_evaluate_writes_them(toy, train, run, tmp_path):
     train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
     argv = ["--config", toy.config, "--checkpoint", tmp_path / "run/latest.pth"]
     code, _, err = run(evaluate, *argv, "--surface-distance")
-    assert (code, err.count("\n")) == (2, 1) and "names no volumes" in err
+    assert (code, err.count("\n")) == (2, 1) and "defines no volumes" in err
     pattern = "evaluation={volume_pattern: '(v.)', spacing: [2, 1, 1]}"
     outputs = ["--json", tmp_path / "scores.json", "--save-path", tmp_path / "out"]
     code, out, _ = run(evaluate, *argv, "--surface-distance", *outputs, "--set", pattern)

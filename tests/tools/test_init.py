@@ -1,4 +1,4 @@
-"""`python -m tools.prepare init`: from folders of images and masks to a trained epoch."""
+"""`tools.prepare init`: from folders of images and masks to a trained epoch."""
 
 import unicodedata
 from pathlib import Path
@@ -23,21 +23,8 @@ from tests.own_images import (
     write_masks,
 )
 from tools.check_data import __main__ as check_data
-from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
 from util.errors import UserError
-
-
-@pytest.fixture
-def init(run, tmp_path, monkeypatch):
-    """`prepare.py init` in a folder of its own, on images/ and masks/."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*more):
-        return run(prepare, "init", "--images", "images", "--masks", "masks", "--out",
-                   "configs/mine.yaml", *more)  # fmt: skip
-
-    return command
 
 
 def masks_of(config):
@@ -99,19 +86,21 @@ def test_from_folders_to_a_config(form, init, run, train):
 
 def test_init_draws_by_seed_and_never_overwrites(init):
     write_masks(Path("masks"), write_images(Path("images"), 12), "index")
-    drawn = []
+    drawn, config = [], Path("configs/mine.yaml")
     for lists, seed in (("one", 1), ("two", 1), ("three", 2)):
         assert init("--lists", lists, "--seed", seed, "--val", "0.25")[0] == 0
         drawn.append(Path(lists, "val.txt").read_text())
-        config = Path("configs/mine.yaml")
-        text = config.read_text()
-        code, _, err = init("--lists", "other")
-        assert code == 2 and "configs/mine.yaml: exists already" in err
-        assert config.read_text() == text and not Path("other").exists()
-        config.unlink()
+        config.rename("mine")
     assert drawn[0] == drawn[1] != drawn[2] and drawn[0].count("\n") == 3
     code, _, err = init("--lists", "one")
     assert code == 2 and "one/labeled.txt: exists already" in err and not config.exists()
+    config.write_text("mine")
+    code, _, err = init("--lists", "other")
+    assert code == 2 and "configs/mine.yaml: exists already" in err and "--force" in err
+    assert config.read_text() == "mine" and not Path("other").exists()
+    assert init("--force", "--classes", "x,y,z")[0] == 0
+    assert Path("configs/mine.yaml.old").read_text() == "mine"
+    assert load_config(config).data.classes == ["x", "y", "z"]
 
 
 def test_init_with_folders_for_validation(init):
@@ -202,9 +191,8 @@ def spoil(what):
         Image.new("L", (52, 44)).save(first.with_suffix(".jpg"))
         first.unlink()
     elif what == "photograph":
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (44, 52, 3), np.uint8)).save(
-            first
-        )
+        noise = np.random.default_rng(0).integers(0, 255, (44, 52, 3), np.uint8)
+        Image.fromarray(noise).save(first)
     elif what == "two of a name":
         Image.new("L", (52, 44)).save(first.with_suffix(".bmp"))
     elif what == "damaged":
@@ -232,7 +220,7 @@ def spoil(what):
         ("", ["--val", "nowhere"], ["nowhere", "no such folder"]),
     ],
 )
-def test_what_init_refuses(what, options, parts, init):
+def test_refused_data_and_options(what, options, parts, init):
     write_masks(Path("masks"), write_images(Path("images")), "index")
     spoil(what)
     code, _, err = init(*options)
@@ -250,7 +238,7 @@ def smoothed(_):
     return sharp.resize((104, 88), Image.Resampling.BICUBIC).resize((52, 44))
 
 
-def test_smoothed_masks_are_no_dozens_of_classes(init):
+def test_smoothed_masks_do_not_make_dozens_of_classes(init):
     write_masks(Path("masks"), write_images(Path("images")), (".png", smoothed))
     code, out, err = init()
     assert code == 2 and "hardly classes are" in err
@@ -393,17 +381,6 @@ def test_large_files_need_an_option(init, run):
     )
 
 
-def test_force_keeps_what_was_there(init):
-    write_masks(Path("masks"), write_images(Path("images")), "index")
-    assert init()[0] == 0
-    Path("configs/mine.yaml").write_text("mine")
-    code, _, err = init("--classes", "x,y,z")
-    assert code == 2 and "--force" in err
-    assert init("--force", "--classes", "x,y,z")[0] == 0
-    assert Path("configs/mine.yaml.old").read_text() == "mine"
-    assert load_config("configs/mine.yaml").data.classes == ["x", "y", "z"]
-
-
 @pytest.mark.parametrize(("images", "val"), [(2, 1), (24, 8), (40, 10), (120, 12)])
 def test_few_labels_leave_more_than_one_image_to_validate_on(images, val, init):
     stems = write_images(Path("images"), images, size=(8, 6))
@@ -425,7 +402,7 @@ def test_classes_in_few_validation_images_are_named(init):
 
 
 def test_transparent_pixels_are_asked_about(init):
-    """Also where their colour is that of a class, or where other=nearest would take them."""
+    """Ask even if their colour is a class, or if other=nearest would include them."""
     stems = write_images(Path("images"))
 
     def clear(mask):

@@ -1,4 +1,4 @@
-"""`python -m tools.prepare init` for images that are no photographs: deep, or of many bands."""
+"""`tools.prepare init` for images of more than 8 bits or of many bands."""
 
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from supervised import SupOnly
 from tests.dataset.test_bands import png
 from tests.own_images import TINY, write_images, write_masks
 from tools.check_data import __main__ as check_data
-from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
 
 tifffile = pytest.importorskip("tifffile")
@@ -20,16 +19,9 @@ COUNT, SIZE = 6, (44, 52)
 SCALES = np.array([10000, 3000, 200, 60000, 1])
 
 
-@pytest.fixture
-def init(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def masks(init):
     write_masks(Path("masks"), write_images(Path("photos"), COUNT), "index")
-
-    def command(*more):
-        return run(prepare, "init", "--images", "images", "--masks", "masks", "--val", "0.34",
-                   "--out", "configs/mine.yaml", *more)  # fmt: skip
-
-    return command
 
 
 def write(form, kind=np.uint16, numbers=range(COUNT)):
@@ -112,7 +104,7 @@ def test_from_folders_to_predictions(init, run, train):
     assert Image.open(Path("out/masks", path.stem + ".png")).size == SIZE[::-1]
 
 
-def test_what_is_mixed_or_no_number_is_refused_in_one_line(init):
+def test_mixed_images_and_nan_are_refused_in_one_line(init):
     write("bands", np.uint16, range(1, COUNT))
     path = write("grey", np.uint16, [0])
     code, _, err = init()

@@ -1,4 +1,4 @@
-"""`python -m tools.prepare init` on pairs: three folders, a list of three columns."""
+"""`tools.prepare init` on image pairs: three folders, split files of three columns."""
 
 import os
 from pathlib import Path
@@ -105,7 +105,7 @@ def spoil(what):
     ("", ["--unlabeled", "label"], ["not in --images", "without --unlabeled"]),
     ("other folder", ["--val", "C", "label"], ["not in --images", "a share or a folder"]),
 ])  # fmt: skip
-def test_what_is_refused_in_one_line(what, options, parts, init):
+def test_refused_in_one_line(what, options, parts, init):
     spoil(what)
     code, _, err = init(*options)
     assert code == 2 and err.count("\n") == 1 and err.startswith("error: ")

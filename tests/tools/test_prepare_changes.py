@@ -1,4 +1,4 @@
-"""LEVIR-CD and WHU-CD from small zips, however their folders lie in them."""
+"""LEVIR-CD and WHU-CD from small zip files of several layouts."""
 
 import zipfile
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_the_config_reads_what_was_made(few, run):
     np.testing.assert_array_equal(np.asarray(Reader(config.data).mask(sample)), truth == 255)
 
 
-def test_what_is_not_whole_is_one_line_or_with_partial_a_warning(few, run):
+def test_incomplete_downloads_are_an_error_or_with_partial_a_warning(few, run):
     files = pieces()
     del files["B/train_1_2.png"]
     source = packed(Path("downloads/LEVIR-CD256.zip"), files, "LEVIR-CD256/")

@@ -1,4 +1,4 @@
-"""Preparing a dataset: it continues, overwrites nothing, refuses the damaged and the malicious."""
+"""Preparing a dataset: resuming, existing files, damaged and malicious downloads."""
 
 import io
 import os
@@ -12,16 +12,11 @@ import numpy as np
 import pytest
 
 from tests import miniature
-from tests.preparing import Case, files, of
+from tests.preparing import files, of
 from tools.prepare.official.archives import Download, find
 from tools.prepare.official.masks import png, read_indices
 from tools.prepare.official.output import RECORD, Root
 from util.errors import UserError
-
-
-@pytest.fixture
-def case(request, tmp_path, monkeypatch):
-    return Case(request.param, tmp_path, monkeypatch)
 
 
 @of("pascal", "coco_instances")

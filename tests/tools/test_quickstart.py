@@ -40,7 +40,7 @@ def test_quickstart(run, tmp_path, monkeypatch):
 
     make = quickstart.generate
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(quickstart, "run", start)
+    monkeypatch.setattr(quickstart, "run_script", start)
     monkeypatch.setattr(quickstart, "generate", few)
     sets = ["--set", "epochs=1", "epoch_length=2", "data.workers=0"]
     code, said, err = run(quickstart, "--save-path", "my runs", *sets)
@@ -68,7 +68,7 @@ def test_scripts_are_found_from_any_folder(tmp_path):
     said = run("sh", REPOSITORY / "tools/quickstart.sh", "--save-path", "my runs", PATH=path)
     assert said == f"{tmp_path}: -m tools.quickstart --save-path my runs with {REPOSITORY}\n"
     commands = ("supervised.py", "--help"), ("-m", "tools.autolabel", "--help")
-    code = f"from util.cli import run; [run(*command) for command in {commands}]"
+    code = f"from util.cli import run_script; [run_script(*command) for command in {commands}]"
     said = run(sys.executable, "-c", code, PYTHONPATH=str(REPOSITORY))
     assert "Train SupOnly" in said and "tools.autolabel" in said
 

@@ -12,7 +12,6 @@ from PIL import Image
 from dataset.folders import read_samples
 from engine.command import main
 from engine.method import LEGEND
-from inference.scoring import center
 from supervised import SupOnly
 from tests.conftest import Toy
 from tests.fake_runs import fake_run
@@ -101,7 +100,8 @@ def test_class_means_are_those_of_the_last_convolutions_input(trained):
     expected = []
     for sample in samples:
         image, mask = (np.array(Image.open(f)) for f in (sample.image_file, sample.mask_file))
-        image, mask = (center(array, 40) for array in (image, mask))
+        top, left = (max(side - 40, 0) // 2 for side in mask.shape)
+        image, mask = (array[top : top + 40, left : left + 40] for array in (image, mask))
         values = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         expected += [(c, values[mask == c].mean(0)) for c in range(3) if (mask == c).any()]
     assert classes.tolist() == [c for c, _ in expected] and len(expected) > 3
@@ -111,15 +111,13 @@ def test_class_means_are_those_of_the_last_convolutions_input(trained):
 def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, tmp_path, page_of):
     train(UniMatch, toy.argv(tmp_path / "run", "--set", "log.pictures=2"))
     last = Run(tmp_path / "run").epochs[-1].scores["model"].pseudo_labels
+    (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
     page = page_of(tmp_path / "run")
     for words in ("Is the teacher reliable?", "Pseudo-labels by model",
                   f"threshold of {last.threshold:.3f}", f"{last.kept:.1f} % of the pixels",
                   "labelled as", "Pictures of epoch 2", "validation image 2",
                   "unlabelled image 2"):  # fmt: skip
         assert words in page, words
-    assert page.count("data:image/jpeg") == 3 + 4
-    (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
-    page = page_of(tmp_path / "run")
     assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 3 + 3
 
 

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from dataset.protocols import fingerprint
@@ -17,7 +18,7 @@ from tests.conftest import METHODS, REPOSITORY
 from tests.fake_runs import fake_run
 from tools.results import __main__ as results
 from tools.results.plots import learning_curves, pseudo_label_curves
-from tools.results.published import read_entries
+from tools.results.published import SCORES, read_published
 from tools.results.runs import PseudoLabels
 from tools.results.tables import FORMATS
 
@@ -176,72 +177,53 @@ def test_formats_say_the_same_and_names_stay_text(fake, run, toy):
     assert table[0]["dataset"].startswith("'=x") and "\x1b" not in "".join(printed.values())
 
 
-PASCAL = {
-    "data": {"name": "pascal", "root": "data/pascal", "classes": ["a", "b", "c"],
-             "labeled": "splits/pascal/92/labeled.txt", "unlabeled": None, "val": "v.txt"},
-    "model": {"backbone": "resnet101s"},
-}  # fmt: skip
+R50, R101 = {"backbone": "resnet50s"}, {"backbone": "resnet101s"}
+UNET = {"network": "unet", "pretrained": "none"}
 
 
-def test_published_scores_stand_beside_ours(fake, run, rows):
-    fake("a", [70.0], settings=PASCAL | {"crop_size": 321})
-    fake("b", [70.0], settings=PASCAL | {"crop_size": 513})
-    command = (results, fake.runs, "--published", "pascal/92")
-    found, remarks = rows(*command[1:])
-    assert {row["settings"]: row["published"] for row in found} == {
-        "crop_size=321": 75.2, "crop_size=513": None,
-    }  # fmt: skip
-    assert all("not those published as pascal/92" in remark for remark in remarks) and remarks
-    _, out, _ = run(*command)
+@pytest.mark.parametrize(
+    ("name", "score", "runs", "expected", "remarked"),
+    [
+        ("pascal/92", "miou", [({}, R101, 321), ({}, R101, 513)], [75.2, None],
+         "not those published as pascal/92"),
+        ("acdc/7", "dice", [({"val": "valtest.txt"}, UNET, 65)], [89.9], ""),
+        ("whu/5%", "changed", [({}, R50, 65), ({"val": "val.txt"}, R50, 65)],
+         [80.2, 80.2], "1: its best epoch was chosen on val, but the published 80.2 on test"),
+        ("levir/5%", "changed", [({}, R50, 65), ({}, R50 | {"network": "pspnet"}, 65)],
+         [80.7, 75.6], "not those published as levir/5%"),
+    ],
+)  # fmt: skip
+def test_published_scores_stand_beside_ours(name, score, runs, expected, remarked, fake, rows):
+    """Beside runs of the same network and crop size; remarks name other images and splits."""
+    dataset, partition = name.split("/")
+    data = {"name": dataset, "root": f"data/{dataset}", "classes": ["a", "changed", "c"],
+            "labeled": f"{partition}/labeled.txt", "unlabeled": None,
+            "val": "test.txt"}  # fmt: skip
+    for number, (more, model, crop) in enumerate(runs):
+        settings = {"data": data | more, "model": model, "crop_size": crop}
+        fake(str(number), [70.0], settings=settings, dice=[99.0, 80.0, 90.0], digest=str(number))
+    found, remarks = rows(fake.runs, "--published", name, "--score", score)
+    assert [row["published"] for row in found] == expected
+    assert found[0]["best"]["mean"] == (85 if score == "dice" else 70)
+    assert remarked in " ".join(remarks) and bool(remarks) == bool(remarked)
+    assert sum("chosen on" in remark for remark in remarks) == (dataset == "whu")
+
+
+def test_published_scores_without_a_run_are_listed(fake, run):
+    fake("a", [70.0])
+    command = (results, fake.runs, "--published")
+    code, out, _ = run(*command, "pascal/92")
     assert "published, without a run: pascal/92 CorrMatch resnet101s 76.4 (CorrMatch," in out
-    assert "UniMatch resnet101s 75.2" not in out
-    code, _, err = run(results, fake.runs, "--published", "pascal/93")
-    assert code == 2 and "pascal/93" in err and "pascal/92" in err
-
-
-def test_published_dice_stands_beside_dice_alone(fake, run, rows):
-    lists = {"labeled": "acdc/lists/7/labeled.txt", "val": "acdc/lists/valtest.txt"}
-    acdc = {"data": PASCAL["data"] | {"name": "acdc"} | lists,
-            "model": {"network": "unet", "pretrained": "none"}}  # fmt: skip
-    fake("a", [70.0], settings=acdc, dice=[99.0, 80.0, 90.0])
-    ((row,), remarks) = rows(fake.runs, "--published", "acdc/7", "--score", "dice")
-    assert not remarks  # its lists are of the images that `tools.prepare` makes
-    assert (row["best"]["mean"], row["published"], row["network"]) == (85.0, 89.9, "unet")
-    code, _, err = run(results, fake.runs, "--published", "acdc/7")
-    assert code == 2 and "no published miou" in err
-
-
-def test_a_published_score_of_another_list_is_remarked(fake, rows):
-    """Report papers that chose the epoch on the test split, unlike the run (validation)."""
-    whu = PASCAL["data"] | {"name": "whu", "labeled": "splits/whu/5%/labeled.txt",
-                            "classes": ["unchanged", "changed", "other"]}  # fmt: skip
-    for val in ("test", "val"):
-        data = whu | {"val": f"splits/whu/{val}.txt"}
-        fake(val, [70.0], settings={"data": data, "model": {"backbone": "resnet50s"}}, digest=val)
-    command = (fake.runs, "--published", "whu/5%", "--score", "changed")
-    found, remarks = rows(*command)
-    assert [row["published"] for row in found] == [80.2, 80.2]
-    (remark,) = [remark for remark in remarks if "chosen on" in remark]
-    assert remark.startswith(f"{fake.runs / 'val'}: its best epoch was chosen on val, ")
-    assert "published 80.2 on test" in remark
-
-
-def test_published_changes_stand_beside_the_same_network(fake, rows):
-    data = PASCAL["data"] | {"name": "levir", "classes": ["unchanged", "changed", "other"],
-                             "labeled": "splits/levir/5%/labeled.txt"}  # fmt: skip
-    for network in ("deeplabv3plus", "pspnet"):
-        model = {"backbone": "resnet50s", "network": network}
-        fake(network, [70.0], settings={"data": data, "model": model})
-    found, _ = rows(fake.runs, "--published", "levir/5%", "--score", "changed")
-    assert {row["network"].split()[0]: row["published"] for row in found} == {
-        "deeplabv3plus": 80.7, "pspnet": 75.6,
-    }  # fmt: skip
+    for argv, words in ((["pascal/93"], "pascal/92"), (["acdc/7"], "no published miou")):
+        code, _, err = run(*command, *argv)
+        assert code == 2 and argv[0] in err and words in err
 
 
 def test_published_scores_are_those_of_the_configs():
     """Each row of numbers in a config's comment, and each in published.yaml, is in the other."""
-    ours = {(e.dataset, tuple(e.values.values())): tuple(e.values) for e in read_entries()}
-    assert len(ours) == len(read_entries())
+    entries = yaml.safe_load(SCORES.read_text())
+    ours = {(e["dataset"], tuple(e["values"].values())): tuple(e["values"]) for e in entries}
+    assert len(ours) == len(entries)
     theirs = {}
     for path in REPOSITORY.glob("configs/*.yaml"):
         comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
@@ -254,7 +236,7 @@ def test_published_scores_are_those_of_the_configs():
                 theirs[path.stem.split("_")[0], scores] = head
     assert len(theirs) > 30 and ours == theirs
     known = {kind.__name__ for kind in METHODS.values()}
-    assert {entry.method for entry in read_entries()} <= known
+    assert {score.method for score in read_published()} <= known
 
 
 def test_curves_are_drawn(fake, run, tmp_path):

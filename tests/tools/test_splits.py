@@ -1,4 +1,4 @@
-"""Published lists: recognised and fetched, with `python -m tools.splits`."""
+"""Published lists: recognised and fetched with `tools.splits`."""
 
 import hashlib
 import subprocess
@@ -40,15 +40,10 @@ def host(tmp_path, monkeypatch):
             for source in sources:
                 write_lines(tmp_path / "host" / source / "HEAD" / path, lines)
             text = "".join(f"{line}\n" for line in sorted(lines)).encode()
-            found.setdefault(name, []).append(
-                {
-                    "sources": sources,
-                    "path": path,
-                    "entries": len(lines),
-                    "unique": len(lines),
-                    "sha256": hashlib.sha256(text).hexdigest(),
-                }
-            )
+            found.setdefault(name, []).append({
+                "sources": sources, "path": path, "entries": len(lines), "unique": len(lines),
+                "sha256": hashlib.sha256(text).hexdigest(),
+            })  # fmt: skip
     (tmp_path / "protocols.yaml").write_text(yaml.safe_dump({"toy": found}))
     monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path / "protocols.yaml")
     return tmp_path / "host"
@@ -248,7 +243,7 @@ def test_verify(splits, host):
         ("splits", None),
     ],
 )
-def test_what_to_do_about_a_missing_list(path, hint):
+def test_hints_for_a_missing_list(path, hint):
     expected = f"python -m tools.splits {hint}" if hint else ""
     assert how_to_get(Path(path)).rpartition(": ")[2] == expected
     if not hint:
@@ -262,7 +257,7 @@ def test_protocols_are_read_only_when_a_list_is_missing(tmp_path, monkeypatch):
 
 
 def test_a_clone_keeps_its_lists_anywhere(splits, host):
-    """Known by what they hold: not every repository has UniMatch's folders."""
+    """Recognise lists by content: not every repository has UniMatch's folders."""
     clone = host / "a/one/HEAD"
     lists, folder = clone / "splits/toy", clone / "Data/partitions 2"
     folder.mkdir(parents=True)
@@ -285,8 +280,8 @@ with exit_with_one_line():
 """
 
 
-def test_what_reads_the_output_may_end_first():
-    """Allow the reader to stop early, like `head`; the output is larger than a pipe's buffer."""
+def test_the_reader_of_the_output_may_stop_early():
+    """Stop reading early, like `head`; the output is larger than a pipe's buffer."""
     command = subprocess.Popen(
         [sys.executable, "-c", ENDLESS],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

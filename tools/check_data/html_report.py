@@ -19,6 +19,8 @@ from util.plotting import as_svg, histogram
 
 ROWS = 24
 """Sizes and mask values shown, the most frequent ones."""
+ORDER = {True: "images by class, the rarest first", False: "from dark to bright"}
+"""Order of samples, with and without labelled pixels."""
 COUNTED = {
     "sizes": "Size",
     "shapes": "Shape",
@@ -54,18 +56,16 @@ def page(
         problems=grouped(found),
         limit=limit,
         highlights=list(highlight_figures(lists, found, config)),
-        samples=[(_heading(item), list(sample_figures(item, config))) for item in lists],
+        samples=[
+            (f"{item.kind}: {ORDER[bool(item.pixels.any())]}", list(sample_figures(item, config)))
+            for item in lists
+        ],
         classes=_classes(records, config),
         images=_images(records),
         bands=_bands(records),
         histograms=_histograms(records),
         values=_values(lists, config),
     )
-
-
-def _heading(item: CheckedList) -> str:
-    order = "images by class, the rarest first" if item.pixels.any() else "from dark to bright"
-    return f"{item.kind}: {order}"
 
 
 def _classes(records: dict[str, Any], config: Config) -> Table:

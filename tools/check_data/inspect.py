@@ -1,11 +1,10 @@
 """Open every file of a dataset once; record its contents and faults."""
 
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -99,11 +98,6 @@ class CheckedList(NamedTuple):
     def crops(self) -> np.ndarray:
         """Share of ignored pixels in each crop drawn."""
         return np.array([share for item in self.items for share in item.ignored])
-
-
-def counts(values: Iterable[Any]) -> dict[Any, int]:
-    """Count equal values, the most frequent first."""
-    return dict(Counter(values).most_common())
 
 
 def inspect(config: Config) -> list[CheckedList]:

@@ -1,12 +1,13 @@
 """Report an inspection: as text for the terminal, as numbers for JSON."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 from dataset.mask_files import LabelLookup
 from tools.check_data.image_stats import BandFacts, band_names
-from tools.check_data.inspect import CROPS, CheckedList, counts
+from tools.check_data.inspect import CROPS, CheckedList
 from tools.check_data.problems import MOSTLY, Problem, grouped
 from util.config.data import Data
 from util.config.schema import Config
@@ -27,14 +28,15 @@ def numbers(
     return {
         "report": "tools.check_data",
         "dataset": config.data.name,
-        "ok": not has_errors(found),
+        "ok": all(problem.severity != "error" for problem in found),
         "lists": {item.kind: list_numbers(item, config) for item in lists},
         "problems": [{key: getattr(problem, key) for key in keys} for problem in found],
     }
 
 
-def has_errors(found: Iterable[Problem]) -> bool:
-    return any(problem.severity == "error" for problem in found)
+def counts(values: Iterable[Any]) -> dict[Any, int]:
+    """Count equal values, the most frequent first."""
+    return dict(Counter(values).most_common())
 
 
 def list_numbers(found: CheckedList, config: Config) -> dict[str, Any]:

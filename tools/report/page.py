@@ -22,7 +22,7 @@ from util.colours import palette
 from util.config.data import Data
 from util.config.loading import dump_config
 from util.errors import UserError, counted, one_line
-from util.plotting import as_svg, confusion_matrix, reliability_diagram
+from util.plotting import as_svg, draw_confusion_matrix, reliability_diagram
 
 SHOWN = 4
 """Best and worst images shown."""
@@ -146,7 +146,9 @@ def _predictions(run: Run, network: str, device: torch.device, limit: int | None
         f"{run.config.evaluation.mode}: mIoU {found.scores.miou:.2f}{interval}, "
         f"pixel accuracy {found.scores.accuracy:.2f}.",
         **_class_scores(run.config.data, found.scores),
-        "matrix": as_svg(confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)),
+        "matrix": as_svg(
+            draw_confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)
+        ),
         "extremes": [
             (title, pictures(run, some))
             for title, some in (("Best", found.best), ("Worst", found.worst))

@@ -15,9 +15,9 @@ from dataset.folders import read_samples
 from dataset.loaders import Process, evaluation_loader
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, evaluate, volume_indices
+from inference.evaluation import Scores, confusion_matrix, evaluate, image_miou, volume_indices
 from inference.overlay import overlay, side_by_side
-from inference.worst_images import image_miou
+from metrics.confusion import class_counts
 from model.files import best_checkpoint
 from model.trained import load_trained
 from tools.results.runs import Run
@@ -46,13 +46,15 @@ class Judgement:
 
     scores: Scores
 
-    def __init__(self, samples: Sequence[Sample], shown: int):
+    def __init__(self, samples: Sequence[Sample], shown: int, num_classes: int):
         self.images, self._samples, self._shown = len(samples), samples, shown
+        self._num_classes = num_classes
         self._judged: list[Judged] = []
 
     def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
         """Take an image: its index, predicted classes and mask `[H, W]`."""
-        miou = image_miou(predicted, target)
+        counts = class_counts(confusion_matrix(predicted, target, self._num_classes))
+        miou = image_miou(counts)
         if miou < math.inf:  # else no pixel is labelled
             mask, sample = predicted.cpu().numpy().astype(np.uint8), self._samples[index]
             self._judged.insert(0, Judged(sample.image, 100 * miou, mask, sample))
@@ -79,7 +81,7 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     samples = read_samples(config.data.val, config.data, masks=True).samples[:limit]
     process = Process(rank=0, world=1, workers=0, cuda=device.type == "cuda")
     loader = evaluation_loader(config, samples, process)
-    judgement = Judgement(samples, shown)
+    judgement = Judgement(samples, shown, config.num_classes)
     judgement.scores = evaluate(
         load_trained(config, best_checkpoint(run.path, network), network, device),
         tqdm(loader, "validation images", disable=None, leave=False),

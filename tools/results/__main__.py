@@ -15,7 +15,7 @@ from util.parser import Parser
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        run_folders(options.runs)  # refused before pandas is imported
+        run_folders(options.runs)  # reports a missing folder before pandas is imported
         with importing():
             from tools.results.tables import FORMATS, collect
         results = collect(options.runs, options.score, options.published)

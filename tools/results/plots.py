@@ -9,7 +9,7 @@ import pandas as pd
 
 from tools.results.runs import PseudoLabels
 from util.errors import UserError
-from util.plotting import COLOURS, GREY, chart, new_figure, save, whole_numbers
+from util.plotting import LINE_COLOURS, LINE_GREY, chart, new_figure, save, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 MARKS = "osD^vPX"
 """Line markers, for readers in black and white."""
 WIDTH, HEIGHT, LEGEND = 3.4, 2.5, 0.2
-"""Inches: of a panel, of a line of the legend."""
+"""Width and height of a panel, and height of a line of the legend, in inches."""
 WIDEST = 3
-"""Panels in a row."""
+"""Most panels in a row."""
 QUALITIES = ("above the threshold", "of these, right")
 MOST_CLASSES = 6
 """With more classes, the quality of pseudo-labels is drawn as the mean over classes."""
@@ -87,9 +87,9 @@ def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
             _plot(axis, line.labels, line[f"{at}_mean"], line[f"{at}_std"], looks[name])
         for row in rows[_is_full(rows)].itertuples():
             height, text = getattr(row, f"{at}_mean"), f"full supervision, {row.labels} labels"
-            axis.axhline(height, color=GREY, linestyle=(0, (4, 3)), linewidth=1)
+            axis.axhline(height, color=LINE_GREY, linestyle=(0, (4, 3)), linewidth=1)
             axis.annotate(text, (0.02, height), (0, -2), ("axes fraction", "data"),
-                          "offset points", fontsize=7, color=GREY, va="top")  # fmt: skip
+                          "offset points", fontsize=7, color=LINE_GREY, va="top")  # fmt: skip
         ticks = partial.labels.unique().tolist()
         axis.set_xscale("log")
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -162,7 +162,7 @@ def _is_full(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def _partial(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a known number of labels that is not the full supervision."""
+    """Rows with a known number of labels, without full supervision."""
     return rows[~_is_full(rows) & rows.labels.gt(0).fillna(False)]
 
 
@@ -183,10 +183,10 @@ def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     colour, in dashes."""
     looks: dict[str, dict[str, Any]] = {}
     for place, (_, rows) in enumerate(table.groupby(["method", "settings"], sort=False)):
-        again = place // len(COLOURS)
+        again = place // len(LINE_COLOURS)
         for row in rows.itertuples():
             looks[row.name] = {
-                "color": COLOURS[place % len(COLOURS)],
+                "color": LINE_COLOURS[place % len(LINE_COLOURS)],
                 "marker": MARKS[(place + again) % len(MARKS)],
                 "linestyle": "--" if row.scored == "teacher" else ("-", "-.", ":")[again % 3],
             }

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field
@@ -16,8 +16,8 @@ from util.errors import UserError
 SCORES = Path(__file__).with_name("published.yaml")
 
 
-class Entry(Section):
-    """A line of a paper's table."""
+class Published(Section):
+    """One published score."""
 
     method: str
     dataset: str
@@ -28,42 +28,35 @@ class Entry(Section):
     """Set where the dataset has published scores for several networks with this backbone."""
     source: str
     score: str = "miou"
-    """Name of the published score, as for --score."""
+    """Name of the score, as for --score."""
     chosen_on: Literal["test", "valtest"] | None = None
     """Split on which the published epoch was chosen, where that is not the validation split."""
-    values: dict[str, Annotated[float, Field(gt=0, lt=100)]]
-    """By partition."""
-
-    @property
-    def title(self) -> str:
-        """Network (if several were published) and backbone."""
-        return " ".join(filter(None, [self.network, self.backbone]))
-
-
-class Published(NamedTuple):
-    """One published score."""
-
-    entry: Entry
     partition: str
-
-    @property
-    def value(self) -> float:
-        return self.entry.values[self.partition]
+    value: Annotated[float, Field(gt=0, lt=100)]
 
     @property
     def name(self) -> str:
         """Dataset and partition."""
-        return f"{self.entry.dataset}/{self.partition}"
+        return f"{self.dataset}/{self.partition}"
 
     def is_of(self, group: Group) -> bool:
         """Check that a group has the published method, network, partition and crop size."""
-        run, entry = group[0], self.entry
+        run = group[0]
         own = (run.method, run.config.data.name, run.backbone, run.partition)
         return (
-            own == (entry.method, entry.dataset, entry.backbone, self.partition)
-            and entry.crop in (None, run.config.crop_size)
-            and entry.network in (None, run.config.model.network)
+            own == (self.method, self.dataset, self.backbone, self.partition)
+            and self.crop in (None, run.config.crop_size)
+            and self.network in (None, run.config.model.network)
         )
+
+
+def read_published() -> list[Published]:
+    """Return all scores of published.yaml, where an entry has `values` by partition."""
+    return [
+        Published(**entry | {"partition": partition, "value": value})
+        for entry in yaml.safe_load(SCORES.read_text(encoding="utf-8"))
+        for partition, value in entry.pop("values").items()
+    ]
 
 
 def select(targets: Sequence[str], score: str = "miou") -> list[Published]:
@@ -71,21 +64,15 @@ def select(targets: Sequence[str], score: str = "miou") -> list[Published]:
 
     Raises `UserError` for a dataset or partition without published scores of this kind.
     """
-    entries = [entry for entry in read_entries() if entry.score == score]
-    known = [Published(entry, name) for entry in entries for name in entry.values]
+    known = [one for one in read_published() if one.score == score] if targets else []
     found: list[Published] = []
     for target in targets:
-        some = [one for one in known if target in (one.name, one.entry.dataset)]
+        some = [one for one in known if target in (one.name, one.dataset)]
         if not some:
             names = ", ".join(dict.fromkeys(one.name for one in known)) or "none"
             raise UserError(f"--published {target}: no published {score}; expected one of: {names}")
         found += [one for one in some if one not in found]
     return found
-
-
-def read_entries() -> list[Entry]:
-    """Return all entries of published.yaml."""
-    return [Entry.model_validate(e) for e in yaml.safe_load(SCORES.read_text(encoding="utf-8"))]
 
 
 def remarks_on(groups: Sequence[Group], published: Sequence[Published]) -> list[str]:
@@ -106,8 +93,8 @@ def remarks_on(groups: Sequence[Group], published: Sequence[Published]) -> list[
         val = path.stem if path else "other images"
         chosen += [
             f"{run.path}: its best epoch was chosen on {val}, but the published {score.value} on "
-            f"{score.entry.chosen_on}, which raises a score"
+            f"{score.chosen_on}, which raises a score"
             for score in published
-            if score.is_of(group) and score.entry.chosen_on not in (None, val)
+            if score.is_of(group) and score.chosen_on not in (None, val)
         ]
     return [*dict.fromkeys(foreign), *chosen]

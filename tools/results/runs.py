@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from util.config.data import Data, ImageSources, Listed
+from util.config.data import Data, ImageSources, SplitFile
 from util.config.differences import MOVABLE
 from util.config.loading import load_config, parse
 from util.config.schema import Config
@@ -253,7 +253,7 @@ def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
 def split_file(data: Data, kind: str) -> Path | None:
     """Return the split file of the labeled or val images, if the config names exactly one."""
     images: ImageSources | None = getattr(data, kind)
-    path = images.list if isinstance(images, Listed) else images
+    path = images.list if isinstance(images, SplitFile) else images
     return path if isinstance(path, Path) else None
 
 

@@ -97,8 +97,8 @@ def _range(epochs: Sequence[int]) -> str:
 def _below(results: Results, prefix: str) -> list[str]:
     """Published scores without a run, and remarks."""
     lone = [
-        f"published, without a run: {p.name} {p.entry.method} {p.entry.title} {p.value:.1f} "
-        f"({p.entry.source})"
+        f"published, without a run: {p.name} {p.method} "
+        f"{' '.join(filter(None, (p.network, p.backbone)))} {p.value:.1f} ({p.source})"
         for p in results.missing
     ]
     lines = [prefix + printable(line) for line in [*lone, *results.remarks]]
@@ -144,12 +144,7 @@ def as_json(results: Results) -> str:
         for epoch in ("best", "last"):
             row[epoch] = {name: row.pop(f"{epoch}_{name}") for name in ("mean", "std", "values")}
     published = [
-        {
-            **p.entry.model_dump(exclude={"score", "values"}),
-            "partition": p.partition,
-            p.entry.score: p.value,
-        }
-        for p in results.missing
+        p.model_dump(exclude={"score", "value"}) | {p.score: p.value} for p in results.missing
     ]
     record = {"score": results.score, "rows": rows, "published": published}
     return json.dumps(record | {"remarks": results.remarks}, indent=1)

@@ -34,7 +34,7 @@ class Folders(Section):
     """Folder that `images` and `masks` are relative to. Default: data.root."""
 
 
-class Listed(Section):
+class SplitFile(Section):
     """A split file with its own root folder."""
 
     list: AnyPath
@@ -44,22 +44,22 @@ class Listed(Section):
 
 
 def _form(value: Any) -> str:
-    if isinstance(value, Listed) or (isinstance(value, dict) and "list" in value):
-        return "<listed>"
+    if isinstance(value, SplitFile) or (isinstance(value, dict) and "list" in value):
+        return "<file>"
     return "<folders>" if isinstance(value, dict | Folders) else "<path>"
 
 
 # Paths last: pydantic 2.7 dumps a value as the first alternative that does not fail.
-Source = Annotated[
+ImageSource = Annotated[
     Annotated[Folders, Tag("<folders>")]
-    | Annotated[Listed, Tag("<listed>")]
+    | Annotated[SplitFile, Tag("<file>")]
     | Annotated[AnyPath, Tag("<path>")],
     Discriminator(_form),
 ]
 """Path of a split file, `{list: PATH, root: FOLDER}` or `{images: FOLDER, masks: FOLDER}`."""
 ImageSources = Annotated[
-    Annotated[tuple[Source, ...], Field(min_length=1), Tag("<several>")]
-    | Annotated[Source, Tag("<one>")],
+    Annotated[tuple[ImageSource, ...], Field(min_length=1), Tag("<several>")]
+    | Annotated[ImageSource, Tag("<one>")],
     Discriminator(lambda value: "<several>" if isinstance(value, list | tuple) else "<one>"),
 ]
 """A source, or a list of them."""

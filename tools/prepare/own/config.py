@@ -11,10 +11,11 @@ import yaml
 from dataset.mask_files import key_of
 from dataset.split_files import list_line, write_lists
 from tools.prepare.own.classes import IGNORED, Classes
-from tools.prepare.own.images import PERCENTILES, Bands
+from tools.prepare.own.images import PERCENTILES
 from tools.prepare.own.masks import Masks, Value
 from tools.prepare.own.match import Splits
 from tools.prepare.own.settings import Settings
+from tools.prepare.own.survey import Survey
 from util.colours import background
 from util.config.types import IGNORE
 from util.errors import UserError, first_of
@@ -70,12 +71,7 @@ def commands(out: Path, script: str | None) -> list[str]:
 
 
 def config_text(
-    out: Path,
-    data: dict[str, Any],
-    bands: Bands,
-    classes: Classes,
-    masks: Masks,
-    settings: Settings,
+    out: Path, data: dict[str, Any], found: Survey, classes: Classes, settings: Settings
 ) -> str:
     """Return the config as YAML with comments.
 
@@ -84,7 +80,7 @@ def config_text(
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    evaluation = {"mode": settings.mode}
+    masks, evaluation = found.masks, {"mode": settings.mode}
     if "pair" in data and len(classes.names) == 2:
         evaluation["select"] = f"iou:{classes.names[1]}"  # of the changed class
     rare = [f"{name} ({share:.1%})" for name, share in classes.rare().items()]
@@ -102,7 +98,7 @@ def config_text(
         label_map=list(_label_map(classes, masks)),
         ignored=_pixels([masks.values[IGNORE]]) if IGNORE in classes.of else "",
         background=_background(classes),
-        bands=bands,
+        bands=found.bands,
         percentiles=PERCENTILES,
         preset=settings.preset,
         settings=settings,

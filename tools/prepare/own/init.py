@@ -10,8 +10,6 @@ from dataset.image_files import MAX_MEGAPIXELS
 from tools.prepare.annotations import write as annotations
 from tools.prepare.own.classes import Classes, Doubt, Named, choose_classes, parse_classes
 from tools.prepare.own.config import config_text, lines_of, shortest, write_new
-from tools.prepare.own.images import measure
-from tools.prepare.own.masks import Masks, combine
 from tools.prepare.own.match import Splits
 from tools.prepare.own.report import again, report_config, report_data, table
 from tools.prepare.own.settings import (
@@ -22,7 +20,7 @@ from tools.prepare.own.settings import (
     schedule_for,
     seconds_of,
 )
-from tools.prepare.own.survey import read_all
+from tools.prepare.own.survey import Survey, survey
 from util.config.loading import load_config
 from util.errors import UserError
 
@@ -90,14 +88,12 @@ def run(options: argparse.Namespace) -> None:
 
 def _write_config(options: argparse.Namespace, existing: list[Path], named: Named) -> None:
     """Read images and masks; write the config, keeping `existing` files as .old."""
-    splits, matched, images, files = read_all(options)
-    bands = measure(images)
-    masks = combine(files, named.colours())
-    classes = _choose(masks, named, splits)
+    found = survey(options, named.colours())
+    splits, classes = found.splits, _choose(found, named)
     preset = options.preset or choose_preset()
     pretrained = find_pretrained(PRESETS[preset].model["backbone"])
     largest = max(len(splits.labeled), len(splits.unlabeled))
-    settings = choose_settings(images, largest, preset, pretrained)
+    settings = choose_settings(found.images, largest, preset, pretrained)
     lines, root = lines_of(splits, options.lists)
     data: dict[str, Any] = {"name": options.out.stem, "root": shortest(root)}
     data |= {path.stem: str(path) for path in lines}
@@ -105,7 +101,7 @@ def _write_config(options: argparse.Namespace, existing: list[Path], named: Name
         data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0}
     if options.max_megapixels != MAX_MEGAPIXELS:
         data["max_megapixels"] = options.max_megapixels
-    text = config_text(options.out, data, bands, classes, masks, settings)
+    text = config_text(options.out, data, found, classes, settings)
     for path in existing:
         path.replace(path.with_name(path.name + ".old"))
     write_new(options.out, text, lines)
@@ -115,18 +111,18 @@ def _write_config(options: argparse.Namespace, existing: list[Path], named: Name
         method = script or "supervised"
         epochs, length, hours = schedule_for(options.out, method, options.time_budget)
         settings = settings._replace(epochs=epochs, epoch_length=length)
-        text = config_text(options.out, data, bands, classes, masks, settings)
+        text = config_text(options.out, data, found, classes, settings)
         options.out.write_text(text, encoding="utf-8")
-    report_data(options, options.lists, splits, matched, images, bands.kind, masks, classes)
+    report_data(options, found, classes)
     report_config(options, classes, settings, script, preset, hours)
 
 
-def _choose(masks: Masks, named: Named, splits: Splits) -> Classes:
+def _choose(found: Survey, named: Named) -> Classes:
     """Choose the classes; for doubtful ones, print the values and a command that names them."""
     try:
-        return choose_classes(masks, named)
+        return choose_classes(found.masks, named)
     except Doubt as doubt:
-        print(table(masks.values, doubt.labels, splits))
+        print(table(found.masks.values, doubt.labels, found.splits))
         print(f"such as  {again(doubt.labels)}")
         raise UserError(
             f"{doubt}; repeat with the command above, corrected where it is wrong"

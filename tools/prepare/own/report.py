@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dataset.mask_files import code_of
-from dataset.val_size import too_few
+from dataset.validation import too_few
 from tools.prepare.own.classes import IGNORED, RARE, Classes
 from tools.prepare.own.config import commands, shortest
-from tools.prepare.own.images import ImageFile, Kind
-from tools.prepare.own.masks import Masks, Value
-from tools.prepare.own.match import Matched, Splits
+from tools.prepare.own.images import ImageFile
+from tools.prepare.own.masks import Value
+from tools.prepare.own.match import Splits
 from tools.prepare.own.settings import Settings
+from tools.prepare.own.survey import Survey
 from util.config.label_map import OTHER
 from util.errors import first_of
 from util.tables import text_table
@@ -27,18 +28,10 @@ FEW = 8
 """Number of masks up to which all are named."""
 
 
-def report_data(
-    options: argparse.Namespace,
-    lists: Path,
-    splits: Splits,
-    matched: Matched,
-    images: Sequence[ImageFile],
-    kind: Kind,
-    masks: Masks,
-    classes: Classes,
-) -> None:
-    """Print the content of images and masks, and the sizes of the splits in the folder `lists`."""
-    print(_summary(splits, matched, images, kind, masks, classes.mapped))
+def report_data(options: argparse.Namespace, found: Survey, classes: Classes) -> None:
+    """Print the content of images and masks, and the sizes of the splits."""
+    splits, masks = found.splits, found.masks
+    print(_summary(found, classes.mapped))
     if options.second:
         print(f"pairs    of two dates: {options.images}, {options.second}")
     print(table(masks.values, classes.labels, splits))
@@ -52,18 +45,11 @@ def report_data(
     if few := too_few(len(splits.val), classes.names, showing):
         print(f"warning  {few}")
     sets = {k: v for k, v in splits._asdict().items() if v or k != "test"}
-    print(f"lists    {lists}/: {', '.join(f'{len(v)} {k}' for k, v in sets.items())}")
+    print(f"lists    {options.lists}/: {', '.join(f'{len(v)} {k}' for k, v in sets.items())}")
 
 
-def _summary(
-    splits: Splits,
-    matched: Matched,
-    images: Sequence[ImageFile],
-    kind: Kind,
-    masks: Masks,
-    mapped: bool,
-) -> str:
-    files = masks.files
+def _summary(found: Survey, mapped: bool) -> str:
+    matched, files = found.matched, found.masks.files
     translucent, no_data = sum(f.translucent for f in files), sum(f.no_data for f in files)
     bare, suffix = len(matched.without_mask), matched.suffix
     notes = {
@@ -76,14 +62,14 @@ def _summary(
             translucent
         ),
     }
-    masked = splits.masked()
-    codes = "colours" if masks.in_colour else "values"
-    found = f"{codes} mapped to classes" if mapped else "class indices as they are"
+    masked = found.splits.masked()
+    codes = "colours" if found.masks.in_colour else "values"
+    use = f"{codes} mapped to classes" if mapped else "class indices as they are"
     modes = [mode for mode, _ in Counter(file.mode for file in files).most_common()]
     lines = [
         f"images   {len(masked)} with masks ({_suffixes(s.image for s in masked)}), "
-        f"{_sizes(images)}, {kind}",
-        f"masks    {_suffixes(file.path for file in files)}, mode {', '.join(modes)}: {found}",
+        f"{_sizes(found.images)}, {found.bands.kind}",
+        f"masks    {_suffixes(file.path for file in files)}, mode {', '.join(modes)}: {use}",
         *(f"{INDENT}{note}" for note, holds in notes.items() if holds),
     ]
     return "\n".join(lines)

@@ -4,14 +4,14 @@ import argparse
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
-from tools.prepare.own.images import ImageFile, look_at_image
-from tools.prepare.own.masks import MaskFile, look_at_mask
+from tools.prepare.own.images import Bands, ImageFile, look_at_image, measure
+from tools.prepare.own.masks import Masks, combine, look_at_mask
 from tools.prepare.own.match import Matched, Splits, divide
 from util.errors import UserError
 
@@ -50,14 +50,26 @@ def refuse_all(faults: Sequence[UserError]) -> None:
         raise faults[0]
 
 
-def read_all(
-    options: argparse.Namespace,
-) -> tuple[Splits, Matched, list[ImageFile], list[MaskFile]]:
-    """Divide the files into splits and read them; returns images (the labelled ones first) and
-    masks (in the order of `Splits.masked`).
+class Survey(NamedTuple):
+    """The files of a dataset and their content."""
 
-    Raises `UserError` for unusable files and different sizes of image and mask; with --skip-bad,
-    such images are printed and left out.
+    splits: Splits
+    matched: Matched
+    images: list[ImageFile]
+    """The labelled ones first."""
+    bands: Bands
+    masks: Masks
+    """In the order of `Splits.masked`."""
+
+
+def survey(options: argparse.Namespace, named_colours: bool | None) -> Survey:
+    """Divide the files into splits and read them.
+
+    Args:
+        named_colours: see `combine`.
+
+    Raises `UserError` for unusable files and different sizes of image and mask (with --skip-bad,
+    such images are printed and left out), and for images or masks of several kinds.
     """
     splits, matched = divide(options)
     readers: dict[Path, Callable[[Path, int], Any]] = {}
@@ -77,9 +89,9 @@ def read_all(
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
         splits, _ = divide(options, bad)
     samples = splits.all()
-    images = [s.image for s in samples] + [s.later for s in samples if s.later]
-    masks = [s.mask for s in samples if s.mask]
-    return splits, matched, [found[file] for file in images], [found[file] for file in masks]
+    images = [found[s.image] for s in samples] + [found[s.later] for s in samples if s.later]
+    masks = [found[s.mask] for s in samples if s.mask]
+    return Survey(splits, matched, images, measure(images), combine(masks, named_colours))
 
 
 def _faults(contents: Sequence[Any]) -> list[UserError]:

@@ -1,0 +1,105 @@
+"""Files that evaluate.py writes: tables of scores, the confusion matrix, the worst images."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dataset.bands import pictures
+from dataset.reader import Reader
+from dataset.samples import Sample
+from inference.evaluation import Scores, center_crop, image_miou
+from inference.overlay import contents, overlay, percent, save_picture, side_by_side, with_legend
+from inference.predictor import Predictor
+from metrics.confusion import confusion_rows
+from util import plotting
+from util.colours import Colour
+from util.config.data import Data
+from util.config.schema import Config
+from util.io import csv_text, write_text
+
+
+def write_scores(
+    folder: Path,
+    classes: Sequence[str],
+    confusion: Tensor,
+    shares: Mapping[str, Tensor],
+    distances: Mapping[str, Sequence[float | None]],
+) -> None:
+    """Write scores.csv, confusion.csv (in pixels) and confusion.png.
+
+    Args:
+        shares: scores `[C]` in [0, 1] by the title of their column, written in percent.
+        distances: further columns, written as they are; empty for None.
+    """
+    rows: list[list[object]] = [["class", "pixels", *shares, *distances]]
+    for index, (name, pixels) in enumerate(zip(classes, confusion.sum(1).tolist(), strict=True)):
+        row = [name, pixels, *(f"{100 * values[index]:.4f}" for values in shares.values())]
+        of_class = [values[index] for values in distances.values()]
+        rows.append([*row, *("" if value is None else value for value in of_class)])
+    figure = plotting.draw_confusion_matrix(confusion.numpy(), classes)
+    save_picture(plotting.as_image(figure), folder / "confusion.png")
+    write_text(folder / "confusion.csv", csv_text(confusion_rows(confusion, classes)))
+    write_text(folder / "scores.csv", csv_text(rows))
+
+
+def worst_images(scores: Scores, count: int) -> list[tuple[int, float]]:
+    """Return index and mean IoU of the images with the lowest mean IoU, the lowest first; images
+    without labelled pixels are left out."""
+    assert scores.counts is not None
+    mious = [image_miou(counts) for counts in scores.counts]
+    order = sorted((miou, index) for index, miou in enumerate(mious) if miou < math.inf)
+    return [(index, miou) for miou, index in order[:count]]
+
+
+def write_worst(
+    folder: Path,
+    count: int,
+    scores: Scores,
+    samples: Sequence[Sample],
+    network: nn.Module,
+    config: Config,
+    device: torch.device,
+) -> None:
+    """Write pictures of the `worst_images` with their masks and predictions."""
+    reader, predictor = Reader(config.data), Predictor(network, config, device)
+    for place, (index, miou) in enumerate(worst_images(scores, count), 1):
+        sample = samples[index]
+        pixels, stored = reader.both(sample)
+        mask = np.array(stored)
+        if config.evaluation.mode == "center_crop":
+            bands = torch.from_numpy(pixels).movedim(2, 0)
+            pixels = center_crop(bands, config.crop_size).movedim(0, 2).numpy()
+            mask = center_crop(torch.from_numpy(mask), config.crop_size).numpy()
+        title = f"{sample.image}, mean IoU {100 * miou:.1f}"
+        dates = pictures(pixels, config.data)
+        picture = comparison(dates, mask, predictor.mask(pixels), config.data, title)
+        save_picture(picture, folder / f"{place:03}_{Path(sample.image).stem}.jpg")
+
+
+def comparison(
+    dates: Sequence[Image.Image],
+    target: np.ndarray,
+    predicted: np.ndarray,
+    data: Data,
+    title: str,
+) -> Image.Image:
+    """Draw the image (all dates), mask and prediction side by side, with the shares of classes."""
+    panels = [*dates, *(overlay(dates[-1], mask, data) for mask in (target, predicted))]
+    colours: dict[str, Colour] = {}
+    shares = []
+    for mask in (target, predicted):
+        by_class = contents(mask, data)
+        colours |= {name: colour for colour, name, _ in by_class}
+        shares.append({name: percent(share) for _, name, share in by_class})
+    legend = [
+        (colour, f"{name} {shares[0].get(name, '0')} / {shares[1].get(name, '0')}")
+        for name, colour in colours.items()
+    ]
+    image = "image" if len(dates) == 1 else "both dates"
+    heading = f"{title}: {image}, mask, prediction; shares in mask / prediction:"
+    return with_legend(side_by_side([panels]), [(None, heading), *legend])
