@@ -138,7 +138,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "what"), zip([UniMatchV2, UniMatch, UniMatch, FixMatch], OTHERS, strict=True)
+    ("kind", "what"), [*zip([UniMatchV2, UniMatch, UniMatch, FixMatch], OTHERS, strict=True)]
 )
 def test_a_step_on_other_networks_and_losses(kind, what, cuda):
     step(*cuda(kind, "precision=bfloat16", "model.pretrained=none", *OTHERS[what]))
