@@ -155,15 +155,14 @@ def score(options: argparse.Namespace, config: Config, device: "torch.device") -
     views = how_predicted(config.evaluation)
     logger.info(f"{counted(len(samples), 'image')} of {name}, {views}, {speed:.1f} a second")
     facts = {"list": name, "images": len(samples), "images_per_second": speed}
-    distributed.on_main(
-        lambda: write_results(options, config, facts, scores, of_classes, distances)
-    )
     if options.worst:
         folder = options.save_path / "worst"
         distributed.on_main(
             lambda: write_worst(folder, options.worst, scores, samples, network, config, device)
         )
-    say_what_is_written(options)
+    distributed.on_main(
+        lambda: write_results(options, config, facts, scores, of_classes, distances)
+    )
 
 
 def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
@@ -204,14 +203,18 @@ def write_results(
     of_classes: "dict[str, Tensor]",
     distances: dict[str, list[float | None]],
 ) -> None:
-    """Write --json and the tables of --save-path."""
+    """Write --json and the tables of --save-path; log the written files and the next command."""
     from inference.evaluation import score_record
     from inference.evaluation_files import write_scores
+    from util.log import logger
 
     if options.save_path:
         shares = scores.by_class | of_classes
         classes = config.data.classes
         write_scores(options.save_path, classes, scores.confusion, shares, distances)
+        worst = ", worst/" * bool(options.worst)
+        files = f"scores.csv, confusion.csv, confusion.png{worst}"
+        logger.info("written  %s: %s", options.save_path, files)
     if options.json:
         record = {
             "checkpoint": str(options.checkpoint),
@@ -227,21 +230,10 @@ def write_results(
         }
         text = json.dumps(record, indent=1) + "\n"
         write_text(options.json, text, f"--json {options.json}")
-
-
-def say_what_is_written(options: argparse.Namespace) -> None:
-    """Log the files of the command, and the next command."""
-    from util.log import logger
-
-    if options.json:
         logger.info("written  %s", options.json)
-    if options.save_path:
-        worst = ", worst/" if options.worst else ""
-        files = f"scores.csv, confusion.csv, confusion.png{worst}"
-        logger.info("written  %s: %s", options.save_path, files)
-    checkpoint = quoted(options.checkpoint)
     logger.info(
-        "next     python predict.py --checkpoint %s --images FOLDER --save-path OUT", checkpoint
+        "next     python predict.py --checkpoint %s --images FOLDER --save-path OUT",
+        quoted(options.checkpoint),
     )
 
 

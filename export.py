@@ -1,6 +1,6 @@
 """Export a checkpoint's network: ONNX, TorchScript or safetensors.
 
-The exported network predicts real images, and its masks are compared with those of predict.py in
+The exported network predicts images, and its masks are compared with those of predict.py in
 float32. If they differ at more than 0.1 % of the pixels of an image, nothing is written (exit
 code 1).
 """
@@ -22,9 +22,9 @@ from util.errors import UserError
 from util.parser import Parser
 from util.paths import nearest
 
-FORMATS = ("onnx", "torchscript", "safetensors")
-OUTSIDE = ("normalisation", "resizing")
-"""Names in `model.deploy`."""
+EXPORT_FORMATS = ("onnx", "torchscript", "safetensors")
+STEPS = ("normalisation", "resizing")
+"""Steps that --outside leaves to the caller; names in `model.deploy`."""
 
 
 def main() -> None:
@@ -49,22 +49,24 @@ def command_line() -> Parser:
         ),
         predicts=False,
     )
-    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file")
+    parser.add_argument(
+        "--format", choices=EXPORT_FORMATS, required=True, help="format of the file"
+    )
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument(
         "--outside",
-        choices=OUTSIDE,
+        choices=STEPS,
         nargs="+",
         default=[],
-        help="steps left to the caller: normalisation (else images hold the values of their "
-        "files), resizing to a size that the network takes",
+        help="steps left to the caller: normalisation (else the input has the values of image "
+        "files), resizing to a size that the network accepts",
     )
     parser.add_argument(
         "--size",
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="one fixed size, where a network cannot be exported for images of any size "
+        help="one fixed size, for networks that cannot be exported for images of any size "
         "(default: any size)",
     )
     parser.add_argument(
@@ -83,7 +85,7 @@ def check_options(options: argparse.Namespace) -> None:
     if not options.out.parent.is_dir():
         raise UserError(f"--out {options.out}: its folder does not exist; make it first")
     if options.format == "safetensors" and (options.outside or options.size):
-        raise UserError("--format safetensors: holds weights alone; --outside, --size do not apply")
+        raise UserError("--format safetensors: has weights only; --outside, --size do not apply")
     if options.format == "safetensors" and options.out.suffix != ".safetensors":
         raise UserError(f"--out {options.out}: expected a name that ends in .safetensors")
     if options.size and min(options.size) < 1:

@@ -8,12 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from dataset.image_files import SUFFIXES
-from dataset.samples import Origin, Sample, leads_out
+from dataset.samples import Origin, Sample, Samples, leads_out
 from dataset.split_files import (
     Fault,
     SampleList,
     Scan,
-    join_scans,
     no_such_list,
     raise_first,
     scan_list,
@@ -44,34 +43,36 @@ def scan_samples(images: ImageSources, data: Data, masks: bool) -> tuple[SampleL
     Raises `UserError` for a list or folder that is missing or empty.
     """
     sources = images if isinstance(images, tuple) else (images,)
-    return join_scans([_scan(source, data, masks) for source in sources])
+    origins = [_origin(source, data) for source in sources]
+    samples, faults = [], []
+    for source, origin in zip(sources, origins, strict=True):
+        if isinstance(source, Folders):
+            valid, faulty = _scan_folders(source, origin, masks, pairs=data.pair is not None)
+        else:
+            valid, faulty = scan_list(origin, masks, data.pair)
+        samples += valid
+        faults += faulty
+    name = " and ".join(str(origin.path) for origin in origins)
+    return SampleList(name, Samples(samples)), faults
 
 
 def require_sources(images: ImageSources, data: Data) -> None:
     """Raise `UserError` for a list or folder that does not exist, without reading any."""
     for source in images if isinstance(images, tuple) else (images,):
-        place, root = _locations(source, data)
-        if not isinstance(source, Folders):
-            if not os.path.exists(place):  # also False for impossible paths
-                raise no_such_list(place)
-        elif not os.path.isdir(root / source.images):
-            raise no_such_folder(root / source.images)
+        path = _origin(source, data).path
+        if isinstance(source, Folders) and not os.path.isdir(path):
+            raise no_such_folder(path)
+        if not os.path.exists(path):  # also False for impossible paths
+            raise no_such_list(path)
 
 
-def _locations(source: ImageSource, data: Data) -> tuple[Path, Path]:
-    """Return the path of the list or image folder, and the root, from any working directory."""
+def _origin(source: ImageSource, data: Data) -> Origin:
+    """Return the split file or image folder, and the root, from any working directory."""
     own = None if isinstance(source, Path) else source.root
     root = find_path(own or data.root)
     if isinstance(source, Folders):
-        return root / source.images, root
-    return find_path(source.list if isinstance(source, SplitFile) else source), root
-
-
-def _scan(source: ImageSource, data: Data, masks: bool) -> Scan:
-    place, root = _locations(source, data)
-    if isinstance(source, Folders):
-        return _scan_folders(source, root, masks, pairs=data.pair is not None)
-    return scan_list(Origin(place, root), masks, data.pair)
+        return Origin(root / source.images, root)
+    return Origin(find_path(source.list if isinstance(source, SplitFile) else source), root)
 
 
 def files_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") -> dict[str, Path]:
@@ -149,18 +150,18 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
                 raise UserError(f"{link}: a link to a folder that it is in; remove it")
 
 
-def _scan_folders(folders: Folders, root: Path, masks: bool, pairs: bool) -> Scan:
+def _scan_folders(folders: Folders, origin: Origin, masks: bool, pairs: bool) -> Scan:
     """Match images with second images and masks of the same name."""
     for folder in filter(None, (folders.images, folders.second, folders.masks)):
         if leads_out(str(folder)):
             raise UserError(f"{folder}: leads out of the data's root; use a folder below it")
-    origin = Origin(root / folders.images, root)
+    root = origin.root
     images = names_by_stem(origin.path, skip=root / folders.masks if folders.masks else None)
     others: dict[str, dict[str, str]] = {}
     if masks:
-        others["mask"] = _names_below(folders.masks, root, "masks", origin)
+        others["mask"] = _names_below(folders.masks, "masks", origin)
     if pairs:
-        others["second image"] = _names_below(folders.second, root, "second", origin)
+        others["second image"] = _names_below(folders.second, "second", origin)
     for kind, files in others.items():
         if unmatched := files.keys() - images.keys():
             logger.warning(
@@ -175,14 +176,14 @@ def _scan_folders(folders: Folders, root: Path, masks: bool, pairs: bool) -> Sca
             continue
         mask, second = (others.get(kind, {}).get(stem) for kind in ("mask", "second image"))
         samples.append(Sample(str(folders.images / name), mask, 0, origin, second))
-    return Scan(origin, samples, faults)
+    return samples, faults
 
 
-def _names_below(folder: Path | None, root: Path, key: str, origin: Origin) -> dict[str, str]:
+def _names_below(folder: Path | None, key: str, origin: Origin) -> dict[str, str]:
     """Return paths below the root by stem, for a folder that the config must name."""
     if folder is None:
         what = "masks" if key == "masks" else "second images (data.pair is set)"
         raise UserError(
             f"{origin.path}: its images need {what}; expected {{images: FOLDER, {key}: FOLDER}}"
         )
-    return {stem: str(folder / name) for stem, name in names_by_stem(root / folder).items()}
+    return {stem: str(folder / name) for stem, name in names_by_stem(origin.root / folder).items()}

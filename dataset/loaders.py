@@ -75,9 +75,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def steps_per_epoch(config: Config, labeled: int, unlabeled: int, images: int) -> int:
-    """Optimizer steps in one pass over the longer list (at least one), or `epoch_length`.
+    """Return the steps in one pass over the longer split (at least one), or `epoch_length`.
 
-    `images`: those of each kind in a step.
+    `images`: labelled, and also unlabelled, images in a step.
     """
     return config.epoch_length or max(1, max(labeled, unlabeled) // images)
 
@@ -93,7 +93,7 @@ def data_workers(config: Config, processes: int) -> int:
 
 
 def images_per_forward(config: Config, images: int, world: int) -> int:
-    """Labelled images that one forward of one process sees, of a global batch of `images`.
+    """Return the labelled images in a forward pass of one process; `images`: in a global batch.
 
     Raises `UserError` for a batch that does not divide.
     """
@@ -120,10 +120,12 @@ def training_loader(
     strong_views: int,
     process: Process,
 ) -> DataLoader:
-    """Batches of raw samples (see `make_views`) of one process.
+    """Return a loader of the raw batches of one process (see `make_views`).
 
-    `images` (labelled, and unlabelled as well) make a global batch; a forward sees `per_forward`
-    of them.  `room`: bytes in which decoded images are kept.
+    Args:
+        room: bytes for decoded images.
+        images: labelled, and also unlabelled, images in a global batch.
+        per_forward: images in a forward pass.
     """
     labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
     partner = effective_partner(config, per_forward)

@@ -45,12 +45,8 @@ class Fault(NamedTuple):
         return f"{self.origin.where(self.line)}: {self.message}"
 
 
-class Scan(NamedTuple):
-    """Valid samples of a source, and the faults of the others."""
-
-    origin: Origin
-    samples: list[Sample]
-    faults: list[Fault]
+Scan = tuple[list[Sample], list[Fault]]
+"""Valid samples of a source, and the faults of the others."""
 
 
 def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
@@ -58,16 +54,9 @@ def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
 
     Raises `UserError` for a missing or empty file, a repeated image and a faulty line.
     """
-    listed, faults = join_scans([scan_list(Origin(path, Path()), masks, pair)])
+    samples, faults = scan_list(Origin(path, Path()), masks, pair)
     raise_first(faults)
-    return listed
-
-
-def join_scans(scans: Sequence[Scan]) -> tuple[SampleList, list[Fault]]:
-    """Join the samples of several sources, and their faults."""
-    name = " and ".join(str(scan.origin.path) for scan in scans)
-    samples = Samples([sample for scan in scans for sample in scan.samples])
-    return SampleList(name, samples), [fault for scan in scans for fault in scan.faults]
+    return SampleList(str(path), Samples(samples))
 
 
 def raise_first(faults: Sequence[Fault]) -> None:
@@ -101,7 +90,7 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
             samples.append(sample)
         except UserError as error:
             faults.append(Fault(origin, number, str(error) if names_image(line) else NO_IMAGE))
-    return Scan(origin, samples, faults)
+    return samples, faults
 
 
 def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sample:

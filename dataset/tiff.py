@@ -10,7 +10,7 @@ import numpy as np
 from util.errors import UserError, counted
 
 TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
-"""Suffixes of TIFFs, and of the nodata mask that GDAL writes beside a raster."""
+"""Suffixes of TIFFs, and of the nodata mask that GDAL writes next to a raster."""
 FLAT_AXES = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
 """The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
 NODATA = 42113

@@ -1,7 +1,7 @@
 """Checks of splits and files before training starts."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -19,12 +19,16 @@ from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import NO_IMAGE, Sample, Samples, names_image
 from dataset.split_files import Fault, Lists, SampleList, raise_first
-from dataset.val_size import too_few
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
-from util.errors import UserError
+from util.errors import UserError, counted, first_of
 
 MAX_HEADERS = 5000
+"""Samples of a split whose headers are compared."""
+MIN_IMAGES = 10
+"""Least number of validation images without a warning."""
+MIN_MASKS_PER_CLASS = 3
+"""Least number of validation images per class without a warning."""
 R = TypeVar("R")
 
 
@@ -200,6 +204,28 @@ def _check_classes(
     absent = [name for name, count in zip(data.classes, pixels, strict=False) if not count]
     if absent:
         warn(f"warning: never in {where}: {', '.join(absent)}{hint}")
+
+
+def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) -> str:
+    """Describe a validation split with too few images, or too few of a class; "" for a large one.
+
+    Args:
+        names: of the classes.
+        showing: number of validation images that show each class; None: unknown.
+    """
+    problems = []
+    if images < MIN_IMAGES:
+        problems.append(f"{counted(images, 'validation image')}, expected at least {MIN_IMAGES}")
+    pairs = zip(names, () if showing is None else showing, strict=False)
+    if rare := [f"{name} ({count})" for name, count in pairs if count < MIN_MASKS_PER_CLASS]:
+        few = f"fewer than {MIN_MASKS_PER_CLASS} validation images show"
+        problems.append(f"{few} {first_of(rare, 5)}")
+    if not problems:
+        return ""
+    return (
+        f"{'; '.join(problems)}: scores are uncertain. Fix: validate on more images, or "
+        "cross-validate: python -m tools.splits make --config CONFIG --folds 5 --out FOLDER"
+    )
 
 
 def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:

@@ -1,7 +1,6 @@
 """Checkpoints of a run: their content, how it is restored, and which one a run resumes from."""
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +35,7 @@ class Strict(Section):
 
 
 class Best(Strict):
-    score: float = Field(validation_alias=AliasChoices("score", "miou"))  # its name before
+    score: float = Field(validation_alias=AliasChoices("score", "miou"))  # name in older versions
     epoch: Natural
 
 
@@ -53,14 +52,14 @@ class Scaler(Strict):
 
 
 class Identity(Strict):
-    """An image list as `dataset.split_files.identity` returns it."""
+    """Identity of a split file, from `dataset.split_files.list_identity`."""
 
     images: Natural
     sha256: str
 
 
 class Identities(Strict):
-    """The identities of the run's image lists."""
+    """Identities of the split files of a run."""
 
     labeled: Identity
     unlabeled: Identity
@@ -68,7 +67,7 @@ class Identities(Strict):
 
 
 class RunState(Strict):
-    """A checkpoint's content, as `state_of` returns it."""
+    """Content of a checkpoint, from `state_of`."""
 
     method: dict[str, Any]
     optimizer: dict[str, Any]
@@ -84,13 +83,13 @@ class RunState(Strict):
     """None in a checkpoint of an older version, as is the length of an epoch."""
     epoch_length: Positive | None = None
     nonfinite: Natural = 0
-    """Steps in a row that were skipped last because of non-finite gradients."""
+    """Non-finite steps in a row up to this checkpoint."""
 
     def compare(self, own: dict[str, Any], source: Path, force: bool) -> None:
-        """Compare config and split files with those of a run that wants to resume.
+        """Compare config and split files with the state `own` of the run that resumes.
 
-        `own`: the state of that run.  Raises `UserError` where they differ, unless by `force`,
-        which logs the differences and drops best scores that are no longer comparable.
+        Raises `UserError` for differences; with `force`, logs them instead, and drops best scores
+        that are no longer comparable.
         """
         changed = differences(with_defaults(self.config), own["config"])
         changed |= self._changed_images(own["images"])
@@ -115,7 +114,7 @@ class RunState(Strict):
             logger.info("%s: records no image lists (an older version); not compared", source)
 
     def _changed_images(self, images: dict[str, Any]) -> dict[str, str]:
-        """Compare the run's image lists with present ones: 'key (before -> now)' by key."""
+        """Return changes of the split files, as 'key (before -> now)' by key."""
         before = self.images.model_dump() if self.images else images
         found = {}
         for name, now in images.items():
@@ -126,7 +125,7 @@ class RunState(Strict):
 
 
 def state_of(trainer: "Trainer") -> dict[str, Any]:
-    """Return the content of a checkpoint of the run as it is now."""
+    """Return the content of a checkpoint of the current run."""
     return {
         "method": trainer.method.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
@@ -147,8 +146,8 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
 def resume_run(trainer: "Trainer", state: Any, source: Path, force: bool) -> None:
     """Continue from the content of the checkpoint `source`.
 
-    Raises `UserError` for a checkpoint of another run, and for another config or other split files
-    unless by `force`.
+    Raises `UserError` for a checkpoint of another method, and, without `force`, for another config
+    or other split files.
     """
     own, steps = state_of(trainer), trainer.steps
     run = check_run(state, own["name"], source)
@@ -196,15 +195,10 @@ def check_run(state: Any, name: str, path: Path) -> RunState:
 def state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
     """Return content and path of the checkpoint to continue from, if there is one.
 
-    Ranks may see different disks, so rank 0 decides and sends the content.  `never` and a path hold
-    for the first start of a run: a restart continues from its own last checkpoint.  Raises
-    `UserError` when a new run would overwrite files, when the named checkpoint is missing, and when
-    no checkpoint is readable.
+    `never` and a path hold for the first start of a run: a restart continues from its own last
+    checkpoint.  Raises `UserError` when a new run would overwrite files, when the named checkpoint
+    is missing, and when no checkpoint is readable.
     """
-    return distributed.on_main(partial(_state_to_resume, run_dir, resume))
-
-
-def _state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
     there = [path for path in (run_dir.latest, run_dir.previous) if path.exists()]
     if there and (resume == "auto" or (distributed.is_restart() and run_dir.is_own())):
         return _first_readable(run_dir, there)

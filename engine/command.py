@@ -48,7 +48,7 @@ def main(method: type[Method]) -> None:
         method.read_options(config)
         check_trackers(config)
         device = distributed.choose_device(options.device)
-        # A rank that fails says why before its connections close, which ends the others.
+        # A failing rank reports its error before its connections close, which ends the others.
         with distributed.session(device), exit_with_one_line():
             say_to_console()
             distributed.require_equal("options", {"--dry-run": options.dry_run})
@@ -60,7 +60,7 @@ def main(method: type[Method]) -> None:
                     method, config, device, run_dir, options.resume, options.force
                 )
                 if options.dry_run:
-                    from engine.dry_run import dry_run  # which builds trainers, too
+                    from engine.dry_run import dry_run  # imports this module
 
                     dry_run(trainer)
                 else:
@@ -81,10 +81,11 @@ def build_trainer(
 
     Raises `UserError`, on all ranks alike.
     """
-    # Fixed once: on another device, a run does not change its precision silently.
+    # Resolved once, so that a run does not change its precision silently on another device.
     precision = precision_on(device, config.precision)
     config = with_scaled_lr(config.model_copy(update={"precision": precision}))
-    resumed = state_to_resume(run_dir, resume)
+    # Ranks may see different disks, so rank 0 decides and sends the content.
+    resumed = distributed.on_main(partial(state_to_resume, run_dir, resume))
     lists = read_lists(config.data, method_class.unlabeled)
     val = lists.val.samples
     volumes = volume_indices([s.image for s in val], config.evaluation.volume_pattern)

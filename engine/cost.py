@@ -2,7 +2,7 @@
 
 The step runs on fake tensors, which have shapes but no memory.
 Uses private interfaces of torch.  Fake tensors are on the CPU, as torch cannot run a backward pass
-on a GPU that is not there; `AsOnGpu` does what a GPU does otherwise.
+on a GPU that is not there; `AsOnGpu` imitates the behaviour of a GPU.
 """
 
 import math

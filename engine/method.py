@@ -59,7 +59,7 @@ class Method(nn.Module):
 
     @classmethod
     def read_options(cls, config: Config) -> Any:
-        """The validated options; raises `UserError` for keys the method does not have."""
+        """Return the validated options; raises `UserError` for keys that the method lacks."""
         return parse(cls.Options, config.method, f"config of {cls.__name__}", "method.")
 
     @classmethod
@@ -72,7 +72,7 @@ class Method(nn.Module):
         return self.step(batch)
 
     def step(self, batch: Batch) -> Step:
-        """The loss of a batch and scalars to log, which stay on the device."""
+        """Return the loss of a batch and scalars to log; all stay on the device."""
         raise NotImplementedError
 
     def after_step(self, iteration: int) -> None:
@@ -88,12 +88,12 @@ class Method(nn.Module):
 
     @property
     def labeler(self) -> nn.Module:
-        """The network that makes pseudo-labels: the last of `eval_models`, the teacher if any."""
+        """Network that makes pseudo-labels: the last of `eval_models`, the teacher if any."""
         return list(self.eval_models().values())[-1]
 
     @property
     def threshold(self) -> float | Tensor:
-        """The present confidence threshold."""
+        """Current confidence threshold."""
         return self.config.conf_thresh
 
     def pictures(self, batch: Batch) -> Panels:

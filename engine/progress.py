@@ -45,7 +45,7 @@ class Means:
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         for name, value in scalars.items():
-            # A value that is not finite is reported by the monitor, and would hide all other steps.
+            # The monitor reports a non-finite value, which would hide all other steps here.
             value = value.detach().float().nan_to_num(0.0, 0.0, 0.0)
             if name in self._sums:
                 value = value + self._sums[name]
@@ -120,7 +120,7 @@ class NonfiniteMonitor:
         what = f"loss terms {', '.join(terms)}" if terms else "gradients"
         done = "step skipped" if "grad_norm" in faults else "step taken, its gradients are finite"
         kept = ""
-        if terms:  # gradients alone overflow often in float16, while its scale is sought
+        if terms:  # float16 often overflows gradients until the loss scale fits
             is_own = any(name in own for name in terms)
             kept = self._save_batch(step) if is_own else "; its batch is another rank's"
         logger.warning("step %d: %s not finite, %s%s", step, what, done, kept)

@@ -65,7 +65,7 @@ class Trainer:
         self.epoch = 0
         """Completed epochs, validation included."""
         self.done = 0
-        """Completed steps of the present epoch."""
+        """Completed steps of the current epoch."""
         self.means = Means()
         """Means of the scalars of these steps."""
         self.best: dict[str, dict[str, float]] = {}
@@ -89,8 +89,8 @@ class Trainer:
         """
         try:
             if self.run_dir.open(self.config, self.steps_done, self.source):
-                self.save()  # its start, for a restart before its next checkpoint
-            elif self.source is not None:  # finish what the run was killed before
+                self.save()  # a restart may come before the next checkpoint
+            elif self.source is not None:  # complete what a kill interrupted
                 self.run_dir.restore_history(self.history)
                 self.run_dir.keep_best({} if self.done else self.best, self.epoch)
             first = self.epoch
@@ -135,7 +135,7 @@ class Trainer:
         return {**record, "peak_memory": distributed.peak_memory(self.device)}
 
     def train_step(self, raw: RawBatch) -> dict[str, Tensor]:
-        """Take the next step of the run; return its scalars, on the device."""
+        """Take the next step of the run; return its scalars on the device."""
         scalars = self.optimize(raw, self.steps_done)
         self.done += 1
         return scalars
@@ -143,8 +143,8 @@ class Trainer:
     def optimize(self, raw: RawBatch, step: int) -> dict[str, Tensor]:
         """Take optimizer step `step` of the run on a raw batch, in micro-batches.
 
-        Returns scalars, on the device, among them the norm of the gradient; the optimizer skips the
-        step where that is not finite.
+        Returns scalars on the device, including the gradient norm; the optimizer skips the step if
+        the norm is not finite.
         """
         config, device = self.config, self.device
         seed_step(config.seed, distributed.rank(), step)

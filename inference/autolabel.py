@@ -28,7 +28,7 @@ from util.config.types import IGNORE
 from util.errors import UserError, counted, printable
 from util.io import csv_text, write_once
 
-COLUMNS = ("labelled", *UNCERTAINTIES)
+UNCERTAINTY_COLUMNS = ("labelled", *UNCERTAINTIES)
 """Columns of uncertainty.csv: the share of labelled pixels, and means over all pixels."""
 
 
@@ -79,7 +79,7 @@ class RankedImage(NamedTuple):
     name: str
     sample: Sample
     numbers: dict[str, float]
-    """By `COLUMNS`."""
+    """By `UNCERTAINTY_COLUMNS`."""
 
 
 class Autolabel:
@@ -111,7 +111,7 @@ class Autolabel:
         `windows`: predict images much larger than crops in sliding windows.
         """
         errors, mode = list[UserError](), self.config.evaluation.mode
-        table = ImageTable(self.table, COLUMNS, samples)
+        table = ImageTable(self.table, UNCERTAINTY_COLUMNS, samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
             with collect_errors(errors, sample.image_file):
                 pixels, void = read_valid_dates(sample.image_files, self.config.data)
@@ -129,7 +129,7 @@ class Autolabel:
     def ranking(self, samples: Mapping[str, Sample], acquisition: str) -> list[RankedImage]:
         """Return the images with masks, the most uncertain first."""
         by_text = {printable(name): (name, sample) for name, sample in samples.items()}
-        head, *lines = ImageTable(self.table, COLUMNS, []).lines()
+        head, *lines = ImageTable(self.table, UNCERTAINTY_COLUMNS, []).lines()
         images = [
             RankedImage(*by_text[line[0]], dict(zip(head[1:], map(float, line[1:]), strict=True)))
             for line in lines
@@ -196,10 +196,10 @@ def relative_paths(root: Path, files: Sequence[Path]) -> list[str]:
 
 def write_ranking(path: Path, ranking: Sequence[RankedImage], acquisition: str) -> None:
     """Write the images as CSV, the most uncertain first, with their scores."""
-    head = ["rank", "image", f"score ({acquisition})", *COLUMNS]
+    head = ["rank", "image", f"score ({acquisition})", *UNCERTAINTY_COLUMNS]
     rows = [
         [rank, str(image.sample.image_file)]
-        + [image.numbers[column] for column in (acquisition, *COLUMNS)]
+        + [image.numbers[column] for column in (acquisition, *UNCERTAINTY_COLUMNS)]
         for rank, image in enumerate(ranking, 1)
     ]
     write_once(path, csv_text([head, *rows]).encode())

@@ -1,19 +1,18 @@
-"""Prediction of images larger than memory: block by block, each from overlapping windows.
+"""Prediction of images larger than memory: in blocks, each from overlapping windows.
 
 The weight of a window falls linearly towards its borders, where the network sees least context; its
-outermost pixels have weight 0. So no border of a window is visible in the result.
+outermost pixels have weight 0. No border of a window is visible in the result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.predictor import Predictor, window_starts
-from inference.raster import Dates, Raster, Rect
-from util.config.schema import Config
+from inference.raster import Dates, Rect
 
 BLOCK_BYTES = 2**29
 """Memory for the probabilities of a block."""
@@ -21,7 +20,7 @@ TILE = 512
 """Side of the tiles of output files, in pixels; sides of blocks are multiples of it."""
 
 
-class Axis:
+class WindowAxis:
     """Windows along one side of an image, each overlapping the next by a third; at every pixel
     their weights sum to 1.
 
@@ -66,11 +65,11 @@ class Window(NamedTuple):
     across: np.ndarray
 
 
-class Plan(NamedTuple):
-    """Blocks of an image, and the windows that each is predicted from."""
+class BlockPlan(NamedTuple):
+    """Blocks of an image, each predicted from several windows."""
 
-    rows: Axis
-    columns: Axis
+    rows: WindowAxis
+    columns: WindowAxis
     blocks: list[Rect]
 
     def windows(self, block: Rect) -> list[Window]:
@@ -83,7 +82,7 @@ class Plan(NamedTuple):
         ]
 
 
-def plan(height: int, width: int, window: int, classes: int) -> Plan:
+def plan_blocks(height: int, width: int, window: int, classes: int) -> BlockPlan:
     """Divide an image into blocks whose probabilities fit into `BLOCK_BYTES`."""
     side = max(1, int((BLOCK_BYTES / (4 * classes)) ** 0.5) // TILE) * TILE
     blocks = [
@@ -91,37 +90,36 @@ def plan(height: int, width: int, window: int, classes: int) -> Plan:
         for top in range(0, height, side)
         for left in range(0, width, side)
     ]
-    return Plan(Axis(height, window), Axis(width, window), blocks)
+    return BlockPlan(WindowAxis(height, window), WindowAxis(width, window), blocks)
 
 
 @torch.no_grad()
 def predict_block(
-    network: nn.Module,
-    image: Raster | Dates,
+    predictor: Predictor,
+    image: Dates,
     block: Rect,
-    plan: Plan,
-    config: Config,
-    device: torch.device,
-    done: Callable[[int], object],
+    windows: Sequence[Window],
+    report: Callable[[int], object],
 ) -> Tensor:
-    """Return the probabilities `[C, h, w]` of a block, 0 where no window has data.
+    """Return the probabilities `[C, h, w]` of a block, 0 if no window has data.
 
     Args:
-        done: is called with the number of windows of each batch.
+        predictor: in mode `original`.
+        report: is called with the number of windows of each batch.
     """
-    predictor = Predictor(network, config, device, "original")
+    config, device = predictor.config, predictor.device
     total = torch.zeros(config.num_classes, block.height, block.width, device=device)
-    windows, size = plan.windows(block), config.evaluation.window_batch
+    size = config.evaluation.window_batch
     for batch in (windows[i : i + size] for i in range(0, len(windows), size)):
         valid = [image.valid(window.rect) for window in batch]
-        seen = [w for w, some in zip(batch, valid, strict=True) if some is None or some.any()]
-        if seen:
-            pixels = np.stack([image.read(window.rect) for window in seen])
-            found = predictor.predict_batch(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-            for (rect, down, across), probabilities in zip(seen, found, strict=True):
+        kept = [w for w, mask in zip(batch, valid, strict=True) if mask is None or mask.any()]
+        if kept:
+            pixels = np.stack([image.read(window.rect) for window in kept])
+            predicted = predictor.predict_batch(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+            for (rect, down, across), probabilities in zip(kept, predicted, strict=True):
                 weight = torch.from_numpy(np.outer(down, across)).to(probabilities)
                 common = block.common(rect)
                 (rows, columns), (y, x) = common.within(block), common.within(rect)
                 total[:, rows, columns] += (probabilities * weight)[:, y, x]
-        done(len(batch))
+        report(len(batch))
     return total

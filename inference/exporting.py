@@ -1,4 +1,4 @@
-"""The work of export.py: write a network as ONNX, TorchScript or safetensors, and compare it."""
+"""Export of a network as ONNX, TorchScript or safetensors, and comparison with predict.py."""
 
 import argparse
 import math
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -39,24 +39,23 @@ from util.io import write_atomically
 from util.normalize import mean_and_std, normalise, to_unit
 
 AGREEMENT = 0.999
-"""Least share of the pixels of an image where the masks must agree."""
-SHOWN = 4
-"""Number of validation images to compare on without --images."""
+"""Least share of the pixels of an image with equal masks."""
+VALIDATION_IMAGES = 4
+"""Number of images to compare on without --images."""
 CPU = torch.device("cpu")
 
 
-class View(NamedTuple):
-    """Images to compare on."""
+class ComparedImages(NamedTuple):
+    """A batch of images to compare on."""
 
     image: Tensor
     """`[B, bands, H, W]` in [0, 1]."""
     known: Tensor
-    """`[B, H, W]`, bool: pixels with data; predict.py writes 255 to the others, which no network
-    sees."""
+    """`[B, H, W]`, bool: pixels with data; predict.py writes 255 for the others."""
 
 
 def export(options: argparse.Namespace, config: Config) -> None:
-    """Write the file if what it computes agrees with predict.py; else exit with code 1."""
+    """Write the file if its masks agree with those of predict.py; else exit with code 1."""
     once = config.evaluation.model_copy(update={"flip": False, "scales": (1.0,)})
     plain = config.model_copy(
         update={"precision": "float32", "channels_last": False, "evaluation": once}
@@ -66,10 +65,10 @@ def export(options: argparse.Namespace, config: Config) -> None:
     config = merge_adapters(network, config)
     inside = {NORMALISATION, RESIZING} - set(options.outside)
     deployed = Deployed(network, config, inside).eval()
-    content = exported(options, config, deployed)
+    content = exported_content(options, config, deployed)
     views = [*views_of(images, options.size)]
     run = function_of(options.format, config, content)
-    if not compare(deployed, run, views, plain, options.size is not None):
+    if not compare_masks(deployed, run, views, plain, options.size is not None):
         hint = "" if options.size else "; for images of one size alone: --size H W"
         print_error(f"the export differs from predict.py: {options.out} was not written{hint}")
         sys.exit(1)
@@ -77,31 +76,35 @@ def export(options: argparse.Namespace, config: Config) -> None:
     print(f"written  {options.out} ({len(content) / 2**20:.1f} MiB)")
 
 
-def read_images(options: argparse.Namespace, config: Config) -> list[View]:
-    """Read the images of `--images`, else the first of the validation split; those without any
-    data are left out, and `UserError` is raised where none remains."""
+def read_images(options: argparse.Namespace, config: Config) -> list[ComparedImages]:
+    """Read the images of `--images`, else the first of the validation split, without those that
+    have no data at all; raises `UserError` if none remains."""
     data = config.data
     if options.images and data.dates > 1:
-        raise UserError("--images: the network takes pairs; leave it out for those of validation")
+        raise UserError(
+            "--images: the network takes pairs; without it, validation pairs are compared"
+        )
     if options.images:
         files: list[Sequence[Path]] = [[path] for path in options.images]
     else:
-        listed = read_samples(data.val, data, masks=True).samples[:SHOWN]
+        listed = read_samples(data.val, data, masks=True).samples[:VALIDATION_IMAGES]
         files = [sample.image_files for sample in listed]
     views = []
     for dates in files:
         pixels, void = read_valid_dates(dates, data)
         image = to_unit(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
         known = torch.ones(1, *image.shape[-2:], dtype=torch.bool)
-        views.append(View(image, known if void is None else torch.from_numpy(~void)[None]))
+        if void is not None:
+            known = torch.from_numpy(~void)[None]
+        views.append(ComparedImages(image, known))
     with_data = [view for view in views if view.known.any()]
     if not with_data:
         raise UserError(f"{files[0][0]}: no pixel has data; name other images with --images")
     return with_data
 
 
-def exported(options: argparse.Namespace, config: Config, deployed: Deployed) -> bytes:
-    """Return the content of the file; raises `UserError` where torch cannot export the network."""
+def exported_content(options: argparse.Namespace, config: Config, deployed: Deployed) -> bytes:
+    """Return the content of the file; raises `UserError` if torch cannot export the network."""
     multiple = deployed.patch_size
     sides = options.size or [-(-side // multiple) * multiple for side in (70, 110)]
     if any(side % multiple for side in sides):
@@ -115,14 +118,14 @@ def exported(options: argparse.Namespace, config: Config, deployed: Deployed) ->
         return to_torchscript(deployed, example, facts)
     except UserError:
         raise
-    except Exception as error:  # of whichever part of torch
+    except Exception as error:  # any class, depending on the part of torch
         hint = "" if options.size else " for images of any size; choose one: --size H W"
         problem = f"cannot be exported{hint} ({reason(error)})"
         raise UserError(f"--format {options.format}: {problem}") from None
 
 
 def function_of(format: str, config: Config, content: bytes) -> Run:
-    """Return an exported file as a function; of safetensors, a new network with these weights."""
+    """Return an exported file as a function; for safetensors, a new network with the weights."""
     if format == "onnx":
         return from_onnx(content)
     if format == "torchscript":
@@ -132,23 +135,25 @@ def function_of(format: str, config: Config, content: bytes) -> Run:
     return Deployed(network.eval(), config, {NORMALISATION, RESIZING}).eval()
 
 
-def views_of(images: Sequence[View], size: Sequence[int] | None) -> Iterator[View]:
-    """Yield the images, and two parts of the first as a batch of another size; with `size`, the
-    images at this size alone."""
+def views_of(
+    images: Sequence[ComparedImages], size: Sequence[int] | None
+) -> Iterator[ComparedImages]:
+    """Yield the images, and two parts of the first image as a batch of another size; with `size`,
+    only the images, resized."""
     if size:
         for image, known in images:
             resized = F.interpolate(image, tuple(size), mode="bilinear")
-            yield View(resized, F.interpolate(known[None].float(), tuple(size))[0] > 0)
+            yield ComparedImages(resized, F.interpolate(known[None].float(), tuple(size))[0] > 0)
         return
     yield from images
     image, known = images[0]
     h, w = (max(1, side * 3 // 4) for side in image.shape[-2:])
-    yield View(*(torch.cat([x[..., :h, :w], x[..., -h:, -w:]]) for x in (image, known)))
+    yield ComparedImages(*(torch.cat([x[..., :h, :w], x[..., -h:, -w:]]) for x in (image, known)))
 
 
 @dataclass
-class Exported:
-    """An exported function in the place of a network."""
+class ExportedNetwork:
+    """An exported function that replaces the network of a `Predictor`."""
 
     run: Run
     patch_size: int
@@ -158,29 +163,33 @@ class Exported:
 
 
 @torch.no_grad()
-def compare(
-    deployed: Deployed, run: Run, views: Sequence[View], config: Config, fixed: bool
+def compare_masks(
+    deployed: Deployed, run: Run, views: Sequence[ComparedImages], config: Config, fixed: bool
 ) -> bool:
-    """Return whether the masks agree where images have data; print the largest difference of the
-    probabilities."""
-    stand_in: Any = Exported(run, deployed.patch_size)
+    """Return True if the masks agree at the pixels with data; print the largest difference of the
+    probabilities.
+
+    Args:
+        run: the exported function.
+        fixed: the function takes images of one size only.
+    """
+    network = ExportedNetwork(run, deployed.patch_size)
     mean, std = mean_and_std(config, CPU)
     difference, agreement = 0.0, 1.0
     for view, known in views:
         mode = mode_of(view, config, fixed)
-        own = Predictor(deployed.network, config, CPU, mode).predict_normalised(
-            normalise(view, mean, std)
-        )
-        mode = "original" if deployed.square else mode  # it resizes by itself
+        own = Predictor(deployed.network, config, CPU, mode)
+        expected = own.predict_normalised(normalise(view, mean, std))
+        mode = "original" if deployed.square else mode  # the export resizes by itself
         try:
-            exported = Predictor(stand_in, config, CPU, mode)
-            other = exported.predict_normalised(deployed.from_unit(view))
-        except Exception as error:  # of whichever library runs it
+            exported = Predictor(network, config, CPU, mode)
+            found = exported.predict_normalised(deployed.from_unit(view))
+        except Exception as error:  # any class, depending on the library
             size = "x".join(map(str, view.shape))
             print(f"the exported network fails on images {size}: {reason(error)}")
             return False
-        same = (own.argmax(1) == other.argmax(1)) & known
-        difference = max(difference, (own - other).abs().max().item())
+        same = (expected.argmax(1) == found.argmax(1)) & known
+        difference = max(difference, (expected - found).abs().max().item())
         shares = same.sum((1, 2)) / known.sum((1, 2))  # NaN for a part without data
         agreement = min(agreement, *shares.nan_to_num(1).tolist())
     print(
@@ -191,7 +200,8 @@ def compare(
 
 
 def mode_of(view: Tensor, config: Config, fixed: bool) -> str:
-    """Return the prediction mode of predict.py; sliding windows need single images of any size."""
+    """Return the prediction mode of predict.py, but no sliding windows for a batch, nor for an
+    export of one fixed size."""
     height, width = view.shape[-2:]
     mode = mode_for_size(config, (width, height))
     return "original" if mode == "sliding_window" and (fixed or len(view) > 1) else mode

@@ -1,4 +1,4 @@
-"""Rasters predicted in windows: block by block into a folder, then into GeoTIFFs."""
+"""Prediction of rasters in windows: blocks are saved in a folder, then joined to GeoTIFFs."""
 
 import math
 import shutil
@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from inference.blending import TILE, Plan, plan, predict_block
+from inference.blending import TILE, BlockPlan, plan_blocks, predict_block
 from inference.mask_encoding import MaskEncoding
 from inference.outputs import Writer, confidence_bytes, save_arrays
 from inference.overlay import mask_colours
-from inference.predictor import to_mask
+from inference.predictor import Predictor, to_mask
 from inference.raster import Dates, Raster, Rect, open_dates, rasterio
 from util.colours import Colour
 from util.config.data import Data
@@ -29,8 +29,8 @@ PREVIEW = 2000
 """Longer side of an overlay, in pixels."""
 
 
-class Form(NamedTuple):
-    """Format of a GeoTIFF."""
+class BandFormat(NamedTuple):
+    """Bands and metadata of a GeoTIFF."""
 
     bands: int = 1
     kind: str = "uint8"
@@ -48,11 +48,11 @@ def predict_raster(
     config: Config,
     device: torch.device,
 ) -> None:
-    """Write the files of a raster, or of a pair of rasters.
+    """Predict a raster, or a pair of rasters, and write the files.
 
-    Finished blocks are kept in a folder beside the mask until all files are written, so that a
-    killed command continues. Raises `UserError` for rasters that cannot be read, and for options
-    that need the whole image.
+    Finished blocks are kept in a folder beside the mask until all files are written, so that an
+    interrupted command continues. Raises `UserError` for rasters that cannot be read, and for
+    options that need the whole image.
     """
     if writer.options.probabilities:
         raise UserError(
@@ -64,50 +64,49 @@ def predict_raster(
             f"{files[0]}: evaluation.mode resize needs whole images, but the image is predicted in "
             "windows; cut it into tiles, or --set evaluation.mode=original"
         )
+    predictor = Predictor(network, config, device, "original")
     with open_dates(files, config.data) as dates:
-        parts = Parts(writer.path("masks", name).with_suffix(".parts"), files)
-        planned = plan(dates.height, dates.width, config.crop_size, config.num_classes)
-        predict_parts(network, dates, planned, parts, writer.options.confidence, config, device)
-        write_all(dates, planned, parts, name, writer)
-    parts.remove()
+        finished = FinishedBlocks(writer.path("masks", name).with_suffix(".parts"), files)
+        plan = plan_blocks(dates.height, dates.width, config.crop_size, config.num_classes)
+        predict_missing(predictor, dates, plan, finished, writer.options.confidence)
+        write_all(dates, plan, finished, name, writer)
+    shutil.rmtree(finished.folder, ignore_errors=True)
 
 
-def predict_parts(
-    network: nn.Module,
+def predict_missing(
+    predictor: Predictor,
     dates: Dates,
-    planned: Plan,
-    parts: "Parts",
-    confidence: str | None,
-    config: Config,
-    device: torch.device,
+    plan: BlockPlan,
+    finished: "FinishedBlocks",
+    kind: str | None,
 ) -> None:
     """Predict the blocks that are not finished."""
-    total = sum(len(planned.windows(block)) for block in planned.blocks)
-    title = printable(dates.first.path.name)
+    windows = [plan.windows(block) for block in plan.blocks]
+    title, total = printable(dates.first.path.name), sum(map(len, windows))
     with tqdm(total=total, desc=title, unit="window", disable=None, leave=False) as bar:
-        for number, block in enumerate(planned.blocks):
-            if parts.path(number).exists():
-                bar.update(len(planned.windows(block)))
+        for number, block in enumerate(plan.blocks):
+            if finished.path(number).exists():
+                bar.update(len(windows[number]))
                 continue
-            scores = predict_block(network, dates, block, planned, config, device, bar.update)
+            probabilities = predict_block(predictor, dates, block, windows[number], bar.update)
             valid = dates.valid(block)
             void = None if valid is None else ~valid
-            layers = {"masks": to_mask(scores, void)}
-            if confidence is not None:
-                layers[confidence] = confidence_bytes(scores, confidence, void)
-            parts.save(number, layers)
+            layers = {"masks": to_mask(probabilities, void)}
+            if kind is not None:
+                layers[kind] = confidence_bytes(probabilities, kind, void)
+            save_arrays(finished.path(number), **layers)
 
 
-class Parts:
-    """Finished blocks of a raster in a folder, by number.
+class FinishedBlocks:
+    """Predicted blocks of a raster in a folder, by number.
 
-    Raises `UserError` where the folder was written for other files, or before these changed.
+    Raises `UserError` for a folder of other files, or one written before these files changed.
     """
 
     def __init__(self, folder: Path, sources: Sequence[Path]):
         self.folder, note = folder, folder / "source.txt"
-        known = [(path.resolve(), path.stat()) for path in sources]
-        identity = "".join(f"{path} {file.st_size} {file.st_mtime_ns}\n" for path, file in known)
+        stats = [(path.resolve(), path.stat()) for path in sources]
+        identity = "".join(f"{path} {file.st_size} {file.st_mtime_ns}\n" for path, file in stats)
         identity = identity.encode("utf-8", "backslashreplace").decode()
         make_folder(folder)
         if note.exists() and note.read_text(encoding="utf-8") != identity:
@@ -118,60 +117,59 @@ class Parts:
     def path(self, number: int) -> Path:
         return self.folder / f"{number:05}.npz"
 
-    def save(self, number: int, layers: dict[str, np.ndarray]) -> None:
-        save_arrays(self.path(number), **layers)
-
     def layer(self, kind: str, blocks: list[Rect]) -> Iterator[tuple[Rect, np.ndarray]]:
         """Yield all blocks with their masks or confidences `[h, w]`."""
         for number, block in enumerate(blocks):
             with np.load(self.path(number)) as layers:
                 yield block, layers[kind]
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
 
-
-def write_all(dates: Dates, planned: Plan, parts: Parts, name: str, writer: Writer) -> None:
+def write_all(
+    dates: Dates, plan: BlockPlan, finished: FinishedBlocks, name: str, writer: Writer
+) -> None:
     """Write the files of a raster from its blocks; of a pair, with the earlier's georeferencing."""
-    raster, confidence = dates.first, writer.options.confidence
+    raster, kind = dates.first, writer.options.confidence
     step = math.ceil(max(raster.height, raster.width) / PREVIEW)
-    small = np.zeros((-(-raster.height // step), -(-raster.width // step)), np.uint8)
+    preview = np.zeros((-(-raster.height // step), -(-raster.width // step)), np.uint8)
     pixels = np.zeros(256, np.int64)
-    for block, mask in parts.layer("masks", planned.blocks):
+    for block, mask in finished.layer("masks", plan.blocks):
         pixels += np.bincount(mask.ravel(), minlength=256)
         top, left = -(-block.top // step), -(-block.left // step)
-        some = mask[top * step - block.top :: step, left * step - block.left :: step]
-        small[top : top + some.shape[0], left : left + some.shape[1]] = some
+        part = mask[top * step - block.top :: step, left * step - block.left :: step]
+        preview[top : top + part.shape[0], left : left + part.shape[1]] = part
     writer.add_areas(name, (raster.height, raster.width), pixels)
-    original = writer.encoding(ignoring=True)
-    masks: Iterable[tuple[Rect, np.ndarray]] = parts.layer("masks", planned.blocks)
-    if original is not None:
-        masks = ((block, original.values(mask)) for block, mask in masks)
-    write_geotiff(writer.path("masks", name), raster, masks, mask_form(writer.data, original))
-    if confidence is not None:
-        layer = parts.layer(confidence, planned.blocks)
-        # The probability of the likeliest class is never 0; an entropy may be any value.
-        form = Form(nodata=0 if confidence == "confidence" else None)
-        write_geotiff(writer.path(confidence, name), raster, layer, form)
+    encoding = writer.encoding(ignoring=True)
+    masks: Iterable[tuple[Rect, np.ndarray]] = finished.layer("masks", plan.blocks)
+    if encoding is not None:
+        masks = ((block, encoding.values(mask)) for block, mask in masks)
+    form = mask_band_format(writer.data, encoding)
+    write_geotiff(writer.path("masks", name), raster, masks, form)
+    if kind is not None:
+        layer = finished.layer(kind, plan.blocks)
+        # The probability of the most probable class is never 0; an entropy may be any value.
+        form = BandFormat(nodata=0 if kind == "confidence" else None)
+        write_geotiff(writer.path(kind, name), raster, layer, form)
     if "overlays" in writer.kinds:
-        writer.save_overlay(name, dates.previews(step), small)
+        writer.save_overlay(name, dates.previews(step), preview)
 
 
-def mask_form(data: Data, original: MaskEncoding | None) -> Form:
-    """Return the format of masks: with colours and names of classes unless they hold colours; the
-    nodata value is 255, or the dataset's own ignored value."""
-    if original is None:
-        return Form(nodata=IGNORE, names=dict(enumerate(data.classes)), colours=mask_colours(data))
-    if original.in_colour:
-        return Form(bands=3)
-    names = {int(original.codes[index]): name for index, name in enumerate(data.classes)}
-    if original.is_deep:
-        return Form(kind="uint16", nodata=original.ignored, names=names)
-    return Form(nodata=original.ignored, names=names, colours=original.colours)
+def mask_band_format(data: Data, encoding: MaskEncoding | None) -> BandFormat:
+    """Return the format of masks, with the colours and names of the classes unless the values are
+    colours; the nodata value is 255, or the dataset's own ignored value."""
+    if encoding is None:
+        return BandFormat(
+            nodata=IGNORE, names=dict(enumerate(data.classes)), colours=mask_colours(data)
+        )
+    if encoding.in_colour:
+        return BandFormat(bands=3)
+    names = {int(encoding.codes[index]): name for index, name in enumerate(data.classes)}
+    if encoding.is_deep:
+        return BandFormat(kind="uint16", nodata=encoding.ignored, names=names)
+    return BandFormat(nodata=encoding.ignored, names=names, colours=encoding.colours)
 
 
 def write_geotiff(
-    path: Path, raster: Raster, blocks: Iterable[tuple[Rect, np.ndarray]], form: Form
+    path: Path, raster: Raster, blocks: Iterable[tuple[Rect, np.ndarray]], form: BandFormat
 ) -> None:
     """Write blocks `[h, w]` or `[h, w, 3]` as a tiled GeoTIFF with the georeferencing of a raster.
 

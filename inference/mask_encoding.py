@@ -1,5 +1,7 @@
 """Encode class indices as the values or colours of the dataset's own masks."""
 
+from itertools import chain
+
 import numpy as np
 from PIL import Image
 
@@ -60,5 +62,5 @@ class MaskEncoding:
 
 def _free_code(taken: set[int], in_colour: bool) -> int:
     """Return a value or colour without a class: 255, VOC's colour of outlines, or another one."""
-    wanted = [code_of("224,224,192"), *range(2**24)] if in_colour else [IGNORE, *range(MAX_VALUE)]
-    return next(code for code in wanted if code not in taken)
+    first, last = (code_of("224,224,192"), 2**24) if in_colour else (IGNORE, MAX_VALUE)
+    return next(code for code in chain([first], range(last)) if code not in taken)

@@ -15,7 +15,7 @@ from util.config.types import IGNORE
 from util.normalize import mean_and_std, normalise, to_unit
 from util.precision import autocast
 
-Logits = Callable[[Tensor], Tensor]
+LogitFunction = Callable[[Tensor], Tensor]
 """A network or an exported function: normalised images `[B, C, H, W]` to logits."""
 
 
@@ -29,7 +29,7 @@ class Predictor:
     """
 
     def __init__(
-        self, network: Logits, config: Config, device: torch.device, mode: str | None = None
+        self, network: LogitFunction, config: Config, device: torch.device, mode: str | None = None
     ):
         self.network, self.config, self.device = network, config, device
         self.mode = config.evaluation.mode if mode is None else mode
@@ -100,7 +100,9 @@ def to_mask(probabilities: Tensor, void: np.ndarray | None = None) -> np.ndarray
     return mask
 
 
-def predict_sliding(network: Logits, image: Tensor, window: int, border: str, batch: int) -> Tensor:
+def predict_sliding(
+    network: LogitFunction, image: Tensor, window: int, border: str, batch: int
+) -> Tensor:
     """Return the probabilities `[1, C, H, W]` of a normalised image `[1, C, H, W]`, averaged over
     square windows with a stride of two thirds of their side.
 
@@ -128,7 +130,7 @@ def predict_sliding(network: Logits, image: Tensor, window: int, border: str, ba
     return total / total.sum(1, keepdim=True)
 
 
-def logits_of(network: Logits, image: Tensor) -> Tensor:
+def logits_of(network: LogitFunction, image: Tensor) -> Tensor:
     """Return logits at the image's own size; a network with patches sees the image at the nearest
     multiple of its patch size."""
     patch = getattr(network, "patch_size", 1)
@@ -141,7 +143,7 @@ def logits_of(network: Logits, image: Tensor) -> Tensor:
     return F.interpolate(logits, (h, w), mode="bilinear", align_corners=True)
 
 
-def logits_of_square(network: Logits, image: Tensor, side: int) -> Tensor:
+def logits_of_square(network: LogitFunction, image: Tensor, side: int) -> Tensor:
     """Return logits at the image's own size of a network that sees the image resized to a square,
     as is common for medical images."""
     resized = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""TIFFs and GeoTIFFs of any size, read window by window with rasterio, which is optional."""
+"""TIFFs and GeoTIFFs of any size, read in windows with rasterio, which is optional."""
 
 import math
 import warnings
@@ -17,10 +17,10 @@ from dataset.reader import refuse_other_size
 from util.config.data import Data
 from util.errors import UserError
 
-CACHE = 256
+CACHE_MB = 256
 """MiB for decoded tiles in GDAL."""
-MAX_TILE = 2**30
-"""Largest tile or strip in bytes; each is decoded as a whole."""
+MAX_TILE_BYTES = 2**30
+"""Largest tile or strip; each is decoded as a whole."""
 
 
 class Rect(NamedTuple):
@@ -45,7 +45,7 @@ class Rect(NamedTuple):
 
 
 def is_larger(path: Path, megapixels: int) -> bool:
-    """Tell whether a file is a readable TIFF of more than so many million pixels."""
+    """Return True for a readable TIFF of more than `megapixels` million pixels."""
     if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
         return False
     try:
@@ -56,19 +56,21 @@ def is_larger(path: Path, megapixels: int) -> bool:
 
 
 @contextmanager
-def open_raster(path: Path, data: Data) -> Iterator["Raster"]:
-    """Open a TIFF to read windows of it.
+def open_dates(paths: Sequence[Path], data: Data) -> Iterator["Dates"]:
+    """Open the TIFF of a sample, or both TIFFs of a pair, to read windows of them.
 
-    Raises `UserError` without rasterio, for a damaged file, and for a kind of file of which windows
-    would differ from `dataset.bands.read_bands`.
+    Raises `UserError` without rasterio, for a damaged file, for a kind of file whose windows would
+    differ from `dataset.bands.read_bands`, and as `Dates`.
     """
-    library = rasterio(path)
-    with library.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
+    library = rasterio(paths[0])
+    with library.Env(GDAL_CACHEMAX=CACHE_MB), warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore", library.errors.NotGeoreferencedWarning)
-        with reading(path):
-            file = library.open(path, driver="GTiff")
-        with file:
-            yield Raster(path, file, data)
+        rasters = []
+        for path in paths:
+            with reading(path):
+                file = library.open(path, driver="GTiff")
+            rasters.append(Raster(path, stack.enter_context(file), data))
+        yield Dates(rasters)
 
 
 class Raster:
@@ -85,28 +87,28 @@ class Raster:
         self.numbers = numbers[data.bands] if isinstance(data.bands, str) else [*data.bands]
 
     def _check(self, count: int) -> None:
-        """Raise `UserError` for files that `read_bands` refuses, or that it alone can read.
+        """Raise `UserError` for files that `read_bands` refuses, or that cannot be read in windows.
 
-        `count`: number of bands that hold colours."""
+        `count`: number of bands, without alpha."""
         file, data = self.file, self.data
         choose_bands(np.empty((1, 1, count), file.dtypes[0]), data.bands, self.path)
         stored = file.tags(ns="IMAGE_STRUCTURE") | file.tags(1, ns="IMAGE_STRUCTURE")
-        odd = {
-            "is turned by its EXIF orientation": orientation(self.path) != 1,
+        problems = {
+            "is rotated by its EXIF orientation": orientation(self.path) != 1,
             "has white as 0": "MINISWHITE" in stored,
             "is in CMYK": stored.get("SOURCE_COLOR_SPACE") == "CMYK",
             f"has {stored.get('NBITS')} bits a pixel": stored.get("NBITS") in ("1", "2", "4"),
         }
-        for what in (what for what, found in odd.items() if found):
+        for problem in (problem for problem, applies in problems.items() if applies):
             raise UserError(
-                f"{self.path}: {what}, which cannot be read in windows; rewrite it as viewers show "
-                "it, with 8 bits or more"
+                f"{self.path}: {problem}, which cannot be read in windows; rewrite it as viewers "
+                "show it, with 8 bits or more"
             )
         height, width = file.block_shapes[0]
-        if height * width * np.dtype(file.dtypes[0]).itemsize > MAX_TILE:
+        if height * width * np.dtype(file.dtypes[0]).itemsize > MAX_TILE_BYTES:
             raise UserError(
-                f"{self.path}: stored as one piece of {width}x{height} pixels, which cannot be "
-                "read in windows; rewrite it in tiles (gdal_translate -co TILED=YES)"
+                f"{self.path}: stored in tiles of {width}x{height} pixels, too large to be read in "
+                "windows; rewrite it in smaller tiles (gdal_translate -co TILED=YES)"
             )
 
     def read(self, rect: Rect) -> np.ndarray:
@@ -122,8 +124,8 @@ class Raster:
         return pixels
 
     def valid(self, rect: Rect) -> np.ndarray | None:
-        """Return where the window has data `[h, w]`, by nodata value, mask or alpha; None for
-        everywhere."""
+        """Return True for the pixels of a window with data `[h, w]`, by nodata value, mask or
+        alpha; None for all pixels."""
         if all(flag.name == "all_valid" for flags in self.file.mask_flag_enums for flag in flags):
             return None
         with reading(self.path):
@@ -154,17 +156,10 @@ class Raster:
         return values.repeat(3, axis=2) if self.data.bands == "rgb" and out[0] == 1 else values
 
 
-@contextmanager
-def open_dates(paths: Sequence[Path], data: Data) -> Iterator["Dates"]:
-    """Open the one raster of a sample, or both of a pair."""
-    with ExitStack() as stack:
-        yield Dates([stack.enter_context(open_raster(path, data)) for path in paths])
-
-
 class Dates:
-    """One raster, or two of one place read as one, with the bands of the later date last.
+    """One raster, or a pair read as one raster, with the bands of the later date last.
 
-    Raises `UserError` where they differ in size or in the place of their pixels.
+    Raises `UserError` for a pair that differs in size or georeferencing.
     """
 
     def __init__(self, rasters: Sequence[Raster]):
@@ -172,39 +167,42 @@ class Dates:
         self.height, self.width = self.first.height, self.first.width
         refuse_other_size([r.path for r in rasters], [(r.width, r.height) for r in rasters])
         for raster in rasters[1:]:
-            refuse_other_place(self.first, raster)
+            refuse_other_grid(self.first, raster)
 
     def read(self, rect: Rect) -> np.ndarray:
         """Return the bands of all dates in a window, `[h, w, C]`."""
         return np.concatenate([raster.read(rect) for raster in self.rasters], axis=2)
 
     def valid(self, rect: Rect) -> np.ndarray | None:
-        """Return where all dates have data `[h, w]`; None for everywhere."""
-        some = [v for raster in self.rasters if (v := raster.valid(rect)) is not None]
-        return np.logical_and.reduce(some) if some else None
+        """Return True for the pixels with data at all dates `[h, w]`; None for all pixels."""
+        masks = [raster.valid(rect) for raster in self.rasters]
+        known = [mask for mask in masks if mask is not None]
+        return np.logical_and.reduce(known) if known else None
 
     def previews(self, step: int) -> list[Image.Image]:
         """Return a preview of each date."""
         return [raster.preview(step) for raster in self.rasters]
 
 
-def refuse_other_place(first: Raster, second: Raster) -> None:
-    """Raise `UserError` where, by georeferencing, the pixels of two rasters are more than half a
+def refuse_other_grid(first: Raster, second: Raster) -> None:
+    """Raise `UserError` for two rasters whose pixels are, by their georeferencing, more than half a
     pixel apart."""
     if not (first.file.crs and second.file.crs):
         return
-    beside = math.inf
-    if first.file.crs == second.file.crs:
+    if first.file.crs != second.file.crs:
+        problem = "another coordinate system than"
+    else:
         corners = [(0, 0), (first.height, first.width)]
         places = [second.file.xy(*corner, offset="ul") for corner in corners]
         there = [first.file.index(x, y, op=lambda number: number) for x, y in places]
-        beside = max(math.dist(a, b) for a, b in zip(corners, there, strict=True))
-    if beside > 0.5:
-        far = f"{beside:.1f} pixels off" if beside < math.inf else "another coordinate system than"
-        raise UserError(
-            f"{second.path}: {far} {first.path}; expected two images on the same grid. Fix: "
-            "warp it onto the grid of the first (gdalwarp)"
-        )
+        distance = max(math.dist(a, b) for a, b in zip(corners, there, strict=True))
+        if distance <= 0.5:
+            return
+        problem = f"{distance:.1f} pixels off"
+    raise UserError(
+        f"{second.path}: {problem} {first.path}; expected two images on the same grid. Fix: "
+        "warp it onto the grid of the first (gdalwarp)"
+    )
 
 
 def rasterio(path: Path) -> Any:

@@ -30,7 +30,7 @@ class Network(nn.Module):
     """Number that must divide the sides of an image."""
     locked: bool = False
     siamese: bool = False
-    """A sample is two images of one place, and a class is a kind of change."""
+    """Samples are pairs of images of one place; classes are kinds of change."""
 
     def encode(self, x: Tensor) -> Features:
         """Return feature maps of normalised images `[B, C, H, W]`, shallow to deep."""
@@ -90,7 +90,7 @@ class PoolingNetwork(Network):
     title: str
     """Name in its paper."""
     pooled: str
-    """Pooled maps, which enter a batch norm, in an error message."""
+    """Name of the pooled maps, which enter a batch norm, for an error message."""
 
     def encode(self, x: Tensor) -> Features:
         maps = self.backbone(x)

@@ -1,4 +1,4 @@
-"""A dataset and a network small enough that a training takes a second."""
+"""Shared fixtures: a dataset and a network small enough to train in a second."""
 
 import gc
 import io
@@ -30,12 +30,12 @@ SOURCES = sorted(
     for folder in (REPOSITORY, *(init.parent for init in REPOSITORY.glob("*/__init__.py")))
     for path in folder.glob("*.py" if folder == REPOSITORY else "**/*.py")
 )
-"""Every module: the scripts, and all that lies in packages."""
+"""Python files of scripts and packages, relative to the repository."""
 METHODS = {name: method_of(name) for name in method_scripts()}
-"""Every method's class, by the name of its script."""
+"""Classes of the methods, by the name of their script."""
 every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
 needs_forks = pytest.mark.xdist_group("forked")
-"""Tests of programs that `tests/forked.py` starts follow each other on one worker."""
+"""Mark of tests that start programs with `tests/forked.py`: they run one by one on one worker."""
 CLASSES = ["sky", "tree", "road"]
 
 
@@ -65,7 +65,7 @@ def encoded_sample(name: str, size: tuple[int, int]) -> tuple[bytes, bytes]:
 
 
 class Toy:
-    """A dataset on disk with its config; `argv` is a command line that trains on it."""
+    """A dataset on disk with its config; `argv` returns a command line for training."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -111,7 +111,7 @@ class Toy:
         self.config.write_text(text)
 
     def use_pairs(self, root: Path) -> None:
-        """Name the embedded pairs at `root` instead of its own images."""
+        """Use the pairs of tools.make_shapes at `root` instead of the images."""
         self.tree["data"] |= {
             "root": str(root), "classes": ["unchanged", "changed"],
             "label_map": {"0": 0, "255": 1, "128": "ignore"},
@@ -132,7 +132,7 @@ def toy(tmp_path: Path, monkeypatch) -> Toy:
 
 @pytest.fixture
 def long(toy):
-    """Three epochs of five steps."""
+    """Toy dataset with three epochs of five steps."""
     toy.tree |= {"epochs": 3, "epoch_length": 5}
     toy.write_config()
     return toy
@@ -140,7 +140,7 @@ def long(toy):
 
 @pytest.fixture
 def variables(toy, tmp_path):
-    """Those of tools/train.sh."""
+    """Variables of tools/train.sh."""
     return {
         "method": "corrmatch",
         "config": toy.config,
@@ -163,7 +163,7 @@ def train(monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run the `main` of a script in this process; returns exit code, output, errors."""
+    """Run the `main` of a script in this process; return exit code, output and errors."""
 
     def command(module, *argv):
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, argv)])
@@ -183,12 +183,12 @@ def write_lines(path: Path, lines: list[str]) -> None:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """All files below a folder, with their text."""
+    """Return the text of every file below a folder."""
     return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
 def touch(root: Path, lines: list[str]) -> None:
-    """Make empty files of what list lines name."""
+    """Create empty files for the paths in the lines of a split file."""
     for file in " ".join(lines).split():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
@@ -196,7 +196,7 @@ def touch(root: Path, lines: list[str]) -> None:
 
 @pytest.fixture
 def splits(tmp_path, capsys, monkeypatch):
-    """Runs `python -m tools.splits` in an empty folder; returns exit code, output, errors."""
+    """Run `python -m tools.splits` in an empty folder; return exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
 
     def command(*argv):
@@ -231,8 +231,10 @@ def pytest_collection():
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
-    """Tests that wait for what launched processes do in time follow each other on one worker, as
-    beside each other they would starve.  What all tests of a file share stays on one, too."""
+    """Group tests that would slow each other down: xdist runs a group on one worker.
+
+    "in time": tests that wait for launched processes; "forked": programs of `tests/forked.py`.
+    """
     for item in items:
         name = item.path.stem.removeprefix("test_")
         if name in {"interruption", "restarts", "scripts", "slurm"}:

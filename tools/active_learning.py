@@ -1,8 +1,8 @@
 """Compare labelling by uncertainty with labelling at random.
 
 Label some images of a pool, train, rank the rest, label as many again, once by the ranking and once
-at random; train on each and compare. All masks of the pool are there; those of unlabelled images
-are not looked at. The same command continues where it was interrupted.
+at random; train on each and compare. All images of the pool have masks; those of unlabelled images
+are not used. The same command continues an interrupted comparison.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from util.parser import Parser
 from util.tables import markdown_table
 
 ARMS = ("first", "ranked", "random")
+"""Trainings of a seed: on the first images; on more, by the ranking; on more, at random."""
 
 
 def main() -> None:
@@ -34,11 +35,11 @@ def main() -> None:
         pool = list(read_samples(options.pool, config.data, masks=True).samples)
         if options.count < 1 or 2 * options.count >= len(pool):
             raise UserError(
-                f"--count: found {options.count}, expected 1 or more, twice of which are fewer "
-                f"than the {len(pool)} images of {options.pool}"
+                f"--count: found {options.count}, expected 1 or more and less than half of the "
+                f"{len(pool)} images of {options.pool}"
             )
-        scores = [compare(options, pool, seed) for seed in options.seeds]
-        print(table(scores, options))
+        scores = [arm_scores(options, pool, seed) for seed in options.seeds]
+        print(seed_table(scores, options))
 
 
 def command_line() -> Parser:
@@ -53,16 +54,18 @@ def command_line() -> Parser:
     parser.add_argument(
         "--config", type=Path, default=Path("configs/shapes.yaml"), help="YAML file of the dataset"
     )
-    parser.add_argument("--pool", type=Path, required=True, help="list of images with their masks")
+    parser.add_argument("--pool", type=Path, required=True, help="split file of images with masks")
     parser.add_argument(
         "--method", choices=method_scripts(), default="supervised", help="method to train"
     )
-    parser.add_argument("--count", type=int, default=16, help="images labelled at first, and then")
+    parser.add_argument(
+        "--count", type=int, default=16, help="images labelled first, and again by ranking"
+    )
     parser.add_argument(
         "--acquisition", choices=ACQUISITIONS, default="entropy", help="measure of uncertainty"
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds, each an experiment"
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds; each repeats the comparison"
     )
     parser.add_argument(
         "--save-path", type=Path, default=Path("runs/active_learning"), help="folder of all runs"
@@ -71,22 +74,22 @@ def command_line() -> Parser:
     return parser
 
 
-def compare(options: argparse.Namespace, pool: list[Sample], seed: int) -> dict[str, float]:
-    """mIoU after the last epoch, by arm; the seed draws the images too."""
+def arm_scores(options: argparse.Namespace, pool: list[Sample], seed: int) -> dict[str, float]:
+    """Return the mIoU after the last epoch, by arm; the seed also selects the images."""
     order = np.random.default_rng(seed).permutation(len(pool)).tolist()
     count, folder = options.count, options.save_path / options.method / str(seed)
-    scores = {"first": train(options, pool, set(order[:count]), folder / "first", seed)}
+    scores = {"first": train_arm(options, pool, set(order[:count]), folder / "first", seed)}
     own = folder / options.acquisition
-    ranked = rank(options, pool, folder / "first", own)
-    scores["ranked"] = train(options, pool, {*order[:count], *ranked}, own, seed)
-    scores["random"] = train(options, pool, set(order[: 2 * count]), folder / "random", seed)
+    ranked = rank_pool(options, pool, folder / "first", own)
+    scores["ranked"] = train_arm(options, pool, {*order[:count], *ranked}, own, seed)
+    scores["random"] = train_arm(options, pool, set(order[: 2 * count]), folder / "random", seed)
     return scores
 
 
-def train(
+def train_arm(
     options: argparse.Namespace, pool: list[Sample], labelled: set[int], folder: Path, seed: int
 ) -> float:
-    """Train with these images of the pool labelled; returns the mIoU of the last epoch."""
+    """Train with the `labelled` images of the pool; return the mIoU of the last epoch."""
     rest = [sample._replace(mask=None) for i, sample in enumerate(pool) if i not in labelled]
     kinds = {"labeled": [pool[i] for i in sorted(labelled)], "unlabeled": rest}
     lists = {kind: [list_line(*listed_paths(s)) for s in some] for kind, some in kinds.items()}
@@ -99,23 +102,23 @@ def train(
     return json.loads(last)["scores"]["model"]["miou"]
 
 
-def rank(options: argparse.Namespace, pool: list[Sample], first: Path, own: Path) -> list[int]:
-    """Return the images of the pool that the first network is least sure of."""
+def rank_pool(options: argparse.Namespace, pool: list[Sample], first: Path, own: Path) -> list[int]:
+    """Return the indices of the images that the first network is most uncertain about."""
     out = own / "labels"
-    if not (out / "config.yaml").exists():  # which is written last
+    if not (out / "config.yaml").exists():  # written last
         network = ["--checkpoint", first / "run/latest.pth", "--threshold", 0]
         ranking = ["--rank", own / "rank.csv", "--acquisition", options.acquisition]
         own.mkdir(parents=True, exist_ok=True)
         run_script(
             "-m", "tools.autolabel", *network, "--out", out, *ranking, "--select", options.count
         )
-    number = {sample.image_file.resolve(): place for place, sample in enumerate(pool)}
+    indices = {sample.image_file.resolve(): index for index, sample in enumerate(pool)}
     chosen = read_samples(out / "next.txt", load_config(out / "config.yaml").data, masks=False)
-    return [number[sample.image_file.resolve()] for sample in chosen.samples]
+    return [indices[sample.image_file.resolve()] for sample in chosen.samples]
 
 
-def table(scores: list[dict[str, float]], options: argparse.Namespace) -> str:
-    """mIoU of the last epoch, a line for each seed, as Markdown."""
+def seed_table(scores: list[dict[str, float]], options: argparse.Namespace) -> str:
+    """Return the mIoU of the last epoch as a Markdown table, with a line for each seed."""
     n = options.count
     heads = [f"{n} labelled", f"+ {n} by {options.acquisition}", f"+ {n} at random"]
     rows = [[str(seed), *(f"{s[arm]:.1f}" for arm in ARMS)]

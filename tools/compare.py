@@ -1,10 +1,12 @@
 """Compare trained networks in one picture, with a row for each.
 
-Columns are images, shown above with their ground truth. The split and the class colours are those
-of the first checkpoint's config.
+Columns are images, shown above their ground truth. The split and the class colours are those of the
+first checkpoint's config.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +20,17 @@ from util.config.data import Data
 from util.errors import UserError, counted
 from util.io import make_folder, write_atomically
 from util.parser import Parser
+from util.plotting import chart, new_figure, save
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from dataset.samples import Sample
 
-SIDE = 1.1
-"""Inches: of an image in the picture."""
+IMAGE_INCHES = 1.1
+"""Side of an image in the figure."""
+LETTER_INCHES = 0.075
+"""Width of a letter, rounded up."""
 OPACITY = 0.65
 """Of masks over images."""
 
@@ -43,42 +48,60 @@ def main() -> None:
                 f"{counted(len(options.checkpoints), 'checkpoint')}; give one for each"
             )
         paths = [find_checkpoint(path, "model", "CHECKPOINT") for path in options.checkpoints]
-        names = options.names or [str(given) for given in options.checkpoints]
+        names = options.names or [str(path) for path in options.checkpoints]
         if len(set(names)) < len(names):
             raise UserError("--names: a name is given twice; each row needs its own")
         with importing():
             from dataset.folders import read_samples
 
             config = checkpoint_config(paths[0], settings=options.set)
-            samples = read_samples(split_of(config, options.split), config.data, masks=True).samples
-        chosen = choose(samples, options.images, options.count)
-        draw(dict(zip(names, paths, strict=True)), chosen, options.set, options.out)
-        print(f"{options.out}: {counted(len(chosen), 'image')}, {counted(len(paths), 'network')}")
+            split = read_samples(split_of(config, options.split), config.data, masks=True)
+        samples = choose_samples(split.samples, options.images, options.count)
+        checkpoints = dict(zip(names, paths, strict=True))
+        draw(checkpoints, samples, options.set, config.data, options.out)
+        images, networks = counted(len(samples), "image"), counted(len(paths), "network")
+        print(f"{options.out}: {images}, {networks}")
 
 
-def choose(samples: "Sequence[Sample]", words: Sequence[str], count: int) -> "list[Sample]":
-    """Return the first sample whose image path holds each of `words`; without any, `count` samples
-    evenly spread over the split.
+def draw(
+    checkpoints: Mapping[str, Path],
+    samples: "Sequence[Sample]",
+    settings: Sequence[str],
+    data: Data,
+    out: Path,
+) -> None:
+    """Write images, their ground truth and the predictions of all checkpoints as one picture."""
+    make_folder(out.parent)
+    figure = draw_sheet(compared_rows(checkpoints, samples, settings), data)
+    write_atomically(out, lambda file: save(figure, file, out.suffix[1:], dpi=150))
 
-    Raises `UserError` for a word that no path holds.
+
+def choose_samples(samples: "Sequence[Sample]", words: Sequence[str], count: int) -> "list[Sample]":
+    """Return the first sample whose image path contains each of `words`; without words, `count`
+    samples evenly spread over the split.
+
+    Raises `UserError` for a word that no path contains.
     """
     if not words:
         spread = np.linspace(0, len(samples) - 1, min(count, len(samples)))
         return [samples[index] for index in spread.round().astype(int)]
-    found = []
+    chosen = []
     for word in words:
         sample = next((sample for sample in samples if word in sample.image), None)
         if sample is None:
             raise UserError(f"--images {word}: no image of the split has this in its path")
-        found.append(sample)
-    return found
+        chosen.append(sample)
+    return chosen
 
 
-def draw(
-    checkpoints: Mapping[str, Path], samples: "Sequence[Sample]", settings: Sequence[str], out: Path
-) -> None:
-    """Write the picture: rows by name, checkpoints as values; their configs are read with
-    `settings`."""
+def compared_rows(
+    checkpoints: Mapping[str, Path], samples: "Sequence[Sample]", settings: Sequence[str]
+) -> "dict[str, list[Image.Image]]":
+    """Return the images, their ground truth and the predictions of all checkpoints, as rows of
+    pictures by name; the configs of the checkpoints are read with `settings`.
+
+    Raises `UserError` for checkpoints of different classes.
+    """
     with importing():
         from dataset.bands import pictures
         from dataset.reader import Reader
@@ -86,41 +109,50 @@ def draw(
         from inference.predictor import Predictor
         from model.trained import load_trained
         from util import distributed
-        from util.plotting import save
-    make_folder(out.parent)
     device = distributed.choose_device("auto")
     configs = {name: checkpoint_config(path, None, settings) for name, path in checkpoints.items()}
-    data = next(iter(configs.values())).data
+    first = next(iter(configs))
+    data = configs[first].data
     for name, config in configs.items():
         if config.data.classes != data.classes:
-            raise UserError(f"{name}: its classes differ from those of {next(iter(configs))}")
-    read = [Reader(data).both(sample) for sample in samples]
-    dates = zip(*(pictures(pixels, data) for pixels, _ in read), strict=True)
-    rows: dict[str, Any] = dict(zip(("image", "later image"), dates, strict=False))
-    *_, shown = rows.values()
-
-    def over_images(masks: Iterable[np.ndarray]) -> "list[Image.Image]":
-        pairs = zip(shown, masks, strict=True)
-        return [overlay(picture, mask, data, OPACITY) for picture, mask in pairs]
-
-    rows["ground truth"] = over_images(np.array(truth) for _, truth in read)
+            raise UserError(f"{name}: its classes differ from those of {first}")
+    images, masks = zip(*map(Reader(data).both, samples), strict=True)
+    dates = zip(*(pictures(pixels, data) for pixels in images), strict=True)
+    rows = dict(zip(("image", "later image"), map(list, dates), strict=False))
+    *_, last = rows.values()
+    predictions = {"ground truth": list(map(np.array, masks))}
     for name, path in checkpoints.items():
-        network = load_trained(configs[name], path, "model", device)
-        predictor = Predictor(network, configs[name], device)
-        reader = Reader(configs[name].data)
-        rows[name] = over_images(predictor.mask(reader.both(sample)[0]) for sample in samples)
-    figure = sheet(rows, data)
-    write_atomically(out, lambda file: save(figure, file, out.suffix[1:], dpi=150))
+        own = configs[name].data
+        same = (own.bands, own.image_range) == (data.bands, data.image_range)
+        inputs = images if same else map(Reader(own).image, samples)
+        predictor = Predictor(
+            load_trained(configs[name], path, "model", device), configs[name], device
+        )
+        predictions[name] = list(map(predictor.mask, inputs))
+    for name, of_row in predictions.items():
+        pairs = zip(last, of_row, strict=True)
+        rows[name] = [overlay(picture, mask, data, OPACITY) for picture, mask in pairs]
+    return rows
 
 
-def sheet(rows: Mapping[str, Any], data: Data) -> Any:
-    """Return a figure with named rows of pictures, above the colours of the classes."""
+def text_inches(texts: Sequence[str]) -> float:
+    """Return an upper bound of the width of the longest text."""
+    wide = "WF"  # such as Chinese characters
+    letters = [sum(1 + (unicodedata.east_asian_width(c) in wide) for c in text) for text in texts]
+    return LETTER_INCHES * max(letters)
+
+
+@chart
+def draw_sheet(rows: "Mapping[str, Sequence[Image.Image]]", data: Data) -> Any:
+    """Return a figure with named rows of pictures, above the colours of the classes; its size
+    leaves room for all names."""
     from matplotlib.patches import Patch
 
-    from util.plotting import new_figure
-
     columns = len(next(iter(rows.values())))
-    figure = new_figure(max(5, SIDE * columns + 1), SIDE * len(rows) + 0.4)
+    width = max(5, IMAGE_INCHES * columns + text_inches([*rows]) + 0.5)
+    entries = min(6, len(data.classes), max(1, int(width / (text_inches(data.classes) + 0.5))))
+    legend_inches = 0.2 * math.ceil(len(data.classes) / entries) + 0.3
+    figure = new_figure(width, IMAGE_INCHES * len(rows) + legend_inches)
     for axes, (name, pictures) in zip(
         figure.subplots(len(rows), columns, squeeze=False), rows.items(), strict=True
     ):
@@ -133,7 +165,7 @@ def sheet(rows: Mapping[str, Any], data: Data) -> Any:
         Patch(facecolor="#{:02x}{:02x}{:02x}".format(*colour), edgecolor="#808080", label=name)
         for name, colour in zip(data.classes, palette(data), strict=True)
     ]
-    figure.legend(handles=patches, ncols=min(len(patches), 6), loc="outside lower center")
+    figure.legend(handles=patches, ncols=entries, loc="outside lower center")
     return figure
 
 
@@ -159,7 +191,7 @@ def command_line() -> Parser:
     )
     parser.add_argument(
         "--images", nargs="+", default=[], metavar="TEXT",
-        help="show the first image whose path holds TEXT, for each TEXT (default: --count images)",
+        help="show the first image with TEXT in its path, for each TEXT (default: --count images)",
     )  # fmt: skip
     parser.add_argument("--count", type=int, default=6, help="images, evenly spread over the split")
     parser.add_argument(

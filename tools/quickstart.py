@@ -46,7 +46,7 @@ def main() -> None:
                 "--json", folder / "scores.json")  # fmt: skip
         pictures = options.save_path / "pictures.png"
         samples = read_samples(config.data.val, config.data, masks=True).samples[:8]
-        draw(checkpoints, samples, options.set, pictures)
+        draw(checkpoints, samples, options.set, config.data, pictures)
         print("", text_table(scores(folders), "<>"), "", sep="\n")
         print(f"pictures      {pictures}  (rows: image, ground truth, {', '.join(METHODS)})")
         print(f"checkpoints   {' and '.join(map(str, checkpoints.values()))}")

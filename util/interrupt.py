@@ -23,8 +23,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def serve_to_the_end(_: int = 0) -> None:
-    """Ignore the first signal in a data worker, since the training needs batches to finish its
-    step; a second one ends it. A terminal signals the whole process group."""
+    """Ignore the first signal in a data worker, as the training needs batches to finish its step; a
+    second one ends it. A terminal signals the whole process group."""
 
     def note(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""The log: lines for the terminal and the run's log.txt, and versions of code and libraries."""
+"""The log of a run (terminal and log.txt), and versions of code and libraries."""
 
 import functools
 import hashlib
@@ -17,14 +17,14 @@ logger = logging.getLogger("semi")
 
 
 class PrintableFormatter(logging.Formatter):
-    """Escapes in log lines for control characters of file and class names."""
+    """Formatter that escapes control characters of file and class names."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n\t")
 
 
 class _TqdmHandler(logging.StreamHandler):
-    """Prints above a progress bar instead of into it."""
+    """Handler that prints above a progress bar instead of into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)

@@ -1,4 +1,4 @@
-"""Data workers: what the system must allow them, and how their failures are reported."""
+"""Data workers: limits of the system, and reports of their failures."""
 
 import errno
 import re
@@ -17,14 +17,14 @@ BATCH_TIMEOUT = 30 * 60
 KILL_SECONDS = 5
 """Seconds to wait for a killed data worker to end."""
 OPEN_FILES = 100
-"""Files that a process has open beside those for its data workers."""
+"""Files that a process has open, except files for its data workers."""
 PIPES = 16
 """Files that the training and the validation loader have open for each data worker."""
 
 
 def allow_open_files(workers: int, tensors: int) -> None:
-    """Raise this process's limit on open files to what its data workers need: with too few, batches
-    are lost and the run waits for them.
+    """Raise this process's limit on open files as its data workers need; with too few, batches are
+    lost and the run waits for them.
 
     `tensors`: in a batch; each is an open file on its way from a data worker.
 
@@ -46,8 +46,8 @@ def allow_open_files(workers: int, tensors: int) -> None:
 
 
 def worker_failure(error: Exception) -> UserError | None:
-    """Return what to do about a data worker that died or does not answer, or about too many open
-    files, if `error`, of Python or torch, reports that."""
+    """Return advice if an error of Python or torch means that a data worker died or does not
+    answer, or that too many files are open."""
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         return UserError(f"ulimit -n: {error}. Fix: raise it, or --set data.workers=0")
     found = re.match(r"DataLoader (timed out|worker) .*", str(error))

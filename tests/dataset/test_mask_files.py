@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from dataset.bands import bands_of, read_bands
+from dataset.file_content import read_content
 from dataset.mask_files import CLEAR, LabelLookup, open_mask
 from tests.dataset.test_bands import data as data_of
 from tests.dataset.test_bands import png
@@ -173,3 +174,15 @@ def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
         labels = LabelLookup(data(label_map=label_map | {"transparent": label}))
         assert np.array_equal(open_mask(path, labels), np.where(MASK == 2, expected, MASK))
     assert CLEAR in look_at_mask(path, 1).pixels
+
+
+@pytest.mark.parametrize("name", ["grey.png", "grey.tif", "deep.tif", "planes.tif", "colour.gif"])
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.filterwarnings("error")  # Python warns of a file that nobody closed
+def test_files_are_closed_after_reading(name, numbered, tmp_path):
+    path = tmp_path / name
+    if name == "planes.tif":
+        planar(path, np.zeros((3, 4, 5), np.uint16))
+    else:
+        Image.new("F" if name == "deep.tif" else "L", (5, 4)).save(path)
+    assert read_content(path, numbered=numbered).size == (5, 4)

@@ -14,9 +14,8 @@ from dataset.bands import read_bands
 from dataset.folders import names_by_stem, read_samples
 from dataset.image_files import image_size
 from dataset.samples import Origin
-from dataset.split_files import join_scans, list_line, read_list, scan_list
-from dataset.val_size import too_few
-from dataset.validation import check_existence, check_files, read_lists
+from dataset.split_files import SampleList, list_line, read_list, scan_list
+from dataset.validation import check_existence, check_files, read_lists, too_few
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.own_images import NAMES, TINY, truth, write_images, write_masks
@@ -256,9 +255,9 @@ def test_missing_files_of_lists_are_named_for_what_they_are(line, message, tmp_p
         (tmp_path / folder).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / folder / "a.png")
     (tmp_path / "list.txt").write_text(line)
-    listed = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
+    samples, _ = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
     with pytest.raises(UserError, match=message):
-        check_existence(join_scans([listed])[0])
+        check_existence(SampleList("", samples))
 
 
 @pytest.mark.parametrize("stored, listed", [("NFD", "NFC"), ("NFC", "NFD")])
@@ -269,7 +268,7 @@ def test_accents_of_lists_and_files_may_be_encoded_apart(stored, listed, tmp_pat
     (tmp_path / name).parent.mkdir()
     Image.new("L", (4, 4)).save(tmp_path / name)
     (tmp_path / "list.txt").write_text(f"{path} {path}\n", encoding="utf-8")
-    (sample,) = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None).samples
+    (sample,), _ = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
     assert sample.image == sample.mask == name
 
 

@@ -1,7 +1,7 @@
-"""Every method on CUDA without a GPU: fake tensors know their device, but hold no numbers.
+"""Steps of every method on CUDA without a GPU: fake tensors know their device but hold no numbers.
 
-What mixes devices or asks for a number they refuse themselves, and so does torch's engine, which
-finds no device to run the backward pass on: `tests/engine/test_gpu.py` has that, and the optimizer.
+Fake tensors refuse mixed devices and reading a number. They cannot run a backward pass or the
+optimizer on CUDA; `tests/engine/test_gpu.py` does.
 """
 
 import pytest
@@ -41,8 +41,8 @@ FAMILIES = {
 
 
 class Watch(TorchDispatchMode):
-    """Notes what a GPU computes in float64, and what would make the host wait for it although no
-    number is asked for: copies, and indices that are masks or lie in the host's memory."""
+    """Record computation in float64 on the GPU, and host synchronisation that fake tensors allow:
+    blocking copies, indexing with masks, and indices in host memory."""
 
     def __init__(self):
         super().__init__()
@@ -68,14 +68,15 @@ class Watch(TorchDispatchMode):
 
 
 def nccl(x, op="sum"):
-    """Exchanges numbers between GPUs alone."""
+    """Exchange tensors on GPUs only."""
     assert x.is_cuda and x.dtype in (torch.float, torch.long)
     return x
 
 
 @pytest.fixture
 def cuda(toy, tmp_path, monkeypatch):
-    """Makes a training by its config's overrides; its method's tensors are fake ones on CUDA."""
+    """Return a function that builds a trainer from config overrides; the method's tensors are fake
+    CUDA tensors."""
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(distributed, "all_reduce", nccl)
@@ -98,8 +99,7 @@ def cuda(toy, tmp_path, monkeypatch):
 
 
 def step(training, raw, mode):
-    """A step, from the raw batch on, and what it does after it; returns the dtypes of its
-    convolutions."""
+    """Run a step from the raw batch to `after_step`; return the dtypes of its convolutions."""
     method, config = training.method, training.config
     with mode:
         mean, std = mean_and_std(config, CUDA)
@@ -236,8 +236,8 @@ def test_planted_faults_are_found(fault, cuda, monkeypatch):
     ],
 )
 def test_validation_reads_the_device_once(family, mode, is_trusted, cuda):
-    """And brings the normalisation there before the first image; counts of confidence stay there
-    until they are asked for."""
+    """The normalisation is copied to the device before the first image; calibration counts stay on
+    the device until they are asked for."""
     training, _, fake = cuda(SupOnly, FAMILIES[family], "precision=bfloat16")
     with fake:
         image = torch.zeros(1, 3, 50, 61, dtype=torch.uint8)
@@ -253,7 +253,7 @@ def test_validation_reads_the_device_once(family, mode, is_trusted, cuda):
 
 
 def test_means_go_on_from_a_checkpoint_on_the_gpu(cuda):
-    """A run that was stopped between its last step of an epoch and the validation."""
+    """A run may stop between the last step of an epoch and the validation."""
     training, _, fake = cuda(SupOnly)
     with fake:
         means = Means({"sums": {"loss": torch.zeros(())}, "count": 20}, CUDA)

@@ -1,4 +1,4 @@
-"""log.trackers: TensorBoard by default, Weights & Biases where it is asked for."""
+"""log.trackers: TensorBoard by default, Weights & Biases on request."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ class FakeRun:
 
 @pytest.fixture
 def runs(monkeypatch):
-    """The runs that a stand-in for wandb was asked for."""
+    """Runs that a stand-in for wandb started."""
     started = []
 
     def init(**settings):

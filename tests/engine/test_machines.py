@@ -1,4 +1,4 @@
-"""Several machines: each rank on a machine of its own, with its own disk and its own output."""
+"""Several nodes: each rank has its own disk and its own output."""
 
 import shutil
 import socket
@@ -17,13 +17,13 @@ from util.log import code_version
 
 
 def ends(*commands, **variables):
-    """Exit code and stderr of each machine."""
+    """Return exit code and stderr of each node."""
     done = [one.end(200) for one in meeting(*commands, machines=True, **variables)]
     return [(end.returncode, end.stderr) for end in done]
 
 
 def refused(done, reason):
-    """Assert that each machine exits with code 2 and one error line containing `reason`."""
+    """Assert that each node exits with code 2 and one error line containing `reason`."""
     for code, said in done:
         assert code == 2, done
         assert said.count("error: ") == 1 and reason in said and "Traceback" not in said, done
@@ -35,7 +35,7 @@ def supervised(toy, run, *more):
 
 
 def test_rank_0_decides_what_all_continue_from(short, train, tmp_path):
-    """Machine 1 finds another run on its own disk, machine 0 the one to continue."""
+    """Node 1 finds another run on its own disk, node 0 the run to resume."""
     a, b = tmp_path / "a", tmp_path / "b"
     train(SupOnly, short.argv(a / "supervised", "--set", "epochs=1", "batch_size=2"))
     train(SupOnly, short.argv(b / "supervised", "--set", "batch_size=2", "seed=5"))
@@ -94,7 +94,7 @@ def test_a_run_and_a_dry_run(short, tmp_path):
 
 
 def test_the_code_has_a_version(monkeypatch, tmp_path):
-    """One that an edit of a source file changes, also without git."""
+    """Editing a source file changes the version, also without git."""
     for folder in ("util", "engine"):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder)
     monkeypatch.setattr("util.log.__file__", str(tmp_path / "util/log.py"))
@@ -105,7 +105,7 @@ def test_the_code_has_a_version(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("what", ["config", "image"])
 def test_what_machine_1_alone_lacks(what, short, tmp_path):
-    """Its reason is what both machines print, before they have joined and in the training."""
+    """Both nodes print the error of node 1, before they have joined and during training."""
     root = tmp_path / "other"
     shutil.copytree(short.root, root)
     commands = [
@@ -124,7 +124,7 @@ def test_what_machine_1_alone_lacks(what, short, tmp_path):
 
 
 def test_a_fault_of_the_program_on_machine_1(tmp_path):
-    """Ends in one traceback, its own; machine 0 names it."""
+    """Node 1 prints the only traceback; node 0 names node 1."""
     script = tmp_path / "program.py"
     script.write_text("""
 import torch

@@ -1,4 +1,4 @@
-"""Launched processes of which one is killed: they go on by themselves, or end and say why."""
+"""Launched processes, one of which is killed, restart or end with a reason."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from util.rendezvous import RESTARTS
 
 
 def launcher(*command, nodes=1, node=0, port=None):
-    """Two processes for each machine, as under train.sh."""
+    """Start two processes for each node, as train.sh does."""
     return Forked(
         "-m", "tools.launch", "--nproc_per_node", 2, "--nnodes", nodes, "--node_rank", node,
         "--master_addr", "localhost", "--master_port", port or free_port(), *command,
@@ -31,7 +31,7 @@ KILLED = "process 1 was killed by SIGKILL (out of memory?)"
 
 
 def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_path):
-    """In a step, in a validation, and with a checkpoint half-written, by its main process."""
+    """Processes are killed in a step, in a validation, and while rank 0 writes a checkpoint."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     done = spread("supervised.py", *short.argv(whole, "--device", "cpu"))
     assert done.returncode == 0, done.stderr
@@ -60,8 +60,8 @@ time.sleep(60)
 
 
 def machines(folder, program, restarts, count=1):
-    """Launches of two processes, each as on a machine of its own, that run a few lines; returns
-    exit code, number of starts and stderr of each."""
+    """Launch two processes on each of several nodes that run a few lines; return exit code, number
+    of starts and stderr of each node."""
     script = folder / "program.py"
     script.write_text(PROGRAM.format(program))
     port = free_port()
@@ -96,7 +96,7 @@ def test_a_program_that_was_not_killed_is_not_restarted(program, expected, tmp_p
 
 
 def test_machines_restart_together(tmp_path):
-    """Also one whose process ended by an error of its own, as the other machine's was killed."""
+    """A node whose own process failed restarts, too, if another node's process was killed."""
     program = f"""
 if start: sys.exit(0)
 {DEATH.format(3, "SIGKILL")}
@@ -108,7 +108,7 @@ assert rank != 1
 
 
 def test_a_run_that_was_asked_to_stop_is_not_restarted(tmp_path):
-    """Not even if one of its processes is killed then."""
+    """It stops even if one of its processes is killed then."""
     program = f"""
 if rank == 1:
     time.sleep(2)  # the launcher may still be busy with the start
@@ -156,7 +156,8 @@ def test_one_process_alone_is_restarted_too(variables):
 
 @pytest.mark.parametrize("variable", [RESTARTS, "SLURM_RESTART_COUNT"])
 def test_a_restart_goes_on_from_its_own_checkpoint(variable, short, train, tmp_path, monkeypatch):
-    """Whatever checkpoint the run began with, and also where it was killed before it saved that."""
+    """A restart ignores the checkpoint that the run was started from, even if the run was killed
+    before it saved its first one."""
     other, run = tmp_path / "other/latest.pth", tmp_path / "run"
     train(SupOnly, short.argv(other.parent, "--set", "epochs=1"))
     begun = short.argv(run, "--resume", str(other), "--force")

@@ -41,7 +41,7 @@ def assert_equal(a, b, where="state"):
 
 
 def first_steps(run):
-    """The step that each start of a run began with."""
+    """Return the first step of each start of a run."""
     lines = (run / "starts.jsonl").read_text().splitlines()
     return [json.loads(line)["first_step"] for line in lines]
 
@@ -254,7 +254,7 @@ def test_best_checkpoint_alone_is_not_overwritten(toy, train, tmp_path, capsys):
 
 @pytest.mark.parametrize("more", [["--dry-run"], ["--set", "crop_size=63", "model.network=dpt"]])
 def test_a_start_without_a_run_leaves_nothing(more, toy, train, tmp_path):
-    """A dry run, and a start that fails after the folder was made."""
+    """Neither a dry run nor a start that fails after making the folder leaves files."""
     with contextlib.suppress(SystemExit):
         train(SupOnly, toy.argv(tmp_path / "new/run", *more))
     assert not (tmp_path / "new").exists()
@@ -266,7 +266,7 @@ def test_a_start_without_a_run_leaves_nothing(more, toy, train, tmp_path):
 
 
 def test_a_lock_file_that_was_removed_is_made_anew(tmp_path, monkeypatch):
-    """By a start that failed, between opening and locking."""
+    """A failed start may remove the lock file between opening and locking."""
     real, calls = fcntl.lockf, []
 
     def lockf(file, how):

@@ -1,4 +1,4 @@
-"""A training as a whole: schedule, groups, what the run's folder holds, dry run, precision."""
+"""Whole trainings: schedule, parameter groups, files of a run, dry run, precision."""
 
 import copy
 import functools
@@ -29,20 +29,6 @@ from util.errors import UserError
 from util.precision import autocast, cpu_flags, precision_on
 
 
-def test_sgd_with_momentum_and_decay():
-    """v = m v + (g + d p); p = p - lr v."""
-    network = torch.nn.Linear(1, 1, bias=False)
-    options = Optimizer(lr=0.1, lr_multi=1, momentum=0.7, weight_decay=0.01)
-    optimizer = build_optimizer(network, options)
-    p, v = network.weight.item(), 0.0
-    for gradient in (3.0, 5.0, -2.0):
-        network.weight.grad = torch.full((1, 1), gradient)
-        optimizer.step()
-        v = 0.7 * v + gradient + 0.01 * p
-        p -= 0.1 * v
-        assert network.weight.item() == pytest.approx(p, rel=1e-6)
-
-
 def test_poly_schedule_decays_after_the_step(toy):
     network = build_network(load_config(toy.config).model, 3)
     optimizer = build_optimizer(network, Optimizer(lr=0.001, lr_multi=10))
@@ -59,7 +45,7 @@ def test_poly_schedule_decays_after_the_step(toy):
 
 
 def test_momentum_takes_the_layout_of_the_weights(tmp_path):
-    """A run saved without `channels_last` and resumed with it."""
+    """A run is saved without `channels_last` and resumed with it."""
     torch.manual_seed(0)
     x, finals = torch.randn(2, 3, 8, 8), []
     first = torch.nn.Conv2d(3, 4, 3)
@@ -78,7 +64,7 @@ def test_momentum_takes_the_layout_of_the_weights(tmp_path):
 
 
 def test_whatever_a_method_owns_is_trained_and_its_teacher_is_not(toy, train, tmp_path):
-    """A head beside the network gets steps, at the rate of everything that is no backbone."""
+    """A head outside the network is trained at the rate of parameters outside the backbone."""
     train(Prototypes, toy.argv(tmp_path, "--set", "epoch_length=1"))
     states = [
         torch.load(tmp_path / f"{name}.pth", weights_only=True) for name in ("previous", "latest")
@@ -222,7 +208,7 @@ def test_training_learns(toy, train, tmp_path):
 
 
 def test_one_image_per_gpu_is_enough_where_batch_norm_counts_over_all(monkeypatch):
-    """A published batch of 8 on 8 GPUs."""
+    """Published settings use a batch of 8 on 8 GPUs."""
     monkeypatch.setattr(distributed, "world_size", lambda: 8)
     assert distributed.batchnorm_processes(torch.device("cuda")) == 8
     assert distributed.batchnorm_processes(torch.device("cpu")) == 1
@@ -234,7 +220,7 @@ def test_one_image_per_gpu_is_enough_where_batch_norm_counts_over_all(monkeypatc
 def test_compiled_parts_and_channels_last_change_nothing_but_speed(
     kind, more, toy, train, tmp_path, monkeypatch
 ):
-    """Names of the state, resuming, teachers and previous models; without a C++ compiler."""
+    """Names of the state, resuming, teachers and previous models; no C++ compiler is needed."""
     backend = functools.partialmethod(torch.nn.Module.compile, backend="eager")
     monkeypatch.setattr(torch.nn.Module, "compile", backend)
     monkeypatch.setenv("CXX", sys.executable)  # only looked for
@@ -303,7 +289,7 @@ def test_automatic_layout(given, device, precision, expected, toy):
 
 
 def test_a_run_keeps_the_precision_it_found(toy, train, tmp_path, monkeypatch, capsys):
-    """On a machine where auto would mean another one, it is refused."""
+    """Resuming is refused on a machine where auto resolves to another precision."""
     toy.tree |= {"precision": "auto", "channels_last": "auto", "epoch_length": 1}
     toy.write_config()
     monkeypatch.setattr("util.precision.cpu_flags", lambda: {"amx_bf16"})

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from PIL import Image
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
 from dataset.validation import read_lists
-from fixmatch import FixMatch
 from inference.autolabel import unlabelled_samples
 from inference.predictor import (
     Predictor,
@@ -25,9 +25,7 @@ from inference.predictor import (
     to_mask,
 )
 from model.trained import load_trained
-from supervised import SupOnly
 from tests.conftest import write_sample
-from tests.own_images import TINY
 from tools import active_learning, autolabel
 from tools.check_data import __main__ as check_data
 from util.config.loading import load_config
@@ -47,25 +45,19 @@ def test_measures_of_uncertainty():
 
 
 @pytest.fixture
-def command(toy, train, run, tmp_path):
-    train(SupOnly, toy.argv(tmp_path / "run", "--set", *TINY))
-
+def command(trained, run, tmp_path):
     def labelled(*more):
-        argv = ["--checkpoint", tmp_path / "run/best.pth", "--out", tmp_path / "out", *more]
-        return run(autolabel, *argv)
+        return run(autolabel, "--checkpoint", trained, "--out", tmp_path / "out", *more)
 
     return labelled
 
 
-def predictions(toy, tmp_path, names):
-    """Mask and probabilities by the name of an unlabelled image."""
+def predictions(tmp_path, names):
+    """Return mask and probabilities by the name of an unlabelled image."""
     config = load_config(tmp_path / "run/config.yaml")
-    network, reader = (
-        load_trained(config, tmp_path / "run/best.pth", "model", CPU),
-        Reader(config.data),
-    )
+    network = load_trained(config, tmp_path / "run/best.pth", "model", CPU)
     samples = {s.image: s for s in read_lists(config.data, True).unlabeled.samples}
-    predictor = Predictor(network, config, CPU)
+    reader, predictor = Reader(config.data), Predictor(network, config, CPU)
     images = {name: reader.image(samples[f"{name}.jpg"]) for name in names}
     found = {name: predictor.probabilities(image) for name, image in images.items()}
     return {name: (to_mask(one), one) for name, one in found.items()}
@@ -77,9 +69,9 @@ MAPS = [None, {10: "sky", 20: "tree", 30: "road"},
 
 
 @pytest.mark.parametrize("label_map", MAPS)
-def test_masks_hold_what_passes_the_threshold(label_map, command, toy, run, train, tmp_path):
-    """In the dataset's own values; and the config is one that is checked and trained with."""
-    found = predictions(toy, tmp_path, NAMES)
+def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path):
+    """In the dataset's own values; tools.check_data accepts the new config."""
+    found = predictions(tmp_path, NAMES)
     threshold = float(torch.cat([p.amax(0).flatten() for _, p in found.values()]).median())
     masks = toy.root / "masks"
     for path in masks.iterdir() if label_map else ():
@@ -104,12 +96,10 @@ def test_masks_hold_what_passes_the_threshold(label_map, command, toy, run, trai
     assert len(lists.labeled.samples) == 3 + 5 and new.data.unlabeled is None
     code, said, err = run(check_data, "--config", tmp_path / "out/config.yaml")
     assert code == 0, said + err
-    train(SupOnly, ["--config", str(tmp_path / "out/config.yaml"), "--save-path",
-                    str(tmp_path / "again"), "--dry-run"])  # fmt: skip
 
 
-def test_what_has_no_label_stays_unlabelled(command, toy, train, tmp_path):
-    tops = {n: float(p.max()) for n, (_, p) in predictions(toy, tmp_path, NAMES).items()}
+def test_images_without_labels_stay_unlabelled(command, run, tmp_path):
+    tops = {n: float(p.max()) for n, (_, p) in predictions(tmp_path, NAMES).items()}
     order = sorted(tops, key=tops.get)
     between = (tops[order[1]] + tops[order[2]]) / 2
     code, _, err = command("--threshold", between, "--out", tmp_path / "part")
@@ -117,44 +107,45 @@ def test_what_has_no_label_stays_unlabelled(command, toy, train, tmp_path):
     path = tmp_path / "part/config.yaml"
     lists = read_lists(load_config(path).data, unlabeled=True)
     assert len(lists.labeled.samples) == 3 + 3 and len(lists.unlabeled.samples) == 2
-    train(FixMatch, ["--config", str(path), "--save-path", str(tmp_path / "b"), "--dry-run"])
+    assert run(check_data, "--config", path)[0] == 0
     code, _, err = command("--threshold", 1, "--out", tmp_path / "none")
     assert code == 2 and "no pixel of 5 images reaches the threshold 1; lower it" in err
 
 
-@pytest.mark.parametrize("acquisition", ["entropy", "margin", "least_confidence"])
-def test_the_ranking(acquisition, command, toy, tmp_path):
-    code, said, _ = command("--threshold", 0, "--rank", tmp_path / "rank.csv", "--select", 2,
-                            "--acquisition", acquisition)  # fmt: skip
-    assert code == 0 and f"5 images, by {acquisition}" in said
-    measure = {"entropy": entropy, "margin": margin, "least_confidence": least_confidence}
-    scores = {f"{toy.root / name}.jpg": measure[acquisition](p).mean().item()
-              for name, (_, p) in predictions(toy, tmp_path, NAMES).items()}  # fmt: skip
-    with (tmp_path / "rank.csv").open(newline="") as file:
-        head, *rows = csv.reader(file)
-    assert head[:3] == ["rank", "image", f"score ({acquisition})"]
-    found = [float(row[2]) for row in rows]
-    assert {row[1] for row in rows} == set(scores) and found == sorted(found, reverse=True)
-    assert found == pytest.approx([scores[row[1]] for row in rows], abs=1e-6)
-    chosen = (tmp_path / "out/next.txt").read_text().split()
-    assert [str(toy.root / line) for line in chosen] == [row[1] for row in rows[:2]]
-    rest = (tmp_path / "out/rest.txt").read_text().split()
-    assert len(rest) == 3 and not set(rest) & set(chosen)
+def test_the_ranking(command, toy, tmp_path):
+    found = predictions(tmp_path, NAMES)
+    measures = {"entropy": entropy, "margin": margin, "least_confidence": least_confidence}
+    for acquisition, measure in measures.items():
+        (tmp_path / "rank.csv").unlink(missing_ok=True)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        code, said, _ = command("--threshold", 0, "--rank", tmp_path / "rank.csv", "--select", 2,
+                                "--acquisition", acquisition)  # fmt: skip
+        assert code == 0 and f"5 images, by {acquisition}" in said
+        scores = {f"{toy.root / name}.jpg": measure(p).mean() for name, (_, p) in found.items()}
+        with (tmp_path / "rank.csv").open(newline="") as file:
+            head, *rows = csv.reader(file)
+        assert head[:3] == ["rank", "image", f"score ({acquisition})"]
+        written = [float(row[2]) for row in rows]
+        assert {row[1] for row in rows} == set(scores) and written == sorted(written, reverse=True)
+        assert written == pytest.approx([scores[row[1]].item() for row in rows], abs=1e-6)
+        chosen = (tmp_path / "out/next.txt").read_text().split()
+        assert [str(toy.root / line) for line in chosen] == [row[1] for row in rows[:2]]
+        rest = (tmp_path / "out/rest.txt").read_text().split()
+        assert len(rest) == 3 and not set(rest) & set(chosen)
 
 
-def test_it_goes_on_and_says_the_same(command, toy, tmp_path):
+def test_it_continues_with_the_same_result(command, tmp_path):
     options = ["--threshold", 0, "--rank", tmp_path / "rank.csv"]
     assert command(*options)[0] == 0
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
+    table = tmp_path / "out/uncertainty.csv"
     (tmp_path / "out/masks/images/u3.png").unlink()
-    (tmp_path / "out/uncertainty.csv").write_text(
-        "".join(line for line in before[tmp_path / "out/uncertainty.csv"].decode()
-                .splitlines(keepends=True) if "u3" not in line)
-    )  # fmt: skip
+    table.write_bytes(
+        b"".join(line for line in before[table].splitlines(True) if b"u3" not in line)
+    )
     code, said, _ = command(*options)
     assert code == 0 and "skipped  4 images with masks already" in said
     after = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
-    table = tmp_path / "out/uncertainty.csv"
     assert sorted(before.pop(table).splitlines()) == sorted(after.pop(table).splitlines())
     assert before == after
     code, _, err = command("--threshold", 0.5)
@@ -183,29 +174,26 @@ def test_other_images(command, toy, tmp_path):
     assert code == 0 and tree["data"]["unlabeled"]["list"].endswith("c/unlabeled.txt")
 
 
-@pytest.mark.parametrize("more, said", [
-    (["--threshold", "1.5"], "--threshold: found 1.5, expected a probability"),
-    (["--select", "0"], "--select: found 0, expected a number of images"),
-    (["--rank", "no/such/rank.csv"], "its folder does not exist"),
-    (["--list", "no.txt"], "no.txt: no such list"),
-    (["--set", "data.label_map={1: sky, 2: tree, other: road}"], "no value of class 'road'"),
-    (["--tta", "mirror"], "--tta: found 'mirror', expected flip or scales"),
-])  # fmt: skip
-def test_bad_input(more, said, command):
-    code, _, err = command(*more)
-    assert code == 2 and said in err and err.count("\n") == 1
-
-
-@pytest.mark.parametrize("pair, more, said", [
-    ("column", ["a.png"], "--images: data.pair is set; name pairs in a split file"),
-    ({"first": "A", "second": "B", "masks": "C"}, None, "split files of names have no column"),
-])  # fmt: skip
-def test_pairs(pair, more, said, toy, tmp_path):
-    toy.tree["data"]["pair"] = pair
-    toy.write_config()
-    images = [tmp_path / name for name in more] if more else None
-    with pytest.raises(UserError, match=said):
-        unlabelled_samples(load_config(toy.config).data, images, None, tmp_path)
+def test_bad_input(command, toy, tmp_path):
+    for more, message in (
+        (["--threshold", "1.5"], "--threshold: found 1.5, expected a probability"),
+        (["--select", "0"], "--select: found 0, expected a number of images"),
+        (["--rank", "no/such/rank.csv"], "its folder does not exist"),
+        (["--list", "no.txt"], "no.txt: no such list"),
+        (["--set", "data.label_map={1: sky, 2: tree, other: road}"], "no value of class 'road'"),
+        (["--tta", "mirror"], "--tta: found 'mirror', expected flip or scales"),
+    ):
+        code, _, err = command(*more)
+        assert code == 2 and message in err and err.count("\n") == 1
+    folders = {"first": "A", "second": "B", "masks": "C"}
+    for pair, images, message in (
+        ("column", [tmp_path / "a.png"], "--images: data.pair is set; name pairs in a split file"),
+        (folders, None, "split files of names have no column"),
+    ):
+        toy.tree["data"]["pair"] = pair
+        toy.write_config()
+        with pytest.raises(UserError, match=message):
+            unlabelled_samples(load_config(toy.config).data, images, None, tmp_path)
 
 
 def test_active_learning_labels_what_the_ranking_says(toy, monkeypatch, run, tmp_path):

@@ -1,4 +1,4 @@
-"""Reliability of pseudo-labels, counted during validation."""
+"""Quality of pseudo-labels and calibration, counted during validation."""
 
 import json
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def drawn(seed=0, images=3, size=(40, 50), classes=4):
-    """Predictions, their confidence and masks, confident ones more often right."""
+    """Yield predictions, confidences and masks; confident predictions are right more often."""
     g = torch.Generator().manual_seed(seed)
     for _ in range(images):
         probabilities = (4 * torch.randn(classes, *size, generator=g)).softmax(0)
@@ -100,7 +100,7 @@ def test_nothing_labelled_and_nothing_confident():
 
 @pytest.mark.parametrize("mode", ["original", "sliding_window", "center_crop", "resize"])
 def test_confidence_is_the_probability_of_the_predicted_class(mode, toy):
-    """In every mode of validation; in overlapping windows the mean of theirs."""
+    """In overlapping windows the confidence is the mean over windows."""
     config = load_config(
         toy.config,
         ["crop_size=9", "data.mean=[0,0,0]", "data.std=[1,1,1]",
@@ -144,7 +144,7 @@ def test_what_a_run_says_of_its_labels(toy, train, tmp_path):
 
 
 def test_the_diagram_is_drawn_as_high_as_the_shares_are():
-    """Bars from the floor, none of no pixels, and the line of the threshold."""
+    """Bars start at 0, empty bins have none, and a line marks the threshold."""
     shares = [None, 0.0, *(100 * place / 14 for place in range(2, 15))]
     trust = {"threshold": 0.5, "ece": 4.0, "bin_accuracy": shares, "bin_pixels": shares}
     for axis in (figure := reliability_diagram(trust, 3)).axes:

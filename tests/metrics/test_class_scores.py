@@ -1,4 +1,4 @@
-"""Scores of classes, boundary IoU and the worst images, against literal definitions."""
+"""Scores of classes, boundary IoU and the worst images equal literal definitions."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def blobs(seed, size=(40, 50), classes=3, ignore=True):
-    """A mask of patches, a prediction with other outlines, and ignored pixels."""
+    """Return a prediction with shifted outlines and a mask of patches with ignored pixels."""
     rng = np.random.default_rng(seed)
     target = rng.integers(0, classes, (size[0] // 10, size[1] // 10)).repeat(10, 0).repeat(10, 1)
     predicted = np.roll(target, rng.integers(-4, 5, 2), (0, 1))
@@ -55,7 +55,7 @@ def test_f1_precision_and_recall():
 
 
 def literal_boundary(pairs, classes, share):
-    """The definition for a class at a time; `erode` as the authors do, one pixel at a time."""
+    """Compute boundary IoU class by class, eroding one pixel at a time as the authors do."""
     both, either = np.zeros(classes), np.zeros(classes)
     for predicted, target in pairs:
         d = max(1, round(share * math.hypot(*target.shape)))
@@ -128,10 +128,10 @@ def test_the_worst_images_in_order():
     assert image_miou(scores.counts[3]) == math.inf
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("count", [2, 25, 26, 60])
 def test_picture_of_a_confusion_matrix(count):
-    """Shares of the truth; numbers in the cells unless there are too many classes."""
+    """Cells show shares of the truth; numbers are drawn unless there are too many classes."""
     confusion = np.eye(count, dtype=int) * 7
     confusion[0, 1] = 21
     confusion[1, 1] = 0  # a class that is absent

@@ -1,4 +1,4 @@
-"""Checkpoints: forms, reports, refusals, atomicity."""
+"""Checkpoints: formats, reports, errors, atomic writes."""
 
 import os
 import struct
@@ -101,7 +101,7 @@ def test_parts_of_a_method_alone_are_left_out(path):
 
 
 def test_what_weights_do_not_depend_on_may_differ(path):
-    """Such as where a backbone came from, which is of no use to who evaluates."""
+    """The source of a backbone's weights, for example, does not matter to an evaluation."""
     network = build_network(TINY, 3)
     own = {"data": DATA.model_dump(mode="json"), "model": TINY.model_dump(mode="json")}
     torch.save({"model": network.state_dict(), "config": own}, path)
@@ -225,7 +225,8 @@ def test_two_processes_that_write_one_file_share_no_temporary_file(path):
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_temporary_files_of_killed_runs_are_removed(locks, tmp_path, monkeypatch):
-    """Under the lock at once, without locks after a day; a file of the user's is kept."""
+    """They are removed at once under the lock, after a day without locks; files of the user are
+    kept."""
 
     def lockf(*_):
         raise OSError(37, "No locks available")
@@ -297,7 +298,7 @@ def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):
 
 
 def test_timm_weights_of_another_family(tmp_path):
-    """A feature extractor's names differ from those of the whole network that a file holds."""
+    """Names in a feature extractor differ from those of the whole network in a file."""
     torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "w.pth")
     options = Model(backbone="convnext_atto", output_stride=32, pretrained=str(tmp_path / "w.pth"))
     network = build_network(options, 3)

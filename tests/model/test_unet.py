@@ -1,4 +1,4 @@
-"""U-Net: sizes, depths and widths; bands; what it refuses."""
+"""U-Net: sizes, depths, widths, bands, and errors."""
 
 import pytest
 import timm

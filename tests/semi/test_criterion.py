@@ -1,4 +1,4 @@
-"""Dice and class weights against literal transcriptions; weights from the pixels of a list."""
+"""Dice and class weights equal literal transcriptions; class weights follow from the masks."""
 
 import json
 
@@ -19,7 +19,7 @@ from util.errors import UserError
 
 
 def dice_literally(logits, label, keep):
-    """Class by class and pixel by pixel (UniMatch, medical)."""
+    """Compute the Dice loss class by class and pixel by pixel (UniMatch, medical)."""
     p, losses = logits.softmax(1).tolist(), []
     for c in range(logits.shape[1]):
         both = squares = pixels = 0.0

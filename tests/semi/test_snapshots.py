@@ -1,4 +1,4 @@
-"""PrevMatch's list of models and its draws."""
+"""PrevMatch's previous models and its random ensembles."""
 
 import numpy as np
 import pytest

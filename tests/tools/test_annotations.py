@@ -582,6 +582,19 @@ def test_classes_named_background_and_ignore_and_unused_ones(init):
     np.testing.assert_array_equal(np.array(Image.open("photos_masks/a/one.png")), want)
 
 
+def test_the_last_of_many_annotations_is_read(init):
+    """Compare positions as numbers; these annotations have no date."""
+    field, (_, tree, _) = studio_results()
+    none = [{"result": []} for _ in range(10)]
+    write("project.json", [
+        {"id": i, "data": {"image": f"{name}.jpg"},
+         "annotations": [*none, {"result": [field, tree]}]}
+        for i, name in enumerate(IMAGES)
+    ])  # fmt: skip
+    code, out, err = init()
+    assert code == 0 and "objects: 6" in out, err
+
+
 def test_circles_and_ellipses(init):
     y, x = np.mgrid[:H, :W] + 0.5
     turned = {"name": "ellipse", "cx": 20, "cy": 16, "rx": 12, "ry": 4, "theta": np.pi / 2}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from dataset import val_size
+from dataset import validation
 from dataset.image_files import orientation as orientation_of
 from tests.conftest import write_sample
 from tools.check_data import __main__ as check_data
@@ -18,8 +18,8 @@ from tools.check_data.problems import ERRORS, WARNINGS
 @pytest.fixture(autouse=True)
 def three_are_enough(monkeypatch):
     """The toy has three validation images."""
-    monkeypatch.setattr(val_size, "MIN_IMAGES", 2)
-    monkeypatch.setattr(val_size, "MIN_MASKS_PER_CLASS", 0)
+    monkeypatch.setattr(validation, "MIN_IMAGES", 2)
+    monkeypatch.setattr(validation, "MIN_MASKS_PER_CLASS", 0)
 
 
 @pytest.fixture

@@ -4,39 +4,53 @@ import shutil
 
 import pytest
 import yaml
+from PIL import Image
 
-from supervised import SupOnly
+from dataset import reader
+from tests.inference.conftest import shared_run, trained  # noqa: F401
 from tools import compare
+from util.config.data import Data
 
 
 @pytest.fixture
-def runs(toy, train, tmp_path, capsys):
+def runs(trained, tmp_path):  # noqa: F811
     """A run and its copy."""
-    train(SupOnly, toy.argv(tmp_path / "a"))
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    capsys.readouterr()
-    return tmp_path / "a", tmp_path / "b"
+    return trained, shutil.copytree(trained, tmp_path / "b")
 
 
-def test_a_row_for_each_network(runs, run, tmp_path):
-    out = tmp_path / "figures/two.svg"
+def test_a_row_for_each_network(runs, run, tmp_path, monkeypatch):
+    out, files, read = tmp_path / "figures/two.svg", [], reader.read_valid_bands
+    monkeypatch.setattr(reader, "read_valid_bands", lambda *of: files.append(of) or read(*of))
     code, text, err = run(compare, *runs, "--names", "SupOnly", "again", "--out", out)
     assert code == 0 and text.endswith(f"{out}: 3 images, 2 networks\n"), err
     drawn = out.read_text()
     for word in ("image", "ground truth", "SupOnly", "again", "sky", "tree", "road"):
         assert f">{word}<" in drawn
-    assert drawn.count("<image") == 4 * 3
+    assert drawn.count("<image") == 4 * 3 and len(files) == 3, "each image is read once"
+    one = tmp_path / "one.png"
+    code, text, err = run(compare, runs[0], "--images", "v2", "--out", one)
+    assert code == 0 and f"{one}: 1 image, 1 network\n" in text and one.exists(), err
 
 
-def test_images_are_chosen_by_name(runs, run, tmp_path):
-    out = tmp_path / "one.png"
-    code, text, err = run(compare, runs[0], "--images", "v2", "--out", out)
-    assert code == 0 and f"{out}: 1 image, 1 network\n" in text and out.exists(), err
+@pytest.mark.filterwarnings("error", "ignore:Glyph")
+@pytest.mark.parametrize("name, count, size", [
+    ("runs/" + 20 * "long/", 3, (4, 200)), ("$x_$", 100, (200, 4)), (30 * "道", 9, (8, 8)),
+], ids=["long", "many", "wide"])  # fmt: skip
+def test_all_names_have_room(name, count, size, tmp_path):
+    classes = [f"class {name[:20]} {i}" for i in range(count)]
+    rows = {name: [Image.new("RGB", size)], "image": [Image.new("RGB", size)]}
+    figure = compare.draw_sheet(rows, Data(name="d", root=".", classes=classes, val="v"))
+    compare.save(figure, tmp_path / "sheet.png", "png")
+    left, bottom, right, top = figure.get_tightbbox().extents  # inches
+    assert left > -0.25 and bottom > -0.25
+    assert right < figure.get_figwidth() + 0.25 and top < figure.get_figheight() + 0.25
 
 
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
+def test_mistakes_are_one_line(runs, run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").touch()
+    (tmp_path / "a file.png").mkdir()
+    for options, problem in (
         (["--out", "x.gif"], ".png, .svg or .pdf"),
         (["--out", "x.png", "--names", "one"], "1 name for 2 checkpoints"),
         (["--out", "x.png", "--names", "one", "one"], "given twice"),
@@ -45,21 +59,12 @@ def test_images_are_chosen_by_name(runs, run, tmp_path):
         (["--out", "x.png", "--count", "0"], "--count"),
         (["--out", "a file/x.png"], "a file: cannot be made"),
         (["--out", "a file.png"], "a file.png: cannot be written"),
-    ],
-)
-def test_bad_options_are_one_line(runs, run, monkeypatch, tmp_path, options, problem):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a file").touch()
-    (tmp_path / "a file.png").mkdir()
-    code, _, err = run(compare, *runs, *options)
-    assert code == 2 and problem in err and err.count("\n") == 1
-    assert not (tmp_path / "x.png").exists()
-
-
-def test_other_classes_are_refused(runs, run, tmp_path):
+    ):
+        code, _, err = run(compare, *runs, *options)
+        assert code == 2 and problem in err and err.count("\n") == 1
     path = runs[1] / "config.yaml"
     config = yaml.safe_load(path.read_text())
     config["data"]["classes"][0] = "air"
     path.write_text(yaml.safe_dump(config))
-    code, _, err = run(compare, *runs, "--out", tmp_path / "x.png")
-    assert code == 2 and "classes differ" in err
+    code, _, err = run(compare, *runs, "--out", "x.png")
+    assert code == 2 and "classes differ" in err and not (tmp_path / "x.png").exists()

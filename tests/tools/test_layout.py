@@ -110,7 +110,7 @@ def test_pascals_validation_images(splits, unverified):
 
 def test_generate_refuses(splits, unverified):
     argv = ["generate", "coco/few", "--root", "coco"]
-    assert "--names x: the folders of coco tell" in splits(*argv, "--names", "x")[2]
+    assert "--names x: the sets of coco follow" in splits(*argv, "--names", "x")[2]
     assert "whu/5%: expected DATASET/PARTITION of" in splits("generate", "whu/5%", *argv[2:])[2]
     assert "coco: expected DATASET/PARTITION of" in splits("generate", "coco", *argv[2:])[2]
     assert "none/labeled.txt: no such list" in splits("generate", "coco/none", *argv[2:])[2]

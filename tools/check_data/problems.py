@@ -5,8 +5,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from dataset.mask_kinds import disagreement
-from dataset.val_size import too_few
-from dataset.validation import location, overlaps
+from dataset.validation import location, overlaps, too_few
 from tools.check_data.inspect import Checked, CheckedList
 from util.config.schema import Config
 from util.config.types import IGNORE

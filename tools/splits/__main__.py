@@ -1,6 +1,6 @@
-"""Fetch, verify and draw lists of labelled images.
+"""Fetch, verify and draw split files.
 
-Lists are splits/<dataset>/<partition>/{labeled,unlabeled}.txt and splits/<dataset>/val.txt; see
+They are splits/<dataset>/<partition>/{labeled,unlabeled}.txt and splits/<dataset>/val.txt; see
 splits/README.md.
 """
 

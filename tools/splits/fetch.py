@@ -13,9 +13,11 @@ from dataset.split_files import holds_list, write_lists
 from util.errors import UserError, first_of, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
-MAX_NAMED = 12  # partitions named in a message
-TIMEOUT_SECONDS = 30.0  # without an answer
-MAX_BYTES = 2**26  # size of a list
+MAX_NAMED = 12
+"""Partitions that a message names."""
+TIMEOUT_SECONDS = 30.0
+MAX_BYTES = 2**26
+"""Most bytes of a list."""
 
 
 def fetch(
@@ -26,8 +28,8 @@ def fetch(
 ) -> Iterator[str]:
     """Download lists below `folder`, or copy them from a clone; yield a line about each.
 
-    Raises `UserError` before anything is written for lists that training cannot use and where
-    another list exists, and for content that is not the published list.
+    Raises `UserError`, before anything is written, for lists that training cannot use and if
+    another list exists; and for content that differs from the published list.
     """
     if prepared := next((p.dataset for p in lists if p.dataset in PREPARED), None):
         raise UserError(
@@ -103,7 +105,7 @@ def _another(origin: Path | str, found: Fingerprint, published: PublishedList) -
 
 
 class RecognisedList(NamedTuple):
-    """A list on disk, compared with the published ones; `differs`: from the list of its name."""
+    """A list on disk, compared with the published ones; `differs`: from the one of its name."""
 
     file: Path
     entries: int

@@ -27,7 +27,7 @@ def draw_folds(
     """Draw partitions with disjoint validation images that cover all masks, of sizes equal up to 1.
 
     Args:
-        labeled: as of `draw`, of the images that a fold leaves; None labels them all.
+        labeled: as in `draw`, of the images outside the fold; None labels all.
         classes: spread the images of each class, the rarest first, over the folds.
 
     Raises `UserError` for fewer images than folds.
@@ -75,7 +75,7 @@ def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[st
 
 
 def write_sweep(config: Path, lists: Mapping[Path, object], out: Path) -> str:
-    """Write OUT/sweep.yaml, which `tools.sweep` runs; returns a remark.
+    """Write OUT/sweep.yaml for `tools.sweep`; returns a remark.
 
     Raises `UserError` as `write_once` does.
     """

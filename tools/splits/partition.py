@@ -41,7 +41,7 @@ class Partition(NamedTuple):
 
 
 def pair_files(root: Path, images: str, masks: str) -> list[Sample]:
-    """Images and masks of the same name (see `files_by_name`); images without a mask are kept."""
+    """Pair images and masks of the same name (see `files_by_name`); keep images without a mask."""
     mask_of = files_by_name(root, masks)
     found = files_by_name(root, images)
     if not mask_of.keys() & found.keys():
@@ -63,9 +63,9 @@ def draw(
     """Draw a partition; a smaller one of the same seed and `val` is part of a larger one.
 
     Args:
-        labeled, val: a share of the images that have masks (`labeled`: of those that `val`
-            leaves) if below 1, a number of images else.
-        classes: draw images that show them all first.
+        labeled, val: below 1, a share of the images with masks (`labeled`: outside `val`); else a
+            number of images.
+        classes: draw images that show all classes first.
 
     Raises `UserError` when the images do not suffice.
     """

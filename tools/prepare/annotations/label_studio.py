@@ -76,8 +76,12 @@ def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
     if not made:
         return None
     skipped["further annotations of one task"] += len(made) - 1
-    best = max(made, key=lambda a: (a.value.get("ground_truth") is True,
-                                    str(a.value.get("updated_at", "")), a.where))  # fmt: skip
+
+    def rank(place: int) -> tuple[bool, str, int]:
+        value = made[place].value
+        return value.get("ground_truth") is True, str(value.get("updated_at") or ""), place
+
+    best = made[max(range(len(made)), key=rank)]
     return [_flat(result) for result in best.entries("result")]
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.folders import files_by_stem
-from dataset.val_size import MIN_IMAGES
+from dataset.validation import MIN_IMAGES
 from util.errors import UserError, and_others
 
 VAL_SHARE = 0.1
@@ -82,7 +82,7 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
         raise UserError(f"--val {given}: takes all labelled images; leave some to train on")
     more = options.unlabeled and files_by_stem(absolute(options.unlabeled)).values()
     taken |= {sample.image for sample in labeled}
-    bare = dict.fromkeys(file for file in (*matched.without_mask, *(more or ())))
+    bare = dict.fromkeys((*matched.without_mask, *(more or ())))
     splits = Splits(labeled, [Sample(file) for file in bare if file not in taken], val, test)
     splits = Splits(*([s for s in some if s.image not in bad] for some in splits))
     if options.second is not None:
@@ -149,7 +149,8 @@ def _validation(
     if options.val and (len(options.val) > 1 or not _is_number(options.val[0])):
         folders = [absolute(Path(folder)) for folder in options.val]
         return _pairs_in(folders, matched, images, options)
-    rest = [pair for pair in matched.pairs if pair not in by_folder["test"]]
+    test = set(by_folder["test"])
+    rest = [pair for pair in matched.pairs if pair not in test]
     number = len(rest)
     default = max(VAL_SHARE, min(MIN_IMAGES, max(1, number // 3)) / max(number, 1))
     wanted = default if share is None else float(share)

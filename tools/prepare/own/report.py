@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dataset.mask_files import code_of
-from dataset.val_size import too_few
+from dataset.validation import too_few
 from tools.prepare.own.classes import IGNORED, RARE, Classes
 from tools.prepare.own.config import commands, shortest
 from tools.prepare.own.images import ImageFile
