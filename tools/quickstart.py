@@ -5,6 +5,7 @@ an interrupted training and shows the results of a finished one.
 """
 
 import json
+import time
 from pathlib import Path
 
 from dataset.folders import read_samples
@@ -21,32 +22,26 @@ METHODS = {"SupOnly": "supervised", "FixMatch": "fixmatch"}
 
 
 def main() -> None:
-    parser = Parser(
-        __doc__,
-        (
-            "python -m tools.quickstart",
-            "python -m tools.quickstart --save-path runs/try --seed 1 --set epochs=2",
-        ),
-    )
-    parser.add_argument(
-        "--save-path", type=Path, default=Path("runs/quickstart"), help="folder of both runs"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of both runs")
-    add_settings(parser)
-    options = parser.parse_args()
+    options = command_line().parse_args()
     with exit_with_one_line():
         config = load_config(CONFIG, options.set)
         print(f"Simple shapes, 16 labelled and 400 unlabelled images, in {config.data.root}")
         generate(config.data.root, labeled=16, unlabeled=400, val=60, size=48, simple=True)
         folders = {name: options.save_path / script for name, script in METHODS.items()}
         checkpoints = {name: folder / "best.pth" for name, folder in folders.items()}
+        left = {}
         if missing := [METHODS[name] for name, path in checkpoints.items() if not path.exists()]:
-            taken = minutes(config, missing)
-            print(f"Training takes about {taken} min on this machine", flush=True)
+            left = minutes(config, missing)
+            print(f"Training takes about {round(sum(left.values()))} min on this machine (measured "
+                  "in a few steps; progress bars show the time left)", flush=True)  # fmt: skip
         common = ["--config", CONFIG, *(["--set", *options.set] if options.set else [])]
         for name, folder in folders.items():
-            script = f"{METHODS[name]}.py"
+            script, begin = f"{METHODS[name]}.py", time.monotonic()
             run_script(script, *common, "--save-path", folder, "--seed", options.seed)
+            if estimate := left.pop(METHODS[name], None):  # correct the estimate of the others
+                slower = (time.monotonic() - begin) / 60 / estimate
+                for other, expected in left.items():
+                    print(f"{other}.py takes about {max(1, round(slower * expected))} min")
             run_script("evaluate.py", *common, "--checkpoint", checkpoints[name],
                 "--json", folder / "scores.json")  # fmt: skip
         pictures = options.save_path / "pictures.png"
@@ -59,16 +54,33 @@ def main() -> None:
         print("next          train on your own images: see 'Your own data' in README.md")
 
 
-def minutes(config: Config, scripts: list[str]) -> int:
-    """Measure steps of each method; return the minutes of all trainings with their validations."""
+def command_line() -> Parser:
+    parser = Parser(
+        __doc__,
+        (
+            "python -m tools.quickstart",
+            "python -m tools.quickstart --save-path runs/try --seed 1 --set epochs=2",
+        ),
+    )
+    parser.add_argument(
+        "--save-path", type=Path, default=Path("runs/quickstart"), help="folder of both runs"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of both runs")
+    add_settings(parser)
+    return parser
+
+
+def minutes(config: Config, scripts: list[str]) -> dict[str, float]:
+    """Measure steps of each method; return the minutes of its training with all validations."""
     with importing():
         from engine.dry_run import measure_method
         from tools.methods import method_of
-    hours = 0.0
+    taken = {}
     for script in scripts:
         found, steps, images = measure_method(method_of(script), config)
-        hours += found.hours(config.epochs, steps, images, config.evaluation.every)
-    return max(1, round(60 * hours + 0.3 * len(scripts)))  # 0.3 min to start each
+        hours = found.hours(config.epochs, steps, images, config.evaluation.every)
+        taken[script] = max(0.5, 60 * hours + 0.3)  # 0.3 min to start
+    return taken
 
 
 def scores(folders: dict[str, Path]) -> list[list[str]]:

@@ -17,11 +17,12 @@ from tests.conftest import Toy
 from tests.fake_runs import fake_run
 from tools.report import __main__ as report
 from tools.report import predictions
-from tools.report.embedding import class_means
+from tools.report.embedding import class_means, embedding
 from tools.report.predictions import judge, pictures
 from tools.results.runs import Run
 from tools.sweep.schedule import result
 from unimatch import UniMatch
+from util.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +77,14 @@ def test_the_page_of_a_real_run(trained, page_of):
     assert LEGEND["x"] in page, "each loss is explained"
     for score in ("IoU", "F1", "precision", "recall", "95 %"):
         assert f'<th class="n">{score}</th>' in page
-    assert "1 validation image, model" in page_of(trained, "--limit", 1)  # over its own page
 
 
 def test_the_embedding_of_decoder_features(trained, run, page_of, monkeypatch):
     pytest.importorskip("sklearn")
     page = page_of(trained, "--embedding")
     assert "placed by t-SNE" in page and "Not available" not in page
-    page = page_of(trained, "--embedding", "--limit", 1)
-    assert "--embedding: found 3 points (classes in images), expected at least 4" in page
+    with pytest.raises(UserError, match="--embedding: found 3 points .*, expected at least 4"):
+        embedding(Run(trained), "model", torch.device("cpu"), limit=1)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = run(report, trained, "--embedding")
     assert code == 2 and "needs scikit-learn; pip install -r" in err
@@ -112,13 +112,14 @@ def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, tmp_path, page
     train(UniMatch, toy.argv(tmp_path / "run", "--set", "log.pictures=2"))
     last = Run(tmp_path / "run").epochs[-1].scores["model"].pseudo_labels
     (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
-    page = page_of(tmp_path / "run")
-    for words in ("Is the teacher reliable?", "Pseudo-labels by model",
+    page = page_of(tmp_path / "run", "--limit", 2)
+    for words in ("2 validation images, model", "Is the teacher reliable?",
+                  "Pseudo-labels by model",
                   f"threshold of {last.threshold:.3f}", f"{last.kept:.1f} % of the pixels",
                   "labelled as", "Pictures of epoch 2", "validation image 2",
                   "unlabelled image 2"):  # fmt: skip
         assert words in page, words
-    assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 3 + 3
+    assert "val_01.png: cannot identify" in page and page.count("data:image/jpeg") == 2 + 3
 
 
 def test_pseudo_labels_of_which_none_passed(toy, tmp_path, page_of):
