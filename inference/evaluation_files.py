@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dataset.bands import pictures
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, center_crop, image_miou
+from inference.evaluation import Scores, center_crop
 from inference.overlay import contents, overlay, percent, save_picture, side_by_side, with_legend
 from inference.predictor import Predictor
 from metrics.confusion import confusion_rows
@@ -54,6 +54,15 @@ def worst_images(scores: Scores, count: int) -> list[tuple[int, float]]:
     mious = [image_miou(counts) for counts in scores.counts]
     order = sorted((miou, index) for index, miou in enumerate(mious) if miou < math.inf)
     return [(index, miou) for miou, index in order[:count]]
+
+
+def image_miou(counts: Tensor) -> float:
+    """Return the mean IoU in [0, 1] over the classes in mask or prediction of one image, from its
+    `class_counts` `[3, C]`; infinite without labelled pixels."""
+    hit, predicted, true = counts
+    union = predicted + true - hit
+    present = union > 0
+    return (hit[present] / union[present]).mean().item() if present.any() else math.inf
 
 
 def write_worst(

@@ -12,7 +12,8 @@ from dataset import bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, confusion_matrix, image_miou
+from inference.evaluation import Scores, confusion_matrix
+from inference.evaluation_files import image_miou
 from inference.overlay import overlay, side_by_side
 from inference.predictor import Predictor
 from metrics.bootstrap import class_counts
