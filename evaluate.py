@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset.folders import require
+from dataset.folders import require_sources
 from inference.cli import checkpoint_and_config, checkpoint_parser, split_of
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config, Evaluation
@@ -44,7 +44,7 @@ def main() -> None:
                 "--surface-distance: the config defines no volumes. Fix: set "
                 "evaluation.volume_pattern"
             )
-        require(split_of(config, options.split), config.data)
+        require_sources(split_of(config, options.split), config.data)
         with importing():
             from util import distributed
             from util.log import say_to_console

@@ -15,7 +15,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from dataset.folders import require
+from dataset.folders import require_sources
 from inference.cli import checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
@@ -33,7 +33,7 @@ def main() -> None:
         check_options(options)
         options.checkpoint, config = checkpoint_and_config(options)
         if not options.images:
-            require(config.data.val, config.data)
+            require_sources(config.data.val, config.data)
         with importing():
             from inference.exporting import export
         export(options, config)

@@ -16,9 +16,9 @@ from util.errors import UserError
 def read_bands(path: Path, data: Data) -> np.ndarray:
     """Return the bands of an image `[H, W, C]`: uint8, or float32 in [0, 1] by `data.image_range`.
 
-    With `data.bands` rgb, grey, palette and transparent images are converted.  Raises `UserError`
-    for a file that is missing or damaged, lacks a band or has other ones than the config says, has
-    more than 8 bits without a range, or holds what is no number.
+    With `data.bands` rgb, grey, palette and transparent images are converted. Raises `UserError`
+    for a file that is missing or damaged, has other bands than the config says, has more than 8
+    bits without a range, or holds values that are no numbers.
     """
     return read_valid_bands(path, data)[0]
 
@@ -76,13 +76,13 @@ def is_grey(path: Path) -> bool:
 
 
 def pictures(pixels: np.ndarray, data: Data) -> list[Image.Image]:
-    """A picture of each date of `[H, W, C]`."""
+    """Return a picture of each date of `[H, W, C]`, see `picture`."""
     return [picture(date, data) for date in np.split(pixels, data.dates, axis=2)]
 
 
 def picture(pixels: np.ndarray, data: Data) -> Image.Image:
-    """Three bands of `[H, W, C]`, as `read_bands` returns them, as an RGB image: red, green and
-    blue, else the first ones; of a pair those of the earlier date."""
+    """Return an RGB image of three bands of `[H, W, C]`, as `read_bands` returns them: red, green
+    and blue, else the first ones, of the earlier date."""
     last = data.num_bands - 1
     shown = pixels[..., data.rgb_channels or [min(band, last) for band in range(3)]]
     if shown.dtype != np.uint8:

@@ -63,7 +63,7 @@ class RawView(TypedDict):
     """bool `[B, H, W]`."""
     views: list[dict[str, Tensor]]
     """Parameters of the V strong views, as `draw_strong` (dataset/transforms/strong.py) drew them;
-    for pairs, those of both dates of a view in a row."""
+    pairs have two entries for each view, one for each date."""
     boxes: Tensor
     """CutMix boxes (x0, y0, x1, y1), empty for none: long `[B, V, 4]`."""
 

@@ -34,7 +34,7 @@ class CacheBytes(NamedTuple):
     val: int
 
 
-class DecodedImages:
+class SharedCache:
     """Images by number, in `capacity` bytes of memory that forked workers share.
 
     The first images that fit stay: for shuffled passes, no other choice saves more. A pickled copy
@@ -59,7 +59,7 @@ class DecodedImages:
         """Rows by image number: width (0: not kept), height, first byte; last row: bytes used."""
         self._lock = get_context(START_METHOD).Lock()
 
-    def __reduce__(self) -> tuple[type["DecodedImages"], tuple[int, int, Data, bool]]:
+    def __reduce__(self) -> tuple[type["SharedCache"], tuple[int, int, Data, bool]]:
         return type(self), self._arguments
 
     def get(self, number: int) -> DecodedSample | None:
@@ -96,12 +96,12 @@ class DecodedImages:
         return width * height * self._channels * self._type.itemsize
 
 
-class Opened(Sequence[DecodedSample]):
+class DecodedSamples(Sequence[DecodedSample]):
     """Images of a list, with masks if `masks`, decoded on access and kept while there is room."""
 
     def __init__(self, reader: Reader, samples: Sequence[Sample], masks: bool, capacity: int = 0):
         self._reader, self._samples, self._masks = reader, samples, masks
-        self._decoded = DecodedImages(len(samples), capacity, reader.data, masks)
+        self._decoded = SharedCache(len(samples), capacity, reader.data, masks)
 
     def __len__(self) -> int:
         return len(self._samples)

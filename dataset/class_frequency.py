@@ -39,9 +39,10 @@ def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
     Counts are cached in the user's cache folder until a mask or the label map changes. Raises
     `UserError` for a faulty mask.
     """
-    remembered = _cache_folder() / f"{_key(listed, data)}.json"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cached = Path(base, "semi-segmentation", "class-pixels", f"{_key(listed, data)}.json")
     with suppress(OSError, ValueError):
-        return np.array(json.loads(remembered.read_text()), np.int64)
+        return np.array(json.loads(cached.read_text()), np.int64)
     reader = Reader(data)
     with ThreadPoolExecutor() as pool:
         counted = pool.map(lambda s: reader.mask(s).histogram(), listed.samples)
@@ -49,15 +50,10 @@ def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
         counts = list(tqdm(counted, "counting classes", total, disable=None, leave=False))
     pixels = np.array(counts, np.int64).sum(0)[: len(data.classes)]
     with suppress(OSError, UserError):  # without a cache the next run counts again
-        remembered.parent.mkdir(parents=True, exist_ok=True)
+        cached.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(pixels.tolist()).encode()
-        write_atomically(remembered, lambda file: file.write(text))
+        write_atomically(cached, lambda file: file.write(text))
     return pixels
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base, "semi-segmentation", "class-pixels")
 
 
 def _key(listed: SampleList, data: Data) -> str:

@@ -1,4 +1,4 @@
-"""Training and evaluation sets: from list entries to arrays, in the data workers.
+"""Training and evaluation sets: from samples to arrays, in the data workers.
 
 A sample depends on the seed, the epoch and its position only, not on the number of workers or
 processes, so a checkpoint needs no state of the data.
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from dataset.cache import DecodedSample, Opened
+from dataset.cache import DecodedSample, DecodedSamples
 from dataset.reader import size_of
-from dataset.transforms.geometry import Weak
+from dataset.transforms.geometry import weak_augmentation
 from dataset.transforms.strong import draw_box, draw_strong
+from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError
 from util.seed import sample_generator
@@ -55,29 +56,24 @@ class TrainingSet(ImageSet):
         length: positions in an epoch.
         strong_views: number of strong views.
         partner: as the config's `cutmix_partner`.
-        weak: the weak augmentation.
-        p_grey: how often a strong view loses its colours.
-        dates: images of a sample; they share the geometry and the boxes, not the colours.
     """
 
     def __init__(
         self,
+        config: Config,
         labeled: Sequence[DecodedSample],
         unlabeled: Sequence[DecodedSample],
         *,
         length: int,
-        crop_size: int,
         strong_views: int,
         partner: str,
-        seed: int,
-        weak: Weak,
-        p_grey: float,
-        dates: int,
     ):
         self.labeled, self.unlabeled = labeled, unlabeled
-        self.weak, self.p_grey, self.dates = weak, p_grey, dates
-        self.length, self.crop_size, self.strong_views = length, crop_size, strong_views
-        self.partner, self.seed = partner, seed
+        self.length, self.strong_views, self.partner = length, strong_views, partner
+        self.crop_size, self.seed = config.crop_size, config.seed
+        self.weak, self.p_grey = weak_augmentation(config.data), config.data.grey_probability
+        self.dates = config.data.dates
+        """Images of a sample; they share the geometry and the boxes, not the colours."""
         self._orders: tuple[int, dict[int, np.ndarray]] = (-1, {})
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
@@ -135,7 +131,7 @@ class TrainingSet(ImageSet):
 class EvaluationSet(ImageSet):
     """Whole images with their masks: {image `[C, H, W]`, mask uint8 `[H, W]`, index}."""
 
-    def __init__(self, images: Opened):
+    def __init__(self, images: DecodedSamples):
         self.images = images
 
     def __len__(self) -> int:

@@ -81,16 +81,29 @@ def read_content(
 def _read(path: Path, max_megapixels: int, numbered: bool) -> Content:
     """Read a file as `read_content` does, without its sidecar mask."""
     image = pillow_image(path)
-    if image is None or (numbered and image.format == "TIFF"):
-        refuse_large(path, image_size(path), max_megapixels)
-        values, alpha, void = tiff.read_tiff(path, may_have_pages=numbered)
-        if alpha:
-            clear = values[..., alpha[0]] == 0
-            void = clear if void is None else void | clear
-        turn = orientation(path)
-        values, void = _oriented(values, turn), None if void is None else _oriented(void, turn)
-        content = Content(values) if numbered else _without_alpha(values, alpha)
-        return content._replace(void=void)
+    if image is None:
+        return _read_tiff(path, max_megapixels, numbered)
+    with image:
+        if numbered and image.format == "TIFF":
+            return _read_tiff(path, max_megapixels, numbered)
+        return _decode(image, path, max_megapixels)
+
+
+def _read_tiff(path: Path, max_megapixels: int, numbered: bool) -> Content:
+    """Read the stored values of a TIFF."""
+    refuse_large(path, image_size(path), max_megapixels)
+    values, alpha, void = tiff.read_tiff(path, may_have_pages=numbered)
+    if alpha:
+        clear = values[..., alpha[0]] == 0
+        void = clear if void is None else void | clear
+    turn = orientation(path)
+    values, void = _oriented(values, turn), None if void is None else _oriented(void, turn)
+    content = Content(values) if numbered else _without_alpha(values, alpha)
+    return content._replace(void=void)
+
+
+def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Content:
+    """Decode a file that Pillow has opened."""
     refuse_several(image, path)
     refuse_large(path, image.size, max_megapixels)
     if is_deep_colour(image):
@@ -122,12 +135,12 @@ def _read_sidecar(sidecar: Path, content: Content, path: Path) -> np.ndarray:
     return void
 
 
-def load_picture(path: Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
+def load_picture(path: Path) -> Image.Image:
     """Read a file of 8 bits; raises `UserError` as `read_content`, and for one of more."""
-    found = read_content(path, max_megapixels)
-    if isinstance(found.pixels, np.ndarray):
-        raise UserError(f"{path}: {found.mode}; expected an image of 8 bits. Fix: convert it")
-    return found.pixels
+    content = read_content(path)
+    if isinstance(content.pixels, np.ndarray):
+        raise UserError(f"{path}: {content.mode}; expected an image of 8 bits. Fix: convert it")
+    return content.pixels
 
 
 def _read_deep_png(path: Path) -> np.ndarray:

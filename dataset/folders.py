@@ -1,28 +1,26 @@
-"""Folders instead of lists: images, masks of the same relative name, and later images of pairs."""
+"""Samples of the sources in a config; folders of images, masks and later images of equal names."""
 
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from dataset.image_files import SUFFIXES
-from dataset.samples import Origin, Sample
+from dataset.samples import Origin, Sample, Samples, leads_out
 from dataset.split_files import (
     Fault,
     SampleList,
     Scan,
     no_such_list,
-    refuse,
+    raise_first,
     scan_list,
-    union,
 )
-from dataset.split_lines import leads_out
-from util.config.data import Data, Folders, ImageSources, Listed, Source
+from util.config.data import Data, Folders, ImageSource, ImageSources, SplitFile
 from util.errors import UserError
 from util.log import logger
-from util.paths import find, nearest
+from util.paths import find_path, nearest
 
 COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .prj".split())
 """Suffixes of files that often accompany images."""
@@ -31,11 +29,11 @@ COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .p
 def read_samples(images: ImageSources, data: Data, masks: bool) -> SampleList:
     """Return the samples of a source or several; with `masks`, each must have a mask.
 
-    Raises `UserError` as `read_list` does; for folders, when one is missing, holds no images or
-    an image lacks its mask.
+    Raises `UserError` as `read_list` does, and for a folder that is missing, holds no images or has
+    an image without a mask.
     """
     listed, faults = scan_samples(images, data, masks)
-    refuse(faults)
+    raise_first(faults)
     return listed
 
 
@@ -45,34 +43,36 @@ def scan_samples(images: ImageSources, data: Data, masks: bool) -> tuple[SampleL
     Raises `UserError` for a list or folder that is missing or empty.
     """
     sources = images if isinstance(images, tuple) else (images,)
-    return union([_scan(source, data, masks) for source in sources])
+    origins = [_origin(source, data) for source in sources]
+    samples, faults = [], []
+    for source, origin in zip(sources, origins, strict=True):
+        if isinstance(source, Folders):
+            valid, faulty = _scan_folders(source, origin, masks, pairs=data.pair is not None)
+        else:
+            valid, faulty = scan_list(origin, masks, data.pair)
+        samples += valid
+        faults += faulty
+    name = " and ".join(str(origin.path) for origin in origins)
+    return SampleList(name, Samples(samples)), faults
 
 
-def require(images: ImageSources, data: Data) -> None:
+def require_sources(images: ImageSources, data: Data) -> None:
     """Raise `UserError` for a list or folder that does not exist, without reading any."""
     for source in images if isinstance(images, tuple) else (images,):
-        place, root = _locations(source, data)
-        if not isinstance(source, Folders):
-            if not os.path.exists(place):  # also False for impossible paths
-                raise no_such_list(place)
-        elif not os.path.isdir(root / source.images):
-            raise no_such_folder(root / source.images)
+        path = _origin(source, data).path
+        if isinstance(source, Folders) and not os.path.isdir(path):
+            raise no_such_folder(path)
+        if not os.path.exists(path):  # also False for impossible paths
+            raise no_such_list(path)
 
 
-def _locations(source: Source, data: Data) -> tuple[Path, Path]:
-    """Return the path of the list or image folder, and the root, from any working directory."""
+def _origin(source: ImageSource, data: Data) -> Origin:
+    """Return the split file or image folder, and the root, from any working directory."""
     own = None if isinstance(source, Path) else source.root
-    root = find(own or data.root)
+    root = find_path(own or data.root)
     if isinstance(source, Folders):
-        return root / source.images, root
-    return find(source.list if isinstance(source, Listed) else source), root
-
-
-def _scan(source: Source, data: Data, masks: bool) -> Scan:
-    place, root = _locations(source, data)
-    if isinstance(source, Folders):
-        return _scan_folders(source, root, masks, pairs=data.pair is not None)
-    return scan_list(Origin(place, root), masks, data.pair)
+        return Origin(root / source.images, root)
+    return Origin(find_path(source.list if isinstance(source, SplitFile) else source), root)
 
 
 def files_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") -> dict[str, Path]:
@@ -91,25 +91,32 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
         raise no_such_folder(folder)
     expression = _expression(pattern)
     found: dict[str, str] = {}
-    left: dict[str, list[str]] = {}
+    left_out: dict[str, list[str]] = {}
     for parent, folders, names in walk(folder):
         folders[:] = [f for f in folders if f[0] != "." and Path(parent, f) != skip]
-        inside = _prefix(Path(parent).relative_to(folder))
-        for name in sorted(name for name in names if name[0] != "."):
-            fitting = expression.fullmatch(inside + name)
-            suffix = os.path.splitext(name)[1].lower()
-            if fitting and suffix not in SUFFIXES | COMPANIONS:
-                left.setdefault(suffix, []).append(inside + name)
-            elif fitting and suffix in SUFFIXES:
-                stem = unicodedata.normalize("NFC", fitting[1])
-                first = found.setdefault(stem, inside + name)
-                if first != inside + name:
-                    raise UserError(
-                        f"{folder / inside / name}: has the name of {Path(first).name} but for "
-                        "the suffix; expected one file of a name"
-                    )
-    if left:
-        _say_left_out(folder, left)
+        inside = Path(parent).relative_to(folder)
+        for path in (str(inside / name) for name in sorted(names) if name[0] != "."):
+            suffix = os.path.splitext(path)[1].lower()
+            if not (fitting := expression.fullmatch(path)) or suffix in COMPANIONS:
+                continue
+            if suffix not in SUFFIXES:
+                left_out.setdefault(suffix, []).append(path)
+                continue
+            first = found.setdefault(unicodedata.normalize("NFC", fitting[1]), path)
+            if first != path:
+                raise UserError(
+                    f"{folder / path}: has the name of {Path(first).name} but for the suffix; "
+                    "expected one file of a name"
+                )
+    if left_out:
+        kinds = (
+            f"{len(paths)} {suffix or 'without a suffix'}, such as {paths[0]}"
+            for suffix, paths in left_out.items()
+        )
+        _warn_once(
+            f"warning: {folder}: files are left out by their suffix: {', '.join(kinds)}; expected "
+            f"{', '.join(sorted(SUFFIXES))}. Fix: rename or convert the images among them"
+        )
     if not found:
         kind = ", ".join(sorted(SUFFIXES)) if pattern == "*" else f"named {pattern}"
         raise UserError(f"{folder}: holds no images ({kind})")
@@ -121,20 +128,8 @@ def no_such_folder(folder: Path) -> UserError:
 
 
 @cache
-def _warned(text: str) -> None:
+def _warn_once(text: str) -> None:
     logger.warning(text)
-
-
-def _say_left_out(folder: Path, left: Mapping[str, Sequence[str]]) -> None:
-    """Warn once of files whose suffix is not that of an image; `left`: names by suffix."""
-    kinds = ", ".join(
-        f"{len(names)} {suffix or 'without a suffix'}, such as {names[0]}"
-        for suffix, names in left.items()
-    )
-    _warned(
-        f"warning: {folder}: files are left out by their suffix: {kinds}; expected "
-        f"{', '.join(sorted(SUFFIXES))}. Fix: rename or convert the images among them"
-    )
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
@@ -145,13 +140,8 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(head)}(.+){re.escape(tail) or '[.][^./]*'}", re.DOTALL)
 
 
-def _prefix(folder: Path) -> str:
-    """Return the prefix of the paths of files in a folder."""
-    return "" if folder == Path() else f"{folder.as_posix()}/"
-
-
 def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk` through links too; raises `UserError` for one that leads back to where it is."""
+    """Walk as `os.walk`, also through links; raises `UserError` for a link to a folder above it."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         yield parent, folders, names
         for link in (Path(parent, name) for name in folders):
@@ -160,42 +150,40 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
                 raise UserError(f"{link}: a link to a folder that it is in; remove it")
 
 
-def _scan_folders(folders: Folders, root: Path, masks: bool, pairs: bool) -> Scan:
+def _scan_folders(folders: Folders, origin: Origin, masks: bool, pairs: bool) -> Scan:
     """Match images with second images and masks of the same name."""
     for folder in filter(None, (folders.images, folders.second, folders.masks)):
         if leads_out(str(folder)):
             raise UserError(f"{folder}: leads out of the data's root; use a folder below it")
-    origin = Origin(root / folders.images, root)
+    root = origin.root
     images = names_by_stem(origin.path, skip=root / folders.masks if folders.masks else None)
-    others = {}
+    others: dict[str, dict[str, str]] = {}
     if masks:
-        others["mask"] = _companions(folders.masks, root, "masks", origin)
+        others["mask"] = _names_below(folders.masks, "masks", origin)
     if pairs:
-        others["second image"] = _companions(folders.second, root, "second", origin)
+        others["second image"] = _names_below(folders.second, "second", origin)
     for kind, files in others.items():
-        if left := files.keys() - images.keys():
+        if unmatched := files.keys() - images.keys():
             logger.warning(
-                f"warning: {origin.path}: has no image for {len(left)} {kind}s, such as "
-                f"{root / files[min(left)]}; they are left out"
+                f"warning: {origin.path}: has no image for {len(unmatched)} {kind}s, such as "
+                f"{root / files[min(unmatched)]}; they are left out"
             )
     samples, faults = [], []
     for stem, name in images.items():
-        found = {kind: files[stem] for kind, files in others.items() if stem in files}
-        if lacking := [kind for kind in others if kind not in found]:
+        if lacking := [kind for kind, files in others.items() if stem not in files]:
             folder = root / str(folders.masks if lacking == ["mask"] else folders.second)
             faults.append(Fault(origin, 0, f"'{name}' has no {lacking[-1]} {folder / stem}.*"))
             continue
-        image = _prefix(folders.images) + name
-        samples.append(Sample(image, found.get("mask"), 0, origin, found.get("second image")))
-    return Scan(origin, samples, faults)
+        mask, second = (others.get(kind, {}).get(stem) for kind in ("mask", "second image"))
+        samples.append(Sample(str(folders.images / name), mask, 0, origin, second))
+    return samples, faults
 
 
-def _companions(folder: Path | None, root: Path, key: str, origin: Origin) -> dict[str, str]:
+def _names_below(folder: Path | None, key: str, origin: Origin) -> dict[str, str]:
     """Return paths below the root by stem, for a folder that the config must name."""
     if folder is None:
         what = "masks" if key == "masks" else "second images (data.pair is set)"
         raise UserError(
             f"{origin.path}: its images need {what}; expected {{images: FOLDER, {key}: FOLDER}}"
         )
-    before = _prefix(folder)
-    return {stem: before + name for stem, name in names_by_stem(root / folder).items()}
+    return {stem: str(folder / name) for stem, name in names_by_stem(origin.root / folder).items()}

@@ -13,7 +13,7 @@ from dataset import tiff
 from util.errors import UserError, reason
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 """Formats that Pillow may open; some others run programs."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
@@ -23,9 +23,9 @@ MAX_MEGAPIXELS = 179
 
 
 def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
-    """Open a file of one of `FORMATS`, whatever its name; raises as Pillow does."""
+    """Open a file in one of `PILLOW_FORMATS`, with any suffix; raises as Pillow does."""
     Image.MAX_IMAGE_PIXELS = None  # a global of Pillow's; `refuse_large` limits sizes instead
-    return Image.open(file, formats=FORMATS)
+    return Image.open(file, formats=PILLOW_FORMATS)
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -44,7 +44,7 @@ def orientation(path: Path) -> int:
 
 
 def _header(path: Path) -> tuple[tuple[int, int], int]:
-    """Size as shown and EXIF orientation; raises `UserError` as `read_content` does."""
+    """Return size as shown and EXIF orientation; raises `UserError` as `read_content` does."""
     with reading(path):
         try:
             with open_image(path) as image:
@@ -59,7 +59,7 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an opened file; 1 where its EXIF is damaged."""
+    """Return the EXIF orientation of an opened file; 1 where its EXIF is damaged."""
     try:
         # The method of the base class: PNG's would decode all pixels to find EXIF after them.
         return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
@@ -90,9 +90,9 @@ def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what a reader raises into a `UserError` for a file that is missing or damaged.
+    """Turn the errors of a reader into a `UserError` for a missing or damaged file.
 
-    What is no regular file, such as a named pipe, is refused: opening it could wait forever.
+    Refuses other things than files, such as a named pipe: opening it could wait forever.
     """
     try:
         if os.path.exists(path) and not (path.is_file() or path.is_dir()):
@@ -110,7 +110,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def nearby(path: Path) -> str:
-    """Return the end of a message that names the likely file in place of a missing one, or ""."""
+    """Return the end of a message that suggests a file in place of a missing one, or ""."""
     if "\\" in str(path) and os.path.exists(str(path).replace("\\", "/")):
         return "; the path holds backslashes, expected /. Fix: replace each \\ by /"
     with suppress(OSError):

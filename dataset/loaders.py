@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from dataset.cache import CacheBytes, DecodedSample, Opened
+from dataset.cache import CacheBytes, DecodedSamples
 from dataset.datasets import FAILURES, EvaluationSet, ImageSet, TrainingSet
 from dataset.reader import Reader
 from dataset.samples import Sample
 from dataset.split_files import Lists
-from dataset.transforms.geometry import weak_augmentation
 from util.config.schema import Config
 from util.errors import UserError
 from util.interrupt import serve_to_the_end
@@ -76,9 +75,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def steps_per_epoch(config: Config, labeled: int, unlabeled: int, images: int) -> int:
-    """Optimizer steps in one pass over the longer list (at least one), or `epoch_length`.
+    """Return the steps in one pass over the longer split (at least one), or `epoch_length`.
 
-    `images`: those of each kind in a step.
+    `images`: labelled, and also unlabelled, images in a step.
     """
     return config.epoch_length or max(1, max(labeled, unlabeled) // images)
 
@@ -94,7 +93,7 @@ def data_workers(config: Config, processes: int) -> int:
 
 
 def images_per_forward(config: Config, images: int, world: int) -> int:
-    """Labelled images that one forward of one process sees, of a global batch of `images`.
+    """Return the labelled images in a forward pass of one process; `images`: in a global batch.
 
     Raises `UserError` for a batch that does not divide.
     """
@@ -121,10 +120,12 @@ def training_loader(
     strong_views: int,
     process: Process,
 ) -> DataLoader:
-    """Batches of raw samples (see `make_views`) of one process.
+    """Return a loader of the raw batches of one process (see `make_views`).
 
-    `images` (labelled, and unlabelled as well) make a global batch; a forward sees `per_forward`
-    of them.  `room`: bytes in which decoded images are kept.
+    Args:
+        room: bytes for decoded images.
+        images: labelled, and also unlabelled, images in a global batch.
+        per_forward: images in a forward pass.
     """
     labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
     partner = effective_partner(config, per_forward)
@@ -135,10 +136,10 @@ def training_loader(
         )
     steps = steps_per_epoch(config, len(labeled), len(unlabeled), images)
     reader = Reader(config.data)
-    dataset = training_set(
+    dataset = TrainingSet(
         config,
-        Opened(reader, labeled, masks=True, capacity=room.labeled),
-        Opened(reader, unlabeled, masks=False, capacity=room.unlabeled),
+        DecodedSamples(reader, labeled, masks=True, capacity=room.labeled),
+        DecodedSamples(reader, unlabeled, masks=False, capacity=room.unlabeled),
         length=steps * images,
         strong_views=strong_views,
         partner=partner,
@@ -157,30 +158,6 @@ def effective_partner(config: Config, per_forward: int) -> str:
     image."""
     found = config.cutmix_partner
     return "other" if per_forward == 1 and found in ("batch", "flip") else found
-
-
-def training_set(
-    config: Config,
-    labeled: Sequence[DecodedSample],
-    unlabeled: Sequence[DecodedSample],
-    *,
-    length: int,
-    strong_views: int,
-    partner: str,
-) -> TrainingSet:
-    """A `TrainingSet` of these images, augmented as the config says."""
-    return TrainingSet(
-        labeled,
-        unlabeled,
-        length=length,
-        crop_size=config.crop_size,
-        strong_views=strong_views,
-        partner=partner,
-        seed=config.seed,
-        weak=weak_augmentation(config.data),
-        p_grey=config.data.grey_probability,
-        dates=config.data.dates,
-    )
 
 
 def starting_at(loader: DataLoader, epoch: int, step: int = 0) -> DataLoader:
@@ -213,7 +190,7 @@ def evaluation_loader(
 
     `capacity`: bytes for decoded images that the next evaluation reuses.
     """
-    dataset = EvaluationSet(Opened(Reader(config.data), samples, True, capacity))
+    dataset = EvaluationSet(DecodedSamples(Reader(config.data), samples, True, capacity))
     own = list(range(process.rank, len(samples), process.world))
     return _loader(dataset, process, tensors=3, sampler=own)
 

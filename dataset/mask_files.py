@@ -12,9 +12,7 @@ from util.config.types import IGNORE
 from util.errors import UserError
 
 GREY_STEP = 0x010101
-"""The code of a grey colour per grey value."""
-
-
+"""Difference between the codes of two neighbouring grey values."""
 CLEAR, VOID = 2**24, 2**24 + 1
 """Codes of fully transparent pixels, and of pixels without data."""
 
@@ -30,10 +28,17 @@ class LabelLookup:
         self.data = data
         self.in_colour = any("," in key for key in data.label_map or {})
         self._count = 2**24 if self.in_colour else MAX_VALUE + 1
-        self._classes = np.full(self._count + 2, UNKNOWN, np.uint8)
+        label_map = data.label_map or {}
+        self._classes = np.full(self._count + 2, label_map.get(OTHER, UNKNOWN), np.uint8)
         """Class index by code; the last two for `CLEAR` and `VOID`."""
-        fill = _fill_by_index if data.label_map is None else _fill_by_map
-        fill(self._classes, data)
+        if data.label_map is None:
+            count, zero = len(data.classes), int(data.reduce_zero_label)
+            self._classes[zero : count + zero] = np.arange(count)
+            self._classes[IGNORE] = IGNORE
+            self._classes[:zero] = IGNORE
+        for key, label in label_map.items():
+            if key != OTHER:
+                self._classes[-2 if key == TRANSPARENT else code_of(key)] = label
         self._classes[-1] = IGNORE
 
     def codes(self, mask: Content, path: Path) -> np.ndarray:
@@ -62,8 +67,8 @@ class LabelLookup:
         """Return the error that names the most frequent of these codes."""
         if clear := np.count_nonzero(codes == CLEAR):
             return UserError(
-                f"{path}: {clear} pixels are transparent; say what they are in data.label_map, "
-                f"beside the other values: '{TRANSPARENT}: ignore', or a class"
+                f"{path}: {clear} pixels are transparent; say what they are in data.label_map: "
+                f"add '{TRANSPARENT}: ignore', or a class"
             )
         found, counts = np.unique(codes, return_counts=True)
         what = "colour" if self.in_colour else "mask value"
@@ -184,7 +189,7 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def colour_codes(mask: Content, path: Path) -> np.ndarray:
-    """Return the colours `[H, W]` of a mask; of a palette image, those of its palette."""
+    """Return the colours `[H, W]` of a mask; a palette image has the colours of its palette."""
     if isinstance(mask.pixels, np.ndarray) or is_deep_mask(mask):
         colours = _eight_bits(_whole(_pixels_with_data(mask), path), path)
         if colours.ndim == 2:
@@ -245,22 +250,3 @@ def code_of(key: str) -> int:
         return CLEAR
     parts = [int(part) for part in key.split(",")]
     return sum(part << 8 * place for place, part in enumerate(parts))
-
-
-def _fill_by_index(table: np.ndarray, data: Data) -> None:
-    """Fill the table for values that are class indices."""
-    count, zero = len(data.classes), int(data.reduce_zero_label)
-    table[zero : count + zero] = np.arange(count)
-    table[IGNORE] = IGNORE
-    table[:zero] = IGNORE
-
-
-def _fill_by_map(table: np.ndarray, data: Data) -> None:
-    """Fill the table from the values or colours of data.label_map."""
-    label_map = data.label_map or {}
-    table[:] = label_map.get(OTHER, UNKNOWN)
-    for key, label in label_map.items():
-        if key == TRANSPARENT:
-            table[-2] = label
-        elif key != OTHER:
-            table[code_of(key)] = label

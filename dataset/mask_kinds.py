@@ -42,8 +42,8 @@ def value_colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
 def agreement(kinds: Iterable[tuple[str, Mapping[int, int]]]) -> Agreement:
     """Compare values and colours across the kinds of masks; both agree where there is one kind.
 
-    The reading that makes fewer classes of all is right: 1 bit beside 0 and 255 agree by colour,
-    1 bit beside 0 and 1 by value.  Neither agrees where the count is equal and the classes differ.
+    The reading that gives fewer classes in total is right: masks of 1 bit agree with 0 and 255 by
+    colour, with 0 and 1 by value. Neither agrees where the counts are equal and the classes differ.
 
     Args:
         kinds: by kind, the colours of the values in use; a kind may come several times.
@@ -71,15 +71,15 @@ class MaskFormat(NamedTuple):
 
 
 def mask_format(mask: Content, values: Iterable[int], path: Path) -> MaskFormat:
-    """Describe a mask; `values`: those in use.  No colours for a mask that is in colour."""
+    """Describe a mask by the `values` in use; a mask in colour gets no colours."""
     held = [*values]
     colours = value_colours(mask, held) if has_values(mask) else {}
     return MaskFormat(path, mask_kind(mask), {v: colours[v] for v in held if v in colours})
 
 
 def disagreement(masks: Iterable[MaskFormat]) -> str:
-    """Describe masks of several kinds whose values, read as class indices, disagree where their
-    colours agree; empty where values do well."""
+    """Describe masks of several kinds whose values, read as class indices, disagree while their
+    colours agree; "" where the values agree."""
     found = [mask for mask in masks if mask.colours]
     agrees = agreement((mask.kind, mask.colours) for mask in found)
     if agrees.by_value or not agrees.by_colour:

@@ -1,4 +1,4 @@
-"""Opens the files of samples, as the config says."""
+"""Reading the files of samples, as the config says."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +16,16 @@ from util.errors import UserError
 
 
 class Reader:
-    """Images as arrays of bands, those of all dates; masks as class indices in mode L, 255 =
-    ignore."""
+    """Reader of images (arrays with the bands of all dates) and of masks (class indices in mode L,
+    255 = ignore)."""
 
     def __init__(self, data: Data):
         self.data, self.labels = data, LabelLookup(data)
 
     def image(self, sample: Sample) -> np.ndarray:
-        """Return the bands of a sample `[H, W, C]`; of a pair, those of the earlier image first.
+        """Return the bands of a sample `[H, W, C]`, the earlier image of a pair first.
 
-        Raises `UserError` as `read_bands` does, and where the two differ in size.
+        Raises `UserError` as `read_bands` does, and where the two images differ in size.
         """
         return read_valid_dates(sample.image_files, self.data)[0]
 
@@ -53,7 +53,7 @@ class Reader:
 
 
 def size_of(image: np.ndarray) -> tuple[int, int]:
-    """(width, height) of `[H, W, C]`."""
+    """Return (width, height) of an image `[H, W, C]`."""
     return image.shape[1], image.shape[0]
 
 

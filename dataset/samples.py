@@ -1,16 +1,27 @@
-"""Samples: an image or a pair, its mask, and its line in a list."""
+"""Samples (an image or a pair, and its mask), and the lines of split files that name them.
 
+A line is `image mask`, `image` or `image None`; of pairs `first second mask`, `first second`, or a
+name that is in three folders. A tab separates paths that contain spaces.
+"""
+
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from util.config.data import PairFolders
+from dataset.image_files import SUFFIXES
+from util.config.data import Pair, PairFolders
+from util.errors import UserError
+
+NO_IMAGE = "names no image file; expected a path that ends in .jpg, .png or the like"
+"""Message for a line that is not quoted: `data.labeled` in a stranger's config may name any
+file."""
 
 
 class Origin(NamedTuple):
-    """A list file, or a folder of images, and what the paths of its samples are relative to."""
+    """A split file or an image folder, and the root that its paths are relative to."""
 
     path: Path
     root: Path
@@ -22,7 +33,7 @@ class Origin(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A line of a list; paths are relative to the root of its origin."""
+    """A line of a split file; paths are relative to the root of its origin."""
 
     image: str
     mask: str | None
@@ -30,7 +41,7 @@ class Sample(NamedTuple):
     """Line number; 0 for a sample from a folder."""
     origin: Origin
     second: str | None = None
-    """The later image, where a sample is a pair."""
+    """The later image of a pair."""
 
     @property
     def where(self) -> str:
@@ -59,15 +70,20 @@ class Samples(Sequence[Sample]):
     """
 
     def __init__(self, samples: Sequence[Sample] = ()):
-        texts = [_pack(sample) for sample in samples]
+        origins = {
+            origin: str(n) for n, origin in enumerate(dict.fromkeys(s.origin for s in samples))
+        }
+        self._origins = list(origins)
+        fields = (
+            (s.image, s.mask or "", s.second or "", str(s.line), origins[s.origin]) for s in samples
+        )
+        # No path contains a zero byte; file names may be invalid UTF-8.
+        texts = ["\0".join(each).encode("utf-8", "surrogateescape") for each in fields]
         self._text = b"".join(texts)
         self._ends = array("q", accumulate(map(len, texts), initial=0))
-        self._lines = array("q", (sample.line for sample in samples))
-        self._origins = list(dict.fromkeys(sample.origin for sample in samples))
-        self._origin = array("H", (self._origins.index(sample.origin) for sample in samples))
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._ends) - 1
 
     def __getitem__(self, index: Any) -> Any:
         """Return the sample at an index, or a list for a slice."""
@@ -79,15 +95,53 @@ class Samples(Sequence[Sample]):
 
     def _sample(self, place: int) -> Sample:
         text = self._text[self._ends[place] : self._ends[place + 1]]
-        return _unpack(text, self._lines[place], self._origins[self._origin[place]])
+        image, mask, second, line, origin = text.decode("utf-8", "surrogateescape").split("\0")
+        return Sample(image, mask or None, int(line), self._origins[int(origin)], second or None)
 
 
-def _pack(sample: Sample) -> bytes:
-    """Join the paths of a sample by zero bytes, which no path contains."""
-    text = "\0".join((sample.image, sample.mask or "", sample.second or "")).rstrip("\0")
-    return text.encode("utf-8", "surrogateescape")  # file names may be invalid UTF-8
+def parse_line(line: str, number: int, masks: bool, pair: Pair | None, origin: Origin) -> Sample:
+    """Return the sample of a line.
+
+    Raises `UserError` for a missing mask or second image, for too many parts, and for a path that
+    leaves the root.
+    """
+    if origin.folders is not None:  # data.pair names three folders
+        (name,) = _split(line, ["name"])
+        folders = origin.folders.first, origin.folders.second, origin.folders.masks
+        first, second, mask = ((folder / name).as_posix() for folder in folders)
+        return Sample(first, mask if masks else None, number, origin, second)
+    columns = ["image", "mask"] if pair is None else ["first", "second", "mask"]
+    first, *others = _split(line, columns)
+    is_whole = len(others) == len(columns) - 1
+    mask_path = others[-1] if is_whole and others[-1] != "None" else None
+    if pair is not None and not others:
+        raise UserError(f"'{first}' has no second image; expected '{' '.join(columns)}'")
+    if masks and mask_path is None:
+        raise UserError(f"'{first}' has no mask; expected '{' '.join(columns)}'")
+    second_path = others[0] if pair is not None else None
+    return Sample(first, mask_path if masks else None, number, origin, second_path)
 
 
-def _unpack(text: bytes, line: int, origin: Origin) -> Sample:
-    image, mask, second, *_ = [*text.decode("utf-8", "surrogateescape").split("\0"), "", ""]
-    return Sample(image, mask or None, line, origin, second or None)
+def _split(line: str, columns: list[str]) -> list[str]:
+    """Return the paths of a line; raises `UserError` as `parse_line` does."""
+    parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
+    parts = [part for part in parts if part]
+    if len(parts) > len(columns):
+        raise UserError(
+            f"{len(parts)} parts, expected '{' '.join(columns)}'; separate paths that contain "
+            "spaces by a tab"
+        )
+    for part in parts:
+        if leads_out(part):
+            raise UserError(f"'{part}' leads out of the data's root; use a path below it")
+    return parts
+
+
+def leads_out(path: str) -> bool:
+    """Return whether a path leaves the folder that it is relative to."""
+    return os.path.isabs(path) or (".." in path and ".." in Path(path).parts)
+
+
+def names_image(line: str) -> bool:
+    """Return whether a message may quote a line: some part of it has the suffix of an image."""
+    return any(part.lower().endswith(tuple(SUFFIXES)) for part in line.split())

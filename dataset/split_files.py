@@ -1,4 +1,4 @@
-"""Split files: read them, with all faults, and write them; `dataset.split_lines` parses a line."""
+"""Split files: read them, collect all faults, and write them."""
 
 import os
 import unicodedata
@@ -8,15 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from dataset.protocols import Fingerprint, fingerprint, how_to_get
-from dataset.samples import Origin, Sample, Samples
-from dataset.split_lines import NO_IMAGE, names_image, parse_line
+from dataset.samples import NO_IMAGE, Origin, Sample, Samples, names_image, parse_line
 from util.config.data import Pair, PairFolders
 from util.errors import UserError, and_others
 from util.io import write_once
 from util.log import logger
 from util.paths import nearest
 
-MAX_SAID = 100
+MAX_LOGGED = 100
 """Faults that are logged one by one."""
 
 
@@ -28,7 +27,7 @@ class SampleList(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """The lists of a run; `unlabeled` is empty for methods without unlabelled images."""
+    """Splits of a run; `unlabeled` is empty for methods without unlabelled images."""
 
     labeled: SampleList
     unlabeled: SampleList
@@ -36,7 +35,7 @@ class Lists(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """A fault of a line of a list, or of an image in a folder."""
+    """A faulty line of a split file, or a faulty image in a folder."""
 
     origin: Origin
     line: int
@@ -46,35 +45,24 @@ class Fault(NamedTuple):
         return f"{self.origin.where(self.line)}: {self.message}"
 
 
-class Scan(NamedTuple):
-    """Valid samples of a source, and the faults of the others."""
-
-    origin: Origin
-    samples: list[Sample]
-    faults: list[Fault]
+Scan = tuple[list[Sample], list[Fault]]
+"""Valid samples of a source, and the faults of the others."""
 
 
 def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
-    """Read a list; with `masks`, each line must name a mask; `pair`: as `data.pair`.
+    """Read a split file; with `masks`, each line must name a mask; `pair`: as `data.pair`.
 
-    Raises `UserError` for a missing or empty list, a repeated image and a faulty line.
+    Raises `UserError` for a missing or empty file, a repeated image and a faulty line.
     """
-    listed, faults = union([scan_list(Origin(path, Path()), masks, pair)])
-    refuse(faults)
-    return listed
+    samples, faults = scan_list(Origin(path, Path()), masks, pair)
+    raise_first(faults)
+    return SampleList(str(path), Samples(samples))
 
 
-def union(scans: Sequence[Scan]) -> tuple[SampleList, list[Fault]]:
-    """Join several sources into one list, and their faults."""
-    name = " and ".join(str(scan.origin.path) for scan in scans)
-    samples = Samples([sample for scan in scans for sample in scan.samples])
-    return SampleList(name, samples), [fault for scan in scans for fault in scan.faults]
-
-
-def refuse(faults: Sequence[Fault]) -> None:
+def raise_first(faults: Sequence[Fault]) -> None:
     """Log the faults if there are several; raise `UserError` with the first one."""
     if len(faults) > 1:
-        for fault in faults[:MAX_SAID]:
+        for fault in faults[:MAX_LOGGED]:
             logger.warning(str(fault))
     if faults:
         raise UserError(f"{faults[0]}{and_others(faults)}")
@@ -83,7 +71,7 @@ def refuse(faults: Sequence[Fault]) -> None:
 def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
     """Return the samples of valid lines, and the faults of the others.
 
-    Raises `UserError` for a list that is missing, empty or not text.
+    Raises `UserError` for a split file that is missing, empty or not text.
     """
     if isinstance(pair, PairFolders):
         origin = origin._replace(folders=pair)
@@ -102,7 +90,7 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
             samples.append(sample)
         except UserError as error:
             faults.append(Fault(origin, number, str(error) if names_image(line) else NO_IMAGE))
-    return Scan(origin, samples, faults)
+    return samples, faults
 
 
 def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sample:
@@ -136,13 +124,13 @@ def no_such_list(path: Path) -> UserError:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise UserError(
-                    f"{path}: cannot be read as text: it is UTF-16, expected UTF-8. Fix: save "
-                    "it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
-                )
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        if b"\0" in content:
+            raise UserError(
+                f"{path}: cannot be read as text: it holds zero bytes, as UTF-16 does; expected "
+                "UTF-8. Fix: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
+            )
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise no_such_list(path) from None
     except IsADirectoryError:
@@ -154,11 +142,6 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     if not text.strip():
         raise UserError(f"{path}: the list is empty; expected one image a line")
-    if "\0" in text:
-        raise UserError(
-            f"{path}: cannot be read as text (it holds zero bytes, as UTF-16 does); "
-            "save it as UTF-8"
-        )
     return text
 
 
@@ -188,9 +171,11 @@ def listed_paths(sample: Sample) -> list[str]:
 
 def list_identity(samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the number of images, and the SHA-256 of their list as `fingerprint` computes it."""
-    lines = (" ".join(listed_paths(sample)) for sample in samples)
-    text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
-    return {"images": len(samples), "sha256": fingerprint(text).sha256}
+    text = "".join(f"{' '.join(listed_paths(sample))}\n" for sample in samples)
+    return {
+        "images": len(samples),
+        "sha256": fingerprint(text.encode("utf-8", "surrogateescape")).sha256,
+    }
 
 
 def list_text(lines: Sequence[str]) -> bytes:
@@ -205,7 +190,7 @@ def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
     for a file with other lines, and for a folder that cannot be written.
     """
     texts = {path: list_text(lines) for path, lines in lists.items()}
-    there = {path: is_there(path, fingerprint(text)) for path, text in texts.items()}
+    there = {path: holds_list(path, fingerprint(text)) for path, text in texts.items()}
     for path, text in texts.items():
         if not there[path]:
             write_once(path, text)
@@ -215,7 +200,7 @@ def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
     }
 
 
-def is_there(path: Path, expected: Fingerprint) -> bool:
+def holds_list(path: Path, expected: Fingerprint) -> bool:
     """Return whether a file holds the expected list; raises `UserError` for another list."""
     try:
         found = fingerprint(path.read_bytes())

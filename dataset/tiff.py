@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from util.errors import UserError
+from util.errors import UserError, counted
 
 TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
-"""Suffixes of TIFFs, and of the nodata mask that GDAL writes beside a raster."""
-FLAT = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
+"""Suffixes of TIFFs, and of the nodata mask that GDAL writes next to a raster."""
+FLAT_AXES = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
 """The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
 NODATA = 42113
 """GDAL's tag: the value of pixels without data, as text."""
@@ -22,32 +22,28 @@ REDUCED_OR_MASK = 1 | MASK_PAGE
 
 
 def read_tiff(path: Path, may_have_pages: bool) -> tuple[np.ndarray, list[int], np.ndarray | None]:
-    """Read values as they are stored.
-
-    `may_have_pages`: pages of one size may be the bands.
+    """Read values as they are stored; `may_have_pages`: pages of one size may be the bands.
 
     Returns the values `[H, W]` or `[H, W, N]`, the indices of alpha bands, and `[H, W]`, True where
     the nodata value or an internal mask says that there are no data (None for nowhere).
 
-    Raises `UserError` without tifffile, for a volume and for several images; for a damaged file
-    whatever tifffile does.
+    Raises `UserError` without tifffile, for a volume and for several images; for a damaged file the
+    errors of tifffile.
     """
-    with _library(path).TiffFile(path) as file:
+    with _opened(path) as file:
         series = _series(file, path)
         count = number_of_images(page.subfiletype for page in series.pages)
         if count > 1 and not may_have_pages:
             raise several(path, count)
-        axes = _flat_axes(series, path)
-        values = _decoded(series, path).transpose(axes)
+        values = _decoded(series, path).transpose(_flat_axes(series, path))
         masks = _mask_pages(file, values.shape[:2], path)
         void = without_data(values, series.keyframe.tags.valueof(NODATA), masks)
-        alpha = [band for band, is_alpha in enumerate(_alpha(series, axes)) if is_alpha]
-        return values, alpha, void
+        return values, _alpha(series, path), void
 
 
 def mask_pages(path: Path) -> list[np.ndarray]:
     """Read the masks `[H, W]` of the first page, 0 without data; raises as `read_tiff` does."""
-    with _library(path).TiffFile(path) as file:
+    with _opened(path) as file:
         return _mask_pages(file, file.pages[0].shape[:2], path)
 
 
@@ -75,7 +71,7 @@ def without_data(
 ) -> np.ndarray | None:
     """Return a bool mask `[H, W]`, True where all bands of `values` (`[H, W]` or `[H, W, N]`) have
     the nodata value, or a mask is 0; None for nowhere."""
-    found = np.zeros(values.shape[:2], bool)
+    void = np.zeros(values.shape[:2], bool)
     try:
         value = float(str(nodata).strip("\0 "))
     except ValueError:
@@ -84,20 +80,20 @@ def without_data(
         if values.dtype.kind == "f":
             value = values.dtype.type(value)
         same = values == value if value == value else np.isnan(values)
-        found |= same.all(axis=2) if same.ndim == 3 else same
+        void |= same.all(axis=2) if same.ndim == 3 else same
     for mask in masks:
-        found |= mask == 0
-    return found if found.any() else None
+        void |= mask == 0
+    return void if void.any() else None
 
 
 def count_images(path: Path) -> int:
     """Count the pages that are not a smaller copy or mask; raises as `read_tiff` does."""
-    with _library(path).TiffFile(path) as file:
+    with _opened(path) as file:
         return number_of_images(page.subfiletype for page in file.pages)
 
 
 def number_of_images(kinds: Iterable[int]) -> int:
-    """Count the pages that are not a smaller copy or mask, by their NewSubfileType."""
+    """Count the values of NewSubfileType that are not a smaller copy or mask."""
     return sum(not kind & REDUCED_OR_MASK for kind in kinds)
 
 
@@ -107,7 +103,7 @@ def several(path: Path, count: int) -> UserError:
 
 def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
     """Return the stored (width, height) and the EXIF orientation; raises as `read_tiff` does."""
-    with _library(path).TiffFile(path) as file:
+    with _opened(path) as file:
         series = _series(file, path)
         height, width = (series.shape[axis] for axis in _flat_axes(series, path)[:2])
         return (width, height), int(series.keyframe.tags.valueof("Orientation", 1))
@@ -115,53 +111,56 @@ def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
 
 def tiff_kind(path: Path) -> tuple[str, int]:
     """Return the number of bands in words, and their bits; raises as `read_tiff` does."""
-    with _library(path).TiffFile(path) as file:
+    with _opened(path) as file:
         series = _series(file, path)
-        bands = (series.shape[axis] for axis in _flat_axes(series, path)[2:])
-        count = next(bands, 1)
-        return f"{count} band{'s' * (count > 1)}", 8 * series.dtype.itemsize
+        return counted(_band_count(series, path), "band"), 8 * series.dtype.itemsize
 
 
 def tiff_bands(path: Path) -> tuple[str | tuple[int, ...], bool]:
     """Return the bands without alpha as `data.bands` would name them, and whether the first three
     of numbered bands are red, green and blue; raises as `read_tiff` does."""
-    with _library(path).TiffFile(path) as file:
+    with _opened(path) as file:
         series = _series(file, path)
-        coloured = series.keyframe.photometric.name == "RGB"
-        clear = _alpha(series, _flat_axes(series, path))
-    numbers = tuple(band for band, is_alpha in enumerate(clear, start=1) if not is_alpha)
-    if coloured and numbers == (1, 2, 3):
+        is_rgb = series.keyframe.photometric.name == "RGB"
+        count, alpha = _band_count(series, path), _alpha(series, path)
+    numbers = tuple(band + 1 for band in range(count) if band not in alpha)
+    if is_rgb and numbers == (1, 2, 3):
         return "rgb", False
-    return ("grey" if numbers == (1,) else numbers), coloured
+    return ("grey" if numbers == (1,) else numbers), is_rgb
 
 
 def _series(file: Any, path: Path) -> Any:
     """Return the one series of images in a file; raises `UserError` for several."""
-    found = [one for one in file.series if not one.keyframe.subfiletype & REDUCED_OR_MASK]
-    if len(found) > 1:
-        raise several(path, len(found))
-    if not found:
+    images = [one for one in file.series if not one.keyframe.subfiletype & REDUCED_OR_MASK]
+    if len(images) > 1:
+        raise several(path, len(images))
+    if not images:
         raise ValueError("no image in it")
-    return found[0]
+    return images[0]
 
 
-def _alpha(series: Any, axes: tuple[int, ...]) -> list[bool]:
-    """Return for each band whether it is alpha."""
-    count = next((series.shape[axis] for axis in axes[2:]), 1)
-    extra = [kind.name != "UNSPECIFIED" for kind in series.keyframe.extrasamples]  # the last bands
-    return [False] * (count - len(extra)) + extra
+def _band_count(series: Any, path: Path) -> int:
+    return next((series.shape[axis] for axis in _flat_axes(series, path)[2:]), 1)
+
+
+def _alpha(series: Any, path: Path) -> list[int]:
+    """Return the indices of the bands that are alpha; extra samples are the last bands."""
+    extra = [kind.name for kind in series.keyframe.extrasamples]
+    first = _band_count(series, path) - len(extra)
+    return [band for band, name in enumerate(extra, first) if name != "UNSPECIFIED"]
 
 
 def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
-    if series.axes not in FLAT:
+    if series.axes not in FLAT_AXES:
         raise UserError(
             f"{path}: holds an array of {'x'.join(map(str, series.shape))} (axes {series.axes}), "
             "expected height x width and bands as samples; of a volume or pages, one slice a file"
         )
-    return FLAT[series.axes]
+    return FLAT_AXES[series.axes]
 
 
-def _library(path: Path) -> Any:
+def _opened(path: Path) -> Any:
+    """Open a TIFF with tifffile; raises `UserError` where it is not installed."""
     try:
         import tifffile
     except ImportError:
@@ -170,4 +169,4 @@ def _library(path: Path) -> Any:
             "alone: pip install -r requirements-extra.txt"
         ) from None
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised as well
-    return tifffile
+    return tifffile.TiffFile(path)

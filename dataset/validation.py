@@ -1,7 +1,7 @@
-"""Checks of lists and files before training starts."""
+"""Checks of splits and files before training starts."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -17,44 +17,46 @@ from dataset.image_files import image_size, nearby, size_mismatch
 from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.reader import Reader, refuse_other_size
-from dataset.samples import Sample, Samples
-from dataset.split_files import Fault, Lists, SampleList, refuse
-from dataset.split_lines import NO_IMAGE, names_image
-from dataset.val_size import too_few
+from dataset.samples import NO_IMAGE, Sample, Samples, names_image
+from dataset.split_files import Fault, Lists, SampleList, raise_first
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
-from util.errors import UserError
+from util.errors import UserError, counted, first_of
 
 MAX_HEADERS = 5000
+"""Samples of a split whose headers are compared."""
+MIN_IMAGES = 10
+"""Least number of validation images without a warning."""
+MIN_MASKS_PER_CLASS = 3
+"""Least number of validation images per class without a warning."""
 R = TypeVar("R")
 
 
 def read_lists(data: Data, unlabeled: bool) -> Lists:
-    """Read the lists that the config names and check them against each other.
+    """Read the splits that the config names and check them against each other.
 
-    Raises `UserError` as `read_samples` does, and for an image that is in two lists.
+    Raises `UserError` as `read_samples` does, and for an image that is in two splits.
     """
-    train = read_samples(named(data.labeled, "labeled"), data, masks=True)
+    labeled = read_samples(required_source(data.labeled, "labeled"), data, masks=True)
     extra = SampleList("", Samples())
     if unlabeled:
-        extra = read_samples(named(data.unlabeled, "unlabeled"), data, masks=False)
-    val = read_samples(data.val, data, masks=True)
-    refuse_overlaps(train, extra, val)
-    return Lists(train, extra, val)
+        extra = read_samples(required_source(data.unlabeled, "unlabeled"), data, masks=False)
+    lists = Lists(labeled, extra, read_samples(data.val, data, masks=True))
+    refuse_overlaps(*lists)
+    return lists
 
 
-def named(images: ImageSources | None, kind: str) -> ImageSources:
-    """Return the images that the config must name; raises `UserError` where it does not."""
-    if images is None:
-        draw = (
+def required_source(images: ImageSources | None, kind: str) -> ImageSources:
+    """Return the images of a split; raises `UserError` where the config does not name it."""
+    if images is not None:
+        return images
+    problem = f"no list of {kind} images: give --{kind}-id-path or set data.{kind} in the config"
+    if kind == "unlabeled":
+        problem += (
             "; python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER draws both "
             "lists where all images are labelled"
         )
-        raise UserError(
-            f"no list of {kind} images: give --{kind}-id-path or set data.{kind} in the config"
-            + draw * (kind == "unlabeled")
-        )
-    return images
+    raise UserError(problem)
 
 
 def refuse_overlaps(*lists: SampleList) -> None:
@@ -98,8 +100,8 @@ def check_files(
 ) -> None:
     """Check that files exist, headers of images and masks agree, and some files decode.
 
-    Calls `warn` with a line for absent classes, for rgb configs with grey images only, and for a
-    small `val` (one of the lists). Raises `UserError` that names the list, line and file.
+    Calls `warn` for absent classes, for grey images under `bands: rgb`, and for a small `val` (one
+    of the lists). Raises `UserError` that names the list, line and file.
     """
     for listed in lists:
         check_existence(listed)
@@ -145,7 +147,7 @@ def check_contents(
         _each(_headers_agree, _evenly_spaced(samples, MAX_HEADERS))
     if not samples or samples[0].mask is None:
         _each(reader.image, some)
-    elif pixels := _each(lambda sample: _pixels_by_class(sample, reader), some):
+    elif pixels := _each(lambda sample: np.array(reader.both(sample)[1].histogram()), some):
         _refuse_disagreement([sample.mask_file for sample in some], reader)
         _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
         showing = (np.array(pixels) > 0).sum(0) if len(some) == len(samples) else None
@@ -174,31 +176,25 @@ def _headers_agree(sample: Sample) -> None:
         raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
 
 
-def _pixels_by_class(sample: Sample, reader: Reader) -> np.ndarray:
-    """Decode a sample; return the pixels of each class in its mask, `[256]`."""
-    return np.array(reader.both(sample)[1].histogram())
-
-
 def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
     """Raise `UserError` for masks of several kinds whose values disagree."""
     if reader.labels.in_colour or len({header_kind(path) for path in files}) < 2:
         return
 
-    def look(path: Path) -> MaskFormat:
+    def format_of(path: Path) -> MaskFormat:
         mask = read_mask(path, reader.data.max_megapixels)
-        found = np.unique(reader.labels.codes(mask, path))
-        return mask_format(mask, found[found < CLEAR].tolist(), path)
+        codes = np.unique(reader.labels.codes(mask, path))
+        return mask_format(mask, codes[codes < CLEAR].tolist(), path)
 
     with ThreadPoolExecutor() as pool:
-        if text := disagreement(pool.map(look, files)):
+        if text := disagreement(pool.map(format_of, files)):
             raise UserError(text)
 
 
 def _check_classes(
     pixels: np.ndarray, masks: int, listed: SampleList, data: Data, warn: Callable[[str], None]
 ) -> None:
-    """Raise `UserError` where no pixel is labelled; warn of absent classes; `pixels` `[256]`: by
-    class."""
+    """Raise `UserError` where no pixel is labelled; warn of absent classes; `pixels`: `[256]`."""
     where, hint = f"the {masks} masks checked of {listed.name}", ""
     if pixels[IGNORE]:
         hint = f"; {pixels[IGNORE] / pixels.sum():.0%} of the pixels are "
@@ -210,9 +206,30 @@ def _check_classes(
         warn(f"warning: never in {where}: {', '.join(absent)}{hint}")
 
 
+def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) -> str:
+    """Describe a validation split with too few images, or too few of a class; "" for a large one.
+
+    Args:
+        names: of the classes.
+        showing: number of validation images that show each class; None: unknown.
+    """
+    problems = []
+    if images < MIN_IMAGES:
+        problems.append(f"{counted(images, 'validation image')}, expected at least {MIN_IMAGES}")
+    pairs = zip(names, () if showing is None else showing, strict=False)
+    if rare := [f"{name} ({count})" for name, count in pairs if count < MIN_MASKS_PER_CLASS]:
+        few = f"fewer than {MIN_MASKS_PER_CLASS} validation images show"
+        problems.append(f"{few} {first_of(rare, 5)}")
+    if not problems:
+        return ""
+    return (
+        f"{'; '.join(problems)}: scores are uncertain. Fix: validate on more images, or "
+        "cross-validate: python -m tools.splits make --config CONFIG --folds 5 --out FOLDER"
+    )
+
+
 def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
-    """Run a check over samples in threads; of those that fail the first is reported and the others
-    are counted."""
+    """Return the results of a check, run in threads; raises `UserError` as `raise_first`."""
 
     def located(sample: Sample) -> R | Fault:
         try:
@@ -222,9 +239,9 @@ def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
 
     with ThreadPoolExecutor() as pool:
         results, total = pool.map(located, samples), len(samples)
-        found = list(tqdm(results, "checking files", total, disable=None, leave=False))
-    refuse([result for result in found if isinstance(result, Fault)])
-    return [result for result in found if not isinstance(result, Fault)]
+        checked = list(tqdm(results, "checking files", total, disable=None, leave=False))
+    raise_first([result for result in checked if isinstance(result, Fault)])
+    return [result for result in checked if not isinstance(result, Fault)]
 
 
 def _evenly_spaced(samples: Sequence[Sample], count: int) -> list[Sample]:

@@ -11,10 +11,12 @@ from util.normalize import normalise, to_unit
 def make_views(
     raw: RawBatch, mean: Tensor, std: Tensor, flip: bool = False, rgb: Rgb | None = (0, 1, 2)
 ) -> Batch:
-    """Raw samples on the device -> what a method's step sees; `mean`, `std` `[C, 1, 1]`.
+    """Make the batch for the step of a method from raw samples on the device.
 
-    `flip`: partners from the batch are those of the batch in reverse, not the next ones.
-    `rgb`: the channels that have a colour.
+    Args:
+        mean, std: `[C, 1, 1]`.
+        flip: partners from the batch are at the mirrored position, not at the previous one.
+        rgb: the channels that are red, green and blue.
     """
     batch: Batch = {"labeled": labeled_views(raw["labeled"], mean, std)}
     if "unlabeled" in raw:
@@ -30,7 +32,7 @@ def labeled_views(raw: RawLabeled, mean: Tensor, std: Tensor) -> Labeled:
 def unlabeled_views(
     raw: RawUnlabeled, mean: Tensor, std: Tensor, flip: bool, rgb: Rgb | None
 ) -> Unlabeled:
-    """Weak and strong views; a strong one shows its partner inside the CutMix box."""
+    """Make weak and strong views; a strong one shows its partner inside the CutMix box."""
     weak = to_unit(raw["image"].permute(0, 3, 1, 2))
     boxes = list(box_masks(raw["boxes"], weak.shape[-1]).unbind(1))
     out: Unlabeled = {
@@ -56,7 +58,7 @@ def unlabeled_views(
 
 
 def strong_dates(x: Tensor, views: list[dict[str, Tensor]], rgb: Rgb | None) -> Tensor:
-    """Strong views of all dates of images `[B, C, H, W]`, each date with parameters of its own."""
+    """Make a strong view of images `[B, C, H, W]`, each date with parameters of its own."""
     dates = x.chunk(len(views), 1)
     strong = [strong_view(date, view, rgb) for date, view in zip(dates, views, strict=True)]
     return torch.cat(strong, 1) if len(strong) > 1 else strong[0]

@@ -1,4 +1,4 @@
-"""Content of a run's checkpoint: what is saved, checked and restored."""
+"""Checkpoints of a run: their content, how it is restored, and which one a run resumes from."""
 
 import time
 from pathlib import Path
@@ -10,12 +10,14 @@ from torch import Tensor
 from dataset.loaders import set_epoch_length
 from engine.optimizer import load_optimizer, set_poly_lr
 from engine.progress import Means
-from model.checkpoint import load_weights, nonfinite_tensors
-from model.files import best_checkpoint
+from engine.run_dir import RunDir
+from model.checkpoint import load, load_weights
+from model.files import best_checkpoint, require_resumable
+from util import distributed
 from util.config.differences import SCORED_BY, differences, with_defaults
 from util.config.loading import parse
 from util.config.types import Natural, Positive, PositiveFloat, Section
-from util.errors import UserError, first_of
+from util.errors import UserError, counted
 from util.log import logger
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Strict(Section):
 
 
 class Best(Strict):
-    score: float = Field(validation_alias=AliasChoices("score", "miou"))  # its name before
+    score: float = Field(validation_alias=AliasChoices("score", "miou"))  # name in older versions
     epoch: Natural
 
 
@@ -50,14 +52,14 @@ class Scaler(Strict):
 
 
 class Identity(Strict):
-    """An image list as `dataset.split_files.identity` returns it."""
+    """Identity of a split file, from `dataset.split_files.list_identity`."""
 
     images: Natural
     sha256: str
 
 
 class Identities(Strict):
-    """The identities of the run's image lists."""
+    """Identities of the split files of a run."""
 
     labeled: Identity
     unlabeled: Identity
@@ -65,7 +67,7 @@ class Identities(Strict):
 
 
 class RunState(Strict):
-    """A checkpoint's content, as `state_of` returns it."""
+    """Content of a checkpoint, from `state_of`."""
 
     method: dict[str, Any]
     optimizer: dict[str, Any]
@@ -81,13 +83,13 @@ class RunState(Strict):
     """None in a checkpoint of an older version, as is the length of an epoch."""
     epoch_length: Positive | None = None
     nonfinite: Natural = 0
-    """Steps in a row that were skipped last because of non-finite gradients."""
+    """Non-finite steps in a row up to this checkpoint."""
 
     def compare(self, own: dict[str, Any], source: Path, force: bool) -> None:
-        """Compare config and split files with those of a run that wants to resume.
+        """Compare config and split files with the state `own` of the run that resumes.
 
-        `own`: the state of that run.  Raises `UserError` where they differ, unless by `force`,
-        which logs the differences and drops best scores that are no longer comparable.
+        Raises `UserError` for differences; with `force`, logs them instead, and drops best scores
+        that are no longer comparable.
         """
         changed = differences(with_defaults(self.config), own["config"])
         changed |= self._changed_images(own["images"])
@@ -112,7 +114,7 @@ class RunState(Strict):
             logger.info("%s: records no image lists (an older version); not compared", source)
 
     def _changed_images(self, images: dict[str, Any]) -> dict[str, str]:
-        """Compare the run's image lists with present ones: 'key (before -> now)' by key."""
+        """Return changes of the split files, as 'key (before -> now)' by key."""
         before = self.images.model_dump() if self.images else images
         found = {}
         for name, now in images.items():
@@ -123,7 +125,7 @@ class RunState(Strict):
 
 
 def state_of(trainer: "Trainer") -> dict[str, Any]:
-    """Return the content of a checkpoint of the run as it is now."""
+    """Return the content of a checkpoint of the current run."""
     return {
         "method": trainer.method.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
@@ -136,18 +138,18 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
         "name": type(trainer.method).__name__,
         "config": trainer.config.model_dump(mode="json"),
         "images": trainer.images,
-        "epoch_length": len(trainer.train),
+        "epoch_length": trainer.steps,
         "nonfinite": trainer.monitor.in_a_row,
     }
 
 
-def resume(trainer: "Trainer", state: Any, source: Path, force: bool) -> None:
+def resume_run(trainer: "Trainer", state: Any, source: Path, force: bool) -> None:
     """Continue from the content of the checkpoint `source`.
 
-    Raises `UserError` for a checkpoint of another run, and for another config or other split files
-    unless by `force`.
+    Raises `UserError` for a checkpoint of another method, and, without `force`, for another config
+    or other split files.
     """
-    own, steps = state_of(trainer), len(trainer.train)
+    own, steps = state_of(trainer), trainer.steps
     run = check_run(state, own["name"], source)
     load_weights(trainer.method, state["method"], source)
     run.compare(own, source, force)
@@ -158,16 +160,17 @@ def resume(trainer: "Trainer", state: Any, source: Path, force: bool) -> None:
     trainer.means = Means(state["means"], trainer.device)
     trainer.best = {name: best.model_dump() for name, best in run.best.items()}
     trainer.monitor.in_a_row = run.nonfinite
-    if trainer.config.epoch_length is None and run.epoch_length not in (None, steps):
+    if trainer.config.epoch_length is None and run.epoch_length and run.epoch_length != steps:
         # The length of an epoch belongs to the run, so that steps and rates do not jump.
         logger.warning(
-            "%s: epochs keep their %d steps; one pass over the longer list is %d steps now",
-            source, run.epoch_length, steps,
+            "%s: epochs keep their %s; one pass over the longer list is %s now",
+            source, counted(run.epoch_length, "step"), counted(steps, "step"),
         )  # fmt: skip
-        set_epoch_length(trainer.train, run.epoch_length)
+        trainer.steps = run.epoch_length
+        set_epoch_length(trainer.train, trainer.steps)
     if last := trainer.steps_done:  # the next checkpoint may be due before the next step
-        power = trainer.config.optimizer.power
-        set_poly_lr(trainer.optimizer, last - 1, trainer.run_steps, power)
+        steps, power = trainer.config.epochs * trainer.steps, trainer.config.optimizer.power
+        set_poly_lr(trainer.optimizer, last - 1, steps, power)
     trainer.source, trainer.saved = source, (trainer.done, time.monotonic())
     logger.info("%s: resumed after epoch %d, step %d", source, trainer.epoch, trainer.done)
 
@@ -189,11 +192,53 @@ def check_run(state: Any, name: str, path: Path) -> RunState:
     return run
 
 
-def check_finite(state: Any, path: Path, step: int) -> None:
-    """Raise `UserError` where tensors to be saved in `path` after `step` are not finite."""
-    if found := nonfinite_tensors(state):
-        raise UserError(
-            f"{path}: not written, as {first_of(found, 3)} hold NaN or infinity after step {step}; "
-            "the last checkpoint is kept. Fix: lower optimizer.lr (--set optimizer.lr=... "
-            "--force), or set precision: float32"
-        )
+def state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
+    """Return content and path of the checkpoint to continue from, if there is one.
+
+    `never` and a path hold for the first start of a run: a restart continues from its own last
+    checkpoint.  Raises `UserError` when a new run would overwrite files, when the named checkpoint
+    is missing, and when no checkpoint is readable.
+    """
+    there = [path for path in (run_dir.latest, run_dir.previous) if path.exists()]
+    if there and (resume == "auto" or (distributed.is_restart() and run_dir.is_own())):
+        return _first_readable(run_dir, there)
+    if resume in ("auto", "never"):
+        _refuse_to_overwrite(run_dir)
+        return None
+    source = require_resumable(resume)
+    _refuse_to_overwrite(run_dir, source)
+    return load(source), source
+
+
+def _first_readable(run_dir: RunDir, there: list[Path]) -> tuple[Any, Path]:
+    *others, last = there
+    for path, following in zip(others, there[1:], strict=True):
+        try:
+            return load(path), path
+        except UserError as error:
+            logger.warning("%s; continuing from the one before, %s", error, following)
+            run_dir.damaged = True
+    return load(last), last
+
+
+def _refuse_to_overwrite(run_dir: RunDir, source: Path | None = None) -> None:
+    """Raise `UserError` where a run that begins here, from no checkpoint or from `source`, would
+    overwrite files of another run or of the user."""
+    here = (run_dir.latest, run_dir.previous)
+    bests = sorted(run_dir.path.glob("best*.pth"))
+    others = [run_dir.metrics] + [run_dir.config] * (not run_dir.starts.exists())
+    found = [path for path in (*here, *bests, *others) if path.is_file()]
+    own = [path for path in found if source and path.resolve() == source.resolve()]
+    if own:  # the same run continues: only a later checkpoint would be lost
+        found = [path for path in found[: found.index(own[0])] if path in here]
+    if not found:
+        return
+    fix = "move the files away, or choose another folder"
+    if found[0] in here:
+        fix = "pass --resume auto to continue that run, or choose another folder"
+    elif found[0] in bests:
+        fix = f"pass --resume {found[0]} to continue from it, or choose another folder"
+    raise UserError(
+        f"--save-path {run_dir.path}: a new run would overwrite "
+        f"{', '.join(path.name for path in found)}. Fix: {fix}"
+    )

@@ -1,15 +1,43 @@
-"""The command line of every method."""
+"""The command of every method: check the inputs of a training run, build its `Trainer`, train."""
 
-from engine.build import build_trainer
-from engine.dry_run import dry_run
+from functools import partial
+from typing import Any
+
+import torch
+
+from dataset.cache import cache_bytes
+from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
+from dataset.loaders import (
+    Process,
+    data_workers,
+    evaluation_loader,
+    images_per_forward,
+    training_loader,
+)
+from dataset.split_files import SampleList, list_identity
+from dataset.validation import check_files, read_lists
+from engine.checkpointing import resume_run, state_to_resume
 from engine.loggers import check_trackers
 from engine.method import Method
+from engine.optimizer import with_scaled_lr
 from engine.run_dir import RunDir
+from engine.trainer import Trainer
+from inference.evaluation import volume_indices
+from model.acceleration import compile_parts, require_compiler, use_layout
+from model.build import network_of
+from model.pretrained import load_backbone
 from util import distributed
 from util.cli import arguments, exit_with_one_line
 from util.config.loading import load_config
+from util.config.schema import Config
+from util.errors import counted
 from util.interrupt import leaving_when_asked
-from util.log import say_to_console
+from util.log import code_version, logger, say_to_console
+from util.precision import precision_on
+from util.seed import be_deterministic, init_seed
+
+CLASS_WEIGHTS = {"auto": enet_weights, "enet": enet_weights, "inverse": inverse_weights}
+KINDS = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
 
 
 def main(method: type[Method]) -> None:
@@ -20,17 +48,126 @@ def main(method: type[Method]) -> None:
         method.read_options(config)
         check_trackers(config)
         device = distributed.choose_device(options.device)
-        # A rank that fails says why before its connections close, which ends the others.
+        # A failing rank reports its error before its connections close, which ends the others.
         with distributed.session(device), exit_with_one_line():
             say_to_console()
             distributed.require_equal("options", {"--dry-run": options.dry_run})
             run_dir = RunDir(options.save_path)
             try:
                 if not options.dry_run:
-                    distributed.on_main(run_dir.lock)
+                    run_dir.lock()
                 trainer = build_trainer(
                     method, config, device, run_dir, options.resume, options.force
                 )
-                dry_run(trainer) if options.dry_run else trainer.fit()
+                if options.dry_run:
+                    from engine.dry_run import dry_run  # imports this module
+
+                    dry_run(trainer)
+                else:
+                    trainer.fit()
             finally:
                 run_dir.release()
+
+
+def build_trainer(
+    method_class: type[Method],
+    config: Config,
+    device: torch.device,
+    run_dir: RunDir,
+    resume: str,
+    force: bool = False,
+) -> Trainer:
+    """Check everything that can be checked before training, then build.
+
+    Raises `UserError`, on all ranks alike.
+    """
+    # Resolved once, so that a run does not change its precision silently on another device.
+    precision = precision_on(device, config.precision)
+    config = with_scaled_lr(config.model_copy(update={"precision": precision}))
+    # Ranks may see different disks, so rank 0 decides and sends the content.
+    resumed = distributed.on_main(partial(state_to_resume, run_dir, resume))
+    lists = read_lists(config.data, method_class.unlabeled)
+    val = lists.val.samples
+    volumes = volume_indices([s.image for s in val], config.evaluation.volume_pattern)
+    world, images = distributed.world_size(), method_class.images_per_step(config)
+    per_forward = images_per_forward(config, images, world)
+    identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
+    run_dir.origin = {"method": method_class.__name__, "images": identities}
+    _compare_ranks(method_class, config, identities)
+    counts = {kind: identities[name]["images"] for name, kind in KINDS.items()}
+    sizes = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    logger.info("checking the files of %s images", sizes)
+    distributed.on_main(
+        partial(check_files, config.data, *lists, warn=logger.warning, val=lists.val)
+    )
+    config = _with_class_weights(config, lists.labeled)
+
+    # A checkpoint of LoRA adapters holds no pretrained weights.
+    pretrained = resumed is None or config.model.lora > 0
+    method = _build_method(method_class, config, device, per_forward, pretrained)
+    workers = data_workers(config, distributed.processes_here())
+    process = Process(distributed.rank(), world, workers, cuda=device.type == "cuda")
+    room, views = cache_bytes(lists, config.data), method_class.strong_views
+    train = training_loader(config, lists, room, images, per_forward, views, process)
+    validation = evaluation_loader(config, val, process, room.val)
+    trainer = Trainer(method, config, device, run_dir, train, validation, volumes, identities)
+    if resumed is not None:
+        resume_run(trainer, *resumed, force)
+    distributed.require_equal("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
+    return trainer
+
+
+def _compare_ranks(
+    method_class: type[Method], config: Config, identities: dict[str, dict[str, Any]]
+) -> None:
+    """Raise `UserError` where a rank has other code, settings or split files than rank 0."""
+    files = {
+        name: f"{counted(of['images'], 'image')}, SHA-256 {of['sha256'][:12]}"
+        for name, of in identities.items()
+    }
+    settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
+    distributed.require_equal("settings", settings | config.model_dump(mode="json"))
+
+
+def _with_class_weights(config: Config, labeled: SampleList) -> Config:
+    """Return the config with numbers in place of a named rule in `criterion.class_weights`.
+
+    Rank 0 counts the pixels.  Raises `UserError` for a faulty mask.
+    """
+    rule = config.criterion.class_weights
+    if not isinstance(rule, str):
+        return config
+    masks = counted(len(labeled.samples), "mask")
+    logger.info("criterion.class_weights: counting classes in %s", masks)
+    pixels = distributed.on_main(partial(class_pixels, labeled, config.data))
+    weights = CLASS_WEIGHTS[rule](pixels)
+    logger.info("class weights: %s", ", ".join(f"{weight:g}" for weight in weights))
+    criterion = config.criterion.model_copy(update={"class_weights": weights})
+    return config.model_copy(update={"criterion": criterion})
+
+
+def _build_method(
+    method_class: type[Method],
+    config: Config,
+    device: torch.device,
+    per_forward: int,
+    pretrained: bool,
+) -> Method:
+    """Build network and method on the device; `per_forward`: images of a forward pass."""
+    if config.compile:
+        require_compiler(device)
+    if config.deterministic:
+        be_deterministic()
+    init_seed(config.seed)
+    network = network_of(config.model, config.data)
+    network.check_crop(config.crop_size)
+    network.check_batch(per_forward * distributed.batchnorm_processes(device))
+    if pretrained:
+        logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
+    method = method_class(network, config)
+    distributed.sync_batchnorm(method.to(device), device)
+    use_layout(method, config)
+    if config.compile:
+        logger.info("compile: the first steps take minutes")
+        compile_parts(method)
+    return method

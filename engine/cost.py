@@ -2,7 +2,7 @@
 
 The step runs on fake tensors, which have shapes but no memory.
 Uses private interfaces of torch.  Fake tensors are on the CPU, as torch cannot run a backward pass
-on a GPU that is not there; `AsOnGpu` does what a GPU does otherwise.
+on a GPU that is not there; `AsOnGpu` imitates the behaviour of a GPU.
 """
 
 import math
@@ -23,7 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
-from dataset.loaders import effective_partner, map_tensors, training_set
+from dataset.datasets import TrainingSet
+from dataset.loaders import effective_partner, map_tensors
 from engine.method import Method
 from engine.trainer import Trainer
 from model.acceleration import use_layout
@@ -128,7 +129,7 @@ def _step_cost(
 def late_training(method: Method, config: Config) -> Trainer:
     """Return a trainer without data and run directory, as after earlier epochs and steps: methods
     hold previous models, the optimizer its state."""
-    nothing = cast(Any, None)
+    nothing = cast(Any, ())
     trainer = Trainer(
         method, config, torch.device("cpu"), nothing, nothing, nothing, volumes=[], images={}
     )
@@ -146,7 +147,7 @@ def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
     """Return a raw batch of blank images, as data workers make it for `make_views`."""
     side, kind = config.crop_size, np.uint8 if config.data.image_range is None else np.float32
     image, mask = np.zeros((side, side, config.data.channels), kind), Image.new("L", (side, side))
-    data = training_set(
+    data = TrainingSet(
         config,
         [(image, mask)] * images,
         [(image, None)] * images if method_class.unlabeled else [],

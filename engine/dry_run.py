@@ -1,20 +1,21 @@
-"""`--dry-run`: two steps and two validation images, and an estimate of the whole run."""
+"""`--dry-run`: a few steps and validation images, and an estimate of the whole run."""
 
 import copy
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from dataset.cache import Opened
+from dataset.cache import DecodedSamples
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.cost import step_cost
 from engine.estimate import describe, rows, run_needs
 from engine.method import Method
@@ -27,6 +28,8 @@ from util.errors import UserError, counted, duration
 from util.log import logger
 
 DAY = 24
+REPEATS, SECONDS = 5, 5.0
+"""Timed calls of a step, a validation image and their loading: at most, and all within seconds."""
 LONG = 2 * DAY
 """Hours of a run above which the dry run offers smaller settings."""
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
@@ -58,16 +61,12 @@ class Measured(NamedTuple):
 
 
 def measure(trainer: Trainer) -> Measured:
-    """Take two steps and validate two images, and time the second of each."""
-    device, train = trainer.device, trainer.train
-    for number, raw in enumerate(train):
-        begin = _now(device)
-        loss = trainer.train_step(raw)["loss"].item()
-        seconds = _now(device) - begin
-        if number == 1:
-            break
-    load = _seconds_to_load(train)
-    return Measured(loss, seconds, load, *_validation(trainer), train.num_workers)
+    """Time steps and validation images, each after a first one, and their loading."""
+    train = trainer.train
+    raw = next(iter(train))  # whose data workers end here
+    loss = trainer.train_step(raw)["loss"].item()
+    step = _median_seconds(lambda: trainer.train_step(raw), trainer.device)
+    return Measured(loss, step, _seconds_to_load(train), *_validation(trainer), train.num_workers)
 
 
 def measure_method(method_class: type[Method], config: Config) -> tuple[Measured, int, int]:
@@ -80,10 +79,10 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
 
 
 def dry_run(trainer: Trainer) -> None:
-    """Take two steps and validate two images, write nothing, and log what the run would take."""
+    """Take a few steps, validate a few images, write nothing, and log what the run would take."""
     method_class, config = type(trainer.method), trainer.config
     steps, images, mode = len(trainer.train), len(trainer.val), config.evaluation.mode
-    logger.info("dry run: GPU memory of a step, then two steps and two validation images")
+    logger.info("dry run: GPU memory of a step, then a few steps and validation images")
     # First, as it helps where the steps run out of memory.
     log_gpu_needs(method_class, config, steps=config.epochs * steps)
     found = measure(trainer)
@@ -92,12 +91,13 @@ def dry_run(trainer: Trainer) -> None:
     bound = "loading" if found.load / max(found.workers, 1) > found.step else "computing"
     hours = found.hours(config.epochs, steps, images, config.evaluation.every)
     memory = distributed.peak_memory(trainer.device) / 2**30
+    workers = counted(found.workers, "data worker")
     facts = {
         "parameters": f"{parameters / 1e6:.1f} M",
         "iterations per epoch": f"{steps}, {steps * config.epochs} in all",
         "loss of one step": f"{found.loss:.3f}",
         "one step": f"{found.step:.3f} s",
-        "loading its batch": f"{found.load:.3f} s of one process, {found.workers} data workers",
+        "loading its batch": f"{found.load:.3f} s of one process, {workers}",
         "one validation image": f"{found.image:.3f} s ({mode}), {counted(images, 'image')}",
         "loading it": f"{found.image_load:.3f} s of one process",
         "memory": f"{memory:.2f} GiB at its peak",
@@ -146,15 +146,18 @@ def _arithmetic(method_class: type[Method], config: Config) -> float:
 def _validation(trainer: Trainer) -> tuple[float, float]:
     """Return the seconds that a validation image takes, and those to load it.
 
-    Two images are scored, and the second is timed.
+    The first image is scored before the last one is timed.
     """
     images, mode = trainer.val.dataset, trainer.config.evaluation.mode
-    for number in (0, len(images) - 1):  # type: ignore[arg-type]
+    last = len(images) - 1  # type: ignore[arg-type]
+
+    def score(number: int) -> Callable[[], object]:
         batch = [default_collate([images[number]])]
-        begin = _now(trainer.device)
-        evaluate_network(trainer, trainer.method.model, mode, batches=batch)
-        seconds = _now(trainer.device) - begin
-    return seconds, _seconds_of_a_worker(lambda: images[number])
+        return lambda: evaluate_network(trainer, trainer.method.model, mode, batches=batch)
+
+    score(0)()
+    seconds = _median_seconds(score(last), trainer.device)
+    return seconds, _seconds_of_a_worker(lambda: images[last])
 
 
 def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:
@@ -167,7 +170,7 @@ def _seconds_to_load(train: DataLoader) -> float:
     """Return the seconds that a data worker takes for a batch after the first epoch: a share of the
     labelled images is cached, and all of the unlabelled images or none."""
     dataset, batches = train.dataset, train.batch_sampler
-    assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, Opened)
+    assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, DecodedSamples)
     assert isinstance(batches, EpochBatches)
     kept = dataset.labeled.share_kept
     opening = copy.deepcopy(dataset)  # caches nothing
@@ -183,11 +186,24 @@ def _seconds_of_a_worker(load: Callable[[], Any]) -> float:
     """Return the seconds that `load` takes with one thread, as in a data worker."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    begin = time.perf_counter()
-    load()
-    seconds = time.perf_counter() - begin
+    seconds = _median_seconds(load, torch.device("cpu"))
     torch.set_num_threads(threads)
     return seconds
+
+
+def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Return the median seconds of repeated calls: other programs may delay some of them.
+
+    All ranks make as many calls as the first one has time for.
+    """
+    seconds: list[float] = []
+    while distributed.on_main(
+        lambda: not seconds or (len(seconds) < REPEATS and sum(seconds) < SECONDS)
+    ):
+        begin = _now(device)
+        call()
+        seconds.append(_now(device) - begin)
+    return median(seconds)
 
 
 def log_gpu_needs(method_class: type[Method], config: Config, steps: int) -> None:

@@ -41,7 +41,7 @@ class Needs(NamedTuple):
 
     cost: Cost
     per_forward: dict[str, int | None]
-    """By GPU, the most labelled images of a forward (`micro_batch`) that fit, if any."""
+    """Largest `micro_batch` (labelled images of a forward) that fits, by GPU; None if none does."""
     host: int
     """Bytes of host memory, data workers included."""
     disk: int

@@ -1,6 +1,6 @@
 """Trackers: TensorBoard and Weights & Biases, which get a run's scalars and pictures.
 
-Nothing else in the project knows a tracker; another one is a class here and a name in the config.
+All code about trackers is here; a new tracker needs a class here and a name in the config.
 """
 
 import uuid
@@ -19,7 +19,7 @@ class TensorBoard:
     """Event files in the run directory, below tensorboard/."""
 
     def __init__(self, config: Config, folder: Path, first_step: int):
-        # TensorBoard drops events of steps that run again after an interruption.
+        # After an interruption, events of repeated steps are dropped.
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -37,7 +37,7 @@ class TensorBoard:
 class WandB:
     """A run of Weights & Biases, in a project named after the dataset; files below wandb/.
 
-    A resumed run continues it; of steps that run again, wandb keeps the first values.
+    A resumed run continues it; wandb keeps the first values of repeated steps.
     """
 
     def __init__(self, config: Config, folder: Path, first_step: int):
@@ -71,12 +71,7 @@ class WandB:
 
 
 Tracker = TensorBoard | WandB
-KINDS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
-
-
-def open_trackers(config: Config, folder: Path, first_step: int) -> list[Tracker]:
-    """Start the trackers of the config; raises `UserError` for one that cannot start."""
-    return [KINDS[name](config, folder, first_step) for name in config.log.trackers]
+TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
 def check_trackers(config: Config) -> None:

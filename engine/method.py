@@ -15,6 +15,22 @@ from util.config.schema import Config
 from util.config.types import Section, Share
 
 Step = tuple[Tensor, dict[str, Tensor]]
+LEGEND = {
+    "loss": "weighted sum of the losses",
+    "x": "supervised loss of labelled images",
+    "x_corr": "supervised loss after pixel propagation",
+    "s": "consistency loss of strong views",
+    "kl": "KL divergence of strong and weak view",
+    "fp": "consistency loss with perturbed features",
+    "corr": "consistency loss after pixel propagation",
+    "prev": "consistency loss with previous models",
+    "rank": "ranking loss of reference pixels",
+    "mask_ratio": "share of pixels above the confidence threshold",
+    "threshold": "confidence threshold",
+    "grad_norm": "norm of the gradient",
+}
+"""Meaning of each scalar of the methods, for the log and for `tools.report`; optional for the
+scalars of a new method."""
 
 
 class Method(nn.Module):
@@ -43,7 +59,7 @@ class Method(nn.Module):
 
     @classmethod
     def read_options(cls, config: Config) -> Any:
-        """The validated options; raises `UserError` for keys the method does not have."""
+        """Return the validated options; raises `UserError` for keys that the method lacks."""
         return parse(cls.Options, config.method, f"config of {cls.__name__}", "method.")
 
     @classmethod
@@ -56,7 +72,7 @@ class Method(nn.Module):
         return self.step(batch)
 
     def step(self, batch: Batch) -> Step:
-        """The loss of a batch and scalars to log, which stay on the device."""
+        """Return the loss of a batch and scalars to log; all stay on the device."""
         raise NotImplementedError
 
     def after_step(self, iteration: int) -> None:
@@ -72,12 +88,12 @@ class Method(nn.Module):
 
     @property
     def labeler(self) -> nn.Module:
-        """The network that makes pseudo-labels: the last of `eval_models`, the teacher if any."""
+        """Network that makes pseudo-labels: the last of `eval_models`, the teacher if any."""
         return list(self.eval_models().values())[-1]
 
     @property
     def threshold(self) -> float | Tensor:
-        """The present confidence threshold."""
+        """Current confidence threshold."""
         return self.config.conf_thresh
 
     def pictures(self, batch: Batch) -> Panels:

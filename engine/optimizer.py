@@ -1,5 +1,7 @@
-"""SGD or AdamW with poly decay, one parameter group per learning rate."""
+"""SGD or AdamW with poly decay, one parameter group per learning rate; non-finite steps."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from model.network import Network
+from util import distributed
 from util.config.schema import Config, Optimizer
-from util.errors import UserError, reason
+from util.errors import UserError, counted, reason
 from util.log import logger
+from util.precision import precision_on
 
 
 def with_scaled_lr(config: Config) -> Config:
@@ -25,7 +29,8 @@ def with_scaled_lr(config: Config) -> Config:
     lr = options.lr * batch / options.lr_batch
     schedule = f"schedules count epochs: {config.epochs}, with another number of steps"
     if config.epoch_length is not None:
-        schedule = f"epochs keep their {config.epoch_length} steps and see another number of images"
+        steps = counted(config.epoch_length, "step")
+        schedule = f"epochs keep their {steps} and see another number of images"
     meant = f"{options.lr:g} is meant for batch_size {options.lr_batch}"
     if not options.scale_lr:
         fix = "Fix: set optimizer.scale_lr=true, or optimizer.lr_batch to this batch_size"
@@ -100,17 +105,79 @@ def layers_below_last(backbone: nn.Module, decay: float) -> dict[nn.Parameter, i
     return {parameter: last - layer for parameter, layer in trained.items()}
 
 
-def step_if_finite(
-    optimizer: torch.optim.Optimizer, grad_norm: Tensor, scale: Tensor | None = None
-) -> None:
-    """Divide the gradients by `scale` and take an optimizer step, unless `grad_norm` is not finite.
+class LossScale:
+    """Dynamic loss scale of float16, on the device; 1 in the other precisions.
 
-    The fused kernels decide on the device, so the CPU does not wait.  Ranks have the same gradients
-    and decide alike.
+    It halves when gradients overflow, and doubles after `PATIENCE` steps without overflow.  Unlike
+    torch's `GradScaler`, it ignores steps whose loss is not finite, which no scale can help, and
+    does not fall below `FLOOR`, where gradients underflow to 0.
     """
-    optimizer.grad_scale = scale  # type: ignore[attr-defined]
-    optimizer.found_inf = (~grad_norm.isfinite()).float()  # type: ignore[attr-defined]
-    optimizer.step()
+
+    START, FLOOR, CEILING, PATIENCE = 2.0**16, 1.0, 2.0**64, 2000
+
+    def __init__(self, device: torch.device, precision: str):
+        is_dynamic = precision_on(device, precision) == "float16"
+        self.value = torch.full((), self.START, device=device) if is_dynamic else None
+        """The scale; None is 1."""
+        self._steps = torch.zeros((), dtype=torch.int, device=device)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss if self.value is None else loss * self.value
+
+    def step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+        """Take an optimizer step with the scaled gradients, unless their norm is not finite; return
+        the norm without the scale.
+
+        The fused kernels decide on the device, so the CPU does not wait.  Ranks have the same
+        gradients and decide alike.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = norm if self.value is None else norm / self.value
+        optimizer.grad_scale = self.value  # type: ignore[attr-defined]
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        optimizer.step()
+        self.update(loss, norm)
+        return norm
+
+    def update(self, loss: Tensor, grad_norm: Tensor) -> None:
+        """Adapt the scale to a step; every rank adapts it alike, whichever loss is not finite."""
+        if self.value is None:
+            return
+        bad_loss = distributed.all_reduce((~loss.isfinite()).int(), "max").bool()
+        overflow = ~grad_norm.isfinite() & ~bad_loss
+        steps = torch.where(overflow, 0, self._steps + 1)
+        grows = steps >= self.PATIENCE
+        factor = torch.where(overflow, 0.5, torch.where(grows, 2.0, 1.0))
+        self.value = (self.value * factor).clamp(self.FLOOR, self.CEILING)
+        self._steps = torch.where(grows, 0, steps)
+
+    def state(self) -> dict[str, float]:
+        scale = 1.0 if self.value is None else self.value.item()
+        return {"scale": scale, "_growth_tracker": int(self._steps.item())}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Continue with a saved scale; start anew from one below the floor."""
+        if self.value is not None and state["scale"] >= self.FLOOR:
+            self.value.fill_(state["scale"])
+            self._steps.fill_(state["_growth_tracker"])
+
+
+@contextmanager
+def finite_statistics(method: nn.Module) -> Iterator[None]:
+    """Restore the running statistics of a method if they are not finite at the end: a non-finite
+    batch spoils them in the forward pass.  Decided on the device."""
+    buffers = [b for b in method.buffers() if b.is_floating_point()]
+    before = _flat(buffers)
+    yield
+    now = _flat(buffers)
+    kept = torch.where(now.isfinite().all(), now, before)
+    for buffer, value in zip(buffers, kept.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(value.view_as(buffer))
+
+
+def _flat(buffers: list[Tensor]) -> Tensor:
+    return torch.cat([b.flatten() for b in buffers]) if buffers else torch.empty(0)
 
 
 def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
@@ -145,7 +212,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
 
 
 def _fits(entry: dict[str, Tensor | None], parameter: nn.Parameter) -> bool:
-    """Return whether the state of a parameter has its shape; the number of steps is a scalar."""
+    """Return True if the state of a parameter has its shape; the number of steps is a scalar."""
     return all(
         v is None or (v.is_floating_point() and v.shape == (() if k == "step" else parameter.shape))
         for k, v in entry.items()

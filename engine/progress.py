@@ -1,42 +1,35 @@
-"""Progress of an epoch on a terminal or in a log, without waiting for the device at every step."""
+"""Scalars of the steps: means, a check for non-finite values, and the progress of an epoch on a
+terminal or in a log; the CPU does not wait for the device at every step."""
 
 import textwrap
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from engine.method import LEGEND
 from engine.run_dir import RunDir
+from model.checkpoint import save_atomically
 from util import distributed
-from util.errors import duration
+from util.errors import UserError, counted, duration
 from util.log import logger
+
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
 
 FETCH_EVERY = 20
 SECONDS_BETWEEN_LINES = 30.0
 COLUMNS = 80
 """Width of a terminal, for lines of the log."""
-BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {left} left{postfix}"
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 BAR_LOSSES = 24
 """Columns of a bar that show losses."""
-
-LEGEND = {
-    "loss": "weighted sum of the losses",
-    "x": "labelled images",
-    "x_corr": "labelled images after pixel propagation",
-    "s": "strong views",
-    "kl": "strong against weak view",
-    "fp": "weak views with perturbed features",
-    "corr": "views after pixel propagation",
-    "prev": "pseudo-labels of previous models",
-    "rank": "ranking of reference pixels",
-    "mask_ratio": "share of pixels with a confident pseudo-label",
-    "threshold": "confidence threshold",
-    "grad_norm": "norm of the gradient",
-}
-"""Scalars of the methods; those of a new method explain themselves, or get a line here."""
+MOST_BATCHES = 10
+"""Batches with a non-finite loss that a run saves."""
 
 
 class Means:
@@ -52,7 +45,7 @@ class Means:
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         for name, value in scalars.items():
-            # A value that is not finite is reported by the monitor, and would hide all other steps.
+            # The monitor reports a non-finite value, which would hide all other steps here.
             value = value.detach().float().nan_to_num(0.0, 0.0, 0.0)
             if name in self._sums:
                 value = value + self._sums[name]
@@ -70,47 +63,107 @@ class Means:
         return {"sums": dict(zip(self._sums, stacked.cpu(), strict=True)), "count": self._count}
 
     def fetch(self) -> dict[str, float]:
-        """Return the means over all processes; the one place that waits for the device."""
+        """Return the means over all processes, and begin new ones; waits for the device."""
         state = self.state()
+        self._sums, self._count = {}, 0
         return {name: (value / state["count"]).item() for name, value in state["sums"].items()}
 
 
-class Bar(tqdm):
-    """A bar of an epoch with the time left for all epochs."""
+class NonfiniteMonitor:
+    """Report non-finite losses and gradients, without waiting for the device at every step.
 
-    steps_after = 0
-    """Steps of the later epochs."""
+    The optimizer skips a step with a non-finite `grad_norm` on the device.  All ranks decide alike.
+    """
 
-    @property
-    def format_dict(self) -> dict[str, Any]:
-        facts = super().format_dict
-        taken = facts["n"] - facts["initial"]
-        steps = facts["total"] - facts["n"] + self.steps_after
-        left = duration(steps * facts["elapsed"] / taken) if taken else "?"
-        return {**facts, "left": left}
+    def __init__(self, limit: int, run_dir: RunDir, batch_of: Callable[[int], Any]):
+        """`batch_of` loads a step's raw batch again, to save it in the run directory."""
+        self.limit, self.run_dir, self.batch_of = limit, run_dir, batch_of
+        self.in_a_row = 0
+        """Non-finite steps in a row, up to the last one checked."""
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self._vanished = self._is_full = False
+
+    def add(self, step: int, scalars: dict[str, Tensor]) -> None:
+        """Add the scalars of a step, on the device, `grad_norm` among them."""
+        self._pending.append((step, scalars))
+
+    def check(self) -> None:
+        """Check the steps since the last call, before any of them reaches a checkpoint.
+
+        Raises `UserError` after more than `limit` non-finite steps in a row.
+        """
+        if not self._pending:
+            return
+        steps, scalars = zip(*self._pending, strict=True)
+        self._pending = []
+        names = list(scalars[0])
+        bad = torch.stack([_flags(values) for values in scalars])
+        own = bad.tolist()
+        rows = distributed.all_reduce(bad, "max").tolist()
+        for step, (vanished, *row), (_, *mine) in zip(steps, rows, own, strict=True):
+            faults, own_faults = list(compress(names, row)), list(compress(names, mine))
+            self.in_a_row = self.in_a_row + 1 if faults else 0
+            if faults:
+                self._report(step, faults, own_faults)
+            if vanished and not self._vanished:
+                logger.warning(
+                    "step %d: all gradients are 0 although the loss is not; nothing is learnt. "
+                    "Fix: precision: float32 or bfloat16 if it is float16, else a lower "
+                    "optimizer.lr",
+                    step,
+                )
+            self._vanished = bool(vanished)
+
+    def _report(self, step: int, faults: list[str], own: list[str]) -> None:
+        """Report the non-finite scalars of a step: `faults` of any rank, `own` of this one."""
+        terms = [name for name in faults if name != "grad_norm"]
+        what = f"loss terms {', '.join(terms)}" if terms else "gradients"
+        done = "step skipped" if "grad_norm" in faults else "step taken, its gradients are finite"
+        kept = ""
+        if terms:  # float16 often overflows gradients until the loss scale fits
+            is_own = any(name in own for name in terms)
+            kept = self._save_batch(step) if is_own else "; its batch is another rank's"
+        logger.warning("step %d: %s not finite, %s%s", step, what, done, kept)
+        if self.in_a_row > self.limit:
+            raise UserError(
+                f"step {step}: {what} not finite; {counted(self.in_a_row, 'step')} in a row "
+                f"(nonfinite_limit: {self.limit}). Fix: lower optimizer.lr, or look at the batch"
+            )
+
+    def _save_batch(self, step: int) -> str:
+        """Save a step's batch, unless `MOST_BATCHES` are saved; return the end of a message."""
+        if len(list(self.run_dir.path.glob("nonfinite_step*.pth"))) >= MOST_BATCHES:
+            said, self._is_full = self._is_full, True
+            return "" if said else f"; {MOST_BATCHES} batches are saved, no more will be"
+        path = self.run_dir.path / f"nonfinite_step{step}_rank{distributed.rank()}.pth"
+        try:
+            save_atomically(self.batch_of(step), path)
+        except (OSError, UserError) as error:
+            return f"; its batch could not be saved ({error})"
+        return f"; its batch is in {path}"
 
 
 class Progress:
     """Losses and remaining time of an epoch: a bar on a terminal, else a line every
     `SECONDS_BETWEEN_LINES`; every `FETCH_EVERY` steps the means since the last time go to the
-    trackers.
+    trackers, and the steps are checked for non-finite values.
 
-    `done` steps of the epoch were taken before.  `legend`: explain the losses after the first step.
+    `legend`: explain the losses after the first step.
     """
 
-    def __init__(
-        self, epoch: int, epochs: int, steps: int, done: int, run_dir: RunDir, legend: bool = False
-    ):
-        self.title = f"epoch {epoch + 1}/{epochs}"
-        self.first_step, self.last_step = epoch * steps, epochs * steps
-        self.steps, self.done, self.run_dir, self.legend = steps, done, run_dir, legend
+    def __init__(self, trainer: "Trainer", legend: bool):
+        epochs, steps = trainer.config.epochs, trainer.steps
+        self.trainer, self.legend = trainer, legend
+        self.title = f"epoch {trainer.epoch + 1}/{epochs}"
+        self.first_step, self.last_step = trainer.epoch * steps, epochs * steps
+        self.steps, self.done = steps, trainer.done
         self._recent = Means()
         self._begin = self._last_line = time.monotonic()
 
     def over(self, batches: Iterable[Any]) -> Iterator[Any]:
         # A terminal gets a bar (tqdm's disable=None asks the stream), and only from one process.
         hidden = None if distributed.is_main() else True
-        self._bar = Bar(
+        self._bar = tqdm(
             batches,
             desc=self.title,
             total=self.steps,
@@ -120,43 +173,55 @@ class Progress:
             leave=False,
             bar_format=BAR,
         )
-        self._bar.steps_after = self.last_step - self.first_step - self.steps
         yield from self._bar
 
-    def add(self, scalars: dict[str, Tensor]) -> None:
-        """Take the scalars of a step, which stay on the device."""
+    def add(self, step: int, scalars: dict[str, Tensor], lr: float) -> bool:
+        """Take the scalars of a step of the run, which stay on the device; return True for every
+        `FETCH_EVERY`-th step and the last one, which fetch and show the means."""
+        self.trainer.monitor.add(step, scalars)
+        self.trainer.means.add(scalars)
         self._recent.add(scalars)
         if self.legend:
             text = "; ".join(f"{name}: {LEGEND[name]}" for name in scalars if name in LEGEND)
             logger.info("%s", wrapped(*text.split()))
             self.legend = False
-
-    def due(self, step: int) -> bool:
-        """Return whether the scalars are fetched after step `step` of the run."""
         done = step - self.first_step + 1
-        return done % FETCH_EVERY == 0 or done == self.steps
+        is_due = done % FETCH_EVERY == 0 or done == self.steps
+        if is_due:
+            self._show(step, lr)
+            self.trainer.monitor.check()
+        return is_due
 
-    def show(self, step: int, lr: float) -> None:
-        """Fetch the means of the steps since the last time, and show them as those of `step`."""
-        means, self._recent = self._recent.fetch(), Means()
-        self.run_dir.scalars({f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}, step)
-        self._bar.set_postfix_str(_fitting(means, BAR_LOSSES), refresh=False)
+    def _show(self, step: int, lr: float) -> None:
+        """Show the means of the steps since the last time as those of `step`."""
+        means = self._recent.fetch()
+        values = {f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}
+        self.trainer.run_dir.scalars(values, step)
+        self._bar.set_postfix_str(self._postfix(step, means), refresh=False)
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = now
             title = f"{self.title} step {step - self.first_step + 1}/{self.steps}"
             logger.info("%s", wrapped(f"{title} ({self._left(step)} left):", *_pairs(means, 3)))
 
-    def summary(self, whole: Means) -> dict[str, Any]:
-        """Log and return the means of the epoch, `whole`; return also its seconds (after a resume,
-        those of its rest) and those of a step."""
-        seconds, means = time.monotonic() - self._begin, whole.fetch()
+    def summary(self) -> dict[str, Any]:
+        """Log and return the means of the epoch; return also its seconds (after a resume, those of
+        its rest) and those of a step."""
+        seconds, means = time.monotonic() - self._begin, self.trainer.means.fetch()
         took = f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
         step = self.first_step + self.steps - 1
         left = f", {self._left(step)} left" if step + 1 < self.last_step else ""
         logger.info("%s", wrapped(f"{self.title} ({took}{left}):", *_pairs(means, 4)))
         step_seconds = seconds / max(1, self.steps - self.done)
         return {"train": means, "seconds": seconds, "step_seconds": step_seconds}
+
+    def _postfix(self, step: int, means: dict[str, float]) -> str:
+        """Return the time left for all epochs and the first losses, as many as fit a bar."""
+        losses = ""
+        for pair in _pairs(means, 2):
+            if len(losses) + len(pair) < BAR_LOSSES:
+                losses += f" {pair}"
+        return f"{self._left(step)} left,{losses}"
 
     def _left(self, step: int) -> str:
         """Return the time that the steps after `step` take in all epochs."""
@@ -180,10 +245,8 @@ def _pairs(means: dict[str, float], digits: int) -> list[str]:
     return [f"{name} {value:.{digits}f}" for name, value in means.items()]
 
 
-def _fitting(means: dict[str, float], columns: int) -> str:
-    """Return the first means that fit."""
-    text = ""
-    for pair in _pairs(means, 2):
-        if len(text) + len(pair) < columns:
-            text += f" {pair}"
-    return text.strip()
+def _flags(scalars: dict[str, Tensor]) -> Tensor:
+    """Return flags of a step, on the device: all gradients are 0 although the loss is not; and, for
+    each scalar, it is not finite."""
+    vanished = (scalars["grad_norm"] == 0) & (scalars["loss"] != 0)
+    return torch.stack([vanished, *(~x.isfinite() for x in scalars.values())]).int()

@@ -1,7 +1,7 @@
 """Run directory: config, checkpoints, log, metrics and pictures of a run.
 
-Only the main process writes.  `metrics.jsonl` is the checkpoint's history, written anew after each
-epoch and on a resume, so the two always agree.
+Only rank 0 writes.  `metrics.jsonl` is the history of the checkpoint, rewritten after each epoch
+and on a resume, so the two always agree.
 """
 
 import fcntl
@@ -21,27 +21,39 @@ from typing import Any, TextIO
 
 from PIL import Image
 
-from engine.loggers import Tracker, open_trackers
+from engine.loggers import TRACKERS, Tracker
 from inference.overlay import save_picture
-from model.checkpoint import cpu_copy, link_atomically, load, save_atomically
-from model.files import best_checkpoint, require_resumable
+from model.checkpoint import cpu_copy, link_atomically, nonfinite_tensors, save_atomically
+from model.files import best_checkpoint
 from util import distributed
 from util.config.loading import dump_config
 from util.config.schema import Config
-from util.errors import UserError
+from util.errors import UserError, first_of
 from util.io import DAY, remove_partials, write_atomically
 from util.log import PrintableFormatter, logger, versions
 
 
-def _writing(method: Callable[..., None]) -> Callable[..., None]:
+def _writing(method: Callable[..., Any]) -> Callable[..., Any]:
     """Turn a failure to write into a `UserError`."""
 
     @functools.wraps(method)
-    def wrapper(self: "RunDir", *args: Any, **named: Any) -> None:
+    def wrapper(self: "RunDir", *args: Any) -> Any:
         try:
-            method(self, *args, **named)
+            return method(self, *args)
         except (OSError, RecursionError) as error:  # the latter for folders in folders in folders
             raise UserError(f"--save-path {self.path}: cannot be written ({error})") from None
+
+    return wrapper
+
+
+def _on_main(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a method that writes on rank 0; all ranks call it, and return its result or raise its
+    `UserError`."""
+    run = _writing(method)
+
+    @functools.wraps(method)
+    def wrapper(*args: Any) -> Any:
+        return distributed.on_main(functools.partial(run, *args))
 
     return wrapper
 
@@ -75,32 +87,7 @@ class RunDir:
         with TemporaryFile(dir=self.path):  # nameless where possible: a kill leaves none behind
             pass
 
-    def best(self, name: str) -> Path:
-        return best_checkpoint(self.path, name)
-
-    def refuse_to_overwrite(self, source: Path | None = None) -> None:
-        """Raise `UserError` where a run that begins here, from no checkpoint or from `source`,
-        would overwrite files of another run or of the user."""
-        here = (self.latest, self.previous)
-        bests = sorted(self.path.glob("best*.pth"))
-        others = [self.metrics] + [self.config] * (not self.starts.exists())
-        found = [path for path in (*here, *bests, *others) if path.is_file()]
-        own = [path for path in found if source and path.resolve() == source.resolve()]
-        if own:  # the same run continues: only a later checkpoint would be lost
-            found = [path for path in found[: found.index(own[0])] if path in here]
-        if not found:
-            return
-        fix = "move the files away, or choose another folder"
-        if found[0] in here:
-            fix = "pass --resume auto to continue that run, or choose another folder"
-        elif found[0] in bests:
-            fix = f"pass --resume {found[0]} to continue from it, or choose another folder"
-        raise UserError(
-            f"--save-path {self.path}: a new run would overwrite "
-            f"{', '.join(path.name for path in found)}. Fix: {fix}"
-        )
-
-    @_writing
+    @_on_main
     def lock(self) -> None:
         """Lock the directory until `release`.
 
@@ -146,21 +133,23 @@ class RunDir:
                 for folder in self._made:
                     folder.rmdir()  # which fails where anything is in it
         if self._lock:
-            self._lock.close()
+            with suppress(OSError):  # a full disk, which was reported
+                self._lock.close()
 
     def is_own(self) -> bool:
-        """Return whether the last start here was by the same command."""
+        """Return True if the last start here was by the same command."""
         try:
             *_, last = self.starts.read_text().splitlines()
             return bool(json.loads(last)["command"] == sys.argv)
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    @_writing
-    def open(self, config: Config, first_step: int) -> None:
-        """Open the log files, and continue those of an earlier start of the run."""
-        if not distributed.is_main():
-            return
+    @_on_main
+    def open(self, config: Config, first_step: int, source: Path | None) -> bool:
+        """Open the log files, and continue those of an earlier start of the run.
+
+        Returns True where the run starts from a checkpoint `source` other than its latest one.
+        """
         file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         file.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         for waiting in [h for h in logger.handlers if isinstance(h, MemoryHandler)]:
@@ -173,7 +162,9 @@ class RunDir:
             record.write(json.dumps(start) + "\n")
         self.config.write_text(dump_config(config))
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
-        self._trackers = open_trackers(config, self.path, first_step)
+        for name in config.log.trackers:
+            self._trackers.append(TRACKERS[name](config, self.path, first_step))
+        return source not in (None, self.latest)
 
     @_writing
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -189,15 +180,25 @@ class RunDir:
         for tracker in self._trackers:
             tracker.pictures({f"pictures/{name}": p for name, p in pictures.items()}, step)
 
+    @_on_main
+    def refuse_nonfinite(self, state: dict[str, Any]) -> None:
+        """Raise `UserError` where weights or momenta of a checkpoint's content are not finite."""
+        parts = {name: state[name] for name in ("method", "optimizer")}
+        if found := nonfinite_tensors(parts):
+            raise UserError(
+                f"{self.latest}: not written, as {first_of(found, 3)} hold NaN or infinity after "
+                f"epoch {state['epoch']}, step {state['done']}; the last checkpoint is kept. Fix: "
+                "lower optimizer.lr (--set optimizer.lr=... --force), or set precision: float32"
+            )
+
+    @_on_main
     def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Write the latest checkpoint and its history in the background.
 
         Returns when everything is copied; raises `UserError` when the checkpoint before could not
         be written.
         """
-        if not distributed.is_main():
-            return
-        self.settle()
+        self._wait()
         self._in_background(functools.partial(self._write, cpu_copy(state), cpu_copy(history)))
 
     @_writing
@@ -206,35 +207,50 @@ class RunDir:
             self.latest.replace(self.path / "damaged.pth")
             self.damaged = False
         save_atomically(state, self.latest, self.previous)
-        self.write_history(history)
+        self._write_history(history)
 
-    def write_history(self, history: list[dict[str, Any]]) -> None:
+    def _write_history(self, history: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(record) + "\n" for record in history).encode()
         write_atomically(self.metrics, lambda file: file.write(lines))
 
+    @_on_main
     def settle(self) -> None:
         """Wait until everything is written: data workers must not fork from a writing process.
 
         Raises `UserError` when something could not be written.
         """
+        self._wait()
+
+    def _wait(self) -> None:
         last, self._written = self._written, None
         if last is not None:
             last.result()
 
+    @_on_main
     def keep_best(self, best: dict[str, dict[str, float]], epoch: int) -> None:
         """Name the latest checkpoint (of `epoch`) the best one of each network that it is best for,
         as soon as it is written."""
         for name, score in best.items():
-            if distributed.is_main() and score["epoch"] == epoch:
-                link = functools.partial(link_atomically, self.latest, self.best(name))
-                self._in_background(link)
+            if score["epoch"] == epoch:
+                best_path = best_checkpoint(self.path, name)
+                self._in_background(functools.partial(link_atomically, self.latest, best_path))
+
+    @_on_main
+    def restore_history(self, history: list[dict[str, Any]]) -> None:
+        """Write the history of the latest checkpoint again: a kill may have come in between."""
+        self._write_history(history)
 
     def close(self) -> None:
         """Close the log files; raises `UserError` when the last checkpoint could not be written."""
         try:
-            self.settle()
+            self._wait()
         finally:
-            self._close_logs()
+            files = [h for h in logger.handlers if isinstance(h, logging.FileHandler)]
+            for log in (*self._trackers, *files):
+                with suppress(OSError):  # a full disk, which was reported
+                    log.close()
+            for handler in files:
+                logger.removeHandler(handler)
 
     def _in_background(self, task: Callable[[], None]) -> None:
         before = self._written
@@ -246,46 +262,7 @@ class RunDir:
 
         self._written = self._thread.submit(after_that)
 
-    def _close_logs(self) -> None:
-        for tracker in self._trackers:
-            with suppress(OSError):  # a full disk, which was reported
-                tracker.close()
-        for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
-            logger.removeHandler(handler)
-            with suppress(OSError):
-                handler.close()
-
 
 def pictures_folder(run: Path, epoch: int) -> Path:
     """Return the folder for the pictures of the validation after an epoch, counted from 1."""
     return run / "pictures" / f"epoch_{epoch:03}"
-
-
-def state_to_resume(folder: RunDir, resume: str) -> tuple[Any, Path] | None:
-    """Return the content and the path of the checkpoint to continue from, if there is one.
-
-    `never` and a path hold for the first start of a run: a restart continues from its own last
-    checkpoint.  Raises `UserError` when a new run would overwrite files, when the named checkpoint
-    is missing, and when no checkpoint is readable.
-    """
-    there = [path for path in (folder.latest, folder.previous) if path.exists()]
-    if there and (resume == "auto" or (distributed.is_restart() and folder.is_own())):
-        return _first_readable(folder, there)
-    if resume in ("auto", "never"):
-        folder.refuse_to_overwrite()
-        return None
-    source = require_resumable(resume)
-    folder.refuse_to_overwrite(source)
-    return load(source), source
-
-
-def _first_readable(folder: RunDir, there: list[Path]) -> tuple[Any, Path] | None:
-    for number, path in enumerate(there, start=1):
-        try:
-            return load(path), path
-        except UserError as error:
-            if number == len(there):
-                raise
-            logger.warning("%s; continuing from the one before, %s", error, there[number])
-            folder.damaged = True
-    return None

@@ -28,8 +28,8 @@ def check_command(name: str, unlabeled: bool = True) -> None:
 
 
 def _check(options: argparse.Namespace, name: str, unlabeled: bool) -> None:
-    from dataset.folders import require
-    from dataset.validation import named
+    from dataset.folders import require_sources
+    from dataset.validation import required_source
     from model.files import pretrained_file, require_pretrained, require_resumable
     from util.config.loading import load_config
     from util.launched import launched_rank
@@ -37,7 +37,7 @@ def _check(options: argparse.Namespace, name: str, unlabeled: bool) -> None:
     config = load_config(options.config, options.set, options.overrides)
     _check_keys(config.method, Path(sys.argv[0]), name)
     for kind in ("labeled", "unlabeled", "val") if unlabeled else ("labeled", "val"):
-        require(named(getattr(config.data, kind), kind), config.data)
+        require_sources(required_source(getattr(config.data, kind), kind), config.data)
     if launched_rank() or os.path.exists(options.save_path / "latest.pth"):
         return  # rank 0 finds the checkpoint to resume from
     if options.resume not in ("auto", "never"):

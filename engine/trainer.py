@@ -1,23 +1,22 @@
-"""A training run as one object: epochs of steps, each followed by a validation and a checkpoint."""
+"""A training run: epochs of steps, each followed by a validation and a checkpoint."""
 
-import functools
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataset.batch import Batch, RawBatch
 from dataset.loaders import batch_at, split_batch, starting_at, to_device
 from dataset.views import make_views
-from engine.checkpointing import check_finite, state_of
+from engine.checkpointing import state_of
 from engine.method import Method
-from engine.nonfinite import NonfiniteMonitor, Statistics
-from engine.optimizer import build_optimizer, set_poly_lr, step_if_finite
-from engine.progress import Means, Progress
+from engine.optimizer import LossScale, build_optimizer, finite_statistics, set_poly_lr
+from engine.progress import Means, NonfiniteMonitor, Progress
 from engine.run_dir import RunDir
 from engine.validation import score_network
 from engine.visualize import save_pictures
@@ -28,14 +27,15 @@ from util.errors import quoted
 from util.interrupt import Interrupted, StopRequest, stop_requests
 from util.log import logger
 from util.normalize import mean_and_std
-from util.precision import LossScale, autocast
+from util.precision import autocast
 from util.seed import seed_step
 
 
 class Trainer:
     """Train a method: `fit` calls `train_epoch`, `validate` and `save` until the last epoch.
 
-    `engine.build.build_trainer` makes one from a config; `engine.checkpointing` restores its state.
+    `engine.command.build_trainer` makes one from a config; `engine.checkpointing` restores its
+    state.
     """
 
     def __init__(
@@ -56,15 +56,16 @@ class Trainer:
         self.wrapped = distributed.wrap(method, device)
         self.optimizer = build_optimizer(method, config.optimizer)
         self.scaler = LossScale(device, config.precision)
-        self.monitor = NonfiniteMonitor(
-            config.nonfinite_limit, run_dir, functools.partial(batch_at, train)
-        )
+        self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, partial(batch_at, train))
         self.mean, self.std = mean_and_std(config, device)
+        self.score_title = score_title(config)
 
+        self.steps = len(train)
+        """Steps of an epoch."""
         self.epoch = 0
         """Completed epochs, validation included."""
         self.done = 0
-        """Completed steps of the present epoch."""
+        """Completed steps of the current epoch."""
         self.means = Means()
         """Means of the scalars of these steps."""
         self.best: dict[str, dict[str, float]] = {}
@@ -73,19 +74,13 @@ class Trainer:
         """Records of the completed epochs, as in metrics.jsonl."""
         self.source: Path | None = None
         """The checkpoint it was resumed from."""
-        self._statistics = Statistics(method)
         self.saved = (0, time.monotonic())
         """Step of the epoch and time of the last checkpoint."""
 
     @property
     def steps_done(self) -> int:
         """Completed steps of the run."""
-        return self.epoch * len(self.train) + self.done
-
-    @property
-    def run_steps(self) -> int:
-        """Steps of the whole run."""
-        return self.config.epochs * len(self.train)
+        return self.epoch * self.steps + self.done
 
     def fit(self) -> None:
         """Train to the end.
@@ -93,9 +88,11 @@ class Trainer:
         Raises `Interrupted`, with everything saved, when a signal asks the run to stop.
         """
         try:
-            distributed.on_main(self._open_run_dir)
-            if distributed.on_main(lambda: self.source not in (None, self.run_dir.latest)):
-                self.save()  # its start, for a restart before its next checkpoint
+            if self.run_dir.open(self.config, self.steps_done, self.source):
+                self.save()  # a restart may come before the next checkpoint
+            elif self.source is not None:  # complete what a kill interrupted
+                self.run_dir.restore_history(self.history)
+                self.run_dir.keep_best({} if self.done else self.best, self.epoch)
             first = self.epoch
             with stop_requests() as stop:
                 while self.epoch < self.config.epochs:
@@ -105,12 +102,12 @@ class Trainer:
                         record |= self.validate()
                     self._end_epoch(record)
                     self._pause(stop)
-            distributed.on_main(self.run_dir.settle)
+            self.run_dir.settle()
         finally:
             self.run_dir.close()
         for name, best in self.best.items():
-            title = score_title(self.config)
-            logger.info("%s: best %s %.2f, epoch %d", name, title, best["score"], best["epoch"])
+            score, epoch = best["score"], best["epoch"]
+            logger.info("%s: best %s %.2f, epoch %d", name, self.score_title, score, epoch)
         path = quoted(self.run_dir.path)
         logger.info("written  %s: best.pth, latest.pth, log.txt, metrics.jsonl, config.yaml", path)
         logger.info("next     python evaluate.py --checkpoint %s", path)
@@ -120,78 +117,65 @@ class Trainer:
 
         `legend`: explain the names of the losses.
         """
-        progress = Progress(
-            self.epoch, self.config.epochs, len(self.train), self.done, self.run_dir, legend
-        )
-        batches: Iterable[Any] = progress.over(starting_at(self.train, self.epoch, self.done))
+        epochs, steps, optimizer = self.config.epochs, self.steps, self.optimizer
+        progress = Progress(self, legend)
         is_alone = distributed.world_size() == 1
-        batches = (stop.interrupting if is_alone else stop.limiting)(batches)
+        batches: Iterable[Any] = starting_at(self.train, self.epoch, self.done)
+        batches = (stop.interrupting if is_alone else stop.limiting)(progress.over(batches))
         for raw in batches:
             step = self.steps_done
-            lr = set_poly_lr(self.optimizer, step, self.run_steps, self.config.optimizer.power)
-            scalars = self.train_step(raw)
-            progress.add(scalars)
-            if progress.due(step):
-                progress.show(step, lr)
-                self.monitor.check()
+            lr = set_poly_lr(optimizer, step, epochs * steps, self.config.optimizer.power)
+            is_fetched = progress.add(step, self.train_step(raw), lr)
             # Several processes decide together, at steps where they wait for each other anyway.
-            if progress.due(step) or distributed.world_size() == 1:
+            if is_fetched or is_alone:
                 self._pause(stop)
-        if self.done < len(self.train):  # stopped while it waited for a batch
+        if self.done < steps:  # stopped while it waited for a batch
             self._pause(stop)
-        record = {
-            "epoch": self.epoch + 1, "steps": self.steps_done, **progress.summary(self.means)
-        }  # fmt: skip
+        record = {"epoch": self.epoch + 1, "steps": self.steps_done, **progress.summary()}
         return {**record, "peak_memory": distributed.peak_memory(self.device)}
 
     def train_step(self, raw: RawBatch) -> dict[str, Tensor]:
-        """Take the next step of the run; return its scalars, on the device."""
+        """Take the next step of the run; return its scalars on the device."""
         scalars = self.optimize(raw, self.steps_done)
-        self.monitor.add(self.steps_done, scalars)
-        self.means.add(scalars)
         self.done += 1
         return scalars
 
     def optimize(self, raw: RawBatch, step: int) -> dict[str, Tensor]:
         """Take optimizer step `step` of the run on a raw batch, in micro-batches.
 
-        Returns scalars, on the device, among them the norm of the gradient; the optimizer skips the
-        step where that is not finite.
+        Returns scalars on the device, including the gradient norm; the optimizer skips the step if
+        the norm is not finite.
         """
         config, device = self.config, self.device
         seed_step(config.seed, distributed.rank(), step)
         self.optimizer.zero_grad(set_to_none=True)
-        statistics = self._statistics.now()
         totals: dict[str, Tensor] = {}
         parts = split_batch(raw, config.micro_batch)
-        for number, part in enumerate(parts, start=1):
-            batch = self.views(part)
-            with distributed.no_sync(self.wrapped, last=number == len(parts)):
-                with autocast(device, config.precision):
-                    loss, scalars = self.wrapped(batch)
-                self.scaler.scale(loss / len(parts)).backward()
-            for name, value in {"loss": loss, **scalars}.items():
-                totals[name] = totals.get(name, 0) + value.detach() / len(parts)
-        groups = self.optimizer.param_groups
-        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        totals["grad_norm"] = self.scaler.unscale(nn.utils.get_total_norm(gradients))
-        step_if_finite(self.optimizer, totals["grad_norm"], self.scaler.value)
-        self.scaler.update(totals["loss"], totals["grad_norm"])
-        distributed.average_batchnorm(self.method)
-        self._statistics.restore_unless_finite(statistics)
+        with finite_statistics(self.method):
+            for number, part in enumerate(parts, start=1):
+                batch = self.views(part)
+                with distributed.no_sync(self.wrapped, last=number == len(parts)):
+                    with autocast(device, config.precision):
+                        loss, scalars = self.wrapped(batch)
+                    self.scaler.scale(loss / len(parts)).backward()
+                for name, value in {"loss": loss, **scalars}.items():
+                    totals[name] = totals.get(name, 0) + value.detach() / len(parts)
+            totals["grad_norm"] = self.scaler.step(self.optimizer, totals["loss"])
+            distributed.average_batchnorm(self.method)
         self.method.after_step(step)
         return totals
 
     def validate(self) -> dict[str, Any]:
         """Score the method's networks and keep the best; return the scores as a record."""
-        self._check_weights()  # before their score counts
-        distributed.on_main(self.run_dir.settle)
+        parts = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+        self.run_dir.refuse_nonfinite({**parts, "epoch": self.epoch, "done": self.done})
+        self.run_dir.settle()
         begin = time.monotonic()
         networks = self.method.eval_models()
         scores = {name: score_network(self, name, network) for name, network in networks.items()}
         seconds = time.monotonic() - begin
         if self.config.log.pictures:
-            distributed.on_main(lambda: save_pictures(self, scores))
+            distributed.on_main(partial(save_pictures, self, scores))
         return {"scores": scores, "validation_seconds": seconds}
 
     def save(self) -> None:
@@ -199,9 +183,9 @@ class Trainer:
 
         Raises `UserError`, and keeps the last checkpoint, where weights are not finite.
         """
-        self._check_weights()
         state = state_of(self)
-        distributed.on_main(lambda: self.run_dir.save(state, self.history))
+        self.run_dir.refuse_nonfinite(state)
+        self.run_dir.save(state, self.history)
         self.saved = (self.done, time.monotonic())
 
     def views(self, raw: RawBatch) -> Batch:
@@ -209,23 +193,14 @@ class Trainer:
         raw, flip = to_device(raw, self.device), self.config.cutmix_partner == "flip"
         return make_views(raw, self.mean, self.std, flip, self.config.data.rgb_channels)
 
-    def _open_run_dir(self) -> None:
-        """Start the log files, and finish what an earlier part of the run was killed before."""
-        self.run_dir.settle()
-        self.run_dir.open(self.config, first_step=self.steps_done)
-        if self.source == self.run_dir.latest:
-            self.run_dir.write_history(self.history)
-            if not self.done:
-                self.run_dir.keep_best(self.best, self.epoch)
-
     def _end_epoch(self, record: dict[str, Any]) -> None:
         """Count the epoch as completed, and save."""
         is_best = any(best["epoch"] == self.epoch + 1 for best in self.best.values())
         self.method.after_epoch(self.epoch, is_best)
-        self.epoch, self.done, self.means = self.epoch + 1, 0, Means()
+        self.epoch, self.done = self.epoch + 1, 0
         self.history.append(record)
         self.save()
-        distributed.on_main(lambda: self.run_dir.keep_best(self.best, self.epoch))
+        self.run_dir.keep_best(self.best, self.epoch)
 
     def _pause(self, stop: StopRequest) -> None:
         """Save if that is due; raise `Interrupted` if any process was asked to stop."""
@@ -234,7 +209,7 @@ class Trainer:
             self.monitor.check()
             self.save()
         if stopping:
-            distributed.on_main(self.run_dir.settle)
+            self.run_dir.settle()
             logger.info(
                 "stopped by %s after epoch %d, step %d; the same command continues the run",
                 stop.by or "a signal", self.epoch, self.done,
@@ -242,14 +217,8 @@ class Trainer:
             raise Interrupted
 
     def _is_save_due(self) -> bool:
-        """Return whether the config asks for a checkpoint now, inside the epoch."""
+        """Return True if the config asks for a checkpoint now, inside the epoch."""
         done, when = self.saved
         by_steps = self.config.save_every and self.done - done >= self.config.save_every
         by_time = self.config.save_minutes
         return bool(by_steps) or bool(by_time and time.monotonic() - when >= 60 * by_time)
-
-    def _check_weights(self) -> None:
-        """Raise `UserError` where weights or momenta are not finite."""
-        parts = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
-        latest, step = self.run_dir.latest, self.steps_done
-        distributed.on_main(lambda: check_finite(parts, latest, step))

@@ -7,7 +7,7 @@ from torch import nn
 from tqdm import tqdm
 
 from engine.progress import wrapped
-from inference.evaluation import Scores, evaluate, score_record, score_table, score_title
+from inference.evaluation import Scores, evaluate, score_record, score_table
 from metrics.calibration import PseudoLabelScores, trust_line, trust_values
 from util import distributed
 from util.errors import first_of
@@ -41,11 +41,11 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     best_so_far = f", best {best[name]['score']:.2f}" if name in best else ""
     logger.info(
         "epoch %d/%d %s (%s): %s %.2f%s\n%s",
-        epoch, config.epochs, name, mode, score_title(config), score, best_so_far,
+        epoch, config.epochs, name, mode, trainer.score_title, score, best_so_far,
         score_table(scores, config.data.classes),
     )  # fmt: skip
     record = {"mode": mode, **score_record(scores)}
-    values = scalars(name, scores, config.data.classes)
+    values = tracker_values(name, record, config.data.classes)
     if labels is not None:
         record["pseudo_labels"] = trust = labels.summary()
         line = f"pseudo-labels by {name}: {trust_line(trust, config.data.classes)}"
@@ -54,8 +54,8 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
     if text := collapse(config.data.classes, scores.confusion.sum(1).tolist(), [*before, record]):
         logger.warning("%s: %s", name, text)
-    step = epoch * len(trainer.train)
-    trainer.run_dir.scalars({f"val/{key}": value for key, value in values.items()}, step)
+    scalars = {f"val/{key}": value for key, value in values.items()}
+    trainer.run_dir.scalars(scalars, epoch * trainer.steps)
     return record
 
 
@@ -101,11 +101,11 @@ def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]
     return f"{'; '.join(parts)}. {advice}" if parts else ""
 
 
-def scalars(name: str, scores: Scores, classes: list[str]) -> dict[str, float]:
-    """Return a network's scores in percent, by their names in TensorBoard."""
-    per_class = zip(classes, scores.iou.tolist(), strict=True)
-    values = {f"{name}/mIoU": scores.miou, f"{name}/accuracy": scores.accuracy}
-    values |= {f"{name}_iou/{label}": 100 * iou for label, iou in per_class}
-    if scores.dice is not None:
-        values[f"{name}/Dice"] = scores.mean_dice
+def tracker_values(name: str, record: dict[str, Any], classes: list[str]) -> dict[str, float]:
+    """Return a network's scores in percent, by their names in the trackers."""
+    values = {f"{name}/mIoU": record["miou"], f"{name}/accuracy": record["accuracy"]}
+    per_class = zip(classes, record["iou"], strict=True)
+    values |= {f"{name}_iou/{label}": iou for label, iou in per_class}
+    if "mean_dice" in record:
+        values[f"{name}/Dice"] = record["mean_dice"]
     return values

@@ -15,13 +15,13 @@ from dataset.mask_files import key_of
 from dataset.reader import read_valid_dates, size_of
 from dataset.samples import Origin, Sample
 from dataset.split_files import list_line, list_text
-from dataset.validation import location, named
+from dataset.validation import location, required_source
 from inference.inputs import find_images
 from inference.mask_encoding import MaskEncoding
 from inference.output_folder import ImageTable, collect_errors
 from inference.overlay import save_picture
 from inference.predictor import UNCERTAINTIES, Predictor, confidence, mode_for_size, to_mask
-from util.config.data import Data, Listed, PairFolders
+from util.config.data import Data, PairFolders, SplitFile
 from util.config.loading import dump_config
 from util.config.schema import Config
 from util.config.types import IGNORE
@@ -53,7 +53,7 @@ def unlabelled_samples(
         for name, path in find_images(images, out).items():
             samples[name] = Sample(path.name, None, 0, Origin(path.parent, path.parent))
     else:
-        source = listed or named(data.unlabeled, "unlabeled")
+        source = listed or required_source(data.unlabeled, "unlabeled")
         for sample in read_samples(source, data, masks=False).samples:
             name = os.path.splitext(sample.image)[0]
             first = samples.setdefault(name, sample)
@@ -176,10 +176,10 @@ class Autolabel:
         write_once(path, dump_config(config).encode())
         return len(labelled), path
 
-    def _write_list(self, name: str, lines: Sequence[str], root: Path) -> Listed:
+    def _write_list(self, name: str, lines: Sequence[str], root: Path) -> SplitFile:
         path = self.folder / name
         write_once(path, list_text(lines))
-        return Listed(list=path, root=root)
+        return SplitFile(list=path, root=root)
 
 
 def common_root(paths: Sequence[Path]) -> Path:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from inference.predictor import Predictor, confidence
-from metrics.bootstrap import Intervals, class_counts, iou_intervals
 from metrics.calibration import PseudoLabelScores
-from metrics.confusion import class_scores
+from metrics.confusion import Intervals, class_counts, class_scores, iou_intervals
 from util import distributed
 from util.config.schema import Config
 from util.config.types import IGNORE
@@ -40,7 +39,7 @@ class Scores:
     dice: Tensor | None = None
     """`[C]`, mean over volumes, if the config defines volumes."""
     counts: Tensor | None = None
-    """`[N, 3, C]`, `metrics.bootstrap.class_counts` of each image."""
+    """`[N, 3, C]`, `metrics.confusion.class_counts` of each image."""
     volume_counts: Tensor | None = None
     """`[V, 3, C]`, `class_counts` of each volume, if the config defines volumes."""
 

@@ -41,7 +41,7 @@ def write_scores(
         row = [name, pixels, *(f"{100 * values[index]:.4f}" for values in shares.values())]
         of_class = [values[index] for values in distances.values()]
         rows.append([*row, *("" if value is None else value for value in of_class)])
-    figure = plotting.confusion_matrix(confusion.numpy(), classes)
+    figure = plotting.draw_confusion_matrix(confusion.numpy(), classes)
     save_picture(plotting.as_image(figure), folder / "confusion.png")
     write_text(folder / "confusion.csv", csv_text(confusion_rows(confusion, classes)))
     write_text(folder / "scores.csv", csv_text(rows))

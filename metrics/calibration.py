@@ -29,7 +29,7 @@ class PseudoLabelScores:
     def __init__(self, classes: int, threshold: float | Tensor, device: torch.device):
         self.classes, self.threshold = classes, threshold
         self._counts = torch.zeros(classes * BINS * 4, dtype=torch.int64, device=device)
-        """By class, bin, above the threshold (0, 1), correct (0, 1)."""
+        """Pixels by class, bin, above the threshold (0, 1) and correct (0, 1), flattened."""
         self._sums = torch.zeros(BINS, dtype=torch.int64, device=device)
         """Sums of confidences, by bin."""
 

@@ -1,8 +1,66 @@
-"""Scores of classes and a table from a confusion matrix."""
+"""Scores of classes from confusion matrices, and percentile bootstrap intervals of IoU (Efron and
+Tibshirani, An Introduction to the Bootstrap, chapter 13, 1993)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
+
+RESAMPLES = 1000
+LEVEL = 0.95
+CHUNK = 100
+"""Resamples per batch of the computation."""
+
+
+class Intervals(NamedTuple):
+    """Intervals (low, high) in percent that hold the score with 95 % confidence."""
+
+    miou: tuple[float, float]
+    iou: list[tuple[float, float]]
+    """Interval of each class."""
+    units: int
+    """Resampled images or volumes."""
+
+    def __str__(self) -> str:
+        low, high = self.miou
+        return f"{low:.1f} to {high:.1f}"
+
+
+def class_counts(confusion: Tensor) -> Tensor:
+    """Return correct, predicted and true pixels `[..., 3, C]` of a confusion `[..., C, C]`."""
+    hit = confusion.diagonal(dim1=-2, dim2=-1)
+    return torch.stack([hit, confusion.sum(-2), confusion.sum(-1)], dim=-2)
+
+
+def iou_intervals(counts: Tensor) -> Intervals | None:
+    """Return bootstrap intervals over images, or volumes; None for less than two of them.
+
+    Args:
+        counts: `[N, 3, C]`, one row of `class_counts` per image.
+
+    The mean of a resample skips classes absent from it; a class absent from all images counts 0, as
+    in the published mIoU.
+    """
+    number = len(counts)
+    if number < 2:
+        return None
+    values = counts.flatten(1).double().numpy()
+    absent = values.reshape(number, 3, -1)[:, 1:].sum((0, 1)) == 0
+    random, found = np.random.default_rng(0), []
+    for _ in range(0, RESAMPLES, CHUNK):
+        times = random.multinomial(number, np.full(number, 1 / number), CHUNK)
+        hit, predicted, true = (times @ values).reshape(CHUNK, 3, -1).swapaxes(0, 1)
+        union = predicted + true - hit
+        found.append(np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0))
+    iou = 100 * np.concatenate(found)
+    iou[:, absent] = 0
+    edges = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+    low, high = np.nanpercentile(iou, edges, axis=0)
+    miou_low, miou_high = np.nanpercentile(np.nanmean(iou, axis=1), edges)
+    pairs = zip(low.tolist(), high.tolist(), strict=True)
+    return Intervals((float(miou_low), float(miou_high)), list(pairs), number)
 
 
 def class_scores(confusion: Tensor) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ def use_layout(module: nn.Module, config: Config) -> None:
 
 
 def is_channels_last(config: Config, device: torch.device) -> bool:
-    """Return whether the layout is channels last; auto: on GPUs and on CPUs in bfloat16, as float32
+    """Return True if the layout is channels last; auto: on GPUs and on CPUs in bfloat16, as float32
     on CPUs is not faster with it."""
     if config.channels_last != "auto":
         return config.channels_last

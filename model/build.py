@@ -1,9 +1,17 @@
-"""Config -> network: the only place where names become networks."""
+"""Config -> network: the only place where names become networks, and timm's backbones."""
 
+import difflib
+import functools
+from collections.abc import Sequence
 from typing import Any
 
-from model.backbones import apply_multi_grid, build_cnn, build_vit
+import timm
+import torch
+from torch import nn
+
+from model import xception
 from model.deeplabv3plus import DeepLabV3Plus
+from model.dinov2 import as_published, is_dinov2
 from model.dpt import DPT, tapped_blocks
 from model.lora import AdaptedDPT
 from model.network import Network
@@ -12,6 +20,13 @@ from model.recompute import recompute_blocks
 from model.unet import UNet
 from util.config.data import Data
 from util.config.schema import Model
+from util.errors import UserError, reason
+
+OWN = {xception.NAME: xception.Xception65}
+"""CNNs that timm lacks: modules made from output stride and bands, which return a shallow map
+(stride 4) and a deep one; `channels`: of both."""
+# Errors of timm for a model that cannot take the requested form.
+_UNFIT = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
 
 
 def network_of(options: Model, data: Data) -> Network:
@@ -60,3 +75,130 @@ def _dpt(options: Model, num_classes: int, in_channels: int) -> Network:
 
 def _unet(options: Model, num_classes: int, in_channels: int) -> Network:
     return UNet(in_channels, num_classes, options.widths, options.dropout)
+
+
+def check_name(name: str) -> None:
+    """Raise `UserError` unless timm has a model of this name."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*timm.list_models(), *OWN], n=3)
+        hint = f"; similar: {', '.join(near)}" if near else ""
+        raise UserError(f"model.backbone: timm has no '{name}'{hint}")
+
+
+def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
+    """Return a plain ViT of timm (all blocks have one width) for images of any size."""
+    check_name(name)
+    try:
+        vit: Any = timm.create_model(
+            name,
+            num_classes=0,
+            global_pool="",
+            dynamic_img_size=True,
+            in_chans=in_channels,
+            patch_size=patch_size,  # timm passes on what is not None
+        )
+        if len({(block["num_chs"], block["reduction"]) for block in vit.feature_info}) != 1:
+            raise ValueError("its blocks differ in width or stride")
+    except _UNFIT as error:
+        raise UserError(
+            f"model.backbone: '{name}' is no plain ViT for images of any size ({reason(error)}), "
+            "which model.network dpt needs. Fix: use a ViT of timm such as vit_small_patch14_dinov2"
+        ) from None
+    return as_published(vit) if is_dinov2(name) else vit
+
+
+def build_cnn(
+    name: str, stride: int, in_channels: int, shallow: bool = True
+) -> tuple[nn.Module, Sequence[int], int]:
+    """Return a CNN, the channels of its feature maps, and the number that divides an image's sides.
+
+    The CNN returns features at stride 4 (if `shallow`) and at the output stride.
+    """
+    if name in OWN:
+        return OWN[name](stride, in_channels), OWN[name].channels, 1
+    check_name(name)
+    try:
+        indices, sides, idle = _probe(name, stride, shallow)
+        backbone = _feature_maps(name, stride, out_indices=indices, in_chans=in_channels)
+    except _UNFIT as error:
+        raise UserError(
+            f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
+            f"({reason(error)}). Fix: use a CNN of timm such as resnet50s; a ViT needs "
+            "model.network dpt"
+        ) from None
+    # HRNet's last fusions make unused maps.  Parameters without a gradient must not require one:
+    # processes that average their gradients would wait for it.
+    for parameter in idle:
+        backbone.get_parameter(parameter).requires_grad_(False)
+    return backbone, _feature_info(backbone).channels(), sides
+
+
+@functools.cache
+def _probe(name: str, stride: int, shallow: bool) -> tuple[list[int], int, list[str]]:
+    """Return the indices of the feature maps, the number that divides an image's sides, and the
+    names of parameters without a gradient; needs no memory and keeps the random state."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        probe = _feature_maps(name, stride).eval()
+        sides = _multiple_of_sides(probe)
+        strides = _feature_info(probe).reduction()
+        indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
+        return indices, sides, _parameters_without_part_in(probe, indices, sides)
+
+
+def _feature_maps(name: str, stride: int, **options: Any) -> nn.Module:
+    """Return timm's feature extractor at this output stride; a hierarchical backbone that takes no
+    output stride keeps its own strides.  Raises `ValueError` where those end in another."""
+    ways: list[dict[str, Any]] = [{"output_stride": stride}, {"strict_img_size": False}, {}]
+    for way in ways:
+        try:
+            model = timm.create_model(name, features_only=True, **way, **options)
+            break
+        except (TypeError, AssertionError):  # HRNet asserts that the stride is its own
+            if way == {}:
+                raise
+    own = _feature_info(model).reduction()[-1]
+    if "output_stride" not in way and own != stride:
+        raise ValueError(f"it has strides of its own: set model.output_stride to {own}")
+    return model
+
+
+@torch.no_grad()
+def _multiple_of_sides(backbone: nn.Module) -> int:
+    """Return the number that must divide an image's sides: 1 (nearly all), 4 (Swin), 32 (HRNet).
+
+    Raises `ValueError` for a backbone that does not take images of any size.
+    """
+    for multiple in (1, 4, 32):
+        try:
+            backbone(torch.zeros(1, 3, 96 + multiple, 64 + multiple))
+            return multiple
+        except _UNFIT:
+            continue
+    raise ValueError("it does not take images of any size")
+
+
+@torch.enable_grad()
+def _parameters_without_part_in(
+    backbone: nn.Module, indices: Sequence[int], sides: int
+) -> list[str]:
+    """Return the names of parameters on which the feature maps with these indices do not depend."""
+    maps = backbone(torch.zeros(1, 3, 96 + sides, 64 + sides))
+    names, parameters = zip(*backbone.named_parameters(), strict=True)
+    taken = [maps[index].sum() for index in indices]
+    gradients = torch.autograd.grad(taken, parameters, allow_unused=True)
+    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+
+
+def _feature_info(backbone: nn.Module) -> Any:
+    return backbone.feature_info
+
+
+def apply_multi_grid(backbone: nn.Module, name: str) -> None:
+    """Multiply dilations 2, 2, 4 into the 3x3 convolutions of a ResNet's layer4 blocks."""
+    blocks = getattr(backbone, "layer4", None)
+    if blocks is None or len(blocks) != 3:
+        raise UserError(f"model.multi_grid: needs a ResNet-50 or deeper, found '{name}'")
+    for block, factor in zip(blocks, (2, 2, 4), strict=True):
+        conv = block.conv2
+        conv.dilation = tuple(d * factor for d in conv.dilation)
+        conv.padding = tuple(p * factor for p in conv.padding)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.network import Features, PoolingNetwork, feature_maps, upsample
+from model.network import Features, PoolingNetwork, upsample
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
@@ -73,9 +73,6 @@ class DeepLabV3Plus(PoolingNetwork):
             *conv_bn_relu(48 + channels, channels, 3), *conv_bn_relu(channels, channels, 3)
         )
         self.classifier = nn.Conv2d(channels, num_classes, 1)
-
-    def encode(self, x: Tensor) -> Features:
-        return feature_maps(self.backbone, x)
 
     def context(self, features: Features) -> Features:
         c1, c4 = features

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def is_dinov2(name: str) -> bool:
-    """Return whether timm's model `name` is one of the four published ones, without registers."""
+    """Return True for timm's names of the four published models, without registers."""
     return re.fullmatch(r"vit_\w+_patch14_dinov2(\..*)?", name) is not None
 
 

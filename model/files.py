@@ -5,7 +5,7 @@ from pathlib import Path
 
 from util.config.schema import Model
 from util.errors import UserError
-from util.paths import find, nearest
+from util.paths import find_path, nearest
 
 SUFFIX = ".safetensors"
 PUBLISHED = f"model{SUFFIX}"
@@ -65,7 +65,9 @@ def pretrained_file(options: Model) -> Path | None:
     ):
         return None
     named = Path(options.pretrained)
-    return find(PRETRAINED / f"{options.backbone}.pth" if options.pretrained == "file" else named)
+    return find_path(
+        PRETRAINED / f"{options.backbone}.pth" if options.pretrained == "file" else named
+    )
 
 
 def require_pretrained(path: Path) -> None:

@@ -20,7 +20,7 @@ def ask_hub_once() -> None:
 
 
 def is_on_hub(backbone: str) -> bool:
-    """Return whether timm's weights of a backbone are on the hub or in its cache."""
+    """Return True if timm's weights of a backbone are on the hub or in its cache."""
     import timm
 
     known = timm.get_pretrained_cfg(backbone, allow_unregistered=True)

@@ -30,7 +30,7 @@ class Network(nn.Module):
     """Number that must divide the sides of an image."""
     locked: bool = False
     siamese: bool = False
-    """A sample is two images of one place, and a class is a kind of change."""
+    """Samples are pairs of images of one place; classes are kinds of change."""
 
     def encode(self, x: Tensor) -> Features:
         """Return feature maps of normalised images `[B, C, H, W]`, shallow to deep."""
@@ -90,7 +90,13 @@ class PoolingNetwork(Network):
     title: str
     """Name in its paper."""
     pooled: str
-    """Pooled maps, which enter a batch norm, in an error message."""
+    """Name of the pooled maps, which enter a batch norm, for an error message."""
+
+    def encode(self, x: Tensor) -> Features:
+        maps = self.backbone(x)
+        # Some backbones of timm have the channels innermost.
+        innermost = getattr(self.backbone, "output_fmt", None) == "NHWC"
+        return [f.permute(0, 3, 1, 2) for f in maps] if innermost else list(maps)
 
     def check_crop(self, crop_size: int) -> None:
         super().check_crop(crop_size)
@@ -104,12 +110,6 @@ class PoolingNetwork(Network):
                 "batch_size or micro_batch: a forward of 1 image, but the batch norm of "
                 f"{self.title}'s {self.pooled} needs at least 2; give each process 2 or more"
             )
-
-
-def feature_maps(backbone: nn.Module, x: Tensor) -> Features:
-    """Return the maps of a timm backbone, `[B, C, h, w]` each: some have the channels innermost."""
-    innermost = getattr(backbone, "output_fmt", None) == "NHWC"
-    return [f.permute(0, 3, 1, 2) if innermost else f for f in backbone(x)]
 
 
 def unfit_crop(crop_size: int, nearest: Sequence[int], reason: str) -> UserError:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.deeplabv3plus import conv_bn_relu
-from model.network import Features, PoolingNetwork, feature_maps, upsample
+from model.network import Features, PoolingNetwork, upsample
 
 BINS = (1, 2, 3, 6)
 """Cells along the sides of the four pooled maps."""
@@ -71,7 +71,7 @@ class PSPNet(PoolingNetwork):
         self.head = PSPHead(channels, num_classes)
 
     def encode(self, x: Tensor) -> Features:
-        return feature_maps(self.backbone, x)[-1:]
+        return super().encode(x)[-1:]
 
     def context(self, features: Features) -> Features:
         (deep,) = features

@@ -42,7 +42,7 @@ def load_trained(config: Config, path: Path, which: str, device: torch.device) -
     return network
 
 
-# Keys on which the weights of a network do not depend.
+# Keys that do not affect the weights of a network.
 _FREE = {"pretrained", "lock_backbone", "checkpoint_activations", "dropout"}
 
 

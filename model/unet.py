@@ -91,7 +91,7 @@ class Decoder(nn.Module):
 class UNet(Network):
     """Encoder with a level for each of `widths`, and a decoder with skip connections.
 
-    `dropout`: of each level's block in the encoder.
+    `dropout`: probability in each level's block of the encoder.
     """
 
     def __init__(

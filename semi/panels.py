@@ -1,6 +1,6 @@
 """Panels: pictures of unlabelled images that a method offers for visualisation.
 
-A panel holds one picture for each of B images; `engine.drawing` draws it. Pixels of a feature map
+A panel holds one picture for each of B images; `engine.visualize` draws it. Pixels of a feature map
 are counted row by row, as attention and ranking count them.
 """
 
@@ -118,8 +118,8 @@ def principal_colours(features: Tensor) -> Tensor:
     """Return the first three principal components of `[B, D, h, w]` as RGB in [0, 1].
 
     The components are those of all pixels of the batch, so equal colours mean alike features in all
-    its images. 0 and 1 are two standard deviations from the mean; a component's sign is that of its
-    largest weight.
+    its images. 0 and 1 are two standard deviations from the mean; the largest
+    weight of a component is positive.
     """
     b, d, h, w = features.shape
     # Values that are not finite count as 0.

@@ -1,14 +1,17 @@
-"""A dataset and a network small enough that a training takes a second."""
+"""Shared fixtures: a dataset and a network small enough to train in a second."""
 
+import gc
+import io
 import logging
 import os
 import runpy
 import sys
+from functools import cache
 from pathlib import Path
 from zlib import crc32
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other and their workers
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to others
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the cores with their own processes
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the core to others
 
 import numpy as np
 import pytest
@@ -19,39 +22,50 @@ from PIL import Image
 from engine.command import main
 from tools.methods import method_of, method_scripts
 
+os.fsync = lambda _: None  # no test cuts the power, and a disk takes milliseconds for each file
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
     path.relative_to(REPOSITORY)
     for folder in (REPOSITORY, *(init.parent for init in REPOSITORY.glob("*/__init__.py")))
     for path in folder.glob("*.py" if folder == REPOSITORY else "**/*.py")
 )
-"""Every module: the scripts, and all that lies in packages."""
+"""Python files of scripts and packages, relative to the repository."""
 METHODS = {name: method_of(name) for name in method_scripts()}
-"""Every method's class, by the name of its script."""
+"""Classes of the methods, by the name of their script."""
 every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
 needs_forks = pytest.mark.xdist_group("forked")
-"""Tests of programs that `tests/forked.py` starts follow each other on one worker."""
+"""Mark of tests that start programs with `tests/forked.py`: they run one by one on one worker."""
 CLASSES = ["sky", "tree", "road"]
 
 
 def write_sample(root: Path, name: str, size: tuple[int, int] = (52, 44), mask: bool = True) -> str:
-    """A picture of coloured bands and its mask; returns its list line."""
+    """Write an image of coloured bands and its mask; return its line of a split file."""
+    image, labels = encoded_sample(name, size)
+    line = {f"images/{name}.jpg": image} | ({f"masks/{name}.png": labels} if mask else {})
+    for file, data in line.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(data)
+    return " ".join(line)
+
+
+@cache
+def encoded_sample(name: str, size: tuple[int, int]) -> tuple[bytes, bytes]:
     rng = np.random.default_rng(crc32(name.encode()))
     w, h = size
     label = (np.arange(h) * 3 // h)[:, None].repeat(w, 1).astype(np.uint8)
     image = (80 * label[..., None] + rng.integers(0, 60, (h, w, 3))).astype(np.uint8)
-    (root / "images").mkdir(parents=True, exist_ok=True)
-    (root / "masks").mkdir(exist_ok=True)
-    Image.fromarray(image).save(root / "images" / f"{name}.jpg")
-    if not mask:
-        return f"images/{name}.jpg"
     label[0] = 255
-    Image.fromarray(label).save(root / "masks" / f"{name}.png")
-    return f"images/{name}.jpg masks/{name}.png"
+    files = []
+    for pixels, kind in ((image, "JPEG"), (label, "PNG")):
+        with io.BytesIO() as file:
+            Image.fromarray(pixels).save(file, kind)
+            files.append(file.getvalue())
+    return files[0], files[1]
 
 
 class Toy:
-    """A dataset on disk with its config; `argv` is a command line that trains on it."""
+    """A dataset on disk with its config; `argv` returns a command line for training."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -93,10 +107,11 @@ class Toy:
         self.path(kind).write_text("".join(line + "\n" for line in lines))
 
     def write_config(self) -> None:
-        self.config.write_text(yaml.safe_dump(self.tree, sort_keys=False))
+        text = yaml.dump(self.tree, Dumper=yaml.CSafeDumper, sort_keys=False)
+        self.config.write_text(text)
 
     def use_pairs(self, root: Path) -> None:
-        """Name the embedded pairs at `root` instead of its own images."""
+        """Use the pairs of tools.make_shapes at `root` instead of the images."""
         self.tree["data"] |= {
             "root": str(root), "classes": ["unchanged", "changed"],
             "label_map": {"0": 0, "255": 1, "128": "ignore"},
@@ -110,13 +125,14 @@ class Toy:
 
 
 @pytest.fixture
-def toy(tmp_path: Path) -> Toy:
+def toy(tmp_path: Path, monkeypatch) -> Toy:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return Toy(tmp_path / "toy")
 
 
 @pytest.fixture
 def long(toy):
-    """Three epochs of five steps."""
+    """Toy dataset with three epochs of five steps."""
     toy.tree |= {"epochs": 3, "epoch_length": 5}
     toy.write_config()
     return toy
@@ -124,7 +140,7 @@ def long(toy):
 
 @pytest.fixture
 def variables(toy, tmp_path):
-    """Those of tools/train.sh."""
+    """Variables of tools/train.sh."""
     return {
         "method": "corrmatch",
         "config": toy.config,
@@ -147,7 +163,7 @@ def train(monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run the `main` of a script in this process; returns exit code, output, errors."""
+    """Run the `main` of a script in this process; return exit code, output and errors."""
 
     def command(module, *argv):
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, argv)])
@@ -167,12 +183,12 @@ def write_lines(path: Path, lines: list[str]) -> None:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """All files below a folder, with their text."""
+    """Return the text of every file below a folder."""
     return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
 def touch(root: Path, lines: list[str]) -> None:
-    """Make empty files of what list lines name."""
+    """Create empty files for the paths in the lines of a split file."""
     for file in " ".join(lines).split():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
@@ -180,7 +196,7 @@ def touch(root: Path, lines: list[str]) -> None:
 
 @pytest.fixture
 def splits(tmp_path, capsys, monkeypatch):
-    """Runs `python -m tools.splits` in an empty folder; returns exit code, output, errors."""
+    """Run `python -m tools.splits` in an empty folder; return exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
 
     def command(*argv):
@@ -196,28 +212,38 @@ def splits(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def settings_of_libraries():
+    """Undo what the commands of an earlier test have set."""
     torch.set_num_threads(1)
+    logging.getLogger("semi").propagate = True  # caplog needs it
 
 
-@pytest.fixture(autouse=True)
-def log_for_caplog():
-    """A command that ran before has led the log to a console."""
-    logging.getLogger("semi").propagate = True
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
-@pytest.fixture(autouse=True)
-def cache_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def pytest_collection():
+    gc.disable()  # until collection ends: little of what imports make is garbage
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
-    """Tests that wait for what launched processes do in time follow each other on one worker, as
-    beside each other they would starve.  What all tests of a file share stays on one, too."""
+    """Group tests that would slow each other down: xdist runs a group on one worker.
+
+    "in time": tests that wait for launched processes; "forked": programs of `tests/forked.py`.
+    """
     for item in items:
         name = item.path.stem.removeprefix("test_")
         if name in {"interruption", "restarts", "scripts", "slurm"}:
             item.add_marker(pytest.mark.xdist_group("in time"))
         elif name in {"distributed", "equivalence", "machines"}:
             item.add_marker(needs_forks)
+
+
+def pytest_collection_finish():
+    gc.freeze()  # a garbage collection that visits all modules takes a third of a second
+    gc.set_threshold(10_000)
+    gc.enable()

@@ -1,8 +1,8 @@
-"""A method's script of which one process kills itself.
+"""A method's script in which one process kills itself.
 
-`python -m tests.dying_training DEATHS METHOD [arguments of the method]`: DEATHS such as
-`1-step-4,0-save-0`, one for each start by the launcher: rank, place, and which step, validation or
-save of this start (from 0) it does not survive.
+`python -m tests.dying_training DEATHS METHOD [arguments of the method]`: DEATHS has one entry for
+each start by the launcher, such as `1-step-4,0-save-0`: rank, place, and the number (from 0) of the
+step, validation or save at which the process dies.
 """
 
 import io

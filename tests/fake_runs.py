@@ -1,4 +1,4 @@
-"""Folders of runs that nobody ran: the files alone, with scores to choose."""
+"""Run directories with given scores, without training."""
 
 import json
 
@@ -12,11 +12,10 @@ def fake_run(
     digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, val=None, starts=1,
     dice=None,
 ):  # fmt: skip
-    """Write a run's files.
+    """Write the files of a run.
 
-    `scores`: mIoU after each epoch; `teacher`: the same of model_ema; `epochs`: those of the
-    config, by default as many as there are scores; `images`: how many each list holds; `dice`: that
-    of volumes, by class.
+    `scores`: mIoU after each epoch; `teacher`: the same for model_ema; `epochs`: of the config, by
+    default the number of scores; `images`: number per split; `dice`: volume Dice by class.
     """
     folder.mkdir(parents=True)
     tree = json.loads(json.dumps(toy.tree)) | {"seed": seed, "epochs": epochs or len(scores)}

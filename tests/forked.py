@@ -1,5 +1,7 @@
-"""Programs in processes of their own that need not import torch, which takes seconds each time:
-they are forked from a process that has, and that runs no threads yet."""
+"""Start programs without the seconds that importing torch takes.
+
+They are forked from a server process that has imported torch and runs no threads.
+"""
 
 import multiprocessing
 import os
@@ -32,7 +34,7 @@ class Forked:
     """A running program."""
 
     store: TCPStore | None = None
-    """Where it meets the other ranks."""
+    """Store at which the ranks meet; it must live as long as they run."""
 
     def __init__(self, *command: object, **variables: object):
         self._output = tempfile.TemporaryDirectory()
@@ -42,7 +44,7 @@ class Forked:
         self.process.start()
 
     def end(self, patience: float = 300) -> subprocess.CompletedProcess:
-        """Waits for it, and kills it where it hangs."""
+        """Wait for the program, at most `patience` seconds; then kill it."""
         self.process.join(patience)
         self.process.kill()
         self.process.join()
@@ -52,8 +54,7 @@ class Forked:
 
 
 def meeting(*commands: Sequence[object], machines: bool, **variables: object) -> list[Forked]:
-    """One program for each rank, on one machine or each on a machine of its own; they find each
-    other as under the launcher, but go on by themselves."""
+    """Start one program per rank, with the launcher's variables, on one node or one node each."""
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     ranks = range(len(commands))
     variables |= {
@@ -63,13 +64,15 @@ def meeting(*commands: Sequence[object], machines: bool, **variables: object) ->
     places = [{"GROUP_RANK": n} if machines else {"LOCAL_RANK": n} for n in ranks]
     running = [Forked(*commands[n], RANK=n, **places[n], **variables) for n in ranks]
     for one in running:
-        one.store = store  # lives as long as they do
+        one.store = store
     return running
 
 
 def spread(*command: object, processes: int = 2) -> subprocess.CompletedProcess:
-    """A program in several processes of one machine; returns the exit code that is farthest from 0,
-    and the output of all."""
+    """Run a program in several processes of one node.
+
+    Returns the exit code with the largest absolute value and the outputs of all processes.
+    """
     ends = [process.end() for process in meeting(*[command] * processes, machines=False)]
     said = ["".join(parts) for parts in zip(*((e.stdout, e.stderr) for e in ends), strict=True)]
     return subprocess.CompletedProcess(command, max((e.returncode for e in ends), key=abs), *said)

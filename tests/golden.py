@@ -1,5 +1,6 @@
-"""Weights of the reference numbers: every entry follows from its own name."""
+"""Weights of the golden tests: each tensor is drawn from its own name."""
 
+from functools import cache
 from zlib import crc32
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 
+@cache
 def golden_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     if name.endswith("num_batches_tracked"):
         return torch.zeros((), dtype=torch.long)
@@ -24,6 +26,6 @@ def golden_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def fill(network: nn.Module) -> None:
-    """Golden weights for every entry of the network's state."""
+    """Set golden weights for every entry of the network's state."""
     own = network.state_dict()
     network.load_state_dict({k: golden_tensor(k, tuple(v.shape)) for k, v in own.items()})

@@ -1,9 +1,8 @@
-"""What several processes make of a batch, and what they see: to be compared with a single one.
+"""Gradients and samples of several processes, to compare with those of a single process.
 
-`python -m tests.gradients CONFIG FOLDER`: gradients of all methods' first steps to
-FOLDER/gradients.pth, what process R sees to FOLDER/seen-R.json.  What lets processes differ by
-design is taken out of the gradients: batch norms count no batch, and what each process draws for
-itself (dropout, CorrMatch's regions) is not drawn.
+`python -m tests.gradients CONFIG FOLDER` writes the gradients of the first step of each method to
+FOLDER/gradients.pth, and the samples of process R to FOLDER/seen-R.json. Differences by design are
+removed: no batch statistics, and no random draws per process (dropout, CorrMatch's regions).
 """
 
 import contextlib
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 
 from dataset.loaders import starting_at
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.run_dir import RunDir
 from engine.validation import evaluate_network
 from tests.conftest import METHODS
@@ -39,7 +38,7 @@ OPTIONS = {
 
 
 def calm(method):
-    """Golden weights, no batch statistics, no dropout; for PrevMatch an earlier self."""
+    """Set golden weights, remove batch statistics and dropout; give PrevMatch a previous model."""
     fill(method.model)
     if hasattr(method, "correlation"):
         fill(method.correlation)
@@ -71,7 +70,7 @@ def gradient(training, raw=None):
 
 
 def seen(training):
-    """Keys of the samples of two epochs, validation images, and the confusion matrix of all."""
+    """Return the sample keys of two epochs, the validation images and the confusion matrix."""
     epochs = [list(starting_at(training.train, epoch).batch_sampler) for epoch in (0, 1)]
     mode = training.config.evaluation.mode
     scores = evaluate_network(training, training.method.model, mode)

@@ -1,7 +1,7 @@
-"""Slow, literal transcriptions of the methods' definitions: loops over pixels, no shared verbs.
+"""Slow transcriptions of the methods' definitions: loops over pixels, no shared functions.
 
-A `network` here is in train mode and is asked in the order in which a step asks it, so that running
-statistics agree, too.  What a step draws at random, `fix_draws` makes known.
+A `network` is in train mode, and its calls have the order of a method's step, so that running
+statistics agree. `fix_draws` replaces the random draws of a step by fixed values.
 """
 
 import copy
@@ -28,7 +28,7 @@ def shares(count):
 
 
 def fix_draws(patch):
-    """Dropped channels, first references, and of previous models the last two."""
+    """Fix the dropped channels, the first references and the choice of the last two models."""
     patch.setattr(F, "dropout2d", drop_even)
     patch.setattr(
         torch, "randint",
@@ -50,7 +50,7 @@ def probabilities(logits):
 
 
 def supervised_loss(logits, target):
-    p, terms = probabilities(logits), []
+    p, target, terms = probabilities(logits), target.numpy(), []
     for b, i, j in pixels(target.shape):
         if target[b, i, j] != 255:
             terms.append(-math.log(p[b, target[b, i, j], i, j]))
@@ -58,9 +58,8 @@ def supervised_loss(logits, target):
 
 
 def label_of(logits, ignore):
-    """Per pixel (label, confidence, valid)."""
-    p = probabilities(logits)
-    out = {}
+    """Return (label, confidence, valid) by pixel."""
+    p, ignore, out = probabilities(logits), ignore.numpy(), {}
     for b, i, j in pixels(ignore.shape):
         scores = [p[b, c, i, j] for c in range(p.shape[1])]
         out[b, i, j] = (int(np.argmax(scores)), max(scores), not ignore[b, i, j])
@@ -68,6 +67,7 @@ def label_of(logits, ignore):
 
 
 def mixed_labels(own, other, box):
+    box = box.numpy()
     return {q: (other[q] if box[q] else own[q]) for q in own}
 
 
@@ -81,7 +81,7 @@ def unsupervised_loss(logits, labels, tau):
 
 
 def partner_labels(network, u, own, images):
-    """Eval-mode labels of the partners; without partners, the previous image's own labels."""
+    """Return labels of the partners in eval mode; else the labels of the previous image."""
     if "partner" not in u:
         return {(b, i, j): own[(b - 1) % images, i, j] for b, i, j in own}
     network.eval()
@@ -132,7 +132,7 @@ def taught_literally(network, batch, tau, views):
 
 
 def unimatch_parts(network, batch, tau):
-    """(L_x, weighted sum of the unsupervised losses, logits of s1, s2 and the dropped features)."""
+    """Return L_x, the weighted sum of unsupervised losses, logits of s1, s2, dropped features."""
     x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
     n = len(x)
     other = partner_labels(network, u, {}, n) if "partner" in u else None
@@ -191,7 +191,7 @@ def cosine(a, b):
 
 
 def references_literally(pixels, image, count):
-    """Indices, ascending, of the pixels `[hw, D]` that are chosen one after the other."""
+    """Return the ascending indices of reference pixels, chosen one by one from `[hw, D]`."""
     chosen = [first_reference(image, len(pixels))]
     while len(chosen) < min(count, len(pixels)):
         free = [i for i in range(len(pixels)) if i not in chosen]
@@ -240,7 +240,7 @@ def previous_loss(logits, labels, tau, mode):
 
 
 def prevmatch_literally(network, batch, tau, states, weight, tau_prev, mode):
-    """`states`: the previous models' state dicts, oldest first."""
+    """Return the loss; `states`: state dicts of the previous models, oldest first."""
     u, n = batch["unlabeled"], len(batch["labeled"]["image"])
     loss_x, loss_u, (z_s1, z_s2, z_fp) = unimatch_parts(network, batch, tau)
     former = copy.deepcopy(network).eval()

@@ -1,7 +1,6 @@
-"""Official downloads in miniature: the true names and formats, a few tiny files.
+"""Miniature official downloads: real names and formats, few and tiny files.
 
-Each function returns the archives (by name, their members) and the pixels that the masks must
-come to, worked out pixel by pixel.
+Each function returns archives (name to members) and the expected masks, computed pixel by pixel.
 """
 
 import io
@@ -40,7 +39,7 @@ def palette_png(indices):
 
 
 def pascal(ready=False):
-    """VOC has a, b (train) and v (val); SBD has b, v too, which lose, and s, t, which it adds."""
+    """VOC has a, b (train) and v (val); SBD adds s and t; its b and v give way to VOC's."""
     rng = np.random.default_rng(0)
     voc_root, sbd_root = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
     voc = {f"{voc_root}/ImageSets/Segmentation/{k}.txt": f"{v}\n".encode()
@@ -114,8 +113,8 @@ def run_lengths(region):
 
 
 def instances():
-    """One train image (two overlapping things, one of two parts, and a crowd), one empty one, and a
-    val image."""
+    """Two train images (one with overlapping things, a thing of two parts and a crowd, one empty)
+    and a val image."""
     h, w = SIZE
     crowd = np.zeros(SIZE, bool)
     crowd[::3, 1:15] = True
@@ -154,7 +153,7 @@ def instances():
 
 
 def panoptic():
-    """The same images; ids that differ in one of three bytes, stuff, a crowd, and unlabelled."""
+    """The same images with ids that differ in one of three bytes, stuff, a crowd and unlabelled."""
     rng = np.random.default_rng(2)
     kinds = {5: 44, 5 + 256: 90, 5 + 65536: 1, 5 + 257 * 256: 92, 77: 18}  # by id; 92 is stuff
     members, expected = {}, {}
@@ -242,7 +241,7 @@ def tarred(members, mode):
 
 
 def pack(archives, folder: Path):
-    """The archives as they are downloaded."""
+    """Write the archives to a new folder."""
     folder.mkdir(parents=True)
     for name, members in archives.items():
         if name.endswith(".zip"):

@@ -1,4 +1,4 @@
-"""Images and masks as people have them: in folders, in all kinds of files."""
+"""Images and masks in folders and file formats as users have them."""
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,7 @@ TINY = ["model.backbone=test_resnet", "model.channels=8", "model.aspp_rates=[1,2
 
 
 def truth(number, classes=3, size=(52, 44)):
-    """Bands of classes, their order by number; a row of 255."""
+    """Return a mask of horizontal class bands in an order set by `number`, with a row of 255."""
     w, h = size
     bands = ((np.arange(h) * classes // h + number) % classes)[:, None].repeat(w, 1)
     bands[0] = 255
@@ -31,7 +31,7 @@ def in_colour(mask):
 
 
 def own_palette(mask):
-    """Indices in an order of their own, as programs write that number each picture's colours."""
+    """Return a palette image whose indices are shuffled differently in each image."""
     order = np.random.default_rng(int(mask[1, 0])).permutation(256).astype(np.uint8)
     table = np.zeros((256, 3), np.uint8)
     table[order[:3]], table[order[255]] = COLOURS, (224, 224, 192)
@@ -40,7 +40,7 @@ def own_palette(mask):
 
 FULL = np.full((256, 3), 200)
 FULL[:3] = COLOURS
-# How a mask of class indices is stored: its suffix, its picture.
+# Ways to store a mask of class indices: suffix, function that makes the image.
 FORMS = {
     "index": (".png", Image.fromarray),
     "rgb": (".bmp", lambda mask: Image.fromarray(in_colour(mask))),
@@ -51,7 +51,7 @@ FORMS = {
 
 
 def write_images(folder, count=6, deep=False, size=(52, 44)):
-    """Images in nested folders with spaces in their names; returns their paths without suffix."""
+    """Write images to nested folders with spaces in their names; return paths without suffix."""
     stems = [f"{'city one' if i % 2 else 'b/c'}/photo {i}" for i in range(count)]
     for i, stem in enumerate(stems):
         path = (folder / stem).with_suffix(".png" if deep else ".jpg")

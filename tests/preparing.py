@@ -1,4 +1,4 @@
-"""The datasets of tests/miniature.py with what prepares them."""
+"""Datasets of tests/miniature.py with the modules that prepare them."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ CASES = {
 
 
 class Case:
-    """A dataset's miniature downloads, packed in `source`, and the folder to fill."""
+    """Miniature downloads of a dataset, packed in `source`, and the folder to fill, `root`."""
 
     def __init__(self, name: str, folder: Path, monkeypatch):
         self.dataset, make, counts = CASES[name]

@@ -1,6 +1,6 @@
-"""A method with parts of its own, in one file: a projection head, class prototypes and an EMA
-teacher.  It is what CONTRIBUTING.md's recipe makes, and trains like any other:
-`python -m tests.prototypes --config ... --save-path ...`
+"""Example of CONTRIBUTING.md: a method with a projection head, class prototypes and EMA teacher.
+
+`python -m tests.prototypes --config ... --save-path ...` trains it.
 """
 
 import torch
@@ -20,7 +20,7 @@ class Prototypes(Method):
         width: int = 4
         """Dimensions of the projected features."""
         momentum: Share = 0.9
-        """Of the prototypes, and of the teacher."""
+        """Momentum of the prototypes and of the teacher."""
 
     def __init__(self, model, config):
         super().__init__(model, config)
@@ -46,7 +46,7 @@ class Prototypes(Method):
 
     @torch.no_grad()
     def follow_prototypes(self, projected: Tensor, label: Tensor) -> None:
-        """Each class's prototype moves towards the mean of its pixels on all processes."""
+        """Move each prototype towards the mean of its class's pixels on all processes."""
         members = F.one_hot(label, len(self.prototypes)).permute(0, 3, 1, 2).to(projected.dtype)
         sums = distributed.all_reduce(torch.einsum("bdhw,bchw->cd", projected, members))
         counts = distributed.all_reduce(members.sum((0, 2, 3)))

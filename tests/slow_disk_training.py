@@ -1,7 +1,7 @@
-"""A method's script that is asked to stop after its first step, on a disk that takes its time.
+"""A method's script that is asked to stop after its first step, with a slow disk.
 
-`python -m tests.slow_disk_training FOLDER METHOD [arguments of the method]`: each process notes in
-FOLDER whether the run's latest checkpoint was there when it left.
+`python -m tests.slow_disk_training FOLDER METHOD [arguments of the method]`: each process writes to
+FOLDER if the latest checkpoint existed when the process ended.
 """
 
 import os

@@ -1,21 +1,26 @@
-"""Long tests that the suite runs a small part of; needs requirements-dev.txt."""
+"""Long versions of two tests of the suite; needs requirements-dev.txt."""
 
 import argparse
 import sys
 
 from tests.conftest import METHODS
-from tests.robustness.fuzzing.fuzz import fuzz
 from tests.robustness.fuzzing.kill import kill
+
+
+def fuzz(options: argparse.Namespace) -> int:
+    from tests.robustness.fuzzing import fuzz  # imports hypothesis, which takes a second
+
+    return fuzz.fuzz(options.cases, options.seed)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add = commands.add_parser("fuzz", help="bad input: refused in one line, or a correct run")
+    add = commands.add_parser("fuzz", help="give random bad input to all commands")
     add.add_argument("--cases", type=int, default=5000)
     add.add_argument("--seed", type=int, default=0)
-    add.set_defaults(run=lambda options: fuzz(options.cases, options.seed))
-    add = commands.add_parser("kill", help="runs killed anywhere: in the end as if they never were")
+    add.set_defaults(run=fuzz)
+    add = commands.add_parser("kill", help="kill runs at random places, resume and compare them")
     add.add_argument("--kills", type=int, default=6, help="per method")
     add.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     add.add_argument("--seed", type=int, default=0)

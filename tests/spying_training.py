@@ -1,7 +1,7 @@
-"""Methods that also write down, per step, which samples they saw and their weights' digest.
+"""Trainings that also write the samples and the digest of the weights of each step.
 
-`python -m tests.spying_training FOLDER METHODS [arguments of all of them]`, METHODS such as
-`supervised,fixmatch`; one file per method and process, and a run per method below FOLDER.
+`python -m tests.spying_training FOLDER METHODS [arguments of all methods]`, METHODS such as
+`supervised,fixmatch`, writes one file per method and process and one run per method to FOLDER.
 """
 
 import hashlib

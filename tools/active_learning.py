@@ -17,7 +17,7 @@ from dataset.samples import Sample
 from dataset.split_files import list_line, list_text, listed_paths
 from inference.cli import ACQUISITIONS
 from tools.methods import method_scripts
-from util.cli import add_settings, exit_with_one_line, run
+from util.cli import add_settings, exit_with_one_line, run_script
 from util.config.loading import load_config
 from util.errors import UserError
 from util.io import write_once
@@ -96,7 +96,7 @@ def train_arm(
     for kind, lines in lists.items():
         write_once(folder / f"{kind}.txt", list_text(lines))
     set_lists = [f"data.{kind}={folder / kind}.txt" for kind in lists]
-    run(f"{options.method}.py", "--config", options.config, "--save-path", folder / "run",
+    run_script(f"{options.method}.py", "--config", options.config, "--save-path", folder / "run",
         "--seed", seed, "--set", *options.set, *set_lists)  # fmt: skip
     last = (folder / "run/metrics.jsonl").read_text().splitlines()[-1]
     return json.loads(last)["scores"]["model"]["miou"]
@@ -109,7 +109,9 @@ def rank_pool(options: argparse.Namespace, pool: list[Sample], first: Path, own:
         network = ["--checkpoint", first / "run/latest.pth", "--threshold", 0]
         ranking = ["--rank", own / "rank.csv", "--acquisition", options.acquisition]
         own.mkdir(parents=True, exist_ok=True)
-        run("-m", "tools.autolabel", *network, "--out", out, *ranking, "--select", options.count)
+        run_script(
+            "-m", "tools.autolabel", *network, "--out", out, *ranking, "--select", options.count
+        )
     indices = {sample.image_file.resolve(): index for index, sample in enumerate(pool)}
     chosen = read_samples(out / "next.txt", load_config(out / "config.yaml").data, masks=False)
     return [indices[sample.image_file.resolve()] for sample in chosen.samples]

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from dataset.folders import require
+from dataset.folders import require_sources
 from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError, counted, quoted
@@ -25,7 +25,7 @@ def main() -> None:
             options.threshold = config.conf_thresh
         check_options(options)
         if options.list:
-            require(options.list, config.data)
+            require_sources(options.list, config.data)
         with importing():
             from inference.autolabel import (
                 Autolabel,

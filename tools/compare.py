@@ -57,13 +57,23 @@ def main() -> None:
             config = checkpoint_config(paths[0], settings=options.set)
             split = read_samples(split_of(config, options.split), config.data, masks=True)
         samples = choose_samples(split.samples, options.images, options.count)
-        make_folder(options.out.parent)
         checkpoints = dict(zip(names, paths, strict=True))
-        figure = draw_sheet(compared_rows(checkpoints, samples, options.set), config.data)
-        form = options.out.suffix[1:]
-        write_atomically(options.out, lambda file: save(figure, file, form, dpi=150))
+        draw(checkpoints, samples, options.set, config.data, options.out)
         images, networks = counted(len(samples), "image"), counted(len(paths), "network")
         print(f"{options.out}: {images}, {networks}")
+
+
+def draw(
+    checkpoints: Mapping[str, Path],
+    samples: "Sequence[Sample]",
+    settings: Sequence[str],
+    data: Data,
+    out: Path,
+) -> None:
+    """Write images, their ground truth and the predictions of all checkpoints as one picture."""
+    make_folder(out.parent)
+    figure = draw_sheet(compared_rows(checkpoints, samples, settings), data)
+    write_atomically(out, lambda file: save(figure, file, out.suffix[1:], dpi=150))
 
 
 def choose_samples(samples: "Sequence[Sample]", words: Sequence[str], count: int) -> "list[Sample]":

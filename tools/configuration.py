@@ -113,11 +113,8 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in _listed(value))
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, tuple) else [value]
+    values = value if isinstance(value, tuple) else (value,)
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def main() -> None:

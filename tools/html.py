@@ -1,7 +1,8 @@
-"""Self-contained HTML pages from jinja2 templates: pictures are part of the page."""
+"""Render self-contained HTML pages, with embedded pictures, from jinja2 templates."""
 
 import base64
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill a template, named by its path below tools/; its text is escaped."""
+    """Fill a template, named by its path below tools/; texts are escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -18,7 +19,7 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"jpeg": jpeg, "svg": svg}
+    environment.filters |= {"jpeg": jpeg, "svg": partial(data_url, "image/svg+xml")}
     return environment.get_template(template).render(context)
 
 
@@ -26,13 +27,8 @@ def jpeg(image: Image.Image) -> str:
     """Encode an image as a data URL."""
     data = io.BytesIO()
     image.save(data, "JPEG", quality=85)
-    return _url("image/jpeg", data.getvalue())
+    return data_url("image/jpeg", data.getvalue())
 
 
-def svg(drawing: bytes) -> str:
-    """Encode a drawing as a data URL."""
-    return _url("image/svg+xml", drawing)
-
-
-def _url(kind: str, data: bytes) -> str:
+def data_url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -26,13 +26,13 @@ CLASSES = {
 
 
 def method_of(script: str) -> type[Method]:
-    """Return the method of a script, named without .py; raises `UserError` where there is none."""
+    """Return the method of a script, named without .py; raises `UserError` for an unknown one."""
     require_method(script)
     return getattr(import_module(script), CLASSES[script])
 
 
 def require_method(script: str) -> None:
-    """Raise `UserError` for what is no method's script, named without .py."""
+    """Raise `UserError` for a name that is not the script of a method, without .py."""
     if script not in CLASSES:
         hint = did_you_mean(get_close_matches(script, CLASSES, n=1))
         raise UserError(
@@ -46,8 +46,8 @@ def method_scripts() -> list[str]:
 
 
 def methods_of(path: Path, wanted: list[str]) -> list[str]:
-    """Return the scripts that a config is for: those that are wanted, or with `all` the one in its
-    name, or all that have no config of their own beside it."""
+    """Return the scripts to use with a config: the `wanted` ones; for `all`, the one in the file's
+    name, or else all without a config of their own in the same folder."""
     if wanted != ["all"]:
         return wanted
     names = method_scripts()

@@ -1,7 +1,7 @@
 """Train SupOnly and FixMatch on simple shapes; compare them.
 
-The same network, labelled images and number of optimizer steps; running it again continues or
-shows what is there.
+Both use the same network, labelled images and number of optimizer steps. The same command resumes
+an interrupted training and shows the results of a finished one.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from dataset.folders import read_samples
 from tools.compare import draw
 from tools.make_shapes.files import generate
-from util.cli import add_settings, exit_with_one_line, importing, run
+from util.cli import add_settings, exit_with_one_line, importing, run_script
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.parser import Parser
@@ -38,27 +38,29 @@ def main() -> None:
         config = load_config(CONFIG, options.set)
         print(f"Simple shapes, 16 labelled and 400 unlabelled images, in {config.data.root}")
         generate(config.data.root, labeled=16, unlabeled=400, val=60, size=48, simple=True)
-        missing = [s for s in METHODS.values() if not (options.save_path / s / "best.pth").exists()]
-        if missing:
-            print(
-                f"Training takes about {minutes(config, missing)} min on this machine", flush=True
-            )
-        overrides = ["--set", *options.set] if options.set else []
-        for script in METHODS.values():
-            folder = options.save_path / script
-            common = ["--config", CONFIG, *overrides]
-            run(f"{script}.py", *common, "--save-path", folder, "--seed", options.seed)
-            run("evaluate.py", *common, "--checkpoint", folder / "best.pth",
+        folders = {name: options.save_path / script for name, script in METHODS.items()}
+        checkpoints = {name: folder / "best.pth" for name, folder in folders.items()}
+        if missing := [METHODS[name] for name, path in checkpoints.items() if not path.exists()]:
+            taken = minutes(config, missing)
+            print(f"Training takes about {taken} min on this machine", flush=True)
+        common = ["--config", CONFIG, *(["--set", *options.set] if options.set else [])]
+        for name, folder in folders.items():
+            script = f"{METHODS[name]}.py"
+            run_script(script, *common, "--save-path", folder, "--seed", options.seed)
+            run_script("evaluate.py", *common, "--checkpoint", checkpoints[name],
                 "--json", folder / "scores.json")  # fmt: skip
         pictures = options.save_path / "pictures.png"
-        checkpoints = {n: options.save_path / s / "best.pth" for n, s in METHODS.items()}
         samples = read_samples(config.data.val, config.data, masks=True).samples[:8]
-        draw(checkpoints, samples, options.set, pictures)
-        print(summary(options.save_path, pictures))
+        draw(checkpoints, samples, options.set, config.data, pictures)
+        print("", text_table(scores(folders), "<>"), "", sep="\n")
+        print(f"pictures      {pictures}  (rows: image, ground truth, {', '.join(METHODS)})")
+        print(f"checkpoints   {' and '.join(map(str, checkpoints.values()))}")
+        print(f"TensorBoard   tensorboard --logdir {options.save_path}")
+        print("next          train on your own images: see 'Your own data' in README.md")
 
 
 def minutes(config: Config, scripts: list[str]) -> int:
-    """Measure two steps of each method; return the minutes that training and validation take."""
+    """Measure steps of each method; return the minutes of all trainings with their validations."""
     with importing():
         from engine.dry_run import measure_method
         from tools.methods import method_of
@@ -66,31 +68,19 @@ def minutes(config: Config, scripts: list[str]) -> int:
     for script in scripts:
         found, steps, images = measure_method(method_of(script), config)
         hours += found.hours(config.epochs, steps, images, config.evaluation.every)
-    return max(1, round(60 * hours + 0.3 * len(scripts)))  # and the start of each
+    return max(1, round(60 * hours + 0.3 * len(scripts)))  # 0.3 min to start each
 
 
-def summary(folder: Path, pictures: Path) -> str:
-    """Return the closing table, from what the runs wrote."""
+def scores(folders: dict[str, Path]) -> list[list[str]]:
+    """Return the rows of the closing table, read from the runs' files."""
     rows = [["", "mIoU (best)", "last epoch", "steps", "minutes"]]
-    for name, script in METHODS.items():
-        best = json.loads((folder / script / "scores.json").read_text())["miou"]
-        text = (folder / script / "metrics.jsonl").read_text()
-        epochs = [json.loads(line) for line in text.splitlines()]
-        last = epochs[-1]["scores"]["model"]["miou"]
-        seconds = sum(e["seconds"] + e.get("validation_seconds", 0) for e in epochs)
-        steps = epochs[-1]["steps"]
+    for name, folder in folders.items():
+        best = json.loads((folder / "scores.json").read_text())["miou"]
+        epochs = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+        last, steps = epochs[-1]["scores"]["model"]["miou"], epochs[-1]["steps"]
+        seconds = sum(epoch["seconds"] + epoch.get("validation_seconds", 0) for epoch in epochs)
         rows.append([name, f"{best:.2f}", f"{last:.2f}", str(steps), f"{seconds / 60:.1f}"])
-    checkpoints = " and ".join(str(folder / script / "best.pth") for script in METHODS.values())
-    lines = [
-        "",
-        text_table(rows, "<>"),
-        "",
-        f"pictures      {pictures}  (rows: image, ground truth, {', '.join(METHODS)})",
-        f"checkpoints   {checkpoints}",
-        f"TensorBoard   tensorboard --logdir {folder}",
-        "next          train on your own images: see 'Your own data' in README.md",
-    ]
-    return "\n".join(lines)
+    return rows
 
 
 if __name__ == "__main__":

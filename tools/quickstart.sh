@@ -1,6 +1,6 @@
 #!/bin/sh
-# Train two models from a fresh clone: SupOnly and FixMatch on simple shapes.
-# Further arguments go to tools.quickstart (see --help); relative paths start in the current folder.
+# Install the requirements, then train SupOnly and FixMatch on simple shapes.
+# Arguments go to tools.quickstart (see --help); paths are relative to the current folder.
 here=$(pwd)
 cd "$(dirname "$0")/.." || exit 1
 requirements=requirements.txt

@@ -1,22 +1,16 @@
-# Sourced: run the Python script "$@" on $num_gpu GPUs, with its exit status.  If one of its
-# processes is killed, all start again, up to $max_restarts times (0 where it is not set).  What it
-# prints also lands in $save_path/console.txt, where that is set; a progress bar stays on the
-# terminal alone.
-case $num_gpu in
-    '' | *[!0-9]*) echo "error: <num_gpu> is '$num_gpu', expected 0 (CPU), 1, 2, ..." >&2; exit 2 ;;
-esac
-case $port in
-    '' | *[!0-9]*) echo "error: <port> is '$port', expected a number such as 29500" >&2; exit 2 ;;
-esac
-case ${max_restarts:=0} in
-    *[!0-9]*) echo "error: MAX_RESTARTS is '$max_restarts', expected 0, 1, 2, ..." >&2; exit 2 ;;
-esac
-case ${NNODES:=1} in
-    *[!0-9]*) echo "error: NNODES is '$NNODES', expected 1, 2, 3, ..." >&2; exit 2 ;;
-esac
-case ${NODE_RANK:=0} in
-    *[!0-9]*) echo "error: NODE_RANK is '$NODE_RANK', expected 0, 1, 2, ..." >&2; exit 2 ;;
-esac
+# Sourced: run the Python script "$@" on $num_gpu GPUs and exit with its status.  After one of its
+# processes is killed, all restart, up to $max_restarts times (default 0).  If $save_path is set, the
+# output also goes to $save_path/console.txt, but a progress bar only to the terminal.
+check() {  # name, value, expected
+    case $2 in
+        '' | *[!0-9]*) echo "error: $1 is '$2', expected $3" >&2; exit 2 ;;
+    esac
+}
+check '<num_gpu>' "$num_gpu" '0 (CPU), 1, 2, ...'
+check '<port>' "$port" 'a number such as 29500'
+check MAX_RESTARTS "${max_restarts:=0}" '0, 1, 2, ...'
+check NNODES "${NNODES:=1}" '1, 2, 3, ...'
+check NODE_RANK "${NODE_RANK:=0}" '0, 1, 2, ...'
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
     . .venv/bin/activate
 fi
@@ -34,7 +28,7 @@ if [ "$num_gpu" -gt 1 ] || [ "$NNODES" -gt 1 ]; then
     set -- -m tools.launch --nproc_per_node "$num_gpu" --nnodes "$NNODES" \
         --node_rank "$NODE_RANK" --master_addr "${MASTER_ADDR:-localhost}" \
         --master_port "$port" --max_restarts "$max_restarts" "$@"
-elif [ "$max_restarts" -gt 0 ]; then  # one process needs no port, which others may share
+elif [ "$max_restarts" -gt 0 ]; then  # one process: any free port, as $port may be in use
     set -- -m tools.launch --standalone --max_restarts "$max_restarts" "$@"
 fi
 if [ -z "${save_path:-}" ]; then
@@ -44,8 +38,8 @@ mkdir -p "$save_path" || exit 2
 console=$save_path/console.txt
 pipe=$(mktemp -u)
 mkfifo "$pipe" || exit 2
-# The shell becomes the training, which so gets signals itself and ends with its own status; those
-# that a terminal or batch system sends to all must not end its reader before it.
+# exec: the training replaces this shell, so it gets signals and its status is the script's.  The
+# reader ignores signals that a terminal or batch system sends to all processes: it must end last.
 (trap '' INT TERM USR1 && exec <"$pipe" && rm "$pipe" && exec tee -a "$console") &
 if [ -t 2 ]; then
     exec "$python" "$@" >"$pipe"

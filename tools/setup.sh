@@ -1,5 +1,5 @@
-# Sourced by the other scripts, from the repository root: a Python with what $requirements lists.
-# An active environment (venv or conda) is used as it is; otherwise .venv is made and used.
+# Sourced by the other scripts, in the repository root: activate a Python and install $requirements.
+# An active environment (venv or conda) is used; otherwise .venv is created and activated.
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
     python -m pip install --quiet -r "$requirements" || exit 1
 else
@@ -9,7 +9,7 @@ else
         exit 2
     fi
     if [ ! -x .venv/bin/python ]; then
-        echo "making .venv and installing $requirements (once, some minutes)"
+        echo "creating .venv and installing $requirements (only once; takes some minutes)"
         "$base" -m venv .venv || exit 1
     fi
     . .venv/bin/activate

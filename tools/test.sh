@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install what is needed, then check style, types and behaviour.  --quick runs the arithmetic alone:
+# Install the requirements, then check style, types and behaviour.  --quick runs fewer tests:
 # reference numbers, building blocks, metrics, imports.  Further arguments go to pytest.
 cd "$(dirname "$0")/.." || exit 1
 requirements=requirements-dev.txt

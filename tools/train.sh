@@ -1,12 +1,13 @@
 #!/bin/sh
 # sh tools/train.sh <num_gpu> <port> [further arguments of the method's script]
 #
-# <num_gpu> processes, one a GPU; 0 trains on the CPU.  Each variable below can also be set from
-# the environment; an empty list is the config's own.  Several machines: NNODES, NODE_RANK and
-# MASTER_ADDR from the environment; they need not share a disk, as the checkpoints in save_path are
-# written and read by the first machine (NODE_RANK 0) alone.  Machines and processes wait for each
-# other for TIMEOUT minutes (default 30).  If a process is killed (no memory, a fault), all go on from
-# the last checkpoint by themselves, up to MAX_RESTARTS times.
+# Train with one process per GPU; <num_gpu> 0: on the CPU.  Environment variables override the
+# variables below; an empty split file: the config's own.
+#
+# Several machines: set NNODES, NODE_RANK and MASTER_ADDR.  They need no shared disk: only the first
+# machine (NODE_RANK 0) reads and writes checkpoints in save_path.  Machines and processes wait up to
+# TIMEOUT minutes for each other (default 30).  If a process is killed (out of memory, hardware), all
+# restart from the last checkpoint, up to MAX_RESTARTS times.
 method=${method:-corrmatch}
 config=${config:-configs/pascal_corrmatch.yaml}
 labeled_id_path=${labeled_id_path-splits/pascal/92/labeled.txt}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # sh tools/val.sh <num_gpu> <port> [further arguments of evaluate.py]
 #
-# Each variable below can also be set from the environment.
+# Environment variables override the variables below.
 config=${config:-configs/pascal_corrmatch.yaml}
 checkpoint_path=${checkpoint_path:-runs/pascal/corrmatch/92/best.pth}
 

@@ -1,9 +1,10 @@
-"""The command line of the methods; how the commands of the project call each other and end."""
+"""The command line of the methods, and how commands call each other and end."""
 
 import argparse
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,9 +124,8 @@ def importing() -> Iterator[None]:
         yield
 
 
-def run(script: str, *arguments: object) -> None:
-    """Run a script of the project, from any folder, as its user would; end as it ends when it
-    fails."""
+def run_script(script: str, *arguments: object) -> None:
+    """Run a script of the project from any folder; if it fails, end with its exit code."""
     script = script if script == "-m" else os.path.relpath(REPOSITORY / script)
     command = [sys.executable, script, *map(str, arguments)]
     print(f"\n$ python {' '.join(command[1:])}", flush=True)
@@ -134,7 +134,7 @@ def run(script: str, *arguments: object) -> None:
         sys.exit(code)
 
 
-class _Printable:
+class _EscapedOutput:
     """Standard output with escapes for control characters of file and class names."""
 
     def __init__(self, stream: TextIO):
@@ -157,7 +157,7 @@ def exit_with_one_line() -> Iterator[None]:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # unencodable names must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-        sys.stdout = cast(TextIO, _Printable(sys.stdout))
+        sys.stdout = cast(TextIO, _EscapedOutput(sys.stdout))
     try:
         with raising_on_interrupt(), killed_on_failure():
             yield
@@ -168,6 +168,7 @@ def exit_with_one_line() -> Iterator[None]:
         sys.exit(KILLED_BY_HAND)
     except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)  # as a shell reports it: the command did not finish
     except Exception as error:
         if (code := _end(error)) is None:
             raise
@@ -175,24 +176,24 @@ def exit_with_one_line() -> Iterator[None]:
 
 
 def _end(error: Exception) -> int | None:
-    """Print the reason for the end, where this process is the one to do so; return the exit code,
-    or None where a fault of the program is to end in its traceback."""
+    """Print the reason for the end, if this process has to; return the exit code, or None for a
+    fault of the program, which ends in its traceback."""
     problem = (
         error if isinstance(error, UserError) else lack_of_memory(error) or worker_failure(error)
     )
     code = USER_ERROR if problem else 1
     own = one_line(problem) if problem else f"{type(error).__name__}: {one_line(error)}"
-    said, lost = own, None
+    shown, lost = own, None
     if launched_ranks() > 1:
         from util import rendezvous
 
         lost = None if problem else rendezvous.lost_contact(error)
         own = lost or own
-        said, code = rendezvous.report_failure(own, code)
-    if said == own and not problem and not lost:
+        shown, code = rendezvous.report_failure(own, code)
+    if shown == own and not problem and not lost:
         return None
-    if said:
-        print_error(f"error: {said}")
+    if shown:
+        print_error(f"error: {shown}")
     return code
 
 
@@ -200,12 +201,12 @@ def lack_of_memory(error: Exception) -> UserError | None:
     """Return advice if an error of Python, torch or a data worker means out of memory."""
     # Compare the name, as torch may not be imported.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        found = reason(error)
+        text = reason(error)
     # On the CPU torch raises a RuntimeError that differs from others in its text only.
-    elif said := re.search(r"can't allocate memory.*", str(error)):
-        found = said[0][:200]
+    elif match := re.search(r"can't allocate memory.*", str(error)):
+        text = match[0][:200]
     else:
         return None
     return UserError(
-        f"out of memory ({found}); lower micro_batch, batch_size, crop_size or data.workers"
+        f"out of memory ({text}); lower micro_batch, batch_size, crop_size or data.workers"
     )

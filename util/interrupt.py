@@ -23,8 +23,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def serve_to_the_end(_: int = 0) -> None:
-    """Ignore the first signal in a data worker, since the training needs batches to finish its
-    step; a second one ends it. A terminal signals the whole process group."""
+    """Ignore the first signal in a data worker, as the training needs batches to finish its step; a
+    second one ends it. A terminal signals the whole process group."""
 
     def note(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -112,29 +112,33 @@ def leaving_when_asked() -> Iterator[None]:
         yield
 
 
+def _interrupts() -> tuple[int, ...]:
+    """Return the signal of Ctrl-C; none in the background of a shell, which ignores it."""
+    return () if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else (signal.SIGINT,)
+
+
+def _quit(*_: object) -> None:
+    os._exit(KILLED_BY_HAND)
+
+
 def quit_on_interrupt() -> None:
     """Let Ctrl-C end the process at once from here on."""
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # ignored in the background of a shell
-        signal.signal(signal.SIGINT, lambda *_: os._exit(KILLED_BY_HAND))
+    for number in _interrupts():
+        signal.signal(number, _quit)
 
 
 @contextmanager
 def raising_on_interrupt() -> Iterator[None]:
     """Raise `KeyboardInterrupt` on Ctrl-C inside."""
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    with handling(() if ignored else (signal.SIGINT,), signal.default_int_handler):
+    with handling(_interrupts(), signal.default_int_handler):
         yield
 
 
 @contextmanager
 def quitting_on_interrupt() -> Iterator[None]:
     """End the process on Ctrl-C inside, as after `quit_on_interrupt`."""
-    before = signal.getsignal(signal.SIGINT)
-    quit_on_interrupt()
-    try:
+    with handling(_interrupts(), _quit):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and errors that say why not."""
+"""Files written completely or not at all."""
 
 import csv
 import hashlib
@@ -26,10 +26,10 @@ tells whether its process still runs."""
 def write_atomically(
     path: Path, write: Callable[[IO[bytes]], object], previous: Path | None = None
 ) -> None:
-    """Write beside `path`, then rename: `path` is always the old or the new file, whole.
+    """Write a temporary file, then rename it: `path` is always the old or the new file, complete.
 
-    What was there before becomes `previous`, if given.  Raises `UserError` when the folder cannot
-    be written or the disk is full.
+    The old file becomes `previous`, if given. Raises `UserError` when the folder cannot be written
+    or the disk is full.
     """
     try:
         with replacing(path) as partial:
@@ -46,7 +46,7 @@ def write_atomically(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` and rename it to `path` at the end.
+    """Yield a temporary path in the folder of `path` and rename it to `path` at the end.
 
     The temporary name is new each time, so processes that write the same file do not share it.
     After an error the temporary file is removed and `path` is left as it was.
@@ -61,8 +61,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def partial_of(path: Path) -> Path:
-    """Return a new temporary name beside `path`; it starts with the name of `path`, or with its
-    hash where the file system has no room for more."""
+    """Return a new temporary path in the folder of `path`; it starts with the name of `path`, or
+    with its hash where the name would be too long."""
     end = f".{secrets.token_hex(4)}.partial"
     name = path.name + end
     if len(os.fsencode(name)) > LONGEST_NAME:
@@ -82,7 +82,7 @@ def remove_partials(folder: Path, idle: float) -> None:
 
 
 def _keep_as(previous: Path, path: Path) -> None:
-    """Both names for one file, so that there always is one at `path`."""
+    """Link `previous` to the file at `path`, so that `path` always exists."""
     try:
         previous.unlink(missing_ok=True)
         os.link(path, previous)
@@ -99,7 +99,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str, name: str = "") -> None:
-    """Write a report, with escapes for what is no text in any encoding, as names of files may be.
+    """Write a report, with escapes for characters of file names that no encoding has.
 
     Raises `UserError` when it cannot be written; `name`: what the message calls it.
     """
@@ -110,9 +110,9 @@ def write_text(path: Path, text: str, name: str = "") -> None:
 
 
 def write_once(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, with its folders; one that holds the same is left.
+    """Write a file completely or not at all, with its folders; keep one with the same content.
 
-    Raises `UserError` where another one is there, and where it cannot be written.
+    Raises `UserError` for a file with other content, and where it cannot be written.
     """
     try:
         there = path.read_bytes()

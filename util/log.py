@@ -1,5 +1,6 @@
-"""The log: lines for the terminal and the run's log.txt, and versions of code and libraries."""
+"""The log of a run (terminal and log.txt), and versions of code and libraries."""
 
+import functools
 import hashlib
 import logging
 import platform
@@ -16,14 +17,14 @@ logger = logging.getLogger("semi")
 
 
 class PrintableFormatter(logging.Formatter):
-    """Escapes in log lines for control characters of file and class names."""
+    """Formatter that escapes control characters of file and class names."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n\t")
 
 
 class _TqdmHandler(logging.StreamHandler):
-    """Prints above a progress bar instead of into it."""
+    """Handler that prints above a progress bar instead of into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
@@ -49,22 +50,23 @@ def versions() -> dict[str, str]:
     """Return Python, torch, device and git commit (with a + for changed files)."""
     import torch
 
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-    except OSError:  # git is not installed
-        commit = ""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu",
-        "commit": commit or "unknown",
+        "commit": _commit(),
     }
+
+
+@functools.cache
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def code_version() -> str:

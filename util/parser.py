@@ -65,7 +65,7 @@ def did_you_mean(near: Sequence[str]) -> str:
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Texts as they are written; the default of an option follows its text."""
+    """Help with line breaks as written, and the default of each option after its text."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text, value = action.help or "", action.default

@@ -9,7 +9,7 @@ from util.parser import did_you_mean
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def find(path: Path) -> Path:
+def find_path(path: Path) -> Path:
     """Return where a path is: a relative one in the working directory, or else in the repository,
     so that `configs/` and `data/` are found from any folder."""
     there = os.path.exists  # also False for impossible paths

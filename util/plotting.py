@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, distinct for colour-blind readers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-GREY = "#555555"
+LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINE_GREY = "#555555"
 STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -106,7 +106,7 @@ def line_chart(
     """Draw lines over epochs by their names in the legend; `stars` mark a point of some."""
     figure = new_figure(*size)
     axis: Any = figure.add_subplot()
-    for (name, (x, y)), colour in zip(lines.items(), COLOURS, strict=False):
+    for (name, (x, y)), colour in zip(lines.items(), LINE_COLOURS, strict=False):
         axis.plot(x, y, color=colour, marker="o", label=name)
         if stars and name in stars:
             axis.plot(*stars[name], "*", color=colour, markersize=10)
@@ -122,7 +122,7 @@ def histogram(shares: Mapping[str, Sequence[float]], title: str) -> "Figure":
     """Draw shares of the pixels (%) in equal steps of the range of values, a line for each name."""
     figure = new_figure(2.8, 2.1)
     axis: Any = figure.add_subplot()
-    for (name, values), colour in zip(shares.items(), COLOURS, strict=False):
+    for (name, values), colour in zip(shares.items(), LINE_COLOURS, strict=False):
         edges = np.linspace(0, 100, len(values) + 1)
         axis.stairs(values, edges, color=colour, label=name, linewidth=1.4)
     axis.set(title=title, xlabel="value (% of the range)", ylabel="pixels (%)", xlim=(0, 100))
@@ -171,7 +171,7 @@ def heat_map(
     return figure
 
 
-def confusion_matrix(confusion: np.ndarray, classes: Sequence[str]) -> "Figure":
+def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str]) -> "Figure":
     """Draw a confusion matrix `[C, C]` in pixels (rows: truth) as shares of the truth."""
     shares = 100 * confusion / confusion.sum(1, keepdims=True).clip(min=1)
     title = "share of each class's pixels (%)"
@@ -192,9 +192,9 @@ def reliability_diagram(quality: Mapping[str, Any], epoch: int) -> "Figure":
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     for axis, key in ((upper, "bin_accuracy"), (lower, "bin_pixels")):
         heights = [np.nan if value is None else value for value in quality[key]]
-        axis.bar(centres, heights, width=92 / bins, color=COLOURS[0])
-        axis.axvline(line, color=COLOURS[1], linewidth=1, label=f"threshold {line / 100:.3f}")
-    upper.plot([0, 100], [0, 100], "--", color=GREY, linewidth=1, label="perfect calibration")
+        axis.bar(centres, heights, width=92 / bins, color=LINE_COLOURS[0])
+        axis.axvline(line, color=LINE_COLOURS[1], linewidth=1, label=f"threshold {line / 100:.3f}")
+    upper.plot([0, 100], [0, 100], "--", color=LINE_GREY, linewidth=1, label="perfect calibration")
     upper.legend(loc="upper left")
     ece = "none" if quality["ece"] is None else f"{quality['ece']:.1f} %"
     title = f"pseudo-labels, epoch {epoch}: calibration error {ece}"

@@ -6,8 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from util import distributed
-
 FLAG_LINES = ("flags", "Features")
 """Names of the lines of /proc/cpuinfo that list what an x86 or an ARM CPU can do."""
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16", "svebf16"}
@@ -45,49 +43,3 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def at_least_float32(x: Tensor) -> Tensor:
     """Return a tensor of half precision as float32, any other unchanged."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-class LossScale:
-    """Dynamic loss scale of float16, on the device; 1 in the other precisions.
-
-    It halves when gradients overflow, and doubles after `PATIENCE` steps without overflow.  Unlike
-    torch's `GradScaler`, it ignores steps whose loss is not finite, which no scale can help, and
-    does not fall below `FLOOR`, where gradients underflow to 0.
-    """
-
-    START, FLOOR, CEILING, PATIENCE = 2.0**16, 1.0, 2.0**64, 2000
-
-    def __init__(self, device: torch.device, precision: str):
-        is_dynamic = precision_on(device, precision) == "float16"
-        self.value = torch.full((), self.START, device=device) if is_dynamic else None
-        """The scale; None is 1."""
-        self._steps = torch.zeros((), dtype=torch.int, device=device)
-
-    def scale(self, loss: Tensor) -> Tensor:
-        return loss if self.value is None else loss * self.value
-
-    def unscale(self, grad_norm: Tensor) -> Tensor:
-        """Return the norm of the gradients without the scale; the optimizer unscales them."""
-        return grad_norm if self.value is None else grad_norm / self.value
-
-    def update(self, loss: Tensor, grad_norm: Tensor) -> None:
-        """Adapt the scale to a step; every rank adapts it alike, whichever loss is not finite."""
-        if self.value is None:
-            return
-        bad_loss = distributed.all_reduce((~loss.isfinite()).int(), "max").bool()
-        overflow = ~grad_norm.isfinite() & ~bad_loss
-        steps = torch.where(overflow, 0, self._steps + 1)
-        grows = steps >= self.PATIENCE
-        factor = torch.where(overflow, 0.5, torch.where(grows, 2.0, 1.0))
-        self.value = (self.value * factor).clamp(self.FLOOR, self.CEILING)
-        self._steps = torch.where(grows, 0, steps)
-
-    def state(self) -> dict[str, float]:
-        scale = 1.0 if self.value is None else self.value.item()
-        return {"scale": scale, "_growth_tracker": int(self._steps.item())}
-
-    def load_state(self, state: dict[str, float]) -> None:
-        """Continue with a saved scale; start anew from one below the floor."""
-        if self.value is not None and state["scale"] >= self.FLOOR:
-            self.value.fill_(state["scale"])
-            self._steps.fill_(state["_growth_tracker"])

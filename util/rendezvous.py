@@ -149,7 +149,7 @@ def reason_elsewhere(store: td.Store, node: str) -> str:
 
 
 def lost_contact(error: Exception) -> str | None:
-    """Name the ranks that do not answer, if `error` is that of a collective; else return None."""
+    """Name the ranks that do not answer, if `error` comes from a collective; else return None."""
     if launched_ranks() == 1 or not (isinstance(error, td.DistError) or "/gloo/" in str(error)):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Data workers: what the system must allow them, and how their failures are reported."""
+"""Data workers: limits of the system, and reports of their failures."""
 
 import errno
 import re
@@ -16,27 +16,27 @@ BATCH_TIMEOUT = 30 * 60
 """Seconds to wait for a batch; processes wait longer for each other (`util.distributed`)."""
 KILL_SECONDS = 5
 """Seconds to wait for a killed data worker to end."""
-FILES = 100
-"""Files that a process has open beside those for its data workers."""
+OPEN_FILES = 100
+"""Files that a process has open, except files for its data workers."""
 PIPES = 16
 """Files that the training and the validation loader have open for each data worker."""
 
 
 def allow_open_files(workers: int, tensors: int) -> None:
-    """Raise this process's limit on open files to what its data workers need: with too few, batches
-    are lost and the run waits for them.
+    """Raise this process's limit on open files as its data workers need; with too few, batches are
+    lost and the run waits for them.
 
     `tensors`: in a batch; each is an open file on its way from a data worker.
 
     Raises `UserError` where the system allows fewer.
     """
     per_worker = PIPES + 2 * tensors  # each worker prefetches two batches
-    needed = FILES + tensors + workers * per_worker
+    needed = OPEN_FILES + tensors + workers * per_worker
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not workers or soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
-        fewer = max(0, (hard - FILES - tensors) // per_worker)
+        fewer = max(0, (hard - OPEN_FILES - tensors) // per_worker)
         s = "s" * (workers > 1)
         raise UserError(
             f"ulimit -n: found a limit of {hard} open files, expected {needed} for {workers} data "
@@ -46,8 +46,8 @@ def allow_open_files(workers: int, tensors: int) -> None:
 
 
 def worker_failure(error: Exception) -> UserError | None:
-    """Return what to do about a data worker that died or does not answer, or about too many open
-    files, if `error`, of Python or torch, reports that."""
+    """Return advice if an error of Python or torch means that a data worker died or does not
+    answer, or that too many files are open."""
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         return UserError(f"ulimit -n: {error}. Fix: raise it, or --set data.workers=0")
     found = re.match(r"DataLoader (timed out|worker) .*", str(error))

@@ -1,4 +1,4 @@
-"""Weak augmentations by name: drawn for an image size, then applied to image and mask."""
+"""Weak augmentations: drawn for an image size, then applied to image and mask."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,16 +22,8 @@ class Weak(NamedTuple):
     padding: Callable[[Any], Tensor]
 
 
-GEOMETRIES = {
-    "scale_crop": Weak(draw_geometry, weak_image, weak_mask, padding),
-    "rotate_resize": Weak(draw_rotation, rotated_image, rotated_mask, no_padding),
-}
-"""Weak augmentations by `data.geometry`."""
-
-
 def weak_augmentation(data: Data) -> Weak:
-    """Return the weak augmentation of a config, with the range of its `data.scale`."""
-    weak = GEOMETRIES[data.geometry]
-    if data.geometry == "scale_crop":
-        return weak._replace(draw=partial(draw_geometry, scale=data.scale))
-    return weak
+    """Return the weak augmentation of a config."""
+    if data.geometry == "rotate_resize":
+        return Weak(draw_rotation, rotated_image, rotated_mask, no_padding)
+    return Weak(partial(draw_geometry, scale=data.scale), weak_image, weak_mask, padding)

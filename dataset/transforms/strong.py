@@ -141,7 +141,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 def strong_view(x: Tensor, view: dict[str, Tensor], rgb: Rgb | None = (0, 1, 2)) -> Tensor:
     """Return a strong view of images `x` `[B, C, H, W]` in [0, 1], before normalisation.
 
-    Brightness, contrast and blur change all channels, hue, saturation and greyscale those of `rgb`.
+    Brightness, contrast and blur change all channels; hue, saturation and greyscale only `rgb`.
     """
     x = colour_jitter(x, view["factors"], view["hue"], view["order"], rgb)
     x = torch.where(view["grey"].view(-1, 1, 1, 1), grey(x, rgb).expand_as(x), x)

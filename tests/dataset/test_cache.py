@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.cache import CacheBytes, DecodedImages, cache_bytes
+from dataset.cache import CacheBytes, SharedCache, cache_bytes
 from dataset.folders import read_samples
 from dataset.loaders import Process, evaluation_loader, starting_at, training_loader
 from dataset.reader import Reader
@@ -45,10 +45,8 @@ def same(found, expected):
 
 @pytest.mark.parametrize("data, capacity", [(RGB, 290), (DEEP, 650)])
 def test_the_first_that_fit_are_kept(data, capacity):
-    kept, sizes = (
-        DecodedImages(5, capacity, data, True),
-        {0: (6, 4), 3: (5, 7), 1: (5, 3), 4: (1, 1)},
-    )
+    kept = SharedCache(5, capacity, data, True)
+    sizes = {0: (6, 4), 3: (5, 7), 1: (5, 3), 4: (1, 1)}
     for number, size in sizes.items():  # RGB: 96 and 140 bytes; no room for 60 more, but for 4
         kept.add(number, *pair(number, *size, data))
     kept.add(0, *pair(9, 7, 1, data))
@@ -58,11 +56,10 @@ def test_the_first_that_fit_are_kept(data, capacity):
 
 
 def test_images_without_masks_take_no_room_for_them():
-    kept = DecodedImages(1, 72, RGB, masks=False)
-    image, _ = pair(0)
-    kept.add(0, image, None)
+    kept = SharedCache(1, 72, RGB, masks=False)
+    kept.add(0, pair(0)[0], None)
     found, mask = kept.get(0)
-    assert np.array_equal(found, image) and mask is None
+    assert np.array_equal(found, pair(0)[0]) and mask is None
 
 
 def test_room_goes_to_labelled_images_and_to_lists_that_fit_whole(toy):
@@ -91,31 +88,31 @@ def test_more_memory_than_there_is(monkeypatch):
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr("mmap.mmap", refused)
-    with pytest.raises(
-        UserError, match=r"^data.cache_mb: cannot allocate 4096 MiB .*memory\)\. Fix:"
-    ):
-        DecodedImages(5, 2**32, RGB, True)
+    with pytest.raises(UserError, match=r"^data.cache_mb: cannot allocate 4096 MiB .*\. Fix:"):
+        SharedCache(5, 2**32, RGB, True)
 
 
 def test_a_copy_keeps_none():
-    kept = DecodedImages(2, 1000, RGB, True)
+    kept = SharedCache(2, 1000, RGB, True)
     kept.add(1, *pair(1))
     other = pickle.loads(pickle.dumps(kept))
     other.add(0, *pair(0))
     assert other.get(0) is None and other.get(1) is None and kept.get(0) is None
 
 
-@pytest.fixture(params=["fork", "forkserver", "spawn"])
-def any_default(request):
-    """Each of Python's start methods, as the default of another version or system."""
+@pytest.fixture
+def default_method(request):
+    """Make one of Python's start methods the default, as in another version or system."""
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(request.param, force=True)
     yield
     multiprocessing.set_start_method(before, force=True)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy, any_default):
+@pytest.mark.parametrize("workers, default_method",
+                         [(0, "fork"), (2, "fork"), (2, "forkserver"), (2, "spawn")],
+                         indirect=["default_method"])  # fmt: skip
+def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy, default_method):
     config = load_config(toy.config, ["epoch_length=6", "data.reduce_zero_label=true"])
     lists = read_lists(config.data, unlabeled=True)
 
@@ -154,6 +151,7 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
     opened, both = [], Reader.both
     monkeypatch.setattr(Reader, "both", lambda *each: opened.append(each) or both(*each))
     monkeypatch.setattr(time, "perf_counter", lambda: len(opened))
+    monkeypatch.setattr("engine.dry_run.REPEATS", 1)
     assert _seconds_to_load(train) == 2 * (1 - kept / 6)
     assert len(opened) == {0: 4, 3: 2, 6: 0}[kept]
 
@@ -177,12 +175,9 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
     monkeypatch.setattr(Reader, "both", lambda *each: passes(both(*each), 1))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr("engine.dry_run.evaluate_network", evaluate)
+    monkeypatch.setattr("engine.dry_run.REPEATS", 1)
     val = evaluation_loader(config, samples, process, 2**20 * kept)
-    trainer = SimpleNamespace(
-        config=config,
-        device=torch.device("cpu"),
-        val=val,
-        method=SimpleNamespace(model=None),
-    )
+    device, method = torch.device("cpu"), SimpleNamespace(model=None)
+    trainer = SimpleNamespace(config=config, device=device, val=val, method=method)
     assert _validation(trainer) == (1, 0 if kept else 1)
     assert seen == [0, len(samples) - 1]

@@ -5,10 +5,11 @@ import pytest
 from PIL import Image
 
 from dataset.bands import bands_of, read_bands
+from dataset.file_content import read_content
 from dataset.mask_files import CLEAR, LabelLookup, open_mask
 from tests.dataset.test_bands import data as data_of
 from tests.dataset.test_bands import png
-from tools.prepare.own.survey import look_at_mask
+from tools.prepare.own.masks import look_at_mask
 from util.errors import UserError
 
 tifffile = pytest.importorskip("tifffile")
@@ -35,6 +36,14 @@ def colours(mask):
     return np.array([[0, 0, 0], [200, 0, 9], [0, 99, 0]], np.uint8)[mask]
 
 
+def deep_colours(path, kind, step):
+    tifffile.imwrite(path, colours(MASK).astype(kind) * step, photometric="rgb")
+
+
+def save(values, path, *kind, **how):
+    Image.fromarray(values).save(path, *kind, **how)
+
+
 COLOURS = {"0,0,0": 0, "200,0,9": 1, "0,99,0": 2}
 READ = {  # suffix, how it is written, label map
     "planar uint16": ("tif", lambda p: planar(p, MASK[None].astype(np.uint16)), None),
@@ -43,16 +52,8 @@ READ = {  # suffix, how it is written, label map
     "float32": ("tif", lambda p: tifffile.imwrite(p, MASK.astype(np.float32)), None),
     "float64": ("tif", lambda p: tifffile.imwrite(p, MASK.astype(np.float64)), None),
     "planar colours": ("tif", lambda p: planar(p, colours(MASK).transpose(2, 0, 1)), COLOURS),
-    "colours of 16 bits": (
-        "tif",
-        lambda p: tifffile.imwrite(p, colours(MASK).astype(np.uint16) * 257, photometric="rgb"),
-        COLOURS,
-    ),
-    "colours as 64 bits": (
-        "tif",
-        lambda p: tifffile.imwrite(p, colours(MASK).astype(np.int64), photometric="rgb"),
-        COLOURS,
-    ),
+    "colours of 16 bits": ("tif", lambda p: deep_colours(p, np.uint16, 257), COLOURS),
+    "colours as 64 bits": ("tif", lambda p: deep_colours(p, np.int64, 1), COLOURS),
     "lossless webp": ("webp", lambda p: Image.fromarray(colours(MASK)).save(p, lossless=True),
                       COLOURS),
 }  # fmt: skip
@@ -91,28 +92,17 @@ REFUSED = {  # suffix, how it is written, message
     "animated gif": ("gif", frames, "holds 2 images, expected one"),
     "animated png": ("png", frames, "holds 2 images, expected one"),
     "animated webp": ("webp", lambda p: frames(p, lossless=True), "holds 2 images, expected one"),
-    "jpeg": ("jpg", lambda p: Image.fromarray(MASK).save(p), "lossy compression"),
-    "jpeg named png": ("png", lambda p: Image.fromarray(MASK).save(p, "JPEG"), "lossy"),
-    "jpeg in tiff": (
-        "tif",
-        lambda p: Image.fromarray(MASK).save(p, compression="jpeg"),
-        "lossy compression",
-    ),
-    "webp": ("webp", lambda p: Image.fromarray(colours(MASK)).save(p), "lossy compression"),
-    "webp with alpha": (
-        "webp",
-        lambda p: Image.fromarray(np.dstack([colours(MASK), MASK * 99])).save(p),
-        "lossy compression",
-    ),
+    "jpeg": ("jpg", lambda p: save(MASK, p), "lossy compression"),
+    "jpeg named png": ("png", lambda p: save(MASK, p, "JPEG"), "lossy"),
+    "jpeg in tiff": ("tif", lambda p: save(MASK, p, compression="jpeg"), "lossy compression"),
+    "webp": ("webp", lambda p: save(colours(MASK), p), "lossy compression"),
+    "webp with alpha": ("webp", lambda p: save(np.dstack([colours(MASK), MASK * 99]), p), "lossy"),
     "halves": ("tif", lambda p: tifffile.imwrite(p, MASK / 2), "such as 0.5 .*whole numbers; save"),
     "nan": ("tif", lambda p: tifffile.imwrite(p, MASK / 0.0), "such as nan .*whole numbers; save"),
     "negative": ("tif", lambda p: tifffile.imwrite(p, MASK - 1.0), "values -1 to 1, expected 0"),
-    "five bands": (
-        "tif",
-        lambda p: tifffile.imwrite(p, np.dstack([MASK] * 5), planarconfig="contig"),
-        "5 bands.*expected",
-    ),
-}
+    "five bands": ("tif", lambda p: tifffile.imwrite(p, np.dstack([MASK] * 5),
+                                                     planarconfig="contig"), "5 bands.*expected"),
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
@@ -120,21 +110,19 @@ REFUSED = {  # suffix, how it is written, message
 def test_what_is_no_mask_is_refused_whoever_opens_it(kind, tmp_path):
     suffix, write, message = REFUSED[kind]
     write(path := tmp_path / f"m.{suffix}")
-    for look in (lambda: open_mask(path, LabelLookup(data())), lambda: look_at_mask(path, 1)):
+    looks = [lambda: open_mask(path, LabelLookup(data())), lambda: look_at_mask(path, 1)]
+    if kind.startswith("animated"):
+        looks.append(lambda: read_bands(path, data()))
+    for look in looks:
         with pytest.raises(UserError, match=message) as error:
             look()
         assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
-def test_animations_are_no_images(suffix, tmp_path):
-    frames(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
-    with pytest.raises(UserError, match="holds 2 images, expected one"):
-        read_bands(tmp_path / f"a.{suffix}", data())
-
-
-@pytest.mark.parametrize("count, bands", [(1, "grey"), (3, (1, 2, 3)), (2, (1, 2))])
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("count, bands, kind", [
+    (1, "grey", np.uint8), (1, "grey", np.int16), (1, "grey", np.float32),
+    (3, (1, 2, 3), np.uint8), (3, (1, 2, 3), np.uint16), (2, (1, 2), np.float32),
+])  # fmt: skip
 def test_images_in_planes_are_read(count, bands, kind, tmp_path):
     array = np.stack([MASK + band for band in range(count)])
     planar(tmp_path / "a.tif", array.astype(kind))
@@ -154,9 +142,8 @@ def test_grey_of_16_bits_with_alpha(tmp_path):
     for bands, count in (("grey", 1), ("rgb", 3)):
         read = read_bands(path, data(bands=bands, image_range=(0, 600)))
         assert np.allclose(read, (MASK / 2)[..., None].repeat(count, 2))
-    assert np.array_equal(
-        open_mask(path, LabelLookup(data(label_map={0: 0, 300: 1, 600: 0}))), MASK % 2
-    )
+    labels = LabelLookup(data(label_map={0: 0, 300: 1, 600: 0}))
+    assert np.array_equal(open_mask(path, labels), MASK % 2)
 
 
 def with_palette(alpha):
@@ -187,3 +174,15 @@ def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
         labels = LabelLookup(data(label_map=label_map | {"transparent": label}))
         assert np.array_equal(open_mask(path, labels), np.where(MASK == 2, expected, MASK))
     assert CLEAR in look_at_mask(path, 1).pixels
+
+
+@pytest.mark.parametrize("name", ["grey.png", "grey.tif", "deep.tif", "planes.tif", "colour.gif"])
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.filterwarnings("error")  # Python warns of a file that nobody closed
+def test_files_are_closed_after_reading(name, numbered, tmp_path):
+    path = tmp_path / name
+    if name == "planes.tif":
+        planar(path, np.zeros((3, 4, 5), np.uint16))
+    else:
+        Image.new("F" if name == "deep.tif" else "L", (5, 4)).save(path)
+    assert read_content(path, numbered=numbered).size == (5, 4)

@@ -21,6 +21,7 @@ from util.config.loading import load_config
 from util.errors import UserError
 
 rasterio = pytest.importorskip("rasterio")
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 VOID = np.zeros((40, 48), bool)
 VOID[:10, 5:] = True
 
@@ -56,23 +57,22 @@ def write_png(path, bands):
     path.with_name("x.tif").rename(f"{path}.msk")
 
 
+def unmasked(count, kind, **how):
+    return lambda path: write(path, image(count, kind), mask=~VOID, **how)
+
+
 IMAGES = {  # bands of the config, what is written
     "nodata": ("grey", lambda p: write(p, image(1), nodata=0)),
     "nodata of floats": ([1, 2], lambda p: write(p, image(2, np.float32, -9999), nodata=-9999)),
     "nan": ("grey", lambda p: write(p, image(1, np.float32, np.nan), nodata=np.nan)),
-    "nodata in planes": (
-        [1, 2, 3],
-        lambda p: write(p, image(3, np.int16, -1), nodata=-1, interleave="band"),
-    ),
-    "mask": ("grey", lambda p: write(p, image(1), mask=~VOID)),
-    "mask, compressed": ("grey", lambda p: write(p, image(1), mask=~VOID, compress="deflate")),
-    "mask of colours": ("rgb", lambda p: write(p, image(3), mask=~VOID, photometric="rgb")),
-    "mask of deep bands": ([1, 2], lambda p: write(p, image(2, np.uint16), mask=~VOID)),
-    "sidecar mask": ("grey", lambda p: write(p, image(1), mask=~VOID, internal=False)),
-    "sidecar mask of deep bands": (
-        [1, 2],
-        lambda p: write(p, image(2, np.uint16), mask=~VOID, internal=False),
-    ),
+    "nodata in planes": ([1, 2, 3], lambda p: write(p, image(3, np.int16, -1), nodata=-1,
+                                                    interleave="band")),
+    "mask": ("grey", unmasked(1, np.uint8)),
+    "mask, compressed": ("grey", unmasked(1, np.uint8, compress="deflate")),
+    "mask of colours": ("rgb", unmasked(3, np.uint8, photometric="rgb")),
+    "mask of deep bands": ([1, 2], unmasked(2, np.uint16)),
+    "sidecar mask": ("grey", unmasked(1, np.uint8, internal=False)),
+    "sidecar mask of deep bands": ([1, 2], unmasked(2, np.uint16, internal=False)),
     "sidecar mask of a png": ("rgb", lambda p: write_png(p, image(3))),
     "alpha": ("rgb", lambda p: write(p, alpha(3), photometric="rgb", alpha="yes")),
     "deep alpha": ([1, 2, 3], lambda p: write(p, alpha(3, np.uint16), photometric="rgb",
@@ -80,7 +80,6 @@ IMAGES = {  # bands of the config, what is written
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("kind", IMAGES)
 def test_pixels_without_data_are_found(kind, tmp_path):
     bands, make = IMAGES[kind]
@@ -98,7 +97,6 @@ MASKS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("label_map", [None, {0: 1, 1: 0}])
 def test_masks_ignore_what_has_no_data(kind, label_map, tmp_path):
@@ -108,7 +106,6 @@ def test_masks_ignore_what_has_no_data(kind, label_map, tmp_path):
     assert np.array_equal(open_mask(path, LabelLookup(data(label_map=label_map))), expected)
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_faulty_sidecar_masks(tmp_path):
     write(path := tmp_path / "a.tif", image(1), mask=~VOID, internal=False)
     assert [*names_by_stem(tmp_path)] == ["a"]
@@ -121,7 +118,6 @@ def test_faulty_sidecar_masks(tmp_path):
         read_valid_bands(path, data(bands="grey"))
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_compression_that_needs_imagecodecs(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "tifffile"]:
         monkeypatch.delitem(sys.modules, name)
@@ -133,7 +129,6 @@ def test_compression_that_needs_imagecodecs(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = image(2, np.float32, -9999)

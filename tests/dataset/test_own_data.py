@@ -14,9 +14,8 @@ from dataset.bands import read_bands
 from dataset.folders import names_by_stem, read_samples
 from dataset.image_files import image_size
 from dataset.samples import Origin
-from dataset.split_files import list_line, read_list, scan_list, union
-from dataset.val_size import too_few
-from dataset.validation import check_existence, check_files, read_lists
+from dataset.split_files import SampleList, list_line, read_list, scan_list
+from dataset.validation import check_existence, check_files, read_lists, too_few
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.own_images import NAMES, TINY, truth, write_images, write_masks
@@ -27,13 +26,19 @@ from util.errors import UserError
 RGB = Data(name="any", root=".", classes=["a", "b"], val="val.txt")
 
 
-@pytest.fixture
-def folders(tmp_path):
-    """A config of folders: colours in train/, 0 and 255 in nothing else."""
-    root = tmp_path / "data"
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Images in train/, val/ and more/, and masks in colour."""
+    root = tmp_path_factory.mktemp("data")
     for part in ("train", "val"):
         write_masks(root / "masks" / part, write_images(root / "images" / part, 4), "rgb")
     write_images(root / "more", 3)
+    return root
+
+
+@pytest.fixture
+def folders(root, tmp_path):
+    """Write a config of these folders."""
     tree = {
         "data": {
             "name": "mine",
@@ -57,14 +62,13 @@ def folders(tmp_path):
     return write
 
 
-def test_folders_and_colours_train_evaluate_and_predict(folders, train, run, tmp_path):
-    config = folders()
-    save = tmp_path / "run"
+def test_folders_and_colours_train_evaluate_and_predict(folders, root, train, run, tmp_path):
+    config, save = folders(), tmp_path / "run"
     train(FixMatch, ["--config", str(config), "--save-path", str(save), "--set", *TINY])
     common = ["--config", config, "--checkpoint", save / "best.pth", "--set", *TINY]
     code, out, _ = run(evaluate, *common)
-    assert code == 0 and f"4 images of {tmp_path}/data/images/val" in out
-    code, _, _ = run(predict, *common, "--images", tmp_path / "data/more", "--save-path", tmp_path)
+    assert code == 0 and f"4 images of {root}/images/val" in out
+    code, _, _ = run(predict, *common, "--images", root / "more", "--save-path", tmp_path)
     assert code == 0 and (tmp_path / "masks/b/c/photo 0.png").exists()
 
 
@@ -72,9 +76,8 @@ def test_a_resumed_run_keeps_its_label_map(folders, train, tmp_path, capsys):
     config, save = folders(), tmp_path / "run"
     argv = ["--config", str(config), "--save-path", str(save), "--set", *TINY]
     train(SupOnly, argv)
-    train(SupOnly, argv)  # the same map, in whatever words
     folders(label_map={"0, 0, 0": 0, "128,64,0": 1, "0,128,128": "Ünten", "other": 255})
-    train(SupOnly, argv)
+    train(SupOnly, argv)  # the same map, written in another way
     folders(label_map={"0,0,0": 1, "128,64,0": 0, "0,128,128": 2, "other": 255})
     with pytest.raises(SystemExit):
         train(SupOnly, argv)
@@ -82,8 +85,7 @@ def test_a_resumed_run_keeps_its_label_map(folders, train, tmp_path, capsys):
     assert "data.label_map.0,0,0 (0 -> 1)" in err and err.count("\n") == 1
 
 
-def test_folders_match_by_relative_name(folders, tmp_path):
-    root = tmp_path / "data"
+def test_folders_match_by_relative_name(root):
     data = Data(name="own", root=root, classes=["a", "b"], val="unused")
     read = read_samples(Folders(images="images/train", masks="masks/train"), data, masks=True)
     assert [(s.image, s.mask) for s in read.samples][:2] == [
@@ -106,10 +108,8 @@ def test_folders_match_by_relative_name(folders, tmp_path):
     "change, parts",
     [
         ({"labeled": {"images": "images/train"}}, ["images/train", "need masks"]),
-        (
-            {"labeled": {"images": "images/train", "masks": "masks"}},
-            ["train: '", "has no mask ", "/masks/", "3 others"],
-        ),
+        ({"labeled": {"images": "images/train", "masks": "masks"}},
+         ["train: '", "has no mask ", "/masks/", "3 others"]),
         ({"labeled": {"images": "nowhere", "masks": "masks"}}, ["nowhere", "no such folder"]),
         ({"unlabeled": {"images": "masks/../more"}}, ["masks/../more", "leads out"]),
         ({"unlabeled": {"images": "images/val"}}, ["images/val", "is also in"]),
@@ -132,7 +132,7 @@ def test_folders_match_by_relative_name(folders, tmp_path):
         ({"classes": ["a", "a"]}, ["data.classes", "'a' occurs twice"]),
         ({"label_map": {"1,1,1": 0, "other": "ignore"}}, ["no pixel is labelled", "4 masks"]),
     ],
-)
+)  # fmt: skip
 def test_what_is_refused_before_training(change, parts, folders, capsys, tmp_path, train):
     with pytest.raises(SystemExit) as end:
         train(FixMatch, ["--config", str(folders(**change)), "--save-path", str(tmp_path / "run")])
@@ -143,9 +143,8 @@ def test_what_is_refused_before_training(change, parts, folders, capsys, tmp_pat
 
 def test_keys_as_lists_and_from_the_command_line(folders):
     path = folders()
-    text = path.read_text().replace("0,0,0: a", "[0, 0, 0]: a")
-    assert "[0, 0, 0]: a" in text
-    path.write_text(text)
+    path.write_text(path.read_text().replace("0,0,0: a", "[0, 0, 0]: a"))
+    assert "[0, 0, 0]: a" in path.read_text()
     expected = {"0,0,0": 0, "128,64,0": 1, "0,128,128": 2, "other": 255}
     assert load_config(path).data.label_map == expected
     config = load_config(path, ["data.label_map={[1, 2, 3]: b c}"])
@@ -202,10 +201,13 @@ def test_images_are_read_as_viewers_show_them(suffix, tmp_path):
     np.testing.assert_allclose(read_bands(path, RGB).astype(int), upright, atol=8)
 
 
-def test_damaged_exif_is_no_damaged_image(tmp_path):
+def test_damaged_exif_is_ignored_and_a_named_pipe_refused(tmp_path):
     path = tmp_path / "a.jpg"
     Image.new("RGB", (6, 4)).save(path, exif=b"Exif\0\0II*\0" + b"\xff" * 20)
     assert image_size(path) == (6, 4) and read_bands(path, RGB).shape == (4, 6, 3)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="pipe.png: not a regular file"):
+        read_bands(tmp_path / "pipe.png", RGB)
 
 
 def test_masks_that_lie_as_stored_are_explained_and_counted(toy, train, capsys, tmp_path):
@@ -218,12 +220,6 @@ def test_masks_that_lie_as_stored_are_explained_and_counted(toy, train, capsys, 
     assert end.value.code == 2 and err.count("\n") == 1
     for part in ("labeled.txt line 1", "the mask is 52x44", "44x52", "EXIF", "and 2 others"):
         assert part in err
-
-
-def test_a_named_pipe_is_refused_instead_of_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(UserError, match="pipe.png: not a regular file"):
-        read_bands(tmp_path / "pipe.png", RGB)
 
 
 def test_a_small_validation_split_is_warned_of(toy):
@@ -249,22 +245,19 @@ def test_what_is_too_few(images, showing, said):
     assert found.startswith(said) and bool(found) == bool(said)
 
 
-@pytest.mark.parametrize(
-    "line, message",
-    [
-        ("images\\a.png masks\\a.png", "the path holds backslashes, expected /"),
-        ("images/a.PNG masks/a.png", "found a.png there, upper and lower case differ"),
-        ("images/a.jpg masks/a.png", "found a.png there. Fix: correct the suffix"),
-    ],
-)
+@pytest.mark.parametrize("line, message", [
+    ("images\\a.png masks\\a.png", "the path holds backslashes, expected /"),
+    ("images/a.PNG masks/a.png", "found a.png there, upper and lower case differ"),
+    ("images/a.jpg masks/a.png", "found a.png there. Fix: correct the suffix"),
+])  # fmt: skip
 def test_missing_files_of_lists_are_named_for_what_they_are(line, message, tmp_path):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / folder / "a.png")
     (tmp_path / "list.txt").write_text(line)
-    listed = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
+    samples, _ = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
     with pytest.raises(UserError, match=message):
-        check_existence(union([listed])[0])
+        check_existence(SampleList("", samples))
 
 
 @pytest.mark.parametrize("stored, listed", [("NFD", "NFC"), ("NFC", "NFD")])
@@ -275,7 +268,7 @@ def test_accents_of_lists_and_files_may_be_encoded_apart(stored, listed, tmp_pat
     (tmp_path / name).parent.mkdir()
     Image.new("L", (4, 4)).save(tmp_path / name)
     (tmp_path / "list.txt").write_text(f"{path} {path}\n", encoding="utf-8")
-    (sample,) = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None).samples
+    (sample,), _ = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
     assert sample.image == sample.mask == name
 
 

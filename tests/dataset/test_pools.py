@@ -64,12 +64,15 @@ def pools(toy):
     return Pools(toy)
 
 
-def test_lists_of_two_roots_train_and_evaluate(pools, train, run, tmp_path):
+def test_lists_of_two_roots_train_and_options_replace_them(pools, train, run, tmp_path):
     pools.config_of_both()
-    train(FixMatch, pools.toy.argv(tmp_path / "run", "--set", "epochs=1"))
-    code, out, _ = run(
-        evaluate, "--config", pools.toy.config, "--checkpoint", tmp_path / "run/best.pth"
-    )
+    given = pools.toy.path("unlabeled")
+    more = "--unlabeled-id-path", str(given), "--set", "epochs=1", "epoch_length=1"
+    train(FixMatch, pools.toy.argv(tmp_path / "run", *more))
+    data = load_config(tmp_path / "run/config.yaml").data
+    assert data.unlabeled == given and data.labeled[1].list == pools.path("labeled")
+    best = tmp_path / "run/best.pth"
+    code, out, _ = run(evaluate, "--config", pools.toy.config, "--checkpoint", best)
     assert code == 0 and f"4 images of {pools.toy.path('val')} and {pools.path('val')}" in out
 
 
@@ -193,19 +196,14 @@ def test_inspection_across_roots(pools):
     assert found() == [("overlap", "val", 1)]
 
 
-def test_the_command_line_replaces_sources(pools, train, tmp_path):
-    pools.config_of_both()
-    given = pools.toy.path("unlabeled")
-    train(FixMatch, pools.toy.argv(tmp_path / "run", "--unlabeled-id-path", str(given)))
-    data = load_config(tmp_path / "run/config.yaml").data
-    assert data.unlabeled == given and data.labeled[1].list == pools.path("labeled")
-    over = load_config(pools.toy.config, ["data.unlabeled=[a.txt, {list: b.txt, root: c}]"]).data
-    assert over.unlabeled[0] == Path("a.txt") and over.unlabeled[1].root == Path("c")
+def test_the_command_line_may_name_sources(toy):
+    data = load_config(toy.config, ["data.unlabeled=[a.txt, {list: b.txt, root: c}]"]).data
+    assert data.unlabeled[0] == Path("a.txt") and data.unlabeled[1].root == Path("c")
 
 
 def test_roots_may_move_between_stops_lists_may_not(pools, train, tmp_path, capsys):
     pools.config(unlabeled=pools.both("unlabeled"), val=pools.listed("val"))
-    argv = pools.toy.argv(tmp_path / "run")
+    argv = pools.toy.argv(tmp_path / "run", "--set", "epochs=1", "epoch_length=1")
     train(FixMatch, argv)
     pools.root = pools.root.rename(pools.toy.folder / "moved")
     pools.config(unlabeled=pools.both("unlabeled"), val=pools.listed("val"))
@@ -216,17 +214,14 @@ def test_roots_may_move_between_stops_lists_may_not(pools, train, tmp_path, caps
     assert "data.unlabeled.0 (" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "source, parts",
-    [
-        ([], ["data.unlabeled", "at least 1"]),
-        ([["a.txt"]], ["data.unlabeled.0", "not a valid path"]),
-        ({"list": "a.txt", "rot": "b"}, ["'data.unlabeled.rot'", "did you mean 'root'"]),
-        (["a.txt", {"images": "a", "mask": "b"}], ["'data.unlabeled.1.mask'", "'masks'"]),
-        ({"list": "a.txt", "images": "b"}, ["'data.unlabeled.images'", "known: list, root"]),
-        ({"list": "a.txt", "path": "b"}, ["'data.unlabeled.path'"]),
-    ],
-)
+@pytest.mark.parametrize("source, parts", [
+    ([], ["data.unlabeled", "at least 1"]),
+    ([["a.txt"]], ["data.unlabeled.0", "not a valid path"]),
+    ({"list": "a.txt", "rot": "b"}, ["'data.unlabeled.rot'", "did you mean 'root'"]),
+    (["a.txt", {"images": "a", "mask": "b"}], ["'data.unlabeled.1.mask'", "'masks'"]),
+    ({"list": "a.txt", "images": "b"}, ["'data.unlabeled.images'", "known: list, root"]),
+    ({"list": "a.txt", "path": "b"}, ["'data.unlabeled.path'"]),
+])  # fmt: skip
 def test_sources_that_are_none(source, parts, pools):
     with pytest.raises(UserError) as error:
         pools.config(unlabeled=source)

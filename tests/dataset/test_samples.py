@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.cache import Opened
+from dataset.cache import DecodedSamples
+from dataset.datasets import TrainingSet
 from dataset.file_content import Content
-from dataset.loaders import training_set
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, Samples
 from dataset.split_files import read_list
@@ -85,9 +85,9 @@ def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
         for kind, count in (("l", labeled), ("u", unlabeled))
     )
     reader = Reader(load_config(toy.config).data)
-    opened = (Opened(reader, samples, masks=i == 0) for i, samples in enumerate(sets))
+    opened = (DecodedSamples(reader, samples, masks=i == 0) for i, samples in enumerate(sets))
     config = load_config(toy.config, ["crop_size=8"])
-    data = training_set(config, *opened, length=8, strong_views=1, partner="batch")
+    data = TrainingSet(config, *opened, length=8, strong_views=1, partner="batch")
     long_kind, short_kind = ("l", "u") if labeled > unlabeled else ("u", "l")
     left_out, shuffles = [], []
     for epoch in range(8):

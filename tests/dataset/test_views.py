@@ -14,12 +14,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset import loaders
-from dataset.cache import Opened
-from dataset.datasets import UNLABELED, epoch_order
+from dataset.cache import DecodedSamples
+from dataset.datasets import UNLABELED, TrainingSet, epoch_order
 from dataset.folders import read_samples
 from dataset.reader import Reader
-from dataset.transforms.geometry import GEOMETRIES
 from dataset.views import make_views
 from tests.conftest import REPOSITORY
 from util.config.data import Data, Folders
@@ -36,9 +34,12 @@ def training_set(images, root, samples):
     """Build a run's training set for these images; its labelled images are not read."""
     data = Data(name="camvid", root=root, classes=["a", "b"], val=Path("unused"))
     unlabeled = read_samples(images, data, masks=False).samples
-    opened = Opened(Reader(data), [], True), Opened(Reader(data), unlabeled, False)
+    opened = (
+        DecodedSamples(Reader(data), [], True),
+        DecodedSamples(Reader(data), unlabeled, False, 2**22),
+    )
     config = Config(data=data, crop_size=REFERENCE["crop"], epochs=1, batch_size=2)
-    return loaders.training_set(config, *opened, length=samples, strong_views=2, partner="batch")
+    return TrainingSet(config, *opened, length=samples, strong_views=2, partner="batch")
 
 
 def statistics_of_a_view(x, shown):
@@ -116,18 +117,18 @@ def differences(found):
 def test_views_and_boxes_are_those_of_the_published_pipeline():
     if not CAMVID.is_dir():
         pytest.skip("needs CamVid's images; the variable CAMVID names their folder")
-    training = training_set(CAMVID / "splits/46/unlabeled.txt", CAMVID, 240)
-    found, raws = zip(*drawn(training, 240), strict=True)
+    training = training_set(CAMVID / "splits/46/unlabeled.txt", CAMVID, 100)
+    found, raws = zip(*drawn(training, 100), strict=True)
     both = found[-1] | looked_at(raws)
     assert both.keys() == REFERENCE["statistics"].keys()
     assert differences(both) == {}
 
 
-def test_boxes_frequencies_and_padding_need_no_photographs(tmp_path, monkeypatch):
+def test_boxes_frequencies_and_padding_need_no_photographs(tmp_path):
     """Whatever the images show: only their size counts, so that more samples can be drawn."""
-    weak = GEOMETRIES["scale_crop"]._replace(image=lambda *_: None)
-    monkeypatch.setitem(GEOMETRIES, "scale_crop", weak)
     for number in range(4):
         Image.new("RGB", (480, 360)).save(tmp_path / f"{number}.png")
-    *_, (found, _) = drawn(training_set(Folders(images=Path()), tmp_path, 3000), 3000)
+    training = training_set(Folders(images=Path()), tmp_path, 3000)
+    training.weak = training.weak._replace(image=lambda *_: None)
+    *_, (found, _) = drawn(training, 3000)
     assert len(found) == 13 and differences(found) == {}

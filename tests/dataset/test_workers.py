@@ -1,30 +1,33 @@
 """Data workers: open files, hangs, deaths."""
 
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import torch
 
+from dataset import loaders
 from dataset.cache import CacheBytes
+from dataset.datasets import TrainingSet
 from dataset.loaders import Process, map_tensors, tensors_per_batch, training_loader
 from dataset.validation import read_lists
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
-from tests.forked import Forked
 from tests.tools.test_slurm import until_there
 from unimatch_v2 import UniMatchV2
 from util import interrupt
 from util.config.loading import load_config
 from util.errors import UserError
 from util.interrupt import EXIT_CODE
-from util.workers import FILES, PIPES, allow_open_files
+from util.workers import OPEN_FILES, PIPES, allow_open_files
 
-NEEDED = FILES + 8 + 2 * (PIPES + 2 * 8)
+NEEDED = OPEN_FILES + 8 + 2 * (PIPES + 2 * 8)
 """Open files for two data workers and batches of 8 tensors, which SupOnly's have at most."""
 
 
@@ -77,35 +80,56 @@ def test_the_tensors_of_a_batch_are_counted(kind, partner, toy):
 
 
 @pytest.fixture
-def hanging(long, tmp_path):
-    """Starts a training whose data workers hang in its second epoch; waits until they do."""
+def hanging(long, tmp_path, train, monkeypatch, capsys):
+    """Train with data workers that hang in the second epoch; return exit code and output."""
+    marker, sample = tmp_path / "marker", TrainingSet.__getitem__
 
-    def start(patience):
-        marker = tmp_path / "marker"
-        argv = long.argv(tmp_path / "run", "--device", "cpu", "--set", "data.workers=2")
-        started = Forked("-m", "tests.hanging_training", marker, patience, "supervised", *argv)
-        until_there(marker)
-        return started
+    def hang(self, key):
+        if key[0] == 1:
+            marker.touch()
+            time.sleep(100)
+        return sample(self, key)
+
+    def start(patience, when_it_hangs=lambda: None):
+        def watch():
+            until_there(marker)
+            when_it_hangs()
+
+        monkeypatch.setattr(TrainingSet, "__getitem__", hang)
+        monkeypatch.setattr(loaders, "BATCH_TIMEOUT", patience)
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with pytest.raises(SystemExit) as end:
+            train(
+                SupOnly, long.argv(tmp_path / "run", "--device", "cpu", "--set", "data.workers=2")
+            )
+        watcher.join()
+        return end.value.code, *capsys.readouterr()
 
     return start
 
 
 def test_workers_that_hang_end_the_run_with_one_line(hanging):
-    done = hanging(2).end(60)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "data.workers: a data worker died or did not answer (DataLoader timed out" in done.stderr
+    code, _, err = hanging(1)
+    assert code == 2 and err.count("\n") == 1
+    assert "data.workers: a data worker died or did not answer (DataLoader timed out" in err
+    assert not multiprocessing.active_children()
 
 
 def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
     """All steps that are done are saved."""
-    training = hanging(600)
-    until_there(tmp_path / "run/latest.pth")
-    time.sleep(1)  # the training gets to where it waits
-    os.kill(training.process.pid, signal.SIGTERM)
-    done = training.end(60)
-    assert done.returncode == EXIT_CODE, done.stderr
-    assert "stopped by SIGTERM after epoch 1, step 0" in done.stdout
+
+    def stop():
+        until_there(tmp_path / "run/latest.pth")
+        time.sleep(1)  # the training comes to wait for a batch
+        if multiprocessing.active_children():  # else the signal would end the tests
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    code, out, err = hanging(60, stop)
+    assert code == EXIT_CODE, err
+    assert "stopped by SIGTERM after epoch 1, step 0" in out
     assert torch.load(tmp_path / "run/latest.pth", weights_only=True)["epoch"] == 1
+    assert not multiprocessing.active_children()
 
 
 def test_one_of_several_processes_waits_for_a_while(monkeypatch):

@@ -35,8 +35,8 @@ SMALL = ["crop_size=129", "batch_size=4", "model.channels=64"]
 
 
 def real_peak(method_class, config, images, folder):
-    """Bytes at the peak of a real step on the CPU, with the copies that a GPU would need: of what
-    stays, and of what torch's profiler sees come and go."""
+    """Return the peak memory in bytes of a real step on the CPU, with the copies that a GPU would
+    make: weights and optimizer state, and the allocations that torch's profiler sees."""
     method = method_class(build_network(config.model, config.num_classes), config)
     training = late_training(method, config)
     raw = blank_batch(method_class, config, images)
@@ -110,8 +110,8 @@ def test_kinds_and_arithmetic(backbone, toy):
     ],
 )
 def test_gradients_of_a_convolution_cost_its_forward_each(convolution, multiplications):
-    """Outputs (of a transposed one: inputs) times the multiplications of each; a multiplication
-    and its addition are two."""
+    """Count outputs (inputs of a transposed convolution) times the multiplications of each; a
+    multiplication and its addition count 2."""
     for wants_input, times in ((False, 2), (True, 3)):
         with flop_counter() as counter:
             convolution(torch.randn(2, 8, 9, 9, requires_grad=wants_input)).sum().backward()
@@ -166,7 +166,7 @@ def test_a_network_that_needs_more_images_is_said(toy):
 
 
 def test_one_image_of_each_process_is_enough(toy):
-    """Their batch norms count together, on GPUs."""
+    """On GPUs, batch norms share statistics across processes."""
     config = load_config(toy.config, ["batch_size=2"])
     needs = run_needs(SupOnly, config, world=4, workers=0)
     assert needs.per_forward["80"] == 1 and needs.cost.activations > 0

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or failing: one line, exit code 2, the last checkpoint whole."""
+"""A full, read-only or failing disk: one line, exit code 2, and an intact last checkpoint."""
 
 import resource
 import shlex
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
@@ -25,7 +26,7 @@ def no_file_larger_than(size):
 
 
 def refused(train, argv, capsys):
-    """The line that a training ends with."""
+    """Return the error line of a training that fails."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         train(SupOnly, argv)
@@ -43,7 +44,7 @@ def small(toy):
 
 @pytest.mark.parametrize("size", [0, 10, 1_000, 1_000_000])
 def test_full_disk(size, small, train, tmp_path, capsys):
-    """At the lock, the config, the logs, the checkpoint."""
+    """The disk is full at the lock, the config, the logs or the checkpoint."""
     run = tmp_path / "run"
     train(SupOnly, small.argv(run, "--set", "epochs=1"))
     before = (run / "latest.pth").read_bytes()
@@ -71,12 +72,14 @@ def test_failing_rename(failing, small, train, tmp_path, capsys, monkeypatch):
         said = refused(train, argv, capsys)
     assert f"{failing}: cannot be written" in said and "previous one is kept" in said
     assert end(run)["epoch"] in (1, 2) and not list(run.glob("*.partial"))
+    if failing == "latest.pth":  # a checkpoint that was not written must not be linked
+        assert torch.load(run / "best.pth", weights_only=True)["epoch"] == 1
     train(SupOnly, argv)
     assert end(run)["epoch"] == 4 and len((run / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 def test_file_systems_that_are_full_and_read_only(small, tmp_path):
-    """A real one, of 8 MB, in a namespace of its own: it has room for two checkpoints."""
+    """A real file system of 8 MB, mounted in its own namespace, has room for two checkpoints."""
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=8m tmpfs {shlex.quote(str(disk))}"

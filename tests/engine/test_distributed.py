@@ -27,7 +27,7 @@ SPIED = [*METHODS, "prototypes"]
 
 @pytest.fixture(scope="module")
 def spied(tmp_path_factory):
-    """A folder with a run of every method, made in one go, and what was seen of its steps."""
+    """A folder with a run of every method, made by one launch, and a record of its steps."""
     folder = tmp_path_factory.mktemp("spied")
     toy = Toy(folder / "toy")
     toy.tree |= {"epoch_length": 3, "log": {"pictures": 2}}
@@ -59,7 +59,8 @@ def test_two_processes(method, spied):
 
 @pytest.mark.parametrize("method", ["corrmatch", "unimatch_v2"])
 def test_two_processes_judge_pseudo_labels_as_one(method, spied):
-    """The same counts to the last digit, by the network that labels, at its present threshold."""
+    """Counts of pseudo-labels by the labelling network at its current threshold are equal to the
+    last digit."""
     *_, last = read(spied / method / "metrics.jsonl")
     (name, said) = next((n, s["pseudo_labels"]) for n, s in last["scores"].items()
                         if "pseudo_labels" in s)  # fmt: skip
@@ -75,7 +76,7 @@ def test_two_processes_judge_pseudo_labels_as_one(method, spied):
 
 
 def test_two_processes_score_as_one(spied, tmp_path):
-    """Three validation images: exactly the score, and the files, that one process makes."""
+    """For three validation images, scores and files equal those of one process."""
     run = spied / "supervised"
     logged = read(run / "metrics.jsonl")[-1]["scores"]["model"]
     by_class, written = [], []

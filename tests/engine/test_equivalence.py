@@ -1,4 +1,4 @@
-"""Learn the same however a global batch is split over processes and forward passes."""
+"""Gradients do not depend on how a global batch is split over processes and forward passes."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from tests.gradients import gradient, prepared, seen
 
 @pytest.fixture(scope="module")
 def even(tmp_path_factory):
-    """Images so large that no crop has padding, masks without a pixel that is ignored."""
+    """A dataset whose crops have no padding and whose masks have no ignored pixel."""
     toy = Toy(tmp_path_factory.mktemp("even") / "toy")
     toy.tree |= {"batch_size": 8, "conf_thresh": 0.36, "epoch_length": 3}
     toy.write_config()
@@ -31,7 +31,7 @@ def even(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(even):
-    """The gradients of one process that takes the whole batch at once."""
+    """Gradients of one process that takes the whole batch at once."""
     return {name: gradient(prepared(name, even.config, even.folder)) for name in METHODS}
 
 
@@ -79,8 +79,8 @@ def test_every_sample_and_every_validation_image_once(several, even):
 
 
 def test_unequally_many_labelled_pixels(even):
-    """Each process, and each forward, takes the mean over its own pixels, as published: the
-    gradient is then the mean of theirs and not that of all pixels (docs/reliability.md)."""
+    """Each process and each forward averages over its own pixels, as published: the gradient is the
+    mean of their gradients, not the gradient of the mean over all pixels (docs/reliability.md)."""
     training = prepared("supervised", even.config, even.folder)
     raw = next(iter(training.train))
     raw["labeled"]["mask"][8:, 4:] = 255

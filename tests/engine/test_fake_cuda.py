@@ -1,7 +1,7 @@
-"""Every method on CUDA without a GPU: fake tensors know their device, but hold no numbers.
+"""Steps of every method on CUDA without a GPU: fake tensors know their device but hold no numbers.
 
-What mixes devices or asks for a number they refuse themselves, and so does torch's engine, which
-finds no device to run the backward pass on: `tests/engine/test_gpu.py` has that, and the optimizer.
+Fake tensors refuse mixed devices and reading a number. They cannot run a backward pass or the
+optimizer on CUDA; `tests/engine/test_gpu.py` does.
 """
 
 import pytest
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from corrmatch import CorrMatch
 from dataset.loaders import batch_at, map_tensors, to_device
 from dataset.views import make_views
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.progress import Means
 from engine.run_dir import RunDir
 from fixmatch import FixMatch
@@ -23,7 +23,7 @@ from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from semi.snapshots import snapshot
 from supervised import SupOnly
-from tests.conftest import every_method
+from tests.conftest import METHODS
 from tools.make_shapes.files import generate
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
@@ -41,8 +41,8 @@ FAMILIES = {
 
 
 class Watch(TorchDispatchMode):
-    """Notes what a GPU computes in float64, and what would make the host wait for it although no
-    number is asked for: copies, and indices that are masks or lie in the host's memory."""
+    """Record computation in float64 on the GPU, and host synchronisation that fake tensors allow:
+    blocking copies, indexing with masks, and indices in host memory."""
 
     def __init__(self):
         super().__init__()
@@ -68,14 +68,15 @@ class Watch(TorchDispatchMode):
 
 
 def nccl(x, op="sum"):
-    """Exchanges numbers between GPUs alone."""
+    """Exchange tensors on GPUs only."""
     assert x.is_cuda and x.dtype in (torch.float, torch.long)
     return x
 
 
 @pytest.fixture
 def cuda(toy, tmp_path, monkeypatch):
-    """Makes a training by its config's overrides; its method's tensors are fake ones on CUDA."""
+    """Return a function that builds a trainer from config overrides; the method's tensors are fake
+    CUDA tensors."""
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(distributed, "all_reduce", nccl)
@@ -98,8 +99,7 @@ def cuda(toy, tmp_path, monkeypatch):
 
 
 def step(training, raw, mode):
-    """A step, from the raw batch on, and what it does after it; returns the dtypes of its
-    convolutions."""
+    """Run a step from the raw batch to `after_step`; return the dtypes of its convolutions."""
     method, config = training.method, training.config
     with mode:
         mean, std = mean_and_std(config, CUDA)
@@ -114,25 +114,18 @@ def step(training, raw, mode):
     return watch.computed_in
 
 
-@every_method
-@pytest.mark.parametrize(
-    ("family", "precision", "partner", "criterion"),
-    [
-        ("resnet", "float32", "other", "ce"),
-        ("resnet", "float16", "self", "ohem"),
-        ("dpt", "bfloat16", "batch", "ohem"),
-        ("xception", "bfloat16", "flip", "ce"),
-    ],
-)
+RESNET, VIT = ("resnet", "float32", "other", "ce"), ("dpt", "bfloat16", "batch", "ohem")
+STEPS = [(kind, *how) for kind in METHODS.values() for how in (RESNET, VIT)] + [
+    (RankMatch, "resnet", "float16", "self", "ohem"),
+    (CorrMatch, "xception", "bfloat16", "flip", "ce"),
+]
+
+
+@pytest.mark.parametrize(("kind", "family", "precision", "partner", "criterion"), STEPS)
 def test_a_step(kind, family, precision, partner, criterion, cuda):
-    overrides = [
-        f"precision={precision}",
-        f"cutmix_partner={partner}",
-        f"criterion.name={criterion}",
-    ]
-    if kind is CorrMatch:  # each region is a turn of a loop
-        overrides += ["method.regions=2"]
-    done = step(*cuda(kind, FAMILIES[family], *overrides))
+    settings = f"precision={precision}", f"cutmix_partner={partner}", f"criterion.name={criterion}"
+    regions = ["method.regions=2"] * (kind is CorrMatch)  # each region is a turn of a loop
+    done = step(*cuda(kind, FAMILIES[family], *settings, *regions))
     assert done - {torch.float32} == {getattr(torch, precision)} - {torch.float32}
 
 
@@ -144,8 +137,9 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("kind", [UniMatch, UniMatchV2])
-@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize(
+    ("kind", "what"), zip([UniMatchV2, UniMatch, UniMatch, FixMatch], OTHERS, strict=True)
+)
 def test_a_step_on_other_networks_and_losses(kind, what, cuda):
     step(*cuda(kind, "precision=bfloat16", "model.pretrained=none", *OTHERS[what]))
 
@@ -178,18 +172,15 @@ def test_where_previous_models_are_kept(on_gpu, place):
     assert kept["weight"].device.type == place.type
 
 
-@every_method
-@pytest.mark.parametrize(
-    ("family", "precision", "partner"),
-    [("resnet", "float16", "other"), ("dpt", "bfloat16", "batch")],
-)
-def test_pictures(kind, family, precision, partner, cuda):
-    if not kind.unlabeled:
-        pytest.skip("shows validation images alone")
-    overrides = ["method.regions=2"] if kind is CorrMatch else []
-    training, raw, fake = cuda(
-        kind, FAMILIES[family], f"precision={precision}", f"cutmix_partner={partner}", *overrides
+@pytest.mark.parametrize("kind", [kind for kind in METHODS.values() if kind.unlabeled])
+def test_pictures(kind, cuda):
+    """Partners are images of the batch for methods with features of their own."""
+    regions = ["method.regions=2"] * (kind is CorrMatch)
+    precision, partner = (
+        ("bfloat16", "batch") if kind in (RankMatch, CorrMatch) else ("float16", "other")
     )
+    settings = f"precision={precision}", f"cutmix_partner={partner}"
+    training, raw, fake = cuda(kind, FAMILIES["resnet"], *settings, *regions)
     method, config = training.method.eval(), training.config
     with fake, torch.no_grad(), Watch() as watch:
         method.after_epoch(0, is_best=True)
@@ -235,20 +226,18 @@ def test_planted_faults_are_found(fault, cuda, monkeypatch):
         step(training, raw, fake)
 
 
-@pytest.mark.parametrize("is_trusted", [False, True])
 @pytest.mark.parametrize(
-    ("family", "mode"),
+    ("family", "mode", "is_trusted"),
     [
-        ("resnet", "original"),
-        ("resnet", "center_crop"),
-        ("resnet", "resize"),
-        ("xception", "original"),
-        ("dpt", "sliding_window"),
+        ("resnet", "original", True),
+        ("resnet", "center_crop", False),
+        ("resnet", "resize", True),
+        ("dpt", "sliding_window", False),
     ],
 )
 def test_validation_reads_the_device_once(family, mode, is_trusted, cuda):
-    """And brings the normalisation there before the first image; counts of confidence stay there
-    until they are asked for."""
+    """The normalisation is copied to the device before the first image; calibration counts stay on
+    the device until they are asked for."""
     training, _, fake = cuda(SupOnly, FAMILIES[family], "precision=bfloat16")
     with fake:
         image = torch.zeros(1, 3, 50, 61, dtype=torch.uint8)
@@ -264,7 +253,7 @@ def test_validation_reads_the_device_once(family, mode, is_trusted, cuda):
 
 
 def test_means_go_on_from_a_checkpoint_on_the_gpu(cuda):
-    """A run that was stopped between its last step of an epoch and the validation."""
+    """A run may stop between the last step of an epoch and the validation."""
     training, _, fake = cuda(SupOnly)
     with fake:
         means = Means({"sums": {"loss": torch.zeros(())}, "count": 20}, CUDA)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.run_dir import RunDir
 from engine.visualize import take_pictures
 from prevmatch import PrevMatch
@@ -26,7 +26,8 @@ def test_pictures_leave_the_generator_as_it_was(kind, toy, tmp_path):
 @every_method
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_step_never_waits_for_the_gpu(kind, precision, toy, tmp_path):
-    """From the raw batch to the optimizer; the first step, which allocates, may."""
+    """Only the first step, which allocates, may synchronise; a step goes from the raw batch to the
+    optimizer."""
     config = load_config(toy.config, ["data.workers=0", f"precision={precision}"])
     training = build_trainer(kind, config, torch.device("cuda"), RunDir(tmp_path / "run"), "never")
     if kind is PrevMatch:

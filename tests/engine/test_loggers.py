@@ -1,4 +1,4 @@
-"""log.trackers: TensorBoard by default, Weights & Biases where it is asked for."""
+"""log.trackers: TensorBoard by default, Weights & Biases on request."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ class FakeRun:
 
 @pytest.fixture
 def runs(monkeypatch):
-    """The runs that a stand-in for wandb was asked for."""
+    """Runs that a stand-in for wandb started."""
     started = []
 
     def init(**settings):
@@ -62,26 +62,18 @@ def test_a_resumed_run_is_the_same_run_of_wandb(toy, train, runs, tmp_path):
     assert (tmp_path / "run/tensorboard").is_dir()
 
 
-def test_without_wandb_one_line_says_so_before_anything_starts(
-    toy, train, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(SystemExit) as end:
-        train(SupOnly, toy.argv(tmp_path / "run", *WANDB))
-    error = capsys.readouterr().err
-    assert end.value.code == 2 and error.count("\n") == 1 and "requirements-extra.txt" in error
-    assert not (tmp_path / "run").exists()
-
-
-def test_wandb_that_cannot_start(toy, train, tmp_path, monkeypatch, capsys):
+def test_wandb_that_is_missing_or_cannot_start(toy, train, tmp_path, monkeypatch, capsys):
     def init(**_):
         raise RuntimeError("no API key\nconfigured")
 
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    with pytest.raises(SystemExit) as end:
-        train(SupOnly, toy.argv(tmp_path / "run", *WANDB))
-    error = capsys.readouterr().err
-    assert end.value.code == 2 and "WANDB_MODE=offline" in error and error.count("\n") == 1
+    for module, part in ((None, "requirements-extra.txt"), (init, "WANDB_MODE=offline")):
+        fake = module and types.SimpleNamespace(init=init)
+        monkeypatch.setitem(sys.modules, "wandb", fake)
+        with pytest.raises(SystemExit) as end:
+            train(SupOnly, toy.argv(tmp_path / "run", *WANDB))
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and part in error and error.count("\n") == 1
+        assert (tmp_path / "run").exists() == (module is init)  # nothing starts without wandb
 
 
 def test_the_real_wandb_offline(toy, train, tmp_path, monkeypatch):

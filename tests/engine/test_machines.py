@@ -1,4 +1,4 @@
-"""Several machines: each rank on a machine of its own, with its own disk and its own output."""
+"""Several nodes: each rank has its own disk and its own output."""
 
 import shutil
 import socket
@@ -16,21 +16,14 @@ from util.errors import UserError
 from util.log import code_version
 
 
-@pytest.fixture
-def short(toy):
-    toy.tree |= {"epochs": 2, "epoch_length": 3, "batch_size": 4}
-    toy.write_config()
-    return toy
-
-
 def ends(*commands, **variables):
-    """Exit code and stderr of each machine."""
+    """Return exit code and stderr of each node."""
     done = [one.end(200) for one in meeting(*commands, machines=True, **variables)]
     return [(end.returncode, end.stderr) for end in done]
 
 
 def refused(done, reason):
-    """Assert that each machine exits with code 2 and one error line containing `reason`."""
+    """Assert that each node exits with code 2 and one error line containing `reason`."""
     for code, said in done:
         assert code == 2, done
         assert said.count("error: ") == 1 and reason in said and "Traceback" not in said, done
@@ -42,7 +35,7 @@ def supervised(toy, run, *more):
 
 
 def test_rank_0_decides_what_all_continue_from(short, train, tmp_path):
-    """Machine 1 finds another run on its own disk, machine 0 the one to continue."""
+    """Node 1 finds another run on its own disk, node 0 the run to resume."""
     a, b = tmp_path / "a", tmp_path / "b"
     train(SupOnly, short.argv(a / "supervised", "--set", "epochs=1", "batch_size=2"))
     train(SupOnly, short.argv(b / "supervised", "--set", "batch_size=2", "seed=5"))
@@ -74,30 +67,15 @@ for name, value in state.items():
     assert ends([script], [script]) == [(0, ""), (0, "")]
 
 
-@pytest.mark.parametrize(
-    ("setting", "reason"),
-    [
-        ("optimizer.lr=0.2", "optimizer.lr (0.02 -> 0.2)"),
-        ("log.pictures=1", "log.pictures (0 -> 1)"),
-    ],
-)
-def test_machines_with_different_settings(setting, reason, short, tmp_path):
-    commands = [
-        supervised(short, tmp_path / "a", "--set", "optimizer.lr=0.02"),
-        supervised(short, tmp_path / "b", "--set", "optimizer.lr=0.02", setting),
-    ]
-    assert refused(ends(*commands), f"rank 1 differs from rank 0: {reason}")
-
-
-def test_machines_with_different_split_files(short, tmp_path):
+def test_machines_with_different_settings_and_split_files(short, tmp_path):
     other = tmp_path / "labeled.txt"
     other.write_text("".join(short.path("labeled").read_text().splitlines(keepends=True)[:2]))
-    commands = [
-        supervised(short, tmp_path / "a"),
-        supervised(short, tmp_path / "b", "--labeled-id-path", str(other)),
-    ]
-    reason = "rank 1 differs from rank 0: split files.labeled (3 images, SHA-256 "
-    assert refused(ends(*commands), reason)
+    for more, reason in (
+        (["--set", "log.pictures=1"], "log.pictures (0 -> 1)"),
+        (["--labeled-id-path", str(other)], "split files.labeled (3 images, SHA-256 "),
+    ):
+        commands = [supervised(short, tmp_path / "a"), supervised(short, tmp_path / "b", *more)]
+        assert refused(ends(*commands), f"rank 1 differs from rank 0: {reason}")
 
 
 def test_evaluations_of_different_checkpoints(short, train, tmp_path):
@@ -116,7 +94,7 @@ def test_a_run_and_a_dry_run(short, tmp_path):
 
 
 def test_the_code_has_a_version(monkeypatch, tmp_path):
-    """One that an edit of a source file changes, also without git."""
+    """Editing a source file changes the version, also without git."""
     for folder in ("util", "engine"):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder)
     monkeypatch.setattr("util.log.__file__", str(tmp_path / "util/log.py"))
@@ -127,7 +105,7 @@ def test_the_code_has_a_version(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("what", ["config", "image"])
 def test_what_machine_1_alone_lacks(what, short, tmp_path):
-    """Its reason is what both machines print, before they have joined and in the training."""
+    """Both nodes print the error of node 1, before they have joined and during training."""
     root = tmp_path / "other"
     shutil.copytree(short.root, root)
     commands = [
@@ -146,7 +124,7 @@ def test_what_machine_1_alone_lacks(what, short, tmp_path):
 
 
 def test_a_fault_of_the_program_on_machine_1(tmp_path):
-    """Ends in one traceback, its own; machine 0 names it."""
+    """Node 1 prints the only traceback; node 0 names node 1."""
     script = tmp_path / "program.py"
     script.write_text("""
 import torch
@@ -228,22 +206,16 @@ def impatient(monkeypatch):
     monkeypatch.setenv("TIMEOUT", "0.02")
 
 
-def test_a_first_machine_that_is_alone(impatient):
+def test_a_machine_that_is_alone(impatient):
     assert "error: NODE_RANK 1: no answer" in launched(nodes=2)
-
-
-def test_a_first_machine_that_cannot_be_reached(impatient):
     port = free_port()
     said = launched(nodes=2, node=1, port=port)
     assert f"error: MASTER_ADDR localhost, port {port}: no answer" in said
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_a_port_in_use(nodes):
+def test_a_port_in_use_and_a_node_rank_beyond_the_nodes():
     with socket.create_server(("localhost", 0)) as other:
         port = other.getsockname()[1]
-        assert f"error: port {port}: not available" in launched(nodes=nodes, port=port)
-
-
-def test_a_node_rank_beyond_the_nodes():
+        for nodes in (1, 2):
+            assert f"error: port {port}: not available" in launched(nodes=nodes, port=port)
     assert "NODE_RANK 2: expected 0 to 1" in launched(nodes=2, node=2)

@@ -1,4 +1,4 @@
-"""Groups of parameters: learning rates, and the order that checkpoints rely on."""
+"""Parameter groups: learning rates, and the order that checkpoints rely on."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_backbones_of_all_networks_learn_at_lr_and_the_rest_faster(options):
 
 
 def test_a_checkpoint_of_one_group_gives_each_parameter_its_own_momentum(options):
-    """U-Nets were once trained in one group."""
+    """Earlier versions trained U-Nets in one group."""
     torch.manual_seed(0)
     network = build_network(options, 3)
     before = torch.optim.SGD(trained(network), 0.1, momentum=0.9)
@@ -82,9 +82,10 @@ RATES = [
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_layer_decay_by_a_table_worked_out_by_hand(name):
     network = build_network(VIT, 3)
-    optimizer = build_optimizer(
-        network, Optimizer(name=name, lr=0.064, lr_multi=10, layer_decay=0.5)
-    )
+    options = Optimizer(name=name, lr=0.064, lr_multi=10, layer_decay=0.5, weight_decay=0.02)
+    optimizer = build_optimizer(network, options)
+    assert isinstance(optimizer, torch.optim.AdamW if name == "adamw" else torch.optim.SGD)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.02}
     rates = {p: g["base_lr"] for g in optimizer.param_groups for p in g["params"]}
     for parameter, rate in RATES:
         assert rates[network.backbone.get_parameter(parameter)] == pytest.approx(rate), parameter
@@ -96,7 +97,7 @@ def test_layer_decay_by_a_table_worked_out_by_hand(name):
 
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_small_patch14_dinov2"])
 def test_layer_decay_is_that_of_timm(name):
-    """Registers and rotary positions of DINOv3; DINOv2's mask token, which is not trained."""
+    """Covers registers and rotary positions of DINOv3, and DINOv2's untrained mask token."""
     with torch.device("meta"):
         network = build_network(VIT.model_copy(update={"backbone": name}), 3)
         options = Optimizer(name="adamw", lr=1.0, layer_decay=0.9)
@@ -136,7 +137,7 @@ LINEAR_RULE = [
 
 @pytest.mark.parametrize(("settings", "lr", "log"), LINEAR_RULE)
 def test_the_linear_rule_scales_or_is_named(toy, caplog, settings, lr, log):
-    """batch_size is 2."""
+    """The config's batch_size is 2."""
     caplog.set_level("INFO")
     config = with_scaled_lr(load_config(toy.config, ["optimizer.lr=0.02", *settings]))
     assert config.optimizer.lr == lr

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from corrmatch import CorrMatch
-from engine.run_dir import RunDir, state_to_resume
+from engine.checkpointing import state_to_resume
+from engine.run_dir import RunDir
 from supervised import SupOnly
 from tests.conftest import METHODS, write_sample
 from tests.prototypes import Prototypes
@@ -40,14 +41,14 @@ def assert_equal(a, b, where="state"):
 
 
 def first_steps(run):
-    """The step that each start of a run began with."""
+    """Return the first step of each start of a run."""
     lines = (run / "starts.jsonl").read_text().splitlines()
     return [json.loads(line)["first_step"] for line in lines]
 
 
 @pytest.mark.parametrize("kind", [*METHODS.values(), Prototypes], ids=[*METHODS, "prototypes"])
 def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
-    toy.tree["epochs"] = 3
+    toy.tree |= {"epochs": 3, "epoch_length": 1}
     toy.write_config()
     train(kind, toy.argv(tmp_path / "whole"))
 
@@ -89,20 +90,11 @@ def test_settings_of_the_optimizer_are_those_of_the_config(toy, train, tmp_path)
         assert group["base_lr"] == 0.5 and group["momentum"] == 0.5
 
 
-def test_finished_run_is_left_as_it_is(toy, train, tmp_path):
-    train(SupOnly, toy.argv(tmp_path / "run"))
-    before = (tmp_path / "run/latest.pth").read_bytes()
-    train(SupOnly, toy.argv(tmp_path / "run"))
-    assert (tmp_path / "run/latest.pth").read_bytes() == before
-
-
-def test_what_changes_no_result_may_change(toy, train, tmp_path):
-    train(SupOnly, toy.argv(tmp_path / "run"))
-    train(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=1", "data.cache_mb=0"))
-
-
-def test_worker_count_changes_nothing(toy, train, tmp_path):
+def test_a_finished_run_stays_and_workers_change_nothing(toy, train, tmp_path):
     train(CorrMatch, toy.argv(tmp_path / "alone"))
+    before = (tmp_path / "alone/latest.pth").read_bytes()
+    train(CorrMatch, toy.argv(tmp_path / "alone", "--set", "data.workers=1", "data.cache_mb=0"))
+    assert (tmp_path / "alone/latest.pth").read_bytes() == before
     train(CorrMatch, toy.argv(tmp_path / "workers", "--set", "data.workers=2"))
     alone, workers = (
         torch.load(tmp_path / run / "latest.pth", weights_only=True)["method"]
@@ -196,7 +188,7 @@ def test_learning_rates_continue_where_a_list_was_changed(half, toy, train, monk
     monkeypatch.setattr(
         "engine.trainer.set_poly_lr", lambda _, step, steps, power: rates.append((step, steps))
     )
-    monkeypatch.setattr("engine.trainer.Progress.show", lambda *_: None)
+    monkeypatch.setattr("engine.trainer.Progress._show", lambda *_: None)
     train(SupOnly, toy.argv(half, "--force"))
     assert rates == [(step, 12) for step in range(6, 12)]
 
@@ -262,7 +254,7 @@ def test_best_checkpoint_alone_is_not_overwritten(toy, train, tmp_path, capsys):
 
 @pytest.mark.parametrize("more", [["--dry-run"], ["--set", "crop_size=63", "model.network=dpt"]])
 def test_a_start_without_a_run_leaves_nothing(more, toy, train, tmp_path):
-    """A dry run, and a start that fails after the folder was made."""
+    """Neither a dry run nor a start that fails after making the folder leaves files."""
     with contextlib.suppress(SystemExit):
         train(SupOnly, toy.argv(tmp_path / "new/run", *more))
     assert not (tmp_path / "new").exists()
@@ -274,7 +266,7 @@ def test_a_start_without_a_run_leaves_nothing(more, toy, train, tmp_path):
 
 
 def test_a_lock_file_that_was_removed_is_made_anew(tmp_path, monkeypatch):
-    """By a start that failed, between opening and locking."""
+    """A failed start may remove the lock file between opening and locking."""
     real, calls = fcntl.lockf, []
 
     def lockf(file, how):

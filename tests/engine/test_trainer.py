@@ -1,53 +1,32 @@
-"""A training as a whole: schedule, groups, what the run's folder holds, dry run, precision."""
+"""Whole trainings: schedule, parameter groups, files of a run, dry run, precision."""
 
 import copy
 import functools
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tqdm import tqdm
 
 from corrmatch import CorrMatch
 from engine.cost import KINDS
 from engine.dry_run import Measured, smaller_settings
-from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr
-from engine.progress import BAR, Bar
-from engine.trainer import Trainer
+from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
+from engine.progress import BAR, Progress
 from model import acceleration
 from model.build import build_network
 from prevmatch import PrevMatch
 from supervised import SupOnly
 from tests.prototypes import Prototypes
-from unimatch_v2 import UniMatchV2
 from util import distributed
 from util.config.loading import load_config
 from util.config.schema import Optimizer
 from util.errors import UserError
-from util.precision import LossScale, autocast, cpu_flags, precision_on
-
-
-def test_supervised_training_needs_no_unlabelled_list(toy, train, tmp_path):
-    del toy.tree["data"]["unlabeled"]
-    toy.write_config()
-    train(SupOnly, toy.argv(tmp_path / "run"))
-    assert (tmp_path / "run/latest.pth").exists()
-
-
-def test_sgd_with_momentum_and_decay():
-    """v = m v + (g + d p); p = p - lr v."""
-    network = torch.nn.Linear(1, 1, bias=False)
-    options = Optimizer(lr=0.1, lr_multi=1, momentum=0.7, weight_decay=0.01)
-    optimizer = build_optimizer(network, options)
-    p, v = network.weight.item(), 0.0
-    for gradient in (3.0, 5.0, -2.0):
-        network.weight.grad = torch.full((1, 1), gradient)
-        optimizer.step()
-        v = 0.7 * v + gradient + 0.01 * p
-        p -= 0.1 * v
-        assert network.weight.item() == pytest.approx(p, rel=1e-6)
+from util.precision import autocast, cpu_flags, precision_on
 
 
 def test_poly_schedule_decays_after_the_step(toy):
@@ -66,7 +45,7 @@ def test_poly_schedule_decays_after_the_step(toy):
 
 
 def test_momentum_takes_the_layout_of_the_weights(tmp_path):
-    """A run saved without `channels_last` and resumed with it."""
+    """A run is saved without `channels_last` and resumed with it."""
     torch.manual_seed(0)
     x, finals = torch.randn(2, 3, 8, 8), []
     first = torch.nn.Conv2d(3, 4, 3)
@@ -85,11 +64,11 @@ def test_momentum_takes_the_layout_of_the_weights(tmp_path):
 
 
 def test_whatever_a_method_owns_is_trained_and_its_teacher_is_not(toy, train, tmp_path):
-    """A head beside the network gets steps, at the rate of everything that is no backbone."""
-    states = []
-    for epochs in (1, 2):
-        train(Prototypes, toy.argv(tmp_path / str(epochs), "--set", f"epochs={epochs}"))
-        states.append(torch.load(tmp_path / f"{epochs}/latest.pth", weights_only=True))
+    """A head outside the network is trained at the rate of parameters outside the backbone."""
+    train(Prototypes, toy.argv(tmp_path, "--set", "epoch_length=1"))
+    states = [
+        torch.load(tmp_path / f"{name}.pth", weights_only=True) for name in ("previous", "latest")
+    ]
     config = load_config(toy.config)
     method = Prototypes(build_network(config.model, 3), config)
     first, last = (state["method"] for state in states)
@@ -132,33 +111,27 @@ def test_what_a_run_leaves(toy, train, tmp_path):
     assert best["epoch"] == best["best"]["model"]["epoch"]
 
 
-@pytest.mark.parametrize("kind", [SupOnly, CorrMatch])
-def test_dry_run(kind, toy, train, tmp_path, capsys):
-    train(kind, toy.argv(tmp_path / "run", "--dry-run"))
+@pytest.mark.parametrize(
+    ("kind", "workers", "seconds", "bound"),
+    [(CorrMatch, "0 data workers", 0.0, "computing"), (SupOnly, "1 data worker", 1e6, "loading")],
+)
+def test_dry_run(kind, workers, seconds, bound, toy, train, tmp_path, capsys, monkeypatch):
+    """Loading bounds a run with slow data workers, which would take days."""
+    monkeypatch.setattr("engine.dry_run._seconds_to_load", lambda _: seconds)
+    train(kind, toy.argv(tmp_path / "run", "--dry-run", "--set", f"data.workers={workers[0]}"))
     out = capsys.readouterr().out
     for part in ("parameters", "memory", "whole run", "all well", "TFLOP", "40/48, 80", *KINDS):
         assert part in out
     assert out.count("3 validation images, expected at least 10") == 1
+    assert f"{seconds:.3f} s of one process, {workers}\n" in out and f"bound by {bound}" in out
+    assert ("This run would take days" in out) == (bound == "loading")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("workers, seconds, bound", [(0, 0.0, "computing"), (2, 1e6, "loading")])
-def test_dry_run_says_what_bounds_a_run(
-    workers, seconds, bound, toy, train, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr("engine.dry_run._seconds_to_load", lambda _: seconds)
-    train(SupOnly, toy.argv(tmp_path / "run", "--dry-run", "--set", f"data.workers={workers}"))
-    out = capsys.readouterr().out
-    assert f"{seconds:.3f} s of one process, {workers} data workers" in out
-    assert f"bound by {bound}" in out
-    assert ("This run would take days" in out) == (bound == "loading")
-
-
-@pytest.mark.parametrize("network", ["deeplabv3plus", "pspnet"])
-def test_dry_run_offers_settings_that_take_a_day(network, toy):
+def test_dry_run_offers_settings_that_take_a_day(toy):
     """Epochs scale the time, a smaller network and crop the arithmetic of a step."""
-    config = load_config(toy.config, [f"model.network={network}", "epochs=100", "crop_size=321",
-                                      "model.backbone=resnet50", "batch_size=4"])  # fmt: skip
+    settings = ["epochs=100", "crop_size=321", "model.backbone=resnet50", "batch_size=4"]
+    config = load_config(toy.config, settings)
     found = Measured(loss=1, step=60, load=0, image=0, image_load=0, workers=1)  # 10 days
     shorter, smaller, _ = smaller_settings(SupOnly, config, found, steps=144, images=5)
     assert shorter == "  --set epochs=10: about 24 h"
@@ -166,84 +139,68 @@ def test_dry_run_offers_settings_that_take_a_day(network, toy):
     assert small.model.backbone == "resnet18" and small.crop_size == 193 and small.epochs > 40
 
 
-@pytest.mark.parametrize("kind", [SupOnly, CorrMatch])
 def test_progress_lines_fit_a_terminal_and_are_explained_once(
-    kind, toy, train, tmp_path, capsys, monkeypatch
+    toy, train, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("engine.progress.SECONDS_BETWEEN_LINES", -1.0)
-    train(kind, toy.argv(tmp_path / "run", "--set", "epoch_length=20"))
+    monkeypatch.setattr("engine.progress.FETCH_EVERY", 2)
+    train(CorrMatch, toy.argv(tmp_path / "run", "--set", "epoch_length=2"))
     out = capsys.readouterr().out
     lines = [line for line in out.splitlines() if str(tmp_path) not in line]
     assert [line for line in lines if len(line) > 80] == []
     assert out.count("s, under a minute left): loss ") == 1  # of the first epoch of two
-    assert out.count("epoch 2/2 step 20/20 (under a minute left): loss ") == 1
-    assert out.count("loss: weighted sum of the losses; x: labelled images") == 1
+    assert out.count("epoch 2/2 step 2/2 (under a minute left): loss ") == 1
+    assert out.count("loss: weighted sum of the losses; x: supervised") == 1
     assert "checking the files of 3 labelled" in lines[0]
 
 
 def test_a_bar_shows_the_time_left_in_all_epochs():
-    bar = Bar(total=10, initial=2, file=io.StringIO(), bar_format=BAR, ncols=80)
-    bar.steps_after, bar.n = 90, 4
-    bar.start_t -= 60  # 30 s a step, 96 steps left
-    assert "| 4/10, 48 min left" in str(bar) and len(str(bar)) <= 80
-
-
-def test_suponly_sees_twice_as_many_labelled_images(toy, train, tmp_path, monkeypatch):
-    seen, step = [], Trainer.optimize
-
-    def spying(self, raw, number):
-        seen.append((len(raw["labeled"]["image"]), "unlabeled" in raw))
-        return step(self, raw, number)
-
-    monkeypatch.setattr(Trainer, "optimize", spying)
-    train(SupOnly, toy.argv(tmp_path / "a"))
-    train(CorrMatch, toy.argv(tmp_path / "b"))
-    assert seen[0] == (4, False) and seen[-1] == (2, True)
+    config = SimpleNamespace(epochs=10)
+    progress = Progress(SimpleNamespace(config=config, epoch=0, steps=10, done=2), legend=False)
+    progress._begin -= 60  # 30 s a step, 96 steps left
+    bar = tqdm(total=10, initial=2, file=io.StringIO(), bar_format=BAR, ncols=80)
+    bar.n = 4
+    bar.set_postfix_str(progress._postfix(3, {"loss": 1.0, "x": 2.0, "long": 3.0, "s": 4.0}))
+    assert str(bar).endswith("| 4/10, 48 min left, loss 1.00 x 2.00 s 4.00")
+    assert len(str(bar)) <= 80
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["precision=bfloat16"],
-        ["cutmix_partner=self"],
-        ["cutmix_partner=batch"],
-        ["criterion.name=ohem", "criterion.min_kept=50"],
-        ["method.thresh_init=null", "conf_thresh=0"],
-        ["batch_size=8", "micro_batch=2"],
-        ["evaluation.every=2", "evaluation.center_crop_epochs=1"],
-        ["epoch_length=1", "model.multi_grid=false", "model.output_stride=8"],
+        ["precision=bfloat16", "cutmix_partner=self", "evaluation.every=2", "epoch_length=1"],
+        [
+            "criterion.name=ohem",
+            "criterion.min_kept=50",
+            "cutmix_partner=batch",
+            "batch_size=8",
+            "micro_batch=2",
+            "method.thresh_init=null",
+            "conf_thresh=0",
+            "model.multi_grid=false",
+            "model.output_stride=8",
+            "evaluation.center_crop_epochs=1",
+        ],
     ],
-    ids=" ".join,
+    ids=["bfloat16", "micro-batches"],
 )
 def test_settings(overrides, toy, train, tmp_path):
+    """Scores of the cheap mode never count as best."""
     train(CorrMatch, toy.argv(tmp_path / "run", "--set", *overrides))
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    last = json.loads(lines[-1])
-    assert len(lines) == 2 and 0 < last["train"]["loss"] < 100
-    assert last["scores"]["model"]["mode"] == "original"
-    assert (tmp_path / "run/best.pth").exists()
-
-
-def test_cheap_mode_never_counts_as_best(toy, train, tmp_path):
-    train(SupOnly, toy.argv(tmp_path, "--set", "evaluation.center_crop_epochs=1"))
-    state = torch.load(tmp_path / "latest.pth", weights_only=True)
-    modes = [record["scores"]["model"]["mode"] for record in state["history"]]
-    assert modes == ["center_crop", "original"] and state["best"]["model"]["epoch"] == 2
-
-
-def test_micro_batches_accumulate_the_gradient_of_the_batch(toy, train, tmp_path, monkeypatch):
-    """Exact where batch statistics play no part."""
-    monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda self, x: x)
-    for micro in (4, 2):
-        train(SupOnly, toy.argv(tmp_path / str(micro), "--set", f"micro_batch={micro}",
-                                "epochs=1", "optimizer.lr=0.0001"))  # fmt: skip
-    a, b = (torch.load(tmp_path / m / "latest.pth", weights_only=True)["method"] for m in "42")
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-4)
+    first, last = map(json.loads, lines)
+    assert 0 < last["train"]["loss"] < 100 and last["scores"]["model"]["mode"] == "original"
+    if "scores" in first:
+        assert first["scores"]["model"]["mode"] == "center_crop"
+    best = torch.load(tmp_path / "run/best.pth", weights_only=True)
+    assert best["best"]["model"]["epoch"] == 2
 
 
 def test_training_learns(toy, train, tmp_path):
-    """The toy's classes are bands of brightness: SupOnly must get most of them right."""
+    """The toy's classes are bands of brightness: SupOnly must get most of them right.  It needs no
+    unlabelled images."""
+    del toy.tree["data"]["unlabeled"]
+    toy.write_config()
     train(SupOnly, toy.argv(tmp_path, "--set", "epochs=6", "epoch_length=10", "optimizer.lr=0.05"))
     history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert history[-1]["train"]["loss"] < history[0]["train"]["loss"] / 2
@@ -251,24 +208,26 @@ def test_training_learns(toy, train, tmp_path):
 
 
 def test_one_image_per_gpu_is_enough_where_batch_norm_counts_over_all(monkeypatch):
-    """A published batch of 8 on 8 GPUs."""
+    """Published settings use a batch of 8 on 8 GPUs."""
     monkeypatch.setattr(distributed, "world_size", lambda: 8)
     assert distributed.batchnorm_processes(torch.device("cuda")) == 8
     assert distributed.batchnorm_processes(torch.device("cpu")) == 1
 
 
-@pytest.mark.parametrize("kind", [CorrMatch, PrevMatch, UniMatchV2])
+@pytest.mark.parametrize(
+    ("kind", "more"), [(CorrMatch, ["method.teacher=ema", "epochs=1"]), (PrevMatch, [])]
+)
 def test_compiled_parts_and_channels_last_change_nothing_but_speed(
-    kind, toy, train, tmp_path, monkeypatch
+    kind, more, toy, train, tmp_path, monkeypatch
 ):
-    """Names of the state, resuming, teachers and previous models; without a C++ compiler."""
+    """Names of the state, resuming, teachers and previous models; no C++ compiler is needed."""
     backend = functools.partialmethod(torch.nn.Module.compile, backend="eager")
     monkeypatch.setattr(torch.nn.Module, "compile", backend)
     monkeypatch.setenv("CXX", sys.executable)  # only looked for
     fast = ["compile=true", "channels_last=true", "tf32=false", "epoch_length=1", "log.pictures=1"]
     states = []
     for run, settings in (("plain", ["epoch_length=1"]), ("fast", fast)):
-        train(kind, toy.argv(tmp_path / run, "--set", *settings))
+        train(kind, toy.argv(tmp_path / run, "--set", *settings, *more))
         states.append(torch.load(tmp_path / run / "latest.pth", weights_only=True))
     plain, found = (state["method"] for state in states)
     assert plain.keys() == found.keys()
@@ -280,9 +239,12 @@ def test_compiled_parts_and_channels_last_change_nothing_but_speed(
     )
     weight = next(v for v in found.values() if getattr(v, "ndim", 0) == 4 and v.shape[1] > 1)
     assert weight.is_contiguous(memory_format=torch.channels_last)
-    train(kind, toy.argv(tmp_path / "fast", "--set", "epoch_length=1", "tf32=false"))  # movable
+    train(
+        kind, toy.argv(tmp_path / "fast", "--set", "epoch_length=1", "tf32=false", *more)
+    )  # movable
 
 
+CPU = torch.device("cpu")
 FLAGS = {
     "amx": "processor : 0\nflags : fpu avx512f amx_bf16 amx_tile\n",
     "avx512_bf16": "flags\t\t: avx512f avx512_bf16\n",
@@ -293,28 +255,22 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("name", FLAGS)
-def test_a_cpu_that_computes_in_bfloat16_is_known_by_its_flags(name, tmp_path, monkeypatch):
-    file = tmp_path / f"cpuinfo of {name}"  # what is known of a path is kept
-    if FLAGS[name] is not None:
-        file.write_text(FLAGS[name])
-    flags = cpu_flags(file)
-    monkeypatch.setattr("util.precision.cpu_flags", lambda: flags)
-    able = name in ("amx", "avx512_bf16", "arm")
-    device = torch.device("cpu")
-    assert precision_on(device, "auto") == ("bfloat16" if able else "float32")
-    assert autocast(device, "auto")._enabled == able
+def test_automatic_precision(tmp_path, monkeypatch):
+    """bfloat16 on CPUs that compute in it, by their flags, and on GPUs that do; else float16."""
+    for name, text in FLAGS.items():
+        file = tmp_path / f"cpuinfo of {name}"  # the flags of a path are cached
+        if text is not None:
+            file.write_text(text)
+        flags, able = cpu_flags(file), name in ("amx", "avx512_bf16", "arm")
+        monkeypatch.setattr("util.precision.cpu_flags", lambda flags=flags: flags)
+        assert precision_on(CPU, "auto") == ("bfloat16" if able else "float32"), name
+        assert autocast(CPU, "auto")._enabled == able
     for given in ("float32", "bfloat16", "float16"):
-        assert precision_on(device, given) == given
-
-
-@pytest.mark.parametrize(("has_bfloat16", "found"), [(True, "bfloat16"), (False, "float16")])
-def test_automatic_precision_on_a_gpu(has_bfloat16, found, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
-    device = torch.device("cuda")
-    assert precision_on(device, "auto") == found
-    monkeypatch.setattr("util.precision.precision_on", lambda *_: found)
-    assert (LossScale(torch.device("cpu"), found).value is None) == (found == "bfloat16")
+        assert precision_on(CPU, given) == given
+        assert (LossScale(CPU, given).value is not None) == (given == "float16")
+    for able in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda able=able, **_: able)
+        assert precision_on(torch.device("cuda"), "auto") == ("bfloat16" if able else "float16")
 
 
 @pytest.mark.parametrize(
@@ -333,7 +289,7 @@ def test_automatic_layout(given, device, precision, expected, toy):
 
 
 def test_a_run_keeps_the_precision_it_found(toy, train, tmp_path, monkeypatch, capsys):
-    """On a machine where auto would mean another one, it is refused."""
+    """Resuming is refused on a machine where auto resolves to another precision."""
     toy.tree |= {"precision": "auto", "channels_last": "auto", "epoch_length": 1}
     toy.write_config()
     monkeypatch.setattr("util.precision.cpu_flags", lambda: {"amx_bf16"})

@@ -1,4 +1,4 @@
-"""Warnings of a validation."""
+"""Warnings after a validation."""
 
 from engine.validation import collapse
 

@@ -1,4 +1,4 @@
-"""log.pictures: what validations show, and that a training does not notice."""
+"""log.pictures: content of the pictures, which leave a training unchanged."""
 
 import json
 import random
@@ -10,10 +10,17 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
-from engine.build import build_trainer
-from engine.drawing import LEFT_OUT, OUTLINE, SIDE, Sheet
+from engine.command import build_trainer
 from engine.run_dir import RunDir
-from engine.visualize import draw, take_pictures, undisturbed
+from engine.visualize import (
+    LEFT_OUT,
+    OUTLINE,
+    SIDE,
+    Sheet,
+    draw,
+    take_pictures,
+    undisturbed,
+)
 from model.build import build_network
 from model.network import upsample
 from prevmatch import PrevMatch
@@ -44,7 +51,7 @@ WITH_TWO = ("--set", "log.pictures=2")
 
 
 def learnt(folder):
-    """All that a run has learnt, but for how long it took."""
+    """Return everything that a run has learnt, without its times."""
     state = torch.load(folder / "latest.pth", weights_only=True)
     text = (folder / "metrics.jsonl").read_text().splitlines()
     lines = [json.loads(line) for line in text]
@@ -57,7 +64,9 @@ def files(folder):
 
 @kinds
 def test_a_training_does_not_notice(kind, toy, train, tmp_path):
-    """The same losses, scores, weights and best models, to the last digit."""
+    """Losses, scores, weights and best models are equal to the last digit."""
+    toy.tree["epoch_length"] = 1
+    toy.write_config()
     train(kind, toy.argv(tmp_path / "without"))
     train(kind, toy.argv(tmp_path / "with", *WITH_TWO))
     assert_equal(learnt(tmp_path / "with"), learnt(tmp_path / "without"))
@@ -168,7 +177,7 @@ def test_pictures_are_of_the_labelling_network(toy, tmp_path):
 
 
 def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
-    """CorrMatch's label before and after, and RankMatch's pixels, none twice."""
+    """Check CorrMatch's label before and after propagation, and RankMatch's distinct pixels."""
     t = prepared(CorrMatch, toy, tmp_path / "corr", "method.thresh_init=0.45")
     with torch.no_grad():  # else all are as good as undecided
         t.method.model.classifier.weight *= 100
@@ -326,7 +335,7 @@ def test_confidence_is_coloured_and_pixels_are_marked(toy):
 
 
 def test_marks_of_a_map_lie_on_its_pixels(toy):
-    """Corners of a map are corners of the picture, as the networks upsample."""
+    """Corners of a map are corners of the picture, as in the networks' upsampling."""
     marks = Marks(torch.tensor([[0, 5, 14]]), (3, 5))
     image = torch.zeros(1, 3, 9, 9)
     config = load_config(toy.config)
@@ -356,7 +365,7 @@ def test_both_dates_of_a_pair_are_shown(toy):
 
 @pytest.mark.parametrize("depth", [2, 3, 9])
 def test_colours_are_principal_components(depth):
-    """Against numpy's singular values of all pixels; components have no sign."""
+    """Compare with numpy's singular values of all pixels; components have no sign."""
     g = torch.Generator().manual_seed(depth)
     features = torch.randn(2, depth, 5, 4, generator=g) * 2 ** torch.arange(depth)[:, None, None]
     found = principal_colours(features)

@@ -242,7 +242,7 @@ def test_a_published_run(trained, shared_run, toy, run, tmp_path):
     code, _, err = run(publish, *argv)
     assert code == 2 and "exists already" in err
     for words, *bad in (
-        ("; name the folder", tmp_path),
+        ("; name the --save-path", tmp_path),
         ("no validation of 'x'", trained, "--which", "x"),
     ):
         code, _, err = run(publish, *bad, "--out", tmp_path / "b", "--license", "mit")

@@ -46,7 +46,7 @@ A_LITTLE = 1e-6
 
 
 def undecided(toy, kind, *settings):
-    """A method whose network gives each of four classes a probability of exactly a quarter."""
+    """Return a method whose network predicts four classes with a probability of 1/4 each."""
     config = load_config(toy.config, ["data.classes=[a, b, c, d]", *settings])
     network = build_network(config.model, 4).train()
     nn.init.zeros_(network.classifier.weight), nn.init.zeros_(network.classifier.bias)
@@ -68,11 +68,10 @@ def undecided(toy, kind, *settings):
         (CorrMatch, "method.thresh_init=null", ["s", "fp", "corr"]),
     ],
 )
-@pytest.mark.parametrize("partner", [True, False])
-def test_a_confidence_that_is_the_threshold_is_enough(kind, setting, learnt, partner, toy):
+def test_a_confidence_that_is_the_threshold_is_enough(kind, setting, learnt, toy):
     for tau, kept in ((QUARTER, 1), (QUARTER + A_LITTLE, 0)):
         method = undecided(toy, kind, f"conf_thresh={tau}", setting.format(tau))
-        _, scalars = method(raw_batch(2, partner=partner, views=kind.strong_views))
+        _, scalars = method(raw_batch(2, views=kind.strong_views))
         assert scalars["mask_ratio"].item() == kept
         for name in learnt:
             assert scalars[name].item() == pytest.approx(kept * math.log(4)), (name, tau)
@@ -142,7 +141,7 @@ def test_of_equally_probable_classes_the_first():
 
 
 def test_classes_that_do_not_occur():
-    """No part of the dynamic threshold or the Dice loss; IoU 0; volume Dice 1."""
+    """Absent classes: no part in dynamic threshold and Dice loss, IoU 0, volume Dice 1."""
     label, conf, valid = row(0, 2, 2), row(0.9, 0.4, 0.6), row(True, True, False)
     found = mean_class_confidence(label, conf, valid, 4, torch.tensor(0.1))
     assert found.item() == pytest.approx((0.9 + 0.4) / 2)
@@ -221,7 +220,7 @@ def test_fewer_references_than_ranks():
 
 @pytest.mark.parametrize("epoch, weight", [(0, 0), (1, 0.5), (2, 1), (3, 0.5), (4, 0)])
 def test_previous_models_count_most_in_the_middle(epoch, weight, toy):
-    """From the first epoch, 0, to what would be the one after the last of 4."""
+    """Weight of previous models from epoch 0 to 4 of 4."""
     method = undecided(toy, PrevMatch, "epochs=4", "conf_thresh=1", "method.prev.conf_thresh=0")
     method.epoch = epoch
     loss, scalars = method(raw_batch(2, views=2))
@@ -246,32 +245,34 @@ def test_no_side_is_scaled_to_less_than_a_pixel():
     assert draw_geometry(rng, (40, 1), 8, scale=(0.1, 0.1)).size == (4, 1)
 
 
-@pytest.mark.parametrize("size", [(5, 5), (4, 9), (5, 6), (8, 7)])
-def test_the_middle_of_an_image_as_large_as_the_crop(size):
-    x = torch.arange(size[0] * size[1]).view(size)
-    top, left = (max(side - 5, 0) // 2 for side in size)
-    assert torch.equal(center_crop(x, 5), x[top : top + 5, left : left + 5])
+def test_the_middle_of_an_image_as_large_as_the_crop():
+    for size in ((5, 5), (4, 9), (5, 6), (8, 7)):
+        x = torch.arange(size[0] * size[1]).view(size)
+        top, left = (max(side - 5, 0) // 2 for side in size)
+        assert torch.equal(center_crop(x, 5), x[top : top + 5, left : left + 5])
 
 
-@pytest.mark.parametrize("side, seen", [(14, 14), (20, 14), (21, 28), (35, 42), (6, 14)])
-def test_the_nearest_multiple_of_a_patch(side, seen):
-    sizes = []
+def spied(sizes):
+    """Return an identity network that notes the sizes of its inputs."""
     network = nn.Identity()
+    network.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-2:]))
+    return network
+
+
+def test_the_nearest_multiple_of_a_patch():
+    network = spied(sizes := [])
     network.patch_size = 14
-    network.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-2:]))
-    logits_of(network, torch.zeros(1, 1, side, 28))
-    assert sizes == [(seen, 28)]
+    for side in (14, 20, 21, 35, 6):
+        logits_of(network, torch.zeros(1, 1, side, 28))
+    assert sizes == [(seen, 28) for seen in (14, 14, 28, 42, 14)]
 
 
-@pytest.mark.parametrize("mode, seen", [("original", (1, 2)), ("resize", (1, 1))])
-def test_no_scale_leaves_less_than_a_pixel(mode, seen, toy):
-    sizes = []
-    network = nn.Identity()
-    network.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-2:]))
+def test_no_scale_leaves_less_than_a_pixel(toy):
     config = load_config(toy.config, ["evaluation.scales=[0.01]"])
-    predictor = Predictor(network, config, torch.device("cpu"), mode)
-    predictor.predict_normalised(torch.zeros(1, 1, 40, 160))
-    assert sizes == [seen]
+    for mode, seen in {"original": (1, 2), "resize": (1, 1)}.items():
+        predictor = Predictor(spied(sizes := []), config, torch.device("cpu"), mode)
+        predictor.predict_normalised(torch.zeros(1, 1, 40, 160))
+        assert sizes == [seen]
 
 
 # Ranges that are drawn from
@@ -303,9 +304,6 @@ def test_boxes_reach_both_ends_of_their_ranges_and_the_borders():
     assert (h / w).max() == pytest.approx(1 / 0.3, abs=0.15)
 
 
-@pytest.mark.parametrize("side, crop, windows", [
-    (1500, 321, False), (1501, 321, True),  # 1500 pixels fit
-    (1600, 640, False), (1601, 640, True),  # as do two and a half crops
-])  # fmt: skip
-def test_sides_too_long_for_a_network(side, crop, windows):
-    assert wants_windows(side, crop) is windows
+def test_sides_too_long_for_a_network():
+    assert wants_windows(1501, 321) and not wants_windows(1500, 321)
+    assert wants_windows(1601, 640) and not wants_windows(1600, 640), "two and a half crops"

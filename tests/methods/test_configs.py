@@ -1,4 +1,4 @@
-"""Every config in configs/ is one that its methods can use, and says what was published."""
+"""Configs in configs/: valid for their methods, with the published settings."""
 
 import re
 from functools import reduce
@@ -24,7 +24,6 @@ from util.errors import UserError
 
 CONFIGS = {path.stem: path for path in (Path(__file__).parents[2] / "configs").glob("*.yaml")}
 DATASETS = sorted(name for name in CONFIGS if "_" not in name)
-every_config = pytest.mark.parametrize("name", sorted(CONFIGS))
 
 CE = ("ce",)
 R101, R101_8 = ("resnet101s", 16, (6, 12, 18)), ("resnet101s", 8, (12, 24, 36))
@@ -157,7 +156,7 @@ def test_dinov3_is_dinov2_with_as_many_patches(name):
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_published_settings_of_change_detection(name):
-    """Beside those above; 256x256 images, of which published runs select on `test`."""
+    """Images are 256x256; published runs select on the test split."""
     config, (dataset, *_) = load(name), name.split("_")
     data, (network, parameters) = config.data, {
         "": ("deeplabv3plus", 40.5), "pspnet": ("pspnet", 46.7), "unimatch_v2": ("dpt", 97.5),
@@ -178,7 +177,7 @@ def test_published_settings_of_change_detection(name):
 
 @pytest.mark.parametrize("name", ["levir_unimatch_v2", "whu_unimatch_v2"])
 def test_an_empty_section_empties_that_of_the_base(name):
-    """SupOnly was published with the settings of these configs, but for the method's own."""
+    """SupOnly was published with these configs, without their method section."""
     config = load_config(CONFIGS[name], ["method={}", "epoch_length=187"])
     assert config.method == {} and SupOnly.read_options(config) is not None
     rest = load(name).model_copy(update={"method": {}, "epoch_length": 187})
@@ -187,20 +186,19 @@ def test_an_empty_section_empties_that_of_the_base(name):
         SupOnly.read_options(load(name))
 
 
-@pytest.mark.parametrize("row", PREVMATCH, ids=lambda row: row[0])
-def test_published_settings_of_prevmatch(row):
-    name, *settings = row
-    config = load(name)
-    options = PrevMatch.read_options(config)
-    assert settings == [
-        options.list_max_len,
-        options.model_num,
-        options.random_select,
-        options.prev.conf_thresh,
-        options.base_only_epoch,
-        options.prev.confidence,
-    ]
-    assert config.precision == "float16" and load(name.split("_")[0]).precision == "float32"
+def test_published_settings_of_prevmatch():
+    for name, *settings in PREVMATCH:
+        config = load(name)
+        options = PrevMatch.read_options(config)
+        assert settings == [
+            options.list_max_len,
+            options.model_num,
+            options.random_select,
+            options.prev.conf_thresh,
+            options.base_only_epoch,
+            options.prev.confidence,
+        ], name
+        assert config.precision == "float16" and load(name.split("_")[0]).precision == "float32"
 
 
 def test_published_weight_and_references_of_rankmatch():
@@ -208,36 +206,20 @@ def test_published_weight_and_references_of_rankmatch():
     assert (options.rank_weight, options.references) == (0.1, 64)
 
 
-@pytest.mark.parametrize(
-    "name, count",
-    [
-        ("pascal", 21),
-        ("cityscapes", 19),
-        ("coco", 81),
-        ("ade20k", 150),
-        ("camvid", 11),
-        ("levir", 2),
-        ("whu", 2),
-    ],
-)
-def test_number_of_classes(name, count):
-    assert load(name).num_classes == count
+def test_number_of_classes():
+    counts = {"pascal": 21, "cityscapes": 19, "coco": 81, "ade20k": 150, "camvid": 11, "levir": 2,
+              "whu": 2}  # fmt: skip
+    assert {name: load(name).num_classes for name in counts} == counts
 
 
-@every_config
-def test_class_names_and_colours_are_distinct(name):
-    data = load(name).data
-    assert len(set(data.classes)) == len(data.classes)
-    if data.palette is not None:
-        assert len(set(data.palette)) == len(data.palette) == len(data.classes)
-
-
-@every_config
-def test_a_dumped_config_loads_as_the_same(name, tmp_path):
-    config = load(name)
-    dumped = tmp_path / "config.yaml"
-    dumped.write_text(dump_config(config))
-    assert load_config(dumped) == config
+def test_every_config_has_distinct_classes_and_loads_as_it_was_dumped(tmp_path):
+    for name in CONFIGS:
+        config, dumped = load(name), tmp_path / "config.yaml"
+        classes, palette = config.data.classes, config.data.palette
+        assert len(set(classes)) == len(classes), name
+        assert palette is None or len(set(palette)) == len(palette) == len(classes), name
+        dumped.write_text(dump_config(config))
+        assert load_config(dumped) == config, name
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -259,8 +241,10 @@ def test_a_method_refuses_the_options_of_another_by_name():
 
 
 def explained_keys(section, prefix=""):
-    """Dotted names of all keys of a section and of those below it, with their docstrings; the keys
-    of a section that a value may be, among others, stand in a table of their own."""
+    """Yield the dotted names of a section's keys and subkeys with their docstrings.
+
+    Keys of a section that is one of several types of a value have a table of their own.
+    """
     for name, field in section.model_fields.items():
         below = sections_of(field.annotation)
         alone = below == [field.annotation]
@@ -335,22 +319,22 @@ LIMITS_OF_METHODS = [
 ]
 
 
-@pytest.mark.parametrize("last, beyond", LIMITS)
-def test_limits_of_keys(last, beyond, toy):
-    load_config(toy.config, [last])
-    with pytest.raises(UserError, match=beyond.partition("=")[0]):
-        load_config(toy.config, [beyond])
+def test_limits_of_keys(toy):
+    for last, beyond in LIMITS:
+        load_config(toy.config, [last])
+        with pytest.raises(UserError, match=beyond.partition("=")[0]):
+            load_config(toy.config, [beyond])
 
 
-@pytest.mark.parametrize("kind, last, beyond", LIMITS_OF_METHODS)
-def test_limits_of_the_options_of_methods(kind, last, beyond, toy):
-    kind.read_options(load_config(toy.config, [f"method.{last}"]))
-    with pytest.raises(UserError, match=f"method.{beyond.partition('=')[0]}"):
-        kind.read_options(load_config(toy.config, [f"method.{beyond}"]))
+def test_limits_of_the_options_of_methods(toy):
+    for kind, last, beyond in LIMITS_OF_METHODS:
+        kind.read_options(load_config(toy.config, [f"method.{last}"]))
+        with pytest.raises(UserError, match=f"method.{beyond.partition('=')[0]}"):
+            kind.read_options(load_config(toy.config, [f"method.{beyond}"]))
 
 
 def test_what_is_not_set_is_as_documented(toy):
-    """The page's defaults are those of a config of the required keys alone."""
+    """Compare the page's defaults with a config of the required keys alone."""
     asked = ("name", "root", "classes", "val")
     data = {key: toy.tree["data"][key] for key in asked}
     text = yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})

@@ -22,7 +22,7 @@ from model.build import build_network
 from model.correlation import CorrelationHead
 from semi.correlation import propagate_regions, region_maps
 from semi.perturbation import complementary_dropout
-from tests.golden import fill
+from tests.golden import fill, golden_tensor
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config.schema import Config, Model
@@ -40,6 +40,15 @@ HEAD, BACKBONE = 1e-3, 1e-2
 """Relative bounds of gradient norms of heads and decoders, and of backbones."""
 STRONG = ("img_u_s1", "img_u_s2")
 BOXES = ("cutmix_box1", "cutmix_box2")
+
+
+pytestmark = pytest.mark.xdist_group("golden")  # on one worker, which draws the weights once
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights():
+    yield
+    golden_tensor.cache_clear()
 
 
 def golden_rows(attention, count):
@@ -76,10 +85,12 @@ def golden_head(network):
     ],
 )
 def test_parameter_names_and_shapes_are_the_published_ones(options, classes, bands, file):
-    network = build_network(options, classes, bands)
-    state = network.state_dict()
-    if options is CORRMATCH:  # in published checkpoints the head stands beside the network's parts
-        state |= golden_head(network).state_dict()
+    with torch.device("meta"):
+        network = build_network(options, classes, bands)
+        state = network.state_dict()
+        if options is CORRMATCH:  # published checkpoints hold the head beside the network's parts
+            head = CorrelationHead(network.feature_channels[-1], options.channels, classes)
+            state |= head.state_dict()
     published = json.loads((DATA / f"{file}_keys.json").read_text())
     assert {k: list(v.shape) for k, v in state.items()} == published
 
@@ -224,11 +235,10 @@ def without_dropout(method, monkeypatch):
 
 
 def check_step(method, batch, golden, step, losses, norms, tight=True):
-    """Run forward and backward; compare losses (by their names here and there) and, where bounds
-    are `tight`, the `norms` gradient norms that the reference noted."""
+    """Compare the losses of a step (`losses`: our names and theirs) with the reference; where its
+    bounds are `tight`, go backward and compare the `norms` gradient norms of the reference."""
     method.zero_grad()
     loss, scalars = method(batch)
-    loss.backward()
     found = {"loss": loss, **scalars}
     for ours, theirs in {"loss": "loss", **losses}.items():
         parts = [golden[f"{step}/{name}"] for name in theirs.split(" + ")]
@@ -240,6 +250,7 @@ def check_step(method, batch, golden, step, losses, norms, tight=True):
     assert len(names) == norms
     if not tight:
         return scalars
+    loss.backward()
     network = dict(method.model.named_parameters())
     parameters = dict(method.named_parameters()) | network
     head = getattr(method, "correlation", None)

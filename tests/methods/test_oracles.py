@@ -57,16 +57,15 @@ def views_batch(seed, images, size, classes, views, partner, padding):
     return {"labeled": {"image": image(), "mask": mask}, "unlabeled": unlabeled}
 
 
-every_batch = pytest.mark.parametrize(
-    "seed, images, size, tau, classes, partner, padding",
-    [
-        (0, 2, 33, 0.0, 3, True, True),
-        (0, 2, 33, 0.0, 3, False, False),
-        (1, 3, 41, 0.5, 5, False, True),
-        (2, 2, 48, 0.9, 2, True, False),
-        (2, 2, 48, 0.9, 2, False, True),
-    ],
-)
+BATCHES = [
+    # seed, images, size, tau, classes, partner, padding
+    (0, 2, 33, 0.0, 3, True, True),
+    (0, 2, 33, 0.0, 3, False, False),
+    (1, 3, 41, 0.5, 5, False, True),
+    (2, 2, 48, 0.9, 2, True, False),
+    (2, 2, 48, 0.9, 2, False, True),
+]
+every_batch = pytest.mark.parametrize("seed, images, size, tau, classes, partner, padding", BATCHES)
 
 
 def build(toy, kind, seed, classes, *settings):
@@ -140,9 +139,12 @@ def test_probabilities_of_all_orders():
         assert found[image, pixel].tolist() == pytest.approx(expected, rel=1e-4)
 
 
-@every_batch
-@pytest.mark.parametrize("mode", ["pixelwise", "pixelavg", "imageavg"])
-def test_prevmatch(mode, seed, images, size, tau, classes, partner, padding, toy, monkeypatch):
+@pytest.mark.parametrize(
+    "mode, batch",
+    [*zip(["pixelavg", "pixelwise", "imageavg", "imageavg", "pixelavg"], BATCHES, strict=True)],
+)
+def test_prevmatch(mode, batch, toy, monkeypatch):
+    seed, images, size, tau, classes, partner, padding = batch
     method = build(
         toy, PrevMatch, seed, classes, f"conf_thresh={tau}", "epochs=6",
         f"method={{prev: {{conf_thresh: 0.4, confidence: {mode}}}}}",

@@ -1,4 +1,4 @@
-"""Verbs and steps against slow, literal transcriptions of their definitions."""
+"""Functions and steps of the methods against slow transcriptions of their definitions."""
 
 import math
 
@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from corrmatch import CorrMatch
 from dataset.views import make_views
+from engine.method import LEGEND
 from engine.optimizer import build_optimizer
-from engine.progress import LEGEND
 from model.build import build_network
 from prevmatch import PrevMatch
 from semi.correlation import mean_class_confidence, pixels_in, propagate_regions
@@ -196,8 +196,7 @@ def raw_batch(images, size=33, partner=True, views=1):
 
 
 @every_method
-@pytest.mark.parametrize("partner", [True, False])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("partner, precision", [(True, "bfloat16"), (False, "float32")])
 def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, precision, toy):
     config = load_config(toy.config)
     network = build_network(config.model, 3)
@@ -243,7 +242,7 @@ def test_two_steps_on_every_family_of_networks(kind, family, toy):
 
 
 def test_pspnet_drops_out_once_after_its_context(toy):
-    """RankMatch ranks the context, which dropout would make another for each view."""
+    """RankMatch ranks the context, which dropout would change from view to view."""
     config = load_config(toy.config, [f"model={FAMILIES['pspnet']}"])
     network = build_network(config.model, 3).train()
     features = network.features(torch.randn(2, 3, 33, 33))
@@ -266,7 +265,7 @@ def test_each_strong_view_counts(kind, toy):
 
 
 class HostReads(TorchDispatchMode):
-    """Names of the operations that would make a GPU's host wait for a result."""
+    """Recorder of the operations for which the host would wait for a GPU."""
 
     WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
 
@@ -283,18 +282,18 @@ class HostReads(TorchDispatchMode):
 
 
 @every_method
-@pytest.mark.parametrize("partner", [True, False])
-def test_a_step_reads_nothing_back(kind, partner, toy):
+def test_a_step_reads_nothing_back(kind, toy):
     config = load_config(toy.config)
     method = kind(build_network(config.model, 3), config)
     if kind is PrevMatch:
         method.remember(method.model.state_dict())
-    batch = raw_batch(2, partner=partner, views=kind.strong_views)
-    with HostReads() as reads:
-        loss, _ = method(batch)
-        loss.backward()
-    assert reads.found == []
-    # What the gradients read back is seen by a profiler alone: they take another way under a mode.
+    for partner in (False, True):
+        batch = raw_batch(2, partner=partner, views=kind.strong_views)
+        with HostReads() as reads:
+            loss, _ = method(batch)
+            loss.backward()
+        assert reads.found == []
+    # A mode changes what runs in the backward pass, a profiler does not.
     loss, _ = method(batch)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         loss.backward()

@@ -1,15 +1,15 @@
-"""Bootstrap intervals, against scipy's and by hand."""
+"""Bootstrap intervals, compared with scipy's and with numbers computed by hand."""
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 
-from metrics.bootstrap import class_counts, iou_intervals
+from metrics.confusion import class_counts, iou_intervals
 
 
 def confusions(images, seed=0, quality=0.8):
-    """Confusion matrices `[N, 3, 3]` of images of which some are much worse than others."""
+    """Return confusion matrices `[N, 3, 3]`; some images are much worse than others."""
     rng = np.random.default_rng(seed)
     right = rng.beta(4 * quality, 4 * (1 - quality), images)
     wrong = rng.integers(0, 50, (images, 3, 3))
@@ -47,7 +47,7 @@ def test_equal_images_and_single_ones():
 
 
 def test_absent_classes():
-    """A class of one image is left out of resamples without it; one of no image counts 0."""
+    """A class of one image is left out of resamples without it; a class of no image counts 0."""
     rare = torch.zeros(6, 3, 3, dtype=torch.long)
     rare[:, 0, 0] = 10
     rare[0, 1, 1] = 10

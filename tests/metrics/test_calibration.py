@@ -1,4 +1,4 @@
-"""Reliability of pseudo-labels, counted during validation."""
+"""Quality of pseudo-labels and calibration, counted during validation."""
 
 import json
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def drawn(seed=0, images=3, size=(40, 50), classes=4):
-    """Predictions, their confidence and masks, confident ones more often right."""
+    """Yield predictions, confidences and masks; confident predictions are right more often."""
     g = torch.Generator().manual_seed(seed)
     for _ in range(images):
         probabilities = (4 * torch.randn(classes, *size, generator=g)).softmax(0)
@@ -100,7 +100,7 @@ def test_nothing_labelled_and_nothing_confident():
 
 @pytest.mark.parametrize("mode", ["original", "sliding_window", "center_crop", "resize"])
 def test_confidence_is_the_probability_of_the_predicted_class(mode, toy):
-    """In every mode of validation; in overlapping windows the mean of theirs."""
+    """In overlapping windows the confidence is the mean over windows."""
     config = load_config(
         toy.config,
         ["crop_size=9", "data.mean=[0,0,0]", "data.std=[1,1,1]",
@@ -144,7 +144,7 @@ def test_what_a_run_says_of_its_labels(toy, train, tmp_path):
 
 
 def test_the_diagram_is_drawn_as_high_as_the_shares_are():
-    """Bars from the floor, none of no pixels, and the line of the threshold."""
+    """Bars start at 0, empty bins have none, and a line marks the threshold."""
     shares = [None, 0.0, *(100 * place / 14 for place in range(2, 15))]
     trust = {"threshold": 0.5, "ece": 4.0, "bin_accuracy": shares, "bin_pixels": shares}
     for axis in (figure := reliability_diagram(trust, 3)).axes:
@@ -157,38 +157,27 @@ def test_the_diagram_is_drawn_as_high_as_the_shares_are():
     assert picture.getextrema() == ((0, 255),) * 3 and picture != as_image(figure)
 
 
-def test_validations_leave_the_diagram_beside_their_pictures(toy, train, tmp_path):
-    """In the folder and in TensorBoard, of what the same validation counted; none that was not."""
+def test_labels_of_the_teacher_are_judged_and_nothing_else_changes(toy, train, tmp_path):
+    """The diagram shows the counts of its validation; without pseudo-labels there is none."""
     one = ("--set", "epochs=1", "epoch_length=1", "log.pictures=1")
-    train(FixMatch, toy.argv(tmp_path / "run", *one))
-    train(FixMatch, toy.argv(tmp_path / "off", *one, "log.pseudo_labels=false"))
-    (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    trust = json.loads(line)["scores"]["model"]["pseudo_labels"]
-    written = Image.open(tmp_path / "run/pictures/epoch_001/reliability.png")
+    more = {"on": [], "off": ["log.pseudo_labels=false"], "ema": ["method.teacher=ema"], "sup": []}
+    records = {}
+    for name, settings in more.items():
+        kind = SupOnly if name == "sup" else FixMatch
+        train(kind, toy.argv(tmp_path / name, *one, *settings))
+        (line,) = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        records[name] = json.loads(line)
+    judged = {
+        name: [network for network, s in record["scores"].items() if "pseudo_labels" in s]
+        for name, record in records.items()
+    }
+    assert judged == {"on": ["model"], "off": [], "ema": ["model_ema"], "sup": []}
+    trust = records["on"]["scores"]["model"].pop("pseudo_labels")
+    for key in ("scores", "train"):
+        assert records["on"][key] == records["off"][key]
+    written = Image.open(tmp_path / "on/pictures/epoch_001/reliability.png")
     assert np.array_equal(written, as_image(reliability_diagram(trust, 1)))
     assert not (tmp_path / "off/pictures/epoch_001/reliability.png").exists()
-    events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"images": 0})
+    events = EventAccumulator(str(tmp_path / "on/tensorboard"), {"images": 0})
     events.Reload()
     assert len(events.Images("pictures/reliability")) == 1
-
-
-def test_it_is_of_the_teacher_and_of_methods_with_pseudo_labels_alone(toy, train, tmp_path):
-    one = ("--set", "epochs=1", "epoch_length=1")
-    train(FixMatch, toy.argv(tmp_path / "ema", *one, "method.teacher=ema"))
-    train(FixMatch, toy.argv(tmp_path / "off", *one, "log.pseudo_labels=false"))
-    train(SupOnly, toy.argv(tmp_path / "sup", *one))
-    asked = {}
-    for name in ("ema", "off", "sup"):
-        (line,) = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        asked[name] = [n for n, s in json.loads(line)["scores"].items() if "pseudo_labels" in s]
-    assert asked == {"ema": ["model_ema"], "off": [], "sup": []}
-
-
-def test_the_report_changes_no_score(toy, train, tmp_path):
-    lines = []
-    for name in ("true", "false"):
-        train(FixMatch, toy.argv(tmp_path / name, "--set", f"log.pseudo_labels={name}"))
-        lines.append([json.loads(x) for x in (tmp_path / name / "metrics.jsonl").open()])
-    for with_it, without in zip(*lines, strict=True):
-        del with_it["scores"]["model"]["pseudo_labels"]
-        assert with_it["scores"] == without["scores"] and with_it["train"] == without["train"]

@@ -1,4 +1,4 @@
-"""Scores of classes, boundary IoU and the worst images, against literal definitions."""
+"""Scores of classes, boundary IoU and the worst images equal literal definitions."""
 
 import csv
 import json
@@ -13,19 +13,18 @@ from scipy.ndimage import binary_erosion
 import evaluate
 from inference.evaluation import Scores, confusion_matrix, score_table
 from inference.evaluation_files import comparison, image_miou, worst_images
-from metrics.bootstrap import class_counts
 from metrics.boundary import BoundaryIoU
-from metrics.confusion import class_scores, confusion_rows
+from metrics.confusion import class_counts, class_scores, confusion_rows
 from supervised import SupOnly
-from util import plotting
 from util.colours import palette
 from util.config.loading import load_config
+from util.plotting import as_image, draw_confusion_matrix
 
 CPU = torch.device("cpu")
 
 
 def blobs(seed, size=(40, 50), classes=3, ignore=True):
-    """A mask of patches, a prediction with other outlines, and ignored pixels."""
+    """Return a prediction with shifted outlines and a mask of patches with ignored pixels."""
     rng = np.random.default_rng(seed)
     target = rng.integers(0, classes, (size[0] // 10, size[1] // 10)).repeat(10, 0).repeat(10, 1)
     predicted = np.roll(target, rng.integers(-4, 5, 2), (0, 1))
@@ -56,7 +55,7 @@ def test_f1_precision_and_recall():
 
 
 def literal_boundary(pairs, classes, share):
-    """The definition for a class at a time; `erode` as the authors do, one pixel at a time."""
+    """Compute boundary IoU class by class, eroding one pixel at a time as the authors do."""
     both, either = np.zeros(classes), np.zeros(classes)
     for predicted, target in pairs:
         d = max(1, round(share * math.hypot(*target.shape)))
@@ -129,21 +128,21 @@ def test_the_worst_images_in_order():
     assert image_miou(scores.counts[3]) == math.inf
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("count", [2, 25, 26, 60])
 def test_picture_of_a_confusion_matrix(count):
-    """Shares of the truth; numbers in the cells unless there are too many classes."""
+    """Cells show shares of the truth; numbers are drawn unless there are too many classes."""
     confusion = np.eye(count, dtype=int) * 7
     confusion[0, 1] = 21
     confusion[1, 1] = 0  # a class that is absent
     names = ["$x_$", "道路", *(f"class {i}" for i in range(2, count))]
-    axis = (figure := plotting.confusion_matrix(confusion, names)).axes[0]
+    axis = (figure := draw_confusion_matrix(confusion, names)).axes[0]
     shares = axis.images[0].get_array()
     assert shares[0, 1] == 75 and shares[1].max() == 0 and shares.sum() == 100 * (count - 1)
     written = [text.get_text() for text in axis.texts]
     assert written == (["25", "75", *["100"] * (count - 2)] if count <= 25 else [])
     assert [label.get_text() for label in axis.get_xticklabels()] == names
-    assert plotting.as_image(figure).width > 10 * count
+    assert as_image(figure).width > 10 * count
     assert confusion_rows(torch.tensor([[1, 2], [3, 4]]), ["a", "b"])[1:] == [
         ["a", 1, 2], ["b", 3, 4]
     ]  # fmt: skip

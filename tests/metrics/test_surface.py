@@ -1,4 +1,4 @@
-"""HD95 and average surface distance against a computation voxel by voxel."""
+"""HD95 and average surface distance equal a computation voxel by voxel."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def literal_surface(mask):
-    """Voxels of which one of the six neighbours is not in the mask."""
+    """Return the voxels with one of six neighbours outside the mask."""
     inside = {tuple(voxel) for voxel in np.argwhere(mask)}
     steps = [step for step in product((-1, 0, 1), repeat=3) if sum(map(abs, step)) == 1]
     return [v for v in inside if any(tuple(np.add(v, step)) not in inside for step in steps)]

@@ -1,4 +1,4 @@
-"""Checkpoints: forms, reports, refusals, atomicity."""
+"""Checkpoints: formats, reports, errors, atomic writes."""
 
 import os
 import struct
@@ -70,8 +70,11 @@ def test_damaged_headers_of_safetensors(tmp_path):
     assert refused > len(damaged) / 2
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
-@pytest.mark.parametrize("form", ["bare", "model", "model_ema", "method"])
+@pytest.mark.parametrize(
+    ("form", "prefix"),
+    [("bare", ""), ("model", "module."), ("model_ema", "_orig_mod."), ("bare", "module._orig_mod."),
+     ("method", "")],
+)  # fmt: skip
 def test_every_published_form_loads(form, prefix, path):
     network = build_network(TINY, 3)
     state = published(network.state_dict(), prefix)
@@ -98,7 +101,7 @@ def test_parts_of_a_method_alone_are_left_out(path):
 
 
 def test_what_weights_do_not_depend_on_may_differ(path):
-    """Such as where a backbone came from, which is of no use to who evaluates."""
+    """The source of a backbone's weights, for example, does not matter to an evaluation."""
     network = build_network(TINY, 3)
     own = {"data": DATA.model_dump(mode="json"), "model": TINY.model_dump(mode="json")}
     torch.save({"model": network.state_dict(), "config": own}, path)
@@ -118,18 +121,16 @@ def test_numpy_scalar_of_numpy_1(path):
     assert load(path)["best"] == 3.5
 
 
-@pytest.mark.parametrize("size", [0, 10, 1000])
-def test_truncated_checkpoint(size, path):
+def test_truncated_files_and_other_contents(path):
     torch.save({"x": torch.zeros(1000)}, path)
-    path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(UserError, match="a.pth"):
-        load(path)
-
-
-@pytest.mark.parametrize("state", [{}, [1], 3, {"model": 4}, {"model": {"a": "b"}}])
-def test_other_contents(state, path):
-    with pytest.raises(UserError, match="a.pth"):
-        network_state(state, path)
+    whole = path.read_bytes()
+    for size in (0, 10, 1000):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="a.pth"):
+            load(path)
+    for state in ({}, [1], 3, {"model": 4}, {"model": {"a": "b"}}):
+        with pytest.raises(UserError, match="a.pth"):
+            network_state(state, path)
 
 
 def _aliased():
@@ -224,7 +225,8 @@ def test_two_processes_that_write_one_file_share_no_temporary_file(path):
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_temporary_files_of_killed_runs_are_removed(locks, tmp_path, monkeypatch):
-    """Under the lock at once, without locks after a day; a file of the user's is kept."""
+    """They are removed at once under the lock, after a day without locks; files of the user are
+    kept."""
 
     def lockf(*_):
         raise OSError(37, "No locks available")
@@ -296,7 +298,7 @@ def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):
 
 
 def test_timm_weights_of_another_family(tmp_path):
-    """A feature extractor's names differ from those of the whole network that a file holds."""
+    """Names in a feature extractor differ from those of the whole network in a file."""
     torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "w.pth")
     options = Model(backbone="convnext_atto", output_stride=32, pretrained=str(tmp_path / "w.pth"))
     network = build_network(options, 3)

@@ -1,4 +1,4 @@
-"""Backbones that keep little: activations run again in the backward, and locked weights."""
+"""Backbones that keep few activations: activation checkpointing and locked weights."""
 
 import copy
 
@@ -22,7 +22,7 @@ def vary(options, **more):
 
 
 def forward_backward(network, x):
-    """The loss, and how many numbers the backbone kept for the backward."""
+    """Return the loss, and the count of numbers that the backbone kept for the backward pass."""
     kept = []
     with saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         features = network.features(x)

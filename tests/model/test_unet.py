@@ -1,4 +1,4 @@
-"""U-Net: sizes, depths and widths; bands; what it refuses."""
+"""U-Net: sizes, depths, widths, bands, and errors."""
 
 import pytest
 import timm
@@ -45,23 +45,17 @@ def test_every_level_is_seen_by_the_decoder():
         assert not torch.allclose(network.decode(without, (16, 16)), whole)
 
 
-def test_crops_too_small_for_its_depth_are_refused():
+def test_unfit_settings_are_refused(toy):
     network = build_network(Model(network="unet"), 4)
     network.check_crop(32)
     with pytest.raises(UserError, match="crop_size: found 31.*5 levels.*use 32"):
         network.check_crop(31)
-
-
-def test_numbers_of_levels_must_agree(toy):
     tree = {**toy.tree, "model": {"network": "unet", "widths": [8, 16]}}
     with pytest.raises(UserError, match="dropout has 5 numbers for the 2 levels"):
         parse(Config, tree, "config")
-
-
-@pytest.mark.parametrize("source", ["file", "hub"])
-def test_there_are_no_published_encoders(source):
-    with pytest.raises(UserError, match="set it to none"):
-        load_backbone(build_network(SMALL, 4), vary(SMALL, pretrained=source), 3)
+    for source in ("file", "hub"):  # there are no published encoders
+        with pytest.raises(UserError, match="set it to none"):
+            load_backbone(network, vary(SMALL, pretrained=source), 3)
 
 
 def test_an_encoder_of_ones_own(tmp_path):
@@ -89,13 +83,9 @@ def test_pretrained_stems_are_inflated_as_timm_does(bands, tmp_path):
     assert torch.equal(stem, expected.get_submodule("conv1.0").weight)
 
 
-def test_weights_for_rgb_stay_the_same_object():
-    state = {"conv1.weight": torch.randn(4, 3, 3, 3)}
-    assert inflate_stem(state, 3) == (state, "") and inflate_stem(state, 3)[0] is state
-
-
 def test_a_stem_is_known_by_its_three_bands_not_by_its_size():
     state = {"conv1.weight": torch.randn(4, 3, 7, 7), "conv2.weight": torch.randn(4, 4, 3, 3)}
+    assert inflate_stem(state, 3) == (state, "")
     inflated, said = inflate_stem(state, 6)
     assert inflated["conv1.weight"].shape == (4, 6, 7, 7) and "conv1.weight of 3 bands" in said
     assert inflated["conv2.weight"] is state["conv2.weight"]

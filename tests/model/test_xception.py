@@ -1,4 +1,4 @@
-"""Xception-65 against the published parameter names and timm's implementation."""
+"""Xception-65 has the published parameter names and equals timm's implementation."""
 
 import json
 from functools import partial
@@ -16,7 +16,7 @@ from util.config.schema import Model
 
 
 def timm_state(ours):
-    """The state of our network under timm's names."""
+    """Return the state of our network under timm's names."""
     parts = {"depthwise": "conv_dw", "pointwise": "conv_pw", "bn1": "bn_dw", "bn2": "bn_pw"}
     stem = {"conv1": "stem.0.conv", "bn1": "stem.0.bn", "conv2": "stem.1.conv", "bn2": "stem.1.bn"}
     renamed = {}

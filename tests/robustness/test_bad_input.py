@@ -11,7 +11,7 @@ import predict
 from corrmatch import CorrMatch
 from engine.run_dir import RunDir
 from supervised import SupOnly
-from tests.robustness.fuzzing.yaml_text import LAUGHS
+from tests.robustness.fuzzing.verdict import LAUGHS
 
 
 @pytest.fixture

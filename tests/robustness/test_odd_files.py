@@ -1,4 +1,4 @@
-"""File names that are no text, links in circles, and a machine that lacks something."""
+"""Odd file names, circular links, and a machine without memory, git or a Unicode terminal."""
 
 import io
 import os
@@ -17,8 +17,8 @@ from engine.trainer import Trainer
 from supervised import SupOnly
 from tests.conftest import REPOSITORY
 from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, run_module, verdict
+from util import log
 from util.errors import UserError
-from util.log import versions
 
 ODD_NAMES = [b"\xff", b"a\nb", b" space", b"tab\t", b"-x", "漢".encode(), b"x" * 250, b"a.b"]
 
@@ -47,7 +47,8 @@ def test_odd_names(odd, toy, tmp_path):
     (odd / "folder.jpg").rmdir()
 
     folders = ["--config", toy.config, "--set", "data.unlabeled={images: odd}"]
-    assert script("fixmatch", *folders, "--save-path", tmp_path / "x", "--dry-run") == RAN
+    short = ["--set", "epochs=1", "epoch_length=1"]
+    assert script("fixmatch", *folders, "--save-path", tmp_path / "x", *short) == RAN
     reports = [tmp_path / "report.json", tmp_path / "report.html"]
     argv = [*folders, "--json", reports[0], "--html", reports[1]]
     assert script("tools.check_data", *argv) == RAN
@@ -66,7 +67,7 @@ def test_neither_masks_nor_overlays_are_overwritten(toy, tmp_path):
 
 @pytest.mark.parametrize("target", [".", "..", "/"])
 def test_links_in_circles(target, tmp_path):
-    """Two of them in a folder would make a walk of 2^40 steps."""
+    """Refuse circular links: two in a folder would make a walk of 2^40 steps."""
     (tmp_path / "a/b").mkdir(parents=True)
     Image.new("RGB", (3, 2)).save(tmp_path / "a/b/c.png")
     (tmp_path / "elsewhere").symlink_to("a/b")
@@ -78,7 +79,7 @@ def test_links_in_circles(target, tmp_path):
 
 
 def test_what_pillow_remarks_is_not_said(tmp_path):
-    """Found by fuzzing: a TIFF whose directory is cut off warned beside the error."""
+    """Print one error, and no warning of Pillow, for a TIFF with a truncated directory."""
     Image.new("L", (60, 40)).save(tmp_path / "a.tif")
     broken = bytearray((tmp_path / "a.tif").read_bytes())
     broken[5] ^= 32
@@ -92,7 +93,7 @@ try:
 except UserError as error:
     print(error)
 """
-    command = [sys.executable, "-c", look]  # pytest has its own mind about warnings
+    command = [sys.executable, "-c", look]  # pytest changes the filters of warnings
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert "not a readable image" in done.stdout and not done.stderr
 
@@ -131,7 +132,9 @@ def test_other_errors_keep_their_traceback(toy, tmp_path, monkeypatch):
 
 def test_no_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert versions()["commit"] == "unknown"
+    log._commit.cache_clear()
+    assert log.versions()["commit"] == "unknown"
+    log._commit.cache_clear()
 
 
 def test_names_that_the_terminal_cannot_show(toy, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import evaluate
 import predict
 from corrmatch import CorrMatch
 from dataset.file_content import read_content
-from dataset.image_files import FORMATS, image_size, orientation
+from dataset.image_files import PILLOW_FORMATS, image_size, orientation
 from engine.command import main
 from model.pretrained import PRETRAINED
 from tests.conftest import REPOSITORY
@@ -102,7 +102,7 @@ TAGS = [
 
 @pytest.fixture
 def tag(request, marker, tmp_path, monkeypatch):
-    """A tag of YAML; some import a module, which is there to be found."""
+    """A YAML tag, and the module that some tags import."""
     (tmp_path / "smuggled.py").write_text(f"import os\nname = os.mkdir({str(marker)!r})\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield request.param.replace("MARKER", str(marker))
@@ -160,7 +160,7 @@ def test_links_are_followed(toy, tmp_path):
     """Follow symbolic links, which users set on purpose: data is often on another disk."""
     (toy.root / "images").rename(tmp_path / "elsewhere")
     (toy.root / "images").symlink_to(tmp_path / "elsewhere")
-    assert rehearsed(toy, tmp_path / "run", "--dry-run") == RAN
+    assert rehearsed(toy, tmp_path / "run", "--set", "epochs=1", "epoch_length=1") == RAN
 
 
 # Files that a config or a list is not: nothing of them is shown
@@ -240,7 +240,7 @@ def test_names_command_no_terminal(toy, tmp_path, capsys):
 
 
 def test_pillow_takes_no_other_format(tmp_path, monkeypatch):
-    """Its reader of EPS would start Ghostscript, whatever the file is called."""
+    """Refuse EPS, whose reader would start Ghostscript, under any file name."""
     path, started = tmp_path / "a.png", []
     Image.new("RGB", (4, 3)).save(path, "EPS")
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: started.append(1))
@@ -251,7 +251,7 @@ def test_pillow_takes_no_other_format(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="cannot identify"):
         read_indices(path.read_bytes())
     assert not started
-    for name in FORMATS:
+    for name in PILLOW_FORMATS:
         Image.new("RGB", (4, 3)).save(path, name)
         assert read_content(path).size == (4, 3)
 
@@ -265,8 +265,7 @@ STUB = '#!/bin/sh\nprintf "%s\\n" "$@" >> "$ARGUMENTS"\n'
 
 @pytest.fixture
 def sh(tmp_path, marker):
-    """Runs a script of tools/ where Python only notes its arguments; returns exit code and these,
-    or one of the variables as it was set."""
+    """Run a script of tools/ with a stub of Python; return the exit code and Python's arguments."""
     stubs, noted = tmp_path / "stubs", tmp_path / "arguments"
     stubs.mkdir()
     for name in ("python", "python3", "ruff", "mypy", "codespell"):
@@ -325,7 +324,7 @@ def test_scripts_pass_arguments_on(script, sh, marker):
 
 
 def test_a_path_with_commands_in_it(toy, marker, tmp_path, monkeypatch):
-    """Whole, with Python: the run's folder has that name, and nothing else happened."""
+    """Train for real: the run directory has the name, and no command in it runs."""
     monkeypatch.setenv("MARKER", str(marker))
     assert rehearsed(toy, tmp_path / POTENT, "--set", "epochs=1") == RAN
     assert (tmp_path / POTENT / "latest.pth").exists() and not marker.exists()

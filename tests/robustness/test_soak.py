@@ -1,4 +1,4 @@
-"""A small part of `python -m tests.soak kill`, and that it would see a difference."""
+"""Short version of `python -m tests.soak kill`, and tests of its comparison."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.robustness.fuzzing.kill import Different, assert_same
 
 @needs_forks
 def test_killed_anywhere():
-    """In a process of its own, whose children are forked: none of this one's threads may be."""
+    """Run in a separate process, because its children are forked and must inherit no threads."""
     done = Forked(
         "-m", "tests.soak", "kill", "--kills", 3, "--seed", 1,
         "--methods", "corrmatch", "unimatch_v2",

@@ -1,4 +1,4 @@
-"""PrevMatch's list of models and its draws."""
+"""PrevMatch's previous models and its random ensembles."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_the_best_models_are_kept_and_the_oldest_goes_first(toy):
 
 
 def test_checkpoint_holds_the_list(toy, train, tmp_path):
-    toy.tree["epochs"] = 3
+    toy.tree |= {"epochs": 3, "epoch_length": 1}
     toy.write_config()
     train(PrevMatch, toy.argv(tmp_path / "run"))
     state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
@@ -88,7 +88,7 @@ def test_random_ensembles(toy, unlabeled, monkeypatch):
     method = build(toy)
     remember(method, 5)
     counts, members, first_weights = [], [], []
-    for step in range(1500):
+    for step in range(1000):
         seed_step(0, 0, step)
         drawn = draws(method, unlabeled, monkeypatch)
         models, weights = zip(*drawn, strict=True)
@@ -97,24 +97,18 @@ def test_random_ensembles(toy, unlabeled, monkeypatch):
         members += models
         if len(models) == 3:
             first_weights.append(weights[0])
-    assert np.bincount(counts)[1:] / 1500 == pytest.approx([1 / 3] * 3, abs=0.05)
+    assert np.bincount(counts)[1:] / 1000 == pytest.approx([1 / 3] * 3, abs=0.05)
     assert np.bincount(np.array(members, int)) / len(members) == pytest.approx([0.2] * 5, abs=0.03)
     # Dirichlet(1, 1, 1): each weight is Beta(1, 2), of mean 1/3 and standard deviation sqrt(1/18).
     assert np.mean(first_weights) == pytest.approx(1 / 3, abs=0.04)
     assert np.std(first_weights) == pytest.approx(18**-0.5, abs=0.03)
 
 
-def test_all_that_there_are_where_selection_is_not_random(toy, unlabeled, monkeypatch):
+def test_draws_without_a_random_number_and_by_every_process(toy, unlabeled, monkeypatch):
     method = build(toy, "method.random_select=false")
-    remember(method, 2)
-    assert len(draws(method, unlabeled, monkeypatch)) == 2
-    remember(method, 5)
-    assert len(draws(method, unlabeled, monkeypatch)) == 3
-
-
-def test_every_process_draws_the_same(toy, unlabeled, monkeypatch):
-    method = build(toy)
-    remember(method, 5)
+    for kept, expected in ((2, 2), (5, 3)):
+        remember(method, kept)
+        assert len(draws(method, unlabeled, monkeypatch)) == expected
     drawn, noise = [], []
     for rank in range(3):
         seed_step(7, rank, 123)

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from dataset.cache import cache_bytes
 from dataset.loaders import Process, training_loader
-from dataset.transforms.rotate import rotated_mask
 from dataset.validation import read_lists
 from tests.conftest import REPOSITORY
 from tools.prepare import __main__ as prepare
@@ -77,74 +75,61 @@ def test_lists_that_are_not_the_published_ones_are_refused(run, source, tmp_path
     assert not (tmp_path / "acdc/images").exists()
 
 
-FLAT = {
-    "no key": {"label": None},
-    "beyond": {"image": np.full((6, 5), 1.5, np.float32)},
-    "nan": {"image": np.full((6, 5), np.nan, np.float32)},
-    "colours": {key: np.zeros((6, 5, 3), np.uint8) for key in ("image", "label")},
-    "words": {"image": "an image"},
-    "complex": {"image": np.zeros((6, 5), complex)},
-    "nothing": {key: np.zeros((0, 5), np.uint8) for key in ("image", "label")},
-    "label 4": {"label": np.full((6, 5), 4, np.uint8)},
-    "label -1": {"label": np.full((6, 5), -1, np.int16)},
-    "label 1.5": {"label": np.full((6, 5), 1.5, np.float32)},
-    "label nan": {"label": np.full((6, 5), np.nan, np.float32)},
-}
-"""Slices that are written otherwise, by kind of damage."""
+SLICE, VOLUME = "slices/patient099_frame01_slice_1.h5", "patient028_frame02.h5"
 
 
-def damage(source, kind):
-    slices, volume = (
-        source / "slices/patient099_frame01_slice_1.h5",
-        source / "patient028_frame02.h5",
-    )
-    if kind in FLAT:
-        write(slices, (6, 5), **FLAT[kind])
-    elif kind == "group":
-        with h5py.File(slices, "a") as file:
-            del file["label"]
-            file.create_group("label")
-    elif kind in ("large", "stored outside", "linked outside"):
-        outside = source / "slices/patient038_frame01_slice_1.h5"
-        with h5py.File(slices, "a") as file:
+def slice_with(**arrays):
+    return lambda data: write(data / SLICE, (6, 5), **arrays)
+
+
+def image_as(store):
+    """Store the image of a slice differently; `store` gets the file, and the path of another."""
+
+    def damage(data):
+        with h5py.File(data / SLICE, "a") as file:
             del file["image"]
-            if kind == "linked outside":
-                file["image"] = h5py.ExternalLink(str(outside), "/image")
-            elif kind == "stored outside":
-                file.create_dataset("image", (6, 5), np.uint8, external=[(str(outside), 0, 30)])
-            else:  # which takes no space until it is written
-                file.create_dataset("image", (2**16, 2**16), np.uint8, chunks=(512, 512))
-    elif kind == "other size":
-        write(volume, (3, 4, 7), label=np.zeros((3, 4, 6), np.uint8))
-    elif kind == "flat volume":
-        write(volume, (4, 7))
-    else:
-        (volume if kind == "volume cut" else slices).write_bytes(b"\x89HDF")
+            store(file, str(data / "slices/patient038_frame01_slice_1.h5"))
+
+    return damage
 
 
-@pytest.mark.parametrize("kind, message", [
-    ("no key", "slice_1.h5 cannot be converted (no key 'label', found image"),
-    ("group", "'label' is a group, expected an array of numbers, height x width"),
-    ("words", "'image' holds values of type object, expected an array of numbers"),
-    ("complex", "'image' holds values of type complex128, expected an array of numbers"),
-    ("colours", "'image' is an array of shape (6, 5, 3), expected an array of numbers, height x"),
-    ("nothing", "'image' is an array of shape (0, 5), expected an array"),
-    ("other size", "an image of shape (3, 4, 7), a label of (3, 4, 6)"),
-    ("flat volume", "frame02.h5 is no volume ('image' is an array of shape (4, 7), expected"),
-    ("beyond", "values beyond [0, 1]"),
-    ("nan", "values beyond [0, 1]"),
-    ("label 4", "label 4, expected a whole number, 0 to 3"),
-    ("label -1", "label -1, expected a whole number, 0 to 3"),
-    ("label 1.5", "label 1.5, expected a whole number, 0 to 3"),
-    ("label nan", "label nan, expected a whole number, 0 to 3"),
-    ("large", "'image' holds 4294967296 bytes (at most 268435456), expected"),
-    ("stored outside", "'image' is kept in another file"),
-    ("linked outside", "'image' is a link, expected an array"),
-    ("cut", "slice_1.h5 cannot be converted"),
-    ("volume cut", "frame02.h5 is no volume"),
-])  # fmt: skip
-def test_faulty_files_are_named_in_one_line(kind, message, run, source, tmp_path):
-    damage(source, kind)
+def flat(value):
+    return np.full((6, 5), value, np.float32)
+
+
+CONVERT = "slice_1.h5 cannot be converted"
+# Damage, and part of the message.
+FAULTS = [
+    (slice_with(label=None), f"{CONVERT} (no key 'label', found image"),
+    (slice_with(image="an image"), "'image' holds values of type object, expected an array of num"),
+    (slice_with(image=np.zeros((6, 5), complex)), "'image' holds values of type complex128"),
+    (slice_with(image=np.zeros((6, 5, 3))), "'image' is an array of shape (6, 5, 3), expected an "
+     "array of numbers, height x"),
+    (slice_with(image=np.zeros((0, 5))), "'image' is an array of shape (0, 5), expected an array"),
+    (slice_with(image=flat(1.5)), "values beyond [0, 1]"),
+    (slice_with(image=flat(np.nan)), "values beyond [0, 1]"),
+    *((slice_with(label=flat(value)), f"label {value}, expected a whole number, 0 to 3")
+      for value in (4, -1, 1.5, np.nan)),
+    (image_as(lambda file, _: file.create_group("image")),
+     "'image' is a group, expected an array of numbers, height x width"),
+    (image_as(lambda file, other: file.update(image=h5py.ExternalLink(other, "/image"))),
+     "'image' is a link, expected an array"),
+    (image_as(lambda f, other: f.create_dataset("image", (6, 5), "u1", external=[(other, 0, 30)])),
+     "'image' is kept in another file"),
+    (image_as(lambda f, _: f.create_dataset("image", (2**16, 2**16), "u1", chunks=(512, 512))),
+     "'image' holds 4294967296 bytes (at most 268435456), expected"),
+    (lambda data: (data / SLICE).write_bytes(b"\x89HDF"), CONVERT),
+    (lambda data: write(data / VOLUME, (3, 4, 7), label=np.zeros((3, 4, 6), np.uint8)),
+     "an image of shape (3, 4, 7), a label of (3, 4, 6)"),
+    (lambda data: write(data / VOLUME, (4, 7)),
+     "frame02.h5 is no volume ('image' is an array of shape (4, 7), expected"),
+    (lambda data: (data / VOLUME).write_bytes(b"\x89HDF"), "frame02.h5 is no volume"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage, message", FAULTS)
+def test_faulty_files_are_named_in_one_line(damage, message, run, source, tmp_path):
+    damage(source)
     code, _, err = prepared(run, source, tmp_path / "acdc", "--partial")
     assert code == 2 and message in err and err.strip().count("\n") == 0, err
 
@@ -223,11 +208,3 @@ def test_samples_are_rotated_whole(toy):
         # Each band of the toy's pictures is brighter than the one before by 80 grey levels.
         image, mask = batch["labeled"]["image"].float().mean(-1), batch["labeled"]["mask"]
         assert image[mask == 2].min() > image[mask == 0].float().quantile(0.5)
-
-
-def test_outside_is_class_0():
-    mask = Image.fromarray(np.full((40, 40), 3, np.uint8))
-    from dataset.transforms.rotate import Rotation
-
-    assert set(rotated_mask(mask, Rotation(40, angle=15)).unique().tolist()) == {0, 3}
-    assert torch.equal(rotated_mask(mask, Rotation(40)), torch.full((40, 40), 3, dtype=torch.uint8))

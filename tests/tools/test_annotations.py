@@ -1,4 +1,4 @@
-"""`python -m tools.prepare init --annotations`: each format, as its tool writes it, to masks."""
+"""`tools.prepare init --annotations`: each format, as its tool writes it, to masks."""
 
 import base64
 import json
@@ -341,7 +341,7 @@ def matlab73(links=False):
 
 
 OBJECTS = ["background", "field", "tree"]
-# What writes the annotations; the classes; what is said of them beside.
+# Writer of the annotations, classes, parts of the report.
 CASES = {
     "COCO polygons": (coco_polygons, OBJECTS, [
         "COCO instances", "polygons of 1 or 2 points: 1; boxes without segmentation: 1",
@@ -350,12 +350,9 @@ CASES = {
     "COCO compressed": (
         lambda: write("x.json", coco_tree([compressed(covered(*b)) for b in (SMALL, BIG)])),
         OBJECTS, ["1 without annotation: b/four.png"]),
-    "COCO runs": (
-        lambda: write("x.json", coco_tree([uncompressed(covered(*b)) for b in (SMALL, BIG)], 1)),
-        OBJECTS, []),
     "CVAT's COCO": (
         lambda: write("annotations/instances_default.json",
-                      coco_tree([[box(*SMALL)], uncompressed(covered(*BIG))])),
+                      coco_tree([[box(*SMALL)], uncompressed(covered(*BIG))], crowd=1)),
         OBJECTS, []),
     "COCO panoptic": (coco_panoptic, ["field", "tree"], ["COCO panoptic"]),
     "LabelMe": (labelme, OBJECTS, ["shapes of type line: 3; shapes of type point: 3"]),
@@ -426,11 +423,6 @@ def labelme_shape(**changes):
     return writer
 
 
-def twice():
-    labelme()
-    write("a/one copy.json", Path("notes/a/one.json").read_text())
-
-
 def ambiguous():
     Path("photos/a/same.png").write_bytes(Path("photos/b/four.png").read_bytes())
     Path("photos/b/same.png").write_bytes(Path("photos/b/four.png").read_bytes())
@@ -445,16 +437,6 @@ def other_size():
     write("x.json", tree)
 
 
-def unknown_colour():
-    cvat_masks()
-    write("labelmap.txt", "background:0,0,0::\nfield:0,128,0::\n")
-
-
-def two_formats():
-    labelme()
-    via()
-
-
 def two_attributes():
     via()
     tree = json.loads(Path("notes/via.json").read_text())
@@ -464,7 +446,7 @@ def two_attributes():
     write("via.json", tree)
 
 
-# What is wrong, and what the one line says of it.
+# Writer of faulty annotations, and part of the message.
 FAULTS = {
     "no such path": (lambda: Path("notes").rmdir(), "notes: no such file or folder"),
     "nothing": (lambda: write("x.xml", "<a/>"), "found 1 .xml; expected COCO, LabelMe"),
@@ -484,7 +466,8 @@ FAULTS = {
                              "annotations[0].segmentation: size [40, 32]; expected"),
     "other size": (other_size, "x.json: 'a/one.jpg' has 80x64 pixels, "),
     "one name twice": (ambiguous, "x.json: 'same.png' may be"),
-    "one image twice": (twice, "a/one.jpg is annotated in"),
+    "one image twice": (lambda: (labelme(), write("a/one copy.json", Path("notes/a/one.json")
+                                                  .read_text())), "a/one.jpg is annotated in"),
     "no image": (lambda: write("x/y.json", {"shapes": [], "imagePath": "z.jpg"}),
                  "--annotations notes: none is of an image in photos; expected names such as "
                  "a/one.jpg, found x/z.jpg"),
@@ -503,10 +486,11 @@ FAULTS = {
     "names": (lambda: (yolo(), write("data.yaml", "names: [yes, no]")),
               "data.yaml: names: found [True, False]; expected texts"),
     "archive": (lambda: write("x.zip", "PK"), "unpack the archive"),
-    "unknown colour": (unknown_colour, "colour 255,0,10 is not in labelmap.txt"),
+    "unknown colour": (lambda: (cvat_masks(), write("labelmap.txt", "field:0,0,0::\na:0,128,0::")),
+                       "colour 255,0,10 is not in labelmap.txt"),
     "labelmap": (lambda: (cvat_masks(), write("labelmap.txt", "a:1,2::")),
                  "labelmap.txt: line 1: expected name:red,green,blue::"),
-    "two formats": (two_formats, "expected one format"),
+    "two formats": (lambda: (labelme(), via()), "expected one format"),
     "attributes": (two_attributes, "region_attributes: found age, colour; expected one"),
     "a link in MATLAB 7.3": (lambda: matlab73(links=True),
                              "one.mat: found 0 arrays of whole numbers (); expected one"),
@@ -565,7 +549,7 @@ def test_masks_go_to_a_new_folder(init):
     ("--unannotated", "ignore", ["field", "tree"], 3),
     ("--empty", "background", OBJECTS, 4),
 ])  # fmt: skip
-def test_what_is_not_annotated(option, value, names, masks, init):
+def test_unannotated_pixels_and_images(option, value, names, masks, init):
     coco_polygons()
     code, out, err = init("notes", option, value)
     assert code == 0, err
@@ -596,6 +580,19 @@ def test_classes_named_background_and_ignore_and_unused_ones(init):
     want = expected()
     want[12:14, 10:12], want[:2, :2] = 0, 255
     np.testing.assert_array_equal(np.array(Image.open("photos_masks/a/one.png")), want)
+
+
+def test_the_last_of_many_annotations_is_read(init):
+    """Compare positions as numbers; these annotations have no date."""
+    field, (_, tree, _) = studio_results()
+    none = [{"result": []} for _ in range(10)]
+    write("project.json", [
+        {"id": i, "data": {"image": f"{name}.jpg"},
+         "annotations": [*none, {"result": [field, tree]}]}
+        for i, name in enumerate(IMAGES)
+    ])  # fmt: skip
+    code, out, err = init()
+    assert code == 0 and "objects: 6" in out, err
 
 
 def test_circles_and_ellipses(init):
@@ -633,15 +630,6 @@ def test_images_are_found_by_the_ends_of_their_paths(name, found):
     stems = ["a/one", "b/one", "b/two", "x.y.z"]
     images = Images(Path("/data/photos"), {s: Path("/data/photos", f"{s}.jpg") for s in stems})
     assert images.find(name) == found
-
-
-def test_uploaded_files_have_a_prefix(init):
-    tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
-    for image in tree["images"]:
-        image["file_name"] = f"images/0123abcd-{Path(image['file_name']).name}"
-    write("x.json", tree)
-    code, out, err = init()
-    assert code == 0 and "2 labeled, 1 unlabeled, 1 val" in out, err
 
 
 @pytest.mark.parametrize(("content", "masks"), [("", 4), ("1 0.5 0.5 0.2 0.2", 3)])

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,13 +11,13 @@ from tests.conftest import METHODS, REPOSITORY
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import data, evaluation, gpu, options, start, steps
 
-SMALL = ("--config", "configs/shapes.yaml", "--device", "cpu", "--set", "batch_size=4")
-
 
 @pytest.fixture(autouse=True)
-def threads_and_folder(tmp_path, monkeypatch):
-    """Keep the number of threads for the tests that follow; work outside the repository."""
+def few_small_photos(tmp_path, monkeypatch):
+    """Work outside the repository; keep the number of threads for the tests that follow."""
     monkeypatch.chdir(tmp_path)
+    for name, value in {"COUNT": 16, "SIZE": (64, 48), "ROUND": 4}.items():
+        monkeypatch.setattr(data, name, value)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -25,33 +26,29 @@ def threads_and_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "more", "settings"),
     [
-        ("step settings", ["--method", "supervised"], ["plain", "channels_last", "tuned"]),
-        ("step methods", ["crop_size=33"], [*METHODS]),
-        ("step parts", ["crop_size=33"], ["without", "with"]),
-        ("data", [], ["decoding alone", "whole, seen first", "whole, seen again"]),
-        ("eval", ["--size", "96", "130"], ["window by window", "in batches, bfloat16"]),
+        ("step settings", ["--own", "--method", "supervised"], ["plain", "channels_last", "tuned"]),
+        ("step methods", [], [*METHODS]),
+        ("step parts", [], ["without", "with"]),
+        ("data", ["--own"], ["decoding alone", "whole, seen first", "whole, seen again"]),
+        ("eval", ["--size", "48", "66"], ["window by window", "in batches, bfloat16"]),
     ],
 )
-def test_settings_are_compared(name, more, settings, run):
-    code, out, err = run(benchmark, *name.split(), *SMALL, *more, "--repeats", 1)
+def test_settings_are_compared(name, more, settings, toy, run, monkeypatch):
+    if "--own" in more:
+        monkeypatch.setattr(data, "make_dataset", lambda *_: pytest.fail("photos"))
+    small = ["--config", toy.config, "--device", "cpu", "--repeats", 1]
+    code, out, err = run(benchmark, *name.split(), *small, *more)
     assert code == 0, err
     assert "device cpu" in out
+    assert ("images 60x40" if name == "data" else "33") in out  # the size of images, or of crops
     for setting in settings:
         assert re.search(rf"^{setting} +[\d.]+ ", out, re.MULTILINE), out
     assert (firsts := re.findall(r"^.* ratio\n(.*)", out, re.MULTILINE))
     assert all(first.endswith("  1.00") for first in firsts)
 
 
-@pytest.mark.parametrize("name", ["step settings", "data"])
-def test_a_configs_own_lists(name, toy, run, monkeypatch):
-    monkeypatch.setattr("tools.benchmark.photos.make_dataset", lambda *_: pytest.fail("photos"))
-    own = ["--own", "--config", toy.config, "--device", "cpu", "--repeats", 1]
-    code, out, err = run(benchmark, *name.split(), *own)
-    assert code == 0, err
-    assert ("images 60x40" if name == "data" else "crop 33") in out
-
-
-def test_the_time_to_the_first_step(toy, run):
+def test_the_time_to_the_first_step(toy, run, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "true")  # instead of importing the method
     lists = ["--counts", 30, 40, 5, "--config", toy.config, "--device", "cpu"]
     code, out, err = run(benchmark, "start", *lists, "--set", "data.workers=0", "batch_size=2")
     assert code == 0 and "labeled 30  unlabeled 40  val 5" in out, err

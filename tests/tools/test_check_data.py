@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from dataset import val_size
+from dataset import validation
 from dataset.image_files import orientation as orientation_of
 from tests.conftest import write_sample
 from tools.check_data import __main__ as check_data
@@ -18,8 +18,8 @@ from tools.check_data.problems import ERRORS, WARNINGS
 @pytest.fixture(autouse=True)
 def three_are_enough(monkeypatch):
     """The toy has three validation images."""
-    monkeypatch.setattr(val_size, "MIN_IMAGES", 2)
-    monkeypatch.setattr(val_size, "MIN_MASKS_PER_CLASS", 0)
+    monkeypatch.setattr(validation, "MIN_IMAGES", 2)
+    monkeypatch.setattr(validation, "MIN_MASKS_PER_CLASS", 0)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def spoil(toy, name):
 
 LINES = ["images/l0.jpg masks/l0.png", "images/l1.jpg masks/l1.png", "images/l2.jpg masks/l2.png"]
 
-# What is planted; kind, list and line of the problem; parts of its message.
+# Planted fault; kind, list and line of the problem; parts of its message.
 PLANTED = {
     "no mask": (lambda t: t.write_list("labeled", [*LINES, "images/l3.jpg"]),
                 ("line", "labeled", 4), ["labeled.txt line 4", "l3.jpg", "no mask"]),
@@ -233,7 +233,7 @@ def test_folders_and_test_images(toy, inspect):
     assert code == 1 and {p["kind"] for p in report["problems"]} == {"line", "leak", "size"}
 
 
-def test_what_ends_with_code_2(toy, inspect, tmp_path):
+def test_errors_of_the_user(toy, inspect, tmp_path):
     precious = tmp_path / "notes.html"
     precious.write_text("mine")
     for more, part in (

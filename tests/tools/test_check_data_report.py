@@ -1,4 +1,4 @@
-"""The page that check_data writes: what it shows first, of which files, and how."""
+"""The HTML page of check_data: order, highlighted files, pictures."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from tests.conftest import write_sample
 from tools.check_data import __main__ as check_data
 from tools.check_data.image_stats import image_facts
 from tools.check_data.inspect import inspect
-from tools.check_data.outliers import suspects
+from tools.check_data.outliers import highlights
 from tools.check_data.problems import problems
 from tools.check_data.thumbnails import FULL, by_brightness, figures, rarest
 from util.colours import distinct_colours
@@ -67,7 +67,8 @@ def test_page_is_escaped_and_needs_nothing_else(toy, page):
     assert "mask value 99 (2288 pixels) is no class" in plain
 
 
-def test_pictures_come_before_tables_and_no_table_comes_twice(toy, page):
+def test_page_of_pictures_then_tables(toy, page):
+    """Show pictures at their own size with a legend, and each table once."""
     text = page()
     assert text.rindex("image/jpeg") < text.index("<table")
     assert text.count("image/svg+xml") == 3, "a histogram of each band"
@@ -76,13 +77,6 @@ def test_pictures_come_before_tables_and_no_table_comes_twice(toy, page):
     assert len(tables) == 3  # classes, images, bands of all lists; values are class indices
     assert all(kind in tables[0] for kind in ("labeled", "val")) and tables[0].count("tree") == 1
     assert all(part in tables[1] for part in ("60x40", "RGB", "Bits", "EXIF", "grey"))
-    mapped = page("--set", "data.label_map={0: sky, 1: road, 2: tree, 255: ignore}")
-    values = re.findall(r"<table>(.*?)</table>", mapped, re.DOTALL)[3]
-    assert "2 = tree" in values and "1 = road" in values and "0 = sky" not in values
-
-
-def test_a_picture_is_enlarged_to_its_own_size_with_the_legend_beside(toy, page):
-    text = page()
     found = pictures(text)
     assert len(found) == 2 * 3 + 5 + 2 * 3
     assert text.count('<label class="zoom"><input type="checkbox"') == len(found)
@@ -95,13 +89,15 @@ def test_a_picture_is_enlarged_to_its_own_size_with_the_legend_beside(toy, page)
     assert "sky " in figure and "ignored 2.3%" in figure and figure.count("swatch") == 4
 
 
-def test_a_large_picture_is_reduced_and_says_so(toy, page):
+def test_mapped_values_and_large_pictures(toy, page):
     size = (2 * FULL, 40)
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     add(toy, "val", "wide", Image.fromarray(noise), np.zeros((size[1], size[0]), np.uint8))
-    text = page()
+    text = page("--set", "data.label_map={0: sky, 1: road, 2: tree, 255: ignore}")
     assert max(found.width for found in pictures(text)) == FULL
     assert "shown at 1/2.0 of its size" in text
+    values = re.findall(r"<table>(.*?)</table>", text, re.DOTALL)[3]
+    assert "2 = tree" in values and "1 = road" in values and "0 = sky" not in values
 
 
 def test_the_rarest_classes_come_first(toy):
@@ -116,12 +112,12 @@ def test_the_rarest_classes_come_first(toy):
     toy.write_list("val", toy.path("val").read_text().splitlines()[3:])
     config = load_config(toy.config)
     lists = inspect(config)
-    names = [seen.sample.image[-6:-4] for seen, _ in rarest(lists[2], config.data.classes, 5)]
+    names = [item.sample.image[-6:-4] for item, _ in rarest(lists[2], config.data.classes, 5)]
     assert names == ["m2", "m4", "m5", "m3", "m1"]  # road, tree, sky, and again road, tree
     assert len(list(rarest(lists[2], config.data.classes, 99))) == 6
     assert not list(rarest(lists[2], config.data.classes, 0))
-    grey = [seen.facts.brightness for seen in by_brightness(lists[1], 3)]
-    every = [seen.facts.brightness for seen in lists[1].seen]
+    grey = [item.facts.brightness for item in by_brightness(lists[1], 3)]
+    every = [item.facts.brightness for item in lists[1].items]
     assert grey == sorted(grey) and [grey[0], grey[2]] == [min(every), max(every)]
 
 
@@ -132,7 +128,7 @@ def planted(toy):
     def noise(low, high, *shape):
         return Image.fromarray(rng.integers(low, high, shape or (44, 52, 3), np.uint8))
 
-    for i in range(40):
+    for i in range(20):
         add(toy, "labeled", f"plain{i}", noise(100, 150))
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 3
@@ -162,8 +158,8 @@ def planted(toy):
 def test_suspicious_files_are_found_and_shown(toy, page):
     expected = planted(toy)
     lists = inspect(config := load_config(toy.config))
-    found = suspects(lists, problems(lists, config), ["red", "green", "blue"])
-    found = [(s.kind, s.seen.sample.image[7:-4]) for s in found]
+    found = highlights(lists, problems(lists, config), ["red", "green", "blue"])
+    found = [(s.kind, s.item.sample.image[7:-4]) for s in found]
     assert sorted(found) == sorted(expected)
     text = page()
     section = text[text.index("Worth a look") : text.index("<h2>labeled")]
@@ -174,7 +170,7 @@ def test_suspicious_files_are_found_and_shown(toy, page):
     assert section.index("images/size.jpg") < section.index("images/night.jpg")
     begin = section.rindex("<figure>", 0, section.index("images/leak.jpg"))
     shown = pictures(section[begin : section.index("</figure>", begin)])
-    every = {seen.sample.image: seen for listed in lists for seen in listed.seen}
+    every = {item.sample.image: item for listed in lists for item in listed.items}
     for picture, name in zip(shown, ("leak", "plain0"), strict=True):  # side by side
         (figure,) = figures(every[f"images/{name}.jpg"], "", Reader(config.data))
         difference = np.asarray(picture, int) - np.asarray(figure.views[-1], int)

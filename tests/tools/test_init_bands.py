@@ -1,4 +1,4 @@
-"""`python -m tools.prepare init` for images that are no photographs: deep, or of many bands."""
+"""`tools.prepare init` for images of more than 8 bits or of many bands."""
 
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from supervised import SupOnly
 from tests.dataset.test_bands import png
 from tests.own_images import TINY, write_images, write_masks
 from tools.check_data import __main__ as check_data
-from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
 
 tifffile = pytest.importorskip("tifffile")
@@ -20,16 +19,9 @@ COUNT, SIZE = 6, (44, 52)
 SCALES = np.array([10000, 3000, 200, 60000, 1])
 
 
-@pytest.fixture
-def init(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def masks(init):
     write_masks(Path("masks"), write_images(Path("photos"), COUNT), "index")
-
-    def command(*more):
-        return run(prepare, "init", "--images", "images", "--masks", "masks", "--val", "0.34",
-                   "--out", "configs/mine.yaml", *more)  # fmt: skip
-
-    return command
 
 
 def write(form, kind=np.uint16, numbers=range(COUNT)):
@@ -78,8 +70,10 @@ def test_bands_depth_and_range_are_recognised(form, kind, bands, rgb_bands, init
     path = write(form, kind)
     code, out, err = init()
     assert code == 0, err
-    data = load_config("configs/mine.yaml").data
+    text, data = Path("configs/mine.yaml").read_text(), load_config("configs/mine.yaml").data
     assert (data.bands, data.rgb_bands) == (bands, rgb_bands)
+    assert ("# rgb_bands" in text) == (form == "bands")
+    assert ("percentiles 0.1 and 99.9" in text) == (kind != np.uint8)
     if kind == np.uint8:
         assert data.image_range is None
         return
@@ -98,24 +92,19 @@ def test_bands_depth_and_range_are_recognised(form, kind, bands, rgb_bands, init
         np.testing.assert_allclose(normal.std((0, 1)), 1, atol=0.05)
 
 
-@pytest.mark.parametrize(("form", "kind"), [("bands", np.uint16), ("png", np.uint16)])
-def test_from_folders_to_predictions(form, kind, init, run, train):
-    path = write(form, kind)
+def test_from_folders_to_predictions(init, run, train):
+    path = write("bands")
     assert init()[0] == 0
-    text = Path("configs/mine.yaml").read_text()
-    assert "percentiles 0.1 and 99.9" in text and ("# rgb_bands" in text) == (form == "bands")
     code, out, _ = run(check_data, "--config", "configs/mine.yaml")
     assert code == 0 and "validation splits that are too small (1)" in out, out
-    argv = ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY]
-    train(SupOnly, [*argv, "--dry-run"])
-    train(SupOnly, argv)
+    train(SupOnly, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
     code, out, err = run(predict, "--checkpoint", "run/best.pth", "--images", path,
                          "--save-path", "out")  # fmt: skip
     assert code == 0 and "written  1 mask;" in out, err
     assert Image.open(Path("out/masks", path.stem + ".png")).size == SIZE[::-1]
 
 
-def test_what_is_mixed_or_no_number_is_refused_in_one_line(init):
+def test_mixed_images_and_nan_are_refused_in_one_line(init):
     write("bands", np.uint16, range(1, COUNT))
     path = write("grey", np.uint16, [0])
     code, _, err = init()

@@ -9,30 +9,23 @@ from PIL import Image
 
 from inference.overlay import overlay
 from model import hub
-from tests.own_images import write_images
-from tools.prepare import __main__ as prepare
+from tests.own_images import write_images, write_masks
 from tools.prepare.own import settings
-from tools.prepare.own.time_budget import fit_schedule, seconds_of
+from tools.prepare.own.settings import fit_schedule, seconds_of
 from util.config.loading import load_config
 from util.errors import UserError
 
+CONFIG = "configs/mine.yaml"
 
-@pytest.fixture
-def init(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
     monkeypatch.setattr(hub, "is_on_hub", lambda name: False)
 
-    def command(*more):
-        given = ["--images", "images", "--masks", "masks", "--out", "mine.yaml"]
-        return run(prepare, "init", *given, "--val", "0.5", *more)
-
-    return command
-
 
 @pytest.fixture
-def images(tmp_path, monkeypatch):
+def images(init):
     """Six images of 400 x 300 pixels with masks, in folders of the working directory."""
-    monkeypatch.chdir(tmp_path)
     for stem in write_images(Path("images"), size=(400, 300)):
         mask = Image.fromarray((np.arange(300 * 400) // 40000).astype(np.uint8).reshape(300, 400))
         path = Path("masks", f"{stem}.png")
@@ -58,12 +51,12 @@ def test_presets(preset, model, crop, script, init, images):
     Path("more").mkdir()
     write_images(Path("more"), size=(400, 300))
     code, out, err = init("--preset", preset, "--unlabeled", "more")
-    config = load_config(Path("mine.yaml"))
+    config = load_config(CONFIG)
     assert code == 0, err
     assert config.model.backbone == model and config.crop_size == crop
     assert f"preset {preset}, {model}" in out
-    assert "baseline python supervised.py --config mine.yaml" in out
-    assert f"method   python {script}.py --config mine.yaml --save-path runs/mine/{script}" in out
+    assert f"baseline python supervised.py --config {CONFIG}" in out
+    assert f"method   python {script}.py --config {CONFIG} --save-path runs/mine/{script}" in out
 
 
 def test_weights_are_taken_where_they_are(init, images, monkeypatch):
@@ -75,7 +68,7 @@ def test_weights_are_taken_where_they_are(init, images, monkeypatch):
             Path("pretrained").mkdir()
             Path("pretrained/efficientnet_lite0.pth").touch()
         _, out, _ = init("--preset", "small", "--force")
-        config = load_config(Path("mine.yaml"))
+        config = load_config(CONFIG)
         found.append(
             (config.model.pretrained, config.optimizer.lr, "none found, and no net" in out)
         )
@@ -106,11 +99,14 @@ def test_a_schedule_fits_its_time(seconds, epochs, steps):
     assert epochs * (steps + 10) <= seconds
 
 
-def test_a_time_budget_is_measured(init, images):
+def test_a_time_budget_is_measured(init, monkeypatch):
+    model = {"backbone": "test_resnet", "channels": 8, "aspp_rates": [1, 2, 3]}
+    monkeypatch.setitem(settings.PRESETS, "small", settings.PRESETS["small"]._replace(model=model))
+    write_masks(Path("masks"), write_images(Path("images")), "index")
     code, out, err = init("--preset", "small", "--time-budget", "30min")
-    config = load_config(Path("mine.yaml"))
+    config = load_config(CONFIG)
     assert code == 0, err
-    assert "measuring two steps of supervised.py" in err and "time     about 0." in out
+    assert "measuring steps of supervised.py" in err and "time     about 0." in out
     assert 1 <= config.epochs <= 80 and config.epoch_length <= 100
     assert init("--time-budget", "soon", "--force")[0] == 2
 
@@ -129,7 +125,7 @@ def test_rare_classes_and_the_background(init, tmp_path):
     assert (
         "rare     weed: less than 2% of the pixels; try --set criterion.class_weights=auto" in out
     )
-    text, config = Path("mine.yaml").read_text(), load_config(Path("mine.yaml"))
+    text, config = Path(CONFIG).read_text(), load_config(CONFIG)
     assert "# Few pixels: weed (0.4%)" in text and "# criterion: {class_weights: auto}" in text
     assert config.data.background == "soil"
     photo = Image.new("RGB", (50, 40), (9, 99, 199))

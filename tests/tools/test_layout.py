@@ -1,4 +1,4 @@
-"""Lists that follow from the files on disk."""
+"""Split files that follow from the files on disk."""
 
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def test_generate_the_rest(dataset, everything, splits, unverified):
     ("day/m_*.png", ["1_x", "2_x"]), ("day/m_*_x.png", ["1", "2"]),
     ("day/*.png", ["m_1_x", "m_2_x"]), ("day/", ["m_1_x", "m_2_x"]), ("day", ["m_1_x", "m_2_x"]),
 ])  # fmt: skip
-def test_what_a_star_stands_for(pattern, stems, tmp_path):
+def test_star_in_patterns(pattern, stems, tmp_path):
     files = ["day/m_1_x.png", "day/m_2_x.png"]
     touch(tmp_path, files)
     assert files_by_name(tmp_path, pattern) == dict(zip(stems, files, strict=True))
@@ -91,7 +91,7 @@ def test_what_a_star_stands_for(pattern, stems, tmp_path):
 
 
 def test_pascals_validation_images(splits, unverified):
-    """Its folders do not tell them: ImageSets, val.txt or --names does."""
+    """Read from ImageSets, val.txt or --names, as the folders do not separate them."""
     argv = ["generate", "pascal/few", "--root", "pascal"]
     line = splits(*argv, "--names", "none.txt")[2]
     assert "none.txt: cannot be read as text" in line
@@ -110,7 +110,7 @@ def test_pascals_validation_images(splits, unverified):
 
 def test_generate_refuses(splits, unverified):
     argv = ["generate", "coco/few", "--root", "coco"]
-    assert "--names x: the folders of coco tell" in splits(*argv, "--names", "x")[2]
+    assert "--names x: the sets of coco follow" in splits(*argv, "--names", "x")[2]
     assert "whu/5%: expected DATASET/PARTITION of" in splits("generate", "whu/5%", *argv[2:])[2]
     assert "coco: expected DATASET/PARTITION of" in splits("generate", "coco", *argv[2:])[2]
     assert "none/labeled.txt: no such list" in splits("generate", "coco/none", *argv[2:])[2]

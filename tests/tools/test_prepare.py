@@ -1,7 +1,6 @@
-"""Datasets from their official downloads: every pixel, what is missing, and the command."""
+"""Datasets from their official downloads: every pixel, missing files, and the command."""
 
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +12,16 @@ from pycocotools import mask as rle
 from dataset.mask_files import LabelLookup, open_mask
 from tests import miniature
 from tests.conftest import REPOSITORY
-from tests.preparing import CASES, Case, files, of
+from tests.preparing import CASES, files, of
 from tools.prepare import __main__ as prepare_command
 from tools.prepare.official import ade20k, camvid, pascal
-from tools.prepare.official.coco_annotations import Picture, Region, instance_mask
+from tools.prepare.official.coco import Picture, Region, instance_mask
 from tools.prepare.official.masks import read_indices
 from tools.prepare.official.output import RECORD
 from tools.prepare.official.run import prepare
 from tools.splits import layout
 from util.config.loading import load_config
 from util.errors import UserError
-
-
-@pytest.fixture
-def case(request, tmp_path, monkeypatch):
-    return Case(request.param, tmp_path, monkeypatch)
 
 
 @of(*CASES)
@@ -130,7 +124,7 @@ def test_wrong_counts(case, tmp_path, capsys):
 
 
 @of("ade20k")
-def test_what_no_download_holds_is_counted(case, monkeypatch):
+def test_samples_in_no_download_are_counted(case, monkeypatch):
     monkeypatch.setattr(ade20k, "COUNTS", {"training": 5, "validation": 0})
     with pytest.raises(UserError) as error:
         case.run()
@@ -140,7 +134,7 @@ def test_what_no_download_holds_is_counted(case, monkeypatch):
 
 
 @of("camvid", "cityscapes", "pascal")
-def test_what_is_no_mask_of_the_dataset(case, tmp_path):
+def test_masks_of_other_datasets_are_refused(case, tmp_path):
     archives = {name: dict(members) for name, members in case.archives.items()}
     name = list(archives)[-1]
     mask = [m for m in archives[name] if "valannot/" in m or "ulm" in m and "label" in m
@@ -195,41 +189,25 @@ def test_arranged_camvid_is_taken_as_it_is(tmp_path, monkeypatch):
     assert files(source) == before
 
 
-@pytest.fixture
-def command(monkeypatch):
-    """`python -m tools.prepare` in this process; returns its exit code."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, arguments)])
-        try:
-            prepare_command.main()
-        except SystemExit as end:
-            return end.code
-        return 0
-
-    return run
-
-
-def test_command(command, tmp_path, monkeypatch, capsys):
+def test_command(run, tmp_path, monkeypatch):
     archives, masks = miniature.pascal()
     source = miniature.pack(archives, tmp_path / "downloads")
-    common = ("pascal", "--source", source, "--root", tmp_path / "root")
-    assert command(*common) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and "expected 10582" in error
+    common = (prepare_command, "pascal", "--source", source, "--root", tmp_path / "root")
+    code, _, error = run(*common)
+    assert code == 2 and error.count("\n") == 1 and "expected 10582" in error
     assert set(masks) <= set(files(tmp_path / "root"))
-    assert command(*common, "--partial", "--jobs", 1) == 0
-    assert command(*common, "--jobs", 0) == 2
+    assert run(*common, "--partial", "--jobs", 1)[0] == 0
+    assert run(*common, "--jobs", 0)[0] == 2
     monkeypatch.setattr(pascal, "COUNTS", {"train": 4, "val": 1})
-    assert command(*common) == 0
-    assert command() == 2
+    assert run(*common)[0] == 0
+    assert run(prepare_command)[0] == 2
 
 
-def test_every_config_of_a_download_has_its_command(command, monkeypatch, tmp_path):
+def test_every_config_of_a_download_has_its_command(run, monkeypatch, tmp_path):
     for name in prepare_command.DATASETS:
         given = []
         monkeypatch.setattr(prepare_command, "prepare", lambda *a, g=given: g.extend(a))
-        assert command(name, "--source", tmp_path) == 0
+        assert run(prepare_command, name, "--source", tmp_path)[0] == 0
         config, *_ = sorted((REPOSITORY / "configs").glob(f"{name}*.yaml"))
         data = yaml.safe_load(config.read_text())["data"]
         assert given[0] is prepare_command.DATASETS[name] and str(given[2]) == data["root"]

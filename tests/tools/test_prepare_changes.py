@@ -1,4 +1,4 @@
-"""LEVIR-CD and WHU-CD from small zips, however their folders lie in them."""
+"""LEVIR-CD and WHU-CD from small zip files of several layouts."""
 
 import zipfile
 from pathlib import Path
@@ -14,10 +14,9 @@ from dataset.validation import read_lists
 from tests.conftest import REPOSITORY
 from tests.miniature import encoded
 from tools.prepare import __main__ as prepare
-from tools.prepare.official import change_pairs, levir, whu
+from tools.prepare.official.change_pairs import FOLDERS, LEVIR, WHU
 from util.config.loading import load_config
 
-FOLDERS = change_pairs.FOLDERS
 NAMES = ["test_1_1.png", "train_1_1.png", "train_1_2.png", "val_1_1.png"]
 KINDS = [("levir", "LEVIR-CD256.zip", ""), ("levir", "LEVIR-CD.zip", "LEVIR-CD256/"),
          ("whu", "WHU-CD-256.zip", "DATA/WHU-CD/"), ("whu", "WHU-CD.zip", "")]  # fmt: skip
@@ -45,7 +44,7 @@ def packed(path, files, top=""):
 @pytest.fixture
 def few(tmp_path, monkeypatch):
     """Four pairs are all there are; a folder to work in."""
-    for dataset in (levir, whu):
+    for dataset in (LEVIR, WHU):
         monkeypatch.setattr(dataset, "COUNTS", {"pairs": len(NAMES)})
     monkeypatch.chdir(tmp_path)
 
@@ -90,7 +89,7 @@ def test_the_config_reads_what_was_made(few, run):
     np.testing.assert_array_equal(np.asarray(Reader(config.data).mask(sample)), truth == 255)
 
 
-def test_what_is_not_whole_is_one_line_or_with_partial_a_warning(few, run):
+def test_incomplete_downloads_are_an_error_or_with_partial_a_warning(few, run):
     files = pieces()
     del files["B/train_1_2.png"]
     source = packed(Path("downloads/LEVIR-CD256.zip"), files, "LEVIR-CD256/")
@@ -132,7 +131,7 @@ def test_names_are_compared_with_the_published_lists_at_hand(few, run, monkeypat
 
 def test_both_are_counted_as_published():
     lists = protocols.read_protocols()
-    for name, dataset in (("levir", levir), ("whu", whu)):
+    for name, dataset in (("levir", LEVIR), ("whu", WHU)):
         parts = [p.fingerprint.entries for p in lists
                  if p.dataset == name and p.name in ("train", "val", "test")]  # fmt: skip
         assert dataset.COUNTS == {"pairs": sum(parts)} and len(parts) == 3

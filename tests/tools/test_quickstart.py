@@ -3,51 +3,86 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+import torch
 from PIL import Image
 
+import evaluate
+from engine import command, dry_run
+from fixmatch import FixMatch
+from supervised import SupOnly
 from tests.conftest import REPOSITORY
+from tools import quickstart
 
-PYTHON = f"""#!/bin/sh
-[ "$2" = pip ] || exec {sys.executable} "$@"
+PYTHON = """#!/bin/sh
+[ "$2" = pip ] || echo "$PWD: $@ with $PYTHONPATH"
 """
-"""A Python that installs nothing."""
+"""A Python that installs nothing, and prints what it should run."""
+STARTS = {
+    "supervised.py": partial(command.main, SupOnly),
+    "fixmatch.py": partial(command.main, FixMatch),
+    "evaluate.py": evaluate.main,
+}
 
 
-@pytest.fixture
-def elsewhere(tmp_path):
-    """Run a command in another folder than the repository's; return what it printed."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").write_text(PYTHON)
-    (tmp_path / "bin/python").chmod(0o755)
-    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-    variables = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": path, "OMP_NUM_THREADS": "1"}
-    variables.pop("PYTHONPATH", None)
+def test_quickstart(run, tmp_path, monkeypatch):
+    """The scripts that it starts run in this process, on fewer images."""
 
-    def run(*command, **more):
-        done = subprocess.run(command, cwd=tmp_path, env=variables | more, capture_output=True,
-                              text=True, check=False)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def start(script, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [script, *map(str, arguments)])
+            STARTS[script]()
 
-    return run
+    def few(root, **settings):
+        make(root, **settings | {"unlabeled": 16, "val": 2, "progress": False})
 
-
-def test_quickstart(elsewhere, tmp_path):
-    sets = ["epochs=1", "epoch_length=2", "data.workers=0"]
-    script = REPOSITORY / "tools/quickstart.sh"
-    said = elsewhere("sh", script, "--save-path", "my runs", "--set", *sets)
+    make = quickstart.generate
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quickstart, "run_script", start)
+    monkeypatch.setattr(quickstart, "generate", few)
+    sets = ["--set", "epochs=1", "epoch_length=2", "data.workers=0"]
+    code, said, err = run(quickstart, "--save-path", "my runs", *sets)
+    assert code == 0, err
     assert "Training takes about 1 min on this machine" in said
     *_, table = said.partition("mIoU (best)")
     assert all(name in table for name in ("SupOnly", "FixMatch", "pictures.png", "next"))
-    with Image.open(tmp_path / "my runs/pictures.png") as pictures:
+    with Image.open("my runs/pictures.png") as pictures:
         assert pictures.width > pictures.height
 
 
-def test_scripts_are_found_from_any_folder(elsewhere):
-    """Start scripts the way active learning does."""
+def test_scripts_are_found_from_any_folder(tmp_path):
+    """Start quickstart.sh, and scripts the way active learning does."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"VIRTUAL_ENV": sys.prefix}
+
+    def run(*command, **variables):
+        done = subprocess.run(command, cwd=tmp_path, env=environment | variables,
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        return done.stdout
+
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    said = run("sh", REPOSITORY / "tools/quickstart.sh", "--save-path", "my runs", PATH=path)
+    assert said == f"{tmp_path}: -m tools.quickstart --save-path my runs with {REPOSITORY}\n"
     commands = ("supervised.py", "--help"), ("-m", "tools.autolabel", "--help")
-    code = f"from util.cli import run; [run(*command) for command in {commands}]"
-    said = elsewhere(sys.executable, "-c", code, PYTHONPATH=str(REPOSITORY))
+    code = f"from util.cli import run_script; [run_script(*command) for command in {commands}]"
+    said = run(sys.executable, "-c", code, PYTHONPATH=str(REPOSITORY))
     assert "Train SupOnly" in said and "tools.autolabel" in said
+
+
+@pytest.mark.parametrize(
+    ("taken", "estimate"), [([2, 0.1, 0.1, 1, 0.1], 0.1), ([3, 0.2, 3], 3), ([7], 7)]
+)
+def test_delayed_steps_do_not_change_the_estimate(taken, estimate, monkeypatch):
+    """Steps are timed up to five times, and for at most five seconds."""
+    clock, left = [0.0], list(taken)
+    monkeypatch.setattr(dry_run, "_now", lambda device: clock[0])
+
+    def step():
+        clock[0] += left.pop(0)
+
+    assert dry_run._median_seconds(step, torch.device("cpu")) == pytest.approx(estimate)
+    assert not left

@@ -9,16 +9,16 @@ from statistics import mean, stdev
 
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from dataset.protocols import fingerprint
 from fixmatch import FixMatch
-from supervised import SupOnly
 from tests.conftest import METHODS, REPOSITORY
 from tests.fake_runs import fake_run
 from tools.results import __main__ as results
 from tools.results.plots import learning_curves, pseudo_label_curves
-from tools.results.published import read_entries
+from tools.results.published import SCORES, read_published
 from tools.results.runs import PseudoLabels
 from tools.results.tables import FORMATS
 
@@ -61,11 +61,32 @@ def test_mean_and_deviation_over_seeds(fake, rows):
     assert (semi["labels"], semi["unlabeled"], semi["partition"]) == (3, 5, "3")
 
 
-def test_student_and_teacher_are_two_rows(fake, rows):
-    fake("v2/0", [10, 40], teacher=[20, 30], method="UniMatchV2")
-    (student, teacher), _ = rows(fake.runs)
-    assert (student["scored"], student["best"]["mean"]) == ("student", 40)
-    assert (teacher["scored"], teacher["best"]["mean"]) == ("teacher", 30)
+def seeds(folder, count, **options):
+    return [(f"{folder}/{seed}", [10, 20], {"seed": seed, **options}) for seed in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("runs", "column", "expected"),
+    [
+        ([("a", [10, 40], {"teacher": [20, 30]})], "scored", ["student", "teacher"]),
+        ([("a", [10], {"labeled": "splits/toy/7/labeled.txt", "digest": "0123456789"}),
+          ("b", [10], {"labeled": "splits/toy/7/labeled.txt", "digest": "abcdefabcd"})],
+         "partition", ["7 (01234567)", "7 (abcdefab)"]),
+        ([*seeds("a", 1, settings={"save_every": 5, "compile": True}), ("b", [9, 9], {"seed": 1})],
+         "seeds", [[0, 1]]),
+        ([*[(name, [10], {"method": name}) for name in "ABC"],
+          ("D", [10], {"method": "D", "settings": {"crop_size": 65}})],
+         "settings", ["", "", "", "crop_size=65"]),
+        ([(f"s/{n}", [n], {"labeled": f"mine/fold_{n}/labeled.txt", "digest": str(n),
+                           "val": f"mine/fold_{n}/val.txt"}) for n in (1, 2)],
+         "partition", ["mine"]),
+    ],
+)  # fmt: skip
+def test_groups_of_runs(runs, column, expected, fake, rows):
+    for name, scores, options in runs:
+        fake(name, scores, **options)
+    found, remarks = rows(fake.runs)
+    assert [row[column] for row in found] == expected and not remarks
 
 
 @pytest.mark.parametrize(
@@ -80,32 +101,12 @@ def test_student_and_teacher_are_two_rows(fake, rows):
     ],
 )
 def test_runs_that_differ_are_not_averaged(difference, shown, fake, rows):
-    for seed in range(3):
-        fake(f"a/{seed}", [10, 20], seed=seed)
+    for name, scores, options in seeds("a", 3):
+        fake(name, scores, **options)
     fake("z", [10, 90], seed=3, **difference)
     found, _ = rows(fake.runs)
     assert sorted(len(row["seeds"]) for row in found) == [1, 3]
     assert {row["settings"] for row in found} == shown
-
-
-def test_the_usual_setting_is_not_shown(fake, rows):
-    for name in ("A", "B", "C"):
-        fake(name, [10], method=name)
-    fake("D", [10], method="D", settings={"crop_size": 65})
-    assert [row["settings"] for row in rows(fake.runs)[0]] == ["", "", "", "crop_size=65"]
-
-
-def test_equal_names_of_different_images_get_their_hash(fake, rows):
-    for digest in ("0123456789", "abcdefabcd"):
-        fake(digest, [1], digest=digest, labeled="splits/toy/7/labeled.txt")
-    assert [row["partition"] for row in rows(fake.runs)[0]] == ["7 (01234567)", "7 (abcdefab)"]
-
-
-def test_what_changes_no_result_is_no_difference(fake, rows):
-    fake("a", [1], seed=0, settings={"save_every": 5, "compile": True})
-    fake("b", [2], seed=1)
-    (row,), _ = rows(fake.runs)
-    assert row["seeds"] == [0, 1]
 
 
 def test_unfinished_repeated_and_unequal_runs_are_named(fake, run):
@@ -122,7 +123,7 @@ def test_unfinished_repeated_and_unequal_runs_are_named(fake, run):
     for words in (
         "left out, unfinished: .*half .epoch 1 of 2, started 2 times",
         "left out, unfinished: .*none .epoch 0 of 2",
-        "left out, the same run again: .*good/again .as .*good/0, seed 0.",
+        "left out, a repetition: .*good/again .same settings as .*good/0, seed 0.",
         r"toy/3: runs of different commits: c0ffee .seed 0, 2.; deadbeef .seed 1.",
         "good/forced: resumed with --force",
         "not read: .*odd/metrics.jsonl line 1: key 'steps' is missing",
@@ -147,7 +148,7 @@ def test_places_are_folders_patterns_and_folders_of_runs(fake, rows, run, tmp_pa
         assert rows(*places)[0][0]["seeds"] == [0, 2]
     assert rows(fake.runs, fake.runs / "m")[0][0]["seeds"] == [0, 1, 2]
     code, _, err = run(results, tmp_path / "nowhere")
-    assert code == 2 and "holds no runs" in err
+    assert code == 2 and "no run directory" in err
 
 
 def test_scores_other_than_miou(fake, rows, run):
@@ -159,16 +160,8 @@ def test_scores_other_than_miou(fake, rows, run):
         assert code == 2 and f"--score {score}" in err and "road" in err and err.count("\n") == 1
 
 
-def test_names_stay_text_in_every_format(fake, run, toy):
+def test_formats_say_the_same_and_names_stay_text(fake, run, toy):
     toy.tree["data"]["name"] = "=x|\\input{y}\x1b[2J"
-    fake("a", [10, 41.23])
-    printed = {f: run(results, fake.runs, "--format", f)[1] for f in FORMATS}
-    (row,) = csv.DictReader(io.StringIO(printed["csv"]))
-    assert row["dataset"].startswith("'=x") and "\x1b" not in "".join(printed.values())
-    assert r"=x\|\input" in printed["markdown"] and r"\textbackslash input\{" in printed["latex"]
-
-
-def test_formats_say_the_same(fake, run):
     for seed in range(2):
         fake(f"a/{seed}", [10, 41.23 + seed], seed=seed)
     fake("b", [10, 50.0], method="My_Method")
@@ -180,77 +173,57 @@ def test_formats_say_the_same(fake, run):
     assert r"41.7 $\pm$ 0.7" in printed["latex"] and r"My\_Method" in printed["latex"]
     head, rule, *rows = [line for line in printed["markdown"].splitlines() if line[:1] == "|"]
     assert len({line.count("|") for line in (head, rule, *rows)}) == 1 and len(rows) == 2
-    assert printed["latex"].count(r"\\") == 3 and "dataset: toy" in printed["text"]
+    assert printed["latex"].count(r"\\") == 3 and "dataset: =x" in printed["text"]
+    assert table[0]["dataset"].startswith("'=x") and "\x1b" not in "".join(printed.values())
 
 
-PASCAL = {
-    "data": {"name": "pascal", "root": "data/pascal", "classes": ["a", "b", "c"],
-             "labeled": "splits/pascal/92/labeled.txt", "unlabeled": None, "val": "v.txt"},
-    "model": {"backbone": "resnet101s"},
-}  # fmt: skip
+R50, R101 = {"backbone": "resnet50s"}, {"backbone": "resnet101s"}
+UNET = {"network": "unet", "pretrained": "none"}
 
 
-def test_published_scores_stand_beside_ours(fake, run, rows):
-    fake("a", [70.0], settings=PASCAL | {"crop_size": 321})
-    fake("b", [70.0], settings=PASCAL | {"crop_size": 513})
-    command = (results, fake.runs, "--published", "pascal/92")
-    found, remarks = rows(*command[1:])
-    assert {row["settings"]: row["published"] for row in found} == {
-        "crop_size=321": 75.2, "crop_size=513": None,
-    }  # fmt: skip
-    assert all("not those published as pascal/92" in remark for remark in remarks) and remarks
-    _, out, _ = run(*command)
-    assert "published, no run beside it: pascal/92 CorrMatch resnet101s 76.4 (CorrMatch," in out
-    assert "UniMatch resnet101s 75.2" not in out
-    code, _, err = run(results, fake.runs, "--published", "pascal/93")
-    assert code == 2 and "pascal/93" in err and "pascal/92" in err
+@pytest.mark.parametrize(
+    ("name", "score", "runs", "expected", "remarked"),
+    [
+        ("pascal/92", "miou", [({}, R101, 321), ({}, R101, 513)], [75.2, None],
+         "not those published as pascal/92"),
+        ("acdc/7", "dice", [({"val": "valtest.txt"}, UNET, 65)], [89.9], ""),
+        ("whu/5%", "changed", [({}, R50, 65), ({"val": "val.txt"}, R50, 65)],
+         [80.2, 80.2], "1: its best epoch was chosen on val, but the published 80.2 on test"),
+        ("levir/5%", "changed", [({}, R50, 65), ({}, R50 | {"network": "pspnet"}, 65)],
+         [80.7, 75.6], "not those published as levir/5%"),
+    ],
+)  # fmt: skip
+def test_published_scores_stand_beside_ours(name, score, runs, expected, remarked, fake, rows):
+    """Beside runs of the same network and crop size; remarks name other images and splits."""
+    dataset, partition = name.split("/")
+    data = {"name": dataset, "root": f"data/{dataset}", "classes": ["a", "changed", "c"],
+            "labeled": f"{partition}/labeled.txt", "unlabeled": None,
+            "val": "test.txt"}  # fmt: skip
+    for number, (more, model, crop) in enumerate(runs):
+        settings = {"data": data | more, "model": model, "crop_size": crop}
+        fake(str(number), [70.0], settings=settings, dice=[99.0, 80.0, 90.0], digest=str(number))
+    found, remarks = rows(fake.runs, "--published", name, "--score", score)
+    assert [row["published"] for row in found] == expected
+    assert found[0]["best"]["mean"] == (85 if score == "dice" else 70)
+    assert remarked in " ".join(remarks) and bool(remarks) == bool(remarked)
+    assert sum("chosen on" in remark for remark in remarks) == (dataset == "whu")
 
 
-def test_published_dice_stands_beside_dice_alone(fake, run, rows):
-    lists = {"labeled": "acdc/lists/7/labeled.txt", "val": "acdc/lists/valtest.txt"}
-    acdc = {"data": PASCAL["data"] | {"name": "acdc"} | lists,
-            "model": {"network": "unet", "pretrained": "none"}}  # fmt: skip
-    fake("a", [70.0], settings=acdc, dice=[99.0, 80.0, 90.0])
-    ((row,), remarks) = rows(fake.runs, "--published", "acdc/7", "--score", "dice")
-    assert not remarks  # its lists are of the images that `tools.prepare` makes
-    assert (row["best"]["mean"], row["published"], row["network"]) == (85.0, 89.9, "unet")
-    code, _, err = run(results, fake.runs, "--published", "acdc/7")
-    assert code == 2 and "no miou" in err
-
-
-def test_a_published_score_of_another_list_is_remarked(fake, rows):
-    """Report papers that chose the epoch on the test split, unlike the run (validation)."""
-    whu = PASCAL["data"] | {"name": "whu", "labeled": "splits/whu/5%/labeled.txt",
-                            "classes": ["unchanged", "changed", "other"]}  # fmt: skip
-    for val in ("test", "val"):
-        data = whu | {"val": f"splits/whu/{val}.txt"}
-        fake(val, [70.0], settings={"data": data, "model": {"backbone": "resnet50s"}}, digest=val)
-    command = (fake.runs, "--published", "whu/5%", "--score", "changed")
-    found, remarks = rows(*command)
-    assert [row["published"] for row in found] == [80.2, 80.2]
-    (remark,) = [remark for remark in remarks if "chosen on" in remark]
-    assert remark.startswith(f"{fake.runs / 'val'}: its best epoch was chosen on val, ")
-    assert "published 80.2 on test" in remark
-
-
-@pytest.mark.parametrize(("network", "published"), [("deeplabv3plus", 80.7), ("pspnet", 75.6)])
-def test_published_changes_stand_beside_the_same_network(network, published, fake, run, rows):
-    data = {"name": "levir", "classes": ["unchanged", "changed", "other"],
-            "labeled": "splits/levir/5%/labeled.txt"}  # fmt: skip
-    levir = {"data": PASCAL["data"] | data, "model": {"backbone": "resnet50s", "network": network}}
-    fake("a", [70.0], settings=levir)
-    command = (fake.runs, "--published", "levir/5%", "--score", "changed")
-    ((row,), _) = rows(*command)
-    assert (row["best"]["mean"], row["published"]) == (70.0, published)
-    _, out, _ = run(results, *command)
-    other = {"deeplabv3plus": "pspnet resnet50s 75.6", "pspnet": "deeplabv3plus resnet50s 80.7"}
-    assert f"levir/5% UniMatch {other[network]}" in out
+def test_published_scores_without_a_run_are_listed(fake, run):
+    fake("a", [70.0])
+    command = (results, fake.runs, "--published")
+    code, out, _ = run(*command, "pascal/92")
+    assert "published, without a run: pascal/92 CorrMatch resnet101s 76.4 (CorrMatch," in out
+    for argv, words in ((["pascal/93"], "pascal/92"), (["acdc/7"], "no published miou")):
+        code, _, err = run(*command, *argv)
+        assert code == 2 and argv[0] in err and words in err
 
 
 def test_published_scores_are_those_of_the_configs():
     """Each row of numbers in a config's comment, and each in published.yaml, is in the other."""
-    ours = {(e.dataset, tuple(e.values.values())): tuple(e.values) for e in read_entries()}
-    assert len(ours) == len(read_entries())
+    entries = yaml.safe_load(SCORES.read_text())
+    ours = {(e["dataset"], tuple(e["values"].values())): tuple(e["values"]) for e in entries}
+    assert len(ours) == len(entries)
     theirs = {}
     for path in REPOSITORY.glob("configs/*.yaml"):
         comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
@@ -263,7 +236,7 @@ def test_published_scores_are_those_of_the_configs():
                 theirs[path.stem.split("_")[0], scores] = head
     assert len(theirs) > 30 and ours == theirs
     known = {kind.__name__ for kind in METHODS.values()}
-    assert {entry.method for entry in read_entries()} <= known
+    assert {score.method for score in read_published()} <= known
 
 
 def test_curves_are_drawn(fake, run, tmp_path):
@@ -319,7 +292,8 @@ def test_pseudo_label_curves_by_class(count):
 
 
 def test_a_real_run(toy, train, rows, run, tmp_path, capsys):
-    """Every figure that a training writes is read; a part of a training is unfinished."""
+    """Read what a training writes, and what an unfinished one wrote; hashes are those
+    of `tools.splits`."""
     train(FixMatch, toy.argv(tmp_path / "runs/0"))
     capsys.readouterr()
     assert "pseudo" not in run(results, tmp_path / "runs", "--format", "csv")[1]
@@ -331,25 +305,12 @@ def test_a_real_run(toy, train, rows, run, tmp_path, capsys):
     assert row["steps"] == history[-1]["steps"] and row["peak_memory"] == max(
         epoch["peak_memory"] for epoch in history
     )
+    start, list_file = (
+        json.loads((tmp_path / "runs/0/starts.jsonl").read_text()),
+        toy.path("labeled"),
+    )
+    hashed = fingerprint(list_file.read_bytes())
+    assert start["images"]["labeled"] == {"images": hashed.entries, "sha256": hashed.sha256}
     (tmp_path / "runs/0/metrics.jsonl").write_text(json.dumps(history[0]) + "\n")
     code, _, err = run(results, tmp_path / "runs")
     assert code == 2 and "unfinished" in err and "epoch 1 of 2" in err
-
-
-def test_the_recorded_hash_is_that_of_the_list(toy, train, tmp_path):
-    """Thus `tools.splits` and `tools.results` know a partition as the same."""
-    train(SupOnly, toy.argv(tmp_path / "run"))
-    start = json.loads((tmp_path / "run/starts.jsonl").read_text())
-    found = fingerprint(toy.path("labeled").read_bytes())
-    assert start["images"]["labeled"] == {"images": found.entries, "sha256": found.sha256}
-    assert start["method"] == "SupOnly" and start["images"]["unlabeled"]["images"] == 0
-
-
-def test_folds_are_one_row(fake, rows, tmp_path):
-    for number, score in enumerate((40, 50, 60), 1):
-        lists = tmp_path / f"mine/folds/fold_{number}"
-        fake(f"s/{number}", [score], method="SupOnly", labeled=lists / "labeled.txt",
-             val=lists / "val.txt", digest=str(number))  # fmt: skip
-    found, remarks = rows(fake.runs)
-    assert not remarks and len(found) == 1
-    assert (found[0]["partition"], found[0]["last"]["values"]) == ("folds", [40, 50, 60])

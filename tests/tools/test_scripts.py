@@ -56,23 +56,24 @@ def stub(variables, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("num_gpu", "launched"), [(0, "--standalone"), (2, "--nproc_per_node 2 --nnodes 1")]
+    ("num_gpu", "more", "launched"),
+    [
+        (0, {}, "--standalone --max_restarts 3"),
+        (2, {}, "--nproc_per_node 2 --nnodes 1"),
+        (0, {"NNODES": 2, "NODE_RANK": 1}, "--nproc_per_node 1 --nnodes 2 --node_rank 1"),
+    ],
 )
-def test_exit_status_and_output_are_the_trainings(num_gpu, launched, stub, variables):
-    done = stub(num_gpu, 29511)
+def test_exit_status_and_output_are_the_trainings(num_gpu, more, launched, stub, variables):
+    done = stub(num_gpu, 29511, **more)
     assert done.returncode == 2
     assert done.stdout.startswith(f"-m tools.launch {launched} ")
+    assert f"--device {'cuda' if num_gpu else 'cpu'}" in done.stdout
+    assert "--unlabeled-id-path" in done.stdout
     console = (variables["save_path"] / "console.txt").read_text()
     assert console == done.stdout and console.endswith("\nerror: x\n")
 
 
-def test_several_machines_without_gpus_train_on_their_cpus(stub):
-    said = stub(0, 29511, NNODES=2, NODE_RANK=1).stdout
-    assert "--nproc_per_node 1 --nnodes 2 --node_rank 1" in said and "--device cpu" in said
-
-
 def test_suponly_gets_no_unlabelled_list(stub, variables):
-    assert "--unlabeled-id-path" in stub(0, 29511).stdout
     variables["method"] = "supervised"
     said = stub(0, 29511).stdout
     assert "supervised.py" in said and "--labeled-id-path" in said
@@ -96,10 +97,19 @@ def test_a_signal_to_all_saves_and_is_in_the_console_file(variables):
     assert "stopped by SIGINT" in output and (run / "console.txt").read_text() == output
 
 
-@pytest.mark.parametrize("arguments", [(), (1,), ("x", 1), (0, "x")])
-def test_usage(arguments):
-    done = sh("train", *arguments)
-    assert done.returncode == 2 and ("usage" in done.stderr or "error: " in done.stderr)
+@pytest.mark.parametrize(
+    ("arguments", "variables", "problem"),
+    [
+        ((), {}, "usage: "),
+        ((1,), {}, "usage: "),
+        (("x", 1), {}, "<num_gpu> is 'x'"),
+        ((0, "x"), {}, "<port> is 'x'"),
+        ((0, 1), {"MAX_RESTARTS": "many"}, "MAX_RESTARTS is 'many'"),
+    ],
+)
+def test_usage(arguments, variables, problem):
+    done = sh("train", *arguments, **variables)
+    assert done.returncode == 2 and problem in done.stderr
 
 
 NETWORK = """

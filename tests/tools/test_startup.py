@@ -1,4 +1,4 @@
-"""Commands answer --help and mistakes at once: before PyTorch and the like are imported."""
+"""Commands answer --help and mistakes before they import PyTorch and other large libraries."""
 
 import argparse
 import json
@@ -16,9 +16,9 @@ from engine.start import _check_keys
 from tests.commands import COMMANDS, TOOLS, parsers, refusal
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
-from util.cli import run as run_script
+from util.cli import run_script
 from util.errors import UserError, duration
-from util.paths import find
+from util.paths import find_path
 
 HEAVY = ["torch", "torchvision", "timm", "matplotlib", "pandas"]
 RUNNER = """
@@ -51,10 +51,10 @@ sys.path.insert(0, "")
 cases = json.load(sys.stdin)
 json.dump([run(*case) for case in cases], sys.stdout)
 """
-"""Runs commands one after the other in a process in which the heavy packages do not exist."""
+"""Program that runs commands in a process without the heavy packages."""
 ON_SHAPES = "--config configs/shapes.yaml --save-path /no/run"
 OF_NONE = "--checkpoint README.md --config configs/shapes.yaml"
-"""A file that is no checkpoint, which is found out only by reading it."""
+"""Options with a file that turns out not to be a checkpoint only when it is read."""
 MISTAKES = {
     **{
         f"{name}.py": {
@@ -116,7 +116,8 @@ MISTAKES = {
     },
     "tools.sweep": {"configs/sweeps/shape.yaml": "did you mean 'configs/sweeps/shapes.yaml'"},
 }
-"""Command lines with a misspelt key or path, and what their errors say."""
+"""Command lines with a misspelt key or path, and parts of their errors."""
+MISTAKES["corrmatch.py"][f"{ON_SHAPES} --set method.regios=2"] = "did you mean 'regions'?"
 CASES = [
     (command, line, expected)
     for command in COMMANDS
@@ -128,36 +129,18 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def answers():
-    """Exit code and output of each case."""
-    run = subprocess.run(
+def test_help_and_mistakes_need_no_heavy_import():
+    done = subprocess.run(
         [sys.executable, "-c", RUNNER, json.dumps(HEAVY)],
         input=json.dumps([case[:2] for case in CASES]),
         cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
-    return {case[:2]: answer for case, answer in zip(CASES, json.loads(run.stdout), strict=True)}
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(case[:2])[:60])
-def test_help_and_mistakes_need_no_heavy_import(case, answers):
-    code, said = answers[case[:2]]
-    assert code == (0 if case[1] == "--help" else 2), (code, said)
-    assert case[2] in said
-    assert code == 0 or said.count("\n") == 1
-
-
-def test_misspelt_key_of_a_method(answers):
-    """Answered without the method's class, which needs PyTorch."""
-    command = [sys.executable, "corrmatch.py", *ON_SHAPES.split(), "--set", "method.regios=2"]
-    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert run.returncode == 2 and "did you mean 'regions'?" in run.stderr
-
-
-def test_main_is_a_function_whatever_was_imported_before():
-    """A module of that name in `engine` would hide it."""
-    code = "from engine import Batch, main; assert callable(main)"
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+    wrong = []
+    for case, (code, said) in zip(CASES, json.loads(done.stdout), strict=True):
+        right = code == 0 if case[1] == "--help" else code == 2 and said.count("\n") == 1
+        if not right or case[2] not in said:
+            wrong.append((case, code, said))
+    assert not wrong
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.7, None])
@@ -177,9 +160,8 @@ def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in said
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_explains_every_option_with_its_default_and_shows_examples(command):
-    for names, parser in parsers(command):
+def test_help_explains_every_option_with_its_default_and_shows_examples():
+    for names, parser in (found for command in COMMANDS for found in parsers(command)):
         assert len(parser.examples) >= 2, parser.prog
         help_of = parser._get_formatter()._get_help_string
         for action in parser._actions:
@@ -204,13 +186,10 @@ def test_the_list_of_commands(capsys, monkeypatch):
     assert all(len(line) <= 80 and len(line.split()) > 4 for line in lines)
 
 
-@pytest.mark.parametrize(
-    "seconds, text",
-    [(9, "under a minute"), (730, "12 min"), (12000, "3 h 20 min"), (7200, "2 h"),
-     (190800, "2 d 5 h")],
-)  # fmt: skip
-def test_remaining_time_in_words(seconds, text):
-    assert duration(seconds) == text
+def test_remaining_time_in_words():
+    texts = {9: "under a minute", 730: "12 min", 12000: "3 h 20 min", 7200: "2 h",
+             190800: "2 d 5 h"}  # fmt: skip
+    assert {seconds: duration(seconds) for seconds in texts} == texts
 
 
 def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train, tmp_path, capsys):
@@ -222,21 +201,35 @@ def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train,
 
 
 def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
-    """In the working directory, then in the repository."""
+    """Look in the working directory, then in the repository."""
     monkeypatch.chdir(tmp_path)
-    assert find(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
+    assert find_path(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/shapes.yaml").touch()
-    assert find(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
+    assert find_path(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
     with pytest.raises(SystemExit, match="2"):
         run_script("supervised.py", "--config", "configs/pascal.yaml", "--save-path", "run")
     assert "no list of labeled images" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("script", METHODS)
-def test_all_options_of_a_method_are_known_before_pytorch_loads(script):
-    """Also those that it inherits."""
-    keys = METHODS[script].Options.model_fields
-    _check_keys(dict.fromkeys(keys, 1), REPOSITORY / f"{script}.py", script)
-    with pytest.raises(UserError, match="unknown key 'method.none'"):
-        _check_keys({"none": 1}, REPOSITORY / f"{script}.py", script)
+def test_all_options_of_a_method_are_known_before_pytorch_loads():
+    """Options include the inherited ones."""
+    for script, method in METHODS.items():
+        path, keys = REPOSITORY / f"{script}.py", method.Options.model_fields
+        _check_keys(dict.fromkeys(keys, 1), path, script)
+        with pytest.raises(UserError, match="unknown key 'method.none'"):
+            _check_keys({"none": 1}, path, script)
+
+
+def test_a_command_whose_reader_ends_is_stopped_without_a_traceback():
+    """As in `python -m tools.sweep ... | head -1`."""
+    command = "from util.cli import exit_with_one_line\nwith exit_with_one_line():\n"
+    command += "    for i in range(10**5):\n        print(i)\nprint('still running')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait() == 128 + signal.SIGPIPE

@@ -3,22 +3,24 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY, needs_forks
+from tests.conftest import REPOSITORY
 from tests.fake_runs import fake_run
-from tests.forked import Forked
 from tests.tools.test_scripts import ENVIRONMENT
 from tests.tools.test_slurm import SCONTROL, SRUN
 from tools.methods import CLASSES, method_of
-from tools.results.published import read_entries
+from tools.results.published import read_published
 from tools.results.runs import find_runs
 from tools.sweep import __main__ as sweep
+from tools.sweep import estimate
 from tools.sweep.spec import expand, read_sweep
 from util.config.loading import dump_config
 from util.errors import UserError
@@ -28,6 +30,7 @@ SPECS = sorted((REPOSITORY / "configs/sweeps").glob("*.yaml"))
 STUB = """
 import shutil, signal, sys, time
 from pathlib import Path
+from threading import Thread
 
 options = dict(zip(sys.argv[1:], sys.argv[2:]))
 folder, seed = Path(options["--save-path"]), options["--seed"]
@@ -41,6 +44,10 @@ if Path("slow").exists():
 shutil.copytree(Path("ready") / folder, folder, dirs_exist_ok=True)
 """
 """In place of a method's script: what it leaves is in `ready` already."""
+
+
+def plan(path):
+    return expand(read_sweep(path), path)
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def spec(toy, tmp_path, monkeypatch):
 def stub(spec, toy):
     """A sweep of SupOnly and FixMatch whose scripts do nothing."""
     path = spec(runs=[{"methods": ["supervised", "fixmatch"], "configs": [str(toy.config)]}])
-    for planned in expand(read_sweep(path), path):
+    for planned in plan(path):
         Path(f"{planned.method}.py").write_text(STUB)
         ready = Path("ready") / planned.folder
         fake_run(ready, toy, [10, 20 + planned.seed], method=method_of(planned.method).__name__,
@@ -72,10 +79,6 @@ def stub(spec, toy):
         (ready / "config.yaml").write_text(dump_config(planned.load()))
     Path("broken").mkdir()
     return path
-
-
-def plan(path):
-    return expand(read_sweep(path), path)
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
@@ -86,7 +89,7 @@ def test_every_sweep_expands_to_runs_that_their_methods_can_use(path):
         assert some.load().data.name in path.stem, config
 
 
-@pytest.mark.parametrize("name", sorted({entry.dataset for entry in read_entries()}))
+@pytest.mark.parametrize("name", sorted({score.dataset for score in read_published()}))
 def test_every_published_score_has_a_run(name):
     runs = set()
     for planned in plan(REPOSITORY / f"configs/sweeps/{name}.yaml"):
@@ -95,10 +98,9 @@ def test_every_published_score_has_a_run(name):
         for network in (model.network, None):
             runs.add((method, network, backbone, planned.lists.name))
     published = {
-        (entry.method, entry.network, entry.backbone, partition)
-        for entry in read_entries()
-        if entry.dataset == name
-        for partition in entry.values
+        (one.method, one.network, one.backbone, one.partition)
+        for one in read_published()
+        if one.dataset == name
     }
     assert published and published <= runs
 
@@ -137,9 +139,9 @@ def test_the_product_and_its_commands(spec, toy):
         ({"set": {"method.regions": 3}}, r"SupOnly: unknown key 'method\.regions'"),
         ({"runs": [{"methods": ["nomatch"], "configs": ["toy/toy.yaml"]}]}, "nomatch: no such"),
         ({"runs": [{"methods": ["supervised"], "configs": ["no.yaml"]}]}, "no.yaml: no such"),
-        ({"seeds": [1, 1]}, "two runs in runs/toy/supervised/1"),
+        ({"seeds": [1, 1]}, "two runs have the folder runs/toy/supervised/1"),
         ({"partitions": ["92"], "lists": "splits/pascal/{partition}"},
-         "splits/pascal/92/labeled.txt: no such list; get it: .* fetch pascal/92"),
+         "splits/pascal/92/labeled.txt: no such split file; get it: .* fetch pascal/92"),
     ],
 )  # fmt: skip
 def test_mistakes_are_said_in_one_line_before_anything_runs(keys, words, spec, run):
@@ -179,21 +181,28 @@ def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run)
     assert "20.5 ± 0.7" in out
 
 
-def test_a_dry_run_lists_and_runs_nothing(stub, toy, run):
+def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
+    costs, cost_of = {}, estimate.step_cost
+
+    def once(method, *of_step):
+        costs[method] = costs.get(method) or cost_of(method, *of_step)
+        return costs[method]
+
+    monkeypatch.setattr(estimate, "step_cost", once)
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
-    assert "4 runs, 4 not done\n" in out and "without such epochs: 4 runs; GPU memory" in out
+    assert "4 runs, 4 not done\n" in out and "their kind: 4 runs; GPU memory" in out
     for kind in ("supervised", "fixmatch"):
         assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d", out, re.M)
     assert len(re.findall(r"^  2 runs +at \d+% of the peak rate: RTX 3090 ", out, re.M)) == 2
     shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
     metrics = Path("runs/toy/supervised/0/metrics.jsonl")
     code, out, _ = run(sweep, stub, "--dry-run")
-    assert out.count("to do") == 3 and "; under a minute on one device for 1, by epochs" in out
-    assert "without such epochs: 2 runs;" in out and out.count("memory of a step") == 1
+    assert out.count("to do") == 3 and "; under a minute on one device for 1, by their" in out
+    assert "of their kind: 2 runs;" in out and out.count("memory of a step") == 1
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
     code, out, _ = run(sweep, stub, "--dry-run")
-    assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by epochs" in out
+    assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by their" in out
     toy.path("unlabeled").unlink()
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and "unlabeled.txt: no such list" in out
@@ -207,17 +216,17 @@ def test_a_folder_with_another_run_is_refused(stub, run):
     assert code == 2 and "holds a run with another config: crop_size (33 -> 65)" in err
 
 
-@needs_forks
 def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
+    def stop():
+        deadline = time.monotonic() + 120
+        while len(list(Path("slow").iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     Path("slow").mkdir()
-    process = Forked("-m", "tools.sweep", stub, "--devices", "cpu", "cpu")
-    deadline = time.monotonic() + 120
-    while len(list(Path("slow").iterdir())) < 2 and time.monotonic() < deadline:
-        assert process.process.is_alive(), process.end()
-        time.sleep(0.1)
-    process.process.terminate()
-    done = process.end(60)
-    assert done.returncode == 75 and done.stdout.count("stopped; the same command resumes it") == 2
+    Thread(target=stop).start()
+    code, out, err = run(sweep, stub, "--devices", "cpu", "cpu")
+    assert code == 75 and out.count("stopped; the same command resumes it") == 2, err
     shutil.rmtree("slow")
     code, out, _ = run(sweep, stub)
     assert code == 0 and out.count("started on auto") == 4

@@ -1,12 +1,11 @@
-"""Time steps, data, evaluation and start, or all of a GPU.
+"""Time steps, data, evaluation and start-up, or measure a GPU.
 
-Settings are compared with plain ones in the same run; docs/performance.md has the commands and
-their results.
+Settings are compared with plain ones in the same run. docs/performance.md shows results.
 """
 
 import os
 
-from tools.benchmark.options import BENCHMARKS
+from tools.benchmark.options import TEXTS, add_options
 from util.cli import exit_with_one_line, importing
 from util.config.loading import load_config
 from util.errors import UserError
@@ -23,15 +22,15 @@ def main() -> None:
         ),
     )
     commands = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    for name, (text, add_options, examples) in BENCHMARKS.items():
+    for name, (text, examples) in TEXTS.items():
         shown = [f"python -m tools.benchmark {name} {example}" for example in examples]
-        add_options(commands.add_parser(name, help=text, description=text, examples=shown))
+        add_options(name, commands.add_parser(name, help=text, description=text, examples=shown))
     options = parser.parse_args()
     with exit_with_one_line():
         if options.benchmark != "gpu":
             load_config(options.config, options.set)
         images = getattr(options, "images", None)
-        if images and not os.path.exists(images):  # False too for what can be no path
+        if images and not os.path.exists(images):  # also for impossible paths
             raise UserError(f"--images {images}: no such folder{nearest(images)}")
         with importing():
             from tools.benchmark import data, evaluation, gpu, start, steps

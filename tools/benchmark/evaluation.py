@@ -1,7 +1,7 @@
-"""Evaluation in sliding windows: one after the other, in batches, and in bfloat16."""
+"""Time evaluation with sliding windows: one by one, in batches, and in bfloat16."""
 
 import argparse
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,20 +18,16 @@ def run(options: argparse.Namespace) -> None:
     config, device = read(options), distributed.choose_device(options.device)
     network = network_of(config.model, config.data).to(device).eval()
     image = torch.randn(1, config.data.channels, *options.size, device=device)
-    batch = config.evaluation.window_batch
+    batch, border = config.evaluation.window_batch, config.evaluation.window_border
 
-    def predict(size: int, precision: str = "float32") -> Callable[[], Tensor]:
-        def call() -> Tensor:
-            border = config.evaluation.window_border
-            with autocast(device, precision):
-                return predict_sliding(network, image, config.crop_size, border, size)
-
-        return call
+    def predict(windows: int, precision: str) -> Tensor:
+        with autocast(device, precision):
+            return predict_sliding(network, image, config.crop_size, border, windows)
 
     settings = {
-        "window by window": predict(1),
-        "windows in batches": predict(batch),
-        "in batches, bfloat16": predict(batch, "bfloat16"),
+        "window by window": partial(predict, 1, "float32"),
+        "windows in batches": partial(predict, batch, "float32"),
+        "in batches, bfloat16": partial(predict, batch, "bfloat16"),
     }
     notes = {
         "image": "{}x{}".format(*options.size),

@@ -1,6 +1,6 @@
-"""The other benchmarks on a GPU, at the published settings for Pascal (evaluation: Cityscapes).
+"""Run the other benchmarks on a GPU, at the published settings for Pascal (evaluation: Cityscapes).
 
-Each runs in a process of its own; what fails or hangs is named, and the next call goes on.
+Each part runs in a process of its own. The next call measures parts that failed or hung again.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from util.paths import REPOSITORY
 
 def run(options: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
-        raise UserError("gpu: found no GPU; the other benchmarks run on a CPU too")
+        raise UserError("gpu: found no GPU. Fix: use the other benchmarks, which also run on a CPU")
     options.out.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         file = options.out / f"{name}.txt"
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure(name: str, file: Path, seconds: float) -> None:
-    """Write what a benchmark prints to a file; where it fails, name the reason instead."""
+    """Write the output of a benchmark to a file; where it fails, print the reason instead."""
     partial = file.with_suffix(".partial")
     command = [sys.executable, "-m", "tools.benchmark", *PARTS[name]]
     try:

@@ -22,7 +22,7 @@ DIGITS = {"ms": 3, "lowest": 3, "highest": 3, "a second": 1, "ratio": 2, "s": 2,
 
 
 def read(options: argparse.Namespace, **on_top: Any) -> Config:
-    """Read the config that the options name, with random weights and these sections on top."""
+    """Load the config of the options, with random weights and the sections `on_top`."""
     filled = {key: section for key, section in on_top.items() if section}
     return load_config(options.config, options.set, {"model": {"pretrained": "none"}} | filled)
 
@@ -32,11 +32,11 @@ def compare(
 ) -> "pd.DataFrame":
     """Time each setting once a round, after a round of warm-up.
 
-    Returns a row for each setting: median, lowest and highest milliseconds for a unit of work, how
-    many times faster than the first setting it is (median over the rounds), MiB at its peak.
+    Returns a row for each setting: median, lowest and highest milliseconds per unit of work, speed
+    relative to the first setting (median over the rounds), and peak memory in MiB.
 
     Args:
-        work: units of work of a call.
+        work: units of work per call.
     """
     import pandas as pd
 
@@ -60,7 +60,7 @@ def compare(
 
 
 def timed(call: Call, device: torch.device) -> tuple[float, int]:
-    """Return seconds, and on a GPU the bytes allocated at the peak beyond those before."""
+    """Return the seconds of a call, and on a GPU the peak of the bytes that it allocates."""
     is_gpu = device.type == "cuda"
     if is_gpu:
         torch.cuda.synchronize(device)
@@ -79,7 +79,7 @@ def allocated(device: torch.device) -> int:
 
 
 def report(tables: Mapping[str, "pd.DataFrame"], notes: dict[str, Any]) -> None:
-    """Print tables by title, what was set, and the versions."""
+    """Print versions and notes, and the tables by title."""
     where: dict[str, Any] = versions() | {"threads": torch.get_num_threads()} | notes
     print("  ".join(f"{key} {value}" for key, value in where.items()))
     for title, table in tables.items():

@@ -1,6 +1,5 @@
 """The command lines of the benchmarks."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from tools.methods import method_scripts
@@ -20,7 +19,8 @@ SETTINGS = {
     "tuned": TUNED,
     "compiled": [*TUNED, "compile=true"],
 }
-METHODS = sorted(method_scripts(), key=lambda script: script != "unimatch")  # which is the first
+METHODS = sorted(method_scripts(), key=lambda script: script != "unimatch")
+"""UniMatch first: the others are compared with it."""
 
 
 def published(script: str) -> str:
@@ -40,115 +40,66 @@ PARTS = {
     "windows": ["eval"],
     "start": ["start"],
 }  # fmt: skip
-"""Arguments of `python -m tools.benchmark`."""
+"""Parts of the benchmark of a GPU: arguments of `python -m tools.benchmark`."""
 
 
-def step(parser: Parser) -> None:
-    parser.add_argument("subject", choices=("settings", "methods", "parts"), help="what differs")
-    _add_config(parser)
-    _add_repeats(parser, 7)
-    _add_photos(parser)
-    _add_own(parser)
-    _add_method(parser)
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, help="tuned: bfloat16, "
-        "channels_last, TF32; compiled: also compile (default: all; on a CPU without tf32 and "
-        "compiled)")  # fmt: skip
-
-
-def data(parser: Parser) -> None:
-    _add_config(parser)
-    _add_repeats(parser, 9)
-    _add_photos(parser)
-    _add_own(parser)
-
-
-def evaluation(parser: Parser) -> None:
-    _add_config(parser, default="configs/cityscapes.yaml")
-    _add_repeats(parser, 5)
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        default=(1024, 2048),
-        metavar=("H", "W"),
-        help="height and width of the image",
-    )
-
-
-def start(parser: Parser) -> None:
-    _add_config(parser)
-    _add_photos(parser)
-    _add_method(parser)
-    add = parser.add_argument
-    add("--counts", type=int, nargs=3, default=PASCAL, metavar=tuple(map(str.upper, KINDS)),
-        help="images in the lists, as many as Pascal's")  # fmt: skip
-    add("--tmp", type=Path, help="folder for the files: links to photos, removed in the end "
-        "(default: the system's)")  # fmt: skip
-
-
-def gpu(parser: Parser) -> None:
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of the results, a text file for each part")
-    add("--parts", nargs="+", choices=PARTS, help="measure these (default: those without a result)")
-    add("--seconds", type=float, default=120, help="time limit of a part")
-
-
-BENCHMARKS: dict[str, tuple[str, Callable[[Parser], None], tuple[str, str]]] = {
+TEXTS = {
     "step": (
         "Time optimizer steps: settings, methods, or parts of a step.",
-        step,
         ("settings --repeats 5", "methods --set crop_size=129 batch_size=2"),
     ),
     "data": (
         "Time samples as a data worker makes them, on one core, and decoding alone.",
-        data,
         ("--repeats 15", "--config configs/mine.yaml --own"),
     ),
     "eval": (
         "Time sliding-window evaluation.",
-        evaluation,
         ("--device cuda", "--size 512 1024 --repeats 3"),
     ),
     "start": (
         "Time the parts of a training's start.",
-        start,
         ("--device cpu", "--images photos/ --counts 92 10490 1449"),
     ),
     "gpu": (
-        "Measure all about a GPU: speed, memory, checks.",
-        gpu,
+        "Measure a GPU: speed and memory of all methods and settings.",
         ("--out runs/gpu", "--out runs/gpu --parts unimatch windows --seconds 300"),
     ),
 }
-"""Text, options and examples of each benchmark."""
+"""Description and examples of each benchmark."""
+REPEATS = {"step": 7, "data": 9, "eval": 5}
 
 
-def _add_config(parser: Parser, default: str = "configs/pascal.yaml") -> None:
-    parser.add_argument("--config", default=default, help="YAML file")
+def add_options(name: str, parser: Parser) -> None:
+    """Add the options of a benchmark."""
+    add = parser.add_argument
+    if name == "gpu":
+        add("--out", type=Path, required=True, help="folder of the results: a text file per part")
+        add("--parts", nargs="+", choices=PARTS,
+            help="parts to measure again (default: those without a result)")  # fmt: skip
+        add("--seconds", type=float, default=120, help="time limit of a part")
+        return
+    if name == "step":
+        add("subject", choices=("settings", "methods", "parts"), help="steps to compare")
+    config = "configs/cityscapes.yaml" if name == "eval" else "configs/pascal.yaml"
+    add("--config", default=config, help="YAML file")
     add_settings(parser)
     add_device(parser)
-
-
-def _add_repeats(parser: Parser, repeats: int) -> None:
-    parser.add_argument("--repeats", type=int, default=repeats, help="rounds that are timed")
-
-
-def _add_photos(parser: Parser) -> None:
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="photos (default: generated ones, 500x375)",
-    )
-
-
-def _add_own(parser: Parser) -> None:
-    parser.add_argument(
-        "--own", action="store_true", help="the lists that the config names instead"
-    )
-
-
-def _add_method(parser: Parser) -> None:
-    parser.add_argument(
-        "--method", choices=method_scripts(), default="unimatch", help="the method's script"
-    )
+    if name in REPEATS:
+        add("--repeats", type=int, default=REPEATS[name], help="rounds that are timed")
+    if name != "eval":
+        add("--images", type=Path, metavar="DIR", help="photos (default: generated, 500x375)")
+    if name in ("step", "data"):
+        add("--own", action="store_true", help="use the config's split files instead of photos")
+    if name in ("step", "start"):
+        add("--method", choices=method_scripts(), default="unimatch", help="the method's script")
+    if name == "step":
+        add("--settings", nargs="+", choices=SETTINGS,
+            help="tuned: bfloat16, channels_last, TF32; compiled: also compile (default: all; on a "
+            "CPU without tf32 and compiled)")  # fmt: skip
+    elif name == "eval":
+        add("--size", type=int, nargs=2, default=(1024, 2048), metavar=("H", "W"),
+            help="height and width of the image")  # fmt: skip
+    elif name == "start":
+        add("--counts", type=int, nargs=3, default=PASCAL, metavar=tuple(map(str.upper, KINDS)),
+            help="images in the split files (default: Pascal's)")  # fmt: skip
+        add("--tmp", type=Path, help="folder for temporary links to photos (default: the system's)")

@@ -1,4 +1,4 @@
-"""Start-up: from the command to the first step, with lists as long as Pascal's, or longer."""
+"""Time a training's start, from the command to the first step, with long split files."""
 
 import argparse
 import functools
@@ -12,22 +12,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dataset.validation import check_files, read_lists
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.run_dir import RunDir
-from tools.benchmark import photos
+from tools.benchmark.data import make_dataset
 from tools.benchmark.measure import read, report
+from tools.benchmark.options import KINDS
 from tools.methods import method_of
 from util import distributed
 from util.paths import REPOSITORY
 
-KINDS = ("labeled", "unlabeled", "val")
-PASCAL = (1464, 9118, 1449)
 FOLDER = 1000
 """Images in a folder."""
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the seconds of each part, by the clock and of this process; files are in the cache."""
+    """Print the seconds of each part, and those of this process; files are in the disk cache."""
     import pandas as pd
 
     kind, found = method_of(options.method), {}
@@ -40,25 +39,23 @@ def run(options: argparse.Namespace) -> None:
 
     counts = dict(zip(KINDS, options.counts, strict=True))
     with TemporaryDirectory(dir=options.tmp) as folder:
-        data = photos.make_dataset(Path(folder), options.images)
+        data = make_dataset(Path(folder), options.images)
         lengthen(data, counts)
         config, device = read(options, data=data), distributed.choose_device(options.device)
-        place, command = (
-            RunDir(Path(folder, "run")),
-            [sys.executable, "-c", f"import {options.method}"],
-        )
+        command = [sys.executable, "-c", f"import {options.method}"]
         timed("imports", lambda: subprocess.run(command, cwd=REPOSITORY, check=True))
         lists = timed("reading lists", lambda: read_lists(config.data, kind.unlabeled))
         timed("checking files", lambda: check_files(config.data, *lists, warn=lambda _: None))
-        begin = functools.partial(build_trainer, kind, config, device, place, "never")
-        training = timed("both, and the network", begin)
+        place = RunDir(Path(folder, "run"))
+        build = functools.partial(build_trainer, kind, config, device, place, "never")
+        training = timed("both, and the network", build)
         raw = timed("first batch", lambda: next(iter(training.train)))
         timed("first step", lambda: training.train_step(raw)["loss"].item())
     report({"start-up": pd.DataFrame(found).T}, counts)
 
 
 def lengthen(data: dict[str, Any], counts: dict[str, int]) -> None:
-    """Make the lists of a dataset longer: its own files under many names, as hard links."""
+    """Make the split files of a dataset longer with hard links to its own files."""
     root = Path(data["root"])
     for kind, count in counts.items():
         lines = Path(data[kind]).read_text().splitlines()

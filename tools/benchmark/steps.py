@@ -1,4 +1,4 @@
-"""Training steps: one method under several settings, all methods, or what parts of a step cost."""
+"""Time training steps: of a method under several settings, of all methods, without some parts."""
 
 import argparse
 import tempfile
@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.build import build_trainer
+from engine.command import build_trainer
 from engine.run_dir import RunDir
-from tools.benchmark import photos
-from tools.benchmark.measure import (
-    Call,
-    allocated,
-    compare,
-    read,
-    report,
-)
+from tools.benchmark.data import data_section
+from tools.benchmark.measure import Call, allocated, compare, read, report
 from tools.benchmark.options import METHODS, SETTINGS
 from tools.methods import method_of
 from util import distributed
@@ -51,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         "parts": PARTS,
     }
     with tempfile.TemporaryDirectory() as folder:
-        data = photos.data_section(Path(folder), options)
+        data = data_section(Path(folder), options)
         cases = subjects[options.subject]
         tables = {title: compare_steps(case, options, data) for title, case in cases.items()}
         config = read(options, data=data)
@@ -67,8 +61,8 @@ def run(options: argparse.Namespace) -> None:
 def compare_steps(
     cases: Cases, options: argparse.Namespace, data: dict[str, Any]
 ) -> "pd.DataFrame":
-    """Measure steps beside each other on `data` (a config's section); the memory includes that of
-    network and optimizer."""
+    """Measure steps in turn on `data` (a config's section); the memory includes network and
+    optimizer."""
     device, calls, own = distributed.choose_device(options.device), {}, {}
     for name, (script, keys) in cases.items():
         here = argparse.Namespace(**{**vars(options), "set": [*options.set, *keys]})
@@ -81,8 +75,8 @@ def compare_steps(
 
 
 def repeated_step(script: str, config: Config, device: torch.device) -> Call:
-    """Return a call that repeats the first step of a training that writes nothing, under the
-    config's TF32; PrevMatch has a previous model."""
+    """Return a call that repeats the first step of a training, which writes nothing; it sets the
+    config's TF32, and PrevMatch has a previous model."""
     folder = RunDir(config.data.root / "run")
     training = build_trainer(method_of(script), config, device, folder, "never")
     training.method.after_epoch(0, is_best=True)

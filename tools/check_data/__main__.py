@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from dataset.folders import require
-from dataset.validation import named
+from dataset.folders import require_sources
+from dataset.validation import required_source
 from util.cli import add_lists, add_settings, exit_with_one_line, given_lists, importing
 from util.config.loading import load_config
 from util.io import check_target, write_text
@@ -22,23 +22,23 @@ def main() -> None:
         config = load_config(options.config, options.set, given_lists(options))
         for path in filter(None, (options.json, options.html)):
             check_target(path, "check_data")
-        require(named(config.data.labeled, "labeled"), config.data)
-        require(config.data.val, config.data)
+        require_sources(required_source(config.data.labeled, "labeled"), config.data)
+        require_sources(config.data.val, config.data)
         with importing():
             from tools.check_data.inspect import inspect
             from tools.check_data.problems import problems
-            from tools.check_data.report import has_errors, numbers, text
-        seen = inspect(config)
-        found = problems(seen, config)
-        report = numbers(seen, found, config)
+            from tools.check_data.report import numbers, text
+        item = inspect(config)
+        found = problems(item, config)
+        report = numbers(item, found, config)
         print(text(report, found, options.show))
         if options.json:
             write(options.json, json.dumps(report, indent=1) + "\n")
         if options.html:
             from tools.check_data.html_report import page  # imports jinja2 and matplotlib
 
-            write(options.html, page(report, seen, found, config, options.show))
-        sys.exit(1 if has_errors(found) else 0)
+            write(options.html, page(report, item, found, config, options.show))
+        sys.exit(0 if report["ok"] else 1)
 
 
 def command_line() -> Parser:

@@ -7,10 +7,10 @@ import numpy as np
 
 from dataset.mask_files import LabelLookup
 from tools import html
-from tools.check_data.inspect import SeenList
+from tools.check_data.inspect import CheckedList
 from tools.check_data.problems import Problem, grouped
 from tools.check_data.report import class_rows
-from tools.check_data.thumbnails import sample_figures, suspect_figures
+from tools.check_data.thumbnails import highlight_figures, sample_figures
 from util.colours import IGNORE_COLOUR, palette
 from util.config.label_map import UNKNOWN
 from util.config.schema import Config
@@ -19,6 +19,8 @@ from util.plotting import as_svg, histogram
 
 ROWS = 24
 """Sizes and mask values shown, the most frequent ones."""
+ORDER = {True: "images by class, the rarest first", False: "from dark to bright"}
+"""Order of samples, with and without labelled pixels."""
 COUNTED = {
     "sizes": "Size",
     "shapes": "Shape",
@@ -34,7 +36,7 @@ Table = tuple[list[str], list[Any]]
 
 def page(
     report: dict[str, Any],
-    lists: Sequence[SeenList],
+    lists: Sequence[CheckedList],
     found: Sequence[Problem],
     config: Config,
     limit: int,
@@ -53,19 +55,17 @@ def page(
         lists=records,
         problems=grouped(found),
         limit=limit,
-        suspects=list(suspect_figures(lists, found, config)),
-        samples=[(_heading(seen), list(sample_figures(seen, config))) for seen in lists],
+        highlights=list(highlight_figures(lists, found, config)),
+        samples=[
+            (f"{item.kind}: {ORDER[bool(item.pixels.any())]}", list(sample_figures(item, config)))
+            for item in lists
+        ],
         classes=_classes(records, config),
         images=_images(records),
         bands=_bands(records),
         histograms=_histograms(records),
         values=_values(lists, config),
     )
-
-
-def _heading(seen: SeenList) -> str:
-    order = "images by class, the rarest first" if seen.pixels.any() else "from dark to bright"
-    return f"{seen.kind}: {order}"
 
 
 def _classes(records: dict[str, Any], config: Config) -> Table:
@@ -114,18 +114,18 @@ def _bands(records: dict[str, Any]) -> Table:
     return ["band", "lowest value", "highest value", "constant in images"], rows
 
 
-def _values(lists: Sequence[SeenList], config: Config) -> Table:
+def _values(lists: Sequence[CheckedList], config: Config) -> Table:
     """Tabulate mask values and colours that are not the index of their class, with their class."""
-    labels, masks = LabelLookup(config.data), [seen for seen in lists if seen.values]
+    labels, masks = LabelLookup(config.data), [item for item in lists if item.values]
     names = dict(enumerate(config.data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}
-    pixels = [seen.values for seen in masks]
+    pixels = [item.values for item in masks]
     rows = [
         [f"{labels.name(code)} = {names[index]}"]
         + [f"{values.get(code, 0) / sum(values.values()):.2%}" for values in pixels]
         for code in dict.fromkeys(code for values in pixels for code in values)
         if (index := int(labels.class_of(np.array(code)))) != code or labels.in_colour
     ]
-    return ["", *(seen.kind for seen in masks)], _limited(rows)
+    return ["", *(item.kind for item in masks)], _limited(rows)
 
 
 def _limited(rows: list[Any]) -> list[Any]:

@@ -1,11 +1,10 @@
 """Open every file of a dataset once; record its contents and faults."""
 
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -36,8 +35,8 @@ KINDS = ("labeled", "unlabeled", "val", "test")
 
 
 @dataclass(eq=False)
-class Seen:
-    """Contents of a sample's files; None or empty where a file cannot be read."""
+class Checked:
+    """Contents of a sample's files; None or empty for an unreadable file."""
 
     sample: Sample
     faults: list[tuple[str, str]] = field(default_factory=list)
@@ -61,59 +60,54 @@ class Seen:
         return self.pixels is not None and self.pixels[IGNORE] == self.pixels.sum()
 
 
-class SeenList(NamedTuple):
+class CheckedList(NamedTuple):
     """A split file, the faults of its lines, and the contents of its samples."""
 
     kind: str
     listed: SampleList
     faults: list[Fault]
-    seen: list[Seen]
+    items: list[Checked]
 
     @property
     def pixels(self) -> np.ndarray:
         """`[256]`: pixels of all masks by class."""
-        return sum((s.pixels for s in self.seen if s.pixels is not None), np.zeros(256, np.int64))
+        return sum((s.pixels for s in self.items if s.pixels is not None), np.zeros(256, np.int64))
 
     @property
     def masks_with(self) -> np.ndarray:
         """`[256]`: number of masks that hold a class."""
-        present = (s.pixels > 0 for s in self.seen if s.pixels is not None)
+        present = (s.pixels > 0 for s in self.items if s.pixels is not None)
         return sum(present, np.zeros(256, np.int64))
 
     @property
     def values(self) -> dict[int, int]:
         """Pixels of all masks by value or colour, the most frequent first."""
         total: Counter[int] = Counter()
-        for seen in self.seen:
-            total.update(seen.values)
+        for item in self.items:
+            total.update(item.values)
         return dict(total.most_common())
 
     @property
     def bands(self) -> BandFacts | None:
         """Sums over all images; None without an image."""
-        every = [seen.bands for seen in self.seen if seen.bands]
+        every = [item.bands for item in self.items if item.bands]
         sums = (np.sum(parts, axis=0) for parts in zip(*every, strict=True))
         return BandFacts(*sums) if every else None
 
     @property
     def crops(self) -> np.ndarray:
         """Share of ignored pixels in each crop drawn."""
-        return np.array([share for seen in self.seen for share in seen.ignored])
+        return np.array([share for item in self.items for share in item.ignored])
 
 
-def counts(values: Iterable[Any]) -> dict[Any, int]:
-    """Count equal values, the most frequent first."""
-    return dict(Counter(values).most_common())
-
-
-def inspect(config: Config) -> list[SeenList]:
+def inspect(config: Config) -> list[CheckedList]:
     """Open all files of all lists that the config names, in threads, with a progress bar.
 
     Raises `UserError` for a missing, empty or binary split file.
     """
     data, reader = config.data, Reader(config.data)
     lists = [
-        SeenList(kind, *scan_samples(source, data, masks=kind != "unlabeled"), [])
+        CheckedList(kind, *scan_samples(source, data, masks=kind != "unlabeled"), [])
         for kind in KINDS
         if (source := getattr(data, kind)) is not None
     ]
@@ -123,71 +117,71 @@ def inspect(config: Config) -> list[SeenList]:
             bar.set_description(found.kind)
             crop = config.crop_size if found.kind == "labeled" else None
             jobs = pool.map(lambda s, crop=crop: _look(s, reader, crop), found.listed.samples)
-            for seen in jobs:
-                found.seen.append(seen)
+            for item in jobs:
+                found.items.append(item)
                 bar.update()
     return lists
 
 
-def _look(sample: Sample, reader: Reader, crop: int | None) -> Seen:
-    seen, image, void = Seen(sample), None, None
+def _look(sample: Sample, reader: Reader, crop: int | None) -> Checked:
+    item, image, void = Checked(sample), None, None
     try:
         pixels, void = read_valid_dates(sample.image_files, reader.data)
         image = picture(pixels, reader.data)
-        seen.facts = image_facts(sample.image_file, image)
-        seen.bands, seen.digest = band_facts(pixels, void), _digest(pixels)
+        item.facts = image_facts(sample.image_file, image)
+        item.bands, item.digest = band_facts(pixels, void), _digest(pixels)
     except UserError as error:
-        seen.faults.append(("unreadable", str(error)))
+        item.faults.append(("unreadable", str(error)))
     if sample.mask is not None:
-        labels = _look_at_mask(seen, image, void, reader)
-        if labels and image and not seen.faults:
-            _compare(seen, image, labels, reader, crop)
-    return seen
+        labels = _look_at_mask(item, image, void, reader)
+        if labels and image and not item.faults:
+            _compare(item, image, labels, reader, crop)
+    return item
 
 
 def _look_at_mask(
-    seen: Seen, image: Image.Image | None, void: np.ndarray | None, reader: Reader
+    item: Checked, image: Image.Image | None, void: np.ndarray | None, reader: Reader
 ) -> Image.Image | None:
     """Record the contents of a mask; return its class indices, or None for an invalid mask."""
-    sample, path, kind = seen.sample, seen.sample.mask_file, "unreadable"
+    sample, path, kind = item.sample, item.sample.mask_file, "unreadable"
     try:
         mask = read_mask(path, reader.data.max_megapixels)
         kind = "mask"
         if image and image.size != mask.size:
             turned = lies_as_stored(sample.image_file, image.size, mask.size)
             mismatch = size_mismatch(sample.image_file, path, image.size, mask.size)
-            seen.faults.append(("turned" if turned else "size", str(mismatch)))
+            item.faults.append(("turned" if turned else "size", str(mismatch)))
         codes = reader.labels.codes(mask, path)
         if void is not None and void.shape == codes.shape:
             codes = np.where(void, np.uint32(VOID), codes)
         found, pixels = np.unique(codes, return_counts=True)
         most = pixels.argsort()[::-1][:MAX_VALUES]
-        seen.values = dict(zip(found[most].tolist(), pixels[most].tolist(), strict=True))
+        item.values = dict(zip(found[most].tolist(), pixels[most].tolist(), strict=True))
         classes = reader.labels.class_of(found)
-        seen.pixels = np.bincount(classes, pixels, 256).astype(np.int64)
+        item.pixels = np.bincount(classes, pixels, 256).astype(np.int64)
         if not reader.labels.in_colour:
-            seen.stored = mask_format(mask, found[found < CLEAR].tolist(), path)
+            item.stored = mask_format(mask, found[found < CLEAR].tolist(), path)
         return Image.fromarray(reader.labels.look_up(codes, path))
     except UserError as error:
-        seen.faults.append((kind, str(error)))
+        item.faults.append((kind, str(error)))
         return None
 
 
 def _compare(
-    seen: Seen, image: Image.Image, labels: Image.Image, reader: Reader, crop: int | None
+    item: Checked, image: Image.Image, labels: Image.Image, reader: Reader, crop: int | None
 ) -> None:
     """Draw training crops; compare the orientation of mask and image."""
-    sample, weak = seen.sample, weak_augmentation(reader.data)
+    sample, weak = item.sample, weak_augmentation(reader.data)
     for number in range(CROPS if crop else 0):
         rng = sample_generator(0, 0, crc32(sample.image.encode()), number)
         drawn = weak.mask(labels, weak.draw(rng, labels.size, crop or 0))
-        seen.ignored.append((drawn == IGNORE).float().mean().item())
-    turn = seen.facts.exif if seen.facts else 1
+        item.ignored.append((drawn == IGNORE).float().mean().item())
+    turn = item.facts.exif if item.facts else 1
     if turn != 1 and fits_better_as_stored(image, labels, turn):
         message = (
             f"{sample.mask_file}: fits {sample.image_file} better without its EXIF orientation"
         )
-        seen.faults.append(("maybe turned", message))
+        item.faults.append(("maybe turned", message))
 
 
 def _digest(image: np.ndarray) -> str:

@@ -1,23 +1,24 @@
-"""Find files that are worth a look, though not all of them are wrong."""
+"""Find files to look at: faulty ones and unusual ones."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
-from tools.check_data.inspect import Seen, SeenList
+from tools.check_data.inspect import Checked, CheckedList
 from tools.check_data.problems import Problem
 
 FLAT = 2.0
-"""An image with a lower standard deviation of grey values shows nothing."""
+"""Standard deviation of grey values below which an image shows nothing."""
 FAR = 4.0
-"""Standard deviations (estimated from the median deviation) from the median brightness; what is
-further away, and further than `FAR_GREY`, is unusual."""
+"""Unusual distance from the median brightness, in standard deviations (estimated from the median
+deviation)."""
 FAR_GREY = 48
+"""Least unusual distance from the median brightness, in grey levels."""
 RARE = 0.05
-"""A mode or depth of a smaller share of the images is unusual."""
+"""Share of the images below which a mode or depth is unusual."""
 SATURATED = 0.5
-"""A larger share of a band at its highest value is unusual."""
+"""Share of a band at its highest value above which it is unusual."""
 TITLES = {
     "size": "mask of another size",
     "mask": "mask that cannot be used",
@@ -29,70 +30,71 @@ TITLES = {
 """Titles of problems beside a picture; default: the kind."""
 
 
-class Suspect(NamedTuple):
+class Highlight(NamedTuple):
     """A sample and the reason to look at it."""
 
     kind: str
-    seen: Seen
+    item: Checked
     reason: str
-    twin: Seen | None = None
+    twin: Checked | None = None
     """The same picture under another name."""
 
 
-def suspects(
-    lists: Sequence[SeenList], found: Sequence[Problem], names: Sequence[str]
-) -> list[Suspect]:
-    """Return what to look at, kind by kind: problems first, then unusual files.
+def highlights(
+    lists: Sequence[CheckedList], found: Sequence[Problem], names: Sequence[str]
+) -> list[Highlight]:
+    """Return the samples to look at, kind by kind: problems first, then unusual files.
 
     `names`: of the images' bands.
     """
-    every = [seen for listed in lists for seen in listed.seen if seen.facts]
+    every = [item for listed in lists for item in listed.items if item.facts]
     some = [
         *(
-            Suspect(TITLES.get(p.kind, p.kind), p.seen, _without_line(p.message, p.seen), p.twin)
+            Highlight(TITLES.get(p.kind, p.kind), p.item, _without_line(p.message, p.item), p.twin)
             for p in found
-            if p.seen
+            if p.item
         ),
         *_unusual(every),
-        *(suspect for seen in every for suspect in _odd_bands(seen, names)),
+        *(highlight for item in every for highlight in _odd_bands(item, names)),
     ]
-    order = list(dict.fromkeys(suspect.kind for suspect in some))
-    return sorted(some, key=lambda suspect: order.index(suspect.kind))
+    order = list(dict.fromkeys(highlight.kind for highlight in some))
+    return sorted(some, key=lambda highlight: order.index(highlight.kind))
 
 
-def _without_line(message: str, seen: Seen) -> str:
-    return message.removeprefix(f"{seen.sample.where}: ")
+def _without_line(message: str, item: Checked) -> str:
+    return message.removeprefix(f"{item.sample.where}: ")
 
 
-def _unusual(every: Sequence[Seen]) -> Iterator[Suspect]:
+def _unusual(every: Sequence[Checked]) -> Iterator[Highlight]:
     """Yield files that differ from the others; of dark and bright ones the farthest first."""
-    facts = pd.DataFrame([seen.facts for seen in every if seen.facts])
+    facts = pd.DataFrame([item.facts for item in every if item.facts])
     if facts.empty:
         return
     flat = facts.contrast < FLAT
     for i, row in facts[flat].iterrows():
-        yield Suspect("shows nothing", every[i], f"all grey values are about {row.brightness:.0f}")
+        reason = f"all grey values are about {row.brightness:.0f}"
+        yield Highlight("shows nothing", every[i], reason)
     for i, row in facts[facts.exif != 1].iterrows():
-        yield Suspect("stored turned or mirrored", every[i], f"EXIF orientation {row.exif}")
+        yield Highlight("stored turned or mirrored", every[i], f"EXIF orientation {row.exif}")
     alike = facts.groupby(["mode", "bits"])["exif"].transform("size")
     for i, row in facts[alike < RARE * len(facts)].iterrows():
         reason = f"mode {row['mode']}, {row.bits} bits"
-        yield Suspect("another mode or depth than most", every[i], reason)
+        yield Highlight("another mode or depth than most", every[i], reason)
     grey = facts.brightness[~flat]
     off = (grey - grey.median()).abs()
     far = off[off > max(FAR * 1.4826 * off.median(), FAR_GREY)]
     for i in far.sort_values(ascending=False, kind="stable").index:
         reason = f"mean grey value {grey[i]:.0f}, the median of all is {grey.median():.0f}"
-        yield Suspect("much darker or brighter than most", every[i], reason)
+        yield Highlight("much darker or brighter than most", every[i], reason)
 
 
-def _odd_bands(seen: Seen, names: Sequence[str]) -> Iterator[Suspect]:
+def _odd_bands(item: Checked, names: Sequence[str]) -> Iterator[Highlight]:
     """Yield bands without information, or with less than they could hold."""
-    if not seen.bands or not seen.facts or seen.facts.contrast < FLAT:
+    if not item.bands or not item.facts or item.facts.contrast < FLAT:
         return  # the image as a whole shows nothing
-    shares = seen.bands.ends[:, 1] / seen.bands.steps.sum(1)
-    for name, constant, share in zip(names, seen.bands.constant, shares, strict=True):
+    shares = item.bands.ends[:, 1] / item.bands.steps.sum(1)
+    for name, constant, share in zip(names, item.bands.constant, shares, strict=True):
         if constant:
-            yield Suspect("band that shows nothing", seen, f"{name} has one value everywhere")
+            yield Highlight("band that shows nothing", item, f"{name} has one value everywhere")
         elif share > SATURATED:
-            yield Suspect("saturated band", seen, f"{share:.0%} of {name} has the highest value")
+            yield Highlight("saturated band", item, f"{share:.0%} of {name} has the highest value")

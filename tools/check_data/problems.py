@@ -1,20 +1,19 @@
-"""List everything in a dataset that would break or spoil a training."""
+"""List the problems of a dataset that would break or spoil training."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from dataset.mask_kinds import disagreement
-from dataset.val_size import too_few
-from dataset.validation import location, overlaps
-from tools.check_data.inspect import Seen, SeenList
+from dataset.validation import location, overlaps, too_few
+from tools.check_data.inspect import Checked, CheckedList
 from util.config.schema import Config
 from util.config.types import IGNORE
 
 MOSTLY = 0.5
-"""A crop with a larger share of ignored pixels is mostly ignored."""
+"""Share of ignored pixels above which a crop is mostly ignored."""
 MANY_CROPS = 0.25
-"""A larger share of mostly ignored crops is worth a warning."""
+"""Share of mostly ignored crops above which to warn."""
 
 ERRORS = {
     "line": "faulty lines of split files, or images without a mask",
@@ -49,9 +48,9 @@ class Problem(NamedTuple):
     line: int
     message: str
     """Split file, line and file, then what is wrong."""
-    seen: Seen | None = None
+    item: Checked | None = None
     """The sample, where its files can be shown."""
-    twin: Seen | None = None
+    twin: Checked | None = None
     """The same picture under another name."""
 
     @property
@@ -59,18 +58,18 @@ class Problem(NamedTuple):
         return "error" if self.kind in ERRORS else "warning"
 
 
-def problems(lists: Sequence[SeenList], config: Config) -> list[Problem]:
+def problems(lists: Sequence[CheckedList], config: Config) -> list[Problem]:
     """Return all problems, errors first, kind by kind."""
     found = [
-        *(problem for seen in lists for problem in _of_list(seen, config)),
+        *(problem for item in lists for problem in _of_list(item, config)),
         *(
             Problem("overlap", lists[number].kind, line, message)
-            for number, line, message in overlaps([seen.listed for seen in lists])
+            for number, line, message in overlaps([item.listed for item in lists])
         ),
         *_repeated(lists),
     ]
     for some in (*([one] for one in lists), lists):
-        if text := disagreement(s.stored for one in some for s in one.seen if s.stored):
+        if text := disagreement(s.stored for one in some for s in one.items if s.stored):
             found.append(Problem("kinds", some[0].kind, 0, text))
             break
     order = [*ERRORS, *WARNINGS]
@@ -86,21 +85,21 @@ def grouped(found: Iterable[Problem]) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def _of_list(found: SeenList, config: Config) -> Iterator[Problem]:
+def _of_list(found: CheckedList, config: Config) -> Iterator[Problem]:
     yield from (Problem("line", found.kind, f.line, str(f)) for f in found.faults)
-    for seen in found.seen:
-        sample, faults = seen.sample, list(seen.faults)
-        if seen.is_empty:
+    for item in found.items:
+        sample, faults = item.sample, list(item.faults)
+        if item.is_empty:
             faults.append(("empty mask", f"{sample.mask_file}: all pixels are ignored"))
         for kind, text in faults:
-            shown = None if kind == "unreadable" else seen
+            shown = None if kind == "unreadable" else item
             yield Problem(kind, found.kind, sample.line, f"{sample.where}: {text}", shown)
     if found.kind != "unlabeled":
         for kind, text in _of_masks(found, config):
             yield Problem(kind, found.kind, 0, f"{found.listed.name}: {text}")
 
 
-def _of_masks(found: SeenList, config: Config) -> Iterator[tuple[str, str]]:
+def _of_masks(found: CheckedList, config: Config) -> Iterator[tuple[str, str]]:
     """Yield kind and text of problems of a split as a whole."""
     pixels, crops = found.pixels, found.crops
     if not pixels[:IGNORE].any():
@@ -120,15 +119,15 @@ def _of_masks(found: SeenList, config: Config) -> Iterator[tuple[str, str]]:
         yield "ignored crops", f"{text} ({masks}; the rest is padding: lower crop_size)"
 
 
-def _repeated(lists: Sequence[SeenList]) -> Iterator[Problem]:
+def _repeated(lists: Sequence[CheckedList]) -> Iterator[Problem]:
     """Yield equal pictures under different names (one file twice is an overlap)."""
-    first: dict[str, tuple[SeenList, Seen]] = {}
+    first: dict[str, tuple[CheckedList, Checked]] = {}
     for found in lists:
-        for seen in (seen for seen in found.seen if seen.digest):
-            earlier, twin = first.setdefault(str(seen.digest), (found, seen))
-            sample, same = seen.sample, twin.sample
+        for item in (item for item in found.items if item.digest):
+            earlier, twin = first.setdefault(str(item.digest), (found, item))
+            sample, same = item.sample, twin.sample
             if location(same) != location(sample):
                 kind = "duplicate" if SIDES[earlier.kind] == SIDES[found.kind] else "leak"
                 text = f"'{sample.image}' is the picture '{same.image}' of {same.where}"
                 message = f"{sample.where}: {text}"
-                yield Problem(kind, found.kind, sample.line, message, seen, twin)
+                yield Problem(kind, found.kind, sample.line, message, item, twin)

@@ -1,12 +1,13 @@
 """Report an inspection: as text for the terminal, as numbers for JSON."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 from dataset.mask_files import LabelLookup
 from tools.check_data.image_stats import BandFacts, band_names
-from tools.check_data.inspect import CROPS, SeenList, counts
+from tools.check_data.inspect import CROPS, CheckedList
 from tools.check_data.problems import MOSTLY, Problem, grouped
 from util.config.data import Data
 from util.config.schema import Config
@@ -19,29 +20,32 @@ FACTS = {"sizes": "size", "modes": "mode", "bits": "bits", "exif": "exif", "shap
 """Fields of `ImageFacts` by the key of their counts in the report."""
 
 
-def numbers(lists: Sequence[SeenList], found: Sequence[Problem], config: Config) -> dict[str, Any]:
+def numbers(
+    lists: Sequence[CheckedList], found: Sequence[Problem], config: Config
+) -> dict[str, Any]:
     """Return all figures and problems, for JSON; shares are of all pixels of a split's masks."""
     keys = ("kind", "severity", "list", "line", "message")
     return {
         "report": "tools.check_data",
         "dataset": config.data.name,
-        "ok": not has_errors(found),
-        "lists": {seen.kind: list_numbers(seen, config) for seen in lists},
+        "ok": all(problem.severity != "error" for problem in found),
+        "lists": {item.kind: list_numbers(item, config) for item in lists},
         "problems": [{key: getattr(problem, key) for key in keys} for problem in found],
     }
 
 
-def has_errors(found: Iterable[Problem]) -> bool:
-    return any(problem.severity == "error" for problem in found)
+def counts(values: Iterable[Any]) -> dict[Any, int]:
+    """Count equal values, the most frequent first."""
+    return dict(Counter(values).most_common())
 
 
-def list_numbers(found: SeenList, config: Config) -> dict[str, Any]:
+def list_numbers(found: CheckedList, config: Config) -> dict[str, Any]:
     """Return the figures of one split."""
-    facts = [seen.facts for seen in found.seen if seen.facts]
+    facts = [item.facts for item in found.items if item.facts]
     grey = counts(int(image.brightness) // 32 for image in facts)
     record: dict[str, Any] = {
         "source": found.listed.name,
-        "images": len(found.seen),
+        "images": len(found.items),
         **{key: counts(getattr(f, name) for f in facts) for key, name in FACTS.items()},
         "brightness": {f"{32 * s} to {32 * s + 31}": grey.get(s, 0) for s in range(8)},
         "bands": band_numbers(found.bands, config.data),

@@ -12,8 +12,8 @@ from dataset.mask_files import read_mask
 from dataset.reader import Reader
 from inference.overlay import colour_mask, contents, overlay, percent
 from tools.check_data.image_stats import band_names
-from tools.check_data.inspect import Seen, SeenList
-from tools.check_data.outliers import suspects
+from tools.check_data.inspect import Checked, CheckedList
+from tools.check_data.outliers import highlights
 from tools.check_data.problems import Problem
 from util.colours import Colour
 from util.config.schema import Config
@@ -21,8 +21,8 @@ from util.errors import UserError
 
 SHOWN = {"labeled": 12, "unlabeled": 6, "val": 6, "test": 6}
 """Samples shown of a split."""
-SUSPECTS = 4
-"""Suspects shown of a kind."""
+HIGHLIGHTS = 4
+"""Highlights shown of a kind."""
 FULL = 1600
 """Larger pictures are reduced, to this many pixels at their longer side."""
 
@@ -37,42 +37,42 @@ class Figure(NamedTuple):
     """Colour, name and share of the classes in its mask."""
 
 
-def suspect_figures(
-    lists: Sequence[SeenList], found: Sequence[Problem], config: Config
+def highlight_figures(
+    lists: Sequence[CheckedList], found: Sequence[Problem], config: Config
 ) -> Iterator[Figure]:
-    """Yield the first suspects of each kind."""
+    """Yield the first highlights of each kind."""
     reader, names = Reader(config.data), band_names(config.data)
-    for kind, group in groupby(suspects(lists, found, names), key=lambda suspect: suspect.kind):
+    for kind, group in groupby(highlights(lists, found, names), key=lambda one: one.kind):
         some = list(group)
         title = f"{kind} (one of {len(some)})" if len(some) > 1 else kind
-        for suspect in some[:SUSPECTS]:
-            yield from figures(suspect.seen, f"{title}: {suspect.reason}", reader, suspect.twin)
+        for one in some[:HIGHLIGHTS]:
+            yield from figures(one.item, f"{title}: {one.reason}", reader, one.twin)
 
 
-def sample_figures(found: SeenList, config: Config) -> Iterator[Figure]:
+def sample_figures(found: CheckedList, config: Config) -> Iterator[Figure]:
     """Yield samples without faults: the rarest classes first, or from dark to bright."""
     reader, count = Reader(config.data), SHOWN[found.kind]
     if found.pixels.any():
         chosen = list(rarest(found, config.data.classes, count))
     else:
-        chosen = [(seen, "") for seen in by_brightness(found, count)]
-    for seen, reason in chosen:
-        yield from figures(seen, reason, reader)
+        chosen = [(item, "") for item in by_brightness(found, count)]
+    for item, reason in chosen:
+        yield from figures(item, reason, reader)
 
 
-def rarest(found: SeenList, classes: Sequence[str], count: int) -> Iterator[tuple[Seen, str]]:
+def rarest(found: CheckedList, classes: Sequence[str], count: int) -> Iterator[tuple[Checked, str]]:
     """Yield up to `count` samples with a reason: the sample with the largest share of each class,
     classes in the fewest masks first; then the second largest, and so on."""
     masks, pixels = found.masks_with, found.pixels
     order = sorted(range(len(classes)), key=lambda index: (masks[index], pixels[index]))
     left = {
-        seen: seen.pixels / seen.pixels.sum()
-        for seen in found.seen
-        if not seen.faults and seen.pixels is not None
+        item: item.pixels / item.pixels.sum()
+        for item in found.items
+        if not item.faults and item.pixels is not None
     }
     while any(shares[index] for shares in left.values() for index in order):
         for index in order:
-            best = max(left, key=lambda seen: left[seen][index], default=None)
+            best = max(left, key=lambda item: left[item][index], default=None)
             if count and best and left[best][index]:
                 yield best, f"{classes[index]} (in {masks[index]} masks)"
                 del left[best]
@@ -81,19 +81,21 @@ def rarest(found: SeenList, classes: Sequence[str], count: int) -> Iterator[tupl
             return
 
 
-def by_brightness(found: SeenList, count: int) -> list[Seen]:
+def by_brightness(found: CheckedList, count: int) -> list[Checked]:
     """Return samples evenly spaced between the darkest and the brightest."""
-    pairs = [(seen.facts.brightness, i) for i, seen in enumerate(found.seen) if seen.facts]
-    order = [found.seen[i] for _, i in sorted(pairs)]
+    pairs = [(item.facts.brightness, i) for i, item in enumerate(found.items) if item.facts]
+    order = [found.items[i] for _, i in sorted(pairs)]
     places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
     return [order[place] for place in places]
 
 
-def figures(seen: Seen, reason: str, reader: Reader, twin: Seen | None = None) -> Iterator[Figure]:
-    """Yield a sample with its mask, beside its twin if there is one; nothing where it cannot be
+def figures(
+    item: Checked, reason: str, reader: Reader, twin: Checked | None = None
+) -> Iterator[Figure]:
+    """Yield a sample with its mask, beside its twin if there is one; nothing if it cannot be
     shown."""
     try:
-        views, classes = _pictures(seen, reader)
+        views, classes = _pictures(item, reader)
         if twin:
             views = [views[-1], _pictures(twin, reader)[0][-1]]
     except (UserError, ValueError):  # unreadable, or changed since the inspection
@@ -105,13 +107,13 @@ def figures(seen: Seen, reason: str, reader: Reader, twin: Seen | None = None) -
         view.thumbnail((FULL, FULL), Image.Resampling.LANCZOS)
     shares = [] if classes is None else contents(classes, reader.data)
     legend = [(colour, name, percent(share)) for colour, name, share in shares]
-    yield Figure(views, seen.sample.image, "; ".join(filter(None, notes)), legend)
+    yield Figure(views, item.sample.image, "; ".join(filter(None, notes)), legend)
 
 
-def _pictures(seen: Seen, reader: Reader) -> tuple[list[Image.Image], np.ndarray | None]:
+def _pictures(item: Checked, reader: Reader) -> tuple[list[Image.Image], np.ndarray | None]:
     """Return the image, or both dates, with the mask over it (the later one), or beside it where
     their sizes differ; and the class indices."""
-    sample, data = seen.sample, reader.data
+    sample, data = item.sample, reader.data
     dates = pictures(reader.image(sample), data)
     if sample.mask is None:
         return dates, None

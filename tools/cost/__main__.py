@@ -1,7 +1,7 @@
 """Estimate memory, hours and fitting GPUs of a training.
 
-Needs neither data nor a GPU. Prints a table of configs and methods in Markdown; exit code 1 where a
-cost cannot be estimated.
+Needs neither data nor a GPU. Prints a Markdown table of configs and methods. Exit code 1: a cost
+cannot be estimated.
 """
 
 import sys
@@ -40,7 +40,7 @@ def command_line() -> Parser:
         default=["all"],
         metavar="all|NAME",
         help="scripts without .py; all: the method in the config's name (pascal_corrmatch.yaml), "
-        "or else all methods without a config of their own in the same folder",
+        "or else all methods that have no config of their own in the same folder",
     )
     add_settings(parser)
     parser.add_argument(
@@ -48,7 +48,7 @@ def command_line() -> Parser:
         type=int,
         default=1,
         metavar="N",
-        help="GPUs of a machine that share a step's images; the costs are those of each GPU",
+        help="GPUs that share the images of a step; costs are per GPU",
     )
     parser.add_argument(
         "--json", type=Path, metavar="OUT", help="JSON file for all numbers (default: none)"

@@ -1,10 +1,10 @@
-"""The table of `tools.cost`."""
+"""Print the costs of configs and methods as a table."""
 
 import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,43 +20,35 @@ from util.io import write_text
 from util.tables import markdown_row, markdown_table
 
 STEPS = 10_000
-"""Steps that the times in the table are for."""
-
-
+"""Number of steps for the times in the table."""
 HEAD = [
     "config", "method", "images", "precision", "peak", *KINDS, "TFLOP", *CARDS, "disk", *RATES
 ]  # fmt: skip
-"""Memory in GiB; by card, in GiB, images of a forward that fit; time of 10 000 steps."""
-
-
-class Run(NamedTuple):
-    """A config with a method."""
-
-    path: Path
-    method_class: type[Method]
-    config: Config
-    images: int
-    """Labelled images of a forward."""
+"""Memory in GiB; images of a forward that fit, by the GiB of a GPU; time of 10 000 steps by GPU."""
 
 
 def print_table(options: argparse.Namespace) -> int:
     """Print the costs of all configs and methods; return the exit code."""
-    runs = [
-        read(path, name, options.set, options.processes)
-        for path in options.configs
-        for name in methods_of(path, options.methods)
-    ]
+    if options.processes < 1:
+        raise UserError(f"--processes: found {options.processes}, expected 1 or more")
+    runs = []
+    for path in options.configs:
+        for name in methods_of(path, options.methods):
+            method, config = method_of(name), load_config(path, options.set)
+            method.read_options(config)
+            images = images_per_forward(config, method.images_per_step(config), options.processes)
+            runs.append((path, method, config, images))
     records, problems = [], []
     print(markdown_table([HEAD], "<<>"), flush=True)
-    for run in tqdm(runs, unit="run", disable=None):
+    for path, method, config, images in tqdm(runs, unit="run", disable=None):
         try:
-            workers = data_workers(run.config, options.processes)
-            needs = run_needs(run.method_class, run.config, options.processes, workers)
+            workers = data_workers(config, options.processes)
+            needs = run_needs(method, config, options.processes, workers)
         except UserError as error:
-            problems.append(f"{run.path}, {run.method_class.__name__}: {error}")
+            problems.append(f"{path}, {method.__name__}: {error}")
             continue
-        print(markdown_row(cells(run, needs)), flush=True)
-        records.append(record(run, needs))
+        print(markdown_row(cells(path, method, config, images, needs)), flush=True)
+        records.append(record(path, method, config, images, needs))
     if options.json:
         write_text(options.json, json.dumps(records, indent=1) + "\n", f"--json {options.json}")
     for problem in problems:
@@ -64,46 +56,36 @@ def print_table(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def read(path: Path, name: str, assignments: list[str], processes: int) -> Run:
-    """Load a config for a method; raises `UserError` for an unknown method, options of another
-    method, and a batch that the processes cannot share."""
-    if processes < 1:
-        raise UserError(f"--processes: found {processes}, expected 1 or more")
-    method_class, config = method_of(name), load_config(path, assignments)
-    method_class.read_options(config)
-    images = images_per_forward(config, method_class.images_per_step(config), processes)
-    return Run(path, method_class, config, images)
-
-
-def cells(run: Run, needs: Needs) -> list[str]:
-    cost, config = needs.cost, run.config
-    held = {images: str(images) for images in needs.per_forward.values()}
-    held |= {run.images: "whole", None: "no"}
-    times = (duration(STEPS * s) for s in step_seconds(cost.tflop, config).values())
+def cells(path: Path, method: type[Method], config: Config, images: int, needs: Needs) -> list[str]:
+    """Return a row of the table; `images`: labelled images of a forward."""
+    cost = needs.cost
+    held = {n: str(n) for n in needs.per_forward.values()} | {images: "whole", None: "no"}
     return [
-        run.path.stem,
-        run.method_class.__name__,
-        f"{run.images} + {run.images}" if run.method_class.unlabeled else str(run.images),
+        path.stem,
+        method.__name__,
+        f"{images} + {images}" if method.unlabeled else str(images),
         config.precision,
         *(f"{size / GIB:.2f}" for size in (cost.peak, *(getattr(cost, kind) for kind in KINDS))),
         f"{cost.tflop:.2f}",
-        *(held[images] for images in needs.per_forward.values()),
+        *(held[n] for n in needs.per_forward.values()),
         f"{needs.disk / GIB:.1f}",
-        *times,
+        *(duration(STEPS * s) for s in step_seconds(cost.tflop, config).values()),
     ]
 
 
-def record(run: Run, needs: Needs) -> dict[str, Any]:
+def record(
+    path: Path, method: type[Method], config: Config, images: int, needs: Needs
+) -> dict[str, Any]:
     """Return all numbers: bytes, and seconds of a step."""
     return {
-        "config": str(run.path),
-        "method": run.method_class.__name__,
-        "images": run.images,
-        "precision": run.config.precision,
+        "config": str(path),
+        "method": method.__name__,
+        "images": images,
+        "precision": config.precision,
         "peak": needs.cost.peak,
         **asdict(needs.cost),
         "images_per_forward": needs.per_forward,
         "host": needs.host,
         "disk": needs.disk,
-        "step_seconds": step_seconds(needs.cost.tflop, run.config),
+        "step_seconds": step_seconds(needs.cost.tflop, config),
     }

@@ -1,8 +1,8 @@
 """Start a training in several processes, as torchrun does.
 
-tools/train.sh and tools/val.sh use this command. It differs from torchrun in three points: a
-training that is asked to stop may take the time it needs to save; a training that fails ends with
-its own exit code and message; only a training whose process was killed is restarted.
+tools/train.sh and tools/val.sh use this command. It differs from torchrun in three points: after
+a request to stop, a training may take any time to save; a training that fails ends with its own
+exit code and message; a training restarts only after one of its processes was killed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def command_line() -> Parser:
-    """Return the parser; its options are those of torchrun that the project uses."""
+    """Return the parser; its options are a subset of torchrun's."""
     parser = Parser(
         __doc__,
         (
@@ -46,7 +46,7 @@ def command_line() -> Parser:
     add("--master_port", type=int, default=29500, help="free port of the first machine")
     add("--max_restarts", type=int, default=0, help="restarts after a process was killed")
     add("--standalone", action="store_true", help="one machine, any free port")
-    add("-m", "--module", action="store_true", help="the script is named as a module")
+    add("-m", "--module", action="store_true", help="the script is given as a module name")
     add("script", type=Path, help="script to run, such as unimatch.py")
     add("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
     return parser

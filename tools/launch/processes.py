@@ -1,8 +1,8 @@
-"""The processes of a launch: start, watch and restart them.
+"""Start, watch and restart the processes of a launch.
 
 They get the environment variables of torchrun and meet in a `TCPStore` of the first node's
-launcher. torchrun itself would kill a run that saves for more than 30 seconds after a signal, and
-restart it after every error.
+launcher. torchrun would kill a run that saves for more than 30 seconds after a signal, and restart
+it after every error.
 """
 
 import argparse
@@ -24,14 +24,11 @@ from util.rendezvous import RESTARTS, exchange, patience, reason_elsewhere, time
 CONSEQUENCES = (1, -signal.SIGABRT, -signal.SIGTERM)
 """Exit codes that the end of another rank may cause: an error, an abort by NCCL, a batch system."""
 GRACE = 1.0
-"""Seconds for the rank that failed first to end, when others were seen to end before it."""
+"""Seconds to wait for the rank that failed first: the ranks that it stops may end before it."""
 STOP, ANSWER, LEAVE = 30.0, 120.0, 10.0
-"""Seconds for ranks to end once another failed, for other nodes to report it, and to read it."""
+"""Seconds for ranks to end after a failure, for other nodes to report it, and to read it."""
 POLL = 0.2
-"""Seconds between two looks at processes and nodes."""
-
-ExitCodes = dict[int, int]
-"""Exit codes by rank."""
+"""Seconds between two checks of processes and nodes."""
 
 
 class Launch:
@@ -74,7 +71,7 @@ class Launch:
             self._leave()
 
     def _end(self, start: int, rank: int, code: int) -> int:
-        """Print why a rank ended where nothing on this node did; return the exit code."""
+        """Print the reason for the end, unless a process of this node did; return the exit code."""
         if code < 0:
             print_error(
                 f"error: process {rank} was {killed_by(code)}; the same command resumes from the "
@@ -93,15 +90,15 @@ class Launch:
         for process in self.processes.values():
             process.send_signal(number)
 
-    def _run_once(self, start: int) -> tuple[ExitCodes, bool]:
-        """Return the exit codes of the failed ranks of all nodes, and whether any was stopped."""
+    def _run_once(self, start: int) -> tuple[dict[int, int], bool]:
+        """Return the exit codes of the failed ranks of all nodes, and whether one was stopped."""
         self._start(start)
         failed = f"failed {start}"
-        while any(code is None for code in self._codes().values()):
-            if any(self._codes().values()) or self.store.check([failed]):
+        while None in (codes := self._codes()).values():
+            if any(codes.values()) or self.store.check([failed]):
                 break
             time.sleep(POLL)
-        codes = {rank: code for rank, code in self._codes().items() if code}
+        codes = {rank: code for rank, code in codes.items() if code}
         if codes and all(code in CONSEQUENCES for code in codes.values()):
             time.sleep(GRACE)
             codes = {rank: code for rank, code in self._codes().items() if code}
@@ -153,8 +150,8 @@ class Launch:
     def _meet(self) -> TCPStore:
         """Wait for the other nodes; return the store.
 
-        Raises `UserError` for a port in use, a first node that does not answer, and nodes that do
-        not come in time.
+        Raises `UserError` for a port in use, a first node that does not answer, and nodes that are
+        late.
         """
         options, node, nodes = self.options, self.options.node_rank, self.options.nnodes
         if node >= nodes:
@@ -167,7 +164,9 @@ class Launch:
             address, port, is_master=node == 0, timeout=patience(), wait_for_workers=False
         )
         if self.store.add(f"node {node}", 1) > 1:
-            raise UserError(f"NODE_RANK {node}: two machines have it; expected 0 to {nodes - 1}")
+            raise UserError(
+                f"NODE_RANK {node}: used by two machines; expected 0 to {nodes - 1}, each once"
+            )
         self._exchange("here", None)
         return self.store
 
@@ -179,7 +178,7 @@ class Launch:
         )
 
     def _leave(self) -> None:
-        """Keep the store of the first node until the others need it no more."""
+        """Keep the store of the first node until no other node needs it."""
         with suppress(DistError, UserError):
             if self.options.node_rank == 0:
                 self._exchange("left", None, LEAVE)
@@ -187,8 +186,8 @@ class Launch:
                 self.store.set(f"left {self.options.node_rank}", "null")
 
 
-def first_to_fail(codes: ExitCodes) -> int:
-    """Return the rank whose end explains the others': one that gave a reason, else a killed one."""
+def first_to_fail(codes: dict[int, int]) -> int:
+    """Return the rank that caused the end: one with an exit code of its own, else a killed one."""
 
     def order(rank: int) -> tuple[int, bool, int]:
         code = codes[rank]
@@ -213,7 +212,7 @@ def try_port(port: int) -> None:
     try:
         socket.create_server(("", port)).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"port {port}: not available ({error}). Fix: use another") from None
+        raise UserError(f"port {port}: not available ({error}). Fix: use another port") from None
 
 
 def reach(address: str, port: int) -> None:

@@ -1,6 +1,6 @@
 """Write the toy datasets, single images or pairs.
 
-They show textured scenes in which only form tells the class.
+Textured scenes in which colour and texture carry no class information.
 """
 
 from inspect import signature
@@ -15,7 +15,7 @@ OPTIONS = {
     "unlabeled": "number of training images without one",
     "val": "number of validation images",
     "size": "side of the images, in pixels",
-    "seed": "another seed gives other scenes",
+    "seed": "seed of the scenes",
 }
 
 

@@ -1,4 +1,4 @@
-"""The demo datasets on disk: scenes or pairs of them, their masks, the lists of the three sets."""
+"""Write the toy datasets: images or image pairs, masks, and split files."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from util.config.types import IGNORE
 from util.errors import UserError
 from util.io import partial_of
 
-FORMAT = 2  # increase it when the same arguments give other files
+FORMAT = 2  # to increase when the same arguments give other files
 PAIRS_FORMAT = 2
 # Lists must not be empty; in smaller images, shapes are indistinguishable.
 LEAST = {"labeled": 1, "unlabeled": 1, "val": 1, "size": 32, "seed": 0}
@@ -31,17 +31,17 @@ def generate(
     simple: bool = False,
     progress: bool = True,
 ) -> None:
-    """Write the dataset: images and masks as PNG files, and the lists of the three sets.
+    """Write the dataset: images and masks as PNG files, and split files.
 
-    Does nothing where the same dataset is already. A scene depends on the seed, its split and
-    its number alone, so datasets of different counts share their scenes.
+    Does nothing if the same dataset exists. A scene depends only on seed, split and number, so
+    datasets of different sizes share their scenes.
 
     Args:
         labeled, unlabeled, val: number of images; unlabelled ones have no mask.
         size: side of the images, in pixels.
-        pairs: two images of one place, in A/ and B/, what changed between them, in label/, and
-            the kind of change, in kinds/.
-        simple: three classes without clutter, which are learnt in a minute.
+        pairs: two images of one place in A/ and B/, masks of changes in label/, masks of kinds of
+            change in kinds/.
+        simple: three classes without clutter, learnt in a minute.
 
     Raises `UserError` for impossible arguments and when the root holds anything else.
     """

@@ -7,22 +7,24 @@ of a dataset.
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
-from tools.prepare.official import acdc, ade20k, camvid, cityscapes, coco, levir, pascal, whu
+from tools.prepare.official import acdc, ade20k, camvid, cityscapes, coco, pascal
+from tools.prepare.official.change_pairs import LEVIR, WHU
 from tools.prepare.official.run import prepare
 from tools.prepare.own import init
 from util.cli import exit_with_one_line
 from util.parser import Parser
 
-DATASETS = {
+DATASETS: dict[str, Any] = {
     "pascal": pascal,
     "cityscapes": cityscapes,
     "coco": coco,
     "ade20k": ade20k,
     "camvid": camvid,
     "acdc": acdc,
-    "levir": levir,
-    "whu": whu,
+    "levir": LEVIR,
+    "whu": WHU,
 }
 
 

@@ -1,8 +1,8 @@
 """Show a run as one self-contained HTML page.
 
-It holds curves, classes, confusion matrix, best and worst images, and the config. The best
-checkpoint predicts the validation images again; where the checkpoint or the data are missing, the
-page says so.
+The page contains curves, class scores, confusion matrix, best and worst images, and the config.
+The best checkpoint predicts the validation images again; the page says where the checkpoint or the
+data are missing.
 """
 
 import importlib.util
@@ -53,7 +53,7 @@ def command_line() -> Parser:
     parser.add_argument(
         "--embedding",
         action="store_true",
-        help="also t-SNE of decoder features: a point for each class of each validation image",
+        help="add a t-SNE of decoder features: a point for each class of each validation image",
     )
     add_device(parser)
     return parser

@@ -16,23 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MEANINGS = {
-    "loss": "total loss",
-    "x": "supervised loss on labelled images",
-    "x_corr": "supervised loss of the correlation head",
-    "s": "consistency loss on strong views",
-    "fp": "consistency loss with perturbed features",
-    "kl": "KL divergence between weak and strong view",
-    "corr": "consistency loss of the correlation head",
-    "rank": "ranking loss",
-    "prev": "consistency loss with previous models",
-    "mask_ratio": "share of pixels above the confidence threshold",
-    "threshold": "confidence threshold",
-    "grad_norm": "norm of the gradient",
-}
-"""Scalars that methods and the training log."""
-
-
 def curves(run: Run) -> Image.Image:
     """Draw the training loss and the validation score over epochs, side by side."""
     loss = [epoch.train.get("loss", np.nan) for epoch in run.epochs]
@@ -77,10 +60,11 @@ def class_scores(run: Run, network: str) -> "Figure":
 def trust(found: dict[int, PseudoLabels]) -> "Figure":
     """Draw the share of pseudo-labels above the threshold, and their precision, by epoch."""
     names = {"above the threshold": "kept", "of these right": "precision"}
-    lines = {
-        title: (list(found), [_number(getattr(quality, key)) for quality in found.values()])
+    shares = {
+        title: np.array([getattr(quality, key) for quality in found.values()], float)
         for title, key in names.items()
     }
+    lines = {title: (list(found), values.tolist()) for title, values in shares.items()}
     return line_chart(lines, "pseudo-labels", "pixels (%)", ylim=(0, 103))
 
 
@@ -97,7 +81,3 @@ def scatter(points: np.ndarray, classes: np.ndarray, data: Data) -> "Figure":
     if len(data.classes) <= MANY:
         axis.legend(bbox_to_anchor=(1, 1), loc="upper left")
     return figure
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value

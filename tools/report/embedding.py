@@ -38,7 +38,10 @@ def embedding(run: Run, network: str, device: torch.device, limit: int | None) -
     samples = read_samples(data.val, data, masks=True).samples[:limit]
     features, classes = class_means(model, samples, run.config, device)
     if len(features) < 4:
-        raise UserError(f"--embedding: found {len(features)} classes in all images, expected 4")
+        raise UserError(
+            f"--embedding: found {len(features)} points (classes in images), expected at least 4; "
+            "use more validation images"
+        )
     tsne = TSNE(perplexity=min(30, len(features) / 4), init="pca", random_state=0)
     return scatter(tsne.fit_transform(features), classes, data)
 
@@ -47,10 +50,10 @@ def embedding(run: Run, network: str, device: torch.device, limit: int | None) -
 def class_means(
     network: Network, samples: Sequence[Sample], config: Config, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean feature `[N, D]` and the class `[N]` of each class in the mask of each image.
+    """Return the mean feature `[N, D]` and the index `[N]` of each class in the mask of each image.
 
-    Features are the input of the last convolution; of large images, in the central square of twice
-    the crop size.
+    Features are the input of the last convolution. Large images are cropped to the central square
+    of twice the crop size.
     """
     last = [m for m in network.modules() if isinstance(m, nn.Conv2d)][-1]
     seen: list[Tensor] = []
@@ -61,11 +64,8 @@ def class_means(
     reader, means, classes = Reader(config.data), [], list[int]()
     for sample in samples:
         pixels, stored = reader.both(sample)
-        image, mask = (
-            torch.from_numpy(pixels.copy()).permute(2, 0, 1),
-            torch.tensor(np.array(stored)),
-        )
-        image, mask = (center_crop(x, 2 * config.crop_size) for x in (image, mask))
+        whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1), torch.tensor(np.array(stored))
+        image, mask = (center_crop(x, 2 * config.crop_size) for x in whole)
         predictor.predict_batch(image[None])
         features = seen.pop()
         small = F.interpolate(mask[None, None].float(), features.shape[-2:])[0, 0].to(device)

@@ -1,6 +1,7 @@
 """Collect the facts of a run for its page."""
 
 import shlex
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from dataset.image_files import open_image
+from engine.method import LEGEND
 from engine.run_dir import pictures_folder
 from inference.evaluation import Scores, score_title
 from metrics.confusion import class_scores
@@ -17,14 +19,15 @@ from tools.report.embedding import embedding
 from tools.report.predictions import judge, pictures
 from tools.results.runs import Run, best_epoch
 from util.colours import palette
+from util.config.data import Data
 from util.config.loading import dump_config
-from util.errors import UserError, one_line
-from util.plotting import as_svg, confusion_matrix, reliability_diagram
+from util.errors import UserError, counted, one_line
+from util.plotting import as_svg, draw_confusion_matrix, reliability_diagram
 
 SHOWN = 4
 """Best and worst images shown."""
 KINDS = {"val": "validation image", "unlabeled": "unlabelled image"}
-"""Beginnings of the names of pictures, and what they show."""
+"""Captions of pictures, by the first part of their file names."""
 
 
 def page(
@@ -34,25 +37,32 @@ def page(
 
     Where the checkpoint or the data are missing, the page says so instead of the predictions.
     """
-    data = run.config.data
-    network = best_network(run)
+    curves = {network: run.selected(network) for network in run.networks}
+    best = {network: max(curve.values()) for network, curve in curves.items() if curve}
+    network = max(best, key=lambda name: best[name], default=None)
     scalars = {name: as_svg(figure) for name, figure in charts.scalars(run).items()}
-    curves = [charts.scores(run), charts.class_scores(run, network)] if network else []
+    figures = [charts.scores(run), charts.class_scores(run, network)] if network else []
     return html.render(
         "report/report.html.j2",
         generator="tools.report",
-        title=f"{run.method} on {data.name}/{run.partition}, seed {run.config.seed}",
+        title=f"{run.method} on {run.config.data.name}/{run.partition}, seed {run.config.seed}",
         unfinished="" if run.is_finished else run.progress,
         score=score_title(run.config),
-        networks=_scores(run),
+        networks=[
+            (name, f"{best[name]:.2f}", str(best_epoch(curve)), f"{curve[max(curve)]:.2f}")
+            for name, curve in curves.items()
+            if curve
+        ],
         facts=_facts(run),
-        curves=map(as_svg, curves),
+        curves=map(as_svg, figures),
         scalars=scalars,
-        meanings={name: charts.MEANINGS.get(name, name) for name in scalars},
+        meanings={name: LEGEND.get(name, name) for name in scalars},
         trust=_trust(run),
         pictures=_pictures(run),
-        judged=_predictions(run, network, device, limit),
-        embedding=_embedding(run, network, device, limit) if with_embedding else None,
+        judged=network and _unless_missing(lambda: _predictions(run, network, device, limit)),
+        embedding=with_embedding
+        and network
+        and _unless_missing(lambda: as_svg(embedding(run, network, device, limit))),
         cost=_cost(run),
         starts=[
             (s.first_step, s.commit, s.python, s.torch, s.device, shlex.join(s.command))
@@ -62,21 +72,12 @@ def page(
     )
 
 
-def best_network(run: Run) -> str | None:
-    """Return the network with the highest score; the page shows its classes and predictions."""
-    curves = {network: run.selected(network) for network in run.networks}
-    best = {network: max(curve.values()) for network, curve in curves.items() if curve}
-    return max(best, key=lambda network: best[network], default=None)
-
-
-def _scores(run: Run) -> list[tuple[str, ...]]:
-    """Name, best score, its epoch and last score of each network."""
-    rows: list[tuple[str, ...]] = []
-    for network in run.networks:
-        if curve := run.selected(network):
-            best = best_epoch(curve)
-            rows.append((network, f"{curve[best]:.2f}", str(best), f"{curve[max(curve)]:.2f}"))
-    return rows
+def _unless_missing(make: Callable[[], Any]) -> Any:
+    """Return a part of the page, or the text of the `UserError` that prevents it."""
+    try:
+        return make()
+    except UserError as error:
+        return one_line(error)
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -90,24 +91,21 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _trust(run: Run) -> dict[str, Any] | None:
-    """Quality of the pseudo-labels; None where validation did not count it."""
+    """Quality of the pseudo-labels; None where validation did not measure it."""
     network, found = run.pseudo_labels()
     if not found:
         return None
     data, epoch = run.config.data, max(found)
     last = found[epoch]
-    by_class = zip(data.classes, palette(data), last.class_kept, last.class_precision, strict=True)
     drawn = charts.trust(found), reliability_diagram(last.model_dump(), epoch)
+    shares = ([*map(_percent, column)] for column in (last.class_kept, last.class_precision))
     return {
         "network": network,
         "epoch": epoch,
         "threshold": f"{last.threshold:.3f}",
         **{key: _percent(getattr(last, key)) for key in ("kept", "precision", "ece")},
         "charts": map(as_svg, drawn),
-        "classes": [
-            ({"text": name, "colour": colour}, _percent(kept), _percent(precision))
-            for name, colour, kept, precision in by_class
-        ],
+        "classes": list(zip(_class_names(data), *shares, strict=True)),
     }
 
 
@@ -115,8 +113,14 @@ def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1f} %"
 
 
+def _class_names(data: Data) -> list[dict[str, Any]]:
+    """Cells with the name and colour of each class."""
+    pairs = zip(data.classes, palette(data), strict=True)
+    return [{"text": name, "colour": colour} for name, colour in pairs]
+
+
 def _pictures(run: Run) -> dict[str, Any] | None:
-    """Pictures of the last validation that left some: each an image, or why it cannot be read."""
+    """Pictures of the last validation that saved some: images, or why one cannot be read."""
     epochs = [e.epoch for e in run.epochs if pictures_folder(run.path, e.epoch).is_dir()]
     if not epochs:
         return None
@@ -132,24 +136,19 @@ def _pictures(run: Run) -> dict[str, Any] | None:
     return {"epoch": epochs[-1], "images": images}
 
 
-def _predictions(
-    run: Run, network: str | None, device: torch.device, limit: int | None
-) -> dict[str, Any] | str | None:
-    """Return confusion matrix, best and worst images; or a text that says why there are none."""
-    if network is None:
-        return None
-    try:
-        found = judge(run, network, device, SHOWN, limit)
-    except UserError as error:
-        return one_line(error)
+def _predictions(run: Run, network: str, device: torch.device, limit: int | None) -> dict[str, Any]:
+    """Scores, confusion matrix, best and worst images."""
+    found = judge(run, network, device, SHOWN, limit)
     intervals = found.scores.intervals
     interval = f" (95 % interval {intervals})" if intervals else ""
     return {
-        "text": f"{found.images} validation image{'s' * (found.images != 1)}, {network}, "
+        "text": f"{counted(found.images, 'validation image')}, {network}, "
         f"{run.config.evaluation.mode}: mIoU {found.scores.miou:.2f}{interval}, "
         f"pixel accuracy {found.scores.accuracy:.2f}.",
-        **_class_scores(run, found.scores),
-        "matrix": as_svg(confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)),
+        **_class_scores(run.config.data, found.scores),
+        "matrix": as_svg(
+            draw_confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)
+        ),
         "extremes": [
             (title, pictures(run, some))
             for title, some in (("Best", found.best), ("Worst", found.worst))
@@ -157,28 +156,15 @@ def _predictions(
     }
 
 
-def _embedding(
-    run: Run, network: str | None, device: torch.device, limit: int | None
-) -> bytes | str | None:
-    """Return the t-SNE of decoder features as a drawing, or a text that says why there is none."""
-    try:
-        return as_svg(embedding(run, network, device, limit)) if network else None
-    except UserError as error:
-        return one_line(error)
-
-
-def _class_scores(run: Run, scores: Scores) -> dict[str, Any]:
+def _class_scores(data: Data, scores: Scores) -> dict[str, Any]:
     """Rows with the IoU, F1, precision and recall of each class, and the interval of its IoU."""
-    data, columns = run.config.data, scores.by_class | class_scores(scores.confusion)
+    columns = scores.by_class | class_scores(scores.confusion)
     cells = {name: [f"{100 * s:.1f}" for s in column] for name, column in columns.items()}
     if intervals := scores.intervals:
         spans = [f"{low:.1f}–{high:.1f}" for low, high in intervals.iou]
         cells = {"IoU": cells["IoU"], "95 %": spans} | cells
-    names = [
-        {"text": name, "colour": colour}
-        for name, colour in zip(data.classes, palette(data), strict=True)
-    ]
-    return {"head": ["class", *cells], "classes": list(zip(names, *cells.values(), strict=True))}
+    rows = list(zip(_class_names(data), *cells.values(), strict=True))
+    return {"head": ["class", *cells], "classes": rows}
 
 
 def _cost(run: Run) -> list[tuple[str, str]]:
@@ -189,7 +175,7 @@ def _cost(run: Run) -> list[tuple[str, str]]:
     return [
         ("training", f"{training / 3600:.2f} h"),
         ("validation", f"{validation / 3600:.2f} h"),
-        ("a step", f"{median(steps):.3f} s" if steps else "not recorded"),
+        ("one step", f"{median(steps):.3f} s" if steps else "not recorded"),
         ("peak memory", f"{max(memory) / 2**30:.2f} GiB" if memory else "not recorded"),
         ("device", run.starts[-1].device),
     ]

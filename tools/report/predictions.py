@@ -1,22 +1,24 @@
 """Predict the validation images with a run's best checkpoint, and find the best and worst."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 from tqdm import tqdm
 
 from dataset import bands
 from dataset.folders import read_samples
+from dataset.loaders import Process, evaluation_loader
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, confusion_matrix
+from inference.evaluation import Scores, confusion_matrix, evaluate, volume_indices
 from inference.evaluation_files import image_miou
 from inference.overlay import overlay, side_by_side
-from inference.predictor import Predictor
-from metrics.bootstrap import class_counts
+from metrics.confusion import class_counts
 from model.files import best_checkpoint
 from model.trained import load_trained
 from tools.results.runs import Run
@@ -37,13 +39,37 @@ class Judged(NamedTuple):
     sample: Sample
 
 
-class Judgement(NamedTuple):
-    """Scores of all validation images, and the best and worst images; no image is both."""
+class Judgement:
+    """Scores of the validation images, and the `shown` best and worst of them; no image is both.
+
+    A `Watcher` of `inference.evaluation.evaluate`, which returns the `scores`.
+    """
 
     scores: Scores
-    images: int
-    best: list[Judged]
-    worst: list[Judged]
+
+    def __init__(self, samples: Sequence[Sample], shown: int, num_classes: int):
+        self.images, self._samples, self._shown = len(samples), samples, shown
+        self._num_classes = num_classes
+        self._judged: list[Judged] = []
+
+    def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
+        """Take an image: its index, predicted classes and mask `[H, W]`."""
+        counts = class_counts(confusion_matrix(predicted, target, self._num_classes))
+        miou = image_miou(counts)
+        if miou < math.inf:  # else no pixel is labelled
+            mask, sample = predicted.cpu().numpy().astype(np.uint8), self._samples[index]
+            self._judged.insert(0, Judged(sample.image, 100 * miou, mask, sample))
+            self._judged.sort(key=lambda judged: -judged.miou)
+            del self._judged[self._shown : -self._shown]  # between the best and the worst
+
+    @property
+    def best(self) -> list[Judged]:
+        return self._judged[: min(self._shown, (len(self._judged) + 1) // 2)]
+
+    @property
+    def worst(self) -> list[Judged]:
+        """The worst image first."""
+        return self._judged[len(self.best) :][::-1][: self._shown]
 
 
 def judge(run: Run, network: str, device: torch.device, shown: int, limit: int | None) -> Judgement:
@@ -52,30 +78,21 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
 
     Raises `UserError` where the checkpoint or the data are missing.
     """
-    config = run.config
+    config, mode = run.config, run.config.evaluation.mode
     samples = read_samples(config.data.val, config.data, masks=True).samples[:limit]
-    model = load_trained(config, best_checkpoint(run.path, network), network, device)
-    predictor = Predictor(model, config, device)
-    reader, classes = Reader(config.data), config.num_classes
-    total, counts = torch.zeros(classes, classes, dtype=torch.int64), []
-    best: list[Judged] = []
-    worst: list[Judged] = []
-    judged = 0
-    for sample in tqdm(samples, "validation images", disable=None, leave=False):
-        image, truth = reader.both(sample)
-        mask = predictor.mask(image)
-        predicted, target = torch.from_numpy(mask), torch.from_numpy(np.array(truth))
-        total += (of_image := confusion_matrix(predicted, target, classes))
-        counts.append(class_counts(of_image))
-        miou = image_miou(counts[-1])
-        if miou == math.inf:  # nothing in it is labelled
-            continue
-        one, judged = Judged(sample.image, 100 * miou, mask, sample), judged + 1
-        best = sorted([one, *best], key=lambda j: -j.miou)[:shown]  # of equal ones the last,
-        worst = sorted([*worst, one], key=lambda j: j.miou)[:shown]  # the first: none is both
-    best = best[: (judged + 1) // 2]
-    scores = Scores(total, counts=torch.stack(counts))
-    return Judgement(scores, len(samples), best, worst[: judged - len(best)])
+    process = Process(rank=0, world=1, workers=0, cuda=device.type == "cuda")
+    loader = evaluation_loader(config, samples, process)
+    judgement = Judgement(samples, shown, config.num_classes)
+    judgement.scores = evaluate(
+        load_trained(config, best_checkpoint(run.path, network), network, device),
+        tqdm(loader, "validation images", disable=None, leave=False),
+        config,
+        mode="original" if mode == "center_crop" else mode,
+        device=device,
+        volumes=volume_indices([s.image for s in samples], config.evaluation.volume_pattern),
+        watchers=[judgement],
+    )
+    return judgement
 
 
 def pictures(run: Run, some: list[Judged]) -> list[tuple[Image.Image, str]]:

@@ -1,7 +1,7 @@
 """Compare runs: tables over seeds, curves, published scores.
 
-Runs of the same method, network, dataset, partition and settings are one row. Those that are
-unfinished, that repeat another or that differ in commit or device are named below the table.
+Runs of the same method, network, dataset, partition and settings form one row. Remarks below the
+table name runs that are unfinished, repeat another, or differ in commit or device.
 """
 
 from pathlib import Path
@@ -15,10 +15,9 @@ from util.parser import Parser
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        run_folders(options.runs)  # refused before pandas is imported
+        run_folders(options.runs)  # reports a missing folder before pandas is imported
         with importing():
-            from tools.results.collect import collect
-            from tools.results.tables import FORMATS
+            from tools.results.tables import FORMATS, collect
         results = collect(options.runs, options.score, options.published)
         if options.plot:
             from tools.results.plots import draw
@@ -38,8 +37,8 @@ def command_line() -> Parser:
             "python -m tools.results 'runs/pascal/*/92' --published pascal/92 --plot figures/",
         ),
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, folders that "
-        "hold some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, folders "
+        "that contain some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip
     parser.add_argument(
         "--format",
         choices=("text", "markdown", "csv", "latex", "json"),

@@ -1,9 +1,9 @@
-"""Group runs that differ in nothing but seed and fold; tabulate mean and standard deviation.
+"""Group runs that differ in seed or fold only; tabulate mean and standard deviation.
 
 A table of runs is a DataFrame with a row for each group and scored network:
 
-method, network, dataset, partition, settings, commit: text; `settings` names those that most groups
-    of the same dataset and network have otherwise
+method, network, dataset, partition, settings, commit: text; `settings` names those that differ from
+    the settings of most groups of the same dataset and network
 scored: student or teacher, where a method has both
 labels, unlabeled, epochs, steps: numbers of images, epochs and optimizer steps
 seeds, best_epochs, best_values, last_values: lists, by seed
@@ -13,7 +13,7 @@ published: the score of a paper, where `tools.results.published` knows one
 curves: for each seed, score by epoch
 classes: class names
 pseudo_labels: for each seed, the quality of the pseudo-labels by epoch (`PseudoLabels`); empty for
-    a network that labels nothing
+    a network that makes none
 group: index of the group
 """
 
@@ -25,44 +25,38 @@ from typing import Any
 import pandas as pd
 
 from tools.results.runs import Run, best_epoch
-from util.config.differences import MOVABLE
 
 Group = list[Run]
 """Finished runs of one method and the same settings, by fold and seed."""
-APART = {"seed", "data.name", "data.labeled", "data.unlabeled", "data.val"}
-"""Keys that are not compared as settings: those with a column of their own, and split files."""
 NETWORK = {"model.network", "model.backbone"}
 NOT_SHOWN = ["group", "curves", "classes", "pseudo_labels"]
-"""Columns of the table for plots alone."""
+"""Columns of the table that only plots use."""
 ROLES = {"model": "student", "model_ema": "teacher"}
 
 
 def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
     """Return groups by dataset, network and number of labels, and remarks on runs left out."""
-    groups: dict[tuple[str, ...], dict[tuple[str, int], Run]] = {}
+    found: dict[tuple[object, ...], dict[tuple[Any, int], Run]] = defaultdict(dict)
     remarks = []
     for run in runs:
+        seed, settings = run.config.seed, repr(sorted(run.settings.items()))
+        group = found[run.method, run.config.data.name, run.partition, run.identity, settings]
         if not run.is_finished:
             often = f", started {len(run.starts)} times" if len(run.starts) > 1 else ""
             remarks.append(f"left out, unfinished: {run.path} ({run.progress}{often})")
-            continue
-        if not all(run.curve(network, "miou") for network in run.networks or [""]):
+        elif not all(run.curve(network, "miou") for network in run.networks or [""]):
             remarks.append(f"left out, never validated in the config's mode: {run.path}")
-            continue
-        place = (run.method, run.config.data.name, run.partition, *identity(run))
-        group = groups.setdefault((*place, repr(sorted(settings_of(run).items()))), {})
-        seed = run.config.seed
-        if twin := group.get((run.fold, seed)):
+        elif twin := group.get((run.fold, seed)):
             remarks.append(
-                f"left out, the same run again: {run.path} (as {twin.path}, seed {seed})"
+                f"left out, a repetition: {run.path} (same settings as {twin.path}, seed {seed})"
             )
-            continue
-        group[run.fold, seed] = run
-    by_seed = [[group[key] for key in sorted(group)] for group in groups.values()]
-    remarks += [remark for group in by_seed for remark in _remarks(group)]
-    sheets = list(dict.fromkeys(_sheet(group) for group in by_seed))
-    by_seed.sort(key=lambda g: (sheets.index(_sheet(g)), g[0].labels or 0, g[0].partition))
-    return by_seed, remarks
+        else:
+            group[run.fold, seed] = run
+    groups = [[group[key] for key in sorted(group)] for group in found.values() if group]
+    remarks += [remark for group in groups for remark in _remarks(group)]
+    sheets = list(dict.fromkeys(map(_sheet, groups)))
+    groups.sort(key=lambda g: (sheets.index(_sheet(g)), g[0].labels or 0, g[0].partition))
+    return groups, remarks
 
 
 def _sheet(group: Group) -> tuple[str, str]:
@@ -70,33 +64,8 @@ def _sheet(group: Group) -> tuple[str, str]:
     return group[0].config.data.name, group[0].network
 
 
-def settings_of(run: Run) -> dict[str, Any]:
-    """Return a run's settings by dotted key, without those that may differ between equal runs."""
-    flat = _flatten(run.config.model_dump(mode="json"))
-    return {key: value for key, value in flat.items() if key not in APART}
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = prefix + name
-        if key in MOVABLE or name == "root":
-            continue
-        flat |= _flatten(value, f"{key}.") if isinstance(value, dict) and value else {key: value}
-    return flat
-
-
-def identity(run: Run) -> list[str]:
-    """Return what tells a run's labelled and validation images from others of the same name."""
-    if run.folds is not None:  # its own are those of all folds
-        return [str(run.folds)]
-    data = run.config.data
-    paths = {"labeled": data.labeled, "val": data.val}
-    return [run.images[k].sha256 if k in run.images else str(path) for k, path in paths.items()]
-
-
 def _remarks(group: Group) -> list[str]:
-    """Name differences between runs that are averaged, although their settings are equal."""
+    """Name differences between runs that are averaged because their settings are equal."""
     name = f"{group[0].method}, {group[0].config.data.name}/{group[0].partition}"
     found = []
     for what in ("commit", "device", "torch"):
@@ -114,44 +83,31 @@ def _remarks(group: Group) -> list[str]:
 
 
 def tabulate(groups: Sequence[Group], score: str) -> pd.DataFrame:
-    """Return the table of groups (see above); raises `UserError` for a score that they lack."""
-    of_group = enumerate(
-        zip(groups, _partition_names(groups), _unusual_settings(groups), strict=True)
-    )
-    runs = pd.DataFrame(
-        {"row": f"{index} {network}", "group": index}
-        | _record(run, network, score)
-        | {"partition": partition, "settings": settings}
-        for index, (group, partition, settings) in of_group
-        for run in group
-        for network in run.networks
-    )
-    lists = ("seeds", "best_epochs", "best_values", "last_values", "curves", "pseudo_labels")
-    table = runs.groupby("row", sort=False).agg(
-        dict.fromkeys(runs.columns[1:], "first")
-        | dict.fromkeys(lists, list)
-        | {
-            "step_seconds": lambda of_runs: median(sum(of_runs, [])) if any(of_runs) else None,
-            "peak_memory": "max",
-            "commit": lambda of_runs: ", ".join(dict.fromkeys(sum(of_runs, []))),
-        }
-    )
-    for epoch in ("best", "last"):
-        values = table.pop(f"{epoch}_values")
-        table[f"{epoch}_mean"] = values.map(mean)
-        # Of the sample, with all digits: pandas rounds differently.
-        table[f"{epoch}_std"] = values.map(lambda v: stdev(v) if len(v) > 1 else None)
-        table[f"{epoch}_values"] = values
+    """Return the table of groups (see above); raises `UserError` for an unknown score."""
+    hashes = defaultdict(set)
+    for run, *_ in groups:
+        hashes[run.config.data.name, run.partition].add(run.identity[0])
+    rows = []
+    for index, group in enumerate(groups):
+        run, settings = group[0], _unusual_settings(group, groups)
+        is_ambiguous = len(hashes[run.config.data.name, run.partition]) > 1
+        partition = run.partition + f" ({run.identity[0][:8]})" * is_ambiguous
+        for network in dict.fromkeys(network for run in group for network in run.networks):
+            names = {"group": index, "partition": partition, "settings": settings}
+            rows.append(_row([r for r in group if network in r.networks], network, score) | names)
     counts = dict.fromkeys(("labels", "unlabeled", "peak_memory"), "Int64")
-    return table.reset_index(drop=True).astype(counts)
+    return pd.DataFrame(rows).astype(counts)
 
 
-def _record(run: Run, network: str, score: str) -> dict[str, Any]:
-    """A run's scored network; partition and settings are named by comparison with other groups."""
-    curve = run.curve(network, score)
-    best = best_epoch(curve)
-    labeler, qualities = run.pseudo_labels()
-    memory = [epoch.peak_memory for epoch in run.epochs if epoch.peak_memory is not None]
+def _row(group: Group, network: str, score: str) -> dict[str, Any]:
+    """Row of a network; partition and settings are named by comparison with other groups."""
+    run, curves = group[0], [run.curve(network, score) for run in group]
+    best_epochs = [best_epoch(curve) for curve in curves]
+    best = [curve[epoch] for curve, epoch in zip(curves, best_epochs, strict=True)]
+    last = [curve[max(curve)] for curve in curves]
+    epochs = [epoch for run in group for epoch in run.epochs]
+    seconds = [e.step_seconds for e in epochs if e.step_seconds is not None]
+    labels = [run.pseudo_labels() for run in group]
     return {
         "method": run.method,
         "network": run.network,
@@ -160,46 +116,34 @@ def _record(run: Run, network: str, score: str) -> dict[str, Any]:
         "labels": run.labels,
         "settings": None,
         "scored": ROLES.get(network, network) if len(run.networks) > 1 else "",
-        "seeds": run.config.seed,
-        "best_epochs": best,
+        "seeds": [run.config.seed for run in group],
+        "best_epochs": best_epochs,
         "epochs": run.config.epochs,
         "steps": run.epochs[-1].steps,
-        "step_seconds": [e.step_seconds for e in run.epochs if e.step_seconds is not None],
-        "peak_memory": max(memory, default=None),
-        "commit": run.commits,
+        "step_seconds": median(seconds) if seconds else None,
+        "peak_memory": max((e.peak_memory for e in epochs if e.peak_memory), default=None),
+        "commit": ", ".join(dict.fromkeys(start.commit for run in group for start in run.starts)),
         "unlabeled": run.images["unlabeled"].images if run.images else None,
         "published": None,
-        "best_values": curve[best],
-        "last_values": curve[max(curve)],
-        "curves": curve,
+        "best_mean": mean(best),
+        "best_std": stdev(best) if len(best) > 1 else None,
+        "best_values": best,
+        "last_mean": mean(last),
+        "last_std": stdev(last) if len(last) > 1 else None,
+        "last_values": last,
+        "curves": curves,
         "classes": run.config.data.classes,
-        "pseudo_labels": qualities if network == labeler else {},
+        "pseudo_labels": [found if network == labeler else {} for labeler, found in labels],
     }
 
 
-def _unusual_settings(groups: Sequence[Group]) -> list[str]:
-    """For each group, the settings that most groups of its dataset and network have otherwise."""
-    texts, known = [], [(_sheet(group), settings_of(group[0])) for group in groups]
-    for sheet, settings in known:
-        alike = [others for other_sheet, others in known if other_sheet == sheet]
-        parts = []
-        for key, value in settings.items():
-            common, count = Counter(repr(other.get(key)) for other in alike).most_common(1)[0]
-            usual = common == repr(value) and 2 * count > len(alike)
-            if not usual and key not in NETWORK and value not in (None, {}):
-                parts.append(f"{key}={value}".replace(" ", "").replace("'", ""))
-        texts.append(" ".join(parts))
-    return texts
-
-
-def _partition_names(groups: Sequence[Group]) -> list[str]:
-    """For each group; partitions that share a name but not their images also get their hash."""
-    hashes: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for run, *_ in groups:
-        hashes[run.config.data.name, run.partition].add(identity(run)[0])
-    return [
-        f"{run.partition} ({identity(run)[0][:8]})"
-        if len(hashes[run.config.data.name, run.partition]) > 1
-        else run.partition
-        for run, *_ in groups
-    ]
+def _unusual_settings(group: Group, groups: Sequence[Group]) -> str:
+    """Settings that differ from those of most groups of the same dataset and network."""
+    alike = [other[0].settings for other in groups if _sheet(other) == _sheet(group)]
+    parts = []
+    for key, value in group[0].settings.items():
+        common, count = Counter(repr(other.get(key)) for other in alike).most_common(1)[0]
+        is_usual = common == repr(value) and 2 * count > len(alike)
+        if not is_usual and key not in NETWORK and value not in (None, {}):
+            parts.append(f"{key}={value}".replace(" ", "").replace("'", ""))
+    return " ".join(parts)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tools.results.runs import PseudoLabels
 from util.errors import UserError
-from util.plotting import COLOURS, GREY, chart, new_figure, save, whole_numbers
+from util.plotting import LINE_COLOURS, LINE_GREY, chart, new_figure, save, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 MARKS = "osD^vPX"
 """Line markers, for readers in black and white."""
 WIDTH, HEIGHT, LEGEND = 3.4, 2.5, 0.2
-"""Inches: of a panel, of a line of the legend."""
+"""Width and height of a panel, and height of a line of the legend, in inches."""
 WIDEST = 3
-"""Panels in a row."""
+"""Most panels in a row."""
 QUALITIES = ("above the threshold", "of these, right")
 MOST_CLASSES = 6
 """With more classes, the quality of pseudo-labels is drawn as the mean over classes."""
@@ -38,8 +38,8 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
     )
     title = "mIoU (%)" if score == "miou" else f"{score} (%)"
     figures = {"learning": learning_curves(table, title)}
-    several = [panel for _, panel in table.groupby("panel", sort=False) if _is_over_labels(panel)]
-    if several:
+    panels = [panel for _, panel in table.groupby("panel", sort=False)]
+    if several := [panel for panel in panels if _partial(panel).labels.nunique() > 1]:
         figures["labels"] = label_curves(pd.concat(several), f"{title}, {at} epoch", at)
     labelling = table[table.pseudo_labels.map(any)]
     for (panel, partition), rows in labelling.groupby(["panel", "partition"], sort=False):
@@ -76,18 +76,20 @@ def learning_curves(table: pd.DataFrame, title: str) -> "Figure":
 @chart
 def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
     """Draw the score over the number of labels, a line for each method; full supervision is a
-    level."""
+    horizontal line."""
     panels = table.groupby("panel", sort=False)
     figure, axes = _sheet(panels.ngroups)
     looks = _looks(table)
     drawn: list[str] = []
     for axis, (panel, rows) in zip(axes, panels, strict=True):
-        is_full = _is_full(rows)
-        partial = rows[~is_full & rows.labels.gt(0)].sort_values("labels", kind="stable")
+        partial = _partial(rows).sort_values("labels", kind="stable")
         for name, line in partial.groupby("name", sort=False):
             _plot(axis, line.labels, line[f"{at}_mean"], line[f"{at}_std"], looks[name])
-        for row in rows[is_full].itertuples():
-            _level(axis, getattr(row, f"{at}_mean"), f"full supervision, {row.labels} labels")
+        for row in rows[_is_full(rows)].itertuples():
+            height, text = getattr(row, f"{at}_mean"), f"full supervision, {row.labels} labels"
+            axis.axhline(height, color=LINE_GREY, linestyle=(0, (4, 3)), linewidth=1)
+            axis.annotate(text, (0.02, height), (0, -2), ("axes fraction", "data"),
+                          "offset points", fontsize=7, color=LINE_GREY, va="top")  # fmt: skip
         ticks = partial.labels.unique().tolist()
         axis.set_xscale("log")
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -100,8 +102,8 @@ def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
 
 @chart
 def pseudo_label_curves(table: pd.DataFrame, title: str) -> "Figure":
-    """Draw, over epochs, the share of pixels above the confidence threshold and how many of their
-    pseudo-labels are right; a row of panels for each class."""
+    """Draw, over epochs, the share of pixels above the confidence threshold and the share of their
+    pseudo-labels that is right; a row of panels for each class."""
     classes = table.classes.iloc[0]
     parts = {name: [index] for index, name in enumerate(classes)}
     if len(classes) > MOST_CLASSES:
@@ -134,14 +136,8 @@ def _of_classes(quality: PseudoLabels, kind: str, indices: Iterable[int]) -> flo
     return sum(known) / len(known) if known else None
 
 
-def _level(axis: Any, height: float, text: str) -> None:
-    axis.axhline(height, color=GREY, linestyle=(0, (4, 3)), linewidth=1)
-    axis.annotate(text, (0.02, height), (0, -2), ("axes fraction", "data"), "offset points",
-                  fontsize=7, color=GREY, va="top")  # fmt: skip
-
-
 def _legend(figure: "Figure", looks: dict[str, Any], names: Iterable[str], **more: Any) -> None:
-    """One for all panels, below them."""
+    """Draw one legend for all panels, below them."""
     from matplotlib.lines import Line2D
 
     names = list(dict.fromkeys(names))
@@ -153,7 +149,7 @@ def _legend(figure: "Figure", looks: dict[str, Any], names: Iterable[str], **mor
 
 
 def _plot(axis: Any, x: Any, mean: Any, std: Any, look: dict[str, Any], **more: Any) -> None:
-    """A line with a band of one standard deviation, where there is one."""
+    """Draw a line, with a band of one standard deviation where it is known."""
     x, mean, std = (pd.Series(values).astype(float).to_numpy() for values in (x, mean, std))
     axis.plot(x, mean, **look | more)
     axis.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
@@ -165,9 +161,9 @@ def _is_full(rows: pd.DataFrame) -> "pd.Series[bool]":
     return rows.unlabeled.fillna(0).eq(0) & rows.labels.ge(every).fillna(False)
 
 
-def _is_over_labels(rows: pd.DataFrame) -> bool:
-    """Tell whether rows differ in their number of labels."""
-    return rows.labels[~_is_full(rows) & rows.labels.gt(0).fillna(False)].nunique() > 1
+def _partial(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a known number of labels, without full supervision."""
+    return rows[~_is_full(rows) & rows.labels.gt(0).fillna(False)]
 
 
 def _partition(row: Any) -> str:
@@ -187,10 +183,10 @@ def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     colour, in dashes."""
     looks: dict[str, dict[str, Any]] = {}
     for place, (_, rows) in enumerate(table.groupby(["method", "settings"], sort=False)):
-        again = place // len(COLOURS)
+        again = place // len(LINE_COLOURS)
         for row in rows.itertuples():
             looks[row.name] = {
-                "color": COLOURS[place % len(COLOURS)],
+                "color": LINE_COLOURS[place % len(LINE_COLOURS)],
                 "marker": MARKS[(place + again) % len(MARKS)],
                 "linestyle": "--" if row.scored == "teacher" else ("-", "-.", ":")[again % 3],
             }
@@ -198,7 +194,7 @@ def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _sheet(count: int) -> tuple["Figure", Sequence[Any]]:
-    """A figure with so many panels."""
+    """Return a figure with `count` panels."""
     columns = min(count, WIDEST)
     rows = -(-count // columns)
     figure = new_figure(WIDTH * columns, HEIGHT * rows)

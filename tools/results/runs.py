@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from util.config.data import ImageSources as Source
-from util.config.data import Listed
+from util.config.data import Data, ImageSources, SplitFile
+from util.config.differences import MOVABLE
 from util.config.loading import load_config, parse
 from util.config.schema import Config
 from util.config.types import Section
@@ -20,12 +20,14 @@ from util.errors import UserError
 from util.paths import nearest
 
 MARK = "starts.jsonl"
-"""The file by which a run directory is known."""
+"""File that every run directory holds."""
+APART = {"seed", "data.name", "data.labeled", "data.unlabeled", "data.val"}
+"""Keys that are not compared as settings: those with a column of their own, and split files."""
 SCORES = ("miou", "accuracy", "dice")
 
 
 class Record(Section):
-    """A line of a file in a run directory; unknown keys are skipped."""
+    """A line of a file in a run directory; unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -72,12 +74,14 @@ class Epoch(Record):
 
 
 class Images(Record):
+    """A split file: number of its images, and hash."""
+
     images: int
     sha256: str
 
 
 class Start(Record):
-    """A line of starts.jsonl: the run started or resumed."""
+    """A line of starts.jsonl: a start or resumption of the run."""
 
     command: list[str]
     first_step: int
@@ -95,72 +99,65 @@ class Run:
     def __init__(self, path: Path):
         if not (path / MARK).is_file():
             raise UserError(
-                f"{path}: no run (no {MARK} in it){nearest(path)}; name the folder that a training "
-                "was given as --save-path"
+                f"{path}: no run directory (no {MARK} in it){nearest(path)}; name the --save-path "
+                "of a training"
             )
         self.path = path
         self.config: Config = load_config(path / "config.yaml")
         self.starts: list[Start] = _read_lines(path / MARK, Start)
         self.epochs: list[Epoch] = _read_lines(path / "metrics.jsonl", Epoch)
         if not self.starts:
-            raise UserError(f"{path / MARK}: holds no start of a run")
-
-    @property
-    def method(self) -> str:
-        """The method's class, or its script where the class was not recorded."""
-        return self.starts[-1].method or Path(self.starts[-1].command[0]).stem
-
-    @property
-    def network(self) -> str:
-        return " ".join(dict.fromkeys([self.config.model.network, self.backbone]))
-
-    @property
-    def backbone(self) -> str:
-        """The backbone's name; unet for a U-Net, which has its own encoder."""
-        model = self.config.model
-        return model.network if model.network == "unet" else model.backbone
-
-    @property
-    def images(self) -> dict[str, Images]:
-        """Number and hash of the labeled, unlabeled and val images; empty where not recorded."""
-        return self.starts[-1].images
-
-    @property
-    def labels(self) -> int | None:
+            raise UserError(f"{path / MARK}: is empty; expected a line for each start of the run")
+        self.images = self.starts[-1].images
+        """The labeled, unlabeled and val images; empty where not recorded."""
+        self.labels = self.images["labeled"].images if "labeled" in self.images else None
         """Number of labelled images."""
-        return self.images["labeled"].images if "labeled" in self.images else None
+        self.method = self.starts[-1].method or Path(self.starts[-1].command[0]).stem
+        """The method's class, or its script where the class was not recorded."""
+        model = self.config.model
+        self.backbone = model.network if model.network == "unet" else model.backbone
+        """The backbone's name; unet for a U-Net, which has its own encoder."""
+        self.network = " ".join(dict.fromkeys([model.network, self.backbone]))
+        self.networks = list(dict.fromkeys(name for epoch in self.epochs for name in epoch.scores))
+        """Names of the validated networks: model, and model_ema where there is a teacher."""
+
+    @property
+    def fold(self) -> Path | None:
+        """The folder of a fold's split files, as `tools.splits make --folds` writes them."""
+        labeled, val = (split_file(self.config.data, kind) for kind in ("labeled", "val"))
+        if labeled is None or val is None or labeled.parent != val.parent:
+            return None
+        return labeled.parent if re.fullmatch(r"fold_\d+", labeled.parent.name) else None
 
     @property
     def partition(self) -> str:
-        """The folder of the labelled split file; the number of labels if that names the dataset."""
+        """The folder of the labelled split file, or of all folds; the number of labels where that
+        folder has the dataset's name, or where there is no single split file."""
         data = self.config.data
-        path = _list_of(data.labeled)
+        path = split_file(data, "labeled")
         if path is None:
             return str(self.labels or "own")
-        name = path.parent.name if path.stem == "labeled" else path.stem
-        if self.folds is not None:
-            name = self.folds.name
+        if self.fold is not None:
+            name = self.fold.parent.name
+        else:
+            name = path.parent.name if path.stem == "labeled" else path.stem
         return str(self.labels or name) if name in (data.name, data.root.name) else name
 
     @property
-    def folds(self) -> Path | None:
-        """The folder of its fold's folder, where `tools.splits make --folds` wrote its lists."""
-        labeled, val = _list_of(self.config.data.labeled), _list_of(self.config.data.val)
-        if labeled is None or val is None or labeled.parent != val.parent:
-            return None
-        return labeled.parent.parent if re.fullmatch(r"fold_\d+", labeled.parent.name) else None
+    def identity(self) -> tuple[str, ...]:
+        """Texts that differ where labelled or validation images of the same name differ."""
+        if self.fold is not None:  # the images of all folds
+            return (str(self.fold.parent),)
+        data = self.config.data
+        return tuple(
+            self.images[kind].sha256 if kind in self.images else str(source)
+            for kind, source in (("labeled", data.labeled), ("val", data.val))
+        )
 
-    @property
-    def fold(self) -> str:
-        """The name of its fold's folder; empty where it has none."""
-        path = _list_of(self.config.data.val)
-        return path.parent.name if path and self.folds is not None else ""
-
-    @property
-    def val_list(self) -> str:
-        """The name of the validation split file; empty where there is none, or several."""
-        path = _list_of(self.config.data.val)
-        return path.stem if path else ""
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Settings by dotted key, without those that may differ between runs of one group."""
+        return _flatten(self.config.model_dump(mode="json"))
 
     @property
     def is_finished(self) -> bool:
@@ -171,18 +168,9 @@ class Run:
         done = self.epochs[-1].epoch if self.epochs else 0
         return f"epoch {done} of {self.config.epochs}"
 
-    @property
-    def commits(self) -> list[str]:
-        return list(dict.fromkeys(start.commit for start in self.starts))
-
-    @cached_property
-    def networks(self) -> list[str]:
-        """Names of the validated networks: model, and model_ema where there is a teacher."""
-        return list(dict.fromkeys(name for epoch in self.epochs for name in epoch.scores))
-
     @cached_property
     def _rescored_from(self) -> int:
-        """Steps that were done when the validation images last changed, or -1."""
+        """Number of steps before the last change of the validation images, or -1."""
         val, last = self.images.get("val"), -1
         for start, following in pairwise(self.starts):
             if val is not None and start.images.get("val", val) != val:
@@ -190,7 +178,7 @@ class Run:
         return last
 
     def curve(self, network: str, score: str) -> dict[int, float]:
-        """Return a network's score by epoch, of comparable validations only: in the config's mode
+        """Return a network's score by epoch, from comparable validations only: in the config's mode
         (not the cheap `center_crop`) and on the present validation images."""
         return {
             epoch.epoch: value_of(epoch.scores[network], score, self.config.data.classes)
@@ -246,13 +234,13 @@ def run_folders(places: Iterable[str]) -> list[Path]:
         found = [mark.parent for path in paths for mark in sorted(path.rglob(MARK))]
         if not found:
             hint = nearest(Path(place))
-            raise UserError(f"{place}: holds no runs (no {MARK} in it or below){hint}")
+            raise UserError(f"{place}: no run directory (no {MARK} in it or below){hint}")
         folders |= dict.fromkeys(found)
     return list(folders)
 
 
 def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
-    """Return the runs of `run_folders`, and the faults of unreadable ones."""
+    """Return the readable runs of `run_folders`, and a remark on each of the others."""
     runs, faults = [], []
     for folder in run_folders(places):
         try:
@@ -262,14 +250,26 @@ def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
     return runs, faults
 
 
-def _list_of(images: Source | None) -> Path | None:
-    """Return the path of a split file, if a config names exactly one for these images."""
-    path = images.list if isinstance(images, Listed) else images
+def split_file(data: Data, kind: str) -> Path | None:
+    """Return the split file of the labeled or val images, if the config names exactly one."""
+    images: ImageSources | None = getattr(data, kind)
+    path = images.list if isinstance(images, SplitFile) else images
     return path if isinstance(path, Path) else None
 
 
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = prefix + name
+        if isinstance(value, dict) and value and key not in MOVABLE:
+            flat |= _flatten(value, f"{key}.")
+        elif key not in MOVABLE | APART and name != "root":
+            flat[key] = value
+    return flat
+
+
 def _read_lines(path: Path, kind: type[Record]) -> list[Any]:
-    """Return the lines of a JSONL file; none where there is no file."""
+    """Return the lines of a JSONL file; none for a missing file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -1,21 +1,48 @@
-"""Print results as text, Markdown, LaTeX, CSV and JSON."""
+"""Collect runs into a table, and print it as text, Markdown, LaTeX, CSV or JSON."""
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tools.results.collect import Results
-from tools.results.groups import NOT_SHOWN
-from util.errors import printable
+from tools.results.groups import NOT_SHOWN, group_runs, tabulate
+from tools.results.published import Published, remarks_on, select
+from tools.results.runs import find_runs
+from util.errors import UserError, printable
 from util.io import csv_text
 from util.tables import Rows, markdown_table, text_table
 
 LEFT = {"method", "of", "network", "dataset", "partition", "commit", "settings"}
 """Columns of text; all others hold numbers."""
 ALWAYS = ("method", "best ", "in epoch", "last ", "published", "s/step", "GiB")
-"""Beginnings of columns that are shown even where all rows have the same."""
+"""Beginnings of columns that are shown even where all rows have the same value."""
+
+
+class Results(NamedTuple):
+    """Runs and published scores that `tools.results` shows."""
+
+    score: str
+    table: pd.DataFrame
+    """See `tools.results.groups`."""
+    missing: list[Published]
+    """Published scores without a run."""
+    remarks: list[str]
+
+
+def collect(places: list[str], score: str = "miou", published: list[str] | None = None) -> Results:
+    """Read the runs in some folders; raises `UserError` where none is finished."""
+    scores = select(published or [], score)
+    runs, faults = find_runs(places)
+    groups, remarks = group_runs(runs)
+    if not groups:
+        reasons = "; ".join([*faults, *remarks])
+        raise UserError(f"{' '.join(places)}: no finished run ({reasons})")
+    table = tabulate(groups, score)
+    of_group = [next((p for p in scores if p.is_of(group)), None) for group in groups]
+    table["published"] = [p.value if (p := of_group[index]) else None for index in table.group]
+    missing = [one for one in scores if one not in of_group]
+    return Results(score, table, missing, [*faults, *remarks, *remarks_on(groups, scores)])
 
 
 def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
@@ -70,8 +97,8 @@ def _range(epochs: Sequence[int]) -> str:
 def _below(results: Results, prefix: str) -> list[str]:
     """Published scores without a run, and remarks."""
     lone = [
-        f"published, no run beside it: {p.name} {p.entry.method} {p.entry.title} {p.value:.1f} "
-        f"({p.entry.source})"
+        f"published, without a run: {p.name} {p.method} "
+        f"{' '.join(filter(None, (p.network, p.backbone)))} {p.value:.1f} ({p.source})"
         for p in results.missing
     ]
     lines = [prefix + printable(line) for line in [*lone, *results.remarks]]
@@ -117,12 +144,7 @@ def as_json(results: Results) -> str:
         for epoch in ("best", "last"):
             row[epoch] = {name: row.pop(f"{epoch}_{name}") for name in ("mean", "std", "values")}
     published = [
-        {
-            **p.entry.model_dump(exclude={"score", "values"}),
-            "partition": p.partition,
-            p.entry.score: p.value,
-        }
-        for p in results.missing
+        p.model_dump(exclude={"score", "value"}) | {p.score: p.value} for p in results.missing
     ]
     record = {"score": results.score, "rows": rows, "published": published}
     return json.dumps(record | {"remarks": results.remarks}, indent=1)

@@ -1,6 +1,6 @@
-"""Fetch, verify and draw lists of labelled images.
+"""Fetch, verify and draw split files.
 
-Lists are splits/<dataset>/<partition>/{labeled,unlabeled}.txt and splits/<dataset>/val.txt; see
+They are splits/<dataset>/<partition>/{labeled,unlabeled}.txt and splits/<dataset>/val.txt; see
 splits/README.md.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from dataset.protocols import lists_of, read_protocols, select_lists
 from dataset.samples import Sample
-from dataset.split_files import SampleList, list_line, listed_paths, read_list, write_lists
+from dataset.split_files import SampleList, read_list, write_lists
 from tools.splits import folds, partition
 from tools.splits.fetch import fetch, verify
 from tools.splits.layout import write_derived_lists
@@ -71,9 +71,8 @@ def verify_lists(options: argparse.Namespace) -> int:
 
 def generate_lists(options: argparse.Namespace) -> None:
     """Write lists that follow from the files: validation images, and unlabelled images."""
-    print(
-        *write_derived_lists(options.target, options.root, options.splits, options.names), sep="\n"
-    )
+    remarks = write_derived_lists(options.target, options.root, options.splits, options.names)
+    print(*remarks, sep="\n")
 
 
 def make_partition(options: argparse.Namespace) -> None:
@@ -92,12 +91,7 @@ def make_partition(options: argparse.Namespace) -> None:
         return
     assert labeled is not None and val is not None  # --val has a default
     drawn = partition.draw(samples, labeled, val, options.seed, classes)
-    files = {
-        options.out / f"{kind}.txt": [list_line(*listed_paths(s)) for s in listed]
-        for kind, listed in drawn._asdict().items()
-        if listed
-    }
-    print(*write_lists(files).values(), sep="\n")
+    print(*write_lists(drawn.lists(options.out)).values(), sep="\n")
     if kept:
         print(f"{kept.name}: {len(kept.samples)} validation images, as the config has them")
     if classes and data:
@@ -114,7 +108,11 @@ def make_folds(
     if options.val != "0":
         raise UserError(f"--val {options.val}: each fold is validated on once; leave it out")
     drawn = folds.draw_folds(samples, options.folds, labeled, options.seed, classes)
-    lists = folds.fold_lists(drawn, options.out)
+    lists = {
+        file: lines
+        for number, fold in enumerate(drawn, start=1)
+        for file, lines in fold.lists(options.out / f"fold_{number}").items()
+    }
     print(*write_lists(lists).values(), sep="\n")
     if options.config:
         print(folds.write_sweep(Path(options.config), lists, options.out))
@@ -167,13 +165,8 @@ def command_line() -> Parser:
         "for example (default: any)")  # fmt: skip
 
     add = command("verify", verify_lists)
-    add(
-        "target",
-        nargs="?",
-        default="",
-        metavar=TARGET,
-        help="all that there is, if not given; or a list in any place",
-    )
+    add("target", nargs="?", default="", metavar=TARGET, help="or the path of a split file "
+        "(default: all)")  # fmt: skip
 
     add = command("generate", generate_lists)
     add("target", metavar="DATASET/PARTITION", help="pascal/92: val.txt, and as unlabeled.txt what "

@@ -9,13 +9,15 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from dataset.protocols import PREPARED, Fingerprint, PublishedList, fingerprint, read_protocols
-from dataset.split_files import is_there, write_lists
+from dataset.split_files import holds_list, write_lists
 from util.errors import UserError, first_of, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
-MAX_NAMED = 12  # partitions named in a message
-TIMEOUT_SECONDS = 30.0  # without an answer
-MAX_BYTES = 2**26  # size of a list
+MAX_NAMED = 12
+"""Partitions that a message names."""
+TIMEOUT_SECONDS = 30.0
+MAX_BYTES = 2**26
+"""Most bytes of a list."""
 
 
 def fetch(
@@ -26,15 +28,15 @@ def fetch(
 ) -> Iterator[str]:
     """Download lists below `folder`, or copy them from a clone; yield a line about each.
 
-    Raises `UserError` before anything is written for lists that training cannot use and where
-    another list exists, and for content that is not the published list.
+    Raises `UserError`, before anything is written, for lists that training cannot use and if
+    another list exists; and for content that differs from the published list.
     """
     if prepared := next((p.dataset for p in lists if p.dataset in PREPARED), None):
         raise UserError(
             f"{prepared}: its published lists name files that training does not read; python -m "
             f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
         )
-    there = [is_there(folder / p.file, p.fingerprint) for p in lists]
+    there = [holds_list(folder / p.file, p.fingerprint) for p in lists]
     wanted = [p for p, already in zip(lists, there, strict=True) if not already]
     in_clone = _find_in_clone(clone, wanted) if clone else {}
     for p, already in zip(lists, there, strict=True):
@@ -103,7 +105,7 @@ def _another(origin: Path | str, found: Fingerprint, published: PublishedList) -
 
 
 class RecognisedList(NamedTuple):
-    """A list on disk, compared with the published ones; `differs`: from the list of its name."""
+    """A list on disk, compared with the published ones; `differs`: from the one of its name."""
 
     file: Path
     entries: int

@@ -9,7 +9,6 @@ from pathlib import Path
 import yaml
 
 from dataset.samples import Sample
-from dataset.split_files import list_line, listed_paths
 from tools.splits.partition import Classes, Partition, draw, in_drawn_order
 from util.errors import UserError
 from util.io import write_once
@@ -28,7 +27,7 @@ def draw_folds(
     """Draw partitions with disjoint validation images that cover all masks, of sizes equal up to 1.
 
     Args:
-        labeled: as of `draw`, of the images that a fold leaves; None labels them all.
+        labeled: as in `draw`, of the images outside the fold; None labels all.
         classes: spread the images of each class, the rarest first, over the folds.
 
     Raises `UserError` for fewer images than folds.
@@ -75,18 +74,8 @@ def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[st
     return fold_of
 
 
-def fold_lists(partitions: Sequence[Partition], out: Path) -> dict[Path, list[str]]:
-    """Return the lines of each fold's lists by file: OUT/fold_1/labeled.txt, ..."""
-    return {
-        out / f"fold_{number}" / f"{kind}.txt": [list_line(*listed_paths(s)) for s in listed]
-        for number, partition in enumerate(partitions, start=1)
-        for kind, listed in partition._asdict().items()
-        if listed
-    }
-
-
 def write_sweep(config: Path, lists: Mapping[Path, object], out: Path) -> str:
-    """Write OUT/sweep.yaml, which `tools.sweep` runs; returns a remark.
+    """Write OUT/sweep.yaml for `tools.sweep`; returns a remark.
 
     Raises `UserError` as `write_once` does.
     """

@@ -1,4 +1,4 @@
-"""Lists that follow from files on disk: whole sets, and the rest of a training set."""
+"""Split files that follow from files on disk: complete sets, and the unlabelled rest."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ from util.errors import UserError
 
 
 class Layout(NamedTuple):
-    """The lines of a dataset's published lists, `*` for what differs between them."""
+    """The lines of a dataset's published lists, `*` for the part that differs."""
 
     train: str
     val: str
@@ -54,17 +54,17 @@ def files_by_name(root: Path, pattern: str) -> dict[str, str]:
 def write_derived_lists(
     target: str, root: Path, folder: Path, names: Path | None = None
 ) -> list[str]:
-    """Write val.txt and what a partition lacks, from the files below `root`.
+    """Write val.txt and the missing split files of a partition, from the files below `root`.
 
-    `pascal/92`: its unlabeled.txt, all training images that its labeled.txt has not; `pascal/all`:
-    the list of all training images; `pascal/val`: val.txt alone.  Returns a line about each list.
+    `pascal/92`: its unlabeled.txt, all training images that its labeled.txt lacks; `pascal/all`:
+    the list of all training images; `pascal/val`: val.txt alone. Returns a line about each list.
     Raises `UserError` when the files do not give the published list, and see `write_lists`.
     """
     dataset, _, partition = target.partition("/")
     if dataset not in LAYOUTS or not partition:
         raise UserError(
             f"generate {target}: expected DATASET/PARTITION of {', '.join(LAYOUTS)}; of other "
-            "datasets the folders do not tell which images are for training"
+            "datasets the training images cannot be derived from the folders"
         )
     train, val = _whole_sets(dataset, root, folder, names)
     lists = {"val": val}
@@ -81,7 +81,7 @@ def write_derived_lists(
 def _whole_sets(
     dataset: str, root: Path, folder: Path, names: Path | None
 ) -> tuple[list[str], list[str]]:
-    """Return the lines of all training and of all validation images."""
+    """Return the lines of all training images and of all validation images."""
     layout = LAYOUTS[dataset]
     if layout.val_names:
         val = _stems(names or _val_names(dataset, root, folder))
@@ -90,7 +90,9 @@ def _whole_sets(
         )  # the images that have a mask
         return _lines(layout.train, train), _lines(layout.val, val)
     if names:
-        raise UserError(f"--names {names}: the folders of {dataset} tell its sets; leave it out")
+        raise UserError(
+            f"--names {names}: the sets of {dataset} follow from its folders; leave it out"
+        )
     return (
         _lines(layout.train, files_by_name(root, layout.train.split()[0])),
         _lines(layout.val, files_by_name(root, layout.val.split()[0])),
@@ -98,14 +100,14 @@ def _whole_sets(
 
 
 def _val_names(dataset: str, root: Path, folder: Path) -> Path:
-    """Return the file that names validation images: the dataset's, or a fetched list."""
+    """Return the file with the names of validation images: the dataset's, or a fetched list."""
     candidates = root / str(LAYOUTS[dataset].val_names), folder / dataset / "val.txt"
     for path in candidates:
         if path.is_file():
             return path
     raise UserError(
-        f"{candidates[0]}: no such file, and the folders do not tell which images are for "
-        f"validation; name the file with --names, or run python -m tools.splits fetch {dataset}/val"
+        f"{candidates[0]}: no such file, and the validation images cannot be derived from the "
+        f"folders; name the file with --names, or run python -m tools.splits fetch {dataset}/val"
     )
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample
-from dataset.split_files import SampleList
+from dataset.split_files import SampleList, list_line, listed_paths
 from dataset.validation import read_lists
 from tools.splits.layout import files_by_name
 from util.config.data import Data
@@ -25,15 +25,23 @@ Classes = Mapping[str, frozenset[int]]  # classes of a mask by image
 
 
 class Partition(NamedTuple):
-    """The lists of a partition, each sorted by image."""
+    """The splits of a partition, each sorted by image."""
 
     labeled: list[Sample]
     unlabeled: list[Sample]
     val: list[Sample]
 
+    def lists(self, folder: Path) -> dict[Path, list[str]]:
+        """Return the lines of the split files with images, by path."""
+        return {
+            folder / f"{kind}.txt": [list_line(*listed_paths(sample)) for sample in samples]
+            for kind, samples in self._asdict().items()
+            if samples
+        }
+
 
 def pair_files(root: Path, images: str, masks: str) -> list[Sample]:
-    """Images and masks of the same name (see `files_by_name`); images without a mask are kept."""
+    """Pair images and masks of the same name (see `files_by_name`); keep images without a mask."""
     mask_of = files_by_name(root, masks)
     found = files_by_name(root, images)
     if not mask_of.keys() & found.keys():
@@ -55,9 +63,9 @@ def draw(
     """Draw a partition; a smaller one of the same seed and `val` is part of a larger one.
 
     Args:
-        labeled, val: a share of the images that have masks (`labeled`: of those that `val`
-            leaves) if below 1, a number of images else.
-        classes: draw images that show them all first.
+        labeled, val: below 1, a share of the images with masks (`labeled`: outside `val`); else a
+            number of images.
+        classes: draw images that show all classes first.
 
     Raises `UserError` when the images do not suffice.
     """

@@ -1,34 +1,57 @@
-"""Estimate memory and time of runs of a sweep that have no measured epochs."""
+"""Print the progress of a sweep, and time and memory of the rest, for `--dry-run`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from statistics import median
 
 from tqdm import tqdm
 
 from dataset.loaders import steps_per_epoch
 from dataset.validation import read_lists
 from engine.cost import step_cost
-from engine.estimate import describe_step
+from engine.estimate import TITLE, describe_step
 from engine.method import Method
 from tools.methods import method_of
+from tools.sweep.schedule import State
 from tools.sweep.spec import Planned
 from util.config.schema import Config
-from util.errors import UserError, counted
+from util.errors import UserError, counted, duration
 
 
-def estimates(runs: Sequence[Planned]) -> Iterator[str]:
-    """Yield a description for each kind of run, or the error that prevents the estimate."""
+def show(states: Sequence[State]) -> None:
+    """Print the progress of all runs, and the time of the rest: from the epochs of runs of the same
+    kind, or else estimated with the memory, for each kind."""
+    measured: dict[str, list[float]] = {}
+    for state in states:
+        state.say(state)
+        for epoch in state.run.epochs if state.run else []:
+            seconds = epoch.seconds + epoch.validation_seconds
+            measured.setdefault(state.planned.kind, []).append(seconds)
+    rest = [state for state in states if not state.is_done]
+    known = [state for state in rest if state.planned.kind in measured]
+    left = sum(median(measured[s.planned.kind]) * s.epochs_left() for s in known)
+    time = f"; {duration(left)} on one device for {len(known)}, by their kind's finished epochs"
+    print(f"{counted(len(states), 'run')}, {len(rest)} not done{time * bool(known)}")
     kinds: dict[str, list[Planned]] = {}
-    for run in runs:
-        kinds.setdefault(run.kind, []).append(run)
-    for kind, alike in tqdm(kinds.items(), "estimating", unit="kind", disable=None, leave=False):
-        config, method = alike[0].load(), method_of(alike[0].method)
-        try:
-            images = method.images_per_step(config)
-            cost = step_cost(method, config, images, config.micro_batch or images)
-            steps = sum(_steps(run.load(), method, images) for run in alike)
-            yield f"{kind}\n{describe_step(cost, config, steps, counted(len(alike), 'run'))}"
-        except UserError as error:
-            yield f"{kind}\n  {error}"
+    for state in rest:
+        if state.planned.kind not in measured:
+            kinds.setdefault(state.planned.kind, []).append(state.planned)
+    if kinds:
+        unknown = counted(len(rest) - len(known), "run")
+        print(f"without a finished epoch of their kind: {unknown}; {TITLE}", flush=True)
+    for kind, runs in tqdm(kinds.items(), "estimating", unit="kind", disable=None, leave=False):
+        print(kind, _estimate(runs), sep="\n", flush=True)
+
+
+def _estimate(runs: Sequence[Planned]) -> str:
+    """Describe the cost of runs of one kind, or the error that prevents the estimate."""
+    config, method = runs[0].load(), method_of(runs[0].method)
+    try:
+        images = method.images_per_step(config)
+        cost = step_cost(method, config, images, config.micro_batch or images)
+        steps = sum(_steps(run.load(), method, images) for run in runs)
+        return describe_step(cost, config, steps, counted(len(runs), "run"))
+    except UserError as error:
+        return f"  {error}"
 
 
 def _steps(config: Config, method: type[Method], images: int) -> int:

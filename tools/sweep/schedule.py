@@ -1,13 +1,12 @@
-"""Run what a sweep still lacks, one run at a time on each device."""
+"""Run the unfinished runs of a sweep, one at a time on each device."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 from dataset.protocols import how_to_get
@@ -17,11 +16,11 @@ from util.config.differences import differences
 from util.errors import UserError, duration
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
 from util.io import make_folder
-from util.paths import find
+from util.paths import find_path
 
 POLL_SECONDS = 0.2
 STOPPED = (EXIT_CODE, -signal.SIGTERM)
-"""Exit codes of a run that was asked to stop; the second one before it was ready to save."""
+"""Exit codes of a run that was asked to stop: after it saved, and before it could save."""
 
 
 class State(NamedTuple):
@@ -30,10 +29,20 @@ class State(NamedTuple):
     planned: Planned
     run: Run | None
     """None before the run has started."""
+    label: str
+    """Number and folder, printed before each message."""
 
     @property
     def is_done(self) -> bool:
         return self.run is not None and self.run.is_finished
+
+    def epochs_left(self) -> int:
+        done = self.run.epochs[-1].epoch if self.run and self.run.epochs else 0
+        return self.planned.load().epochs - done
+
+    def say(self, message: object) -> None:
+        """Print a message about the run."""
+        print(f"{self.label}  {message}", flush=True)
 
     def __str__(self) -> str:
         if self.run is None:
@@ -41,14 +50,25 @@ class State(NamedTuple):
         return result(self.run) if self.is_done else f"unfinished, {self.run.progress}"
 
 
-def state_of(planned: Planned) -> State:
-    """Read the progress of a run.
+def states_of(runs: Sequence[Planned]) -> list[State]:
+    """Read the progress of all runs.
 
     Raises `UserError` for a bad config, and for a folder that holds a run with another config.
     """
+    width, digits = max(len(str(run.folder)) for run in runs), len(str(len(runs)))
+    return [
+        State(
+            planned, _started(planned), f"[{n:>{digits}}/{len(runs)}] {planned.folder!s:<{width}}"
+        )
+        for n, planned in enumerate(runs, start=1)
+    ]
+
+
+def _started(planned: Planned) -> Run | None:
+    """Return the run in the folder; raises `UserError` for one with another config."""
     config = planned.load()
     if not planned.has_started:
-        return State(planned, None)
+        return None
     run = Run(planned.folder)
     old, new = (c.model_dump(mode="json") for c in (run.config, config))
     if changed := "; ".join(differences(old, new).values()):
@@ -56,14 +76,14 @@ def state_of(planned: Planned) -> State:
             f"{planned.folder}: holds a run with another config: {changed}; move it away, or "
             "choose another save_path"
         )
-    return State(planned, run)
+    return run
 
 
 def check_split_files(states: Sequence[State]) -> None:
     """Raise `UserError` for the first split file that a run lacks."""
     for path in (p for s in states if not s.is_done for p in s.planned.split_files.values()):
-        if not find(path).is_file():
-            raise UserError(f"{path}: no such list{how_to_get(path)}")
+        if not find_path(path).is_file():
+            raise UserError(f"{path}: no such split file{how_to_get(path)}")
 
 
 def result(run: Run) -> str:
@@ -81,60 +101,38 @@ def result(run: Run) -> str:
     return f"done: {'; '.join(parts) or 'no score'}; {duration(seconds)}"
 
 
-def seconds_left(states: Sequence[State]) -> tuple[float, list[Planned]]:
-    """Return the seconds that one device needs for the rest, by epochs of the same kind of run, and
-    the runs of a kind without epochs."""
-    seconds: dict[str, list[float]] = {}
-    for state in states:
-        for epoch in state.run.epochs if state.run else []:
-            taken = epoch.seconds + epoch.validation_seconds
-            seconds.setdefault(state.planned.kind, []).append(taken)
-    left, unknown = 0.0, []
-    for planned, run in states:
-        if planned.kind in seconds:
-            done = run.epochs[-1].epoch if run and run.epochs else 0
-            left += median(seconds[planned.kind]) * (planned.load().epochs - done)
-        else:
-            unknown.append(planned)
-    return left, unknown
-
-
-def run_all(
-    states: Sequence[State], devices: Sequence[str], say: Callable[[Planned, object], None]
-) -> list[Planned]:
-    """Run what is not done; returns the runs that failed.
+def run_all(states: Sequence[State], devices: Sequence[str]) -> list[Planned]:
+    """Run the unfinished runs; return those that failed.
 
     The output of a run is appended to console.txt in its folder.  Raises `Interrupted` after a
     request to stop, when all runs have saved.
 
     Args:
         devices: auto, cpu, or the number of a GPU.
-        say: prints a message about a run.
     """
-    waiting, failed, free = [], [], list(devices)
+    failed, free = [], list(devices)
+    waiting = [state for state in states if not state.is_done]
     for state in states:
         if state.is_done:
-            say(state.planned, state)
-        else:
-            waiting.append(state.planned)
-    running: dict[subprocess.Popen[bytes], tuple[Planned, str]] = {}
+            state.say(state)
+    running: dict[subprocess.Popen[bytes], tuple[State, str]] = {}
     with stop_requests() as stop:
         told = False
         while running or (waiting and not stop.by):
             while free and waiting and not stop.by:
-                planned, device = waiting.pop(0), free.pop(0)
-                say(planned, f"started on {device}")
-                running[_start(planned, device)] = planned, device
+                state, device = waiting.pop(0), free.pop(0)
+                state.say(f"started on {device}")
+                running[_start(state.planned, device)] = state, device
             if stop.by and not told:
                 told = True
                 for process in running:  # a terminal's Ctrl-C has reached them already
                     process.send_signal(signal.SIGTERM)
             time.sleep(POLL_SECONDS)
             for process in [process for process in running if process.poll() is not None]:
-                planned, device = running.pop(process)
+                state, device = running.pop(process)
                 free.append(device)
-                say(planned, _ending(planned.folder, process.returncode))
-                failed += [planned] if process.returncode not in (0, *STOPPED) else []
+                state.say(_ending(state.planned.folder, process.returncode))
+                failed += [state.planned] if process.returncode not in (0, *STOPPED) else []
         if stop.by:
             raise Interrupted
     return failed
@@ -155,7 +153,7 @@ def _start(planned: Planned, device: str) -> subprocess.Popen[bytes]:
 
 
 def _ending(folder: Path, code: int) -> str:
-    """Describe how a run ended: its scores, or its last line of output."""
+    """Describe the end of a run: its scores, or its last line of output."""
     if code in STOPPED:
         return "stopped; the same command resumes it"
     if code:

@@ -11,16 +11,17 @@ from tools.sweep.schedule import State
 from tools.sweep.spec import Planned
 from util.errors import UserError
 from util.io import write_once
-from util.paths import REPOSITORY, find
+from util.paths import REPOSITORY, find_path
 
 SCRIPT = "tools/slurm_train.sh"
 
 
 def submit(states: Sequence[State], folder: Path, options: Sequence[str]) -> str:
-    """Submit what is not done; returns sbatch's message.
+    """Submit the unfinished runs; return sbatch's message.
 
     A job reads its run from a line of a file in `folder`.  The file's name is a hash of its
-    content: queued jobs read it days later, so it never changes.  Raises `UserError`.
+    content: queued jobs read it days later, so it never changes.  Raises `UserError` where sbatch
+    is missing or fails.
     """
     todo = [str(number) for number, state in enumerate(states, start=1) if not state.is_done]
     if not todo:
@@ -51,7 +52,7 @@ def shell_line(planned: Planned) -> str:
         "unlabeled_id_path": planned.split_files.get("unlabeled"),
         "save_path": planned.folder,
     }
-    variables = {key: str(find(path).resolve()) if path else "" for key, path in paths.items()}
+    variables = {key: str(find_path(path).resolve()) if path else "" for key, path in paths.items()}
     variables["method"] = planned.method
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     return f'export {exports}; set -- {shlex.join(planned.arguments)} "$@"'

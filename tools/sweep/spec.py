@@ -15,7 +15,7 @@ from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
 from util.errors import UserError
-from util.paths import find
+from util.paths import find_path
 
 Seeds = Annotated[list[Natural], Field(min_length=1)]
 Settings = dict[str, Any]
@@ -23,26 +23,26 @@ Settings = dict[str, Any]
 
 
 class Part(Section):
-    """Every method with every config, partition, alternative and seed."""
+    """A product of methods, configs, partitions, alternative settings and seeds."""
 
     methods: Annotated[list[Name], Field(min_length=1)]
     """Names of scripts, without .py."""
     configs: Annotated[list[AnyPath], Field(min_length=1)]
     partitions: list[Name] | None = None
-    """Default: those of the sweep; without any, the config names the split files."""
+    """Default: the sweep's; without any, the config names the split files."""
     settings: Annotated[dict[Name, Settings], Field(min_length=1)] | None = None
-    """Alternatives, by the names of their folders."""
+    """Alternative settings, by the names of their folders."""
     seeds: Seeds | None = None
-    """Default: those of the sweep."""
+    """Default: the sweep's."""
 
 
 class Sweep(Section):
     """Keys of a sweep file."""
 
     save_path: AnyPath
-    """Folder of all runs: below it config/method/alternative/partition/seed."""
+    """Folder of all runs, which are in config/method/alternative/partition/seed."""
     lists: str | None = None
-    """Folder of a partition's labeled.txt and unlabeled.txt, such as splits/pascal/{partition}."""
+    """Folder with labeled.txt and unlabeled.txt of a partition: splits/pascal/{partition}."""
     partitions: list[Name] = []
     seeds: Seeds = [0]
     set: Settings = {}
@@ -70,7 +70,7 @@ class Planned(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Description shared by runs that differ in split files and seed alone."""
+        """Description shared by runs that differ only in split files and seed."""
         return " ".join([self.method, str(self.config), *self.overrides])
 
     @property
@@ -87,7 +87,7 @@ class Planned(NamedTuple):
 
     @property
     def overrides(self) -> list[str]:
-        """The settings as `--set` takes them."""
+        """The settings as arguments of `--set`."""
         return [f"{key}={_as_yaml(value)}" for key, value in self.settings.items()]
 
     @property
@@ -98,7 +98,7 @@ class Planned(NamedTuple):
     @property
     def command(self) -> list[str]:
         """Arguments of Python that start the method's script."""
-        script = find(Path(f"{self.method}.py"))
+        script = find_path(Path(f"{self.method}.py"))
         lists = [f"--{kind}-id-path={path}" for kind, path in self.split_files.items()]
         return [str(script), "--config", str(self.config), *lists, "--save-path",
                 str(self.folder), *self.arguments]  # fmt: skip
@@ -126,7 +126,10 @@ def expand(sweep: Sweep, source: Path) -> list[Planned]:
     runs: dict[Path, Planned] = {}
     for run in (run for part in sweep.runs for run in _runs_of(part, sweep, source)):
         if run.folder in runs:
-            raise UserError(f"{source}: two runs in {run.folder}; name their settings")
+            raise UserError(
+                f"{source}: two runs have the folder {run.folder}; give their settings names, or "
+                "remove a repeated entry"
+            )
         runs[run.folder] = run
     return list(runs.values())
 

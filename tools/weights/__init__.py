@@ -1,1 +1,1 @@
-"""Pretrained weights of backbones: where to get them, what a file holds, and its conversion."""
+"""Pretrained weights of backbones: sources, identification and conversion of files."""

@@ -43,7 +43,7 @@ def command_line() -> Parser:
     )
     fetch = command(
         "fetch",
-        "Download the weights of a backbone, or convert a file, for training to read.",
+        "Download the weights of a backbone, or convert a file, into the form that training reads.",
         ("fetch resnet101s", "fetch resnet50s --from downloads/resnet50.pth"),
     )
     fetch.add_argument("backbone", help="value of model.backbone, such as resnet101s")
@@ -51,12 +51,14 @@ def command_line() -> Parser:
         "instead, of torchvision, timm, OpenMMLab or DINOv2 (default: download)")  # fmt: skip
     check = command(
         "check",
-        "Tell what files of weights are, and what is missing; exit code 1 unless training can read "
-        "each as it is.",
+        "Identify files of weights, and name missing entries; exit code 1 unless training can read "
+        "each file unchanged.",
         ("check", "check downloads/resnet50.pth --backbone resnet50s"),
     )
-    check.add_argument("target", nargs="*", help="files or backbones (default: all of the folder)")
-    check.add_argument("--backbone", help="backbone that the files should fit (default: any)")
+    check.add_argument(
+        "target", nargs="*", help="files or backbones (default: all files in the folder)"
+    )
+    check.add_argument("--backbone", help="backbone for which the files are meant (default: any)")
     return parser
 
 

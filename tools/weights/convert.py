@@ -1,10 +1,10 @@
-"""Conversion of published weights to the names that `pretrained/` expects."""
+"""Rename published weights to the names that training expects in pretrained/."""
 
 import contextlib
 import io
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from model import xception
-from model.backbones import build_vit, check_name
+from model.build import build_vit, check_name
 from model.checkpoint import network_state, shape_of
 from model.pretrained import pair_names
 from util.errors import UserError, first_of
 
 State = Mapping[str, Tensor]
 WRAPPERS = ("state_dict", "model", "teacher", "net")
-"""Keys under which published files hold the weights."""
+"""Keys of the weights in published files."""
 STATISTICS = "num_batches_tracked"
 EXPECTED = "names as expected (of timm, torchvision or official DINOv2)"
 KINDS = {"weight", "bias", "running_mean", "running_var"}
@@ -44,7 +44,7 @@ _OPENMMLAB = [
 
 
 class Converted(NamedTuple):
-    """Weights by the backbone's names, how the file names them, and its entries without use."""
+    """Weights by the backbone's names, the naming scheme of the file, and its unused entries."""
 
     state: dict[str, Tensor]
     scheme: str
@@ -67,8 +67,8 @@ def expected_backbone(name: str) -> nn.Module:
 
 
 def unwrap(whole: Any, path: Path) -> tuple[State, bool]:
-    """Weights of a backbone in what a file holds, without wrappers and the prefixes of larger
-    networks; and whether training finds them there, too.
+    """Return the weights of a backbone from the content of a file, without wrappers and prefixes of
+    larger networks; and whether training, too, finds them in that file.
 
     Raises `UserError` for a file that holds no weights.
     """
@@ -141,31 +141,29 @@ def _timm_dinov2(state: State, name: str, backbone: nn.Module) -> State:
 
 def _by_timm(state: State, name: str, backbone: nn.Module) -> State:
     """timm's own conversion of a model's official file: DINOv3, DINOv2 with registers, BEiT, ..."""
-    module = sys.modules.get(getattr(_entrypoint(name), "__module__", ""))
+    if not timm.is_model(name):
+        return {}
+    module = sys.modules[timm.models.model_entrypoint(name).__module__]
     rename = getattr(module, "checkpoint_filter_fn", None)
     if rename is None:
         return {}
     if "storage_tokens" in state and "blocks.0.attn.q_bias" not in backbone.state_dict():
         _refuse_biases(state, name)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it tries
+        with contextlib.redirect_stdout(io.StringIO()):  # timm prints its attempts
             return rename(dict(state), backbone)
-    except Exception:  # whatever a file of another model leads timm's code to
+    except Exception:  # timm raises anything for a file of another model
         return {}
 
 
-def _entrypoint(name: str) -> object:
-    return timm.models.model_entrypoint(name) if timm.is_model(name) else None
-
-
 def _refuse_biases(state: State, name: str) -> None:
-    """Raise `UserError` where timm would drop biases of queries or values that are not 0."""
+    """Raise `UserError` where timm would drop nonzero biases of queries or values."""
     for key, value in state.items():
         if key.endswith("qkv.bias"):
             queries, _, values = value.chunk(3)
             if queries.any() or values.any():
                 raise UserError(
-                    f"{key}: has biases, which {name} has no place for; set model.backbone to "
+                    f"{key}: has biases, but {name} has none. Fix: set model.backbone to "
                     f"{name}_qkvb"
                 )
 
@@ -181,8 +179,8 @@ SCHEMES: dict[str, Callable[[State, str, nn.Module], State]] = {
 def _by_order(state: State, own: State) -> Converted | str:
     """Rename entries one to one in their order; return the first difference where that fails.
 
-    Names must agree in what they hold (weight, bias, running mean or variance), where both say so;
-    only a classifier may follow.
+    Where both names end in a kind (weight, bias, running mean or variance), the kinds must agree.
+    Only a classifier may follow.
     """
     given = [key for key in state if not key.endswith(STATISTICS)]
     wanted = [key for key in own if not key.endswith(STATISTICS)]
@@ -191,11 +189,8 @@ def _by_order(state: State, own: State) -> Converted | str:
         if shape_of(own[key]) != shape_of(state[other]) or (len(kinds) == 2 and kinds <= KINDS):
             return f"found {other} {shape_of(state[other])}, expected {key} {shape_of(own[key])}"
     rest = given[len(wanted) :]
-    if len(given) < len(wanted) or not _is_classifier([state[key] for key in rest]):
+    is_classifier = [state[key].ndim for key in rest] in ([], [2], [2, 1])
+    if len(given) < len(wanted) or not is_classifier:
         return f"found {len(given)} entries, expected {len(wanted)}"
     renamed = {key: state[other] for key, other in zip(wanted, given, strict=False)}
     return Converted(renamed, "other names, renamed by order", rest)
-
-
-def _is_classifier(rest: Sequence[Tensor]) -> bool:
-    return [value.ndim for value in rest] in ([], [2], [2, 1])

@@ -1,4 +1,4 @@
-"""The work of `python -m tools.weights`."""
+"""Subcommands of `python -m tools.weights`."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import timm
 
 from model import xception
-from model.backbones import check_name
+from model.build import check_name
 from model.checkpoint import load, save_atomically
 from model.pretrained import hub_weights
 from tools.weights.convert import EXPECTED, Converted, State, convert, expected_backbone, unwrap
@@ -20,7 +20,7 @@ from util.errors import UserError, first_of, reason
 from util.io import file_sha256, make_folder
 
 PATIENCE = 30.0
-"""Seconds without an answer."""
+"""Seconds to wait for an answer of a server."""
 
 
 def show_published(options: argparse.Namespace) -> None:
@@ -36,15 +36,15 @@ def show_published(options: argparse.Namespace) -> None:
 
 
 def fetch_weights(options: argparse.Namespace) -> None:
-    """Download the weights of a backbone, or take them from a file, and write them with the names
+    """Download the weights of a backbone, or read them from a file, and write them with the names
     that training expects."""
     name, path = options.backbone, _path(options, options.backbone)
     if name != xception.NAME:
         check_name(name)
     if os.path.lexists(path):
         raise UserError(
-            f"{path}: exists already; python -m tools.weights check {name} tells what it is. Move "
-            "it away to fetch another one"
+            f"{path}: exists already; python -m tools.weights check {name} identifies it. Fix: "
+            "move it away to fetch another file"
         )
     source = next((s for s in sources_of(name) if s.direct), None)
     if options.file:
@@ -64,7 +64,7 @@ def fetch_weights(options: argparse.Namespace) -> None:
 def download(source: Source, folder: Path) -> Converted:
     """Download a published file and convert it.
 
-    Raises `UserError` without network, and for a file whose hash is another.
+    Raises `UserError` without network, and for a file with an unexpected hash.
     """
     make_folder(folder)
     print(f"downloading {source.where} ({_megabytes(source.backbone)} MB or more)", flush=True)
@@ -83,15 +83,15 @@ def download(source: Source, folder: Path) -> Converted:
             ) from None
         if not (found := file_sha256(path)).startswith(source.sha256):
             raise UserError(
-                f"{source.where}: expected {source.hash}, found {found}; nothing is written. Try "
-                "again, or name another file with --from"
+                f"{source.where}: expected {source.hash}, found {found}; nothing is written. Fix: "
+                "try again, or name another file with --from"
             )
         return convert(unwrap(load(path), path)[0], source.backbone, source.where)
 
 
 def check_files(options: argparse.Namespace) -> int:
-    """Tell what files of weights are, and what is missing; exit code 1 unless training can read
-    each as it is."""
+    """Identify files of weights, and name missing entries; return exit code 1 unless training can
+    read each file unchanged."""
     targets = options.target or [str(path) for path in sorted(options.folder.glob("*.pth"))]
     if not targets:
         raise UserError(f"{options.folder}: holds no .pth file; python -m tools.weights list")
@@ -99,7 +99,7 @@ def check_files(options: argparse.Namespace) -> int:
 
 
 def _check(target: str, options: argparse.Namespace) -> bool:
-    """Print what a file is; return whether training can read it."""
+    """Identify a file; return whether training can read it."""
     is_name = _is_backbone(target)
     path = _path(options, target) if is_name and not os.path.exists(target) else Path(target)
     if is_name and not path.exists():
@@ -108,7 +108,7 @@ def _check(target: str, options: argparse.Namespace) -> bool:
     state, is_plain = unwrap(load(path), path)
     digest = file_sha256(path)
     source = source_by_hash(digest)
-    named = source.file if source else "no published file that is known by hash"
+    named = source.file if source else "not a published file with a known hash"
     print(f"{path}: {len(state)} entries, sha256 {digest}, {named}")
     fits, problems = _fitting(state, path, options.backbone)
     for name, found in fits.items():
@@ -118,16 +118,16 @@ def _check(target: str, options: argparse.Namespace) -> bool:
     if not fits:
         print(f"  {problems[0]}")
         if not options.backbone:
-            print("  Name the backbone that it should be for with --backbone")
+            print("  Fix: name the backbone for which it is meant with --backbone")
     return is_plain and any(found.scheme == EXPECTED for found in fits.values())
 
 
 def _fitting(
     state: State, path: Path, backbone: str | None
 ) -> tuple[dict[str, Converted], list[str]]:
-    """Backbones that weights fit, and why they do not fit others.
+    """Return the backbones that weights fit, and the problems with the others.
 
-    Tried are `backbone`, else the one that the file's name says and those of the list.
+    Tries `backbone` if given, else the one in the file's name and all with published files.
     """
     names = [backbone] if backbone else [path.stem, *known_backbones()]
     fits, problems = {}, []
@@ -145,7 +145,9 @@ def _is_backbone(name: str) -> bool:
 
 def _summary(found: Converted) -> str:
     unused = f", {len(found.unused)} unused: {first_of(found.unused, 3)}" if found.unused else ""
-    doubt = "; order alone proves little, so compare a score" if "order" in found.scheme else ""
+    doubt = (
+        "; the order may mislead: check the score of a training" if "order" in found.scheme else ""
+    )
     return f"{len(found.state)} entries, {found.scheme}{unused}{doubt}"
 
 

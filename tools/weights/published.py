@@ -1,4 +1,4 @@
-"""Files of pretrained weights that are published for the backbones of the configs."""
+"""Published files of pretrained weights for the backbones of the configs."""
 
 from typing import NamedTuple
 
@@ -15,10 +15,9 @@ class Source(NamedTuple):
     backbone: str
     file: str
     where: str
-    """Address of the file where it can be downloaded directly, else of the page that offers it."""
+    """URL of the file if it can be downloaded directly, else of the page that offers it."""
     sha256: str = ""
-    """First 8 hexadecimal digits, which the publisher put into the file's name; empty where no hash
-    is published."""
+    """First 8 hexadecimal digits, as in the file's name; empty where no hash is published."""
     direct: bool = True
     note: str = ""
 
@@ -51,11 +50,11 @@ SOURCES = [
              _DINOV3, sha, direct=False, note=_LICENCE)
       for size, sha in (("small", "08c60483"), ("base", "73cec8be"), ("large", "8aa4cbdd"))),
 ]  # fmt: skip
-"""`fetch` takes the first file of a backbone that can be downloaded directly."""
+"""`fetch` downloads the first direct file of a backbone."""
 
 
 def sources_of(backbone: str) -> list[Source]:
-    """Published files of a backbone; none for most names of timm."""
+    """Return the published files of a backbone; none for most names of timm."""
     return [source for source in SOURCES if source.backbone == backbone]
 
 

@@ -34,7 +34,7 @@ class Folders(Section):
     """Folder that `images` and `masks` are relative to. Default: data.root."""
 
 
-class Listed(Section):
+class SplitFile(Section):
     """A split file with its own root folder."""
 
     list: AnyPath
@@ -44,22 +44,22 @@ class Listed(Section):
 
 
 def _form(value: Any) -> str:
-    if isinstance(value, Listed) or (isinstance(value, dict) and "list" in value):
-        return "<listed>"
+    if isinstance(value, SplitFile) or (isinstance(value, dict) and "list" in value):
+        return "<file>"
     return "<folders>" if isinstance(value, dict | Folders) else "<path>"
 
 
 # Paths last: pydantic 2.7 dumps a value as the first alternative that does not fail.
-Source = Annotated[
+ImageSource = Annotated[
     Annotated[Folders, Tag("<folders>")]
-    | Annotated[Listed, Tag("<listed>")]
+    | Annotated[SplitFile, Tag("<file>")]
     | Annotated[AnyPath, Tag("<path>")],
     Discriminator(_form),
 ]
-"""The path of a list, `{list: PATH, root: FOLDER}` or `{images: FOLDER, masks: FOLDER}`."""
+"""Path of a split file, `{list: PATH, root: FOLDER}` or `{images: FOLDER, masks: FOLDER}`."""
 ImageSources = Annotated[
-    Annotated[tuple[Source, ...], Field(min_length=1), Tag("<several>")]
-    | Annotated[Source, Tag("<one>")],
+    Annotated[tuple[ImageSource, ...], Field(min_length=1), Tag("<several>")]
+    | Annotated[ImageSource, Tag("<one>")],
     Discriminator(lambda value: "<several>" if isinstance(value, list | tuple) else "<one>"),
 ]
 """A source, or a list of them."""
@@ -78,7 +78,7 @@ Ranges = Annotated[
     | Annotated[Range, Tag("<one>")],
     Discriminator(lambda v: "<several>" if v and isinstance(v[0], list | tuple) else "<one>"),
 ]
-"""[low, high], of all bands or a list with one of each."""
+"""[low, high] of all bands, or one [low, high] for each band."""
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -248,7 +248,7 @@ class Data(Section):
 
     @property
     def rgb_channels(self) -> tuple[int, int, int] | None:
-        """The channels of an image that are red, green and blue, where there are such."""
+        """Channels of an image that are red, green and blue; None without colours."""
         if self.bands == "rgb":
             return (0, 1, 2)
         if self.rgb_bands is None or isinstance(self.bands, str):
@@ -257,24 +257,15 @@ class Data(Section):
         return red, green, blue
 
     @model_validator(mode="after")
-    def _scale_of_scale_crop(self) -> "Data":
+    def _keys_agree(self) -> "Data":
         given = self.scale != Data.model_fields["scale"].default
         if given and self.geometry != "scale_crop":
             raise ValueError(f"scale has no effect with geometry {self.geometry}; leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _one_meaning_per_value(self) -> "Data":
         if self.label_map is not None and self.reduce_zero_label:
             raise ValueError("label_map and reduce_zero_label exclude each other")
-        return self
-
-    @model_validator(mode="after")
-    def _one_colour_per_class(self) -> "Data":
         if self.palette is not None and len(self.palette) != len(self.classes):
-            raise ValueError(
-                f"palette has {len(self.palette)} colours for {len(self.classes)} classes"
-            )
+            colours, classes = len(self.palette), len(self.classes)
+            raise ValueError(f"palette has {colours} colours for {classes} classes")
         return self
 
 

@@ -25,7 +25,7 @@ MOVABLE = {
     "nonfinite_limit",
     "log",
 }
-"""Keys that may change while a run is interrupted, as they change no result; so may each `root`."""
+"""Keys that may change before a run is resumed, as they change no result; so may each `root`."""
 OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
 """Keys that may differ between the machines of a run; so may each `root`."""
 
@@ -57,8 +57,8 @@ SCORED_BY = (
 def differences(
     old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: Collection[str] = MOVABLE
 ) -> dict[str, str]:
-    """Return 'key (old -> new)', by key, for each key that differs; those of `free` and each
-    `root` may."""
+    """Return 'key (old -> new)', by key, for each key that differs, except the keys of `free` and
+    each `root`."""
     found: dict[str, str] = {}
     for key in [*old, *(k for k in new if k not in old)]:
         name = f"{prefix}{key}"

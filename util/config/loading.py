@@ -19,7 +19,7 @@ from util.config.label_map import QUOTES
 from util.config.schema import Config
 from util.config.types import UNION_TAGS, Section
 from util.errors import UserError
-from util.paths import find, nearest
+from util.paths import find_path, nearest
 
 KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """Keys that messages may quote; other text may be a line of a file that is not a config."""
@@ -42,7 +42,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Name the place of a value that is none of its type, such as !!int of a word."""
+        """Name the place of a value that is not of its type, such as !!int of a word."""
         try:
             return super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
@@ -86,8 +86,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _problem(error: Exception) -> str:
-    """Return what is wrong with a text; of what PyYAML quotes, only tokens and single characters.
-    (The message about an equal key is our own.)"""
+    """Return the problem of a text; of PyYAML's quotes, only tokens and single characters (the
+    message about an equal key is our own)."""
 
     def shortened(quoted: re.Match[str]) -> str:
         return quoted[0] if re.fullmatch(r"<[a-z ]+>|\\?.", quoted[0][1:-1]) else ""
@@ -97,7 +97,7 @@ def _problem(error: Exception) -> str:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Merge two trees; an empty section, `{}`, empties that of the base."""
+    """Merge two trees; an empty section, `{}`, empties the section of the base."""
     filled = {k for k in over if isinstance(over[k], dict) and over[k]}
     both_sections = {k for k in filled if isinstance(base.get(k), dict)}
     try:
@@ -181,7 +181,7 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
 
 
 def _brief(value: Any) -> str:
-    """A value for a message: aliases can make of a short file what would fill the memory."""
+    """Shorten a value for a message: aliases can expand a short file until memory is full."""
     try:
         return _BRIEF.repr(value)
     except ValueError:
@@ -199,7 +199,7 @@ def load_config(
 
     Raises `UserError` for a missing file, bad YAML, an unknown key or a value out of range.
     """
-    path = find(Path(path))
+    path = find_path(Path(path))
     return resolve(_load_tree(path), str(path), overrides, tree_on_top)
 
 

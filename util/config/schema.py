@@ -1,18 +1,9 @@
-"""The keys of a config: their types, ranges, defaults and meaning.
-
-Typed and frozen; `util.config.loading` reads and validates one before anything else happens.
-"""
+"""The keys of a config: types, ranges, defaults and meaning."""
 
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from util.config.data import Data
 from util.config.types import (
@@ -31,7 +22,7 @@ Weights = Annotated[
     | Annotated[tuple[PositiveFloat, ...], Tag("<numbers>")],
     Discriminator(word_or_numbers),
 ]
-"""A number for each class, or how they follow from the labelled pixels."""
+"""A number for each class, or the rule that computes them from the labelled pixels."""
 
 
 class Model(Section):
@@ -86,20 +77,14 @@ class Model(Section):
         return layers
 
     @model_validator(mode="after")
-    def _adapters_of_pretrained_vits(self) -> "Model":
+    def _keys_agree(self) -> "Model":
         if self.lora and (self.network != "dpt" or self.pretrained == "none"):
             raise ValueError("lora needs network dpt and pretrained weights; set lora to 0")
         if self.lora and self.lock_backbone:
             raise ValueError("lora trains the backbone, which lock_backbone locks; set one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _dropout_of_every_level(self) -> "Model":
-        if len(self.dropout) != len(self.widths):
-            raise ValueError(
-                f"dropout has {len(self.dropout)} numbers for the {len(self.widths)} levels of "
-                "widths"
-            )
+        dropouts, levels = len(self.dropout), len(self.widths)
+        if dropouts != levels:
+            raise ValueError(f"dropout has {dropouts} numbers for the {levels} levels of widths")
         return self
 
 
@@ -152,10 +137,8 @@ class Optimizer(Section):
     @model_validator(mode="after")
     def _scales_from_a_batch(self) -> "Optimizer":
         if self.scale_lr and self.lr_batch is None:
-            raise ValueError(
-                "scale_lr needs lr_batch, the batch_size that lr is meant for. "
-                "Fix: set optimizer.lr_batch"
-            )
+            problem = "scale_lr needs lr_batch, the batch_size that lr is meant for"
+            raise ValueError(f"{problem}. Fix: set optimizer.lr_batch")
         return self
 
 
@@ -286,7 +269,7 @@ class Config(Section):
     method."""
 
     @model_validator(mode="after")
-    def _selects_what_there_is(self) -> "Config":
+    def _keys_agree(self) -> "Config":
         select, volumes = self.evaluation.select, self.evaluation.volume_pattern
         scores = ["miou", "dice", *(f"iou:{name}" for name in self.data.classes)]
         if select not in scores:
@@ -296,10 +279,6 @@ class Config(Section):
             )
         if select == "dice" and volumes is None:
             raise ValueError("evaluation.select: dice needs evaluation.volume_pattern")
-        return self
-
-    @model_validator(mode="after")
-    def _one_weight_per_class(self) -> "Config":
         weights, name = self.criterion.class_weights, self.criterion.name
         if weights is not None and name == "dice":
             raise ValueError("criterion.class_weights weigh cross-entropy, which dice has none of")

@@ -46,7 +46,7 @@ class Section(BaseModel):
     )
 
 
-UNION_TAGS = ("<one>", "<several>", "<folders>", "<listed>", "<path>", "<word>", "<numbers>")
+UNION_TAGS = ("<one>", "<several>", "<folders>", "<file>", "<path>", "<word>", "<numbers>")
 """Tags of the forms that a value may have; no key of a config looks like them."""
 
 

@@ -1,4 +1,4 @@
-"""The search for bad input that is neither run nor refused: a share of the cases for each kind."""
+"""Search for bad input that is neither run nor refused."""
 
 import tempfile
 import time
@@ -18,11 +18,11 @@ from tests.robustness.fuzzing.world import World
 
 
 class Kind(NamedTuple):
-    """Bad input of one kind."""
+    """Kind of bad input."""
 
     what: str
     share: float
-    """Of all cases."""
+    """Share of all cases."""
     cases: Callable[[World], SearchStrategy[Any]]
     judge: Callable[[World, Any], str]
 
@@ -42,9 +42,9 @@ KINDS = {
 
 
 def explore(kind: Kind, world: World, cases: int, seed: int) -> Counter[str]:
-    """Judge that many cases, the same for a seed; returns how many ran and were refused.
+    """Judge cases drawn from a seed; return how many ran and how many were refused.
 
-    A fault is raised with the smallest case that hypothesis finds for it.
+    Raises `Fault` for the smallest case of a fault that hypothesis finds.
     """
     tally: Counter[str] = Counter()
 
@@ -65,7 +65,7 @@ def explore(kind: Kind, world: World, cases: int, seed: int) -> Counter[str]:
 
 
 def fuzz(cases: int, seed: int) -> int:
-    """All kinds, a line about each; returns how many of them found a fault."""
+    """Search all kinds and print a line for each; return the number of kinds with a fault."""
     faulty = 0
     print(f"{'':<26}{'cases':>7}{REFUSED:>9}{RAN:>7}{'seconds':>9}", flush=True)
     with tempfile.TemporaryDirectory() as folder:

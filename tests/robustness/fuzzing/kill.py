@@ -1,5 +1,4 @@
-"""Runs that are killed anywhere, started again by the same command, and compared in the end with
-one that was never killed."""
+"""Runs that are killed, resumed by the same command, and compared with an undisturbed run."""
 
 import itertools
 import json
@@ -19,11 +18,11 @@ from tests.robustness.fuzzing.life import FILE, Death, Life, draw_deaths
 
 
 class Different(AssertionError):
-    """A run that was killed did not end as the other one."""
+    """A killed run ended differently from an undisturbed run."""
 
 
 class Trial:
-    """A method's run that nothing disturbs, and others of the same config that are killed."""
+    """An undisturbed run of a method, and runs of the same config that are killed."""
 
     def __init__(self, method: str, folder: Path, **settings: int):
         self.method, self.whole = method, folder / "whole"
@@ -33,9 +32,9 @@ class Trial:
         self.survive(self.whole, [])
 
     def survive(self, run: Path, deaths: Iterable[Death]) -> list[str]:
-        """Die all deaths, then live to the end; returns where they fell.
+        """Kill a run at each death, then let it end; return the places of the deaths.
 
-        Raises `Different` for a run that cannot go on, or ends otherwise than the whole one.
+        Raises `Different` for a run that cannot resume or differs from the undisturbed one.
         """
         places = []
         for death in [*deaths, None]:
@@ -51,7 +50,7 @@ class Trial:
 
 
 def assert_same(whole: Path, run: Path) -> None:
-    """Names of files, checkpoints to the bit, history; raises `Different`."""
+    """Compare file names, checkpoints (bit by bit) and history; raises `Different`."""
     try:
         names = [sorted(path.name for path in folder.iterdir()) for folder in (whole, run)]
         assert names[0] == names[1], f"files {names[0]} and {names[1]}"
@@ -65,11 +64,11 @@ def assert_same(whole: Path, run: Path) -> None:
 
 
 def anywhere(method: str, kills: int, seed: int, folder: Path) -> list[str]:
-    """A run of 18 steps, with checkpoints inside its epochs, that is killed several times."""
+    """Kill a run of 18 steps, with checkpoints inside its epochs, several times."""
     trial = Trial(method, folder, epochs=3, epoch_length=6, save_every=2)
     deaths = draw_deaths(random.Random(f"{seed} {method}"), kills, steps=18)
     places = trial.survive(folder / "run", deaths)
-    # A checkpoint has been written before the fifth step: there is one to go on from.
+    # A checkpoint is written before the fifth step.
     late = any(death.after > 4 for death in deaths[: len(places)])
     if late and not any(first_steps(folder / "run")):
         raise Different("each start began at step 0")
@@ -77,8 +76,8 @@ def anywhere(method: str, kills: int, seed: int, folder: Path) -> list[str]:
 
 
 def before_each_file(method: str, folder: Path) -> list[str]:
-    """Runs of one step: one is killed before the first file that it touches after it, one before
-    the second, and so on until there is no more to touch."""
+    """Kill runs of one step: the first before it touches its first file after the step, the second
+    before the second file, and so on."""
     trial, places = Trial(method, folder, epochs=1, epoch_length=1), []
     for number in itertools.count():
         if not (where := trial.survive(folder / str(number), [Death(FILE, 1, number)])):
@@ -87,9 +86,9 @@ def before_each_file(method: str, folder: Path) -> list[str]:
 
 
 def kill(methods: Sequence[str], kills: int, seed: int) -> int:
-    """A line for each method and a last one; returns in how many of them runs differed."""
+    """Print a line for each trial; return the number of trials with a difference."""
     trials = {method: partial(anywhere, method, kills, seed) for method in methods}
-    trials["at each file"] = partial(before_each_file, methods[0])
+    trials["at each file"] = partial(before_each_file, "supervised")
     differing = 0
     print(f"{'':<14}{'kills':>6}  {'equal':<7}where, and steps begun; * with a file half-written")
     for name, trial in trials.items():

@@ -1,4 +1,4 @@
-"""A training in a process of its own that shows where it is, so that it can be killed there."""
+"""Training in a separate process that reports its place, so that it can be killed there."""
 
 import multiprocessing
 import os
@@ -24,18 +24,18 @@ FILE = "file"
 
 
 class Death(NamedTuple):
-    """Point at which SIGKILL ends a process."""
+    """Point at which SIGKILL ends the process."""
 
     place: str
-    """One of PLACES; or FILE: right before a file of the run is opened, renamed, linked ..."""
+    """One of PLACES, or FILE: right before a file of the run is opened, renamed or linked."""
     after: int
-    """Steps of the run begun before that."""
+    """Steps of the run that have begun before."""
     delay: float
-    """Seconds from there; for FILE, as many files touched."""
+    """Seconds after the place; for FILE, the number of files touched before."""
 
 
 def draw_deaths(rng: random.Random, count: int, steps: int) -> list[Death]:
-    """Deaths all over a run of that many steps, of each kind about equally many."""
+    """Draw deaths all over a run of `steps` steps, of all kinds about equally often."""
     kinds = ["step", "validation", "checkpoint", FILE, FILE, "start"]
     rng.shuffle(kinds)
     places = [kinds[number % len(kinds)] for number in range(count)]
@@ -45,7 +45,7 @@ def draw_deaths(rng: random.Random, count: int, steps: int) -> list[Death]:
 
 
 class Life:
-    """One process that runs a method's command line in `run`, until it ends or is killed."""
+    """Process that runs a method's command line in `run` until it ends or is killed."""
 
     def __init__(self, method: str, argv: list[str], run: Path, death: Death | None = None):
         self.run, self.death = run, death
@@ -53,11 +53,11 @@ class Life:
         self._process = PROCESSES.Process(target=self._live, args=(method, argv))
 
     def end(self) -> int:
-        """Its exit code, negative if it was killed."""
+        """Run to the end; return the exit code, negative if the process was killed."""
         self._process.start()
         if self.death is not None and self.death.place != FILE:
             while self._process.is_alive() and not self._is_time(self.death):
-                pass
+                time.sleep(0.001)
             time.sleep(self.death.delay)
             self._process.kill()
         self._process.join()
@@ -65,7 +65,7 @@ class Life:
         return self._process.exitcode
 
     def where(self) -> str:
-        """The place and step of its end, with a * if something was left half-written."""
+        """Return the place and step of the end, with a * if a file was left half-written."""
         half = "*" if list(self.run.glob("*.partial")) else ""
         step = f" {self._step.value}" if self._step.value else ""
         return f"{PLACES[self._place.value]}{step}{half}"
@@ -98,7 +98,7 @@ class Life:
         return showing
 
     def _before_file(self, death: Death) -> Callable[[str, Any], None]:
-        """An audit hook: Python tells it of every file before it touches it."""
+        """Return an audit hook, which Python calls before it touches a file."""
         touched = 0
 
         def hook(event: str, args: Any) -> None:

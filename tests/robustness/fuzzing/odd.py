@@ -1,4 +1,4 @@
-"""Odd values, and what can happen to a tree of them and to a file."""
+"""Odd values, and changes of trees and files."""
 
 import copy
 import math
@@ -33,16 +33,16 @@ values = st.recursive(
 
 
 def one_of_many(items: Sequence[Any]) -> st.SearchStrategy[Any]:
-    """`sampled_from`, whose description would hold them all."""
+    """Sample an item; `sampled_from` would put all items into its description."""
     return st.integers(0, len(items) - 1).map(lambda index: items[index])
 
 
 Place = tuple[Any, ...]
-"""Where something is in a tree of dicts and lists: keys and indices, from the root on."""
+"""Path in a tree of dicts and lists: keys and indices from the root."""
 
 
 def places(tree: Any, depth: int = 99) -> list[Place]:
-    """Everything in a tree, down to a depth."""
+    """Return the paths of all nodes of a tree down to a depth."""
     keys = range(len(tree)) if isinstance(tree, list) else list(tree)
     inside = [key for key in keys if depth > 1 and isinstance(tree[key], dict | list)]
     deeper = [(key, *place) for key in inside for place in places(tree[key], depth - 1)]

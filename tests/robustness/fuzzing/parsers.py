@@ -14,7 +14,7 @@ from model.trained import load_network
 from tests.conftest import METHODS, REPOSITORY
 from tests.robustness.fuzzing import yaml_text
 from tests.robustness.fuzzing.odd import Damage, damages, texts
-from tests.robustness.fuzzing.verdict import RAN, verdict
+from tests.robustness.fuzzing.verdict import LAUGHS, RAN, verdict
 from tests.robustness.fuzzing.world import World, picture, saved
 from util.cli import exit_with_one_line
 from util.config.loading import dump_config, load_config
@@ -49,7 +49,7 @@ def config_cases(world: World) -> st.SearchStrategy[ConfigCase]:
 def judge_config(world: World, case: ConfigCase) -> str:
     """A config that is taken is the same when it is read back from a run's folder."""
     path, resolved = world.toy.folder / "case.yaml", world.toy.folder / "resolved.yaml"
-    path.write_bytes(case.text.replace(b"LAUGHS", yaml_text.LAUGHS.encode()))
+    path.write_bytes(case.text.replace(b"LAUGHS", LAUGHS.encode()))
 
     def load() -> None:
         with exit_with_one_line():

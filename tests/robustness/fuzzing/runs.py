@@ -1,4 +1,4 @@
-"""Bad input given to whole commands: training, resuming, evaluation, prediction."""
+"""Bad input for whole commands: training, resuming, evaluation, prediction."""
 
 import functools
 import os
@@ -74,7 +74,7 @@ LIKELY: dict[str, list[Any]] = {
     "method.references": [1, 10**6],
     "method.list_max_len": [10**9],
 }  # fmt: skip
-"""Settings of which most are taken by one method or another."""
+"""Settings that most methods accept."""
 
 TENSORS = [
     torch.zeros(()), torch.zeros(0), torch.ones(3), torch.full((3,), torch.nan), 1j * torch.ones(3),
@@ -93,7 +93,7 @@ class RunCase(NamedTuple):
 
 
 def run_cases(world: World, commands: list[str]) -> st.SearchStrategy[RunCase]:
-    """Likely settings, or an odd one, or a broken file beside a likely one."""
+    """Generate likely settings, an odd one, or a likely one with a damaged file."""
     likely = st.sampled_from([f"{key}={value}" for key in LIKELY for value in LIKELY[key]])
     odd = st.builds("{}={}".format, st.sampled_from(sorted(LIKELY)), plain)
     files = ["labeled.txt", "unlabeled.txt", "val.txt", "data/images/l1.jpg", "data/images/u1.jpg",
@@ -117,12 +117,12 @@ def use_cases(world: World) -> st.SearchStrategy[RunCase]:
 
 
 def process_cases(world: World) -> st.SearchStrategy[RunCase]:
-    return run_cases(world, [*sorted(METHODS), *USES])
+    return run_cases(world, [*USES, *sorted(METHODS)])  # the first case is a cheap one
 
 
 @contextmanager
 def _input(world: World, case: RunCase) -> Iterator[list[str]]:
-    """The command line of a case, while its bad input is in place."""
+    """Yield the command line of a case while its bad input is in place."""
     toy, out = world.toy, world.fresh()
     train = toy.argv(out, "--dry-run")
     if case.file == "weights.pth":
@@ -138,7 +138,7 @@ def _input(world: World, case: RunCase) -> Iterator[list[str]]:
 
 
 def judge_run(world: World, case: RunCase) -> str:
-    """Trainings are rehearsed, which checks and builds all that a run needs."""
+    """Judge a command; trainings get --dry-run, which checks and builds all that a run needs."""
 
     def command() -> None:
         try:
@@ -152,7 +152,7 @@ def judge_run(world: World, case: RunCase) -> str:
 
 def judge_process(world: World, case: RunCase) -> str:
     with _input(world, case) as argv:
-        # What no command line can hold.
+        # A command line cannot hold these characters.
         argv = [a.encode(errors="replace").decode().replace("\0", "") for a in argv]
         done = subprocess.run(
             [sys.executable, "-m", case.command, *argv], cwd=REPOSITORY, capture_output=True,
@@ -163,7 +163,7 @@ def judge_process(world: World, case: RunCase) -> str:
 
 
 def _code(case: RunCase, code: Any) -> Any:
-    """The exit code of a command; 1 is how one of them says what it found out."""
+    """Return the exit code, with 0 for check_data's 1, which reports findings."""
     return 0 if code == 1 and case.command == "tools.check_data" else code
 
 
@@ -171,7 +171,7 @@ class StateCase(NamedTuple):
     method: str
     changes: list[Change]
     instead: Any
-    """Of the whole state, unless None."""
+    """Replacement for the whole state, unless None."""
 
 
 def state_cases(world: World) -> st.SearchStrategy[StateCase]:
@@ -193,7 +193,7 @@ def _changes(state: dict[str, Any]) -> st.SearchStrategy[list[Change]]:
 
 
 def judge_state(world: World, case: StateCase) -> str:
-    """Resumed or refused; the checkpoint stays as it is."""
+    """Judge a resumed run; the checkpoint must not change."""
     path = world.toy.folder / "case.pth"
     state = rebuilt(world.states[case.method], case.changes)
     path.write_bytes(saved(state if case.instead is None else case.instead, zipped=True))

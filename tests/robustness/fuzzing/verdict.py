@@ -1,4 +1,4 @@
-"""The verdict on a command that was given bad input: it ran, or it was refused in one line."""
+"""Verdict on a command with bad input: it ran, or it refused the input in one line."""
 
 import io
 import os
@@ -12,21 +12,30 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from unittest import mock
 
 RAN, REFUSED = "ran", "refused"
-PATIENCE = 60.0
-"""Seconds that a command may take; none needs more than a few."""
+PATIENCE = 300.0
+"""Seconds that a command may take: a few on an idle computer."""
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)
+)
+"""YAML of a kilobyte that expands to 9^30 items; cases hold only its name."""
 
 
 class Fault(AssertionError):
-    """Neither a run nor a refusal in one line."""
+    """A command neither ran nor refused its input in one line."""
 
 
 class _Hang(BaseException):
-    """Not an `Exception`: nothing on the way may take it for a damaged file."""
+    """Timeout; not an `Exception`, which a reader could take for a damaged file."""
 
 
 def verdict(command: Callable[[], object], patience: float = PATIENCE) -> str:
-    """Run a command; raises `Fault` for a hang, another exit code than 0 and 2, or anything on
-    stderr but one line `error: ...` with code 2.  An exception is a fault by itself."""
+    """Run a command; return RAN or REFUSED.
+
+    Raises `Fault` for a hang, an exit code other than 0 and 2, or output on stderr other than one
+    line `error: ...` with code 2.
+    """
     code: object = 0
     with _stderr() as read, _silent_stdout(), _stopped_after(patience):
         try:
@@ -40,7 +49,7 @@ def verdict(command: Callable[[], object], patience: float = PATIENCE) -> str:
 
 
 def judged(code: object, stderr: str) -> str:
-    """The verdict by exit code and stderr; raises `Fault`."""
+    """Return the verdict from exit code and stderr; raises `Fault`."""
     if code in (0, None) and not stderr:
         return RAN
     line = stderr.removesuffix("\n")
@@ -50,14 +59,14 @@ def judged(code: object, stderr: str) -> str:
 
 
 def called(main: Callable[[], object], *argv: object) -> None:
-    """A command's `main` with a command line."""
+    """Call the `main` of a command with a command line."""
     line = ["command", *map(str, argv)]
     with mock.patch.object(sys, "argv", line):
         main()
 
 
 def run_module(name: str) -> None:
-    """A script, or a tool such as tools.prepare, as `python -m` runs it."""
+    """Run a script, or a tool such as tools.prepare, as `python -m` does."""
     if "." in name:  # Python warns where it has been imported before
         package = hasattr(sys.modules.get(name), "__path__")
         sys.modules.pop(f"{name}.__main__" if package else name, None)

@@ -1,4 +1,4 @@
-"""Valid surroundings of bad input: a small dataset, its config, one checkpoint per kind."""
+"""Valid files around the bad input: a small dataset, its config, checkpoints."""
 
 import io
 import itertools
@@ -24,7 +24,7 @@ MODELS = {"SupOnly": SupOnly, "CorrMatch": CorrMatch}
 
 
 class World:
-    """All of it below one folder; whoever damages a file gets it back whole."""
+    """Valid files in one folder; damaged files are restored."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -51,7 +51,7 @@ class World:
         }
 
     def fresh(self) -> Path:
-        """A path that was not used before."""
+        """Return an unused path."""
         return self.folder / "cases" / str(next(self._count))
 
     def _train(self, kind: Any) -> Path:
@@ -61,7 +61,7 @@ class World:
 
     @contextmanager
     def damaged(self, path: Path, by: Damage, data: bytes | None = None) -> Iterator[None]:
-        """With a file damaged, and before that with `data` in it."""
+        """Damage a file, after writing `data` to it if given; restore it afterwards."""
         original = path.read_bytes() if path.exists() else None
         path.parent.mkdir(parents=True, exist_ok=True)
         damage(path, data if data is not None else original or b"", by, self.files)
@@ -74,7 +74,7 @@ class World:
 
 
 def picture(mode: str, suffix: str, size: tuple[int, int]) -> bytes:
-    """A picture as a file; of class 0, 1 and 2 where it is taken for a mask."""
+    """Return an encoded image; as a mask it has classes 0, 1 and 2."""
     with io.BytesIO() as file:
         image = Image.linear_gradient("L").resize(size).point(lambda value: value // 86)
         if mode == "I;16":

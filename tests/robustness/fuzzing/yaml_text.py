@@ -1,4 +1,4 @@
-"""Config files that are wrong: as trees, as bytes, and as what YAML itself makes possible."""
+"""Wrong config files: as trees, as bytes, and with odd YAML syntax."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,11 +17,6 @@ from tests.robustness.fuzzing.odd import (
     values,
 )
 
-LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)
-)
-"""Nine times nine times nine ..., in a kilobyte; cases hold its name alone."""
-
 VALUES = [
     "*nowhere", "&a [*a]", "&a {b: *a}", "[" * 3000, "{a: " * 3000, "- " * 3000, "[1", "}", "\t",
     "!!python/object/apply:os.getcwd []", "!!python/name:os.system", "!!python/tuple [1]",
@@ -35,7 +30,7 @@ VALUES = [
 
 
 def keys(tree: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all that is in a tree of dicts."""
+    """Yield the dotted names of all keys in a tree of dicts."""
     for key, value in tree.items():
         yield prefix + str(key)
         if isinstance(value, dict):
@@ -54,7 +49,7 @@ def scalars() -> st.SearchStrategy[str]:
 
 
 def lines(known: list[str]) -> st.SearchStrategy[bytes]:
-    """Lines of odd values, some beside anchors that explode when they are written out."""
+    """Generate lines with odd values, some with anchors that explode when expanded."""
     names = st.one_of(st.sampled_from([key for key in known if "." not in key]), texts)
     laugh = st.sampled_from(["*a5", "*a29", "{data: *a29}", "{classes: *a29}", "[*a29, *a29]"])
     line = st.builds("{}: {}\n".format, names, st.one_of(scalars(), laugh))
@@ -65,7 +60,7 @@ def lines(known: list[str]) -> st.SearchStrategy[bytes]:
 
 
 def configs(tree: Any) -> st.SearchStrategy[bytes]:
-    """Texts near that of a config."""
+    """Generate texts close to that of a config."""
     text = dumped(tree)
     by_changes = changes(one_of_many(places(tree))).map(lambda by: dumped(rebuilt(tree, by)))
     encodings = st.sampled_from(["utf-16", "utf-32", "utf-8-sig", "cp037"])

@@ -1,4 +1,4 @@
-"""COCO's JSON: instances (polygons, run lengths, crowds) and panoptic pictures."""
+"""COCO's JSON: instances (polygons, run lengths, crowds) and panoptic PNG files."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def read_instances(tree: Entry, root: Path) -> Annotations:
 
 
 def _drawing(entry: Entry, shape: list | dict) -> Callable | None:
-    """Return what draws a segmentation; None where it has no area."""
+    """Return the function that draws a segmentation; None without area."""
     if isinstance(shape, dict):
         return partial(run_lengths, shape)
     parts = [shape] if shape and not isinstance(shape[0], list) else shape
@@ -89,13 +89,13 @@ def read_panoptic(tree: Entry, root: Path) -> Annotations:
 
 
 def _size(image: Entry) -> Size | None:
-    """Return the size of an image; None where the file does not say, as of some exports."""
+    """Return the size of an image; None if the file lacks it, as some exports do."""
     named = image.get("width", int, default=None) or image.get("height", int, default=None)
     return image.size("width", "height") if named else None
 
 
 def _png(path: Path, entry: Entry) -> Path:
-    """Return the picture of segments: in the folder named as the JSON file, or beside this file."""
+    """Return the PNG of segments, in the folder with the JSON file's name or next to this file."""
     name = entry.get("file_name", str)
     folders = (path.with_suffix(""), path.parent, path.parent / path.stem.replace("_instances", ""))
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Masks of class indices from the annotations of images."""
+"""Masks of class indices from the annotations of images, and their classes."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,11 +6,42 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tools.prepare.annotations.classes import UNCOVERED, ClassTable
-from tools.prepare.annotations.model import Dense, Picture, Region, Size
+from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture, Region, Size
 from tools.prepare.annotations.shapes import area, decoded
+from tools.prepare.own.classes import MAX_CLASSES, NEAREST
+from util.colours import BACKGROUND_COLOUR, IGNORE_COLOUR
 from util.config.types import IGNORE
 from util.errors import UserError
+
+UNCOVERED = 254
+"""Value of pixels without a region in a mask that is being drawn; class indices are below."""
+BACKGROUND = "background"
+BACKGROUNDS = ("background", "_background_")
+"""Names of classes for the pixels that no object covers."""
+IGNORES = ("ignore", "_ignore_", "__ignore__")
+"""Names of classes of ignored pixels."""
+
+
+class ClassTable(NamedTuple):
+    """Classes of the masks."""
+
+    names: list[str]
+    """In the order of the indices."""
+    indices: dict[str, int]
+    """Index of each name in annotations; 255: ignored."""
+    rest: int
+    """Index of pixels that no object covers."""
+    unused: list[str]
+    """Declared names without an object, which are not among the classes."""
+    colours: list[Colour]
+    """Empty, unless every class has a colour of its own."""
+
+    def palette(self) -> np.ndarray:
+        """Return the palette of the masks, `[256, 3]` uint8."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self.colours)] = self.colours
+        table[IGNORE] = IGNORE_COLOUR
+        return table
 
 
 class Totals(NamedTuple):
@@ -33,11 +64,49 @@ def sum_up(parts: Iterable[Totals]) -> Totals:
     return Totals(*(sum(column[1:], column[0]) for column in zip(*parts, strict=True)))
 
 
+def labels_of(picture: Picture) -> set[str]:
+    """Return the classes in an annotation; raises `UserError` for an unreadable label image."""
+    if not picture.dense:
+        return {region.label for region in picture.regions}
+    dense = picture.dense()
+    return {name for v in np.unique(dense.values) if (name := dense.names.get(int(v))) is not None}
+
+
+def class_table(annotations: Annotations, used: Iterable[set[str]], unannotated: str) -> ClassTable:
+    """Number the classes that occur: declared ones in their order, then the others by name. For
+    masks drawn from objects, background is class 0 if `unannotated` is "background".
+
+    Raises `UserError` for more than 254 classes.
+    """
+    file, found = annotations.pictures[0].file, set().union(*used)
+    if "" in {name.strip() for name in found}:
+        raise UserError(f"{file}: an object without a class name")
+    order = [*annotations.classes, *sorted(found - set(annotations.classes))]
+    names = [name for name in order if name in found and name.lower() not in IGNORES]
+    own = next((name for name in names if name.lower() in BACKGROUNDS), None)
+    drawn = any(picture.regions for picture in annotations.pictures)
+    with_rest = drawn and unannotated == BACKGROUND
+    if own or with_rest:
+        names = [own or BACKGROUND, *(name for name in names if name != own)]
+    if len(names) >= min(MAX_CLASSES, UNCOVERED) or NEAREST in names:
+        raise UserError(
+            f"{file}: {len(names)} classes; expected fewer than {MAX_CLASSES}, none of them named "
+            f"{NEAREST}"
+        )
+    index = {name: IGNORE for name in found if name.lower() in IGNORES}
+    index |= {name: number for number, name in enumerate(names)}
+    colours = {(own or BACKGROUND): BACKGROUND_COLOUR} | annotations.colours
+    kept = [colours[name] for name in names if name in colours]
+    distinct = bool(annotations.colours) and len(set(kept)) == len(kept) == len(names)
+    unused = [name for name in annotations.classes if name not in found]
+    return ClassTable(names, index, 0 if with_rest else IGNORE, unused, kept if distinct else [])
+
+
 def draw(picture: Picture, size: Size, table: ClassTable) -> tuple[np.ndarray, Totals]:
-    """Draw regions by falling area, crowds too: the smaller one is on top.
+    """Draw regions, crowds too, by decreasing area: smaller ones are on top.
 
     Args:
-        size: of the image.
+        size: width and height of the image.
 
     Returns the mask `[H, W]`, uint8, 255 = ignore, and its counts. Raises `UserError` for a region
     that cannot be drawn and a label image of another size.
@@ -84,11 +153,3 @@ def _look_up(dense: Dense, index: dict[str, int]) -> np.ndarray:
     names = [dense.names.get(int(value)) for value in values]
     table = np.array([IGNORE if name is None else index[name] for name in names], np.uint8)
     return table[places.reshape(dense.values.shape)]
-
-
-def labels_of(picture: Picture) -> set[str]:
-    """Return the classes in an annotation; raises `UserError` for an unreadable label image."""
-    if not picture.dense:
-        return {region.label for region in picture.regions}
-    dense = picture.dense()
-    return {name for v in np.unique(dense.values) if (name := dense.names.get(int(v))) is not None}

@@ -1,4 +1,4 @@
-"""Entries of JSON files; errors name the file and key of missing or wrong values."""
+"""Entries of JSON files; errors name file and key of a missing or wrong value."""
 
 import json
 from collections.abc import Iterator
@@ -51,14 +51,14 @@ class Entry:
         return self.get(key, *NUMBER, default=default)
 
     def size(self, width: str, height: str) -> tuple[int, int]:
-        """Width and height by their keys."""
+        """Return width and height by their keys."""
         for key in (width, height):
             if self.get(key, int) <= 0:
                 raise self.error(f"found {self.get(key, int)}; expected at least 1", key)
         return self.get(width, int), self.get(height, int)
 
     def entries(self, key: str, default: Any = ...) -> Iterator["Entry"]:
-        """Return the entries of a list, or of an object, of which the keys do not matter."""
+        """Yield the entries of a list, or the values of an object."""
         found = self.get(key, list, dict, default=default)
         pairs = found.items() if isinstance(found, dict) else enumerate(found)
         before = f"{self.where}." if self.where else ""
@@ -82,12 +82,9 @@ class Entry:
 
 def read_json(path: Path) -> Entry:
     """Read a JSON file; raises `UserError` for any other."""
-    return Entry(parse_json(read_text(path), path), path)
-
-
-def parse_json(text: str, path: Path) -> Any:
+    text = read_text(path)
     try:
-        return json.loads(text)
+        return Entry(json.loads(text), path)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({reason(error)}); export it again") from None
 

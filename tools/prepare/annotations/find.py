@@ -28,22 +28,18 @@ FORMATS = (
 def read_annotations(path: Path, images: list[Path]) -> Annotations:
     """Read annotations in a file or folder, of any of `FORMATS`.
 
-    Raises `UserError`, once all faults of several are printed, for what is none of them.
+    Raises `UserError`, once all faults of several are printed, for any other format.
     """
-    if path.is_file():
-        files, root = [path], path.parent
-        if path.name in (*yolo.NAMES, "labelmap.txt", "class_names.txt"):
-            files, named = _files(root), path
-        else:
-            named = None
-    elif path.is_dir():
-        files, root, named = _files(path), path, None
-    else:
+    names_classes = path.name in (*yolo.NAMES, "labelmap.txt", "class_names.txt")
+    if not (path.is_file() or path.is_dir()):
         raise UserError(f"--annotations {path}: no such file or folder")
+    root = path if path.is_dir() else path.parent
+    files = [path] if path.is_file() and not names_classes else _files(root)
     by_suffix = {s: [f for f in files if f.suffix.lower() == s] for s in (".json", ".mat", ".png")}
     found = _read_json(by_suffix[".json"], root)
     if found is None:
-        found = _read_others(files, by_suffix, root, images, named)
+        names = path if path.is_file() and path.name in yolo.NAMES else None
+        found = _read_others(files, by_suffix, root, images, names)
     if found is None:
         kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
         seen = first_of([f"{count} {kind}" for kind, count in kinds.most_common()], 5)
@@ -60,23 +56,27 @@ def _read_others(
     by_suffix: dict[str, list[Path]],
     root: Path,
     images: list[Path],
-    named: Path | None,
+    names: Path | None,
 ) -> Annotations | None:
-    """Read formats other than JSON; None for an unknown one."""
+    """Read formats other than JSON; None for an unknown one.
+
+    Args:
+        names: YOLO's file of class names, if the user names it.
+    """
     if folder := label_images.find_folder(root):
         masks = [file for file in by_suffix[".png"] if folder in file.parents]
         return label_images.read_masks(masks, folder, root)
     if by_suffix[".mat"]:
         return label_images.read_matlab(by_suffix[".mat"], root)
+    label_map = root / "labelmap.txt"
     texts = yolo.label_files(files, root)
-    if texts and (root / "labelmap.txt") not in files:
-        names = named if named and named.name in yolo.NAMES else None
+    if texts and label_map not in files:
         return yolo.read_yolo(texts, root, names)
     images_too = set(images)
     pngs = [file for file in by_suffix[".png"] if file not in images_too]
     if tasks := [file for file in pngs if label_studio.is_png_name(file.name)]:
         return label_studio.read_pngs(tasks, images)
-    if pngs and ((root / "labelmap.txt").is_file() or all(map(label_images.has_palette, pngs))):
+    if pngs and (label_map.is_file() or all(map(label_images.has_palette, pngs))):
         return label_images.read_masks(pngs, root, root)
     return None
 
@@ -99,8 +99,7 @@ def _read_json(files: list[Path], root: Path) -> Annotations | None:
     for file in files:
         try:
             tree = read_json(file)
-            read = next((read for tell, read in JSON if tell(tree.value)), None)
-            if read:
+            if read := next((read for fits, read in JSON if fits(tree.value)), None):
                 parts[file] = read(tree, root)
             else:
                 unknown.append(file.name)

@@ -1,6 +1,7 @@
 """Label images: Pascal VOC's palette PNGs, CVAT's "segmentation mask 1.1", and MATLAB arrays."""
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ VOC = (
 ).split()
 VOID = code_of(",".join(map(str, IGNORE_COLOUR)))
 MATLAB_NAMES = ("LabelMap", "Segmentation", "S", "label", "labels", "labelmap", "mask", "gt")
-"""The array of labels, where a file holds several."""
+"""Names of the array of labels in a file with several arrays."""
 HEADER = 116
 """Bytes of text at the start of a .mat file."""
 LARGEST = 8 * MAX_MEGAPIXELS * 10**6
@@ -47,27 +48,28 @@ def read_masks(files: list[Path], folder: Path, root: Path) -> Annotations:
     Raises `UserError` for a file of names that cannot be read.
     """
     title, names, colours = "palette masks", [], {}
-    for parent in (root, root.parent, folder.parent):
-        if (parent / "labelmap.txt").is_file():
-            title, colours = "masks with labelmap.txt", _label_map(parent / "labelmap.txt")
-            names = list(colours)
-            break
-        if (parent / "class_names.txt").is_file():
-            names = [
-                n.strip() for n in read_text(parent / "class_names.txt").splitlines() if n.strip()
-            ]
-            break
+    parents = (root, root.parent, folder.parent)
+    lists = (parent / name for parent in parents for name in ("labelmap.txt", "class_names.txt"))
+    file = next(filter(Path.is_file, lists), None)
+    if file and file.name == "labelmap.txt":
+        title, colours = "masks with labelmap.txt", _label_map(file)
+        names = list(colours)
+    elif file:
+        names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     if not names and _has_voc_palette(files):
         title, names = "palette masks, with Pascal VOC's palette and class names", VOC
-    read = partial(_read_mask, names=names, colours=colours)
-    pictures = [
-        Picture(file, (file.relative_to(folder).with_suffix("").as_posix(),), None, [],
-                partial(read, file))
-        for file in files
-    ]  # fmt: skip
+    pictures = _pictures(files, folder, partial(_read_mask, names=names, colours=colours))
     if not colours and names:
         colours = {name: voc_colour(index) for index, name in enumerate(names)}
     return Annotations(title, pictures, names, Counter(), colours)
+
+
+def _pictures(files: list[Path], folder: Path, read: Callable[[Path], Dense]) -> list[Picture]:
+    names = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
+    return [
+        Picture(file, (name,), None, [], partial(read, file))
+        for file, name in zip(files, names, strict=True)
+    ]
 
 
 def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> Dense:
@@ -139,19 +141,14 @@ def has_palette(file: Path) -> bool:
     try:
         with open_image(file) as image:
             return image.mode == "P"
-    except Exception:  # the readers raise whatever damaged bytes lead them to
+    except Exception:  # damaged files raise any exception
         return False
 
 
 def read_matlab(files: list[Path], root: Path) -> Annotations:
     """Read a `.mat` file per image (up to MATLAB 7.3) with an array of labels `[H, W]`; value v is
     the class `class_v`, 255 is ignored."""
-    pictures = [
-        Picture(file, (file.relative_to(root).with_suffix("").as_posix(),), None, [],
-                partial(_read_array, file))
-        for file in files
-    ]  # fmt: skip
-    return Annotations("MATLAB arrays", pictures, [], Counter(), {})
+    return Annotations("MATLAB arrays", _pictures(files, root, _read_array), [], Counter(), {})
 
 
 def _read_array(file: Path) -> Dense:
@@ -159,7 +156,7 @@ def _read_array(file: Path) -> Dense:
         found = _hdf5_arrays(file) if _is_hdf5(file) else _own_arrays(loadmat(file))
     except UserError:
         raise
-    except Exception as error:  # the readers raise whatever damaged bytes lead them to
+    except Exception as error:  # damaged files raise any exception
         raise UserError(f"{file}: not a readable .mat file ({reason(error)})") from None
     found = {key: values for key, values in found.items() if _are_labels(values)}
     likely = [key for key in found if key.rpartition(".")[2] in MATLAB_NAMES]
@@ -171,7 +168,7 @@ def _read_array(file: Path) -> Dense:
 
 
 def _is_hdf5(file: Path) -> bool:
-    """Return whether MATLAB wrote a file with -v7.3: behind a header of text follows HDF5."""
+    """Return whether MATLAB wrote a file with -v7.3: HDF5 after a header of text."""
     with file.open("rb") as content:
         return b"MATLAB 7.3" in content.read(HEADER)
 
@@ -204,7 +201,7 @@ def _own_arrays(value: object, before: str = "") -> dict[str, np.ndarray]:
 
 
 def _are_labels(values: np.ndarray) -> bool:
-    """Return whether an array is `[H, W]` and holds whole numbers, at least 0."""
+    """Return whether an array is `[H, W]` of whole numbers, at least 0."""
     if values.ndim != 2 or min(values.shape) < 2 or values.dtype.kind not in "biuf":
         return False
     whole = np.all(np.isfinite(values)) and np.all(values == np.round(values))

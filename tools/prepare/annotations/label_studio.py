@@ -43,22 +43,23 @@ def read_label_studio(tree: Entry, root: Path) -> Annotations:
     """
     tasks = tree.value if isinstance(tree.value, list) else [tree.value]
     skipped: Counter[str] = Counter()
-    pictures = []
-    for number, value in enumerate(tasks):
-        task = Entry(value, tree.path, f"[{number}]")
-        results = _min_results(task) if _is_min(value) else _results(task, skipped)
-        if results is None:
-            pictures.append(Picture(tree.path, _names(task), None, [], complete=False))
-            continue
-        before = skipped.total()
-        found = _with_area(results, skipped)
-        sizes = {result.size("original_width", "original_height") for result in found}
-        if len(sizes) > 1:
-            raise task.error(f"regions of images of several sizes, {sorted(sizes)}")
-        regions = _regions(found, skipped)
-        size, complete = sizes.pop() if sizes else None, skipped.total() == before
-        pictures.append(Picture(tree.path, _names(task), size, regions, complete=complete))
+    entries = (Entry(task, tree.path, f"[{number}]") for number, task in enumerate(tasks))
+    pictures = [_read_task(task, skipped) for task in entries]
     return Annotations("Label Studio", pictures, [], skipped, {})
+
+
+def _read_task(task: Entry, skipped: Counter[str]) -> Picture:
+    results = _min_results(task) if _is_min(task.value) else _results(task, skipped)
+    if results is None:
+        return Picture(task.path, _names(task), None, [], complete=False)
+    before = skipped.total()
+    found = [result for result in results if _has_area(result, skipped)]
+    sizes = {result.size("original_width", "original_height") for result in found}
+    if len(sizes) > 1:
+        raise task.error(f"regions of images of several sizes, {sorted(sizes)}")
+    regions = [region for result in found if (region := _region(result, skipped))]
+    size, complete = sizes.pop() if sizes else None, skipped.total() == before
+    return Picture(task.path, _names(task), size, regions, complete=complete)
 
 
 def _is_min(task: Any) -> bool:
@@ -75,8 +76,12 @@ def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
     if not made:
         return None
     skipped["further annotations of one task"] += len(made) - 1
-    best = max(made, key=lambda a: (a.value.get("ground_truth") is True,
-                                    str(a.value.get("updated_at", "")), a.where))  # fmt: skip
+
+    def rank(place: int) -> tuple[bool, str, int]:
+        value = made[place].value
+        return value.get("ground_truth") is True, str(value.get("updated_at") or ""), place
+
+    best = made[max(range(len(made)), key=rank)]
     return [_flat(result) for result in best.entries("result")]
 
 
@@ -91,40 +96,35 @@ def _min_results(task: Entry) -> list[Entry] | None:
     return [entry for key in lists for entry in task.entries(key) if isinstance(entry.value, dict)]
 
 
-def _with_area(results: list[Entry], skipped: Counter[str]) -> list[Entry]:
-    """Return regions that have an area; count the others."""
-    found = []
-    for result in results:
-        keys = {key for key, value in result.value.items() if value is not None}
-        is_box = {"x", "y", "width", "height"} <= keys and "keypointlabels" not in keys
-        if not (is_box or {"rle", "imageDataURL", "radiusX", "points"} & keys):
-            skipped[f"regions of type {result.value.get('type', 'point or choice')}"] += 1
-            continue
-        if result.value.get("image_rotation"):
-            raise result.error("the image was turned; expected 0", "image_rotation")
-        found.append(result)
-    return found
+def _has_area(result: Entry, skipped: Counter[str]) -> bool:
+    """Return whether a region has an area; count it otherwise."""
+    keys = {key for key, value in result.value.items() if value is not None}
+    is_box = {"x", "y", "width", "height"} <= keys and "keypointlabels" not in keys
+    if not (is_box or {"rle", "imageDataURL", "radiusX", "points"} & keys):
+        skipped[f"regions of type {result.value.get('type', 'point or choice')}"] += 1
+        return False
+    if result.value.get("image_rotation"):
+        raise result.error("the image was turned; expected 0", "image_rotation")
+    return True
 
 
-def _regions(results: list[Entry], skipped: Counter[str]) -> list[Region]:
-    regions = []
-    for result in results:
-        value = result.value
-        labels = next((value[key] for key in LABELS if value.get(key)), None)
-        draw = _drawing(result)
-        if draw is None:
-            skipped["polygons of 1 or 2 points"] += 1
-        elif labels is None:
-            skipped["regions without a class"] += 1
-        elif not isinstance(labels, list) or len(labels) != 1:
-            raise result.error(f"found the classes {labels}; expected one of a region")
-        else:
-            regions.append(Region(str(labels[0]), result.where, draw))
-    return regions
+def _region(result: Entry, skipped: Counter[str]) -> Region | None:
+    """Return a region; None without a class or an area, which is counted."""
+    labels = next((result.value[key] for key in LABELS if result.value.get(key)), None)
+    draw = _drawing(result)
+    if draw is None:
+        skipped["polygons of 1 or 2 points"] += 1
+    elif labels is None:
+        skipped["regions without a class"] += 1
+    elif not isinstance(labels, list) or len(labels) != 1:
+        raise result.error(f"found the classes {labels}; expected one of a region")
+    else:
+        return Region(str(labels[0]), result.where, draw)
+    return None
 
 
 def _drawing(result: Entry) -> Callable | None:
-    """Return what draws a region (lengths are percentages); None for a polygon without area."""
+    """Return the function that draws a region (lengths are percentages); None without area."""
     value = result.value
     width, height = (side / 100 for side in result.size("original_width", "original_height"))
     if "rle" in value:
@@ -159,8 +159,8 @@ def unpack(rle: list[int], count: int) -> np.ndarray:
     """Unpack bytes `[count]` of the format rle-pack (thi.ng).
 
     A header has the count (32 bits), the bits of a value less 1 (5 bits), and the four widths of
-    lengths less 1 (4 bits each). A run tells whether it is one value (1 bit), which width its
-    length has (2 bits), its length less 1, and its one value or all its values.
+    lengths less 1 (4 bits each). A run has a flag for one repeated value (1 bit), the width of its
+    length (2 bits), its length less 1, and its one value or all its values.
 
     Raises `ValueError`.
     """
@@ -219,28 +219,27 @@ def is_png_name(name: str) -> bool:
 def read_pngs(files: list[Path], images: list[Path]) -> Annotations:
     """Read masks of one class each, `task-1-annotation-2-by-3-tag-road-0.png`.
 
-    The name tells the task, not the image: that of task 1 must be named `1.*` or `task-1.*`. Of
-    several annotations of a task the latest, by number, is read.
+    The name has the task, not the image: the image of task 1 must be named `1.*` or `task-1.*`.
+    The latest annotation of a task, by number, is read.
     """
+    parsed = {file: match for file in files if (match := PNG_NAME.fullmatch(file.name))}
+    before = _common_tag([match[4] for match in parsed.values()])
     tasks: dict[str, dict[int, list[tuple[Path, str]]]] = defaultdict(lambda: defaultdict(list))
-    parsed = [(file, PNG_NAME.fullmatch(file.name)) for file in files]
-    names = [match[4] for _, match in parsed if match]
-    before = _common_tag(names)
-    for file, match in parsed:
-        if match:
-            tasks[match[1]][int(match[2])].append((file, match[4][len(before) :]))
+    for file, match in parsed.items():
+        tasks[match[1]][int(match[2])].append((file, match[4][len(before) :]))
     stems = {image.stem for image in images}
     if not any(name in stems for task in tasks for name in (task, f"task-{task}")):
         raise UserError(
-            f"{files[0]}: the name tells a task, not its image; expected images named such as "
+            f"{files[0]}: the name has a task, not its image; expected images named such as "
             f"task-{min(tasks)}.jpg, or export JSON, which names them"
         )
     skipped: Counter[str] = Counter()
     pictures = []
     for task, made in tasks.items():
         skipped["further annotations of one task"] += len(made) - 1
-        regions = [Region(c, file.name, partial(_png, file)) for file, c in made[max(made)]]
-        size = image_size(made[max(made)][0][0])
+        latest = made[max(made)]
+        regions = [Region(c, file.name, partial(_png, file)) for file, c in latest]
+        size = image_size(latest[0][0])
         pictures.append(Picture(files[0].parent, (f"task-{task}", task), size, regions))
     return Annotations("Label Studio, one PNG per class", pictures, [], skipped, {})
 

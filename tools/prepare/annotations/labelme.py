@@ -1,4 +1,4 @@
-"""LabelMe's JSON: a file per image, beside it or in a folder of their own."""
+"""LabelMe's JSON: one file per image, next to it or in a folder of its own."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +20,7 @@ POINTS = {
     "oriented_rectangle": (4,),
     "rotation": (4,),
 }
-"""Types of shapes that have an area, and how many points they may have; polygons, any number."""
+"""Types of shapes with an area, and their possible numbers of points; polygons: any number."""
 
 
 def is_labelme(tree: object) -> bool:

@@ -6,7 +6,6 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from dataset.image_files import SUFFIXES
 from tools.prepare.annotations.model import Picture
@@ -15,15 +14,6 @@ from util.errors import UserError
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """Prefix that Label Studio gives the names of uploaded files."""
-
-
-class Found(NamedTuple):
-    """Annotations by image."""
-
-    pictures: dict[str, Picture]
-    """Annotation by the image's key in `images`."""
-    lost: list[str]
-    """Names in annotations without an image."""
 
 
 class Images:
@@ -39,7 +29,7 @@ class Images:
             self.by_name[parts[-1]].append(parts)
 
     def find(self, name: str) -> list[str]:
-        """Return the keys of the images that a name may mean; one, unless it is in doubt."""
+        """Return the keys of the images that a name may mean; several for an ambiguous name."""
         stem = _stem(name)
         if stem in self.keys:
             return [self.keys[stem]]
@@ -53,22 +43,23 @@ class Images:
         return fitting[max(fitting)] if fitting else []
 
 
-def match_pictures(pictures: Iterable[Picture], folder: Path, images: Mapping[str, Path]) -> Found:
-    """Find the annotation of each image.
+def match_pictures(
+    pictures: Iterable[Picture], folder: Path, images: Mapping[str, Path]
+) -> tuple[dict[str, Picture], list[str]]:
+    """Find the annotation of each image; returns it by the image's key in `images`, and the names
+    in annotations without an image.
 
     A name belongs to the image whose path it ends, or whose path in the folder ends it; suffixes do
-    not count. Raises `UserError`, once all faults are printed, where a name means several images,
-    and for two annotations of one.
+    not count. Raises `UserError`, once all faults are printed, for a name that may be several
+    images, and for two annotations of one image.
     """
     known = Images(folder, images)
     found: dict[str, Picture] = {}
     lost: list[str] = []
     faults: list[UserError] = []
     for picture in pictures:
-        keys = next(filter(None, map(known.find, picture.names)), None)
-        if keys is None:
-            shorter = map(_without_prefix, picture.names)
-            keys = next(filter(None, map(known.find, filter(None, shorter))), [])
+        shorter = filter(None, map(_without_prefix, picture.names))
+        keys = next(filter(None, map(known.find, (*picture.names, *shorter))), [])
         if not keys:
             lost.append(picture.names[0])
         elif len(keys) > 1:
@@ -82,16 +73,16 @@ def match_pictures(pictures: Iterable[Picture], folder: Path, images: Mapping[st
                 f"{picture.file}: {images[keys[0]]} is annotated in {found[keys[0]].file} too, or "
                 "twice; expected one annotation of an image"))  # fmt: skip
     refuse_all(faults)
-    return Found(found, lost)
+    return found, lost
 
 
 def _annotated(picture: Picture | None) -> bool:
-    """Return whether an image is annotated, not just listed."""
+    """Return False for a missing annotation, and for an image that is just listed."""
     return picture is not None and bool(picture.regions or picture.dense or picture.complete)
 
 
 def _without_prefix(name: str) -> str:
-    """Return a name without Label Studio's prefix and folders; '' where it has no such prefix."""
+    """Return a name without Label Studio's prefix and folders; "" for a name without prefix."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return UPLOADED.sub("", last) if UPLOADED.match(last) else ""
 

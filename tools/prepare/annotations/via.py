@@ -10,7 +10,7 @@ from tools.prepare.annotations.model import Annotations, Picture, Region
 from tools.prepare.annotations.shapes import corners, ellipse, polygons
 
 CLASS_KEYS = ("class", "label", "name", "type", "category", "object")
-"""Names of the attribute that tells the class, where regions have several."""
+"""Names of the attribute with the class, where regions have several."""
 ONLY = "object"
 """The class of regions that have no attributes at all."""
 
@@ -26,8 +26,10 @@ def is_via(tree: object) -> bool:
 
 
 def read_via(tree: Entry, root: Path) -> Annotations:
-    """Read a project; raises `UserError` for a missing or wrong key, and where several attributes
-    could tell the class."""
+    """Read a project.
+
+    Raises `UserError` for a missing or wrong key, and if several attributes could be the class.
+    """
     key = "_via_img_metadata"
     if key in tree.value:
         images = list(tree.entries(key))
@@ -46,7 +48,7 @@ def read_via(tree: Entry, root: Path) -> Annotations:
 
 
 def _attribute(tree: Entry, regions: list[Entry]) -> str | None:
-    """Return the attribute of regions that tells the class; None where they have none."""
+    """Return the attribute of regions with the class; None where they have none."""
     found = sorted({name for region in regions for name in region.entry("region_attributes").value})
     likely = [name for key in CLASS_KEYS for name in found if name.lower() == key]
     if len(found) > 1 and not likely:
@@ -94,7 +96,7 @@ def _label(region: Entry, attribute: str) -> str:
 
 
 def _drawing(shape: Entry, kind: str) -> Callable | None:
-    """Return what draws a region; None where it has no area."""
+    """Return the function that draws a region; None without area."""
     if kind == "polygon":
         xs, ys = shape.get("all_points_x", list), shape.get("all_points_y", list)
         if len(xs) != len(ys):

@@ -3,7 +3,7 @@
 import argparse
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, count
@@ -14,17 +14,19 @@ from PIL import Image
 
 from dataset.folders import files_by_stem
 from dataset.image_files import image_size, lies_as_stored
-from tools.prepare.annotations.classes import ClassTable, class_table
-from tools.prepare.annotations.draw import Totals, draw, labels_of, sum_up
+from tools.prepare.annotations.draw import ClassTable, Totals, class_table, draw, labels_of, sum_up
 from tools.prepare.annotations.find import read_annotations
-from tools.prepare.annotations.match import Found, match_pictures
-from tools.prepare.annotations.model import Picture, Size
-from tools.prepare.annotations.report import report
+from tools.prepare.annotations.match import match_pictures
+from tools.prepare.annotations.model import Annotations, Picture, Size
 from tools.prepare.own.classes import IGNORED, Named
 from tools.prepare.own.match import absolute
 from tools.prepare.own.survey import in_threads, refuse_all, results_of
 from util.config.types import IGNORE
-from util.errors import UserError
+from util.errors import UserError, counted, first_of
+from util.tables import text_table
+
+NAMED = 8
+"""Names in a line of the report."""
 
 
 class Task(NamedTuple):
@@ -37,33 +39,23 @@ class Task(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        metavar="PATH",
-        help="file or folder of annotations instead of masks: JSON of COCO, LabelMe, Label Studio "
-        "or VIA; YOLO's text files; masks with labelmap.txt or VOC's palette; .mat arrays; masks "
-        "are written to the new folder --masks (default: IMAGES_masks)",
-    )
-    parser.add_argument(
-        "--unannotated",
-        choices=("background", "ignore"),
-        default="background",
-        help="pixels that no annotated object covers: class 0 (default) or ignored",
-    )
-    parser.add_argument(
-        "--empty",
-        choices=("background", "unlabelled"),
-        help="images annotated without an object (default: background where they have a label "
-        "file of their own, else unlabelled)",
-    )
+    add = parser.add_argument
+    add("--annotations", type=Path, metavar="PATH", help="file or folder of annotations instead of "
+        "masks: JSON of COCO, LabelMe, Label Studio or VIA; YOLO's text files; masks with "
+        "labelmap.txt or VOC's palette; .mat arrays; masks are written to the new folder --masks "
+        "(default: IMAGES_masks)")  # fmt: skip
+    add("--unannotated", choices=("background", "ignore"), default="background",
+        help="pixels that no annotated object covers: class 0 (default) or ignored")  # fmt: skip
+    add("--empty", choices=("background", "unlabelled"), help="images annotated without "
+        "an object (default: background if they have a label file of their own, else "
+        "unlabelled)")  # fmt: skip
 
 
 @contextmanager
 def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, Named]]:
-    """Write a new folder of masks, and return the classes in them; remove it on an error.
+    """Write a new folder of masks, and yield it with its classes; remove it on an error.
 
-    Raises `UserError` for annotations that cannot be used, and for a folder that is there.
+    Raises `UserError` for annotations that cannot be used, and for a folder that exists.
     """
     if options.classes or options.ignore:
         raise UserError(
@@ -83,15 +75,15 @@ def _write_masks(options: argparse.Namespace) -> tuple[Path, Named]:
     folder = _new_folder(options.masks, root)
     images = files_by_stem(root, pattern=options.image_pattern)
     annotations = read_annotations(absolute(options.annotations), list(images.values()))
-    found = match_pictures(annotations.pictures, root, images)
-    if not found.pictures:
+    found, lost = match_pictures(annotations.pictures, root, images)
+    if not found:
         raise UserError(
             f"--annotations {options.annotations}: none is of an image in {options.images}; "
             f"expected names such as {next(iter(images.values())).relative_to(root)}, found "
-            f"{found.lost[0] if found.lost else 'none'}"
+            f"{lost[0] if lost else 'none'}"
         )
-    listed = _listed(found, options)
-    tasks = _tasks(found, images, set(listed))
+    without_objects = _unlabelled(found, options)
+    tasks = _tasks({key: p for key, p in found.items() if key not in without_objects}, images)
     if not tasks:
         raise UserError(
             f"--annotations {options.annotations}: {annotations.format} without objects"
@@ -99,40 +91,47 @@ def _write_masks(options: argparse.Namespace) -> tuple[Path, Named]:
     used = results_of(in_threads([task.picture for task in tasks], labels_of, "labels"))
     table = class_table(annotations, used, options.unannotated)
     totals = _draw_all(tasks, table, folder)
-    unlabelled = [p.relative_to(root) for k, p in images.items() if k not in found.pictures]
-    print(report(annotations, table, totals, unlabelled, listed, found.lost, folder))
+    print(report(annotations, table, totals))
+    for title, names, meaning in (
+        ("no image", lost, "annotated, but not in --images"),
+        ("no objects", without_objects, "without objects, unlabelled (or --empty background)"),
+        ("unlabelled", [p.relative_to(root) for k, p in images.items() if k not in found],
+         "without annotation"),
+    ):  # fmt: skip
+        if names:
+            print(_line(title, f"{len(names)} {meaning}: {_some(names)}"))
+    print(_line("written", f"{folder}: {counted(totals.masks, 'mask')}"))
     labels = {str(number): name for number, name in enumerate(table.names)}
     return folder, Named(table.names, labels | ({str(IGNORE): IGNORED} if totals.ignored else {}))
 
 
-def _listed(found: Found, options: argparse.Namespace) -> list[str]:
+def _unlabelled(found: Mapping[str, Picture], options: argparse.Namespace) -> list[str]:
     """Return the keys of images without objects that count as unlabelled."""
-    empty = [k for k, picture in found.pictures.items() if not (picture.regions or picture.dense)]
+    empty = [key for key, picture in found.items() if not (picture.regions or picture.dense)]
     if options.unannotated == "ignore":
-        return empty  # there is nothing to learn from their masks
+        return empty  # their masks would be ignored everywhere
     if options.empty:
         return empty if options.empty == "unlabelled" else []
-    return [key for key in empty if not found.pictures[key].complete]
+    return [key for key in empty if not found[key].complete]
 
 
-def _tasks(found: Found, images: Mapping[str, Path], listed: set[str]) -> list[Task]:
-    """Return the masks to draw; images that cannot be opened are left for `init` to name.
+def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[Task]:
+    """Return the masks to draw; images that cannot be opened are reported later, by `init`.
 
     Raises `UserError`, once all faults are printed, for annotations of another size than images.
     """
     tasks: list[Task] = []
     faults: list[UserError] = []
     for key, image in images.items():
-        picture = found.pictures.get(key)
-        if picture is None or key in listed:
+        if key not in found:
             continue
         try:
             size = image_size(image)
         except UserError:
             continue
-        if picture.size not in (None, size):
-            faults.append(_size_fault(picture, image, size))
-        tasks.append(Task(key, image, picture, size))
+        if found[key].size not in (None, size):
+            faults.append(_size_fault(found[key], image, size))
+        tasks.append(Task(key, image, found[key], size))
     refuse_all(faults)
     return tasks
 
@@ -191,3 +190,34 @@ def _new_folder(wanted: Path | None, images: Path) -> Path:
             "--annotations"
         )
     return folder
+
+
+def report(annotations: Annotations, table: ClassTable, totals: Totals) -> str:
+    """Return a table of classes with their counts, and lines on overlaps and skipped entries."""
+    objects = totals.objects.total()
+    rows = [[n, str(totals.objects[n] or "-"), str(totals.images[n])] for n in table.names]
+    classes = text_table([["class", "objects", "images"], *rows], "<>>", 11 * " ").strip()
+    counts = f"images: {totals.masks}" + f", objects: {objects}" * (objects > 0)
+    lines = [_line("annotated", f"{annotations.format}; {counts}"), _line("", classes)]
+    if objects:
+        share = totals.overlapping / totals.pixels
+        rest = "ignored (255)" if table.rest == IGNORE else f"class 0, {table.names[0]}"
+        lines.append(_line("overlaps", f"{totals.overlapping} pixels ({share:.2%}) are covered by "
+                           "objects of several classes: the smaller object is on top"))  # fmt: skip
+        lines.append(_line("rest", f"pixels without object: {rest}"))
+    if table.unused:
+        meaning = "declared, without objects, no class"
+        lines.append(_line("unused", f"{len(table.unused)} {meaning}: {_some(table.unused)}"))
+    if skipped := [f"{what}: {n}" for what, n in annotations.skipped.items() if n]:
+        lines.append(_line("skipped", "; ".join(skipped)))
+    if totals.invisible:
+        lines.append(_line("empty", f"objects that cover no pixel: {totals.invisible}"))
+    return "\n".join(lines)
+
+
+def _line(title: str, text: str) -> str:
+    return f"{title:<10} {text}"
+
+
+def _some(names: Sequence[object]) -> str:
+    return first_of([str(name) for name in names], NAMED)

@@ -5,7 +5,7 @@ valtest, below lists/ in the folder; each is compared, by hash, with the publish
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial as bound
 from io import BytesIO
 from pathlib import Path
@@ -16,9 +16,9 @@ import numpy as np
 from dataset.protocols import fingerprint, read_protocols
 from dataset.split_files import list_line, list_text
 from tools.prepare.hdf5 import fault, library
-from tools.prepare.official.archives import LARGEST, Archive, Download, Member, find_all
+from tools.prepare.official.archives import LARGEST, Download, Member, find_all
 from tools.prepare.official.masks import png
-from tools.prepare.official.plan import Plan, Set, Task, pair
+from tools.prepare.official.run import Plan, Set, Task, Tasks
 from util.errors import UserError
 
 HDF5 = Download(
@@ -27,7 +27,7 @@ HDF5 = Download(
 COUNTS = {"train": 1312, "valtest": 590}
 CLASSES = 4
 PARTITIONS = {"1": {99}, "3": {38, 50, 99}, "7": {21, 38, 49, 50, 58, 99, 100}}
-"""Labelled patients."""
+"""Labelled patients of each partition."""
 VAL = {2, 19, 28, 30, 39, 45, 78, 82, 85, 87}
 TEST = {1, 7, 8, 11, 13, 22, 24, 33, 52, 59, 64, 65, 66, 68, 75, 80, 81, 83, 84, 93}
 SUFFIX = ".h5"
@@ -36,33 +36,38 @@ Content = bytes | Path
 
 
 def plan(source: Path, partial: bool) -> Plan:
-    """images/SET/*.png and masks/SET/*.png of the sets train and valtest, and lists/."""
+    """Plan images/SET/*.png and masks/SET/*.png of the sets train and valtest, and lists/."""
     archive = find_all(source, [(HDF5,)], partial)[HDF5]
-    slices = archive.files("data/slices", SUFFIX)
-    whole = {name: m for name, m in archive.files("data", SUFFIX).items() if "/" not in name}
-    train = {name: (member, None) for name, member in slices.items()}
-    valtest = {
-        f"{name}_slice_{number + 1}": (member, number)
-        for name, member in whole.items()
-        for number in range(_depth(member))
+    volumes = {n: m for n, m in archive.files("data", SUFFIX).items() if "/" not in n}
+    slices: dict[str, dict[str, tuple[Member, int | None]]] = {
+        "train": {n: (member, None) for n, member in archive.files("data/slices", SUFFIX).items()},
+        "valtest": {
+            f"{name}_slice_{number + 1}": (member, number)
+            for name, member in volumes.items()
+            for number in range(_depth(member))
+        },
     }
-    sets = {"train": _set(train, "train", archive), "valtest": _set(valtest, "valtest", archive)}
-    return Plan(sets, lists=_lists(train, valtest, partial))
 
-
-def _set(slices: Mapping[str, tuple[Member, int | None]], name: str, archive: Archive) -> Set:
-    def tasks(kind: str, convert: Any) -> dict[str, Task]:
+    def tasks(kind: str, name: str, convert: Any) -> Tasks:
         return {
             stem: Task(f"{kind}/{name}/{stem}.png", member, bound(convert, number=number))
-            for stem, (member, number) in slices.items()
+            for stem, (member, number) in slices[name].items()
         }
 
-    samples = pair(tasks("images", image_png), tasks("masks", mask_png))
-    return Set(samples, archive.title, archive.title)
+    sets = {
+        name: Set(
+            tasks("images", name, image_png),
+            tasks("masks", name, mask_png),
+            archive.title,
+            archive.title,
+        )
+        for name in slices
+    }
+    return Plan(sets, lists=_lists(slices["train"], slices["valtest"], partial))
 
 
 def image_png(content: Content, number: int | None) -> bytes:
-    """Return a slice in [0, 1] as PNG of 8 bits; raises `ValueError` for other values."""
+    """Convert a slice in [0, 1] to a PNG of 8 bits; raises `ValueError` for other values."""
     image = _slice(content, number)[0]
     if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
         raise ValueError("its image has values beyond [0, 1]")
@@ -70,7 +75,7 @@ def image_png(content: Content, number: int | None) -> bytes:
 
 
 def mask_png(content: Content, number: int | None) -> bytes:
-    """Return the mask as PNG; raises `ValueError` for a value that is no class."""
+    """Convert a mask to PNG; raises `ValueError` for a value without a class."""
     label = _slice(content, number)[1]
     strange = label[~np.isin(label, range(CLASSES))]
     if strange.size:
@@ -79,7 +84,8 @@ def mask_png(content: Content, number: int | None) -> bytes:
 
 
 def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and label of a file of one slice, or of one slice of a volume."""
+    """Return image and label of a file with one slice (`number` is None), or of one slice of a
+    volume."""
     if number is None:
         return _read(content, dimensions=2)
     image, label = _read(content, dimensions=3)
@@ -87,7 +93,7 @@ def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray
 
 
 def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and label; raises `ValueError` for missing ones and different shapes."""
+    """Return image and label; raises `ValueError` for a missing array and different shapes."""
     with library("acdc").File(content if isinstance(content, Path) else BytesIO(content)) as file:
         image, label = (_array(file, key, dimensions) for key in ("image", "label"))
     if image.shape != label.shape:
@@ -96,7 +102,7 @@ def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
-    """Return the array of a key; raises `ValueError` for none, and for other dimensions."""
+    """Return the array of a key; raises `ValueError` for a missing key or other dimensions."""
     if key not in file:
         raise ValueError(f"no key '{key}', found {', '.join(file) or 'none'}")
     problem = fault(file, key, LARGEST)
@@ -111,7 +117,7 @@ def _depth(member: Member) -> int:
     """Return the number of slices of a volume; raises `UserError` for a faulty one."""
     try:
         image, _ = _read(member.read(), dimensions=3)
-    except (OSError, ValueError) as error:  # h5py's of damaged files are among them
+    except (OSError, ValueError) as error:  # h5py's for damaged files
         raise UserError(
             f"{member.archive.path}: {member.name} is no volume ({error}); download it again"
         ) from None
@@ -119,9 +125,9 @@ def _depth(member: Member) -> int:
 
 
 def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[str, list[str]]:
-    """Return the lines of each list by its path below the root, ordered by patient and slice.
+    """Return the lines of each split file by its path below the root, ordered by patient and slice.
 
-    Raises `UserError` for one that is not the published one, unless `partial`.
+    Raises `UserError`, unless `partial`, for a list that differs from the published one.
     """
     chosen: dict[str, tuple[str, list[str]]] = {}
     for name, labeled in PARTITIONS.items():
@@ -134,10 +140,11 @@ def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[
         if not partial:
             _compare(name, folder, stems)
         paths = [f"{folder}/{stem}.png" for stem in sorted(stems, key=_numbers)]
-        masks = [None if name.endswith("/unlabeled") else f"masks/{path}" for path in paths]
-        lines = [list_line(f"images/{p}", m) for p, m in zip(paths, masks, strict=True)]
-        if lines:
-            lists[f"lists/{name}.txt"] = lines
+        if paths:
+            masked = not name.endswith("/unlabeled")
+            lists[f"lists/{name}.txt"] = [
+                list_line(f"images/{path}", f"masks/{path}" if masked else None) for path in paths
+            ]
     return lists
 
 
@@ -147,7 +154,7 @@ def _numbers(stem: str) -> tuple[int, ...]:
 
 
 def _compare(name: str, folder: str, stems: list[str]) -> None:
-    """Raise `UserError` unless these slices (or the volumes they are of) are the published list."""
+    """Raise `UserError` unless these slices (or their volumes) are the published list."""
     files = {
         f"data/slices/{s}{SUFFIX}" if folder == "train" else f"data/{s.rpartition('_slice_')[0]}.h5"
         for s in stems

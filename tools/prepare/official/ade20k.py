@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tools.prepare.official.archives import Download, find_all
-from tools.prepare.official.plan import Plan, Set, pair, tasks_of
+from tools.prepare.official.run import Plan, Set, tasks_of
 
 ADE = Download(
     "ADEChallengeData2016.zip",
@@ -15,15 +15,16 @@ COUNTS = {"training": 20210, "validation": 2000}
 
 
 def plan(source: Path, partial: bool) -> Plan:
-    """images/SET/*.jpg and annotations/SET/*.png; masks stay 0 = other, 1 to 150."""
+    """Plan images/SET/*.jpg and annotations/SET/*.png; masks stay 0 = other, 1 to 150."""
     archive = find_all(source, [(ADE,)], partial)[ADE]
-    sets = {}
-    for name in COUNTS:
-        images = archive.files(f"images/{name}", ".jpg")
-        masks = archive.files(f"annotations/{name}", ".png")
-        samples = pair(
-            tasks_of(images, f"images/{name}/{{}}.jpg"),
-            tasks_of(masks, f"annotations/{name}/{{}}.png"),
+
+    def part(name: str) -> Set:
+        images, masks = f"images/{name}", f"annotations/{name}"
+        return Set(
+            tasks_of(archive.files(images, ".jpg"), f"{images}/{{}}.jpg"),
+            tasks_of(archive.files(masks, ".png"), f"{masks}/{{}}.png"),
+            ADE.archive,
+            ADE.archive,
         )
-        sets[name] = Set(samples, ADE.archive, ADE.archive)
-    return Plan(sets)
+
+    return Plan({name: part(name) for name in COUNTS})

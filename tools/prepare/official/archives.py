@@ -1,7 +1,7 @@
 """Downloads, packed or unpacked: the files below a folder.
 
-Nothing is extracted: files are read, and this project names the files that it writes. Still, an
-archive with a name that leads out of a folder is refused, and so is a link among the files.
+Nothing is extracted: members are read, and written under names of this project. An archive with a
+name that leads out of its folder, or with a link, is refused anyway.
 """
 
 import lzma
@@ -24,11 +24,11 @@ UNREADABLE = (
     zipfile.BadZipFile,
 )  # fmt: skip
 LARGEST = 2**28
-"""Bytes of a member that is read whole; the downloads' images and volumes are far smaller."""
+"""Most bytes of a member; images and volumes of the downloads are far smaller."""
 LARGEST_TEXT = 2**30
-"""Bytes of a text; the annotations of COCO's training images are half of that."""
+"""Most bytes of a text; the annotations of COCO's training images are half of that."""
 LARGEST_HEADER = 2**20
-"""Bytes of a header of a tar file, which holds a long name or the like."""
+"""Most bytes of a header of a tar file, such as of a long name."""
 HEADERS = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
@@ -39,9 +39,11 @@ class Download(NamedTuple):
     """A file that an official page offers."""
 
     archive: str
-    folder: str  # that it unpacks to; empty where its name varies
+    folder: str
+    """Folder that it unpacks to; "" if its name varies."""
     page: str
-    sign: str = ""  # a path in that folder, which tells it from others
+    sign: str = ""
+    """A path in that folder that other downloads lack."""
 
 
 class Member(NamedTuple):
@@ -49,14 +51,15 @@ class Member(NamedTuple):
 
     archive: "Archive"
     name: str
-    place: int  # reading in this order avoids unpacking an archive several times
+    place: int
+    """Position; reading in this order avoids unpacking an archive several times."""
     file: Callable[[], Any]
-    """Opens it; returns the path of a file that is unpacked already."""
+    """Opens it; returns the path of an unpacked file."""
     size: int
     """Bytes of a packed file."""
 
     def read(self, largest: int = LARGEST) -> Any:
-        """Return its bytes; the path where it is a file already, which can be linked.
+        """Return its bytes; or the path of an unpacked file, which can be linked.
 
         Raises `UserError` for more than `largest` bytes.
         """
@@ -87,11 +90,11 @@ class Archive:
         self.members: dict[str, Member] = {}
 
     def add(self, name: str, file: Callable[[], Any], size: int = 0) -> None:
-        if not name.rpartition("/")[2].startswith("._"):  # of macOS, beside files
+        if not name.rpartition("/")[2].startswith("._"):  # metadata of macOS
             self.members[name] = Member(self, name, len(self.members), file, size)
 
     def files(self, folder: str, *suffixes: str) -> dict[str, Member]:
-        """Return members below `folder` with one of the suffixes, by their names without both."""
+        """Return members below `folder` with one of the suffixes, by name without both."""
         prefix = f"{folder}/" if folder else ""
         return {
             name[len(prefix) : -len(suffix)]: member
@@ -103,7 +106,7 @@ class Archive:
     def text(self, name: str) -> str:
         """Return a text file; raises `UserError` when there is none."""
         if name not in self.members:
-            raise UserError(f"{self.path}: holds no {name}; download it again, whole")
+            raise UserError(f"{self.path}: holds no {name}; download it again")
         return self.members[name].load().decode()
 
     @contextmanager
@@ -113,7 +116,7 @@ class Archive:
         except UNREADABLE as error:
             raise UserError(
                 f"{self.path}: cannot be read ({reason(error)}); download it again "
-                "if it is not whole"
+                "if it is incomplete"
             ) from None
 
 
@@ -141,7 +144,7 @@ def _inside(path: Path, source: Path) -> Path:
 
 
 class _Header(tarfile.TarInfo):
-    """The header of a member; long ones of `HEADERS`, which are read whole, are refused."""
+    """The header of a member; refuses long ones of `HEADERS`, which tarfile reads at once."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
@@ -208,7 +211,7 @@ def _refuse_link(path: Path, name: str, link: bool) -> None:
 def find(source: Path, download: Download) -> Archive | None:
     """Return a download in the folder `source`: its archive, else the folder it was unpacked to.
 
-    An archive comes first since it is whole or visibly damaged; a folder may be half unpacked.
+    The archive is preferred: it is complete or visibly damaged; a folder may be half unpacked.
     """
     title, folder, _, sign = download
     packed = source / title

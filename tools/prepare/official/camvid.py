@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tools.prepare.official.archives import Archive, Download, find_all
 from tools.prepare.official.masks import png, read_indices
-from tools.prepare.official.plan import Plan, Set, Task, pair, tasks_of
+from tools.prepare.official.run import Plan, Set, Task, Tasks, tasks_of
 from util.config.types import IGNORE
 
 SEGNET = Download(
@@ -20,43 +20,40 @@ ARRANGED = Download(
     sign="images/train",
 )
 COUNTS = {"train": 367, "val": 101, "test": 233}
-VOID = 11  # of SegNet's masks, after the 11 classes
+VOID = 11
+"""Value of ignored pixels in SegNet's masks, after the 11 classes."""
 
 
 def plan(source: Path, partial: bool) -> Plan:
-    """images/SET/*.{jpg,png} and labels/SET/*.png; a test set and lists where they are given."""
+    """Plan images/SET/*.{jpg,png} and labels/SET/*.png; a test set and lists if available."""
     found = find_all(source, [(SEGNET, ARRANGED)], partial)
     if found[ARRANGED].members:
-        return _as_it_is(found[ARRANGED])
+        return _arranged(found[ARRANGED])
     archive, sets = found[SEGNET], {}
     for name in COUNTS:
         images = tasks_of(archive.files(name, ".png"), f"images/{name}/{{}}.png")
-        masks = archive.files(f"{name}annot", ".png")
-        samples = pair(images, tasks_of(masks, f"labels/{name}/{{}}.png", ignore_void))
-        sets[name] = Set(samples, archive.title, archive.title)
+        stored = archive.files(f"{name}annot", ".png")
+        masks = tasks_of(stored, f"labels/{name}/{{}}.png", ignore_void)
+        sets[name] = Set(images, masks, archive.title, archive.title)
     return Plan(sets)
 
 
-def _as_it_is(archive: Archive) -> Plan:
-    def tasks(folder: str, *suffixes: str) -> dict[str, Task]:
+def _arranged(archive: Archive) -> Plan:
+    def tasks(folder: str, *suffixes: str) -> Tasks:
         return {k: Task(m.name, m) for k, m in archive.files(folder, *suffixes).items()}
 
-    samples = {
-        name: pair(tasks(f"images/{name}", ".jpg", ".png"), tasks(f"labels/{name}", ".png"))
-        for name in COUNTS
-    }
-    sets = {
-        name: Set(found, archive.title, archive.title)
-        for name, found in samples.items()
-        if found or name != "test"
-    }
+    sets = {}
+    for name in COUNTS:
+        images, masks = tasks(f"images/{name}", ".jpg", ".png"), tasks(f"labels/{name}", ".png")
+        if images or masks or name != "test":
+            sets[name] = Set(images, masks, archive.title, archive.title)
     return Plan(sets, tuple(tasks("splits", ".txt").values()))
 
 
 def ignore_void(mask: bytes) -> bytes:
-    """Convert one of SegNet's masks: its void becomes ignored.
+    """Convert one of SegNet's masks: void becomes ignored.
 
-    Raises `ValueError` for a value beyond the classes and void: the mask is of another labelling.
+    Raises `ValueError` for a value beyond the classes and void: another labelling.
     """
     indices = read_indices(mask).copy()
     wrong = indices[(indices > VOID) & (indices != IGNORE)]

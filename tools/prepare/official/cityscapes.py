@@ -6,7 +6,7 @@ import numpy as np
 
 from tools.prepare.official.archives import Download, find_all
 from tools.prepare.official.masks import png, read_indices
-from tools.prepare.official.plan import Plan, Set, pair, tasks_of
+from tools.prepare.official.run import Plan, Set, tasks_of
 from util.config.types import IGNORE
 
 PAGE = "cityscapes-dataset.com, Downloads, after registration"
@@ -20,17 +20,18 @@ TRAIN_IDS[TRAINED] = np.arange(len(TRAINED))
 
 
 def plan(source: Path, partial: bool) -> Plan:
-    """leftImg8bit/SET/CITY/*_leftImg8bit.png and gtFine/SET/CITY/*_gtFine_labelTrainIds.png."""
+    """Plan leftImg8bit/SET/CITY/*_leftImg8bit.png, gtFine/SET/CITY/*_gtFine_labelTrainIds.png."""
     found = find_all(source, [(IMAGES,), (MASKS,)], partial)
     sets = {}
     for name in COUNTS:
         images = found[IMAGES].files(name, "_leftImg8bit.png")
         masks = found[MASKS].files(name, "_gtFine_labelIds.png")
-        samples = pair(
+        sets[name] = Set(
             tasks_of(images, f"leftImg8bit/{name}/{{}}_leftImg8bit.png"),
             tasks_of(masks, f"gtFine/{name}/{{}}_gtFine_labelTrainIds.png", train_ids),
+            IMAGES.archive,
+            MASKS.archive,
         )
-        sets[name] = Set(samples, IMAGES.archive, MASKS.archive)
     return Plan(sets)
 
 

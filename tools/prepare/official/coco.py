@@ -1,23 +1,22 @@
 """COCO 2017: images as they are, masks of its 80 things from the official annotations.
 
-Class 0 is void, 1 to 80 are the things in the order of their category ids. Where both annotations
-are given the panoptic ones win: in them annotators decided which thing is in front. Of instances,
-which overlap, the smaller is painted over the larger, and crowds below all; a crowd has the
-class of its members.
+Class 0 is void, 1 to 80 are the things in the order of their category ids. With both annotations,
+the panoptic ones are used: in them annotators decided which thing is in front. Instances overlap:
+the smaller is drawn over the larger, crowds below all others; a crowd has the class of its members.
 """
 
-from functools import partial as bind
+import json
+from functools import partial as bound
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from tools.prepare.annotations.shapes import decoded, polygons, run_lengths
 from tools.prepare.official.archives import Archive, Download, Member, find_all, read_zip
-from tools.prepare.official.coco_annotations import (
-    instance_mask,
-    instances,
-    panoptic_mask,
-    read_json,
-    thing_classes,
-)
-from tools.prepare.official.plan import Plan, Set, Task, pair, tasks_of
+from tools.prepare.official.masks import open_bytes, png
+from tools.prepare.official.run import Plan, Set, Task, Tasks, tasks_of
+from util.errors import UserError
 
 PAGE = "cocodataset.org, Download"
 IMAGES = {split: Download(f"{split}.zip", split, PAGE) for split in ("train2017", "val2017")}
@@ -28,10 +27,28 @@ PANOPTIC = Download(
     "panoptic_annotations_trainval2017.zip", "annotations", PAGE, sign="panoptic_val2017.json"
 )
 COUNTS = {"train2017": 118287, "val2017": 5000}
+THINGS = 80
+
+
+class Region(NamedTuple):
+    """An instance; `shape` is a list of polygons or a run-length encoding."""
+
+    label: int
+    crowd: bool
+    area: float
+    shape: Any
+
+
+class Picture(NamedTuple):
+    """The instances of an image."""
+
+    height: int
+    width: int
+    regions: list[Region]
 
 
 def plan(source: Path, partial: bool) -> Plan:
-    """train2017/*.jpg, val2017/*.jpg and masks/*.png of both."""
+    """Plan train2017/*.jpg, val2017/*.jpg and masks/*.png of both."""
     needed = [*((download,) for download in IMAGES.values()), (PANOPTIC, INSTANCES)]
     found = find_all(source, needed, partial)
     sets = {}
@@ -39,24 +56,35 @@ def plan(source: Path, partial: bool) -> Plan:
         images = tasks_of(found[download].files("", ".jpg"), f"{split}/{{}}.jpg")
         masks = _panoptic(found[PANOPTIC], split) or _instances(found[INSTANCES], split)
         origin = PANOPTIC if found[PANOPTIC].members else INSTANCES
-        sets[split] = Set(pair(images, masks), download.archive, origin.archive)
+        sets[split] = Set(images, masks, download.archive, origin.archive)
     return Plan(sets)
 
 
-def _instances(annotations: Archive, split: str) -> dict[str, Task]:
+def _instances(annotations: Archive, split: str) -> Tasks:
+    """Plan masks from instances_*.json; names are image ids of 12 digits."""
     listed = annotations.members.get(f"instances_{split}.json")
     if listed is None:
         return {}
-    return tasks_of(instances(listed), "masks/{}.png", instance_mask)
+    tree = _read_json(listed, "images", "annotations", "categories")
+    classes = _thing_classes(tree["categories"])
+    pictures = {i["id"]: Picture(i["height"], i["width"], []) for i in tree["images"]}
+    for entry in tree["annotations"]:
+        label, crowd = classes[entry["category_id"]], bool(entry["iscrowd"])
+        region = Region(label, crowd, entry["area"], entry["segmentation"])
+        pictures[entry["image_id"]].regions.append(region)
+    archive = Archive(annotations.path / listed.name, annotations.title)
+    for number, picture in pictures.items():
+        archive.add(f"{number:012d}", bound(Picture._make, picture))
+    return tasks_of(archive.members, "masks/{}.png", instance_mask)
 
 
-def _panoptic(annotations: Archive, split: str) -> dict[str, Task]:
+def _panoptic(annotations: Archive, split: str) -> Tasks:
     listed = annotations.members.get(f"panoptic_{split}.json")
     pngs = _panoptic_pngs(annotations, f"panoptic_{split}")
     if listed is None or not pngs:
         return {}
-    tree = read_json(listed, "annotations", "categories")
-    classes = thing_classes(tree["categories"])
+    tree = _read_json(listed, "annotations", "categories")
+    classes = _thing_classes(tree["categories"])
     tasks = {}
     for annotation in tree["annotations"]:
         name = Path(annotation["file_name"]).stem
@@ -66,19 +94,67 @@ def _panoptic(annotations: Archive, split: str) -> dict[str, Task]:
                 for segment in annotation["segments_info"]
                 if segment["category_id"] in classes
             }
-            convert = bind(panoptic_mask, segments=segments)
+            convert = bound(panoptic_mask, segments=segments)
             tasks[name] = Task(f"masks/{name}.png", pngs[name], convert)
     return tasks
 
 
 def _panoptic_pngs(annotations: Archive, folder: str) -> dict[str, Member]:
-    """Return the pictures of a split, from an archive within the archive."""
+    """Return the PNG files of a split, from an archive within the archive."""
     packed = annotations.members.get(f"{folder}.zip")
     if packed is None:
         return annotations.files(folder, ".png")
     with annotations.readable():
         file = packed.file()
-    path = annotations.path / packed.name
     if isinstance(file, Path):
         file = file.open("rb")
+    path = annotations.path / packed.name
     return read_zip(path, annotations.title, folder, file).files("", ".png")
+
+
+def _read_json(member: Member, *keys: str) -> dict[str, Any]:
+    """Parse a JSON file; raises `UserError` for damage and for a missing key."""
+    path = member.archive.path / member.name
+    try:
+        tree = json.loads(member.load())
+    except ValueError as error:
+        raise UserError(f"{path}: no JSON ({error}); download it again") from None
+    for key in keys:
+        if key not in tree:
+            raise UserError(f"{path}: has no '{key}'; expected COCO's annotations of 2017")
+    return tree
+
+
+def _thing_classes(categories: list[dict[str, Any]]) -> dict[int, int]:
+    """Map category ids of things (the ids have gaps) to 1 .. 80; all of instances are things."""
+    things = sorted(c["id"] for c in categories if c.get("isthing", 1))
+    if len(things) != THINGS:
+        raise UserError(f"COCO's annotations have {len(things)} things, expected {THINGS}")
+    return {number: label for label, number in enumerate(things, start=1)}
+
+
+def instance_mask(picture: Picture) -> bytes:
+    """Draw a PNG: crowds first, then the others by decreasing area, each over the previous ones."""
+    mask = np.zeros((picture.height, picture.width), np.uint8)
+    for region in sorted(picture.regions, key=lambda r: (not r.crowd, -r.area)):
+        if isinstance(region.shape, dict):
+            mask[decoded(run_lengths(region.shape, *mask.shape))] = region.label
+        elif parts := [part for part in region.shape if len(part) >= 6]:  # four numbers make a box
+            mask[decoded(polygons(parts, *mask.shape))] = region.label
+    return png(mask)
+
+
+def panoptic_mask(picture: bytes, segments: dict[int, int]) -> bytes:
+    """Convert a PNG whose colours are segment ids, R + 256 G + 65536 B, to one of classes.
+
+    Args:
+        segments: class of each id of a thing; all other pixels are void.
+    """
+    with open_bytes(picture) as image:
+        if image.mode != "RGB":
+            raise ValueError(f"mode {image.mode}, expected the colours of segments, RGB")
+        numbers = np.asarray(image).astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
+    mask = np.zeros(numbers.shape, np.uint8)
+    for number, label in segments.items():
+        mask[numbers == number] = label
+    return png(mask)

@@ -1,4 +1,4 @@
-"""Output folder: each file is whole or missing, and no file of a user is overwritten."""
+"""Output folder: each file is complete or missing, and no file of a user is overwritten."""
 
 import filecmp
 import os
@@ -7,55 +7,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.prepare.official.plan import Task
 from util.errors import UserError
 from util.io import DAY, remove_partials, replacing
 
-RECORD = "prepared.tsv"  # lines: file, its size in bytes, the download it was made from
+RECORD = "prepared.tsv"
+"""Record of the files made: path, size in bytes, name of the download."""
 
 
 class Root:
     """A dataset's folder and the record of the files made there.
 
-    A file that is recorded, of the recorded size and from the same download is finished. Any other
-    file that is there stays: with the content that would be written it counts as made.
+    A recorded file of the recorded size and download is finished. Any other existing file is kept:
+    with the content that would be written, it counts as made.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._made: dict[str, tuple[str, str]] = {}
         self._cleaned: set[Path] = set()
+        record = path / RECORD
         with self._writable():
             path.mkdir(parents=True, exist_ok=True)
-            text = self._record.read_text(errors="replace") if self._record.exists() else ""
+            text = record.read_text(errors="replace") if record.exists() else ""
             if text and not text.endswith("\n"):  # interrupted within a line
                 self._append("\n")
-        for line in text.splitlines():
-            target, _, made = line.partition("\t")
-            size, _, origin = made.partition("\t")
-            self._made[target] = (size, origin)
+        rows = (line.partition("\t") for line in text.splitlines())
+        self._made = {target: made for target, _, made in rows}
 
-    @property
-    def _record(self) -> Path:
-        return self.path / RECORD
+    def has(self, target: str, origin: str) -> bool:
+        """Return True for a finished file; False if only a comparison can decide.
 
-    def has(self, task: Task) -> bool:
-        """Return whether the file is finished; False where only a comparison can tell."""
-        made = self._made.get(task.target)
-        if made is None:
-            return False
+        Args:
+            target: path below the root.
+            origin: name of the download.
+        """
         try:
-            size = (self.path / task.target).stat().st_size
+            size = (self.path / target).stat().st_size
         except OSError:
             return False
-        return made == (str(size), task.member.archive.title)
+        return self._made.get(target) == f"{size}\t{origin}"
 
-    def make(self, task: Task, content: bytes | Path) -> None:
-        """Put a file in its place: bytes are written, a path is linked or else copied.
+    def make(self, target: str, content: bytes | Path, origin: str) -> None:
+        """Write bytes to a file, or link (else copy) an existing file.
 
-        Raises `UserError` when another file is there.
+        Raises `UserError` if another file is there.
         """
-        path = self.path / task.target
+        path = self.path / target
         with self._writable():
             if not os.path.lexists(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,18 +61,18 @@ class Root:
                 _write(path, content)
             elif not _same(path, content):
                 raise UserError(
-                    f"{path}: is there and differs from the file of {task.member.archive.title}; "
-                    "move it away or choose another --root"
+                    f"{path}: is there and differs from the file of {origin}; move it away or "
+                    "choose another --root"
                 )
 
-    def record(self, task: Task) -> None:
+    def record(self, target: str, origin: str) -> None:
         """Note that a file is finished."""
         with self._writable():
-            size = (self.path / task.target).stat().st_size
-            self._append(f"{task.target}\t{size}\t{task.member.archive.title}\n")
+            size = (self.path / target).stat().st_size
+            self._append(f"{target}\t{size}\t{origin}\n")
 
     def _append(self, text: str) -> None:
-        with self._record.open("a") as file:
+        with (self.path / RECORD).open("a") as file:
             file.write(text)
 
     @contextmanager
@@ -91,7 +87,6 @@ class Root:
 
 
 def _write(path: Path, content: bytes | Path) -> None:
-    """Write a file under a temporary name first, so that a file of its name is whole."""
     with replacing(path) as partial:
         if isinstance(content, bytes):
             partial.write_bytes(content)

@@ -7,7 +7,7 @@ from scipy.io import loadmat
 
 from tools.prepare.official.archives import Archive, Download, find_all
 from tools.prepare.official.masks import png
-from tools.prepare.official.plan import Plan, Set, Tasks, tasks_of
+from tools.prepare.official.run import Plan, Set, tasks_of
 
 LISTS = "ImageSets/Segmentation"
 VOC = Download(
@@ -31,10 +31,10 @@ COUNTS = {"train": 10582, "val": 1449}
 
 
 def plan(source: Path, partial: bool) -> Plan:
-    """JPEGImages/*.jpg, SegmentationClass/*.png, and VOC's names of its sets as they are.
+    """Plan JPEGImages/*.jpg, SegmentationClass/*.png, and VOC's lists of names as they are.
 
-    Training images are VOC's and all of SBD's that are not VOC's validation images. Of SBD and
-    its ready-made masks, SBD is taken.
+    Training images are VOC's, and all of SBD's that are not validation images of VOC. With both
+    SBD and its masks as PNG, SBD is used.
     """
     found = find_all(source, [(VOC,), (SBD, READY)], partial)
     voc, sbd, ready = (found[download] for download in (VOC, SBD, READY))
@@ -45,17 +45,18 @@ def plan(source: Path, partial: bool) -> Plan:
         **tasks_of(sbd.files("cls", ".mat"), target, sbd_mask),
     }
     masks = augmented | tasks_of(voc.files("SegmentationClass", ".png"), target)
-    val = _names(voc, f"{LISTS}/val.txt")
+    val = set(_names(voc, f"{LISTS}/val.txt"))
     train = {*_names(voc, f"{LISTS}/train.txt"), *augmented}
     for name in {"train.txt", "val.txt"} & set(sbd.members):
         train.update(_names(sbd, name))
     origin = " or ".join(a.title for a in (sbd, ready) if a.members) or VOC.archive
-    sets = {
-        part: Set({n: Tasks(images.get(n), masks.get(n)) for n in names}, VOC.archive, origin)
-        for part, names in (("train", sorted(train - set(val))), ("val", val))
-    }
+
+    def part(names: set[str]) -> Set:
+        own_images, own_masks = ({n: t[n] for n in t.keys() & names} for t in (images, masks))
+        return Set(own_images, own_masks, VOC.archive, origin)
+
     listed = tasks_of(voc.files(LISTS, ".txt"), f"{LISTS}/{{}}.txt")
-    return Plan(sets, tuple(listed.values()))
+    return Plan({"train": part(train - val), "val": part(val)}, tuple(listed.values()))
 
 
 def _names(archive: Archive, file: str) -> list[str]:
@@ -66,5 +67,5 @@ def sbd_mask(mat: bytes) -> bytes:
     """Return the class mask in one of SBD's .mat files, GTcls.Segmentation, as PNG."""
     try:
         return png(loadmat(BytesIO(mat))["GTcls"]["Segmentation"][0, 0])
-    except Exception as error:  # the reader raises whatever damaged bytes lead it to
+    except Exception as error:  # damaged files raise any exception
         raise ValueError(f"not one of SBD's .mat files: {error}") from None

@@ -1,23 +1,88 @@
-"""Make a dataset of its downloads: plan, make missing files, count."""
+"""Fill a dataset's folder from its downloads: plan, make missing files, count."""
 
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from dataset.split_files import write_lists
+from tools.prepare.official.archives import Member
 from tools.prepare.official.output import Root
-from tools.prepare.official.plan import Task, shortfall
-from util.errors import UserError, print_error
+from util.errors import UserError, first_of, print_error
 
-AHEAD = 4  # files per thread that are read before they are converted
+AHEAD = 4
+"""Files per thread that are read before they are converted."""
+NAMED = 3
+"""Missing files that a message names."""
 
 
-def prepare(dataset: ModuleType, source: Path, root: Path, jobs: int, partial: bool) -> None:
+class Task(NamedTuple):
+    """A file to make; without `convert`, a copy of the member."""
+
+    target: str
+    """Path below the dataset's root."""
+    member: Member
+    convert: Callable[[Any], bytes] | None = None
+
+
+Tasks = dict[str, Task]
+"""Tasks by name of the sample."""
+
+
+class Set(NamedTuple):
+    """Images and masks of a set, and the downloads that hold them."""
+
+    images: Tasks
+    masks: Tasks
+    images_from: str
+    masks_from: str
+
+    def complete(self) -> int:
+        """Return the number of samples with image and mask."""
+        return len(self.images.keys() & self.masks.keys())
+
+    def shortfall(self, name: str, expected: int) -> str:
+        """Describe the difference from the official size; "" for none."""
+        if self.complete() == expected:
+            return ""
+        names = sorted(self.images | self.masks)
+        texts = [f"{name} has {self.complete()} images with a mask, expected {expected}"]
+        for tasks, origin in ((self.images, self.images_from), (self.masks, self.masks_from)):
+            if lacking := [n for n in names if n not in tasks]:
+                texts.append(f"{origin} lacks {len(lacking)} ({first_of(lacking, NAMED)})")
+        if expected > len(names):
+            origins = " or ".join(dict.fromkeys((self.images_from, self.masks_from)))
+            texts.append(f"{expected - len(names)} are not in {origins} at all")
+        return ", ".join(texts)
+
+
+class Plan(NamedTuple):
+    """The sets of a dataset, further files, and split files to write."""
+
+    sets: dict[str, Set]
+    others: tuple[Task, ...] = ()
+    lists: dict[str, list[str]] = {}
+    """Lines of split files, by path below the root."""
+
+    def tasks(self) -> list[Task]:
+        """Return all tasks, in the order in which archives are read fastest."""
+        of_sets = (t for s in self.sets.values() for t in (*s.images.values(), *s.masks.values()))
+        return sorted(
+            (*of_sets, *self.others), key=lambda t: (t.member.archive.path, t.member.place)
+        )
+
+
+def tasks_of(
+    members: dict[str, Member], target: str, convert: Callable[[Any], bytes] | None = None
+) -> Tasks:
+    """Return a task for each member, by the same names; {} in `target` is replaced by the name."""
+    return {name: Task(target.format(name), m, convert) for name, m in members.items()}
+
+
+def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) -> None:
     """Fill `root` from the downloads in `source`; finished files are skipped.
 
     Args:
@@ -33,12 +98,12 @@ def prepare(dataset: ModuleType, source: Path, root: Path, jobs: int, partial: b
     plan = dataset.plan(source, partial)
     tasks = plan.tasks()
     made = carry_out(tasks, Root(root), jobs)
-    sets = ", ".join(f"{name} {part.whole()}" for name, part in plan.sets.items())
+    sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
-    lists = {root / name: lines for name, lines in plan.lists.items()}
-    for remark in write_lists(lists).values():
+    for remark in write_lists({root / name: lines for name, lines in plan.lists.items()}).values():
         print(remark)
-    lack = shortfall(plan.sets, dataset.COUNTS)
+    texts = (part.shortfall(name, dataset.COUNTS[name]) for name, part in plan.sets.items())
+    lack = "; ".join(filter(None, texts))
     if lack and not partial:
         raise UserError(f"{root}: {lack}; download incomplete files again, or give --partial")
     if lack:
@@ -46,11 +111,11 @@ def prepare(dataset: ModuleType, source: Path, root: Path, jobs: int, partial: b
 
 
 def carry_out(tasks: list[Task], root: Root, jobs: int) -> int:
-    """Make the files that are not finished; returns how many those were.
+    """Make the unfinished files; returns their number.
 
     One thread reads, in the order of the archives; the others convert and write.
     """
-    left = [task for task in tasks if not root.has(task)]
+    left = [task for task in tasks if not root.has(task.target, task.member.archive.title)]
     pending: deque[tuple[Task, Future]] = deque()
     with (
         tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="file", disable=None) as bar,
@@ -60,27 +125,26 @@ def carry_out(tasks: list[Task], root: Root, jobs: int) -> int:
         def finish() -> None:
             task, future = pending.popleft()
             future.result()
-            root.record(task)
+            root.record(task.target, task.member.archive.title)
             bar.update()
 
         for task in left:
-            pending.append((task, pool.submit(_make, task, task.member.read(), root)))
             if len(pending) > AHEAD * jobs:
                 finish()
+            pending.append((task, pool.submit(_make, task, task.member.read(), root)))
         while pending:
             finish()
     return len(left)
 
 
 def _make(task: Task, content: Any, root: Root) -> None:
-    root.make(task, _converted(task, task.convert, content) if task.convert else content)
-
-
-def _converted(task: Task, convert: Callable[[Any], bytes], content: Any) -> bytes:
-    try:
-        return convert(content.read_bytes() if isinstance(content, Path) else content)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's of damaged files are among them
-        member = task.member
-        raise UserError(
-            f"{member.archive.path}: {member.name} cannot be converted ({error}); download it again"
-        ) from None
+    member = task.member
+    if task.convert:
+        try:
+            content = task.convert(content.read_bytes() if isinstance(content, Path) else content)
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow's for damaged files
+            raise UserError(
+                f"{member.archive.path}: {member.name} cannot be converted ({error}); download it "
+                "again"
+            ) from None
+    root.make(task.target, content, member.archive.title)

@@ -1,4 +1,4 @@
-"""From the values or colours in use to classes: as they are named, else a guess if it is safe."""
+"""Classes of values or colours in masks: as the user names them, else a guess if it is safe."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,8 +6,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dataset.mask_files import CLEAR, code_of, colour_of
-from tools.prepare.own.mask_values import Value, objects, strays, two_scales, void_key
-from tools.prepare.own.survey import Masks
+from tools.prepare.own.mask_values import objects, strays, two_scales, void_key
+from tools.prepare.own.masks import Masks, Value
+from util.colours import Colour
 from util.config.label_map import OTHER, TRANSPARENT, WORDS, parse_key
 from util.config.types import IGNORE
 from util.errors import UserError, first_of
@@ -19,8 +20,9 @@ MUCH = 0.1
 """Share of the pixels above which a value is not ignored without asking."""
 MAX_NEAREST = 1000
 """Lines of a label_map that a person can still read."""
+RARE = 0.02
+"""Share of the pixels below which class weights are proposed."""
 IGNORED, NEAREST = "ignore", "nearest"
-Colour = tuple[int, int, int]
 
 
 class Classes(NamedTuple):
@@ -33,12 +35,21 @@ class Classes(NamedTuple):
     other: int | None
     """The class of values that `of` lacks; None: an error."""
     nearest: set[int]
-    """The codes that take the class of the nearest one with a class of its own."""
+    """Codes that get the class of the nearest code."""
     labels: dict[str, str]
     """The classes as `--classes` writes them."""
-    in_colour: bool
     mapped: bool
-    """True where values are not just indices: the config needs a label_map."""
+    """True if values are not class indices: the config needs a label_map."""
+    shares: list[float]
+    """Share of the masks' pixels of each class."""
+
+    def class_of(self, code: int) -> int | None:
+        return self.of.get(code, self.other)
+
+    def rare(self) -> dict[str, float]:
+        """Return the share of each class with less than `RARE` of the pixels."""
+        shares = zip(self.names, self.shares, strict=True)
+        return {name: share for name, share in shares if share < RARE}
 
 
 class Named(NamedTuple):
@@ -49,7 +60,12 @@ class Named(NamedTuple):
     labels: dict[str, str]
     """A name, `ignore` or `nearest`, by value, colour or `other`."""
     of_change: bool = False
-    """Classes of change, of image pairs."""
+    """True for classes of change, of image pairs."""
+
+    def colours(self) -> bool | None:
+        """Return True if the user names colours, False for values, None for neither or both."""
+        kinds = {"," in key for key in self.labels if key not in WORDS}
+        return kinds.pop() if len(kinds) == 1 else None
 
 
 class Doubt(UserError):
@@ -95,17 +111,18 @@ def _names(labels: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(v for v in labels.values() if v not in (IGNORED, NEAREST)))
 
 
-def choose_classes(masks: Masks, values: Mapping[int, Value], named: Named) -> Classes:
+def choose_classes(masks: Masks, named: Named) -> Classes:
     """Choose a class for each value or colour.
 
     Raises `Doubt` where a guess would be a gamble, and `UserError` for names that do not fit the
     masks, and for fewer than 2 classes or more than 254.
     """
+    values = masks.values
     for key in named.labels:
         if key not in WORDS and ("," in key) != masks.in_colour:
             what = "colours" if masks.in_colour else "values"
             raise UserError(f"{key}: the masks hold {what}; found {_some(values.values())}")
-    labels = _as_named(values, named) if _names(named.labels) else _guess(masks, values, named)
+    labels = _as_named(values, named) if _names(named.labels) else _guess(masks, named)
     names = _names(labels)
     if not 2 <= len(names) <= MAX_CLASSES:
         raise UserError(
@@ -121,37 +138,39 @@ def choose_classes(masks: Masks, values: Mapping[int, Value], named: Named) -> C
             f"--classes: other=nearest would make a label_map of {len(nearest)} lines; expected "
             f"{MAX_NEAREST} at most; say other=ignore"
         )
+    mapped = masks.in_colour or other is not None or any(k != v for k, v in of.items())
+    palette = _palette(masks, of, len(names))
+    of = of | {code: of[_nearest(code, of, masks.in_colour)] for code in nearest}
+    rest = None if other in (None, NEAREST) else index.get(other)
+    shares = [0.0] * len(names)
+    for code, value in values.items():
+        if (label := of.get(code, rest)) not in (None, IGNORE):
+            shares[label] += value.share
+    return Classes(names, palette, of, rest, set(nearest), labels, mapped, shares)
+
+
+def _palette(masks: Masks, of: dict[int, int], count: int) -> list[Colour] | None:
+    """Return the colour of each of `count` classes in the masks; None unless they differ."""
     first = {label: code for code, label in reversed(of.items())}
-    codes = [first[label] for label in range(len(names)) if label in first]
+    codes = [first[label] for label in range(count) if label in first]
     in_colour = codes if masks.in_colour else [masks.palette.get(code, -1) for code in codes]
     colours = [colour_of(code) for code in in_colour if code != -1]
-    return Classes(
-        names,
-        colours if len(set(colours)) == len(names) else None,
-        of | {code: of[_nearest(code, of, masks.in_colour)] for code in nearest},
-        None if other in (None, NEAREST) else index.get(other),
-        set(nearest),
-        labels,
-        masks.in_colour,
-        mapped=masks.in_colour or other is not None or any(k != v for k, v in of.items()),
-    )
+    return colours if len(set(colours)) == count else None
 
 
 def _as_named(values: Mapping[int, Value], named: Named) -> dict[str, str]:
     """Return the named meanings; raises `Doubt` for values without a meaning."""
     left = [v for v in values.values() if v.key not in named.labels]
     if any(value.key == TRANSPARENT for value in left) and named.labels.get(OTHER) == NEAREST:
-        raise Doubt("--classes: says nothing of transparent pixels", _clear(named.labels))
+        raise Doubt("--classes: has no class for transparent pixels", _clear(named.labels))
     if left and OTHER not in named.labels:
-        raise Doubt(
-            f"--classes: says nothing of {_some(left)}",
-            named.labels | {OTHER: NEAREST},
-        )
+        raise Doubt(f"--classes: has no class for {_some(left)}", named.labels | {OTHER: NEAREST})
     return dict(named.labels)
 
 
-def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str, str]:
+def _guess(masks: Masks, named: Named) -> dict[str, str]:
     """Guess the meaning of values; raises `Doubt` where a guess would be a gamble."""
+    values = masks.values
     if how := objects(masks):
         raise UserError(
             f"--masks: one value per object, it seems, not per class ({how}); for a single class "
@@ -161,20 +180,35 @@ def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str,
     keys = {value.key for value in values.values()} | {OTHER}
     if missing := [key for key in ignored if key not in keys]:
         raise UserError(f"--ignore {missing[0]}: not in the masks; found {_some(values.values())}")
-    clear = CLEAR in values and TRANSPARENT not in ignored
     kept = {code: v for code, v in values.items() if v.key not in ignored and code != CLEAR}
-    odd = strays(kept, masks.in_colour, len(masks.pixels))
+    odd = strays(kept, masks.in_colour, len(masks.files))
     if len(named.names) == len(kept) and not masks.in_colour:
         odd = set()  # each has a name
     kept = {code: value for code, value in kept.items() if code not in odd}
     void = _void(kept, masks.in_colour, named) if set(ignored) <= {OTHER} else None
     if void:
         ignored[void.key] = IGNORED
-    classes = [value.key for value in kept.values() if value is not void]
-    if named.of_change and not named.names:
-        named = named._replace(names=_changes(classes))
-    guess = dict(zip(*_with_names(classes, named.names, masks.in_colour), strict=True)) | ignored
-    if clear:
+    classes = [value for value in kept.values() if value is not void]
+    names = named.names
+    if named.of_change and not names:
+        names = _changes([value.key for value in classes])
+    guess = _with_names([value.key for value in classes], names, masks.in_colour) | ignored
+    _ask_about_pixels(masks, guess, odd)
+    if void and void.share > MUCH:
+        raise Doubt(
+            f"--masks: {void.share:.0%} of the pixels are {void.key}: ignored, or a class?", guess
+        )
+    if masks.in_colour and names:
+        raise Doubt("--classes: unclear which of the colours is which class", guess)
+    if names and len(guess.keys() - ignored.keys()) != len(names):
+        raise Doubt(f"--classes: {len(names)} names for {_some(classes)}", guess)
+    return guess
+
+
+def _ask_about_pixels(masks: Masks, guess: Mapping[str, str], odd: set[int]) -> None:
+    """Raise `Doubt` for transparent pixels, classes stored in two ways, and `odd` values."""
+    values = masks.values
+    if CLEAR in values and TRANSPARENT not in guess:
         raise Doubt(
             f"--masks: {values[CLEAR].share:.1%} of the pixels are transparent: ignored, or a "
             "class?",
@@ -189,20 +223,10 @@ def _guess(masks: Masks, values: Mapping[int, Value], named: Named) -> dict[str,
             "mask together: the same classes, stored in two ways?",
             {**{key: label for key, label in guess.items() if key not in same}, **same},
         )
-    if odd and OTHER not in ignored:
+    if odd and OTHER not in guess:
         some = _some(value for code, value in values.items() if code in odd)
-        guess[OTHER] = NEAREST if len(odd) <= MAX_NEAREST else IGNORED
-        raise Doubt(f"--masks: hardly classes are {some}", guess)
-    if void and void.share > MUCH:
-        raise Doubt(
-            f"--masks: {void.share:.0%} of the pixels are {void.key}: ignored, or a class?", guess
-        )
-    if masks.in_colour and named.names:
-        raise Doubt("--classes: masks do not tell which of the colours is which class", guess)
-    if named.names and len(guess.keys() - ignored.keys()) != len(named.names):
-        found = _some(value for value in kept.values() if value is not void)
-        raise Doubt(f"--classes: {len(named.names)} names for {found}", guess)
-    return guess
+        rest = NEAREST if len(odd) <= MAX_NEAREST else IGNORED
+        raise Doubt(f"--masks: hardly classes are {some}", {**guess, OTHER: rest})
 
 
 def _changes(keys: list[str]) -> list[str]:
@@ -218,18 +242,18 @@ def _clear(labels: Mapping[str, str]) -> dict[str, str]:
     return {**labels, TRANSPARENT: IGNORED if black else "background"}
 
 
-def _with_names(keys: list[str], names: list[str], in_colour: bool) -> tuple[list[str], list[str]]:
-    """Return the keys of classes and their names; of indices, names may outnumber values."""
+def _with_names(keys: list[str], names: list[str], in_colour: bool) -> dict[str, str]:
+    """Return the names of classes by key; of indices, names may outnumber values."""
     if not in_colour and all(int(key) < len(names) for key in keys):
-        return [str(number) for number in range(len(names))], names
+        return {str(number): name for number, name in enumerate(names)}
     rest = range(len(names), len(keys))
     more = [f"class_{number if in_colour else keys[number]}" for number in rest]
-    return keys, [*names, *more][: len(keys)]
+    return dict(zip(keys, [*names, *more], strict=False))
 
 
 def _void(kept: Mapping[int, Value], in_colour: bool, named: Named) -> Value | None:
-    """Return the value to ignore: VOC's colour of borders; 255 beside indices, or where there is
-    one name less than values."""
+    """Return the value to ignore: VOC's colour of borders; 255 in masks of class indices, or if
+    there is one name less than values."""
     void = next((value for value in kept.values() if value.key == void_key(in_colour)), None)
     others = [code for code in kept if code != IGNORE]
     # {0, 255} is one class and another, {0, 64, 128, 255} are grey levels; indices are close.
@@ -238,15 +262,14 @@ def _void(kept: Mapping[int, Value], in_colour: bool, named: Named) -> Value | N
 
 
 def _nearest(code: int, of: Mapping[int, int], in_colour: bool) -> int:
-    """Return the code with a meaning of its own that is nearest, in values or in RGB."""
-    opaque = of.keys() - {CLEAR}
-    if not in_colour:
-        return min(opaque, key=lambda known: abs(known - code))
-    here = colour_of(code)
-    return min(
-        opaque,
-        key=lambda known: sum((a - b) ** 2 for a, b in zip(here, colour_of(known), strict=True)),
-    )
+    """Return the nearest code that has a class, in values or in RGB."""
+    here = colour_of(code) if in_colour else (code,)
+
+    def distance(known: int) -> int:
+        there = colour_of(known) if in_colour else (known,)
+        return sum((a - b) ** 2 for a, b in zip(here, there, strict=True))
+
+    return min(of.keys() - {CLEAR}, key=distance)
 
 
 def _some(values: Iterable[Value]) -> str:

@@ -1,131 +1,158 @@
-"""Matching of images with masks by name, and the sets of a config."""
+"""Match images with masks by name, and divide them into the splits of a config."""
 
+import argparse
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from dataset.folders import files_by_stem
-from dataset.val_size import MIN_IMAGES as ENOUGH
+from dataset.validation import MIN_IMAGES
 from util.errors import UserError, and_others
 
-ImageAndMask = tuple[Path, Path]
-Patterns = tuple[str, str]
-"""Patterns of the names of images and of masks."""
-SHARE = 0.1
+VAL_SHARE = 0.1
 """Share of the labelled images to validate on by default."""
 FOLDERS = {"val": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""Folders in that of the images which hold a set."""
+"""Names of folders in the image folder that hold a split."""
+
+
+class Sample(NamedTuple):
+    """The files of a sample."""
+
+    image: Path
+    mask: Path | None = None
+    later: Path | None = None
+    """The later image of a pair."""
+
+    def files(self) -> list[Path]:
+        """Return the files in the order of a line of a split file."""
+        return [file for file in (self.image, self.later, self.mask) if file]
 
 
 class Matched(NamedTuple):
     """Images with their masks, and the files without a partner."""
 
-    pairs: list[ImageAndMask]
+    pairs: list[Sample]
     without_mask: list[Path]
     spare_masks: int
     suffix: str
-    """Text that masks' names have after their images' names."""
+    """Text at the end of the masks' names that the images' names lack."""
 
 
-class Parts(NamedTuple):
-    """The image lists of a config."""
+class Splits(NamedTuple):
+    """The splits of a config."""
 
-    labeled: list[ImageAndMask]
-    unlabeled: list[tuple[Path]]
-    val: list[ImageAndMask]
-    test: list[ImageAndMask]
+    labeled: list[Sample]
+    unlabeled: list[Sample]
+    val: list[Sample]
+    test: list[Sample]
 
-    def with_masks(self) -> list[ImageAndMask]:
+    def masked(self) -> list[Sample]:
         return [*self.labeled, *self.val, *self.test]
 
+    def all(self) -> list[Sample]:
+        return [*self.masked(), *self.unlabeled]
 
-def match(images: Path, masks: Path, patterns: Patterns = ("*", "*")) -> Matched:
+
+def absolute(path: Path) -> Path:
+    """Return an absolute path without '..'; links stay as they are."""
+    return Path(os.path.abspath(path))
+
+
+def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Splits, Matched]:
+    """Match the files that the command line names, and divide them into splits without `bad`
+    images; images without masks are unlabelled.
+
+    Raises `UserError` for names that do not match, an impossible share, and an empty split.
+    """
+    images, masks = absolute(options.images), absolute(options.masks or options.images)
+    matched = match(images, masks, options)
+    pairs = [pair for pair in matched.pairs if pair.image not in bad]
+    by_folder = {kind: _in_folders(pairs, images, names) for kind, names in FOLDERS.items()}
+    val = _validation(options, matched._replace(pairs=pairs), images, by_folder)
+    taken = {sample.image for sample in val}
+    test = [sample for sample in by_folder["test"] if sample.image not in taken]
+    taken |= {sample.image for sample in test}
+    labeled = [pair for pair in pairs if pair.image not in taken]
+    if not labeled:
+        given = " ".join(options.val or ["(default)"])
+        raise UserError(f"--val {given}: takes all labelled images; leave some to train on")
+    more = options.unlabeled and files_by_stem(absolute(options.unlabeled)).values()
+    taken |= {sample.image for sample in labeled}
+    bare = dict.fromkeys((*matched.without_mask, *(more or ())))
+    splits = Splits(labeled, [Sample(file) for file in bare if file not in taken], val, test)
+    splits = Splits(*([s for s in some if s.image not in bad] for some in splits))
+    if options.second is not None:
+        skip = masks if masks != images else None
+        splits = _with_later(splits, images, absolute(options.second), skip, options.image_pattern)
+    return splits, matched
+
+
+def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
     """Match images and masks of one relative name but for the suffix, such as a/b.jpg and a/b.png
     or a/b_mask.png; or of one `*` in the patterns.
 
     Raises `UserError` when none match.
     """
-    if (images, patterns[0]) == (masks, patterns[1]):
+    inside = images == masks
+    if inside and options.image_pattern == options.mask_pattern:
         raise UserError(
             f"--masks {masks}: the folder of the images; put masks in a folder of their own, or "
-            "tell them apart with --image-pattern and --mask-pattern"
+            "separate them with --image-pattern and --mask-pattern"
         )
-    inside = images == masks
-    by_image = files_by_stem(images, None if inside else masks, patterns[0])
-    by_mask = files_by_stem(masks, None if inside else images, patterns[1])
+    by_image = files_by_stem(images, None if inside else masks, options.image_pattern)
+    by_mask = files_by_stem(masks, None if inside else images, options.mask_pattern)
     suffix = _common_suffix(list(by_image), list(by_mask))
-    pairs, lone = [], []
-    for stem, file in by_image.items():
-        if mask := by_mask.get(stem + suffix):
-            pairs.append((file, mask))
-        else:
-            lone.append(file)
+    of = {stem: by_mask.get(stem + suffix) for stem in by_image}
+    pairs = [Sample(file, of[stem]) for stem, file in by_image.items() if of[stem]]
     if not pairs:
         raise UserError(
             f"--masks {masks}: no mask has the name of an image; expected such as "
             f"{next(iter(by_image))}.png, found {next(iter(by_mask.values())).relative_to(masks)}; "
             "other names fit with --image-pattern and --mask-pattern, such as '*_image.png'"
         )
-    return Matched(pairs, lone, len(by_mask) - len(pairs), suffix)
+    without_mask = [file for stem, file in by_image.items() if not of[stem]]
+    return Matched(pairs, without_mask, len(by_mask) - len(pairs), suffix)
 
 
-def part(
-    matched: Matched,
-    images: Path,
-    unlabeled: Path | None,
-    val: Sequence[str] | None,
-    seed: int,
-    patterns: Patterns = ("*", "*"),
-) -> Parts:
-    """Divide images into sets; images without masks are unlabelled, a folder `test` is for testing.
-
-    Args:
-        val: as on the command line: a share, drawn by the seed; a folder below that of the images;
-            or a folder of images and one of masks. None: the folder `val`, if there is one, else
-            `SHARE`, and up to `ENOUGH` where this leaves two thirds to train on.
-
-    Raises `UserError` for an impossible share, and when a part is left without images.
-    """
-    by_folder = {kind: _in_folders(matched, images, names) for kind, names in FOLDERS.items()}
-    if not val and by_folder["val"]:
-        held_out = by_folder["val"]
-    elif val and (len(val) > 1 or not _is_number(val[0])):
-        held_out = _pairs_in([absolute(Path(folder)) for folder in val], matched, images, patterns)
-    else:
-        test = {image for image, _ in by_folder["test"]}
-        rest = [pair for pair in matched.pairs if pair[0] not in test]
-        held_out = _draw(rest, val[0] if val else None, seed)
-    taken = {image for image, _ in held_out}
-    test_pairs = [pair for pair in by_folder["test"] if pair[0] not in taken]
-    taken |= {image for image, _ in test_pairs}
-    labeled = [pair for pair in matched.pairs if pair[0] not in taken]
-    if not labeled:
-        given = " ".join(val or ["(default)"])
-        raise UserError(f"--val {given}: takes all labelled images; leave some to train on")
-    extra = list(files_by_stem(absolute(unlabeled)).values()) if unlabeled else []
-    taken |= {image for image, _ in labeled}
-    free = dict.fromkeys(file for file in [*matched.without_mask, *extra] if file not in taken)
-    return Parts(labeled, [(file,) for file in free], held_out, test_pairs)
+def _common_suffix(images: list[str], masks: list[str]) -> str:
+    """Return the most frequent rest of masks' names after images' names; "" for equal names."""
+    if set(images) & set(masks):
+        return ""
+    rests = Counter(
+        mask[len(image) :] for image in images[:50] for mask in masks if mask.startswith(image)
+    )
+    return rests.most_common(1)[0][0] if rests else ""
 
 
-def _in_folders(matched: Matched, images: Path, names: Sequence[str]) -> list[ImageAndMask]:
+def _in_folders(pairs: list[Sample], images: Path, names: Sequence[str]) -> list[Sample]:
     """Return the pairs below folders of these names; none where that leaves no pair to train on."""
-    found = [
-        pair
-        for pair in matched.pairs
-        if len(inside := pair[0].relative_to(images).parts) > 1 and inside[0].lower() in names
-    ]
-    return found if len(found) < len(matched.pairs) else []
+    inside = {pair: pair.image.relative_to(images).parts for pair in pairs}
+    found = [pair for pair, parts in inside.items() if parts[:-1] and parts[0].lower() in names]
+    return found if len(found) < len(pairs) else []
 
 
-def _draw(pairs: list[ImageAndMask], share: str | None, seed: int) -> list[ImageAndMask]:
-    """Draw the share of the pairs to validate on; raises `UserError` for an impossible share."""
-    number = len(pairs)
-    default = max(SHARE, min(ENOUGH, max(1, number // 3)) / max(number, 1))
+def _validation(
+    options: argparse.Namespace, matched: Matched, images: Path, by_folder: dict[str, list[Sample]]
+) -> list[Sample]:
+    """Return the validation split: of folders, or drawn by the seed.
+
+    By default, the folder `val` if there is one, else `VAL_SHARE`, and up to `MIN_IMAGES` where
+    this leaves two thirds to train on.
+    """
+    if not options.val and by_folder["val"]:
+        return by_folder["val"]
+    share = options.val[0] if options.val else None
+    if options.val and (len(options.val) > 1 or not _is_number(options.val[0])):
+        folders = [absolute(Path(folder)) for folder in options.val]
+        return _pairs_in(folders, matched, images, options)
+    test = set(by_folder["test"])
+    rest = [pair for pair in matched.pairs if pair not in test]
+    number = len(rest)
+    default = max(VAL_SHARE, min(MIN_IMAGES, max(1, number // 3)) / max(number, 1))
     wanted = default if share is None else float(share)
     if not 0 < wanted < 1 or number < 2:
         raise UserError(
@@ -133,15 +160,49 @@ def _draw(pairs: list[ImageAndMask], share: str | None, seed: int) -> list[Image
             f"found {number} images with masks"
         )
     count = min(max(1, round(wanted * number)), number - 1)
-    order = np.random.default_rng(seed).permutation(number)
-    return [pairs[i] for i in sorted(order[:count])]
+    order = np.random.default_rng(options.seed).permutation(number)
+    return [rest[i] for i in sorted(order[:count])]
 
 
-def later_images(
-    parts: Parts, images: Path, second: Path, skip: Path | None, pattern: str = "*"
-) -> dict[Path, Path]:
-    """Return the later image of each one in `parts`: its relative name is the same but for the
-    suffix.
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _pairs_in(
+    folders: list[Path], matched: Matched, images: Path, options: argparse.Namespace
+) -> list[Sample]:
+    """Return the pairs of `--val FOLDER` or `--val IMAGES MASKS`."""
+    if len(folders) > 2:
+        raise UserError(f"--val: found {len(folders)} folders, expected one, or images and masks")
+    if not folders[0].is_dir():
+        raise UserError(
+            f"--val {folders[0]}: no such folder; expected a share such as 0.1, or folders"
+        )
+    if len(folders) == 2:
+        val = match(folders[0], folders[1], options)
+        if val.without_mask:
+            raise UserError(
+                f"--val {folders[0]}: {len(val.without_mask)} images have no mask, such as "
+                f"{val.without_mask[0].name}"
+            )
+        return val.pairs
+    inside = [pair for pair in matched.pairs if folders[0] in pair.image.parents]
+    if not inside:
+        raise UserError(
+            f"--val {folders[0]}: holds no labelled image of {images}; expected a folder in it, or "
+            "a folder of images and one of masks"
+        )
+    return inside
+
+
+def _with_later(
+    splits: Splits, images: Path, second: Path, skip: Path | None, pattern: str
+) -> Splits:
+    """Add the later image of each sample: its relative name is the same but for the suffix.
 
     Raises `UserError` for a name that is in one of the two folders only.
     """
@@ -151,67 +212,17 @@ def later_images(
     for option, folder, own, other in (
         ("--images", images, by_first, by_second), ("--second", second, by_second, by_first),
     ):  # fmt: skip
-        if lone := [file for stem, file in own.items() if stem not in other]:
+        if missing := [file for stem, file in own.items() if stem not in other]:
             raise UserError(
-                f"{option} {folder}: the other date has no image of the name of "
-                f"{lone[0].relative_to(folder)}{and_others(lone)}; expected both under one name"
+                f"{option} {folder}: the other date has no image named as "
+                f"{missing[0].relative_to(folder)}{and_others(missing)}; expected one name for both"
             )
     later = {file: by_second[stem] for stem, file in by_first.items()}
-    for image, *_ in (sample for part in parts for sample in part):
-        if image not in later:
+    for sample in splits.all():
+        if sample.image not in later:
             raise UserError(
-                f"{image}: not in --images {images}, so it has no later image in --second; of "
-                "pairs, --val is a share or a folder in --images, and those without masks are "
+                f"{sample.image}: not in --images {images}, so it has no later image in --second; "
+                "of pairs, --val is a share or a folder in --images, and those without masks are "
                 "unlabelled (without --unlabeled)"
             )
-    return later
-
-
-def absolute(path: Path) -> Path:
-    """Return an absolute path without '..'; links stay as they are."""
-    return Path(os.path.abspath(path))
-
-
-def _pairs_in(
-    folders: list[Path], matched: Matched, images: Path, patterns: Patterns
-) -> list[ImageAndMask]:
-    """Return the pairs of `--val FOLDER` or `--val IMAGES MASKS`."""
-    if len(folders) > 2:
-        raise UserError(f"--val: found {len(folders)} folders, expected one, or images and masks")
-    if not folders[0].is_dir():
-        raise UserError(
-            f"--val {folders[0]}: no such folder; expected a share such as 0.1, or folders"
-        )
-    if len(folders) == 2:
-        val = match(folders[0], folders[1], patterns)
-        if val.without_mask:
-            raise UserError(
-                f"--val {folders[0]}: {len(val.without_mask)} images have no mask, such as "
-                f"{val.without_mask[0].name}"
-            )
-        return val.pairs
-    inside = [pair for pair in matched.pairs if folders[0] in pair[0].parents]
-    if not inside:
-        raise UserError(
-            f"--val {folders[0]}: holds no labelled image of {images}; expected a folder in it, or "
-            "a folder of images and one of masks"
-        )
-    return inside
-
-
-def _common_suffix(images: list[str], masks: list[str]) -> str:
-    """Return the most frequent rest of masks' names after images' names; '' for equal names."""
-    if set(images) & set(masks):
-        return ""
-    rests = Counter(
-        mask[len(image) :] for image in images[:50] for mask in masks if mask.startswith(image)
-    )
-    return rests.most_common(1)[0][0] if rests else ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return Splits(*([s._replace(later=later[s.image]) for s in some] for some in splits))

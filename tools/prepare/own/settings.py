@@ -1,21 +1,28 @@
-"""Network and training settings that suit images, device and time."""
+"""Network and training settings for images, device and time."""
 
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from inference.inputs import wants_windows
-from tools.prepare.own.bands import ImageFile
+from tools.prepare.own.images import ImageFile
+from util.errors import UserError
 
 PATCH = 14
+"""Side of the patches of DINOv2, in pixels."""
+UNITS = {"min": 60, "h": 3600, "d": 86400}
+EPOCHS = 10
+"""Epochs (and validations) of a short run, if validation is fast."""
 
 
 class Preset(NamedTuple):
     """Settings of one size."""
 
     script: str
-    """The method to try beside the baseline, see docs/methods.md."""
+    """Method to try after the baseline, see docs/methods.md."""
     model: dict[str, Any]
     optimizer: dict[str, Any]
     batch_size: int
@@ -34,7 +41,7 @@ PRESETS = {
         518,
     ),
 }
-"""small: minutes to hours on a CPU; base: a GPU of 12 GB; large: the strongest, a GPU of 24 GB."""
+"""small: minutes to hours on a CPU; base: a GPU of 12 GB; large: best scores, a GPU of 24 GB."""
 SGD_RANDOM = {"lr": 0.01, "lr_multi": 1}
 """Random weights need higher rates than pretrained ones."""
 
@@ -87,10 +94,59 @@ def choose_settings(
 
 
 def find_pretrained(backbone: str) -> str:
-    """Return `model.pretrained` for a backbone: file or hub where weights can be had, else none."""
+    """Return `model.pretrained` for a backbone: file or hub if weights are available, else none."""
     from model.hub import is_on_hub
     from model.pretrained import PRETRAINED
 
     if Path(PRETRAINED, f"{backbone}.pth").is_file():
         return "file"
     return "hub" if is_on_hub(backbone) else "none"
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of `90min`, `2h` or `1.5d`; raises `UserError` for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(min|h|d)", text)
+    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise UserError(f"--time-budget {text}: expected a time such as 90min, 2h or 1.5d")
+    return seconds
+
+
+def fit_schedule(
+    seconds: float, epochs: int, steps: int, step_seconds: float, validation_seconds: float
+) -> tuple[int, int]:
+    """Return epochs and steps per epoch that fit a time; at most the given ones.
+
+    Shortens the epochs only where fewer than `EPOCHS` of them fit.
+    """
+    fitting = int(seconds / (steps * step_seconds + validation_seconds))
+    if fitting >= min(EPOCHS, epochs):
+        return min(fitting, epochs), steps
+    # Validation may take half of the time.
+    epochs = min(EPOCHS, epochs, int(seconds / 2 / max(validation_seconds, 1e-9)))
+    steps = int((seconds / max(epochs, 1) - validation_seconds) / step_seconds)
+    if epochs < 1 or steps < 1:
+        raise UserError(
+            f"--time-budget: a validation takes {validation_seconds:.0f} s and a step "
+            f"{step_seconds:.1f} s on this machine; allow more time, or fewer validation images "
+            "(--val). The config is written, with its usual epochs"
+        )
+    return epochs, steps
+
+
+def schedule_for(config_file: Path, script: str, seconds: float) -> tuple[int, int, float]:
+    """Measure steps of a method and fit the epochs of a config to a time.
+
+    Returns epochs, steps per epoch and the hours that they take.
+    """
+    print(f"measuring steps of {script}.py", file=sys.stderr, flush=True)
+    from engine.dry_run import measure_method
+    from tools.methods import method_of
+    from util.config.loading import load_config
+
+    config = load_config(config_file)
+    found, length, images = measure_method(method_of(script), config)
+    every = config.evaluation.every
+    step, validation = found.hours(1, 1, 0, every), found.hours(1, 0, images, every)
+    epochs, steps = fit_schedule(seconds, config.epochs, length, 3600 * step, 3600 * validation)
+    return epochs, steps, epochs * (steps * step + validation)

@@ -24,9 +24,11 @@ class Kind(NamedTuple):
     """True where the first three of numbered bands are red, green and blue."""
     depth: str
 
+    def is_numbered(self) -> bool:
+        return isinstance(self.bands, tuple)
+
     def __str__(self) -> str:
-        numbered = isinstance(self.bands, tuple)
-        return f"{f'{len(self.bands)} bands' if numbered else self.bands} of {self.depth}"
+        return f"{f'{len(self.bands)} bands' if self.is_numbered() else self.bands} of {self.depth}"
 
 
 class ImageFile(NamedTuple):
@@ -79,7 +81,7 @@ def measure(images: Sequence[ImageFile]) -> Bands:
     low, high = np.zeros(values.shape[1]), np.full(values.shape[1], 255.0)
     if kind.depth != "8 bits":
         # Colours keep their balance; other bands may measure anything.
-        axis = 0 if isinstance(kind.bands, tuple) else None
+        axis = 0 if kind.is_numbered() else None
         low, high = np.percentile(values, PERCENTILES, axis=axis)
         high = np.where(high > low, high, low + 1)
         low, high = (np.array([float(f"{v:.6g}") for v in np.ravel(ends)]) for ends in (low, high))
@@ -96,7 +98,7 @@ def _common_kind(images: Sequence[ImageFile]) -> Kind:
     kinds: dict[Kind, Path] = {}
     for image in images:
         kinds.setdefault(image.kind, image.path)
-    if {(kind.depth, isinstance(kind.bands, str)) for kind in kinds} == {("8 bits", True)}:
+    if {(kind.depth, kind.is_numbered()) for kind in kinds} == {("8 bits", False)}:
         bands = "grey" if all(kind.bands == "grey" for kind in kinds) else "rgb"
         return Kind(bands, False, "8 bits")
     if len(kinds) > 1:
