@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from dataset.samples import Samples
     from dataset.split_files import SampleList
     from inference.evaluation import Scores
 
@@ -117,7 +119,6 @@ def check_options(options: argparse.Namespace) -> None:
 def score(options: argparse.Namespace, config: Config, device: "torch.device") -> None:
     """Evaluate the checkpoint on the split; log the scores and write the requested files."""
     with importing():
-        from dataset.loaders import Process, data_workers, evaluation_loader
         from inference.evaluation import Watcher, evaluate, score_table, volume_indices
         from inference.evaluation_files import write_worst
         from inference.volume_distances import VolumeDistances
@@ -138,12 +139,9 @@ def score(options: argparse.Namespace, config: Config, device: "torch.device") -
         spacing = config.evaluation.spacing
         surfaces = VolumeDistances(paths, volumes, len(classes), spacing, device)
         watchers.append(surfaces)
-    workers = data_workers(config, processes_here())
-    rank, world = distributed.rank(), distributed.world_size()
-    process = Process(rank, world, workers, cuda=device.type == "cuda")
     begin = time.perf_counter()
     scores = evaluate(
-        network, evaluation_loader(config, samples, process), config,
+        network, batches_of(samples, config, device), config,
         mode=config.evaluation.mode, device=device, volumes=volumes, watchers=watchers,
     )  # fmt: skip
     speed = len(samples) / (time.perf_counter() - begin)
@@ -186,6 +184,17 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
         }
         distributed.require_equal("settings", facts | config.model_dump(mode="json"))
     return split
+
+
+def batches_of(samples: "Samples", config: Config, device: "torch.device") -> Iterable[Any]:
+    """Return the images of this rank, one at a time."""
+    from dataset.loaders import Process, data_workers, evaluation_loader
+    from util import distributed
+
+    workers = data_workers(config, processes_here())
+    rank, world = distributed.rank(), distributed.world_size()
+    process = Process(rank, world, workers, cuda=device.type == "cuda")
+    return evaluation_loader(config, samples, process)
 
 
 def how_predicted(evaluation: Evaluation) -> str:

@@ -124,19 +124,38 @@ def predict_images(
     except KeyboardInterrupt as error:
         interrupt = error
         print(f"stopped with {len(missing) - done} to do; the same command continues")
-    if large:
-        print(f"windows  {counted(large, 'image')} much larger than crops of {config.crop_size} "
-              "pixels predicted in sliding windows; --set evaluation.mode=original predicts whole "
-              "images")  # fmt: skip
-    failed = f", {len(errors)} failed" * bool(errors)
-    folders = ", ".join(f"{kind}/" for kind in writer.kinds)
-    count = counted(done - len(errors), "mask")
-    print(f"written  {count}{failed}; {options.save_path}: {folders}, areas.csv")
+    print_results(options, config, writer.kinds, done, len(errors), large)
     if interrupt:
         raise interrupt
-    print(f"next     python export.py --checkpoint {quoted(options.checkpoint)} --format onnx "
-          "--out model.onnx")  # fmt: skip
+    checkpoint = quoted(options.checkpoint)
+    print(f"next     python export.py --checkpoint {checkpoint} --format onnx --out model.onnx")
     return errors
+
+
+def print_results(
+    options: argparse.Namespace,
+    config: Config,
+    kinds: list[str],
+    done: int,
+    failed: int,
+    large: int,
+) -> None:
+    """Print the numbers of images, and the written folders.
+
+    Args:
+        done: number of images, including `failed` ones.
+        large: number of images in sliding windows because of their size.
+    """
+    if large:
+        print(
+            f"windows  {counted(large, 'image')} much larger than crops of {config.crop_size} "
+            "pixels predicted in sliding windows; --set evaluation.mode=original predicts whole "
+            "images"
+        )
+    failures = f", {failed} failed" * bool(failed)
+    folders = ", ".join(f"{kind}/" for kind in kinds)
+    masks = counted(done - failed, "mask")
+    print(f"written  {masks}{failures}; {options.save_path}: {folders}, areas.csv")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Evaluation of a network: confusion matrix and scores over the images of all ranks."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,15 +112,6 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     counts = pairs.new_zeros(num_classes**2 + 1)
     counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
     return counts[:-1].view(num_classes, num_classes)
-
-
-def image_miou(counts: Tensor) -> float:
-    """Return the mean IoU in [0, 1] over the classes in mask or prediction of one image, from its
-    `class_counts` `[3, C]`; infinite without labelled pixels."""
-    hit, predicted, true = counts
-    union = predicted + true - hit
-    present = union > 0
-    return (hit[present] / union[present]).mean().item() if present.any() else math.inf
 
 
 def dice(confusions: Tensor) -> Tensor:

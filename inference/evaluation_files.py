@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dataset.bands import pictures
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, center_crop, image_miou
+from inference.evaluation import Scores, center_crop
 from inference.overlay import contents, overlay, percent, save_picture, side_by_side, with_legend
 from inference.predictor import Predictor
 from metrics.confusion import confusion_rows
@@ -56,6 +56,15 @@ def worst_images(scores: Scores, count: int) -> list[tuple[int, float]]:
     return [(index, miou) for miou, index in order[:count]]
 
 
+def image_miou(counts: Tensor) -> float:
+    """Return the mean IoU in [0, 1] over the classes in mask or prediction of one image, from its
+    `class_counts` `[3, C]`; infinite without labelled pixels."""
+    hit, predicted, true = counts
+    union = predicted + true - hit
+    present = union > 0
+    return (hit[present] / union[present]).mean().item() if present.any() else math.inf
+
+
 def write_worst(
     folder: Path,
     count: int,
@@ -72,9 +81,9 @@ def write_worst(
         pixels, stored = reader.both(sample)
         mask = np.array(stored)
         if config.evaluation.mode == "center_crop":
-            bands = torch.from_numpy(pixels).movedim(2, 0)
+            bands = torch.tensor(pixels).movedim(2, 0)
             pixels = center_crop(bands, config.crop_size).movedim(0, 2).numpy()
-            mask = center_crop(torch.from_numpy(mask), config.crop_size).numpy()
+            mask = center_crop(torch.tensor(mask), config.crop_size).numpy()
         title = f"{sample.image}, mean IoU {100 * miou:.1f}"
         dates = pictures(pixels, config.data)
         picture = comparison(dates, mask, predictor.mask(pixels), config.data, title)

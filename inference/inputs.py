@@ -57,12 +57,11 @@ def find_dates(
 
 
 def may_choose_windows(options: argparse.Namespace) -> bool:
-    """Tell whether images much larger than crops are predicted in sliding windows: unless the user
-    set a mode."""
+    """Return True if large images may be predicted in sliding windows: if --set names no mode."""
     return not any(setting.startswith("evaluation.mode") for setting in options.set)
 
 
 def wants_windows(side: float, crop: int) -> bool:
-    """Tell whether an image's longer side (pixels) is much longer than the crops of training, so
+    """Return True if an image's longer side (pixels) is much longer than the crops of training, so
     that the whole image may not fit into memory."""
     return side > 2.5 * crop and side > 1500

@@ -156,7 +156,7 @@ def test_it_continues_with_the_same_result(command, tmp_path):
 
 
 def test_other_images(command, toy, tmp_path):
-    """Files from elsewhere; what is labelled or validates is none to label."""
+    """Files from another folder; labelled and validation images are left out."""
     code, said, _ = command("--threshold", 0, "--images", toy.root / "images")
     assert code == 0 and "skipped  6 labelled, validation or test images" in said
     write_sample(tmp_path / "elsewhere", "x", mask=False)
@@ -196,8 +196,8 @@ def test_bad_input(command, toy, tmp_path):
             unlabelled_samples(load_config(toy.config).data, images, None, tmp_path)
 
 
-def test_active_learning_labels_what_the_ranking_says(toy, monkeypatch, run, tmp_path):
-    """Three arms of equal budgets; what is labelled is no longer unlabelled."""
+def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
+    """Three arms of equal budgets; labelled images are no longer unlabelled."""
     lines = [write_sample(toy.root, f"p{i}") for i in range(12)]
     toy.write_list("pool", lines)
     commands = []

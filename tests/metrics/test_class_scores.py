@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 import evaluate
-from inference.evaluation import Scores, confusion_matrix, image_miou, score_table
-from inference.evaluation_files import comparison, worst_images
+from inference.evaluation import Scores, confusion_matrix, score_table
+from inference.evaluation_files import comparison, image_miou, worst_images
 from metrics.boundary import BoundaryIoU
 from metrics.confusion import class_counts, class_scores, confusion_rows
 from supervised import SupOnly

@@ -15,7 +15,8 @@ from dataset.folders import read_samples
 from dataset.loaders import Process, evaluation_loader
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, confusion_matrix, evaluate, image_miou, volume_indices
+from inference.evaluation import Scores, confusion_matrix, evaluate, volume_indices
+from inference.evaluation_files import image_miou
 from inference.overlay import overlay, side_by_side
 from metrics.confusion import class_counts
 from model.files import best_checkpoint
