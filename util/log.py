@@ -72,7 +72,8 @@ def _commit() -> str:
 def code_version() -> str:
     """Return the git commit and a digest of the source files."""
     root, digest = Path(__file__).parent.parent, hashlib.sha256()
-    folders = ("", "dataset/", "engine/", "model/", "semi/", "util/")
-    for path in sorted(path for folder in folders for path in root.glob(f"{folder}*.py")):
+    packages = ("dataset", "engine", "inference", "metrics", "model", "semi", "util")
+    patterns = ("*.py", *(f"{package}/**/*.py" for package in packages))
+    for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
         digest.update(path.read_bytes())
     return f"{versions()['commit']}, sources {digest.hexdigest()[:12]}"

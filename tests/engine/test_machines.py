@@ -93,13 +93,17 @@ def test_a_run_and_a_dry_run(short, tmp_path):
     assert refused(ends(*commands), "--dry-run (False -> True)")
 
 
-def test_the_code_has_a_version(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "file",
+    ["unimatch.py", "engine/trainer.py", "metrics/confusion.py", "dataset/transforms/weak.py"],
+)
+def test_the_code_has_a_version(file, monkeypatch, tmp_path):
     """Editing a source file changes the version, also without git."""
-    for folder in ("util", "engine"):
+    for folder in ("util", "dataset", "engine", "metrics"):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder)
     monkeypatch.setattr("util.log.__file__", str(tmp_path / "util/log.py"))
     before = code_version()
-    (tmp_path / "engine/trainer.py").write_text("")
+    (tmp_path / file).write_text("edited")
     assert code_version() != before
 
 

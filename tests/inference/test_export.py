@@ -239,13 +239,17 @@ def test_a_published_run(trained, shared_run, toy, run, tmp_path):
             assert str(folder).encode() not in file.read_bytes(), "a path of this machine"
     own, theirs = load(trained / "best.pth")["method"], load(out / "model.safetensors")["model"]
     assert theirs and all(torch.equal(own[f"model.{name}"], theirs[name]) for name in theirs)
+    for name in "abcd":  # the same file, whose header safetensors orders at random
+        run(publish, trained, "--out", tmp_path / name, "--license", "mit")
+        again = (tmp_path / name / "model.safetensors").read_bytes()
+        assert hashlib.sha256(again).hexdigest() == weights
     code, _, err = run(publish, *argv)
     assert code == 2 and "exists already" in err
     for words, *bad in (
         ("; name the --save-path", tmp_path),
         ("no validation of 'x'", trained, "--which", "x"),
     ):
-        code, _, err = run(publish, *bad, "--out", tmp_path / "b", "--license", "mit")
+        code, _, err = run(publish, *bad, "--out", tmp_path / "bad", "--license", "mit")
         assert code == 2 and words in err and err.count("\n") == 1
 
 
