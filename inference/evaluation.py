@@ -227,7 +227,7 @@ def score_table(
     as text; with `more`, also a 95 % interval of each IoU."""
     columns, intervals = scores.by_class | dict(more or {}), scores.intervals
     of_iou = intervals.iou if intervals and more is not None else None
-    rows = [["", *columns, *["95 % of IoU"] * bool(of_iou)]] if len(columns) > 1 else []
+    rows = [["", *columns, *["95 % interval"] * bool(of_iou)]] if len(columns) > 1 else []
     for index, name in enumerate(classes):
         cells = [f"{100 * values[index]:6.2f}" for values in columns.values()]
         cells += ["{:.1f} to {:.1f}".format(*of_iou[index])] if of_iou else []

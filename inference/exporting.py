@@ -194,7 +194,7 @@ def compare_masks(
         agreement = min(agreement, *shares.nan_to_num(1).tolist())
     print(
         f"{len(views)} predictions compared: largest difference of probabilities {difference:.2g}, "
-        f"masks agree on {100 * agreement:.3f} % of the pixels or more"
+        f"masks agree on at least {100 * agreement:.3f} % of the pixels"
     )
     return agreement >= AGREEMENT and math.isfinite(difference)
 

@@ -218,7 +218,7 @@ def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
             record = {"scores": {"model": {"miou": score + len(commands) // 5}}}
             (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
 
-    monkeypatch.setattr(active_learning, "run", script)
+    monkeypatch.setattr(active_learning, "run_script", script)
     argv = ["--config", toy.config, "--pool", toy.path("pool"), "--count", 3, "--seeds", 0, 1,
             "--save-path", tmp_path / "active"]  # fmt: skip
     code, said, err = run(active_learning, *argv)

@@ -241,7 +241,7 @@ def smoothed(_):
 def test_smoothed_masks_do_not_make_dozens_of_classes(init):
     write_masks(Path("masks"), write_images(Path("images")), (".png", smoothed))
     code, out, err = init()
-    assert code == 2 and "hardly classes are" in err
+    assert code == 2 and "these values do not look like classes:" in err
     names = [f"photo {i}.png" for i in range(6)]
     named = [line.partition("  in ")[2].split(", ") for line in out.splitlines() if "  in " in line]
     assert named and all(sorted(files) == names for files in named)
@@ -281,7 +281,7 @@ def test_a_frequent_255_is_not_ignored_unasked(init):
 
     write_masks(Path("masks"), write_images(Path("images")), (".png", form))
     code, out, err = init()
-    assert code == 2 and "33% of the pixels are 255: ignored, or a class?" in err
+    assert code == 2 and "33% of the pixels are 255; is this value ignored, or a class?" in err
     assert "0=class_0,1=class_1,255=ignore" in out
     assert init("--classes", "0=a,1=b,255=c")[0] == 0
     assert load_config("configs/mine.yaml").data.label_map == {"0": 0, "1": 1, "255": 2}
@@ -411,7 +411,7 @@ def test_transparent_pixels_are_asked_about(init):
 
     write_masks(Path("masks"), stems, (".png", clear))
     code, out, err = init()
-    assert code == 2 and "transparent: ignored, or a class?" in err
+    assert code == 2 and "transparent; are they ignored, or a class?" in err
     said = "0,0,0=class_0,128,64,0=class_1"
     assert f"--classes {said},transparent=ignore" in out
     code, _, err = init("--classes", f"{said},other=nearest")

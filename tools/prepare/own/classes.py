@@ -196,7 +196,9 @@ def _guess(masks: Masks, named: Named) -> dict[str, str]:
     _ask_about_pixels(masks, guess, odd)
     if void and void.share > MUCH:
         raise Doubt(
-            f"--masks: {void.share:.0%} of the pixels are {void.key}: ignored, or a class?", guess
+            f"--masks: {void.share:.0%} of the pixels are {void.key}; is this value ignored, or a "
+            "class?",
+            guess,
         )
     if masks.in_colour and names:
         raise Doubt("--classes: unclear which of the colours is which class", guess)
@@ -210,8 +212,8 @@ def _ask_about_pixels(masks: Masks, guess: Mapping[str, str], odd: set[int]) -> 
     values = masks.values
     if CLEAR in values and TRANSPARENT not in guess:
         raise Doubt(
-            f"--masks: {values[CLEAR].share:.1%} of the pixels are transparent: ignored, or a "
-            "class?",
+            f"--masks: {values[CLEAR].share:.1%} of the pixels are transparent; are "
+            "they ignored, or a class?",
             _clear(guess),
         )
     if scales := two_scales(masks):
@@ -226,7 +228,9 @@ def _ask_about_pixels(masks: Masks, guess: Mapping[str, str], odd: set[int]) -> 
     if odd and OTHER not in guess:
         some = _some(value for code, value in values.items() if code in odd)
         rest = NEAREST if len(odd) <= MAX_NEAREST else IGNORED
-        raise Doubt(f"--masks: hardly classes are {some}", {**guess, OTHER: rest})
+        raise Doubt(
+            f"--masks: these values do not look like classes: {some}", {**guess, OTHER: rest}
+        )
 
 
 def _changes(keys: list[str]) -> list[str]:

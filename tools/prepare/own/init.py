@@ -124,6 +124,4 @@ def _choose(found: Survey, named: Named) -> Classes:
     except Doubt as doubt:
         print(table(found.masks.values, doubt.labels, found.splits))
         print(f"such as  {again(doubt.labels)}")
-        raise UserError(
-            f"{doubt}; repeat with the command above, corrected where it is wrong"
-        ) from None
+        raise UserError(f"{doubt}; correct the command above and run it") from None

@@ -133,8 +133,8 @@ def report_config(
         f"{settings.crop_size}, {settings.epochs} epochs, evaluation {settings.mode}"
     )
     if model["pretrained"] == "none":
-        print("weights  none found, and no network: training starts from random weights and scores "
-              "lower; see the comment in the config")  # fmt: skip
+        print("weights  no file, and no internet connection: training starts from random weights "
+              "and scores lower; see the comment in the config")  # fmt: skip
     if hours is not None:
         print(f"time     about {hours:.1f} h with {script or 'supervised'}.py on this machine")
     if rare := classes.rare():
