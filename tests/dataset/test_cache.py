@@ -133,6 +133,8 @@ def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy, default
     assert_equal(list(starting_at(keeping, 1)), first[1])
     with pytest.raises((UserError, RuntimeError), match="no such file"):
         list(starting_at(plain, 1))
+    for each in (keeping, plain) if workers else ():
+        each._iterator._shutdown_workers()  # the garbage collector would wait 20 s for each
 
 
 @pytest.mark.parametrize("kept, workers", [(0, 0), (3, 0), (3, 1), (6, 0)])

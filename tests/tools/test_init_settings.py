@@ -70,7 +70,7 @@ def test_weights_are_taken_where_they_are(init, images, monkeypatch):
         _, out, _ = init("--preset", "small", "--force")
         config = load_config(CONFIG)
         found.append(
-            (config.model.pretrained, config.optimizer.lr, "none found, and no net" in out)
+            (config.model.pretrained, config.optimizer.lr, "no file, and no internet" in out)
         )
     assert found == [("none", 0.01, True), ("hub", 0.001, False), ("file", 0.001, False)]
 
