@@ -63,7 +63,7 @@ class Measured(NamedTuple):
 def measure(trainer: Trainer) -> Measured:
     """Time steps and validation images, each after a first one, and their loading."""
     train = trainer.train
-    raw = next(iter(train))  # whose data workers end here
+    raw = next(iter(train))  # data workers fetch ahead during the first step, then wait
     loss = trainer.train_step(raw)["loss"].item()
     step = _median_seconds(lambda: trainer.train_step(raw), trainer.device)
     return Measured(loss, step, _seconds_to_load(train), *_validation(trainer), train.num_workers)

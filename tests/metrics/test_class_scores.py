@@ -128,7 +128,10 @@ def test_the_worst_images_in_order():
     assert image_miou(scores.counts[3]) == math.inf
 
 
-@pytest.mark.filterwarnings("error::UserWarning")
+# Any warning of drawing; not of files that other tests of this process left open.
+@pytest.mark.filterwarnings(
+    "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize("count", [2, 25, 26, 60])
 def test_picture_of_a_confusion_matrix(count):
     """Cells show shares of the truth; numbers are drawn unless there are too many classes."""
