@@ -16,9 +16,6 @@ from torch import Tensor
 from util import distributed
 from util.config.types import IGNORE
 
-DISTANCE = 0.02
-"""Share of the image's diagonal."""
-
 
 class BoundaryIoU:
     """Sums over images; a watcher of `inference.evaluation.evaluate`."""
