@@ -1,6 +1,8 @@
 """The command of every method: check the inputs of a training run, build its `Trainer`, train."""
 
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from dataset.loaders import (
 from dataset.split_files import SampleList, list_identity
 from dataset.validation import check_files, read_lists
 from engine.checkpointing import resume_run, state_to_resume
+from engine.dry_run import Measured, dry_run, measure
 from engine.loggers import check_trackers
 from engine.method import Method
 from engine.optimizer import with_scaled_lr
@@ -60,8 +63,6 @@ def main(method: type[Method]) -> None:
                     method, config, device, run_dir, options.resume, options.force
                 )
                 if options.dry_run:
-                    from engine.dry_run import dry_run  # imports this module
-
                     dry_run(trainer)
                 else:
                     trainer.fit()
@@ -115,6 +116,18 @@ def build_trainer(
         resume_run(trainer, *resumed, force)
     distributed.require_equal("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
     return trainer
+
+
+def measure_method(method_class: type[Method], config: Config) -> tuple[Measured, int, int]:
+    """Measure a step and a validation image without starting a run.
+
+    Returns also the steps per epoch and the number of validation images.  Raises `UserError` as
+    `build_trainer`.
+    """
+    with TemporaryDirectory() as folder:
+        device, run_dir = distributed.choose_device("auto"), RunDir(Path(folder))
+        trainer = build_trainer(method_class, config, device, run_dir, "never")
+        return measure(trainer), len(trainer.train), len(trainer.val)
 
 
 def _compare_ranks(

@@ -4,9 +4,7 @@ import copy
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -15,11 +13,9 @@ from torch.utils.data import DataLoader, default_collate
 from dataset.cache import DecodedSamples
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
-from engine.command import build_trainer
 from engine.cost import step_cost
 from engine.estimate import describe, rows, run_needs
 from engine.method import Method
-from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from engine.validation import evaluate_network
 from util import distributed
@@ -67,15 +63,6 @@ def measure(trainer: Trainer) -> Measured:
     loss = trainer.train_step(raw)["loss"].item()
     step = _median_seconds(lambda: trainer.train_step(raw), trainer.device)
     return Measured(loss, step, _seconds_to_load(train), *_validation(trainer), train.num_workers)
-
-
-def measure_method(method_class: type[Method], config: Config) -> tuple[Measured, int, int]:
-    """Measure a run that is never started; return also its steps per epoch and its validation
-    images.  Raises `UserError` as `build_trainer`."""
-    with TemporaryDirectory() as folder:
-        device, run_dir = distributed.choose_device("auto"), RunDir(Path(folder))
-        trainer = build_trainer(method_class, config, device, run_dir, "never")
-        return measure(trainer), len(trainer.train), len(trainer.val)
 
 
 def dry_run(trainer: Trainer) -> None:

@@ -73,7 +73,7 @@ def command_line() -> Parser:
 def minutes(config: Config, scripts: list[str]) -> dict[str, float]:
     """Measure steps of each method; return the minutes of its training with all validations."""
     with importing():
-        from engine.dry_run import measure_method
+        from engine.command import measure_method
         from tools.methods import method_of
     taken = {}
     for script in scripts:

@@ -140,7 +140,7 @@ def schedule_for(config_file: Path, script: str, seconds: float) -> tuple[int, i
     Returns epochs, steps per epoch and the hours that they take.
     """
     print(f"measuring steps of {script}.py", file=sys.stderr, flush=True)
-    from engine.dry_run import measure_method
+    from engine.command import measure_method
     from tools.methods import method_of
     from util.config.loading import load_config
 
