@@ -14,7 +14,7 @@ from dataset.cache import DecodedSamples
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
 from engine.cost import step_cost
-from engine.estimate import describe, rows, run_needs
+from engine.estimate import describe_needs, rows, run_needs
 from engine.method import Method
 from engine.trainer import Trainer
 from engine.validation import evaluate_network
@@ -200,7 +200,7 @@ def log_gpu_needs(method_class: type[Method], config: Config, steps: int) -> Non
     world, workers = distributed.world_size(), data_workers(config, distributed.processes_here())
     try:
         needs = run_needs(method_class, config, world, workers)
-        text = describe(needs, method_class, config, world, steps)
+        text = describe_needs(needs, method_class, config, world, steps)
     except UserError as error:
         text = f"GPU memory and time {error}"
     logger.info("%s", text)

@@ -114,7 +114,7 @@ def describe_step(cost: Cost, config: Config, steps: int, whole: str = "whole ru
     )
 
 
-def describe(
+def describe_needs(
     needs: Needs, method_class: type[Method], config: Config, world: int, steps: int
 ) -> str:
     """Describe what a run of `steps` needs, for `--dry-run`."""

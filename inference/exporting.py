@@ -22,11 +22,11 @@ from model.deploy import (
     NORMALISATION,
     RESIZING,
     Deployed,
-    Run,
-    describe,
+    Runner,
     example_of,
     from_onnx,
     from_torchscript,
+    metadata,
     to_onnx,
     to_safetensors,
     to_torchscript,
@@ -109,7 +109,7 @@ def exported_content(options: argparse.Namespace, config: Config, deployed: Depl
     sides = options.size or [-(-side // multiple) * multiple for side in (70, 110)]
     if any(side % multiple for side in sides):
         raise UserError(f"--size: found {sides}, expected multiples of {multiple} pixels")
-    example, facts = example_of(sides, config.data.channels), describe(config, deployed)
+    example, facts = example_of(sides, config.data.channels), metadata(config, deployed)
     if options.format == "safetensors":
         return to_safetensors(deployed, facts)
     try:
@@ -124,7 +124,7 @@ def exported_content(options: argparse.Namespace, config: Config, deployed: Depl
         raise UserError(f"--format {options.format}: {problem}") from None
 
 
-def function_of(format: str, config: Config, content: bytes) -> Run:
+def function_of(format: str, config: Config, content: bytes) -> Runner:
     """Return an exported file as a function; for safetensors, a new network with the weights."""
     if format == "onnx":
         return from_onnx(content)
@@ -155,7 +155,7 @@ def views_of(
 class ExportedNetwork:
     """An exported function that replaces the network of a `Predictor`."""
 
-    run: Run
+    run: Runner
     patch_size: int
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class ExportedNetwork:
 
 @torch.no_grad()
 def compare_masks(
-    deployed: Deployed, run: Run, views: Sequence[ComparedImages], config: Config, fixed: bool
+    deployed: Deployed, run: Runner, views: Sequence[ComparedImages], config: Config, fixed: bool
 ) -> bool:
     """Return True if the masks agree at the pixels with data; print the largest difference of the
     probabilities.

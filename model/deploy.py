@@ -19,7 +19,7 @@ from util.config.schema import Config
 from util.errors import UserError
 from util.normalize import mean_and_std, normalise
 
-Run = Callable[[Tensor], Tensor]
+Runner = Callable[[Tensor], Tensor]
 NORMALISATION, RESIZING = "normalisation", "resizing"
 NODATA_NOTE = (
     "pixels without data are not detected: set them to the lower bound of image_range (before "
@@ -88,7 +88,7 @@ def value_range(config: Config) -> tuple[list[float], list[float]]:
     return list(lows) * config.data.dates, list(highs) * config.data.dates
 
 
-def describe(config: Config, deployed: Deployed) -> dict[str, str]:
+def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
     """Return the metadata of a file: values in JSON, by name."""
     data, (low, high) = config.data, value_range(config)
     shape = "[batch, bands, height, width]"
@@ -134,7 +134,7 @@ def to_onnx(deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, s
     return model.SerializeToString()
 
 
-def from_onnx(content: bytes) -> Run:
+def from_onnx(content: bytes) -> Runner:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -163,7 +163,7 @@ def _without_source_paths(content: bytes) -> bytes:
     return file.getvalue()
 
 
-def from_torchscript(content: bytes) -> Run:
+def from_torchscript(content: bytes) -> Runner:
     with _quiet():
         return torch.jit.load(io.BytesIO(content), map_location="cpu")
 

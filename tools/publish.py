@@ -36,14 +36,14 @@ def main() -> None:
             import torch
 
             from inference.overlay import save_picture
-            from model.deploy import Deployed, describe, to_safetensors
+            from model.deploy import Deployed, metadata, to_safetensors
             from model.lora import merge_adapters
             from model.trained import load_trained
             from tools.report.charts import curves
         network = load_trained(run.config, checkpoint, options.which, torch.device("cpu"))
         config = merge_adapters(network, run.config)
         deployed = Deployed(network, config, ())
-        weights = to_safetensors(deployed, describe(config, deployed))
+        weights = to_safetensors(deployed, metadata(config, deployed))
         digest = hashlib.sha256(weights).hexdigest()
         card = model_card(run, options.which, epoch, options.license, digest)
         make_folder(options.out)

@@ -47,7 +47,7 @@ def main() -> None:
         pictures = options.save_path / "pictures.png"
         samples = read_samples(config.data.val, config.data, masks=True).samples[:8]
         draw(checkpoints, samples, options.set, config.data, pictures)
-        print("", text_table(scores(folders), "<>"), "", sep="\n")
+        print("", text_table(score_rows(folders), "<>"), "", sep="\n")
         print(f"pictures      {pictures}  (rows: image, ground truth, {', '.join(METHODS)})")
         print(f"checkpoints   {' and '.join(map(str, checkpoints.values()))}")
         print(f"TensorBoard   tensorboard --logdir {options.save_path}")
@@ -83,7 +83,7 @@ def minutes(config: Config, scripts: list[str]) -> dict[str, float]:
     return taken
 
 
-def scores(folders: dict[str, Path]) -> list[list[str]]:
+def score_rows(folders: dict[str, Path]) -> list[list[str]]:
     """Return the rows of the closing table, read from the runs' files."""
     rows = [["", "mIoU (best)", "last epoch", "steps", "minutes"]]
     for name, folder in folders.items():

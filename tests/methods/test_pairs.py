@@ -296,7 +296,9 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
     found = judge(finished, "model", torch.device("cpu"), shown=2, limit=None)
     judged = [*found.best, *found.worst]
     assert len({one.name for one in judged}) == len(judged) == 2
-    for one, (sheet, _) in zip(judged, predictions.pictures(finished, judged), strict=True):
+    for one, (sheet, _) in zip(
+        judged, predictions.compared_pictures(finished, judged), strict=True
+    ):
         dates = [Image.open(file).resize((240, 240), Image.Resampling.LANCZOS)
                  for file in one.sample.image_files]  # fmt: skip
         both = side_by_side([dates]).crop((0, 0, 2 * 244, 248))

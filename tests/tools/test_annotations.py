@@ -16,7 +16,7 @@ from scipy.io import savemat
 from tests.own_images import with_palette
 from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.label_images import VOC, voc_colour
-from tools.prepare.annotations.match import Images
+from tools.prepare.annotations.match import ImageFolder
 from util.config.loading import load_config
 
 W, H = 40, 32
@@ -628,7 +628,7 @@ def test_circles_and_ellipses(init):
 ])  # fmt: skip
 def test_images_are_found_by_the_ends_of_their_paths(name, found):
     stems = ["a/one", "b/one", "b/two", "x.y.z"]
-    images = Images(Path("/data/photos"), {s: Path("/data/photos", f"{s}.jpg") for s in stems})
+    images = ImageFolder(Path("/data/photos"), {s: Path("/data/photos", f"{s}.jpg") for s in stems})
     assert images.find(name) == found
 
 

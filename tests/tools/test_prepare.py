@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.preparing import CASES, files, of
 from tools.prepare import __main__ as prepare_command
 from tools.prepare.official import ade20k, camvid, pascal
-from tools.prepare.official.coco import Picture, Region, instance_mask
+from tools.prepare.official.coco import ImageInstances, Instance, instance_mask
 from tools.prepare.official.masks import read_indices
 from tools.prepare.official.output import RECORD
 from tools.prepare.official.run import prepare
@@ -155,13 +155,13 @@ def test_regions_of_coco():
     packed = rle.encode(np.asfortranarray(region.astype(np.uint8)))
     text = {"size": [7, 5], "counts": packed["counts"].decode()}
     for shape in (lengths, text):
-        mask = instance_mask(Picture(7, 5, [Region(3, True, 1.0, shape)]))
+        mask = instance_mask(ImageInstances(7, 5, [Instance(3, True, 1.0, shape)]))
         np.testing.assert_array_equal(read_indices(mask), 3 * region)
-    mask = instance_mask(Picture(7, 5, [Region(3, False, 1.0, [[0.0, 0.0, 4.0, 4.0]])]))
+    mask = instance_mask(ImageInstances(7, 5, [Instance(3, False, 1.0, [[0.0, 0.0, 4.0, 4.0]])]))
     assert not read_indices(mask).any()
     for wrong in ({**lengths, "size": [5, 7]}, {**lengths, "counts": [3, 4]}):
         with pytest.raises(ValueError):
-            instance_mask(Picture(7, 5, [Region(3, True, 1.0, wrong)]))
+            instance_mask(ImageInstances(7, 5, [Instance(3, True, 1.0, wrong)]))
 
 
 def arranged(folder):

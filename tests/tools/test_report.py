@@ -18,7 +18,7 @@ from tests.fake_runs import fake_run
 from tools.report import __main__ as report
 from tools.report import predictions
 from tools.report.embedding import class_means, embedding
-from tools.report.predictions import judge, pictures
+from tools.report.predictions import compared_pictures, judge
 from tools.results.runs import Run
 from tools.sweep.schedule import result
 from unimatch import UniMatch
@@ -149,7 +149,7 @@ def test_best_and_worst_are_in_order_and_add_up(trained):
     assert found.best[0].miou >= found.best[1].miou >= found.worst[0].miou
     masks = [np.array(Image.open(one.sample.mask_file)) for one in extremes]
     assert int(found.scores.confusion.sum()) == sum(int((mask != 255).sum()) for mask in masks)
-    made = pictures(Run(trained), extremes)
+    made = compared_pictures(Run(trained), extremes)
     assert len({mask.shape for mask in masks}) == 3
     assert len({image.size for image, _ in made}) == 1
 

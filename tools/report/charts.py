@@ -20,7 +20,7 @@ def curves(run: Run) -> Image.Image:
     """Draw the training loss and the validation score over epochs, side by side."""
     loss = [epoch.train.get("loss", np.nan) for epoch in run.epochs]
     lines = {"loss": ([epoch.epoch for epoch in run.epochs], loss)}
-    figures = [line_chart(lines, "training", "loss"), scores(run)]
+    figures = [line_chart(lines, "training", "loss"), score_curves(run)]
     return side_by_side([[as_image(figure) for figure in figures]])
 
 
@@ -38,7 +38,7 @@ def scalars(run: Run) -> dict[str, "Figure"]:
     }
 
 
-def scores(run: Run) -> "Figure":
+def score_curves(run: Run) -> "Figure":
     """Draw the score that chooses the best checkpoint, for all validated networks; stars mark the
     best epochs."""
     curves = {network: curve for network in run.networks if (curve := run.selected(network))}
@@ -48,7 +48,7 @@ def scores(run: Run) -> "Figure":
     return line_chart(lines, "validation", f"{score_title(run.config)} (%)", stars)
 
 
-def class_scores(run: Run, network: str) -> "Figure":
+def class_curves(run: Run, network: str) -> "Figure":
     """Draw the IoU of each class (rows) after each epoch (columns)."""
     classes = run.config.data.classes
     curves = [run.curve(network, name) for name in classes]

@@ -16,7 +16,7 @@ from metrics.confusion import class_scores
 from tools import html
 from tools.report import charts
 from tools.report.embedding import embedding
-from tools.report.predictions import judge, pictures
+from tools.report.predictions import compared_pictures, judge
 from tools.results.runs import Run, best_epoch
 from util.colours import palette
 from util.config.data import Data
@@ -41,7 +41,7 @@ def page(
     best = {network: max(curve.values()) for network, curve in curves.items() if curve}
     network = max(best, key=lambda name: best[name], default=None)
     scalars = {name: as_svg(figure) for name, figure in charts.scalars(run).items()}
-    figures = [charts.scores(run), charts.class_scores(run, network)] if network else []
+    figures = [charts.score_curves(run), charts.class_curves(run, network)] if network else []
     return html.render(
         "report/report.html.j2",
         generator="tools.report",
@@ -150,7 +150,7 @@ def _predictions(run: Run, network: str, device: torch.device, limit: int | None
             draw_confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)
         ),
         "extremes": [
-            (title, pictures(run, some))
+            (title, compared_pictures(run, some))
             for title, some in (("Best", found.best), ("Worst", found.worst))
         ],
     }

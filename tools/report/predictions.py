@@ -95,7 +95,7 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     return judgement
 
 
-def pictures(run: Run, some: list[Judged]) -> list[tuple[Image.Image, str]]:
+def compared_pictures(run: Run, some: list[Judged]) -> list[tuple[Image.Image, str]]:
     """Return image (of all dates), truth and prediction side by side, with captions; all of the
     same size."""
     reader, data = Reader(run.config.data), run.config.data

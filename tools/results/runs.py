@@ -73,8 +73,8 @@ class Epoch(Record):
     scores: dict[str, Validation] = {}
 
 
-class Images(Record):
-    """A split file: number of its images, and hash."""
+class SplitDigest(Record):
+    """Number of images and hash of a split file."""
 
     images: int
     sha256: str
@@ -86,7 +86,7 @@ class Start(Record):
     command: list[str]
     first_step: int
     method: str | None = None
-    images: dict[str, Images] = {}
+    images: dict[str, SplitDigest] = {}
     python: str = "unknown"
     torch: str = "unknown"
     device: str = "unknown"

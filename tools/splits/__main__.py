@@ -44,7 +44,7 @@ def main() -> int:
         return options.run(options) or 0
 
 
-def show_published(options: argparse.Namespace) -> None:
+def show_protocols(options: argparse.Namespace) -> None:
     """Show the published lists."""
     lists = lists_of(options.dataset) if options.dataset else read_protocols()
     rows = [
@@ -102,7 +102,7 @@ def make_folds(
     options: argparse.Namespace,
     samples: Sequence[Sample],
     labeled: Fraction | None,
-    classes: partition.Classes | None,
+    classes: partition.ClassesByImage | None,
 ) -> None:
     """Write the lists of each fold and, with a config, the sweep over them."""
     if options.val != "0":
@@ -154,7 +154,7 @@ def command_line() -> Parser:
         added.set_defaults(run=run)
         return added.add_argument
 
-    add = command("list", show_published)
+    add = command("list", show_protocols)
     add("dataset", nargs="?", help="such as pascal (default: all)")
 
     add = command("fetch", fetch_published)

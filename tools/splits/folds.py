@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from dataset.samples import Sample
-from tools.splits.partition import Classes, Partition, draw, in_drawn_order
+from tools.splits.partition import ClassesByImage, Partition, draw, in_drawn_order
 from util.errors import UserError
 from util.io import write_once
 
@@ -22,7 +22,7 @@ def draw_folds(
     count: int,
     labeled: Fraction | None,
     seed: int,
-    classes: Classes | None = None,
+    classes: ClassesByImage | None = None,
 ) -> list[Partition]:
     """Draw partitions with disjoint validation images that cover all masks, of sizes equal up to 1.
 
@@ -51,7 +51,7 @@ def draw_folds(
     return partitions
 
 
-def _assign_folds(order: Sequence[str], count: int, classes: Classes) -> dict[str, int]:
+def _assign_folds(order: Sequence[str], count: int, classes: ClassesByImage) -> dict[str, int]:
     """Assign each image to the fold with fewest images of its rarest class, then fewest images."""
     frequency = Counter(label for image in order for label in classes.get(image, ()))
     held: Counter[tuple[int, int]] = Counter()

@@ -21,7 +21,7 @@ from util.config.data import Data
 from util.config.types import IGNORE
 from util.errors import UserError
 
-Classes = Mapping[str, frozenset[int]]  # classes of a mask by image
+ClassesByImage = Mapping[str, frozenset[int]]  # classes of a mask by image
 
 
 class Partition(NamedTuple):
@@ -58,7 +58,7 @@ def draw(
     labeled: Fraction,
     val: Fraction,
     seed: int,
-    classes: Classes | None = None,
+    classes: ClassesByImage | None = None,
 ) -> Partition:
     """Draw a partition; a smaller one of the same seed and `val` is part of a larger one.
 
@@ -151,7 +151,7 @@ def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[i
         return {s.image: found for s, found in zip(masked, bar, strict=True)}
 
 
-def coverage(samples: Sequence[Sample], classes: Classes, names: Sequence[str]) -> str:
+def coverage(samples: Sequence[Sample], classes: ClassesByImage, names: Sequence[str]) -> str:
     """Describe how many classes these samples show, and name the missing ones."""
     shown = frozenset().union(*(classes[s.image] for s in samples))
     missing = [name for index, name in enumerate(names) if index not in shown]
@@ -164,7 +164,7 @@ def _lot(image: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed} {image}".encode()).digest()
 
 
-def _covering_first(order: list[str], classes: Classes) -> list[str]:
+def _covering_first(order: list[str], classes: ClassesByImage) -> list[str]:
     """Put images that add most classes first, greedily, until none is missing."""
     missing = frozenset().union(*classes.values())
     first: list[str] = []

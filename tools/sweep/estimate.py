@@ -11,13 +11,13 @@ from engine.cost import step_cost
 from engine.estimate import TITLE, describe_step
 from engine.method import Method
 from tools.methods import method_of
-from tools.sweep.schedule import State
+from tools.sweep.schedule import RunProgress
 from tools.sweep.spec import Planned
 from util.config.schema import Config
 from util.errors import UserError, counted, duration
 
 
-def show(states: Sequence[State]) -> None:
+def show(states: Sequence[RunProgress]) -> None:
     """Print the progress of all runs, and the time of the rest: from the epochs of runs of the same
     kind, or else estimated with the memory, for each kind."""
     measured: dict[str, list[float]] = {}

@@ -23,7 +23,7 @@ STOPPED = (EXIT_CODE, -signal.SIGTERM)
 """Exit codes of a run that was asked to stop: after it saved, and before it could save."""
 
 
-class State(NamedTuple):
+class RunProgress(NamedTuple):
     """Progress of a run of a sweep."""
 
     planned: Planned
@@ -50,14 +50,14 @@ class State(NamedTuple):
         return result(self.run) if self.is_done else f"unfinished, {self.run.progress}"
 
 
-def states_of(runs: Sequence[Planned]) -> list[State]:
+def states_of(runs: Sequence[Planned]) -> list[RunProgress]:
     """Read the progress of all runs.
 
     Raises `UserError` for a bad config, and for a folder that holds a run with another config.
     """
     width, digits = max(len(str(run.folder)) for run in runs), len(str(len(runs)))
     return [
-        State(
+        RunProgress(
             planned, _started(planned), f"[{n:>{digits}}/{len(runs)}] {planned.folder!s:<{width}}"
         )
         for n, planned in enumerate(runs, start=1)
@@ -79,7 +79,7 @@ def _started(planned: Planned) -> Run | None:
     return run
 
 
-def check_split_files(states: Sequence[State]) -> None:
+def check_split_files(states: Sequence[RunProgress]) -> None:
     """Raise `UserError` for the first split file that a run lacks."""
     for path in (p for s in states if not s.is_done for p in s.planned.split_files.values()):
         if not find_path(path).is_file():
@@ -101,7 +101,7 @@ def result(run: Run) -> str:
     return f"done: {'; '.join(parts) or 'no score'}; {duration(seconds)}"
 
 
-def run_all(states: Sequence[State], devices: Sequence[str]) -> list[Planned]:
+def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Planned]:
     """Run the unfinished runs; return those that failed.
 
     The output of a run is appended to console.txt in its folder.  Raises `Interrupted` after a
@@ -115,7 +115,7 @@ def run_all(states: Sequence[State], devices: Sequence[str]) -> list[Planned]:
     for state in states:
         if state.is_done:
             state.say(state)
-    running: dict[subprocess.Popen[bytes], tuple[State, str]] = {}
+    running: dict[subprocess.Popen[bytes], tuple[RunProgress, str]] = {}
     with stop_requests() as stop:
         told = False
         while running or (waiting and not stop.by):

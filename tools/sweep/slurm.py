@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.sweep.schedule import State
+from tools.sweep.schedule import RunProgress
 from tools.sweep.spec import Planned
 from util.errors import UserError
 from util.io import write_once
@@ -16,7 +16,7 @@ from util.paths import REPOSITORY, find_path
 SCRIPT = "tools/slurm_train.sh"
 
 
-def submit(states: Sequence[State], folder: Path, options: Sequence[str]) -> str:
+def submit(states: Sequence[RunProgress], folder: Path, options: Sequence[str]) -> str:
     """Submit the unfinished runs; return sbatch's message.
 
     A job reads its run from a line of a file in `folder`.  The file's name is a hash of its

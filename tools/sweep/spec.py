@@ -18,7 +18,7 @@ from util.errors import UserError
 from util.paths import find_path
 
 Seeds = Annotated[list[Natural], Field(min_length=1)]
-Settings = dict[str, Any]
+Overrides = dict[str, Any]
 """Config values by dotted key."""
 
 
@@ -30,7 +30,7 @@ class Part(Section):
     configs: Annotated[list[AnyPath], Field(min_length=1)]
     partitions: list[Name] | None = None
     """Default: the sweep's; without any, the config names the split files."""
-    settings: Annotated[dict[Name, Settings], Field(min_length=1)] | None = None
+    settings: Annotated[dict[Name, Overrides], Field(min_length=1)] | None = None
     """Alternative settings, by the names of their folders."""
     seeds: Seeds | None = None
     """Default: the sweep's."""
@@ -45,7 +45,7 @@ class Sweep(Section):
     """Folder with labeled.txt and unlabeled.txt of a partition: splits/pascal/{partition}."""
     partitions: list[Name] = []
     seeds: Seeds = [0]
-    set: Settings = {}
+    set: Overrides = {}
     """Settings of all runs."""
     runs: Annotated[list[Part], Field(min_length=1)]
 
@@ -64,7 +64,7 @@ class Planned(NamedTuple):
     config: Path
     lists: Path | None
     """Folder of labeled.txt and unlabeled.txt; None: the config names the split files."""
-    settings: Settings
+    settings: Overrides
     seed: int
     folder: Path
 

@@ -16,10 +16,10 @@ def main() -> int:
     options = command_line().parse_args()
     with exit_with_one_line():
         with importing():
-            from tools.weights.files import check_files, fetch_weights, show_published
+            from tools.weights.files import fetch_weights, identify_files, list_weights
         if options.command == "check":
-            return check_files(options)
-        {"list": show_published, "fetch": fetch_weights}[options.command](options)
+            return identify_files(options)
+        {"list": list_weights, "fetch": fetch_weights}[options.command](options)
     return 0
 
 

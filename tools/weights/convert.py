@@ -18,7 +18,7 @@ from model.checkpoint import network_state, shape_of
 from model.pretrained import pair_names
 from util.errors import UserError, first_of
 
-State = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 WRAPPERS = ("state_dict", "model", "teacher", "net")
 """Keys of the weights in published files."""
 STATISTICS = "num_batches_tracked"
@@ -66,7 +66,7 @@ def expected_backbone(name: str) -> nn.Module:
             return timm.create_model(name)
 
 
-def unwrap(whole: Any, path: Path) -> tuple[State, bool]:
+def unwrap(whole: Any, path: Path) -> tuple[StateDict, bool]:
     """Return the weights of a backbone from the content of a file, without wrappers and prefixes of
     larger networks; and whether training, too, finds them in that file.
 
@@ -79,7 +79,7 @@ def unwrap(whole: Any, path: Path) -> tuple[State, bool]:
     return inside or state, not inside and (inner is whole or inner is outer.get("model"))
 
 
-def convert(state: State, name: str, source: object) -> Converted:
+def convert(state: StateDict, name: str, source: object) -> Converted:
     """Rename weights of torchvision, timm, OpenMMLab, DINOv2 or DINOv3 for `model.backbone: name`.
 
     Entries of the same shapes in the same order are renamed one to one where no naming scheme fits.
@@ -112,11 +112,11 @@ def _without_classifier(backbone: Any) -> dict[str, Tensor]:
     return {k: v for k, v in backbone.state_dict().items() if not k.startswith(prefixes)}
 
 
-def _as_they_are(state: State, name: str, backbone: nn.Module) -> State:
+def _as_they_are(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
     return state
 
 
-def _openmmlab(state: State, name: str, backbone: nn.Module) -> State:
+def _openmmlab(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
     renamed = {}
     for key, value in state.items():
         for pattern, timms in _OPENMMLAB:
@@ -125,7 +125,7 @@ def _openmmlab(state: State, name: str, backbone: nn.Module) -> State:
     return renamed
 
 
-def _timm_dinov2(state: State, name: str, backbone: nn.Module) -> State:
+def _timm_dinov2(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
     """timm's DINOv2: without the mask token, which only the pre-training used; the giant's gated
     MLP under other names."""
     names = backbone.state_dict()
@@ -139,7 +139,7 @@ def _timm_dinov2(state: State, name: str, backbone: nn.Module) -> State:
     return renamed
 
 
-def _by_timm(state: State, name: str, backbone: nn.Module) -> State:
+def _by_timm(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
     """timm's own conversion of a model's official file: DINOv3, DINOv2 with registers, BEiT, ..."""
     if not timm.is_model(name):
         return {}
@@ -156,7 +156,7 @@ def _by_timm(state: State, name: str, backbone: nn.Module) -> State:
         return {}
 
 
-def _refuse_biases(state: State, name: str) -> None:
+def _refuse_biases(state: StateDict, name: str) -> None:
     """Raise `UserError` where timm would drop nonzero biases of queries or values."""
     for key, value in state.items():
         if key.endswith("qkv.bias"):
@@ -168,7 +168,7 @@ def _refuse_biases(state: State, name: str) -> None:
                 )
 
 
-SCHEMES: dict[str, Callable[[State, str, nn.Module], State]] = {
+SCHEMES: dict[str, Callable[[StateDict, str, nn.Module], StateDict]] = {
     EXPECTED: _as_they_are,
     "names of timm's DINOv2": _timm_dinov2,
     "names of OpenMMLab": _openmmlab,
@@ -176,7 +176,7 @@ SCHEMES: dict[str, Callable[[State, str, nn.Module], State]] = {
 }
 
 
-def _by_order(state: State, own: State) -> Converted | str:
+def _by_order(state: StateDict, own: StateDict) -> Converted | str:
     """Rename entries one to one in their order; return the first difference where that fails.
 
     Where both names end in a kind (weight, bias, running mean or variance), the kinds must agree.

@@ -14,7 +14,7 @@ from model import xception
 from model.build import check_name
 from model.checkpoint import load, save_atomically
 from model.pretrained import hub_weights
-from tools.weights.convert import EXPECTED, Converted, State, convert, expected_backbone, unwrap
+from tools.weights.convert import EXPECTED, Converted, StateDict, convert, expected_backbone, unwrap
 from tools.weights.published import Source, known_backbones, source_by_hash, sources_of
 from util.errors import UserError, first_of, reason
 from util.io import file_sha256, make_folder
@@ -23,7 +23,7 @@ PATIENCE = 30.0
 """Seconds to wait for an answer of a server."""
 
 
-def show_published(options: argparse.Namespace) -> None:
+def list_weights(options: argparse.Namespace) -> None:
     """List the published files of the backbones that the configs use."""
     for name in known_backbones():
         is_here = "in" if _path(options, name).exists() else "not in"
@@ -89,7 +89,7 @@ def download(source: Source, folder: Path) -> Converted:
         return convert(unwrap(load(path), path)[0], source.backbone, source.where)
 
 
-def check_files(options: argparse.Namespace) -> int:
+def identify_files(options: argparse.Namespace) -> int:
     """Identify files of weights, and name missing entries; return exit code 1 unless training can
     read each file unchanged."""
     targets = options.target or [str(path) for path in sorted(options.folder.glob("*.pth"))]
@@ -123,7 +123,7 @@ def _check(target: str, options: argparse.Namespace) -> bool:
 
 
 def _fitting(
-    state: State, path: Path, backbone: str | None
+    state: StateDict, path: Path, backbone: str | None
 ) -> tuple[dict[str, Converted], list[str]]:
     """Return the backbones that weights fit, and the problems with the others.
 

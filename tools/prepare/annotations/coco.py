@@ -10,8 +10,9 @@ import numpy as np
 from dataset.file_content import Content, load_picture
 from dataset.mask_files import colour_codes
 from tools.prepare.annotations.entries import Entry
-from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture, Region, Size
+from tools.prepare.annotations.model import Annotations, Dense, Picture, Region, Size
 from tools.prepare.annotations.shapes import polygons, run_lengths
+from util.colours import Colour
 from util.errors import UserError
 
 MIN_COORDINATES = 6

@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture, Region, Size
+from tools.prepare.annotations.model import Annotations, Dense, Picture, Region, Size
 from tools.prepare.annotations.shapes import area, decoded
 from tools.prepare.own.classes import MAX_CLASSES, NEAREST
-from util.colours import BACKGROUND_COLOUR, IGNORE_COLOUR
+from util.colours import BACKGROUND_COLOUR, IGNORE_COLOUR, Colour
 from util.config.types import IGNORE
 from util.errors import UserError
 
 UNCOVERED = 254
 """Value of pixels without a region in a mask that is being drawn; class indices are below."""
 BACKGROUND = "background"
-BACKGROUNDS = ("background", "_background_")
+NO_OBJECT = ("background", "_background_")
 """Names of classes for the pixels that no object covers."""
 IGNORES = ("ignore", "_ignore_", "__ignore__")
 """Names of classes of ignored pixels."""
@@ -83,7 +83,7 @@ def class_table(annotations: Annotations, used: Iterable[set[str]], unannotated:
         raise UserError(f"{file}: an object without a class name")
     order = [*annotations.classes, *sorted(found - set(annotations.classes))]
     names = [name for name in order if name in found and name.lower() not in IGNORES]
-    own = next((name for name in names if name.lower() in BACKGROUNDS), None)
+    own = next((name for name in names if name.lower() in NO_OBJECT), None)
     drawn = any(picture.regions for picture in annotations.pictures)
     with_rest = drawn and unannotated == BACKGROUND
     if own or with_rest:

@@ -13,9 +13,9 @@ from dataset.file_content import load_picture, read_content
 from dataset.image_files import MAX_MEGAPIXELS, open_image
 from dataset.mask_files import code_of, colour_codes, key_of, palette_codes, value_codes
 from tools.prepare.annotations.entries import read_text
-from tools.prepare.annotations.model import Annotations, Colour, Dense, Picture
+from tools.prepare.annotations.model import Annotations, Dense, Picture
 from tools.prepare.hdf5 import fault, library
-from util.colours import IGNORE_COLOUR
+from util.colours import IGNORE_COLOUR, Colour
 from util.config.types import IGNORE
 from util.errors import UserError, reason
 
@@ -31,7 +31,7 @@ HEADER = 116
 """Bytes of text at the start of a .mat file."""
 LARGEST = 8 * MAX_MEGAPIXELS * 10**6
 """Bytes of an array of doubles."""
-Named = dict[int, str | None]
+NamesByValue = dict[int, str | None]
 
 
 def find_folder(root: Path) -> Path | None:
@@ -76,7 +76,7 @@ def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> Dens
     mask = read_content(file)
     if colours and (mask.mode == "P" or mask.mode.startswith("RGB")):
         values = colour_codes(mask, file).astype(np.int64)
-        known: Named = {VOID: None}
+        known: NamesByValue = {VOID: None}
         known |= {code_of(",".join(map(str, c))): name for name, c in colours.items()}
         unit, where = "colour", "labelmap.txt"
     else:

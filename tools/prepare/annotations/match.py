@@ -16,7 +16,7 @@ UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """Prefix that Label Studio gives the names of uploaded files."""
 
 
-class Images:
+class ImageFolder:
     """The images of a folder, by the ends of their paths."""
 
     def __init__(self, folder: Path, images: Mapping[str, Path]):
@@ -53,7 +53,7 @@ def match_pictures(
     not count. Raises `UserError`, once all faults are printed, for a name that may be several
     images, and for two annotations of one image.
     """
-    known = Images(folder, images)
+    known = ImageFolder(folder, images)
     found: dict[str, Picture] = {}
     lost: list[str] = []
     faults: list[UserError] = []

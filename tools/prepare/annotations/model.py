@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Colour = tuple[int, int, int]
+from util.colours import Colour
+
 Size = tuple[int, int]
 """Width and height."""
 

@@ -18,7 +18,7 @@ from tools.prepare.annotations.draw import ClassTable, Totals, class_table, draw
 from tools.prepare.annotations.find import read_annotations
 from tools.prepare.annotations.match import match_pictures
 from tools.prepare.annotations.model import Annotations, Picture, Size
-from tools.prepare.own.classes import IGNORED, Named
+from tools.prepare.own.classes import IGNORED, ClassOptions
 from tools.prepare.own.match import absolute
 from tools.prepare.own.survey import in_threads, refuse_all, results_of
 from util.config.types import IGNORE
@@ -29,7 +29,7 @@ NAMED = 8
 """Names in a line of the report."""
 
 
-class Task(NamedTuple):
+class MaskToDraw(NamedTuple):
     """A mask to draw."""
 
     key: str
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, Named]]:
+def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, ClassOptions]]:
     """Write a new folder of masks, and yield it with its classes; remove it on an error.
 
     Raises `UserError` for annotations that cannot be used, and for a folder that exists.
@@ -70,7 +70,7 @@ def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, Named]]
         raise
 
 
-def _write_masks(options: argparse.Namespace) -> tuple[Path, Named]:
+def _write_masks(options: argparse.Namespace) -> tuple[Path, ClassOptions]:
     root = absolute(options.images)
     folder = _new_folder(options.masks, root)
     images = files_by_stem(root, pattern=options.image_pattern)
@@ -102,7 +102,9 @@ def _write_masks(options: argparse.Namespace) -> tuple[Path, Named]:
             print(_line(title, f"{len(names)} {meaning}: {_some(names)}"))
     print(_line("written", f"{folder}: {counted(totals.masks, 'mask')}"))
     labels = {str(number): name for number, name in enumerate(table.names)}
-    return folder, Named(table.names, labels | ({str(IGNORE): IGNORED} if totals.ignored else {}))
+    return folder, ClassOptions(
+        table.names, labels | ({str(IGNORE): IGNORED} if totals.ignored else {})
+    )
 
 
 def _unlabelled(found: Mapping[str, Picture], options: argparse.Namespace) -> list[str]:
@@ -115,12 +117,12 @@ def _unlabelled(found: Mapping[str, Picture], options: argparse.Namespace) -> li
     return [key for key in empty if not found[key].complete]
 
 
-def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[Task]:
+def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[MaskToDraw]:
     """Return the masks to draw; images that cannot be opened are reported later, by `init`.
 
     Raises `UserError`, once all faults are printed, for annotations of another size than images.
     """
-    tasks: list[Task] = []
+    tasks: list[MaskToDraw] = []
     faults: list[UserError] = []
     for key, image in images.items():
         if key not in found:
@@ -131,7 +133,7 @@ def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[Tas
             continue
         if found[key].size not in (None, size):
             faults.append(_size_fault(found[key], image, size))
-        tasks.append(Task(key, image, found[key], size))
+        tasks.append(MaskToDraw(key, image, found[key], size))
     refuse_all(faults)
     return tasks
 
@@ -148,7 +150,7 @@ def _size_fault(picture: Picture, image: Path, size: Size) -> UserError:
     )
 
 
-def _draw_all(tasks: list[Task], table: ClassTable, folder: Path) -> Totals:
+def _draw_all(tasks: list[MaskToDraw], table: ClassTable, folder: Path) -> Totals:
     """Write all masks, or none."""
     partial_folder = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     try:
@@ -166,7 +168,7 @@ def _draw_all(tasks: list[Task], table: ClassTable, folder: Path) -> Totals:
     return sum_up(results)
 
 
-def _draw_one(task: Task, table: ClassTable, folder: Path) -> Totals:
+def _draw_one(task: MaskToDraw, table: ClassTable, folder: Path) -> Totals:
     mask, totals = draw(task.picture, task.size, table)
     path = folder / f"{task.key}.png"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from dataset.split_files import list_line, list_text
 from tools.prepare.hdf5 import fault, library
 from tools.prepare.official.archives import LARGEST, Download, Member, find_all
 from tools.prepare.official.masks import png
-from tools.prepare.official.run import Plan, Set, Task, Tasks
+from tools.prepare.official.run import FileToMake, Plan, Set, Tasks
 from util.errors import UserError
 
 HDF5 = Download(
@@ -32,7 +32,7 @@ VAL = {2, 19, 28, 30, 39, 45, 78, 82, 85, 87}
 TEST = {1, 7, 8, 11, 13, 22, 24, 33, 52, 59, 64, 65, 66, 68, 75, 80, 81, 83, 84, 93}
 SUFFIX = ".h5"
 AXES = {2: "height x width", 3: "slices x height x width"}
-Content = bytes | Path
+BytesOrPath = bytes | Path
 
 
 def plan(source: Path, partial: bool) -> Plan:
@@ -50,7 +50,7 @@ def plan(source: Path, partial: bool) -> Plan:
 
     def tasks(kind: str, name: str, convert: Any) -> Tasks:
         return {
-            stem: Task(f"{kind}/{name}/{stem}.png", member, bound(convert, number=number))
+            stem: FileToMake(f"{kind}/{name}/{stem}.png", member, bound(convert, number=number))
             for stem, (member, number) in slices[name].items()
         }
 
@@ -66,7 +66,7 @@ def plan(source: Path, partial: bool) -> Plan:
     return Plan(sets, lists=_lists(slices["train"], slices["valtest"], partial))
 
 
-def image_png(content: Content, number: int | None) -> bytes:
+def image_png(content: BytesOrPath, number: int | None) -> bytes:
     """Convert a slice in [0, 1] to a PNG of 8 bits; raises `ValueError` for other values."""
     image = _slice(content, number)[0]
     if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
@@ -74,7 +74,7 @@ def image_png(content: Content, number: int | None) -> bytes:
     return png(np.rint(image * 255).astype(np.uint8))
 
 
-def mask_png(content: Content, number: int | None) -> bytes:
+def mask_png(content: BytesOrPath, number: int | None) -> bytes:
     """Convert a mask to PNG; raises `ValueError` for a value without a class."""
     label = _slice(content, number)[1]
     strange = label[~np.isin(label, range(CLASSES))]
@@ -83,7 +83,7 @@ def mask_png(content: Content, number: int | None) -> bytes:
     return png(label.astype(np.uint8))
 
 
-def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _slice(content: BytesOrPath, number: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return image and label of a file with one slice (`number` is None), or of one slice of a
     volume."""
     if number is None:
@@ -92,7 +92,7 @@ def _slice(content: Content, number: int | None) -> tuple[np.ndarray, np.ndarray
     return image[number], label[number]
 
 
-def _read(content: Content, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(content: BytesOrPath, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image and label; raises `ValueError` for a missing array and different shapes."""
     with library("acdc").File(content if isinstance(content, Path) else BytesIO(content)) as file:
         image, label = (_array(file, key, dimensions) for key in ("image", "label"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tools.prepare.official.archives import Archive, Download, find_all
 from tools.prepare.official.masks import png, read_indices
-from tools.prepare.official.run import Plan, Set, Task, Tasks, tasks_of
+from tools.prepare.official.run import FileToMake, Plan, Set, Tasks, tasks_of
 from util.config.types import IGNORE
 
 SEGNET = Download(
@@ -40,7 +40,7 @@ def plan(source: Path, partial: bool) -> Plan:
 
 def _arranged(archive: Archive) -> Plan:
     def tasks(folder: str, *suffixes: str) -> Tasks:
-        return {k: Task(m.name, m) for k, m in archive.files(folder, *suffixes).items()}
+        return {k: FileToMake(m.name, m) for k, m in archive.files(folder, *suffixes).items()}
 
     sets = {}
     for name in COUNTS:

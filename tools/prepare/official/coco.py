@@ -15,7 +15,7 @@ import numpy as np
 from tools.prepare.annotations.shapes import decoded, polygons, run_lengths
 from tools.prepare.official.archives import Archive, Download, Member, find_all, read_zip
 from tools.prepare.official.masks import open_bytes, png
-from tools.prepare.official.run import Plan, Set, Task, Tasks, tasks_of
+from tools.prepare.official.run import FileToMake, Plan, Set, Tasks, tasks_of
 from util.errors import UserError
 
 PAGE = "cocodataset.org, Download"
@@ -30,7 +30,7 @@ COUNTS = {"train2017": 118287, "val2017": 5000}
 THINGS = 80
 
 
-class Region(NamedTuple):
+class Instance(NamedTuple):
     """An instance; `shape` is a list of polygons or a run-length encoding."""
 
     label: int
@@ -39,12 +39,12 @@ class Region(NamedTuple):
     shape: Any
 
 
-class Picture(NamedTuple):
+class ImageInstances(NamedTuple):
     """The instances of an image."""
 
     height: int
     width: int
-    regions: list[Region]
+    regions: list[Instance]
 
 
 def plan(source: Path, partial: bool) -> Plan:
@@ -67,14 +67,14 @@ def _instances(annotations: Archive, split: str) -> Tasks:
         return {}
     tree = _read_json(listed, "images", "annotations", "categories")
     classes = _thing_classes(tree["categories"])
-    pictures = {i["id"]: Picture(i["height"], i["width"], []) for i in tree["images"]}
+    pictures = {i["id"]: ImageInstances(i["height"], i["width"], []) for i in tree["images"]}
     for entry in tree["annotations"]:
         label, crowd = classes[entry["category_id"]], bool(entry["iscrowd"])
-        region = Region(label, crowd, entry["area"], entry["segmentation"])
+        region = Instance(label, crowd, entry["area"], entry["segmentation"])
         pictures[entry["image_id"]].regions.append(region)
     archive = Archive(annotations.path / listed.name, annotations.title)
     for number, picture in pictures.items():
-        archive.add(f"{number:012d}", bound(Picture._make, picture))
+        archive.add(f"{number:012d}", bound(ImageInstances._make, picture))
     return tasks_of(archive.members, "masks/{}.png", instance_mask)
 
 
@@ -95,7 +95,7 @@ def _panoptic(annotations: Archive, split: str) -> Tasks:
                 if segment["category_id"] in classes
             }
             convert = bound(panoptic_mask, segments=segments)
-            tasks[name] = Task(f"masks/{name}.png", pngs[name], convert)
+            tasks[name] = FileToMake(f"masks/{name}.png", pngs[name], convert)
     return tasks
 
 
@@ -133,7 +133,7 @@ def _thing_classes(categories: list[dict[str, Any]]) -> dict[int, int]:
     return {number: label for label, number in enumerate(things, start=1)}
 
 
-def instance_mask(picture: Picture) -> bytes:
+def instance_mask(picture: ImageInstances) -> bytes:
     """Draw a PNG: crowds first, then the others by decreasing area, each over the previous ones."""
     mask = np.zeros((picture.height, picture.width), np.uint8)
     for region in sorted(picture.regions, key=lambda r: (not r.crowd, -r.area)):

@@ -19,7 +19,7 @@ NAMED = 3
 """Missing files that a message names."""
 
 
-class Task(NamedTuple):
+class FileToMake(NamedTuple):
     """A file to make; without `convert`, a copy of the member."""
 
     target: str
@@ -28,7 +28,7 @@ class Task(NamedTuple):
     convert: Callable[[Any], bytes] | None = None
 
 
-Tasks = dict[str, Task]
+Tasks = dict[str, FileToMake]
 """Tasks by name of the sample."""
 
 
@@ -63,11 +63,11 @@ class Plan(NamedTuple):
     """The sets of a dataset, further files, and split files to write."""
 
     sets: dict[str, Set]
-    others: tuple[Task, ...] = ()
+    others: tuple[FileToMake, ...] = ()
     lists: dict[str, list[str]] = {}
     """Lines of split files, by path below the root."""
 
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[FileToMake]:
         """Return all tasks, in the order in which archives are read fastest."""
         of_sets = (t for s in self.sets.values() for t in (*s.images.values(), *s.masks.values()))
         return sorted(
@@ -79,7 +79,7 @@ def tasks_of(
     members: dict[str, Member], target: str, convert: Callable[[Any], bytes] | None = None
 ) -> Tasks:
     """Return a task for each member, by the same names; {} in `target` is replaced by the name."""
-    return {name: Task(target.format(name), m, convert) for name, m in members.items()}
+    return {name: FileToMake(target.format(name), m, convert) for name, m in members.items()}
 
 
 def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) -> None:
@@ -110,13 +110,13 @@ def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) ->
         print_error(f"warning: {root}: {lack}")
 
 
-def carry_out(tasks: list[Task], root: Root, jobs: int) -> int:
+def carry_out(tasks: list[FileToMake], root: Root, jobs: int) -> int:
     """Make the unfinished files; returns their number.
 
     One thread reads, in the order of the archives; the others convert and write.
     """
     left = [task for task in tasks if not root.has(task.target, task.member.archive.title)]
-    pending: deque[tuple[Task, Future]] = deque()
+    pending: deque[tuple[FileToMake, Future]] = deque()
     with (
         tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="file", disable=None) as bar,
         ThreadPoolExecutor(jobs) as pool,
@@ -137,7 +137,7 @@ def carry_out(tasks: list[Task], root: Root, jobs: int) -> int:
     return len(left)
 
 
-def _make(task: Task, content: Any, root: Root) -> None:
+def _make(task: FileToMake, content: Any, root: Root) -> None:
     member = task.member
     if task.convert:
         try:

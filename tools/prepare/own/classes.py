@@ -52,7 +52,7 @@ class Classes(NamedTuple):
         return {name: share for name, share in shares if share < RARE}
 
 
-class Named(NamedTuple):
+class ClassOptions(NamedTuple):
     """The meaning of `--classes` and `--ignore`."""
 
     names: list[str]
@@ -76,7 +76,7 @@ class Doubt(UserError):
         self.labels = labels
 
 
-def parse_classes(text: str | None, ignored: Sequence[str]) -> Named:
+def parse_classes(text: str | None, ignored: Sequence[str]) -> ClassOptions:
     """Parse `a,b,c`, or `0=a,255=b` or `255,0,0=a,0,0,0=b,other=ignore`: several may share a name.
 
     Raises `UserError` for anything else.
@@ -96,7 +96,7 @@ def parse_classes(text: str | None, ignored: Sequence[str]) -> Named:
         raise UserError(
             f"--classes {text}: expected distinct names, separated by commas, at most {MAX_CLASSES}"
         )
-    return Named(names, labels)
+    return ClassOptions(names, labels)
 
 
 def _key(text: str) -> str:
@@ -111,7 +111,7 @@ def _names(labels: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(v for v in labels.values() if v not in (IGNORED, NEAREST)))
 
 
-def choose_classes(masks: Masks, named: Named) -> Classes:
+def choose_classes(masks: Masks, named: ClassOptions) -> Classes:
     """Choose a class for each value or colour.
 
     Raises `Doubt` where a guess would be a gamble, and `UserError` for names that do not fit the
@@ -158,7 +158,7 @@ def _palette(masks: Masks, of: dict[int, int], count: int) -> list[Colour] | Non
     return colours if len(set(colours)) == count else None
 
 
-def _as_named(values: Mapping[int, Value], named: Named) -> dict[str, str]:
+def _as_named(values: Mapping[int, Value], named: ClassOptions) -> dict[str, str]:
     """Return the named meanings; raises `Doubt` for values without a meaning."""
     left = [v for v in values.values() if v.key not in named.labels]
     if any(value.key == TRANSPARENT for value in left) and named.labels.get(OTHER) == NEAREST:
@@ -168,7 +168,7 @@ def _as_named(values: Mapping[int, Value], named: Named) -> dict[str, str]:
     return dict(named.labels)
 
 
-def _guess(masks: Masks, named: Named) -> dict[str, str]:
+def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     """Guess the meaning of values; raises `Doubt` where a guess would be a gamble."""
     values = masks.values
     if how := objects(masks):
@@ -255,7 +255,7 @@ def _with_names(keys: list[str], names: list[str], in_colour: bool) -> dict[str,
     return dict(zip(keys, [*names, *more], strict=False))
 
 
-def _void(kept: Mapping[int, Value], in_colour: bool, named: Named) -> Value | None:
+def _void(kept: Mapping[int, Value], in_colour: bool, named: ClassOptions) -> Value | None:
     """Return the value to ignore: VOC's colour of borders; 255 in masks of class indices, or if
     there is one name less than values."""
     void = next((value for value in kept.values() if value.key == void_key(in_colour)), None)

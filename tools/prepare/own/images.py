@@ -41,7 +41,7 @@ class ImageFile(NamedTuple):
     """`[N, C]`: stored values of some pixels with data."""
 
 
-class Bands(NamedTuple):
+class BandSettings(NamedTuple):
     """Bands of all images together."""
 
     kind: Kind
@@ -64,14 +64,14 @@ def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
     return ImageFile(path, (width, height), Kind(bands, in_colour, depth), some)
 
 
-def measure(images: Sequence[ImageFile]) -> Bands:
+def measure_bands(images: Sequence[ImageFile]) -> BandSettings:
     """Return the kind of all images, and the range of the values of their bands.
 
     Raises `UserError` for images of several kinds; grey and coloured photographs are one.
     """
     kind = _common_kind(images)
     if kind == Kind("rgb", False, "8 bits"):
-        return Bands(kind, {})
+        return BandSettings(kind, {})
     values = np.concatenate([image.values for image in images]).astype(np.float64)
     if not len(values):
         raise UserError("--images: no pixel has data, by the nodata values and masks of the files")
@@ -91,7 +91,7 @@ def measure(images: Sequence[ImageFile]) -> Bands:
     std = scaled.std(0)
     settings["mean"] = scaled.mean(0).round(4).tolist()
     settings["std"] = np.where(std >= 1e-3, std, 1).round(4).tolist()  # 1 where a band is constant
-    return Bands(kind, settings)
+    return BandSettings(kind, settings)
 
 
 def _common_kind(images: Sequence[ImageFile]) -> Kind:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset.image_files import MAX_MEGAPIXELS
 from tools.prepare.annotations import write as annotations
-from tools.prepare.own.classes import Classes, Doubt, Named, choose_classes, parse_classes
+from tools.prepare.own.classes import Classes, ClassOptions, Doubt, choose_classes, parse_classes
 from tools.prepare.own.config import config_text, lines_of, shortest, write_new
 from tools.prepare.own.match import Splits
 from tools.prepare.own.report import again, report_config, report_data, table
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
         _write_config(options, existing, named)
 
 
-def _write_config(options: argparse.Namespace, existing: list[Path], named: Named) -> None:
+def _write_config(options: argparse.Namespace, existing: list[Path], named: ClassOptions) -> None:
     """Read images and masks; write the config, keeping `existing` files as .old."""
     found = survey(options, named.colours())
     splits, classes = found.splits, _choose(found, named)
@@ -117,7 +117,7 @@ def _write_config(options: argparse.Namespace, existing: list[Path], named: Name
     report_config(options, classes, settings, script, preset, hours)
 
 
-def _choose(found: Survey, named: Named) -> Classes:
+def _choose(found: Survey, named: ClassOptions) -> Classes:
     """Choose the classes; for doubtful ones, print the values and a command that names them."""
     try:
         return choose_classes(found.masks, named)

@@ -19,7 +19,7 @@ FOLDERS = {"val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Names of folders in the image folder that hold a split."""
 
 
-class Sample(NamedTuple):
+class ImageAndMask(NamedTuple):
     """The files of a sample."""
 
     image: Path
@@ -35,7 +35,7 @@ class Sample(NamedTuple):
 class Matched(NamedTuple):
     """Images with their masks, and the files without a partner."""
 
-    pairs: list[Sample]
+    pairs: list[ImageAndMask]
     without_mask: list[Path]
     spare_masks: int
     suffix: str
@@ -45,15 +45,15 @@ class Matched(NamedTuple):
 class Splits(NamedTuple):
     """The splits of a config."""
 
-    labeled: list[Sample]
-    unlabeled: list[Sample]
-    val: list[Sample]
-    test: list[Sample]
+    labeled: list[ImageAndMask]
+    unlabeled: list[ImageAndMask]
+    val: list[ImageAndMask]
+    test: list[ImageAndMask]
 
-    def masked(self) -> list[Sample]:
+    def masked(self) -> list[ImageAndMask]:
         return [*self.labeled, *self.val, *self.test]
 
-    def all(self) -> list[Sample]:
+    def all(self) -> list[ImageAndMask]:
         return [*self.masked(), *self.unlabeled]
 
 
@@ -83,7 +83,7 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
     more = options.unlabeled and files_by_stem(absolute(options.unlabeled)).values()
     taken |= {sample.image for sample in labeled}
     bare = dict.fromkeys((*matched.without_mask, *(more or ())))
-    splits = Splits(labeled, [Sample(file) for file in bare if file not in taken], val, test)
+    splits = Splits(labeled, [ImageAndMask(file) for file in bare if file not in taken], val, test)
     splits = Splits(*([s for s in some if s.image not in bad] for some in splits))
     if options.second is not None:
         skip = masks if masks != images else None
@@ -107,7 +107,7 @@ def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
     by_mask = files_by_stem(masks, None if inside else images, options.mask_pattern)
     suffix = _common_suffix(list(by_image), list(by_mask))
     of = {stem: by_mask.get(stem + suffix) for stem in by_image}
-    pairs = [Sample(file, of[stem]) for stem, file in by_image.items() if of[stem]]
+    pairs = [ImageAndMask(file, of[stem]) for stem, file in by_image.items() if of[stem]]
     if not pairs:
         raise UserError(
             f"--masks {masks}: no mask has the name of an image; expected such as "
@@ -128,7 +128,9 @@ def _common_suffix(images: list[str], masks: list[str]) -> str:
     return rests.most_common(1)[0][0] if rests else ""
 
 
-def _in_folders(pairs: list[Sample], images: Path, names: Sequence[str]) -> list[Sample]:
+def _in_folders(
+    pairs: list[ImageAndMask], images: Path, names: Sequence[str]
+) -> list[ImageAndMask]:
     """Return the pairs below folders of these names; none where that leaves no pair to train on."""
     inside = {pair: pair.image.relative_to(images).parts for pair in pairs}
     found = [pair for pair, parts in inside.items() if parts[:-1] and parts[0].lower() in names]
@@ -136,8 +138,11 @@ def _in_folders(pairs: list[Sample], images: Path, names: Sequence[str]) -> list
 
 
 def _validation(
-    options: argparse.Namespace, matched: Matched, images: Path, by_folder: dict[str, list[Sample]]
-) -> list[Sample]:
+    options: argparse.Namespace,
+    matched: Matched,
+    images: Path,
+    by_folder: dict[str, list[ImageAndMask]],
+) -> list[ImageAndMask]:
     """Return the validation split: of folders, or drawn by the seed.
 
     By default, the folder `val` if there is one, else `VAL_SHARE`, and up to `MIN_IMAGES` where
@@ -174,7 +179,7 @@ def _is_number(text: str) -> bool:
 
 def _pairs_in(
     folders: list[Path], matched: Matched, images: Path, options: argparse.Namespace
-) -> list[Sample]:
+) -> list[ImageAndMask]:
     """Return the pairs of `--val FOLDER` or `--val IMAGES MASKS`."""
     if len(folders) > 2:
         raise UserError(f"--val: found {len(folders)} folders, expected one, or images and masks")

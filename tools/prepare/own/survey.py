@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
-from tools.prepare.own.images import Bands, ImageFile, look_at_image, measure
+from tools.prepare.own.images import BandSettings, ImageFile, look_at_image, measure_bands
 from tools.prepare.own.masks import Masks, combine, look_at_mask
 from tools.prepare.own.match import Matched, Splits, divide
 from util.errors import UserError
@@ -57,7 +57,7 @@ class Survey(NamedTuple):
     matched: Matched
     images: list[ImageFile]
     """The labelled ones first."""
-    bands: Bands
+    bands: BandSettings
     masks: Masks
     """In the order of `Splits.masked`."""
 
@@ -91,7 +91,7 @@ def survey(options: argparse.Namespace, named_colours: bool | None) -> Survey:
     samples = splits.all()
     images = [found[s.image] for s in samples] + [found[s.later] for s in samples if s.later]
     masks = [found[s.mask] for s in samples if s.mask]
-    return Survey(splits, matched, images, measure(images), combine(masks, named_colours))
+    return Survey(splits, matched, images, measure_bands(images), combine(masks, named_colours))
 
 
 def _faults(contents: Sequence[Any]) -> list[UserError]:
