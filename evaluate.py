@@ -47,10 +47,10 @@ def main() -> None:
         require_sources(split_of(config, options.split), config.data)
         with importing():
             from util import distributed
-            from util.log import say_to_console
+            from util.log import log_to_console
         device = distributed.choose_device(options.device)
         with distributed.session(device), exit_with_one_line():
-            say_to_console()
+            log_to_console()
             score(options, config, device)
 
 

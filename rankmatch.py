@@ -41,8 +41,8 @@ class RankMatch(UniMatch):
     def step(self, batch: Batch) -> Step:
         x, u, tau = batch["labeled"]["image"], batch["unlabeled"], self.config.conf_thresh
         model, size = self.model, x.shape[-2:]
-        partner, f_partner = self.look_at_partner(u)
-        taught = None if self.model_ema is None else self.look_at(u)
+        partner, f_partner = self.partner_label_and_features(u)
+        taught = None if self.model_ema is None else self.label_and_features(u)
 
         context = model.context(with_dropped_channels(model.features(torch.cat([x, u["weak"]]))))
         z_x, z_w, _, z_fp = model.classify(context, size).chunk(4)
@@ -66,14 +66,14 @@ class RankMatch(UniMatch):
             "mask_ratio": kept_ratio(own, tau),
         }  # fmt: skip
 
-    def look_at_partner(self, u: Unlabeled) -> tuple[Partner, Tensor]:
+    def partner_label_and_features(self, u: Unlabeled) -> tuple[Partner, Tensor]:
         """Return label and deepest features of the CutMix partners, in eval mode; for partners in
         the same batch, their indices for both."""
         if "partner" not in u:
             return u["partner_index"], u["partner_index"]
-        return self.look_at(u["partner"])
+        return self.label_and_features(u["partner"])
 
-    def look_at(self, view: View) -> tuple[PseudoLabel, Tensor]:
+    def label_and_features(self, view: View) -> tuple[PseudoLabel, Tensor]:
         """Return label and deepest features of a weak view by the labeler, in eval mode."""
         model = self.model_ema or self.model
         with frozen_statistics(model):
@@ -83,8 +83,8 @@ class RankMatch(UniMatch):
 
     def pictures(self, batch: Batch) -> Panels:
         panels, u = super().pictures(batch), batch["unlabeled"]
-        _, f_w = self.look_at(u)
-        _, f_partner = self.look_at_partner(u)
+        _, f_w = self.label_and_features(u)
+        _, f_partner = self.partner_label_and_features(u)
         for number, (s, box) in enumerate(zip(u["strong"], u["box"], strict=True), start=1):
             mixed = cutmix_features(f_w, f_partner, box)
             marks = Marks(choose_references(mixed, self.options.references), mixed.shape[-2:])

@@ -48,7 +48,7 @@ def stored_bands(
     values = choose_bands(values, bands, path)
     if content.void is not None:
         values = np.where(content.void[..., None], values.dtype.type(0), values)
-    refuse_no_numbers(values, path)
+    require_finite(values, path)
     return values, content.void
 
 
@@ -123,7 +123,7 @@ def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
     return values[..., [band - 1 for band in bands]]
 
 
-def refuse_no_numbers(values: np.ndarray, path: Path) -> None:
+def require_finite(values: np.ndarray, path: Path) -> None:
     """Raise `UserError` for values of an image that are not finite numbers."""
     if values.dtype.kind not in "buif":
         raise UserError(f"{path}: the image holds values of type {values.dtype}, expected numbers")
@@ -136,7 +136,7 @@ def refuse_no_numbers(values: np.ndarray, path: Path) -> None:
 
 def to_range(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
     """Scale stored values `[H, W, C]` by `data.image_range`; returns and raises as `read_bands`."""
-    refuse_no_numbers(values, path)
+    require_finite(values, path)
     if values.dtype == np.uint8 and data.image_range is None:
         return values
     if values.dtype == np.uint8:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from dataset.image_files import SUFFIXES
-from dataset.samples import Origin, Sample, Samples, leads_out
+from dataset.samples import Origin, Sample, Samples, leaves_folder
 from dataset.split_files import (
     Fault,
     SampleList,
@@ -153,7 +153,7 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 def _scan_folders(folders: Folders, origin: Origin, masks: bool, pairs: bool) -> Scan:
     """Match images with second images and masks of the same name."""
     for folder in filter(None, (folders.images, folders.second, folders.masks)):
-        if leads_out(str(folder)):
+        if leaves_folder(str(folder)):
             raise UserError(f"{folder}: leads out of the data's root; use a folder below it")
     root = origin.root
     images = names_by_stem(origin.path, skip=root / folders.masks if folders.masks else None)

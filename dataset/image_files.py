@@ -104,12 +104,12 @@ def reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file{nearby(path)}") from None
+        raise UserError(f"{path}: no such file{missing_file_hint(path)}") from None
     except Exception as error:  # damaged bytes may raise any exception
         raise UserError(f"{path}: not a readable image ({reason(error)})") from None
 
 
-def nearby(path: Path) -> str:
+def missing_file_hint(path: Path) -> str:
     """Return the end of a message that suggests a file in place of a missing one, or ""."""
     if "\\" in str(path) and os.path.exists(str(path).replace("\\", "/")):
         return "; the path holds backslashes, expected /. Fix: replace each \\ by /"
@@ -127,7 +127,7 @@ def size_mismatch(
 ) -> UserError:
     """Return the error for a mask whose size differs from its image's, after EXIF orientation."""
     hint = "expected equal sizes"
-    if lies_as_stored(image, image_size, mask_size):
+    if is_in_stored_orientation(image, image_size, mask_size):
         hint = (
             "the image has an EXIF orientation, and the mask fits the image as stored; rotate "
             "the mask in the same way, or remove the orientation"
@@ -140,6 +140,8 @@ def size_mismatch(
     )
 
 
-def lies_as_stored(image: Path, image_size: tuple[int, int], mask_size: tuple[int, int]) -> bool:
+def is_in_stored_orientation(
+    image: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
+) -> bool:
     """Return whether a mask has the size of its image before its EXIF orientation is applied."""
     return image_size != mask_size == image_size[::-1] and orientation(image) in SIDEWAYS

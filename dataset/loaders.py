@@ -17,7 +17,7 @@ from dataset.samples import Sample
 from dataset.split_files import Lists
 from util.config.schema import Config
 from util.errors import UserError
-from util.interrupt import serve_to_the_end
+from util.interrupt import ignore_first_signal
 from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files
 
 logger = logging.getLogger("semi.data")
@@ -210,7 +210,7 @@ def _loader(dataset: ImageSet, process: Process, *, tensors: int, **batches: Any
         dataset,
         num_workers=process.workers,
         multiprocessing_context=START_METHOD if process.workers else None,
-        worker_init_fn=serve_to_the_end,
+        worker_init_fn=ignore_first_signal,
         timeout=BATCH_TIMEOUT if process.workers else 0,
         pin_memory=process.cuda,
         **batches,

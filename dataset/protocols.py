@@ -123,7 +123,7 @@ def _of_source(lists: list[PublishedList], source: str, target: str) -> list[Pub
     return [p._replace(sources=(chosen[0],)) for p in lists if chosen[0] in p.sources]
 
 
-def how_to_get(path: Path) -> str:
+def fetch_hint(path: Path) -> str:
     """Return the end of a message about a missing split file: the command that makes it, or ""."""
     parts = path.with_suffix("").parts
     if "splits" not in parts:

@@ -132,16 +132,16 @@ def _split(line: str, columns: list[str]) -> list[str]:
             "spaces by a tab"
         )
     for part in parts:
-        if leads_out(part):
+        if leaves_folder(part):
             raise UserError(f"'{part}' leads out of the data's root; use a path below it")
     return parts
 
 
-def leads_out(path: str) -> bool:
+def leaves_folder(path: str) -> bool:
     """Return whether a path leaves the folder that it is relative to."""
     return os.path.isabs(path) or (".." in path and ".." in Path(path).parts)
 
 
-def names_image(line: str) -> bool:
+def mentions_image(line: str) -> bool:
     """Return whether a message may quote a line: some part of it has the suffix of an image."""
     return any(part.lower().endswith(tuple(SUFFIXES)) for part in line.split())

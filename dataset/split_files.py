@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from dataset.protocols import Fingerprint, fingerprint, how_to_get
-from dataset.samples import NO_IMAGE, Origin, Sample, Samples, names_image, parse_line
+from dataset.protocols import Fingerprint, fetch_hint, fingerprint
+from dataset.samples import NO_IMAGE, Origin, Sample, Samples, mentions_image, parse_line
 from util.config.data import Pair, PairFolders
 from util.errors import UserError, and_others
 from util.io import write_once
@@ -89,7 +89,7 @@ def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
                 raise UserError(f"'{sample.image}' is in line {first} already")
             samples.append(sample)
         except UserError as error:
-            faults.append(Fault(origin, number, str(error) if names_image(line) else NO_IMAGE))
+            faults.append(Fault(origin, number, str(error) if mentions_image(line) else NO_IMAGE))
     return samples, faults
 
 
@@ -119,7 +119,7 @@ def _names_by_form(folder: Path) -> dict[str, str]:
 
 def no_such_list(path: Path) -> UserError:
     """Return the error for a missing list, with the nearest name or the command that gets it."""
-    return UserError(f"{path}: no such split file{nearest(path) or how_to_get(path)}")
+    return UserError(f"{path}: no such split file{nearest(path) or fetch_hint(path)}")
 
 
 def _read_text(path: Path) -> str:

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from dataset.bands import is_grey
 from dataset.file_content import header_kind
 from dataset.folders import read_samples
-from dataset.image_files import image_size, nearby, size_mismatch
+from dataset.image_files import image_size, missing_file_hint, size_mismatch
 from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.reader import Reader, refuse_other_size
-from dataset.samples import NO_IMAGE, Sample, Samples, names_image
+from dataset.samples import NO_IMAGE, Sample, Samples, mentions_image
 from dataset.split_files import Fault, Lists, SampleList, raise_first
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
@@ -78,7 +78,7 @@ def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
                 alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
                 also = f"'{sample.image}' is also in {same.where}{alias}"
                 message = f"{also}; remove it from one of them"
-                shown = message if names_image(sample.image) else NO_IMAGE
+                shown = message if mentions_image(sample.image) else NO_IMAGE
                 yield number, sample.line, f"{sample.where}: {shown}"
 
 
@@ -134,7 +134,11 @@ def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -
                     f"'{name}' is in {folder} but not in {lacking}; expected it in all folders of "
                     f"data.pair, below {root}: add it or remove the line"
                 )
-    return f"{root / file}: no such file{nearby(root / file)}" if names_image(file) else NO_IMAGE
+    return (
+        f"{root / file}: no such file{missing_file_hint(root / file)}"
+        if mentions_image(file)
+        else NO_IMAGE
+    )
 
 
 def check_contents(

@@ -35,7 +35,7 @@ from util.config.loading import load_config
 from util.config.schema import Config
 from util.errors import counted
 from util.interrupt import leaving_when_asked
-from util.log import code_version, logger, say_to_console
+from util.log import code_version, log_to_console, logger
 from util.precision import precision_on
 from util.seed import be_deterministic, init_seed
 
@@ -53,7 +53,7 @@ def main(method: type[Method]) -> None:
         device = distributed.choose_device(options.device)
         # A failing rank reports its error before its connections close, which ends the others.
         with distributed.session(device), exit_with_one_line():
-            say_to_console()
+            log_to_console()
             distributed.require_equal("options", {"--dry-run": options.dry_run})
             run_dir = RunDir(options.save_path)
             try:

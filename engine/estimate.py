@@ -56,7 +56,7 @@ def run_needs(method_class: type[Method], config: Config, world: int, workers: i
     cost = step_cost(method_class, config, images, wanted, world)
     peaks = {wanted: cost.peak}
     for fewer in (n for n in range(wanted - 1, 0, -1) if images % n == 0):
-        if all(largest_held(peaks).values()):
+        if all(largest_batch(peaks).values()):
             break
         try:
             peaks[fewer] = step_cost(method_class, config, images, fewer, world).peak
@@ -65,10 +65,10 @@ def run_needs(method_class: type[Method], config: Config, world: int, workers: i
     loaded = workers * (WORKER + PREFETCHED * cost.batch)
     kept = max(0, cost.checkpoint - cost.weights - cost.optimizer)  # as previous models
     host = int(PROCESS + config.data.cache_mb * 2**20 + loaded + cost.checkpoint + kept)
-    return Needs(cost, largest_held(peaks), host, cost.checkpoint * (3 + cost.networks))
+    return Needs(cost, largest_batch(peaks), host, cost.checkpoint * (3 + cost.networks))
 
 
-def largest_held(peaks: Mapping[int, int]) -> dict[str, int | None]:
+def largest_batch(peaks: Mapping[int, int]) -> dict[str, int | None]:
     """Return, by GPU, the largest number of images whose peak memory fits, if any.
 
     `peaks`: bytes by number of images.
@@ -88,7 +88,7 @@ def step_seconds(tflop: float, config: Config) -> dict[str, float]:
     return {card: tflop / (UTILISATION * rates[unit]) for card, rates in RATES.items()}
 
 
-def fitting_cards(needs: Needs, wanted: int) -> str:
+def fitting_gpus(needs: Needs, wanted: int) -> str:
     """Return the GPUs whose memory holds a step of `wanted` images, and the `micro_batch` that
     other GPUs need."""
     whole = [card for card, images in needs.per_forward.items() if images == wanted]
@@ -121,7 +121,7 @@ def describe_needs(
     images = method_class.images_per_step(config) // world
     return f"{TITLE}\n{describe_step(needs.cost, config, steps)}\n" + rows(
         {
-            "GPUs that hold it": f"GiB: {fitting_cards(needs, config.micro_batch or images)}",
+            "GPUs that hold it": f"GiB: {fitting_gpus(needs, config.micro_batch or images)}",
             "memory of the host": f"about {needs.host / GIB:.1f} GiB, data workers included",
             "checkpoints": f"{needs.disk / GIB:.2f} GiB of disk",
         }

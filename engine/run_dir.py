@@ -214,7 +214,7 @@ class RunDir:
         write_atomically(self.metrics, lambda file: file.write(lines))
 
     @_on_main
-    def settle(self) -> None:
+    def wait_for_writes(self) -> None:
         """Wait until everything is written: data workers must not fork from a writing process.
 
         Raises `UserError` when something could not be written.
@@ -255,12 +255,12 @@ class RunDir:
     def _in_background(self, task: Callable[[], None]) -> None:
         before = self._written
 
-        def after_that() -> None:
+        def after_previous() -> None:
             if before is not None:
                 before.result()
             task()
 
-        self._written = self._thread.submit(after_that)
+        self._written = self._thread.submit(after_previous)
 
 
 def pictures_folder(run: Path, epoch: int) -> Path:

@@ -102,7 +102,7 @@ class Trainer:
                         record |= self.validate()
                     self._end_epoch(record)
                     self._pause(stop)
-            self.run_dir.settle()
+            self.run_dir.wait_for_writes()
         finally:
             self.run_dir.close()
         for name, best in self.best.items():
@@ -169,7 +169,7 @@ class Trainer:
         """Score the method's networks and keep the best; return the scores as a record."""
         parts = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
         self.run_dir.refuse_nonfinite({**parts, "epoch": self.epoch, "done": self.done})
-        self.run_dir.settle()
+        self.run_dir.wait_for_writes()
         begin = time.monotonic()
         networks = self.method.eval_models()
         scores = {name: score_network(self, name, network) for name, network in networks.items()}
@@ -209,7 +209,7 @@ class Trainer:
             self.monitor.check()
             self.save()
         if stopping:
-            self.run_dir.settle()
+            self.run_dir.wait_for_writes()
             logger.info(
                 "stopped by %s after epoch %d, step %d; the same command continues the run",
                 stop.by or "a signal", self.epoch, self.done,

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from engine.progress import wrapped
 from inference.evaluation import Scores, evaluate, score_record, score_table
-from metrics.calibration import PseudoLabelScores, trust_line, trust_values
+from metrics.calibration import PseudoLabelScores, pseudo_label_scalars, pseudo_label_sentence
 from util import distributed
 from util.errors import first_of
 from util.log import logger
@@ -48,9 +48,9 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     values = tracker_values(name, record, config.data.classes)
     if labels is not None:
         record["pseudo_labels"] = trust = labels.summary()
-        line = f"pseudo-labels by {name}: {trust_line(trust, config.data.classes)}"
+        line = f"pseudo-labels by {name}: {pseudo_label_sentence(trust, config.data.classes)}"
         logger.info("%s", wrapped(*line.split()))
-        values |= trust_values(trust, f"{name}_pseudo_labels", config.data.classes)
+        values |= pseudo_label_scalars(trust, f"{name}_pseudo_labels", config.data.classes)
     before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
     if text := collapse(config.data.classes, scores.confusion.sum(1).tolist(), [*before, record]):
         logger.warning("%s: %s", name, text)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dataset.image_files import image_size
-from util.cli import lack_of_memory
+from util.cli import out_of_memory_advice
 from util.config.schema import Config
 from util.errors import UserError, counted, printable
 from util.io import csv_rows, csv_text, make_folder, write_atomically, write_text
@@ -75,7 +75,7 @@ def collect_errors(errors: list[UserError], file: Path) -> Iterator[None]:
     except UserError as error:
         errors.append(error)
     except (MemoryError, RuntimeError) as error:
-        if lack_of_memory(error) is None:
+        if out_of_memory_advice(error) is None:
             raise
         size = "{}x{}".format(*image_size(file))
         hint = "--set evaluation.mode=sliding_window with a smaller crop_size needs less"

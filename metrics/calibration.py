@@ -64,7 +64,7 @@ class PseudoLabelScores:
         }
 
 
-def trust_line(summary: dict[str, Any], classes: Sequence[str]) -> str:
+def pseudo_label_sentence(summary: dict[str, Any], classes: Sequence[str]) -> str:
     """Return a summary as a sentence, with the mean over classes and the worst class: shares of
     pixels hide a rare class."""
     kept, precision, ece = (
@@ -83,7 +83,9 @@ def trust_line(summary: dict[str, Any], classes: Sequence[str]) -> str:
     )
 
 
-def trust_values(summary: dict[str, Any], prefix: str, classes: Sequence[str]) -> dict[str, float]:
+def pseudo_label_scalars(
+    summary: dict[str, Any], prefix: str, classes: Sequence[str]
+) -> dict[str, float]:
     """Return the numbers of a summary by name, without None."""
     names = ("threshold", "kept", "precision", "ece")
     values = {f"{prefix}/{name}": summary[name] for name in names}

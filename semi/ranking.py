@@ -60,7 +60,7 @@ def choose_references(features: Tensor, count: int) -> Tensor:
     return torch.stack(chosen, dim=1).sort(dim=1).values
 
 
-def resemblance(features: Tensor, references: Tensor) -> Tensor:
+def similarity(features: Tensor, references: Tensor) -> Tensor:
     """Return the resemblance of each pixel to the pixels `references` `[B, M]`: the softmax of dot
     products, `[B, hw, M]`."""
     pixels = at_least_float32(features).flatten(2)
@@ -85,7 +85,7 @@ def ranking_loss(weak: Tensor, strong: Tensor, references: int, top: int = 4) ->
     weak ones (without gradient), 0-d; computed in float32."""
     with torch.autocast(weak.device.type, enabled=False):
         pixels = choose_references(weak, references)
-        q_w, q_s = resemblance(weak, pixels), resemblance(strong, pixels)
+        q_w, q_s = similarity(weak, pixels), similarity(strong, pixels)
         order = q_w.topk(min(top, q_w.shape[-1]), dim=-1).indices
         target = ranking_probabilities(q_w, order)
         log_s = (ranking_probabilities(q_s, order) + 1e-10).log()

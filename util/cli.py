@@ -109,7 +109,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def say_loading() -> None:
+def announce_loading() -> None:
     """Announce on a terminal that PyTorch is being imported, which takes seconds."""
     if "torch" not in sys.modules and sys.stderr.isatty() and launched_rank() == 0:
         print("loading PyTorch ...", file=sys.stderr, flush=True)
@@ -119,7 +119,7 @@ def say_loading() -> None:
 def importing() -> Iterator[None]:
     """Announce imports of PyTorch; Ctrl-C ends them at once, as libraries would turn its exception
     into their own errors."""
-    say_loading()
+    announce_loading()
     with quitting_on_interrupt():
         yield
 
@@ -179,7 +179,9 @@ def _end(error: Exception) -> int | None:
     """Print the reason for the end, if this process has to; return the exit code, or None for a
     fault of the program, which ends in its traceback."""
     problem = (
-        error if isinstance(error, UserError) else lack_of_memory(error) or worker_failure(error)
+        error
+        if isinstance(error, UserError)
+        else out_of_memory_advice(error) or worker_failure(error)
     )
     code = USER_ERROR if problem else 1
     own = one_line(problem) if problem else f"{type(error).__name__}: {one_line(error)}"
@@ -197,7 +199,7 @@ def _end(error: Exception) -> int | None:
     return code
 
 
-def lack_of_memory(error: Exception) -> UserError | None:
+def out_of_memory_advice(error: Exception) -> UserError | None:
     """Return advice if an error of Python, torch or a data worker means out of memory."""
     # Compare the name, as torch may not be imported.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -22,7 +22,7 @@ STOP_PATIENCE = 120.0
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
-def serve_to_the_end(_: int = 0) -> None:
+def ignore_first_signal(_: int = 0) -> None:
     """Ignore the first signal in a data worker, as the training needs batches to finish its step; a
     second one ends it. A terminal signals the whole process group."""
 

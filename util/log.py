@@ -31,7 +31,7 @@ class _TqdmHandler(logging.StreamHandler):
         sys.stdout.flush()
 
 
-def say_to_console() -> None:
+def log_to_console() -> None:
     """Show the main process's log lines on the terminal."""
     from util import distributed
 

@@ -135,12 +135,12 @@ def report_failure(reason: str, code: int) -> tuple[str, int]:
     try:
         store = meeting_store()
         _, code, _, first = json.loads(store.compare_set(_FAILURE, "", own))
-        return reason if first == launched_rank() else reason_elsewhere(store, node), code
+        return reason if first == launched_rank() else remote_failure(store, node), code
     except (td.DistError, UserError):  # the store ended with the first machine
         return reason, code
 
 
-def reason_elsewhere(store: td.Store, node: str) -> str:
+def remote_failure(store: td.Store, node: str) -> str:
     """Return the reason of the first rank that failed, once for each node but its own; else ""."""
     if not store.check([_FAILURE]):
         return ""

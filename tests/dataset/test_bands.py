@@ -200,8 +200,8 @@ def faulty(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name, keys, message", [
-    ("deep.png", {}, "holds uint16.*data.image_range must say"),
-    ("deep_rgb.png", {}, "holds uint16.*data.image_range must say"),
+    ("deep.png", {}, "holds uint16.*set data.image_range"),
+    ("deep_rgb.png", {}, "holds uint16.*set data.image_range"),
     ("rgb.png", {"bands": "grey"}, "has 3 bands, but data.bands is grey; set it to rgb"),
     ("six.tif", {}, "has 6 bands, but data.bands is rgb; set it to the numbers"),
     ("rgb.png", {"bands": [1, 4]}, "has 3 bands, so there is no band 4"),

@@ -9,7 +9,7 @@ from dataset.file_content import read_content
 from dataset.mask_files import CLEAR, LabelLookup, open_mask
 from tests.dataset.test_bands import data as data_of
 from tests.dataset.test_bands import png
-from tools.prepare.own.masks import look_at_mask
+from tools.prepare.own.masks import inspect_mask
 from util.errors import UserError
 
 tifffile = pytest.importorskip("tifffile")
@@ -65,7 +65,7 @@ def test_masks_that_hold_whole_numbers_are_read(kind, tmp_path):
     write(path := tmp_path / f"m.{suffix}")
     labels = LabelLookup(data(label_map=label_map))
     assert np.array_equal(open_mask(path, labels), MASK)
-    seen = look_at_mask(path, 1)
+    seen = inspect_mask(path, 1)
     assert seen.in_colour == (label_map is not None) and seen.size == (5, 4)
     assert sorted(seen.pixels.values()) == [4, 8, 8]
 
@@ -110,7 +110,7 @@ REFUSED = {  # suffix, how it is written, message
 def test_what_is_no_mask_is_refused_whoever_opens_it(kind, tmp_path):
     suffix, write, message = REFUSED[kind]
     write(path := tmp_path / f"m.{suffix}")
-    looks = [lambda: open_mask(path, LabelLookup(data())), lambda: look_at_mask(path, 1)]
+    looks = [lambda: open_mask(path, LabelLookup(data())), lambda: inspect_mask(path, 1)]
     if kind.startswith("animated"):
         looks.append(lambda: read_bands(path, data()))
     for look in looks:
@@ -173,7 +173,7 @@ def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
     for label, expected in (("ignore", 255), ("b", 1)):
         labels = LabelLookup(data(label_map=label_map | {"transparent": label}))
         assert np.array_equal(open_mask(path, labels), np.where(MASK == 2, expected, MASK))
-    assert CLEAR in look_at_mask(path, 1).pixels
+    assert CLEAR in inspect_mask(path, 1).pixels
 
 
 @pytest.mark.parametrize("name", ["grey.png", "grey.tif", "deep.tif", "planes.tif", "colour.gif"])

@@ -17,7 +17,7 @@ from engine.cost import (
     late_training,
     step_cost,
 )
-from engine.estimate import CARDS, CONTEXT, largest_held, run_needs, step_seconds
+from engine.estimate import CARDS, CONTEXT, largest_batch, run_needs, step_seconds
 from engine.trainer import Trainer
 from model.build import build_network
 from prevmatch import PrevMatch
@@ -135,11 +135,11 @@ def test_settings_that_save_memory(toy):
 def test_cards_hold_what_is_left_of_them():
     names = list(CARDS)
     fits = {4: int(10 * GIB), 2: int(5.5 * GIB), 1: int(3 * GIB)}
-    assert largest_held(fits) == dict(zip(names, [2, 2, 4, 4, 4, 4], strict=True))
-    assert set(largest_held({1: 200 * GIB}).values()) == {None}
+    assert largest_batch(fits) == dict(zip(names, [2, 2, 4, 4, 4, 4], strict=True))
+    assert set(largest_batch({1: 200 * GIB}).values()) == {None}
     exactly = (80 * GIB - CONTEXT) / 1.1
-    assert largest_held({1: int(exactly)})["80"] == 1
-    assert largest_held({1: int(exactly) + 1})["80"] is None
+    assert largest_batch({1: int(exactly)})["80"] == 1
+    assert largest_batch({1: int(exactly) + 1})["80"] is None
 
 
 def test_micro_batch_is_found_by_trying(toy, monkeypatch):

@@ -29,7 +29,7 @@ from supervised import SupOnly
 from tests.conftest import Toy, every_method
 from tools.make_shapes.files import generate
 from tools.report import predictions
-from tools.report.predictions import judge
+from tools.report.predictions import predict_validation
 from tools.results.runs import Run
 from util.config.loading import load_config
 from util.errors import UserError
@@ -293,7 +293,7 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
             assert abs(part - own).mean() < abs(part - other).mean() / 2  # the file is a JPEG
 
     finished = Run(tmp_path / "run")
-    found = judge(finished, "model", torch.device("cpu"), shown=2, limit=None)
+    found = predict_validation(finished, "model", torch.device("cpu"), shown=2, limit=None)
     judged = [*found.best, *found.worst]
     assert len({one.name for one in judged}) == len(judged) == 2
     for one, (sheet, _) in zip(

@@ -12,7 +12,7 @@ from corrmatch import CorrMatch
 from fixmatch import FixMatch
 from inference.evaluation import center_crop, evaluate
 from inference.predictor import Predictor
-from metrics.calibration import BINS, PseudoLabelScores, trust_line, trust_values
+from metrics.calibration import BINS, PseudoLabelScores, pseudo_label_scalars, pseudo_label_sentence
 from supervised import SupOnly
 from tests.inference.test_evaluation import Local, batches
 from util.config.loading import load_config
@@ -91,10 +91,10 @@ def test_nothing_labelled_and_nothing_confident():
     unsure = (*nothing[:2], torch.zeros(2, 3).long(), None)
     found = counted([unsure])
     assert found["kept"] == 0 and found["precision"] is None and found["ece"] == 50
-    assert "0.00 % of the pixels above 0.700, none of them right" in trust_line(
+    assert "0.00 % of the pixels above 0.700, none of them right" in pseudo_label_sentence(
         found, [str(i) for i in range(20)][: len(found["class_kept"])]
     )
-    values = trust_values(found, "p", ["a", "b", "c", "d"])
+    values = pseudo_label_scalars(found, "p", ["a", "b", "c", "d"])
     assert values == {"p/threshold": 0.7, "p/kept": 0, "p/ece": 50, "p_kept/a": 0}
 
 

@@ -18,7 +18,7 @@ from tests.fake_runs import fake_run
 from tools.report import __main__ as report
 from tools.report import predictions
 from tools.report.embedding import class_means, embedding
-from tools.report.predictions import compared_pictures, judge
+from tools.report.predictions import compared_pictures, predict_validation
 from tools.results.runs import Run
 from tools.sweep.schedule import result
 from unimatch import UniMatch
@@ -138,7 +138,7 @@ def test_pseudo_labels_of_which_none_passed(toy, tmp_path, page_of):
 
 def judged(folder, shown):
     """Return the judgement of a run, and its best and worst images together."""
-    found = judge(Run(folder), "model", torch.device("cpu"), shown, limit=None)
+    found = predict_validation(Run(folder), "model", torch.device("cpu"), shown, limit=None)
     return found, [*found.best, *found.worst]
 
 

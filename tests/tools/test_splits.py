@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from dataset import protocols
-from dataset.protocols import fingerprint, how_to_get, read_protocols, select_lists
+from dataset.protocols import fetch_hint, fingerprint, read_protocols, select_lists
 from dataset.split_files import read_list
 from tests.conftest import REPOSITORY, tree, write_lines
 from tools.splits.fetch import fetch
@@ -245,9 +245,9 @@ def test_verify(splits, host):
 )
 def test_hints_for_a_missing_list(path, hint):
     expected = f"python -m tools.splits {hint}" if hint else ""
-    assert how_to_get(Path(path)).rpartition(": ")[2] == expected
+    assert fetch_hint(Path(path)).rpartition(": ")[2] == expected
     if not hint:
-        assert how_to_get(Path(path)) == ""
+        assert fetch_hint(Path(path)) == ""
 
 
 def test_protocols_are_read_only_when_a_list_is_missing(tmp_path, monkeypatch):
@@ -294,5 +294,5 @@ def test_the_reader_of_the_output_may_stop_early():
 def test_lists_of_files_that_training_does_not_read_are_not_fetched(splits):
     code, _, err = splits("fetch", "acdc/1", "--from", ".")
     assert code == 2 and "python -m tools.prepare acdc" in err and not Path("splits").exists()
-    hint = how_to_get(Path("splits/acdc/1/labeled.txt"))
+    hint = fetch_hint(Path("splits/acdc/1/labeled.txt"))
     assert "tools.prepare acdc" in hint and "fetch" not in hint

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dataset.bands import picture
 from dataset.folders import scan_samples
-from dataset.image_files import lies_as_stored, size_mismatch
+from dataset.image_files import is_in_stored_orientation, size_mismatch
 from dataset.mask_files import CLEAR, VOID, read_mask
 from dataset.mask_kinds import MaskFormat, mask_format
 from dataset.reader import Reader, read_valid_dates, size_of
@@ -21,7 +21,7 @@ from dataset.samples import Sample
 from dataset.split_files import Fault, SampleList
 from dataset.transforms.geometry import weak_augmentation
 from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts
-from tools.check_data.orientation import fits_better_as_stored
+from tools.check_data.orientation import fits_stored_orientation
 from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError
@@ -148,7 +148,7 @@ def _look_at_mask(
         mask = read_mask(path, reader.data.max_megapixels)
         kind = "mask"
         if image and image.size != mask.size:
-            turned = lies_as_stored(sample.image_file, image.size, mask.size)
+            turned = is_in_stored_orientation(sample.image_file, image.size, mask.size)
             mismatch = size_mismatch(sample.image_file, path, image.size, mask.size)
             item.faults.append(("turned" if turned else "size", str(mismatch)))
         codes = reader.labels.codes(mask, path)
@@ -177,7 +177,7 @@ def _compare(
         drawn = weak.mask(labels, weak.draw(rng, labels.size, crop or 0))
         item.ignored.append((drawn == IGNORE).float().mean().item())
     turn = item.facts.exif if item.facts else 1
-    if turn != 1 and fits_better_as_stored(image, labels, turn):
+    if turn != 1 and fits_stored_orientation(image, labels, turn):
         message = (
             f"{sample.mask_file}: fits {sample.image_file} better without its EXIF orientation"
         )

@@ -8,7 +8,7 @@ SIDE = 256
 """Longer side at which edges are compared, as annotations are a few pixels off at full size."""
 
 
-def fits_better_as_stored(image: Image.Image, labels: Image.Image, orientation: int) -> bool:
+def fits_stored_orientation(image: Image.Image, labels: Image.Image, orientation: int) -> bool:
     """Return True if the image has more contrast along the borders of the mask after the mask is
     turned by the image's EXIF orientation; both have one size, as a viewer shows them."""
     turned = labels.copy()

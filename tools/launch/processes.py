@@ -19,7 +19,7 @@ from torch.distributed import DistError, PrefixStore, TCPStore
 
 from util.errors import UserError, print_error
 from util.interrupt import SIGNALS, handling, leaving_when_asked
-from util.rendezvous import RESTARTS, exchange, patience, reason_elsewhere, time_limit
+from util.rendezvous import RESTARTS, exchange, patience, remote_failure, time_limit
 
 CONSEQUENCES = (1, -signal.SIGABRT, -signal.SIGTERM)
 """Exit codes that the end of another rank may cause: an error, an abort by NCCL, a batch system."""
@@ -80,7 +80,7 @@ class Launch:
             return 128 - code  # as shells do
         # Ranks of this node may have hung in a collective until they were stopped.
         store = PrefixStore(f"start {start}", self.store)
-        if reason := reason_elsewhere(store, str(self.options.node_rank)):
+        if reason := remote_failure(store, str(self.options.node_rank)):
             print_error(f"error: {reason}")
         return code
 

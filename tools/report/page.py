@@ -16,7 +16,7 @@ from metrics.confusion import class_scores
 from tools import html
 from tools.report import charts
 from tools.report.embedding import embedding
-from tools.report.predictions import compared_pictures, judge
+from tools.report.predictions import compared_pictures, predict_validation
 from tools.results.runs import Run, best_epoch
 from util.colours import palette
 from util.config.data import Data
@@ -57,9 +57,9 @@ def page(
         curves=map(as_svg, figures),
         scalars=scalars,
         meanings={name: LEGEND.get(name, name) for name in scalars},
-        trust=_trust(run),
+        trust=_pseudo_labels(run),
         pictures=_pictures(run),
-        judged=network and _unless_missing(lambda: _predictions(run, network, device, limit)),
+        predictions=network and _unless_missing(lambda: _predictions(run, network, device, limit)),
         embedding=with_embedding
         and network
         and _unless_missing(lambda: as_svg(embedding(run, network, device, limit))),
@@ -90,7 +90,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def _trust(run: Run) -> dict[str, Any] | None:
+def _pseudo_labels(run: Run) -> dict[str, Any] | None:
     """Quality of the pseudo-labels; None where validation did not measure it."""
     network, found = run.pseudo_labels()
     if not found:
@@ -138,7 +138,7 @@ def _pictures(run: Run) -> dict[str, Any] | None:
 
 def _predictions(run: Run, network: str, device: torch.device, limit: int | None) -> dict[str, Any]:
     """Scores, confusion matrix, best and worst images."""
-    found = judge(run, network, device, SHOWN, limit)
+    found = predict_validation(run, network, device, SHOWN, limit)
     intervals = found.scores.intervals
     interval = f" (95 % interval {intervals})" if intervals else ""
     return {

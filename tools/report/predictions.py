@@ -28,7 +28,7 @@ THUMBNAIL = 240
 """Pixels of the longer side of a picture."""
 
 
-class Judged(NamedTuple):
+class ScoredImage(NamedTuple):
     """A validation image with its score and prediction."""
 
     name: str
@@ -39,7 +39,7 @@ class Judged(NamedTuple):
     sample: Sample
 
 
-class Judgement:
+class ImageScores:
     """Scores of the validation images, and the `shown` best and worst of them; no image is both.
 
     A `Watcher` of `inference.evaluation.evaluate`, which returns the `scores`.
@@ -50,7 +50,7 @@ class Judgement:
     def __init__(self, samples: Sequence[Sample], shown: int, num_classes: int):
         self.images, self._samples, self._shown = len(samples), samples, shown
         self._num_classes = num_classes
-        self._judged: list[Judged] = []
+        self._ranked: list[ScoredImage] = []
 
     def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
         """Take an image: its index, predicted classes and mask `[H, W]`."""
@@ -58,21 +58,23 @@ class Judgement:
         miou = image_miou(counts)
         if miou < math.inf:  # else no pixel is labelled
             mask, sample = predicted.cpu().numpy().astype(np.uint8), self._samples[index]
-            self._judged.insert(0, Judged(sample.image, 100 * miou, mask, sample))
-            self._judged.sort(key=lambda judged: -judged.miou)
-            del self._judged[self._shown : -self._shown]  # between the best and the worst
+            self._ranked.insert(0, ScoredImage(sample.image, 100 * miou, mask, sample))
+            self._ranked.sort(key=lambda image: -image.miou)
+            del self._ranked[self._shown : -self._shown]  # between the best and the worst
 
     @property
-    def best(self) -> list[Judged]:
-        return self._judged[: min(self._shown, (len(self._judged) + 1) // 2)]
+    def best(self) -> list[ScoredImage]:
+        return self._ranked[: min(self._shown, (len(self._ranked) + 1) // 2)]
 
     @property
-    def worst(self) -> list[Judged]:
+    def worst(self) -> list[ScoredImage]:
         """The worst image first."""
-        return self._judged[len(self.best) :][::-1][: self._shown]
+        return self._ranked[len(self.best) :][::-1][: self._shown]
 
 
-def judge(run: Run, network: str, device: torch.device, shown: int, limit: int | None) -> Judgement:
+def predict_validation(
+    run: Run, network: str, device: torch.device, shown: int, limit: int | None
+) -> ImageScores:
     """Predict the validation images (the first `limit`) as validation does, except that
     `center_crop` predicts the whole image here.
 
@@ -82,32 +84,32 @@ def judge(run: Run, network: str, device: torch.device, shown: int, limit: int |
     samples = read_samples(config.data.val, config.data, masks=True).samples[:limit]
     process = Process(rank=0, world=1, workers=0, cuda=device.type == "cuda")
     loader = evaluation_loader(config, samples, process)
-    judgement = Judgement(samples, shown, config.num_classes)
-    judgement.scores = evaluate(
+    scores = ImageScores(samples, shown, config.num_classes)
+    scores.scores = evaluate(
         load_trained(config, best_checkpoint(run.path, network), network, device),
         tqdm(loader, "validation images", disable=None, leave=False),
         config,
         mode="original" if mode == "center_crop" else mode,
         device=device,
         volumes=volume_indices([s.image for s in samples], config.evaluation.volume_pattern),
-        watchers=[judgement],
+        watchers=[scores],
     )
-    return judgement
+    return scores
 
 
-def compared_pictures(run: Run, some: list[Judged]) -> list[tuple[Image.Image, str]]:
+def compared_pictures(run: Run, some: list[ScoredImage]) -> list[tuple[Image.Image, str]]:
     """Return image (of all dates), truth and prediction side by side, with captions; all of the
     same size."""
     reader, data = Reader(run.config.data), run.config.data
     rows = []
-    for judged in some:
+    for image in some:
         try:
-            pixels, truth = reader.both(judged.sample)
+            pixels, truth = reader.both(image.sample)
         except UserError:  # changed since it was predicted
             continue
-        dates, masks = bands.pictures(pixels, data), (np.array(truth), judged.mask)
+        dates, masks = bands.pictures(pixels, data), (np.array(truth), image.mask)
         row = [*dates, *(overlay(dates[-1], mask, data, 0.65) for mask in masks)]
-        rows.append((row, f"{judged.name}: mIoU {judged.miou:.1f}"))
+        rows.append((row, f"{image.name}: mIoU {image.miou:.1f}"))
     sizes = np.array([row[0].size for row, _ in rows]).reshape(-1, 2)
     box = (sizes * THUMBNAIL / sizes.max(1, keepdims=True)).max(0, initial=1).round().astype(int)
     width, height = box.tolist()

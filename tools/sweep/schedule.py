@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset.protocols import how_to_get
+from dataset.protocols import fetch_hint
 from tools.results.runs import Run, best_epoch
 from tools.sweep.spec import Planned
 from util.config.differences import differences
@@ -83,7 +83,7 @@ def check_split_files(states: Sequence[RunProgress]) -> None:
     """Raise `UserError` for the first split file that a run lacks."""
     for path in (p for s in states if not s.is_done for p in s.planned.split_files.values()):
         if not find_path(path).is_file():
-            raise UserError(f"{path}: no such split file{how_to_get(path)}")
+            raise UserError(f"{path}: no such split file{fetch_hint(path)}")
 
 
 def result(run: Run) -> str:

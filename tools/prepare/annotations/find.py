@@ -8,7 +8,7 @@ from dataset.folders import walk
 from tools.prepare.annotations import coco, label_images, label_studio, labelme, via, yolo
 from tools.prepare.annotations.entries import Entry, read_json
 from tools.prepare.annotations.model import Annotations, merged
-from tools.prepare.own.survey import refuse_all
+from tools.prepare.own.survey import raise_faults
 from util.errors import UserError, first_of
 
 JSON: tuple[tuple[Callable[[object], bool], Callable[[Entry, Path], Annotations]], ...] = (
@@ -105,7 +105,7 @@ def _read_json(files: list[Path], root: Path) -> Annotations | None:
                 unknown.append(file.name)
         except UserError as error:
             faults.append(error)
-    refuse_all(faults)
+    raise_faults(faults)
     first: dict[str, Path] = {}
     for file, part in parts.items():
         first.setdefault(part.format, file)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataset.image_files import SUFFIXES
 from tools.prepare.annotations.model import Picture
-from tools.prepare.own.survey import refuse_all
+from tools.prepare.own.survey import raise_faults
 from util.errors import UserError
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
@@ -72,7 +72,7 @@ def match_pictures(
             faults.append(UserError(
                 f"{picture.file}: {images[keys[0]]} is annotated in {found[keys[0]].file} too, or "
                 "twice; expected one annotation of an image"))  # fmt: skip
-    refuse_all(faults)
+    raise_faults(faults)
     return found, lost
 
 

@@ -13,14 +13,14 @@ from typing import NamedTuple
 from PIL import Image
 
 from dataset.folders import files_by_stem
-from dataset.image_files import image_size, lies_as_stored
+from dataset.image_files import image_size, is_in_stored_orientation
 from tools.prepare.annotations.draw import ClassTable, Totals, class_table, draw, labels_of, sum_up
 from tools.prepare.annotations.find import read_annotations
 from tools.prepare.annotations.match import match_pictures
 from tools.prepare.annotations.model import Annotations, Picture, Size
 from tools.prepare.own.classes import IGNORED, ClassOptions
 from tools.prepare.own.match import absolute
-from tools.prepare.own.survey import in_threads, refuse_all, results_of
+from tools.prepare.own.survey import in_threads, raise_faults, results_or_raise
 from util.config.types import IGNORE
 from util.errors import UserError, counted, first_of
 from util.tables import text_table
@@ -88,7 +88,7 @@ def _write_masks(options: argparse.Namespace) -> tuple[Path, ClassOptions]:
         raise UserError(
             f"--annotations {options.annotations}: {annotations.format} without objects"
         )
-    used = results_of(in_threads([task.picture for task in tasks], labels_of, "labels"))
+    used = results_or_raise(in_threads([task.picture for task in tasks], labels_of, "labels"))
     table = class_table(annotations, used, options.unannotated)
     totals = _draw_all(tasks, table, folder)
     print(report(annotations, table, totals))
@@ -134,7 +134,7 @@ def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[Mas
         if found[key].size not in (None, size):
             faults.append(_size_fault(found[key], image, size))
         tasks.append(MaskToDraw(key, image, found[key], size))
-    refuse_all(faults)
+    raise_faults(faults)
     return tasks
 
 
@@ -142,7 +142,7 @@ def _size_fault(picture: Picture, image: Path, size: Size) -> UserError:
     assert picture.size is not None
     width, height = picture.size
     hint = "annotate the image as it is, or resize it"
-    if lies_as_stored(image, size, picture.size):
+    if is_in_stored_orientation(image, size, picture.size):
         hint = "its EXIF orientation turns the image; remove it, or turn the annotation"
     return UserError(
         f"{picture.file}: '{picture.names[0]}' has {width}x{height} pixels, {image} has "
@@ -156,7 +156,7 @@ def _draw_all(tasks: list[MaskToDraw], table: ClassTable, folder: Path) -> Total
     try:
         partial_folder.mkdir(parents=True)
         one = partial(_draw_one, table=table, folder=partial_folder)
-        results = results_of(in_threads(tasks, one, "masks"))
+        results = results_or_raise(in_threads(tasks, one, "masks"))
         partial_folder.rename(folder)
     except OSError as error:
         raise UserError(

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dataset.mask_files import CLEAR, code_of, colour_of
-from tools.prepare.own.mask_values import objects, strays, two_scales, void_key
+from tools.prepare.own.mask_values import objects, stray_values, two_scales, void_key
 from tools.prepare.own.masks import Masks, Value
 from util.colours import Colour
 from util.config.label_map import OTHER, TRANSPARENT, WORDS, parse_key
@@ -181,7 +181,7 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     if missing := [key for key in ignored if key not in keys]:
         raise UserError(f"--ignore {missing[0]}: not in the masks; found {_some(values.values())}")
     kept = {code: v for code, v in values.items() if v.key not in ignored and code != CLEAR}
-    odd = strays(kept, masks.in_colour, len(masks.files))
+    odd = stray_values(kept, masks.in_colour, len(masks.files))
     if len(named.names) == len(kept) and not masks.in_colour:
         odd = set()  # each has a name
     kept = {code: value for code, value in kept.items() if code not in odd}

@@ -24,7 +24,7 @@ MOST = 0.5
 """Share of the pixels from which a class is the background."""
 
 
-def shortest(path: Path) -> str:
+def relative_to_here(path: Path) -> str:
     """Return a path relative to the current folder if it is below, else as it is."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

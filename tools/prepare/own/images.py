@@ -49,7 +49,7 @@ class BandSettings(NamedTuple):
     """Keys of the data section; none for photographs of 8 bits."""
 
 
-def look_at_image(path: Path, max_megapixels: int) -> ImageFile:
+def inspect_image(path: Path, max_megapixels: int) -> ImageFile:
     """Read an image; raises `UserError` for an unreadable or too large file, a volume, and values
     that are no numbers."""
     bands, in_colour = bands_of(path)

@@ -9,7 +9,7 @@ from typing import Any
 from dataset.image_files import MAX_MEGAPIXELS
 from tools.prepare.annotations import write as annotations
 from tools.prepare.own.classes import Classes, ClassOptions, Doubt, choose_classes, parse_classes
-from tools.prepare.own.config import config_text, lines_of, shortest, write_new
+from tools.prepare.own.config import config_text, lines_of, relative_to_here, write_new
 from tools.prepare.own.match import Splits
 from tools.prepare.own.report import again, report_config, report_data, table
 from tools.prepare.own.settings import (
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "share a name; `ignore` is one, and other=NAME, other=ignore or other=nearest is for the "
         "rest (default: found in the masks)")  # fmt: skip
     add("--ignore", nargs="+", default=[], metavar="VALUE", help="values or colours (r,g,b) to "
-        "ignore; other: strays that are hardly classes")  # fmt: skip
+        "ignore; other: stray values that are hardly classes")  # fmt: skip
     add("--preset", choices=PRESETS, help="size of network and crops: small for a CPU, base for a "
         "GPU, large for DINOv2, the strongest (default: small, or base with a GPU)")  # fmt: skip
     add("--time-budget", metavar="TIME", help="train as many epochs as fit TIME on this machine "
@@ -95,7 +95,7 @@ def _write_config(options: argparse.Namespace, existing: list[Path], named: Clas
     largest = max(len(splits.labeled), len(splits.unlabeled))
     settings = choose_settings(found.images, largest, preset, pretrained)
     lines, root = lines_of(splits, options.lists)
-    data: dict[str, Any] = {"name": options.out.stem, "root": shortest(root)}
+    data: dict[str, Any] = {"name": options.out.stem, "root": relative_to_here(root)}
     data |= {path.stem: str(path) for path in lines}
     if options.second is not None:
         data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0}

@@ -28,7 +28,7 @@ def void_key(in_colour: bool) -> str:
     return ",".join(map(str, IGNORE_COLOUR)) if in_colour else str(IGNORE)
 
 
-def strays(values: Mapping[int, Value], in_colour: bool, masks: int) -> set[int]:
+def stray_values(values: Mapping[int, Value], in_colour: bool, masks: int) -> set[int]:
     """Return the codes that are hardly classes: from smoothing along borders, or mistakes in a few
     of the `masks`."""
     own = {code: value for code, value in values.items() if value.key != void_key(in_colour)}

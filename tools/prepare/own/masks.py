@@ -97,7 +97,7 @@ class Masks:
         }
 
 
-def look_at_mask(path: Path, max_megapixels: int) -> MaskFile:
+def inspect_mask(path: Path, max_megapixels: int) -> MaskFile:
     """Read a mask; raises `UserError` for an unreadable or too large file, JPEG and photographs."""
     mask = read_mask(path, max_megapixels)
     in_colour = not has_values(mask)

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
-from tools.prepare.own.images import BandSettings, ImageFile, look_at_image, measure_bands
-from tools.prepare.own.masks import Masks, combine, look_at_mask
+from tools.prepare.own.images import BandSettings, ImageFile, inspect_image, measure_bands
+from tools.prepare.own.masks import Masks, combine, inspect_mask
 from tools.prepare.own.match import Matched, Splits, divide
 from util.errors import UserError
 
@@ -32,13 +32,13 @@ def in_threads(items: Sequence[T], do: Callable[[T], R], title: str) -> list[R |
         return list(tqdm(pool.map(found, items), title, len(items), disable=None, leave=False))
 
 
-def results_of(found: Sequence[R | UserError]) -> list[R]:
-    """Return the results; raises `UserError` as `refuse_all` where some are faults."""
-    refuse_all([one for one in found if isinstance(one, UserError)])
+def results_or_raise(found: Sequence[R | UserError]) -> list[R]:
+    """Return the results; raises `UserError` as `raise_faults` where some are faults."""
+    raise_faults([one for one in found if isinstance(one, UserError)])
     return [one for one in found if not isinstance(one, UserError)]
 
 
-def refuse_all(faults: Sequence[UserError]) -> None:
+def raise_faults(faults: Sequence[UserError]) -> None:
     """Raise a `UserError` where there are faults; several are printed first."""
     if len(faults) > 1:
         print(*faults, sep="\n")
@@ -74,8 +74,8 @@ def survey(options: argparse.Namespace, named_colours: bool | None) -> Survey:
     splits, matched = divide(options)
     readers: dict[Path, Callable[[Path, int], Any]] = {}
     for sample in splits.all():
-        readers |= dict.fromkeys(sample.files(), look_at_image)
-    readers |= {sample.mask: look_at_mask for sample in splits.masked() if sample.mask}
+        readers |= dict.fromkeys(sample.files(), inspect_image)
+    readers |= {sample.mask: inspect_mask for sample in splits.masked() if sample.mask}
     found: dict[Path, Any] = dict(zip(readers, in_threads(
         list(readers.items()), lambda item: item[1](item[0], options.max_megapixels), "files"
     ), strict=True))  # fmt: skip
@@ -83,7 +83,7 @@ def survey(options: argparse.Namespace, named_colours: bool | None) -> Survey:
     bad = {image for image, some in faults.items() if some}
     every = [fault for some in faults.values() for fault in some]
     if not options.skip_bad:
-        refuse_all(every)
+        raise_faults(every)
     elif bad:
         print(*every, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
