@@ -98,8 +98,8 @@ class CorrMatch(TeacherMethod):
     def propagate(
         self, mixed: PseudoLabel, sure: Tensor, attention: Tensor, shape: torch.Size, box: Tensor
     ) -> PseudoLabel:
-        """Return the label after region propagation (section 3.3) from the `sure` pixels, through
-        the image's own part."""
+        """Propagate labels of the confident pixels, `sure`, through regions (section 3.3), outside
+        the CutMix `box` only."""
         rows = sample_rows(attention, self.options.regions)
         regions = region_maps(attention, rows, shape, box.shape[-2:])
         regions = regions & (mixed.valid & ~box)[:, None]

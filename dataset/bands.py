@@ -18,7 +18,7 @@ def read_bands(path: Path, data: Data) -> np.ndarray:
 
     With `data.bands` rgb, grey, palette and transparent images are converted. Raises `UserError`
     for a file that is missing or damaged, has other bands than the config says, has more than 8
-    bits without a range, or holds values that are no numbers.
+    bits without a range, or holds values that are not finite numbers.
     """
     return read_valid_bands(path, data)[0]
 
@@ -53,7 +53,7 @@ def stored_bands(
 
 
 def bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
-    """Return the bands of a file as `data.bands` would name them, and whether the first three of
+    """Return the bands of a file in the form of `data.bands`, and whether the first three of
     numbered bands are red, green and blue; raises `UserError` for an unreadable file."""
     with reading(path):
         image = pillow_image(path)
@@ -124,7 +124,7 @@ def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
 
 
 def refuse_no_numbers(values: np.ndarray, path: Path) -> None:
-    """Raise `UserError` for values of an image that are no numbers."""
+    """Raise `UserError` for values of an image that are not finite numbers."""
     if values.dtype.kind not in "buif":
         raise UserError(f"{path}: the image holds values of type {values.dtype}, expected numbers")
     if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
@@ -144,7 +144,7 @@ def to_range(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
     if data.image_range is None:
         raise UserError(
             f"{path}: the image holds {values.dtype}, its values are {values.min():g} to "
-            f"{values.max():g}; data.image_range must say which are black and white"
+            f"{values.max():g}; set data.image_range to the values of black and white"
         )
     low, high = np.array(data.image_range).T
     return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)

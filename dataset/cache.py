@@ -20,8 +20,8 @@ from util.errors import UserError
 from util.workers import START_METHOD
 
 DecodedSample = tuple[np.ndarray, Image.Image | None]
-"""The bands of an image `[H, W, C]`, and its class indices in mode L where it has a mask; of one
-without a mask, 255 where it has no data."""
+"""The bands of an image `[H, W, C]`, and its class indices in mode L; without a mask, 255 where the
+image has no data."""
 PROBED = 64
 """Number of headers from which the memory of a list is estimated."""
 

@@ -136,7 +136,7 @@ def _read_sidecar(sidecar: Path, content: Content, path: Path) -> np.ndarray:
 
 
 def load_picture(path: Path) -> Image.Image:
-    """Read a file of 8 bits; raises `UserError` as `read_content`, and for one of more."""
+    """Read an 8-bit file; raises `UserError` as `read_content` does, and for deeper files."""
     content = read_content(path)
     if isinstance(content.pixels, np.ndarray):
         raise UserError(f"{path}: {content.mode}; expected an image of 8 bits. Fix: convert it")

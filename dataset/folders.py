@@ -1,4 +1,4 @@
-"""Samples of the sources in a config; folders of images, masks and later images of equal names."""
+"""Samples of the sources in a config; folders of images, masks, later images with equal names."""
 
 import os
 import re

@@ -35,7 +35,7 @@ class Process(NamedTuple):
 
 
 class Batches(DataLoader):
-    """A loader of the batches of an `ImageSet`, whose failures it raises as they are."""
+    """A loader of the batches of an `ImageSet`, which raises the original failures."""
 
     def __init__(self, dataset: ImageSet, **options: Any):
         super().__init__(dataset, collate_fn=_collate, **options)
@@ -169,7 +169,7 @@ def starting_at(loader: DataLoader, epoch: int, step: int = 0) -> DataLoader:
 
 
 def set_epoch_length(loader: DataLoader, steps: int) -> None:
-    """Give the epochs of a training loader another number of steps."""
+    """Set the number of steps in the epochs of a training loader."""
     batches, dataset = loader.batch_sampler, loader.dataset
     assert isinstance(batches, EpochBatches) and isinstance(dataset, TrainingSet)
     batches.steps, dataset.length = steps, steps * batches.batch
@@ -186,7 +186,7 @@ def batch_at(loader: DataLoader, step: int) -> Any:
 def evaluation_loader(
     config: Config, samples: Sequence[Sample], process: Process, capacity: int = 0
 ) -> DataLoader:
-    """Yield every `world`-th whole image from `rank` on, one at a time.
+    """Return a loader of every `world`-th whole image from `rank` on, one at a time.
 
     `capacity`: bytes for decoded images that the next evaluation reuses.
     """

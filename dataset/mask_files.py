@@ -67,8 +67,8 @@ class LabelLookup:
         """Return the error that names the most frequent of these codes."""
         if clear := np.count_nonzero(codes == CLEAR):
             return UserError(
-                f"{path}: {clear} pixels are transparent; say what they are in data.label_map: "
-                f"add '{TRANSPARENT}: ignore', or a class"
+                f"{path}: {clear} pixels are transparent. Fix: add '{TRANSPARENT}: ignore', or a "
+                "class, to data.label_map"
             )
         found, counts = np.unique(codes, return_counts=True)
         what = "colour" if self.in_colour else "mask value"
@@ -77,13 +77,13 @@ class LabelLookup:
         if self.data.label_map is not None:
             return UserError(
                 f"{path}: {first}{more} not in data.label_map; add it there, or "
-                f"'{OTHER}: ignore' for all that the map lacks"
+                f"'{OTHER}: ignore' for all values not in the map"
             )
         count, zero = len(self.data.classes), self.data.reduce_zero_label
         return UserError(
             f"{path}: {first}{more} no class; expected 0 to {count - 1 + zero} or {IGNORE} "
-            f"(data.classes names {count}{', reduce_zero_label is on' if zero else ''}), or what "
-            "data.label_map says"
+            f"(data.classes names {count}{', reduce_zero_label is on' if zero else ''}), or a "
+            "value in data.label_map"
         )
 
 
@@ -139,7 +139,7 @@ def value_codes(mask: Content, path: Path) -> np.ndarray:
     if not has_values(mask):
         raise UserError(
             f"{path}: the mask is in mode {mask.mode}, expected one channel of class indices (PNG "
-            "in mode L or P); for colours, data.label_map says which is which class"
+            "in mode L or P); for colours, name their classes in data.label_map"
         )
     values = _pixels_with_data(mask)
     if values.ndim == 3:  # grey with alpha

@@ -12,7 +12,7 @@ from util.errors import UserError
 PROTOCOLS = Path(__file__).resolve().parents[1] / "splits/protocols.yaml"
 PREPARED = {"acdc"}
 """Datasets whose published lists name files that training does not read: `tools.prepare` writes
-lists of the images that it makes of them, and compares them with the published ones."""
+lists of the images that it converts, and compares these lists with the published ones."""
 
 
 class Fingerprint(NamedTuple):
@@ -130,7 +130,7 @@ def how_to_get(path: Path) -> str:
         return ""
     dataset, *rest = parts[len(parts) - parts[::-1].index("splits") :] or [""]
     if dataset in PREPARED:
-        return f"; python -m tools.prepare {dataset} writes those of its images, below its folder"
+        return f"; python -m tools.prepare {dataset} writes the split files of its images"
     names = {p.name for p in read_protocols() if p.dataset == dataset}
     target = "/".join([dataset, *rest[:1]])
     if "/".join(rest) in names:

@@ -119,7 +119,7 @@ def _names_by_form(folder: Path) -> dict[str, str]:
 
 def no_such_list(path: Path) -> UserError:
     """Return the error for a missing list, with the nearest name or the command that gets it."""
-    return UserError(f"{path}: no such list{nearest(path) or how_to_get(path)}")
+    return UserError(f"{path}: no such split file{nearest(path) or how_to_get(path)}")
 
 
 def _read_text(path: Path) -> str:
@@ -135,13 +135,13 @@ def _read_text(path: Path) -> str:
         raise no_such_list(path) from None
     except IsADirectoryError:
         raise UserError(
-            f"{path}: a folder, expected a list; the config takes folders as "
+            f"{path}: a folder, expected a split file; the config takes folders as "
             "{images: FOLDER, masks: FOLDER}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     if not text.strip():
-        raise UserError(f"{path}: the list is empty; expected one image a line")
+        raise UserError(f"{path}: the split file is empty; expected one image a line")
     return text
 
 

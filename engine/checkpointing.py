@@ -97,7 +97,7 @@ class RunState(Strict):
         if changed and not force:
             loss = ", which discards the best scores (not comparable) and best.pth" * loses_best
             raise UserError(
-                f"{source}: the run was started with other settings or image lists: "
+                f"{source}: the run was started with other settings or split files: "
                 f"{'; '.join(changed.values())}. Fix: resume with the same, choose another "
                 f"--save-path, or pass --force{loss}"
             )
@@ -111,10 +111,10 @@ class RunState(Strict):
             )  # fmt: skip
             self.best.clear()
         if self.images is None:
-            logger.info("%s: records no image lists (an older version); not compared", source)
+            logger.info("%s: records no split files (an older version); not compared", source)
 
     def _changed_images(self, images: dict[str, Any]) -> dict[str, str]:
-        """Return changes of the split files, as 'key (before -> now)' by key."""
+        """Return the changed split files, as 'key (before -> now)' by key."""
         before = self.images.model_dump() if self.images else images
         found = {}
         for name, now in images.items():

@@ -89,8 +89,8 @@ def step_seconds(tflop: float, config: Config) -> dict[str, float]:
 
 
 def fitting_cards(needs: Needs, wanted: int) -> str:
-    """Return the cards that hold a step, and the `micro_batch` that other cards need for one of
-    `wanted` images."""
+    """Return the GPUs whose memory holds a step of `wanted` images, and the `micro_batch` that
+    other GPUs need."""
     whole = [card for card, images in needs.per_forward.items() if images == wanted]
     parts = [
         f"{card} with micro_batch {images}" if images else f"does not fit on {card}"

@@ -21,7 +21,7 @@ def with_scaled_lr(config: Config) -> Config:
     """Return the config with the learning rate for its `batch_size`, by the linear rule (Goyal et
     al., 2017), if `optimizer.scale_lr` is set.
 
-    Logs a line where `batch_size` is not the one that `optimizer.lr` is meant for.
+    Logs a line where `batch_size` differs from `optimizer.lr_batch`.
     """
     options, batch = config.optimizer, config.batch_size
     if options.lr_batch in (None, batch):

@@ -122,7 +122,7 @@ class NonfiniteMonitor:
         kept = ""
         if terms:  # float16 often overflows gradients until the loss scale fits
             is_own = any(name in own for name in terms)
-            kept = self._save_batch(step) if is_own else "; its batch is another rank's"
+            kept = self._save_batch(step) if is_own else "; its batch is on another rank"
         logger.warning("step %d: %s not finite, %s%s", step, what, done, kept)
         if self.in_a_row > self.limit:
             raise UserError(

@@ -40,7 +40,7 @@ def _writing(method: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(self: "RunDir", *args: Any) -> Any:
         try:
             return method(self, *args)
-        except (OSError, RecursionError) as error:  # the latter for folders in folders in folders
+        except (OSError, RecursionError) as error:  # RecursionError: too deeply nested folders
             raise UserError(f"--save-path {self.path}: cannot be written ({error})") from None
 
     return wrapper
@@ -76,7 +76,7 @@ class RunDir:
         self._trackers: list[Tracker] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
-        """The last task of the thread; after one that failed, no other runs."""
+        """The last task of the thread; after a failed task, no further task runs."""
         self._lock: TextIO | None = None
         self._made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._make()

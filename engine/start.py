@@ -12,7 +12,7 @@ from util.interrupt import quit_on_interrupt
 
 def check_command(name: str, unlabeled: bool = True) -> None:
     """Answer `--help`, misspelt options and keys, and missing files of a method's command at once:
-    PyTorch takes seconds to import.  `main` checks again, with everything that depends on the data.
+    importing PyTorch takes seconds.  `main` checks again, with everything that depends on the data.
 
     Ctrl-C ends the following imports without a traceback.
     """

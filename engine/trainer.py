@@ -73,7 +73,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         """Records of the completed epochs, as in metrics.jsonl."""
         self.source: Path | None = None
-        """The checkpoint it was resumed from."""
+        """Checkpoint that the run was resumed from."""
         self.saved = (0, time.monotonic())
         """Step of the epoch and time of the last checkpoint."""
 
@@ -203,7 +203,7 @@ class Trainer:
         self.run_dir.keep_best(self.best, self.epoch)
 
     def _pause(self, stop: StopRequest) -> None:
-        """Save if that is due; raise `Interrupted` if any process was asked to stop."""
+        """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop."""
         due, stopping = distributed.anywhere(self._is_save_due(), bool(stop.by))
         if self.done and (due or stopping):
             self.monitor.check()

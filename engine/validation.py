@@ -81,7 +81,7 @@ def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]
     validations, so that it is given once; else an empty text.
 
     Args:
-        pixels: pixels of each class in the validation masks; absent classes are not judged.
+        pixels: pixels of each class in the validation masks; absent classes are not reported.
         records: all validations of a network so far.
     """
 

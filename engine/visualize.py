@@ -34,7 +34,7 @@ SIDE = 256
 COLUMNS = 4
 LETTERS = 13  # pixels
 LEFT_OUT: Colour = (200, 200, 200)
-"""Colour of labels that do not count."""
+"""Colour of labels that are not used, such as pseudo-labels below the threshold."""
 OUTLINE: Colour = (255, 45, 85)
 
 

@@ -111,7 +111,7 @@ class FinishedBlocks:
         make_folder(folder)
         if note.exists() and note.read_text(encoding="utf-8") != identity:
             names = " or ".join(map(str, sources))
-            raise UserError(f"{folder}: begun before {names} changed; remove this folder")
+            raise UserError(f"{folder}: started before {names} changed; remove this folder")
         write_text(note, identity)
 
     def path(self, number: int) -> Path:

@@ -57,7 +57,7 @@ def find_dates(
 
 
 def may_choose_windows(options: argparse.Namespace) -> bool:
-    """Return True if large images may be predicted in sliding windows: if --set names no mode."""
+    """Return True if large images may be predicted in sliding windows: --set names no mode."""
     return not any(setting.startswith("evaluation.mode") for setting in options.set)
 
 

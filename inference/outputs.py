@@ -24,11 +24,11 @@ from util.io import make_folder, write_atomically
 
 CONFIDENCES = {"confidence": confidence, "entropy": entropy}
 UNSURE = {"confidence": 0, "entropy": 255}
-"""Values of pixels without data."""
+"""Values of pixels without data in the confidence and entropy images."""
 
 
 class Writer:
-    """Writes masks/, overlays/, confidence/ or entropy/, probabilities/ and areas.csv.
+    """Writer of masks/, overlays/, confidence/ or entropy/, probabilities/ and areas.csv.
 
     Raises `UserError` for --values if the dataset's masks have no value for a class.
 
@@ -41,7 +41,7 @@ class Writer:
         self.options, self.data, self.rasters = options, data, rasters
         self.folder: Path = options.save_path
         self.kinds = ["masks"]
-        """Folders that are written."""
+        """Names of the folders to write."""
         if options.overlays != "none":
             self.kinds.append("overlays")
         if options.confidence is not None:
@@ -70,7 +70,7 @@ class Writer:
     def add_areas(self, name: str, shape: Sequence[int], pixels: np.ndarray) -> None:
         """Add height, width and pixels by class `[256]` of an image to areas.csv.
 
-        Call it before the files of the image are written: an image with all files is finished.
+        Call this method before the files are written: an image with all files counts as finished.
         """
         counts = pixels[: len(self.data.classes)].tolist()
         self.areas.add(name, [shape[1], shape[0], *counts])
@@ -106,8 +106,7 @@ class Writer:
             save_arrays(self.path("probabilities", name), probabilities=half)
 
     def save_overlay(self, name: str, images: Sequence[Image.Image], mask: np.ndarray) -> None:
-        """Write the mask over its image if requested; of a pair both dates, with outlined
-        changes."""
+        """Write the overlay if requested; for a pair, both dates with outlined changes."""
         if "overlays" not in self.kinds:
             return
         if len(images) == 1:
@@ -119,7 +118,7 @@ class Writer:
 
 
 def confidence_bytes(probabilities: Tensor, kind: str, void: np.ndarray | None) -> np.ndarray:
-    """Return confidence or entropy (`kind`) `[H, W]` as uint8, 255 for 1; `void`: as in `save`."""
+    """Return confidence or entropy (`kind`) `[H, W]` as uint8, 255 for 1; `void` as in `save`."""
     shade = (255 * CONFIDENCES[kind](probabilities)).round().byte().cpu().numpy()
     if void is not None:
         shade[void] = UNSURE[kind]

@@ -13,7 +13,7 @@ from util.config.types import IGNORE
 from util.io import make_folder, write_atomically
 
 LegendEntry = tuple[Colour | None, str]
-"""Colour of a swatch (None for no swatch), and the text beside it."""
+"""Colour of a swatch (None for no swatch), and its text."""
 
 
 def indexed(values: np.ndarray, colours: dict[int, Colour]) -> Image.Image:
@@ -35,8 +35,8 @@ def mask_colours(data: Data) -> dict[int, Colour]:
 
 
 def overlay(image: Image.Image, mask: np.ndarray, data: Data, opacity: float = 0.5) -> Image.Image:
-    """Draw class indices `[H, W]` in colour over their image, opaque along borders of classes; the
-    background keeps its colours."""
+    """Return an image with the class colours of a mask `[H, W]` on top, opaque along class borders;
+    the background stays uncoloured."""
     coloured = colour_mask(mask, data).convert("RGB")
     covered = np.where(_borders(mask), 255, round(255 * opacity)).astype(np.uint8)
     if (rest := background_of(data)) is not None:
@@ -45,7 +45,7 @@ def overlay(image: Image.Image, mask: np.ndarray, data: Data, opacity: float = 0
 
 
 def _borders(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels near another class `[H, W]`, bool."""
+    """Return a bool mask `[H, W]`, True near a pixel of another class."""
     found = np.zeros(mask.shape, bool)
     width = max(1, min(mask.shape) // 240)
     for lines, near in ((mask, found), (mask.T, found.T)):
@@ -72,13 +72,13 @@ def mask_legend(mask: np.ndarray, data: Data) -> list[LegendEntry]:
 
 
 def percent(share: float) -> str:
-    """Format a share above 0; one that rounds to 0 as "< 0.1%"."""
+    """Format a share above 0; shares that round to 0 become "< 0.1%"."""
     return f"{share:.1%}" if share >= 0.0005 else "< 0.1%"
 
 
 def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
     """Add lines of swatches and names below a picture."""
-    size = min(max(12, picture.width // 75), 48)  # letters, and so all distances, in pixels
+    size = min(max(12, picture.width // 75), 48)  # height of the text in pixels; distances follow
     font, gap = ImageFont.load_default(size), size // 2
     widths = [size + 3 * gap + round(font.getlength(text)) for _, text in entries]
     width = max(picture.width, gap + max(widths, default=0))

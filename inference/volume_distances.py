@@ -17,11 +17,11 @@ from util.tables import text_table
 
 
 class VolumeDistances:
-    """Distances between surfaces in volumes, a `Watcher` of `inference.evaluation.evaluate`.
+    """Surface distances of volumes, a `Watcher` of `inference.evaluation.evaluate`.
 
     Args:
-        images: path of each image; slices are stacked in the order of their paths, numbers in them
-            by value.
+        images: path of each image; slices are stacked in the order of their paths, with numbers
+            sorted by value.
         volumes: number of each image's volume, by index.
         spacing: distance between slices, rows and columns; None: pixels, slices one pixel apart.
     """
@@ -44,13 +44,13 @@ class VolumeDistances:
         """Prediction and mask uint8 `[2, H, W]` of this process's images, by index, on the CPU."""
 
     def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
-        """Keep a slice: classes `[H, W]`; pixels to ignore belong to no class in either."""
+        """Store the classes `[H, W]` of a slice; ignored pixels get no class in either."""
         predicted = torch.where(target == IGNORE, IGNORE, predicted)
         self.slices[index] = torch.stack([predicted, target]).to("cpu", torch.uint8)
 
     def means(self) -> tuple[Tensor, Tensor]:
-        """Return HD95 and average surface distance of each class, `[2, C]`, over the volumes that
-        have the class in prediction and mask, and the number of these volumes `[C]`.
+        """Return mean HD95 and average surface distance of each class `[2, C]`, over the volumes
+        with the class in prediction and mask, and the number of these volumes `[C]`.
 
         All processes take part.  Raises `UserError` on all for slices of different sizes.
         """
@@ -69,7 +69,7 @@ class VolumeDistances:
         return torch.stack([hd95, asd]) / count, count.long()
 
     def logged(self, classes: Sequence[str]) -> dict[str, list[float | None]]:
-        """Log the `means` as a table; return them by title, None where a class has none."""
+        """Log the `means` as a table; return its columns by title, None for missing values."""
         means, count = self.means()
         rows = [["", "HD95", "ASD", "volumes"]]
         for name, hd95, asd, of in zip(classes, *means.tolist(), count.tolist(), strict=True):
@@ -80,7 +80,7 @@ class VolumeDistances:
         return dict(zip(titles, values, strict=True)) | {"ASD volumes": count.tolist()}
 
     def _scores(self, predicted: np.ndarray, target: np.ndarray) -> Tensor:
-        """Return HD95, average surface distance and 1 of each class `[3, C]`; 0 where absent."""
+        """Return HD95, average surface distance and 1 for each class `[3, C]`; zeros if absent."""
         found = [surface_scores(predicted == c, target == c, self.spacing)
                  for c in range(self.classes)]  # fmt: skip
         of_classes = torch.tensor(found, dtype=torch.float64).T
@@ -106,6 +106,6 @@ class VolumeDistances:
 
 
 def _by_numbers(path: str) -> list[tuple[int, str]]:
-    """Return a sort key by which slice_2 precedes slice_10."""
+    """Return a sort key that puts slice_2 before slice_10."""
     parts = re.split(r"(\d+)", path)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

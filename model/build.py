@@ -95,7 +95,7 @@ def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
             global_pool="",
             dynamic_img_size=True,
             in_chans=in_channels,
-            patch_size=patch_size,  # timm passes on what is not None
+            patch_size=patch_size,  # timm ignores None
         )
         if len({(block["num_chs"], block["reduction"]) for block in vit.feature_info}) != 1:
             raise ValueError("its blocks differ in width or stride")

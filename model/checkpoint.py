@@ -151,7 +151,7 @@ def _load(path: Path) -> Any:
                 if (member := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"wrong checksum of {member}")
         with torch.serialization.safe_globals(_NUMPY_SCALAR), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's about its own reader
+            warnings.simplefilter("ignore")  # of torch, about its own reader
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None

@@ -172,7 +172,7 @@ def to_safetensors(deployed: Deployed, facts: dict[str, str]) -> bytes:
     """Return the network's weights under their names; the format holds no code."""
     weights = deployed.network.state_dict()
     file = safetensors.torch.save({k: v.contiguous() for k, v in weights.items()}, facts)
-    # Its header has a random order; equal networks are to have equal files, and hashes.
+    # Sort the header, whose order is random, so that equal networks give equal files and hashes.
     start = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)

@@ -52,7 +52,7 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
         donor: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # of the network, the hub or its client
         raise UserError(
-            f"model.pretrained: hub weights of '{name}' cannot be had ({reason(error)}). Fix: "
+            f"model.pretrained: hub weights of '{name}' cannot be loaded ({reason(error)}). Fix: "
             f"put them into {PRETRAINED / name}.pth and --set model.pretrained=file, or "
             "--set model.pretrained=none to train from random weights (lower scores)"
         ) from None

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
-os.fsync = lambda _: None  # no test cuts the power, and a disk takes milliseconds for each file
+os.fsync = lambda _: None  # tests need no protection from power cuts, and fsync takes milliseconds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
@@ -35,8 +35,7 @@ CLASSES = ["sky", "tree", "road"]
 
 
 def __getattr__(name):
-    """Import the methods where a test asks for them: the process that distributes the tests need
-    not wait for PyTorch."""
+    """Import the methods on first use, so that the process that distributes tests skips PyTorch."""
     if name not in ("METHODS", "every_method"):
         raise AttributeError(name)
     from tests import method_classes
@@ -219,7 +218,7 @@ def splits(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def settings_of_libraries():
-    """Undo what the commands of an earlier test have set."""
+    """Undo settings of the commands that an earlier test ran."""
     import torch
 
     torch.set_num_threads(1)
@@ -234,7 +233,7 @@ def own_cache(tmp_path_factory):
 
 
 def pytest_collection():
-    gc.disable()  # until collection ends: little of what imports make is garbage
+    gc.disable()  # until collection ends: imports create little garbage
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups

@@ -1,8 +1,8 @@
 """A method's script in which one process kills itself.
 
 `python -m tests.dying_training DEATHS METHOD [arguments of the method]`: DEATHS has one entry for
-each start by the launcher, such as `1-step-4,0-save-0`: rank, place, and the number (from 0) of the
-step, validation or save at which the process dies.
+each start by the launcher, such as `1-validation-1,0-save-0`: rank, place, and the number (from 0)
+of the validation or save at which the process dies.
 """
 
 import io
@@ -19,9 +19,8 @@ from tests.conftest import METHODS
 from util import distributed, rendezvous
 
 
-def die_in(kind, rank, place, number):
+def die_in(rank, place, number):
     owner, function = {
-        "step": (kind, "step"),
         "validation": (validation, "evaluate_network"),
         "save": (torch, "save"),
     }[place]
@@ -43,7 +42,7 @@ def main():
     deaths, kind = sys.argv.pop(1).split(","), METHODS[sys.argv.pop(1)]
     start = int(os.environ[rendezvous.RESTARTS])
     if start < len(deaths):
-        die_in(kind, *deaths[start].split("-"))
+        die_in(*deaths[start].split("-"))
     train(kind)
 
 

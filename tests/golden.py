@@ -1,4 +1,4 @@
-"""Weights of the golden tests: each tensor is drawn from its own name."""
+"""Weights of the golden tests: the name of a tensor seeds its values."""
 
 from functools import cache
 from zlib import crc32

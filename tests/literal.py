@@ -1,6 +1,6 @@
 """Slow transcriptions of the methods' definitions: loops over pixels, no shared functions.
 
-A `network` is in train mode, and its calls have the order of a method's step, so that running
+A `network` is in train mode and called in the same order as in a method's step, so that running
 statistics agree. `fix_draws` replaces the random draws of a step by fixed values.
 """
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 
 def drop_even(x, *_, **__):
-    """A channel dropout that can be repeated."""
+    """Drop the even channels: a deterministic channel dropout."""
     kept = torch.arange(x.shape[1]) % 2
     return x * 2 * kept.view(1, -1, 1, 1)
 
@@ -81,7 +81,7 @@ def unsupervised_loss(logits, labels, tau):
 
 
 def partner_labels(network, u, own, images):
-    """Return labels of the partners in eval mode; else the labels of the previous image."""
+    """Return labels of the partners, by a network in eval mode, or of the previous images."""
     if "partner" not in u:
         return {(b, i, j): own[(b - 1) % images, i, j] for b, i, j in own}
     network.eval()
@@ -103,10 +103,9 @@ def fixmatch_literally(network, batch, tau):
 
 
 def taught_literally(network, batch, tau, views):
-    """FixMatch with an EMA teacher (one view) or UniMatch V2 (two, channels dropped in turns).
+    """Return the loss of FixMatch with an EMA teacher (1 view) or of UniMatch V2 (2 views).
 
-    The teacher's weights are the student's, as they are before the first update, and always where
-    the student is its own teacher.
+    The teacher has the student's weights: before the first update, and with `teacher: self`.
     """
     x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
     n = len(x)

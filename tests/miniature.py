@@ -39,7 +39,7 @@ def palette_png(indices):
 
 
 def pascal(ready=False):
-    """VOC has a, b (train) and v (val); SBD adds s and t; its b and v give way to VOC's."""
+    """Return VOC with a, b (train), v (val), and SBD with s, t; VOC's b and v replace SBD's."""
     rng = np.random.default_rng(0)
     voc_root, sbd_root = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
     voc = {f"{voc_root}/ImageSets/Segmentation/{k}.txt": f"{v}\n".encode()
@@ -113,14 +113,14 @@ def run_lengths(region):
 
 
 def instances():
-    """Two train images (one with overlapping things, a thing of two parts and a crowd, one empty)
+    """Return a train image with overlapping things, a thing of two parts and a crowd, an empty one,
     and a val image."""
     h, w = SIZE
     crowd = np.zeros(SIZE, bool)
     crowd[::3, 1:15] = True
     big, small = [rectangle(1, 1, 12, 9)], [rectangle(8, 5, 14, 11), rectangle(2, 2, 4, 4)]
     notched = [[0.0, 0.0, 10.0, 0.0, 10.0, 4.0, 4.0, 4.0, 4.0, 10.0, 0.0, 10.0]]
-    regions = [  # image, category, crowd, area, shape; the order of the file is not the painter's
+    regions = [  # image, category, crowd, area, shape; not in drawing order
         (9, 90, 0, 40.0, small), (9, 3, 0, 88.0, big), (9, 50, 1, 9.0, run_lengths(crowd)),
         (139, 1, 0, 64.0, notched),
     ]  # fmt: skip
@@ -153,7 +153,7 @@ def instances():
 
 
 def panoptic():
-    """The same images with ids that differ in one of three bytes, stuff, a crowd and unlabelled."""
+    """Return these images with ids that differ in one byte, stuff, a crowd, unlabelled pixels."""
     rng = np.random.default_rng(2)
     kinds = {5: 44, 5 + 256: 90, 5 + 65536: 1, 5 + 257 * 256: 92, 77: 18}  # by id; 92 is stuff
     members, expected = {}, {}

@@ -23,7 +23,7 @@ from util import distributed, rendezvous
 
 
 def digest(module):
-    file = io.BytesIO()  # all of the state, also what is no tensor
+    file = io.BytesIO()  # the whole state, also values that are no tensors
     torch.save(module.state_dict(), file)
     return hashlib.sha256(file.getvalue()).hexdigest()
 

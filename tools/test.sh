@@ -13,5 +13,6 @@ if [ "${1:-}" = --quick ]; then
     shift
     set -- tests/methods/test_golden.py tests/semi tests/metrics tests/robustness/test_imports.py "$@"
 fi
-# Two workers; tests that launch processes and wait for them share one (tests/conftest.py).
-python -m pytest -n 2 --dist loadgroup "$@"
+# Three workers for two cores: one often waits for processes it has launched.  Tests that would slow
+# each other down share a worker (tests/conftest.py).
+python -m pytest -n 3 --dist loadgroup "$@"

@@ -60,7 +60,7 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="resume with another config, or other image lists, than the run began with",
+        help="resume with another config, or other split files, than the run started with",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, run one step, and end"
@@ -166,7 +166,7 @@ def exit_with_one_line() -> Iterator[None]:
         sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(KILLED_BY_HAND)
-    except BrokenPipeError:  # the reader, such as `head`, has ended
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)  # as a shell reports it: the command did not finish
     except Exception as error:

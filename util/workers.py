@@ -54,9 +54,9 @@ def worker_failure(error: Exception) -> UserError | None:
     if not isinstance(error, RuntimeError) or found is None:
         return None
     return UserError(
-        f"data.workers: a data worker died or did not answer ({found[0]}). Fix: look for a lack of "
-        "memory or a disk that hangs; the same command continues the run; --set data.workers=0 "
-        "loads without workers"
+        f"data.workers: a data worker died or did not answer ({found[0]}). Fix: look for "
+        "out-of-memory kills or a hanging disk; the same command continues the run; "
+        "--set data.workers=0 loads without workers"
     )
 
 

@@ -15,8 +15,8 @@ MAX_ANGLE = 20
 
 
 class Rotation(NamedTuple):
-    """Quarter turns and a flip along an axis of the image, or else an angle, or nothing; then the
-    whole becomes a square of side `crop`."""
+    """Quarter turns and a flip along an axis of the image, or else an angle, or nothing; then a
+    resize of the whole to a square of side `crop`."""
 
     crop: int
     quarters: int = 0

@@ -109,9 +109,9 @@ def _spans(original: tuple[int, int], geometry: Geometry) -> list[Span]:
 def _span(corner: int, kept: int, size: int, original: int) -> Span:
     """Return the span for `kept` pixels from `corner` on, of `original` resized to `size`.
 
-    Resizing begins at a whole pixel of the original; of 16 the one is taken after which a whole
-    pixel of the resized image follows soonest, so that the crop moves by a small fraction of a
-    pixel only (at scales near 1, by less than a pixel).
+    Resizing starts at a whole pixel of the original: of 16 candidates, the one closest before a
+    whole pixel of the resized image, so the crop shifts by a small fraction of a pixel only (at
+    scales near 1, by less than a pixel).
     """
     scale = original / size
     margin = math.ceil(max(scale, 1))

@@ -1,4 +1,4 @@
-"""Images of any depth and number of bands: what is read, seen, jittered, predicted and refused."""
+"""Images of any depth and number of bands: reading, augmentation, prediction and errors."""
 
 import json
 import struct
@@ -35,7 +35,7 @@ def data(**keys):
 
 
 def png(values):
-    """The bytes of a PNG of 16 bits: grey and alpha, or colour."""
+    """Return the bytes of a PNG of 16 bits: grey and alpha, or colour."""
     h, w, channels = values.shape
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
 
@@ -109,7 +109,7 @@ def test_colour_of_16_bits_keeps_its_low_byte(tmp_path):
     deep = values(4, np.uint16)
     (tmp_path / "a.png").write_bytes(png(deep[..., :3]))
     tifffile.imwrite(tmp_path / "b.tif", deep[..., :3], photometric="rgb")
-    write_tiff(tmp_path / "c.tif", deep, planarconfig="contig")  # its fourth band is left out
+    write_tiff(tmp_path / "c.tif", deep, planarconfig="contig")  # the fourth band is left out
     for path in tmp_path.iterdir():
         found = read_bands(path, data(image_range=(0, 65535)))
         np.testing.assert_array_equal((found * 65535).round(), deep[..., :3])
@@ -177,7 +177,7 @@ def test_one_band_of_any_depth(tmp_path):
     eight = read_bands(tmp_path / "c.png", data(bands="grey"))
     assert eight.dtype == np.uint8 and eight.shape == (5, 7, 1)
     scaled = read_bands(tmp_path / "c.png", data(bands="grey", image_range=(0, 9)))
-    np.testing.assert_allclose(scaled, eight / 255, atol=1e-6)  # the range is of deeper ones
+    np.testing.assert_allclose(scaled, eight / 255, atol=1e-6)  # the range is for deeper images
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +339,7 @@ def test_from_training_to_prediction(bands, keys, model, toy, train, run, tmp_pa
 
 
 def test_grey_images_alone_are_warned_of_under_rgb(toy):
-    """But not grey ones among others, of which COCO has some."""
+    """Do not warn of a few grey images among colour images, as in COCO."""
 
     def warnings(bands):
         said, config = [], load_config(toy.config, [f"data.bands={bands}"]).data

@@ -139,7 +139,7 @@ def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy, default
 
 @pytest.mark.parametrize("kept, workers", [(0, 0), (3, 0), (3, 1), (6, 0)])
 def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp_path, monkeypatch):
-    """A second passes for each file that is opened, none for what is kept."""
+    """Opening a file takes one second of the fake clock; a cached image takes none."""
     (tmp_path / "six.txt").write_text("".join(f"{i}.png {i}.png\n" for i in range(6)))
     for number in range(6):
         Image.new("L", (50, 40)).save(tmp_path / f"{number}.png")
@@ -160,7 +160,7 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
-    """The first takes ten seconds, the second one; opening a file takes one."""
+    """The first image takes 10 s, the second 1 s; opening a file takes 1 s (fake clock)."""
     config = load_config(toy.config)
     samples = read_lists(config.data, unlabeled=False).val.samples
     process = Process(rank=0, world=1, workers=0, cuda=False)

@@ -53,7 +53,7 @@ def random_image(w=61, h=47):
 @pytest.mark.parametrize("flip", [False, True])
 def test_resizing_only_the_crop_equals_resizing_the_whole(size, flip):
     image, crop = random_image(), 33
-    # From the left border on, where it begins at a whole pixel of the original.
+    # At the left border, where the crop starts at a whole pixel of the original.
     ours = weak_image(np.asarray(image), Geometry(size, (0, 0), crop, flip)).numpy()
     whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     kept = whole[:crop, :crop]
@@ -64,7 +64,7 @@ def test_resizing_only_the_crop_equals_resizing_the_whole(size, flip):
 
 
 def test_a_crop_anywhere_is_that_of_the_whole():
-    """A ramp tells by how much a crop is moved: back, by less than a pixel, mostly a fraction."""
+    """Measure the shift of a crop on a ramp: backwards, mostly a small fraction of a pixel."""
     ramp = np.add.outer(np.arange(47), np.arange(61)).astype(np.float32)
     image = Image.fromarray(np.repeat((2 * ramp).astype(np.uint8)[..., None], 3, axis=2))
     moved = []
@@ -160,7 +160,7 @@ def test_cutmix_boxes_follow_their_distribution():
     assert abs(some.mean() - 0.5) < 0.03 and boxes.min() >= 0 and boxes.max() <= 321
     area, ratio = (w * h)[some] / 321**2, h[some] / w[some]
     assert area.min() > 0.015 and area.max() <= 0.4
-    assert abs(area.mean() - 0.21) < 0.01  # drawn once; drawn again with the ratio it were 0.14
+    assert abs(area.mean() - 0.21) < 0.01  # drawn once; redrawing the area would give 0.14
     assert ratio.min() > 0.28 and ratio.max() < 3.6
     masks = box_masks(torch.from_numpy(boxes[:50]), 321)
     np.testing.assert_array_equal(masks.sum((1, 2)), (w * h)[:50])
@@ -205,7 +205,7 @@ def test_an_epoch_is_as_many_shuffles_as_it_takes():
     assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5)) and len(order) == 12
     assert (epoch_order(5, 12, 1, 0, 4) != order).any()
     assert (epoch_order(5, 12, 1, 0, 3) == order).all()
-    # As drawn when this test was written: what was trained can be trained again.
+    # Order at the time of writing: it must not change, so that runs stay reproducible.
     assert order.tolist() == [4, 1, 2, 0, 3, 0, 1, 4, 3, 2, 0, 3]
 
 
@@ -245,7 +245,7 @@ def test_steps_per_epoch(toy, labeled, unlabeled, images, steps):
 
 
 class Failing(ImageSet):
-    """A set whose samples cannot be had."""
+    """A set whose samples fail to load."""
 
     def __init__(self, failure):
         self.failure = failure

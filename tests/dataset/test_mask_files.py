@@ -1,4 +1,4 @@
-"""Mask files of any kind: what is read, by whichever library, and what is refused everywhere."""
+"""Mask files of any kind: reading, by any library, and errors."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def data(**keys):
 
 
 def planar(path, bands, **how):
-    """Bands `[N, H, W]`, one after the other, as GDAL writes them with INTERLEAVE=BAND."""
+    """Write bands `[N, H, W]` as planes, as GDAL does with INTERLEAVE=BAND."""
     if len(bands) > 1:
         tifffile.imwrite(path, bands, planarconfig="separate", photometric="minisblack", **how)
         return
@@ -168,7 +168,7 @@ def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
     picture.save(path := tmp_path / "m.png")
     keys = list(COLOURS) if in_colour else [0, 1, 2]
     label_map = dict(zip(keys, range(3), strict=True))
-    with pytest.raises(UserError, match=r"m.png: 4 pixels are transparent; say what they are"):
+    with pytest.raises(UserError, match=r"m.png: 4 pixels are transparent. Fix: add"):
         open_mask(path, LabelLookup(data(label_map=label_map)))
     for label, expected in (("ignore", 255), ("b", 1)):
         labels = LabelLookup(data(label_map=label_map | {"transparent": label}))

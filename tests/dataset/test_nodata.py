@@ -1,4 +1,4 @@
-"""Pixels without data, by the nodata value, mask or alpha of a TIFF: they count nowhere."""
+"""Pixels without data, by the nodata value, mask or alpha of a TIFF, are ignored everywhere."""
 
 import sys
 
@@ -27,7 +27,7 @@ VOID[:10, 5:] = True
 
 
 def write(path, bands, **how):
-    """Bands `[N, H, W]` as GDAL writes them; `mask`: an internal one."""
+    """Write bands `[N, H, W]` as GDAL does; `mask`: an internal mask."""
     path.parent.mkdir(exist_ok=True)
     mask, internal = how.pop("mask", None), how.pop("internal", True)
     count, h, w = bands.shape
@@ -49,7 +49,7 @@ def alpha(count, kind=np.uint8):
 
 
 def write_png(path, bands):
-    """A PNG under the name of a TIFF, and its mask of a value per band."""
+    """Write a PNG with the suffix of a TIFF, and its mask with a value per band."""
     Image.fromarray(bands.transpose(1, 2, 0)).save(path, "PNG")
     masks = np.where(VOID, 0, 255)[None].repeat(3, 0).astype(np.uint8)
     masks[0, ~VOID] = 0  # the other bands have data there

@@ -28,7 +28,7 @@ RGB = Data(name="any", root=".", classes=["a", "b"], val="val.txt")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Images in train/, val/ and more/, and masks in colour."""
+    """Make images in train/, val/ and more/, and masks in colour."""
     root = tmp_path_factory.mktemp("data")
     for part in ("train", "val"):
         write_masks(root / "masks" / part, write_images(root / "images" / part, 4), "rgb")
@@ -98,7 +98,7 @@ def test_folders_match_by_relative_name(root):
     assert list(read_samples(Folders(images="images/train"), data, masks=False).samples) == [
         s._replace(mask=None) for s in read.samples
     ]
-    inside = Folders(images=".", masks="masks")  # masks are no images
+    inside = Folders(images=".", masks="masks")  # masks are not listed as images
     with pytest.raises(UserError, match="has no mask"):
         read_samples(inside, data, masks=True)
     assert len(read_samples(inside, data, masks=False).samples) == 11
@@ -155,7 +155,7 @@ def test_keys_as_lists_and_from_the_command_line(folders):
 
 
 def test_the_trap_of_0_and_255_is_said(toy):
-    """Two classes, but 255 means ignore: the second class never occurs."""
+    """With two classes and values 0 and 255, the second class never occurs: 255 is ignored."""
     for mask in (toy.root / "masks").iterdir():
         Image.fromarray((truth(0, size=Image.open(mask).size) == 1) * np.uint8(255)).save(mask)
     said = []
@@ -193,7 +193,7 @@ def with_orientation(value):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 def test_images_are_read_as_viewers_show_them(suffix, tmp_path):
-    """Stored lying on its left side, with the EXIF orientation that a camera gives to it."""
+    """Read an image that is stored rotated, with the EXIF orientation of a camera."""
     upright = np.zeros((40, 20, 3), np.uint8)
     upright[:10] = 255
     path = tmp_path / f"a{suffix}"

@@ -1,4 +1,4 @@
-"""Pools of images: several sources and roots of a list."""
+"""Pools of images: a split from several sources with their own roots."""
 
 from pathlib import Path
 from shutil import copy
@@ -20,7 +20,7 @@ from util.errors import UserError
 
 
 class Pools:
-    """The toy, and a pool below another root: with names that the toy's root has too."""
+    """The toy, and a pool below another root with some of the same file names."""
 
     def __init__(self, toy):
         self.toy, self.root = toy, toy.folder / "pool"
@@ -157,7 +157,7 @@ def test_what_is_refused_before_training(case, pools, train, tmp_path, capsys):
 
 
 def test_one_file_through_two_roots_is_found(pools):
-    """The outer root holds the other; in two lists, and in two sources of one list."""
+    """Detect a file that two splits, or two sources of a split, name through different roots."""
     outer = {"list": str(pools.path("unlabeled")), "root": str(pools.toy.folder)}
     pools.write("unlabeled", ["pool/images/u0.jpg", "data/images/l2.jpg"])
     config = pools.config(unlabeled=outer)
@@ -177,7 +177,7 @@ def test_evaluation_refuses_an_image_twice(pools, run):
 
 
 def test_inspection_across_roots(pools):
-    """Equal names are nothing, equal pictures a duplicate or leak, and one file an overlap."""
+    """Accept equal names; report equal images (duplicate, leak) and equal files (overlap)."""
     config = pools.config_of_both()
 
     def found():

@@ -1,4 +1,4 @@
-"""Rotations, flips and plain resize against scipy's, as the published code calls it."""
+"""Compare rotations, flips and plain resize with scipy, as the published code calls it."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ CASES = [
 
 
 def literally(pixels, r):
-    """`[H, W]`, with scipy at order 0 (UniMatch, medical)."""
+    """Return the augmented array `[H, W]` by scipy at order 0 (UniMatch, medical)."""
     if r.axis is not None:
         pixels = np.flip(np.rot90(pixels, r.quarters), r.axis)
     elif r.angle:

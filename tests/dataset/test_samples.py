@@ -1,4 +1,4 @@
-"""Samples take little memory, and none is left out of training for good."""
+"""Samples take little memory, and every sample is used in training."""
 
 import gc
 import pickle
@@ -39,7 +39,7 @@ def test_samples_are_a_sequence():
 
 
 def test_samples_are_small_and_few_objects():
-    """Data workers copy what holds reference counts: there must be none for each sample."""
+    """Samples need no objects of their own: data workers would copy each of these objects."""
     objects = some_samples(5000)
     text = sum(len(s.image.encode("utf-8", "replace")) + len(s.mask or "") for s in objects)
     tracemalloc.start()
@@ -71,7 +71,7 @@ def reachable(root):
 def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
     labeled, unlabeled, toy, monkeypatch
 ):
-    """11 images in steps of 4: 8 an epoch, others each time; of 3, fresh shuffles in a row."""
+    """With steps of 4, an epoch takes 8 of 11 images, others each time, and repeats 3 images."""
     seen = []
 
     def load(path, *_, **__):

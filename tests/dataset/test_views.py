@@ -1,4 +1,4 @@
-"""What the training set draws, held to what the published pipeline draws.
+"""Random draws of the training set, compared with those of the published pipeline.
 
 `views_reference.json` has means, standard deviations and deciles of 26 statistics of 5000 samples
 of CamVid at crop 321, and only numbers: none of them comes from this code.
@@ -27,7 +27,7 @@ REFERENCE = json.loads((REPOSITORY / "tests/golden_data/views_reference.json").r
 CAMVID = Path(os.environ.get("CAMVID", REPOSITORY.parent / "shared/data/camvid"))
 
 ENOUGH = 1500
-"""Samples whose deciles lie within 0.15 standard deviations of those of as many others."""
+"""Number of samples from which on deciles vary by less than 0.15 standard deviations."""
 
 
 def training_set(images, root, samples):
@@ -81,7 +81,7 @@ def drawn(training, samples):
 
 
 def looked_at(raws):
-    """Statistics of the views that the device makes of raw samples, before CutMix."""
+    """Return statistics of the views that the device makes of raw samples, before CutMix."""
     found = {}
     for raw in DataLoader(raws, batch_size=2):  # small batches stay in the processor's caches
         raw["boxes"].zero_()
@@ -95,9 +95,9 @@ def looked_at(raws):
 
 
 def differences(found):
-    """The statistics that differ: means by more than 4 standard errors, deciles by more than 0.15
-    standard deviations.  Of few samples, and where many are equal, as two deciles are then, these
-    may lie as much further as two standard errors of the share of samples below them."""
+    """Return the statistics that differ: means by more than 4 standard errors, deciles by more than
+    0.15 standard deviations.  With few samples, or equal deciles, the tolerance of deciles grows by
+    two standard errors of the share of samples below each decile."""
     apart = {}
     for name, values in found.items():
         there, values = REFERENCE["statistics"][name], np.array(values)
@@ -125,7 +125,7 @@ def test_views_and_boxes_are_those_of_the_published_pipeline():
 
 
 def test_boxes_frequencies_and_padding_need_no_photographs(tmp_path):
-    """Whatever the images show: only their size counts, so that more samples can be drawn."""
+    """Draw more samples without reading pixels: boxes and padding depend on image sizes only."""
     for number in range(4):
         Image.new("RGB", (480, 360)).save(tmp_path / f"{number}.png")
     training = training_set(Folders(images=Path()), tmp_path, 3000)

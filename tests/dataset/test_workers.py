@@ -28,12 +28,12 @@ from util.interrupt import EXIT_CODE
 from util.workers import OPEN_FILES, PIPES, allow_open_files
 
 NEEDED = OPEN_FILES + 8 + 2 * (PIPES + 2 * 8)
-"""Open files for two data workers and batches of 8 tensors, which SupOnly's have at most."""
+"""Open files of two data workers, with batches of at most 8 tensors (SupOnly)."""
 
 
 @pytest.fixture
 def limits(monkeypatch):
-    """The limits on open files, soft and hard, as a list that stands for the system's."""
+    """Replace the system's soft and hard limits on open files by a list."""
     found = [NEEDED - 1, NEEDED - 1]
     monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(found))
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: found.__setitem__(slice(2), new))
@@ -117,12 +117,12 @@ def test_workers_that_hang_end_the_run_with_one_line(hanging):
 
 
 def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
-    """All steps that are done are saved."""
+    """Save all completed steps."""
 
     def stop():
         until_there(tmp_path / "run/latest.pth")
-        time.sleep(1)  # the training comes to wait for a batch
-        if multiprocessing.active_children():  # else the signal would end the tests
+        time.sleep(1)  # until the training waits for a batch
+        if multiprocessing.active_children():  # otherwise the signal would end the tests
             os.kill(os.getpid(), signal.SIGTERM)
 
     code, out, err = hanging(60, stop)
@@ -133,7 +133,7 @@ def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
 
 
 def test_one_of_several_processes_waits_for_a_while(monkeypatch):
-    """After a signal while it waits, or before; batches that come are used."""
+    """After a signal, use batches that arrive in time, and fail when none arrives."""
     monkeypatch.setattr(interrupt, "STOP_PATIENCE", 0.3)
 
     def batches(slow):

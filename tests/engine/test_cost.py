@@ -48,7 +48,7 @@ def real_peak(method_class, config, images, folder):
     events = json.loads((folder / "trace.json").read_text())["traceEvents"]
     seen = sorted((e for e in events if e["name"] == "[memory]"), key=lambda e: e["ts"])
     totals = [e["args"]["Total Allocated"] for e in seen]
-    before = totals[0] - seen[0]["args"]["Bytes"]  # left over from what was profiled earlier
+    before = totals[0] - seen[0]["args"]["Bytes"]  # left over from earlier profiles
     return sum(x.nbytes for x in stays if isinstance(x, torch.Tensor)) + max(totals) - before
 
 
@@ -166,7 +166,7 @@ def test_a_network_that_needs_more_images_is_said(toy):
 
 
 def test_one_image_of_each_process_is_enough(toy):
-    """On GPUs, batch norms share statistics across processes."""
+    """Accept one image per process: batch norms on GPUs share statistics across processes."""
     config = load_config(toy.config, ["batch_size=2"])
     needs = run_needs(SupOnly, config, world=4, workers=0)
     assert needs.per_forward["80"] == 1 and needs.cost.activations > 0

@@ -44,7 +44,7 @@ def small(toy):
 
 @pytest.mark.parametrize("size", [0, 10, 1_000, 1_000_000])
 def test_full_disk(size, small, train, tmp_path, capsys):
-    """The disk is full at the lock, the config, the logs or the checkpoint."""
+    """Fill the disk before the lock, the config, the logs or the checkpoint is written."""
     run = tmp_path / "run"
     train(SupOnly, small.argv(run, "--set", "epochs=1"))
     before = (run / "latest.pth").read_bytes()
@@ -79,7 +79,7 @@ def test_failing_rename(failing, small, train, tmp_path, capsys, monkeypatch):
 
 
 def test_file_systems_that_are_full_and_read_only(small, tmp_path):
-    """A real file system of 8 MB, mounted in its own namespace, has room for two checkpoints."""
+    """Use a real 8 MB file system, in its own mount namespace, with room for two checkpoints."""
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=8m tmpfs {shlex.quote(str(disk))}"

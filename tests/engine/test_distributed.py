@@ -59,8 +59,7 @@ def test_two_processes(method, spied):
 
 @pytest.mark.parametrize("method", ["corrmatch", "unimatch_v2"])
 def test_two_processes_judge_pseudo_labels_as_one(method, spied):
-    """Counts of pseudo-labels by the labelling network at its current threshold are equal to the
-    last digit."""
+    """Counts of pseudo-labels at the current threshold equal those of one process exactly."""
     *_, last = read(spied / method / "metrics.jsonl")
     (name, said) = next((n, s["pseudo_labels"]) for n, s in last["scores"].items()
                         if "pseudo_labels" in s)  # fmt: skip
@@ -76,7 +75,7 @@ def test_two_processes_judge_pseudo_labels_as_one(method, spied):
 
 
 def test_two_processes_score_as_one(spied, tmp_path):
-    """For three validation images, scores and files equal those of one process."""
+    """Compare scores and files of two processes with those of one, on three images."""
     run = spied / "supervised"
     logged = read(run / "metrics.jsonl")[-1]["scores"]["model"]
     by_class, written = [], []

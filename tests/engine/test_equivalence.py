@@ -79,8 +79,8 @@ def test_every_sample_and_every_validation_image_once(several, even):
 
 
 def test_unequally_many_labelled_pixels(even):
-    """Each process and each forward averages over its own pixels, as published: the gradient is the
-    mean of their gradients, not the gradient of the mean over all pixels (docs/reliability.md)."""
+    """Average gradients of processes and forwards, as published; each averages over its own pixels,
+    so the result is not the gradient of the mean over all pixels (docs/reliability.md)."""
     training = prepared("supervised", even.config, even.folder)
     raw = next(iter(training.train))
     raw["labeled"]["mask"][8:, 4:] = 255

@@ -124,7 +124,7 @@ STEPS = [(kind, *how) for kind in METHODS.values() for how in (RESNET, VIT)] + [
 @pytest.mark.parametrize(("kind", "family", "precision", "partner", "criterion"), STEPS)
 def test_a_step(kind, family, precision, partner, criterion, cuda):
     settings = f"precision={precision}", f"cutmix_partner={partner}", f"criterion.name={criterion}"
-    regions = ["method.regions=2"] * (kind is CorrMatch)  # each region is a turn of a loop
+    regions = ["method.regions=2"] * (kind is CorrMatch)  # a loop runs over the regions
     done = step(*cuda(kind, FAMILIES[family], *settings, *regions))
     assert done - {torch.float32} == {getattr(torch, precision)} - {torch.float32}
 
@@ -174,7 +174,7 @@ def test_where_previous_models_are_kept(on_gpu, place):
 
 @pytest.mark.parametrize("kind", [kind for kind in METHODS.values() if kind.unlabeled])
 def test_pictures(kind, cuda):
-    """Partners are images of the batch for methods with features of their own."""
+    """Draw panels of every method; CorrMatch and RankMatch use CutMix partners of the batch."""
     regions = ["method.regions=2"] * (kind is CorrMatch)
     precision, partner = (
         ("bfloat16", "batch") if kind in (RankMatch, CorrMatch) else ("float16", "other")
@@ -186,7 +186,7 @@ def test_pictures(kind, cuda):
         method.after_epoch(0, is_best=True)
         mean, std = mean_and_std(config, CUDA)
         batch = make_views(to_device(raw, CUDA), mean, std)
-        del watch.found[:]  # of what brought it there
+        del watch.found[:]  # copies of the batch itself
         with autocast(CUDA, config.precision):
             panels = method.pictures(batch)
     assert watch.found == []
@@ -253,7 +253,7 @@ def test_validation_reads_the_device_once(family, mode, is_trusted, cuda):
 
 
 def test_means_go_on_from_a_checkpoint_on_the_gpu(cuda):
-    """A run may stop between the last step of an epoch and the validation."""
+    """Resume a run that stopped between the last step of an epoch and the validation."""
     training, _, fake = cuda(SupOnly)
     with fake:
         means = Means({"sums": {"loss": torch.zeros(())}, "count": 20}, CUDA)

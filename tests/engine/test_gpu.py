@@ -26,8 +26,7 @@ def test_pictures_leave_the_generator_as_it_was(kind, toy, tmp_path):
 @every_method
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_step_never_waits_for_the_gpu(kind, precision, toy, tmp_path):
-    """Only the first step, which allocates, may synchronise; a step goes from the raw batch to the
-    optimizer."""
+    """Only the first step, from raw batch to optimizer, may synchronise: it allocates memory."""
     config = load_config(toy.config, ["data.workers=0", f"precision={precision}"])
     training = build_trainer(kind, config, torch.device("cuda"), RunDir(tmp_path / "run"), "never")
     if kind is PrevMatch:

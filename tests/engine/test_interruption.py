@@ -113,7 +113,7 @@ def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatc
 
 
 def test_a_signal_before_the_first_step(long, train, tmp_path, monkeypatch):
-    """While data are checked and the network is built, there is nothing to save yet."""
+    """End without a checkpoint on a signal while the network is built."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         stop = lambda *_, number=number: os.kill(os.getpid(), number)  # noqa: E731
         monkeypatch.setattr("engine.command.network_of", stop)
@@ -123,7 +123,7 @@ def test_a_signal_before_the_first_step(long, train, tmp_path, monkeypatch):
 
 
 def test_a_run_that_was_killed_right_after_its_last_checkpoint(long, train, tmp_path):
-    """The same command completes the history and the link of the best checkpoint."""
+    """Complete the history and the link of the best checkpoint by the same command."""
     run = tmp_path / "run"
     train(SupOnly, long.argv(run, "--set", "epochs=1"))
     before = {p: p.read_bytes() for p in (run / "metrics.jsonl", run / "best.pth")}
@@ -135,8 +135,7 @@ def test_a_run_that_was_killed_right_after_its_last_checkpoint(long, train, tmp_
 
 
 def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
-    """Training may change the state while it is written; the best checkpoint is linked
-    afterwards."""
+    """Training may change the state during the write; the best checkpoint is linked afterwards."""
     folder, weights = RunDir(tmp_path), torch.zeros(3)
     state, history = {"method": {"w": weights}, "best": {"model": {"epoch": 1}}}, [{"epoch": 1}]
     written = threading.Event()

@@ -35,7 +35,7 @@ def supervised(toy, run, *more):
 
 
 def test_rank_0_decides_what_all_continue_from(short, train, tmp_path):
-    """Node 1 finds another run on its own disk, node 0 the run to resume."""
+    """Resume the run on the disk of node 0; the disk of node 1 holds another run."""
     a, b = tmp_path / "a", tmp_path / "b"
     train(SupOnly, short.argv(a / "supervised", "--set", "epochs=1", "batch_size=2"))
     train(SupOnly, short.argv(b / "supervised", "--set", "batch_size=2", "seed=5"))

@@ -32,7 +32,7 @@ CPU, NAN = torch.device("cpu"), float("nan")
 
 
 def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkeypatch):
-    """A checkpoint may be due at the step whose batch spoils the running statistics."""
+    """Save a checkpoint right after the step whose batch spoils the running statistics."""
     poisoned(monkeypatch, {2})
     saved, save = [], RunDir.save
 
@@ -46,7 +46,7 @@ def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkey
 
 
 def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, monkeypatch, capsys):
-    """The loss is finite, as for the root of zero; the run must end because nothing is learnt."""
+    """End the run if only gradients are non-finite, as for the root of zero."""
     step = Trainer.optimize
 
     def spying(self, raw, number):
@@ -68,7 +68,7 @@ def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, mon
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_skipped_steps_leave_no_trace(name):
-    """In a skipped first step torch would leave the momenta of SGD uninitialised."""
+    """Initialise the momenta of SGD even if the first step is skipped; torch would not."""
 
     def trained(bad_steps):
         torch.manual_seed(0)
@@ -96,7 +96,7 @@ def test_gradients_whose_norm_overflows_are_skipped():
 
 
 def test_many_isolated_bad_steps_leave_a_healthy_run(long, train, tmp_path, monkeypatch):
-    """Weights and running statistics are learnt although every check finds a bad step."""
+    """Train weights and running statistics although every check finds a bad step."""
     poisoned(monkeypatch, {*range(0, 160, 2)})
     more = "precision=float32", "epochs=2", "epoch_length=80", "optimizer.lr=0.03"
     train(SupOnly, long.argv(tmp_path / "run", "--set", *more))
@@ -137,7 +137,7 @@ def test_a_scaled_step_is_the_plain_one(name):
 
 
 def test_ranks_adapt_the_scale_alike(monkeypatch):
-    """The loss of another rank and the gradients of both are not finite."""
+    """Keep the scale if the loss is non-finite on another rank only."""
     scale = LossScale(CPU, "float16")
     monkeypatch.setattr("util.distributed.all_reduce", lambda x, op: torch.ones_like(x))
     scale.update(loss=torch.tensor(1.0), grad_norm=torch.tensor(NAN))
@@ -184,7 +184,7 @@ def test_a_checkpoint_is_not_replaced_by_weights_that_are_not_finite(
 
 
 def test_steps_in_a_row_are_counted_across_a_resume(long, train, tmp_path, monkeypatch, capsys):
-    """The bad steps begin at step 8, the last but one before a checkpoint."""
+    """Count bad steps from step 8 on, the last but one before a checkpoint."""
     poisoned(monkeypatch, set(range(8, 15)))
     for _ in range(2):
         with pytest.raises(SystemExit):
@@ -239,7 +239,7 @@ def test_a_step_that_was_taken_is_not_called_left_out(tmp_path, caplog):
 
 
 def test_ranks_judge_alike(tmp_path, caplog, monkeypatch):
-    """The loss of another rank is not finite."""
+    """Count a step whose loss is non-finite on another rank only."""
     monkeypatch.setattr("util.distributed.all_reduce", lambda x, op: torch.tensor([[0, 1, 1]]))
     monitor = monitor_of(tmp_path)
     monitor.add(3, {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(NAN)})

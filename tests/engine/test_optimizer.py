@@ -53,7 +53,7 @@ def test_backbones_of_all_networks_learn_at_lr_and_the_rest_faster(options):
 
 
 def test_a_checkpoint_of_one_group_gives_each_parameter_its_own_momentum(options):
-    """Earlier versions trained U-Nets in one group."""
+    """Load the optimizer state of earlier versions, which trained U-Nets in one group."""
     torch.manual_seed(0)
     network = build_network(options, 3)
     before = torch.optim.SGD(trained(network), 0.1, momentum=0.9)
@@ -97,7 +97,7 @@ def test_layer_decay_by_a_table_worked_out_by_hand(name):
 
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_small_patch14_dinov2"])
 def test_layer_decay_is_that_of_timm(name):
-    """Covers registers and rotary positions of DINOv3, and DINOv2's untrained mask token."""
+    """Compare rates with timm's, for DINOv3's registers and DINOv2's untrained mask token, too."""
     with torch.device("meta"):
         network = build_network(VIT.model_copy(update={"backbone": name}), 3)
         options = Optimizer(name="adamw", lr=1.0, layer_decay=0.9)
@@ -137,7 +137,7 @@ LINEAR_RULE = [
 
 @pytest.mark.parametrize(("settings", "lr", "log"), LINEAR_RULE)
 def test_the_linear_rule_scales_or_is_named(toy, caplog, settings, lr, log):
-    """The config's batch_size is 2."""
+    """Scale the rate, or log the scaled rate, for a batch_size of 2."""
     caplog.set_level("INFO")
     config = with_scaled_lr(load_config(toy.config, ["optimizer.lr=0.02", *settings]))
     assert config.optimizer.lr == lr

@@ -1,4 +1,4 @@
-"""Launched processes, one of which is killed, restart or end with a reason."""
+"""Restarts of launched processes after one is killed, and reasons for their end."""
 
 import os
 import signal
@@ -31,21 +31,21 @@ KILLED = "process 1 was killed by SIGKILL (out of memory?)"
 
 
 def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_path):
-    """Processes are killed in a step, in a validation, and while rank 0 writes a checkpoint."""
+    """Kill processes in a validation, and while rank 0 writes a checkpoint."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     done = spread("supervised.py", *short.argv(whole, "--device", "cpu"))
     assert done.returncode == 0, done.stderr
-    deaths = ["--max_restarts", 3, "-m", "tests.dying_training"]
-    deaths += ["1-step-4,1-validation-0,0-save-0", "supervised"]
+    deaths = ["--max_restarts", 2, "-m", "tests.dying_training"]
+    deaths += ["1-validation-1,0-save-0", "supervised"]
     done = launcher(*deaths, *short.argv(run, "--device", "cpu", "--resume", "never")).end()
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "was killed" in line]
     assert told == [
         f"process {rank} was killed by SIGKILL (out of memory?); all restart from the last "
-        f"checkpoint (restart {number} of 3)"
-        for number, rank in enumerate([1, 1, 0], start=1)
+        f"checkpoint (restart {number} of 2)"
+        for number, rank in enumerate([1, 0], start=1)
     ]
-    assert first_steps(run) == [0, 3, 3, 3]
+    assert first_steps(run) == [0, 3, 3]
     assert_same(whole, run)
 
 
@@ -96,7 +96,7 @@ def test_a_program_that_was_not_killed_is_not_restarted(program, expected, tmp_p
 
 
 def test_machines_restart_together(tmp_path):
-    """A node whose own process failed restarts, too, if another node's process was killed."""
+    """Restart all nodes if a process is killed, also a node whose own process failed."""
     program = f"""
 if start: sys.exit(0)
 {DEATH.format(3, "SIGKILL")}
@@ -108,7 +108,7 @@ assert rank != 1
 
 
 def test_a_run_that_was_asked_to_stop_is_not_restarted(tmp_path):
-    """It stops even if one of its processes is killed then."""
+    """End the launch although a process is killed after the request to stop."""
     program = f"""
 if rank == 1:
     time.sleep(2)  # the launcher may still be busy with the start
@@ -156,8 +156,7 @@ def test_one_process_alone_is_restarted_too(variables):
 
 @pytest.mark.parametrize("variable", [RESTARTS, "SLURM_RESTART_COUNT"])
 def test_a_restart_goes_on_from_its_own_checkpoint(variable, short, train, tmp_path, monkeypatch):
-    """A restart ignores the checkpoint that the run was started from, even if the run was killed
-    before it saved its first one."""
+    """Ignore the checkpoint that the run was started from, even without a later checkpoint."""
     other, run = tmp_path / "other/latest.pth", tmp_path / "run"
     train(SupOnly, short.argv(other.parent, "--set", "epochs=1"))
     begun = short.argv(run, "--resume", str(other), "--force")

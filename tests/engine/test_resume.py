@@ -104,7 +104,7 @@ def test_a_finished_run_stays_and_workers_change_nothing(toy, train, tmp_path):
 
 
 def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
-    """Its config lacks keys that came later, and its best score has another name."""
+    """Resume a run whose config lacks newer keys and whose best score has an older name."""
     train(SupOnly, toy.argv(tmp_path))
     latest = tmp_path / "latest.pth"
     state = torch.load(latest, weights_only=True)
@@ -121,7 +121,7 @@ def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
 
 @pytest.fixture
 def half(toy, train, tmp_path):
-    """A run of two epochs of six steps that ended after the first, with a very good score."""
+    """Make a run of two epochs of six steps that ended after the first, with a very good score."""
     toy.write_list("labeled", [write_sample(toy.root, f"l{i}") for i in range(12)])
     toy.tree["batch_size"] = 1
     toy.write_config()
@@ -156,7 +156,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("said", CHANGES)
 def test_other_images_and_scores_need_force(said, half, toy, train, capsys):
-    """Epochs keep their length, and a best score is kept only where it stays comparable."""
+    """Keep the length of epochs, and best scores only where they stay comparable."""
     change, settings, is_best_kept = CHANGES[said]
     if change:
         change(toy)
@@ -166,7 +166,7 @@ def test_other_images_and_scores_need_force(said, half, toy, train, capsys):
         train(SupOnly, argv)
     message = capsys.readouterr().err
     assert refused.value.code == 2 and message.count("\n") == 1
-    assert f"started with other settings or image lists: {said}. Fix: " in message
+    assert f"started with other settings or split files: {said}. Fix: " in message
     assert ("--force, which discards the best scores" in message) != is_best_kept
     assert all(path.read_bytes() == content for path, content in before.items()
                if path.name != "run.lock")  # fmt: skip

@@ -64,7 +64,7 @@ def test_momentum_takes_the_layout_of_the_weights(tmp_path):
 
 
 def test_whatever_a_method_owns_is_trained_and_its_teacher_is_not(toy, train, tmp_path):
-    """A head outside the network is trained at the rate of parameters outside the backbone."""
+    """Train a head outside the network at the rate of parameters outside the backbone."""
     train(Prototypes, toy.argv(tmp_path, "--set", "epoch_length=1"))
     states = [
         torch.load(tmp_path / f"{name}.pth", weights_only=True) for name in ("previous", "latest")
@@ -116,7 +116,7 @@ def test_what_a_run_leaves(toy, train, tmp_path):
     [(CorrMatch, "0 data workers", 0.0, "computing"), (SupOnly, "1 data worker", 1e6, "loading")],
 )
 def test_dry_run(kind, workers, seconds, bound, toy, train, tmp_path, capsys, monkeypatch):
-    """Loading bounds a run with slow data workers, which would take days."""
+    """Name loading as the bottleneck if data workers are slow, and warn of days."""
     monkeypatch.setattr("engine.dry_run._seconds_to_load", lambda _: seconds)
     train(kind, toy.argv(tmp_path / "run", "--dry-run", "--set", f"data.workers={workers[0]}"))
     out = capsys.readouterr().out
@@ -129,7 +129,7 @@ def test_dry_run(kind, workers, seconds, bound, toy, train, tmp_path, capsys, mo
 
 
 def test_dry_run_offers_settings_that_take_a_day(toy):
-    """Epochs scale the time, a smaller network and crop the arithmetic of a step."""
+    """Time scales with the epochs, and with the arithmetic of a step."""
     settings = ["epochs=100", "crop_size=321", "model.backbone=resnet50", "batch_size=4"]
     config = load_config(toy.config, settings)
     found = Measured(loss=1, step=60, load=0, image=0, image_load=0, workers=1)  # 10 days
@@ -185,7 +185,7 @@ def test_a_bar_shows_the_time_left_in_all_epochs():
     ids=["bfloat16", "micro-batches"],
 )
 def test_settings(overrides, toy, train, tmp_path):
-    """Scores of the cheap mode never count as best."""
+    """Ignore scores of the cheap mode for the best checkpoint."""
     train(CorrMatch, toy.argv(tmp_path / "run", "--set", *overrides))
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     first, last = map(json.loads, lines)
@@ -197,8 +197,7 @@ def test_settings(overrides, toy, train, tmp_path):
 
 
 def test_training_learns(toy, train, tmp_path):
-    """The toy's classes are bands of brightness: SupOnly must get most of them right.  It needs no
-    unlabelled images."""
+    """SupOnly learns the toy's classes (bands of brightness) without unlabelled images."""
     del toy.tree["data"]["unlabeled"]
     toy.write_config()
     train(SupOnly, toy.argv(tmp_path, "--set", "epochs=6", "epoch_length=10", "optimizer.lr=0.05"))
@@ -208,7 +207,7 @@ def test_training_learns(toy, train, tmp_path):
 
 
 def test_one_image_per_gpu_is_enough_where_batch_norm_counts_over_all(monkeypatch):
-    """Published settings use a batch of 8 on 8 GPUs."""
+    """Accept a batch of 8 on 8 GPUs, as published."""
     monkeypatch.setattr(distributed, "world_size", lambda: 8)
     assert distributed.batchnorm_processes(torch.device("cuda")) == 8
     assert distributed.batchnorm_processes(torch.device("cpu")) == 1
@@ -256,7 +255,7 @@ FLAGS = {
 
 
 def test_automatic_precision(tmp_path, monkeypatch):
-    """bfloat16 on CPUs that compute in it, by their flags, and on GPUs that do; else float16."""
+    """Choose bfloat16 on CPUs (by flags) and GPUs that support it, else float32 or float16."""
     for name, text in FLAGS.items():
         file = tmp_path / f"cpuinfo of {name}"  # the flags of a path are cached
         if text is not None:

@@ -51,7 +51,7 @@ WITH_TWO = ("--set", "log.pictures=2")
 
 
 def learnt(folder):
-    """Return everything that a run has learnt, without its times."""
+    """Return history, weights and best scores of a run, without times."""
     state = torch.load(folder / "latest.pth", weights_only=True)
     text = (folder / "metrics.jsonl").read_text().splitlines()
     lines = [json.loads(line) for line in text]
@@ -64,7 +64,7 @@ def files(folder):
 
 @kinds
 def test_a_training_does_not_notice(kind, toy, train, tmp_path):
-    """Losses, scores, weights and best models are equal to the last digit."""
+    """Losses, scores, weights and best models are exactly equal with and without pictures."""
     toy.tree["epoch_length"] = 1
     toy.write_config()
     train(kind, toy.argv(tmp_path / "without"))
@@ -113,7 +113,7 @@ def test_modes_statistics_and_generators_are_as_before_even_after_an_error(toy, 
 
 def test_nothing_is_compiled_for_them(toy, tmp_path):
     t = prepared(SupOnly, toy, tmp_path / "run")
-    torch.compiler.reset()  # what other tests compiled
+    torch.compiler.reset()  # compiled by other tests
     compiled, part = [], torch.nn.Linear(2, 2)
 
     def backend(graph, inputs):
@@ -179,7 +179,7 @@ def test_pictures_are_of_the_labelling_network(toy, tmp_path):
 def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
     """Check CorrMatch's label before and after propagation, and RankMatch's distinct pixels."""
     t = prepared(CorrMatch, toy, tmp_path / "corr", "method.thresh_init=0.45")
-    with torch.no_grad():  # else all are as good as undecided
+    with torch.no_grad():  # otherwise no pixel is confident
         t.method.model.classifier.weight *= 100
     with undisturbed(t):
         panels = t.method.pictures(raw_batch(2))

@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 def test_measures_of_uncertainty():
-    """Written out for a pixel of which all is known, one of which nothing is, and one between."""
+    """Compare with formulas, for a certain pixel, a uniform one, and one in between."""
     p = torch.tensor([[1.0, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.3, 0.2]]).T[:, None]
     assert confidence(p)[0].tolist() == pytest.approx([1, 1 / 3, 0.5])
     assert least_confidence(p)[0].tolist() == pytest.approx([0, 2 / 3, 0.5])
@@ -70,7 +70,7 @@ MAPS = [None, {10: "sky", 20: "tree", 30: "road"},
 
 @pytest.mark.parametrize("label_map", MAPS)
 def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path):
-    """In the dataset's own values; tools.check_data accepts the new config."""
+    """Write masks in the dataset's own values; tools.check_data accepts the new config."""
     found = predictions(tmp_path, NAMES)
     threshold = float(torch.cat([p.amax(0).flatten() for _, p in found.values()]).median())
     masks = toy.root / "masks"
@@ -156,7 +156,7 @@ def test_it_continues_with_the_same_result(command, tmp_path):
 
 
 def test_other_images(command, toy, tmp_path):
-    """Files from another folder; labelled and validation images are left out."""
+    """Label files from another folder, but no labelled and validation images."""
     code, said, _ = command("--threshold", 0, "--images", toy.root / "images")
     assert code == 0 and "skipped  6 labelled, validation or test images" in said
     write_sample(tmp_path / "elsewhere", "x", mask=False)
@@ -179,7 +179,7 @@ def test_bad_input(command, toy, tmp_path):
         (["--threshold", "1.5"], "--threshold: found 1.5, expected a probability"),
         (["--select", "0"], "--select: found 0, expected a number of images"),
         (["--rank", "no/such/rank.csv"], "its folder does not exist"),
-        (["--list", "no.txt"], "no.txt: no such list"),
+        (["--list", "no.txt"], "no.txt: no such split file"),
         (["--set", "data.label_map={1: sky, 2: tree, other: road}"], "no value of class 'road'"),
         (["--tta", "mirror"], "--tta: found 'mirror', expected flip or scales"),
     ):
@@ -197,7 +197,7 @@ def test_bad_input(command, toy, tmp_path):
 
 
 def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
-    """Three arms of equal budgets; labelled images are no longer unlabelled."""
+    """Both larger arms have equal budgets; labelled images are no longer unlabelled."""
     lines = [write_sample(toy.root, f"p{i}") for i in range(12)]
     toy.write_list("pool", lines)
     commands = []

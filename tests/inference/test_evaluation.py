@@ -105,7 +105,7 @@ def test_resize_mode(toy):
 @pytest.mark.parametrize("mode", ["original", "sliding_window", "resize"])
 @pytest.mark.parametrize("patch, flip", [(1, True), (4, True), (4, False)])
 def test_test_time_augmentation(mode, patch, flip, toy):
-    """Against each view written out: resized, mirrored, predicted, and transformed back."""
+    """Compare with separately computed views: resized, mirrored, predicted, transformed back."""
     network, image = Local(), torch.randn(1, 3, 30, 50)
     network.patch_size = patch
     sets = ["crop_size=12", f"evaluation.flip={flip}", "evaluation.scales=[0.5, 1, 1.4]"]
@@ -140,7 +140,7 @@ def test_probabilities_and_mask_of_an_image(toy):
 
 
 class Colour(nn.Module):
-    """Predicts a class from the red channel, 0, 100, 200 -> 0, 1, 2."""
+    """A network that predicts a class from the red channel, 0, 100, 200 -> 0, 1, 2."""
 
     def forward(self, x):
         red = x[:, :1]
@@ -191,7 +191,7 @@ def test_scores(plain):
 
 
 def test_dice_of_volumes_with_slices_in_any_order(plain):
-    """Volume 0 is slices 0 and 2 together: 2 |P & G| / (|P| + |G|) of each volume."""
+    """Compute 2 |P & G| / (|P| + |G|) of each volume; volume 0 has slices 0 and 2."""
     options = plain.evaluation.model_copy(update={"volume_pattern": "(v)"})
     config = plain.model_copy(update={"evaluation": options})
     masks = [[[0, 1, 1, 2]], [[0, 0, 2, 2]], [[1, 1, 1, 255]], [[0, 1, 2, 2]]]

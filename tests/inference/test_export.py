@@ -36,7 +36,7 @@ PSP = {"network": "pspnet", "backbone": "test_resnet", "pretrained": "none"}
 
 @pytest.fixture
 def random_run(toy, tmp_path):
-    """Makes a folder with a config and random weights, for the toy's images or others."""
+    """Return a function that makes a folder with a config and random weights."""
 
     def make(model, **data):
         toy.tree["model"] = model
@@ -106,7 +106,7 @@ def test_onnx(model, random_run, run):
 
 
 def test_grey_bands_outside_and_one_size(random_run, run, toy, tmp_path):
-    """16-bit bands, scaled inside the export; then all steps left to the caller, at one size."""
+    """Scale 16-bit bands inside the export, then leave all steps to the caller, at one size."""
     values = np.random.default_rng(0).integers(0, 4096, (44, 52), dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
     folder = random_run(VIT, bands="grey", image_range=[100, 4095])
@@ -155,7 +155,7 @@ def test_a_wrong_export_is_not_written(random_run, run, monkeypatch):
 
 
 def test_pixels_without_data_are_not_compared(random_run, run, monkeypatch, tmp_path):
-    """Masks may differ at pixels without data only."""
+    """Allow masks to differ at pixels without data only."""
     values = np.random.default_rng(0).integers(1, 256, (64, 64, 3), dtype=np.uint8)
     for name, rows in (("a", 63), ("empty", 64)):
         values[:rows] = 0
@@ -254,7 +254,7 @@ def test_a_published_run(trained, shared_run, toy, run, tmp_path):
 
 
 def test_every_form_of_a_checkpoint_predicts_the_same(trained, toy, run, tmp_path, monkeypatch):
-    """By predict.py and by `Segmenter`."""
+    """Compare predictions by predict.py and by `Segmenter`."""
     (tmp_path / "alone").mkdir()
     alone = exported(run, trained, "safetensors", "../alone/weights.safetensors")
     assert run(publish, trained, "--out", tmp_path / "p", "--license", "mit")[0] == 0

@@ -31,7 +31,7 @@ def distances(colours):
 
 
 def test_cielab():
-    """Values of the CIE's formulae for sRGB's corners under D65."""
+    """Compare with values of the CIE's formulae for sRGB's corners under D65."""
     corners = np.array([[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]])
     expected = [[100, 0, 0], [53.24, 80.09, 67.20], [87.73, -86.18, 83.18], [32.30, 79.19, -107.86],
                 [0, 0, 0]]  # fmt: skip
@@ -174,7 +174,7 @@ def test_no_name_is_a_formula_in_a_table(tmp_path):
     assert [line[0] for line in found] == [*map(printable, texts)]
 
     path = tmp_path / "areas.csv"
-    for _ in range(2):  # the second time, the lines that are there are replaced
+    for _ in range(2):  # the second time, existing lines are replaced
         table = ImageTable(path, ["-sky"], FORMULAS)
         for name in FORMULAS:
             table.add(name, [0])

@@ -1,4 +1,4 @@
-"""predict.py: files of all kinds, continuing, confidence, and configs that do not fit."""
+"""predict.py: file formats, continuing, confidence, and errors of configs."""
 
 import csv
 import os
@@ -64,7 +64,7 @@ def test_the_same_command_continues_and_another_is_refused(command, tmp_path):
 
 @pytest.mark.parametrize("file", ["masks/l1.png", "overlays/l1.jpg"])
 def test_a_command_killed_while_writing_continues(file, command, tmp_path, monkeypatch):
-    """A partly written picture does not count as finished."""
+    """Predict an image again if its picture was half-written."""
     saved, out = Image.Image.save, tmp_path / "out"
 
     def dying(self, target, *more, **options):
@@ -92,7 +92,7 @@ def test_the_output_folder_inside_the_input_is_skipped(command, toy):
 
 
 def test_confidence_and_probabilities(command, trained, toy, tmp_path):
-    """In sliding windows and with test-time augmentation."""
+    """Compare with `Predictor`, in sliding windows and with test-time augmentation."""
     more = ["--tta", "flip", "0.8", "1", "--set", "evaluation.mode=sliding_window"]
     assert command("--confidence", "--probabilities", *more)[0] == 0
     assert command("--confidence", "entropy", *more, "--save-path", tmp_path / "more")[0] == 0

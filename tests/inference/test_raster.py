@@ -32,7 +32,7 @@ def data(**keys):
 
 
 def write_raster(path, values, **how):
-    """Values `[N, H, W]` as a GeoTIFF."""
+    """Write values `[N, H, W]` as a GeoTIFF."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = values.shape
     with rasterio.open(
@@ -43,13 +43,13 @@ def write_raster(path, values, **how):
 
 
 def scene(height=300, width=420):
-    """Bands of colour with noise, `[3, H, W]`."""
+    """Return stripes of colour with noise, `[3, H, W]`."""
     rows = (np.arange(height) // 50 % 3 * 80)[None, :, None]
     return (rows + RNG.integers(0, 60, (3, height, width))).astype(np.uint8)
 
 
 class Convolutions(nn.Module):
-    """Sees two pixels in each direction."""
+    """A network with a receptive field of two pixels in each direction."""
 
     def __init__(self, classes, bands=3):
         super().__init__()
@@ -74,7 +74,7 @@ def test_weights_sum_to_one(size, window):
 
 @pytest.mark.parametrize("size, steepest", [(99 + 6 * 66, 1 / 17), (500, 2 / 17)])
 def test_weights_begin_and_end_at_nothing(size, steepest):
-    """A window of 99 pixels rises within 17; twice as steep where the last one is shifted back."""
+    """Weights of a window of 99 pixels rise within 17, or twice as fast before a shifted window."""
     axis = WindowAxis(size, 99)
     for start, weight in zip(axis.starts, axis.weights, strict=True):
         whole = np.zeros(size)
@@ -85,7 +85,7 @@ def test_weights_begin_and_end_at_nothing(size, steepest):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of 64 pixels."""
+    """Limit blocks to 64 pixels."""
     monkeypatch.setattr(blending, "TILE", 64)
     monkeypatch.setattr(blending, "BLOCK_BYTES", 64 * 64 * 4 * 3)
 
@@ -106,7 +106,7 @@ def predict_blocks(network, path, config):
 
 
 def test_windows_predict_the_same_as_the_whole_image(small_blocks, toy, tmp_path):
-    """The receptive field of the network is smaller than the margin of a window."""
+    """Use a network whose receptive field is smaller than the margin of a window."""
     path, network = tmp_path / "a.tif", Convolutions(3).eval()
     write_raster(path, scene(150, 130))
     config = load_config(toy.config, ["crop_size=45", "evaluation.flip=true"])
@@ -122,7 +122,7 @@ def test_windows_predict_the_same_as_the_whole_image(small_blocks, toy, tmp_path
 
 
 class Position(nn.Module):
-    """Logits that rise and fall across a window, whatever it shows: the worst case for seams."""
+    """Logits that depend on the position in a window only: the worst case for seams."""
 
     def forward(self, x):
         ramp = torch.linspace(-2, 2, x.shape[-1]) + torch.linspace(-2, 2, x.shape[-2])[:, None]
@@ -131,8 +131,7 @@ class Position(nn.Module):
 
 
 def test_no_seam(small_blocks, toy, tmp_path):
-    """Neighbouring pixels differ by no more than a ramp explains, also at borders of blocks; summed
-    without weights they jump."""
+    """Neighbouring pixels differ no more than a ramp explains; without weights they would jump."""
     write_raster(tmp_path / "a.tif", scene(150, 130))
     config = load_config(toy.config, ["crop_size=45"])
     found, _ = predict_blocks(Position(), tmp_path / "a.tif", config)
@@ -202,7 +201,7 @@ def test_pixels_without_data_are_0(tmp_path):
 
 @pytest.fixture
 def command(trained, run, tmp_path):
-    """Predicts rasters/ with a trained network."""
+    """Predict rasters/ with a trained network."""
 
     def predicted(*more):
         argv = ["--checkpoint", trained, "--images", tmp_path / "rasters", "--save-path",
@@ -247,7 +246,7 @@ def test_files_of_a_raster(command, toy, tmp_path):
 
 @pytest.fixture
 def pairs(pair_run, run, tmp_path):
-    """Predicts a.tif of the folders earlier/ and later/ with a network of pairs."""
+    """Predict a.tif of the folders earlier/ and later/ with a network of pairs."""
 
     def predicted(out, *more):
         code, said, err = run(
@@ -260,7 +259,7 @@ def pairs(pair_run, run, tmp_path):
 
 
 def test_rasters_of_pairs(pairs, pair_run, tmp_path):
-    """Pairs of one window are predicted as without windows; pixels need data at both dates."""
+    """Predict a pair of one window as without windows; ignore pixels without data at a date."""
     side = load_config(pair_run / "config.yaml").crop_size
     earlier, later = np.maximum(1, scene(side, side)), np.maximum(1, scene(side, side))
     write_raster(tmp_path / "earlier/a.tif", earlier)
@@ -284,7 +283,7 @@ def test_rasters_of_pairs(pairs, pair_run, tmp_path):
 
 
 def test_rasters_of_other_places_are_no_pair(pairs, tmp_path):
-    """Rasters without coordinate system are not compared."""
+    """Refuse pairs of different places; skip rasters without coordinate system."""
     shifted = rasterio.Affine(0.5, 0, 400001, 0, -0.5, 5800000)
     larger = rasterio.Affine(0.6, 0, 400000, 0, -0.6, 5800000)
     write_raster(tmp_path / "earlier/a.tif", scene(40, 40))
@@ -374,14 +373,14 @@ def test_killed_it_continues_and_writes_the_same(command, small_blocks, tmp_path
     assert command("--geotiff", "--confidence")[0] == 130
     assert not (tmp_path / "out/masks/a.tif").exists()
     assert command("--geotiff", "--confidence")[0] == 0
-    assert len(blocks) == len(set(blocks)) + 1 == 2 * 3 + 1  # one block twice
+    assert len(blocks) == len(set(blocks)) + 1 == 2 * 3 + 1  # a block is given twice
     for file in ("masks/a.tif", "confidence/a.tif", "overlays/a.jpg", "areas.csv"):
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert not (tmp_path / "out/masks/a.parts").exists()
 
 
 def test_reads_are_at_most_a_window_or_a_block(command, small_blocks, tmp_path, monkeypatch):
-    """Memory stays that of a block, however large the image is."""
+    """Limit reads, so that memory does not depend on the image size."""
     values, sizes = scene(108, 100), {"_values": set(), "valid": set()}
     values[:, :40] = 0
     write_raster(tmp_path / "rasters/a.tif", values, nodata=0)
@@ -414,4 +413,4 @@ def test_blocks_of_another_file_are_refused(command, tmp_path, monkeypatch):
     monkeypatch.undo()
     write_raster(tmp_path / "rasters/a.tif", scene(60, 50))
     code, said, _ = command("--geotiff")
-    assert code == 1 and "a.parts: begun before" in said and "changed; remove this folder" in said
+    assert code == 1 and "a.parts: started before" in said and "changed; remove this folder" in said

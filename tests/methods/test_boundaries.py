@@ -114,11 +114,11 @@ def test_a_region_is_what_lies_above_the_middle():
 @pytest.mark.parametrize(
     ("thresh", "min_kept", "hard"),
     [
-        (0.5, 1, [0, 1, 2]),  # two are exactly as probable as the threshold
-        (0.1, 2, [0, 1, 2]),  # by rank two, and the third is equal to the second
+        (0.5, 1, [0, 1, 2]),  # two probabilities equal the threshold
+        (0.1, 2, [0, 1, 2]),  # two by rank; the third equals the second
         (0.1, 1, [0]),
         (0.1, 4, [0, 1, 2, 3]),
-        (0.1, 5, [0, 1, 2, 3]),  # fewer pixels than that: all
+        (0.1, 5, [0, 1, 2, 3]),  # fewer than 5 pixels: all
     ],
 )
 def test_ohem_keeps_what_is_on_its_bound(thresh, min_kept, hard):
@@ -188,7 +188,7 @@ def test_nothing_but_ignored_pixels_has_no_scores():
         (10, [0, 6], [0, 1]),
         (12, [0, 6], [0, 3]),
         (13, [0, 6, 12], [0, 4]),
-        (15, [0, 6, 12], [0, 6]),  # whole strides: no window twice
+        (15, [0, 6, 12], [0, 6]),  # whole strides: no window occurs twice
         (16, [0, 6, 12], [0, 6, 7]),
     ],
 )
@@ -275,7 +275,7 @@ def test_no_scale_leaves_less_than_a_pixel(toy):
         assert sizes == [seen]
 
 
-# Ranges that are drawn from
+# Ranges of random draws
 
 
 def test_strong_views_reach_both_ends_of_their_ranges():

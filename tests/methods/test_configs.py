@@ -177,7 +177,7 @@ def test_published_settings_of_change_detection(name):
 
 @pytest.mark.parametrize("name", ["levir_unimatch_v2", "whu_unimatch_v2"])
 def test_an_empty_section_empties_that_of_the_base(name):
-    """SupOnly was published with these configs, without their method section."""
+    """Empty the method section: SupOnly was published with the rest of these configs."""
     config = load_config(CONFIGS[name], ["method={}", "epoch_length=187"])
     assert config.method == {} and SupOnly.read_options(config) is not None
     rest = load(name).model_copy(update={"method": {}, "epoch_length": 187})
@@ -264,7 +264,7 @@ def test_every_key_is_explained_and_the_page_is_up_to_date():
 
 
 LIMITS = [
-    # the last value that a key takes, the first that it refuses
+    # the last accepted value of a key, the first refused one
     ("epochs=1", "epochs=0"),
     ("epochs=2147483647", "epochs=2147483648"),
     ("seed=0", "seed=-1"),

@@ -1,8 +1,8 @@
 """Agreement with numbers that the published implementations computed on a CPU in float32.
 
 Forward passes are compared in float32. Training steps are computed in float64, where they are equal
-on every CPU; the bounds are the rounding of the float32 reference itself, whose backbone gradients
-depend on the order of its sums.
+on every CPU; the tolerances cover the rounding errors of the float32 reference, whose backbone
+gradients depend on the summation order.
 """
 
 import json
@@ -34,15 +34,15 @@ DPT = Model(network="dpt", backbone="vit_small_patch14_dinov2")
 UNET = Model(network="unet")
 PSPNET = Model(network="pspnet", backbone="resnet50s")
 TOTAL, TERM, SECOND = {"rtol": 2e-4}, {"rtol": 5e-4, "atol": 2e-4}, {"rtol": 0.1}
-"""Bounds of losses and of their terms; and of a ResNet's second step: the update before it depends
-on the order of sums so much that float32 itself moves it by 7 % with the number of threads."""
+"""Tolerances of the loss, of its terms, and of both in a ResNet's second step: in float32, the
+number of threads changes the summation order of the first update, and so these losses by 7 %."""
 HEAD, BACKBONE = 1e-3, 1e-2
-"""Relative bounds of gradient norms of heads and decoders, and of backbones."""
+"""Relative tolerances of gradient norms: of heads and decoders, and of backbones."""
 STRONG = ("img_u_s1", "img_u_s2")
 BOXES = ("cutmix_box1", "cutmix_box2")
 
 
-pytestmark = pytest.mark.xdist_group("golden")  # on one worker, which draws the weights once
+pytestmark = pytest.mark.xdist_group("golden")  # so that one worker draws the weights once
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,7 +66,7 @@ def golden_network(options, classes=21, bands=3, dates=1):
 
 
 def golden_head(network):
-    """CorrMatch's, for a network."""
+    """Return CorrMatch's correlation head for a network."""
     head = CorrelationHead(network.feature_channels[-1], CORRMATCH.channels, 21)
     fill(head)
     return head.eval()
@@ -115,12 +115,12 @@ def test_unet_logits():
 def golden_factors(features):
     coins = np.random.RandomState(7).binomial(1, 0.5, (2, features[0].shape[1]))
     factors = 2 * torch.from_numpy(coins).float()
-    factors[0] = 1  # the image that keeps all channels
+    factors[0] = 1  # the first image keeps all channels
     return [factors] * len(features)
 
 
 def pair(seed, shape):
-    """Two dates, the earlier one first, as one sample."""
+    """Return random images of two dates as one sample, the earlier date first."""
     random = np.random.RandomState(seed)
     dates = [random.standard_normal(shape).astype(np.float32) for _ in range(2)]
     return torch.from_numpy(np.concatenate(dates, axis=1))
@@ -158,7 +158,7 @@ def test_correlation_logits_and_regions():
     np.testing.assert_allclose(z[:, :, ::8, ::8], golden["out_sub"], atol=1e-5)
     np.testing.assert_allclose(z_corr[:, :, ::8, ::8], golden["corr_out_sub"], atol=1e-5)
     np.testing.assert_allclose(z_corr.mean((2, 3)), golden["corr_out_mean"], atol=1e-5)
-    # A pixel on the threshold may fall on either side, by the order in which threads add.
+    # The summation order of the threads may flip pixels close to the threshold.
     flipped = regions[:, :, ::8, ::8].numpy() != golden["corr_map_sub"].astype(bool)
     assert flipped.mean() < 1e-3
     np.testing.assert_allclose(regions.float().mean((2, 3)), golden["corr_map_area"], atol=5e-4)
@@ -235,8 +235,8 @@ def without_dropout(method, monkeypatch):
 
 
 def check_step(method, batch, golden, step, losses, norms, tight=True):
-    """Compare the losses of a step (`losses`: our names and theirs) with the reference; where its
-    bounds are `tight`, go backward and compare the `norms` gradient norms of the reference."""
+    """Compare the losses of a step (`losses`: our names -> reference names) with the reference; if
+    `tight`, with tight tolerances, and also compare the `norms` gradient norms."""
     method.zero_grad()
     loss, scalars = method(batch)
     found = {"loss": loss, **scalars}
@@ -283,7 +283,7 @@ def test_corrmatch_step_losses_gradients_and_threshold(monkeypatch):
 
 
 def test_fixmatch_two_steps():
-    """The second step follows an update: it depends on schedule, parameter groups and momentum."""
+    """Take a second step, which depends on schedule, parameter groups and momentum."""
     golden = np.load(DATA / "step_fixmatch.npz")
     config = golden_config(DEEPLAB, conf_thresh=0.08)
     method = FixMatch(golden_network(DEEPLAB), config).train().double()
@@ -297,7 +297,7 @@ def test_fixmatch_two_steps():
 
 
 def test_unimatch_v2_two_steps(monkeypatch):
-    """The second step depends on the teacher's first update and AdamW's."""
+    """Take a second step, which depends on the first updates of the teacher and of AdamW."""
     monkeypatch.setattr(unimatch_v2, "draw_complementary", golden_factors)
     golden = np.load(DATA / "step_unimatch_v2.npz")
     adamw = {"name": "adamw", "lr": 5e-6, "lr_multi": 40, "weight_decay": 0.01}
@@ -308,7 +308,7 @@ def test_unimatch_v2_two_steps(monkeypatch):
         set_poly_lr(optimizer, number, 1000, 0.9)
         losses = {"x": "loss_x", "s": "loss_u_s"}
         scalars = check_step(method, golden_batch(golden, step), golden, step, losses, norms=4)
-        # The reference noted the ratio before computing it: its numbers are a step late.
+        # The reference logs the ratio before updating it, so its numbers are one step late.
         late = golden[f"s{number + 1}/mask_ratio"]
         np.testing.assert_allclose(scalars["mask_ratio"].item(), late, **TOTAL)
         optimizer.step()
@@ -335,7 +335,7 @@ def test_unimatch_on_pairs_two_steps(monkeypatch):
     without_dropout(method, monkeypatch)
     optimizer = build_optimizer(method, config.optimizer)
     for step in ("s0", "s1"):
-        set_poly_lr(optimizer, 0, 1000, 0.9)  # published: after the step, so twice the same
+        set_poly_lr(optimizer, 0, 1000, 0.9)  # published code sets it after a step
         batch = golden_batch(golden, step, dates=("imgA", "imgB"))
         check_step(method, batch, golden, step, UNIMATCH, norms=4, tight=step == "s0")
         optimizer.step()

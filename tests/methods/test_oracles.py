@@ -69,7 +69,7 @@ every_batch = pytest.mark.parametrize("seed, images, size, tau, classes, partner
 
 
 def build(toy, kind, seed, classes, *settings):
-    """A method with a network that is confident somewhere."""
+    """Build a method whose network is confident at some pixels."""
     config = load_config(toy.config, list(settings))
     torch.manual_seed(seed)
     network = build_network(config.model, classes).train()
@@ -90,7 +90,7 @@ def build(toy, kind, seed, classes, *settings):
 def test_step(
     kind, literally, seed, images, size, tau, classes, partner, padding, toy, monkeypatch
 ):
-    # Of fewer channels, all may be zero at a pixel: which four resemble it most is then anyone's.
+    # With fewer channels, all may be 0 at a pixel; its four nearest references are then arbitrary.
     method = build(toy, kind, seed, classes, f"conf_thresh={tau}", "model.channels=16")
     batch = views_batch(seed, images, size, classes, kind.strong_views, partner, padding)
     fix_draws(monkeypatch)
@@ -118,7 +118,7 @@ def test_with_a_teacher(
     batch = views_batch(seed, images, size, classes, kind.strong_views, partner, padding)
     monkeypatch.setattr("unimatch_v2.draw_complementary", first_stays_whole)
     with torch.no_grad():
-        if teacher == "self":  # what the average would say is of no account
+        if teacher == "self":  # the averaged network must have no effect
             method.model_ema.classifier.weight.normal_()
         network = copy.deepcopy(method.model)
         expected = taught_literally(network, batch, tau, kind.strong_views)
@@ -127,7 +127,7 @@ def test_with_a_teacher(
 
 
 def test_probabilities_of_all_orders():
-    """Far from uniform, as those of a step's first features are not."""
+    """Use probabilities far from uniform, unlike those of untrained features."""
     q = (3 * torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))).softmax(-1)
     order = q.topk(4, dim=-1).indices
     found = ranking_probabilities(q, order)
@@ -152,7 +152,7 @@ def test_prevmatch(mode, batch, toy, monkeypatch):
     states = [build(toy, PrevMatch, 9 + i, classes).model.state_dict() for i in range(3)]
     for state in states:
         method.remember(state)
-    epoch, weight = [(1, 1 / 3), (3, 1.0), (4, 2 / 3)][seed]  # of 6
+    epoch, weight = [(1, 1 / 3), (3, 1.0), (4, 2 / 3)][seed]  # epochs of 6
     method.after_epoch(epoch - 1, is_best=False)
     batch = views_batch(seed, images, size, classes, 2, partner, padding)
     fix_draws(monkeypatch)

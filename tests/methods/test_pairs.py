@@ -82,7 +82,7 @@ def test_a_siamese_network_sees_no_change_where_there_is_none(network, pairs):
     assert all((f == 0).all() for f in siamese.features(torch.cat([x, x], dim=1)))
     y = torch.randn(2, 3, 64, 64)
     one, other = (siamese(torch.cat(dates, dim=1)) for dates in ((x, y), (y, x)))
-    torch.testing.assert_close(one, other)  # whichever date comes first
+    torch.testing.assert_close(one, other)  # independent of the order of dates
     assert one.shape == (2, 2, 64, 64)
 
 
@@ -273,7 +273,7 @@ def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
         for text in re.findall('src="data:image/jpeg;base64,([^"]+)', page.read_text())
     ]
     dates = [np.array(Image.open(scenes / date / "train/00000.png"), float) for date in "AB"]
-    for date in dates:  # each is there as a JPEG, which is nearer to it than the other date
+    for date in dates:  # a JPEG of each date is nearer to it than to the other date
         nearest = min(abs(image - date).mean() for image in shown if image.shape == date.shape)
         assert nearest < abs(dates[0] - dates[1]).mean() / 2
 
@@ -290,7 +290,7 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
             part = sheet[4:44, 4 + 44 * column :][:, :40].astype(float)
             own, other = (np.array(Image.open(scenes / d / "val" / name.replace("jpg", "png")))
                           for d in (date, "BA"[column]))  # fmt: skip
-            assert abs(part - own).mean() < abs(part - other).mean() / 2  # it is a JPEG
+            assert abs(part - own).mean() < abs(part - other).mean() / 2  # the file is a JPEG
 
     finished = Run(tmp_path / "run")
     found = judge(finished, "model", torch.device("cpu"), shown=2, limit=None)
@@ -306,7 +306,7 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
 
 
 def test_a_checkpoint_of_pairs_is_none_of_single_images(pairs, scenes, train, tmp_path):
-    """Refuse single images, although the weights, made for one date's bands, would fit."""
+    """Refuse single images, although the weights of one date would fit."""
     train(SupOnly, pairs.argv(tmp_path / "run"))
     best = tmp_path / "run/best.pth"
     config = load_config(best.with_name("config.yaml"))

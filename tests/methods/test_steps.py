@@ -242,7 +242,7 @@ def test_two_steps_on_every_family_of_networks(kind, family, toy):
 
 
 def test_pspnet_drops_out_once_after_its_context(toy):
-    """RankMatch ranks the context, which dropout would change from view to view."""
+    """RankMatch ranks the context, so the context must not depend on dropout."""
     config = load_config(toy.config, [f"model={FAMILIES['pspnet']}"])
     network = build_network(config.model, 3).train()
     features = network.features(torch.randn(2, 3, 33, 33))

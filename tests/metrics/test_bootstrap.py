@@ -47,7 +47,7 @@ def test_equal_images_and_single_ones():
 
 
 def test_absent_classes():
-    """A class of one image is left out of resamples without it; a class of no image counts 0."""
+    """Skip a class in resamples without it; a class absent from all images counts 0."""
     rare = torch.zeros(6, 3, 3, dtype=torch.long)
     rare[:, 0, 0] = 10
     rare[0, 1, 1] = 10

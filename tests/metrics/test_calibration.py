@@ -100,7 +100,7 @@ def test_nothing_labelled_and_nothing_confident():
 
 @pytest.mark.parametrize("mode", ["original", "sliding_window", "center_crop", "resize"])
 def test_confidence_is_the_probability_of_the_predicted_class(mode, toy):
-    """In overlapping windows the confidence is the mean over windows."""
+    """Average the confidence over overlapping windows."""
     config = load_config(
         toy.config,
         ["crop_size=9", "data.mean=[0,0,0]", "data.std=[1,1,1]",

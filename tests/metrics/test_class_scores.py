@@ -128,7 +128,7 @@ def test_the_worst_images_in_order():
     assert image_miou(scores.counts[3]) == math.inf
 
 
-# Any warning of drawing; not of files that other tests of this process left open.
+# Errors for all warnings of drawing, but not for files left open by other tests.
 @pytest.mark.filterwarnings(
     "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )

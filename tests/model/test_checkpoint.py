@@ -64,7 +64,7 @@ def test_damaged_headers_of_safetensors(tmp_path):
     for content in damaged:
         path.write_bytes(content)
         try:
-            load(path)  # some changes are of a name
+            load(path)  # some changes only rename an entry
         except UserError as error:
             refused += "\n" not in str(error)
     assert refused > len(damaged) / 2
@@ -101,7 +101,7 @@ def test_parts_of_a_method_alone_are_left_out(path):
 
 
 def test_what_weights_do_not_depend_on_may_differ(path):
-    """The source of a backbone's weights, for example, does not matter to an evaluation."""
+    """Accept other values of keys that do not affect weights, such as model.pretrained."""
     network = build_network(TINY, 3)
     own = {"data": DATA.model_dump(mode="json"), "model": TINY.model_dump(mode="json")}
     torch.save({"model": network.state_dict(), "config": own}, path)
@@ -225,8 +225,7 @@ def test_two_processes_that_write_one_file_share_no_temporary_file(path):
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_temporary_files_of_killed_runs_are_removed(locks, tmp_path, monkeypatch):
-    """They are removed at once under the lock, after a day without locks; files of the user are
-    kept."""
+    """Remove temporary files at once under the lock, after a day without locks; keep user files."""
 
     def lockf(*_):
         raise OSError(37, "No locks available")
@@ -250,7 +249,7 @@ def test_best_outlives_the_next_latest(tmp_path):
     link_atomically(latest, best)
     save_atomically({"epoch": 2}, latest)
     assert load(best) == {"epoch": 1} and load(latest) == {"epoch": 2}
-    for _ in range(2):  # the second time both names are one file already
+    for _ in range(2):  # the second time, both names are already one file
         link_atomically(latest, best)
     assert load(best) == {"epoch": 2}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pth", "latest.pth"]
@@ -327,9 +326,9 @@ def test_hub_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr("timm.create_model", offline)
     monkeypatch.setattr("huggingface_hub.get_session", offline)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    with pytest.raises(UserError, match="hub weights of 'resnet10t' cannot be had .no route"):
+    with pytest.raises(UserError, match="hub weights of 'resnet10t' cannot be loaded .no route"):
         load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}), 3)
-    assert huggingface_hub.constants.HF_HUB_OFFLINE  # its client would ask for a minute
+    assert huggingface_hub.constants.HF_HUB_OFFLINE  # the hub's client would retry for a minute
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])

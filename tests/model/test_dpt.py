@@ -215,7 +215,7 @@ def test_training_evaluation_and_prediction_on_odd_sizes(toy, train, tmp_path, m
     toy.write_config()
     run, scores, out = tmp_path / "run", tmp_path / "scores.json", tmp_path / "out"
     train(SupOnly, toy.argv(run))
-    train(SupOnly, toy.argv(run, "--set", "epochs=2", "--force"))  # resumes, with AdamW's state
+    train(SupOnly, toy.argv(run, "--set", "epochs=2", "--force"))  # resumes with AdamW's state
     checkpoint = ["--config", str(toy.config), "--checkpoint", str(run / "latest.pth")]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *checkpoint, "--json", str(scores)])
     evaluate_script.main()

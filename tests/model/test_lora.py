@@ -41,7 +41,7 @@ def adapted(options):
 
 
 def test_an_adapted_layer_is_by_hand(options):
-    """W x + b + B A x; B starts at 0, so the network starts as the pretrained one."""
+    """Compare with W x + b + B A x; B starts at 0, so the network starts as the pretrained one."""
     network = adapted(options)
     plain = build_network(options.model_copy(update={"lora": 0}), 3)
     load_backbone(plain, options, 3)

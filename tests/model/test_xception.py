@@ -49,10 +49,10 @@ def test_equals_timm(stride):
     reference.blocks[1].stack.act3.inplace = False
     for block in reference.blocks[:-1]:
         if block.shortcut is None:
-            block.stack.act1.inplace = True  # what the published network does to its skips
+            block.stack.act1.inplace = True  # the published network changes its skips in place
     for module in reference.blocks[20].modules():
         if isinstance(module, nn.Conv2d) and module.dilation > (1, 1):
-            # timm makes up for the last stride, too
+            # timm also dilates for the last stride
             module.dilation = module.padding = (16 // stride, 16 // stride)
     x = torch.randn(2, 3, 65, 81, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

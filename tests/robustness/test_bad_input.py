@@ -16,7 +16,7 @@ from tests.robustness.fuzzing.verdict import LAUGHS
 
 @pytest.fixture
 def refused(toy, train, tmp_path, capsys, monkeypatch):
-    """Runs a method's command line; returns the one line that it ends with."""
+    """Run a method's command line, which must fail; return its error line."""
 
     def no_training(*_, **__):
         raise AssertionError("training started")
@@ -61,7 +61,7 @@ SETTINGS = {
     "data={geometry: rotate_resize, scale: [0.8, 1.2]}": ["data: ", "scale", "rotate_resize"],
     "evaluation.volume_pattern='('": ["evaluation.volume_pattern", "regular expression"],
     "evaluation.volume_pattern='v'": ["evaluation.volume_pattern", "group"],
-    # found by fuzzing: numbers that nobody means, names that nobody can read, YAML's own errors
+    # found by fuzzing: absurd numbers, unprintable names, errors inside the YAML library
     "evaluation.volume_pattern='(a{99999999999})'": ["evaluation.volume_pattern", "too large"],
     "optimizer.lr=.nan": ["optimizer.lr", "finite number", "found nan"],
     "optimizer.lr=.inf": ["optimizer.lr", "finite number", "found inf"],
@@ -152,7 +152,7 @@ LINES = {
     "spaces": (["images/a b.jpg masks/a b.png"], ["line 1", "4 parts", "tab"]),
     "absolute": (["/etc/passwd masks/l0.png"], ["line 1", "/etc/passwd", "leads out"]),
     "parent": (["../x.jpg masks/l0.png"], ["line 1", "../x.jpg", "leads out"]),
-    "empty": ([], ["the list is empty"]),
+    "empty": ([], ["the split file is empty"]),
     "NUL": (["a\0b/l0.jpg masks/l0.png"], ["zero bytes"]),
     "escapes": (["images/l0\x1b.jpg masks/l0.png"], [r"l0\x1b.jpg: no such file"]),
     "unlabelled too": (
@@ -176,7 +176,7 @@ def test_validation_image_in_training(refused, toy):
 
 @pytest.mark.parametrize("option", ["--labeled-id-path", "--unlabeled-id-path"])
 def test_missing_list(option, refused):
-    contains(refused(option, "no/list.txt"), "no/list.txt", "no such list")
+    contains(refused(option, "no/list.txt"), "no/list.txt", "no such split file")
 
 
 def test_missing_published_list(refused, tmp_path, monkeypatch):
@@ -184,7 +184,7 @@ def test_missing_published_list(refused, tmp_path, monkeypatch):
     line = refused("--labeled-id-path", "splits/pascal/92/labeled.txt")
     contains(
         line,
-        "splits/pascal/92/labeled.txt: no such list",
+        "splits/pascal/92/labeled.txt: no such split file",
         "python -m tools.splits fetch pascal/92\n",
     )
 
@@ -302,7 +302,7 @@ PARTS = {
 
 def test_checkpoint_with_odd_contents(trained, refused):
     whole = torch.load(trained, weights_only=True)
-    with pytest.raises(AssertionError, match="training started"):  # as it is, it is good
+    with pytest.raises(AssertionError, match="training started"):  # unchanged, it is valid
         refused("--resume", str(trained), kind=SupOnly)
     for part, values in PARTS.items():
         for value in values:
@@ -370,7 +370,7 @@ def test_sizes_are_compared_beyond_what_is_decoded(toy, refused):
 
 
 def test_a_file_that_breaks_during_training(toy, train, tmp_path, capsys):
-    """Beyond the checked sample; the message of a data worker is still one line."""
+    """Report an unchecked file that a data worker cannot read in one line, too."""
     (toy.root / "images/u4.jpg").write_bytes(b"\xff\xd8 no jpeg")
     with pytest.raises(SystemExit) as end:
         train(CorrMatch, toy.argv(tmp_path / "run", "--set", "data.check_samples=0",

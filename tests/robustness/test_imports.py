@@ -37,7 +37,7 @@ def parsed(path):
 
 
 def imported(path):
-    """Return the dotted names that a file imports: of each `from a import b` both a and a.b."""
+    """Return the dotted names that a file imports; both a and a.b for `from a import b`."""
     names = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
@@ -103,8 +103,8 @@ def test_direct_imports_are_required():
 
 
 def test_imports_in_a_new_process():
-    """Check what only a process without other imports shows: libraries of some commands are loaded
-    late, settings of other libraries stay, and no module of `engine` hides the function `main`."""
+    """Check in a new process: commands load some libraries late, settings of other libraries stay,
+    and no module of `engine` hides the function `main`."""
     program = """
 import sys, warnings, torch
 from PIL import Image

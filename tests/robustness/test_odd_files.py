@@ -25,7 +25,7 @@ ODD_NAMES = [b"\xff", b"a\nb", b" space", b"tab\t", b"-x", "漢".encode(), b"x" 
 
 @pytest.fixture
 def odd(toy):
-    """A folder below the data's root with images of odd names."""
+    """Make images with odd names in a folder below the data's root."""
     folder = toy.root / "odd"
     folder.mkdir()
     image = (toy.root / "images/u0.jpg").read_bytes()
@@ -79,7 +79,7 @@ def test_links_in_circles(target, tmp_path):
 
 
 def test_what_pillow_remarks_is_not_said(tmp_path):
-    """Print one error, and no warning of Pillow, for a TIFF with a truncated directory."""
+    """Print one error, without warnings of Pillow, for a TIFF with a truncated directory."""
     Image.new("L", (60, 40)).save(tmp_path / "a.tif")
     broken = bytearray((tmp_path / "a.tif").read_bytes())
     broken[5] ^= 32

@@ -163,7 +163,7 @@ def test_links_are_followed(toy, tmp_path):
     assert rehearsed(toy, tmp_path / "run", "--set", "epochs=1", "epoch_length=1") == RAN
 
 
-# Files that a config or a list is not: nothing of them is shown
+# Files that are no config and no split file: messages must not quote them
 
 SECRET = "s3cret-$6$"
 OTHER_FILES = [
@@ -218,7 +218,7 @@ def test_names_command_no_terminal(toy, tmp_path, capsys):
         (toy.root / "val" / kind).mkdir(parents=True)
         for file in (toy.root / kind).glob("v*"):
             file.rename(toy.root / "val" / kind / file.name)
-    (toy.root / f"val/masks/{COMMANDS}.png").touch()  # has no image, of which the log warns
+    (toy.root / f"val/masks/{COMMANDS}.png").touch()  # has no image, so the log warns of it
     folders = "data.val={images: val/images, masks: val/masks}"
     called(lambda: main(CorrMatch), *toy.argv(tmp_path / "run", "--set", "epochs=1", folders))
     trained = capsys.readouterr()

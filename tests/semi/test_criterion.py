@@ -98,7 +98,7 @@ def test_class_pixels_are_counted_once(toy, monkeypatch):
     monkeypatch.setattr("dataset.reader.Reader.mask", lambda *_: pytest.fail("read again"))
     assert class_pixels(listed, data).tolist() == expected
     other = data.model_copy(update={"reduce_zero_label": True})
-    with pytest.raises(pytest.fail.Exception):  # other classes, another count
+    with pytest.raises(pytest.fail.Exception):  # counted again for other classes
         class_pixels(listed, other)
 
 

@@ -31,9 +31,9 @@ def test_the_best_models_are_kept_and_the_oldest_goes_first(toy):
     for epoch, is_best in enumerate([True, True, False, True, True]):
         mark(method, epoch)
         method.after_epoch(epoch, is_best)
-        mark(method, -1)  # training goes on; what is kept must not
+        mark(method, -1)  # training must not change the kept copies
         kept.append(marks(method))
-    # The model of epoch 1 is kept before epoch 2, the first one allowed.
+    # The model of epoch 1 (counted from 0) is the first that may be kept.
     assert kept == [[], [1], [1], [1, 3], [3, 4]]
 
 
@@ -56,7 +56,7 @@ def test_checkpoint_holds_the_list(toy, train, tmp_path):
 
 
 def draws(method, unlabeled, monkeypatch):
-    """Return the previous models that were used, and their weights."""
+    """Return the marks of the previous models in an ensemble, and their weights."""
     asked = []
 
     def spy(model, members, images):
@@ -115,4 +115,4 @@ def test_draws_without_a_random_number_and_by_every_process(toy, unlabeled, monk
         drawn.append(draws(method, unlabeled, monkeypatch))
         noise.append(torch.rand(()).item())
     assert drawn[0] == drawn[1] == drawn[2]
-    assert len(set(noise)) == 3  # what is a process's own, such as dropout, differs
+    assert len(set(noise)) == 3  # draws of each process, such as dropout, differ

@@ -1,4 +1,4 @@
-"""EMA teachers: UniMatch V2's, and those of other methods with `teacher: ema`."""
+"""EMA teachers of UniMatch V2, and of other methods with `teacher: ema`."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_follow_literally():
         ratio = min(1 - 1 / (iteration + 1), 0.996)
         for k, v in student.state_dict().items():
             expected[k] = ratio * expected[k] + (1 - ratio) * v.double()
-        if iteration == 0:  # the first step makes them equal
+        if iteration == 0:  # teacher and student are equal after the first step
             own = teacher.state_dict()
             assert all(torch.equal(own[k], v) for k, v in student.state_dict().items())
     for k, v in teacher.state_dict().items():
@@ -70,7 +70,7 @@ def test_a_step_leaves_the_teacher_alone_and_after_it_the_teacher_follows(kind, 
 
 @with_teacher
 def test_labels_are_the_teachers(kind, toy):
-    """A teacher that is certain of class 2 everywhere makes it the target everywhere."""
+    """If the teacher is certain of class 2 everywhere, class 2 is the target everywhere."""
     method = build(kind, toy, "conf_thresh=0.99")
     batch = raw_batch(2, partner=True, views=kind.strong_views)
     with torch.no_grad():
@@ -80,14 +80,13 @@ def test_labels_are_the_teachers(kind, toy):
             method.model.classifier.weight.zero_()
             method.model.classifier.bias.copy_(torch.tensor([0.0, 0.0, bias]))
             _, scalars = method(batch)
-            # ln 3 where the student says nothing, 0 where it agrees; all pixels are counted.
+            # ln 3 for a uniform student, 0 for one that agrees; all pixels are counted.
             assert scalars["s"].item() == pytest.approx(0 if bias else 1.0986, abs=1e-3)
             assert scalars["mask_ratio"].item() == 1
 
 
 def test_the_network_may_label_itself_while_its_average_follows(toy):
-    """UniMatch V2 for change detection: as the previous test, with teacher and student
-    exchanged."""
+    """Use labels of the network itself, as UniMatch V2 does for change detection."""
     method = build(UniMatchV2, toy, "conf_thresh=0.99", "method.teacher=self")
     batch = raw_batch(2, partner=True, views=2)
     assert method.labeler is method.model and list(method.eval_models()) == ["model", "model_ema"]
@@ -119,7 +118,7 @@ def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
     )
     assert not torch.equal(student.classifier.weight, teacher.classifier.weight)
     assert torch.equal(teacher.classifier.weight, state["method"]["model_ema.classifier.weight"])
-    # The form in which UniMatch V2 published its checkpoints.
+    # UniMatch V2's published checkpoints have this form.
     published = {
         name: {f"module.{k}": v for k, v in network.state_dict().items()}
         for name, network in (("model", student), ("model_ema", teacher))

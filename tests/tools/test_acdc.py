@@ -83,7 +83,7 @@ def slice_with(**arrays):
 
 
 def image_as(store):
-    """Store the image of a slice differently; `store` gets the file, and the path of another."""
+    """Store the image of a slice differently; `store` gets the file and the path of another."""
 
     def damage(data):
         with h5py.File(data / SLICE, "a") as file:
@@ -195,7 +195,7 @@ def test_published_settings():
 
 
 def test_samples_are_rotated_whole(toy):
-    """Images and masks share a rotation, nothing is padding, a mask has its own values alone."""
+    """Image and mask share a rotation; there is no padding, and masks hold no new values."""
     geometry = ["data.geometry=rotate_resize", "crop_size=24"]
     config = load_config(toy.config, geometry)
     lists = read_lists(config.data, unlabeled=True)
@@ -205,6 +205,6 @@ def test_samples_are_rotated_whole(toy):
         assert batch["labeled"]["image"].shape == (2, 24, 24, 3)
         assert set(batch["labeled"]["mask"].unique().tolist()) <= {0, 1, 2, 255}
         assert not batch["unlabeled"]["ignore"].any()
-        # Each band of the toy's pictures is brighter than the one before by 80 grey levels.
+        # Each class of the toy's images is brighter by 80 grey levels than the class before.
         image, mask = batch["labeled"]["image"].float().mean(-1), batch["labeled"]["mask"]
         assert image[mask == 2].min() > image[mask == 0].float().quantile(0.5)

@@ -1,4 +1,4 @@
-"""`tools.prepare init --annotations`: each format, as its tool writes it, to masks."""
+"""`tools.prepare init --annotations`: masks from the files of each annotation tool."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ COLOURS = {"background": (0, 0, 0), "field": (0, 128, 0), "tree": (255, 0, 10)}
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """photos/: four images, the last without annotation; annotations go to notes/."""
+    """Make photos/ with four images, the last without annotation; annotations go to notes/."""
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(["a/one.jpg", "a/two.jpg", "b/three.JPG", "b/four.png"]):
         path = Path("photos", name)
@@ -86,7 +86,7 @@ IMAGES = ["a/one", "a/two", "b/three"]
 
 
 def coco_tree(shapes, crowd=0):
-    """Three images of which each has a tree, drawn before the field it is in."""
+    """Return three images, each with a tree that is listed before the field around the tree."""
     numbers = enumerate(IMAGES, 1)
     names = {1: "a/one.jpg", 2: "a/two.jpg", 3: "b/three.JPG"}
     return {
@@ -176,7 +176,7 @@ def cvat_masks(mode="RGB"):
 
 
 def pack(values):
-    """Label Studio's run lengths, written plainly: every run is of literal values or of one."""
+    """Encode Label Studio's run lengths: each run holds literal values or repeats one value."""
     bits = f"{len(values):032b}{7:05b}" + "".join(f"{n - 1:04b}" for n in (3, 4, 9, 16))
     changes = np.flatnonzero(np.diff(values)) + 1
     for number, run in enumerate(np.split(values, changes)):
@@ -322,7 +322,7 @@ def matlab():
 
 
 def matlab73(links=False):
-    """Files as `save -v7.3` writes them: a header, then HDF5, in which arrays are transposed."""
+    """Write files as `save -v7.3` does: a header, then HDF5 with transposed arrays."""
     for number, name in enumerate(IMAGES):
         path = write(f"{name}.mat", "")
         with h5py.File(path, "w", userblock_size=512) as file:
@@ -394,7 +394,7 @@ def test_from_annotations_to_masks(case, init):
 
 
 def only(tree, **changes):
-    """A COCO tree whose first annotation is changed; None removes the key."""
+    """Change the first annotation of a COCO tree; None removes the key."""
     first = tree["annotations"][0]
     first |= changes
     for key in [key for key, value in first.items() if value is None]:
@@ -583,7 +583,7 @@ def test_classes_named_background_and_ignore_and_unused_ones(init):
 
 
 def test_the_last_of_many_annotations_is_read(init):
-    """Compare positions as numbers; these annotations have no date."""
+    """Read the last annotation by number, not by text, as these have no date."""
     field, (_, tree, _) = studio_results()
     none = [{"result": []} for _ in range(10)]
     write("project.json", [

@@ -1,4 +1,4 @@
-"""`python -m tools.benchmark`: every benchmark runs, small, and says what it measured."""
+"""`python -m tools.benchmark`: every benchmark runs with small settings and prints results."""
 
 import re
 import subprocess
@@ -61,7 +61,7 @@ def test_the_time_to_the_first_step(toy, run, monkeypatch):
 
 @pytest.fixture
 def on_a_gpu(run, tmp_path, monkeypatch):
-    """Pretend that there is one, and what the parts of the benchmark are."""
+    """Pretend that there is a GPU; set the parts of the benchmark."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     def measure(parts, *more):

@@ -1,4 +1,4 @@
-"""The inspection of a dataset: every kind of problem planted once, and found."""
+"""Inspection of a dataset: each kind of problem is planted once and must be found."""
 
 import json
 import re
@@ -17,14 +17,14 @@ from tools.check_data.problems import ERRORS, WARNINGS
 
 @pytest.fixture(autouse=True)
 def three_are_enough(monkeypatch):
-    """The toy has three validation images."""
+    """Lower the required number of validation images: the toy has three."""
     monkeypatch.setattr(validation, "MIN_IMAGES", 2)
     monkeypatch.setattr(validation, "MIN_MASKS_PER_CLASS", 0)
 
 
 @pytest.fixture
 def inspect(toy, tmp_path, run):
-    """Run the command on the toy; returns its exit code, terminal output and JSON."""
+    """Run the command on the toy; return exit code, terminal output and JSON."""
 
     def command(*more):
         report = tmp_path / "report.json"
@@ -57,7 +57,7 @@ def fill_masks(toy, kind, value):
 
 
 def store_black_and_white(toy, kind):
-    """Store masks of class 1 and 0 in 1 bit, and in 8 bits with 255; class 2 in one of these."""
+    """Store masks of classes 0 and 1 in 1 bit, or in 8 bits as 0 and 255; add class 2 to one."""
     for i in range(3):
         path = toy.root / f"masks/{kind}{i}.png"
         mask = Image.fromarray(np.array(Image.open(path)) == 1)
@@ -70,7 +70,7 @@ def replace_mask(toy, name, mode, size):
 
 
 def store_turned(toy, name, orientation, *, mask_too):
-    """Store an image so that EXIF turns it to what it shows now; its mask alike, or upright."""
+    """Store an image rotated, with the EXIF orientation that undoes it; rotate the mask or not."""
     back = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -239,7 +239,7 @@ def test_errors_of_the_user(toy, inspect, tmp_path):
     for more, part in (
         (["--html", precious], "no report of this command"),
         (["--html", tmp_path / "no/x.html"], "folder does not exist"),
-        (["--labeled-id-path", "none.txt"], "none.txt: no such list"),
+        (["--labeled-id-path", "none.txt"], "none.txt: no such split file"),
         (["--set", "data.labeled=null"], "no list of labeled images"),
         (["--set", "epochs=0"], "epochs"),
     ):

@@ -26,7 +26,7 @@ from util.config.loading import load_config
 
 @pytest.fixture
 def page(toy, tmp_path, run):
-    """Write the page of the toy dataset; returns its text."""
+    """Write the page of the toy dataset; return its text."""
 
     def write(*more):
         path = tmp_path / "report.html"
@@ -42,7 +42,7 @@ def pictures(text):
 
 
 def add(toy, kind, name, image=None, mask=None, **save):
-    """One more sample of a list, with an image and a mask of one's own."""
+    """Add a sample to a split file, with the given image and mask."""
     line = write_sample(toy.root, name)
     if image is not None:
         image.save(toy.root / f"images/{name}.jpg", **save)
@@ -57,7 +57,7 @@ def test_page_is_escaped_and_needs_nothing_else(toy, page):
     add(toy, "labeled", "<b>bold<script>")
     add(toy, "labeled", "x'\"", mask=np.full((44, 52), 99, np.uint8))
     text = page()
-    assert page() == text  # over its own report
+    assert page() == text  # overwrites the earlier report
     for tag in ("<script", "<b>bold", "<sky>", "<link", "<iframe"):
         assert tag not in text
     assert not re.search(r"(src|href)=\"(?!data:image/(jpeg|svg.xml);base64,)", text)
@@ -122,7 +122,7 @@ def test_the_rarest_classes_come_first(toy):
 
 
 def planted(toy):
-    """Suspicious samples by the kind that they are to be found as."""
+    """Add suspicious samples; return the samples by the expected kind of highlight."""
     rng = np.random.default_rng(0)
 
     def noise(low, high, *shape):

@@ -28,7 +28,7 @@ from util.errors import UserError
 
 
 def masks_of(config):
-    """The class indices of all labelled and validation masks, by the photo's number."""
+    """Return the class indices of all labelled and validation masks by the photo's number."""
     reader = Reader(config.data)
     lists = (read_list(path, masks=True) for path in (config.data.labeled, config.data.val))
     samples = [sample for listed in lists for sample in listed.samples]
@@ -37,13 +37,13 @@ def masks_of(config):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_from_folders_to_a_config(form, init, run, train):
-    """Read masks of every form as they are; from one of them, train and evaluate."""
+    """Read masks in every form; with one form, also train and evaluate."""
     stems = write_images(Path("images"), deep=form == "16 bits")
     write_masks(Path("masks"), stems, form)
     write_images(Path("more"), 3, deep=form == "16 bits")
     options = ["--unlabeled", "more", "--val", "0.34", "--classes"]
     classes = ",".join(NAMES)
-    if form in ("rgb", "own palette"):  # the order of colours is not for anyone to know
+    if form in ("rgb", "own palette"):  # the order of colours cannot be known
         code, out, err = init(*options, classes)
         assert code == 2 and "which of the colours is which class" in err
         assert "'0,0,0=a,0,128,128=b c,128,64,0=Ünten,224,224,192=ignore'" in out
@@ -72,7 +72,7 @@ def test_from_folders_to_a_config(form, init, run, train):
     if form != "rgb":
         return
     code, out, err = run(check_data, "--config", "configs/mine.yaml")
-    assert code == 1 and "pictures (by decoded pixels) that occur twice" in out  # more/ are copies
+    assert code == 1 and "pictures (by decoded pixels) that occur twice" in out  # copies in more/
     code, out, err = run(
         check_data, "--config", "configs/mine.yaml", "--set", "data.unlabeled=null"
     )
@@ -233,7 +233,7 @@ DISK = np.hypot(*np.ogrid[-22:22, -26:26]) < 15
 
 
 def smoothed(_):
-    """A disk of 255 in 0, as resizing with a filter leaves it."""
+    """Return a disk of 255 on 0, smoothed by resizing with a filter."""
     sharp = Image.fromarray(DISK * np.uint8(255))
     return sharp.resize((104, 88), Image.Resampling.BICUBIC).resize((52, 44))
 
@@ -424,7 +424,7 @@ def test_transparent_pixels_are_asked_about(init):
 
 
 def bits(count):
-    """A mask of class 1 and 0 in PNGs of 1, 2 or 8 bits, white for 1."""
+    """Return a function that stores classes 0 and 1 as black and white in 1, 2 or 8 bits."""
     if count == 8:
         return lambda mask: Image.fromarray((mask == 1) * np.uint8(255))
     if count == 1:
@@ -463,7 +463,7 @@ def test_masks_of_two_kinds_mean_the_same(one, other, keys, init):
 
 @pytest.mark.parametrize("one", [bits(1), index])
 def test_masks_that_may_agree_in_two_ways_are_asked_about(one, init, run):
-    """1 bit beside 0, 1 and 255; 0 and 1 beside 0 and 255."""
+    """Ask about 1-bit masks next to values 0, 1, 255, and about 0, 1 next to 0, 255."""
     stems = write_images(Path("images"))
     write_masks(Path("masks"), stems, (".png", one))
     for number, stem in enumerate(stems[::2]):

@@ -25,7 +25,7 @@ def masks(init):
 
 
 def write(form, kind=np.uint16, numbers=range(COUNT)):
-    """Images whose band b spreads evenly from 0 to SCALES[b]; returns the path of the first."""
+    """Write images with values of band b uniform in 0 to SCALES[b]; return the first path."""
     for i in numbers:
         rng = np.random.default_rng(i)
         image = rng.random((*SIZE, 5)) * SCALES
@@ -81,7 +81,7 @@ def test_bands_depth_and_range_are_recognised(form, kind, bands, rgb_bands, init
     tops = {"grey": SCALES[1], "rgb": SCALES[:3].max()}.get(bands, SCALES)
     lows, highs = np.array(data.image_range).T
     assert (np.abs(lows) < 0.01 * tops + 1).all()
-    # Percentile 99.9 of an even spread, of some 1000 pixels of each of 6 images, hot ones included.
+    # Percentile 99.9 of uniform values, about 1000 pixels of each of 6 images, with hot pixels.
     if kind == np.float32:
         np.testing.assert_allclose(highs, tops, rtol=0.02)
     pixels = read_bands(path, data)

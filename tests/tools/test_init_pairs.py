@@ -27,7 +27,7 @@ needs_pairs = pytest.mark.skipif(
 
 @pytest.fixture
 def init(run, tmp_path, monkeypatch):
-    """`init` in a folder of its own with six pairs, of which the last has no mask."""
+    """Run `init` in a folder of its own with six pairs; the last one has no mask."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for name in NAMES:

@@ -50,7 +50,7 @@ VAL = {
 
 @pytest.fixture
 def unverified(splits, tmp_path, monkeypatch):
-    """Files of each dataset in the folder of its name, lists of which no hash is known."""
+    """Make the files of each dataset in the folder of its name; no hash of a list is published."""
     (tmp_path / "protocols.yaml").write_text("{}")
     monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path / "protocols.yaml")
     for dataset, lines in TRAIN.items():
@@ -91,7 +91,7 @@ def test_star_in_patterns(pattern, stems, tmp_path):
 
 
 def test_pascals_validation_images(splits, unverified):
-    """Read from ImageSets, val.txt or --names, as the folders do not separate them."""
+    """Read names from ImageSets, val.txt or --names, as both sets share the folders."""
     argv = ["generate", "pascal/few", "--root", "pascal"]
     line = splits(*argv, "--names", "none.txt")[2]
     assert "none.txt: cannot be read as text" in line
@@ -113,7 +113,7 @@ def test_generate_refuses(splits, unverified):
     assert "--names x: the sets of coco follow" in splits(*argv, "--names", "x")[2]
     assert "whu/5%: expected DATASET/PARTITION of" in splits("generate", "whu/5%", *argv[2:])[2]
     assert "coco: expected DATASET/PARTITION of" in splits("generate", "coco", *argv[2:])[2]
-    assert "none/labeled.txt: no such list" in splits("generate", "coco/none", *argv[2:])[2]
+    assert "none/labeled.txt: no such split file" in splits("generate", "coco/none", *argv[2:])[2]
     assert "pascal/train2017: no such folder" in splits(*argv[:-1], "pascal")[2]
     write_lines(Path("splits/coco/few/labeled.txt"), [*TRAIN["coco"], VAL["coco"]])
     line = splits(*argv)[2]

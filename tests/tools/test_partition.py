@@ -21,10 +21,10 @@ LINES = [f"images/{i}.jpg masks/{i}.png" for i in range(8)]
 
 
 def samples(root, count, classes=0, extra=0):
-    """Images with masks; the last ones show a rare class each."""
+    """Write images with masks; each of the last ones shows a rare class."""
     for folder in ("images", "masks"):
         (root / folder / "day").mkdir(parents=True)
-    for i in random.Random(0).sample(range(count), count):  # folders tell in the order of creation
+    for i in random.Random(0).sample(range(count), count):  # files in random order
         Image.new("RGB", (4, 4)).save(root / f"images/day/{i:03d}.jpg")
         mask = np.zeros((4, 4), np.uint8)
         mask[0, 0], mask[1, 1] = 255, max(0, classes - count + i + 1)
@@ -79,12 +79,12 @@ def test_make_from_a_list_in_any_order(splits):
 
 @pytest.fixture
 def config(tmp_path):
-    """A config of data/ with colours for classes, two of them for one, and dirt."""
+    """Write a config of data/ with colours for classes, two for one class, and ignored colours."""
     samples(Path("data"), 30, classes=5, extra=2)  # classes 1 to 5 are in one image each
     colours = np.array([[i, 2 * i % 256, 200] for i in range(256)], np.uint8)
     for path in Path("data/masks/day").iterdir():
         mask = np.array(Image.open(path))
-        mask[3, 3] = int(path.stem) % 40 + 100  # what the map ignores
+        mask[3, 3] = int(path.stem) % 40 + 100  # ignored by the label map
         Image.fromarray(colours[mask]).save(path)
     lines = [f"images/day/{i:03d}.jpg masks/day/{i:03d}.png" for i in range(30)]
     write_lines(Path("train.txt"), lines[10:])
@@ -141,8 +141,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("form", PAIRS)
 def test_lists_of_pairs_are_read_again(form, splits):
-    """A partition of pairs has the lines of the list that it was drawn from, relative to data.root
-    where that list's files lie below another root."""
+    """Keep the lines of pairs; paths below another root become relative to data.root."""
     for folder in ("A", "B", "label"):
         Path("data", folder).mkdir(parents=True)
         for i in range(10):

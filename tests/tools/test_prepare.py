@@ -165,7 +165,7 @@ def test_regions_of_coco():
 
 
 def arranged(folder):
-    """CamVid as its config has it, with its lists."""
+    """Write CamVid in the layout of its config, with split files."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for kind, name, data in (
@@ -185,7 +185,7 @@ def test_arranged_camvid_is_taken_as_it_is(tmp_path, monkeypatch):
     before = files(source)
     prepare(camvid, source, tmp_path / "root", 1, partial=False)
     assert files(tmp_path / "root") == before
-    prepare(camvid, source, source, 1, partial=False)  # in its place already
+    prepare(camvid, source, source, 1, partial=False)  # already in its place
     assert files(source) == before
 
 

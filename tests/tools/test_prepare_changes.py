@@ -23,7 +23,7 @@ KINDS = [("levir", "LEVIR-CD256.zip", ""), ("levir", "LEVIR-CD.zip", "LEVIR-CD25
 
 
 def pieces():
-    """The files of the three folders, by folder and name."""
+    """Return the files of the three folders, by folder and name."""
     rng = np.random.default_rng(0)
     files = {}
     for name in NAMES:
@@ -43,7 +43,7 @@ def packed(path, files, top=""):
 
 @pytest.fixture
 def few(tmp_path, monkeypatch):
-    """Four pairs are all there are; a folder to work in."""
+    """Expect four pairs only, and work in a temporary folder."""
     for dataset in (LEVIR, WHU):
         monkeypatch.setattr(dataset, "COUNTS", {"pairs": len(NAMES)})
     monkeypatch.chdir(tmp_path)

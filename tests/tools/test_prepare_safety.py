@@ -46,7 +46,7 @@ def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Root, "record", record)
     monkeypatch.setattr(Root, "make", lambda *a: (made.append(a[1]), make(*a)))
-    case.run(jobs=1)  # no other thread is at work, whose temporary files would count as left
+    case.run(jobs=1)  # so that no temporary file of another thread counts as left behind
     assert not set(made) & set(recorded) and len(made) == len(files(tmp_path / "whole")) - 2
     assert files(case.root) == files(tmp_path / "whole")
     assert users.read_bytes() == b"linked, not yet renamed"
@@ -76,7 +76,7 @@ def test_nothing_is_overwritten(case):
         path.unlink()
         case.run()
     (case.root / RECORD).unlink()
-    case.run()  # not known to be ours, but the same
+    case.run()  # not recorded, but equal
     assert files(case.root) == whole
     (case.root / RECORD).unlink()
     mask.write_bytes(b"mine")
@@ -214,7 +214,7 @@ def test_large_members_are_refused(case, tmp_path, monkeypatch, form):
 
 
 def test_a_member_that_is_larger_than_it_says(tmp_path):
-    """Unpack only the ten bytes that the archive states, of 2^24 zeros."""
+    """Unpack only the 10 bytes that the archive states, although it holds 2^24."""
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a/b.png", bytes(2**24))
@@ -231,7 +231,7 @@ def test_a_member_that_is_larger_than_it_says(tmp_path):
 
 
 def test_unusual_archives_are_refused(tmp_path):
-    """bzip2 unpacks to a thousand times its size at once; a long header of a tar is read whole."""
+    """Refuse bzip2, which unpacks 1000 times its size at once, and long tar headers."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_BZIP2) as file:
         file.writestr("a/b.png", bytes(10))
     (member,) = find(tmp_path, Download("a.zip", "a", "")).members.values()

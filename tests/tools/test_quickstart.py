@@ -20,7 +20,7 @@ from tools import quickstart
 PYTHON = """#!/bin/sh
 [ "$2" = pip ] || echo "$PWD: $@ with $PYTHONPATH"
 """
-"""A Python that installs nothing, and prints what it should run."""
+"""A stub of Python that installs nothing and prints its command line."""
 STARTS = {
     "supervised.py": partial(command.main, SupOnly),
     "fixmatch.py": partial(command.main, FixMatch),
@@ -29,7 +29,7 @@ STARTS = {
 
 
 def test_quickstart(run, tmp_path, monkeypatch):
-    """The scripts that it starts run in this process, on fewer images."""
+    """Run the started scripts in this process, on fewer images."""
 
     def start(script, *arguments):
         with monkeypatch.context() as patch:

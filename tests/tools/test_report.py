@@ -49,7 +49,7 @@ def trained(original, tmp_path, capsys):
 
 @pytest.fixture
 def page_of(run):
-    """Write the page of a run; returns its text."""
+    """Write the page of a run; return its text."""
 
     def write(folder, *more):
         code, out, err = run(report, folder, "--device", "cpu", *more)
@@ -62,7 +62,7 @@ def page_of(run):
 def test_the_page_of_a_real_run(trained, page_of):
     page = page_of(trained)
     outside = re.findall(r'(?:src|href)="(?!data:)[^"]*"|url\(|<script|<link', page)
-    assert not outside  # it needs nothing but itself
+    assert not outside  # the page loads nothing else
     assert "Is the teacher reliable?" not in page and "Pictures of epoch" not in page
     assert "Features" not in page
     found = Run(trained)
@@ -93,7 +93,7 @@ def test_the_embedding_of_decoder_features(trained, run, page_of, monkeypatch):
 def test_class_means_are_those_of_the_last_convolutions_input(trained):
     """Use a network of one convolution: class means are mean normalised colours."""
     config = Run(trained).config
-    config = config.model_copy(update={"crop_size": 20})  # of images, the central 40 pixels
+    config = config.model_copy(update={"crop_size": 20})  # crops images to 40 pixels
     samples = read_samples(config.data.val, config.data, masks=True).samples
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
     found, classes = class_means(network, samples, config, torch.device("cpu"))
@@ -156,7 +156,7 @@ def test_best_and_worst_are_in_order_and_add_up(trained):
 
 @pytest.mark.parametrize("shown", [1, 2, 9])
 def test_no_image_is_both_best_and_worst(shown, trained, monkeypatch):
-    """Not even if all of them are equally good."""
+    """Show no image twice, even if all images have the same score."""
     monkeypatch.setattr(predictions, "image_miou", lambda *_: 0.5)
     names = [one.name for one in judged(trained, shown)[1]]
     assert len(names) == len(set(names)) == min(3, 2 * shown)
@@ -177,7 +177,7 @@ def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, page_of)
     page = page_of(trained)
     assert "Not available: " in page and "best.pth: no such checkpoint" in page
     (trained.parent / "toy/val.txt").unlink()
-    assert "val.txt: no such list" in page_of(trained)
+    assert "val.txt: no such split file" in page_of(trained)
 
 
 def test_an_unfinished_run_and_one_that_has_ended_no_epoch(toy, run, tmp_path):

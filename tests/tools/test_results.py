@@ -1,4 +1,4 @@
-"""tools.results: no run that differs or is unfinished is averaged in silence."""
+"""tools.results: differing or unfinished runs are averaged only with a remark."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from tools.results.tables import FORMATS
 
 @pytest.fixture
 def fake(toy, tmp_path):
-    """Writes a fake run below `runs`."""
+    """Write a fake run below `runs`."""
 
     def write(name, scores, **options):
         return fake_run(tmp_path / "runs" / name, toy, scores, **options)
@@ -36,7 +36,7 @@ def fake(toy, tmp_path):
 
 @pytest.fixture
 def rows(run):
-    """The rows and remarks of some runs, by way of JSON."""
+    """Return the rows and remarks of runs, read from JSON."""
 
     def read(*argv):
         code, out, err = run(results, *argv, "--format", "json")
@@ -194,7 +194,7 @@ UNET = {"network": "unet", "pretrained": "none"}
     ],
 )  # fmt: skip
 def test_published_scores_stand_beside_ours(name, score, runs, expected, remarked, fake, rows):
-    """Beside runs of the same network and crop size; remarks name other images and splits."""
+    """Show scores beside runs of the same network and crop size; name other images and splits."""
     dataset, partition = name.split("/")
     data = {"name": dataset, "root": f"data/{dataset}", "classes": ["a", "changed", "c"],
             "labeled": f"{partition}/labeled.txt", "unlabeled": None,
@@ -220,7 +220,7 @@ def test_published_scores_without_a_run_are_listed(fake, run):
 
 
 def test_published_scores_are_those_of_the_configs():
-    """Each row of numbers in a config's comment, and each in published.yaml, is in the other."""
+    """Compare the rows of numbers in the comments of configs with published.yaml."""
     entries = yaml.safe_load(SCORES.read_text())
     ours = {(e["dataset"], tuple(e["values"].values())): tuple(e["values"]) for e in entries}
     assert len(ours) == len(entries)
@@ -292,8 +292,7 @@ def test_pseudo_label_curves_by_class(count):
 
 
 def test_a_real_run(toy, train, rows, run, tmp_path, capsys):
-    """Read what a training writes, and what an unfinished one wrote; hashes are those
-    of `tools.splits`."""
+    """Read a finished and an unfinished run; hashes equal those of `tools.splits`."""
     train(FixMatch, toy.argv(tmp_path / "runs/0"))
     capsys.readouterr()
     assert "pseudo" not in run(results, tmp_path / "runs", "--format", "csv")[1]

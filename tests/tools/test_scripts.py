@@ -1,4 +1,4 @@
-"""The shell scripts, as their users run them."""
+"""The shell scripts, run as users do."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ def test_train_and_val(variables):
 
 @pytest.fixture
 def stub(variables, tmp_path):
-    """Runs train.sh with a `python` that writes down its arguments and fails."""
+    """Run train.sh with a stub of `python` that prints its arguments and fails."""
     python = tmp_path / "stub/python"
     python.parent.mkdir()
     python.write_text('#!/bin/sh\necho "$@"\necho "error: x" >&2\nexit 2\n')
@@ -81,7 +81,7 @@ def test_suponly_gets_no_unlabelled_list(stub, variables):
 
 
 def test_a_signal_to_all_saves_and_is_in_the_console_file(variables):
-    """Ctrl-C and batch systems signal the shell and what writes the console's file as well."""
+    """Signal the whole process group, as Ctrl-C and batch systems do."""
     run = variables["save_path"]
     process = subprocess.Popen(
         ["sh", "tools/train.sh", "0", "1", "--set", "epoch_length=4000", "save_every=1"],
@@ -122,11 +122,11 @@ NETWORK = """
     ip address add 10.77.0.1/24 dev wire && ip link set wire up
     in_other ip address add 10.77.0.2/24 dev wire && in_other ip link set wire up
 """
-"""Two machines with a wire between them, as namespaces that end with their processes."""
+"""Two machines on a network, as network namespaces that end with their processes."""
 
 
 def test_several_machines(variables):
-    """On a network of their own where one may be made, else here as two launches on this one."""
+    """Use network namespaces if the system allows them, else two launches on this machine."""
     possible = (
         shutil.which("ip")
         and not subprocess.run(

@@ -1,4 +1,4 @@
-"""The toy datasets: the same files every time, which the configs read."""
+"""The toy datasets: reproducible files that match their configs."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_masks_hold_every_class_and_the_ignored_border():
 
 
 def test_colour_tells_nothing_of_the_class():
-    """Mean colours of the classes agree within what their spread explains."""
+    """Mean colours of the classes differ by no more than their spread explains."""
     colours = {c: [] for c in range(1, len(CLASSES))}
     for index in range(100):
         image, mask = render_scene(np.random.default_rng([1, 0, index]), 64)
@@ -72,7 +72,7 @@ def test_colour_tells_nothing_of_the_class():
 
 @pytest.mark.parametrize("name, place", [("shapes", 0), ("shapes_pairs", 0), ("shapes_changes", 1)])
 def test_files_are_what_the_loader_reads(name, place, tmp_path):
-    """`place`: of the mask among those of a scene."""
+    """Compare files with rendered scenes; `place`: position of the mask in the result."""
     is_pair, root = name != "shapes", tmp_path / "data"
     generate(root, **FEW, pairs=is_pair)
     lists = [f"data.{kind}={root}/{kind}.txt" for kind in ("labeled", "unlabeled", "val")]
@@ -92,8 +92,7 @@ def test_files_are_what_the_loader_reads(name, place, tmp_path):
 
 
 def test_labelled_changes_differ_more_than_the_rest():
-    """The images differ everywhere, by light, noise and clutter; where a place is labelled as
-    changed they differ more, and some of each kind is there."""
+    """The dates differ everywhere in light, noise and clutter, but more at labelled changes."""
     shares, gaps = np.zeros(256), {0: [], 1: []}
     for index in range(30):
         first, second, changed, _ = render_pair(np.random.default_rng([0, 0, index]), 64)

@@ -31,7 +31,7 @@ SLURM_NODEID=0 "$@"; SLURM_NODEID=1 "$@"
 
 @pytest.fixture
 def sbatch(tmp_path, variables):
-    """Starts the script as a job of two nodes; further variables and programs by name."""
+    """Start the script as a job of two nodes; further variables and programs by name."""
     stubs = tmp_path / "stubs"
     stubs.mkdir()
 
@@ -68,7 +68,7 @@ def test_a_signal_as_the_time_is_almost_up_saves_and_queues_the_job_again(sbatch
     job = sbatch(*LONG, programs={"srun": SRUN})
     checkpoint = variables["save_path"] / "latest.pth"
     until_there(checkpoint)
-    job.send_signal(signal.SIGUSR1)  # to the batch shell alone
+    job.send_signal(signal.SIGUSR1)  # to the batch shell only
     output, _ = job.communicate(timeout=60)
     assert job.returncode == EXIT_CODE, output
     assert "stopped by SIGUSR1" in output

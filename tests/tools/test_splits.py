@@ -32,7 +32,7 @@ PUBLISHED = {
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A folder of two repositories, laid out as GitHub serves their files; and their protocols."""
+    """Make a folder of two repositories, with GitHub's paths, and their protocols."""
     found = {}
     for name, variants in PUBLISHED.items():
         for sources, lines in variants:
@@ -51,7 +51,7 @@ def host(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(host):
-    """The URL under which `host` is served; and the paths that were asked for."""
+    """Serve `host`; return the URL and the list of requested paths."""
     asked = []
 
     class Quiet(SimpleHTTPRequestHandler):
@@ -97,7 +97,7 @@ def test_labelled_and_unlabelled_make_up_the_training_set():
         if p.partition not in ("all", p.name):
             for source in p.sources:
                 sizes[p.dataset, p.partition, source] += p.fingerprint.entries
-    checked = {k: v for k, v in sizes.items() if k[0] != "coco"}  # its unlabelled are not listed
+    checked = {k: v for k, v in sizes.items() if k[0] != "coco"}  # lists no unlabelled images
     assert len(checked) == 64 and all(v == whole[k[0]] for k, v in checked.items())
 
 
@@ -108,7 +108,7 @@ def test_fingerprint():
 
 
 def test_partitions_of_pairs_in_percent(splits, tmp_path, monkeypatch):
-    """Names of files alone, in folders such as 5%, as the real protocols name them."""
+    """Fetch split files of file names only, in folders such as 5%, as in the real protocols."""
     partitions = {"5%", "10%", "20%", "40%", "train", "val", "test"}
     for dataset in ("levir", "whu"):
         lists = [p for p in read_protocols() if p.dataset == dataset]
@@ -167,7 +167,7 @@ def test_fetch_from_a_server(server, host, tmp_path):
     assert set(tree(out)) == {f"toy/{n}.txt" for n in ("tenth%/labeled", "tenth%/unlabeled", "val")}
     list(fetch(select_lists("toy/half", "two"), out, base_url=url))
     assert (out / "toy/half/labeled.txt").read_text().splitlines() == LINES[1:4]
-    assert len(asked) == 4  # val was there
+    assert len(asked) == 4  # val existed already
 
     before = tree(out)
     with pytest.raises(UserError, match="half/labeled.txt: holds another list already"):

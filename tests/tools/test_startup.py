@@ -60,7 +60,7 @@ MISTAKES = {
         f"{name}.py": {
             f"{ON_SHAPES} --set epohs=2": "unknown key 'epohs'; did you mean 'epochs'?",
             "--config configs/shapse.yaml --save-path /no/run": "mean 'configs/shapes.yaml'",
-            f"{ON_SHAPES} --set data.labeled=none.txt": "none.txt: no such list",
+            f"{ON_SHAPES} --set data.labeled=none.txt": "none.txt: no such split file",
         }
         for name in METHODS
     },
@@ -84,7 +84,7 @@ MISTAKES = {
         f"{OF_NONE} --images docx --out /no": "did you mean 'docs'",
     },
     "tools.active_learning": {
-        "--pool no.txt": "no.txt: no such list",
+        "--pool no.txt": "no.txt: no such split file",
         "--pool no.txt --set epohs=2": "did you mean 'epochs'",
     },
     "tools.benchmark": {
@@ -94,7 +94,7 @@ MISTAKES = {
     },
     "tools.check_data": {
         "--config configs/shapes.yaml --set epohs=2": "did you mean 'epochs'",
-        "--config configs/shapes.yaml --set data.labeled=none.txt": "none.txt: no such list",
+        "--config configs/shapes.yaml --set data.labeled=none.txt": "none.txt: no such split file",
     },
     "tools.cost": {
         "configs/shapes.yaml --set epohs=2": "did you mean 'epochs'",
@@ -148,7 +148,7 @@ def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     command = [sys.executable, "supervised.py", *toy.argv(tmp_path / "run")]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        # A shell's background process, as this test may be, ignores the signal.
+        # Background processes of a shell, which may run this test, ignore the signal.
         env=os.environ, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     if seconds is None:  # a log file gets the line, too
@@ -156,7 +156,7 @@ def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     time.sleep(seconds or 0.5)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    # Python itself ends by the signal while it starts, which a shell also shows as 130.
+    # During its own start, Python is killed by the signal; a shell shows 130 for both.
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in said
 
 
@@ -222,7 +222,7 @@ def test_all_options_of_a_method_are_known_before_pytorch_loads():
 
 
 def test_a_command_whose_reader_ends_is_stopped_without_a_traceback():
-    """As in `python -m tools.sweep ... | head -1`."""
+    """Stop when the reader ends, as in `python -m tools.sweep ... | head -1`."""
     command = "from util.cli import exit_with_one_line\nwith exit_with_one_line():\n"
     command += "    for i in range(10**5):\n        print(i)\nprint('still running')"
     process = subprocess.Popen(

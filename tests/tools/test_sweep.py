@@ -1,4 +1,4 @@
-"""tools.sweep: runs what is not done, once, whatever fails or stops it."""
+"""tools.sweep: every unfinished run is run once, despite failures and stops."""
 
 import os
 import re
@@ -43,7 +43,7 @@ if Path("slow").exists():
     time.sleep(60)
 shutil.copytree(Path("ready") / folder, folder, dirs_exist_ok=True)
 """
-"""In place of a method's script: what it leaves is in `ready` already."""
+"""Stub of a method's script, which copies a finished run from `ready`."""
 
 
 def plan(path):
@@ -52,7 +52,7 @@ def plan(path):
 
 @pytest.fixture
 def spec(toy, tmp_path, monkeypatch):
-    """Writes a sweep's file into the folder that becomes the present one."""
+    """Write a sweep file into the new working directory."""
     monkeypatch.chdir(tmp_path)
 
     def write(**keys):
@@ -205,7 +205,7 @@ def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
     assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by their" in out
     toy.path("unlabeled").unlink()
     code, out, _ = run(sweep, stub, "--dry-run")
-    assert code == 0 and "unlabeled.txt: no such list" in out
+    assert code == 0 and "unlabeled.txt: no such split file" in out
 
 
 def test_a_folder_with_another_run_is_refused(stub, run):
@@ -233,7 +233,7 @@ def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
 
 
 def test_real_runs_from_any_folder(spec, run):
-    """Relative paths of the sweep are of the working directory, scripts are the repository's."""
+    """Look up paths in the working directory, and scripts in the repository."""
     path = spec(seeds=[3], set={"epochs": 1})
     code, out, _ = run(sweep, path, "--devices", "cpu")
     assert code == 0 and "; under a minute\n" in out, out
@@ -250,7 +250,7 @@ echo Submitted batch job 7
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """Stand-ins for Slurm's programs; those of a job write what it would run."""
+    """Make stubs of Slurm's programs; in a job, they print the command."""
     stubs = tmp_path / "stubs"
     stubs.mkdir()
     python = "#!/bin/sh\nprintf '%s|' \"$@\"\n"

@@ -1,4 +1,4 @@
-"""docs/tour.ipynb: its cells run in order, here with a training of a few steps."""
+"""docs/tour.ipynb: all cells run in order, with a training of a few steps."""
 
 import json
 import os

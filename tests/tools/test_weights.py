@@ -1,4 +1,4 @@
-"""Pretrained weights: files of several projects become what training reads."""
+"""Pretrained weights: conversion of the files of several projects."""
 
 import io
 import os
@@ -78,7 +78,7 @@ SEGMENTRON = [(".skipbn.", ".bn."), (".skip.", ".conv."), ("sepconv", "sep_conv"
               ("^conv3.", "block21.sep_conv1."), ("^conv4.", "block21.sep_conv2."),
               ("^conv5.", "block21.sep_conv3.")]  # fmt: skip
 SCHEMES = [
-    # backbone, its names in timm (None: of the project), changes to the file's names, scheme
+    # backbone, its name in timm (None: not in timm), changes to entry names, scheme
     ("resnet50s", "resnet50s", [], "as expected"),
     ("resnet10t", "resnet10t", MM_RESNET, "OpenMMLab"),
     ("test_vit", "test_vit", MM_VIT, "OpenMMLab"),
@@ -107,7 +107,7 @@ def test_naming_schemes(name, timms, changes, scheme):
 
 
 def test_official_dinov2_with_registers():
-    """The class token takes its position from the table, as timm's has none for it."""
+    """Add the position to the class token: timm's table has no entry for it."""
     state = renamed(shapes("vit_small_patch14_reg4_dinov2"), ("reg_token", "register_tokens"))
     state |= {"mask_token": torch.zeros(1, 384), "cls_token": torch.full((1, 1, 384), 2.0),
               "pos_embed": torch.ones(1, 1370, 384)}  # fmt: skip
@@ -233,7 +233,7 @@ def test_every_published_file_is_listed(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "known_backbones", known_backbones)
     code, out, _ = tool("list")
     assert code == 0 and all(source.file in out and source.where in out for source in SOURCES)
-    for source in SOURCES:  # what a publisher put into a name is what its file must have
+    for source in SOURCES:  # a hash in a file name must be the recorded hash
         assert source.sha256 in source.file and len(source.sha256) in (0, 8)
     code, out, _ = tool("check", "resnet101s")
     assert code == 1 and "missing; python -m tools.weights fetch resnet101s" in out

@@ -120,8 +120,8 @@ def _write_scene(
 
 
 def _write_pair(root: Path, split: str, index: int, settings: dict[str, int], labeled: bool) -> str:
-    """Write a pair of scenes, what changed only if labelled (255 of 0, as published ones have it;
-    boundaries 128) and the kind of change as class indices; returns its line."""
+    """Write a pair of scenes; if labelled, also the mask of changes (255 on 0 as in published data,
+    boundaries 128) and the mask of kinds (class indices). Returns its line in a list."""
     rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
     first, second, changed, kinds = render_pair(rng, settings["size"])
     name = f"{split}/{index:05d}.png"

@@ -18,6 +18,8 @@ MARKS = "osD^vPX"
 """Line markers, for readers in black and white."""
 WIDTH, HEIGHT, LEGEND = 3.4, 2.5, 0.2
 """Width and height of a panel, and height of a line of the legend, in inches."""
+ENTRY = 1.6
+"""Width of an entry of the legend, in inches."""
 WIDEST = 3
 """Most panels in a row."""
 QUALITIES = ("above the threshold", "of these, right")
@@ -141,8 +143,7 @@ def _legend(figure: "Figure", looks: dict[str, Any], names: Iterable[str], **mor
     from matplotlib.lines import Line2D
 
     names = list(dict.fromkeys(names))
-    panels = len([axis for axis in figure.axes if axis.axison])
-    columns = min(len(names), 3 * min(panels, WIDEST))
+    columns = max(1, min(len(names), int(figure.get_figwidth() / ENTRY)))
     figure.set_figheight(figure.get_figheight() + LEGEND * -(-len(names) // columns))
     lines = [Line2D([], [], **looks[name] | more) for name in names]
     figure.legend(lines, names, ncols=columns, loc="outside lower center", handlelength=2.6)

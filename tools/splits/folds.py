@@ -89,8 +89,8 @@ def write_sweep(config: Path, lists: Mapping[Path, object], out: Path) -> str:
     command = shlex.join(["python", "-m", "tools.sweep", str(path)])
     table = shlex.join(["python", "-m", "tools.results", str(tree["save_path"])])
     text = (
-        f"# Cross-validation over {len(settings)} folds; the table has mean and deviation over "
-        f"them.\n#\n#   {command}\n#   {table}\n"
+        f"# Cross-validation over {len(settings)} folds; the table has mean and "
+        f"standard deviation over them.\n#\n#   {command}\n#   {table}\n"
         + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     )
     write_once(path, text.encode())

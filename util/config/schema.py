@@ -283,7 +283,7 @@ class Config(Section):
             raise ValueError("evaluation.select: dice needs evaluation.volume_pattern")
         weights, name = self.criterion.class_weights, self.criterion.name
         if weights is not None and name == "dice":
-            raise ValueError("criterion.class_weights weigh cross-entropy, which dice has none of")
+            raise ValueError("criterion.class_weights: apply to cross-entropy, but dice has none")
         if isinstance(weights, tuple) and len(weights) != self.num_classes:
             raise ValueError(
                 f"criterion.class_weights has {len(weights)} numbers for {self.num_classes} classes"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 IGNORE = 255
-"""The mask value of pixels that do not count, everywhere."""
+"""Ignore index: the mask value of pixels without a label, everywhere."""
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]

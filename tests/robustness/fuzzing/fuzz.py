@@ -1,4 +1,4 @@
-"""Search for bad input that is neither run nor refused."""
+"""Search for bad input that a command neither accepts nor refuses in one line."""
 
 import tempfile
 import time
@@ -22,7 +22,7 @@ class Kind(NamedTuple):
 
     what: str
     share: float
-    """Share of all cases."""
+    """Share of this kind in all cases."""
     cases: Callable[[World], SearchStrategy[Any]]
     judge: Callable[[World, Any], str]
 
@@ -44,7 +44,7 @@ KINDS = {
 def explore(kind: Kind, world: World, cases: int, seed: int) -> Counter[str]:
     """Judge cases drawn from a seed; return how many ran and how many were refused.
 
-    Raises `Fault` for the smallest case of a fault that hypothesis finds.
+    Raises `Fault` with the smallest failing case that hypothesis finds.
     """
     tally: Counter[str] = Counter()
 

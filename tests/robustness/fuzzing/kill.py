@@ -71,13 +71,13 @@ def anywhere(method: str, kills: int, seed: int, folder: Path) -> list[str]:
     # A checkpoint is written before the fifth step.
     late = any(death.after > 4 for death in deaths[: len(places)])
     if late and not any(first_steps(folder / "run")):
-        raise Different("each start began at step 0")
+        raise Different("each start was from step 0")
     return places
 
 
 def before_each_file(method: str, folder: Path) -> list[str]:
-    """Kill runs of one step: the first before it touches its first file after the step, the second
-    before the second file, and so on."""
+    """Kill runs of one step, each before one later file access, until a run is not killed; return
+    the places of the kills."""
     trial, places = Trial(method, folder, epochs=1, epoch_length=1), []
     for number in itertools.count():
         if not (where := trial.survive(folder / str(number), [Death(FILE, 1, number)])):
@@ -86,11 +86,11 @@ def before_each_file(method: str, folder: Path) -> list[str]:
 
 
 def kill(methods: Sequence[str], kills: int, seed: int) -> int:
-    """Print a line for each trial; return the number of trials with a difference."""
+    """Run all trials and print a line for each; return the number of trials with a difference."""
     trials = {method: partial(anywhere, method, kills, seed) for method in methods}
     trials["at each file"] = partial(before_each_file, "supervised")
     differing = 0
-    print(f"{'':<14}{'kills':>6}  {'equal':<7}where, and steps begun; * with a file half-written")
+    print(f"{'':<14}{'kills':>6}  {'equal':<7}place, steps started; *: half-written file")
     for name, trial in trials.items():
         with tempfile.TemporaryDirectory() as folder:
             try:

@@ -1,4 +1,4 @@
-"""Training in a separate process that reports its place, so that it can be killed there."""
+"""Training in a separate process, which reports its progress and is killed at a given place."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from tests.conftest import METHODS
 
-# Forked, so that a life costs no import of torch.
+# Forked, so that no process has to import torch.
 PROCESSES = multiprocessing.get_context("fork")
 PLACES = ["start", "step", "validation", "checkpoint"]
 WATCHED = [(Trainer, "optimize", 1), (validation, "evaluate_network", 2), (RunDir, "save", 3)]
@@ -29,13 +29,13 @@ class Death(NamedTuple):
     place: str
     """One of PLACES, or FILE: right before a file of the run is opened, renamed or linked."""
     after: int
-    """Steps of the run that have begun before."""
+    """Number of steps of the run that have started before."""
     delay: float
-    """Seconds after the place; for FILE, the number of files touched before."""
+    """Seconds to wait at the place; for FILE, the number of earlier file accesses."""
 
 
 def draw_deaths(rng: random.Random, count: int, steps: int) -> list[Death]:
-    """Draw deaths all over a run of `steps` steps, of all kinds about equally often."""
+    """Draw deaths spread over a run of `steps` steps; FILE is twice as frequent as other places."""
     kinds = ["step", "validation", "checkpoint", FILE, FILE, "start"]
     rng.shuffle(kinds)
     places = [kinds[number % len(kinds)] for number in range(count)]
@@ -98,7 +98,7 @@ class Life:
         return showing
 
     def _before_file(self, death: Death) -> Callable[[str, Any], None]:
-        """Return an audit hook, which Python calls before it touches a file."""
+        """Return an audit hook, which Python calls before each file access, to kill the process."""
         touched = 0
 
         def hook(event: str, args: Any) -> None:

@@ -1,4 +1,4 @@
-"""Odd values, and changes of trees and files."""
+"""Odd values, and random changes of trees and files."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ TEXTS = [
     "\u2028", "\ud800", "ä漢🙂", "x" * 300, "x" * 10_000, "../x", "/dev/null", "$(touch x)",
 ]  # fmt: skip
 
-# Numbers between these and those above are sizes that may well be meant, and take their time.
+# Other numbers up to NUMBERS are plausible sizes, with which a command takes long.
 numbers = st.one_of(st.sampled_from(NUMBERS), st.integers(-300, 300), st.floats())
 texts = st.one_of(st.sampled_from(TEXTS), st.text(max_size=20))
 plain = st.one_of(st.none(), st.booleans(), numbers, texts)
@@ -78,7 +78,7 @@ def changes(
 
 
 def rebuilt(tree: Any, by: list[Change]) -> Any:
-    """A tree after changes; those whose place an earlier one took away do nothing."""
+    """Return a tree after changes; skip changes at places that earlier changes removed."""
     tree = copy.deepcopy(tree)
     for change in by:
         with suppress(LookupError, TypeError, AttributeError):
@@ -87,7 +87,7 @@ def rebuilt(tree: Any, by: list[Change]) -> Any:
 
 
 class Edit(NamedTuple):
-    """A change of bytes; positions count modulo the length."""
+    """Change of bytes; `at` counts modulo the length."""
 
     kind: str
     at: int
@@ -136,16 +136,16 @@ def changed(data: bytes, by: list[Edit]) -> bytes:
 
 INSTEAD = ("nothing", "a folder", "a loop", "a dangling link", "an empty file")
 Damage = list[Edit] | str
-"""What happens to a file: edits, or one of `INSTEAD`, or another file by its name."""
+"""Damage to a file: edits, or a replacement, one of `INSTEAD` or another file by its name."""
 
 
 def damages(*others: str) -> st.SearchStrategy[Damage]:
-    """Twice as often edits as something else; `others`: names of other files."""
+    """Generate edits, twice as often as replacements; `others`: names of other files."""
     return st.one_of(edits, edits, st.sampled_from([*INSTEAD, *others]))
 
 
 def damage(path: Path, data: bytes, by: Damage, others: Mapping[str, bytes]) -> None:
-    """Put at `path` what becomes of a file with `data`."""
+    """Write the damaged form of a file with `data` to `path`."""
     remove(path)
     if isinstance(by, list):
         path.write_bytes(changed(data, by))
@@ -158,7 +158,7 @@ def damage(path: Path, data: bytes, by: Damage, others: Mapping[str, bytes]) -> 
 
 
 def remove(path: Path) -> None:
-    """Whatever is there."""
+    """Remove a file, link or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

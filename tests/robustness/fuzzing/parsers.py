@@ -1,4 +1,4 @@
-"""Bad configs, lists, pictures and checkpoints, each given to the code that reads it."""
+"""Bad configs, split files, images and checkpoints, passed to the code that reads them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ OWN = {
     "label_map": {"0": "sky", "1": 1, "2": "ignore", "other": "road"},
     "image_range": [0, 4095],
 }
-"""What a config may say of own data."""
+"""Part of a data section for a user's own data."""
 
 
 class ConfigCase(NamedTuple):
@@ -47,7 +47,7 @@ def config_cases(world: World) -> st.SearchStrategy[ConfigCase]:
 
 
 def judge_config(world: World, case: ConfigCase) -> str:
-    """A config that is taken is the same when it is read back from a run's folder."""
+    """Judge a config; an accepted config must be equal after a dump and a load."""
     path, resolved = world.toy.folder / "case.yaml", world.toy.folder / "resolved.yaml"
     path.write_bytes(case.text.replace(b"LAUGHS", LAUGHS.encode()))
 
@@ -129,7 +129,7 @@ def judge_image(world: World, case: PictureCase) -> str:
 
 
 def judge_mask(world: World, case: PictureCase) -> str:
-    """A mask that is taken holds nothing but classes and 255, as Pillow alone reads it."""
+    """Judge a mask; an accepted mask must hold only class indices and 255, as Pillow reads it."""
     path = world.toy.root / "masks/l0.png"
     return _judge_picture(world, case, path, {*range(world.config.num_classes), 255})
 
@@ -159,7 +159,7 @@ def checkpoint_cases(_: World) -> st.SearchStrategy[CheckpointCase]:
 
 
 def judge_checkpoint(world: World, case: CheckpointCase) -> str:
-    """Edited bytes are refused, or the weights are what they were: zip archives have checksums."""
+    """Judge a checkpoint; an accepted zip archive with edited bytes must hold the same weights."""
     path = world.toy.folder / "case.pth"
     weights = weights_of(world)
     states = {

@@ -93,7 +93,7 @@ class RunCase(NamedTuple):
 
 
 def run_cases(world: World, commands: list[str]) -> st.SearchStrategy[RunCase]:
-    """Generate likely settings, an odd one, or a likely one with a damaged file."""
+    """Generate commands with likely settings, with one odd setting, or with a damaged file."""
     likely = st.sampled_from([f"{key}={value}" for key in LIKELY for value in LIKELY[key]])
     odd = st.builds("{}={}".format, st.sampled_from(sorted(LIKELY)), plain)
     files = ["labeled.txt", "unlabeled.txt", "val.txt", "data/images/l1.jpg", "data/images/u1.jpg",
@@ -117,7 +117,7 @@ def use_cases(world: World) -> st.SearchStrategy[RunCase]:
 
 
 def process_cases(world: World) -> st.SearchStrategy[RunCase]:
-    return run_cases(world, [*USES, *sorted(METHODS)])  # the first case is a cheap one
+    return run_cases(world, [*USES, *sorted(METHODS)])  # the cheap commands first
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _input(world: World, case: RunCase) -> Iterator[list[str]]:
 
 
 def judge_run(world: World, case: RunCase) -> str:
-    """Judge a command; trainings get --dry-run, which checks and builds all that a run needs."""
+    """Judge a command; trainings get --dry-run, which checks and builds everything a run needs."""
 
     def command() -> None:
         try:
@@ -152,7 +152,7 @@ def judge_run(world: World, case: RunCase) -> str:
 
 def judge_process(world: World, case: RunCase) -> str:
     with _input(world, case) as argv:
-        # A command line cannot hold these characters.
+        # Command lines cannot hold surrogates and zero bytes.
         argv = [a.encode(errors="replace").decode().replace("\0", "") for a in argv]
         done = subprocess.run(
             [sys.executable, "-m", case.command, *argv], cwd=REPOSITORY, capture_output=True,
@@ -175,7 +175,7 @@ class StateCase(NamedTuple):
 
 
 def state_cases(world: World) -> st.SearchStrategy[StateCase]:
-    """Generate faulty checkpoint states; changes are not limited to the many weights."""
+    """Generate faulty checkpoint states; the few entries that are not weights change often, too."""
     return st.sampled_from(sorted(world.checkpoints)).flatmap(
         lambda name: st.one_of(
             st.builds(StateCase, st.just(name), _changes(world.states[name]), st.none()),

@@ -13,13 +13,13 @@ from unittest import mock
 
 RAN, REFUSED = "ran", "refused"
 PATIENCE = 300.0
-"""Seconds that a command may take: a few on an idle computer."""
+"""Time limit of a command in seconds; a few suffice on an idle machine."""
 
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)
 )
-"""YAML of a kilobyte that expands to 9^30 items; cases hold only its name."""
+"""YAML of a kilobyte that expands to 9^30 items; cases contain only its name."""
 
 
 class Fault(AssertionError):
@@ -27,7 +27,7 @@ class Fault(AssertionError):
 
 
 class _Hang(BaseException):
-    """Timeout; not an `Exception`, which a reader could take for a damaged file."""
+    """Timeout; no `Exception`, because readers report these as damaged files."""
 
 
 def verdict(command: Callable[[], object], patience: float = PATIENCE) -> str:
@@ -67,7 +67,7 @@ def called(main: Callable[[], object], *argv: object) -> None:
 
 def run_module(name: str) -> None:
     """Run a script, or a tool such as tools.prepare, as `python -m` does."""
-    if "." in name:  # Python warns where it has been imported before
+    if "." in name:  # Python warns if the module was imported before
         package = hasattr(sys.modules.get(name), "__path__")
         sys.modules.pop(f"{name}.__main__" if package else name, None)
     runpy.run_module(name, run_name="__main__")
@@ -108,7 +108,7 @@ def _stopped_after(seconds: float) -> Iterator[None]:
         raise _Hang
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # and again, where the first is swallowed
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # repeated, if the first is swallowed
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Wrong config files: as trees, as bytes, and with odd YAML syntax."""
+"""Faulty config files: changed trees, changed bytes, odd YAML syntax."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -60,7 +60,7 @@ def lines(known: list[str]) -> st.SearchStrategy[bytes]:
 
 
 def configs(tree: Any) -> st.SearchStrategy[bytes]:
-    """Generate texts close to that of a config."""
+    """Generate texts that resemble a config."""
     text = dumped(tree)
     by_changes = changes(one_of_many(places(tree))).map(lambda by: dumped(rebuilt(tree, by)))
     encodings = st.sampled_from(["utf-16", "utf-32", "utf-8-sig", "cp037"])

@@ -146,7 +146,7 @@ def _drawing(result: Entry) -> Callable | None:
 
 
 def _brush(rle: list[int], height: int, width: int) -> dict:
-    """Draw the pixels of which the brush covers more than half."""
+    """Draw the pixels that the brush covers by more than half."""
     alpha = unpack(rle, 4 * height * width).reshape(height, width, 4)[..., 3]
     return bitmap(alpha > alpha.max(initial=0) / 2)
 

@@ -83,8 +83,8 @@ def picture_in(text: str, key: str, size: tuple[int, int]) -> Image.Image:
 
 
 def opaque(picture: Image.Image) -> np.ndarray:
-    """Return the pixels `[H, W]` of which more than half is drawn: opaque ones, or bright ones of
-    an image without alpha."""
+    """Return the pixels `[H, W]` above half of the highest alpha or, without alpha, of the highest
+    grey value."""
     has_alpha = picture.has_transparency_data
     values = np.asarray(
         picture.convert("RGBA").getchannel("A") if has_alpha else picture.convert("L")
@@ -100,9 +100,9 @@ def run_lengths(shape: dict[str, Any], height: int, width: int) -> Rle:
     try:
         runs = counts if isinstance(counts, list) else _decompressed(str(counts))
         fits = min(runs, default=-1) >= 0 and sum(runs) == height * width
-    except Exception:  # whatever else `counts` is
+    except Exception:  # `counts` of any other type
         fits = False
-    if not fits:  # pycocotools would show what is in memory by chance
+    if not fits:  # pycocotools would read uninitialised memory
         raise ValueError(f"counts do not add up to {width} x {height} pixels")
     return rle.frPyObjects({"size": size, "counts": runs}, height, width)
 

@@ -1,4 +1,4 @@
-"""Classes of values or colours in masks: as the user names them, else a guess if it is safe."""
+"""Classes of values or colours in masks: named by the user, else guessed if unambiguous."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -114,7 +114,7 @@ def _names(labels: Mapping[str, str]) -> list[str]:
 def choose_classes(masks: Masks, named: ClassOptions) -> Classes:
     """Choose a class for each value or colour.
 
-    Raises `Doubt` where a guess would be a gamble, and `UserError` for names that do not fit the
+    Raises `Doubt` for ambiguous values, and `UserError` for names that do not fit the
     masks, and for fewer than 2 classes or more than 254.
     """
     values = masks.values
@@ -169,7 +169,7 @@ def _as_named(values: Mapping[int, Value], named: ClassOptions) -> dict[str, str
 
 
 def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
-    """Guess the meaning of values; raises `Doubt` where a guess would be a gamble."""
+    """Guess the meaning of values; raises `Doubt` for ambiguous values."""
     values = masks.values
     if how := objects(masks):
         raise UserError(

@@ -129,8 +129,8 @@ def _pixels(values: Iterable[Value]) -> str:
 
 
 def _background(classes: Classes) -> str:
-    """Return the class that fills most of the pixels; "" if there is none, or one is called
-    background."""
+    """Return the class that fills most of the pixels; "" if there is none, or if a class is
+    named background."""
     largest = max(classes.shares)
     if largest < MOST or background(classes.names) is not None:
         return ""

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(90min, 2h, 1d), by a measured step (default: the preset's epochs)")  # fmt: skip
     add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
         help="refuse images and masks of more than N million pixels")  # fmt: skip
-    add("--skip-bad", action="store_true", help="go on without images that cannot be read or do "
+    add("--skip-bad", action="store_true", help="skip images that cannot be read or do "
         "not fit their masks, and list them")  # fmt: skip
     add("--seed", type=int, default=0, help="seed that draws the validation images")
     add("--force", action="store_true", help="replace the config and the split files; the old "
