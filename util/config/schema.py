@@ -243,7 +243,9 @@ class Config(Section):
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Floating-point format; all but float32 are mixed precision. `auto`: bfloat16 on a GPU or CPU
     that supports it (CPU: AMX, AVX512_BF16, ARM's bf16), else float16 on a GPU and float32 on a
-    CPU. A resumed run keeps its precision."""
+    CPU. `auto` is resolved at each start. If a resumed run would get another precision on the new
+    machine, it is refused: set the precision of the first start, e.g.
+    `--set precision=bfloat16`."""
     tf32: bool | None = None
     """Use TF32 in float32 convolutions and matrix products on a GPU: faster, slightly less exact.
     Default: torch's own choice."""
