@@ -63,7 +63,9 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
         help="resume with another config, or other split files, than the run started with",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check everything, run one step, and end"
+        "--dry-run",
+        action="store_true",
+        help="check everything, time a few steps, estimate memory and time, and end",
     )
     found = parser.parse_args()
     seed = {} if found.seed is None else {"seed": found.seed}

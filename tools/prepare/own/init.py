@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preset", choices=PRESETS, help="size of network and crops: small for a CPU, base for a "
         "GPU, large for DINOv2, the strongest (default: small, or base with a GPU)")  # fmt: skip
     add("--time-budget", metavar="TIME", help="train as many epochs as fit TIME on this machine "
-        "(90min, 2h, 1d), by a measured step (default: the preset's epochs)")  # fmt: skip
+        "(90min, 2h, 1d), by a measured step (default: 10 to 80 epochs, fewer for many "
+        "images)")  # fmt: skip
     add("--max-megapixels", type=int, default=MAX_MEGAPIXELS, metavar="N",
         help="refuse images and masks of more than N million pixels")  # fmt: skip
     add("--skip-bad", action="store_true", help="skip images that cannot be read or do "
