@@ -139,12 +139,9 @@ def test_probabilities_of_all_orders():
         assert found[image, pixel].tolist() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "mode, batch",
-    [*zip(["pixelavg", "pixelwise", "imageavg", "imageavg", "pixelavg"], BATCHES, strict=True)],
-)
-def test_prevmatch(mode, batch, toy, monkeypatch):
-    seed, images, size, tau, classes, partner, padding = batch
+@every_batch
+@pytest.mark.parametrize("mode", ["pixelwise", "pixelavg", "imageavg"])
+def test_prevmatch(mode, seed, images, size, tau, classes, partner, padding, toy, monkeypatch):
     method = build(
         toy, PrevMatch, seed, classes, f"conf_thresh={tau}", "epochs=6",
         f"method={{prev: {{conf_thresh: 0.4, confidence: {mode}}}}}",
