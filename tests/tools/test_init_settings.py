@@ -11,6 +11,7 @@ from inference.overlay import overlay
 from model import hub
 from tests.own_images import write_images, write_masks
 from tools.prepare.own import settings
+from tools.prepare.own.images import ImageFile
 from tools.prepare.own.settings import fit_schedule, seconds_of
 from util.config.loading import load_config
 from util.errors import UserError
@@ -97,6 +98,14 @@ def test_a_schedule_fits_its_time(seconds, epochs, steps):
         return
     assert fit_schedule(seconds, 80, 100, 1.0, 10.0) == (epochs, steps)
     assert epochs * (steps + 10) <= seconds
+
+
+@pytest.mark.parametrize("unlabeled, steps", [(40, 100), (480, 120)])
+def test_all_methods_take_equally_many_steps(unlabeled, steps):
+    """SupOnly does not read the unlabelled images; `epoch_length` gives it the same steps."""
+    image = ImageFile(Path("a.png"), (64, 64), "rgb", np.zeros((1, 3)))
+    found = settings.choose_settings([image], unlabeled, "small", "none")
+    assert found.epoch_length == steps
 
 
 def test_a_time_budget_is_measured(init, monkeypatch):

@@ -54,7 +54,8 @@ class Settings(NamedTuple):
     """The chosen preset, with the pretrained weights found and learning rates for them."""
     crop_size: int
     epochs: int
-    epoch_length: int | None
+    epoch_length: int
+    """Steps of an epoch: the same for SupOnly, which sees fewer images, as for other methods."""
     mode: str
 
 
@@ -89,7 +90,7 @@ def choose_settings(
         ),
         crop_size=crop,
         epochs=min(80, max(10, 200_000 // max(1, steps))),
-        epoch_length=100 if steps < 100 else None,
+        epoch_length=max(100, steps),
         mode="sliding_window" if wants_windows(long, crop) else "original",
     )
 
