@@ -225,7 +225,8 @@ class Config(Section):
     epochs: Positive
     """Number of epochs."""
     epoch_length: Annotated[Positive, Field(le=10**7)] | None = None
-    """Steps per epoch. Default: one pass over the longer of the labelled and unlabelled split."""
+    """Steps per epoch. Default: one pass over the longer of the labelled and unlabelled split
+    (SupOnly: the labelled split)."""
     batch_size: Annotated[Positive, Field(le=4096)]
     """Labelled images per optimizer step over **all** processes; each step also has as many
     unlabelled images. SupOnly uses labelled images only: it draws twice as many per step."""
