@@ -43,8 +43,8 @@ class Previous(Section):
     confidence: Literal["pixelwise", "pixelavg", "imageavg"] = "pixelwise"
     """Weight of the labels of earlier models. `pixelwise`: 1 above the threshold, else 0;
     `imageavg`: the mean confidence of the image, for all its pixels; `pixelavg`: as published for
-    Cityscapes, the loss of the whole batch, padding included, times the mean confidence of each
-    image. The last two always use cross-entropy."""
+    Cityscapes, the loss of the whole batch, padding included, times the sum of the images' mean
+    confidences. The last two always use cross-entropy."""
     store: Literal["cpu", "gpu"] = "cpu"
     """Where earlier models are kept: `cpu`, in host memory; `gpu`, in GPU memory."""
 
