@@ -5,10 +5,10 @@ epoch), curves.png, and a model card with scores by class, hashes of the split f
 versions. Absolute paths are shortened to their last part.
 """
 
-import hashlib
 import os
 import shlex
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from model.files import PUBLISHED, find_checkpoint
@@ -44,8 +44,8 @@ def main() -> None:
         config = merge_adapters(network, run.config)
         deployed = Deployed(network, config, ())
         weights = to_safetensors(deployed, metadata(config, deployed))
-        digest = hashlib.sha256(weights).hexdigest()
-        card = model_card(run, options.which, epoch, options.license, digest)
+        digests = [sha256(weights).hexdigest(), sha256(to_safetensors(deployed, {})).hexdigest()]
+        card = model_card(run, options.which, epoch, options.license, digests)
         make_folder(options.out)
         write_text(options.out / "README.md", card)
         write_text(options.out / "config.yaml", dump_config(portable(config)))
@@ -104,8 +104,11 @@ def interval_text(interval: tuple[float, float] | None) -> str:
     return "{:.1f} to {:.1f}".format(*interval) if interval else "not recorded"
 
 
-def model_card(run: Run, network: str, epoch: Epoch, license: str, digest: str) -> str:
-    """Return the text of README.md with the hub's YAML header; `digest`: SHA-256 of the weights."""
+def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequence[str]) -> str:
+    """Return the text of README.md with the hub's YAML header.
+
+    `digests`: SHA-256 of the file, and of its weights without the config that it contains.
+    """
     from inference.evaluation import score_title  # which needs PyTorch
 
     config, start, scores = run.config, run.starts[-1], epoch.scores[network]
@@ -141,7 +144,7 @@ Semantic segmentation, trained with {run.method}: {len(data.classes)} classes,
 | file | content |
 |---|---|
 | `{PUBLISHED}` | weights of `{network}` after epoch {epoch.epoch} of {config.epochs}, \
-SHA-256 `{digest}` |
+SHA-256 `{digests[0]}`; of the weights without the config that the file contains `{digests[1]}` |
 | `config.yaml` | all settings |
 | `metrics.jsonl` | losses and scores after each epoch, one JSON object per line |
 | `curves.png` | the same as curves |

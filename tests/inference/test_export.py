@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -243,6 +244,14 @@ def test_a_published_run(trained, shared_run, toy, run, tmp_path):
         run(publish, trained, "--out", tmp_path / name, "--license", "mit")
         again = (tmp_path / name / "model.safetensors").read_bytes()
         assert hashlib.sha256(again).hexdigest() == weights
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    (trained / "config.yaml").write_text(yaml.dump(config | {"conf_thresh": 0.5}))
+    run(publish, trained, "--out", tmp_path / "e", "--license", "mit")
+    (line,), (other,) = (
+        re.findall(r"SHA-256 `(\w+)`.* `(\w+)`", (folder / "README.md").read_text())
+        for folder in (out, tmp_path / "e")
+    )
+    assert line[0] != other[0] and line[1] == other[1], "only the file has another config"
     code, _, err = run(publish, *argv)
     assert code == 2 and "exists already" in err
     for words, *bad in (
