@@ -27,10 +27,7 @@ def read_valid_bands(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray | N
     """Return the bands as `read_bands` does, 0 without data, and a bool mask `[H, W]`, True without
     data (None for nowhere)."""
     values, void = stored_bands(path, data.bands, data.max_megapixels)
-    pixels = to_range(values, data, path)
-    if void is not None:
-        pixels = np.where(void[..., None], pixels.dtype.type(0), pixels)
-    return pixels, void
+    return without(void, to_range(values, data, path)), void
 
 
 def stored_bands(
@@ -45,9 +42,7 @@ def stored_bands(
     values = content.pixels
     if not isinstance(values, np.ndarray):
         values = image_values(values, bands)
-    values = choose_bands(values, bands, path)
-    if content.void is not None:
-        values = np.where(content.void[..., None], values.dtype.type(0), values)
+    values = without(content.void, choose_bands(values, bands, path))
     require_finite(values, path)
     return values, content.void
 
@@ -121,6 +116,11 @@ def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
             f"{max(bands)}, which data.bands names"
         )
     return values[..., [band - 1 for band in bands]]
+
+
+def without(void: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    """Set values `[H, W, C]` to 0 where there is no data (`void`: bool `[H, W]`)."""
+    return values if void is None else np.where(void[..., None], values.dtype.type(0), values)
 
 
 def require_finite(values: np.ndarray, path: Path) -> None:

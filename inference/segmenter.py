@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dataset import tiff
-from dataset.bands import choose_bands, image_values, read_valid_bands, to_range
+from dataset.bands import choose_bands, image_values, read_valid_bands, to_range, without
 from inference.cli import checkpoint_config
 from inference.predictor import Predictor, to_mask
 from model.files import find_checkpoint
@@ -105,13 +105,8 @@ class Segmenter:
                 )
             if np.ma.is_masked(image):
                 void = np.asarray(np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2))
-        values = choose_bands(values, data.bands, name)
-        if void is not None:
-            values = np.where(void[..., None], values.dtype.type(0), values)
-        pixels = to_range(values, data, name)
-        if void is not None:
-            pixels[void] = 0
-        return pixels, void
+        values = without(void, choose_bands(values, data.bands, name))
+        return without(void, to_range(values, data, name)), void
 
 
 def _void_of(image: Image.Image) -> np.ndarray | None:

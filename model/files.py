@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from model.hub import HUB, hub_folder
 from util.config.schema import Model
 from util.errors import UserError
 from util.paths import find_path, nearest
@@ -10,8 +11,6 @@ from util.paths import find_path, nearest
 SUFFIX = ".safetensors"
 PUBLISHED = f"model{SUFFIX}"
 """Weights in a folder that `tools.publish` wrote."""
-HUB = "hf:"
-"""Prefix of folders on the hub."""
 PRETRAINED = Path("pretrained")
 
 
@@ -29,8 +28,6 @@ def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoi
     """
     folder = given
     if str(given).startswith(HUB):
-        from model.hub import hub_folder  # slow to import
-
         folder = hub_folder(str(given))
     if not os.path.exists(folder):  # False too for an impossible path
         raise UserError(f"{option} {given}: no such checkpoint or run{nearest(given)}")

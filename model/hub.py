@@ -6,8 +6,10 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants
 
-from model.files import HUB
 from util.errors import UserError, reason
+
+HUB = "hf:"
+"""Prefix of folders on the hub."""
 
 
 def ask_hub_once() -> None:

@@ -1,9 +1,11 @@
 #!/bin/sh
 # sh tools/val.sh <num_gpu> <port> [further arguments of evaluate.py]
 #
-# Environment variables override the variables below.
-config=${config:-configs/pascal_corrmatch.yaml}
-checkpoint_path=${checkpoint_path:-runs/pascal/corrmatch/92/best.pth}
+# Evaluate the best checkpoint of a run.  Environment variables override the variables below; an
+# empty config: the run's own.
+save_path=${save_path:-runs/pascal/corrmatch/92}
+checkpoint_path=${checkpoint_path:-$save_path/best.pth}
+config=${config:-}
 
 if [ $# -lt 2 ]; then
     echo "usage: sh tools/val.sh <num_gpu> <port> [arguments of evaluate.py]" >&2
@@ -11,7 +13,11 @@ if [ $# -lt 2 ]; then
 fi
 num_gpu=$1 port=$2
 shift 2
-set -- evaluate.py --config "$config" --checkpoint "$checkpoint_path" "$@"
+if [ -n "$config" ]; then
+    set -- --config "$config" "$@"
+fi
+set -- evaluate.py --checkpoint "$checkpoint_path" "$@"
+save_path=  # console.txt is the training's
 
 cd "$(dirname "$0")/.." || exit 1
 . tools/run.sh

@@ -40,8 +40,16 @@ def test_train_and_val(variables):
     assert done.returncode == 0, done.stdout + done.stderr
     run = variables["save_path"]
     assert "mIoU" in done.stdout and (run / "console.txt").read_text() == done.stdout
-    done = sh("val", 0, 29511, config=variables["config"], checkpoint_path=run / "latest.pth")
-    assert done.returncode == 0 and "images of" in done.stdout
+    console = (run / "console.txt").read_bytes()
+    scores = set()
+    for given in (
+        {"save_path": run},
+        {"config": variables["config"], "checkpoint_path": run / "best.pth"},
+    ):
+        done = sh("val", 0, 29511, **given)
+        assert done.returncode == 0 and "images of" in done.stdout
+        scores.add(done.stdout.partition("images of")[0])
+    assert len(scores) == 1 and (run / "console.txt").read_bytes() == console
 
 
 @pytest.fixture
