@@ -1,27 +1,20 @@
-"""Checkpoints of a run: their content, how it is restored, and which one a run resumes from."""
+"""Checkpoints of a run: their content, its check, and the one that a run resumes from."""
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from dataset.loaders import set_epoch_length
-from engine.optimizer import load_optimizer, set_poly_lr
-from engine.progress import Means
 from engine.run_dir import RunDir
-from model.checkpoint import load, load_weights
+from model.checkpoint import load
 from model.files import best_checkpoint, require_resumable
 from util import distributed
 from util.config.differences import SCORED_BY, differences, with_defaults
 from util.config.loading import parse
 from util.config.types import Natural, Positive, PositiveFloat, Section
-from util.errors import UserError, counted
+from util.errors import UserError
 from util.log import logger
-
-if TYPE_CHECKING:
-    from engine.trainer import Trainer
 
 
 def _scalar(value: Any) -> Tensor:
@@ -67,7 +60,7 @@ class Identities(Strict):
 
 
 class RunState(Strict):
-    """Content of a checkpoint, from `state_of`."""
+    """Content of a checkpoint, from `Trainer.state`."""
 
     method: dict[str, Any]
     optimizer: dict[str, Any]
@@ -122,57 +115,6 @@ class RunState(Strict):
                 key, other = f"data.{name} images", " other" * (old["images"] == now["images"])
                 found[key] = f"{key} ({old['images']} -> {now['images']}{other})"
         return found
-
-
-def state_of(trainer: "Trainer") -> dict[str, Any]:
-    """Return the content of a checkpoint of the current run."""
-    return {
-        "method": trainer.method.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-        "scaler": trainer.scaler.state(),
-        "epoch": trainer.epoch,
-        "done": trainer.done,
-        "means": trainer.means.state(),
-        "best": trainer.best,
-        "history": trainer.history,
-        "name": type(trainer.method).__name__,
-        "config": trainer.config.model_dump(mode="json"),
-        "images": trainer.images,
-        "epoch_length": trainer.steps,
-        "nonfinite": trainer.monitor.in_a_row,
-    }
-
-
-def resume_run(trainer: "Trainer", state: Any, source: Path, force: bool) -> None:
-    """Continue from the content of the checkpoint `source`.
-
-    Raises `UserError` for a checkpoint of another method, and, without `force`, for another config
-    or other split files.
-    """
-    own, steps = state_of(trainer), trainer.steps
-    run = check_run(state, own["name"], source)
-    load_weights(trainer.method, state["method"], source)
-    run.compare(own, source, force)
-    load_optimizer(trainer.optimizer, state["optimizer"], source)
-    if own["config"]["precision"] == run.config.get("precision"):
-        trainer.scaler.load_state(state["scaler"])
-    trainer.epoch, trainer.done, trainer.history = run.epoch, run.done, state["history"]
-    trainer.means = Means(state["means"], trainer.device)
-    trainer.best = {name: best.model_dump() for name, best in run.best.items()}
-    trainer.monitor.in_a_row = run.nonfinite
-    if trainer.config.epoch_length is None and run.epoch_length and run.epoch_length != steps:
-        # The length of an epoch belongs to the run, so that steps and rates do not jump.
-        logger.warning(
-            "%s: epochs keep their %s; one pass over the longer list is %s now",
-            source, counted(run.epoch_length, "step"), counted(steps, "step"),
-        )  # fmt: skip
-        trainer.steps = run.epoch_length
-        set_epoch_length(trainer.train, trainer.steps)
-    if last := trainer.steps_done:  # the next checkpoint may be due before the next step
-        steps, power = trainer.config.epochs * trainer.steps, trainer.config.optimizer.power
-        set_poly_lr(trainer.optimizer, last - 1, steps, power)
-    trainer.source, trainer.saved = source, (trainer.done, time.monotonic())
-    logger.info("%s: resumed after epoch %d, step %d", source, trainer.epoch, trainer.done)
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:

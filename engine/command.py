@@ -18,7 +18,7 @@ from dataset.loaders import (
 )
 from dataset.split_files import SampleList, list_identity
 from dataset.validation import check_files, read_lists
-from engine.checkpointing import resume_run, state_to_resume
+from engine.checkpointing import state_to_resume
 from engine.dry_run import Measured, dry_run, measure
 from engine.loggers import check_trackers
 from engine.method import Method
@@ -113,7 +113,7 @@ def build_trainer(
     validation = evaluation_loader(config, val, process, room.val)
     trainer = Trainer(method, config, device, run_dir, train, validation, volumes, identities)
     if resumed is not None:
-        resume_run(trainer, *resumed, force)
+        trainer.resume(*resumed, force)
     distributed.require_equal("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
     return trainer
 

@@ -5,7 +5,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from model.checkpoint import save_atomically
 from util import distributed
 from util.errors import UserError, counted, duration
 from util.log import logger
-
-if TYPE_CHECKING:
-    from engine.trainer import Trainer
 
 FETCH_EVERY = 20
 SECONDS_BETWEEN_LINES = 30.0
@@ -146,17 +143,18 @@ class NonfiniteMonitor:
 class Progress:
     """Losses and remaining time of an epoch: a bar on a terminal, else a line every
     `SECONDS_BETWEEN_LINES`; every `FETCH_EVERY` steps the means since the last time go to the
-    trackers, and the steps are checked for non-finite values.
-
-    `legend`: explain the losses after the first step.
+    trackers.
     """
 
-    def __init__(self, trainer: "Trainer", legend: bool):
-        epochs, steps = trainer.config.epochs, trainer.steps
-        self.trainer, self.legend = trainer, legend
-        self.title = f"epoch {trainer.epoch + 1}/{epochs}"
-        self.first_step, self.last_step = trainer.epoch * steps, epochs * steps
-        self.steps, self.done = steps, trainer.done
+    def __init__(
+        self, run_dir: RunDir, epoch: int, epochs: int, steps: int, done: int, legend: bool
+    ):
+        """`epoch`: from 0.  `steps`: of an epoch, of which `done` are completed.  `legend`: explain
+        the losses after the first step."""
+        self.run_dir, self.legend = run_dir, legend
+        self.title = f"epoch {epoch + 1}/{epochs}"
+        self.first_step, self.last_step = epoch * steps, epochs * steps
+        self.steps, self.done = steps, done
         self._recent = Means()
         self._begin = self._last_line = time.monotonic()
 
@@ -178,8 +176,6 @@ class Progress:
     def add(self, step: int, scalars: dict[str, Tensor], lr: float) -> bool:
         """Take the scalars of a step of the run, which stay on the device; return True for every
         `FETCH_EVERY`-th step and the last one, which fetch and show the means."""
-        self.trainer.monitor.add(step, scalars)
-        self.trainer.means.add(scalars)
         self._recent.add(scalars)
         if self.legend:
             text = "; ".join(f"{name}: {LEGEND[name]}" for name in scalars if name in LEGEND)
@@ -189,14 +185,13 @@ class Progress:
         is_due = done % FETCH_EVERY == 0 or done == self.steps
         if is_due:
             self._show(step, lr)
-            self.trainer.monitor.check()
         return is_due
 
     def _show(self, step: int, lr: float) -> None:
         """Show the means of the steps since the last time as those of `step`."""
         means = self._recent.fetch()
         values = {f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}
-        self.trainer.run_dir.scalars(values, step)
+        self.run_dir.scalars(values, step)
         self._bar.set_postfix_str(self._postfix(step, means), refresh=False)
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > SECONDS_BETWEEN_LINES:
@@ -204,10 +199,10 @@ class Progress:
             title = f"{self.title} step {step - self.first_step + 1}/{self.steps}"
             logger.info("%s", wrapped(f"{title} ({self._left(step)} left):", *_pairs(means, 3)))
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self, of_epoch: Means) -> dict[str, Any]:
         """Log and return the means of the epoch; return also its seconds (after a resume, those of
         its rest) and those of a step."""
-        seconds, means = time.monotonic() - self._begin, self.trainer.means.fetch()
+        seconds, means = time.monotonic() - self._begin, of_epoch.fetch()
         took = f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
         step = self.first_step + self.steps - 1
         left = f", {self._left(step)} left" if step + 1 < self.last_step else ""

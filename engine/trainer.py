@@ -11,19 +11,26 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataset.batch import Batch, RawBatch
-from dataset.loaders import batch_at, split_batch, starting_at, to_device
+from dataset.loaders import batch_at, set_epoch_length, split_batch, starting_at, to_device
 from dataset.views import make_views
-from engine.checkpointing import state_of
+from engine.checkpointing import check_run
 from engine.method import Method
-from engine.optimizer import LossScale, build_optimizer, finite_statistics, set_poly_lr
+from engine.optimizer import (
+    LossScale,
+    build_optimizer,
+    finite_statistics,
+    load_optimizer,
+    set_poly_lr,
+)
 from engine.progress import Means, NonfiniteMonitor, Progress
 from engine.run_dir import RunDir
 from engine.validation import score_network
 from engine.visualize import save_pictures
 from inference.evaluation import score_title
+from model.checkpoint import load_weights
 from util import distributed
 from util.config.schema import Config
-from util.errors import quoted
+from util.errors import counted, quoted
 from util.interrupt import Interrupted, StopRequest, stop_requests
 from util.log import logger
 from util.normalize import mean_and_std
@@ -34,8 +41,7 @@ from util.seed import seed_step
 class Trainer:
     """Train a method: `fit` calls `train_epoch`, `validate` and `save` until the last epoch.
 
-    `engine.command.build_trainer` makes one from a config; `engine.checkpointing` restores its
-    state.
+    `engine.command.build_trainer` makes one from a config; `resume` continues an earlier run.
     """
 
     def __init__(
@@ -117,21 +123,26 @@ class Trainer:
 
         `legend`: explain the names of the losses.
         """
-        epochs, steps, optimizer = self.config.epochs, self.steps, self.optimizer
-        progress = Progress(self, legend)
+        epochs, steps = self.config.epochs, self.steps
+        progress = Progress(self.run_dir, self.epoch, epochs, steps, self.done, legend)
         is_alone = distributed.world_size() == 1
         batches: Iterable[Any] = starting_at(self.train, self.epoch, self.done)
         batches = (stop.interrupting if is_alone else stop.limiting)(progress.over(batches))
         for raw in batches:
             step = self.steps_done
-            lr = set_poly_lr(optimizer, step, epochs * steps, self.config.optimizer.power)
-            is_fetched = progress.add(step, self.train_step(raw), lr)
+            lr = self._set_lr(step)
+            scalars = self.train_step(raw)
+            self.monitor.add(step, scalars)
+            self.means.add(scalars)
+            is_shown = progress.add(step, scalars, lr)
+            if is_shown:
+                self.monitor.check()
             # Several processes decide together, at steps where they wait for each other anyway.
-            if is_fetched or is_alone:
+            if is_shown or is_alone:
                 self._pause(stop)
         if self.done < steps:  # stopped while it waited for a batch
             self._pause(stop)
-        record = {"epoch": self.epoch + 1, "steps": self.steps_done, **progress.summary()}
+        record = {"epoch": self.epoch + 1, "steps": self.steps_done, **progress.summary(self.means)}
         return {**record, "peak_memory": distributed.peak_memory(self.device)}
 
     def train_step(self, raw: RawBatch) -> dict[str, Tensor]:
@@ -183,15 +194,68 @@ class Trainer:
 
         Raises `UserError`, and keeps the last checkpoint, where weights are not finite.
         """
-        state = state_of(self)
+        state = self.state()
         self.run_dir.refuse_nonfinite(state)
         self.run_dir.save(state, self.history)
         self.saved = (self.done, time.monotonic())
+
+    def state(self) -> dict[str, Any]:
+        """Return the content of a checkpoint, see `RunState`."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state(),
+            "epoch": self.epoch,
+            "done": self.done,
+            "means": self.means.state(),
+            "best": self.best,
+            "history": self.history,
+            "name": type(self.method).__name__,
+            "config": self.config.model_dump(mode="json"),
+            "images": self.images,
+            "epoch_length": self.steps,
+            "nonfinite": self.monitor.in_a_row,
+        }
+
+    def resume(self, state: Any, source: Path, force: bool) -> None:
+        """Continue from the content of the checkpoint `source`.
+
+        Raises `UserError` for a checkpoint of another method, and, without `force`, for another
+        config or other split files.
+        """
+        own, steps = self.state(), self.steps
+        run = check_run(state, own["name"], source)
+        load_weights(self.method, state["method"], source)
+        run.compare(own, source, force)
+        load_optimizer(self.optimizer, state["optimizer"], source)
+        if own["config"]["precision"] == run.config.get("precision"):
+            self.scaler.load_state(state["scaler"])
+        self.epoch, self.done, self.history = run.epoch, run.done, state["history"]
+        self.means = Means(state["means"], self.device)
+        self.best = {name: best.model_dump() for name, best in run.best.items()}
+        self.monitor.in_a_row = run.nonfinite
+        if self.config.epoch_length is None and run.epoch_length and run.epoch_length != steps:
+            # The length of an epoch belongs to the run, so that steps and rates do not jump.
+            logger.warning(
+                "%s: epochs keep their %s; one pass over the longer list is %s now",
+                source, counted(run.epoch_length, "step"), counted(steps, "step"),
+            )  # fmt: skip
+            self.steps = run.epoch_length
+            set_epoch_length(self.train, self.steps)
+        if self.steps_done:  # the next checkpoint may be due before the next step
+            self._set_lr(self.steps_done - 1)
+        self.source, self.saved = source, (self.done, time.monotonic())
+        logger.info("%s: resumed after epoch %d, step %d", source, self.epoch, self.done)
 
     def views(self, raw: RawBatch) -> Batch:
         """Return the weak and strong views of a raw batch, on the device."""
         raw, flip = to_device(raw, self.device), self.config.cutmix_partner == "flip"
         return make_views(raw, self.mean, self.std, flip, self.config.data.rgb_channels)
+
+    def _set_lr(self, step: int) -> float:
+        """Set the learning rates of a step of the run; return the first group's."""
+        steps, power = self.config.epochs * self.steps, self.config.optimizer.power
+        return set_poly_lr(self.optimizer, step, steps, power)
 
     def _end_epoch(self, record: dict[str, Any]) -> None:
         """Count the epoch as completed, and save."""

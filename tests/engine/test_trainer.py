@@ -5,7 +5,6 @@ import functools
 import io
 import json
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -155,8 +154,7 @@ def test_progress_lines_fit_a_terminal_and_are_explained_once(
 
 
 def test_a_bar_shows_the_time_left_in_all_epochs():
-    config = SimpleNamespace(epochs=10)
-    progress = Progress(SimpleNamespace(config=config, epoch=0, steps=10, done=2), legend=False)
+    progress = Progress(None, epoch=0, epochs=10, steps=10, done=2, legend=False)
     progress._begin -= 60  # 30 s a step, 96 steps left
     bar = tqdm(total=10, initial=2, file=io.StringIO(), bar_format=BAR, ncols=80)
     bar.n = 4
