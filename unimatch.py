@@ -55,7 +55,11 @@ class UniMatch(TeacherMethod):
         }  # fmt: skip
 
     def forward_views(self, batch: Batch) -> Logits:
-        """Return the logits of all views; half of the channels are dropped for `fp`."""
+        """Return the logits of all views, of as many labelled as unlabelled images.
+
+        The decoder sees the features twice, the second time with half of the channels dropped; of
+        these, only the unlabelled part, `fp`, is used.
+        """
         x, u = batch["labeled"]["image"], batch["unlabeled"]
         features = self.model.features(torch.cat([x, u["weak"]]))
         z = self.model.decode(with_dropped_channels(features), x.shape[-2:])

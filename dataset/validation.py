@@ -96,16 +96,16 @@ def check_files(
     data: Data,
     *lists: SampleList,
     warn: Callable[[str], None],
-    val: SampleList | None = None,
+    scored: SampleList | None = None,
 ) -> None:
     """Check that files exist, headers of images and masks agree, and some files decode.
 
-    Calls `warn` for absent classes, for grey images under `bands: rgb`, and for a small `val` (one
-    of the lists). Raises `UserError` that names the list, line and file.
+    Calls `warn` for absent classes, for grey images under `bands: rgb`, and for too few `scored`
+    images (one of the lists). Raises `UserError` that names the list, line and file.
     """
     for listed in lists:
         check_existence(listed)
-        check_contents(listed, data, warn, scored=listed is val)
+        check_contents(listed, data, warn, scored=listed is scored)
 
 
 def check_existence(listed: SampleList) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints of a run: their content, its check, and the one that a run resumes from."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,11 +89,11 @@ class RunState(Strict):
         changed |= self._changed_images(own["images"])
         loses_best = bool(self.best) and any(key.startswith(SCORED_BY) for key in changed)
         if changed and not force:
-            loss = ", which discards the best scores (not comparable) and best.pth" * loses_best
+            also = ", which discards the best scores (not comparable) and best.pth"
             raise UserError(
                 f"{source}: the run was started with other settings or split files: "
                 f"{'; '.join(changed.values())}. Fix: resume with the same, choose another "
-                f"--save-path, or pass --force{loss}"
+                f"--save-path, or pass --force{also if loses_best else ''}"
             )
         if changed:
             logger.warning("%s: continues with changes: %s", source, "; ".join(changed.values()))
@@ -105,6 +106,17 @@ class RunState(Strict):
             self.best.clear()
         if self.images is None:
             logger.info("%s: records no split files (an older version); not compared", source)
+
+    def drop_best(self, source: Path) -> None:
+        """Drop best scores whose checkpoints are in the folder of another run; keep those of its
+        checkpoint `source` itself."""
+        lost = [n for n, best in self.best.items() if self.done or best.epoch != self.epoch]
+        for name in lost:
+            del self.best[name]
+            logger.warning(
+                "%s: the best score of that run is not kept, as %s stays in its folder; the next "
+                "validation writes a new one", source, best_checkpoint(Path(), name).name,
+            )  # fmt: skip
 
     def _changed_images(self, images: dict[str, Any]) -> dict[str, str]:
         """Return the changed split files, as 'key (before -> now)' by key."""
@@ -122,15 +134,15 @@ def check_run(state: Any, name: str, path: Path) -> RunState:
 
     Raises `UserError` unless it is of a run of the method called `name`.
     """
-    needed = {name for name, part in RunState.model_fields.items() if part.is_required()}
+    needed = {key for key, field in RunState.model_fields.items() if field.is_required()}
     if not isinstance(state, dict) or not needed <= state.keys():
         raise UserError(
             f"{path}: holds weights but no run that could be resumed; name a run's latest.pth, or "
             "begin a run in another --save-path"
         )
     run: RunState = parse(RunState, state, str(path))
-    if state["name"] != name:
-        raise UserError(f"{path}: a run of {state['name']}, expected one of {name}")
+    if run.name != name:
+        raise UserError(f"{path}: a run of {run.name}, expected one of {name}")
     return run
 
 
@@ -153,20 +165,19 @@ def state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
 
 
 def _first_readable(run_dir: RunDir, there: list[Path]) -> tuple[Any, Path]:
-    *others, last = there
-    for path, following in zip(others, there[1:], strict=True):
+    for path, following in pairwise(there):
         try:
             return load(path), path
         except UserError as error:
             logger.warning("%s; continuing from the one before, %s", error, following)
             run_dir.damaged = True
-    return load(last), last
+    return load(there[-1]), there[-1]
 
 
 def _refuse_to_overwrite(run_dir: RunDir, source: Path | None = None) -> None:
     """Raise `UserError` where a run that begins here, from no checkpoint or from `source`, would
     overwrite files of another run or of the user."""
-    here = (run_dir.latest, run_dir.previous)
+    here = (run_dir.latest, run_dir.previous)  # the later one first
     bests = sorted(run_dir.path.glob("best*.pth"))
     others = [run_dir.metrics] + [run_dir.config] * (not run_dir.starts.exists())
     found = [path for path in (*here, *bests, *others) if path.is_file()]

@@ -95,11 +95,12 @@ def build_trainer(
     identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
     run_dir.origin = {"method": method_class.__name__, "images": identities}
     _compare_ranks(method_class, config, identities)
-    counts = {kind: identities[name]["images"] for name, kind in KINDS.items()}
-    sizes = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    sizes = ", ".join(
+        f"{of['images']} {KINDS[name]}" for name, of in identities.items() if of["images"]
+    )
     logger.info("checking the files of %s images", sizes)
     distributed.on_main(
-        partial(check_files, config.data, *lists, warn=logger.warning, val=lists.val)
+        partial(check_files, config.data, *lists, warn=logger.warning, scored=lists.val)
     )
     config = _with_class_weights(config, lists.labeled)
 

@@ -131,7 +131,7 @@ def late_training(method: Method, config: Config) -> Trainer:
     hold previous models, the optimizer its state."""
     nothing = cast(Any, ())
     trainer = Trainer(
-        method, config, torch.device("cpu"), nothing, nothing, nothing, volumes=[], images={}
+        method, config, torch.device("cpu"), nothing, nothing, nothing, volumes=[], identities={}
     )
     for epoch in range(max(0, config.epochs - PREVIOUS), config.epochs):
         method.after_epoch(epoch, is_best=True)

@@ -72,7 +72,8 @@ class Method(nn.Module):
         return self.step(batch)
 
     def step(self, batch: Batch) -> Step:
-        """Return the loss of a batch and scalars to log; all stay on the device."""
+        """Return the loss of a batch and scalars to log, of the same names at every step; all stay
+        on the device."""
         raise NotImplementedError
 
     def after_step(self, iteration: int) -> None:

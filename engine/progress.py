@@ -30,7 +30,8 @@ MOST_BATCHES = 10
 
 
 class Means:
-    """Running means of scalars that stay on the device until they are fetched."""
+    """Running means of scalars that stay on the device until they are fetched; a non-finite value
+    counts as 0."""
 
     def __init__(
         self, state: dict[str, Any] | None = None, device: torch.device | None = None
@@ -95,7 +96,7 @@ class NonfiniteMonitor:
         self._pending = []
         names = list(scalars[0])
         bad = torch.stack([_flags(values) for values in scalars])
-        own = bad.tolist()
+        own = bad.tolist()  # before all_reduce, which overwrites `bad`
         rows = distributed.all_reduce(bad, "max").tolist()
         for step, (vanished, *row), (_, *mine) in zip(steps, rows, own, strict=True):
             faults, own_faults = list(compress(names, row)), list(compress(names, mine))
@@ -153,8 +154,8 @@ class Progress:
         the losses after the first step."""
         self.run_dir, self.legend = run_dir, legend
         self.title = f"epoch {epoch + 1}/{epochs}"
-        self.first_step, self.last_step = epoch * steps, epochs * steps
-        self.steps, self.done = steps, done
+        self.first_step, self.all_steps = epoch * steps, epochs * steps
+        self.steps, self.resumed_at = steps, done
         self._recent = Means()
         self._begin = self._last_line = time.monotonic()
 
@@ -165,7 +166,7 @@ class Progress:
             batches,
             desc=self.title,
             total=self.steps,
-            initial=self.done,
+            initial=self.resumed_at,
             disable=hidden,
             dynamic_ncols=True,
             leave=False,
@@ -179,7 +180,7 @@ class Progress:
         self._recent.add(scalars)
         if self.legend:
             text = "; ".join(f"{name}: {LEGEND[name]}" for name in scalars if name in LEGEND)
-            logger.info("%s", wrapped(*text.split()))
+            logger.info("%s", fill(*text.split()))
             self.legend = False
         done = step - self.first_step + 1
         is_due = done % FETCH_EVERY == 0 or done == self.steps
@@ -197,7 +198,7 @@ class Progress:
         if self._bar.disable and now - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = now
             title = f"{self.title} step {step - self.first_step + 1}/{self.steps}"
-            logger.info("%s", wrapped(f"{title} ({self._left(step)} left):", *_pairs(means, 3)))
+            logger.info("%s", fill(f"{title} ({self._left(step)} left):", *_pairs(means, 3)))
 
     def summary(self, of_epoch: Means) -> dict[str, Any]:
         """Log and return the means of the epoch; return also its seconds (after a resume, those of
@@ -205,9 +206,9 @@ class Progress:
         seconds, means = time.monotonic() - self._begin, of_epoch.fetch()
         took = f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
         step = self.first_step + self.steps - 1
-        left = f", {self._left(step)} left" if step + 1 < self.last_step else ""
-        logger.info("%s", wrapped(f"{self.title} ({took}{left}):", *_pairs(means, 4)))
-        step_seconds = seconds / max(1, self.steps - self.done)
+        left = f", {self._left(step)} left" if step + 1 < self.all_steps else ""
+        logger.info("%s", fill(f"{self.title} ({took}{left}):", *_pairs(means, 4)))
+        step_seconds = seconds / max(1, self.steps - self.resumed_at)
         return {"train": means, "seconds": seconds, "step_seconds": step_seconds}
 
     def _postfix(self, step: int, means: dict[str, float]) -> str:
@@ -220,12 +221,12 @@ class Progress:
 
     def _left(self, step: int) -> str:
         """Return the time that the steps after `step` take in all epochs."""
-        taken = step - self.first_step - self.done + 1
+        taken = step - self.first_step - self.resumed_at + 1
         per_step = (time.monotonic() - self._begin) / max(1, taken)
-        return duration(per_step * (self.last_step - step - 1))
+        return duration(per_step * (self.all_steps - step - 1))
 
 
-def wrapped(*words: str, first: str = "", rest: str = "  ") -> str:
+def fill(*words: str, first: str = "", rest: str = "  ") -> str:
     """Join texts into lines of `COLUMNS`; a line breaks between them only.
 
     `first`, `rest`: indentation of the first line and of the others.
@@ -241,7 +242,7 @@ def _pairs(means: dict[str, float], digits: int) -> list[str]:
 
 
 def _flags(scalars: dict[str, Tensor]) -> Tensor:
-    """Return flags of a step, on the device: all gradients are 0 although the loss is not; and, for
-    each scalar, it is not finite."""
+    """Return int flags `[1 + scalars]` of a step, on the device: all gradients are 0 although the
+    loss is not; then, for each scalar, that it is not finite."""
     vanished = (scalars["grad_norm"] == 0) & (scalars["loss"] != 0)
     return torch.stack([vanished, *(~x.isfinite() for x in scalars.values())]).int()

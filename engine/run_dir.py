@@ -145,11 +145,16 @@ class RunDir:
             return False
 
     @_on_main
-    def open(self, config: Config, first_step: int, source: Path | None) -> bool:
-        """Open the log files, and continue those of an earlier start of the run.
+    def holds(self, checkpoint: Path) -> bool:
+        return checkpoint.parent.resolve() == self.path.resolve()
 
-        Returns True where the run starts from a checkpoint `source` other than its latest one.
-        """
+    @_on_main
+    def is_latest(self, checkpoint: Path) -> bool:
+        return checkpoint.resolve() == self.latest.resolve()
+
+    @_on_main
+    def open(self, config: Config, first_step: int) -> None:
+        """Open the log files, and continue those of an earlier start of the run."""
         file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         file.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         for waiting in [h for h in logger.handlers if isinstance(h, MemoryHandler)]:
@@ -164,7 +169,6 @@ class RunDir:
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
         for name in config.log.trackers:
             self._trackers.append(TRACKERS[name](config, self.path, first_step))
-        return source not in (None, self.latest)
 
     @_writing
     def scalars(self, values: dict[str, float], step: int) -> None:

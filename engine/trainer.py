@@ -1,7 +1,6 @@
 """A training run: epochs of steps, each followed by a validation and a checkpoint."""
 
 import time
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from engine.validation import score_network
 from engine.visualize import save_pictures
 from inference.evaluation import score_title
 from model.checkpoint import load_weights
+from model.files import best_checkpoint
 from util import distributed
 from util.config.schema import Config
 from util.errors import counted, quoted
@@ -53,12 +53,12 @@ class Trainer:
         train: DataLoader,
         val: DataLoader,
         volumes: list[int],
-        images: dict[str, Any],
+        identities: dict[str, Any],
     ):
-        """`volumes`: the volume of each validation image.  `images`: identities of the split files,
-        by labeled, unlabeled and val."""
+        """`volumes`: the volume of each validation image.  `identities`: of the split files, by
+        labeled, unlabeled and val."""
         self.method, self.config, self.device, self.run_dir = method, config, device, run_dir
-        self.train, self.val, self.volumes, self.images = train, val, volumes, images
+        self.train, self.val, self.volumes, self.identities = train, val, volumes, identities
         self.wrapped = distributed.wrap(method, device)
         self.optimizer = build_optimizer(method, config.optimizer)
         self.scaler = LossScale(device, config.precision)
@@ -94,11 +94,14 @@ class Trainer:
         Raises `Interrupted`, with everything saved, when a signal asks the run to stop.
         """
         try:
-            if self.run_dir.open(self.config, self.steps_done, self.source):
-                self.save()  # a restart may come before the next checkpoint
-            elif self.source is not None:  # complete what a kill interrupted
-                self.run_dir.restore_history(self.history)
-                self.run_dir.keep_best({} if self.done else self.best, self.epoch)
+            self.run_dir.open(self.config, self.steps_done)
+            if self.source is not None:
+                if self.run_dir.is_latest(self.source):
+                    self.run_dir.restore_history(self.history)
+                else:
+                    self.save()  # a restart may come before the next checkpoint
+                if not self.done:
+                    self.run_dir.keep_best(self.best, self.epoch)
             first = self.epoch
             with stop_requests() as stop:
                 while self.epoch < self.config.epochs:
@@ -107,16 +110,19 @@ class Trainer:
                     if number % every == 0 or number == self.config.epochs:
                         record |= self.validate()
                     self._end_epoch(record)
-                    self._pause(stop)
+                    self._save_or_stop(stop)
             self.run_dir.wait_for_writes()
         finally:
             self.run_dir.close()
         for name, best in self.best.items():
             score, epoch = best["score"], best["epoch"]
             logger.info("%s: best %s %.2f, epoch %d", name, self.score_title, score, epoch)
-        path = quoted(self.run_dir.path)
-        logger.info("written  %s: best.pth, latest.pth, log.txt, metrics.jsonl, config.yaml", path)
-        logger.info("next     python evaluate.py --checkpoint %s", path)
+        path = self.run_dir.path
+        files = [best_checkpoint(path, name).name for name in self.best]
+        files += ["latest.pth", "log.txt", "metrics.jsonl", "config.yaml"]
+        logger.info("written  %s: %s", quoted(path), ", ".join(files))
+        checkpoint = path if "model" in self.best else self.run_dir.latest
+        logger.info("next     python evaluate.py --checkpoint %s", quoted(checkpoint))
 
     def train_epoch(self, stop: StopRequest, legend: bool = False) -> dict[str, Any]:
         """Take the remaining steps of the epoch; return the epoch's record.
@@ -126,9 +132,8 @@ class Trainer:
         epochs, steps = self.config.epochs, self.steps
         progress = Progress(self.run_dir, self.epoch, epochs, steps, self.done, legend)
         is_alone = distributed.world_size() == 1
-        batches: Iterable[Any] = starting_at(self.train, self.epoch, self.done)
-        batches = (stop.interrupting if is_alone else stop.limiting)(progress.over(batches))
-        for raw in batches:
+        stoppable = stop.interrupting if is_alone else stop.limiting
+        for raw in stoppable(progress.over(starting_at(self.train, self.epoch, self.done))):
             step = self.steps_done
             lr = self._set_lr(step)
             scalars = self.train_step(raw)
@@ -138,10 +143,10 @@ class Trainer:
             if is_shown:
                 self.monitor.check()
             # Several processes decide together, at steps where they wait for each other anyway.
-            if is_shown or is_alone:
-                self._pause(stop)
+            if is_shown or is_alone or self._is_save_due_by_steps():
+                self._save_or_stop(stop)
         if self.done < steps:  # stopped while it waited for a batch
-            self._pause(stop)
+            self._save_or_stop(stop)
         record = {"epoch": self.epoch + 1, "steps": self.steps_done, **progress.summary(self.means)}
         return {**record, "peak_memory": distributed.peak_memory(self.device)}
 
@@ -178,8 +183,7 @@ class Trainer:
 
     def validate(self) -> dict[str, Any]:
         """Score the method's networks and keep the best; return the scores as a record."""
-        parts = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
-        self.run_dir.refuse_nonfinite({**parts, "epoch": self.epoch, "done": self.done})
+        self.run_dir.refuse_nonfinite(self.state())
         self.run_dir.wait_for_writes()
         begin = time.monotonic()
         networks = self.method.eval_models()
@@ -212,7 +216,7 @@ class Trainer:
             "history": self.history,
             "name": type(self.method).__name__,
             "config": self.config.model_dump(mode="json"),
-            "images": self.images,
+            "images": self.identities,
             "epoch_length": self.steps,
             "nonfinite": self.monitor.in_a_row,
         }
@@ -220,21 +224,24 @@ class Trainer:
     def resume(self, state: Any, source: Path, force: bool) -> None:
         """Continue from the content of the checkpoint `source`.
 
-        Raises `UserError` for a checkpoint of another method, and, without `force`, for another
-        config or other split files.
+        Best scores whose checkpoints are in another folder are not kept.  Raises `UserError` for a
+        checkpoint of another method, and, without `force`, for another config or other split files.
         """
         own, steps = self.state(), self.steps
-        run = check_run(state, own["name"], source)
-        load_weights(self.method, state["method"], source)
+        run = check_run(state, own["name"], source)  # `state` keeps what torch loads
         run.compare(own, source, force)
+        if not self.run_dir.holds(source):
+            run.drop_best(source)
+        load_weights(self.method, state["method"], source)
         load_optimizer(self.optimizer, state["optimizer"], source)
         if own["config"]["precision"] == run.config.get("precision"):
             self.scaler.load_state(state["scaler"])
-        self.epoch, self.done, self.history = run.epoch, run.done, state["history"]
+        self.epoch, self.done, self.history = run.epoch, run.done, run.history
         self.means = Means(state["means"], self.device)
         self.best = {name: best.model_dump() for name, best in run.best.items()}
         self.monitor.in_a_row = run.nonfinite
-        if self.config.epoch_length is None and run.epoch_length and run.epoch_length != steps:
+        was_set, is_set = run.config.get("epoch_length"), self.config.epoch_length
+        if was_set is is_set is None and run.epoch_length and run.epoch_length != steps:
             # The length of an epoch belongs to the run, so that steps and rates do not jump.
             logger.warning(
                 "%s: epochs keep their %s; one pass over the longer list is %s now",
@@ -242,7 +249,7 @@ class Trainer:
             )  # fmt: skip
             self.steps = run.epoch_length
             set_epoch_length(self.train, self.steps)
-        if self.steps_done:  # the next checkpoint may be due before the next step
+        if self.steps_done:  # the next checkpoint equals that of an uninterrupted run
             self._set_lr(self.steps_done - 1)
         self.source, self.saved = source, (self.done, time.monotonic())
         logger.info("%s: resumed after epoch %d, step %d", source, self.epoch, self.done)
@@ -266,7 +273,7 @@ class Trainer:
         self.save()
         self.run_dir.keep_best(self.best, self.epoch)
 
-    def _pause(self, stop: StopRequest) -> None:
+    def _save_or_stop(self, stop: StopRequest) -> None:
         """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop."""
         due, stopping = distributed.anywhere(self._is_save_due(), bool(stop.by))
         if self.done and (due or stopping):
@@ -282,7 +289,10 @@ class Trainer:
 
     def _is_save_due(self) -> bool:
         """Return True if the config asks for a checkpoint now, inside the epoch."""
-        done, when = self.saved
-        by_steps = self.config.save_every and self.done - done >= self.config.save_every
-        by_time = self.config.save_minutes
-        return bool(by_steps) or bool(by_time and time.monotonic() - when >= 60 * by_time)
+        (_, when), minutes = self.saved, self.config.save_minutes
+        by_time = minutes is not None and time.monotonic() - when >= 60 * minutes
+        return by_time or self._is_save_due_by_steps()
+
+    def _is_save_due_by_steps(self) -> bool:
+        (step, _), every = self.saved, self.config.save_every
+        return every is not None and self.done - step >= every

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from tqdm import tqdm
 
-from engine.progress import wrapped
+from engine.progress import fill
 from inference.evaluation import Scores, evaluate, score_record, score_table
 from metrics.calibration import PseudoLabelScores, pseudo_label_scalars, pseudo_label_sentence
 from util import distributed
@@ -49,7 +49,7 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     if labels is not None:
         record["pseudo_labels"] = trust = labels.summary()
         line = f"pseudo-labels by {name}: {pseudo_label_sentence(trust, config.data.classes)}"
-        logger.info("%s", wrapped(*line.split()))
+        logger.info("%s", fill(*line.split()))
         values |= pseudo_label_scalars(trust, f"{name}_pseudo_labels", config.data.classes)
     before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
     if text := collapse(config.data.classes, scores.confusion.sum(1).tolist(), [*before, record]):
@@ -86,9 +86,9 @@ def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]
     """
 
     def has_collapsed(key: str, index: int) -> bool:
-        kept = [r.get("pseudo_labels") if key == "class_kept" else r for r in records]
-        nothing = [found is not None and not found[key][index] for found in kept]
-        return all(nothing[-COLLAPSED:]) and not any(nothing[-COLLAPSED - 1 : -COLLAPSED])
+        found = [r.get("pseudo_labels") if key == "class_kept" else r for r in records]
+        is_zero = [scores is not None and not scores[key][index] for scores in found]
+        return all(is_zero[-COLLAPSED:]) and not any(is_zero[-COLLAPSED - 1 : -COLLAPSED])
 
     if len(records) < COLLAPSED:
         return ""

@@ -226,7 +226,7 @@ def test_masks_that_lie_as_stored_are_explained_and_counted(toy, train, capsys, 
 def test_a_small_validation_split_is_warned_of(toy):
     said, config = [], load_config(toy.config).data
     lists = read_lists(config, unlabeled=True)
-    check_files(config, *lists, warn=said.append, val=lists.val)
+    check_files(config, *lists, warn=said.append, scored=lists.val)
     assert [line for line in said if "3 validation images, expected at least 10" in line] == said
     said.clear()
     check_files(config, *lists, warn=said.append)

@@ -30,7 +30,7 @@ def spied(tmp_path_factory):
     """A folder with a run of every method, made by one launch, and a record of its steps."""
     folder = tmp_path_factory.mktemp("spied")
     toy = Toy(folder / "toy")
-    toy.tree |= {"epoch_length": 3, "log": {"pictures": 2}}
+    toy.tree |= {"epoch_length": 3, "save_every": 2, "log": {"pictures": 2}}
     toy.write_config()
     argv = ["--config", toy.config, "--device", "cpu"]
     done = spread("-m", "tests.spying_training", folder, ",".join(SPIED), *argv)
@@ -52,6 +52,8 @@ def test_two_processes(method, spied):
         "best.pth", "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "previous.pth",
         "pictures", "run.lock", "starts.jsonl", "tensorboard",
     }  # fmt: skip
+    before = torch.load(run / "previous.pth", weights_only=True)
+    assert (before["epoch"], before["done"]) == (1, 2)
     assert len(list((run / "tensorboard").iterdir())) == 1
     pictures = [p for p in (run / "pictures").rglob("*") if p.is_file()]
     assert len(pictures) == 2 * (2 if method == "supervised" else 5)  # of two validations

@@ -252,6 +252,27 @@ def test_best_checkpoint_alone_is_not_overwritten(toy, train, tmp_path, capsys):
     assert torch.load(run / "latest.pth", weights_only=True)["epoch"] == 2
 
 
+@pytest.mark.parametrize("best_epoch", [1, 0])
+def test_a_run_from_another_runs_checkpoint_has_a_best(best_epoch, half, toy, train, tmp_path):
+    """It keeps the score of that checkpoint, but not of another one in its folder."""
+    state = torch.load(half / "latest.pth", weights_only=True)
+    state["best"]["model"]["epoch"] = best_epoch
+    torch.save(state, half / "latest.pth")
+    new = tmp_path / "new"
+    train(SupOnly, toy.argv(new, "--resume", str(half / "latest.pth")))
+    best = torch.load(new / "best.pth", weights_only=True)
+    assert best["epoch"] == best["best"]["model"]["epoch"] == 2 - best_epoch
+    log = (new / "log.txt").read_text()
+    assert ("score of that run is not kept, as best.pth stays" in log) == (best_epoch == 0)
+
+
+def test_epoch_length_can_be_unset_by_force(toy, train, tmp_path):
+    run = tmp_path / "run"
+    train(SupOnly, toy.argv(run, "--set", "epoch_length=2", "epochs=1"))
+    train(SupOnly, toy.argv(run, "--set", "epochs=2", "--force"))
+    assert torch.load(run / "latest.pth", weights_only=True)["epoch_length"] == 1
+
+
 @pytest.mark.parametrize("more", [["--dry-run"], ["--set", "crop_size=63", "model.network=dpt"]])
 def test_a_start_without_a_run_leaves_nothing(more, toy, train, tmp_path):
     """Neither a dry run nor a start that fails after making the folder leaves files."""

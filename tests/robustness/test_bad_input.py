@@ -276,6 +276,8 @@ def trained(toy, train, tmp_path, monkeypatch):
 def test_checkpoint_of_another_run(trained, refused, toy):
     contains(refused("--resume", str(trained)), "latest.pth", "SupOnly", "CorrMatch")
     line = refused("--resume", str(trained), "--set", "model.channels=4", kind=SupOnly)
+    contains(line, "latest.pth", "model.channels (8 -> 4)", "--save-path")
+    line = refused("--resume", str(trained), "--set", "model.channels=4", "--force", kind=SupOnly)
     contains(line, "latest.pth", "of another shape", "[8,", "[4,")
     line = refused("--resume", str(trained), "--set", "optimizer.lr=0.5", kind=SupOnly)
     contains(line, "latest.pth", "optimizer.lr (0.01 -> 0.5)", "--save-path")

@@ -13,7 +13,7 @@ from tools.methods import require_method
 from tools.sweep.schedule import check_split_files, run_all, states_of
 from tools.sweep.slurm import submit
 from tools.sweep.spec import expand, read_sweep
-from util.cli import announce_loading, exit_with_one_line
+from util.cli import exit_with_one_line, importing
 from util.config.loading import load_config
 from util.errors import UserError
 from util.parser import Parser
@@ -28,8 +28,8 @@ def main() -> None:
         for run in {run.kind: run for run in runs}.values():
             require_method(run.method)
             load_config(run.config, run.overrides)
-        announce_loading()  # PyTorch, which the methods' options need
-        states = states_of(runs)
+        with importing():  # PyTorch, which the methods' options need
+            states = states_of(runs)
         if options.dry_run:
             from tools.sweep.estimate import show  # imports timm
 
