@@ -110,6 +110,8 @@ def check_options(options: argparse.Namespace) -> None:
             f"--boundary-iou: found {options.boundary_iou}, expected a share of the image's "
             f"diagonal, such as {BOUNDARY}"
         )
+    if options.json and not options.json.parent.is_dir():
+        raise UserError(f"--json {options.json}: no such folder; make {options.json.parent} first")
     if options.save_path and os.path.lexists(options.save_path):
         folder = options.save_path
         if not folder.is_dir() or any(folder.iterdir()):

@@ -80,7 +80,7 @@ def command_line() -> Parser:
 def predict_images(
     options: argparse.Namespace, config: Config, images: dict[str, list[Path]]
 ) -> list[UserError]:
-    """Predict the images that have no mask yet; print what was written, also after Ctrl-C.
+    """Predict the images that have no files yet; print what was written, also after Ctrl-C.
 
     Returns the errors of the images that failed.
 
@@ -105,7 +105,9 @@ def predict_images(
     network = load_trained(config, options.checkpoint, options.which, device)
     writer = Writer(options, config.data, rasters)
     names = ["values", "overlays", "confidence", "probabilities", "geotiff"]
-    missing = unfinished_images(images, writer.files, options.save_path, options, config, names)
+    missing = unfinished_images(
+        images, lambda files: files, writer.files, options.save_path, options, config, names
+    )
     writer.start(missing)
     errors, done, large, interrupt = list[UserError](), 0, 0, None
     mode, may_choose = config.evaluation.mode, may_choose_windows(options)

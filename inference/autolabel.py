@@ -96,7 +96,7 @@ class Autolabel:
         self.encoding = MaskEncoding(config.data, ignoring=True)
         self.table = folder / "uncertainty.csv"
 
-    def mask(self, name: str) -> Path:
+    def mask_path(self, name: str) -> Path:
         return self.folder / "masks" / f"{name}.png"
 
     def label(
@@ -123,7 +123,7 @@ class Autolabel:
                 means = [measure(probabilities).mean() for measure in UNCERTAINTIES.values()]
                 values = [(mask != IGNORE).mean(), *means]
                 table.add(name, [f"{float(value):.6f}" for value in values])
-                save_picture(self.encoding.mask(mask), self.mask(name))
+                save_picture(self.encoding.mask(mask), self.mask_path(name))
         return errors
 
     def ranking(self, samples: Mapping[str, Sample], acquisition: str) -> list[RankedImage]:
@@ -133,7 +133,7 @@ class Autolabel:
         images = [
             RankedImage(*by_text[line[0]], dict(zip(head[1:], map(float, line[1:]), strict=True)))
             for line in lines
-            if line[0] in by_text
+            if line[0] in by_text and self.mask_path(by_text[line[0]][0]).exists()
         ]
         return sorted(images, key=lambda image: (-image.numbers[acquisition], image.name))
 
@@ -158,7 +158,9 @@ class Autolabel:
         samples = [*(image.sample for image in labelled), *rest]
         root = common_root([self.folder, *(f for sample in samples for f in sample.image_files)])
         lines = sorted(
-            list_line(*relative_paths(root, [*image.sample.image_files, self.mask(image.name)]))
+            list_line(
+                *relative_paths(root, [*image.sample.image_files, self.mask_path(image.name)])
+            )
             for image in labelled
         )
         update: dict[str, Any] = {"labeled": self._write_list("labeled.txt", lines, root)}

@@ -1,7 +1,7 @@
 """Prediction of images larger than memory: in blocks, each from overlapping windows.
 
-The weight of a window falls linearly towards its borders, where the network sees least context; its
-outermost pixels have weight 0. No border of a window is visible in the result.
+The weight of a window falls linearly to 0 towards its borders, where the network sees least
+context, except at the border of the image. No border of a window is visible in the result.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ TILE = 512
 
 
 class WindowAxis:
-    """Windows along one side of an image, each overlapping the next by a third; at every pixel
-    their weights sum to 1.
+    """Windows along one side of an image, each overlapping the next by a third or more; at every
+    pixel their weights sum to 1.
 
     In the outer quarters of an overlap the weight is 0, between them it rises linearly. At the
     border of the image, where no other window is, the weight does not fall.
@@ -57,7 +57,7 @@ class WindowAxis:
 
 
 class Window(NamedTuple):
-    """A square of pixels that the network sees at once."""
+    """A rectangle of pixels that the network sees at once."""
 
     rect: Rect
     down: np.ndarray
@@ -84,7 +84,7 @@ class BlockPlan(NamedTuple):
 
 def plan_blocks(height: int, width: int, window: int, classes: int) -> BlockPlan:
     """Divide an image into blocks whose probabilities fit into `BLOCK_BYTES`."""
-    side = max(1, int((BLOCK_BYTES / (4 * classes)) ** 0.5) // TILE) * TILE
+    side = int((BLOCK_BYTES / (4 * classes)) ** 0.5) // TILE * TILE
     blocks = [
         Rect(top, left, min(side, height - top), min(side, width - left))
         for top in range(0, height, side)

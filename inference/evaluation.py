@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,9 @@ from util.tables import text_table
 
 PATTERN_SECONDS = 10
 """Computation that matching `evaluation.volume_pattern` may take, for all images together."""
+
+
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 class Watcher(Protocol):
@@ -46,9 +50,8 @@ class Scores:
     @property
     def iou(self) -> Tensor:
         """`[C]` in [0, 1]; 0 for a class that is absent."""
-        hit = self.confusion.diag()
-        union = self.confusion.sum(0) + self.confusion.sum(1) - hit
-        return hit / union.clamp(min=1)
+        hit, found, true = class_counts(self.confusion)
+        return hit / (found + true - hit).clamp(min=1)
 
     @property
     def by_class(self) -> dict[str, Tensor]:
@@ -58,7 +61,7 @@ class Scores:
     @property
     def absent(self) -> Tensor:
         """`[C]`, bool: classes neither in the masks nor in the predictions."""
-        return (self.confusion.sum(0) + self.confusion.sum(1)) == 0
+        return class_counts(self.confusion)[1:].sum(0) == 0
 
     @property
     def miou(self) -> float:
@@ -96,7 +99,7 @@ class Scores:
         return 100 * (self.confusion.diag().sum() / self.confusion.sum().clamp(min=1)).item()
 
 
-def center_crop(x: Tensor, size: int) -> Tensor:
+def center_crop(x: Array, size: int) -> Array:
     """Return the central `size` square of `[..., H, W]`, smaller where the image is smaller."""
     h, w = x.shape[-2:]
     y, x0 = max(h - size, 0) // 2, max(w - size, 0) // 2

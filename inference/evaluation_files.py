@@ -81,9 +81,8 @@ def write_worst(
         pixels, stored = reader.both(sample)
         mask = np.array(stored)
         if config.evaluation.mode == "center_crop":
-            bands = torch.tensor(pixels).movedim(2, 0)
-            pixels = center_crop(bands, config.crop_size).movedim(0, 2).numpy()
-            mask = center_crop(torch.tensor(mask), config.crop_size).numpy()
+            bands = center_crop(np.moveaxis(pixels, 2, 0), config.crop_size)
+            pixels, mask = np.moveaxis(bands, 0, 2), center_crop(mask, config.crop_size)
         title = f"{sample.image}, mean IoU {100 * miou:.1f}"
         dates = pictures(pixels, config.data)
         picture = comparison(dates, mask, predictor.mask(pixels), config.data, title)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dataset.image_files import image_size
 from util.cli import out_of_memory_advice
@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 def unfinished_images(
     images: dict[str, T],
+    sources: Callable[[T], Sequence[Path]],
     files: Callable[[str], Sequence[Path]],
     folder: Path,
     options: argparse.Namespace,
@@ -30,9 +31,10 @@ def unfinished_images(
     """Return the images whose files do not all exist; print the number of the others.
 
     Writes made_by.json with all that determines the files into the folder; raises `UserError` where
-    it differs, or where files exist without it.
+    it differs, where files exist without it, and where they were made from other images.
 
     Args:
+        sources: returns the image files of an image.
         files: returns the files of an image, by its name.
         names: options of the command that change the files.
     """
@@ -45,26 +47,58 @@ def unfinished_images(
         **{name: getattr(options, name) for name in names},
         "config": config.model_dump(mode="json"),
     }
-    record = json.dumps(made_by, indent=1) + "\n"
+    made_by = json.loads(json.dumps(made_by))
+    made_from: dict[str, Any] = {}
     if not path.exists():
         for file in (file for name in images for file in files(name)):
             if os.path.lexists(file):
                 raise UserError(f"{file}: exists already; choose another folder")
         make_folder(folder)
-        write_text(path, record)
-    elif path.read_text(encoding="utf-8") != record:
-        raise UserError(
-            f"{path}: these predictions were made with another checkpoint, config or options; "
-            "choose another folder"
-        )
+    else:
+        made_from, before = _read_record(path)
+        if before != made_by:
+            raise UserError(
+                f"{path}: these predictions were made with another checkpoint, config or options; "
+                "choose another folder"
+            )
     missing = {
         name: image
         for name, image in images.items()
         if not all(os.path.lexists(file) for file in files(name))
     }
+    for name in images.keys() - missing.keys():
+        now = _identity(sources(images[name]))
+        if (then := made_from.get(name, now)) != now:
+            raise UserError(
+                f"{files(name)[0]}: was predicted from {then[0][0]}, which has changed or is not "
+                f"{now[0][0]}; choose another folder"
+            )
+    made_from |= {name: _identity(sources(image)) for name, image in missing.items()}
+    write_text(path, json.dumps(made_by | {"images": made_from}, indent=1) + "\n")
     if skipped := len(images) - len(missing):
-        print(f"skipped  {counted(skipped, 'image')} with masks already")
+        print(f"skipped  {counted(skipped, 'image')} already predicted")
     return missing
+
+
+def _read_record(path: Path) -> tuple[dict[str, Any], Any]:
+    """Return the images in made_by.json, and the rest of it; none of both for other content."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return dict(record.pop("images", {})), record
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}, None
+
+
+def _identity(sources: Sequence[Path]) -> list[list[Any]]:
+    """Return path, size and time of files, as in JSON; missing ones are reported later."""
+    found: list[list[Any]] = []
+    for path in sources:
+        try:
+            status = path.stat()
+            found.append([os.path.realpath(path), status.st_size, status.st_mtime_ns])
+        except OSError:
+            found.append([str(path), None, None])
+    return found
 
 
 @contextmanager

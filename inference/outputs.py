@@ -59,8 +59,7 @@ class Writer:
 
     def files(self, name: str) -> list[Path]:
         """Return the paths of all files of an image."""
-        is_raster = name in self.rasters
-        return [self.path(k, name) for k in self.kinds if not (is_raster and k == "probabilities")]
+        return [self.path(kind, name) for kind in self.kinds]
 
     def start(self, images: Iterable[str]) -> None:
         """Open areas.csv; `images`: names of the images that will be added."""

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dataset import tiff
-from dataset.bands import choose_bands, picture, to_range
+from dataset.bands import choose_bands, picture, to_range, without
 from dataset.image_files import image_size, orientation, reading
 from dataset.reader import refuse_other_size
 from util.config.data import Data
@@ -114,14 +114,10 @@ class Raster:
     def read(self, rect: Rect) -> np.ndarray:
         """Return the bands in a window `[h, w, C]` as `read_bands` does; 0 without data."""
         valid = self.valid(rect)
+        void = None if valid is None else ~valid
         with reading(self.path):
             values = self._values(rect)
-        if valid is not None:
-            values[~valid] = 0
-        pixels = to_range(values, self.data, self.path)
-        if valid is not None:
-            pixels[~valid] = 0
-        return pixels
+        return without(void, to_range(without(void, values), self.data, self.path))
 
     def valid(self, rect: Rect) -> np.ndarray | None:
         """Return True for the pixels of a window with data `[h, w]`, by nodata value, mask or
@@ -137,8 +133,9 @@ class Raster:
         shape = -(-self.height // step), -(-self.width // step)
         with reading(self.path):
             values = self._values(rect, shape)
-            values[self.file.dataset_mask(out_shape=shape) == 0] = 0
-        return picture(to_range(values, self.data, self.path), self.data)
+            void = self.file.dataset_mask(out_shape=shape) == 0
+        pixels = without(void, to_range(without(void, values), self.data, self.path))
+        return picture(pixels, self.data)
 
     def window(self, rect: Rect) -> Any:
         """Return a window as rasterio defines it."""
@@ -159,7 +156,7 @@ class Raster:
 class Dates:
     """One raster, or a pair read as one raster, with the bands of the later date last.
 
-    Raises `UserError` for a pair that differs in size or georeferencing.
+    Raises `UserError` for a pair that differs in size, or as `refuse_other_grid` does.
     """
 
     def __init__(self, rasters: Sequence[Raster]):
@@ -185,8 +182,8 @@ class Dates:
 
 
 def refuse_other_grid(first: Raster, second: Raster) -> None:
-    """Raise `UserError` for two rasters whose pixels are, by their georeferencing, more than half a
-    pixel apart."""
+    """Raise `UserError` for two rasters whose pixels are, by coordinate system and transform (where
+    both have them), more than half a pixel apart."""
     if not (first.file.crs and second.file.crs):
         return
     if first.file.crs != second.file.crs:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dataset import tiff
 from dataset.bands import choose_bands, image_values, read_valid_bands, to_range, without
@@ -95,7 +95,8 @@ class Segmenter:
         if isinstance(image, str | os.PathLike):
             return read_valid_bands(Path(image), data)
         if isinstance(image, Image.Image):
-            void, values = _void_of(image), image_values(image, data.bands)
+            void = _void_of(image)  # of a TIFF, which is rotated when it is decoded
+            values = image_values(ImageOps.exif_transpose(image), data.bands)
         else:
             values, void = np.ma.getdata(image), None
             if values.ndim not in (2, 3):

@@ -56,9 +56,10 @@ def iou_intervals(counts: Tensor) -> Intervals | None:
         found.append(np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0))
     iou = 100 * np.concatenate(found)
     iou[:, absent] = 0
+    empty = np.isnan(iou).all(axis=1)  # resamples of images without labelled pixels
     edges = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     low, high = np.nanpercentile(iou, edges, axis=0)
-    miou_low, miou_high = np.nanpercentile(np.nanmean(iou, axis=1), edges)
+    miou_low, miou_high = np.nanpercentile(np.nanmean(iou[~empty], axis=1), edges)
     pairs = zip(low.tolist(), high.tolist(), strict=True)
     return Intervals((float(miou_low), float(miou_high)), list(pairs), number)
 
@@ -69,7 +70,7 @@ def class_scores(confusion: Tensor) -> dict[str, Tensor]:
     F1, 2 TP / (2 TP + FP + FN), is the Dice over all pixels of all images; for the Dice by volume,
     see `inference.evaluation.dice`.  Scores of a class without pixels are 0.
     """
-    hit, found, true = confusion.diag(), confusion.sum(0), confusion.sum(1)
+    hit, found, true = class_counts(confusion)
     return {
         "F1": 2 * hit / (found + true).clamp(min=1),
         "precision": hit / found.clamp(min=1),

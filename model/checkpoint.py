@@ -58,7 +58,7 @@ def link_atomically(source: Path, path: Path) -> None:
         with replacing(path) as partial:
             os.link(source, partial)
     except OSError:  # a file system without hard links
-        save_atomically(load(source), path)
+        write_atomically(path, lambda file: file.write(source.read_bytes()))
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _stored(x: Tensor) -> Tensor:
 
 
 def _tensors(state: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in nested dicts and lists, once each, with dotted names."""
+    """Yield the tensors in nested dicts and lists, with dotted names; each container once."""
     if isinstance(state, Tensor):
         yield name, state.detach()
     elif isinstance(state, Mapping | list | tuple) and id(state) not in seen:

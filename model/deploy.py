@@ -4,7 +4,7 @@ as functions again."""
 import io
 import json
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
 import numpy as np
 import safetensors.torch
@@ -30,12 +30,18 @@ PROTOBUF_LIMIT = 2**31
 
 
 class Deployed(nn.Module):
-    """Images `[B, bands, H, W]`, float32 -> logits `[B, C, H, W]`, equal to those of `predict.py`.
+    """Images `[B, bands, H, W]`, float32 -> logits `[B, C, H, W]`, equal to those of `predict.py`
+    without test-time augmentation.
 
     With the normalisation inside, images hold file values (0 to 255, or those of data.image_range),
     else normalised ones.  With the resizing inside, they have any size, else one that the network
     takes.
     """
+
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: Network, config: Config, inside: Collection[str]):
         super().__init__()
@@ -45,8 +51,10 @@ class Deployed(nn.Module):
         self.patch = network.patch_size if RESIZING in inside else 1
         resized = RESIZING in inside and config.evaluation.mode == "resize"
         self.square = config.crop_size if resized else None
-        self.low, self.high = (bound[:, None, None] for bound in torch.tensor(value_range(config)))
-        self.mean, self.std = mean_and_std(config, cpu)
+        low, high = (bound[:, None, None] for bound in torch.tensor(value_range(config)))
+        mean, std = mean_and_std(config, cpu)
+        for name, value in {"low": low, "high": high, "mean": mean, "std": std}.items():
+            self.register_buffer(name, value, persistent=False)  # moves with the network
 
     @property
     def patch_size(self) -> int:
@@ -100,7 +108,7 @@ def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
         "image_range": [low, high],
         "mean": deployed.mean.flatten().tolist(),
         "std": deployed.std.flatten().tolist(),
-        "input": f"{shape}, {'values of the file' if deployed.normalises else 'normalised'}",
+        "input": f"{shape}, {_values(config, deployed)}",
         "output": "logits [batch, classes, height, width]",
         "nodata": NODATA_NOTE,
         "inside": [name for name in (NORMALISATION, RESIZING) if name in deployed.inside],
@@ -108,6 +116,13 @@ def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
         "config": portable(config).model_dump(mode="json"),
     }
     return {name: json.dumps(value) for name, value in facts.items()}
+
+
+def _values(config: Config, deployed: Deployed) -> str:
+    if not deployed.normalises:
+        return "normalised"
+    scaled = "; those of 8-bit files scaled from 0..255 to image_range"
+    return f"values of the file{scaled if config.data.image_range else ''}"
 
 
 def to_onnx(deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, str]) -> bytes:
@@ -186,8 +201,3 @@ class _quiet(warnings.catch_warnings):
     def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore")
-
-
-def example_of(sides: Sequence[int], bands: int) -> Tensor:
-    """Return two random images, as example input."""
-    return torch.rand(2, bands, *sides)

@@ -46,7 +46,13 @@ def main() -> None:
         device = distributed.choose_device(options.device)
         network = load_trained(config, options.checkpoint, options.which, device)
         missing = unfinished_images(
-            samples, lambda name: [labels.mask(name)], options.out, options, config, ["threshold"]
+            samples,
+            lambda sample: sample.image_files,
+            lambda name: [labels.mask_path(name)],
+            options.out,
+            options,
+            config,
+            ["threshold"],
         )
         errors = labels.label(network, missing, device, may_choose_windows(options))
         ranking = labels.ranking(samples, options.acquisition)

@@ -12,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+import inference.autolabel
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
 from dataset.validation import read_lists
@@ -144,7 +145,7 @@ def test_it_continues_with_the_same_result(command, tmp_path):
         b"".join(line for line in before[table].splitlines(True) if b"u3" not in line)
     )
     code, said, _ = command(*options)
-    assert code == 0 and "skipped  4 images with masks already" in said
+    assert code == 0 and "skipped  4 images already predicted" in said
     after = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     assert sorted(before.pop(table).splitlines()) == sorted(after.pop(table).splitlines())
     assert before == after
@@ -153,6 +154,20 @@ def test_it_continues_with_the_same_result(command, tmp_path):
     (tmp_path / "out/config.yaml").write_text("mine: true\n")
     code, _, err = command(*options)
     assert code == 2 and "config.yaml: holds something else already" in err
+
+
+def test_an_image_without_a_mask_is_not_labelled(command, tmp_path, monkeypatch):
+    save = inference.autolabel.save_picture
+
+    def failing(picture, path):
+        if path.name == "u3.png":
+            raise UserError(f"{path}: no space left")
+        save(picture, path)
+
+    monkeypatch.setattr("inference.autolabel.save_picture", failing)
+    code, said, _ = command("--threshold", 0)
+    assert code == 1 and "u3.png: no space left" in said
+    assert "u2" in (lines := (tmp_path / "out/labeled.txt").read_text()) and "u3" not in lines
 
 
 def test_other_images(command, toy, tmp_path):

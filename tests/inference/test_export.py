@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 
 import numpy as np
@@ -74,7 +75,11 @@ def test_torchscript(model, random_run, run):
     loaded = torch.jit.load(out, _extra_files=extra)
     facts = {k: json.loads(v) for k, v in json.loads(extra["metadata.json"]).items()}
     assert facts["classes"] == ["sky", "tree", "road"] and len(facts["palette"]) == 3
-    assert loaded(torch.rand(3, 3, 57, 40) * 255).shape == (3, 3, 57, 40)
+    image = torch.rand(3, 3, 57, 40) * 255
+    logits = loaded(image)
+    assert logits.shape == (3, 3, 57, 40)
+    moved = loaded.double()(image.double())  # the normalisation moves, too
+    assert moved.dtype == torch.float64 and torch.allclose(moved.float(), logits, atol=1e-2)
 
 
 def test_a_network_of_pairs(random_run, run, toy):
@@ -145,6 +150,12 @@ def test_a_wrong_export_is_not_written(random_run, run, monkeypatch):
     monkeypatch.setattr("inference.exporting.from_torchscript", lambda content: lambda x: -x)
     code, said, err = run(export, *argv)
     assert code == 1 and "was not written" in err and not (folder / "m.pt").exists()
+
+    monkeypatch.setattr(
+        "inference.exporting.from_torchscript", lambda content: lambda x: math.nan * x
+    )
+    code, said, err = run(export, *argv)
+    assert code == 1 and "returns NaN or infinity" in said and not (folder / "m.pt").exists()
 
     def broken(x):
         raise RuntimeError("index out of bounds")

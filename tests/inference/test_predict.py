@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import predict
 from dataset.bands import read_bands
 from inference.predictor import Predictor
 from model.trained import load_trained
+from tests.conftest import write_sample
 from util.config.loading import load_config
 
 
@@ -62,6 +64,18 @@ def test_the_same_command_continues_and_another_is_refused(command, tmp_path):
     assert code == 2 and "made_by.json: these predictions were made with another" in err
 
 
+def test_other_images_of_the_same_names_are_refused(command, toy, tmp_path):
+    (tmp_path / "day2").mkdir()
+    copy = shutil.copy(toy.root / "images/l0.jpg", tmp_path / "day2/l0.jpg")
+    assert command()[0] == 0
+    for images in (tmp_path / "day2", toy.root / "images"):
+        code, _, err = command("--images", images)
+        assert code == 2 and "l0.png: was predicted from" in err and err.count("\n") == 1
+        shutil.copy(copy, toy.root / "images/l0.jpg")  # has changed
+    write_sample(tmp_path / "more", "new", mask=False)
+    assert command("--images", tmp_path / "more/images")[0] == 0  # images can be added
+
+
 @pytest.mark.parametrize("file", ["masks/l1.png", "overlays/l1.jpg"])
 def test_a_command_killed_while_writing_continues(file, command, tmp_path, monkeypatch):
     """Predict an image again if its picture was half-written."""
@@ -80,7 +94,7 @@ def test_a_command_killed_while_writing_continues(file, command, tmp_path, monke
     assert (out / "masks/l0.png").exists() and not (out / file).exists()
     monkeypatch.undo()
     code, said, _ = command()
-    assert code == 0 and "with masks already" in said and "written  " in said
+    assert code == 0 and "already predicted" in said and "written  " in said
     assert len(masks(out)) == 11 and Image.open(out / file).load()
 
 
@@ -118,7 +132,7 @@ def test_confidence_and_probabilities(command, trained, toy, tmp_path):
     }  # fmt: skip
     (tmp_path / "out/probabilities/l0.npz").unlink()
     code, said, _ = command("--confidence", "--probabilities", *more)
-    assert code == 0 and "skipped  10 images with masks already" in said
+    assert code == 0 and "skipped  10 images already predicted" in said
     assert (tmp_path / "out/probabilities/l0.npz").exists()
     code, _, err = command("--confidence", "--tta", "0")
     assert code == 2 and "evaluation.scales.0" in err and "greater than 0" in err

@@ -241,7 +241,7 @@ def test_files_of_a_raster(command, toy, tmp_path):
         line = next(line for line in csv.DictReader(file) if line["image"] == "a")
     assert [int(line[c]) for c in own.classes] == [(mask == index).sum() for index in range(3)]
     code, said, _ = command("--geotiff", "--confidence", "entropy")
-    assert code == 0 and "skipped  2 images with masks already" in said
+    assert code == 0 and "skipped  2 images already predicted" in said
 
 
 @pytest.fixture

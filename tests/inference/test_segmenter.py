@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image
 
 import predict
 from dataset.tiff import NODATA
@@ -45,6 +45,19 @@ def test_pil_images_of_every_mode_are_read_like_files(trained, toy, tmp_path):
                     segmenter._pixels(image)
             else:
                 np.testing.assert_array_equal(segmenter._pixels(image)[0], expected)
+
+
+def test_a_pil_image_is_rotated_like_its_file(trained, toy, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = Image.open(toy.root / "images/l0.jpg")
+    image.crop((0, 0, 40, 24)).save(tmp_path / "image.png", exif=exif)
+    segmenter = Segmenter.load(trained, device="cpu")
+    expected = segmenter.predict(tmp_path / "image.png").mask
+    assert expected.shape == (40, 24)
+    np.testing.assert_array_equal(
+        segmenter.predict(Image.open(tmp_path / "image.png")).mask, expected
+    )
 
 
 def test_unsuitable_input_is_refused(trained):

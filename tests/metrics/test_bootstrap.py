@@ -54,3 +54,10 @@ def test_absent_classes():
     found = iou_intervals(class_counts(rare))
     assert found.iou == [(100, 100), (100, 100), (0, 0)]
     assert found.miou == pytest.approx((50, 200 / 3))
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_without_labelled_pixels():
+    counts = torch.zeros(6, 3, 2, dtype=torch.long)
+    counts[0] = 10
+    assert iou_intervals(counts).miou == (100, 100)

@@ -360,7 +360,7 @@ def test_predictions_are_never_overwritten(trained, script, toy, tmp_path, monke
     assert len(list((tmp_path / "out/overlays").iterdir())) == 11
     written = mask_file.stat().st_mtime_ns
     predict.main()
-    assert "skipped  11 images with masks already" in capsys.readouterr().out
+    assert "skipped  11 images already predicted" in capsys.readouterr().out
     assert mask_file.stat().st_mtime_ns == written
     contains(script(predict, *argv, "--overlays", "png"), "made with another")
 
