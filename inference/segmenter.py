@@ -27,7 +27,8 @@ class Segmentation(NamedTuple):
     """The prediction of one image."""
 
     mask: np.ndarray
-    """Class indices `[H, W]`, uint8; 255 where a raster has no data."""
+    """Class indices `[H, W]`, uint8; 255 where a raster has no data (of a PIL image: by its nodata
+    value or alpha, not by mask pages or files)."""
     probabilities: np.ndarray
     """Class probabilities `[C, H, W]`, float32; they sum to 1."""
     classes: list[str]
