@@ -4,7 +4,7 @@ A table of runs is a DataFrame with a row for each group and scored network:
 
 method, network, dataset, partition, settings, commit: text; `settings` names those that differ from
     the settings of most groups of the same dataset and network, and validation and unlabelled
-    images where groups of the same partition have different ones
+    images that differ from those of most groups of the same partition
 scored: student or teacher, where a method has both
 labels, unlabeled, epochs, steps: numbers of images, epochs and optimizer steps
 seeds, best_epochs, best_values, last_values: lists with an item for each run, by fold and seed
@@ -141,9 +141,9 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
 
 
 def _unlike_images(group: Group, groups: Sequence[Group]) -> dict[str, str]:
-    """Text by kind of images that differ between groups of the same dataset and partition; of val
-    and unlabeled images, between those with the same labelled images.
+    """Text by kind of images, where groups of the same dataset and partition have other ones.
 
+    Of val and unlabeled images, where most groups with the same labelled images have other ones.
     The text is the number of unlabelled images, or a hash where that does not tell them apart.
     """
     run = group[0]
@@ -151,14 +151,17 @@ def _unlike_images(group: Group, groups: Sequence[Group]) -> dict[str, str]:
     alike = [other for other, *_ in groups if (other.config.data.name, other.partition) == key]
     found = {}
     for kind, text in run.identity.items():
-        numbers = {other.identity.get(kind, ""): other.count(kind) for other in alike}
-        if kind == "unlabeled":
-            numbers.pop("", None)  # a method without unlabelled images
-        if text and len(numbers) > 1:
-            counts = {number for number in numbers.values() if number is not None}
-            is_clear = kind == "unlabeled" and len(counts) == len(numbers)
-            found[kind] = str(numbers[text]) if is_clear else text
-        if kind in ("folds", "labeled"):
+        others = alike
+        if kind == "unlabeled":  # without methods that use none
+            others = [other for other in alike if other.identity[kind]]
+        texts = Counter(other.identity.get(kind, "") for other in others)
+        is_of_partition = kind in ("folds", "labeled")
+        is_usual = len(texts) == 1 if is_of_partition else 2 * texts[text] > len(others)
+        if text and not is_usual:
+            counts = {other.count(kind) for other in others} - {None}
+            is_clear = kind == "unlabeled" and len(counts) == len(texts)
+            found[kind] = str(run.count(kind)) if is_clear else text
+        if is_of_partition:
             alike = [other for other in alike if other.identity.get(kind) == text]
     return found
 
