@@ -10,7 +10,7 @@ IMAGES = {"labeled": 3, "unlabeled": 5, "val": 3}
 def fake_run(
     folder, toy, scores, *, method="UniMatch", seed=0, settings=None, epochs=None, images=None,
     digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, val=None, starts=1,
-    dice=None,
+    dice=None, unlabeled=None,
 ):  # fmt: skip
     """Write the files of a run.
 
@@ -24,11 +24,13 @@ def fake_run(
         tree["data"]["labeled"] = str(labeled)
     if val is not None:
         tree["data"]["val"] = str(val)
+    if unlabeled is not None:
+        tree["data"]["unlabeled"] = str(unlabeled)
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
     counts = IMAGES | (images or {})
     start = {
         "command": [f"{method.lower()}.py", *command], "first_step": 0, "method": method,
-        "images": {k: {"images": n, "sha256": digest + k} for k, n in counts.items()},
+        "images": {k: {"images": n, "sha256": f"{digest}-{n}-{k}"} for k, n in counts.items()},
         "python": "3", "torch": "2", "device": "cpu", "commit": commit,
     }  # fmt: skip
     (folder / "starts.jsonl").write_text((json.dumps(start) + "\n") * starts)

@@ -89,6 +89,19 @@ def test_page_of_pictures_then_tables(toy, page):
     assert "sky " in figure and "ignored 2.3%" in figure and figure.count("swatch") == 4
 
 
+@pytest.mark.parametrize(
+    ("size", "value", "heading"),
+    [((9, 8), 0, None), ((52, 44), 255, "val: from dark to bright")],  # wrong size, all ignored
+)
+def test_splits_without_a_sample_by_class(size, value, heading, toy, page):
+    for i in range(3):
+        write_sample(toy.root, f"v{i}")
+        Image.new("L", size, value).save(toy.root / f"masks/v{i}.png")
+    text = page()
+    assert re.findall("<h2>(val.*?)</h2>", text) == ([heading] if heading else [])
+    assert "<h2>labeled: images by class" in text
+
+
 def test_mapped_values_and_large_pictures(toy, page):
     size = (2 * FULL, 40)
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)

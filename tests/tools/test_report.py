@@ -136,6 +136,15 @@ def test_pseudo_labels_of_which_none_passed(toy, tmp_path, page_of):
     assert "Pseudo-labels by model_ema" in page and "none of these pseudo-labels are right" in page
 
 
+def test_whole_images_are_predicted_where_validation_cropped_them(trained, page_of):
+    for file in ("config.yaml", "metrics.jsonl"):
+        text = (trained / file).read_text()
+        assert "original" in text
+        (trained / file).write_text(text.replace("original", "center_crop"))
+    page = page_of(trained)
+    assert "3 validation images, model, original: mIoU" in page
+
+
 def judged(folder, shown):
     """Return the judgement of a run, and its best and worst images together."""
     found = predict_validation(Run(folder), "model", torch.device("cpu"), shown, limit=None)

@@ -65,21 +65,48 @@ def seeds(folder, count, **options):
     return [(f"{folder}/{seed}", [10, 20], {"seed": seed, **options}) for seed in range(count)]
 
 
+def folds(folder, unlabeled="unlabeled", **options):
+    return [
+        (f"{folder}/{n}", [n], {"digest": str(n), **options} | {
+            kind: f"mine/fold_{n}/{name}.txt"
+            for kind, name in (("labeled", "labeled"), ("val", "val"), ("unlabeled", unlabeled))
+        })
+        for n in (1, 2)
+    ]  # fmt: skip
+
+
+WEIGHTED = {"criterion": {"class_weights": [1.0, 2.0, 3.0]}}
+
+
 @pytest.mark.parametrize(
     ("runs", "column", "expected"),
     [
         ([("a", [10, 40], {"teacher": [20, 30]})], "scored", ["student", "teacher"]),
-        ([("a", [10], {"labeled": "splits/toy/7/labeled.txt", "digest": "0123456789"}),
-          ("b", [10], {"labeled": "splits/toy/7/labeled.txt", "digest": "abcdefabcd"})],
-         "partition", ["7 (01234567)", "7 (abcdefab)"]),
+        ([("a", [10], {"labeled": "splits/toy/7/labeled.txt", "digest": "0123456789ab"}),
+          ("b", [10], {"labeled": "splits/toy/7/labeled.txt", "digest": "abcdefabcdef"})],
+         "partition", ["7 (0123456789ab)", "7 (abcdefabcdef)"]),
         ([*seeds("a", 1, settings={"save_every": 5, "compile": True}), ("b", [9, 9], {"seed": 1})],
          "seeds", [[0, 1]]),
         ([*[(name, [10], {"method": name}) for name in "ABC"],
           ("D", [10], {"method": "D", "settings": {"crop_size": 65}})],
          "settings", ["", "", "", "crop_size=65"]),
-        ([(f"s/{n}", [n], {"labeled": f"mine/fold_{n}/labeled.txt", "digest": str(n),
-                           "val": f"mine/fold_{n}/val.txt"}) for n in (1, 2)],
-         "partition", ["mine"]),
+        ([("A", [10], {"settings": WEIGHTED}), ("B", [10], {"settings": WEIGHTED, "method": "B"}),
+          ("C", [10], {"method": "B"})],
+         "settings", ["", "", "criterion.class_weights=None"]),
+        ([*folds("a"), *folds("s", method="SupOnly", images={"unlabeled": 0}),
+          *folds("b", "few", images={"unlabeled": 2})],
+         "partition", ["mine"] * 3),
+        ([*folds("a"), *folds("b", "few", images={"unlabeled": 2})],
+         "settings", ["unlabeled=5", "unlabeled=2"]),
+        ([("A", [10], {"images": {"unlabeled": 200}}),
+          ("B", [10], {"images": {"unlabeled": 2000}, "seed": 1}),
+          ("C", [10], {"images": {"unlabeled": 0}, "method": "SupOnly"})],
+         "settings", ["unlabeled=200", "unlabeled=2000", ""]),
+        ([*[(name, [10], {"method": name}) for name in "AB"],
+          ("C", [10], {"method": "B", "images": {"unlabeled": 2}})],
+         "settings", ["", "", "unlabeled=2"]),
+        ([("A", [10], {}), ("B", [10], {"images": {"val": 9}})],
+         "settings", ["val=a-3-val", "val=a-9-val"]),
     ],
 )  # fmt: skip
 def test_groups_of_runs(runs, column, expected, fake, rows):
@@ -107,6 +134,17 @@ def test_runs_that_differ_are_not_averaged(difference, shown, fake, rows):
     found, _ = rows(fake.runs)
     assert sorted(len(row["seeds"]) for row in found) == [1, 3]
     assert {row["settings"] for row in found} == shown
+
+
+def test_images_that_old_runs_did_not_record_are_compared_by_path(fake, rows):
+    for seed, unlabeled in enumerate(("u.txt", "u.txt", "v.txt")):
+        path = fake(str(seed), [10], seed=seed, unlabeled=unlabeled) / "starts.jsonl"
+        start = json.loads(path.read_text())
+        del start["images"]["unlabeled"]
+        path.write_text(json.dumps(start) + "\n")
+    found, remarks = rows(fake.runs)
+    assert [row["seeds"] for row in found] == [[0, 1], [2]] and not remarks
+    assert [row["settings"] for row in found] == ["unlabeled=u.txt", "unlabeled=v.txt"]
 
 
 def test_unfinished_repeated_and_unequal_runs_are_named(fake, run):
@@ -239,8 +277,11 @@ def test_published_scores_are_those_of_the_configs():
     assert {score.method for score in read_published()} <= known
 
 
-def test_curves_are_drawn(fake, run, tmp_path):
+def test_curves_are_drawn(fake, run, toy, tmp_path):
+    other = {"model": toy.tree["model"] | {"network": "pspnet"}}
     for labels in (16, 64):
+        fake(f"other/{labels}", [10, labels], settings=other, digest=str(labels),
+             labeled=f"splits/toy/{labels}/labeled.txt", images={"labeled": labels})  # fmt: skip
         for seed in range(2):
             for method in ("UniMatch", "SupOnly"):
                 fake(f"{method}/{labels}/{seed}", [10, labels], method=method, seed=seed,
@@ -256,6 +297,7 @@ def test_curves_are_drawn(fake, run, tmp_path):
     assert min(Image.open(plots / "labels.png").size) > 300
     text = (plots / "labels.svg").read_text()
     assert all(word in text for word in ("UniMatch", "SupOnly", "full supervision, 100 labels"))
+    assert all(f">toy, {name} test_resnet<" in text for name in ("deeplabv3plus", "pspnet"))
     assert "16 labels" in (plots / "learning.svg").read_text()
 
 

@@ -107,9 +107,10 @@ def test_every_published_score_has_a_run(name):
 
 def test_the_product_and_its_commands(spec, toy):
     part = {"methods": ["fixmatch", "supervised"], "configs": [str(toy.config)],
-            "settings": {"plain": {}, "fast": {"optimizer.lr": 0.5, "model.pretrained": "none"}},
+            "settings": {"plain": {}, "fast": {"optimizer.lr": 0.5, "model.pretrained": "none",
+                                              "evaluation.volume_pattern": "[^_]+(_.)"}},
             "partitions": ["1_4", "1_2"]}  # fmt: skip
-    path = spec(lists="lists/{partition}", set={"epochs": 1}, runs=[part])
+    path = spec(lists="lists/{d}/{partition}", set={"epochs": 1}, runs=[part])
     planned = plan(path)
     assert len(planned) == 2 * 2 * 2 * 2
     assert [str(p.folder) for p in planned[:3]] == [
@@ -118,14 +119,16 @@ def test_the_product_and_its_commands(spec, toy):
     ]  # fmt: skip
     assert planned[5].command == [
         str(REPOSITORY / "fixmatch.py"), "--config", str(toy.config),
-        "--labeled-id-path=lists/1_4/labeled.txt",
-        "--unlabeled-id-path=lists/1_4/unlabeled.txt", "--save-path",
+        "--labeled-id-path=lists/{d}/1_4/labeled.txt",
+        "--unlabeled-id-path=lists/{d}/1_4/unlabeled.txt", "--save-path",
         "runs/toy/fixmatch/fast/1_4/1", "--seed", "1",
         "--set", "epochs=1", "optimizer.lr=0.5", "model.pretrained=none",
+        'evaluation.volume_pattern="[^_]+(_.)"',
     ]  # fmt: skip
     assert list(planned[8].split_files) == ["labeled"]
     config = planned[5].load()
     assert (config.epochs, config.optimizer.lr, config.seed) == (1, 0.5, 1)
+    assert config.evaluation.volume_pattern == "[^_]+(_.)"
 
 
 @pytest.mark.parametrize(
@@ -208,6 +211,16 @@ def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
     assert code == 0 and "unlabeled.txt: no such split file" in out
 
 
+def test_runs_that_cannot_start_or_be_read_have_failed(stub, run):
+    Path("ready/runs/toy/fixmatch/0/metrics.jsonl").write_text("{\n")
+    Path("runs/toy/supervised").mkdir(parents=True)
+    Path("runs/toy/supervised/1").write_text("a file, no folder")
+    code, out, err = run(sweep, stub)
+    assert code == 1 and out.count("started on auto") == 3 and out.count("done: ") == 2, err
+    assert "supervised/1: cannot be made" in out and "metrics.jsonl line 1: not JSON" in out
+    assert out.count("failed: python ") == 2
+
+
 def test_a_folder_with_another_run_is_refused(stub, run):
     shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
     tree = yaml.safe_load(stub.read_text()) | {"set": {"crop_size": 65}}
@@ -234,12 +247,27 @@ def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
 
 def test_real_runs_from_any_folder(spec, run):
     """Look up paths in the working directory, and scripts in the repository."""
-    path = spec(seeds=[3], set={"epochs": 1})
+    resolved = {"precision": "auto", "criterion.class_weights": "auto", "optimizer.scale_lr": True,
+                "optimizer.lr_batch": 4}  # fmt: skip
+    path = spec(seeds=[3], set={"epochs": 1} | resolved)
     code, out, _ = run(sweep, path, "--devices", "cpu")
     assert code == 0 and "; under a minute\n" in out, out
     runs, faults = find_runs(["runs"])
     assert not faults and [one.config.seed for one in runs] == [3]
     assert all(one.is_finished and one.method == "SupOnly" for one in runs)
+    assert runs[0].config.optimizer.lr == 0.005 and runs[0].config.precision != "auto"
+    (runs[0].path / "metrics.jsonl").unlink()  # which the resumed run writes again
+    code, out, err = run(sweep, path, "--devices", "cpu")
+    assert code == 0 and out.count("started on cpu") == 1, err
+    code, out, _ = run(sweep, path)
+    assert code == 0 and "started" not in out and "done: " in out
+    for key, value, words in (
+        ("optimizer.lr", 0.02, "lr (0.005 -> 0.01)"),
+        ("criterion.class_weights", None, "class_weights ("),
+        ("precision", "float16", "precision ("),
+    ):
+        code, _, err = run(sweep, spec(seeds=[3], set={"epochs": 1} | resolved | {key: value}))
+        assert code == 2 and "another config: " in err and words in err
 
 
 SBATCH = """#!/bin/sh

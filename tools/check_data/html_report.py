@@ -1,6 +1,7 @@
 """Show the result of an inspection as a self-contained HTML page."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def page(
         limit=limit,
         highlights=list(highlight_figures(lists, found, config)),
         samples=[
-            (f"{item.kind}: {ORDER[bool(item.pixels.any())]}", list(sample_figures(item, config)))
+            (f"{item.kind}: {ORDER[item.is_labelled]}", list(sample_figures(item, config)))
             for item in lists
         ],
         classes=_classes(records, config),
@@ -88,7 +89,7 @@ def _images(records: dict[str, Any]) -> Table:
     rows: list[Any] = []
     for key, title in COUNTED.items():
         counts = [record[key] for record in records.values()]
-        names = [name for name in dict.fromkeys(name for c in counts for name in c)]
+        names = list(dict.fromkeys(chain(*counts)))
         cells = [[name, *(found.get(name) or "" for found in counts)] for name in names]
         rows += [title, *_limited([row for row in cells if any(row[1:])])]
     return ["", *records], rows

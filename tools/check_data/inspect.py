@@ -74,6 +74,11 @@ class CheckedList(NamedTuple):
         return sum((s.pixels for s in self.items if s.pixels is not None), np.zeros(256, np.int64))
 
     @property
+    def is_labelled(self) -> bool:
+        """True where a pixel of a mask is not ignored."""
+        return bool(self.pixels[:IGNORE].any())
+
+    @property
     def masks_with(self) -> np.ndarray:
         """`[256]`: number of masks that hold a class."""
         present = (s.pixels > 0 for s in self.items if s.pixels is not None)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from tools.check_data.image_stats import ImageFacts
 from tools.check_data.inspect import Checked, CheckedList
 from tools.check_data.problems import Problem
 
@@ -47,7 +48,7 @@ def highlights(
 
     `names`: of the images' bands.
     """
-    every = [item for listed in lists for item in listed.items if item.facts]
+    every = [(item, item.facts) for listed in lists for item in listed.items if item.facts]
     some = [
         *(
             Highlight(TITLES.get(p.kind, p.kind), p.item, _without_line(p.message, p.item), p.twin)
@@ -55,7 +56,7 @@ def highlights(
             if p.item
         ),
         *_unusual(every),
-        *(highlight for item in every for highlight in _odd_bands(item, names)),
+        *(highlight for pair in every for highlight in _odd_bands(*pair, names)),
     ]
     order = list(dict.fromkeys(highlight.kind for highlight in some))
     return sorted(some, key=lambda highlight: order.index(highlight.kind))
@@ -65,32 +66,32 @@ def _without_line(message: str, item: Checked) -> str:
     return message.removeprefix(f"{item.sample.where}: ")
 
 
-def _unusual(every: Sequence[Checked]) -> Iterator[Highlight]:
+def _unusual(every: Sequence[tuple[Checked, ImageFacts]]) -> Iterator[Highlight]:
     """Yield files that differ from the others; of dark and bright ones the farthest first."""
-    facts = pd.DataFrame([item.facts for item in every if item.facts])
-    if facts.empty:
+    if not every:
         return
+    items, facts = [item for item, _ in every], pd.DataFrame([facts for _, facts in every])
     flat = facts.contrast < FLAT
     for i, row in facts[flat].iterrows():
         reason = f"all grey values are about {row.brightness:.0f}"
-        yield Highlight("shows nothing", every[i], reason)
+        yield Highlight("shows nothing", items[i], reason)
     for i, row in facts[facts.exif != 1].iterrows():
-        yield Highlight("stored turned or mirrored", every[i], f"EXIF orientation {row.exif}")
+        yield Highlight("stored turned or mirrored", items[i], f"EXIF orientation {row.exif}")
     alike = facts.groupby(["mode", "bits"])["exif"].transform("size")
     for i, row in facts[alike < RARE * len(facts)].iterrows():
         reason = f"mode {row['mode']}, {row.bits} bits"
-        yield Highlight("another mode or depth than most", every[i], reason)
+        yield Highlight("another mode or depth than most", items[i], reason)
     grey = facts.brightness[~flat]
     off = (grey - grey.median()).abs()
     far = off[off > max(FAR * 1.4826 * off.median(), FAR_GREY)]
     for i in far.sort_values(ascending=False, kind="stable").index:
         reason = f"mean grey value {grey[i]:.0f}, the median of all is {grey.median():.0f}"
-        yield Highlight("much darker or brighter than most", every[i], reason)
+        yield Highlight("much darker or brighter than most", items[i], reason)
 
 
-def _odd_bands(item: Checked, names: Sequence[str]) -> Iterator[Highlight]:
+def _odd_bands(item: Checked, facts: ImageFacts, names: Sequence[str]) -> Iterator[Highlight]:
     """Yield bands without information, or with less than they could hold."""
-    if not item.bands or not item.facts or item.facts.contrast < FLAT:
+    if not item.bands or facts.contrast < FLAT:
         return  # the image as a whole shows nothing
     shares = item.bands.ends[:, 1] / item.bands.steps.sum(1)
     for name, constant, share in zip(names, item.bands.constant, shares, strict=True):

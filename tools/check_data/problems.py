@@ -102,14 +102,15 @@ def _of_list(found: CheckedList, config: Config) -> Iterator[Problem]:
 def _of_masks(found: CheckedList, config: Config) -> Iterator[tuple[str, str]]:
     """Yield kind and text of problems of a split as a whole."""
     pixels, crops = found.pixels, found.crops
-    if not pixels[:IGNORE].any():
+    if not found.is_labelled:
         yield "nothing labelled", "no mask has a labelled pixel"
         return
     absent = [name for name, n in zip(config.data.classes, pixels, strict=False) if not n]
     if absent:
         yield "absent class", f"never in its masks: {', '.join(absent)}"
-    few = too_few(len(found.listed.samples), config.data.classes, found.masks_with)
-    if found.kind == "val" and few:
+    if found.kind == "val" and (
+        few := too_few(len(found.listed.samples), config.data.classes, found.masks_with)
+    ):
         yield "small val", few
     if len(crops) and (share := (crops > MOSTLY).mean()) > MANY_CROPS:
         masks = f"{pixels[IGNORE] / pixels.sum():.0%} of the masks' pixels are ignored"

@@ -52,7 +52,7 @@ def highlight_figures(
 def sample_figures(found: CheckedList, config: Config) -> Iterator[Figure]:
     """Yield samples without faults: the rarest classes first, or from dark to bright."""
     reader, count = Reader(config.data), SHOWN[found.kind]
-    if found.pixels.any():
+    if found.is_labelled:
         chosen = list(rarest(found, config.data.classes, count))
     else:
         chosen = [(item, "") for item in by_brightness(found, count)]

@@ -143,7 +143,7 @@ def _predictions(run: Run, network: str, device: torch.device, limit: int | None
     interval = f" (95 % interval {intervals})" if intervals else ""
     return {
         "text": f"{counted(found.images, 'validation image')}, {network}, "
-        f"{run.config.evaluation.mode}: mIoU {found.scores.miou:.2f}{interval}, "
+        f"{found.mode}: mIoU {found.scores.miou:.2f}{interval}, "
         f"pixel accuracy {found.scores.accuracy:.2f}.",
         **_class_scores(run.config.data, found.scores),
         "matrix": as_svg(

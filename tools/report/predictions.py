@@ -47,7 +47,9 @@ class ImageScores:
 
     scores: Scores
 
-    def __init__(self, samples: Sequence[Sample], shown: int, num_classes: int):
+    def __init__(self, samples: Sequence[Sample], shown: int, num_classes: int, mode: str):
+        self.mode = mode
+        """The mode of prediction."""
         self.images, self._samples, self._shown = len(samples), samples, shown
         self._num_classes = num_classes
         self._ranked: list[ScoredImage] = []
@@ -81,15 +83,16 @@ def predict_validation(
     Raises `UserError` where the checkpoint or the data are missing.
     """
     config, mode = run.config, run.config.evaluation.mode
+    mode = "original" if mode == "center_crop" else mode
     samples = read_samples(config.data.val, config.data, masks=True).samples[:limit]
     process = Process(rank=0, world=1, workers=0, cuda=device.type == "cuda")
     loader = evaluation_loader(config, samples, process)
-    scores = ImageScores(samples, shown, config.num_classes)
+    scores = ImageScores(samples, shown, config.num_classes, mode)
     scores.scores = evaluate(
         load_trained(config, best_checkpoint(run.path, network), network, device),
         tqdm(loader, "validation images", disable=None, leave=False),
         config,
-        mode="original" if mode == "center_crop" else mode,
+        mode=mode,
         device=device,
         volumes=volume_indices([s.image for s in samples], config.evaluation.volume_pattern),
         watchers=[scores],

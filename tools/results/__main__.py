@@ -1,7 +1,7 @@
 """Compare runs: tables over seeds, curves, published scores.
 
-Runs of the same method, network, dataset, partition and settings form one row. Remarks below the
-table name runs that are unfinished, repeat another, or differ in commit or device.
+Runs of the same method, network, dataset, partition, images and settings form one row. Remarks
+below the table name runs that are unfinished, repeat another, or differ in commit or device.
 """
 
 from pathlib import Path

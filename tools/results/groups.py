@@ -3,16 +3,17 @@
 A table of runs is a DataFrame with a row for each group and scored network:
 
 method, network, dataset, partition, settings, commit: text; `settings` names those that differ from
-    the settings of most groups of the same dataset and network
+    the settings of most groups of the same dataset and network, and validation and unlabelled
+    images that differ from those of most groups of the same partition
 scored: student or teacher, where a method has both
 labels, unlabeled, epochs, steps: numbers of images, epochs and optimizer steps
-seeds, best_epochs, best_values, last_values: lists, by seed
-best_mean, best_std, last_mean, last_std: of the best and the last score; no std for one seed
-step_seconds, peak_memory: median over all epochs and seeds; maximum, in bytes
-published: the score of a paper, where `tools.results.published` knows one
-curves: for each seed, score by epoch
+seeds, best_epochs, best_values, last_values: lists with an item for each run, by fold and seed
+best_mean, best_std, last_mean, last_std: of the best and the last score; no std for one run
+step_seconds, peak_memory: median over all epochs and runs; maximum, in bytes
+published: the score of a paper, of those that `--published` names
+curves: for each run, score by epoch
 classes: class names
-pseudo_labels: for each seed, the quality of the pseudo-labels by epoch (`PseudoLabels`); empty for
+pseudo_labels: for each run, the quality of the pseudo-labels by epoch (`PseudoLabels`); empty for
     a network that makes none
 group: index of the group
 """
@@ -40,7 +41,8 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
     remarks = []
     for run in runs:
         seed, settings = run.config.seed, repr(sorted(run.settings.items()))
-        group = found[run.method, run.config.data.name, run.partition, run.identity, settings]
+        images = tuple(run.identity.items())
+        group = found[run.method, run.config.data.name, run.partition, images, settings]
         if not run.is_finished:
             often = f", started {len(run.starts)} times" if len(run.starts) > 1 else ""
             remarks.append(f"left out, unfinished: {run.path} ({run.progress}{often})")
@@ -84,14 +86,15 @@ def _remarks(group: Group) -> list[str]:
 
 def tabulate(groups: Sequence[Group], score: str) -> pd.DataFrame:
     """Return the table of groups (see above); raises `UserError` for an unknown score."""
-    hashes = defaultdict(set)
-    for run, *_ in groups:
-        hashes[run.config.data.name, run.partition].add(run.identity[0])
     rows = []
     for index, group in enumerate(groups):
-        run, settings = group[0], _unusual_settings(group, groups)
-        is_ambiguous = len(hashes[run.config.data.name, run.partition]) > 1
-        partition = run.partition + f" ({run.identity[0][:8]})" * is_ambiguous
+        run, images = group[0], _unlike_images(group, groups)
+        of_partition = ", ".join(
+            images.pop(kind) for kind in ("folds", "labeled") if kind in images
+        )
+        partition = run.partition + f" ({of_partition})" * bool(of_partition)
+        parts = [_unusual_settings(group, groups), *(f"{k}={text}" for k, text in images.items())]
+        settings = " ".join(filter(None, parts))
         for network in dict.fromkeys(network for run in group for network in run.networks):
             names = {"group": index, "partition": partition, "settings": settings}
             rows.append(_row([r for r in group if network in r.networks], network, score) | names)
@@ -123,7 +126,7 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
         "step_seconds": median(seconds) if seconds else None,
         "peak_memory": max((e.peak_memory for e in epochs if e.peak_memory), default=None),
         "commit": ", ".join(dict.fromkeys(start.commit for run in group for start in run.starts)),
-        "unlabeled": run.images["unlabeled"].images if run.images else None,
+        "unlabeled": run.count("unlabeled"),
         "published": None,
         "best_mean": mean(best),
         "best_std": stdev(best) if len(best) > 1 else None,
@@ -137,13 +140,44 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
     }
 
 
+def _unlike_images(group: Group, groups: Sequence[Group]) -> dict[str, str]:
+    """Text by kind of images, where groups of the same dataset and partition have other ones.
+
+    Of val and unlabeled images, where most groups with the same labelled images have other ones.
+    The text is the number of unlabelled images, or a hash where that does not tell them apart.
+    """
+    run = group[0]
+    key = run.config.data.name, run.partition
+    alike = [other for other, *_ in groups if (other.config.data.name, other.partition) == key]
+    found = {}
+    for kind, text in run.identity.items():
+        others = alike
+        if kind == "unlabeled":  # without methods that use none
+            others = [other for other in alike if other.identity[kind]]
+        texts = Counter(other.identity.get(kind, "") for other in others)
+        is_of_partition = kind in ("folds", "labeled")
+        is_usual = len(texts) == 1 if is_of_partition else 2 * texts[text] > len(others)
+        if text and not is_usual:
+            counts = {other.count(kind) for other in others} - {None}
+            is_clear = kind == "unlabeled" and len(counts) == len(texts)
+            found[kind] = str(run.count(kind)) if is_clear else text
+        if is_of_partition:
+            alike = [other for other in alike if other.identity.get(kind) == text]
+    return found
+
+
 def _unusual_settings(group: Group, groups: Sequence[Group]) -> str:
     """Settings that differ from those of most groups of the same dataset and network."""
-    alike = [other[0].settings for other in groups if _sheet(other) == _sheet(group)]
+    run, alike = group[0], [other[0] for other in groups if _sheet(other) == _sheet(group)]
     parts = []
-    for key, value in group[0].settings.items():
-        common, count = Counter(repr(other.get(key)) for other in alike).most_common(1)[0]
-        is_usual = common == repr(value) and 2 * count > len(alike)
-        if not is_usual and key not in NETWORK and value not in (None, {}):
+    for key, value in run.settings.items():
+        # No options of a method: unusual only beside groups of the same method.
+        others = [other for other in alike if value != {} or other.method == run.method]
+        counts = Counter(repr(other.settings.get(key)) for other in others)
+        common, count = counts.most_common(1)[0]
+        has_usual = 2 * count > len(others)
+        is_usual = has_usual and common == repr(value)
+        is_shown = has_usual or value not in (None, {})  # most groups have a value
+        if not is_usual and is_shown and key not in NETWORK:
             parts.append(f"{key}={value}".replace(" ", "").replace("'", ""))
     return " ".join(parts)

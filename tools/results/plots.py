@@ -34,7 +34,7 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
     Raises `UserError` for a folder that cannot be written.
     """
     table = table.assign(
-        panel=[f"{row.dataset}, {row.network.split()[-1]}" for row in table.itertuples()],
+        panel=[f"{row.dataset}, {row.network}" for row in table.itertuples()],
         partition=[_partition(row) for row in table.itertuples()],
         name=[_name(row) for row in table.itertuples()],
     )

@@ -110,7 +110,7 @@ class Run:
             raise UserError(f"{path / MARK}: is empty; expected a line for each start of the run")
         self.images = self.starts[-1].images
         """The labeled, unlabeled and val images; empty where not recorded."""
-        self.labels = self.images["labeled"].images if "labeled" in self.images else None
+        self.labels = self.count("labeled")
         """Number of labelled images."""
         self.method = self.starts[-1].method or Path(self.starts[-1].command[0]).stem
         """The method's class, or its script where the class was not recorded."""
@@ -120,6 +120,10 @@ class Run:
         self.network = " ".join(dict.fromkeys([model.network, self.backbone]))
         self.networks = list(dict.fromkeys(name for epoch in self.epochs for name in epoch.scores))
         """Names of the validated networks: model, and model_ema where there is a teacher."""
+
+    def count(self, kind: str) -> int | None:
+        """Number of labeled, unlabeled or val images, if recorded."""
+        return self.images[kind].images if kind in self.images else None
 
     @property
     def fold(self) -> Path | None:
@@ -144,15 +148,24 @@ class Run:
         return str(self.labels or name) if name in (data.name, data.root.name) else name
 
     @property
-    def identity(self) -> tuple[str, ...]:
-        """Texts that differ where labelled or validation images of the same name differ."""
-        if self.fold is not None:  # the images of all folds
-            return (str(self.fold.parent),)
-        data = self.config.data
-        return tuple(
-            self.images[kind].sha256 if kind in self.images else str(source)
-            for kind, source in (("labeled", data.labeled), ("val", data.val))
-        )
+    def identity(self) -> dict[str, str]:
+        """Text by kind of images, which differs where images of the same name differ; empty for a
+        method without unlabelled images. The runs of all folds have the same texts."""
+        fold = self.fold
+        found = {kind: self._images_of(kind) for kind in ("labeled", "val", "unlabeled")}
+        if fold is None:
+            return found
+        path = split_file(self.config.data, "unlabeled")
+        if found["unlabeled"] and path is not None and fold.name in str(path):
+            found["unlabeled"] = str(path).replace(fold.name, "fold_*")  # each fold has its own
+        return {"folds": str(fold.parent), "unlabeled": found["unlabeled"]}
+
+    def _images_of(self, kind: str) -> str:
+        """Hash of a split file, or its path where the hash was not recorded."""
+        if kind not in self.images:
+            return str(getattr(self.config.data, kind) or "")
+        images = self.images[kind]
+        return images.sha256[:12] if images.images else ""
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -251,7 +264,8 @@ def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
 
 
 def split_file(data: Data, kind: str) -> Path | None:
-    """Return the split file of the labeled or val images, if the config names exactly one."""
+    """Return the split file of the labeled, unlabeled or val images, if the config names exactly
+    one."""
     images: ImageSources | None = getattr(data, kind)
     path = images.list if isinstance(images, SplitFile) else images
     return path if isinstance(path, Path) else None

@@ -13,6 +13,7 @@ from dataset.protocols import fetch_hint
 from tools.results.runs import Run, best_epoch
 from tools.sweep.spec import Planned
 from util.config.differences import differences
+from util.config.schema import Config
 from util.errors import UserError, duration
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
 from util.io import make_folder
@@ -70,13 +71,31 @@ def _started(planned: Planned) -> Run | None:
     if not planned.has_started:
         return None
     run = Run(planned.folder)
-    old, new = (c.model_dump(mode="json") for c in (run.config, config))
+    old, new = (c.model_dump(mode="json") for c in (run.config, _resolved(config, run.config)))
     if changed := "; ".join(differences(old, new).values()):
         raise UserError(
             f"{planned.folder}: holds a run with another config: {changed}; move it away, or "
             "choose another save_path"
         )
     return run
+
+
+def _resolved(config: Config, of_run: Config) -> Config:
+    """Return the config with the values that the start of a run puts in place of its rules.
+
+    The precision depends on the device and the class weights on the masks: these are the run's.
+    """
+    from engine.optimizer import with_scaled_lr  # imports PyTorch
+
+    if config.optimizer.scale_lr:
+        config = with_scaled_lr(config)
+    if config.precision == "auto":
+        config = config.model_copy(update={"precision": of_run.precision})
+    weights = of_run.criterion.class_weights
+    if isinstance(config.criterion.class_weights, str) and weights:
+        criterion = config.criterion.model_copy(update={"class_weights": weights})
+        config = config.model_copy(update={"criterion": criterion})
+    return config
 
 
 def check_split_files(states: Sequence[RunProgress]) -> None:
@@ -120,9 +139,15 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
         told = False
         while running or (waiting and not stop.by):
             while free and waiting and not stop.by:
-                state, device = waiting.pop(0), free.pop(0)
-                state.say(f"started on {device}")
-                running[_start(state.planned, device)] = state, device
+                state = waiting.pop(0)
+                try:
+                    process = _start(state.planned, free[0])
+                except UserError as error:
+                    state.say(f"FAILED: {error}")
+                    failed.append(state.planned)
+                    continue
+                state.say(f"started on {free[0]}")
+                running[process] = state, free.pop(0)
             if stop.by and not told:
                 told = True
                 for process in running:  # a terminal's Ctrl-C has reached them already
@@ -131,8 +156,9 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
             for process in [process for process in running if process.poll() is not None]:
                 state, device = running.pop(process)
                 free.append(device)
-                state.say(_ending(state.planned.folder, process.returncode))
-                failed += [state.planned] if process.returncode not in (0, *STOPPED) else []
+                text, has_failed = _ending(state.planned.folder, process.returncode)
+                state.say(text)
+                failed += [state.planned] if has_failed else []
         if stop.by:
             raise Interrupted
     return failed
@@ -152,15 +178,15 @@ def _start(planned: Planned, device: str) -> subprocess.Popen[bytes]:
         raise UserError(f"{planned.folder}: cannot be written ({error})") from None
 
 
-def _ending(folder: Path, code: int) -> str:
-    """Describe the end of a run: its scores, or its last line of output."""
+def _ending(folder: Path, code: int) -> tuple[str, bool]:
+    """Describe the end of a run by its scores or its last line of output; True for a failure."""
     if code in STOPPED:
-        return "stopped; the same command resumes it"
+        return "stopped; the same command resumes it", False
     if code:
         console = (folder / "console.txt").read_text(encoding="utf-8", errors="backslashreplace")
         *_, last = ["no output", *filter(str.strip, console.split("\n"))]
-        return f"FAILED (exit code {code}): {last.strip()}"
+        return f"FAILED (exit code {code}): {last.strip()}", True
     try:
-        return result(Run(folder))
+        return result(Run(folder)), False
     except UserError as error:
-        return f"FAILED: {error}"
+        return f"FAILED: {error}", True

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -149,7 +150,8 @@ def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[Planned]:
         part.seeds or sweep.seeds,
     )
     for config, method, (name, settings), partition, seed in choices:
-        lists = Path((sweep.lists or "").format(partition=partition)) if partition else None
+        folder_of_lists = (sweep.lists or "").replace("{partition}", partition)
+        lists = Path(folder_of_lists) if partition else None
         places = [config.stem, method, name, partition, str(seed)]
         folder = sweep.save_path.joinpath(*filter(None, places))
         yield Planned(method, config, lists, sweep.set | settings, seed, folder)
@@ -157,5 +159,8 @@ def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[Planned]:
 
 def _as_yaml(value: Any) -> str:
     """Write a value as YAML in one line, a text without quotes where that is the same."""
-    plain = isinstance(value, str) and yaml.safe_load(value) == value
-    return value if plain else json.dumps(value)
+    if isinstance(value, str):
+        with suppress(yaml.YAMLError):
+            if yaml.safe_load(value) == value:
+                return value
+    return json.dumps(value, ensure_ascii=False)
