@@ -17,7 +17,11 @@ from tests.own_images import with_palette
 from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.label_images import VOC, voc_colour
 from tools.prepare.annotations.match import ImageFolder
+from tools.prepare.own import config
+from tools.prepare.own import init as own_init
 from util.config.loading import load_config
+from util.errors import UserError
+from util.io import write_once
 
 W, H = 40, 32
 BIG, SMALL = (4, 6, 24, 22), (10, 12, 18, 20)
@@ -543,6 +547,25 @@ def test_masks_go_to_a_new_folder(init):
     assert code == 0 and Path("other/masks/a/one.png").exists()
     code, out, err = init("notes", "--force", "--classes", "a,b")
     assert code == 2 and "classes come from --annotations" in err
+
+
+@pytest.mark.parametrize("module, where, error, code", [
+    (config, "write_lists", KeyboardInterrupt(), 130),
+    (own_init, "load_config", UserError("spoilt"), 2),
+    (own_init, "schedule_for", UserError("too short"), 2),
+    (own_init, "schedule_for", KeyboardInterrupt(), 130),
+])  # fmt: skip
+def test_masks_stay_once_a_config_names_them(module, where, error, code, init, monkeypatch):
+    def fail(*_):
+        if module is config:
+            write_once(Path("splits/mine/labeled.txt"), b"the first of the lists")
+        raise error
+
+    yolo()
+    monkeypatch.setattr(module, where, fail)
+    assert init("notes", "--time-budget", "1min")[0] == code
+    written = Path("photos_masks"), Path("configs/mine.yaml"), Path("splits/mine/labeled.txt")
+    assert {path.exists() for path in written} == {module is own_init}
 
 
 @pytest.mark.parametrize("option, value, names, masks", [

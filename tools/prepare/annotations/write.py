@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, ClassOptions]]:
-    """Write a new folder of masks, and yield it with its classes; remove it on an error.
+    """Write a new folder of masks, and yield it with its classes; remove it on an error inside.
 
     Raises `UserError` for annotations that cannot be used, and for a folder that exists.
     """

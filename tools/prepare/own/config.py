@@ -18,7 +18,8 @@ from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.colours import background
 from util.config.types import IGNORE
-from util.errors import UserError, first_of
+from util.errors import first_of
+from util.io import write_once
 
 MOST = 0.5
 """Share of the pixels from which a class is the background."""
@@ -46,16 +47,13 @@ def lines_of(splits: Splits, folder: Path) -> tuple[dict[Path, list[str]], Path]
 
 def write_new(out: Path, text: str, lists: dict[Path, list[str]]) -> None:
     """Write config and split files, or none of them."""
+    new = [path for path in (out, *lists) if not path.exists()]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error})") from None
-    try:
+        write_once(out, text.encode())
         write_lists(lists)
-    except UserError:
-        out.unlink()
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
         raise
 
 
