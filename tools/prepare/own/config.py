@@ -80,7 +80,7 @@ def config_text(
 
     masks, evaluation = found.masks, {"mode": settings.mode}
     if "pair" in data and len(classes.names) == 2:
-        evaluation["select"] = f"iou:{classes.names[1]}"  # of the changed class
+        evaluation["select"] = f"iou:{_changed(classes)}"
     rare = [f"{name} ({share:.1%})" for name, share in classes.rare().items()]
     template = Environment(  # of YAML, so nothing is escaped for HTML
         loader=FileSystemLoader(Path(__file__).parent),
@@ -103,6 +103,15 @@ def config_text(
         evaluation=evaluation,
         rare=first_of(rare, 3),
     )
+
+
+def _changed(classes: Classes) -> str:
+    """Return the changed one of two classes: the other one is a background by its name, else the
+    class of value 0 or of black."""
+    unchanged = background(classes.names)
+    if unchanged is None:
+        unchanged = classes.class_of(0)
+    return classes.names[0 if unchanged == 1 else 1]
 
 
 def _label_map(classes: Classes, masks: Masks) -> Iterator[tuple[str, str, str]]:
