@@ -524,9 +524,10 @@ def test_faults_of_several_files_are_named_at_once(init):
     yolo()
     for name in IMAGES[:2]:
         write(f"labels/{name}.txt", "0 0 0 1 0 1 0.5 0.5")
-    code, out, err = init()
+    code, out, err = init("notes", "--skip-bad")
     assert code == 2 and "a/one.txt: line 1" in out and "a/two.txt: line 1" in out
-    assert "2 files cannot be used" in err
+    assert "2 annotations cannot be used, see above; correct or remove them" in err
+    assert "--skip-bad" not in err  # leaves out images, not annotations
 
 
 def test_masks_go_to_a_new_folder(init):

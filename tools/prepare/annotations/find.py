@@ -8,7 +8,7 @@ from dataset.folders import walk
 from tools.prepare.annotations import coco, label_images, label_studio, labelme, via, yolo
 from tools.prepare.annotations.entries import Entry, read_json
 from tools.prepare.annotations.model import Annotations, merged
-from tools.prepare.own.survey import raise_faults
+from tools.prepare.faults import raise_faults
 from util.errors import UserError, first_of
 
 JSON: tuple[tuple[Callable[[object], bool], Callable[[Entry, Path], Annotations]], ...] = (
