@@ -30,7 +30,7 @@ def read_annotations(path: Path, images: list[Path]) -> Annotations:
 
     Raises `UserError`, once all faults of several are printed, for any other format.
     """
-    names_classes = path.name in (*yolo.NAMES, "labelmap.txt", "class_names.txt")
+    names_classes = path.name in (*yolo.NO_LABELS, "labelmap.txt")
     if not (path.is_file() or path.is_dir()):
         raise UserError(f"--annotations {path}: no such file or folder")
     root = path if path.is_dir() else path.parent
