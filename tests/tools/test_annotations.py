@@ -3,6 +3,8 @@
 import base64
 import json
 import sys
+from collections import Counter
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 
@@ -15,9 +17,15 @@ from scipy.io import savemat
 
 from tests.own_images import with_palette
 from tools.prepare import __main__ as prepare
+from tools.prepare.annotations.draw import class_table
 from tools.prepare.annotations.label_images import VOC, voc_colour
 from tools.prepare.annotations.match import ImageFolder
+from tools.prepare.annotations.model import Annotations, Picture
+from tools.prepare.own import config
+from tools.prepare.own import init as own_init
 from util.config.loading import load_config
+from util.errors import UserError
+from util.io import write_once
 
 W, H = 40, 32
 BIG, SMALL = (4, 6, 24, 22), (10, 12, 18, 20)
@@ -314,6 +322,15 @@ def voc():
         with_palette(values, table).save(Path("notes", f"{name}.png"))
 
 
+def named_palette():
+    """Write masks of a palette of their own; two names cannot be arguments of --classes."""
+    grey = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
+    for name in IMAGES:
+        Path("notes", name).parent.mkdir(exist_ok=True)
+        with_palette(expected(), grey).save(Path("notes", f"{name}.png"))
+    write("class_names.txt", "sky\nlight, red\na=b\n")
+
+
 def matlab():
     for number, name in enumerate(IMAGES):
         Path("notes", name).parent.mkdir(exist_ok=True)
@@ -368,6 +385,8 @@ CASES = {
     "YOLO": (yolo, OBJECTS, ["boxes: 3"]),
     "YOLO's classes.txt": (yolo_classes, OBJECTS, []),
     "VOC": (voc, ["background", "cow", "tvmonitor"], ["Pascal VOC's palette and class names"]),
+    "palette masks": (named_palette, ["sky", "light, red", "a=b"], [
+        "palette masks; images: 3", "--classes 0=sky,1=light/red,2=a/b"]),
     "MATLAB": (matlab, ["class_0", "class_1", "class_2"], []),
     "MATLAB 7.3": (matlab73, ["class_0", "class_1", "class_2"], []),
 }  # fmt: skip
@@ -423,6 +442,15 @@ def labelme_shape(**changes):
     return writer
 
 
+def repeated(key):
+    def writer():
+        tree = coco_tree([[box(*SMALL)], [box(*BIG)]])
+        tree[key][1]["id"] = tree[key][0]["id"]
+        write("x.json", tree)
+
+    return writer
+
+
 def ambiguous():
     Path("photos/a/same.png").write_bytes(Path("photos/b/four.png").read_bytes())
     Path("photos/b/same.png").write_bytes(Path("photos/b/four.png").read_bytes())
@@ -464,6 +492,8 @@ FAULTS = {
     "damaged runs": (coco(segmentation={"size": [H, W], "counts": "0é"}), "counts do not add up"),
     "runs of another size": (coco(segmentation={"size": [W, H], "counts": [W * H]}),
                              "annotations[0].segmentation: size [40, 32]; expected"),
+    "image id twice": (repeated("images"), "x.json: images[1].id: 1 is the id of images[0] too"),
+    "category id twice": (repeated("categories"), "categories[1].id: 3 is the id of categories[0]"),
     "other size": (other_size, "x.json: 'a/one.jpg' has 80x64 pixels, "),
     "one name twice": (ambiguous, "x.json: 'same.png' may be"),
     "one image twice": (lambda: (labelme(), write("a/one copy.json", Path("notes/a/one.json")
@@ -520,9 +550,10 @@ def test_faults_of_several_files_are_named_at_once(init):
     yolo()
     for name in IMAGES[:2]:
         write(f"labels/{name}.txt", "0 0 0 1 0 1 0.5 0.5")
-    code, out, err = init()
+    code, out, err = init("notes", "--skip-bad")
     assert code == 2 and "a/one.txt: line 1" in out and "a/two.txt: line 1" in out
-    assert "2 files cannot be used" in err
+    assert "2 annotations cannot be used, see above; correct or remove them" in err
+    assert "--skip-bad" not in err  # leaves out images, not annotations
 
 
 def test_masks_go_to_a_new_folder(init):
@@ -543,6 +574,25 @@ def test_masks_go_to_a_new_folder(init):
     assert code == 0 and Path("other/masks/a/one.png").exists()
     code, out, err = init("notes", "--force", "--classes", "a,b")
     assert code == 2 and "classes come from --annotations" in err
+
+
+@pytest.mark.parametrize("module, where, error, code", [
+    (config, "write_lists", KeyboardInterrupt(), 130),
+    (own_init, "load_config", UserError("spoilt"), 2),
+    (own_init, "schedule_for", UserError("too short"), 2),
+    (own_init, "schedule_for", KeyboardInterrupt(), 130),
+])  # fmt: skip
+def test_masks_stay_once_a_config_names_them(module, where, error, code, init, monkeypatch):
+    def fail(*_):
+        if module is config:
+            write_once(Path("splits/mine/labeled.txt"), b"the first of the lists")
+        raise error
+
+    yolo()
+    monkeypatch.setattr(module, where, fail)
+    assert init("notes", "--time-budget", "1min")[0] == code
+    written = Path("photos_masks"), Path("configs/mine.yaml"), Path("splits/mine/labeled.txt")
+    assert {path.exists() for path in written} == {module is own_init}
 
 
 @pytest.mark.parametrize("option, value, names, masks", [
@@ -593,6 +643,14 @@ def test_the_last_of_many_annotations_is_read(init):
     ])  # fmt: skip
     code, out, err = init()
     assert code == 0 and "objects: 6" in out, err
+
+
+@pytest.mark.parametrize("count", [254, 255])
+def test_at_most_254_classes(count):
+    names = {f"class {number}" for number in range(count)}
+    found = Annotations("", [Picture(Path("x.mat"), ("x",), None, [])], [], Counter(), {})
+    with nullcontext() if count == 254 else pytest.raises(UserError, match="at most 254"):
+        assert max(class_table(found, [names], "background").indices.values()) == 253
 
 
 def test_circles_and_ellipses(init):

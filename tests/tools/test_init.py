@@ -209,6 +209,8 @@ def spoil(what):
         ("damaged", [], ["photo 0.png", "not a readable image"]),
         ("", ["--classes", "a,b"], ["--classes: 2 names for 3 values: 0; 1; 2", "command above"]),
         ("", ["--classes", "a,a,b"], ["--classes a,a,b", "distinct"]),
+        ("", ["--classes", "0=a,1=b,1=c"], ["1 is both b and c; expected one"]),
+        ("", ["--classes", "0=a,2=c", "--ignore", "02"], ["2 is both ignore and c"]),
         ("", ["--ignore", "9"], ["--ignore 9", "not in the masks"]),
         ("", ["--ignore", "x"], ["--ignore", "'x'"]),
         ("", ["--ignore", "0", "1", "2"], ["come to 1 classes; expected 2 to 254"]),
@@ -353,6 +355,11 @@ def test_all_unreadable_files_are_named(init):
         Path(f"images/{stem}.jpg").write_bytes(b"no image")
     code, _, err = init("--skip-bad", "--force")
     assert code == 2 and "found 0 images with masks" in err
+    write_images(Path("images"))
+    write_masks(Path("masks"), stems, "index")
+    write_masks(Path("more masks"), [extra], "index")  # the image of the mask is unreadable
+    code, _, err = init("--skip-bad", "--force", "--val", "more", "more masks")
+    assert code == 2 and "--val more more masks: none of these images can be used" in err
 
 
 def test_large_files_need_an_option(init, run):

@@ -12,6 +12,7 @@ from supervised import SupOnly
 from tests.dataset.test_bands import png
 from tests.own_images import TINY, write_images, write_masks
 from tools.check_data import __main__ as check_data
+from tools.prepare.own.images import ImageFile, Kind, measure_bands
 from util.config.loading import load_config
 
 tifffile = pytest.importorskip("tifffile")
@@ -90,6 +91,20 @@ def test_bands_depth_and_range_are_recognised(form, kind, bands, rgb_bands, init
     if bands == (1, 2, 3, 4, 5) and kind == np.float32:
         np.testing.assert_allclose(data.mean, 0.5, atol=0.02)
         np.testing.assert_allclose(normal.std((0, 1)), 1, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "values", [[3e6, 3e6], [0, 0], [20000.01, 20000.025], [1234566.0, 1234574.0]]
+)
+def test_constant_bands_and_narrow_ranges_are_scaled(values):
+    kind = Kind((1, 2), False, "floats")
+    pixels = np.stack([np.linspace(*values, 100), np.linspace(0, 1, 100)], axis=1)
+    found = measure_bands([ImageFile(Path("a.tif"), (10, 10), kind, pixels)]).settings
+    low, high = found["image_range"][0]
+    assert 0 < high - low and abs(low - values[0]) <= 0.01 * (high - low)
+    spread = np.clip((pixels[:, 0] - low) / (high - low), 0, 1).std()
+    assert found["std"][0] == pytest.approx(spread if values[0] < values[1] else 1, abs=1e-4)
+    assert (spread > 0.25) == (values[0] < values[1])
 
 
 def test_from_folders_to_predictions(init, run, train):

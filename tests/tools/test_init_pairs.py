@@ -113,6 +113,13 @@ def test_refused_in_one_line(what, options, parts, init):
     assert not Path("mine.yaml").exists() and not Path("splits").exists()
 
 
+@pytest.mark.parametrize("named", ["255=changed,0=Unchanged", "0=same,255=changed",
+                                   "255=changed,0=same"])  # fmt: skip
+def test_the_changed_class_is_selected_in_any_order(named, init):
+    code, _, err = init("--classes", named)
+    assert code == 0 and load_config("mine.yaml").evaluation.select == "iou:changed", err
+
+
 @pytest.mark.parametrize("told, classes, last", [
     ([], ["unchanged", "class_128", "class_255"], 2),
     (["--classes", "0=same,128=built,255=felled"], ["same", "built", "felled"], 2),

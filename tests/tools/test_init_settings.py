@@ -83,21 +83,22 @@ def test_times():
             seconds_of(text)
 
 
-@pytest.mark.parametrize("seconds, epochs, steps", [
-    (1e9, 80, 100),  # everything fits
-    (20 * 110, 20, 100),
-    (550, 10, 45),  # ten shorter epochs
-    (60, 3, 10),  # validation takes half of the time
-    (11, 0, 0),
+@pytest.mark.parametrize("seconds, validation, epochs, steps", [
+    (1e9, 10, 80, 100),  # everything fits
+    (20 * 110, 10, 20, 100),
+    (550, 10, 10, 45),  # ten shorter epochs
+    (60, 10, 3, 10),  # validation takes half of the time
+    (3600, 400, 7, 100),  # it takes more, with epochs of the usual length
+    (11, 10, 0, 0),
 ])  # fmt: skip
-def test_a_schedule_fits_its_time(seconds, epochs, steps):
-    """100 steps of a second and a validation of ten make an epoch."""
+def test_a_schedule_fits_its_time(seconds, validation, epochs, steps):
+    """100 steps of a second and a validation make an epoch."""
     if not epochs:
         with pytest.raises(UserError, match="a validation takes 10 s and a step 1.0 s"):
-            fit_schedule(seconds, 80, 100, 1.0, 10.0)
+            fit_schedule(seconds, 80, 100, 1.0, validation)
         return
-    assert fit_schedule(seconds, 80, 100, 1.0, 10.0) == (epochs, steps)
-    assert epochs * (steps + 10) <= seconds
+    assert fit_schedule(seconds, 80, 100, 1.0, validation) == (epochs, steps)
+    assert epochs * (steps + validation) <= seconds
 
 
 @pytest.mark.parametrize("unlabeled, steps", [(40, 100), (480, 120)])

@@ -38,13 +38,11 @@ def is_panoptic(tree: object) -> bool:
 def read_instances(tree: Entry, root: Path) -> Annotations:
     """Read annotations; raises `UserError` for a missing or wrong key."""
     names, colours = _categories(tree)
-    images = {entry.get("id", int, str): entry for entry in tree.entries("images")}
+    images = _by_id(tree, "images")
     regions: dict[int | str, list[Region]] = {key: [] for key in images}
     skipped: Counter[str] = Counter()
     for entry in tree.entries("annotations"):
-        label, image = _label(entry, names), entry.get("image_id", int, str)
-        if image not in images:
-            raise entry.error(f"{image} is the id of no image", "image_id")
+        label, image = _label(entry, names), _image_id(entry, images)
         shape = entry.get("segmentation", list, dict, default=[])
         if draw := _drawing(entry, shape):
             regions[image].append(Region(label, f"{entry.where}.segmentation", draw))
@@ -75,17 +73,15 @@ def _drawing(entry: Entry, shape: list | dict) -> Callable | None:
 def read_panoptic(tree: Entry, root: Path) -> Annotations:
     """Read annotations; raises `UserError` for a missing or wrong key."""
     names, colours = _categories(tree)
-    images = {entry.get("id", int, str): entry for entry in tree.entries("images")}
+    images = _by_id(tree, "images")
     pictures = []
     for entry in tree.entries("annotations"):
-        image = entry.get("image_id", int, str)
-        if image not in images:
-            raise entry.error(f"{image} is the id of no image", "image_id")
+        image = images[_image_id(entry, images)]
         segments = {s.get("id", int): _label(s, names) for s in entry.entries("segments_info")}
         png = _png(tree.path, entry)
-        title = images[image].get("file_name", str)
+        title = image.get("file_name", str)
         read = partial(_segments, png, segments)
-        pictures.append(Picture(png, (title,), _size(images[image]), [], read))
+        pictures.append(Picture(png, (title,), _size(image), [], read))
     return Annotations("COCO panoptic", pictures, list(names.values()), Counter(), colours)
 
 
@@ -119,7 +115,7 @@ def _segments(png: Path, names: dict[int, str]) -> Dense:
 
 def _categories(tree: Entry) -> tuple[dict[int | str, str], dict[str, Colour]]:
     """Return names by id, in the order of the ids, and their colours."""
-    entries = {entry.get("id", int, str): entry for entry in tree.entries("categories")}
+    entries = _by_id(tree, "categories")
     ids = sorted(entries, key=lambda key: (isinstance(key, str), key))
     names = {key: entries[key].get("name", str) for key in ids}
     found = {names[key]: entries[key].value.get("color") for key in ids}
@@ -129,6 +125,23 @@ def _categories(tree: Entry) -> tuple[dict[int | str, str], dict[str, Colour]]:
         if isinstance(colour, list) and len(colour) == 3 and all(c in range(256) for c in colour)
     }
     return names, colours
+
+
+def _by_id(tree: Entry, key: str) -> dict[int | str, Entry]:
+    """Return the entries of a list by their ids; raises `UserError` for two that differ."""
+    found: dict[int | str, Entry] = {}
+    for entry in tree.entries(key):
+        first = found.setdefault(entry.get("id", int, str), entry)
+        if first.value != entry.value:
+            raise entry.error(f"{first.value['id']} is the id of {first.where} too", "id")
+    return found
+
+
+def _image_id(entry: Entry, images: dict[int | str, Entry]) -> int | str:
+    key = entry.get("image_id", int, str)
+    if key not in images:
+        raise entry.error(f"{key} is the id of no image", "image_id")
+    return key
 
 
 def _label(entry: Entry, names: dict[int | str, str]) -> str:

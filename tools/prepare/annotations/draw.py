@@ -88,9 +88,9 @@ def class_table(annotations: Annotations, used: Iterable[set[str]], unannotated:
     with_rest = drawn and unannotated == BACKGROUND
     if own or with_rest:
         names = [own or BACKGROUND, *(name for name in names if name != own)]
-    if len(names) >= min(MAX_CLASSES, UNCOVERED) or NEAREST in names:
+    if len(names) > MAX_CLASSES or NEAREST in names:
         raise UserError(
-            f"{file}: {len(names)} classes; expected fewer than {MAX_CLASSES}, none of them named "
+            f"{file}: {len(names)} classes; expected at most {MAX_CLASSES}, none of them named "
             f"{NEAREST}"
         )
     index = {name: IGNORE for name in found if name.lower() in IGNORES}

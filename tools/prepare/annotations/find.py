@@ -8,7 +8,7 @@ from dataset.folders import walk
 from tools.prepare.annotations import coco, label_images, label_studio, labelme, via, yolo
 from tools.prepare.annotations.entries import Entry, read_json
 from tools.prepare.annotations.model import Annotations, merged
-from tools.prepare.own.survey import raise_faults
+from tools.prepare.faults import raise_faults
 from util.errors import UserError, first_of
 
 JSON: tuple[tuple[Callable[[object], bool], Callable[[Entry, Path], Annotations]], ...] = (
@@ -30,7 +30,7 @@ def read_annotations(path: Path, images: list[Path]) -> Annotations:
 
     Raises `UserError`, once all faults of several are printed, for any other format.
     """
-    names_classes = path.name in (*yolo.NAMES, "labelmap.txt", "class_names.txt")
+    names_classes = path.name in (*yolo.NO_LABELS, "labelmap.txt")
     if not (path.is_file() or path.is_dir()):
         raise UserError(f"--annotations {path}: no such file or folder")
     root = path if path.is_dir() else path.parent

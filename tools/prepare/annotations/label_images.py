@@ -99,9 +99,8 @@ def _label_map(path: Path) -> dict[str, Colour]:
             continue
         name, _, rest = line.strip().partition(":")
         try:
-            red, green, blue = (int(text) for text in rest.split(":")[0].split(","))
-            assert all(value in range(256) for value in (red, green, blue))
-        except (ValueError, AssertionError):
+            red, green, blue = bytes(map(int, rest.split(":")[0].split(",")))
+        except ValueError:
             raise UserError(
                 f"{path}: line {number}: expected name:red,green,blue::, found {line[:40]!r}"
             ) from None

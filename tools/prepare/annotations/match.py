@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataset.image_files import SUFFIXES
 from tools.prepare.annotations.model import Picture
-from tools.prepare.own.survey import raise_faults
+from tools.prepare.faults import raise_faults
 from util.errors import UserError
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")

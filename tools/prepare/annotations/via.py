@@ -35,12 +35,12 @@ def read_via(tree: Entry, root: Path) -> Annotations:
         images = list(tree.entries(key))
     else:
         images = [Entry(value, tree.path, f"[{name}]") for name, value in tree.value.items()]
-    regions = {image.where: list(image.entries("regions")) for image in images}
-    attribute = _attribute(tree, [region for found in regions.values() for region in found])
+    regions = [list(image.entries("regions")) for image in images]
+    attribute = _attribute(tree, [region for found in regions for region in found])
     skipped: Counter[str] = Counter()
     pictures = []
-    for image in images:
-        drawn = [_region(region, attribute, skipped) for region in regions[image.where]]
+    for image, found in zip(images, regions, strict=True):
+        drawn = [_region(region, attribute, skipped) for region in found]
         name = image.get("filename", str).replace("\\", "/")
         kept = [region for region in drawn if region]
         pictures.append(Picture(tree.path, (name,), None, kept, complete=False))

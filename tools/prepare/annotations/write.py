@@ -18,9 +18,9 @@ from tools.prepare.annotations.draw import ClassTable, Totals, class_table, draw
 from tools.prepare.annotations.find import read_annotations
 from tools.prepare.annotations.match import match_pictures
 from tools.prepare.annotations.model import Annotations, Picture, Size
+from tools.prepare.faults import in_threads, raise_faults, results_or_raise
 from tools.prepare.own.classes import IGNORED, ClassOptions
 from tools.prepare.own.match import absolute
-from tools.prepare.own.survey import in_threads, raise_faults, results_or_raise
 from util.config.types import IGNORE
 from util.errors import UserError, counted, first_of
 from util.tables import text_table
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, ClassOptions]]:
-    """Write a new folder of masks, and yield it with its classes; remove it on an error.
+    """Write a new folder of masks, and yield it with its classes; remove it on an error inside.
 
     Raises `UserError` for annotations that cannot be used, and for a folder that exists.
     """

@@ -14,15 +14,17 @@ from util.errors import UserError, reason
 
 NAMES = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt", "obj.names", "labels.txt")
 """Files that name the classes."""
-BOX = 5
-"""Numbers in the line of a box."""
+NO_LABELS = (*NAMES, "class_names.txt")
+"""Files that are no labels: names of classes, of palette masks too."""
+BOX = 4
+"""Coordinates of a box."""
 BEYOND = 0.1
 """Distance by which coordinates may be outside [0, 1], for objects at the border."""
 
 
 def label_files(files: list[Path], root: Path) -> list[Path]:
     """Return the text files below folders named labels; without such a folder, all but lists."""
-    texts = [f for f in files if f.suffix.lower() == ".txt" and f.name not in NAMES]
+    texts = [f for f in files if f.suffix.lower() == ".txt" and f.name not in NO_LABELS]
     inside = [f for f in texts if "labels" in f.relative_to(root.parent).parts[:-1]]
     return inside or [
         f for f in texts if not f.name.lower().startswith(("readme", "train.", "val.", "test."))
@@ -86,7 +88,7 @@ def _regions(file: Path, names: list[str], skipped: Counter[str]) -> list[Region
             continue
         if label not in range(len(names)):
             raise UserError(f"{file}: {where}: class {label:g}; expected 0 to {len(names) - 1}")
-        if len(values) < BOX:
+        if len(values) <= BOX:
             skipped["boxes"] += 1
             continue
         if not all(-BEYOND <= value <= 1 + BEYOND for value in values):

@@ -90,7 +90,11 @@ def parse_classes(text: str | None, ignored: Sequence[str]) -> ClassOptions:
                 f"--classes {text}: expected VALUE=NAME or R,G,B=NAME, separated by commas; also "
                 "other=NAME, other=ignore, other=nearest"
             )
-        labels |= {_key(key): name.strip() for key, name in re.findall(entry, text)}
+        for key, name in [(_key(key), name.strip()) for key, name in re.findall(entry, text)]:
+            if labels.setdefault(key, name) != name:
+                raise UserError(
+                    f"--classes, --ignore: {key} is both {labels[key]} and {name}; expected one"
+                )
         names = _names(labels)
     if "" in names or len(set(names)) < len(names) or len(names) > MAX_CLASSES:
         raise UserError(

@@ -18,7 +18,8 @@ from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.colours import background
 from util.config.types import IGNORE
-from util.errors import UserError, first_of
+from util.errors import first_of
+from util.io import write_once
 
 MOST = 0.5
 """Share of the pixels from which a class is the background."""
@@ -46,16 +47,13 @@ def lines_of(splits: Splits, folder: Path) -> tuple[dict[Path, list[str]], Path]
 
 def write_new(out: Path, text: str, lists: dict[Path, list[str]]) -> None:
     """Write config and split files, or none of them."""
+    new = [path for path in (out, *lists) if not path.exists()]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error})") from None
-    try:
+        write_once(out, text.encode())
         write_lists(lists)
-    except UserError:
-        out.unlink()
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
         raise
 
 
@@ -82,7 +80,7 @@ def config_text(
 
     masks, evaluation = found.masks, {"mode": settings.mode}
     if "pair" in data and len(classes.names) == 2:
-        evaluation["select"] = f"iou:{classes.names[1]}"  # of the changed class
+        evaluation["select"] = f"iou:{_changed(classes)}"
     rare = [f"{name} ({share:.1%})" for name, share in classes.rare().items()]
     template = Environment(  # of YAML, so nothing is escaped for HTML
         loader=FileSystemLoader(Path(__file__).parent),
@@ -105,6 +103,15 @@ def config_text(
         evaluation=evaluation,
         rare=first_of(rare, 3),
     )
+
+
+def _changed(classes: Classes) -> str:
+    """Return the changed one of two classes: the other one is a background by its name, else the
+    class of value 0 or of black."""
+    unchanged = background(classes.names)
+    if unchanged is None:
+        unchanged = classes.class_of(0)
+    return classes.names[0 if unchanged == 1 else 1]
 
 
 def _label_map(classes: Classes, masks: Masks) -> Iterator[tuple[str, str, str]]:

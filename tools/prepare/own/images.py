@@ -46,7 +46,7 @@ class BandSettings(NamedTuple):
 
     kind: Kind
     settings: dict[str, Any]
-    """Keys of the data section; none for photographs of 8 bits."""
+    """Keys of the data section; none for colour photographs of 8 bits."""
 
 
 def inspect_image(path: Path, max_megapixels: int) -> ImageFile:
@@ -82,9 +82,8 @@ def measure_bands(images: Sequence[ImageFile]) -> BandSettings:
     if kind.depth != "8 bits":
         # Colours keep their balance; other bands may measure anything.
         axis = 0 if kind.is_numbered() else None
-        low, high = np.percentile(values, PERCENTILES, axis=axis)
-        high = np.where(high > low, high, low + 1)
-        low, high = (np.array([float(f"{v:.6g}") for v in np.ravel(ends)]) for ends in (low, high))
+        low, high = np.percentile(values, PERCENTILES, axis=axis).reshape(2, -1)
+        low, high = _range_to_write(low, high)
         ranges = np.stack([low, high], axis=1).tolist()
         settings["image_range"] = ranges if axis == 0 else ranges[0]
     scaled = np.clip((values - low) / (high - low), 0, 1)
@@ -92,6 +91,20 @@ def measure_bands(images: Sequence[ImageFile]) -> BandSettings:
     settings["mean"] = scaled.mean(0).round(4).tolist()
     settings["std"] = np.where(std >= 1e-3, std, 1).round(4).tolist()  # 1 where a band is constant
     return BandSettings(kind, settings)
+
+
+def _range_to_write(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Widen the range of constant bands, and round to 6 digits where this hardly changes a range.
+
+    Args:
+        low: `[C]`, the lower end of each band.
+    """
+    high = np.where(high > low, high, low + np.maximum(1, 1e-5 * np.abs(low)))
+    ends = np.stack([low, high])
+    short = np.vectorize(lambda value: float(f"{value:.6g}"))(ends)
+    keep = np.abs(short - ends).max(0) > 0.001 * (high - low)
+    low, high = np.where(keep, ends, short)
+    return low, high
 
 
 def _common_kind(images: Sequence[ImageFile]) -> Kind:

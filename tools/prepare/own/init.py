@@ -4,7 +4,7 @@ Classes, bands and settings follow from the content of the files."""
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataset.image_files import MAX_MEGAPIXELS
 from tools.prepare.annotations import write as annotations
@@ -14,6 +14,7 @@ from tools.prepare.own.match import Splits
 from tools.prepare.own.report import again, report_config, report_data, table
 from tools.prepare.own.settings import (
     PRESETS,
+    Settings,
     choose_preset,
     choose_settings,
     find_pretrained,
@@ -81,14 +82,31 @@ def run(options: argparse.Namespace) -> None:
     if options.annotations is None:
         named = parse_classes(options.classes, options.ignore)
         named = named._replace(of_change=options.second is not None)
-        _write_config(options, existing, named)
-        return
-    with annotations.annotated_masks(options) as (options.masks, named):
-        _write_config(options, existing, named)
+        written = _write_config(options, existing, named)
+    else:  # on an error, the new masks are removed; never once the config names them
+        with annotations.annotated_masks(options) as (options.masks, named):
+            written = _write_config(options, existing, named)
+    load_config(options.out)  # the written file can be read
+    _fit_and_report(options, written)
 
 
-def _write_config(options: argparse.Namespace, existing: list[Path], named: ClassOptions) -> None:
-    """Read images and masks; write the config, keeping `existing` files as .old."""
+class Written(NamedTuple):
+    """Content of the written config."""
+
+    found: Survey
+    classes: Classes
+    data: dict[str, Any]
+    settings: Settings
+    preset: str
+
+    def text(self, out: Path) -> str:
+        return config_text(out, self.data, self.found, self.classes, self.settings)
+
+
+def _write_config(
+    options: argparse.Namespace, existing: list[Path], named: ClassOptions
+) -> Written:
+    """Read images and masks; write config and split files, keeping `existing` files as .old."""
     found = survey(options, named.colours())
     splits, classes = found.splits, _choose(found, named)
     preset = options.preset or choose_preset()
@@ -102,20 +120,27 @@ def _write_config(options: argparse.Namespace, existing: list[Path], named: Clas
         data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0}
     if options.max_megapixels != MAX_MEGAPIXELS:
         data["max_megapixels"] = options.max_megapixels
-    text = config_text(options.out, data, found, classes, settings)
+    written = Written(found, classes, data, settings, preset)
+    text = written.text(options.out)
     for path in existing:
         path.replace(path.with_name(path.name + ".old"))
     write_new(options.out, text, lines)
-    load_config(options.out)  # the written file can be read
-    script, hours = settings.preset.script if splits.unlabeled else None, None
+    return written
+
+
+def _fit_and_report(options: argparse.Namespace, written: Written) -> None:
+    """Fit the epochs of the config to --time-budget, and print the findings."""
+    found, settings = written.found, written.settings
+    script = settings.preset.script if found.splits.unlabeled else None
+    hours = None
     if options.time_budget is not None:
         method = script or "supervised"
         epochs, length, hours = schedule_for(options.out, method, options.time_budget)
         settings = settings._replace(epochs=epochs, epoch_length=length)
-        text = config_text(options.out, data, found, classes, settings)
+        text = written._replace(settings=settings).text(options.out)
         options.out.write_text(text, encoding="utf-8")
-    report_data(options, found, classes)
-    report_config(options, classes, settings, script, preset, hours)
+    report_data(options, found, written.classes)
+    report_config(options, written.classes, settings, script, written.preset, hours)
 
 
 def _choose(found: Survey, named: ClassOptions) -> Classes:

@@ -1,5 +1,5 @@
-"""Values or colours in use: their frequency, strays that are no classes, and masks that number
-objects instead of classes."""
+"""Signs that values or colours of masks are no classes: stray values, numbers of objects, and
+classes stored in two ways."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -80,11 +80,15 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
     if not labeled:
         given = " ".join(options.val or ["(default)"])
         raise UserError(f"--val {given}: takes all labelled images; leave some to train on")
-    more = options.unlabeled and files_by_stem(absolute(options.unlabeled)).values()
+    more = files_by_stem(absolute(options.unlabeled)).values() if options.unlabeled else ()
     taken |= {sample.image for sample in labeled}
-    bare = dict.fromkeys((*matched.without_mask, *(more or ())))
+    bare = dict.fromkeys((*matched.without_mask, *more))
     splits = Splits(labeled, [ImageAndMask(file) for file in bare if file not in taken], val, test)
     splits = Splits(*([s for s in some if s.image not in bad] for some in splits))
+    if not splits.val:
+        raise UserError(
+            f"--val {' '.join(options.val)}: none of these images can be used; repair some"
+        )
     if options.second is not None:
         skip = masks if masks != images else None
         splits = _with_later(splits, images, absolute(options.second), skip, options.image_pattern)
@@ -148,21 +152,21 @@ def _validation(
     By default, the folder `val` if there is one, else `VAL_SHARE`, and up to `MIN_IMAGES` where
     this leaves two thirds to train on.
     """
-    if not options.val and by_folder["val"]:
+    given = options.val or []
+    if not given and by_folder["val"]:
         return by_folder["val"]
-    share = options.val[0] if options.val else None
-    if options.val and (len(options.val) > 1 or not _is_number(options.val[0])):
-        folders = [absolute(Path(folder)) for folder in options.val]
+    if given and not (len(given) == 1 and _is_number(given[0])):
+        folders = [absolute(Path(folder)) for folder in given]
         return _pairs_in(folders, matched, images, options)
     test = set(by_folder["test"])
     rest = [pair for pair in matched.pairs if pair not in test]
     number = len(rest)
     default = max(VAL_SHARE, min(MIN_IMAGES, max(1, number // 3)) / max(number, 1))
-    wanted = default if share is None else float(share)
+    wanted = float(given[0]) if given else default
     if not 0 < wanted < 1 or number < 2:
         raise UserError(
-            f"--val {share or default}: expected a share between 0 and 1 of at least 2 images, "
-            f"found {number} images with masks"
+            f"--val {' '.join(given) or default}: expected a share between 0 and 1 of at least 2 "
+            f"images, found {number} images with masks"
         )
     count = min(max(1, round(wanted * number)), number - 1)
     order = np.random.default_rng(options.seed).permutation(number)

@@ -1,6 +1,7 @@
 """Report of `tools.prepare init`: images, masks, classes, settings, next commands."""
 
 import argparse
+import re
 import shlex
 import sys
 from collections import Counter
@@ -150,7 +151,10 @@ def report_config(
 
 
 def again(labels: Mapping[str, str], masks: str | None = None) -> str:
-    """Return this command with all classes named; with masks instead of annotations."""
+    """Return this command with all classes named; with masks instead of annotations.
+
+    `/` replaces commas and `=` in names, which `--classes` cannot hold.
+    """
     kept, skipped = [], False
     left_out = {"--classes", "--ignore", "--force"}
     if masks:
@@ -161,5 +165,6 @@ def again(labels: Mapping[str, str], masks: str | None = None) -> str:
         if not skipped:
             kept.append(argument)
     kept += ["--masks", masks] if masks else []
-    classes = ",".join(f"{key}={label}" for key, label in labels.items())
+    names = {key: re.sub(r"\s*[,=]\s*", "/", label) for key, label in labels.items()}
+    classes = ",".join(f"{key}={name}" for key, name in names.items())
     return shlex.join(["python", "-m", "tools.prepare", *kept, "--classes", classes])

@@ -69,8 +69,8 @@ def choose_preset() -> str:
 def choose_settings(
     images: Sequence[ImageFile], largest_set: int, preset: str, pretrained: str
 ) -> Settings:
-    """Choose crops of most of an image, 33 pixels to the preset's; at least 100 steps an epoch,
-    about 200 000 at most.
+    """Choose crops of most of an image, at least 28 pixels and at most the preset's; epochs of at
+    least 100 steps; and about 200 000 steps in all, but 10 to 80 epochs.
 
     Args:
         largest_set: images in the longer one of the labelled and unlabelled lists.
@@ -119,14 +119,15 @@ def fit_schedule(
 ) -> tuple[int, int]:
     """Return epochs and steps per epoch that fit a time; at most the given ones.
 
-    Shortens the epochs only where fewer than `EPOCHS` of them fit.
+    Where fewer than `EPOCHS` epochs fit, shortens them to fit more, until validation takes half of
+    the time.
     """
     fitting = int(seconds / (steps * step_seconds + validation_seconds))
     if fitting >= min(EPOCHS, epochs):
         return min(fitting, epochs), steps
-    # Validation may take half of the time.
-    epochs = min(EPOCHS, epochs, int(seconds / 2 / max(validation_seconds, 1e-9)))
-    steps = int((seconds / max(epochs, 1) - validation_seconds) / step_seconds)
+    shorter = int(seconds / 2 / max(validation_seconds, 1e-9))
+    epochs = min(EPOCHS, epochs, max(fitting, shorter))
+    steps = min(steps, int((seconds / max(epochs, 1) - validation_seconds) / step_seconds))
     if epochs < 1 or steps < 1:
         raise UserError(
             f"--time-budget: a validation takes {validation_seconds:.0f} s and a step "

@@ -2,52 +2,16 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-from tqdm import tqdm
+from typing import Any, NamedTuple
 
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
+from tools.prepare.faults import in_threads, raise_faults
 from tools.prepare.own.images import BandSettings, ImageFile, inspect_image, measure_bands
 from tools.prepare.own.masks import Masks, combine, inspect_mask
 from tools.prepare.own.match import Matched, Splits, divide
 from util.errors import UserError
-
-R = TypeVar("R")
-T = TypeVar("T")
-
-
-def in_threads(items: Sequence[T], do: Callable[[T], R], title: str) -> list[R | UserError]:
-    """Call a function for each item, with a progress bar; a `UserError` is a result, too."""
-
-    def found(item: T) -> R | UserError:
-        try:
-            return do(item)
-        except UserError as error:
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        return list(tqdm(pool.map(found, items), title, len(items), disable=None, leave=False))
-
-
-def results_or_raise(found: Sequence[R | UserError]) -> list[R]:
-    """Return the results; raises `UserError` as `raise_faults` where some are faults."""
-    raise_faults([one for one in found if isinstance(one, UserError)])
-    return [one for one in found if not isinstance(one, UserError)]
-
-
-def raise_faults(faults: Sequence[UserError]) -> None:
-    """Raise a `UserError` where there are faults; several are printed first."""
-    if len(faults) > 1:
-        print(*faults, sep="\n")
-        raise UserError(
-            f"{len(faults)} files cannot be used, see above; repair or remove them, or leave them "
-            "out with --skip-bad"
-        )
-    if faults:
-        raise faults[0]
 
 
 class Survey(NamedTuple):
@@ -83,7 +47,8 @@ def survey(options: argparse.Namespace, named_colours: bool | None) -> Survey:
     bad = {image for image, some in faults.items() if some}
     every = [fault for some in faults.values() for fault in some]
     if not options.skip_bad:
-        raise_faults(every)
+        fix = "repair or remove them, or leave them out with --skip-bad"
+        raise_faults(every, "files", fix)
     elif bad:
         print(*every, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")

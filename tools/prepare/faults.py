@@ -1,0 +1,42 @@
+"""Faults of many files: all are found before the first one ends the command."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from util.errors import UserError
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def in_threads(items: Sequence[T], do: Callable[[T], R], title: str) -> list[R | UserError]:
+    """Call a function for each item, with a progress bar; a `UserError` is a result, too."""
+
+    def found(item: T) -> R | UserError:
+        try:
+            return do(item)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        return list(tqdm(pool.map(found, items), title, len(items), disable=None, leave=False))
+
+
+def results_or_raise(found: Sequence[R | UserError]) -> list[R]:
+    """Return the results; raises `UserError` as `raise_faults` where some are faults."""
+    raise_faults([one for one in found if isinstance(one, UserError)])
+    return [one for one in found if not isinstance(one, UserError)]
+
+
+def raise_faults(
+    faults: Sequence[UserError], what: str = "annotations", fix: str = "correct or remove them"
+) -> None:
+    """Raise a `UserError` where there are faults; several are printed first."""
+    if len(faults) > 1:
+        print(*faults, sep="\n")
+        raise UserError(f"{len(faults)} {what} cannot be used, see above; {fix}")
+    if faults:
+        raise faults[0]
