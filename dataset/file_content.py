@@ -71,11 +71,16 @@ def read_content(
     """
     with reading(path):
         content = _read(path, max_megapixels, numbered)
-    sidecar = Path(f"{path}.msk")
+    sidecar = sidecar_of(path)
     if not os.path.isfile(sidecar):
         return content
-    void = _read_sidecar(sidecar, content, path)
+    void = _read_sidecar(sidecar, content, path, max_megapixels)
     return content._replace(void=void if content.void is None else void | content.void)
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return the path of GDAL's mask of a raster."""
+    return Path(f"{path}.msk")
 
 
 def _read(path: Path, max_megapixels: int, numbered: bool) -> Content:
@@ -124,9 +129,9 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     return Content(pixels, bits=bits, is_lossy=is_lossy, void=void)
 
 
-def _read_sidecar(sidecar: Path, content: Content, path: Path) -> np.ndarray:
+def _read_sidecar(sidecar: Path, content: Content, path: Path, max_megapixels: int) -> np.ndarray:
     """Read GDAL's mask of a raster, `NAME.tif.msk`: True `[H, W]` where no band has data."""
-    mask = read_content(sidecar, numbered=True)
+    mask = read_content(sidecar, max_megapixels, numbered=True)
     bands = np.asarray(mask.pixels)
     void = _oriented((bands if bands.ndim == 2 else bands.max(axis=2)) == 0, orientation(path))
     if void.shape[::-1] != content.size:
