@@ -45,6 +45,10 @@ def image(count, kind=np.uint8, void=0):
     return values
 
 
+def few():
+    return np.where(VOID, 3, image(1) % 2 + 1).astype(np.uint8)
+
+
 def alpha(count, kind=np.uint8):
     return np.concatenate([image(count, kind), (~VOID[None] * 255).astype(kind)])
 
@@ -64,6 +68,11 @@ def unmasked(count, kind, **how):
 
 IMAGES = {  # bands of the config, what is written
     "nodata": ("grey", lambda p: write(p, image(1), nodata=0)),
+    "nodata of 2 bits": ("grey", lambda p: write(p, few(), nodata=3,
+                                                 nbits=2, photometric="minisblack")),
+    "nodata of white as 0": ("grey", lambda p: write(p, image(1), nodata=0,
+                                                     photometric="miniswhite")),
+    "signed bytes": ("grey", lambda p: write(p, image(1, np.int8, -1), nodata=-1)),
     "nodata of floats": ([1, 2], lambda p: write(p, image(2, np.float32, -9999), nodata=-9999)),
     "nan": ("grey", lambda p: write(p, image(1, np.float32, np.nan), nodata=np.nan)),
     "nodata in planes": ([1, 2, 3], lambda p: write(p, image(3, np.int16, -1), nodata=-1,
