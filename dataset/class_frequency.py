@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from dataset.file_content import sidecar_of
 from dataset.reader import Reader
 from dataset.split_files import SampleList
 from util.config.data import Data
@@ -34,10 +35,10 @@ def inverse_weights(pixels: np.ndarray) -> tuple[float, ...]:
 
 
 def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
-    """Count the labelled pixels of each class in the masks of a list, `[C]`.
+    """Count the labelled pixels of each class in a list, `[C]`, where the images have data.
 
-    Counts are cached in the user's cache folder until a mask or the label map changes. Raises
-    `UserError` for a faulty mask.
+    Counts are cached in the user's cache folder until a file, the label map or the bands change.
+    Raises `UserError` as `Reader.both` does.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cached = Path(base, "semi-segmentation", "class-pixels", f"{_key(listed, data)}.json")
@@ -45,7 +46,7 @@ def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
         return np.array(json.loads(cached.read_text()), np.int64)
     reader = Reader(data)
     with ThreadPoolExecutor() as pool:
-        counted = pool.map(lambda s: reader.mask(s).histogram(), listed.samples)
+        counted = pool.map(lambda s: reader.both(s)[1].histogram(), listed.samples)
         total = len(listed.samples)
         counts = list(tqdm(counted, "counting classes", total, disable=None, leave=False))
     pixels = np.array(counts, np.int64).sum(0)[: len(data.classes)]
@@ -57,15 +58,22 @@ def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
 
 
 def _key(listed: SampleList, data: Data) -> str:
-    """Hash the paths, sizes and times of the masks, and the label map."""
+    """Hash what is read: paths, sizes and times of the files, label map and bands."""
     digest = hashlib.sha256()
-    meaning = data.classes, data.label_map, data.reduce_zero_label
+    meaning = data.classes, data.label_map, data.reduce_zero_label, data.bands
     digest.update(json.dumps(meaning).encode())
     for sample in listed.samples:
-        try:
-            stat = os.stat(sample.mask_file)
-        except OSError as error:
-            raise UserError(f"{sample.where}: {sample.mask_file}: {error.strerror}") from None
-        line = f"{os.path.abspath(sample.mask_file)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-        digest.update(os.fsencode(line))
+        for path in (*sample.image_files, sample.mask_file):
+            try:
+                digest.update(os.fsencode(_state(path)))
+            except OSError as error:
+                raise UserError(f"{sample.where}: {path}: {error.strerror}") from None
+            with suppress(OSError):
+                digest.update(os.fsencode(_state(sidecar_of(path))))
     return digest.hexdigest()[:32]
+
+
+def _state(path: Path) -> str:
+    """Return path, size and time of a file."""
+    stat = os.stat(path)
+    return f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"

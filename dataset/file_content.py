@@ -21,8 +21,11 @@ from dataset.image_files import (
 )
 from util.errors import UserError
 
-BITS, COMPRESSION, SAMPLES, PLANAR, EXTRA = 258, 259, 277, 284, 338
-"""TIFF tags: BitsPerSample, Compression, SamplesPerPixel, PlanarConfiguration, ExtraSamples."""
+BITS, COMPRESSION, COLOURS, SAMPLES, PLANAR, EXTRA, FORMAT = 258, 259, 262, 277, 284, 338, 339
+"""TIFF tags: BitsPerSample, Compression, PhotometricInterpretation, SamplesPerPixel,
+PlanarConfiguration, ExtraSamples, SampleFormat."""
+WHITE_IS_ZERO, SIGNED = 0, 2
+"""Values of the tags PhotometricInterpretation and SampleFormat."""
 TIFF_JPEG = (6, 7)
 """Values of the tag Compression."""
 ANIMATED = ("GIF", "PNG", "WEBP")
@@ -40,6 +43,8 @@ class Content(NamedTuple):
     """Bits of a grey value in the file: 1, 2, 4, or 8 for 8 and more."""
     is_lossy: bool = False
     """True where the compression changes values."""
+    is_inverted: bool = False
+    """True for grey values of a TIFF that stores white as 0: `pixels` have it as 255."""
     void: np.ndarray | None = None
     """`[H, W]`, bool: pixels without data, by the nodata value, mask or alpha of a TIFF, or
     by a sidecar mask."""
@@ -71,11 +76,16 @@ def read_content(
     """
     with reading(path):
         content = _read(path, max_megapixels, numbered)
-    sidecar = Path(f"{path}.msk")
+    sidecar = sidecar_of(path)
     if not os.path.isfile(sidecar):
         return content
-    void = _read_sidecar(sidecar, content, path)
+    void = _read_sidecar(sidecar, content, path, max_megapixels)
     return content._replace(void=void if content.void is None else void | content.void)
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return the path of GDAL's mask of a raster."""
+    return Path(f"{path}.msk")
 
 
 def _read(path: Path, max_megapixels: int, numbered: bool) -> Content:
@@ -120,13 +130,16 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     pixels = decode(image)
     if "A" in pixels.getbands():
         masks.append(np.asarray(pixels.getchannel("A")))
-    void = tiff.without_data(np.asarray(pixels), nodata, masks)
-    return Content(pixels, bits=bits, is_lossy=is_lossy, void=void)
+    white = image.tag_v2.get(COLOURS) == WHITE_IS_ZERO  # type: ignore[attr-defined]
+    is_inverted = white and pixels.mode == "L"
+    values = np.asarray(pixels) // (255 // (2**bits - 1)) if bits in (2, 4) else np.asarray(pixels)
+    void = tiff.without_data(2**bits - 1 - values if is_inverted else values, nodata, masks)
+    return Content(pixels, bits=bits, is_lossy=is_lossy, is_inverted=is_inverted, void=void)
 
 
-def _read_sidecar(sidecar: Path, content: Content, path: Path) -> np.ndarray:
+def _read_sidecar(sidecar: Path, content: Content, path: Path, max_megapixels: int) -> np.ndarray:
     """Read GDAL's mask of a raster, `NAME.tif.msk`: True `[H, W]` where no band has data."""
-    mask = read_content(sidecar, numbered=True)
+    mask = read_content(sidecar, max_megapixels, numbered=True)
     bands = np.asarray(mask.pixels)
     void = _oriented((bands if bands.ndim == 2 else bands.max(axis=2)) == 0, orientation(path))
     if void.shape[::-1] != content.size:
@@ -205,14 +218,15 @@ def refuse_several(image: Image.Image, path: Path) -> None:
 
 
 def _is_plain(image: ImageFile.ImageFile) -> bool:
-    """Return whether Pillow reads the stored values of a TIFF: one band, except uncompressed planes
-    of more than 8 bits; colours of 8 bits; transparency."""
+    """Return whether Pillow reads a TIFF as a viewer shows it: one band, except signed bytes and
+    uncompressed planes of more than 8 bits; colours of 8 bits; transparency."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, extra = tags.get(BITS, (1,)), tags.get(EXTRA, (1,))
     count = max(len(bits), tags.get(SAMPLES, 1))
     if count == 1:
         in_planes = tags.get(PLANAR, 1) == 2 and tags.get(COMPRESSION, 1) == 1
-        return not (in_planes and bits[0] > 8)
+        is_signed_byte = bits[0] == 8 and tags.get(FORMAT, (1,))[0] == SIGNED
+        return not (in_planes and bits[0] > 8) and not is_signed_byte
     return max(bits) <= 8 and (count, extra) != (2, (0,))
 
 

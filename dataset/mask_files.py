@@ -104,6 +104,11 @@ def read_mask(path: Path, max_megapixels: int) -> Content:
             f"{path}: lossy compression (JPEG, WebP) does not keep the values of a mask; save "
             "masks as PNG from their source, as noise in the values cannot be undone"
         )
+    if mask.is_inverted:
+        raise UserError(
+            f"{path}: a TIFF with white as 0, whose values readers invert or not; save the class "
+            "indices as a PNG of 8 bits"
+        )
     return mask
 
 
@@ -129,6 +134,8 @@ def alpha_of(mask: Content) -> np.ndarray | None:
     if isinstance(clear, bytes):  # the alpha of each index of a palette
         return np.frombuffer(clear.ljust(256, b"\xff"), np.uint8).take(np.asarray(pixels))
     values = np.asarray(pixels)
+    if values.dtype == bool:
+        return values != bool(clear)
     if isinstance(clear, tuple):
         return ~(values[..., :3] == clear).all(axis=2)
     return values != clear * (255 // (2**mask.bits - 1) if mask.bits in (2, 4) else 1)

@@ -44,7 +44,8 @@ def read_tiff(path: Path, may_have_pages: bool) -> tuple[np.ndarray, list[int], 
 def mask_pages(path: Path) -> list[np.ndarray]:
     """Read the masks `[H, W]` of the first page, 0 without data; raises as `read_tiff` does."""
     with _opened(path) as file:
-        return _mask_pages(file, file.pages[0].shape[:2], path)
+        page = file.pages[0]  # its shape begins with the bands where they are planes
+        return _mask_pages(file, (page.imagelength, page.imagewidth), path)
 
 
 def _mask_pages(file: Any, size: tuple[int, ...], path: Path) -> list[np.ndarray]:

@@ -100,6 +100,10 @@ REFUSED = {  # suffix, how it is written, message
     "halves": ("tif", lambda p: tifffile.imwrite(p, MASK / 2), "such as 0.5 .*whole numbers; save"),
     "nan": ("tif", lambda p: tifffile.imwrite(p, MASK / 0.0), "such as nan .*whole numbers; save"),
     "negative": ("tif", lambda p: tifffile.imwrite(p, MASK - 1.0), "values -1 to 1, expected 0"),
+    "white is zero": ("tif", lambda p: tifffile.imwrite(p, MASK, photometric="miniswhite"),
+                      "white as 0"),
+    "signed bytes": ("tif", lambda p: tifffile.imwrite(p, MASK.astype(np.int8) - 1),
+                     "values -1 to 1, expected 0"),
     "five bands": ("tif", lambda p: tifffile.imwrite(p, np.dstack([MASK] * 5),
                                                      planarconfig="contig"), "5 bands.*expected"),
 }  # fmt: skip
@@ -174,6 +178,14 @@ def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
         labels = LabelLookup(data(label_map=label_map | {"transparent": label}))
         assert np.array_equal(open_mask(path, labels), np.where(MASK == 2, expected, MASK))
     assert CLEAR in inspect_mask(path, 1).pixels
+
+
+def test_transparent_pixels_of_one_bit(tmp_path):
+    path = tmp_path / "m.png"
+    Image.fromarray(MASK > 0).save(path, transparency=1)
+    assert np.array_equal(read_content(path).pixels, MASK > 0)
+    labels = LabelLookup(data(label_map={0: 0, 1: 1, "transparent": 2}))
+    assert np.array_equal(open_mask(path, labels), np.where(MASK > 0, 2, 0))
 
 
 @pytest.mark.parametrize("name", ["grey.png", "grey.tif", "deep.tif", "planes.tif", "colour.gif"])

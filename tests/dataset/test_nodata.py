@@ -8,7 +8,8 @@ from PIL import Image
 
 import predict
 from dataset.bands import read_valid_bands
-from dataset.folders import names_by_stem
+from dataset.class_frequency import class_pixels
+from dataset.folders import names_by_stem, read_samples
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
 from dataset.split_files import read_list
@@ -44,6 +45,10 @@ def image(count, kind=np.uint8, void=0):
     return values
 
 
+def few():
+    return np.where(VOID, 3, image(1) % 2 + 1).astype(np.uint8)
+
+
 def alpha(count, kind=np.uint8):
     return np.concatenate([image(count, kind), (~VOID[None] * 255).astype(kind)])
 
@@ -63,6 +68,11 @@ def unmasked(count, kind, **how):
 
 IMAGES = {  # bands of the config, what is written
     "nodata": ("grey", lambda p: write(p, image(1), nodata=0)),
+    "nodata of 2 bits": ("grey", lambda p: write(p, few(), nodata=3,
+                                                 nbits=2, photometric="minisblack")),
+    "nodata of white as 0": ("grey", lambda p: write(p, image(1), nodata=0,
+                                                     photometric="miniswhite")),
+    "signed bytes": ("grey", lambda p: write(p, image(1, np.int8, -1), nodata=-1)),
     "nodata of floats": ([1, 2], lambda p: write(p, image(2, np.float32, -9999), nodata=-9999)),
     "nan": ("grey", lambda p: write(p, image(1, np.float32, np.nan), nodata=np.nan)),
     "nodata in planes": ([1, 2, 3], lambda p: write(p, image(3, np.int16, -1), nodata=-1,
@@ -70,6 +80,8 @@ IMAGES = {  # bands of the config, what is written
     "mask": ("grey", unmasked(1, np.uint8)),
     "mask, compressed": ("grey", unmasked(1, np.uint8, compress="deflate")),
     "mask of colours": ("rgb", unmasked(3, np.uint8, photometric="rgb")),
+    "mask of colours in planes": ("rgb", unmasked(3, np.uint8, photometric="rgb",
+                                                  interleave="band")),
     "mask of deep bands": ([1, 2], unmasked(2, np.uint16)),
     "sidecar mask": ("grey", unmasked(1, np.uint8, internal=False)),
     "sidecar mask of deep bands": ([1, 2], unmasked(2, np.uint16, internal=False)),
@@ -113,6 +125,9 @@ def test_faulty_sidecar_masks(tmp_path):
     Image.new("L", (5, 4)).save(sidecar, "TIFF")
     with pytest.raises(UserError, match=f"^{sidecar}: the nodata mask is 5x4, expected 48x40"):
         read_valid_bands(path, data(bands="grey"))
+    Image.new("1", (1500, 1000)).save(sidecar, "TIFF")
+    with pytest.raises(UserError, match=f"^{sidecar}: 1500x1000 pixels, expected at most 1 mill"):
+        read_valid_bands(path, data(bands="grey", max_megapixels=1))
     sidecar.write_bytes(b"II")
     with pytest.raises(UserError, match=f"^{sidecar}: not a readable image"):
         read_valid_bands(path, data(bands="grey"))
@@ -162,3 +177,18 @@ def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
     mask = np.array(Image.open("out/masks/0.png"))
     assert (mask[VOID] == 255).all() and (mask[~VOID] < 2).all()
     assert (np.array(Image.open("out/confidence/0.png"))[VOID] == 0).all()
+
+
+def test_class_pixels_are_counted_where_images_have_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write(tmp_path / "a.tif", image(1), nodata=0)
+    write(tmp_path / "m.tif", np.ones((1, *VOID.shape), np.uint8))
+    (tmp_path / "list.txt").write_text(f"{tmp_path.name}/a.tif {tmp_path.name}/m.tif\n")
+    found = data(root=tmp_path.parent, bands="grey", labeled=tmp_path / "list.txt")
+    listed = read_samples(found.labeled, found, masks=True)
+    assert class_pixels(listed, found).tolist() == [0, (~VOID).sum()]
+    write(tmp_path / "a.tif", image(1, void=1))
+    assert class_pixels(listed, found).tolist() == [0, VOID.size], "counted again"
+    write(tmp_path / "b.tif", image(1), mask=~VOID, internal=False)
+    (tmp_path / "b.tif.msk").rename(tmp_path / "a.tif.msk")
+    assert class_pixels(listed, found).tolist() == [0, (~VOID).sum()], "counted again"

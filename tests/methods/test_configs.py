@@ -18,7 +18,7 @@ from tests.conftest import METHODS, REPOSITORY
 from tools.configuration import page
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
-from util.config.loading import dump_config, load_config, sections_of
+from util.config.loading import dump_config, load_config, portable, sections_of
 from util.config.schema import Config
 from util.errors import UserError
 
@@ -286,6 +286,8 @@ LIMITS = [
     ("data.bands=[4096]", "data.bands=[4097]"),
     ("data.bands=[1]", "data.bands=[]"),
     ("data.image_range=[0,1]", "data.image_range=[1,1]"),
+    ("data.image_range=[0,255]", "data.image_range=255"),
+    ("data.image_range=[0,255]", "data.image_range={low: 0, high: 255}"),
     ("data.scale=[1,1]", "data.scale=[1,0.999]"),
     ("data.scale=[1e-9,100]", "data.scale=[0,100]"),
     ("data.scale=[1,100]", "data.scale=[1,100.001]"),
@@ -331,6 +333,28 @@ def test_limits_of_the_options_of_methods(toy):
         kind.read_options(load_config(toy.config, [f"method.{last}"]))
         with pytest.raises(UserError, match=f"method.{beyond.partition('=')[0]}"):
             kind.read_options(load_config(toy.config, [f"method.{beyond}"]))
+
+
+def test_only_paths_are_reduced_to_names(toy):
+    pattern = r"/(\d+)(/|_)"
+    config = load_config(toy.config, [f"evaluation.volume_pattern='{pattern}'",
+                         "data.classes=[/a, b, c]", "model.pretrained=/w/r.pth",
+                         "data.labeled=[/w/l.txt, {images: /w/i}, l.txt]"])  # fmt: skip
+    found = portable(config)
+    assert found.evaluation.volume_pattern == pattern and found.data.classes[0] == "/a"
+    assert (found.data.root, found.model.pretrained) == (Path(toy.root.name), "r.pth")
+    first, folders, last = found.data.labeled
+    assert (first, folders.images, last) == (Path("l.txt"), Path("i"), Path("l.txt"))
+
+
+def test_keys_of_label_maps_may_be_numbers_or_text(toy):
+    toy.tree["data"]["label_map"] = {0: 0, "1": 1, 2: 2}
+    toy.config.write_text(yaml.safe_dump(toy.tree))
+    config = load_config(toy.config, ["data.label_map.0=ignore", "data.label_map={1: 2}"])
+    assert config.data.label_map == {"0": 255, "1": 2, "2": 2}
+    toy.config.write_text(toy.config.read_text() + "1: a\n'1': b\n")
+    with pytest.raises(UserError, match="key '1' occurs twice"):
+        load_config(toy.config)
 
 
 def test_what_is_not_set_is_as_documented(toy):

@@ -95,7 +95,7 @@ def test_class_pixels_are_counted_once(toy, monkeypatch):
     # 3 masks of 52x44: the first row is ignored, then thirds of 15, 15 and 14 rows.
     expected = [3 * 52 * rows for rows in (14, 15, 14)]
     assert class_pixels(listed, data).tolist() == expected
-    monkeypatch.setattr("dataset.reader.Reader.mask", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("dataset.reader.Reader.both", lambda *_: pytest.fail("read again"))
     assert class_pixels(listed, data).tolist() == expected
     other = data.model_copy(update={"reduce_zero_label": True})
     with pytest.raises(pytest.fail.Exception):  # counted again for other classes

@@ -73,10 +73,17 @@ Bands = Annotated[
 ]
 """rgb, grey, or numbers of the bands in a file, from 1."""
 Range = tuple[float, float]
+
+
+def _ranges_form(value: Any) -> str:
+    is_nested = isinstance(value, list | tuple) and value and isinstance(value[0], list | tuple)
+    return "<several>" if is_nested else "<one>"
+
+
 Ranges = Annotated[
     Annotated[tuple[Range, ...], Field(min_length=1), Tag("<several>")]
     | Annotated[Range, Tag("<one>")],
-    Discriminator(lambda v: "<several>" if v and isinstance(v[0], list | tuple) else "<one>"),
+    Discriminator(_ranges_form),
 ]
 """[low, high] of all bands, or one [low, high] for each band."""
 
@@ -199,17 +206,21 @@ class Data(Section):
     @classmethod
     def _among_the_bands(cls, found: Any, info: ValidationInfo) -> Any:
         bands = info.data.get("bands", ())
-        if found is not None and (isinstance(bands, str) or set(found) - set(bands)):
+        if found is not None and (
+            isinstance(bands, str) or set(found) - set(bands) or len(set(found)) < 3
+        ):
             raise ValueError("expected three of the numbers in data.bands")
         return found
 
     @field_validator("image_range")
     @classmethod
     def _low_before_high(cls, found: Any, info: ValidationInfo) -> Any:
-        ranges = found if found and isinstance(found[0], tuple) else [found] if found else []
-        if not all(low < high for low, high in ranges):
+        if found is None:
+            return None
+        several = isinstance(found[0], tuple)
+        if not all(low < high for low, high in (found if several else [found])):
             raise ValueError("expected [low, high], the lower one first")
-        if ranges is found and len(found) != count_bands(info.data.get("bands", "rgb")):
+        if several and len(found) != count_bands(info.data.get("bands", "rgb")):
             raise ValueError("expected one [low, high], or one for each band")
         return found
 

@@ -26,20 +26,22 @@ KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that refuses equal keys; a key such as [128, 0, 0] becomes "128,0,0"."""
+    """YAML loader that refuses equal keys; keys such as 7 and [128, 0, 0] become text, "7" and
+    "128,0,0", as those of `--set` are."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         node.value = [(_as_text(key_node), value) for key_node, value in node.value]
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            key = _key_of_number(self.construct_object(key_node, deep=True))
             if key in seen:
                 name = f"key '{key}'" if KEY_NAME.fullmatch(str(key)) else "a key"
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{name} occurs twice", key_node.start_mark
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        tree = super().construct_mapping(node, deep)
+        return {_key_of_number(key): value for key, value in tree.items()}
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Name the place of a value that is not of its type, such as !!int of a word."""
@@ -50,6 +52,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         except Exception as error:
             problem = f"{type(error).__name__}: not a value of its type"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+def _key_of_number(key: Any) -> Any:
+    return str(key) if type(key) is int else key
 
 
 def _as_text(node: yaml.Node) -> yaml.Node:
@@ -225,12 +231,16 @@ def dump_config(config: Config) -> str:
 
 def portable(config: Config) -> Config:
     """Return the config with absolute paths reduced to their names."""
-    return Config.model_validate(_names_of_paths(config.model_dump(mode="json")))
+    tree = _names_of_paths(config.model_dump())
+    if os.path.isabs(config.model.pretrained):
+        tree["model"]["pretrained"] = Path(config.model.pretrained).name
+    return Config.model_validate(tree)
 
 
 def _names_of_paths(tree: Any) -> Any:
+    """Reduce the absolute paths in a tree; text that begins with / may be a pattern or a name."""
     if isinstance(tree, dict):
         return {key: _names_of_paths(value) for key, value in tree.items()}
-    if isinstance(tree, list):
+    if isinstance(tree, list | tuple):
         return [_names_of_paths(value) for value in tree]
-    return Path(tree).name if isinstance(tree, str) and os.path.isabs(tree) else tree
+    return Path(tree.name) if isinstance(tree, Path) and tree.is_absolute() else tree
