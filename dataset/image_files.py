@@ -115,6 +115,8 @@ def missing_file_hint(path: Path) -> str:
         return "; the path holds backslashes, expected /. Fix: replace each \\ by /"
     with suppress(OSError):
         for name in sorted(os.listdir(path.parent)):
+            if name == path.name:
+                return "; found a link to a missing file, or a folder, of this name"
             if name.lower() == path.name.lower():
                 return f"; found {name} there, upper and lower case differ. Fix: correct the name"
             if os.path.splitext(name)[0] == path.stem and os.path.splitext(name)[1] in SUFFIXES:

@@ -97,7 +97,7 @@ def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sampl
     """Return a sample with accents encoded as in its file names (macOS stores NFD)."""
 
     def stored(path: str | None) -> str | None:
-        if path is None or (sample.origin.root / path).exists():
+        if path is None or os.path.exists(sample.origin.root / path):
             return path
         folder = Path()
         for part in Path(path).parts:
@@ -152,10 +152,11 @@ def list_line(image: str, *others: str | None) -> str:
     """
     paths = [image, *(path for path in others if path is not None)]
     for path in paths:
-        if path != path.strip() or "\t" in path or len(path.splitlines()) != 1:
+        is_utf8 = path.isascii() or not any("\ud800" <= c <= "\udfff" for c in path)
+        if path != path.strip() or "\t" in path or len(path.splitlines()) != 1 or not is_utf8:
             raise UserError(
-                f"{path!r}: a list cannot hold this name; rename the file (no tabs, line breaks, "
-                "or spaces at its ends)"
+                f"{path!r}: a list cannot hold this name; rename the file (UTF-8, no tabs, line "
+                "breaks, or spaces at its ends)"
             )
     if any(len(path.split()) > 1 for path in paths):
         return "\t".join(paths) if len(paths) > 1 else f"{image}\t"

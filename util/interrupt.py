@@ -149,7 +149,10 @@ def compute_limit(seconds: float, error: Exception) -> Iterator[None]:
         raise error
 
     with handling((signal.SIGVTALRM,), give_up) as handled:
-        signal.setitimer(signal.ITIMER_VIRTUAL, seconds if handled else 0)
+        if not handled:  # the timer belongs to the process
+            yield
+            return
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         try:
             yield
         finally:

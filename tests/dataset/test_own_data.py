@@ -180,7 +180,7 @@ def test_lines_of_lists_survive_spaces(tmp_path):
         path.write_text(list_line(image, mask) + "\n")
         read = read_list(path, masks=mask is not None).samples
         assert [(s.image, s.mask) for s in read] == [(image, mask)]
-    for name in ("a\tb.jpg", " a.jpg", "a\n.jpg"):
+    for name in ("a\tb.jpg", " a.jpg", "a\n.jpg", "a\udcff.jpg"):
         with pytest.raises(UserError, match="rename"):
             list_line(name)
 
@@ -250,11 +250,13 @@ def test_what_is_too_few(images, showing, said):
     ("images\\a.png masks\\a.png", "the path holds backslashes, expected /"),
     ("images/a.PNG masks/a.png", "found a.png there, upper and lower case differ"),
     ("images/a.jpg masks/a.png", "found a.png there. Fix: correct the suffix"),
+    ("images/b.png masks/a.png", "found a link to a missing file, or a folder, of this name"),
 ])  # fmt: skip
 def test_missing_files_of_lists_are_named_for_what_they_are(line, message, tmp_path):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / folder / "a.png")
+    (tmp_path / "images/b.png").symlink_to("nowhere.png")
     (tmp_path / "list.txt").write_text(line)
     samples, _ = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
     with pytest.raises(UserError, match=message):
@@ -271,6 +273,12 @@ def test_accents_of_lists_and_files_may_be_encoded_apart(stored, listed, tmp_pat
     (tmp_path / "list.txt").write_text(f"{path} {path}\n", encoding="utf-8")
     (sample,), _ = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
     assert sample.image == sample.mask == name
+
+
+def test_long_lines_with_accents_are_faults(tmp_path):
+    (tmp_path / "list.txt").write_text("\u00fc" * 200 + ".png\n", encoding="utf-8")
+    samples, faults = scan_list(Origin(tmp_path / "list.txt", tmp_path), False, None)
+    assert len(samples) + len(faults) == 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
