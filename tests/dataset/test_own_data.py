@@ -122,7 +122,7 @@ def test_folders_match_by_relative_name(root):
         ({"label_map": {"0,0": 0}}, ["data.label_map", "'0,0' is neither"]),
         ({"label_map": {"0,0,256": 0}}, ["data.label_map", "'0,0,256' is neither"]),
         ({"label_map": {-1: 0}}, ["data.label_map", "'-1' is neither"]),
-        ({"label_map": {0: 0, "0": 1}}, ["data.label_map", "'0' occurs twice"]),
+        ({"label_map": {0: 0, "0": 1}}, ["mine.yaml line", "key '0' occurs twice"]),
         ({"label_map": {0: 0, "1,1,1": 1}}, ["data.label_map", "found both"]),
         ({"label_map": {}}, ["data.label_map", "at least 1"]),
         ({"label_map": {0: 0, 1: 1}}, ["photo 0.bmp", "mode RGB", "one channel"]),
