@@ -15,7 +15,7 @@ from dataset.reader import Reader
 from dataset.split_files import SampleList
 from util.config.data import Data
 from util.errors import UserError
-from util.io import write_atomically
+from util.io import file_state, write_atomically
 
 
 def enet_weights(pixels: np.ndarray) -> tuple[float, ...]:
@@ -65,15 +65,9 @@ def _key(listed: SampleList, data: Data) -> str:
     for sample in listed.samples:
         for path in (*sample.image_files, sample.mask_file):
             try:
-                digest.update(os.fsencode(_state(path)))
+                digest.update(os.fsencode(f"{file_state(path)}\n"))
             except OSError as error:
                 raise UserError(f"{sample.where}: {path}: {error.strerror}") from None
             with suppress(OSError):
-                digest.update(os.fsencode(_state(sidecar_of(path))))
+                digest.update(os.fsencode(f"{file_state(sidecar_of(path))}\n"))
     return digest.hexdigest()[:32]
-
-
-def _state(path: Path) -> str:
-    """Return path, size and time of a file."""
-    stat = os.stat(path)
-    return f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"

@@ -240,8 +240,8 @@ class Trainer:
         self.means = Means(state["means"], self.device)
         self.best = {name: best.model_dump() for name, best in run.best.items()}
         self.monitor.in_a_row = run.nonfinite
-        was_set, is_set = run.config.get("epoch_length"), self.config.epoch_length
-        if was_set is is_set is None and run.epoch_length and run.epoch_length != steps:
+        follows_lists = {run.config.get("epoch_length"), self.config.epoch_length} == {None}
+        if follows_lists and run.epoch_length and run.epoch_length != steps:
             # The length of an epoch belongs to the run, so that steps and rates do not jump.
             logger.warning(
                 "%s: epochs keep their %s; one pass over the longer list is %s now",

@@ -23,7 +23,7 @@ from util.config.data import Data
 from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError, printable
-from util.io import DAY, make_folder, remove_partials, replacing, write_text
+from util.io import DAY, file_state, make_folder, remove_partials, replacing, write_text
 
 PREVIEW = 2000
 """Longer side of an overlay, in pixels."""
@@ -105,8 +105,7 @@ class FinishedBlocks:
 
     def __init__(self, folder: Path, sources: Sequence[Path]):
         self.folder, note = folder, folder / "source.txt"
-        stats = [(path.resolve(), path.stat()) for path in sources]
-        identity = "".join(f"{path} {file.st_size} {file.st_mtime_ns}\n" for path, file in stats)
+        identity = "".join("{} {} {}\n".format(*file_state(path)) for path in sources)
         identity = identity.encode("utf-8", "backslashreplace").decode()
         make_folder(folder)
         if note.exists() and note.read_text(encoding="utf-8") != identity:

@@ -14,7 +14,7 @@ from dataset.image_files import image_size
 from util.cli import out_of_memory_advice
 from util.config.schema import Config
 from util.errors import UserError, counted, printable
-from util.io import csv_rows, csv_text, make_folder, write_atomically, write_text
+from util.io import csv_rows, csv_text, file_state, make_folder, write_atomically, write_text
 
 T = TypeVar("T")
 
@@ -94,8 +94,7 @@ def _identity(sources: Sequence[Path]) -> list[list[Any]]:
     found: list[list[Any]] = []
     for path in sources:
         try:
-            status = path.stat()
-            found.append([os.path.realpath(path), status.st_size, status.st_mtime_ns])
+            found.append([*file_state(path)])
         except OSError:
             found.append([str(path), None, None])
     return found

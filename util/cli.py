@@ -111,17 +111,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def announce_loading() -> None:
-    """Announce on a terminal that PyTorch is being imported, which takes seconds."""
-    if "torch" not in sys.modules and sys.stderr.isatty() and launched_rank() == 0:
-        print("loading PyTorch ...", file=sys.stderr, flush=True)
-
-
 @contextmanager
 def importing() -> Iterator[None]:
-    """Announce imports of PyTorch; Ctrl-C ends them at once, as libraries would turn its exception
-    into their own errors."""
-    announce_loading()
+    """Announce imports of PyTorch on a terminal, which take seconds; Ctrl-C ends them at once, as
+    libraries would turn its exception into their own errors."""
+    if "torch" not in sys.modules and sys.stderr.isatty() and launched_rank() == 0:
+        print("loading PyTorch ...", file=sys.stderr, flush=True)
     with quitting_on_interrupt():
         yield
 

@@ -167,6 +167,13 @@ def csv_rows(lines: Iterable[str]) -> list[list[str]]:
     ]
 
 
+def file_state(path: Path) -> tuple[str, int, int]:
+    """Return path (links resolved), bytes and time of change of a file, which tell whether it is
+    another one; raises `OSError` for a missing file."""
+    status = path.stat()
+    return os.path.realpath(path), status.st_size, status.st_mtime_ns
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read block by block."""
     digest = hashlib.sha256()
