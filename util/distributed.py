@@ -4,6 +4,7 @@ The launcher sets RANK, LOCAL_RANK and WORLD_SIZE; plain python sets nothing.
 """
 
 import io
+import inspect
 import os
 import pickle
 import resource
@@ -206,12 +207,15 @@ def wrap(method: nn.Module, device: torch.device) -> nn.Module:
     """Wrap a method for training on all ranks; its forward is the training step."""
     if world_size() == 1:
         return method
-    # Buffers are averaged after the step (`average_batchnorm`), so DDP need not send them before.
+    known = inspect.signature(DistributedDataParallel).parameters
+    before_step = "forward_sync_buffers"
+    if before_step not in known:  # PyTorch before 2.13
+        before_step = "broadcast_buffers"
     return DistributedDataParallel(
         method,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,  # no second copy of the gradients
+        **{before_step: False},  # buffers are averaged after the step (`average_batchnorm`)
     )
 
 
