@@ -150,7 +150,7 @@ class Sheet:
             self._legend["left out"] = LEFT_OUT
         self._add(caption, _fitted(picture, Image.Resampling.NEAREST))
 
-    def heat(self, caption: str, share: np.ndarray, marks: np.ndarray | None) -> None:
+    def heat(self, caption: str, share: np.ndarray, marks: np.ndarray | None = None) -> None:
         """Add a heat map of values in [0, 1], float `[h, w]`, with its scale."""
         values = Image.fromarray(np.nan_to_num(share).astype(np.float32))
         smooth = np.asarray(_fitted(values, Image.Resampling.BILINEAR)).clip(0, 1)

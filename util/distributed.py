@@ -3,8 +3,8 @@
 The launcher sets RANK, LOCAL_RANK and WORLD_SIZE; plain python sets nothing.
 """
 
-import io
 import inspect
+import io
 import os
 import pickle
 import resource

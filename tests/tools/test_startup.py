@@ -221,6 +221,16 @@ def test_all_options_of_a_method_are_known_before_pytorch_loads():
             _check_keys({"none": 1}, path, script)
 
 
+def test_options_that_inherit_from_another_package_are_left_to_main(tmp_path):
+    script, contract = tmp_path / "mine.py", tmp_path / "engine" / "method.py"
+    contract.parent.mkdir()
+    contract.write_text((REPOSITORY / "engine" / "method.py").read_text())
+    script.write_text(
+        "class Mine(Method):\n    class Options(Widths):\n        weight: float = 1.0\n"
+    )
+    _check_keys({"width": 1}, script, "mine")
+
+
 def test_a_command_whose_reader_ends_is_stopped_without_a_traceback():
     """Stop when the reader ends, as in `python -m tools.sweep ... | head -1`."""
     command = "from util.cli import exit_with_one_line\nwith exit_with_one_line():\n"

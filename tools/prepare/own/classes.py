@@ -181,23 +181,21 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
             'of objects say --classes "0=background,other=object"'
         )
     ignored = dict(named.labels)
-    keys = {value.key for value in values.values()} | {OTHER}
-    if missing := [key for key in ignored if key not in keys]:
+    found = {value.key for value in values.values()} | {OTHER}
+    if missing := [key for key in ignored if key not in found]:
         raise UserError(f"--ignore {missing[0]}: not in the masks; found {_some(values.values())}")
     kept = {code: v for code, v in values.items() if v.key not in ignored and code != CLEAR}
-    odd = stray_values(kept, masks.in_colour, len(masks.files))
-    if len(named.names) == len(kept) and not masks.in_colour:
-        odd = set()  # each has a name
+    all_named = len(named.names) == len(kept) and not masks.in_colour
+    odd = set() if all_named else stray_values(kept, masks.in_colour, len(masks.files))
     kept = {code: value for code, value in kept.items() if code not in odd}
     void = _void(kept, masks.in_colour, named) if set(ignored) <= {OTHER} else None
     if void:
         ignored[void.key] = IGNORED
     classes = [value for value in kept.values() if value is not void]
-    names = named.names
-    if named.of_change and not names:
-        names = _changes([value.key for value in classes])
-    guess = _with_names([value.key for value in classes], names, masks.in_colour) | ignored
-    _ask_about_pixels(masks, guess, odd)
+    keys = [value.key for value in classes]
+    names = named.names or (_changes(keys) if named.of_change else [])
+    guess = _with_names(keys, names, masks.in_colour) | ignored
+    _raise_doubts(masks, guess, odd)
     if void and void.share > MUCH:
         raise Doubt(
             f"--masks: {void.share:.0%} of the pixels are {void.key}; is this value ignored, or a "
@@ -211,7 +209,7 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     return guess
 
 
-def _ask_about_pixels(masks: Masks, guess: Mapping[str, str], odd: set[int]) -> None:
+def _raise_doubts(masks: Masks, guess: Mapping[str, str], odd: set[int]) -> None:
     """Raise `Doubt` for transparent pixels, classes stored in two ways, and `odd` values."""
     values = masks.values
     if CLEAR in values and TRANSPARENT not in guess:

@@ -12,7 +12,7 @@ from util.config.types import IGNORE
 THIN = 0.02
 """Share of the pixels below which a value is a stray if it fills 3x3 pixels nowhere, as along
 borders."""
-RARE, RARE_MASKS = 1e-4, 0.02
+STRAY_SHARE, STRAY_MASKS = 1e-4, 0.02
 """Share of the pixels and of the masks below which a value is a stray, unless values just count
 classes."""
 SMALL, LARGE = 32, 64
@@ -33,14 +33,16 @@ def stray_values(values: Mapping[int, Value], in_colour: bool, masks: int) -> se
     of the `masks`."""
     own = {code: value for code, value in values.items() if value.key != void_key(in_colour)}
     thin = {code for code, value in own.items() if not value.solid and value.share < THIN}
+    consecutive = not in_colour and max(own, default=0) - min(own, default=0) < len(own)
+    if consecutive and 2 * len(thin) < len(own):
+        return set()  # the values just count classes
     rare = {
         code
         for code, value in own.items()
-        if value.share < RARE and len(value.masks) <= RARE_MASKS * masks
+        if value.share < STRAY_SHARE and len(value.masks) <= STRAY_MASKS * masks
     }
-    consecutive = not in_colour and max(own, default=0) - min(own, default=0) < len(own)
-    found = set() if consecutive and 2 * len(thin) < len(own) else thin | rare
-    return found if len(values) - len(found) > 1 else set()
+    stray = thin | rare
+    return stray if len(values) - len(stray) > 1 else set()
 
 
 def objects(masks: Masks) -> str:
