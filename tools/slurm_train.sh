@@ -3,7 +3,7 @@
 #
 # Submit it from the repository root, with the variables of tools/train.sh in the environment:
 #
-#     method=unimatch config=configs/cityscapes.yaml save_path=runs/cityscapes/unimatch \
+#     method=unimatch config=configs/mine.yaml save_path=runs/mine/unimatch \
 #         sbatch --nodes 2 --gpus-per-node 4 --time 24:00:00 tools/slurm_train.sh
 #
 # A job of an array (python -m tools.sweep SPEC --slurm ...) reads its variables from a line of the

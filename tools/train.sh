@@ -2,7 +2,7 @@
 # sh tools/train.sh <num_gpu> <port> [further arguments of the method's script]
 #
 # Train with one process per GPU; <num_gpu> 0: on the CPU.  Environment variables override the
-# variables below; an empty split file: the config's own.
+# variables below.  An empty split file, the default of all but Pascal's configs: the config's own.
 #
 # Several machines: set NNODES, NODE_RANK and MASTER_ADDR.  They need no shared disk: only the first
 # machine (NODE_RANK 0) reads and writes checkpoints in save_path.  Machines and processes wait up to
@@ -10,8 +10,12 @@
 # restart from the last checkpoint, up to MAX_RESTARTS times.
 method=${method:-corrmatch}
 config=${config:-configs/pascal_corrmatch.yaml}
-labeled_id_path=${labeled_id_path-splits/pascal/92/labeled.txt}
-unlabeled_id_path=${unlabeled_id_path-splits/pascal/92/unlabeled.txt}
+case $config in
+    configs/pascal*) lists=splits/pascal/92 ;;
+    *) lists= ;;
+esac
+labeled_id_path=${labeled_id_path-${lists:+$lists/labeled.txt}}
+unlabeled_id_path=${unlabeled_id_path-${lists:+$lists/unlabeled.txt}}
 save_path=${save_path:-runs/pascal/corrmatch/92}
 max_restarts=${MAX_RESTARTS:-3}
 

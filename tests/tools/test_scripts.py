@@ -88,6 +88,18 @@ def test_suponly_gets_no_unlabelled_list(stub, variables):
     assert "--unlabeled-id-path" not in said
 
 
+@pytest.mark.parametrize(
+    ("config", "lists"), [("configs/pascal.yaml", "splits/pascal/92"), ("configs/mine.yaml", None)]
+)
+def test_only_configs_of_pascal_get_its_split_files(config, lists, stub, variables):
+    del variables["labeled_id_path"], variables["unlabeled_id_path"]
+    variables["config"] = config
+    said = stub(0, 29511).stdout
+    for kind in ("labeled", "unlabeled"):
+        assert (f"--{kind}-id-path {lists}/{kind}.txt" in said) == (lists is not None)
+        assert (f"--{kind}-id-path" in said) == (lists is not None)
+
+
 def test_a_signal_to_all_saves_and_is_in_the_console_file(variables):
     """Signal the whole process group, as Ctrl-C and batch systems do."""
     run = variables["save_path"]
