@@ -229,7 +229,9 @@ def test_lists_are_written_whole_or_not_at_all(tmp_path):
     assert lines == ["a b.jpg\t", "a.jpg\tb c.png"]
 
 
-@pytest.mark.parametrize("more", [["--stratify"], ["--labeled", "1/4"]])
+@pytest.mark.parametrize("more", [
+    ["--stratify"], ["--labeled", "1/4"], ["--stratify", "--labeled", "1/4"],
+])  # fmt: skip
 def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
     code, out, err = splits(*config, "--folds", "3", "--out", "folds", *more)
     assert code == 0, err

@@ -166,7 +166,7 @@ def _lot(image: str, seed: int) -> bytes:
 
 def _covering_first(order: list[str], classes: ClassesByImage) -> list[str]:
     """Put images that add most classes first, greedily, until none is missing."""
-    missing = frozenset().union(*classes.values())
+    missing = frozenset().union(*(classes[image] for image in order))
     first: list[str] = []
     while missing:
         best = max(order, key=lambda image: len(missing & classes[image]))
