@@ -19,7 +19,7 @@ from tools.prepare.hdf5 import fault, library
 from tools.prepare.official.archives import LARGEST, Download, Member, find_all
 from tools.prepare.official.masks import png
 from tools.prepare.official.run import FileToMake, Plan, Set, Tasks
-from util.errors import UserError
+from util.errors import UserError, reason
 
 HDF5 = Download(
     "ACDC.zip", "ACDC", "github.com/HiLab-git/SSL4MIS, UniMatch's README", sign="data/slices"
@@ -30,6 +30,8 @@ PARTITIONS = {"1": {99}, "3": {38, 50, 99}, "7": {21, 38, 49, 50, 58, 99, 100}}
 """Labelled patients of each partition."""
 VAL = {2, 19, 28, 30, 39, 45, 78, 82, 85, 87}
 TEST = {1, 7, 8, 11, 13, 22, 24, 33, 52, 59, 64, 65, 66, 68, 75, 80, 81, 83, 84, 93}
+HELD_OUT = VAL | TEST
+"""Patients of the volumes; slices are taken from all others, so that no slice is in two sets."""
 SUFFIX = ".h5"
 AXES = {2: "height x width", 3: "slices x height x width"}
 BytesOrPath = bytes | Path
@@ -38,12 +40,16 @@ BytesOrPath = bytes | Path
 def plan(source: Path, partial: bool) -> Plan:
     """Plan images/SET/*.png and masks/SET/*.png of the sets train and valtest, and lists/."""
     archive = find_all(source, [(HDF5,)], partial)[HDF5]
-    volumes = {n: m for n, m in archive.files("data", SUFFIX).items() if "/" not in n}
     slices: dict[str, dict[str, tuple[Member, int | None]]] = {
-        "train": {n: (member, None) for n, member in archive.files("data/slices", SUFFIX).items()},
+        "train": {
+            name: (member, None)
+            for name, member in archive.files("data/slices", SUFFIX).items()
+            if _patient(name) not in HELD_OUT | {0}
+        },
         "valtest": {
             f"{name}_slice_{number + 1}": (member, number)
-            for name, member in volumes.items()
+            for name, member in archive.files("data", SUFFIX).items()
+            if "/" not in name and _patient(name) in HELD_OUT
             for number in range(_depth(member))
         },
     }
@@ -117,9 +123,12 @@ def _depth(member: Member) -> int:
     """Return the number of slices of a volume; raises `UserError` for a faulty one."""
     try:
         image, _ = _read(member.read(), dimensions=3)
-    except (OSError, ValueError) as error:  # h5py's for damaged files
+    except UserError:
+        raise
+    except Exception as error:  # damaged files raise any exception
         raise UserError(
-            f"{member.archive.path}: {member.name} is no volume ({error}); download it again"
+            f"{member.archive.path}: {member.name} is no volume ({reason(error)}); download it "
+            "again"
         ) from None
     return len(image)
 
@@ -131,10 +140,10 @@ def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[
     """
     chosen: dict[str, tuple[str, list[str]]] = {}
     for name, labeled in PARTITIONS.items():
-        chosen[f"{name}/labeled"] = "train", [s for s in train if _numbers(s)[0] in labeled]
-        chosen[f"{name}/unlabeled"] = "train", [s for s in train if _numbers(s)[0] not in labeled]
-    for name, patients in {"val": VAL, "test": TEST, "valtest": VAL | TEST}.items():
-        chosen[name] = "valtest", [s for s in valtest if _numbers(s)[0] in patients]
+        chosen[f"{name}/labeled"] = "train", [s for s in train if _patient(s) in labeled]
+        chosen[f"{name}/unlabeled"] = "train", [s for s in train if _patient(s) not in labeled]
+    for name, patients in {"val": VAL, "test": TEST, "valtest": HELD_OUT}.items():
+        chosen[name] = "valtest", [s for s in valtest if _patient(s) in patients]
     lists = {}
     for name, (folder, stems) in chosen.items():
         if not partial:
@@ -146,6 +155,12 @@ def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[
                 list_line(f"images/{path}", f"masks/{path}" if masked else None) for path in paths
             ]
     return lists
+
+
+def _patient(stem: str) -> int:
+    """Return the number of the patient of patient099_frame01_slice_3; 0 for other names."""
+    found = re.match(r"patient(\d+)_frame\d", stem)
+    return int(found[1]) if found else 0
 
 
 def _numbers(stem: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from dataset.split_files import write_lists
 from tools.prepare.official.archives import Member
 from tools.prepare.official.output import Root
-from util.errors import UserError, first_of, print_error
+from util.errors import UserError, first_of, print_error, reason
 
 AHEAD = 4
 """Files per thread that are read before they are converted."""
@@ -142,9 +142,11 @@ def _make(task: FileToMake, content: Any, root: Root) -> None:
     if task.convert:
         try:
             content = task.convert(content.read_bytes() if isinstance(content, Path) else content)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's for damaged files
+        except UserError:
+            raise
+        except Exception as error:  # damaged files raise any exception
             raise UserError(
-                f"{member.archive.path}: {member.name} cannot be converted ({error}); download it "
-                "again"
+                f"{member.archive.path}: {member.name} cannot be converted ({reason(error)}); "
+                "download it again"
             ) from None
     root.make(task.target, content, member.archive.title)
