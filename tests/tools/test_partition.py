@@ -178,6 +178,38 @@ def test_lists_of_pairs_are_read_again(form, splits):
     assert (sample.image, sample.second, sample.mask) == tuple(below + file for file in files)
 
 
+def test_names_of_pairs_below_another_root_are_refused(splits):
+    """A list of names cannot say in which of two roots the three folders are."""
+    Path("data").mkdir()
+    write_lines(Path("train.txt"), ["1.png", "2.png", "3.png"])
+    write_lines(Path("val.txt"), ["4.png"])
+    data = {"name": "x", "root": "data", "classes": ["same", "new"], "pair": PAIRS["names"],
+            "labeled": ["train.txt", {"list": "train.txt", "root": "more"}],
+            "val": "val.txt"}  # fmt: skip
+    Path("c.yaml").write_text(
+        yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
+    )
+    code, _, line = splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out")
+    assert code == 2 and "train.txt line 1: A/1.png is not below data.root (data)" in line
+    assert not Path("out").exists()
+
+
+def test_a_root_is_found_from_any_folder(splits, tmp_path, monkeypatch):
+    (tmp_path / "repository/data").mkdir(parents=True)
+    samples(tmp_path / "repository/data/x/..y", 4)
+    monkeypatch.setattr("util.paths.REPOSITORY", tmp_path / "repository")
+    data = {"name": "x", "root": "data/x", "classes": ["a", "b"], "val": "val.txt",
+            "labeled": {"images": "..y/images", "masks": "..y/masks"}}  # fmt: skip
+    Path("c.yaml").write_text(
+        yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
+    )
+    touch(Path("repository/data/x"), ["v.jpg v.png"])
+    write_lines(Path("val.txt"), ["v.jpg v.png"])
+    code, _, err = splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out")
+    assert code == 0, err
+    assert all(image.startswith("..y/images/day/0") for image in drawn("out")["labeled"])
+
+
 def test_make_refuses(splits):
     samples(Path("data"), 6)
     argv = ["make", "--root", "data", "--out", "out", "--labeled"]

@@ -13,13 +13,14 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.reader import Reader
-from dataset.samples import Origin, Sample
+from dataset.samples import Origin, Sample, leaves_folder
 from dataset.split_files import SampleList, list_line, listed_paths
 from dataset.validation import read_lists
 from tools.splits.layout import files_by_name
 from util.config.data import Data
 from util.config.types import IGNORE
 from util.errors import UserError
+from util.paths import find_path
 
 ClassesByImage = Mapping[str, frozenset[int]]  # classes of a mask by image
 
@@ -116,16 +117,18 @@ def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], SampleLi
     """
     labeled, unlabeled, val = read_lists(data, unlabeled=data.unlabeled is not None)
     drawn = (*labeled.samples, *unlabeled.samples, *(val.samples if folds else ()))
-    return [_below(sample, data.root) for sample in drawn], None if folds else val
+    root = find_path(data.root)
+    return [_below(sample, root) for sample in drawn], None if folds else val
 
 
 def _below(sample: Sample, root: Path) -> Sample:
     """Return the sample with its paths relative to `root`."""
-    if sample.origin.folders is not None:  # lines are names below data.root already
+    by_name = sample.origin.folders is not None  # below the folders of data.pair, of one root
+    if by_name and os.path.abspath(sample.origin.root) == os.path.abspath(root):
         return sample
     files = [*sample.image_files, *([sample.mask_file] if sample.mask else [])]
     image, *others = (os.path.relpath(file, root) for file in files)
-    if any(path.startswith("..") for path in (image, *others)):
+    if by_name or any(map(leaves_folder, (image, *others))):
         raise UserError(
             f"{sample.where}: {sample.image} is not below data.root ({root}), as paths of a list "
             "must be. Fix: draw from that source alone"
