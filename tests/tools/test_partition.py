@@ -250,6 +250,21 @@ def test_patterns_pair_files(splits):
     assert sorted(lines) == [f"cam/{c}/{c}_image.jpg gt/{c}/{c}_ids.png" for c in "abc"]
 
 
+@pytest.mark.parametrize("images, masks, lines", [
+    (".", "gt", "./{0}.png gt/{0}.png"), ("*.png", "*_m.png", "{0}.png {0}_m.png"),
+])  # fmt: skip
+def test_masks_among_the_images_are_not_unlabelled_images(images, masks, lines, splits):
+    wanted = [lines.format(c) for c in "abc"]
+    touch(Path("data"), wanted)
+    argv = ["--images", images, "--masks", masks, "--labeled", "2", "--out", "out"]
+    assert splits("make", "--root", "data", *argv)[0] == 0
+    found = [line for text in tree(Path("out")).values() for line in text.splitlines()]
+    assert sorted(found) == wanted
+    argv[1] = masks
+    code, _, line = splits("make", "--root", "data", *argv)
+    assert code == 2 and f"no file in {masks} has one of its name in {masks}" in line
+
+
 def test_lists_are_written_whole_or_not_at_all(tmp_path):
     write_lines(tmp_path / "b.txt", LINES)
     with pytest.raises(UserError, match="b.txt: holds another list"):

@@ -42,16 +42,21 @@ class Partition(NamedTuple):
 
 
 def pair_files(root: Path, images: str, masks: str) -> list[Sample]:
-    """Pair images and masks of the same name (see `files_by_name`); keep images without a mask."""
+    """Pair images and masks of the same name (see `files_by_name`); keep images without a mask.
+
+    A mask that is also among `images`, in a folder below theirs or by its pattern, is no image.
+    """
     mask_of = files_by_name(root, masks)
     found = files_by_name(root, images)
-    if not mask_of.keys() & found.keys():
+    used = set(map(os.path.normpath, mask_of.values()))
+    image_of = {name: file for name, file in found.items() if os.path.normpath(file) not in used}
+    if not mask_of.keys() & image_of.keys():
         raise UserError(
             f"{root}: no file in {images} has one of its name in {masks}, such as "
             f"{next(iter(found.values()))} and {next(iter(mask_of.values()))}"
         )
     origin = Origin(root / images, root)
-    return [Sample(image, mask_of.get(name), 0, origin) for name, image in found.items()]
+    return [Sample(image, mask_of.get(name), 0, origin) for name, image in image_of.items()]
 
 
 def draw(
