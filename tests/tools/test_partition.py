@@ -72,6 +72,8 @@ def test_make_from_a_list_in_any_order(splits):
     for name in ("a", "b"):
         argv = ["make", "--root", ".", "--list", f"{name}.txt", "--labeled", "8", "--out", name]
         assert splits(*argv)[0] == 0
+    code, _, line = splits(*argv, "--images", "images")
+    assert code == 2 and "leave out --images" in line
     assert tree(Path("a")) == tree(Path("b"))
     both = Path("a/labeled.txt").read_text() + Path("a/unlabeled.txt").read_text()
     assert sorted(both.splitlines()) == sorted(lines)
@@ -125,7 +127,8 @@ def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
     Image.new("RGB", (4, 4)).save("elsewhere/x.png")
     outside = "data.unlabeled={images: ., root: elsewhere}"
     for option, value, part in (("--val", "0.1", "--val 0.1"), ("--set", outside, "data.root"),
-                                ("--root", "data", "leave out --root")):  # fmt: skip
+                                ("--root", "data", "leave out --root"),
+                                ("--masks", "m", "leave out --masks")):  # fmt: skip
         code, _, line = splits(*config, "--labeled", "1/5", "--out", "o", option, value)
         assert code == 2 and part in line, line
     code, _, line = splits("make", "--root", "data", "--stratify", "--labeled", "5", "--out", "o")
@@ -218,6 +221,8 @@ def test_make_refuses(splits):
         ("x", "--labeled x: expected a share"),
         ("1/0", "--labeled 1/0: expected a share"),
         ("-2", "--labeled -2: expected a share"),
+        ("1.0", "--labeled 1.0: expected a share"),
+        ("2e9999", "--labeled 2e9999: expected a share"),
         ("6", "6 images with a mask: --val takes 0, --labeled 6 of the other 6"),
         ("0", "--labeled 0 of the other 6; expected at least 1"),
     ):
@@ -280,6 +285,7 @@ def test_lists_are_written_whole_or_not_at_all(tmp_path):
     ["--stratify"], ["--labeled", "1/4"], ["--stratify", "--labeled", "1/4"],
 ])  # fmt: skip
 def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
+    more = [*more, "--set", "epochs=3", "data.mean=[1, 2e-1, .5]"]
     code, out, err = splits(*config, "--folds", "3", "--out", "folds", *more)
     assert code == 0, err
     pool = {s.image for s in read_list(Path("train.txt"), masks=True).samples}
@@ -303,6 +309,9 @@ def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
         f"folds/fold_{number}/val.txt" for number in (1, 2, 3)
     ]
     assert all(read_lists(p.load().data, unlabeled=False).val.samples for p in planned)
+    assert planned[0].load() == load_config(
+        "c.yaml", [*more[-2:], *(f"data.{list_}=folds/fold_1/{list_}.txt" for list_ in folds[0])]
+    )
 
 
 def test_stratified_folds_spread_every_class():

@@ -115,7 +115,7 @@ def make_folds(
     }
     print(*write_lists(lists).values(), sep="\n")
     if options.config:
-        print(folds.write_sweep(Path(options.config), lists, options.out))
+        print(folds.write_sweep(Path(options.config), options.set, lists, options.out))
 
 
 def _drawn_from(
@@ -127,14 +127,22 @@ def _drawn_from(
             reason = "--stratify counts classes" if options.stratify else "no --root"
             raise UserError(f"make: {reason}: name the dataset's config with --config")
         if options.list:
+            _refuse(options, "--list: names images and masks", "images", "masks")
             return read_list(options.list, masks=True).samples, None
-        return partition.pair_files(options.root, options.images, options.masks), None
-    for name in ("root", "list"):
-        if getattr(options, name):
-            raise UserError(f"make --config: takes the config's root and lists; leave out --{name}")
+        folders = options.images or "images", options.masks or "masks"
+        return partition.pair_files(options.root, *folders), None
+    what = "--config: takes the config's root and lists"
+    _refuse(options, what, "root", "list", "images", "masks")
     if options.val != "0":
         raise UserError(f"--val {options.val}: the config has validation images; leave it out")
     return partition.read_config(data, folds=options.folds is not None)
+
+
+def _refuse(options: argparse.Namespace, what: str, *names: str) -> None:
+    """Raise `UserError` for an option that another one makes useless."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UserError(f"make {what}; leave out --{name}")
 
 
 def command_line() -> Parser:
@@ -193,9 +201,9 @@ def command_line() -> Parser:
     add("--stratify", action="store_true", help="label images that show all classes of "
         "--config first")  # fmt: skip
     add("--list", type=Path, help="lines 'image mask' to draw from (default: the folders)")
-    add("--images", default="images", help="folder below ROOT, or a pattern such "
-        "as train/*_image.png; the part at * pairs images and masks")  # fmt: skip
-    add("--masks", default="masks", help="the same for masks")
+    add("--images", help="folder below ROOT, or a pattern such as train/*_image.png; the part at * "
+        "pairs images and masks (default: images)")  # fmt: skip
+    add("--masks", help="the same for masks (default: masks)")
     return parser
 
 

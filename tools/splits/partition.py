@@ -107,7 +107,7 @@ def share_or_count(text: str, option: str) -> Fraction:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
         value = Fraction(-1)
-    if value < 0 or (value >= 1 and value.denominator != 1):
+    if value < 0 or (value >= 1 and not text.isdecimal()):  # 1.0 could mean one image, or all
         raise UserError(
             f"{option} {text}: expected a share such as 1/8 or 0.1, or a number such as 92"
         )
