@@ -224,6 +224,13 @@ def test_verify(splits, host):
     code, out, _ = splits("verify")
     assert code == 1 and "differs: toy/tenth%/labeled of a/one, b/two; found 1 entries" in out
     assert splits("verify", "toy/half")[0] == 0 and splits("verify", "toy/val")[0] == 1
+    assert splits("verify", "splits/toy/val.txt") == splits("verify", "toy/val")
+    Path("splits/folder.txt").mkdir()
+    assert splits("verify") == (1, out, "")
+    Path("splits/mine/gone.txt").symlink_to("/proc/self/mem")
+    code, _, line = splits("verify", "mine")
+    assert code == 2 and "splits/mine/gone.txt: cannot be read" in line
+    Path("splits/mine/gone.txt").unlink()
     assert splits("verify", "toy/hal")[0] == 2
     Path("splits/mine/labeled.txt").rename("elsewhere.txt")
     code, out, _ = splits("verify", "elsewhere.txt")

@@ -1,5 +1,6 @@
 """Fetch published lists, and recognise them on disk."""
 
+import os
 import urllib.request
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from dataset.protocols import PREPARED, Fingerprint, PublishedList, fingerprint, read_protocols
+from dataset.samples import leaves_folder
 from dataset.split_files import holds_list, write_lists
 from util.errors import UserError, first_of, reason
 
@@ -120,20 +122,26 @@ def verify(folder: Path, target: str) -> list[RecognisedList]:
     `UserError` where there are no lists.
     """
     protocols = read_protocols()
-    if Path(target).is_file():
-        return [_recognise(Path(), Path(target), protocols)]
-    asked = Path(target).parts
-    files = sorted(path.relative_to(folder) for path in folder.rglob("*.txt"))
-    wanted = [file for file in files if file.with_suffix("").parts[: len(asked)] == asked]
+    given = Path(target)
+    if given.is_file():
+        below = os.path.relpath(given, folder)
+        name = given if leaves_folder(below) else Path(below)
+        return [_recognise(given, name, protocols)]
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.txt") if path.is_file())
+    wanted = [f for f in files if f.with_suffix("").parts[: len(given.parts)] == given.parts]
     if not wanted:
         raise UserError(
             f"{folder / target}: no lists; python -m tools.splits fetch gets published ones"
         )
-    return [_recognise(folder, file, protocols) for file in wanted]
+    return [_recognise(folder / file, file, protocols) for file in wanted]
 
 
-def _recognise(folder: Path, file: Path, protocols: Sequence[PublishedList]) -> RecognisedList:
-    found = fingerprint((folder / file).read_bytes())
+def _recognise(path: Path, file: Path, protocols: Sequence[PublishedList]) -> RecognisedList:
+    """Compare a list with those of its name, `file` (below splits/), and with all others."""
+    try:
+        found = fingerprint(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     named = [p for p in protocols if p.file == file]
     same = [p for p in protocols if p.fingerprint == found]
     own = [p for p in same if p in named]
