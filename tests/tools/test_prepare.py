@@ -1,6 +1,7 @@
 """Datasets from their official downloads: every pixel, missing files, and the command."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests import miniature
 from tests.conftest import REPOSITORY
 from tests.preparing import CASES, files, of
 from tools.prepare import __main__ as prepare_command
-from tools.prepare.official import ade20k, camvid, pascal
+from tools.prepare.official import ade20k, camvid, coco, pascal
 from tools.prepare.official.coco import ImageInstances, Instance, instance_mask
 from tools.prepare.official.masks import read_indices
 from tools.prepare.official.output import RECORD
@@ -146,6 +147,35 @@ def test_masks_of_other_datasets_are_refused(case, tmp_path):
         with pytest.raises(UserError, match="cannot be converted") as error:
             case.run(miniature.pack(archives, tmp_path / f"bad{i}"), tmp_path / f"root{i}")
         assert Path(mask).name in str(error.value) and "\n" not in str(error.value)
+
+
+@of("coco_both")
+def test_masks_of_two_kinds_are_not_mixed(case, tmp_path):
+    archives = {name: dict(members) for name, members in case.archives.items()}
+    del archives[coco.PANOPTIC.archive]["annotations/panoptic_train2017.zip"]
+    with pytest.raises(UserError, match=rf"expected 2, {coco.PANOPTIC.archive} lacks 2 .*; down"):
+        case.run(miniature.pack(archives, tmp_path / "fewer"))
+
+
+@of("coco_instances", "coco_panoptic")
+@pytest.mark.parametrize("damage", [
+    lambda _: b"{",
+    lambda _: b"5",
+    lambda tree: {key: value for key, value in tree.items() if key != "categories"},
+    lambda tree: tree | {"annotations": [{}]},
+    lambda tree: tree | {"annotations": 3},
+    lambda tree: tree | {"categories": [*tree["categories"], {"name": "without id"}]},
+    lambda tree: tree | {"categories": tree["categories"][1:]},
+])  # fmt: skip
+def test_other_annotations_of_coco_are_named(case, damage, tmp_path):
+    archives = {name: dict(members) for name, members in case.archives.items()}
+    members = archives[list(archives)[-1]]
+    name = next(m for m in members if m.endswith("val2017.json"))
+    wrong = damage(json.loads(members[name]))
+    members[name] = wrong if isinstance(wrong, bytes) else json.dumps(wrong).encode()
+    with pytest.raises(UserError, match=r"_val2017.json: not COCO's annotations of 2017") as error:
+        case.run(miniature.pack(archives, tmp_path / "wrong"))
+    assert "\n" not in str(error.value)
 
 
 def test_regions_of_coco():
