@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,36 @@ def test_masks_of_other_datasets_are_refused(case, tmp_path):
         with pytest.raises(UserError, match="cannot be converted") as error:
             case.run(miniature.pack(archives, tmp_path / f"bad{i}"), tmp_path / f"root{i}")
         assert Path(mask).name in str(error.value) and "\n" not in str(error.value)
+
+
+@of("ade20k")
+def test_names_that_are_not_utf8(case, tmp_path):
+    source = miniature.unpack(case.archives, tmp_path / "unpacked")
+    for path in (*source.rglob("*_train_00000001.jpg"), *source.rglob("*_train_00000001.png")):
+        path.rename(os.fsdecode(os.fsencode(path).replace(b"001.", b"\xff.")))
+    case.run(source)
+    record = (case.root / RECORD).read_bytes()
+    assert record.count(b"ADE_train_00000\xff.") == 2
+    case.run(source)
+    assert (case.root / RECORD).read_bytes() == record
+
+
+@pytest.mark.parametrize("case, gone", [
+    ("pascal", "VOCdevkit/VOC2012"), ("camvid", "CamVid"), ("coco_instances", "annotations"),
+], indirect=["case"])  # fmt: skip
+def test_archives_without_their_folder_are_refused(case, gone, tmp_path):
+    members = {name: {m.replace(f"{gone}/", ""): data for m, data in files.items()}
+               for name, files in case.archives.items()}  # fmt: skip
+    with pytest.raises(UserError, match=f"(zip|tar): has no files below {gone}/"):
+        case.run(miniature.pack(members, tmp_path / "other"))
+
+
+@of("pascal")
+def test_lists_of_names_that_are_not_text(case, tmp_path):
+    archives = {name: dict(members) for name, members in case.archives.items()}
+    archives[pascal.VOC.archive]["VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"] = b"\xff\xfe"
+    with pytest.raises(UserError, match="Segmentation/val.txt is no text in UTF-8"):
+        case.run(miniature.pack(archives, tmp_path / "wrong"))
 
 
 @of("coco_both")

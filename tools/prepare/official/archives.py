@@ -107,7 +107,10 @@ class Archive:
         """Return a text file; raises `UserError` when there is none."""
         if name not in self.members:
             raise UserError(f"{self.path}: holds no {name}; download it again")
-        return self.members[name].load().decode()
+        try:
+            return self.members[name].load().decode()
+        except UnicodeDecodeError:
+            raise UserError(f"{self.path}: {name} is no text in UTF-8; download it again") from None
 
     @contextmanager
     def readable(self) -> Iterator[None]:
@@ -218,7 +221,13 @@ def find(source: Path, download: Download) -> Archive | None:
     if packed.is_file():
         print(f"reading {packed}", flush=True)
         read = read_zip if title.endswith(".zip") else read_tar
-        return read(packed, title, folder)
+        archive = read(packed, title, folder)
+        if not archive.members:
+            raise UserError(
+                f"{packed}: has no files below {folder or '.'}/; it is another download, or "
+                "incomplete"
+            )
+        return archive
     candidates = [source / folder, source / title.partition(".")[0] / folder]
     if sign:
         candidates.append(source)
