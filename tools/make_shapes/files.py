@@ -65,6 +65,8 @@ def generate(
         if root.exists():
             root.rmdir()  # empty, as checked by _is_there
         partial.rename(root)
+    except OSError as error:
+        raise UserError(f"{root}: cannot be written ({error})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # absent after the rename
 
