@@ -118,8 +118,8 @@ def _names_by_form(folder: Path) -> dict[str, str]:
 
 
 def no_such_list(path: Path) -> UserError:
-    """Return the error for a missing list, with the nearest name or the command that gets it."""
-    return UserError(f"{path}: no such split file{nearest(path) or fetch_hint(path)}")
+    """Return the error for a missing list, with the command that gets it or the nearest name."""
+    return UserError(f"{path}: no such split file{fetch_hint(path, nearest(path))}")
 
 
 def _read_text(path: Path) -> str:

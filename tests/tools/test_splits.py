@@ -1,6 +1,7 @@
 """Published lists: recognised and fetched with `tools.splits`."""
 
 import hashlib
+import re
 import subprocess
 import sys
 import threading
@@ -255,6 +256,18 @@ def test_hints_for_a_missing_list(path, hint):
     assert fetch_hint(Path(path)).rpartition(": ")[2] == expected
     if not hint:
         assert fetch_hint(Path(path)) == ""
+
+
+def test_a_published_list_is_not_taken_for_its_neighbour(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_lines(Path("splits/coco/1_32/labeled.txt"), LINES)
+    for path, hint in {
+        "splits/coco/1_32/unlabeled.txt": "make it: python -m tools.splits generate coco/1_32",
+        "splits/coco/1_512/labeled.txt": "get it: python -m tools.splits fetch coco/1_512",
+        "splits/coco/1_23/labeled.txt": "did you mean 'splits/coco/1_32/labeled.txt'?",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(f"{path}: no such split file; {hint}")):
+            read_list(Path(path), masks=True)
 
 
 def test_protocols_are_read_only_when_a_list_is_missing(tmp_path, monkeypatch):
