@@ -184,7 +184,7 @@ def list_text(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
+def write_lists(lists: Mapping[Path, Sequence[str]]) -> list[str]:
     """Write list files, each whole or not at all; return a remark on each.
 
     A file with the same lines in any order is kept. Raises `UserError` before anything is written
@@ -195,10 +195,10 @@ def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
     for path, text in texts.items():
         if not there[path]:
             write_once(path, text)
-    return {
-        path: f"{path}: {len(lines)} entries, {'already there' if there[path] else 'written'}"
+    return [
+        f"{path}: {len(lines)} entries, {'already there' if there[path] else 'written'}"
         for path, lines in lists.items()
-    }
+    ]
 
 
 def holds_list(path: Path, expected: Fingerprint) -> bool:

@@ -33,6 +33,12 @@ def samples(root, count, classes=0, extra=0):
         Image.new("RGB", (4, 4)).save(root / f"images/day/extra {i}.png")
 
 
+def write_config(**data):
+    files = {"name": "x", "root": "data", "labeled": "train.txt", "val": "val.txt"}
+    tree = {"data": files | data, "crop_size": 33, "epochs": 1, "batch_size": 2}
+    Path("c.yaml").write_text(yaml.safe_dump(tree))
+
+
 def drawn(out):
     return {
         path.stem: [s.image for s in read_list(path, masks=False).samples]
@@ -92,10 +98,7 @@ def config(tmp_path):
     write_lines(Path("train.txt"), lines[10:])
     write_lines(Path("val.txt"), lines[:10])
     classes = {f"{i},{2 * i},200": min(i, 4) for i in range(6)}
-    tree = {"data": {"name": "x", "root": "data", "classes": list("abcde"), "val": "val.txt",
-                     "labeled": "train.txt", "label_map": classes | {"other": "ignore"}},
-            "crop_size": 33, "epochs": 1, "batch_size": 2}  # fmt: skip
-    Path("c.yaml").write_text(yaml.safe_dump(tree))
+    write_config(classes=list("abcde"), label_map=classes | {"other": "ignore"})
     return ["make", "--config", "c.yaml"]
 
 
@@ -154,15 +157,11 @@ def test_lists_of_pairs_are_read_again(form, splits):
     lines = names if form == "names" else [f"A/{n} B/{n} label/{n}" for n in names]
     write_lines(Path("train.txt"), lines[:8])
     write_lines(Path("val.txt"), lines[8:])
-    data = {"name": "x", "root": "data", "classes": ["same", "new"], "pair": PAIRS[form],
-            "label_map": {0: "same", 255: "new"}, "labeled": "train.txt",
-            "val": "val.txt"}  # fmt: skip
+    data = {"classes": ["same", "new"], "pair": PAIRS[form], "label_map": {0: "same", 255: "new"}}
     if form == "elsewhere":
         pool = {kind: {"list": f"{kind}.txt", "root": "data"} for kind in ("train", "val")}
         data |= {"root": ".", "labeled": pool["train"], "val": pool["val"]}
-    Path("c.yaml").write_text(
-        yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
-    )
+    write_config(**data)
     argv = ["make", "--config", "c.yaml", "--labeled", "1/4", "--stratify", "--out", "quarter"]
     code, out, err = splits(*argv)
     assert code == 0 and "2 of 2 classes" in out, err
@@ -186,12 +185,8 @@ def test_names_of_pairs_below_another_root_are_refused(splits):
     Path("data").mkdir()
     write_lines(Path("train.txt"), ["1.png", "2.png", "3.png"])
     write_lines(Path("val.txt"), ["4.png"])
-    data = {"name": "x", "root": "data", "classes": ["same", "new"], "pair": PAIRS["names"],
-            "labeled": ["train.txt", {"list": "train.txt", "root": "more"}],
-            "val": "val.txt"}  # fmt: skip
-    Path("c.yaml").write_text(
-        yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
-    )
+    labeled = ["train.txt", {"list": "train.txt", "root": "more"}]
+    write_config(classes=["same", "new"], pair=PAIRS["names"], labeled=labeled)
     code, _, line = splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out")
     assert code == 2 and "train.txt line 1: A/1.png is not below data.root (data)" in line
     assert not Path("out").exists()
@@ -201,11 +196,8 @@ def test_a_root_is_found_from_any_folder(splits, tmp_path, monkeypatch):
     (tmp_path / "repository/data").mkdir(parents=True)
     samples(tmp_path / "repository/data/x/..y", 4)
     monkeypatch.setattr("util.paths.REPOSITORY", tmp_path / "repository")
-    data = {"name": "x", "root": "data/x", "classes": ["a", "b"], "val": "val.txt",
-            "labeled": {"images": "..y/images", "masks": "..y/masks"}}  # fmt: skip
-    Path("c.yaml").write_text(
-        yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
-    )
+    folders = {"images": "..y/images", "masks": "..y/masks"}
+    write_config(root="data/x", classes=["a", "b"], labeled=folders)
     touch(Path("repository/data/x"), ["v.jpg v.png"])
     write_lines(Path("val.txt"), ["v.jpg v.png"])
     code, _, err = splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out")

@@ -91,7 +91,7 @@ def make_partition(options: argparse.Namespace) -> None:
         return
     assert labeled is not None and val is not None  # --val has a default
     drawn = partition.draw(samples, labeled, val, options.seed, classes)
-    print(*write_lists(drawn.lists(options.out)).values(), sep="\n")
+    print(*write_lists(drawn.lists(options.out)), sep="\n")
     if kept:
         print(f"{kept.name}: {len(kept.samples)} validation images, as the config has them")
     if classes and data:
@@ -113,7 +113,7 @@ def make_folds(
         for number, fold in enumerate(drawn, start=1)
         for file, lines in fold.lists(options.out / f"fold_{number}").items()
     }
-    print(*write_lists(lists).values(), sep="\n")
+    print(*write_lists(lists), sep="\n")
     if options.config:
         print(folds.write_sweep(Path(options.config), options.set, lists, options.out))
 

@@ -74,7 +74,7 @@ def write_derived_lists(
         lists[f"{partition}/unlabeled"] = _rest(train, folder / target / "labeled.txt", root)
     files = {folder / dataset / f"{name}.txt": lines for name, lines in lists.items()}
     origins = [_compared(dataset, name, lines, root) for name, lines in lists.items()]
-    remarks = write_lists(files).values()
+    remarks = write_lists(files)
     return [f"{remark}; {origin}" for remark, origin in zip(remarks, origins, strict=True)]
 
 

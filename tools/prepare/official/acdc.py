@@ -34,7 +34,6 @@ HELD_OUT = VAL | TEST
 """Patients of the volumes; slices are taken from all others, so that no slice is in two sets."""
 SUFFIX = ".h5"
 AXES = {2: "height x width", 3: "slices x height x width"}
-BytesOrPath = bytes | Path
 
 
 def plan(source: Path, partial: bool) -> Plan:
@@ -72,7 +71,7 @@ def plan(source: Path, partial: bool) -> Plan:
     return Plan(sets, lists=_lists(slices["train"], slices["valtest"], partial))
 
 
-def image_png(content: BytesOrPath, number: int | None) -> bytes:
+def image_png(content: bytes, number: int | None) -> bytes:
     """Convert a slice in [0, 1] to a PNG of 8 bits; raises `ValueError` for other values."""
     image = _slice(content, number)[0]
     if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
@@ -80,7 +79,7 @@ def image_png(content: BytesOrPath, number: int | None) -> bytes:
     return png(np.rint(image * 255).astype(np.uint8))
 
 
-def mask_png(content: BytesOrPath, number: int | None) -> bytes:
+def mask_png(content: bytes, number: int | None) -> bytes:
     """Convert a mask to PNG; raises `ValueError` for a value without a class."""
     label = _slice(content, number)[1]
     strange = label[~np.isin(label, range(CLASSES))]
@@ -89,7 +88,7 @@ def mask_png(content: BytesOrPath, number: int | None) -> bytes:
     return png(label.astype(np.uint8))
 
 
-def _slice(content: BytesOrPath, number: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _slice(content: bytes, number: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return image and label of a file with one slice (`number` is None), or of one slice of a
     volume."""
     if number is None:
@@ -98,9 +97,9 @@ def _slice(content: BytesOrPath, number: int | None) -> tuple[np.ndarray, np.nda
     return image[number], label[number]
 
 
-def _read(content: BytesOrPath, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(content: bytes, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image and label; raises `ValueError` for a missing array and different shapes."""
-    with library("acdc").File(content if isinstance(content, Path) else BytesIO(content)) as file:
+    with library("acdc").File(BytesIO(content)) as file:
         image, label = (_array(file, key, dimensions) for key in ("image", "label"))
     if image.shape != label.shape:
         raise ValueError(f"an image of shape {image.shape}, a label of {label.shape}")
@@ -122,7 +121,7 @@ def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
 def _depth(member: Member) -> int:
     """Return the number of slices of a volume; raises `UserError` for a faulty one."""
     try:
-        image, _ = _read(member.read(), dimensions=3)
+        image, _ = _read(member.load(LARGEST), dimensions=3)
     except UserError:
         raise
     except Exception as error:  # damaged files raise any exception

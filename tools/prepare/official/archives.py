@@ -76,9 +76,9 @@ class Member(NamedTuple):
             with file:
                 return file.read(size + 1)  # unpacks no more than the archive states
 
-    def load(self) -> bytes:
-        """Return the bytes of a text; raises as `read` does."""
-        content = self.read(LARGEST_TEXT)
+    def load(self, largest: int) -> bytes:
+        """Return its bytes, also of an unpacked file; raises as `read` does."""
+        content = self.read(largest)
         return content.read_bytes() if isinstance(content, Path) else content
 
 
@@ -108,7 +108,7 @@ class Archive:
         if name not in self.members:
             raise UserError(f"{self.path}: holds no {name}; download it again")
         try:
-            return self.members[name].load().decode()
+            return self.members[name].load(LARGEST_TEXT).decode()
         except UnicodeDecodeError:
             raise UserError(f"{self.path}: {name} is no text in UTF-8; download it again") from None
 

@@ -100,7 +100,7 @@ def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) ->
     made = carry_out(tasks, Root(root), jobs)
     sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
-    for remark in write_lists({root / name: lines for name, lines in plan.lists.items()}).values():
+    for remark in write_lists({root / name: lines for name, lines in plan.lists.items()}):
         print(remark)
     texts = (part.shortfall(name, dataset.COUNTS[name]) for name, part in plan.sets.items())
     lack = "; ".join(filter(None, texts))
