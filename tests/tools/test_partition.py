@@ -76,7 +76,7 @@ def test_make_from_a_list_in_any_order(splits):
     write_lines(Path("a.txt"), lines)
     write_lines(Path("b.txt"), lines[::-1])
     for name in ("a", "b"):
-        argv = ["make", "--root", ".", "--list", f"{name}.txt", "--labeled", "8", "--out", name]
+        argv = ["make", "--list", f"{name}.txt", "--labeled", "8", "--out", name]
         assert splits(*argv)[0] == 0
     code, _, line = splits(*argv, "--images", "images")
     assert code == 2 and "leave out --images" in line
@@ -243,6 +243,8 @@ def test_patterns_pair_files(splits):
                          for c in "abc" for e in ("jpg", "txt")])  # fmt: skip
     argv = ["--images", "cam/*_image.jpg", "--masks", "gt/*_ids.png", "--labeled", "2"]
     assert splits("make", "--root", "data", *argv, "--out", "out")[0] == 0
+    code, _, line = splits("make", *argv, "--out", "out")
+    assert code == 2 and "expected the data to draw from: --config, --root or --list" in line
     lines = [line for text in tree(Path("out")).values() for line in text.splitlines()]
     assert sorted(lines) == [f"cam/{c}/{c}_image.jpg gt/{c}/{c}_ids.png" for c in "abc"]
 

@@ -123,12 +123,15 @@ def _drawn_from(
 ) -> tuple[Sequence[Sample], SampleList | None]:
     """Return the samples to draw from, and the config's validation images."""
     if data is None:
-        if options.stratify or options.root is None:
-            reason = "--stratify counts classes" if options.stratify else "no --root"
-            raise UserError(f"make: {reason}: name the dataset's config with --config")
+        if options.stratify:
+            raise UserError(
+                "make: --stratify counts classes: name the dataset's config with --config"
+            )
         if options.list:
             _refuse(options, "--list: names images and masks", "images", "masks")
             return read_list(options.list, masks=True).samples, None
+        if options.root is None:
+            raise UserError("make: expected the data to draw from: --config, --root or --list")
         folders = options.images or "images", options.masks or "masks"
         return partition.pair_files(options.root, *folders), None
     what = "--config: takes the config's root and lists"
