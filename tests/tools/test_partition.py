@@ -324,6 +324,7 @@ def test_stratified_folds_spread_every_class():
     (["--folds", "999"], "--folds 999: expected 2 to"),
     (["--folds", "3", "--val", "3"], "leave it out"),
     ([], "expected --labeled"),
+    (["--labeled", "3", "--set", "data.labeled=null"], "--set data.labeled=FILE; or draw from --"),
 ])  # fmt: skip
 def test_impossible_folds(argv, words, splits, config):
     code, _, err = splits(*config, "--out", "folds", *argv)

@@ -120,6 +120,11 @@ def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], SampleLi
     `folds`: draw from the validation images too. Paths are relative to data.root. Raises
     `UserError` as `read_lists` does, and for an image outside data.root.
     """
+    if data.labeled is None:
+        raise UserError(
+            "make --config: data.labeled names no images to draw from. Fix: --set "
+            "data.labeled=FILE; or draw from --root or --list"
+        )
     labeled, unlabeled, val = read_lists(data, unlabeled=data.unlabeled is not None)
     drawn = (*labeled.samples, *unlabeled.samples, *(val.samples if folds else ()))
     root = find_path(data.root)
