@@ -210,6 +210,7 @@ def test_make_refuses(splits):
     argv = ["make", "--root", "data", "--out", "out", "--labeled"]
     for labeled, message in (
         ("9/8", "--labeled 9/8: expected a share"),
+        ("", "--labeled : expected a share"),
         ("x", "--labeled x: expected a share"),
         ("1/0", "--labeled 1/0: expected a share"),
         ("-2", "--labeled -2: expected a share"),

@@ -86,6 +86,9 @@ def test_protocols_are_complete():
     partitions = ["92", "183", "366", "732", "1464", "1_16", "1_8", "1_4", "all"]
     partitions += ["u2pl_1_16", "u2pl_1_8", "u2pl_1_4"]
     assert names == {f"{partition}/labeled" for partition in partitions}
+    for dataset in ("levir", "whu"):
+        partitions = {p.partition for p in lists if p.dataset == dataset}
+        assert partitions == {"5%", "10%", "20%", "40%", "train", "val", "test"}
     doubtful = [n for n, count in Counter(str(p.file) for p in lists).items() if count > 1]
     assert doubtful == ["ade20k/1_32/labeled.txt", "ade20k/1_32/unlabeled.txt"]
 
@@ -106,33 +109,6 @@ def test_fingerprint():
     digest = hashlib.sha256(b"a b\nc d\n").hexdigest()
     assert fingerprint(b"c d\na b\n") == (2, 2, digest)
     assert fingerprint(b"c d\r\n\r\na b\r\nc d") == (3, 2, digest)
-
-
-def test_partitions_of_pairs_in_percent(splits, tmp_path, monkeypatch):
-    """Fetch split files of file names only, in folders such as 5%, as in the real protocols."""
-    partitions = {"5%", "10%", "20%", "40%", "train", "val", "test"}
-    for dataset in ("levir", "whu"):
-        lists = [p for p in read_protocols() if p.dataset == dataset]
-        assert {p.partition for p in lists} == partitions
-    chosen = [p for p in lists if p.partition in ("5%", "val")]
-    made = {}
-    for p in chosen:
-        names = [f"{p.name.replace('/', '_')}_{i}.png" for i in range(p.fingerprint.entries)]
-        write_lines(tmp_path / "clone" / p.path, names)
-        made[p] = p._replace(fingerprint=fingerprint("".join(f"{n}\n" for n in names).encode()))
-    known = [made.get(p, p) for p in lists]
-    for module in ("dataset.protocols", "tools.splits.fetch"):
-        monkeypatch.setattr(f"{module}.read_protocols", lambda: known)
-    code, out, err = splits("fetch", f"{dataset}/5%", "--from", tmp_path / "clone")
-    assert code == 0 and out.count("from ") == 3, err
-    assert Path(f"splits/{dataset}/5%/labeled.txt").is_file()
-    code, out, _ = splits("verify", f"{dataset}/5%")
-    assert code == 0 and out.count(f"{dataset}/5%/") >= 2 and "differs" not in out
-    write_lines(Path(f"splits/{dataset}/5%/labeled.txt"), ["other.png"])
-    code, out, _ = splits("verify", f"{dataset}/5%")
-    assert code == 1 and "differs" in out
-    code, out, _ = splits("list", dataset)
-    assert code == 0 and f"{dataset}/40%/unlabeled" in out
 
 
 def test_fetch_from_a_clone(splits, host):

@@ -79,17 +79,16 @@ def make_partition(options: argparse.Namespace) -> None:
     """Draw a new partition of any dataset, or folds for cross-validation."""
     if options.labeled is None and options.folds is None:
         raise UserError("make: expected --labeled, a share or number of images, or --folds")
-    labeled, val = (
-        None if text is None else partition.share_or_count(text, option)
-        for text, option in ((options.labeled, "--labeled"), (options.val, "--val"))
-    )
+    labeled = options.labeled
+    if labeled is not None:
+        labeled = partition.share_or_count(labeled, "--labeled")
+    val = partition.share_or_count(options.val, "--val")
     data = None if options.config is None else load_config(options.config, options.set).data
     samples, kept = _drawn_from(options, data)
     classes = partition.read_classes(data, samples) if data and options.stratify else None
     if options.folds is not None:
         make_folds(options, samples, labeled, classes)
         return
-    assert labeled is not None and val is not None  # --val has a default
     drawn = partition.draw(samples, labeled, val, options.seed, classes)
     print(*write_lists(drawn.lists(options.out)), sep="\n")
     if kept:

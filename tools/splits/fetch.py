@@ -38,12 +38,11 @@ def fetch(
             f"{prepared}: its published lists name files that training does not read; python -m "
             f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
         )
-    there = [holds_list(folder / p.file, p.fingerprint) for p in lists]
-    wanted = [p for p, already in zip(lists, there, strict=True) if not already]
+    wanted = [p for p in lists if not holds_list(folder / p.file, p.fingerprint)]
     in_clone = _find_in_clone(clone, wanted) if clone else {}
-    for p, already in zip(lists, there, strict=True):
+    for p in lists:
         line = f"{folder / p.file}: {p.fingerprint.entries} entries"
-        if already:
+        if p not in wanted:
             yield f"{line}, already there"
             continue
         text = in_clone[p.fingerprint] if clone else _download(base_url, p)

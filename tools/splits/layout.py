@@ -85,10 +85,8 @@ def _whole_sets(
     layout = LAYOUTS[dataset]
     if layout.val_names:
         val = _stems(names or _val_names(dataset, root, folder))
-        train = (
-            files_by_name(root, layout.train.split()[1]).keys() - val
-        )  # the images that have a mask
-        return _lines(layout.train, train), _lines(layout.val, val)
+        masked = files_by_name(root, layout.train.split()[1]).keys()
+        return _lines(layout.train, masked - val), _lines(layout.val, val)
     if names:
         raise UserError(
             f"--names {names}: the sets of {dataset} follow from its folders; leave it out"

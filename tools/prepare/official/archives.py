@@ -81,6 +81,15 @@ class Member(NamedTuple):
         content = self.read(largest)
         return content.read_bytes() if isinstance(content, Path) else content
 
+    def text(self) -> str:
+        """Return its text; raises `UserError` as `read` does, and for other encodings."""
+        try:
+            return self.load(LARGEST_TEXT).decode()
+        except UnicodeDecodeError:
+            raise UserError(
+                f"{self.archive.path}: {self.name} is no text in UTF-8; download it again"
+            ) from None
+
 
 class Archive:
     """Files by their names below a download's folder; none at first."""
@@ -107,10 +116,7 @@ class Archive:
         """Return a text file; raises `UserError` when there is none."""
         if name not in self.members:
             raise UserError(f"{self.path}: holds no {name}; download it again")
-        try:
-            return self.members[name].load(LARGEST_TEXT).decode()
-        except UnicodeDecodeError:
-            raise UserError(f"{self.path}: {name} is no text in UTF-8; download it again") from None
+        return self.members[name].text()
 
     @contextmanager
     def readable(self) -> Iterator[None]:

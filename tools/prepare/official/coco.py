@@ -15,14 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tools.prepare.annotations.shapes import decoded, polygons, run_lengths
-from tools.prepare.official.archives import (
-    LARGEST_TEXT,
-    Archive,
-    Download,
-    Member,
-    find_all,
-    read_zip,
-)
+from tools.prepare.official.archives import Archive, Download, Member, find_all, read_zip
 from tools.prepare.official.masks import open_bytes, png
 from tools.prepare.official.run import FileToMake, Plan, Set, Tasks, tasks_of
 from util.errors import UserError, reason
@@ -127,7 +120,7 @@ def _panoptic_pngs(annotations: Archive, folder: str) -> dict[str, Member]:
 def _annotations(member: Member) -> Iterator[dict[str, Any]]:
     """Yield the content of a JSON file; raises `UserError` for damage and for other content."""
     try:
-        yield json.loads(member.load(LARGEST_TEXT))
+        yield json.loads(member.text())
     except UserError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
