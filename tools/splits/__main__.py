@@ -106,6 +106,10 @@ def make_folds(
     """Write the lists of each fold and, with a config, the sweep over them."""
     if options.val != "0":
         raise UserError(f"--val {options.val}: each fold is validated on once; leave it out")
+    if not str(options.out).isprintable():
+        raise UserError(
+            f"--out {options.out}: expected printable characters of UTF-8, as sweep.yaml names it"
+        )
     drawn = folds.draw_folds(samples, options.folds, labeled, options.seed, classes)
     lists = {
         file: lines
