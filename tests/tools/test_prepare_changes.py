@@ -1,6 +1,5 @@
 """LEVIR-CD and WHU-CD from small zip files of several layouts."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from dataset.protocols import PublishedList, fingerprint
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from tests.conftest import REPOSITORY
-from tests.miniature import encoded
+from tests.miniature import encoded, zipped
 from tools.prepare import __main__ as prepare
 from tools.prepare.official.change_pairs import FOLDERS, LEVIR, WHU
 from util.config.loading import load_config
@@ -35,9 +34,7 @@ def pieces():
 
 def packed(path, files, top=""):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(top + name, content)
+    path.write_bytes(zipped({top + name: content for name, content in files.items()}))
     return path.parent
 
 

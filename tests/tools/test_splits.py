@@ -51,8 +51,8 @@ def host(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def server(host):
-    """Serve `host`; return the URL and the list of requested paths."""
+def asked(host, monkeypatch):
+    """Serve `host` in place of GitHub; return the list of requested paths."""
     asked = []
 
     class Quiet(SimpleHTTPRequestHandler):
@@ -62,7 +62,9 @@ def server(host):
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=host)) as serving:
         thread = threading.Thread(target=serving.serve_forever, args=[0.01])
         thread.start()
-        yield f"http://127.0.0.1:{serving.server_port}", asked
+        url = f"http://127.0.0.1:{serving.server_port}"
+        monkeypatch.setattr("tools.splits.fetch.GITHUB_FILES", url)
+        yield asked
         serving.shutdown()
         thread.join()
 
@@ -135,29 +137,28 @@ def test_fetch_from_a_clone(splits, host):
     assert not Path("splits/toy/half").exists()
 
 
-def test_fetch_from_a_server(server, host, tmp_path):
-    url, asked = server
+def test_fetch_from_a_server(asked, host, tmp_path):
     out = tmp_path / "splits"
-    lines = list(fetch(select_lists("toy/tenth%"), out, base_url=url))
+    lines = list(fetch(select_lists("toy/tenth%"), out))
     assert len(lines) == 3 and all(line.endswith("from a/one") for line in lines)
     assert "GET" not in asked[0] and "tenth%25/labeled.txt" in asked[0]
     assert set(tree(out)) == {f"toy/{n}.txt" for n in ("tenth%/labeled", "tenth%/unlabeled", "val")}
-    list(fetch(select_lists("toy/half", "two"), out, base_url=url))
+    list(fetch(select_lists("toy/half", "two"), out))
     assert (out / "toy/half/labeled.txt").read_text().splitlines() == LINES[1:4]
     assert len(asked) == 4  # val existed already
 
     before = tree(out)
     with pytest.raises(UserError, match="half/labeled.txt: holds another list already"):
-        list(fetch(select_lists("toy", "one"), out, base_url=url))
+        list(fetch(select_lists("toy", "one"), out))
     assert tree(out) == before
 
     elsewhere = tmp_path / "elsewhere"
     write_lines(host / "a/one/HEAD/splits/toy/val.txt", LINES[:1])
     with pytest.raises(UserError, match="val.txt: not the published list .found 1 entries"):
-        list(fetch(select_lists("toy/val"), elsewhere, base_url=url))
+        list(fetch(select_lists("toy/val"), elsewhere))
     (host / "a/one/HEAD/splits/toy/val.txt").unlink()
     with pytest.raises(UserError, match="val.txt: cannot be downloaded .*404.* --from"):
-        list(fetch(select_lists("toy/val"), elsewhere, base_url=url))
+        list(fetch(select_lists("toy/val"), elsewhere))
     assert not elsewhere.exists()
 
 

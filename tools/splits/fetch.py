@@ -22,12 +22,7 @@ MAX_BYTES = 2**26
 """Most bytes of a list."""
 
 
-def fetch(
-    lists: Sequence[PublishedList],
-    folder: Path,
-    clone: Path | None = None,
-    base_url: str = GITHUB_FILES,
-) -> Iterator[str]:
+def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = None) -> Iterator[str]:
     """Download lists below `folder`, or copy them from a clone; yield a line about each.
 
     Raises `UserError`, before anything is written, for lists that training cannot use and if
@@ -45,7 +40,7 @@ def fetch(
         if p not in wanted:
             yield f"{line}, already there"
             continue
-        text = in_clone[p.fingerprint] if clone else _download(base_url, p)
+        text = in_clone[p.fingerprint] if clone else _download(p)
         write_lists({folder / p.file: text.decode().splitlines()})
         yield f"{line}, from {clone or p.sources[0]}"
 
@@ -83,8 +78,8 @@ def _known(found: Collection[Fingerprint]) -> str:
     return f"of published ones it has {first_of(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
 
 
-def _download(base_url: str, published: PublishedList) -> bytes:
-    url = f"{base_url}/{published.sources[0]}/HEAD/{quote(published.path)}"
+def _download(published: PublishedList) -> bytes:
+    url = f"{GITHUB_FILES}/{published.sources[0]}/HEAD/{quote(published.path)}"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             text = answer.read(MAX_BYTES)  # a truncated list has another fingerprint
