@@ -318,6 +318,10 @@ def test_stratified_folds_spread_every_class():
         held = [sum(label in shown[s.image] for s in part.val) for part in parts]
         assert held == [2, 2, 2]
     assert [len(part.val) for part in parts] == [10, 10, 10]
+    for rng in map(random.Random, range(50)):  # sizes differ by one at most, whatever the classes
+        shown = {s.image: frozenset(rng.sample(range(4), rng.randrange(4))) for s in samples[:9]}
+        sizes = [len(part.val) for part in draw_folds(samples[:9], 4, None, 0, shown)]
+        assert sorted(sizes) == [2, 2, 2, 3]
 
 
 @pytest.mark.parametrize(("argv", "words"), [

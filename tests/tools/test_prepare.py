@@ -180,10 +180,11 @@ def test_lists_of_names_that_are_not_text(case, tmp_path):
         case.run(miniature.pack(archives, tmp_path / "wrong"))
 
 
-@of("coco_both")
+@of("coco_both", "coco_panoptic")
 def test_masks_of_two_kinds_are_not_mixed(case, tmp_path):
     archives = {name: dict(members) for name, members in case.archives.items()}
-    del archives[coco.PANOPTIC.archive]["annotations/panoptic_train2017.zip"]
+    for split in ("train2017", "val2017")[: 1 if coco.INSTANCES.archive in archives else 2]:
+        del archives[coco.PANOPTIC.archive][f"annotations/panoptic_{split}.zip"]
     with pytest.raises(UserError, match=rf"expected 2, {coco.PANOPTIC.archive} lacks 2 .*; down"):
         case.run(miniature.pack(archives, tmp_path / "fewer"))
 

@@ -52,7 +52,7 @@ def made(root):
 
 @pytest.mark.parametrize("dataset, title, top", KINDS)
 def test_files_stay_as_they_are(dataset, title, top, few, run):
-    beside = {"list/train.txt": b"train_1_1.png\n", "readme.md": b"A/B"}
+    beside = {"list/train.txt": b"train_1_1.png\n", "readme.md": b"A/B", "A/._x.png": b"macOS"}
     source = packed(Path("downloads", title), pieces() | beside, top)
     code, out, err = run(prepare, dataset, "--source", source)
     assert code == 0 and "pairs 4; 12 files made" in out, err
