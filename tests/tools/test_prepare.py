@@ -23,7 +23,7 @@ from tools.prepare.official.output import RECORD
 from tools.prepare.official.run import prepare
 from tools.splits import layout
 from util.config.loading import load_config
-from util.errors import UserError
+from util.errors import UserError, counted
 
 
 @of(*CASES)
@@ -114,7 +114,7 @@ def test_wrong_counts(case, tmp_path, capsys):
         case.run(source)
     short, text = Path(gone).stem.removesuffix("_gtFine_labelIds"), str(error.value)
     have, want = case.dataset.COUNTS["train"] - 1, case.dataset.COUNTS["train"]
-    assert f"train has {have} images with a mask, expected {want}" in text
+    assert f"train has {counted(have, 'image')} with a mask, expected {want}" in text
     assert f"{name} lacks 1 (" in text and short in text and "val has" not in text
     made = files(case.root)
     count = sum(not file.endswith(".txt") for file in made)
@@ -132,7 +132,7 @@ def test_samples_in_no_download_are_counted(case, monkeypatch):
         case.run()
     text = str(error.value)
     assert "training has 2 images with a mask, expected 5, 3 are not in ADEChallengeData" in text
-    assert "validation has 1 images with a mask, expected 0; " in text
+    assert "validation has 1 image with a mask, expected 0; " in text
 
 
 @of("camvid", "cityscapes", "pascal")

@@ -92,7 +92,7 @@ def test_incomplete_downloads_are_an_error_or_with_partial_a_warning(few, run):
     source = packed(Path("downloads/LEVIR-CD256.zip"), files, "LEVIR-CD256/")
     code, _, err = run(prepare, "levir", "--source", source)
     assert code == 2 and err.count("\n") == 1 and not list(Path().rglob("data/levir/*"))
-    assert "LEVIR-CD256.zip: LEVIR-CD256/B/ lacks 1 names, such as train_1_2.png" in err
+    assert "LEVIR-CD256.zip: LEVIR-CD256/B/ lacks 1 name, such as train_1_2.png" in err
     code, out, err = run(prepare, "levir", "--source", source, "--partial")
     assert code == 0 and "pairs 3; 9 files made" in out and "expected 4" in err
     assert "A/train_1_2.png" not in made(Path("data/levir"))
@@ -121,7 +121,7 @@ def test_names_are_compared_with_the_published_lists_at_hand(few, run, monkeypat
     path.write_bytes(text)
     code, _, err = run(prepare, "whu", "--source", source)
     assert code == 2 and err.count("\n") == 1
-    assert f"compared with {path}: lacks 1 names, such as whucd_00001.png" in err
+    assert f"compared with {path}: lacks 1 name, such as whucd_00001.png" in err
     path.write_bytes(b"another list\n")  # not the published one, so not compared
     assert run(prepare, "whu", "--source", source)[0] == 0
 

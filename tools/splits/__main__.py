@@ -20,7 +20,7 @@ from tools.splits.layout import write_derived_lists
 from util.cli import exit_with_one_line
 from util.config.data import Data
 from util.config.loading import load_config
-from util.errors import UserError
+from util.errors import UserError, counted
 from util.parser import Parser
 from util.tables import text_table
 
@@ -92,7 +92,8 @@ def make_partition(options: argparse.Namespace) -> None:
     drawn = partition.draw(samples, labeled, val, options.seed, classes)
     print(*write_lists(drawn.lists(options.out)), sep="\n")
     if kept:
-        print(f"{kept.name}: {len(kept.samples)} validation images, as the config has them")
+        number = counted(len(kept.samples), "validation image")
+        print(f"{kept.name}: {number}, as the config has them")
     if classes and data:
         print(f"labelled images show {partition.coverage(drawn.labeled, classes, data.classes)}")
 

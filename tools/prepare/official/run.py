@@ -11,7 +11,7 @@ from tqdm import tqdm
 from dataset.split_files import write_lists
 from tools.prepare.official.archives import Member
 from tools.prepare.official.output import Root
-from util.errors import UserError, first_of, print_error, reason
+from util.errors import UserError, counted, first_of, print_error, reason
 
 AHEAD = 4
 """Files per thread that are read before they are converted."""
@@ -49,7 +49,7 @@ class Set(NamedTuple):
         if self.complete() == expected:
             return ""
         names = sorted(self.images | self.masks)
-        texts = [f"{name} has {self.complete()} images with a mask, expected {expected}"]
+        texts = [f"{name} has {counted(self.complete(), 'image')} with a mask, expected {expected}"]
         for tasks, origin in ((self.images, self.images_from), (self.masks, self.masks_from)):
             if lacking := [n for n in names if n not in tasks]:
                 texts.append(f"{origin} lacks {len(lacking)} ({first_of(lacking, NAMED)})")
