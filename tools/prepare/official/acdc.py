@@ -60,12 +60,7 @@ def plan(source: Path, partial: bool) -> Plan:
         }
 
     sets = {
-        name: Set(
-            tasks("images", name, image_png),
-            tasks("masks", name, mask_png),
-            archive.title,
-            archive.title,
-        )
+        name: Set(tasks("images", name, image_png), tasks("masks", name, mask_png), archive.title)
         for name in slices
     }
     return Plan(sets, lists=_lists(slices["train"], slices["valtest"], partial))

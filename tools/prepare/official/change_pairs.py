@@ -37,7 +37,7 @@ def plan_pairs(dataset: str, downloads: tuple[Download, ...], source: Path, part
         tasks_of({name: files[folder][name] for name in complete}, f"{folder}/{{}}{SUFFIX}")
         for folder in FOLDERS
     )
-    pairs = Set(first, masks, archive.title, archive.title)
+    pairs = Set(first, masks, archive.title)
     return Plan({"pairs": pairs}, tuple(second.values()))
 
 

@@ -38,7 +38,8 @@ class Set(NamedTuple):
     images: Tasks
     masks: Tasks
     images_from: str
-    masks_from: str
+    masks_from: str = ""
+    """Default: `images_from`."""
 
     def complete(self) -> int:
         """Return the number of samples with image and mask."""
@@ -49,12 +50,13 @@ class Set(NamedTuple):
         if self.complete() == expected:
             return ""
         names = sorted(self.images | self.masks)
+        masks_from = self.masks_from or self.images_from
         texts = [f"{name} has {counted(self.complete(), 'image')} with a mask, expected {expected}"]
-        for tasks, origin in ((self.images, self.images_from), (self.masks, self.masks_from)):
+        for tasks, origin in ((self.images, self.images_from), (self.masks, masks_from)):
             if lacking := [n for n in names if n not in tasks]:
                 texts.append(f"{origin} lacks {len(lacking)} ({first_of(lacking, NAMED)})")
         if expected > len(names):
-            origins = " or ".join(dict.fromkeys((self.images_from, self.masks_from)))
+            origins = " or ".join(dict.fromkeys((self.images_from, masks_from)))
             texts.append(f"{expected - len(names)} are not in {origins} at all")
         return ", ".join(texts)
 
