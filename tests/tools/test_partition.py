@@ -246,6 +246,8 @@ def test_patterns_pair_files(splits):
     assert splits("make", "--root", "data", *argv, "--out", "out")[0] == 0
     code, _, line = splits("make", *argv, "--out", "out")
     assert code == 2 and "expected the data to draw from: --config, --root or --list" in line
+    code, _, line = splits("make", "--root", "data", *argv, "--out", "out", "--set", "epochs=3")
+    assert code == 2 and "without --config: no keys to override; leave out --set" in line
     lines = [line for text in tree(Path("out")).values() for line in text.splitlines()]
     assert sorted(lines) == [f"cam/{c}/{c}_image.jpg gt/{c}/{c}_ids.png" for c in "abc"]
 

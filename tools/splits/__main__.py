@@ -127,6 +127,7 @@ def _drawn_from(
 ) -> tuple[Sequence[Sample], SampleList | None]:
     """Return the samples to draw from, and the config's validation images."""
     if data is None:
+        _refuse(options, "without --config: no keys to override", "set")
         if options.stratify:
             raise UserError(
                 "make: --stratify counts classes: name the dataset's config with --config"
@@ -148,7 +149,7 @@ def _drawn_from(
 def _refuse(options: argparse.Namespace, what: str, *names: str) -> None:
     """Raise `UserError` for an option that another one makes useless."""
     for name in names:
-        if getattr(options, name) is not None:
+        if getattr(options, name):
             raise UserError(f"make {what}; leave out --{name}")
 
 
