@@ -205,7 +205,9 @@ def test_other_annotations_of_coco_are_named(case, damage, tmp_path):
     name = next(m for m in members if m.endswith("val2017.json"))
     wrong = damage(json.loads(members[name]))
     members[name] = wrong if isinstance(wrong, bytes) else json.dumps(wrong).encode()
-    with pytest.raises(UserError, match=r"_val2017.json: not COCO's annotations of 2017") as error:
+    with pytest.raises(
+        UserError, match=r"_val2017.json is not COCO's annotations of 2017"
+    ) as error:
         case.run(miniature.pack(archives, tmp_path / "wrong"))
     assert "\n" not in str(error.value)
 

@@ -19,7 +19,7 @@ from tools.prepare.hdf5 import fault, library
 from tools.prepare.official.archives import LARGEST, Download, Member, find_all
 from tools.prepare.official.masks import png
 from tools.prepare.official.run import FileToMake, Plan, Set, Tasks
-from util.errors import UserError, reason
+from util.errors import UserError
 
 HDF5 = Download(
     "ACDC.zip", "ACDC", "github.com/HiLab-git/SSL4MIS, UniMatch's README", sign="data/slices"
@@ -115,16 +115,8 @@ def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
 
 def _depth(member: Member) -> int:
     """Return the number of slices of a volume; raises `UserError` for a faulty one."""
-    try:
-        image, _ = _read(member.load(LARGEST), dimensions=3)
-    except UserError:
-        raise
-    except Exception as error:  # damaged files raise any exception
-        raise UserError(
-            f"{member.archive.path}: {member.name} is no volume ({reason(error)}); download it "
-            "again"
-        ) from None
-    return len(image)
+    with member.reporting("is no volume"):
+        return len(_read(member.load(LARGEST), dimensions=3)[0])
 
 
 def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[str, list[str]]:

@@ -83,11 +83,19 @@ class Member(NamedTuple):
 
     def text(self) -> str:
         """Return its text; raises `UserError` as `read` does, and for other encodings."""
-        try:
+        with self.reporting("is no text in UTF-8"):
             return self.load(LARGEST_TEXT).decode()
-        except UnicodeDecodeError:
+
+    @contextmanager
+    def reporting(self, problem: str) -> Iterator[None]:
+        """Turn any error into a `UserError` with this problem, such as "cannot be converted"."""
+        try:
+            yield
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # damaged files raise any exception
             raise UserError(
-                f"{self.archive.path}: {self.name} is no text in UTF-8; download it again"
+                f"{self.archive.path}: {self.name} {problem} ({reason(error)}); download it again"
             ) from None
 
 

@@ -6,8 +6,6 @@ the smaller is drawn over the larger, crowds below all others; a crowd has the c
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial as bound
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +16,6 @@ from tools.prepare.annotations.shapes import decoded, polygons, run_lengths
 from tools.prepare.official.archives import Archive, Download, Member, find_all, read_zip
 from tools.prepare.official.masks import open_bytes, png
 from tools.prepare.official.run import FileToMake, Plan, Set, Tasks, tasks_of
-from util.errors import UserError, reason
 
 PAGE = "cocodataset.org, Download"
 IMAGES = {split: Download(f"{split}.zip", split, PAGE) for split in ("train2017", "val2017")}
@@ -30,6 +27,7 @@ PANOPTIC = Download(
 )
 COUNTS = {"train2017": 118287, "val2017": 5000}
 THINGS = 80
+OTHER = "is not COCO's annotations of 2017"
 
 
 class Instance(NamedTuple):
@@ -70,7 +68,8 @@ def _instances(annotations: Archive, split: str) -> Tasks:
     if listed is None:
         return {}
     archive = Archive(annotations.path / listed.name, annotations.title)
-    with _annotations(listed) as tree:
+    with listed.reporting(OTHER):
+        tree = json.loads(listed.text())
         classes = _thing_classes(tree["categories"])
         pictures = {i["id"]: ImageInstances(i["height"], i["width"], []) for i in tree["images"]}
         for entry in tree["annotations"]:
@@ -88,7 +87,8 @@ def _panoptic(annotations: Archive, split: str) -> Tasks:
     if listed is None or not pngs:
         return {}
     tasks = {}
-    with _annotations(listed) as tree:
+    with listed.reporting(OTHER):
+        tree = json.loads(listed.text())
         classes = _thing_classes(tree["categories"])
         for annotation in tree["annotations"]:
             name = Path(annotation["file_name"]).stem
@@ -114,20 +114,6 @@ def _panoptic_pngs(annotations: Archive, folder: str) -> dict[str, Member]:
         file = file.open("rb")
     path = annotations.path / packed.name
     return read_zip(path, annotations.title, folder, file).files("", ".png")
-
-
-@contextmanager
-def _annotations(member: Member) -> Iterator[dict[str, Any]]:
-    """Yield the content of a JSON file; raises `UserError` for damage and for other content."""
-    try:
-        yield json.loads(member.text())
-    except UserError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{member.archive.path / member.name}: not COCO's annotations of 2017 "
-            f"({type(error).__name__}: {reason(error)}); download it again"
-        ) from None
 
 
 def _thing_classes(categories: list[dict[str, Any]]) -> dict[int, int]:

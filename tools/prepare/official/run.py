@@ -11,7 +11,7 @@ from tqdm import tqdm
 from dataset.split_files import write_lists
 from tools.prepare.official.archives import Member
 from tools.prepare.official.output import Root
-from util.errors import UserError, counted, first_of, print_error, reason
+from util.errors import UserError, counted, first_of, print_error
 
 AHEAD = 4
 """Files per thread that are read before they are converted."""
@@ -142,13 +142,6 @@ def carry_out(tasks: list[FileToMake], root: Root, jobs: int) -> int:
 def _make(task: FileToMake, content: Any, root: Root) -> None:
     member = task.member
     if task.convert:
-        try:
+        with member.reporting("cannot be converted"):
             content = task.convert(content.read_bytes() if isinstance(content, Path) else content)
-        except UserError:
-            raise
-        except Exception as error:  # damaged files raise any exception
-            raise UserError(
-                f"{member.archive.path}: {member.name} cannot be converted ({reason(error)}); "
-                "download it again"
-            ) from None
     root.make(task.target, content, member.archive.title)
