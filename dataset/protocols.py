@@ -123,11 +123,12 @@ def _of_source(lists: list[PublishedList], source: str, target: str) -> list[Pub
     return [p._replace(sources=(chosen[0],)) for p in lists if chosen[0] in p.sources]
 
 
-def fetch_hint(path: Path) -> str:
-    """Return the end of a message about a missing split file: the command that makes it, or ""."""
+def fetch_hint(path: Path, near: str = "") -> str:
+    """Return the end of a message about a missing split file: the command that makes it, else
+    `near` (a similar path), else the command that lists the published ones, or ""."""
     parts = path.with_suffix("").parts
     if "splits" not in parts:
-        return ""
+        return near
     dataset, *rest = parts[len(parts) - parts[::-1].index("splits") :] or [""]
     if dataset in PREPARED:
         return f"; python -m tools.prepare {dataset} writes the split files of its images"
@@ -137,4 +138,4 @@ def fetch_hint(path: Path) -> str:
         return f"; get it: python -m tools.splits fetch {target}"
     if rest[1:] == ["unlabeled"] and f"{rest[0]}/labeled" in names:
         return f"; make it: python -m tools.splits generate {target} --root data/{dataset}"
-    return f"; what is published: python -m tools.splits list {dataset}" if names else ""
+    return near or (f"; what is published: python -m tools.splits list {dataset}" if names else "")

@@ -118,8 +118,8 @@ def _names_by_form(folder: Path) -> dict[str, str]:
 
 
 def no_such_list(path: Path) -> UserError:
-    """Return the error for a missing list, with the nearest name or the command that gets it."""
-    return UserError(f"{path}: no such split file{nearest(path) or fetch_hint(path)}")
+    """Return the error for a missing list, with the command that gets it or the nearest name."""
+    return UserError(f"{path}: no such split file{fetch_hint(path, nearest(path))}")
 
 
 def _read_text(path: Path) -> str:
@@ -184,7 +184,7 @@ def list_text(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
+def write_lists(lists: Mapping[Path, Sequence[str]]) -> list[str]:
     """Write list files, each whole or not at all; return a remark on each.
 
     A file with the same lines in any order is kept. Raises `UserError` before anything is written
@@ -195,10 +195,10 @@ def write_lists(lists: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
     for path, text in texts.items():
         if not there[path]:
             write_once(path, text)
-    return {
-        path: f"{path}: {len(lines)} entries, {'already there' if there[path] else 'written'}"
+    return [
+        f"{path}: {len(lines)} entries, {'already there' if there[path] else 'written'}"
         for path, lines in lists.items()
-    }
+    ]
 
 
 def holds_list(path: Path, expected: Fingerprint) -> bool:

@@ -37,8 +37,13 @@ def source(tmp_path):
     folder = tmp_path / "downloads/ACDC/data"
     for patient in (99, 38):
         write(folder / f"slices/patient{patient:03d}_frame01_slice_1.h5", (6, 5))
-    write(folder / "slices/patient099_frame01_slice_10.h5", (6, 5))
+    for number in (10, 2):
+        write(folder / f"slices/patient099_frame01_slice_{number}.h5", (6, 5))
     write(folder / "patient028_frame02.h5", (3, 4, 7))
+    # Not of these sets: a slice of a test volume, a training volume, another file.
+    write(folder / "slices/patient001_frame01_slice_1.h5", (6, 5))
+    write(folder / "patient099_frame01.h5", (3, 4, 7))
+    write(folder / "slices/notes.h5", (6, 5))
     return folder
 
 
@@ -48,7 +53,7 @@ def prepared(run, source, root, *more):
 
 def test_slices_masks_and_lists(run, source, tmp_path):
     code, out, err = prepared(run, source, tmp_path / "acdc", "--partial")
-    assert code == 0 and "train 3, valtest 3" in out and "expected 1312" in err
+    assert code == 0 and "train 4, valtest 3" in out and "expected 1312" in err
     with h5py.File(source / "patient028_frame02.h5") as file:
         image, label = file["image"][()], file["label"][()]
     for number in range(3):
@@ -58,7 +63,7 @@ def test_slices_masks_and_lists(run, source, tmp_path):
         mask = np.asarray(Image.open(tmp_path / "acdc/masks" / name))
         np.testing.assert_array_equal(mask, label[number])
     lists = tmp_path / "acdc/lists"
-    names = ["patient099_frame01_slice_1", "patient099_frame01_slice_10"]
+    names = [f"patient099_frame01_slice_{number}" for number in (1, 2, 10)]
     lines = [f"images/train/{name}.png masks/train/{name}.png" for name in names]
     assert (lists / "1/labeled.txt").read_text().splitlines() == lines
     rest = (lists / "1/unlabeled.txt").read_text().splitlines()
@@ -71,7 +76,7 @@ def test_slices_masks_and_lists(run, source, tmp_path):
 
 def test_lists_that_are_not_the_published_ones_are_refused(run, source, tmp_path):
     code, _, err = prepared(run, source, tmp_path / "acdc")
-    assert code == 2 and "published list 1/labeled (found 2 entries" in err
+    assert code == 2 and "published list 1/labeled (found 3 entries" in err
     assert not (tmp_path / "acdc/images").exists()
 
 
@@ -93,6 +98,15 @@ def image_as(store):
     return damage
 
 
+def without_names(name):
+    """Damage the table of a file's arrays."""
+
+    def damage(data):
+        (data / name).write_bytes((data / name).read_bytes().replace(b"SNOD", b"none"))
+
+    return damage
+
+
 def flat(value):
     return np.full((6, 5), value, np.float32)
 
@@ -107,6 +121,7 @@ FAULTS = [
      "array of numbers, height x"),
     (slice_with(image=np.zeros((0, 5))), "'image' is an array of shape (0, 5), expected an array"),
     (slice_with(image=flat(1.5)), "values beyond [0, 1]"),
+    (slice_with(image=flat(-0.5)), "values beyond [0, 1]"),
     (slice_with(image=flat(np.nan)), "values beyond [0, 1]"),
     *((slice_with(label=flat(value)), f"label {value}, expected a whole number, 0 to 3")
       for value in (4, -1, 1.5, np.nan)),
@@ -119,6 +134,8 @@ FAULTS = [
     (image_as(lambda f, _: f.create_dataset("image", (2**16, 2**16), "u1", chunks=(512, 512))),
      "'image' holds 4294967296 bytes (at most 268435456), expected"),
     (lambda data: (data / SLICE).write_bytes(b"\x89HDF"), CONVERT),
+    (without_names(SLICE), CONVERT),
+    (without_names(VOLUME), "frame02.h5 is no volume"),
     (lambda data: write(data / VOLUME, (3, 4, 7), label=np.zeros((3, 4, 6), np.uint8)),
      "an image of shape (3, 4, 7), a label of (3, 4, 6)"),
     (lambda data: write(data / VOLUME, (4, 7)),
@@ -137,7 +154,7 @@ def test_faulty_files_are_named_in_one_line(damage, message, run, source, tmp_pa
 def test_h5py_is_optional(run, source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     code, _, err = prepared(run, source, tmp_path / "acdc", "--partial")
-    assert code == 2 and "needs h5py: pip install -r requirements-extra.txt" in err
+    assert code == 2 and err == "error: acdc: needs h5py: pip install -r requirements-extra.txt\n"
 
 
 needs_data = pytest.mark.skipif(

@@ -32,6 +32,14 @@ def test_generate_the_published_val_list(splits, tmp_path):
     assert code == 2 and "found 1999 entries" in line and not tree(Path("splits"))
 
 
+def test_the_rest_of_an_incomplete_download_is_refused(splits):
+    """No list of all training images of COCO is published, only their number is known."""
+    touch(Path("coco"), ["train2017/1.jpg masks/1.png", "val2017/2.jpg masks/2.png"])
+    write_lines(Path("splits/coco/1_32/labeled.txt"), ["train2017/1.jpg masks/1.png"])
+    code, _, line = splits("generate", "coco/1_32", "--root", "coco")
+    assert code == 2 and "coco: has 1 training images, expected 118287" in line
+
+
 TRAIN = {
     "pascal": [f"JPEGImages/2007_{i}.jpg SegmentationClass/2007_{i}.png" for i in range(5)],
     "cityscapes": [

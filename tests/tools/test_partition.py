@@ -33,6 +33,12 @@ def samples(root, count, classes=0, extra=0):
         Image.new("RGB", (4, 4)).save(root / f"images/day/extra {i}.png")
 
 
+def write_config(**data):
+    files = {"name": "x", "root": "data", "labeled": "train.txt", "val": "val.txt"}
+    tree = {"data": files | data, "crop_size": 33, "epochs": 1, "batch_size": 2}
+    Path("c.yaml").write_text(yaml.safe_dump(tree))
+
+
 def drawn(out):
     return {
         path.stem: [s.image for s in read_list(path, masks=False).samples]
@@ -70,8 +76,10 @@ def test_make_from_a_list_in_any_order(splits):
     write_lines(Path("a.txt"), lines)
     write_lines(Path("b.txt"), lines[::-1])
     for name in ("a", "b"):
-        argv = ["make", "--root", ".", "--list", f"{name}.txt", "--labeled", "8", "--out", name]
+        argv = ["make", "--list", f"{name}.txt", "--labeled", "8", "--out", name]
         assert splits(*argv)[0] == 0
+    code, _, line = splits(*argv, "--images", "images")
+    assert code == 2 and "leave out --images" in line
     assert tree(Path("a")) == tree(Path("b"))
     both = Path("a/labeled.txt").read_text() + Path("a/unlabeled.txt").read_text()
     assert sorted(both.splitlines()) == sorted(lines)
@@ -90,10 +98,7 @@ def config(tmp_path):
     write_lines(Path("train.txt"), lines[10:])
     write_lines(Path("val.txt"), lines[:10])
     classes = {f"{i},{2 * i},200": min(i, 4) for i in range(6)}
-    tree = {"data": {"name": "x", "root": "data", "classes": list("abcde"), "val": "val.txt",
-                     "labeled": "train.txt", "label_map": classes | {"other": "ignore"}},
-            "crop_size": 33, "epochs": 1, "batch_size": 2}  # fmt: skip
-    Path("c.yaml").write_text(yaml.safe_dump(tree))
+    write_config(classes=list("abcde"), label_map=classes | {"other": "ignore"})
     return ["make", "--config", "c.yaml"]
 
 
@@ -125,7 +130,8 @@ def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
     Image.new("RGB", (4, 4)).save("elsewhere/x.png")
     outside = "data.unlabeled={images: ., root: elsewhere}"
     for option, value, part in (("--val", "0.1", "--val 0.1"), ("--set", outside, "data.root"),
-                                ("--root", "data", "leave out --root")):  # fmt: skip
+                                ("--root", "data", "leave out --root"),
+                                ("--masks", "m", "leave out --masks")):  # fmt: skip
         code, _, line = splits(*config, "--labeled", "1/5", "--out", "o", option, value)
         assert code == 2 and part in line, line
     code, _, line = splits("make", "--root", "data", "--stratify", "--labeled", "5", "--out", "o")
@@ -151,15 +157,11 @@ def test_lists_of_pairs_are_read_again(form, splits):
     lines = names if form == "names" else [f"A/{n} B/{n} label/{n}" for n in names]
     write_lines(Path("train.txt"), lines[:8])
     write_lines(Path("val.txt"), lines[8:])
-    data = {"name": "x", "root": "data", "classes": ["same", "new"], "pair": PAIRS[form],
-            "label_map": {0: "same", 255: "new"}, "labeled": "train.txt",
-            "val": "val.txt"}  # fmt: skip
+    data = {"classes": ["same", "new"], "pair": PAIRS[form], "label_map": {0: "same", 255: "new"}}
     if form == "elsewhere":
         pool = {kind: {"list": f"{kind}.txt", "root": "data"} for kind in ("train", "val")}
         data |= {"root": ".", "labeled": pool["train"], "val": pool["val"]}
-    Path("c.yaml").write_text(
-        yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
-    )
+    write_config(**data)
     argv = ["make", "--config", "c.yaml", "--labeled", "1/4", "--stratify", "--out", "quarter"]
     code, out, err = splits(*argv)
     assert code == 0 and "2 of 2 classes" in out, err
@@ -178,14 +180,42 @@ def test_lists_of_pairs_are_read_again(form, splits):
     assert (sample.image, sample.second, sample.mask) == tuple(below + file for file in files)
 
 
+def test_names_of_pairs_below_another_root_are_refused(splits):
+    """A list of names cannot say in which of two roots the three folders are."""
+    Path("data").mkdir()
+    write_lines(Path("train.txt"), ["1.png", "2.png", "3.png"])
+    write_lines(Path("val.txt"), ["4.png"])
+    labeled = ["train.txt", {"list": "train.txt", "root": "more"}]
+    write_config(classes=["same", "new"], pair=PAIRS["names"], labeled=labeled)
+    code, _, line = splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out")
+    assert code == 2 and "train.txt line 1: A/1.png is not below data.root (data)" in line
+    assert not Path("out").exists()
+
+
+def test_a_root_is_found_from_any_folder(splits, tmp_path, monkeypatch):
+    (tmp_path / "repository/data").mkdir(parents=True)
+    samples(tmp_path / "repository/data/x/..y", 4)
+    monkeypatch.setattr("util.paths.REPOSITORY", tmp_path / "repository")
+    folders = {"images": "..y/images", "masks": "..y/masks"}
+    write_config(root="data/x", classes=["a", "b"], labeled=folders)
+    touch(Path("repository/data/x"), ["v.jpg v.png"])
+    write_lines(Path("val.txt"), ["v.jpg v.png"])
+    code, _, err = splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out")
+    assert code == 0, err
+    assert all(image.startswith("..y/images/day/0") for image in drawn("out")["labeled"])
+
+
 def test_make_refuses(splits):
     samples(Path("data"), 6)
     argv = ["make", "--root", "data", "--out", "out", "--labeled"]
     for labeled, message in (
         ("9/8", "--labeled 9/8: expected a share"),
+        ("", "--labeled : expected a share"),
         ("x", "--labeled x: expected a share"),
         ("1/0", "--labeled 1/0: expected a share"),
         ("-2", "--labeled -2: expected a share"),
+        ("1.0", "--labeled 1.0: expected a share"),
+        ("2e9999", "--labeled 2e9999: expected a share"),
         ("6", "6 images with a mask: --val takes 0, --labeled 6 of the other 6"),
         ("0", "--labeled 0 of the other 6; expected at least 1"),
     ):
@@ -214,8 +244,27 @@ def test_patterns_pair_files(splits):
                          for c in "abc" for e in ("jpg", "txt")])  # fmt: skip
     argv = ["--images", "cam/*_image.jpg", "--masks", "gt/*_ids.png", "--labeled", "2"]
     assert splits("make", "--root", "data", *argv, "--out", "out")[0] == 0
+    code, _, line = splits("make", *argv, "--out", "out")
+    assert code == 2 and "expected the data to draw from: --config, --root or --list" in line
+    code, _, line = splits("make", "--root", "data", *argv, "--out", "out", "--set", "epochs=3")
+    assert code == 2 and "without --config: no keys to override; leave out --set" in line
     lines = [line for text in tree(Path("out")).values() for line in text.splitlines()]
     assert sorted(lines) == [f"cam/{c}/{c}_image.jpg gt/{c}/{c}_ids.png" for c in "abc"]
+
+
+@pytest.mark.parametrize("images, masks, lines", [
+    (".", "gt", "./{0}.png gt/{0}.png"), ("*.png", "*_m.png", "{0}.png {0}_m.png"),
+])  # fmt: skip
+def test_masks_among_the_images_are_not_unlabelled_images(images, masks, lines, splits):
+    wanted = [lines.format(c) for c in "abc"]
+    touch(Path("data"), wanted)
+    argv = ["--images", images, "--masks", masks, "--labeled", "2", "--out", "out"]
+    assert splits("make", "--root", "data", *argv)[0] == 0
+    found = [line for text in tree(Path("out")).values() for line in text.splitlines()]
+    assert sorted(found) == wanted
+    argv[1] = masks
+    code, _, line = splits("make", "--root", "data", *argv)
+    assert code == 2 and f"no file in {masks} has one of its name in {masks}" in line
 
 
 def test_lists_are_written_whole_or_not_at_all(tmp_path):
@@ -229,8 +278,11 @@ def test_lists_are_written_whole_or_not_at_all(tmp_path):
     assert lines == ["a b.jpg\t", "a.jpg\tb c.png"]
 
 
-@pytest.mark.parametrize("more", [["--stratify"], ["--labeled", "1/4"]])
+@pytest.mark.parametrize("more", [
+    ["--stratify"], ["--labeled", "1/4"], ["--stratify", "--labeled", "1/4"],
+])  # fmt: skip
 def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
+    more = [*more, "--set", "epochs=3", "data.mean=[1, 2e-1, .5]"]
     code, out, err = splits(*config, "--folds", "3", "--out", "folds", *more)
     assert code == 0, err
     pool = {s.image for s in read_list(Path("train.txt"), masks=True).samples}
@@ -254,6 +306,9 @@ def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
         f"folds/fold_{number}/val.txt" for number in (1, 2, 3)
     ]
     assert all(read_lists(p.load().data, unlabeled=False).val.samples for p in planned)
+    assert planned[0].load() == load_config(
+        "c.yaml", [*more[-2:], *(f"data.{list_}=folds/fold_1/{list_}.txt" for list_ in folds[0])]
+    )
 
 
 def test_stratified_folds_spread_every_class():
@@ -265,14 +320,20 @@ def test_stratified_folds_spread_every_class():
         held = [sum(label in shown[s.image] for s in part.val) for part in parts]
         assert held == [2, 2, 2]
     assert [len(part.val) for part in parts] == [10, 10, 10]
+    for rng in map(random.Random, range(50)):  # sizes differ by one at most, whatever the classes
+        shown = {s.image: frozenset(rng.sample(range(4), rng.randrange(4))) for s in samples[:9]}
+        sizes = [len(part.val) for part in draw_folds(samples[:9], 4, None, 0, shown)]
+        assert sorted(sizes) == [2, 2, 2, 3]
 
 
 @pytest.mark.parametrize(("argv", "words"), [
     (["--folds", "1"], "--folds 1: expected 2 to"),
     (["--folds", "999"], "--folds 999: expected 2 to"),
     (["--folds", "3", "--val", "3"], "leave it out"),
+    (["--folds", "3", "--out", "x\udcff"], "expected printable characters of UTF-8"),
     ([], "expected --labeled"),
+    (["--labeled", "3", "--set", "data.labeled=null"], "--set data.labeled=FILE; or draw from --"),
 ])  # fmt: skip
 def test_impossible_folds(argv, words, splits, config):
     code, _, err = splits(*config, "--out", "folds", *argv)
-    assert code == 2 and words in err and not Path("folds").exists()
+    assert code == 2 and words in err and not [*Path().glob("*/fold_1"), *Path().glob("folds")]

@@ -1,6 +1,8 @@
 """Datasets from their official downloads: every pixel, missing files, and the command."""
 
 import io
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,14 @@ from tests import miniature
 from tests.conftest import REPOSITORY
 from tests.preparing import CASES, files, of
 from tools.prepare import __main__ as prepare_command
-from tools.prepare.official import ade20k, camvid, pascal
+from tools.prepare.official import ade20k, camvid, coco, pascal
 from tools.prepare.official.coco import ImageInstances, Instance, instance_mask
 from tools.prepare.official.masks import read_indices
 from tools.prepare.official.output import RECORD
 from tools.prepare.official.run import prepare
 from tools.splits import layout
 from util.config.loading import load_config
-from util.errors import UserError
+from util.errors import UserError, counted
 
 
 @of(*CASES)
@@ -112,7 +114,7 @@ def test_wrong_counts(case, tmp_path, capsys):
         case.run(source)
     short, text = Path(gone).stem.removesuffix("_gtFine_labelIds"), str(error.value)
     have, want = case.dataset.COUNTS["train"] - 1, case.dataset.COUNTS["train"]
-    assert f"train has {have} images with a mask, expected {want}" in text
+    assert f"train has {counted(have, 'image')} with a mask, expected {want}" in text
     assert f"{name} lacks 1 (" in text and short in text and "val has" not in text
     made = files(case.root)
     count = sum(not file.endswith(".txt") for file in made)
@@ -130,7 +132,7 @@ def test_samples_in_no_download_are_counted(case, monkeypatch):
         case.run()
     text = str(error.value)
     assert "training has 2 images with a mask, expected 5, 3 are not in ADEChallengeData" in text
-    assert "validation has 1 images with a mask, expected 0; " in text
+    assert "validation has 1 image with a mask, expected 0; " in text
 
 
 @of("camvid", "cityscapes", "pascal")
@@ -146,6 +148,68 @@ def test_masks_of_other_datasets_are_refused(case, tmp_path):
         with pytest.raises(UserError, match="cannot be converted") as error:
             case.run(miniature.pack(archives, tmp_path / f"bad{i}"), tmp_path / f"root{i}")
         assert Path(mask).name in str(error.value) and "\n" not in str(error.value)
+
+
+@of("ade20k")
+def test_names_that_are_not_utf8(case, tmp_path):
+    source = miniature.unpack(case.archives, tmp_path / "unpacked")
+    for path in (*source.rglob("*_train_00000001.jpg"), *source.rglob("*_train_00000001.png")):
+        path.rename(os.fsdecode(os.fsencode(path).replace(b"001.", b"\xff.")))
+    case.run(source)
+    record = (case.root / RECORD).read_bytes()
+    assert record.count(b"ADE_train_00000\xff.") == 2
+    case.run(source)
+    assert (case.root / RECORD).read_bytes() == record
+
+
+@pytest.mark.parametrize("case, gone", [
+    ("pascal", "VOCdevkit/VOC2012"), ("camvid", "CamVid"), ("coco_instances", "annotations"),
+], indirect=["case"])  # fmt: skip
+def test_archives_without_their_folder_are_refused(case, gone, tmp_path):
+    members = {name: {m.replace(f"{gone}/", ""): data for m, data in files.items()}
+               for name, files in case.archives.items()}  # fmt: skip
+    with pytest.raises(UserError, match=f"(zip|tar): has no files below {gone}/"):
+        case.run(miniature.pack(members, tmp_path / "other"))
+
+
+@of("pascal")
+def test_lists_of_names_that_are_not_text(case, tmp_path):
+    archives = {name: dict(members) for name, members in case.archives.items()}
+    archives[pascal.VOC.archive]["VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"] = b"\xff\xfe"
+    with pytest.raises(UserError, match="Segmentation/val.txt is no text in UTF-8"):
+        case.run(miniature.pack(archives, tmp_path / "wrong"))
+
+
+@of("coco_both", "coco_panoptic")
+def test_masks_of_two_kinds_are_not_mixed(case, tmp_path):
+    archives = {name: dict(members) for name, members in case.archives.items()}
+    for split in ("train2017", "val2017")[: 1 if coco.INSTANCES.archive in archives else 2]:
+        del archives[coco.PANOPTIC.archive][f"annotations/panoptic_{split}.zip"]
+    with pytest.raises(UserError, match=rf"expected 2, {coco.PANOPTIC.archive} lacks 2 .*; down"):
+        case.run(miniature.pack(archives, tmp_path / "fewer"))
+
+
+@of("coco_instances", "coco_panoptic")
+@pytest.mark.parametrize("damage", [
+    lambda _: b"{",
+    lambda _: b"5",
+    lambda tree: {key: value for key, value in tree.items() if key != "categories"},
+    lambda tree: tree | {"annotations": [{}]},
+    lambda tree: tree | {"annotations": 3},
+    lambda tree: tree | {"categories": [*tree["categories"], {"name": "without id"}]},
+    lambda tree: tree | {"categories": tree["categories"][1:]},
+])  # fmt: skip
+def test_other_annotations_of_coco_are_named(case, damage, tmp_path):
+    archives = {name: dict(members) for name, members in case.archives.items()}
+    members = archives[list(archives)[-1]]
+    name = next(m for m in members if m.endswith("val2017.json"))
+    wrong = damage(json.loads(members[name]))
+    members[name] = wrong if isinstance(wrong, bytes) else json.dumps(wrong).encode()
+    with pytest.raises(
+        UserError, match=r"_val2017.json is not COCO's annotations of 2017"
+    ) as error:
+        case.run(miniature.pack(archives, tmp_path / "wrong"))
+    assert "\n" not in str(error.value)
 
 
 def test_regions_of_coco():

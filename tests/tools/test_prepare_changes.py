@@ -1,6 +1,5 @@
 """LEVIR-CD and WHU-CD from small zip files of several layouts."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from dataset.protocols import PublishedList, fingerprint
 from dataset.reader import Reader
 from dataset.validation import read_lists
 from tests.conftest import REPOSITORY
-from tests.miniature import encoded
+from tests.miniature import encoded, zipped
 from tools.prepare import __main__ as prepare
 from tools.prepare.official.change_pairs import FOLDERS, LEVIR, WHU
 from util.config.loading import load_config
@@ -35,9 +34,7 @@ def pieces():
 
 def packed(path, files, top=""):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(top + name, content)
+    path.write_bytes(zipped({top + name: content for name, content in files.items()}))
     return path.parent
 
 
@@ -55,7 +52,7 @@ def made(root):
 
 @pytest.mark.parametrize("dataset, title, top", KINDS)
 def test_files_stay_as_they_are(dataset, title, top, few, run):
-    beside = {"list/train.txt": b"train_1_1.png\n", "readme.md": b"A/B"}
+    beside = {"list/train.txt": b"train_1_1.png\n", "readme.md": b"A/B", "A/._x.png": b"macOS"}
     source = packed(Path("downloads", title), pieces() | beside, top)
     code, out, err = run(prepare, dataset, "--source", source)
     assert code == 0 and "pairs 4; 12 files made" in out, err
@@ -95,7 +92,7 @@ def test_incomplete_downloads_are_an_error_or_with_partial_a_warning(few, run):
     source = packed(Path("downloads/LEVIR-CD256.zip"), files, "LEVIR-CD256/")
     code, _, err = run(prepare, "levir", "--source", source)
     assert code == 2 and err.count("\n") == 1 and not list(Path().rglob("data/levir/*"))
-    assert "LEVIR-CD256.zip: LEVIR-CD256/B/ lacks 1 names, such as train_1_2.png" in err
+    assert "LEVIR-CD256.zip: LEVIR-CD256/B/ lacks 1 name, such as train_1_2.png" in err
     code, out, err = run(prepare, "levir", "--source", source, "--partial")
     assert code == 0 and "pairs 3; 9 files made" in out and "expected 4" in err
     assert "A/train_1_2.png" not in made(Path("data/levir"))
@@ -124,7 +121,7 @@ def test_names_are_compared_with_the_published_lists_at_hand(few, run, monkeypat
     path.write_bytes(text)
     code, _, err = run(prepare, "whu", "--source", source)
     assert code == 2 and err.count("\n") == 1
-    assert f"compared with {path}: lacks 1 names, such as whucd_00001.png" in err
+    assert f"compared with {path}: lacks 1 name, such as whucd_00001.png" in err
     path.write_bytes(b"another list\n")  # not the published one, so not compared
     assert run(prepare, "whu", "--source", source)[0] == 0
 

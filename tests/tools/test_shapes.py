@@ -145,5 +145,7 @@ def test_nothing_is_overwritten(tmp_path):
     (root / "dataset.json").write_text(json.dumps([]))
     with pytest.raises(UserError, match="something else"):
         generate(root, **FEW)
+    with pytest.raises(UserError, match="mine.png/x: cannot be written"):
+        generate(root / "mine.png/x", **FEW)
     with pytest.raises(UserError, match="unlabeled is 0"):
         generate(tmp_path / "none", **FEW | {"unlabeled": 0})

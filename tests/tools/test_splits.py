@@ -1,6 +1,7 @@
 """Published lists: recognised and fetched with `tools.splits`."""
 
 import hashlib
+import re
 import subprocess
 import sys
 import threading
@@ -50,8 +51,8 @@ def host(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def server(host):
-    """Serve `host`; return the URL and the list of requested paths."""
+def asked(host, monkeypatch):
+    """Serve `host` in place of GitHub; return the list of requested paths."""
     asked = []
 
     class Quiet(SimpleHTTPRequestHandler):
@@ -61,7 +62,9 @@ def server(host):
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=host)) as serving:
         thread = threading.Thread(target=serving.serve_forever, args=[0.01])
         thread.start()
-        yield f"http://127.0.0.1:{serving.server_port}", asked
+        url = f"http://127.0.0.1:{serving.server_port}"
+        monkeypatch.setattr("tools.splits.fetch.GITHUB_FILES", url)
+        yield asked
         serving.shutdown()
         thread.join()
 
@@ -85,6 +88,9 @@ def test_protocols_are_complete():
     partitions = ["92", "183", "366", "732", "1464", "1_16", "1_8", "1_4", "all"]
     partitions += ["u2pl_1_16", "u2pl_1_8", "u2pl_1_4"]
     assert names == {f"{partition}/labeled" for partition in partitions}
+    for dataset in ("levir", "whu"):
+        partitions = {p.partition for p in lists if p.dataset == dataset}
+        assert partitions == {"5%", "10%", "20%", "40%", "train", "val", "test"}
     doubtful = [n for n, count in Counter(str(p.file) for p in lists).items() if count > 1]
     assert doubtful == ["ade20k/1_32/labeled.txt", "ade20k/1_32/unlabeled.txt"]
 
@@ -105,33 +111,6 @@ def test_fingerprint():
     digest = hashlib.sha256(b"a b\nc d\n").hexdigest()
     assert fingerprint(b"c d\na b\n") == (2, 2, digest)
     assert fingerprint(b"c d\r\n\r\na b\r\nc d") == (3, 2, digest)
-
-
-def test_partitions_of_pairs_in_percent(splits, tmp_path, monkeypatch):
-    """Fetch split files of file names only, in folders such as 5%, as in the real protocols."""
-    partitions = {"5%", "10%", "20%", "40%", "train", "val", "test"}
-    for dataset in ("levir", "whu"):
-        lists = [p for p in read_protocols() if p.dataset == dataset]
-        assert {p.partition for p in lists} == partitions
-    chosen = [p for p in lists if p.partition in ("5%", "val")]
-    made = {}
-    for p in chosen:
-        names = [f"{p.name.replace('/', '_')}_{i}.png" for i in range(p.fingerprint.entries)]
-        write_lines(tmp_path / "clone" / p.path, names)
-        made[p] = p._replace(fingerprint=fingerprint("".join(f"{n}\n" for n in names).encode()))
-    known = [made.get(p, p) for p in lists]
-    for module in ("dataset.protocols", "tools.splits.fetch"):
-        monkeypatch.setattr(f"{module}.read_protocols", lambda: known)
-    code, out, err = splits("fetch", f"{dataset}/5%", "--from", tmp_path / "clone")
-    assert code == 0 and out.count("from ") == 3, err
-    assert Path(f"splits/{dataset}/5%/labeled.txt").is_file()
-    code, out, _ = splits("verify", f"{dataset}/5%")
-    assert code == 0 and out.count(f"{dataset}/5%/") >= 2 and "differs" not in out
-    write_lines(Path(f"splits/{dataset}/5%/labeled.txt"), ["other.png"])
-    code, out, _ = splits("verify", f"{dataset}/5%")
-    assert code == 1 and "differs" in out
-    code, out, _ = splits("list", dataset)
-    assert code == 0 and f"{dataset}/40%/unlabeled" in out
 
 
 def test_fetch_from_a_clone(splits, host):
@@ -158,29 +137,28 @@ def test_fetch_from_a_clone(splits, host):
     assert not Path("splits/toy/half").exists()
 
 
-def test_fetch_from_a_server(server, host, tmp_path):
-    url, asked = server
+def test_fetch_from_a_server(asked, host, tmp_path):
     out = tmp_path / "splits"
-    lines = list(fetch(select_lists("toy/tenth%"), out, base_url=url))
+    lines = list(fetch(select_lists("toy/tenth%"), out))
     assert len(lines) == 3 and all(line.endswith("from a/one") for line in lines)
     assert "GET" not in asked[0] and "tenth%25/labeled.txt" in asked[0]
     assert set(tree(out)) == {f"toy/{n}.txt" for n in ("tenth%/labeled", "tenth%/unlabeled", "val")}
-    list(fetch(select_lists("toy/half", "two"), out, base_url=url))
+    list(fetch(select_lists("toy/half", "two"), out))
     assert (out / "toy/half/labeled.txt").read_text().splitlines() == LINES[1:4]
     assert len(asked) == 4  # val existed already
 
     before = tree(out)
     with pytest.raises(UserError, match="half/labeled.txt: holds another list already"):
-        list(fetch(select_lists("toy", "one"), out, base_url=url))
+        list(fetch(select_lists("toy", "one"), out))
     assert tree(out) == before
 
     elsewhere = tmp_path / "elsewhere"
     write_lines(host / "a/one/HEAD/splits/toy/val.txt", LINES[:1])
     with pytest.raises(UserError, match="val.txt: not the published list .found 1 entries"):
-        list(fetch(select_lists("toy/val"), elsewhere, base_url=url))
+        list(fetch(select_lists("toy/val"), elsewhere))
     (host / "a/one/HEAD/splits/toy/val.txt").unlink()
     with pytest.raises(UserError, match="val.txt: cannot be downloaded .*404.* --from"):
-        list(fetch(select_lists("toy/val"), elsewhere, base_url=url))
+        list(fetch(select_lists("toy/val"), elsewhere))
     assert not elsewhere.exists()
 
 
@@ -224,6 +202,13 @@ def test_verify(splits, host):
     code, out, _ = splits("verify")
     assert code == 1 and "differs: toy/tenth%/labeled of a/one, b/two; found 1 entries" in out
     assert splits("verify", "toy/half")[0] == 0 and splits("verify", "toy/val")[0] == 1
+    assert splits("verify", "splits/toy/val.txt") == splits("verify", "toy/val")
+    Path("splits/folder.txt").mkdir()
+    assert splits("verify") == (1, out, "")
+    Path("splits/mine/gone.txt").symlink_to("/proc/self/mem")
+    code, _, line = splits("verify", "mine")
+    assert code == 2 and "splits/mine/gone.txt: cannot be read" in line
+    Path("splits/mine/gone.txt").unlink()
     assert splits("verify", "toy/hal")[0] == 2
     Path("splits/mine/labeled.txt").rename("elsewhere.txt")
     code, out, _ = splits("verify", "elsewhere.txt")
@@ -248,6 +233,18 @@ def test_hints_for_a_missing_list(path, hint):
     assert fetch_hint(Path(path)).rpartition(": ")[2] == expected
     if not hint:
         assert fetch_hint(Path(path)) == ""
+
+
+def test_a_published_list_is_not_taken_for_its_neighbour(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_lines(Path("splits/coco/1_32/labeled.txt"), LINES)
+    for path, hint in {
+        "splits/coco/1_32/unlabeled.txt": "make it: python -m tools.splits generate coco/1_32",
+        "splits/coco/1_512/labeled.txt": "get it: python -m tools.splits fetch coco/1_512",
+        "splits/coco/1_23/labeled.txt": "did you mean 'splits/coco/1_32/labeled.txt'?",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(f"{path}: no such split file; {hint}")):
+            read_list(Path(path), masks=True)
 
 
 def test_protocols_are_read_only_when_a_list_is_missing(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,8 @@ def generate(
         if root.exists():
             root.rmdir()  # empty, as checked by _is_there
         partial.rename(root)
+    except OSError as error:
+        raise UserError(f"{root}: cannot be written ({error})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # absent after the rename
 
@@ -73,15 +76,13 @@ def _is_there(root: Path, settings: dict[str, int]) -> bool:
     """Return whether the root holds this dataset; raises `UserError` if it holds another."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    try:
+    differences = ["something else"]  # such as pairs instead of single images
+    with suppress(OSError, ValueError, TypeError):
         found = json.loads((root / "dataset.json").read_text())
-        differences = [
-            f"{k} {found[k]} instead of {v}" for k, v in settings.items() if found[k] != v
-        ]
-        if set(found) != set(settings):  # such as pairs instead of single images
-            differences = ["something else"]
-    except (OSError, ValueError, TypeError, KeyError):
-        differences = ["something else"]
+        if set(found) == set(settings):
+            differences = [
+                f"{k} {found[k]} instead of {v}" for k, v in settings.items() if found[k] != v
+            ]
     if not differences:
         return True
     raise UserError(f"{root}: holds {', '.join(differences)}; choose another folder or remove it")

@@ -20,7 +20,7 @@ from tools.splits.layout import write_derived_lists
 from util.cli import exit_with_one_line
 from util.config.data import Data
 from util.config.loading import load_config
-from util.errors import UserError
+from util.errors import UserError, counted
 from util.parser import Parser
 from util.tables import text_table
 
@@ -79,21 +79,21 @@ def make_partition(options: argparse.Namespace) -> None:
     """Draw a new partition of any dataset, or folds for cross-validation."""
     if options.labeled is None and options.folds is None:
         raise UserError("make: expected --labeled, a share or number of images, or --folds")
-    labeled, val = (
-        None if text is None else partition.share_or_count(text, option)
-        for text, option in ((options.labeled, "--labeled"), (options.val, "--val"))
-    )
+    labeled = options.labeled
+    if labeled is not None:
+        labeled = partition.share_or_count(labeled, "--labeled")
+    val = partition.share_or_count(options.val, "--val")
     data = None if options.config is None else load_config(options.config, options.set).data
     samples, kept = _drawn_from(options, data)
     classes = partition.read_classes(data, samples) if data and options.stratify else None
     if options.folds is not None:
         make_folds(options, samples, labeled, classes)
         return
-    assert labeled is not None and val is not None  # --val has a default
     drawn = partition.draw(samples, labeled, val, options.seed, classes)
-    print(*write_lists(drawn.lists(options.out)).values(), sep="\n")
+    print(*write_lists(drawn.lists(options.out)), sep="\n")
     if kept:
-        print(f"{kept.name}: {len(kept.samples)} validation images, as the config has them")
+        number = counted(len(kept.samples), "validation image")
+        print(f"{kept.name}: {number}, as the config has them")
     if classes and data:
         print(f"labelled images show {partition.coverage(drawn.labeled, classes, data.classes)}")
 
@@ -107,15 +107,19 @@ def make_folds(
     """Write the lists of each fold and, with a config, the sweep over them."""
     if options.val != "0":
         raise UserError(f"--val {options.val}: each fold is validated on once; leave it out")
+    if not str(options.out).isprintable():
+        raise UserError(
+            f"--out {options.out}: expected printable characters of UTF-8, as sweep.yaml names it"
+        )
     drawn = folds.draw_folds(samples, options.folds, labeled, options.seed, classes)
     lists = {
         file: lines
         for number, fold in enumerate(drawn, start=1)
         for file, lines in fold.lists(options.out / f"fold_{number}").items()
     }
-    print(*write_lists(lists).values(), sep="\n")
+    print(*write_lists(lists), sep="\n")
     if options.config:
-        print(folds.write_sweep(Path(options.config), lists, options.out))
+        print(folds.write_sweep(Path(options.config), options.set, lists, options.out))
 
 
 def _drawn_from(
@@ -123,18 +127,30 @@ def _drawn_from(
 ) -> tuple[Sequence[Sample], SampleList | None]:
     """Return the samples to draw from, and the config's validation images."""
     if data is None:
-        if options.stratify or options.root is None:
-            reason = "--stratify counts classes" if options.stratify else "no --root"
-            raise UserError(f"make: {reason}: name the dataset's config with --config")
+        _refuse(options, "without --config: no keys to override", "set")
+        if options.stratify:
+            raise UserError(
+                "make: --stratify counts classes: name the dataset's config with --config"
+            )
         if options.list:
+            _refuse(options, "--list: names images and masks", "images", "masks")
             return read_list(options.list, masks=True).samples, None
-        return partition.pair_files(options.root, options.images, options.masks), None
-    for name in ("root", "list"):
-        if getattr(options, name):
-            raise UserError(f"make --config: takes the config's root and lists; leave out --{name}")
+        if options.root is None:
+            raise UserError("make: expected the data to draw from: --config, --root or --list")
+        folders = options.images or "images", options.masks or "masks"
+        return partition.pair_files(options.root, *folders), None
+    what = "--config: takes the config's root and lists"
+    _refuse(options, what, "root", "list", "images", "masks")
     if options.val != "0":
         raise UserError(f"--val {options.val}: the config has validation images; leave it out")
     return partition.read_config(data, folds=options.folds is not None)
+
+
+def _refuse(options: argparse.Namespace, what: str, *names: str) -> None:
+    """Raise `UserError` for an option that another one makes useless."""
+    for name in names:
+        if getattr(options, name):
+            raise UserError(f"make {what}; leave out --{name}")
 
 
 def command_line() -> Parser:
@@ -193,9 +209,9 @@ def command_line() -> Parser:
     add("--stratify", action="store_true", help="label images that show all classes of "
         "--config first")  # fmt: skip
     add("--list", type=Path, help="lines 'image mask' to draw from (default: the folders)")
-    add("--images", default="images", help="folder below ROOT, or a pattern such "
-        "as train/*_image.png; the part at * pairs images and masks")  # fmt: skip
-    add("--masks", default="masks", help="the same for masks")
+    add("--images", help="folder below ROOT, or a pattern such as train/*_image.png; the part at * "
+        "pairs images and masks (default: images)")  # fmt: skip
+    add("--masks", help="the same for masks (default: masks)")
     return parser
 
 

@@ -1,5 +1,6 @@
 """Fetch published lists, and recognise them on disk."""
 
+import os
 import urllib.request
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from dataset.protocols import PREPARED, Fingerprint, PublishedList, fingerprint, read_protocols
+from dataset.samples import leaves_folder
 from dataset.split_files import holds_list, write_lists
 from util.errors import UserError, first_of, reason
 
@@ -20,12 +22,7 @@ MAX_BYTES = 2**26
 """Most bytes of a list."""
 
 
-def fetch(
-    lists: Sequence[PublishedList],
-    folder: Path,
-    clone: Path | None = None,
-    base_url: str = GITHUB_FILES,
-) -> Iterator[str]:
+def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = None) -> Iterator[str]:
     """Download lists below `folder`, or copy them from a clone; yield a line about each.
 
     Raises `UserError`, before anything is written, for lists that training cannot use and if
@@ -36,15 +33,14 @@ def fetch(
             f"{prepared}: its published lists name files that training does not read; python -m "
             f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
         )
-    there = [holds_list(folder / p.file, p.fingerprint) for p in lists]
-    wanted = [p for p, already in zip(lists, there, strict=True) if not already]
+    wanted = [p for p in lists if not holds_list(folder / p.file, p.fingerprint)]
     in_clone = _find_in_clone(clone, wanted) if clone else {}
-    for p, already in zip(lists, there, strict=True):
+    for p in lists:
         line = f"{folder / p.file}: {p.fingerprint.entries} entries"
-        if already:
+        if p not in wanted:
             yield f"{line}, already there"
             continue
-        text = in_clone[p.fingerprint] if clone else _download(base_url, p)
+        text = in_clone[p.fingerprint] if clone else _download(p)
         write_lists({folder / p.file: text.decode().splitlines()})
         yield f"{line}, from {clone or p.sources[0]}"
 
@@ -82,8 +78,8 @@ def _known(found: Collection[Fingerprint]) -> str:
     return f"of published ones it has {first_of(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
 
 
-def _download(base_url: str, published: PublishedList) -> bytes:
-    url = f"{base_url}/{published.sources[0]}/HEAD/{quote(published.path)}"
+def _download(published: PublishedList) -> bytes:
+    url = f"{GITHUB_FILES}/{published.sources[0]}/HEAD/{quote(published.path)}"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             text = answer.read(MAX_BYTES)  # a truncated list has another fingerprint
@@ -120,20 +116,26 @@ def verify(folder: Path, target: str) -> list[RecognisedList]:
     `UserError` where there are no lists.
     """
     protocols = read_protocols()
-    if Path(target).is_file():
-        return [_recognise(Path(), Path(target), protocols)]
-    asked = Path(target).parts
-    files = sorted(path.relative_to(folder) for path in folder.rglob("*.txt"))
-    wanted = [file for file in files if file.with_suffix("").parts[: len(asked)] == asked]
+    given = Path(target)
+    if given.is_file():
+        below = os.path.relpath(given, folder)
+        name = given if leaves_folder(below) else Path(below)
+        return [_recognise(given, name, protocols)]
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.txt") if path.is_file())
+    wanted = [f for f in files if f.with_suffix("").parts[: len(given.parts)] == given.parts]
     if not wanted:
         raise UserError(
             f"{folder / target}: no lists; python -m tools.splits fetch gets published ones"
         )
-    return [_recognise(folder, file, protocols) for file in wanted]
+    return [_recognise(folder / file, file, protocols) for file in wanted]
 
 
-def _recognise(folder: Path, file: Path, protocols: Sequence[PublishedList]) -> RecognisedList:
-    found = fingerprint((folder / file).read_bytes())
+def _recognise(path: Path, file: Path, protocols: Sequence[PublishedList]) -> RecognisedList:
+    """Compare a list with those of its name, `file` (below splits/), and with all others."""
+    try:
+        found = fingerprint(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     named = [p for p in protocols if p.file == file]
     same = [p for p in protocols if p.fingerprint == found]
     own = [p for p in same if p in named]

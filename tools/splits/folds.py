@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -74,10 +75,12 @@ def _assign_folds(order: Sequence[str], count: int, classes: ClassesByImage) -> 
     return fold_of
 
 
-def write_sweep(config: Path, lists: Mapping[Path, object], out: Path) -> str:
+def write_sweep(
+    config: Path, overrides: Sequence[str], lists: Mapping[Path, object], out: Path
+) -> str:
     """Write OUT/sweep.yaml for `tools.sweep`; returns a remark.
 
-    Raises `UserError` as `write_once` does.
+    `overrides`: `key=value` of the config. Raises `UserError` as `write_once` does.
     """
     path = out / "sweep.yaml"
     settings: dict[str, dict[str, str]] = {}
@@ -85,9 +88,13 @@ def write_sweep(config: Path, lists: Mapping[Path, object], out: Path) -> str:
         settings.setdefault(file.parent.name, {})[f"data.{file.stem}"] = str(file)
     unlabeled = any("data.unlabeled" in keys for keys in settings.values())
     run = {"configs": [str(config)], "methods": list(METHODS if unlabeled else METHODS[:1])}
-    tree = {"save_path": f"runs/{config.stem}_folds", "runs": [run | {"settings": settings}]}
+    tree: dict[str, Any] = {"save_path": f"runs/{config.stem}_folds"}
+    if overrides:
+        pairs = (assignment.split("=", 1) for assignment in overrides)
+        tree["set"] = {key.strip(): yaml.safe_load(value) for key, value in pairs}
+    tree["runs"] = [run | {"settings": settings}]
     command = shlex.join(["python", "-m", "tools.sweep", str(path)])
-    table = shlex.join(["python", "-m", "tools.results", str(tree["save_path"])])
+    table = shlex.join(["python", "-m", "tools.results", tree["save_path"]])
     text = (
         f"# Cross-validation over {len(settings)} folds; the table has mean and "
         f"standard deviation over them.\n#\n#   {command}\n#   {table}\n"

@@ -17,6 +17,7 @@ class Layout(NamedTuple):
     val: str
     everything: str = "all/labeled"  # name of the list of all training images
     val_names: str | None = None  # file of validation names, for a common folder
+    images: int | None = None  # number of training images, where no list of all is published
 
 
 LAYOUTS = {
@@ -30,7 +31,9 @@ LAYOUTS = {
         val="leftImg8bit/val/*_leftImg8bit.png gtFine/val/*_gtFine_labelTrainIds.png",
         everything="all/train",
     ),
-    "coco": Layout(train="train2017/*.jpg masks/*.png", val="val2017/*.jpg masks/*.png"),
+    "coco": Layout(
+        train="train2017/*.jpg masks/*.png", val="val2017/*.jpg masks/*.png", images=118287
+    ),
     "ade20k": Layout(
         train="images/training/*.jpg annotations/training/*.png",
         val="images/validation/*.jpg annotations/validation/*.png",
@@ -67,6 +70,12 @@ def write_derived_lists(
             "datasets the training images cannot be derived from the folders"
         )
     train, val = _whole_sets(dataset, root, folder, names)
+    expected = LAYOUTS[dataset].images
+    is_published = any((p.dataset, p.partition) == (dataset, partition) for p in read_protocols())
+    if partition != "val" and is_published and expected not in (None, len(train)):
+        raise UserError(
+            f"{root}: has {len(train)} training images, expected {expected}; complete the download"
+        )
     lists = {"val": val}
     if partition == "all":
         lists[LAYOUTS[dataset].everything] = train
@@ -74,7 +83,7 @@ def write_derived_lists(
         lists[f"{partition}/unlabeled"] = _rest(train, folder / target / "labeled.txt", root)
     files = {folder / dataset / f"{name}.txt": lines for name, lines in lists.items()}
     origins = [_compared(dataset, name, lines, root) for name, lines in lists.items()]
-    remarks = write_lists(files).values()
+    remarks = write_lists(files)
     return [f"{remark}; {origin}" for remark, origin in zip(remarks, origins, strict=True)]
 
 
@@ -85,10 +94,8 @@ def _whole_sets(
     layout = LAYOUTS[dataset]
     if layout.val_names:
         val = _stems(names or _val_names(dataset, root, folder))
-        train = (
-            files_by_name(root, layout.train.split()[1]).keys() - val
-        )  # the images that have a mask
-        return _lines(layout.train, train), _lines(layout.val, val)
+        masked = files_by_name(root, layout.train.split()[1]).keys()
+        return _lines(layout.train, masked - val), _lines(layout.val, val)
     if names:
         raise UserError(
             f"--names {names}: the sets of {dataset} follow from its folders; leave it out"

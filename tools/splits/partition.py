@@ -13,13 +13,14 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.reader import Reader
-from dataset.samples import Origin, Sample
+from dataset.samples import Origin, Sample, leaves_folder
 from dataset.split_files import SampleList, list_line, listed_paths
 from dataset.validation import read_lists
 from tools.splits.layout import files_by_name
 from util.config.data import Data
 from util.config.types import IGNORE
 from util.errors import UserError
+from util.paths import find_path
 
 ClassesByImage = Mapping[str, frozenset[int]]  # classes of a mask by image
 
@@ -41,16 +42,21 @@ class Partition(NamedTuple):
 
 
 def pair_files(root: Path, images: str, masks: str) -> list[Sample]:
-    """Pair images and masks of the same name (see `files_by_name`); keep images without a mask."""
+    """Pair images and masks of the same name (see `files_by_name`); keep images without a mask.
+
+    A mask that is also among `images`, in a folder below theirs or by its pattern, is no image.
+    """
     mask_of = files_by_name(root, masks)
     found = files_by_name(root, images)
-    if not mask_of.keys() & found.keys():
+    used = set(map(os.path.normpath, mask_of.values()))
+    image_of = {name: file for name, file in found.items() if os.path.normpath(file) not in used}
+    if not mask_of.keys() & image_of.keys():
         raise UserError(
             f"{root}: no file in {images} has one of its name in {masks}, such as "
             f"{next(iter(found.values()))} and {next(iter(mask_of.values()))}"
         )
     origin = Origin(root / images, root)
-    return [Sample(image, mask_of.get(name), 0, origin) for name, image in found.items()]
+    return [Sample(image, mask_of.get(name), 0, origin) for name, image in image_of.items()]
 
 
 def draw(
@@ -101,7 +107,7 @@ def share_or_count(text: str, option: str) -> Fraction:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
         value = Fraction(-1)
-    if value < 0 or (value >= 1 and value.denominator != 1):
+    if value < 0 or (value >= 1 and not text.isdecimal()):  # 1.0 could mean one image, or all
         raise UserError(
             f"{option} {text}: expected a share such as 1/8 or 0.1, or a number such as 92"
         )
@@ -114,18 +120,25 @@ def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], SampleLi
     `folds`: draw from the validation images too. Paths are relative to data.root. Raises
     `UserError` as `read_lists` does, and for an image outside data.root.
     """
+    if data.labeled is None:
+        raise UserError(
+            "make --config: data.labeled names no images to draw from. Fix: --set "
+            "data.labeled=FILE; or draw from --root or --list"
+        )
     labeled, unlabeled, val = read_lists(data, unlabeled=data.unlabeled is not None)
     drawn = (*labeled.samples, *unlabeled.samples, *(val.samples if folds else ()))
-    return [_below(sample, data.root) for sample in drawn], None if folds else val
+    root = find_path(data.root)
+    return [_below(sample, root) for sample in drawn], None if folds else val
 
 
 def _below(sample: Sample, root: Path) -> Sample:
     """Return the sample with its paths relative to `root`."""
-    if sample.origin.folders is not None:  # lines are names below data.root already
+    by_name = sample.origin.folders is not None  # below the folders of data.pair, of one root
+    if by_name and os.path.abspath(sample.origin.root) == os.path.abspath(root):
         return sample
     files = [*sample.image_files, *([sample.mask_file] if sample.mask else [])]
     image, *others = (os.path.relpath(file, root) for file in files)
-    if any(path.startswith("..") for path in (image, *others)):
+    if by_name or any(map(leaves_folder, (image, *others))):
         raise UserError(
             f"{sample.where}: {sample.image} is not below data.root ({root}), as paths of a list "
             "must be. Fix: draw from that source alone"
@@ -166,7 +179,7 @@ def _lot(image: str, seed: int) -> bytes:
 
 def _covering_first(order: list[str], classes: ClassesByImage) -> list[str]:
     """Put images that add most classes first, greedily, until none is missing."""
-    missing = frozenset().union(*classes.values())
+    missing = frozenset().union(*(classes[image] for image in order))
     first: list[str] = []
     while missing:
         best = max(order, key=lambda image: len(missing & classes[image]))

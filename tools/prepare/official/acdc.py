@@ -30,20 +30,25 @@ PARTITIONS = {"1": {99}, "3": {38, 50, 99}, "7": {21, 38, 49, 50, 58, 99, 100}}
 """Labelled patients of each partition."""
 VAL = {2, 19, 28, 30, 39, 45, 78, 82, 85, 87}
 TEST = {1, 7, 8, 11, 13, 22, 24, 33, 52, 59, 64, 65, 66, 68, 75, 80, 81, 83, 84, 93}
+HELD_OUT = VAL | TEST
+"""Patients of the volumes; slices are taken from all others, so that no slice is in two sets."""
 SUFFIX = ".h5"
 AXES = {2: "height x width", 3: "slices x height x width"}
-BytesOrPath = bytes | Path
 
 
 def plan(source: Path, partial: bool) -> Plan:
     """Plan images/SET/*.png and masks/SET/*.png of the sets train and valtest, and lists/."""
     archive = find_all(source, [(HDF5,)], partial)[HDF5]
-    volumes = {n: m for n, m in archive.files("data", SUFFIX).items() if "/" not in n}
     slices: dict[str, dict[str, tuple[Member, int | None]]] = {
-        "train": {n: (member, None) for n, member in archive.files("data/slices", SUFFIX).items()},
+        "train": {
+            name: (member, None)
+            for name, member in archive.files("data/slices", SUFFIX).items()
+            if _patient(name) not in HELD_OUT | {0}
+        },
         "valtest": {
             f"{name}_slice_{number + 1}": (member, number)
-            for name, member in volumes.items()
+            for name, member in archive.files("data", SUFFIX).items()
+            if "/" not in name and _patient(name) in HELD_OUT
             for number in range(_depth(member))
         },
     }
@@ -55,18 +60,13 @@ def plan(source: Path, partial: bool) -> Plan:
         }
 
     sets = {
-        name: Set(
-            tasks("images", name, image_png),
-            tasks("masks", name, mask_png),
-            archive.title,
-            archive.title,
-        )
+        name: Set(tasks("images", name, image_png), tasks("masks", name, mask_png), archive.title)
         for name in slices
     }
     return Plan(sets, lists=_lists(slices["train"], slices["valtest"], partial))
 
 
-def image_png(content: BytesOrPath, number: int | None) -> bytes:
+def image_png(content: bytes, number: int | None) -> bytes:
     """Convert a slice in [0, 1] to a PNG of 8 bits; raises `ValueError` for other values."""
     image = _slice(content, number)[0]
     if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
@@ -74,7 +74,7 @@ def image_png(content: BytesOrPath, number: int | None) -> bytes:
     return png(np.rint(image * 255).astype(np.uint8))
 
 
-def mask_png(content: BytesOrPath, number: int | None) -> bytes:
+def mask_png(content: bytes, number: int | None) -> bytes:
     """Convert a mask to PNG; raises `ValueError` for a value without a class."""
     label = _slice(content, number)[1]
     strange = label[~np.isin(label, range(CLASSES))]
@@ -83,7 +83,7 @@ def mask_png(content: BytesOrPath, number: int | None) -> bytes:
     return png(label.astype(np.uint8))
 
 
-def _slice(content: BytesOrPath, number: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _slice(content: bytes, number: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return image and label of a file with one slice (`number` is None), or of one slice of a
     volume."""
     if number is None:
@@ -92,9 +92,9 @@ def _slice(content: BytesOrPath, number: int | None) -> tuple[np.ndarray, np.nda
     return image[number], label[number]
 
 
-def _read(content: BytesOrPath, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(content: bytes, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image and label; raises `ValueError` for a missing array and different shapes."""
-    with library("acdc").File(content if isinstance(content, Path) else BytesIO(content)) as file:
+    with library("acdc").File(BytesIO(content)) as file:
         image, label = (_array(file, key, dimensions) for key in ("image", "label"))
     if image.shape != label.shape:
         raise ValueError(f"an image of shape {image.shape}, a label of {label.shape}")
@@ -115,13 +115,8 @@ def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
 
 def _depth(member: Member) -> int:
     """Return the number of slices of a volume; raises `UserError` for a faulty one."""
-    try:
-        image, _ = _read(member.read(), dimensions=3)
-    except (OSError, ValueError) as error:  # h5py's for damaged files
-        raise UserError(
-            f"{member.archive.path}: {member.name} is no volume ({error}); download it again"
-        ) from None
-    return len(image)
+    with member.reporting("is no volume"):
+        return len(_read(member.load(LARGEST), dimensions=3)[0])
 
 
 def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[str, list[str]]:
@@ -131,10 +126,10 @@ def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[
     """
     chosen: dict[str, tuple[str, list[str]]] = {}
     for name, labeled in PARTITIONS.items():
-        chosen[f"{name}/labeled"] = "train", [s for s in train if _numbers(s)[0] in labeled]
-        chosen[f"{name}/unlabeled"] = "train", [s for s in train if _numbers(s)[0] not in labeled]
-    for name, patients in {"val": VAL, "test": TEST, "valtest": VAL | TEST}.items():
-        chosen[name] = "valtest", [s for s in valtest if _numbers(s)[0] in patients]
+        chosen[f"{name}/labeled"] = "train", [s for s in train if _patient(s) in labeled]
+        chosen[f"{name}/unlabeled"] = "train", [s for s in train if _patient(s) not in labeled]
+    for name, patients in {"val": VAL, "test": TEST, "valtest": HELD_OUT}.items():
+        chosen[name] = "valtest", [s for s in valtest if _patient(s) in patients]
     lists = {}
     for name, (folder, stems) in chosen.items():
         if not partial:
@@ -146,6 +141,12 @@ def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[
                 list_line(f"images/{path}", f"masks/{path}" if masked else None) for path in paths
             ]
     return lists
+
+
+def _patient(stem: str) -> int:
+    """Return the number of the patient of patient099_frame01_slice_3; 0 for other names."""
+    found = re.match(r"patient(\d+)_frame\d", stem)
+    return int(found[1]) if found else 0
 
 
 def _numbers(stem: str) -> tuple[int, ...]:

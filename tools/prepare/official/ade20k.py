@@ -24,7 +24,6 @@ def plan(source: Path, partial: bool) -> Plan:
             tasks_of(archive.files(images, ".jpg"), f"{images}/{{}}.jpg"),
             tasks_of(archive.files(masks, ".png"), f"{masks}/{{}}.png"),
             ADE.archive,
-            ADE.archive,
         )
 
     return Plan({name: part(name) for name in COUNTS})

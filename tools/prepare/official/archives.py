@@ -76,10 +76,27 @@ class Member(NamedTuple):
             with file:
                 return file.read(size + 1)  # unpacks no more than the archive states
 
-    def load(self) -> bytes:
-        """Return the bytes of a text; raises as `read` does."""
-        content = self.read(LARGEST_TEXT)
+    def load(self, largest: int) -> bytes:
+        """Return its bytes, also of an unpacked file; raises as `read` does."""
+        content = self.read(largest)
         return content.read_bytes() if isinstance(content, Path) else content
+
+    def text(self) -> str:
+        """Return its text; raises `UserError` as `read` does, and for other encodings."""
+        with self.reporting("is no text in UTF-8"):
+            return self.load(LARGEST_TEXT).decode()
+
+    @contextmanager
+    def reporting(self, problem: str) -> Iterator[None]:
+        """Turn any error into a `UserError` with this problem, such as "cannot be converted"."""
+        try:
+            yield
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # damaged files raise any exception
+            raise UserError(
+                f"{self.archive.path}: {self.name} {problem} ({reason(error)}); download it again"
+            ) from None
 
 
 class Archive:
@@ -107,7 +124,7 @@ class Archive:
         """Return a text file; raises `UserError` when there is none."""
         if name not in self.members:
             raise UserError(f"{self.path}: holds no {name}; download it again")
-        return self.members[name].load().decode()
+        return self.members[name].text()
 
     @contextmanager
     def readable(self) -> Iterator[None]:
@@ -218,7 +235,13 @@ def find(source: Path, download: Download) -> Archive | None:
     if packed.is_file():
         print(f"reading {packed}", flush=True)
         read = read_zip if title.endswith(".zip") else read_tar
-        return read(packed, title, folder)
+        archive = read(packed, title, folder)
+        if not archive.members:
+            raise UserError(
+                f"{packed}: has no files below {folder or '.'}/; it is another download, or "
+                "incomplete"
+            )
+        return archive
     candidates = [source / folder, source / title.partition(".")[0] / folder]
     if sign:
         candidates.append(source)

@@ -34,7 +34,7 @@ def plan(source: Path, partial: bool) -> Plan:
         images = tasks_of(archive.files(name, ".png"), f"images/{name}/{{}}.png")
         stored = archive.files(f"{name}annot", ".png")
         masks = tasks_of(stored, f"labels/{name}/{{}}.png", ignore_void)
-        sets[name] = Set(images, masks, archive.title, archive.title)
+        sets[name] = Set(images, masks, archive.title)
     return Plan(sets)
 
 
@@ -46,7 +46,7 @@ def _arranged(archive: Archive) -> Plan:
     for name in COUNTS:
         images, masks = tasks(f"images/{name}", ".jpg", ".png"), tasks(f"labels/{name}", ".png")
         if images or masks or name != "test":
-            sets[name] = Set(images, masks, archive.title, archive.title)
+            sets[name] = Set(images, masks, archive.title)
     return Plan(sets, tuple(tasks("splits", ".txt").values()))
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from dataset.protocols import fingerprint, lists_of
 from tools.prepare.official.archives import Archive, Download, find_all
 from tools.prepare.official.run import Plan, Set, tasks_of
-from util.errors import UserError
+from util.errors import UserError, counted
 
 FOLDERS = ("A", "B", "label")
 SPLITS = Path("splits")
@@ -37,7 +37,7 @@ def plan_pairs(dataset: str, downloads: tuple[Download, ...], source: Path, part
         tasks_of({name: files[folder][name] for name in complete}, f"{folder}/{{}}{SUFFIX}")
         for folder in FOLDERS
     )
-    pairs = Set(first, masks, archive.title, archive.title)
+    pairs = Set(first, masks, archive.title)
     return Plan({"pairs": pairs}, tuple(second.values()))
 
 
@@ -59,9 +59,10 @@ def _top(archive: Archive) -> str:
 
 def _refuse_lack(where: str, lacking: set[str]) -> None:
     if lacking:
+        number = counted(len(lacking), "name")
         raise UserError(
-            f"{where} lacks {len(lacking)} names, such as {min(lacking)}{SUFFIX}; download "
-            "incomplete files again, or give --partial"
+            f"{where} lacks {number}, such as {min(lacking)}{SUFFIX}; download incomplete files "
+            "again, or give --partial"
         )
 
 

@@ -16,7 +16,6 @@ from tools.prepare.annotations.shapes import decoded, polygons, run_lengths
 from tools.prepare.official.archives import Archive, Download, Member, find_all, read_zip
 from tools.prepare.official.masks import open_bytes, png
 from tools.prepare.official.run import FileToMake, Plan, Set, Tasks, tasks_of
-from util.errors import UserError
 
 PAGE = "cocodataset.org, Download"
 IMAGES = {split: Download(f"{split}.zip", split, PAGE) for split in ("train2017", "val2017")}
@@ -28,6 +27,7 @@ PANOPTIC = Download(
 )
 COUNTS = {"train2017": 118287, "val2017": 5000}
 THINGS = 80
+OTHER = "is not COCO's annotations of 2017"
 
 
 class Instance(NamedTuple):
@@ -51,11 +51,13 @@ def plan(source: Path, partial: bool) -> Plan:
     """Plan train2017/*.jpg, val2017/*.jpg and masks/*.png of both."""
     needed = [*((download,) for download in IMAGES.values()), (PANOPTIC, INSTANCES)]
     found = find_all(source, needed, partial)
+    panoptic = {split: _panoptic(found[PANOPTIC], split) for split in IMAGES}
+    is_panoptic = any(panoptic.values()) or not found[INSTANCES].members  # in all splits or none
     sets = {}
     for split, download in IMAGES.items():
         images = tasks_of(found[download].files("", ".jpg"), f"{split}/{{}}.jpg")
-        masks = _panoptic(found[PANOPTIC], split) or _instances(found[INSTANCES], split)
-        origin = PANOPTIC if found[PANOPTIC].members else INSTANCES
+        masks = panoptic[split] if is_panoptic else _instances(found[INSTANCES], split)
+        origin = PANOPTIC if is_panoptic else INSTANCES
         sets[split] = Set(images, masks, download.archive, origin.archive)
     return Plan(sets)
 
@@ -65,16 +67,17 @@ def _instances(annotations: Archive, split: str) -> Tasks:
     listed = annotations.members.get(f"instances_{split}.json")
     if listed is None:
         return {}
-    tree = _read_json(listed, "images", "annotations", "categories")
-    classes = _thing_classes(tree["categories"])
-    pictures = {i["id"]: ImageInstances(i["height"], i["width"], []) for i in tree["images"]}
-    for entry in tree["annotations"]:
-        label, crowd = classes[entry["category_id"]], bool(entry["iscrowd"])
-        region = Instance(label, crowd, entry["area"], entry["segmentation"])
-        pictures[entry["image_id"]].regions.append(region)
     archive = Archive(annotations.path / listed.name, annotations.title)
-    for number, picture in pictures.items():
-        archive.add(f"{number:012d}", bound(ImageInstances._make, picture))
+    with listed.reporting(OTHER):
+        tree = json.loads(listed.text())
+        classes = _thing_classes(tree["categories"])
+        pictures = {i["id"]: ImageInstances(i["height"], i["width"], []) for i in tree["images"]}
+        for entry in tree["annotations"]:
+            label, crowd = classes[entry["category_id"]], bool(entry["iscrowd"])
+            region = Instance(label, crowd, entry["area"], entry["segmentation"])
+            pictures[entry["image_id"]].regions.append(region)
+        for number, picture in pictures.items():
+            archive.add(f"{number:012d}", bound(ImageInstances._make, picture))
     return tasks_of(archive.members, "masks/{}.png", instance_mask)
 
 
@@ -83,19 +86,20 @@ def _panoptic(annotations: Archive, split: str) -> Tasks:
     pngs = _panoptic_pngs(annotations, f"panoptic_{split}")
     if listed is None or not pngs:
         return {}
-    tree = _read_json(listed, "annotations", "categories")
-    classes = _thing_classes(tree["categories"])
     tasks = {}
-    for annotation in tree["annotations"]:
-        name = Path(annotation["file_name"]).stem
-        if name in pngs:
-            segments = {
-                segment["id"]: classes[segment["category_id"]]
-                for segment in annotation["segments_info"]
-                if segment["category_id"] in classes
-            }
-            convert = bound(panoptic_mask, segments=segments)
-            tasks[name] = FileToMake(f"masks/{name}.png", pngs[name], convert)
+    with listed.reporting(OTHER):
+        tree = json.loads(listed.text())
+        classes = _thing_classes(tree["categories"])
+        for annotation in tree["annotations"]:
+            name = Path(annotation["file_name"]).stem
+            if name in pngs:
+                segments = {
+                    segment["id"]: classes[segment["category_id"]]
+                    for segment in annotation["segments_info"]
+                    if segment["category_id"] in classes
+                }
+                convert = bound(panoptic_mask, segments=segments)
+                tasks[name] = FileToMake(f"masks/{name}.png", pngs[name], convert)
     return tasks
 
 
@@ -112,24 +116,11 @@ def _panoptic_pngs(annotations: Archive, folder: str) -> dict[str, Member]:
     return read_zip(path, annotations.title, folder, file).files("", ".png")
 
 
-def _read_json(member: Member, *keys: str) -> dict[str, Any]:
-    """Parse a JSON file; raises `UserError` for damage and for a missing key."""
-    path = member.archive.path / member.name
-    try:
-        tree = json.loads(member.load())
-    except ValueError as error:
-        raise UserError(f"{path}: no JSON ({error}); download it again") from None
-    for key in keys:
-        if key not in tree:
-            raise UserError(f"{path}: has no '{key}'; expected COCO's annotations of 2017")
-    return tree
-
-
 def _thing_classes(categories: list[dict[str, Any]]) -> dict[int, int]:
     """Map category ids of things (the ids have gaps) to 1 .. 80; all of instances are things."""
     things = sorted(c["id"] for c in categories if c.get("isthing", 1))
     if len(things) != THINGS:
-        raise UserError(f"COCO's annotations have {len(things)} things, expected {THINGS}")
+        raise ValueError(f"{len(things)} things, expected {THINGS}")
     return {number: label for label, number in enumerate(things, start=1)}
 
 

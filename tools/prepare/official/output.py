@@ -27,7 +27,7 @@ class Root:
         record = path / RECORD
         with self._writable():
             path.mkdir(parents=True, exist_ok=True)
-            text = record.read_text(errors="replace") if record.exists() else ""
+            text = os.fsdecode(record.read_bytes()) if record.exists() else ""
             if text and not text.endswith("\n"):  # interrupted within a line
                 self._append("\n")
         rows = (line.partition("\t") for line in text.splitlines())
@@ -72,8 +72,8 @@ class Root:
             self._append(f"{target}\t{size}\t{origin}\n")
 
     def _append(self, text: str) -> None:
-        with (self.path / RECORD).open("a") as file:
-            file.write(text)
+        with (self.path / RECORD).open("ab") as file:
+            file.write(os.fsencode(text))
 
     @contextmanager
     def _writable(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from dataset.split_files import write_lists
 from tools.prepare.official.archives import Member
 from tools.prepare.official.output import Root
-from util.errors import UserError, first_of, print_error
+from util.errors import UserError, counted, first_of, print_error
 
 AHEAD = 4
 """Files per thread that are read before they are converted."""
@@ -38,7 +38,8 @@ class Set(NamedTuple):
     images: Tasks
     masks: Tasks
     images_from: str
-    masks_from: str
+    masks_from: str = ""
+    """Default: `images_from`."""
 
     def complete(self) -> int:
         """Return the number of samples with image and mask."""
@@ -49,12 +50,13 @@ class Set(NamedTuple):
         if self.complete() == expected:
             return ""
         names = sorted(self.images | self.masks)
-        texts = [f"{name} has {self.complete()} images with a mask, expected {expected}"]
-        for tasks, origin in ((self.images, self.images_from), (self.masks, self.masks_from)):
+        masks_from = self.masks_from or self.images_from
+        texts = [f"{name} has {counted(self.complete(), 'image')} with a mask, expected {expected}"]
+        for tasks, origin in ((self.images, self.images_from), (self.masks, masks_from)):
             if lacking := [n for n in names if n not in tasks]:
                 texts.append(f"{origin} lacks {len(lacking)} ({first_of(lacking, NAMED)})")
         if expected > len(names):
-            origins = " or ".join(dict.fromkeys((self.images_from, self.masks_from)))
+            origins = " or ".join(dict.fromkeys((self.images_from, masks_from)))
             texts.append(f"{expected - len(names)} are not in {origins} at all")
         return ", ".join(texts)
 
@@ -100,7 +102,7 @@ def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) ->
     made = carry_out(tasks, Root(root), jobs)
     sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
-    for remark in write_lists({root / name: lines for name, lines in plan.lists.items()}).values():
+    for remark in write_lists({root / name: lines for name, lines in plan.lists.items()}):
         print(remark)
     texts = (part.shortfall(name, dataset.COUNTS[name]) for name, part in plan.sets.items())
     lack = "; ".join(filter(None, texts))
@@ -140,11 +142,6 @@ def carry_out(tasks: list[FileToMake], root: Root, jobs: int) -> int:
 def _make(task: FileToMake, content: Any, root: Root) -> None:
     member = task.member
     if task.convert:
-        try:
+        with member.reporting("cannot be converted"):
             content = task.convert(content.read_bytes() if isinstance(content, Path) else content)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's for damaged files
-            raise UserError(
-                f"{member.archive.path}: {member.name} cannot be converted ({error}); download it "
-                "again"
-            ) from None
     root.make(task.target, content, member.archive.title)
