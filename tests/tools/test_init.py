@@ -323,6 +323,16 @@ def test_patterns_and_one_folder_for_all(init):
         assert code == 2 and pattern in err
 
 
+def test_patterns_that_both_match_a_file(init):
+    """A file of both patterns belongs to the narrower one."""
+    write_masks(Path("images"), write_images(Path("images"), deep=True), "index", suffix="_m")
+    in_one = ["--masks", "images", "--image-pattern"]
+    code, out, err = init(*in_one, "*.png", "--mask-pattern", "*_m.png")
+    assert code == 0 and "6 with masks" in out, err
+    code, _, err = init("--force", *in_one, "*_m.png", "--mask-pattern", "*m.png")
+    assert code == 2 and "separate them with --image-pattern" in err
+
+
 def test_names_from_macos(init):
     write_images(Path("images"), 4)
     write_masks(Path("masks"), write_images(Path("more"), 4), "index")

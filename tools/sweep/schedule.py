@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset.protocols import fetch_hint
+from dataset.split_files import no_such_list
 from tools.results.runs import Run, best_epoch
 from tools.sweep.spec import Planned
 from util.config.differences import differences
@@ -102,7 +102,7 @@ def check_split_files(states: Sequence[RunProgress]) -> None:
     """Raise `UserError` for the first split file that a run lacks."""
     for path in (p for s in states if not s.is_done for p in s.planned.split_files.values()):
         if not find_path(path).is_file():
-            raise UserError(f"{path}: no such split file{fetch_hint(path)}")
+            raise no_such_list(path)
 
 
 def result(run: Run) -> str:

@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,13 +102,20 @@ def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
     Raises `UserError` when none match.
     """
     inside = images == masks
+    mixed = UserError(
+        f"--masks {masks}: the folder of the images; put masks in a folder of their own, or "
+        "separate them with --image-pattern and --mask-pattern"
+    )
     if inside and options.image_pattern == options.mask_pattern:
-        raise UserError(
-            f"--masks {masks}: the folder of the images; put masks in a folder of their own, or "
-            "separate them with --image-pattern and --mask-pattern"
-        )
+        raise mixed
     by_image = files_by_stem(images, None if inside else masks, options.image_pattern)
     by_mask = files_by_stem(masks, None if inside else images, options.mask_pattern)
+    if len(by_mask) <= len(by_image):  # the narrower pattern takes the files of both
+        by_image = _without(by_mask, by_image)
+    else:
+        by_mask = _without(by_image, by_mask)
+    if not (by_image and by_mask):
+        raise mixed
     suffix = _common_suffix(list(by_image), list(by_mask))
     of = {stem: by_mask.get(stem + suffix) for stem in by_image}
     pairs = [ImageAndMask(file, of[stem]) for stem, file in by_image.items() if of[stem]]
@@ -120,6 +127,12 @@ def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
         )
     without_mask = [file for stem, file in by_image.items() if not of[stem]]
     return Matched(pairs, without_mask, len(by_mask) - len(pairs), suffix)
+
+
+def _without(taken: Mapping[str, Path], files: Mapping[str, Path]) -> dict[str, Path]:
+    """Leave out the `taken` files."""
+    used = set(taken.values())
+    return {stem: file for stem, file in files.items() if file not in used}
 
 
 def _common_suffix(images: list[str], masks: list[str]) -> str:
