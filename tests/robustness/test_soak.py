@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from supervised import SupOnly
-from tests.conftest import needs_forks
+from tests.conftest import json_lines, needs_forks, saved
 from tests.forked import Forked
 from tests.robustness.fuzzing.kill import Different, assert_same
 
@@ -21,20 +21,20 @@ def test_killed_anywhere():
         "--methods", "corrmatch", "unimatch_v2",
     ).end()  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = re.findall(r"^(\w[\w ]*?)  +(\d+)  (yes|NO) ", done.stdout, re.MULTILINE)
-    kills = {name: int(count) for name, count, equal in lines}
+    lines = re.findall(r"^(\w[\w ]*?)  +(\d+)  yes", done.stdout, re.MULTILINE)
+    kills = {name: int(count) for name, count in lines}
     assert kills.keys() == {"corrmatch", "unimatch_v2", "at each file"}, done.stdout
-    assert kills["corrmatch"] + kills["unimatch_v2"] >= 4 and kills["at each file"] >= 8
+    assert kills["corrmatch"] + kills["unimatch_v2"] >= 3 and kills["at each file"] >= 8
 
 
 def other_momentum(path):
-    state = torch.load(path, weights_only=True)
+    state = saved(path)
     next(iter(state["optimizer"]["state"].values()))["momentum_buffer"].flatten()[0] += 1
     torch.save(state, path)
 
 
 def other_history(run):
-    (record, *others) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    record, *others = json_lines(run / "metrics.jsonl")
     record["train"]["loss"] += 1e-9
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, [record, *others])))
 
