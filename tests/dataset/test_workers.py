@@ -10,7 +10,6 @@ import threading
 import time
 
 import pytest
-import torch
 
 from dataset import loaders
 from dataset.cache import CacheBytes
@@ -18,7 +17,7 @@ from dataset.datasets import TrainingSet
 from dataset.loaders import Process, map_tensors, tensors_per_batch, training_loader
 from dataset.validation import read_lists
 from supervised import SupOnly
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, saved
 from tests.tools.test_slurm import until_there
 from unimatch_v2 import UniMatchV2
 from util import interrupt
@@ -40,11 +39,8 @@ def limits(monkeypatch):
     return found
 
 
-def test_too_few_open_files_are_refused_before_training(toy, train, tmp_path, limits, capsys):
-    with pytest.raises(SystemExit) as refused:
-        train(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=2"))
-    error = capsys.readouterr().err
-    assert refused.value.code == 2 and error.count("\n") == 1
+def test_too_few_open_files_are_refused_before_training(toy, refused, tmp_path, limits):
+    error = refused(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=2"))
     assert f"ulimit -n: found a limit of {NEEDED - 1} open files, expected {NEEDED}" in error
     assert f"Fix: ulimit -n {NEEDED}, or --set data.workers=1" in error
     assert limits == [NEEDED - 1] * 2
@@ -79,6 +75,14 @@ def test_the_tensors_of_a_batch_are_counted(kind, partner, toy):
     assert len(counted) == bound if kind.unlabeled and partner == "other" else len(counted) <= bound
 
 
+def test_a_file_that_breaks_during_training(toy, refused, tmp_path):
+    """Report an unchecked file that a data worker cannot read in one line, too."""
+    (toy.root / "images/u4.jpg").write_bytes(b"\xff\xd8 no jpeg")
+    sets = ["data.check_samples=0", "data.workers=1", "batch_size=4", "epochs=9"]
+    error = refused(UniMatchV2, toy.argv(tmp_path / "run", "--set", *sets))
+    assert "images/u4.jpg: not a readable image" in error
+
+
 @pytest.fixture
 def hanging(long, tmp_path, train, monkeypatch, capsys):
     """Train with data workers that hang in the second epoch; return exit code and output."""
@@ -100,9 +104,7 @@ def hanging(long, tmp_path, train, monkeypatch, capsys):
         watcher = threading.Thread(target=watch)
         watcher.start()
         with pytest.raises(SystemExit) as end:
-            train(
-                SupOnly, long.argv(tmp_path / "run", "--device", "cpu", "--set", "data.workers=2")
-            )
+            train(SupOnly, long.argv(tmp_path / "run", "--set", "data.workers=2"))
         watcher.join()
         return end.value.code, *capsys.readouterr()
 
@@ -117,8 +119,6 @@ def test_workers_that_hang_end_the_run_with_one_line(hanging):
 
 
 def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
-    """Save all completed steps."""
-
     def stop():
         until_there(tmp_path / "run/latest.pth")
         time.sleep(1)  # until the training waits for a batch
@@ -128,7 +128,7 @@ def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
     code, out, err = hanging(60, stop)
     assert code == EXIT_CODE, err
     assert "stopped by SIGTERM after epoch 1, step 0" in out
-    assert torch.load(tmp_path / "run/latest.pth", weights_only=True)["epoch"] == 1
+    assert saved(tmp_path / "run/latest.pth")["epoch"] == 1
     assert not multiprocessing.active_children()
 
 
