@@ -5,10 +5,9 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from tests.conftest import METHODS, Toy, write_sample
+from tests.conftest import METHODS, Toy, saved, write_sample
 from tests.forked import spread
 from tests.gradients import gradient, prepared, seen
 
@@ -17,8 +16,7 @@ from tests.gradients import gradient, prepared, seen
 def even(tmp_path_factory):
     """A dataset whose crops have no padding and whose masks have no ignored pixel."""
     toy = Toy(tmp_path_factory.mktemp("even") / "toy")
-    toy.tree |= {"batch_size": 8, "conf_thresh": 0.36, "epoch_length": 3}
-    toy.write_config()
+    toy.change(batch_size=8, conf_thresh=0.36, epoch_length=3)
     for name in ("l0", "l1", "l2"):
         write_sample(toy.root, name, (80, 72))
         path = toy.root / f"masks/{name}.png"
@@ -51,7 +49,7 @@ def distance(found, expected):
 
 def test_processes_compute_the_gradient_of_one(several, alone):
     folder, _ = several
-    found = torch.load(folder / "gradients.pth", weights_only=True)
+    found = saved(folder / "gradients.pth")
     apart = {name: distance(found[name], alone[name]) for name in METHODS}
     assert all(d < 1e-5 for d in apart.values()), apart
 

@@ -11,7 +11,7 @@ from torch import nn
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr, with_scaled_lr
 from model.build import build_network
 from semi.ema import frozen_copy
-from tests.conftest import METHODS
+from tests.conftest import METHODS, saved
 from tests.methods.test_steps import FAMILIES
 from util.config.loading import load_config
 from util.config.schema import Model, Optimizer
@@ -145,17 +145,16 @@ def test_the_linear_rule_scales_or_is_named(toy, caplog, settings, lr, log):
     assert with_scaled_lr(config).optimizer.lr == lr
 
 
-def test_a_run_keeps_the_scaled_rate_and_resumes(toy, train, tmp_path, capsys):
+def test_a_run_keeps_the_scaled_rate_and_resumes(toy, train, refused, tmp_path):
     scaled = ["--set", "optimizer.lr_batch=8", "optimizer.scale_lr=true"]
     train(METHODS["supervised"], toy.argv(tmp_path / "run", *scaled))
     kept = load_config(tmp_path / "run/config.yaml")
     assert (kept.optimizer.lr, kept.optimizer.lr_batch) == (0.0025, 2)
-    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
+    state = saved(tmp_path / "run/latest.pth")
     assert state["optimizer"]["param_groups"][0]["base_lr"] == 0.0025
     train(METHODS["supervised"], toy.argv(tmp_path / "run", *scaled))
-    with pytest.raises(SystemExit):  # the published rate again: another run
-        train(METHODS["supervised"], toy.argv(tmp_path / "run"))
-    assert "optimizer.lr (0.0025 -> 0.01)" in capsys.readouterr().err
+    error = refused(METHODS["supervised"], toy.argv(tmp_path / "run"))
+    assert "optimizer.lr (0.0025 -> 0.01)" in error, "the published rate again: another run"
 
 
 def test_scaling_from_an_unknown_batch_is_refused(toy):

@@ -1,6 +1,5 @@
 """log.pictures: content of the pictures, which leave a training unchanged."""
 
-import json
 import random
 
 import numpy as np
@@ -35,7 +34,7 @@ from semi.panels import (
     principal_colours,
 )
 from supervised import SupOnly
-from tests.conftest import METHODS
+from tests.conftest import METHODS, json_lines, saved
 from tests.dataset.test_bands import banded
 from tests.engine.test_resume import assert_equal
 from tests.methods.test_steps import FAMILIES, raw_batch
@@ -52,10 +51,10 @@ WITH_TWO = ("--set", "log.pictures=2")
 
 def learnt(folder):
     """Return history, weights and best scores of a run, without times."""
-    state = torch.load(folder / "latest.pth", weights_only=True)
-    text = (folder / "metrics.jsonl").read_text().splitlines()
-    lines = [json.loads(line) for line in text]
-    return lines, {k: state[k] for k in ("method", "optimizer", "best")}
+    state = saved(folder / "latest.pth")
+    return json_lines(folder / "metrics.jsonl"), {
+        k: state[k] for k in ("method", "optimizer", "best")
+    }
 
 
 def files(folder):
@@ -65,16 +64,14 @@ def files(folder):
 @kinds
 def test_a_training_does_not_notice(kind, toy, train, tmp_path):
     """Losses, scores, weights and best models are exactly equal with and without pictures."""
-    toy.tree["epoch_length"] = 1
-    toy.write_config()
+    toy.change(epoch_length=1)
     train(kind, toy.argv(tmp_path / "without"))
     train(kind, toy.argv(tmp_path / "with", *WITH_TWO))
     assert_equal(learnt(tmp_path / "with"), learnt(tmp_path / "without"))
     assert not (tmp_path / "without/pictures").exists()
-    names = [f"{k}_0{n}.png" for k in ("unlabeled", "val") for n in (1, 2)][
-        2 * (not kind.unlabeled) :
-    ]
-    names = ["reliability.png"] * kind.unlabeled + names
+    names = ["val_01.png", "val_02.png"]
+    if kind.unlabeled:
+        names = ["reliability.png", "unlabeled_01.png", "unlabeled_02.png", *names]
     expected = [f"epoch_00{epoch}/{name}" for epoch in (1, 2) for name in names]
     assert sorted(files(tmp_path / "with/pictures")) == expected
 
@@ -242,13 +239,10 @@ def test_a_resumed_run_writes_the_pictures_of_its_own_epochs_alone(toy, train, t
         assert path.read_bytes() == (b"old" if "epoch_001" in name else kept[name]), name
 
 
-def test_a_folder_that_cannot_be_made_is_said_in_one_line(toy, train, tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(toy, refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/pictures").write_text("mine")
-    with pytest.raises(SystemExit) as end:
-        train(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
-    error = capsys.readouterr().err
-    assert end.value.code == 2 and error.count("\n") == 1 and "pictures/epoch_001" in error
+    assert "pictures/epoch_001" in refused(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
     assert (tmp_path / "run/pictures").read_text() == "mine"
 
 
@@ -260,7 +254,7 @@ def test_tensorboard_shows_what_the_folder_holds(toy, train, tmp_path):
     assert sorted(events.Tags()["images"]) == sorted(
         f"pictures/{path.stem}" for path in (folder / "epoch_001").iterdir()
     )
-    steps = [json.loads(line)["steps"] for line in (tmp_path / "run/metrics.jsonl").open()]
+    steps = [record["steps"] for record in json_lines(tmp_path / "run/metrics.jsonl")]
     for tag in events.Tags()["images"]:
         found = events.Images(tag)
         assert [image.step for image in found] == steps
