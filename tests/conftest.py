@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-import runpy
 import shutil
 import sys
 from functools import cache
@@ -237,9 +236,8 @@ def run(monkeypatch, capsys):
 
     def command(module, *argv):
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, argv)])
-        code = 0
         try:
-            module.main()
+            code = module.main() or 0
         except SystemExit as end:
             code = end.code or 0
         return code, *capsys.readouterr()
@@ -276,18 +274,16 @@ def touch(root: Path, lines: list[str]) -> None:
 
 
 @pytest.fixture
-def splits(tmp_path, capsys, monkeypatch):
+def splits(run, tmp_path, monkeypatch):
     """Run `python -m tools.splits` in an empty folder; return exit code, output and errors."""
+    from tools.splits import __main__ as tool
+
     monkeypatch.chdir(tmp_path)
 
     def command(*argv):
-        monkeypatch.setattr(sys, "argv", ["splits.py", *map(str, argv)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_module("tools.splits", run_name="__main__")
-        code = end.value.code
-        printed = capsys.readouterr()
-        assert printed.err.count("\n") == (code == 2), printed.err
-        return code, printed.out, printed.err
+        code, out, err = run(tool, *argv)
+        assert err.count("\n") == (code == 2), err
+        return code, out, err
 
     return command
 
