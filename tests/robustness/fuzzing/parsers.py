@@ -62,7 +62,6 @@ def judge_config(world: World, case: ConfigCase) -> str:
 
 
 def setting_cases(world: World) -> st.SearchStrategy[list[str]]:
-    """Generate arguments for `--set`."""
     known = list(yaml_text.keys(world.config.model_dump()))
     keys = st.one_of(st.sampled_from(known), texts)
     setting = st.builds("{}={}".format, keys, yaml_text.scalars())
