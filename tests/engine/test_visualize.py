@@ -81,6 +81,11 @@ def prepared(kind, toy, folder, *overrides):
     return build_trainer(kind, config, CPU, RunDir(folder), "never")
 
 
+def panels_of(t, batch):
+    with undisturbed(t):
+        return t.method.pictures(batch)
+
+
 def generators():
     return random.getstate(), np.random.get_state(), torch.get_rng_state().tolist()
 
@@ -147,8 +152,7 @@ def test_what_each_method_shows(name, partner, toy, tmp_path):
     t = prepared(kind, toy, tmp_path / "run", f"cutmix_partner={partner}")
     t.method.after_epoch(0, is_best=True)
     batch = raw_batch(2, partner=partner == "other", views=kind.strong_views)
-    with undisturbed(t):
-        panels = t.method.pictures(batch)
+    panels = panels_of(t, batch)
     assert list(panels) == [*COMMON, *OWN.get(name, [])]
     for panel in panels.values():
         first = panel[0]
@@ -168,8 +172,7 @@ def test_pictures_are_of_the_labelling_network(toy, tmp_path):
     with torch.no_grad():
         t.method.model_ema.classifier.weight.zero_()
         t.method.model_ema.classifier.bias.copy_(torch.tensor([0.0, 50.0, 0.0]))
-    with undisturbed(t):
-        panels = t.method.pictures(raw_batch(2))
+    panels = panels_of(t, raw_batch(2))
     assert (panels["pseudo-label"].label == 1).all()
 
 
@@ -178,8 +181,7 @@ def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
     t = prepared(CorrMatch, toy, tmp_path / "corr", "method.thresh_init=0.45")
     with torch.no_grad():  # otherwise no pixel is confident
         t.method.model.classifier.weight *= 100
-    with undisturbed(t):
-        panels = t.method.pictures(raw_batch(2))
+    panels = panels_of(t, raw_batch(2))
     before, after = panels["label of strong view 1"], panels["label after propagation"]
     assert before.shown.any() and not before.shown.all()
     assert (after.shown | ~before.shown).all(), "what was confident stays so"
@@ -192,8 +194,7 @@ def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
     assert panels["three pixels"].marks.pixels.tolist() == [diagonal] * 2
     assert marks.pixels.shape == (2, 1) and marks.pixels[0] < np.prod(marks.shape)
     t = prepared(RankMatch, toy, tmp_path / "rank", "method.references=4")
-    with undisturbed(t):
-        marks = t.method.pictures(raw_batch(2, views=2))["reference pixels 1"].marks
+    marks = panels_of(t, raw_batch(2, views=2))["reference pixels 1"].marks
     assert marks.pixels.shape == (2, 4)
     assert all(len(set(row)) == 4 for row in marks.pixels.tolist())
 
@@ -210,11 +211,9 @@ def test_references_are_pixels_of_the_deepest_map(toy, tmp_path):
 def test_previous_models_are_shown_as_soon_as_there_are_some(toy, tmp_path):
     t = prepared(PrevMatch, toy, tmp_path / "run")
     batch = raw_batch(2, views=2)
-    with undisturbed(t):
-        assert "previous models" not in t.method.pictures(batch)
+    assert "previous models" not in panels_of(t, batch)
     t.method.after_epoch(0, is_best=True)
-    with undisturbed(t):
-        panels = t.method.pictures(batch)
+    panels = panels_of(t, batch)
     differ, prev = panels["where they differ"], panels["previous models"]
     assert torch.equal(differ.shown, (prev.label != panels["pseudo-label"].label) & prev.shown)
     assert not differ.shown.any(), "the only previous model is the present one"
@@ -222,8 +221,7 @@ def test_previous_models_are_shown_as_soon_as_there_are_some(toy, tmp_path):
     with torch.no_grad():
         t.method.model.classifier.weight.zero_()
         t.method.model.classifier.bias.copy_(torch.eye(3)[other])
-    with undisturbed(t):
-        panels = t.method.pictures(batch)
+    panels = panels_of(t, batch)
     differ, prev = panels["where they differ"], panels["previous models"]
     assert torch.equal(differ.shown, (prev.label != other) & prev.shown) and differ.shown.any()
 
