@@ -163,19 +163,14 @@ def test_validation_image_in_training(refused, toy):
     contains(refused(), "val.txt line 2", "images/l1.jpg", "labeled.txt line 2")
 
 
-@pytest.mark.parametrize("option", ["--labeled-id-path", "--unlabeled-id-path"])
-def test_missing_list(option, refused):
-    contains(refused(option, "no/list.txt"), "no/list.txt", "no such split file")
-
-
-def test_missing_published_list(refused, tmp_path, monkeypatch):
+@pytest.mark.parametrize("option, path, fix", [
+    ("--labeled-id-path", "no/list.txt", ""),
+    ("--unlabeled-id-path", "no/list.txt", ""),
+    ("--labeled-id-path", "splits/pascal/92/labeled.txt", "tools.splits fetch pascal/92\n"),
+])  # fmt: skip
+def test_missing_list(option, path, fix, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    line = refused("--labeled-id-path", "splits/pascal/92/labeled.txt")
-    contains(
-        line,
-        "splits/pascal/92/labeled.txt: no such split file",
-        "python -m tools.splits fetch pascal/92\n",
-    )
+    contains(refused(option, path), f"{path}: no such split file", fix)
 
 
 def test_list_that_is_not_text(refused, toy):
