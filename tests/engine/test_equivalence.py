@@ -60,20 +60,14 @@ def test_accumulation_computes_the_gradient_of_one_forward(method, even, alone):
     assert distance(parts, alone[method]) < 1e-5
 
 
-def test_every_sample_and_every_validation_image_once(several, even):
+def test_every_validation_image_once(several, even):
     """Validate 3 images; with four processes, one process gets none."""
     folder, processes = several
     ranks = [json.loads((folder / f"seen-{r}.json").read_text()) for r in range(processes)]
     one = seen(prepared("supervised", even.config, even.folder))
-    assert (
-        sorted(itertools.chain(*(r["validated"] for r in ranks))) == one["validated"] == [0, 1, 2]
-    )
+    validated = sorted(itertools.chain(*(r["validated"] for r in ranks)))
+    assert validated == one["validated"] == [0, 1, 2]
     assert all(r["confusion"] == one["confusion"] for r in ranks)
-    for epoch, batches in enumerate(one["samples"]):
-        whole = [[[epoch, 16 * step + place] for place in range(16)] for step in range(3)]
-        assert json.loads(json.dumps(batches)) == whole
-        parts = zip(*(r["samples"][epoch] for r in ranks), strict=True)
-        assert [list(itertools.chain(*part)) for part in parts] == whole
 
 
 def test_unequally_many_labelled_pixels(even):
