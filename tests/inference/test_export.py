@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,7 +312,7 @@ def test_missing_checkpoints(tmp_path, monkeypatch):
         (tmp_path, "neither best.pth of a run"),
     ):
         with pytest.raises(UserError, match=words):
-            find_checkpoint(Path(given))
+            find_checkpoint(type(tmp_path)(given))
     (tmp_path / "x.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):
         load(tmp_path / "x.safetensors")
