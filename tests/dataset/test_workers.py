@@ -30,6 +30,9 @@ NEEDED = OPEN_FILES + 8 + 2 * (PIPES + 2 * 8)
 """Open files of two data workers, with batches of at most 8 tensors (SupOnly)."""
 
 
+INFINITE = resource.RLIM_INFINITY
+
+
 @pytest.fixture
 def limits(monkeypatch):
     """Replace the system's soft and hard limits on open files by a list."""
@@ -46,20 +49,16 @@ def test_too_few_open_files_are_refused_before_training(toy, refused, tmp_path, 
     assert limits == [NEEDED - 1] * 2
 
 
-@pytest.mark.parametrize("hard", [NEEDED, resource.RLIM_INFINITY])
-def test_a_low_soft_limit_is_raised(hard, limits):
-    limits[1] = hard
+@pytest.mark.parametrize("soft, hard, raised", [
+    (NEEDED - 1, NEEDED, NEEDED), (NEEDED - 1, INFINITE, NEEDED),
+    (NEEDED + 1, NEEDED + 1, NEEDED + 1), (INFINITE, INFINITE, INFINITE),
+])  # fmt: skip
+def test_a_low_soft_limit_is_raised(soft, hard, raised, limits):
+    limits[:] = soft, hard
     allow_open_files(0, 8)
-    assert limits == [NEEDED - 1, hard]
+    assert limits == [soft, hard]
     allow_open_files(2, 8)
-    assert limits == [NEEDED, hard]
-
-
-@pytest.mark.parametrize("soft", [NEEDED + 1, resource.RLIM_INFINITY])
-def test_a_high_limit_is_kept(soft, limits):
-    limits[:] = soft, soft
-    allow_open_files(2, 8)
-    assert limits == [soft, soft]
+    assert limits == [raised, hard]
 
 
 @pytest.mark.parametrize("partner", ["other", "batch"])

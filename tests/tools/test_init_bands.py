@@ -23,32 +23,30 @@ def masks(init):
     write_masks(Path("masks"), write_images(Path("photos"), COUNT), "index")
 
 
+def tiff(bands, **how):
+    return lambda image, path: tifffile.imwrite(path, image[..., bands], **how)
+
+
+FORMS = {
+    "png": lambda image, path: put(image[..., 1], path.with_suffix(".png")),
+    "png in colour": lambda image, path: path.with_suffix(".png").write_bytes(png(image[..., :3])),
+    "grey": tiff(1),
+    "bands": tiff(slice(5), photometric="minisblack", planarconfig="contig"),
+    "colour": tiff(slice(3), photometric="rgb"),
+    "colour and alpha": tiff(slice(4), photometric="rgb", extrasamples=["unassalpha"]),
+    "colour and infrared": tiff(slice(5), photometric="rgb", extrasamples=[0, 0]),
+}
+
+
 def write(form, kind=np.uint16, numbers=range(COUNT)):
-    """Write images with values of band b uniform in 0 to SCALES[b]; return the first path."""
+    """Write images with values of band b uniform in 0 to SCALES[b]; return the last path."""
     for i in numbers:
-        rng = np.random.default_rng(i)
-        image = rng.random((*SIZE, 5)) * SCALES
+        image = np.random.default_rng(i).random((*SIZE, 5)) * SCALES
         image[0, 0] = 60000  # hot pixels, which must not set the range
-        image = image.astype(kind)
         path = Path("images", f"{'city one' if i % 2 else 'b/c'}/photo {i}.tif")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if form == "png":
-            path = path.with_suffix(".png")
-            Image.fromarray(image[..., 1]).save(path)
-        elif form == "png in colour":
-            path = path.with_suffix(".png")
-            path.write_bytes(png(image[..., :3]))
-        elif form == "grey":
-            tifffile.imwrite(path, image[..., 1])
-        else:
-            count, how = {
-                "bands": (5, {"photometric": "minisblack"}),
-                "colour": (3, {"photometric": "rgb"}),
-                "colour and alpha": (4, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
-                "colour and infrared": (5, {"photometric": "rgb", "extrasamples": [0, 0]}),
-            }[form]
-            tifffile.imwrite(path, image[..., :count], planarconfig="contig", **how)
-    return path
+        FORMS[form](image.astype(kind), path)
+    return path.with_suffix(".png") if "png" in form else path
 
 
 @pytest.mark.parametrize(
