@@ -26,8 +26,6 @@ class Found(Exception):
 
 
 def parser_of(command):
-    """Return the parser of a command."""
-
     def stop(parser, *_):
         raise Found(parser)
 

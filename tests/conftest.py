@@ -1,10 +1,12 @@
 """Shared fixtures: a dataset and a network small enough to train in a second."""
 
+import contextlib
 import gc
 import io
+import json
 import logging
 import os
-import runpy
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -114,6 +116,11 @@ class Toy:
         text = yaml.dump(self.tree, Dumper=yaml.CSafeDumper, sort_keys=False)
         self.config.write_text(text)
 
+    def change(self, **keys) -> "Toy":
+        self.tree |= keys
+        self.write_config()
+        return self
+
     def use_pairs(self, root: Path) -> None:
         """Use the pairs of tools.make_shapes at `root` instead of the images."""
         self.tree["data"] |= {
@@ -137,9 +144,37 @@ def toy(tmp_path: Path, monkeypatch) -> Toy:
 @pytest.fixture
 def long(toy):
     """Toy dataset with three epochs of five steps."""
-    toy.tree |= {"epochs": 3, "epoch_length": 5}
-    toy.write_config()
-    return toy
+    return toy.change(epochs=3, epoch_length=5)
+
+
+def train_quietly(toy: Toy, save_path: Path) -> None:
+    """Train SupOnly for two steps, without output."""
+    from engine.command import main
+    from supervised import SupOnly
+    from tests.own_images import TINY
+
+    argv = ["supervised.py", *toy.argv(save_path, "--set", *TINY)]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(sys, "argv", argv)
+        main(SupOnly)
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory) -> Path:
+    """A folder with a toy and the run directory of a training on it; not to be changed."""
+    folder = tmp_path_factory.mktemp("shared")
+    train_quietly(Toy(folder / "toy"), folder / "run")
+    return folder
+
+
+@pytest.fixture
+def trained(shared_run, toy, tmp_path) -> Path:
+    """A copy of the shared run directory, whose config names the images of `toy`."""
+    run = tmp_path / "run"
+    shutil.copytree(shared_run / "run", run)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(shared_run / "toy"), str(toy.folder)))
+    return run
 
 
 @pytest.fixture
@@ -167,19 +202,58 @@ def train(monkeypatch):
 
 
 @pytest.fixture
+def refused(train, capsys):
+    """Run a method's command line, which must fail; return its one error line."""
+
+    def run(kind, argv: list[str]) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            train(kind, argv)
+        return one_line(end.value.code, capsys.readouterr().err)
+
+    return run
+
+
+def one_line(code, said: str) -> str:
+    assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, (code, said)
+    return said
+
+
+@pytest.fixture
+def mistake(run):
+    """Run the `main` of a script, which must fail; return its one error line."""
+
+    def command(module, *argv):
+        code, _, said = run(module, *argv)
+        return one_line(code, said)
+
+    return command
+
+
+@pytest.fixture
 def run(monkeypatch, capsys):
     """Run the `main` of a script in this process; return exit code, output and errors."""
 
     def command(module, *argv):
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, argv)])
-        code = 0
         try:
-            module.main()
+            code = module.main() or 0
         except SystemExit as end:
             code = end.code or 0
         return code, *capsys.readouterr()
 
     return command
+
+
+def json_lines(path: Path) -> list:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def saved(path: Path):
+    """Return what a checkpoint holds."""
+    import torch
+
+    return torch.load(path, weights_only=True)
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
@@ -200,18 +274,16 @@ def touch(root: Path, lines: list[str]) -> None:
 
 
 @pytest.fixture
-def splits(tmp_path, capsys, monkeypatch):
+def splits(run, tmp_path, monkeypatch):
     """Run `python -m tools.splits` in an empty folder; return exit code, output and errors."""
+    from tools.splits import __main__ as tool
+
     monkeypatch.chdir(tmp_path)
 
     def command(*argv):
-        monkeypatch.setattr(sys, "argv", ["splits.py", *map(str, argv)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_module("tools.splits", run_name="__main__")
-        code = end.value.code
-        printed = capsys.readouterr()
-        assert printed.err.count("\n") == (code == 2), printed.err
-        return code, printed.out, printed.err
+        code, out, err = run(tool, *argv)
+        assert err.count("\n") == (code == 2), err
+        return code, out, err
 
     return command
 

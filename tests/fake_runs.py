@@ -20,12 +20,8 @@ def fake_run(
     folder.mkdir(parents=True)
     tree = json.loads(json.dumps(toy.tree)) | {"seed": seed, "epochs": epochs or len(scores)}
     tree |= settings or {}
-    if labeled is not None:
-        tree["data"]["labeled"] = str(labeled)
-    if val is not None:
-        tree["data"]["val"] = str(val)
-    if unlabeled is not None:
-        tree["data"]["unlabeled"] = str(unlabeled)
+    lists = {"labeled": labeled, "val": val, "unlabeled": unlabeled}
+    tree["data"] |= {kind: str(path) for kind, path in lists.items() if path is not None}
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
     counts = IMAGES | (images or {})
     start = {

@@ -1,8 +1,8 @@
-"""Gradients and samples of several processes, to compare with those of a single process.
+"""Gradients and scores of several processes, to compare with those of a single process.
 
 `python -m tests.gradients CONFIG FOLDER` writes the gradients of the first step of each method to
-FOLDER/gradients.pth, and the samples of process R to FOLDER/seen-R.json. Differences by design are
-removed: no batch statistics, and no random draws per process (dropout, CorrMatch's regions).
+FOLDER/gradients.pth, and the validation of process R to FOLDER/seen-R.json. Differences by design
+are removed: no batch statistics, and no random draws per process (dropout, CorrMatch's regions).
 """
 
 import contextlib
@@ -14,7 +14,6 @@ from unittest import mock
 import torch
 from torch import nn
 
-from dataset.loaders import starting_at
 from engine.command import build_trainer
 from engine.run_dir import RunDir
 from engine.validation import evaluate_network
@@ -70,12 +69,10 @@ def gradient(training, raw=None):
 
 
 def seen(training):
-    """Return the sample keys of two epochs, the validation images and the confusion matrix."""
-    epochs = [list(starting_at(training.train, epoch).batch_sampler) for epoch in (0, 1)]
+    """Return the validation images and the confusion matrix."""
     mode = training.config.evaluation.mode
     scores = evaluate_network(training, training.method.model, mode)
     return {
-        "samples": epochs,
         "validated": [int(batch["index"]) for batch in training.val],
         "confusion": scores.confusion.tolist(),
     }

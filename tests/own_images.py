@@ -1,7 +1,9 @@
 """Images and masks in folders and file formats as users have them."""
 
+from pathlib import Path
+
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 COLOURS = np.array([[0, 0, 0], [128, 64, 0], [0, 128, 128]], np.uint8)
 NAMES = ["a", "b c", "Ünten"]
@@ -16,6 +18,21 @@ def truth(number, classes=3, size=(52, 44)):
     bands = ((np.arange(h) * classes // h + number) % classes)[:, None].repeat(w, 1)
     bands[0] = 255
     return bands.astype(np.uint8)
+
+
+def put(image, path, **options):
+    """Save an image or an array, in folders that are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(path, **options)
+
+
+def turned(orientation):
+    """Return the EXIF data of an image with this orientation."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
 
 
 def with_palette(values, colours):
@@ -55,16 +72,27 @@ def write_images(folder, count=6, deep=False, size=(52, 44)):
     stems = [f"{'city one' if i % 2 else 'b/c'}/photo {i}" for i in range(count)]
     for i, stem in enumerate(stems):
         path = (folder / stem).with_suffix(".png" if deep else ".jpg")
-        path.parent.mkdir(parents=True, exist_ok=True)
         grey = truth(i, size=size) % 255 * 80 + np.random.default_rng(i).integers(0, 60, size[::-1])
         image = grey * 16 if deep else np.repeat(grey[..., None], 3, 2)
-        Image.fromarray(image.astype(np.uint16 if deep else np.uint8)).save(path)
+        put(image.astype(np.uint16 if deep else np.uint8), path)
     return stems
 
 
 def write_masks(folder, stems, form, classes=3, suffix=""):
     ending, picture = FORMS[form] if isinstance(form, str) else form
     for i, stem in enumerate(stems):
-        path = folder / f"{stem}{suffix}{ending}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture(truth(i, classes)).save(path)
+        put(picture(truth(i, classes)), folder / f"{stem}{suffix}{ending}")
+
+
+def write_raster(path, bands, *, mask=None, internal=True, **how):
+    """Write bands `[N, H, W]` as a GeoTIFF, with a nodata mask in or beside it."""
+    import rasterio
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = bands.shape
+    form = {"count": count, "height": height, "width": width, "dtype": bands.dtype, **how}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal):
+        with rasterio.open(path, "w", driver="GTiff", **form) as file:
+            file.write(bands)
+            if mask is not None:
+                file.write_mask(mask)

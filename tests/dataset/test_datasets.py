@@ -16,9 +16,6 @@ from dataset.loaders import (
     EpochBatches,
     Process,
     data_workers,
-    evaluation_loader,
-    images_per_forward,
-    split_batch,
     steps_per_epoch,
     training_loader,
 )
@@ -26,9 +23,7 @@ from dataset.split_files import read_list
 from dataset.transforms.geometry import weak_augmentation
 from dataset.transforms.strong import (
     RADIUS,
-    box_masks,
     colour_jitter,
-    draw_box,
     draw_strong,
     gaussian_blur,
 )
@@ -42,25 +37,7 @@ from util.errors import UserError
 RNG = np.random.default_rng(0)
 
 
-def random_image(w=61, h=47):
-    return Image.fromarray(RNG.integers(0, 256, (h, w, 3), dtype=np.uint8))
-
-
 # Weak augmentation
-
-
-@pytest.mark.parametrize("size", [(37, 29), (61, 47), (110, 85)])
-@pytest.mark.parametrize("flip", [False, True])
-def test_resizing_only_the_crop_equals_resizing_the_whole(size, flip):
-    image, crop = random_image(), 33
-    # At the left border, where the crop starts at a whole pixel of the original.
-    ours = weak_image(np.asarray(image), Geometry(size, (0, 0), crop, flip)).numpy()
-    whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-    kept = whole[:crop, :crop]
-    plain = np.zeros((crop, crop, 3), np.uint8)
-    plain[: kept.shape[0], : kept.shape[1]] = kept
-    plain = plain[:, ::-1] if flip else plain
-    assert np.abs(ours.astype(int) - plain).max() <= 1  # rounding
 
 
 def test_a_crop_anywhere_is_that_of_the_whole():
@@ -83,7 +60,6 @@ def test_a_crop_anywhere_is_that_of_the_whole():
 
 @pytest.mark.parametrize("side", [24, 32, 48, 64, 96])
 def test_the_filter_sees_all_that_it_would_see_of_the_whole(side):
-    """Compare crops, also at image borders, with the same area of the whole resized image."""
     image = Image.fromarray(RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8))
     whole = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(int)
     for y, x in itertools.product((0, 2, 6), repeat=2):
@@ -153,19 +129,6 @@ def test_strong_parameters_follow_their_distributions():
     np.testing.assert_allclose(np.bincount(first) / len(first), 0.25, atol=0.03)
 
 
-def test_cutmix_boxes_follow_their_distribution():
-    boxes = np.stack([draw_box(RNG, 321) for _ in range(4000)])
-    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    some = w > 0
-    assert abs(some.mean() - 0.5) < 0.03 and boxes.min() >= 0 and boxes.max() <= 321
-    area, ratio = (w * h)[some] / 321**2, h[some] / w[some]
-    assert area.min() > 0.015 and area.max() <= 0.4
-    assert abs(area.mean() - 0.21) < 0.01  # drawn once; redrawing the area would give 0.14
-    assert ratio.min() > 0.28 and ratio.max() < 3.6
-    masks = box_masks(torch.from_numpy(boxes[:50]), 321)
-    np.testing.assert_array_equal(masks.sum((1, 2)), (w * h)[:50])
-
-
 OPERATIONS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
 
 
@@ -217,13 +180,6 @@ def test_processes_share_the_global_batch_and_go_on_at_a_step():
     assert list(two[1]) == [[(0, 10), (0, 11)]] and len(two[1]) == 3
 
 
-def test_processes_share_the_images_of_a_list(toy):
-    config = load_config(toy.config)
-    samples = read_lists(config.data, unlabeled=False).val.samples
-    loaders = [evaluation_loader(config, samples, Process(rank, 2, 0, False), 0) for rank in (0, 1)]
-    assert [[int(batch["index"]) for batch in own] for own in loaders] == [[0, 2], [1]]
-
-
 @pytest.fixture
 def loader(toy):
     def build(*overrides, strong_views=1, images=2, unlabeled=True):
@@ -271,14 +227,6 @@ def test_a_failure_reaches_the_main_process_unchanged(failure, workers):
     with pytest.raises(type(failure)) as found:
         list(Batches(Failing(failure), num_workers=workers))
     assert str(found.value) == str(failure)
-
-
-@pytest.mark.parametrize("images", [1, 2, 8])
-def test_lists_of_any_length_fill_the_batches(loader, images):
-    batches = list(loader(images=images))
-    assert len(batches) == max(1, 5 // images)
-    assert all(len(b["labeled"]["image"]) == images for b in batches)
-    assert all(b["unlabeled"]["image"].shape == (images, 33, 33, 3) for b in batches)
 
 
 @pytest.mark.parametrize("partner, views", [
@@ -362,20 +310,6 @@ def test_self_partner_is_another_view_of_the_same_image(toy, loader):
         ]
         equal = [(own - other.amax((1, 2, 3))).abs() < 9 for own, other in shown]
         assert torch.cat(equal).all() == same
-
-
-def test_split_batch_keeps_samples_together(loader):
-    raw = next(iter(loader(images=4)))
-    parts = split_batch(raw, 2)
-    assert len(parts) == 2 and len(split_batch(raw, None)) == 1
-    views = torch.cat([p["unlabeled"]["views"][0]["sigma"] for p in parts])
-    assert torch.equal(views, raw["unlabeled"]["views"][0]["sigma"])
-
-
-def test_images_per_forward(toy):
-    config = load_config(toy.config, ["batch_size=8", "micro_batch=2"])
-    assert images_per_forward(config, 8, 2) == 2
-    assert images_per_forward(load_config(toy.config), 8, 2) == 4
 
 
 def test_lists_as_published_and_with_spaces(toy):

@@ -9,6 +9,7 @@ from dataset.file_content import read_content
 from dataset.mask_files import CLEAR, LabelLookup, open_mask
 from tests.dataset.test_bands import data as data_of
 from tests.dataset.test_bands import png
+from tests.own_images import write_raster
 from tools.prepare.own.masks import inspect_mask
 from util.errors import UserError
 
@@ -25,11 +26,8 @@ def planar(path, bands, **how):
     if len(bands) > 1:
         tifffile.imwrite(path, bands, planarconfig="separate", photometric="minisblack", **how)
         return
-    rasterio = pytest.importorskip("rasterio")
-    _, h, w = bands.shape
-    form = {"height": h, "width": w, "count": 1, "dtype": bands.dtype, "interleave": "band"}
-    with rasterio.open(path, "w", driver="GTiff", **form) as file:
-        file.write(bands)
+    pytest.importorskip("rasterio")
+    write_raster(path, bands, interleave="band")
 
 
 def colours(mask):

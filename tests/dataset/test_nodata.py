@@ -16,6 +16,7 @@ from dataset.split_files import read_list
 from supervised import SupOnly
 from tests.dataset.test_bands import data
 from tests.own_images import TINY
+from tests.own_images import write_raster as write
 from tools.check_data import __main__ as check_data
 from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
@@ -25,18 +26,6 @@ rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 VOID = np.zeros((40, 48), bool)
 VOID[:10, 5:] = True
-
-
-def write(path, bands, **how):
-    """Write bands `[N, H, W]` as GDAL does; `mask`: an internal mask."""
-    path.parent.mkdir(exist_ok=True)
-    mask, internal = how.pop("mask", None), how.pop("internal", True)
-    count, h, w = bands.shape
-    form = {"height": h, "width": w, "count": count, "dtype": bands.dtype, "driver": "GTiff"} | how
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "w", **form) as file:
-        file.write(bands)
-        if mask is not None:
-            file.write_mask(mask)
 
 
 def image(count, kind=np.uint8, void=0):

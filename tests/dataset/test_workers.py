@@ -10,7 +10,6 @@ import threading
 import time
 
 import pytest
-import torch
 
 from dataset import loaders
 from dataset.cache import CacheBytes
@@ -18,7 +17,7 @@ from dataset.datasets import TrainingSet
 from dataset.loaders import Process, map_tensors, tensors_per_batch, training_loader
 from dataset.validation import read_lists
 from supervised import SupOnly
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, saved
 from tests.tools.test_slurm import until_there
 from unimatch_v2 import UniMatchV2
 from util import interrupt
@@ -31,6 +30,9 @@ NEEDED = OPEN_FILES + 8 + 2 * (PIPES + 2 * 8)
 """Open files of two data workers, with batches of at most 8 tensors (SupOnly)."""
 
 
+INFINITE = resource.RLIM_INFINITY
+
+
 @pytest.fixture
 def limits(monkeypatch):
     """Replace the system's soft and hard limits on open files by a list."""
@@ -40,30 +42,23 @@ def limits(monkeypatch):
     return found
 
 
-def test_too_few_open_files_are_refused_before_training(toy, train, tmp_path, limits, capsys):
-    with pytest.raises(SystemExit) as refused:
-        train(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=2"))
-    error = capsys.readouterr().err
-    assert refused.value.code == 2 and error.count("\n") == 1
+def test_too_few_open_files_are_refused_before_training(toy, refused, tmp_path, limits):
+    error = refused(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=2"))
     assert f"ulimit -n: found a limit of {NEEDED - 1} open files, expected {NEEDED}" in error
     assert f"Fix: ulimit -n {NEEDED}, or --set data.workers=1" in error
     assert limits == [NEEDED - 1] * 2
 
 
-@pytest.mark.parametrize("hard", [NEEDED, resource.RLIM_INFINITY])
-def test_a_low_soft_limit_is_raised(hard, limits):
-    limits[1] = hard
+@pytest.mark.parametrize("soft, hard, raised", [
+    (NEEDED - 1, NEEDED, NEEDED), (NEEDED - 1, INFINITE, NEEDED),
+    (NEEDED + 1, NEEDED + 1, NEEDED + 1), (INFINITE, INFINITE, INFINITE),
+])  # fmt: skip
+def test_a_low_soft_limit_is_raised(soft, hard, raised, limits):
+    limits[:] = soft, hard
     allow_open_files(0, 8)
-    assert limits == [NEEDED - 1, hard]
+    assert limits == [soft, hard]
     allow_open_files(2, 8)
-    assert limits == [NEEDED, hard]
-
-
-@pytest.mark.parametrize("soft", [NEEDED + 1, resource.RLIM_INFINITY])
-def test_a_high_limit_is_kept(soft, limits):
-    limits[:] = soft, soft
-    allow_open_files(2, 8)
-    assert limits == [soft, soft]
+    assert limits == [raised, hard]
 
 
 @pytest.mark.parametrize("partner", ["other", "batch"])
@@ -77,6 +72,14 @@ def test_the_tensors_of_a_batch_are_counted(kind, partner, toy):
     map_tensors(counted.append, next(iter(loader)))
     bound = tensors_per_batch(kind.strong_views * kind.unlabeled)
     assert len(counted) == bound if kind.unlabeled and partner == "other" else len(counted) <= bound
+
+
+def test_a_file_that_breaks_during_training(toy, refused, tmp_path):
+    """Report an unchecked file that a data worker cannot read in one line, too."""
+    (toy.root / "images/u4.jpg").write_bytes(b"\xff\xd8 no jpeg")
+    sets = ["data.check_samples=0", "data.workers=1", "batch_size=4", "epochs=9"]
+    error = refused(UniMatchV2, toy.argv(tmp_path / "run", "--set", *sets))
+    assert "images/u4.jpg: not a readable image" in error
 
 
 @pytest.fixture
@@ -100,9 +103,7 @@ def hanging(long, tmp_path, train, monkeypatch, capsys):
         watcher = threading.Thread(target=watch)
         watcher.start()
         with pytest.raises(SystemExit) as end:
-            train(
-                SupOnly, long.argv(tmp_path / "run", "--device", "cpu", "--set", "data.workers=2")
-            )
+            train(SupOnly, long.argv(tmp_path / "run", "--set", "data.workers=2"))
         watcher.join()
         return end.value.code, *capsys.readouterr()
 
@@ -117,8 +118,6 @@ def test_workers_that_hang_end_the_run_with_one_line(hanging):
 
 
 def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
-    """Save all completed steps."""
-
     def stop():
         until_there(tmp_path / "run/latest.pth")
         time.sleep(1)  # until the training waits for a batch
@@ -128,7 +127,7 @@ def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
     code, out, err = hanging(60, stop)
     assert code == EXIT_CODE, err
     assert "stopped by SIGTERM after epoch 1, step 0" in out
-    assert torch.load(tmp_path / "run/latest.pth", weights_only=True)["epoch"] == 1
+    assert saved(tmp_path / "run/latest.pth")["epoch"] == 1
     assert not multiprocessing.active_children()
 
 

@@ -6,6 +6,4 @@ import pytest
 @pytest.fixture
 def short(toy):
     """Two epochs of three steps, in batches that two processes can share."""
-    toy.tree |= {"epochs": 2, "epoch_length": 3, "batch_size": 4}
-    toy.write_config()
-    return toy
+    return toy.change(epochs=2, epoch_length=3, batch_size=4)

@@ -11,16 +11,11 @@ from inference.evaluation import evaluate
 from metrics.calibration import PseudoLabelScores
 from model.build import build_network
 from model.trained import load_trained
-from tests.conftest import METHODS, Toy
+from tests.conftest import METHODS, Toy, json_lines, saved
 from tests.forked import spread
 from util import distributed
 from util.config.loading import load_config
 from util.config.schema import Model
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
 
 SPIED = [*METHODS, "prototypes"]
 
@@ -30,8 +25,7 @@ def spied(tmp_path_factory):
     """A folder with a run of every method, made by one launch, and a record of its steps."""
     folder = tmp_path_factory.mktemp("spied")
     toy = Toy(folder / "toy")
-    toy.tree |= {"epoch_length": 3, "save_every": 2, "log": {"pictures": 2}}
-    toy.write_config()
+    toy.change(epoch_length=3, save_every=2, log={"pictures": 2})
     argv = ["--config", toy.config, "--device", "cpu"]
     done = spread("-m", "tests.spying_training", folder, ",".join(SPIED), *argv)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
@@ -40,7 +34,7 @@ def spied(tmp_path_factory):
 
 @pytest.mark.parametrize("method", SPIED)
 def test_two_processes(method, spied):
-    steps, run = [read(spied / f"{method}-{rank}.jsonl") for rank in (0, 1)], spied / method
+    steps, run = [json_lines(spied / f"{method}-{rank}.jsonl") for rank in (0, 1)], spied / method
     assert len(steps[0]) == 6
     for a, b in zip(*steps, strict=True):
         assert a["digest"] == b["digest"], f"step {a['step']}: weights differ"
@@ -52,7 +46,7 @@ def test_two_processes(method, spied):
         "best.pth", "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "previous.pth",
         "pictures", "run.lock", "starts.jsonl", "tensorboard",
     }  # fmt: skip
-    before = torch.load(run / "previous.pth", weights_only=True)
+    before = saved(run / "previous.pth")
     assert (before["epoch"], before["done"]) == (1, 2)
     assert len(list((run / "tensorboard").iterdir())) == 1
     pictures = [p for p in (run / "pictures").rglob("*") if p.is_file()]
@@ -62,7 +56,7 @@ def test_two_processes(method, spied):
 @pytest.mark.parametrize("method", ["corrmatch", "unimatch_v2"])
 def test_two_processes_judge_pseudo_labels_as_one(method, spied):
     """Counts of pseudo-labels at the current threshold equal those of one process exactly."""
-    *_, last = read(spied / method / "metrics.jsonl")
+    *_, last = json_lines(spied / method / "metrics.jsonl")
     (name, said) = next((n, s["pseudo_labels"]) for n, s in last["scores"].items()
                         if "pseudo_labels" in s)  # fmt: skip
     assert name == ("model_ema" if method == "unimatch_v2" else "model")
@@ -79,7 +73,7 @@ def test_two_processes_judge_pseudo_labels_as_one(method, spied):
 def test_two_processes_score_as_one(spied, tmp_path):
     """Compare scores and files of two processes with those of one, on three images."""
     run = spied / "supervised"
-    logged = read(run / "metrics.jsonl")[-1]["scores"]["model"]
+    logged = json_lines(run / "metrics.jsonl")[-1]["scores"]["model"]
     by_class, written = [], []
     for processes in (1, 2):
         out, folder = tmp_path / f"{processes}.json", tmp_path / f"scores {processes}"
@@ -97,32 +91,31 @@ def test_two_processes_score_as_one(spied, tmp_path):
     assert written[0] == written[1] and len(written[0]) == 3 + 3  # tables, worst images
 
 
+def refused(*command):
+    """Run a program in two processes, which must tell an error once; return it."""
+    done = spread(*command, "--device", "cpu")
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.count("error: ") == 1
+    return done.stderr
+
+
 def test_a_users_mistake_is_told_once_with_exit_code_2(toy, tmp_path):
-    done = spread("supervised.py", *toy.argv(tmp_path / "run", "--set", "epochs=0"))
-    assert done.returncode == 2
-    assert done.stderr.count("error: ") == 1 and "epochs" in done.stderr
+    argv = "supervised.py", *toy.argv(tmp_path / "run")
+    assert "epochs" in refused(*argv, "--set", "epochs=0")
     (toy.root / "images/l1.jpg").unlink()
-    done = spread("supervised.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
-    assert done.returncode == 2
-    assert done.stderr.count("error: ") == 1 and "images/l1.jpg" in done.stderr
+    assert "images/l1.jpg" in refused(*argv)
 
 
 def test_global_batch_that_cannot_be_divided(toy, tmp_path):
-    toy.tree["batch_size"] = 3
-    toy.write_config()
-    done = spread("corrmatch.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
-    assert done.returncode == 2
-    assert "batch_size: a global batch of 3" in done.stderr and "2 processes" in done.stderr
+    error = refused("corrmatch.py", *toy.change(batch_size=3).argv(tmp_path / "run"))
+    assert "batch_size: a global batch of 3" in error and "2 processes" in error
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_all_processes_alike(toy, tmp_path):
-    toy.tree |= {"epochs": 1, "epoch_length": 1, "batch_size": 4}
-    toy.write_config()
+    toy.change(epochs=1, epoch_length=1, batch_size=4)
     (tmp_path / "run/metrics.jsonl").mkdir(parents=True)
-    done = spread("supervised.py", *toy.argv(tmp_path / "run", "--device", "cpu"))
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("error: ") == 1 and "metrics.jsonl: cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
+    error = refused("supervised.py", *toy.argv(tmp_path / "run"))
+    assert "metrics.jsonl: cannot be written" in error
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """Stops, restarts and damage: a run saves, resumes and reports."""
 
-import json
 import os
 import signal
 import threading
@@ -15,32 +14,59 @@ from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from fixmatch import FixMatch
 from supervised import SupOnly
+from tests.conftest import json_lines, saved
 from tests.engine.test_restarts import launcher
 from tests.engine.test_resume import assert_equal, first_steps
 from tests.forked import FORKED, spread
+from tests.tools.test_slurm import until_there
 from util.errors import UserError
 from util.interrupt import EXIT_CODE
 
 
 def end(run):
-    return torch.load(run / "latest.pth", weights_only=True)
+    return saved(run / "latest.pth")
 
 
 def records(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return json_lines(run / "metrics.jsonl")
+
+
+@pytest.fixture
+def saves(monkeypatch):
+    """Collect copies of the progress, and whether the weights are finite, of each checkpoint."""
+    found, save = [], RunDir.save
+
+    def spying(self, state, history):
+        is_finite = all(value.isfinite().all() for value in state["method"].values())
+        found.append((state["epoch"], state["done"], is_finite))
+        save(self, state, history)
+
+    monkeypatch.setattr(RunDir, "save", spying)
+    return found
+
+
+def stopped(train, kind, argv):
+    """Train until the run stops itself; return the exit code."""
+    with pytest.raises(SystemExit) as end:
+        train(kind, argv)
+    return end.value.code
+
+
+def after_steps(monkeypatch, do):
+    """Call `do(trainer, raw, number)` after each step."""
+    step = Trainer.optimize
+
+    def spying(self, raw, number):
+        scalars = step(self, raw, number)
+        do(self, raw, number)
+        return scalars
+
+    monkeypatch.setattr(Trainer, "optimize", spying)
 
 
 def signalled_after(monkeypatch, step, number):
     """Let the process send itself a signal after a step of the run."""
-    original = Trainer.optimize
-
-    def spying(self, raw, current):
-        scalars = original(self, raw, current)
-        if current == step:
-            os.kill(os.getpid(), number)
-        return scalars
-
-    monkeypatch.setattr(Trainer, "optimize", spying)
+    after_steps(monkeypatch, lambda _, __, at: at == step and os.kill(os.getpid(), number))
 
 
 def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
@@ -48,18 +74,16 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
 ):
     train(FixMatch, long.argv(tmp_path / "whole"))
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
-    for step, number, saved in (
+    for step, number, place in (
         (1, signal.SIGTERM, (0, 2)),  # inside an epoch
         (4, signal.SIGUSR1, (0, 5)),  # at its last step
         (8, signal.SIGINT, (1, 4)),  # inside the next one
     ):
         with monkeypatch.context() as patch:
             signalled_after(patch, step, number)
-            with pytest.raises(SystemExit) as stopped:
-                train(FixMatch, long.argv(tmp_path / "parts"))
-        assert stopped.value.code == EXIT_CODE == 75
+            assert stopped(train, FixMatch, long.argv(tmp_path / "parts")) == EXIT_CODE == 75
         state = end(tmp_path / "parts")
-        assert (state["epoch"], state["done"]) == saved
+        assert (state["epoch"], state["done"]) == place
     train(FixMatch, long.argv(tmp_path / "parts"))
     assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
     assert_equal(records(tmp_path / "whole"), records(tmp_path / "parts"))
@@ -71,45 +95,38 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
 
 def test_stopped_before_a_validation(long, train, tmp_path, monkeypatch):
     """Save the last step's learning rate in a checkpoint that no new step precedes."""
-    train(SupOnly, long.argv(tmp_path / "whole", "--set", "epochs=1"))
+    long.change(epochs=1)
+    train(SupOnly, long.argv(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         signalled_after(patch, 4, signal.SIGTERM)
-        with pytest.raises(SystemExit):
-            train(SupOnly, long.argv(tmp_path / "parts", "--set", "epochs=1"))
-    train(SupOnly, long.argv(tmp_path / "parts", "--set", "epochs=1"))
+        stopped(train, SupOnly, long.argv(tmp_path / "parts"))
+    train(SupOnly, long.argv(tmp_path / "parts"))
     assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
     assert first_steps(tmp_path / "parts") == [0, 5]
 
 
 @pytest.mark.parametrize("setting", ["save_every=2", "save_minutes=0.00001"])
-def test_checkpoints_inside_an_epoch(setting, long, train, tmp_path, monkeypatch):
-    saved, save = [], RunDir.save
-
-    def spying(self, state, history):
-        saved.append((state["epoch"], state["done"]))
-        save(self, state, history)
-
-    monkeypatch.setattr(RunDir, "save", spying)
+def test_checkpoints_inside_an_epoch(setting, long, train, tmp_path, saves):
     train(SupOnly, long.argv(tmp_path / "run", "--set", setting, "epochs=1"))
     every = (2, 4) if setting.startswith("save_every") else (1, 2, 3, 4, 5)
-    assert saved == [*((0, done) for done in every), (1, 0)]
+    assert [at for *at, _ in saves] == [*([0, done] for done in every), [1, 0]]
 
 
-def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatch):
-    saved, save = [], RunDir.save
-
-    def spying(self, state, history):
-        saved.append(state["done"])
-        save(self, state, history)
-
-    settings = ("--set", "save_every=2", "epochs=1")
+def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatch, saves):
+    argv = long.argv(tmp_path / "run", "--set", "save_every=2", "epochs=1")
     with monkeypatch.context() as patch:
         signalled_after(patch, 1, signal.SIGTERM)
-        with pytest.raises(SystemExit):
-            train(SupOnly, long.argv(tmp_path / "run", *settings))
-    monkeypatch.setattr(RunDir, "save", spying)
-    train(SupOnly, long.argv(tmp_path / "run", *settings))
-    assert saved == [4, 0]
+        stopped(train, SupOnly, argv)
+    saves.clear()
+    train(SupOnly, argv)
+    assert [done for _, done, _ in saves] == [4, 0]
+
+
+def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkeypatch, saves):
+    """Save a checkpoint right after the step whose batch spoils the running statistics."""
+    poisoned(monkeypatch, {2})
+    train(SupOnly, long.argv(tmp_path / "run", "--set", "save_every=1", "epochs=1"))
+    assert [is_finite for *_, is_finite in saves] == [True] * 6
 
 
 def test_a_signal_before_the_first_step(long, train, tmp_path, monkeypatch):
@@ -117,21 +134,8 @@ def test_a_signal_before_the_first_step(long, train, tmp_path, monkeypatch):
     for number in (signal.SIGTERM, signal.SIGUSR1):
         stop = lambda *_, number=number: os.kill(os.getpid(), number)  # noqa: E731
         monkeypatch.setattr("engine.command.network_of", stop)
-        with pytest.raises(SystemExit) as stopped:
-            train(SupOnly, long.argv(tmp_path / "run"))
-        assert stopped.value.code == EXIT_CODE and not (tmp_path / "run/latest.pth").exists()
-
-
-def test_a_run_that_was_killed_right_after_its_last_checkpoint(long, train, tmp_path):
-    """Complete the history and the link of the best checkpoint by the same command."""
-    run = tmp_path / "run"
-    train(SupOnly, long.argv(run, "--set", "epochs=1"))
-    before = {p: p.read_bytes() for p in (run / "metrics.jsonl", run / "best.pth")}
-    (run / "metrics.jsonl").write_text("")
-    (run / "best.pth").unlink()
-    train(SupOnly, long.argv(run, "--set", "epochs=1"))
-    assert before == {p: p.read_bytes() for p in before}
-    assert not list(run.glob("*.partial"))
+        assert stopped(train, SupOnly, long.argv(tmp_path / "run")) == EXIT_CODE
+        assert not (tmp_path / "run/latest.pth").exists()
 
 
 def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
@@ -153,14 +157,13 @@ def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
     folder.close()
     expected = {"method": {"w": torch.zeros(3)}, "best": {"model": {"epoch": 1}}}
     assert_equal(expected, end(tmp_path))
-    assert_equal(expected, torch.load(tmp_path / "best.pth", weights_only=True))
+    assert_equal(expected, saved(tmp_path / "best.pth"))
     assert records(tmp_path) == [{"epoch": 1}]
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(long, train, tmp_path, capsys):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(long, train, refused, tmp_path, capsys):
     run = tmp_path / "run"
-    long.tree["epoch_length"] = 1
-    long.write_config()
+    long.change(epoch_length=1)
     train(SupOnly, long.argv(run))
     whole, state = (run / "latest.pth").read_bytes(), end(run)
     flipped = bytearray(whole)
@@ -174,9 +177,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(long, train, tmp_path,
         assert_equal(state, end(run))  # after the last of three epochs, run again
     (run / "previous.pth").write_bytes(b"x")
     (run / "latest.pth").write_bytes(b"x")
-    with pytest.raises(SystemExit) as refused:
-        train(SupOnly, long.argv(run))
-    assert refused.value.code == 2 and "previous.pth" in capsys.readouterr().err
+    assert "previous.pth" in refused(SupOnly, long.argv(run))
 
 
 def hold_lock(path, locked):
@@ -220,27 +221,9 @@ def poisoned(monkeypatch, steps):
     monkeypatch.setattr(engine.trainer, "make_views", views)
 
 
-def test_a_step_that_is_not_finite_is_left_out_and_said(long, train, tmp_path, monkeypatch, capsys):
-    poisoned(monkeypatch, {6})
-    train(SupOnly, long.argv(tmp_path / "run"))
-    out = capsys.readouterr().out
-    assert "step 6: loss terms loss, x not finite, step skipped" in out
-    state = end(tmp_path / "run")
-    assert all(v.isfinite().all() for v in state["method"].values())
-    assert all(0 < r["train"]["loss"] < 100 for r in records(tmp_path / "run"))
-    (batch,) = (tmp_path / "run").glob("nonfinite_step6_rank0.pth")
-    saved = torch.load(batch, weights_only=True)
-    assert saved["labeled"]["image"].shape == (4, 33, 33, 3)
-
-
 def test_the_monitor_saves_the_batch_that_the_step_saw(long, train, tmp_path, monkeypatch):
-    seen, step = {}, Trainer.optimize
-
-    def spying(self, raw, number):
-        seen[number] = raw
-        return step(self, raw, number)
-
-    monkeypatch.setattr(Trainer, "optimize", spying)
+    seen = {}
+    after_steps(monkeypatch, lambda _, raw, number: seen.update({number: raw}))
     noted = NonfiniteMonitor.add
     monkeypatch.setattr(
         NonfiniteMonitor, "add",
@@ -249,8 +232,7 @@ def test_the_monitor_saves_the_batch_that_the_step_saw(long, train, tmp_path, mo
         ),
     )  # fmt: skip
     train(FixMatch, long.argv(tmp_path))
-    saved = torch.load(tmp_path / "nonfinite_step7_rank0.pth", weights_only=True)
-    assert_equal(saved, seen[7])
+    assert_equal(saved(tmp_path / "nonfinite_step7_rank0.pth"), seen[7])
 
 
 def test_float16_feels_its_way_without_alarm(long, train, tmp_path, capsys):
@@ -270,12 +252,9 @@ def test_deterministic_runs(long, train, tmp_path):
 def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
     """The launcher forwards the signal (torchrun would send SIGTERM and wait for 30 seconds); all
     processes stop after the same step, and the launcher exits with code 75."""
-    long.tree |= {"epochs": 1, "epoch_length": 4000, "batch_size": 4, "save_every": 20}
-    long.write_config()
+    long.change(epochs=1, epoch_length=4000, batch_size=4, save_every=20)
     launch = launcher("supervised.py", *long.argv(tmp_path / "run", "--device", "cpu"))
-    saved, deadline = tmp_path / "run/latest.pth", time.monotonic() + 120
-    while not saved.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    until_there(tmp_path / "run/latest.pth")
     os.kill(launch.process.pid, signal.SIGUSR1)
     done = launch.end(60)
     assert done.returncode == EXIT_CODE, done.stderr
@@ -287,8 +266,7 @@ def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
 
 def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):
     """A launcher that sees one process end may kill the others."""
-    long.tree |= {"batch_size": 4}
-    long.write_config()
+    long.change(batch_size=4)
     argv = long.argv(tmp_path / "run", "--device", "cpu")
     spread("-m", "tests.slow_disk_training", tmp_path, "supervised", *argv)
     assert [(tmp_path / f"left-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]

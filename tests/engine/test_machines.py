@@ -6,8 +6,7 @@ import socket
 import pytest
 
 from supervised import SupOnly
-from tests.conftest import REPOSITORY
-from tests.engine.test_distributed import read
+from tests.conftest import REPOSITORY, json_lines
 from tests.engine.test_restarts import launcher, machines
 from tests.forked import meeting
 from tests.tools.test_scripts import free_port
@@ -43,7 +42,7 @@ def test_rank_0_decides_what_all_continue_from(short, train, tmp_path):
     done = ends(*(["-m", "tests.spying_training", folder, *more] for folder in (a, b)))
     assert [code for code, _ in done] == [0, 0], done
     steps = [
-        [(step["step"], step["digest"]) for step in read(folder / f"supervised-{rank}.jsonl")]
+        [(step["step"], step["digest"]) for step in json_lines(folder / f"supervised-{rank}.jsonl")]
         for rank, folder in enumerate((a, b))
     ]
     assert [number for number, _ in steps[0]] == [3, 4, 5] and steps[0] == steps[1]
@@ -73,6 +72,7 @@ def test_machines_with_different_settings_and_split_files(short, tmp_path):
     for more, reason in (
         (["--set", "log.pictures=1"], "log.pictures (0 -> 1)"),
         (["--labeled-id-path", str(other)], "split files.labeled (3 images, SHA-256 "),
+        (["--dry-run"], "--dry-run (False -> True)"),
     ):
         commands = [supervised(short, tmp_path / "a"), supervised(short, tmp_path / "b", *more)]
         assert refused(ends(*commands), f"rank 1 differs from rank 0: {reason}")
@@ -86,11 +86,6 @@ def test_evaluations_of_different_checkpoints(short, train, tmp_path):
         for name in "ab"
     ]
     assert refused(ends(*commands), "rank 1 differs from rank 0: checkpoint's SHA-256 (")
-
-
-def test_a_run_and_a_dry_run(short, tmp_path):
-    commands = [supervised(short, tmp_path / "a"), supervised(short, tmp_path / "b", "--dry-run")]
-    assert refused(ends(*commands), "--dry-run (False -> True)")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import subprocess
 import pytest
 
 from supervised import SupOnly
-from tests.conftest import REPOSITORY
-from tests.engine.test_distributed import read
+from tests.conftest import REPOSITORY, json_lines
 from tests.engine.test_resume import first_steps
 from tests.forked import Forked, spread
 from tests.robustness.fuzzing.kill import assert_same
@@ -149,7 +148,7 @@ def test_one_process_alone_is_restarted_too(variables):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "process 0 was killed by SIGKILL" in output and "(restart 1 of 3)" in output
-    first, second = read(run / "starts.jsonl")
+    first, second = json_lines(run / "starts.jsonl")
     assert (first["first_step"], first["command"]) == (0, second["command"])
     assert second["first_step"] > 0
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from corrmatch import CorrMatch
 from engine.checkpointing import state_to_resume
 from engine.run_dir import RunDir
 from supervised import SupOnly
-from tests.conftest import METHODS, write_sample
+from tests.conftest import METHODS, json_lines, saved, write_sample
 from tests.prototypes import Prototypes
 from tools.results.runs import Run
 from util.errors import UserError
@@ -41,15 +40,12 @@ def assert_equal(a, b, where="state"):
 
 
 def first_steps(run):
-    """Return the first step of each start of a run."""
-    lines = (run / "starts.jsonl").read_text().splitlines()
-    return [json.loads(line)["first_step"] for line in lines]
+    return [line["first_step"] for line in json_lines(run / "starts.jsonl")]
 
 
 @pytest.mark.parametrize("kind", [*METHODS.values(), Prototypes], ids=[*METHODS, "prototypes"])
 def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
-    toy.tree |= {"epochs": 3, "epoch_length": 1}
-    toy.write_config()
+    toy.change(epochs=3, epoch_length=1)
     train(kind, toy.argv(tmp_path / "whole"))
 
     save = RunDir.save
@@ -65,28 +61,19 @@ def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
                 train(kind, toy.argv(tmp_path / "parts"))
     train(kind, toy.argv(tmp_path / "parts"))
 
-    whole, parts = (
-        torch.load(tmp_path / run / "latest.pth", weights_only=True) for run in ("whole", "parts")
-    )
-    assert whole["epoch"] == 3 and [step > 0 for step in first_steps(tmp_path / "parts")] == [
-        False, True, True
-    ]  # fmt: skip
-    assert_equal(whole, parts)
-    assert_equal(*(torch.load(tmp_path / r / "best.pth", weights_only=True)["method"]
-                   for r in ("whole", "parts")))  # fmt: skip
-    records = [
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("whole", "parts")
-    ]
-    assert_equal(*records)
+    runs = tmp_path / "whole", tmp_path / "parts"
+    assert saved(runs[0] / "latest.pth")["epoch"] == 3
+    assert [step > 0 for step in first_steps(runs[1])] == [False, True, True]
+    assert_equal(*(saved(run / "latest.pth") for run in runs))
+    assert_equal(*(saved(run / "best.pth")["method"] for run in runs))
+    assert_equal(*(json_lines(run / "metrics.jsonl") for run in runs))
 
 
 def test_settings_of_the_optimizer_are_those_of_the_config(toy, train, tmp_path):
     train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
     train(SupOnly, toy.argv(tmp_path / "run", "--force", "--set", "optimizer.lr=0.5",
                             "optimizer.momentum=0.5"))  # fmt: skip
-    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
-    for group in state["optimizer"]["param_groups"]:
+    for group in saved(tmp_path / "run/latest.pth")["optimizer"]["param_groups"]:
         assert group["base_lr"] == 0.5 and group["momentum"] == 0.5
 
 
@@ -96,25 +83,21 @@ def test_a_finished_run_stays_and_workers_change_nothing(toy, train, tmp_path):
     train(CorrMatch, toy.argv(tmp_path / "alone", "--set", "data.workers=1", "data.cache_mb=0"))
     assert (tmp_path / "alone/latest.pth").read_bytes() == before
     train(CorrMatch, toy.argv(tmp_path / "workers", "--set", "data.workers=2"))
-    alone, workers = (
-        torch.load(tmp_path / run / "latest.pth", weights_only=True)["method"]
-        for run in ("alone", "workers")
-    )
-    assert_equal(alone, workers)
+    assert_equal(*(saved(tmp_path / run / "latest.pth")["method"] for run in ("alone", "workers")))
 
 
 def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
     """Resume a run whose config lacks newer keys and whose best score has an older name."""
     train(SupOnly, toy.argv(tmp_path))
     latest = tmp_path / "latest.pth"
-    state = torch.load(latest, weights_only=True)
+    state = saved(latest)
     state["epoch"], state["history"] = 1, state["history"][:1]
     state["best"] = {"model": {"miou": 99.0, "epoch": 1}}
     del state["config"]["log"], state["config"]["evaluation"]["select"]
     del state["images"], state["epoch_length"]
     torch.save(state, latest)
     train(SupOnly, toy.argv(tmp_path))
-    state = torch.load(latest, weights_only=True)
+    state = saved(latest)
     assert state["epoch"] == 2 and state["best"] == {"model": {"score": 99.0, "epoch": 1}}
     assert state["epoch_length"] == 1 and state["images"]["val"]["images"] == 3
 
@@ -123,11 +106,10 @@ def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
 def half(toy, train, tmp_path):
     """Make a run of two epochs of six steps that ended after the first, with a very good score."""
     toy.write_list("labeled", [write_sample(toy.root, f"l{i}") for i in range(12)])
-    toy.tree["batch_size"] = 1
-    toy.write_config()
+    toy.change(batch_size=1)
     run = tmp_path / "run"
     train(SupOnly, toy.argv(run))
-    state = torch.load(run / "latest.pth", weights_only=True)
+    state = saved(run / "latest.pth")
     state |= {"epoch": 1, "history": state["history"][:1]}
     state["best"] = {"model": {"score": 99.0, "epoch": 1}}
     torch.save(state, run / "latest.pth")
@@ -155,17 +137,14 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("said", CHANGES)
-def test_other_images_and_scores_need_force(said, half, toy, train, capsys):
+def test_other_images_and_scores_need_force(said, half, toy, train, refused, capsys):
     """Keep the length of epochs, and best scores only where they stay comparable."""
     change, settings, is_best_kept = CHANGES[said]
     if change:
         change(toy)
     argv = toy.argv(half, *(f"--set={setting}" for setting in settings))
     before = {path: path.read_bytes() for path in half.iterdir() if path.is_file()}
-    with pytest.raises(SystemExit) as refused:
-        train(SupOnly, argv)
-    message = capsys.readouterr().err
-    assert refused.value.code == 2 and message.count("\n") == 1
+    message = refused(SupOnly, argv)
     assert f"started with other settings or split files: {said}. Fix: " in message
     assert ("--force, which discards the best scores" in message) != is_best_kept
     assert all(path.read_bytes() == content for path, content in before.items()
@@ -174,7 +153,7 @@ def test_other_images_and_scores_need_force(said, half, toy, train, capsys):
     log = capsys.readouterr().out
     assert said in log and ("best scores are discarded" in log) != is_best_kept
     assert ("epochs keep their 6 steps" in log) == ("labeled" in said)
-    state = torch.load(half / "latest.pth", weights_only=True)
+    state = saved(half / "latest.pth")
     assert state["best"]["model"]["epoch"] == (1 if is_best_kept else 2)
     assert [record["steps"] for record in state["history"]] == [6, 12]
     assert state["epoch_length"] == 6 and first_steps(half) == [0, 6]
@@ -227,6 +206,7 @@ def test_no_run_overwrites_what_is_there(files, tmp_path):
         assert found == outcome or (outcome == "no" and "Fix: " in found), option
         if outcome == "no" and option in ("auto", "never", "elsewhere"):
             assert all(name in found for name in files.split())
+            assert ("Fix: pass --resume " in found) == ("pth" in files)
 
 
 def resumed(folder, option):
@@ -237,30 +217,15 @@ def resumed(folder, option):
     return found[0] if found else "new"
 
 
-def test_best_checkpoint_alone_is_not_overwritten(toy, train, tmp_path, capsys):
-    run = tmp_path / "run"
-    train(SupOnly, toy.argv(run))
-    for name in ("latest.pth", "previous.pth"):
-        (run / name).unlink()
-    before = (run / "best.pth").read_bytes()
-    with pytest.raises(SystemExit) as refused:
-        train(SupOnly, toy.argv(run))
-    assert refused.value.code == 2 and (run / "best.pth").read_bytes() == before
-    fix = f"Fix: pass --resume {run}/best.pth to continue from it"
-    assert "would overwrite best.pth" in (said := capsys.readouterr().err) and fix in said
-    train(SupOnly, toy.argv(run, "--resume", str(run / "best.pth")))
-    assert torch.load(run / "latest.pth", weights_only=True)["epoch"] == 2
-
-
 @pytest.mark.parametrize("best_epoch", [1, 0])
 def test_a_run_from_another_runs_checkpoint_has_a_best(best_epoch, half, toy, train, tmp_path):
     """It keeps the score of that checkpoint, but not of another one in its folder."""
-    state = torch.load(half / "latest.pth", weights_only=True)
+    state = saved(half / "latest.pth")
     state["best"]["model"]["epoch"] = best_epoch
     torch.save(state, half / "latest.pth")
     new = tmp_path / "new"
     train(SupOnly, toy.argv(new, "--resume", str(half / "latest.pth")))
-    best = torch.load(new / "best.pth", weights_only=True)
+    best = saved(new / "best.pth")
     assert best["epoch"] == best["best"]["model"]["epoch"] == 2 - best_epoch
     log = (new / "log.txt").read_text()
     assert ("score of that run is not kept, as best.pth stays" in log) == (best_epoch == 0)
@@ -270,7 +235,7 @@ def test_epoch_length_can_be_unset_by_force(toy, train, tmp_path):
     run = tmp_path / "run"
     train(SupOnly, toy.argv(run, "--set", "epoch_length=2", "epochs=1"))
     train(SupOnly, toy.argv(run, "--set", "epochs=2", "--force"))
-    assert torch.load(run / "latest.pth", weights_only=True)["epoch_length"] == 1
+    assert saved(run / "latest.pth")["epoch_length"] == 1
 
 
 @pytest.mark.parametrize("more", [["--dry-run"], ["--set", "crop_size=63", "model.network=dpt"]])

@@ -1,6 +1,5 @@
 """log.pictures: content of the pictures, which leave a training unchanged."""
 
-import json
 import random
 
 import numpy as np
@@ -35,7 +34,7 @@ from semi.panels import (
     principal_colours,
 )
 from supervised import SupOnly
-from tests.conftest import METHODS
+from tests.conftest import METHODS, json_lines, saved
 from tests.dataset.test_bands import banded
 from tests.engine.test_resume import assert_equal
 from tests.methods.test_steps import FAMILIES, raw_batch
@@ -52,10 +51,10 @@ WITH_TWO = ("--set", "log.pictures=2")
 
 def learnt(folder):
     """Return history, weights and best scores of a run, without times."""
-    state = torch.load(folder / "latest.pth", weights_only=True)
-    text = (folder / "metrics.jsonl").read_text().splitlines()
-    lines = [json.loads(line) for line in text]
-    return lines, {k: state[k] for k in ("method", "optimizer", "best")}
+    state = saved(folder / "latest.pth")
+    return json_lines(folder / "metrics.jsonl"), {
+        k: state[k] for k in ("method", "optimizer", "best")
+    }
 
 
 def files(folder):
@@ -65,16 +64,14 @@ def files(folder):
 @kinds
 def test_a_training_does_not_notice(kind, toy, train, tmp_path):
     """Losses, scores, weights and best models are exactly equal with and without pictures."""
-    toy.tree["epoch_length"] = 1
-    toy.write_config()
+    toy.change(epoch_length=1)
     train(kind, toy.argv(tmp_path / "without"))
     train(kind, toy.argv(tmp_path / "with", *WITH_TWO))
     assert_equal(learnt(tmp_path / "with"), learnt(tmp_path / "without"))
     assert not (tmp_path / "without/pictures").exists()
-    names = [f"{k}_0{n}.png" for k in ("unlabeled", "val") for n in (1, 2)][
-        2 * (not kind.unlabeled) :
-    ]
-    names = ["reliability.png"] * kind.unlabeled + names
+    names = ["val_01.png", "val_02.png"]
+    if kind.unlabeled:
+        names = ["reliability.png", "unlabeled_01.png", "unlabeled_02.png", *names]
     expected = [f"epoch_00{epoch}/{name}" for epoch in (1, 2) for name in names]
     assert sorted(files(tmp_path / "with/pictures")) == expected
 
@@ -82,6 +79,11 @@ def test_a_training_does_not_notice(kind, toy, train, tmp_path):
 def prepared(kind, toy, folder, *overrides):
     config = load_config(toy.config, ["log.pictures=2", *overrides])
     return build_trainer(kind, config, CPU, RunDir(folder), "never")
+
+
+def panels_of(t, batch):
+    with undisturbed(t):
+        return t.method.pictures(batch)
 
 
 def generators():
@@ -150,8 +152,7 @@ def test_what_each_method_shows(name, partner, toy, tmp_path):
     t = prepared(kind, toy, tmp_path / "run", f"cutmix_partner={partner}")
     t.method.after_epoch(0, is_best=True)
     batch = raw_batch(2, partner=partner == "other", views=kind.strong_views)
-    with undisturbed(t):
-        panels = t.method.pictures(batch)
+    panels = panels_of(t, batch)
     assert list(panels) == [*COMMON, *OWN.get(name, [])]
     for panel in panels.values():
         first = panel[0]
@@ -171,8 +172,7 @@ def test_pictures_are_of_the_labelling_network(toy, tmp_path):
     with torch.no_grad():
         t.method.model_ema.classifier.weight.zero_()
         t.method.model_ema.classifier.bias.copy_(torch.tensor([0.0, 50.0, 0.0]))
-    with undisturbed(t):
-        panels = t.method.pictures(raw_batch(2))
+    panels = panels_of(t, raw_batch(2))
     assert (panels["pseudo-label"].label == 1).all()
 
 
@@ -181,8 +181,7 @@ def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
     t = prepared(CorrMatch, toy, tmp_path / "corr", "method.thresh_init=0.45")
     with torch.no_grad():  # otherwise no pixel is confident
         t.method.model.classifier.weight *= 100
-    with undisturbed(t):
-        panels = t.method.pictures(raw_batch(2))
+    panels = panels_of(t, raw_batch(2))
     before, after = panels["label of strong view 1"], panels["label after propagation"]
     assert before.shown.any() and not before.shown.all()
     assert (after.shown | ~before.shown).all(), "what was confident stays so"
@@ -195,8 +194,7 @@ def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
     assert panels["three pixels"].marks.pixels.tolist() == [diagonal] * 2
     assert marks.pixels.shape == (2, 1) and marks.pixels[0] < np.prod(marks.shape)
     t = prepared(RankMatch, toy, tmp_path / "rank", "method.references=4")
-    with undisturbed(t):
-        marks = t.method.pictures(raw_batch(2, views=2))["reference pixels 1"].marks
+    marks = panels_of(t, raw_batch(2, views=2))["reference pixels 1"].marks
     assert marks.pixels.shape == (2, 4)
     assert all(len(set(row)) == 4 for row in marks.pixels.tolist())
 
@@ -213,11 +211,9 @@ def test_references_are_pixels_of_the_deepest_map(toy, tmp_path):
 def test_previous_models_are_shown_as_soon_as_there_are_some(toy, tmp_path):
     t = prepared(PrevMatch, toy, tmp_path / "run")
     batch = raw_batch(2, views=2)
-    with undisturbed(t):
-        assert "previous models" not in t.method.pictures(batch)
+    assert "previous models" not in panels_of(t, batch)
     t.method.after_epoch(0, is_best=True)
-    with undisturbed(t):
-        panels = t.method.pictures(batch)
+    panels = panels_of(t, batch)
     differ, prev = panels["where they differ"], panels["previous models"]
     assert torch.equal(differ.shown, (prev.label != panels["pseudo-label"].label) & prev.shown)
     assert not differ.shown.any(), "the only previous model is the present one"
@@ -225,8 +221,7 @@ def test_previous_models_are_shown_as_soon_as_there_are_some(toy, tmp_path):
     with torch.no_grad():
         t.method.model.classifier.weight.zero_()
         t.method.model.classifier.bias.copy_(torch.eye(3)[other])
-    with undisturbed(t):
-        panels = t.method.pictures(batch)
+    panels = panels_of(t, batch)
     differ, prev = panels["where they differ"], panels["previous models"]
     assert torch.equal(differ.shown, (prev.label != other) & prev.shown) and differ.shown.any()
 
@@ -242,13 +237,10 @@ def test_a_resumed_run_writes_the_pictures_of_its_own_epochs_alone(toy, train, t
         assert path.read_bytes() == (b"old" if "epoch_001" in name else kept[name]), name
 
 
-def test_a_folder_that_cannot_be_made_is_said_in_one_line(toy, train, tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(toy, refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/pictures").write_text("mine")
-    with pytest.raises(SystemExit) as end:
-        train(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
-    error = capsys.readouterr().err
-    assert end.value.code == 2 and error.count("\n") == 1 and "pictures/epoch_001" in error
+    assert "pictures/epoch_001" in refused(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
     assert (tmp_path / "run/pictures").read_text() == "mine"
 
 
@@ -260,7 +252,7 @@ def test_tensorboard_shows_what_the_folder_holds(toy, train, tmp_path):
     assert sorted(events.Tags()["images"]) == sorted(
         f"pictures/{path.stem}" for path in (folder / "epoch_001").iterdir()
     )
-    steps = [json.loads(line)["steps"] for line in (tmp_path / "run/metrics.jsonl").open()]
+    steps = [record["steps"] for record in json_lines(tmp_path / "run/metrics.jsonl")]
     for tag in events.Tags()["images"]:
         found = events.Images(tag)
         assert [image.step for image in found] == steps

@@ -11,20 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 
 import evaluate as evaluate_script
-from inference.evaluation import (
-    Scores,
-    evaluate,
-    score_table,
-    volume_indices,
-)
+from inference.evaluation import Scores, evaluate, score_table, volume_indices
 from inference.predictor import (
     Predictor,
     logits_of,
     logits_of_square,
     predict_sliding,
-    window_starts,
 )
 from supervised import SupOnly
+from tests.conftest import json_lines, saved
 from util.config.loading import load_config
 from util.errors import UserError
 from util.normalize import mean_and_std
@@ -33,7 +28,6 @@ CPU = torch.device("cpu")
 
 
 def predict(network, image, config, mode):
-    """Return the probabilities of normalised images."""
     return Predictor(network, config, CPU, mode).predict_normalised(image)
 
 
@@ -74,14 +68,6 @@ def test_sliding_window(size, border):
         network.register_forward_pre_hook(lambda _, args, sizes=sizes: sizes.append(len(args[0])))
         torch.testing.assert_close(predict_sliding(network, image, crop, border, batch), expected)
         assert max(sizes) <= batch
-
-
-def test_window_starts():
-    assert window_starts(1024, 801, 534, "cut") == [0, 534]
-    assert window_starts(2048, 801, 534, "cut") == [0, 534, 1068, 1602]
-    assert window_starts(2048, 801, 534, "shift") == [0, 534, 1068, 1247]
-    assert window_starts(1024, 801, 534, "shift") == [0, 223]
-    assert window_starts(500, 801, 534, "shift") == [0]
 
 
 def test_whole_image_of_a_patch_network():
@@ -239,7 +225,7 @@ def test_a_slow_volume_pattern(monkeypatch):
         volume_indices(["a" * 60], "((a+)+)b")
 
 
-def test_an_image_without_volume_is_refused_before_training(toy, train, tmp_path, capsys):
+def test_an_image_without_volume_is_refused_before_training(toy, refused, tmp_path):
     images = ["p1_01.png", "p1_02.png", "p2_01.png"]
     assert volume_indices(images, r"(p\d+)_") == [0, 0, 1]
     assert volume_indices(images, None) == [0, 0, 0]
@@ -247,10 +233,7 @@ def test_an_image_without_volume_is_refused_before_training(toy, train, tmp_path
         with pytest.raises(UserError, match="names no volume of images/v0.jpg"):
             volume_indices(["images/v0.jpg"], pattern)
     volumes = "evaluation={select: dice, volume_pattern: '(p\\d+)'}"
-    with pytest.raises(SystemExit) as end:
-        train(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
-    said = capsys.readouterr().err
-    assert end.value.code == 2 and said.count("\n") == 1, said
+    said = refused(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
     assert "'(p\\d+)' names no volume of images/v0.jpg" in said
     assert not (tmp_path / "run/metrics.jsonl").exists()
 
@@ -270,8 +253,7 @@ def test_evaluate_gives_the_score_of_training(overrides, toy, train, run, tmp_pa
     argv = ["--checkpoint", tmp_path / "run/latest.pth", "--json", tmp_path / "scores.json"]
     assert run(evaluate_script, "--config", toy.config, *options, *argv)[0] == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
-    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    logged = json.loads(lines[-1])["scores"]["model"]
+    logged = json_lines(tmp_path / "run/metrics.jsonl")[-1]["scores"]["model"]
     for key in ("miou", "accuracy", "iou", "mode"):
         assert scores[key] == logged[key], key
     assert scores["f1"] == logged["f1"] == pytest.approx(scores["class_scores"]["F1"])
@@ -304,8 +286,8 @@ def test_unknown_scores_are_refused(keys, message, toy):
 def test_a_run_keeps_the_checkpoint_of_best_dice(toy, train, tmp_path, capsys):
     pattern = "evaluation={select: dice, volume_pattern: '(v.)'}"
     train(SupOnly, toy.argv(tmp_path / "run", "--set", pattern, "epochs=3"))
-    state = torch.load(tmp_path / "run/best.pth", weights_only=True)
-    history = torch.load(tmp_path / "run/latest.pth", weights_only=True)["history"]
+    state = saved(tmp_path / "run/best.pth")
+    history = saved(tmp_path / "run/latest.pth")["history"]
     scores = [record["scores"]["model"]["mean_dice"] for record in history]
     assert state["best"]["model"]["score"] == pytest.approx(max(scores))
     assert state["epoch"] == scores.index(max(scores)) + 1

@@ -16,8 +16,9 @@ from inference import blending, geotiff
 from inference.blending import WindowAxis, plan_blocks, predict_block
 from inference.predictor import Predictor, logits_of
 from inference.raster import Raster, Rect, open_dates
+from tests import own_images
+from tests.dataset.test_bands import data
 from util.colours import IGNORE_COLOUR, palette
-from util.config.data import Data
 from util.config.loading import load_config
 from util.errors import UserError
 
@@ -27,19 +28,8 @@ PLACE = {"crs": "EPSG:32633", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0
 RNG = np.random.default_rng(0)
 
 
-def data(**keys):
-    return Data(name="d", root=".", classes=["a", "b"], val="v", **keys)
-
-
 def write_raster(path, values, **how):
-    """Write values `[N, H, W]` as a GeoTIFF."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = values.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype,
-        **PLACE | how,
-    ) as file:  # fmt: skip
-        file.write(values)
+    own_images.write_raster(path, values, **PLACE | how)
 
 
 def scene(height=300, width=420):
@@ -119,28 +109,6 @@ def test_windows_predict_the_same_as_the_whole_image(small_blocks, toy, tmp_path
     found, blocks = predict_blocks(network, path, config)
     assert blocks == 9
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-
-
-class Position(nn.Module):
-    """Logits that depend on the position in a window only: the worst case for seams."""
-
-    def forward(self, x):
-        ramp = torch.linspace(-2, 2, x.shape[-1]) + torch.linspace(-2, 2, x.shape[-2])[:, None]
-        ramp = ramp.expand(len(x), 1, *x.shape[-2:])
-        return torch.cat([ramp, -ramp, 0 * ramp], 1)
-
-
-def test_no_seam(small_blocks, toy, tmp_path):
-    """Neighbouring pixels differ no more than a ramp explains; without weights they would jump."""
-    write_raster(tmp_path / "a.tif", scene(150, 130))
-    config = load_config(toy.config, ["crop_size=45"])
-    found, _ = predict_blocks(Position(), tmp_path / "a.tif", config)
-    inside = Position()(torch.zeros(1, 3, 45, 45)).softmax(1)
-    own = max(inside.diff(dim=d).abs().max() for d in (2, 3))
-    largest = max(found.diff(dim=d).abs().max() for d in (1, 2))
-    assert largest <= own + 1 / 9  # of the ramp's 9 pixels
-    jump = (inside[..., 44, 22] - inside[..., 14, 22]).abs().max() / 2
-    assert jump > 2 * largest
 
 
 FORMS = {
@@ -393,17 +361,13 @@ def test_reads_are_at_most_a_window_or_a_block(command, small_blocks, tmp_path, 
 
         monkeypatch.setattr(Raster, name, recorded)
 
-    for name in sizes:
-        record(name, getattr(Raster, name))
+    record("_values", Raster._values)
+    record("valid", Raster.valid)
     monkeypatch.setattr(geotiff, "PREVIEW", 36)
     assert command("--geotiff", "--confidence")[0] == 0
     crop = load_config(tmp_path / "run/config.yaml").crop_size
-    windows, blocks, preview = (
-        {(crop, crop)},
-        {(h, w) for h in (64, 44) for w in (64, 36)},
-        (36, 34),
-    )
-    assert sizes["_values"] == windows | {preview} and sizes["valid"] == windows | blocks
+    blocks = {(h, w) for h in (64, 44) for w in (64, 36)}
+    assert sizes == {"_values": {(crop, crop), (36, 34)}, "valid": {(crop, crop), *blocks}}
 
 
 def test_blocks_of_another_file_are_refused(command, tmp_path, monkeypatch):

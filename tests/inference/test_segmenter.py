@@ -6,12 +6,13 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image
+from PIL import Image
 
 import predict
 from dataset.tiff import NODATA
 from inference import Segmenter
 from tests.conftest import REPOSITORY
+from tests.own_images import put, turned
 from util.errors import UserError
 
 
@@ -48,10 +49,8 @@ def test_pil_images_of_every_mode_are_read_like_files(trained, toy, tmp_path):
 
 
 def test_a_pil_image_is_rotated_like_its_file(trained, toy, tmp_path):
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
     image = Image.open(toy.root / "images/l0.jpg")
-    image.crop((0, 0, 40, 24)).save(tmp_path / "image.png", exif=exif)
+    image.crop((0, 0, 40, 24)).save(tmp_path / "image.png", exif=turned(6))
     segmenter = Segmenter.load(trained, device="cpu")
     expected = segmenter.predict(tmp_path / "image.png").mask
     assert expected.shape == (40, 24)
@@ -88,8 +87,7 @@ def test_pairs_for_change_detection(pair_run, run, tmp_path):
     names = ["earlier", "later"]
     values = np.random.default_rng(0).integers(0, 256, (2, 40, 44, 3), dtype=np.uint8)
     for name, pixels in zip(names, values, strict=True):
-        (tmp_path / name).mkdir()
-        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+        put(pixels, tmp_path / name / "a.png")
     argv = ["--images", tmp_path / "earlier", "--second", tmp_path / "later"]
     code, _, err = run(predict, "--checkpoint", pair_run, "--save-path", tmp_path / "out", *argv)
     assert code == 0, err

@@ -13,8 +13,8 @@ from tests.robustness.fuzzing.verdict import RAN, REFUSED, Fault, verdict
 
 pytestmark = pytest.mark.xdist_group("fuzz")  # on one worker, which builds one world
 
-CASES = {"config": 150, "setting": 100, "list": 120, "image": 60, "mask": 60, "checkpoint": 50,
-         "state": 15, "train": 10, "use": 20, "process": 1}  # fmt: skip
+CASES = {"config": 150, "setting": 100, "list": 120, "picture": 120, "checkpoint": 50,
+         "state": 15, "train": 10, "use": 20}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_bad_input(kind, world):
     assert CASES.keys() == KINDS.keys()
     tally = explore(KINDS[kind], world, CASES[kind], seed=0)
     assert tally.total() >= CASES[kind] and set(tally) <= {RAN, REFUSED}
-    assert tally[REFUSED] or CASES[kind] == 1
+    assert tally[REFUSED]
 
 
 def test_good_input_runs(world):
@@ -46,11 +46,6 @@ def test_good_input_runs(world):
 def refuse(lines, code=2):
     sys.stderr.write(lines)
     sys.exit(code)
-
-
-def test_verdicts():
-    assert verdict(lambda: None) == RAN
-    assert verdict(lambda: refuse("error: no such file\n")) == REFUSED
 
 
 FAULTS = [

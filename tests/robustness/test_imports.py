@@ -49,7 +49,6 @@ def imported(path):
 
 
 def allowed(path):
-    """Return the packages that a file may import."""
     package = path.parts[0]
     if package == path.name:
         return OF_A_METHOD if path.stem in METHODS else OF_A_COMMAND
@@ -57,7 +56,6 @@ def allowed(path):
 
 
 def forbidden(path):
-    """Return the imports of a file that break a rule."""
     names = imported(path)
     others = {*FLOORS, *SCRIPTS, "tools", "tests"} - allowed(path)
     found = {name for name in names if name.partition(".")[0] in others or name.endswith(".*")}

@@ -109,15 +109,12 @@ LACKS = {
 
 
 @pytest.mark.parametrize("who", LACKS)
-def test_lack_of_memory(who, toy, tmp_path, monkeypatch, capsys):
+def test_lack_of_memory(who, toy, tmp_path, monkeypatch, refused):
     def fit(_):
         raise LACKS[who]
 
     monkeypatch.setattr(Trainer, "fit", fit)
-    with pytest.raises(SystemExit) as end:
-        called(lambda: main(SupOnly), *toy.argv(tmp_path / "run"))
-    line = capsys.readouterr().err
-    assert end.value.code == 2 and line.count("\n") == 1
+    line = refused(SupOnly, toy.argv(tmp_path / "run"))
     assert line.startswith("error: out of memory (") and "lower micro_batch" in line
 
 

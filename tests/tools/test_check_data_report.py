@@ -4,16 +4,16 @@ import base64
 import io
 import re
 import shutil
-import struct
-import zlib
 from html import unescape
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image
 
 from dataset.reader import Reader
 from tests.conftest import write_sample
+from tests.dataset.test_bands import png
+from tests.own_images import turned
 from tools.check_data import __main__ as check_data
 from tools.check_data.image_stats import image_facts
 from tools.check_data.inspect import inspect
@@ -26,8 +26,6 @@ from util.config.loading import load_config
 
 @pytest.fixture
 def page(toy, tmp_path, run):
-    """Write the page of the toy dataset; return its text."""
-
     def write(*more):
         path = tmp_path / "report.html"
         run(check_data, "--config", toy.config, "--html", path, *more)
@@ -143,8 +141,6 @@ def planted(toy):
 
     for i in range(20):
         add(toy, "labeled", f"plain{i}", noise(100, 150))
-    turned = Image.Exif()
-    turned[ExifTags.Base.Orientation] = 3
     add(toy, "labeled", "size", mask=np.zeros((9, 8), np.uint8))
     add(toy, "labeled", "value", mask=np.full((44, 52), 9, np.uint8))
     add(toy, "labeled", "colour", mask=np.zeros((44, 52, 3), np.uint8))
@@ -152,7 +148,7 @@ def planted(toy):
     add(toy, "labeled", "black", Image.new("RGB", (52, 44)))
     add(toy, "labeled", "night", noise(0, 30))
     add(toy, "labeled", "grey", noise(100, 150, 44, 52))
-    add(toy, "labeled", "turned", noise(100, 150), exif=turned)
+    add(toy, "labeled", "turned", noise(100, 150), exif=turned(3))
     add(toy, "labeled", "again")
     add(toy, "val", "leak")
     add(toy, "val", "broken")
@@ -190,23 +186,9 @@ def test_suspicious_files_are_found_and_shown(toy, page):
         assert abs(difference).mean() < 20, "JPEG of noise"
 
 
-def deep_colour(path):
-    """A PNG of 16 bits a channel, which Pillow reads but does not write."""
-
-    def chunk(name, data):
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
-    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
-    rows = zlib.compress(4 * (b"\0" + 24 * b"\x80"))
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
-
-
 def test_facts_of_image_files(tmp_path):
     path = tmp_path / "x.png"
-    deep_colour(path)
+    path.write_bytes(png(np.full((4, 4, 3), 0x8080, np.uint16)))
     facts = image_facts(path, Image.open(path).convert("RGB"))
     assert facts == ("4x4", "RGB", 16, 1, "square", 128, 0)
     for image, expected in (

@@ -12,7 +12,7 @@ from dataset.reader import Reader
 from dataset.split_files import read_list
 from fixmatch import FixMatch
 from tests.conftest import REPOSITORY
-from tests.own_images import TINY
+from tests.own_images import TINY, put
 from tools.check_data import __main__ as check_data
 from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
@@ -37,8 +37,7 @@ def init(run, tmp_path, monkeypatch):
                  f"label/{name}.png": changed * np.uint8(255)}  # fmt: skip
         for path, array in files.items():
             if path != f"label/{NAMES[-1]}.png":
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(array).save(path)
+                put(array, path)
 
     def command(*more):
         return run(prepare, "init", "--images", "A", "--second", "B", "--masks", "label",
@@ -85,8 +84,7 @@ def spoil(what):
     elif what == "mask size":
         Image.new("L", (9, 9)).save(f"label/{first}.png")
     elif what == "other folder":
-        Path(f"C/{first}.png").parent.mkdir(parents=True)
-        Image.new("RGB", SIZE).save(f"C/{first}.png")
+        put(Image.new("RGB", SIZE), f"C/{first}.png")
     elif what.endswith("value") or what.endswith("values"):
         for path in Path("label").rglob("*.png"):
             mask = np.array(Image.open(path)) * (what != "one value")

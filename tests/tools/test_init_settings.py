@@ -9,7 +9,8 @@ from PIL import Image
 
 from inference.overlay import overlay
 from model import hub
-from tests.own_images import write_images, write_masks
+from tests.conftest import touch
+from tests.own_images import put, write_images, write_masks
 from tools.prepare.own import settings
 from tools.prepare.own.images import ImageFile
 from tools.prepare.own.settings import fit_schedule, seconds_of
@@ -28,10 +29,8 @@ def offline(monkeypatch):
 def images(init):
     """Six images of 400 x 300 pixels with masks, in folders of the working directory."""
     for stem in write_images(Path("images"), size=(400, 300)):
-        mask = Image.fromarray((np.arange(300 * 400) // 40000).astype(np.uint8).reshape(300, 400))
-        path = Path("masks", f"{stem}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mask.save(path)
+        mask = (np.arange(300 * 400) // 40000).astype(np.uint8).reshape(300, 400)
+        put(mask, f"masks/{stem}.png")
 
 
 @pytest.mark.parametrize("gpu, preset", [(False, "small"), (True, "base")])
@@ -49,7 +48,6 @@ def test_the_device_chooses_a_preset(gpu, preset, monkeypatch):
     ],
 )
 def test_presets(preset, model, crop, script, init, images):
-    Path("more").mkdir()
     write_images(Path("more"), size=(400, 300))
     code, out, err = init("--preset", preset, "--unlabeled", "more")
     config = load_config(CONFIG)
@@ -61,19 +59,16 @@ def test_presets(preset, model, crop, script, init, images):
 
 
 def test_weights_are_taken_where_they_are(init, images, monkeypatch):
-    found = []
-    for place in ("nowhere", "hub", "file"):
-        if place == "hub":
-            monkeypatch.setattr(hub, "is_on_hub", lambda name: True)
-        if place == "file":
-            Path("pretrained").mkdir()
-            Path("pretrained/efficientnet_lite0.pth").touch()
+    def found():
         _, out, _ = init("--preset", "small", "--force")
         config = load_config(CONFIG)
-        found.append(
-            (config.model.pretrained, config.optimizer.lr, "no file, and no internet" in out)
-        )
-    assert found == [("none", 0.01, True), ("hub", 0.001, False), ("file", 0.001, False)]
+        return config.model.pretrained, config.optimizer.lr, "no file, and no internet" in out
+
+    assert found() == ("none", 0.01, True)
+    monkeypatch.setattr(hub, "is_on_hub", lambda name: True)
+    assert found() == ("hub", 0.001, False)
+    touch(Path(), ["pretrained/efficientnet_lite0.pth"])
+    assert found() == ("file", 0.001, False)
 
 
 def test_times():
@@ -123,13 +118,11 @@ def test_a_time_budget_is_measured(init, monkeypatch):
 
 def test_rare_classes_and_the_background(init, tmp_path):
     """Soil fills most of the images; weed a fraction of a percent."""
-    for folder in ("images", "masks"):
-        Path(folder).mkdir()
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30, 10:20], mask[1:4, 1:4] = 1, 2
     for number in range(6):
-        mask = np.zeros((40, 50), np.uint8)
-        mask[10:30, 10:20], mask[1:4, 1:4] = 1, 2
-        Image.fromarray(mask).save(f"masks/{number}.png")
-        Image.fromarray(np.stack([mask * 80] * 3, -1)).save(f"images/{number}.png")
+        put(mask, f"masks/{number}.png")
+        put(np.stack([mask * 80] * 3, -1), f"images/{number}.png")
     code, out, err = init("--classes", "soil,plant,weed")
     assert code == 0, err
     assert (

@@ -192,16 +192,7 @@ def test_remaining_time_in_words():
     assert {seconds: duration(seconds) for seconds in texts} == texts
 
 
-def test_the_end_of_a_training_says_what_is_written_and_what_is_next(toy, train, tmp_path, capsys):
-    train(METHODS["supervised"], toy.argv(tmp_path / "run"))
-    said = capsys.readouterr().out
-    assert "epoch 1/2 (" in said and " s, under a minute left): loss " in said
-    assert f"written  {tmp_path}/run: best.pth" in said
-    assert f"next     python evaluate.py --checkpoint {tmp_path}/run\n" in said
-
-
 def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
-    """Look in the working directory, then in the repository."""
     monkeypatch.chdir(tmp_path)
     assert find_path(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
     (tmp_path / "configs").mkdir()
@@ -213,7 +204,6 @@ def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
 
 
 def test_all_options_of_a_method_are_known_before_pytorch_loads():
-    """Options include the inherited ones."""
     for script, method in METHODS.items():
         path, keys = REPOSITORY / f"{script}.py", method.Options.model_fields
         _check_keys(dict.fromkeys(keys, 1), path, script)

@@ -5,6 +5,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
+from tests.conftest import METHODS
 from tests.robustness.fuzzing import parsers, runs
 from tests.robustness.fuzzing.verdict import RAN, REFUSED
 from tests.robustness.fuzzing.world import World
@@ -27,17 +29,16 @@ class Kind(NamedTuple):
     judge: Callable[[World, Any], str]
 
 
+TRAIN, USE = sorted(METHODS), ["evaluate", "predict", "tools.check_data"]
 KINDS = {
     "config": Kind("config files", 0.3, parsers.config_cases, parsers.judge_config),
     "setting": Kind("--set", 0.15, parsers.setting_cases, parsers.judge_setting),
     "list": Kind("lists", 0.13, parsers.list_cases, parsers.judge_list),
-    "image": Kind("images", 0.1, parsers.picture_cases, parsers.judge_image),
-    "mask": Kind("masks", 0.1, parsers.picture_cases, parsers.judge_mask),
+    "picture": Kind("images, masks", 0.2, parsers.picture_cases, parsers.judge_picture),
     "checkpoint": Kind("checkpoint files", 0.1, parsers.checkpoint_cases, parsers.judge_checkpoint),
     "state": Kind("contents of checkpoints", 0.04, runs.state_cases, runs.judge_state),
-    "train": Kind("whole trainings", 0.05, runs.train_cases, runs.judge_run),
-    "use": Kind("evaluations, predictions", 0.025, runs.use_cases, runs.judge_run),
-    "process": Kind("processes of their own", 0.005, runs.process_cases, runs.judge_process),
+    "train": Kind("whole trainings", 0.05, partial(runs.run_cases, TRAIN), runs.judge_run),
+    "use": Kind("evaluations, predictions", 0.025, partial(runs.run_cases, USE), runs.judge_run),
 }
 
 

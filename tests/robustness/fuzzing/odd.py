@@ -158,7 +158,6 @@ def damage(path: Path, data: bytes, by: Damage, others: Mapping[str, bytes]) -> 
 
 
 def remove(path: Path) -> None:
-    """Remove a file, link or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

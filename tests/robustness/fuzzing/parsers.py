@@ -1,6 +1,5 @@
 """Bad configs, split files, images and checkpoints, passed to the code that reads them."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -62,7 +61,6 @@ def judge_config(world: World, case: ConfigCase) -> str:
 
 
 def setting_cases(world: World) -> st.SearchStrategy[list[str]]:
-    """Generate arguments for `--set`."""
     known = list(yaml_text.keys(world.config.model_dump()))
     keys = st.one_of(st.sampled_from(known), texts)
     setting = st.builds("{}={}".format, keys, yaml_text.scalars())
@@ -111,6 +109,7 @@ def check(world: World) -> None:
 
 
 class PictureCase(NamedTuple):
+    file: str
     suffix: str
     mode: str
     size: tuple[int, int]
@@ -121,28 +120,21 @@ def picture_cases(_: World) -> st.SearchStrategy[PictureCase]:
     kinds = st.sampled_from([(suffix, mode) for suffix in FORMATS for mode in FORMATS[suffix]])
     sizes = st.one_of(st.just((52, 44)), st.tuples(st.integers(1, 60), st.integers(1, 60)))
     files = st.one_of(st.just([]), damages("a config", "a list", "a checkpoint"))
-    return st.builds(lambda kind, *rest: PictureCase(*kind, *rest), kinds, sizes, files)
+    which = st.sampled_from(["images/u0.jpg", "masks/l0.png"])
+    return st.builds(
+        lambda a, kind, *rest: PictureCase(a, *kind, *rest), which, kinds, sizes, files
+    )
 
 
-def judge_image(world: World, case: PictureCase) -> str:
-    return _judge_picture(world, case, world.toy.root / "images/u0.jpg")
-
-
-def judge_mask(world: World, case: PictureCase) -> str:
-    """Judge a mask; an accepted mask must hold only class indices and 255, as Pillow reads it."""
-    path = world.toy.root / "masks/l0.png"
-    return _judge_picture(world, case, path, {*range(world.config.num_classes), 255})
-
-
-def _judge_picture(
-    world: World, case: PictureCase, path: Path, allowed: set[int] | None = None
-) -> str:
-    data = picture(case.mode, case.suffix, case.size)
-    with world.damaged(path, case.damage, data):
+def judge_picture(world: World, case: PictureCase) -> str:
+    """Judge an image or a mask; an accepted mask must hold only class indices and 255."""
+    path = world.toy.root / case.file
+    with world.damaged(path, case.damage, picture(case.mode, case.suffix, case.size)):
         found = verdict(lambda: check(world))
-        if found == RAN and allowed:
+        if found == RAN and case.file.startswith("masks"):
             with Image.open(path) as mask:
-                assert set(np.unique(np.asarray(mask).astype(int)).tolist()) <= allowed
+                values = set(np.unique(np.asarray(mask).astype(int)).tolist())
+            assert values <= {*range(world.config.num_classes), 255}
     return found
 
 
@@ -161,7 +153,8 @@ def checkpoint_cases(_: World) -> st.SearchStrategy[CheckpointCase]:
 def judge_checkpoint(world: World, case: CheckpointCase) -> str:
     """Judge a checkpoint; an accepted zip archive with edited bytes must hold the same weights."""
     path = world.toy.folder / "case.pth"
-    weights = weights_of(world)
+    state = world.states["SupOnly"]["method"]
+    weights = {name.removeprefix("model."): value for name, value in state.items()}
     states = {
         "own": {"method": {f"model.{k}": v for k, v in weights.items()}},
         "bare": weights,
@@ -179,8 +172,3 @@ def judge_checkpoint(world: World, case: CheckpointCase) -> str:
     if found == RAN and case.zipped and isinstance(case.damage, list):
         assert all(torch.equal(loaded[name], weights[name]) for name in weights)
     return found
-
-
-def weights_of(world: World) -> dict[str, torch.Tensor]:
-    state = world.states["SupOnly"]["method"]
-    return {name.removeprefix("model."): value for name, value in state.items()}

@@ -45,21 +45,15 @@ def verdict(command: Callable[[], object], patience: float = PATIENCE) -> str:
         except _Hang:
             raise Fault(f"no end after {patience} s") from None
         said = read()
-    return judged(code, said)
-
-
-def judged(code: object, stderr: str) -> str:
-    """Return the verdict from exit code and stderr; raises `Fault`."""
-    if code in (0, None) and not stderr:
+    if code in (0, None) and not said:
         return RAN
-    line = stderr.removesuffix("\n")
+    line = said.removesuffix("\n")
     if code == 2 and line.startswith("error: ") and line.isprintable():
         return REFUSED
-    raise Fault(f"exit code {code}, stderr: {stderr!r}")
+    raise Fault(f"exit code {code}, stderr: {said!r}")
 
 
 def called(main: Callable[[], object], *argv: object) -> None:
-    """Call the `main` of a command with a command line."""
     line = ["command", *map(str, argv)]
     with mock.patch.object(sys, "argv", line):
         main()

@@ -28,9 +28,7 @@ class World:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.toy = Toy(folder / "toy")
-        self.toy.tree |= {"epochs": 1, "epoch_length": 1}
-        self.toy.write_config()
+        self.toy = Toy(folder / "toy").change(epochs=1, epoch_length=1)
         self.config = load_config(self.toy.config)
         for path in REPOSITORY.glob("configs/*.yaml"):
             (self.toy.folder / path.name).write_bytes(path.read_bytes())
@@ -51,7 +49,6 @@ class World:
         }
 
     def fresh(self) -> Path:
-        """Return an unused path."""
         return self.folder / "cases" / str(next(self._count))
 
     def _train(self, kind: Any) -> Path:

@@ -60,7 +60,6 @@ def lines(known: list[str]) -> st.SearchStrategy[bytes]:
 
 
 def configs(tree: Any) -> st.SearchStrategy[bytes]:
-    """Generate texts that resemble a config."""
     text = dumped(tree)
     by_changes = changes(one_of_many(places(tree))).map(lambda by: dumped(rebuilt(tree, by)))
     encodings = st.sampled_from(["utf-16", "utf-32", "utf-8-sig", "cp037"])
