@@ -24,7 +24,12 @@ if [ ! -f tools/train.sh ]; then
     exit 2
 fi
 if [ -n "${array:-}" ]; then
-    eval "$(sed -n "${SLURM_ARRAY_TASK_ID:?is not set; use sbatch --array}p" "$array")"
+    variables=$(sed -n "${SLURM_ARRAY_TASK_ID:-0}p" "$array" 2>/dev/null)
+    if [ -z "$variables" ]; then
+        echo "error: $array: has no line ${SLURM_ARRAY_TASK_ID:-for a job without sbatch --array}" >&2
+        exit 2
+    fi
+    eval "$variables"
 fi
 job=${SLURM_JOB_ID:?is not set; start this script with sbatch}
 num_gpu=${num_gpu:-${SLURM_GPUS_ON_NODE:-0}}

@@ -118,6 +118,20 @@ def test_the_nodes_find_each_other(sbatch):
     assert second == first.replace("node_rank|0", "node_rank|1")
 
 
+@pytest.mark.parametrize("task", [{"SLURM_ARRAY_TASK_ID": n} for n in (0, 2)] + [{}])
+def test_a_job_of_an_array_without_its_line_starts_nothing(task, sbatch, tmp_path):
+    """Instead of the defaults of train.sh; also where the file of the array is gone."""
+    (tmp_path / "array.sh").write_text("export method=supervised\n")
+    programs = {"srun": SRUN, "python": "#!/bin/sh\necho started"}
+    for name in ("array.sh", "gone.sh"):
+        job = sbatch(programs=programs, array=tmp_path / name, **task)
+        output, _ = job.communicate(timeout=60)
+        assert job.returncode == 2 and f"{name}: has no line" in output, output
+        assert "started" not in output
+    job = sbatch(programs=programs, array=tmp_path / "array.sh", SLURM_ARRAY_TASK_ID=1)
+    assert "started" in job.communicate(timeout=60)[0] and job.returncode == 0
+
+
 def test_started_outside_of_the_repository_or_of_slurm(tmp_path):
     script = ["sh", str(REPOSITORY / "tools/slurm_train.sh")]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
