@@ -10,6 +10,7 @@ from tests.conftest import REPOSITORY, json_lines
 from tests.engine.test_restarts import launcher, machines
 from tests.forked import meeting
 from tests.tools.test_scripts import free_port
+from tools.launch import __main__ as launch
 from util import rendezvous
 from util.errors import UserError
 from util.log import code_version
@@ -212,9 +213,24 @@ def test_a_machine_that_is_alone(impatient):
     assert f"error: MASTER_ADDR localhost, port {port}: no answer" in said
 
 
-def test_a_port_in_use_and_a_node_rank_beyond_the_nodes():
+def test_a_port_in_use():
     with socket.create_server(("localhost", 0)) as other:
         port = other.getsockname()[1]
         for nodes in (1, 2):
             assert f"error: port {port}: not available" in launched(nodes=nodes, port=port)
-    assert "NODE_RANK 2: expected 0 to 1" in launched(nodes=2, node=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("--nproc_per_node 0 --standalone", "--nproc_per_node: found 0, expected 1 or more"),
+        ("--nnodes 0", "--nnodes: found 0, expected 1 or more"),
+        ("--nnodes 2 --node_rank 2", "NODE_RANK 2: expected 0 to 1 (NNODES is 2)"),
+        ("--nnodes 2 --node_rank -1", "NODE_RANK -1: expected 0 to 1 (NNODES is 2)"),
+        ("--nnodes 2 --standalone", "--standalone: found --nnodes 2, expected one machine"),
+        ("--master_port 65536", "--master_port: found 65536, expected 0 to 65535"),
+    ],
+)
+def test_launches_that_cannot_be(options, problem, run, impatient):
+    code, _, said = run(launch, *options.split(), "supervised.py")
+    assert code == 2 and said == f"error: {problem}\n"

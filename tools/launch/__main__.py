@@ -21,6 +21,7 @@ def main() -> None:
     with exit_with_one_line():
         if not options.module and not os.path.exists(options.script):  # also for impossible paths
             raise UserError(f"{options.script}: no such script{nearest(options.script)}")
+        check_options(options)
         with importing():
             from tools.launch.processes import Launch
         sys.exit(Launch(options).run())
@@ -50,6 +51,22 @@ def command_line() -> Parser:
     add("script", type=Path, help="script to run, such as unimatch.py")
     add("arguments", nargs=argparse.REMAINDER, help="arguments of the script")
     return parser
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise `UserError` for a launch that cannot be."""
+    for name in ("nproc_per_node", "nnodes"):
+        if (found := getattr(options, name)) < 1:
+            raise UserError(f"--{name}: found {found}, expected 1 or more")
+    if not 0 <= options.node_rank < options.nnodes:
+        raise UserError(
+            f"NODE_RANK {options.node_rank}: expected 0 to {options.nnodes - 1} (NNODES is "
+            f"{options.nnodes})"
+        )
+    if options.standalone and options.nnodes > 1:
+        raise UserError(f"--standalone: found --nnodes {options.nnodes}, expected one machine")
+    if not 0 <= options.master_port <= 65535:
+        raise UserError(f"--master_port: found {options.master_port}, expected 0 to 65535")
 
 
 if __name__ == "__main__":
