@@ -6,13 +6,15 @@ versions. Absolute paths are shortened to their last part.
 """
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from model.files import PUBLISHED, find_checkpoint
-from tools.results.runs import Epoch, Run, best_epoch
+from tools.results.runs import Epoch, Run
 from util.cli import exit_with_one_line, importing
 from util.colours import palette
 from util.config.loading import dump_config, portable
@@ -20,6 +22,9 @@ from util.errors import UserError, counted, quoted
 from util.io import make_folder, write_atomically, write_text
 from util.parser import Parser
 from util.tables import markdown_table
+
+ABSOLUTE = re.compile(r"""(?:^|(?<=[=\[{,:"'\s]))/(?!/)(?:[^,\]}"']*/)?(?=[^,\]}"'/])""")
+"""The folders of an absolute path, at the start of an argument or of a YAML value in it."""
 
 
 def main() -> None:
@@ -30,16 +35,23 @@ def main() -> None:
             raise UserError(f"--out {options.out}: exists already; choose another folder")
         if not options.license.strip():
             raise UserError("--license: found nothing, expected a name such as mit or cc-by-4.0")
-        epoch = published_epoch(run, options.which)
+        if options.which not in run.networks:
+            names = ", ".join(run.networks) or "none"
+            raise UserError(
+                f"{run.path}: found no validation of '{options.which}'; expected --which from: "
+                f"{names}"
+            )
         checkpoint = find_checkpoint(options.run, options.which)
         with importing():
             import torch
 
             from inference.overlay import save_picture
+            from model.checkpoint import load
             from model.deploy import Deployed, metadata, to_safetensors
             from model.lora import merge_adapters
             from model.trained import load_trained
             from tools.report.charts import curves
+        epoch = published_epoch(run, options.which, checkpoint, load(checkpoint))
         network = load_trained(run.config, checkpoint, options.which, torch.device("cpu"))
         config = merge_adapters(network, run.config)
         deployed = Deployed(network, config, ())
@@ -80,23 +92,26 @@ def command_line() -> Parser:
     return parser
 
 
-def published_epoch(run: Run, network: str) -> Epoch:
-    """Return the epoch of the network's best checkpoint; raises `UserError` where none was
-    validated."""
-    curve = run.selected(network) if network in run.networks else {}
-    if not curve:
-        names = ", ".join(run.networks) or "none"
-        raise UserError(
-            f"{run.path}: found no validation of '{network}'; expected --which from: {names}"
-        )
-    best = best_epoch(curve)
-    return next(epoch for epoch in run.epochs if epoch.epoch == best)
+def published_epoch(run: Run, network: str, checkpoint: Path, state: Any) -> Epoch:
+    """Return the epoch of a best checkpoint with content `state`; raises `UserError` where the log
+    has no comparable scores of it.
+
+    The best epoch of the log may be another one: it also holds the epochs before a resume from
+    another folder or with other settings.
+    """
+    number = state.get("epoch") if isinstance(state, dict) else None
+    for epoch in run.epochs:
+        if epoch.epoch == number and number in run.selected(network):
+            return epoch
+    raise UserError(
+        f"{checkpoint}: of epoch {number}, for which metrics.jsonl holds no comparable scores of "
+        f"'{network}'"
+    )
 
 
 def shortened(argument: str) -> str:
-    """Return an argument, `VALUE` or `KEY=VALUE`, with an absolute path shortened to its name."""
-    key, equals, value = argument.rpartition("=")
-    return f"{key}{equals}{Path(value).name}" if os.path.isabs(value) else argument
+    """Return an argument of a command with the absolute paths in it shortened to their names."""
+    return ABSOLUTE.sub("", argument)
 
 
 def interval_text(interval: tuple[float, float] | None) -> str:

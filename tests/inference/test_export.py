@@ -265,6 +265,36 @@ def test_a_published_run(trained, shared_run, toy, run, mistake, tmp_path):
         assert words in mistake(publish, *bad, "--out", tmp_path / "bad", "--license", "mit")
 
 
+def test_the_epoch_on_a_card_is_that_of_the_weights(trained, run, tmp_path):
+    """Scores before a resume from another folder, or with --force, are not those of best.pth."""
+    own = json.loads((log := trained / "metrics.jsonl").read_text())
+    better = json.loads(json.dumps(own | {"epoch": 0}).replace('"miou": ', '"miou": 9'))
+    argv = [trained, "--license", "mit", "--out"]
+    log.write_text("".join(json.dumps(epoch) + "\n" for epoch in (better, own)))
+    assert run(publish, *argv, tmp_path / "a")[0] == 0
+    card = (tmp_path / "a/README.md").read_text()
+    assert "after epoch 1 of 1" in card and f"| {own['scores']['model']['miou']:.2f} |" in card
+    log.write_text(json.dumps(better) + "\n")
+    code, _, err = run(publish, *argv, tmp_path / "b")
+    assert code == 2 and "best.pth: of epoch 1, for which metrics.jsonl holds no" in err
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("--save-path=/home/me/run", "--save-path=run"),
+        ("data.val={images: /home/me/x, masks: y}", "data.val={images: x, masks: y}"),
+        ("a=['/home/me/a.txt', \"/home/me/b c.txt\"]", "a=['a.txt', \"b c.txt\"]"),
+        ("model.pretrained='/home/me/w.pth'", "model.pretrained='w.pth'"),
+        ("/home/me/unimatch.py", "unimatch.py"),
+        ("runs/mine", "runs/mine"),
+        ("evaluation.volume_pattern=(.*)/slice", "evaluation.volume_pattern=(.*)/slice"),
+    ],
+)  # fmt: skip
+def test_paths_of_a_published_command(argument, shown):
+    assert publish.shortened(argument) == shown
+
+
 def test_every_form_of_a_checkpoint_predicts_the_same(trained, toy, run, tmp_path, monkeypatch):
     """Compare predictions by predict.py and by `Segmenter`."""
     (tmp_path / "alone").mkdir()
