@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset.folders import read_samples
@@ -29,7 +30,7 @@ from util.errors import UserError, counted, printable
 from util.io import csv_text, write_once
 
 UNCERTAINTY_COLUMNS = ("labelled", *UNCERTAINTIES)
-"""Columns of uncertainty.csv: the share of labelled pixels, and means over all pixels."""
+"""Columns of uncertainty.csv: the share of labelled pixels, and means over pixels with data."""
 
 
 def unlabelled_samples(
@@ -120,9 +121,8 @@ class Autolabel:
                 probabilities = predictor.probabilities(pixels)
                 mask = to_mask(probabilities, void)
                 mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE
-                means = [measure(probabilities).mean() for measure in UNCERTAINTIES.values()]
-                values = [(mask != IGNORE).mean(), *means]
-                table.add(name, [f"{float(value):.6f}" for value in values])
+                values = [(mask != IGNORE).mean(), *uncertainties(probabilities, void)]
+                table.add(name, [f"{value:.6f}" for value in values])
                 save_picture(self.encoding.mask(mask), self.mask_path(name))
         return errors
 
@@ -182,6 +182,20 @@ class Autolabel:
         path = self.folder / name
         write_once(path, list_text(lines))
         return SplitFile(list=path, root=root)
+
+
+def uncertainties(probabilities: Tensor, void: np.ndarray | None) -> list[float]:
+    """Return the means of `UNCERTAINTIES` over the pixels with data; 0 where there are none.
+
+    Args:
+        probabilities: `[C, H, W]`.
+        void: pixels without data `[H, W]`, bool.
+    """
+    if void is not None:
+        probabilities = probabilities[:, torch.from_numpy(~void).to(probabilities.device)]
+    if not probabilities.numel():
+        return [0.0] * len(UNCERTAINTIES)
+    return [measure(probabilities).mean().item() for measure in UNCERTAINTIES.values()]
 
 
 def common_root(paths: Sequence[Path]) -> Path:

@@ -113,7 +113,7 @@ def command_line() -> Parser:
         "--acquisition",
         choices=ACQUISITIONS,
         default="entropy",
-        help="measure of uncertainty for the ranking, a mean over pixels",
+        help="measure of uncertainty for the ranking, a mean over pixels with data",
     )
     parser.add_argument(
         "--select",

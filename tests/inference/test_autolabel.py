@@ -135,6 +135,26 @@ def test_the_ranking(command, toy, tmp_path):
         assert len(rest) == 3 and not set(rest) & set(chosen)
 
 
+def test_pixels_without_data_do_not_count_in_the_ranking(command, tmp_path):
+    """An image without any data is certain, and gets no label."""
+    folder, pixels = tmp_path / "tiles", np.full((40, 60, 3), 77, np.uint8)
+    folder.mkdir()
+    for name, rows in (("whole", 0), ("part", 35), ("none", 40)):
+        pixels[:rows] = 0
+        Image.fromarray(pixels).save(folder / f"{name}.tif", tiffinfo={42113: "0"})
+    code, said, err = command("--threshold", 0, "--images", folder)
+    assert code == 0 and "labels   2 images" in said, err
+    with (tmp_path / "out/uncertainty.csv").open(newline="") as file:
+        rows = {row.pop("image"): row for row in csv.DictReader(file)}
+    assert set(rows["none"].values()) == {"0.000000"}
+    config = load_config(tmp_path / "run/config.yaml")
+    network = load_trained(config, tmp_path / "run/best.pth", "model", CPU)
+    pixels[:35], pixels[35:] = 0, 77
+    probabilities = Predictor(network, config, CPU).probabilities(pixels)[:, 35:]
+    assert float(rows["part"]["entropy"]) == pytest.approx(entropy(probabilities).mean(), abs=1e-5)
+    assert float(rows["part"]["labelled"]) == pytest.approx(5 / 40)
+
+
 def test_it_continues_with_the_same_result(command, tmp_path):
     options = ["--threshold", 0, "--rank", tmp_path / "rank.csv"]
     assert command(*options)[0] == 0
