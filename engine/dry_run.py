@@ -45,8 +45,9 @@ class Measured(NamedTuple):
     load: float
     """Loading a batch, in one process."""
     image: float
-    """Validating an image."""
+    """Validating an image, with all networks."""
     image_load: float
+    """Loading it for each network, in one process."""
     workers: int
 
     def hours(self, epochs: int, steps: int, images: int, every: int) -> float:
@@ -85,7 +86,8 @@ def dry_run(trainer: Trainer) -> None:
         "loss of one step": f"{found.loss:.3f}",
         "one step": f"{found.step:.3f} s",
         "loading its batch": f"{found.load:.3f} s of one process, {workers}",
-        "one validation image": f"{found.image:.3f} s ({mode}), {counted(images, 'image')}",
+        "one validation image": f"{found.image:.3f} s ({mode}), {counted(images, 'image')}, "
+        f"{counted(len(trainer.method.eval_models()), 'network')}",
         "loading it": f"{found.image_load:.3f} s of one process",
         "memory": f"{memory:.2f} GiB at its peak",
         "whole run": f"{duration(3600 * hours)}, bound by {bound}",
@@ -131,20 +133,22 @@ def _arithmetic(method_class: type[Method], config: Config) -> float:
 
 
 def _validation(trainer: Trainer) -> tuple[float, float]:
-    """Return the seconds that a validation image takes, and those to load it.
+    """Return the seconds that a validation image takes with all networks, and those to load it for
+    each of them.
 
     The first image is scored before the last one is timed.
     """
+    networks = trainer.method.eval_models().values()
     images, mode = trainer.val.dataset, trainer.config.evaluation.mode
     last = len(images) - 1  # type: ignore[arg-type]
 
     def score(number: int) -> Callable[[], object]:
         batch = [default_collate([images[number]])]
-        return lambda: evaluate_network(trainer, trainer.method.model, mode, batches=batch)
+        return lambda: [evaluate_network(trainer, one, mode, batches=batch) for one in networks]
 
     score(0)()
     seconds = _median_seconds(score(last), trainer.device)
-    return seconds, _seconds_of_a_worker(lambda: images[last])
+    return seconds, len(networks) * _seconds_of_a_worker(lambda: images[last])
 
 
 def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:

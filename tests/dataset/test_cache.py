@@ -160,7 +160,8 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
-    """The first image takes 10 s, the second 1 s; opening a file takes 1 s (fake clock)."""
+    """The first image takes 10 s, the second 1 s for each of two networks; opening a file takes 1 s
+    (fake clock)."""
     config = load_config(toy.config)
     samples = read_lists(config.data, unlabeled=False).val.samples
     process = Process(rank=0, world=1, workers=0, cuda=False)
@@ -179,7 +180,8 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
     monkeypatch.setattr("engine.dry_run.evaluate_network", evaluate)
     monkeypatch.setattr("engine.dry_run.REPEATS", 1)
     val = evaluation_loader(config, samples, process, 2**20 * kept)
-    device, method = torch.device("cpu"), SimpleNamespace(model=None)
+    networks = {"model": None, "model_ema": None}
+    device, method = torch.device("cpu"), SimpleNamespace(model=None, eval_models=networks.copy)
     trainer = SimpleNamespace(config=config, device=device, val=val, method=method)
-    assert _validation(trainer) == (1, 0 if kept else 1)
-    assert seen == [0, len(samples) - 1]
+    assert _validation(trainer) == (2, 0 if kept else 2)
+    assert seen == [0, 0, len(samples) - 1, len(samples) - 1]
