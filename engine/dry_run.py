@@ -1,6 +1,7 @@
 """`--dry-run`: a few steps and validation images, and an estimate of the whole run."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -92,7 +93,11 @@ def dry_run(trainer: Trainer) -> None:
         "memory": f"{memory:.2f} GiB at its peak",
         "whole run": f"{duration(3600 * hours)}, bound by {bound}",
     }
-    logger.info("dry run: all well\n%s", rows(facts))
+    verdict = "all well"
+    if not math.isfinite(found.loss):
+        verdict = f"the loss of its first step is {found.loss}; a run skips such steps. Fix: look "
+        verdict += "at the images and masks, and at criterion.class_weights"
+    logger.info("dry run: %s\n%s", verdict, rows(facts))
     if hours > LONG:
         offers = smaller_settings(method_class, config, found, steps, images)
         logger.info("This run would take days. Smaller settings:\n%s", "\n".join(offers))

@@ -17,6 +17,7 @@ from engine.cost import (
     late_training,
     step_cost,
 )
+from engine.dry_run import Measured
 from engine.estimate import CARDS, CONTEXT, largest_batch, run_needs, step_seconds
 from engine.trainer import Trainer
 from model.build import build_network
@@ -190,6 +191,14 @@ def test_needs_are_said_before_memory_runs_out(toy, run, monkeypatch, tmp_path, 
     assert "GPUs that hold it" in capsys.readouterr().out
 
 
+def test_a_loss_that_is_not_finite_is_not_well(toy, train, tmp_path, capsys, monkeypatch):
+    found = Measured(float("nan"), step=1, load=0, image=0, image_load=0, workers=0)
+    monkeypatch.setattr("engine.dry_run.measure", lambda trainer: found)
+    train(SupOnly, toy.argv(tmp_path / "run", "--dry-run"))
+    said = capsys.readouterr().out
+    assert "all well" not in said and "dry run: the loss of its first step is nan" in said
+
+
 def test_a_torch_without_fake_tensors_is_said_in_one_line(
     toy, train, run, tmp_path, capsys, monkeypatch
 ):
@@ -219,7 +228,8 @@ def test_table(toy, run, tmp_path):
      ["configs/shapes.yaml", "--set", "crop=1"],
      ["configs/shapes.yaml", "--set", "micro_batch=3"],
      ["configs/shapes.yaml", "--processes", "3"], ["configs/shapes.yaml", "--processes", "0"],
-     ["configs/shapes_corrmatch.yaml", "--methods", "unimatch"]],
+     ["configs/shapes_corrmatch.yaml", "--methods", "unimatch"],
+     ["configs/shapes.yaml", "--json", "no/such/costs.json"]],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(argv, run, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
