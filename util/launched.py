@@ -5,7 +5,7 @@ import os
 
 def launched_ranks() -> int:
     """World size; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def launched_rank() -> int:

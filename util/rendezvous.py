@@ -13,7 +13,7 @@ from typing import Any
 import torch.distributed as td
 
 from util.config.differences import OF_A_MACHINE, differences
-from util.errors import UserError, first_of
+from util.errors import UserError, first_of, reason
 from util.launched import launched_rank, launched_ranks, processes_here
 
 TIMEOUT = 30.0
@@ -68,6 +68,11 @@ def _store_of(start: str) -> td.Store | None:
         store, *_ = next(td.rendezvous("env://", timeout=patience()))
     except td.DistError:
         return None
+    except ValueError as error:
+        raise UserError(
+            f"WORLD_SIZE is {launched_ranks()}, but no launcher started this process "
+            f"({reason(error)}). Fix: sh tools/train.sh starts several; for one, unset WORLD_SIZE"
+        ) from None
     return td.PrefixStore(f"start {start}", store)
 
 

@@ -13,6 +13,7 @@ from tests.tools.test_scripts import free_port
 from tools.launch import __main__ as launch
 from util import rendezvous
 from util.errors import UserError
+from util.launched import launched_ranks
 from util.log import code_version
 
 
@@ -192,6 +193,16 @@ def test_timeout_is_a_number_of_minutes(given, monkeypatch):
     monkeypatch.setenv("TIMEOUT", given)
     with pytest.raises(UserError, match="TIMEOUT: expected a number of minutes"):
         rendezvous.patience()
+
+
+def test_variables_of_no_launcher(monkeypatch):
+    """A container may set WORLD_SIZE, or leave it empty."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UserError, match="WORLD_SIZE is 2.* RANK expected.*unset WORLD_SIZE"):
+        rendezvous.meeting_store()
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert launched_ranks() == 1
 
 
 def launched(**given):
