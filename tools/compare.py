@@ -116,6 +116,11 @@ def compared_rows(
     for name, config in configs.items():
         if config.data.classes != data.classes:
             raise UserError(f"{name}: its classes differ from those of {first}")
+        if config.data.dates != data.dates:
+            raise UserError(
+                f"{name}: its images per sample ({config.data.dates}) differ from those of {first} "
+                f"({data.dates})"
+            )
     images, masks = zip(*map(Reader(data).both, samples), strict=True)
     dates = zip(*(pictures(pixels, data) for pixels in images), strict=True)
     rows = dict(zip(("image", "later image"), map(list, dates), strict=False))

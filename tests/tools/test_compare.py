@@ -61,7 +61,10 @@ def test_mistakes_are_one_line(runs, run, mistake, monkeypatch, tmp_path):
         assert problem in mistake(compare, *runs, *options)
     path = runs[1] / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    config["data"]["classes"][0] = "air"
-    path.write_text(yaml.safe_dump(config))
-    code, _, err = run(compare, *runs, "--out", "x.png")
-    assert code == 2 and "classes differ" in err and not (tmp_path / "x.png").exists()
+    for other, problem in (
+        ({"classes": ["air", "tree", "road"]}, "its classes differ"),
+        ({"pair": "column"}, "its images per sample (2) differ from those of"),
+    ):
+        path.write_text(yaml.safe_dump(config | {"data": config["data"] | other}))
+        code, _, err = run(compare, *runs, "--out", "x.png")
+        assert code == 2 and problem in err and not (tmp_path / "x.png").exists()
