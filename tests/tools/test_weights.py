@@ -189,7 +189,7 @@ def test_an_order_that_differs_is_refused(change, problem):
         convert(dict(change(blind)), "test_resnet", "f")
 
 
-def test_fetch_from_a_file_makes_what_training_reads(tool, tmp_path):
+def test_fetch_from_a_file_makes_what_training_reads(tool, monkeypatch):
     donor = timm.create_model("resnet10t")
     file = {"backbone." + k: v for k, v in renamed(donor.state_dict(), *MM_RESNET).items()}
     torch.save({"meta": {"epoch": 1}, "state_dict": file | {"head.x": torch.ones(2)}}, "mm.pth")
@@ -203,7 +203,12 @@ def test_fetch_from_a_file_makes_what_training_reads(tool, tmp_path):
     network = build_network(options, 3)
     load_backbone(network, options, 3)
     assert torch.equal(network.backbone.conv1[6].weight, donor.conv1[6].weight)
-    assert tool("check")[0] == 0
+    assert tool("check")[0] == tool("check", "resnet10t")[0] == 0
+    monkeypatch.setattr(files, "known_backbones", lambda: ["resnet10t"])
+    Path("pretrained/resnet10t.pth").rename("pretrained/resnet18.pth")
+    code, out, _ = tool("check", "resnet18", "--folder", "pretrained")
+    assert code == 1 and "not the weights of resnet18" in out
+    Path("pretrained/resnet18.pth").rename("pretrained/resnet10t.pth")
     code, _, err = tool("fetch", "resnet10t", "--from", "mm.pth")
     assert code == 2 and "exists already" in err and err.count("\n") == 1
 

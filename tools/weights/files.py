@@ -110,14 +110,15 @@ def _check(target: str, options: argparse.Namespace) -> bool:
     source = source_by_hash(digest)
     named = source.file if source else "not a published file with a known hash"
     print(f"{path}: {len(state)} entries, sha256 {digest}, {named}")
-    fits, problems = _fitting(state, path, options.backbone)
+    wanted = options.backbone or (target if is_name and path != Path(target) else None)
+    fits, problems = _fitting(state, path, wanted)
     for name, found in fits.items():
         print(f"  model.backbone={name}: {_summary(found)}")
         if found.scheme != EXPECTED or not is_plain:
             print(f"    convert it: python -m tools.weights fetch {name} --from {path}")
     if not fits:
         print(f"  {problems[0]}")
-        if not options.backbone:
+        if not wanted:
             print("  Fix: name the backbone for which it is meant with --backbone")
     return is_plain and any(found.scheme == EXPECTED for found in fits.values())
 
