@@ -1,5 +1,6 @@
 """`python -m tools.benchmark`: every benchmark runs with small settings and prints results."""
 
+import errno
 import re
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def test_the_time_to_the_first_step(toy, run, monkeypatch):
         assert re.search(rf"^{part} +[\d.]+ +[\d.]+$", out, re.MULTILINE), out
 
 
+def test_photos_on_another_file_system(toy, run, monkeypatch):
+    def hardlink_to(path, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("pathlib.Path.hardlink_to", hardlink_to)
+    code, _, err = run(benchmark, "start", "--config", toy.config, "--device", "cpu")
+    assert code == 2 and "--tmp" in err and "Invalid cross-device link" in err
+    assert err.count("\n") == 1
+
+
 # On a GPU
 
 
@@ -101,13 +112,16 @@ def test_a_part_that_fails_or_hangs_is_named_and_the_next_call_goes_on(
     monkeypatch.setattr(subprocess, "run", spoilt)
     parts = {name: [name] for name in ("slow", "broken", "well")}
     code, out, err = on_a_gpu(parts)
-    assert code == 0 and "figures of well" in out and "figures of slow" not in out
+    assert code == 1 and "figures of well" in out and "figures of slow" not in out
     assert "slow: not done within 2 min" in err and "broken: failed with exit code 3" in err
     code, out, err = on_a_gpu(parts)
     assert done == ["slow", "broken", "well", "slow", "broken"] and not err
     assert out.count("figures of") == 3
     on_a_gpu(parts, "--parts", "well")
     assert done[5:] == ["well"]
+    (tmp_path / "file").touch()
+    code, _, err = on_a_gpu(parts, "--out", tmp_path / "file")
+    assert code == 2 and "file: cannot be made" in err
 
 
 def test_without_a_gpu_one_line_says_so(run, tmp_path, monkeypatch):

@@ -29,9 +29,10 @@ def main() -> None:
     with exit_with_one_line():
         if options.benchmark != "gpu":
             load_config(options.config, options.set)
-        images = getattr(options, "images", None)
-        if images and not os.path.exists(images):  # also for impossible paths
-            raise UserError(f"--images {images}: no such folder{nearest(images)}")
+        for name in ("images", "tmp"):
+            folder = getattr(options, name, None)
+            if folder and not os.path.exists(folder):  # also for impossible paths
+                raise UserError(f"--{name} {folder}: no such folder{nearest(folder)}")
         with importing():
             from tools.benchmark import data, evaluation, gpu, start, steps
         modules = {"step": steps, "data": data, "eval": evaluation, "start": start, "gpu": gpu}

@@ -12,30 +12,38 @@ import torch
 
 from tools.benchmark.options import PARTS
 from util.errors import UserError, duration, print_error
+from util.io import make_folder
 from util.paths import REPOSITORY
 
 
 def run(options: argparse.Namespace) -> None:
+    """Measure the parts and print all results; end with exit code 1 if a part failed."""
     if not torch.cuda.is_available():
         raise UserError("gpu: found no GPU. Fix: use the other benchmarks, which also run on a CPU")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
+    ok = True
     for name in PARTS:
         file = options.out / f"{name}.txt"
         if name in (options.parts or PARTS) and (options.parts or not file.exists()):
-            measure(name, file, options.seconds)
+            ok &= measure(name, file, options.seconds)
         if file.exists():
             print(f"== {name} ==", file.read_text(), sep="\n", flush=True)
+    if not ok:
+        sys.exit(1)
 
 
-def measure(name: str, file: Path, seconds: float) -> None:
-    """Write the output of a benchmark to a file; where it fails, print the reason instead."""
+def measure(name: str, file: Path, seconds: float) -> bool:
+    """Write the output of a benchmark to a file; where it fails, print the reason instead and
+    return False."""
     partial = file.with_suffix(".partial")
     command = [sys.executable, "-m", "tools.benchmark", *PARTS[name]]
     try:
         with partial.open("w") as out:
             subprocess.run(command, cwd=REPOSITORY, stdout=out, timeout=seconds, check=True)
         partial.rename(file)
+        return True
     except subprocess.TimeoutExpired:
         print_error(f"{name}: not done within {duration(seconds)}; raise --seconds")
     except subprocess.CalledProcessError as error:
         print_error(f"{name}: failed with exit code {error.returncode}")
+    return False

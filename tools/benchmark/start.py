@@ -19,6 +19,7 @@ from tools.benchmark.measure import read, report
 from tools.benchmark.options import KINDS
 from tools.methods import method_of
 from util import distributed
+from util.errors import UserError
 from util.paths import REPOSITORY
 
 FOLDER = 1000
@@ -40,7 +41,13 @@ def run(options: argparse.Namespace) -> None:
     counts = dict(zip(KINDS, options.counts, strict=True))
     with TemporaryDirectory(dir=options.tmp) as folder:
         data = make_dataset(Path(folder), options.images)
-        lengthen(data, counts)
+        try:
+            lengthen(data, counts)
+        except OSError as error:
+            raise UserError(
+                f"photos cannot be linked in {folder} ({error}). Fix: --tmp DIR on the file system "
+                "of --images"
+            ) from None
         config, device = read(options, data=data), distributed.choose_device(options.device)
         command = [sys.executable, "-c", f"import {options.method}"]
         timed("imports", lambda: subprocess.run(command, cwd=REPOSITORY, check=True))
