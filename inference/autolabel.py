@@ -42,11 +42,6 @@ def unlabelled_samples(
     Labelled, validation and test images of the config are left out; their number is returned too.
     Raises `UserError` if no image remains, or if two would share a mask.
     """
-    if isinstance(data.pair, PairFolders):
-        raise UserError(
-            "data.pair: split files of names have no column for new masks; write them as "
-            "'first second mask', with data.pair: column"
-        )
     if data.pair is not None and images:
         raise UserError("--images: data.pair is set; name pairs in a split file with --list")
     samples: dict[str, Sample] = {}
@@ -74,6 +69,17 @@ def unlabelled_samples(
     return kept, len(samples) - len(kept)
 
 
+def encoding_of_labels(data: Data) -> MaskEncoding:
+    """Return the encoding of automatic labels; raises `UserError` where they cannot be written: a
+    class without a value, or split files without a column of masks."""
+    if isinstance(data.pair, PairFolders):
+        raise UserError(
+            "data.pair: split files of names have no column for new masks; write them as "
+            "'first second mask', with data.pair: column"
+        )
+    return MaskEncoding(data, ignoring=True)
+
+
 class RankedImage(NamedTuple):
     """An image and its uncertainty."""
 
@@ -86,7 +92,7 @@ class RankedImage(NamedTuple):
 class Autolabel:
     """A folder with masks/, and uncertainty.csv with a line for each image.
 
-    Raises `UserError` if the dataset's masks have no value for a class.
+    Raises `UserError` as `encoding_of_labels`.
 
     Args:
         threshold: least confidence, in [0, 1], of a pixel with a label; others are ignored.
@@ -94,7 +100,7 @@ class Autolabel:
 
     def __init__(self, folder: Path, config: Config, threshold: float):
         self.folder, self.config, self.threshold = folder, config, threshold
-        self.encoding = MaskEncoding(config.data, ignoring=True)
+        self.encoding = encoding_of_labels(config.data)
         self.table = folder / "uncertainty.csv"
 
     def mask_path(self, name: str) -> Path:

@@ -17,7 +17,7 @@ from dataset.samples import Sample
 from dataset.split_files import list_line, list_text, listed_paths
 from inference.cli import ACQUISITIONS
 from tools.methods import method_scripts
-from util.cli import add_settings, exit_with_one_line, run_script
+from util.cli import add_settings, exit_with_one_line, importing, run_script
 from util.config.loading import load_config
 from util.errors import UserError
 from util.io import write_once
@@ -38,6 +38,11 @@ def main() -> None:
                 f"--count: found {options.count}, expected 1 or more and less than half of the "
                 f"{len(pool)} images of {options.pool}"
             )
+        if min(options.seeds) < 0:
+            raise UserError(f"--seeds: found {min(options.seeds)}, expected 0 or more")
+        with importing():
+            from inference.autolabel import encoding_of_labels
+        encoding_of_labels(config.data)  # tools.autolabel would refuse it after the first training
         scores = [arm_scores(options, pool, seed) for seed in options.seeds]
         print(seed_table(scores, options))
 

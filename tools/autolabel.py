@@ -37,12 +37,12 @@ def main() -> None:
             from inference.output_folder import unfinished_images
             from model.trained import load_trained
             from util import distributed
+        labels = Autolabel(options.out, config, options.threshold)
         samples, left_out = unlabelled_samples(
             config.data, options.images, options.list, options.out
         )
         if left_out:
             print(f"skipped  {counted(left_out, 'labelled, validation or test image')}")
-        labels = Autolabel(options.out, config, options.threshold)
         device = distributed.choose_device(options.device)
         network = load_trained(config, options.checkpoint, options.which, device)
         missing = unfinished_images(

@@ -16,7 +16,7 @@ import inference.autolabel
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
 from dataset.validation import read_lists
-from inference.autolabel import unlabelled_samples
+from inference.autolabel import encoding_of_labels, unlabelled_samples
 from inference.predictor import (
     Predictor,
     confidence,
@@ -220,15 +220,16 @@ def test_bad_input(command, toy, tmp_path):
     ):
         code, _, err = command(*more)
         assert code == 2 and message in err and err.count("\n") == 1
-    folders = {"first": "A", "second": "B", "masks": "C"}
-    for pair, images, message in (
-        ("column", [tmp_path / "a.png"], "--images: data.pair is set; name pairs in a split file"),
-        (folders, None, "split files of names have no column"),
+    for pair, message in (
+        ("column", "--images: data.pair is set; name pairs in a split file"),
+        ({"first": "A", "second": "B", "masks": "C"}, "split files of names have no column"),
     ):
         toy.tree["data"]["pair"] = pair
         toy.write_config()
+        data = load_config(toy.config).data
         with pytest.raises(UserError, match=message):
-            unlabelled_samples(load_config(toy.config).data, images, None, tmp_path)
+            encoding_of_labels(data)
+            unlabelled_samples(data, [tmp_path / "a.png"], None, tmp_path)
 
 
 def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
@@ -289,5 +290,10 @@ def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
     count, said = ranked_anew("--acquisition", "margin")
     assert count == 2 and "+ 3 by margin" in said and "| 0 | 1" in said and " | 4" in said
     assert (labels / "next.txt").read_text() == by_entropy
-    code, _, err = run(active_learning, *argv, "--count", 6)
-    assert code == 2 and "--count: found 6" in err
+    for more, problem in (
+        (["--count", 6], "--count: found 6"),
+        (["--seeds", 0, -1], "--seeds: found -1, expected 0 or more"),
+        (["--set", "data.label_map={1: sky, 2: tree, other: road}"], "no value of class 'road'"),
+    ):
+        code, _, err = run(active_learning, *argv, *more)
+        assert code == 2 and problem in err
