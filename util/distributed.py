@@ -19,7 +19,7 @@ import torch.distributed as td
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from util.errors import UserError
+from util.errors import UserError, counted
 from util.launched import launched_rank, launched_ranks, processes_here
 from util.rendezvous import RESTARTS, meeting_store, patience, require_equal
 
@@ -58,8 +58,8 @@ def choose_device(name: str) -> torch.device:
     gpus, needed = torch.cuda.device_count(), processes_here()
     if name == "cuda" and gpus < needed:
         raise UserError(
-            f"--device cuda: found {gpus} GPUs for {needed} processes on this machine; start "
-            "fewer, or use --device cpu"
+            f"--device cuda: found {counted(gpus, 'GPU')}, expected {needed}, one for each process "
+            "on this machine. Fix: start fewer processes, or use --device cpu"
         )
     if name == "cpu" or gpus < needed:
         return torch.device("cpu")
