@@ -63,7 +63,7 @@ def test_photos_on_another_file_system(toy, run, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.hardlink_to", hardlink_to)
     code, _, err = run(benchmark, "start", "--config", toy.config, "--device", "cpu")
-    assert code == 2 and "--tmp" in err and "Invalid cross-device link" in err
+    assert code == 2 and "TMPDIR" in err and "Invalid cross-device link" in err
     assert err.count("\n") == 1
 
 

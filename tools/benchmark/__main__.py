@@ -29,10 +29,9 @@ def main() -> None:
     with exit_with_one_line():
         if options.benchmark != "gpu":
             load_config(options.config, options.set)
-        for name in ("images", "tmp"):
-            folder = getattr(options, name, None)
-            if folder and not os.path.exists(folder):  # also for impossible paths
-                raise UserError(f"--{name} {folder}: no such folder{nearest(folder)}")
+        images = getattr(options, "images", None)
+        if images and not os.path.exists(images):  # also for impossible paths
+            raise UserError(f"--images {images}: no such folder{nearest(images)}")
         with importing():
             from tools.benchmark import data, evaluation, gpu, start, steps
         modules = {"step": steps, "data": data, "eval": evaluation, "start": start, "gpu": gpu}

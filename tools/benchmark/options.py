@@ -102,4 +102,3 @@ def add_options(name: str, parser: Parser) -> None:
     elif name == "start":
         add("--counts", type=int, nargs=3, default=PASCAL, metavar=tuple(map(str.upper, KINDS)),
             help="images in the split files (default: Pascal's)")  # fmt: skip
-        add("--tmp", type=Path, help="folder for temporary links to photos (default: the system's)")

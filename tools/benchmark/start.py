@@ -39,14 +39,14 @@ def run(options: argparse.Namespace) -> None:
         return result
 
     counts = dict(zip(KINDS, options.counts, strict=True))
-    with TemporaryDirectory(dir=options.tmp) as folder:
+    with TemporaryDirectory() as folder:
         data = make_dataset(Path(folder), options.images)
         try:
             lengthen(data, counts)
         except OSError as error:
             raise UserError(
-                f"photos cannot be linked in {folder} ({error}). Fix: --tmp DIR on the file system "
-                "of --images"
+                f"photos cannot be linked in {folder} ({error}). Fix: set TMPDIR to a folder on "
+                "the file system of --images"
             ) from None
         config, device = read(options, data=data), distributed.choose_device(options.device)
         command = [sys.executable, "-c", f"import {options.method}"]
