@@ -4,9 +4,7 @@ The launcher sets RANK, LOCAL_RANK and WORLD_SIZE; plain python sets nothing.
 """
 
 import inspect
-import io
 import os
-import pickle
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ import torch
 import torch.distributed as td
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from util.errors import UserError, counted
 from util.launched import launched_rank, launched_ranks, processes_here
@@ -148,54 +147,35 @@ def on_main(run: Callable[[], T]) -> T:
     return cast(T, result)
 
 
-class _Sender(pickle.Pickler):
-    """Pickler that leaves out tensors and collects them in `tensors`."""
-
-    def __init__(self, file: io.BytesIO):
-        super().__init__(file)
-        self.tensors: list[Tensor] = []
-
-    def persistent_id(self, value: Any) -> Any:
-        plain = type(value) is Tensor and value.device.type == "cpu" and not value.is_quantized
-        if not plain or value.layout != torch.strided or value.is_complex():
-            return None
-        self.tensors.append(value.detach().contiguous())
-        return value.shape, value.dtype
-
-
-class _Receiver(pickle.Unpickler):
-    """Unpickler that allocates the tensors and collects them in `tensors`."""
-
-    def __init__(self, file: io.BytesIO):
-        super().__init__(file)
-        self.tensors: list[Tensor] = []
-
-    def persistent_load(self, form: Any) -> Tensor:
-        self.tensors.append(torch.empty(form[0], dtype=form[1]))
-        return self.tensors[-1]
-
-
 def _broadcast(value: T) -> T:
     """Return rank 0's `value` on all ranks.
 
     Tensors are sent one by one: pickling the state of a run would take twice its size in memory.
     """
-    sent = [b""]
-    if is_main():
-        sender = _Sender(file := io.BytesIO())
-        sender.dump(value)
-        sent, tensors = [file.getvalue()], sender.tensors
-    td.broadcast_object_list(sent)
+    form = [tree_map_only(Tensor, _form, value) if is_main() else None]
+    td.broadcast_object_list(form)
     if not is_main():
-        receiver = _Receiver(io.BytesIO(sent[0]))
-        value, tensors = receiver.load(), receiver.tensors
-    for tensor in (tensor for tensor in tensors if tensor.numel()):
-        content = tensor.view(-1).view(torch.uint8)
-        moved = content.to(_collective_device())
-        td.broadcast(moved, 0)
-        if not is_main():
-            content.copy_(moved)
+        value = tree_map_only(Tensor, _allocate, form[0])
+    for tensor, sent in zip(tree_leaves(value), tree_leaves(form[0]), strict=True):
+        if isinstance(sent, Tensor) and sent.is_meta and sent.numel():
+            content = tensor.detach().contiguous().view(-1).view(torch.uint8)
+            moved = content.to(_collective_device())
+            td.broadcast(moved, 0)
+            if not is_main():
+                content.copy_(moved)
     return value
+
+
+def _form(tensor: Tensor) -> Tensor:
+    """Return an ordinary tensor without its content; any other, which is pickled, unchanged."""
+    plain = type(tensor) is Tensor and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or tensor.layout != torch.strided or tensor.is_complex():
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+
+def _allocate(form: Tensor) -> Tensor:
+    return torch.empty_like(form, device="cpu") if form.is_meta else form
 
 
 def _collective_device() -> str:

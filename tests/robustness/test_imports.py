@@ -28,7 +28,7 @@ FILES = [path for path in SOURCES if path.parts[0] != "tests"]
 BY_NAME = {"tools/methods.py"}
 """Files that may import modules by a computed name, which this test cannot see."""
 PRIVATE = {"engine/cost.py", "model/deploy.py", "util/distributed.py"}
-"""Files that use private names of torch; tools/launch/ inherits some from torchrun."""
+"""Files that use private names of torch."""
 
 
 @cache
