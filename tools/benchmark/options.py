@@ -62,7 +62,7 @@ TEXTS = {
     ),
     "gpu": (
         "Measure a GPU: speed and memory of all methods and settings.",
-        ("--out runs/gpu", "--out runs/gpu --parts unimatch windows --seconds 300"),
+        ("--out runs/gpu", "--out runs/gpu --seconds 300"),
     ),
 }
 """Description and examples of each benchmark."""
@@ -74,8 +74,6 @@ def add_options(name: str, parser: Parser) -> None:
     add = parser.add_argument
     if name == "gpu":
         add("--out", type=Path, required=True, help="folder of the results: a text file per part")
-        add("--parts", nargs="+", choices=PARTS,
-            help="parts to measure again (default: those without a result)")  # fmt: skip
         add("--seconds", type=float, default=120, help="time limit of a part")
         return
     if name == "step":
