@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -105,11 +105,10 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
 
 
-@contextmanager
-def leaving_when_asked() -> Iterator[None]:
-    """End the process with `EXIT_CODE` on a batch system's signal; there is nothing to save yet."""
-    with handling((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE)):
-        yield
+def leaving_when_asked() -> AbstractContextManager[bool]:
+    """End the process with `EXIT_CODE` on a batch system's signal inside, as there is nothing to
+    save yet."""
+    return handling((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE))
 
 
 def _interrupts() -> tuple[int, ...]:
@@ -127,18 +126,14 @@ def quit_on_interrupt() -> None:
         signal.signal(number, _quit)
 
 
-@contextmanager
-def raising_on_interrupt() -> Iterator[None]:
+def raising_on_interrupt() -> AbstractContextManager[bool]:
     """Raise `KeyboardInterrupt` on Ctrl-C inside."""
-    with handling(_interrupts(), signal.default_int_handler):
-        yield
+    return handling(_interrupts(), signal.default_int_handler)
 
 
-@contextmanager
-def quitting_on_interrupt() -> Iterator[None]:
+def quitting_on_interrupt() -> AbstractContextManager[bool]:
     """End the process on Ctrl-C inside, as after `quit_on_interrupt`."""
-    with handling(_interrupts(), _quit):
-        yield
+    return handling(_interrupts(), _quit)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class Launch:
         self.stopping = False
         """True once a signal asked the launch to stop."""
         with leaving_when_asked():
-            self.store = self._meet()
+            self._meet()
 
     def run(self) -> int:
         """Run the script until it ends or cannot be restarted; return the exit code."""
@@ -147,8 +147,8 @@ class Launch:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def _meet(self) -> TCPStore:
-        """Wait for the other nodes; return the store.
+    def _meet(self) -> None:
+        """Wait for the other nodes.
 
         Raises `UserError` for a port in use, a first node that does not answer, and nodes that are
         late.
@@ -166,7 +166,6 @@ class Launch:
                 f"NODE_RANK {node}: used by two machines; expected 0 to {nodes - 1}, each once"
             )
         self._exchange("here", None)
-        return self.store
 
     def _exchange(self, name: str, value: Any, limit: float | None = None) -> list[Any]:
         """Return the `value` (JSON) of every node."""
