@@ -7,16 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from util.interrupt import quit_on_interrupt
+from util.interrupt import leave_when_asked, quit_on_interrupt
 
 
 def check_command(name: str, unlabeled: bool = True) -> None:
     """Answer `--help`, misspelt options and keys, and missing files of a method's command at once:
     importing PyTorch takes seconds.  `main` checks again, with everything that depends on the data.
 
-    Ctrl-C ends the following imports without a traceback.
+    Ctrl-C and a batch system's signals end the following imports without a traceback.
     """
     quit_on_interrupt()
+    leave_when_asked()
     from util.cli import arguments, exit_with_one_line
     from util.launched import launched_rank
 

@@ -13,6 +13,7 @@ from tests.forked import Forked, spread
 from tests.robustness.fuzzing.kill import assert_same
 from tests.tools.test_scripts import ENVIRONMENT, free_port
 from tests.tools.test_slurm import until_there
+from tools.launch import __main__ as launch
 from tools.launch.processes import first_to_fail, is_killed
 from util.interrupt import EXIT_CODE
 from util.rendezvous import RESTARTS
@@ -104,6 +105,14 @@ assert rank != 1
     ends = machines(tmp_path, program, 3, count=2)
     assert [(code, starts) for code, starts, _ in ends] == [(0, 2), (0, 2)], ends
     assert "process 3 was killed by SIGKILL" in ends[0][2]
+
+
+def test_a_launch_that_is_asked_to_stop_while_it_begins(run, monkeypatch):
+    def stop(_):
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr("tools.launch.processes.Launch", stop)
+    assert run(launch, "supervised.py") == (EXIT_CODE, "", "")
 
 
 def test_a_run_that_was_asked_to_stop_is_not_restarted(tmp_path):

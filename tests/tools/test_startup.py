@@ -18,6 +18,7 @@ from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
 from util.cli import run_script
 from util.errors import UserError, duration
+from util.interrupt import EXIT_CODE
 from util.paths import find_path
 
 HEAVY = ["torch", "torchvision", "timm", "matplotlib", "pandas"]
@@ -143,8 +144,12 @@ def test_help_and_mistakes_need_no_heavy_import():
     assert not wrong
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.7, None])
-def test_ctrl_c_during_imports(seconds, toy, tmp_path):
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [(0.3, "SIGINT"), (0.7, "SIGINT"), (None, "SIGINT"), (None, "SIGUSR1"), (None, "SIGTERM")],
+)
+def test_signals_during_imports(seconds, number, toy, tmp_path):
+    """A batch system's signals end a training with the code of one that can be resumed."""
     command = [sys.executable, "supervised.py", *toy.argv(tmp_path / "run")]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -154,10 +159,11 @@ def test_ctrl_c_during_imports(seconds, toy, tmp_path):
     if seconds is None:  # a log file gets the line, too
         assert process.stdout.readline() == "loading PyTorch ...\n"
     time.sleep(seconds or 0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[number])
     _, said = process.communicate(timeout=60)
     # During its own start, Python is killed by the signal; a shell shows 130 for both.
-    assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in said
+    expected = (130, -signal.SIGINT) if number == "SIGINT" else (EXIT_CODE,)
+    assert process.returncode in expected and "Traceback" not in said
 
 
 def test_help_explains_every_option_with_its_default_and_shows_examples():

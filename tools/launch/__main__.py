@@ -12,13 +12,14 @@ from pathlib import Path
 
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
+from util.interrupt import leaving_when_asked
 from util.parser import Parser
 from util.paths import nearest
 
 
 def main() -> None:
     options = command_line().parse_args()
-    with exit_with_one_line():
+    with exit_with_one_line(), leaving_when_asked():
         if not options.module and not os.path.exists(options.script):  # also for impossible paths
             raise UserError(f"{options.script}: no such script{nearest(options.script)}")
         check_options(options)

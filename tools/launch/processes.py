@@ -18,7 +18,7 @@ from typing import Any
 from torch.distributed import DistError, PrefixStore, TCPStore
 
 from util.errors import UserError, print_error
-from util.interrupt import SIGNALS, handling, leaving_when_asked
+from util.interrupt import SIGNALS, handling
 from util.rendezvous import RESTARTS, exchange, patience, remote_failure, time_limit
 
 CONSEQUENCES = (1, -signal.SIGABRT, -signal.SIGTERM)
@@ -39,8 +39,7 @@ class Launch:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.stopping = False
         """True once a signal asked the launch to stop."""
-        with leaving_when_asked():
-            self._meet()
+        self._meet()
 
     def run(self) -> int:
         """Run the script until it ends or cannot be restarted; return the exit code."""
