@@ -29,7 +29,6 @@ def few_small_photos(tmp_path, monkeypatch):
     [
         ("step settings", ["--own", "--method", "supervised"], ["plain", "channels_last", "tuned"]),
         ("step methods", [], [*METHODS]),
-        ("step parts", [], ["without", "with"]),
         ("data", ["--own"], ["decoding alone", "whole, seen first", "whole, seen again"]),
         ("eval", ["--size", "48", "66"], ["window by window", "in batches, bfloat16"]),
     ],

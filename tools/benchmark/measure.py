@@ -65,17 +65,12 @@ def timed(call: Call, device: torch.device) -> tuple[float, int]:
     if is_gpu:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-    before, begin = allocated(device), time.perf_counter()
+    before, begin = torch.cuda.memory_allocated(), time.perf_counter()
     call()
     if is_gpu:
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - begin
     return seconds, torch.cuda.max_memory_allocated(device) - before if is_gpu else 0
-
-
-def allocated(device: torch.device) -> int:
-    """Return the bytes allocated on a GPU; 0 without one."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
 def report(tables: Mapping[str, "pd.DataFrame"], notes: dict[str, Any]) -> None:

@@ -36,7 +36,6 @@ PARTS = {
         for script in METHODS
     },
     "settings": ["step", "settings"],
-    "parts": ["step", "parts", "--set", *TUNED],
     "windows": ["eval"],
     "start": ["start"],
 }  # fmt: skip
@@ -45,7 +44,7 @@ PARTS = {
 
 TEXTS = {
     "step": (
-        "Time optimizer steps: settings, methods, or parts of a step.",
+        "Time optimizer steps: settings or methods.",
         ("settings --repeats 5", "methods --set crop_size=129 batch_size=2"),
     ),
     "data": (
@@ -77,7 +76,7 @@ def add_options(name: str, parser: Parser) -> None:
         add("--seconds", type=float, default=120, help="time limit of a part")
         return
     if name == "step":
-        add("subject", choices=("settings", "methods", "parts"), help="steps to compare")
+        add("subject", choices=("settings", "methods"), help="steps to compare")
     config = "configs/cityscapes.yaml" if name == "eval" else "configs/pascal.yaml"
     add("--config", default=config, help="YAML file")
     add_settings(parser)
