@@ -18,9 +18,14 @@ from tests.conftest import REPOSITORY
 from tools import quickstart
 
 PYTHON = """#!/bin/sh
-[ "$2" = pip ] || echo "$PWD: $@ with $PYTHONPATH"
+case "$1 $2" in
+    '-c '*) exit $OLD ;;
+    --version*) echo Python 3.9.1 ;;
+    *pip) ;;
+    *) echo "$PWD: $@ with $PYTHONPATH" ;;
+esac
 """
-"""A stub of Python that installs nothing and prints its command line."""
+"""A stub of Python that installs nothing and prints its command line; too old where OLD is 1."""
 STARTS = {
     "supervised.py": partial(command.main, SupOnly),
     "fixmatch.py": partial(command.main, FixMatch),
@@ -57,18 +62,21 @@ def test_quickstart(run, tmp_path, monkeypatch):
 def test_scripts_are_found_from_any_folder(tmp_path):
     """Start quickstart.sh, and scripts the way active learning does."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"VIRTUAL_ENV": sys.prefix}
+    environment |= {"VIRTUAL_ENV": sys.prefix, "OLD": "0"}
 
     def run(*command, **variables):
         done = subprocess.run(command, cwd=tmp_path, env=environment | variables,
-                              capture_output=True, text=True, check=True)  # fmt: skip
-        return done.stdout
+                              capture_output=True, text=True)  # fmt: skip
+        return done.stdout if done.returncode == 0 else (done.returncode, done.stderr)
 
     (tmp_path / "python").write_text(PYTHON)
     (tmp_path / "python").chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     said = run("sh", REPOSITORY / "tools/quickstart.sh", "--save-path", "my runs", PATH=path)
     assert said == f"{tmp_path}: -m tools.quickstart --save-path my runs with {REPOSITORY}\n"
+    said = run("sh", REPOSITORY / "tools/quickstart.sh", PATH=path, OLD="1")
+    assert said == (2, "error: python is Python 3.9.1; Python 3.10 or newer is needed "
+                    "(deactivate the environment)\n")  # fmt: skip
     commands = ("supervised.py", "--help"), ("-m", "tools.autolabel", "--help")
     code = f"from util.cli import run_script; [run_script(*command) for command in {commands}]"
     said = run(sys.executable, "-c", code, PYTHONPATH=str(REPOSITORY))
