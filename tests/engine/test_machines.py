@@ -4,6 +4,7 @@ import shutil
 import socket
 
 import pytest
+from torch.distributed import TCPStore
 
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, json_lines
@@ -13,6 +14,7 @@ from tests.tools.test_scripts import free_port
 from tools.launch import __main__ as launch
 from util import rendezvous
 from util.errors import UserError
+from util.interrupt import EXIT_CODE
 from util.launched import launched_ranks
 from util.log import code_version
 
@@ -224,6 +226,26 @@ def test_a_machine_that_is_alone(impatient):
     assert f"error: MASTER_ADDR localhost, port {port}: no answer" in said
 
 
+def test_machines_that_are_started_differently():
+    port = free_port()
+    options = ["--max_restarts", 2], ["--max_restarts", 3]
+    both = [launcher(*options[n], "supervised.py", nodes=2, node=n, port=port) for n in (0, 1)]
+    said = "error: NODE_RANK 1: found --max_restarts 3, expected 2 as on NODE_RANK 0. Fix: "
+    for end in (one.end(100) for one in both):
+        assert end.returncode == 2 and said in end.stderr and "Traceback" not in end.stderr
+
+
+def test_the_first_machine_ends_while_others_wait():
+    port = free_port()
+    first, second = [launcher("supervised.py", nodes=3, node=n, port=port) for n in (0, 1)]
+    TCPStore("localhost", port, wait_for_workers=False).wait(["here 0", "here 1"])
+    first.process.terminate()
+    assert first.end(60).returncode == EXIT_CODE
+    end = second.end(60)
+    assert end.returncode == 1 and "Traceback" not in end.stderr, end
+    assert "error: the first machine no longer answers" in end.stderr
+
+
 def test_a_port_in_use():
     with socket.create_server(("localhost", 0)) as other:
         port = other.getsockname()[1]
@@ -242,6 +264,6 @@ def test_a_port_in_use():
         ("--master_port 65536", "--master_port: found 65536, expected 0 to 65535"),
     ],
 )
-def test_launches_that_cannot_be(options, problem, run, impatient):
+def test_launches_that_cannot_be(options, problem, run):
     code, _, said = run(launch, *options.split(), "supervised.py")
     assert code == 2 and said == f"error: {problem}\n"

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +28,8 @@ GRACE = 1.0
 """Seconds to wait for the rank that failed first: the ranks that it stops may end before it."""
 STOP, ANSWER, LEAVE = 30.0, 120.0, 10.0
 """Seconds for ranks to end after a failure, for other nodes to report it, and to read it."""
+SHARED = ("nproc_per_node", "nnodes", "max_restarts")
+"""Options that must be equal on all nodes."""
 POLL = 0.2
 """Seconds between two checks of processes and nodes."""
 
@@ -39,35 +42,42 @@ class Launch:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.stopping = False
         """True once a signal asked the launch to stop."""
-        self._meet()
 
     def run(self) -> int:
-        """Run the script until it ends or cannot be restarted; return the exit code."""
-        most, node = self.options.max_restarts, self.options.node_rank
+        """Run the script until it ends or cannot be restarted; return the exit code.
+
+        Raises `UserError` as `_meet` does, and for machines that are started differently.
+        """
         signals = [*SIGNALS, *[signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)]
-        start = 0
         try:
-            with handling(signals, self._pass_on):
-                while True:
-                    codes, stopping = self._run_once(start)
-                    if not codes:
-                        return 0
-                    rank = first_to_fail(codes)
-                    if stopping or not is_killed(codes[rank]) or start >= most:
-                        return self._end(start, rank, codes[rank])
-                    if node == 0:
-                        print_error(
-                            f"process {rank} was {killed_by(codes[rank])}; all restart from the "
-                            f"last checkpoint (restart {start + 1} of {most})"
-                        )
-                    start += 1
+            launches = self._meet()
+            try:
+                require_equal_launches(launches)
+                with handling(signals, self._pass_on):
+                    return self._run_until_it_ends()
+            finally:
+                self._stop()
+                self._leave()
         except DistError as error:
             reason = str(error).partition("\n")[0]
             print_error(f"error: the first machine no longer answers ({reason})")
             return 1
-        finally:
-            self._stop()
-            self._leave()
+
+    def _run_until_it_ends(self) -> int:
+        most, start = self.options.max_restarts, 0
+        while True:
+            codes, stopping = self._run_once(start)
+            if not codes:
+                return 0
+            rank = first_to_fail(codes)
+            if stopping or not is_killed(codes[rank]) or start >= most:
+                return self._end(start, rank, codes[rank])
+            start += 1
+            if self.options.node_rank == 0:
+                print_error(
+                    f"process {rank} was {killed_by(codes[rank])}; all restart from the last "
+                    f"checkpoint (restart {start} of {most})"
+                )
 
     def _end(self, start: int, rank: int, code: int) -> int:
         """Print the reason for the end, unless a process of this node did; return the exit code."""
@@ -146,8 +156,8 @@ class Launch:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def _meet(self) -> None:
-        """Wait for the other nodes.
+    def _meet(self) -> list[dict[str, int]]:
+        """Wait for the other nodes; return the `SHARED` options of each.
 
         Raises `UserError` for a port in use, a first node that does not answer, and nodes that are
         late.
@@ -164,7 +174,7 @@ class Launch:
             raise UserError(
                 f"NODE_RANK {node}: used by two machines; expected 0 to {nodes - 1}, each once"
             )
-        self._exchange("here", None)
+        return self._exchange("here", {name: getattr(options, name) for name in SHARED})
 
     def _exchange(self, name: str, value: Any, limit: float | None = None) -> list[Any]:
         """Return the `value` (JSON) of every node."""
@@ -180,6 +190,17 @@ class Launch:
                 self._exchange("left", None, LEAVE)
             else:
                 self.store.set(f"left {self.options.node_rank}", "null")
+
+
+def require_equal_launches(launches: Sequence[dict[str, int]]) -> None:
+    """Raise `UserError` where the `SHARED` options of a node differ from those of the first one."""
+    for node, launch in enumerate(launches):
+        for name, value in launch.items():
+            if value != launches[0][name]:
+                raise UserError(
+                    f"NODE_RANK {node}: found --{name} {value}, expected {launches[0][name]} as on "
+                    "NODE_RANK 0. Fix: start all machines with the same"
+                )
 
 
 def first_to_fail(codes: dict[int, int]) -> int:
