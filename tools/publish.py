@@ -23,7 +23,7 @@ from util.io import make_folder, write_atomically, write_text
 from util.parser import Parser
 from util.tables import markdown_table
 
-ABSOLUTE = re.compile(r"""(?:^|(?<=[=\[{,:"'\s]))/(?!/)(?:[^,\]}"']*/)?(?=[^,\]}"'/])""")
+ABSOLUTE = re.compile(r"""(?:^|(?<=[=\[{,:"'\s]))/(?=[\w.])(?:[^,\]}"']*/)?(?=[^,\]}"'/])""")
 """The folders of an absolute path, at the start of an argument or of a YAML value in it."""
 
 

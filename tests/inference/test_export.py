@@ -288,7 +288,8 @@ def test_the_epoch_on_a_card_is_that_of_the_weights(trained, run, tmp_path):
         ("model.pretrained='/home/me/w.pth'", "model.pretrained='w.pth'"),
         ("/home/me/unimatch.py", "unimatch.py"),
         ("runs/mine", "runs/mine"),
-        ("evaluation.volume_pattern=(.*)/slice", "evaluation.volume_pattern=(.*)/slice"),
+        ("pattern=(.*)/slice", "pattern=(.*)/slice"),
+        ("pattern='/(.*)/slice'", "pattern='/(.*)/slice'"),
     ],
 )  # fmt: skip
 def test_paths_of_a_published_command(argument, shown):
