@@ -188,14 +188,13 @@ def wrap(method: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return method
     known = inspect.signature(DistributedDataParallel).parameters
-    before_step = "forward_sync_buffers"
-    if before_step not in known:  # PyTorch before 2.13
-        before_step = "broadcast_buffers"
+    is_old = "forward_sync_buffers" not in known  # PyTorch before 2.13
+    send: dict[str, Any] = {"broadcast_buffers" if is_old else "forward_sync_buffers": False}
     return DistributedDataParallel(
         method,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,  # no second copy of the gradients
-        **{before_step: False},  # buffers are averaged after the step (`average_batchnorm`)
+        **send,  # no buffers, which are averaged after the step (`average_batchnorm`)
     )
 
 
