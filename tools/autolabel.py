@@ -7,7 +7,9 @@ its config. The ranking is by uncertainty: the most useful images are labelled n
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataset.folders import require_sources
 from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_parser
@@ -15,6 +17,9 @@ from util.cli import exit_with_one_line, importing
 from util.errors import UserError, counted, quoted
 from util.parser import Parser
 from util.paths import nearest
+
+if TYPE_CHECKING:
+    from inference.autolabel import Autolabel, RankedImage
 
 
 def main() -> None:
@@ -27,12 +32,7 @@ def main() -> None:
         if options.list:
             require_sources(options.list, config.data)
         with importing():
-            from inference.autolabel import (
-                Autolabel,
-                unlabelled_samples,
-                write_ranking,
-                write_selection,
-            )
+            from inference.autolabel import Autolabel, unlabelled_samples
             from inference.inputs import may_choose_windows
             from inference.output_folder import unfinished_images
             from model.trained import load_trained
@@ -58,21 +58,30 @@ def main() -> None:
         ranking = labels.ranking(samples, options.acquisition)
         if not ranking:
             raise errors[0]
-        if options.rank:
-            write_ranking(options.rank, ranking, options.acquisition)
-            print(f"ranking  {options.rank}: {counted(len(ranking), 'image')}, "
-                  f"by {options.acquisition}")  # fmt: skip
-        if options.select:
-            root = write_selection(options.out, ranking, options.select)
-            print(f"selected {options.out}: next.txt and rest.txt, paths below {root}")
-        labelled, path = labels.write_dataset(ranking)
-        share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
-        print(f"labels   {counted(labelled, 'image')}, on {share:.1%} of the pixels")
-        print(f"written  {options.out}: masks/, split files, {path.name}, {labels.table.name}")
-        print(f"next     python -m tools.check_data --config {quoted(path)}")
+        write_results(labels, ranking, options)
         if errors:
             print(*errors, sep="\n")
             sys.exit(1)
+
+
+def write_results(
+    labels: "Autolabel", ranking: "Sequence[RankedImage]", options: argparse.Namespace
+) -> None:
+    """Write the ranking and the dataset, and print what is written."""
+    from inference.autolabel import write_ranking, write_selection
+
+    if options.rank:
+        write_ranking(options.rank, ranking, options.acquisition)
+        images = counted(len(ranking), "image")
+        print(f"ranking  {options.rank}: {images}, by {options.acquisition}")
+    if options.select:
+        root = write_selection(options.out, ranking, options.select)
+        print(f"selected {options.out}: next.txt and rest.txt, paths below {root}")
+    labelled, path = labels.write_dataset(ranking)
+    share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
+    print(f"labels   {counted(labelled, 'image')}, on {share:.1%} of the pixels")
+    print(f"written  {options.out}: masks/, split files, {path.name}, {labels.table.name}")
+    print(f"next     python -m tools.check_data --config {quoted(path)}")
 
 
 def command_line() -> Parser:

@@ -17,6 +17,7 @@ from model.files import find_checkpoint
 from util.cli import add_settings, exit_with_one_line, importing
 from util.colours import palette
 from util.config.data import Data
+from util.config.schema import Config
 from util.errors import UserError, counted
 from util.io import make_folder, write_atomically
 from util.parser import Parser
@@ -100,7 +101,7 @@ def compared_rows(
     """Return the images, their ground truth and the predictions of all checkpoints, as rows of
     pictures by name; the configs of the checkpoints are read with `settings`.
 
-    Raises `UserError` for checkpoints of different classes.
+    Raises `UserError` as `common_data`.
     """
     with importing():
         from dataset.bands import pictures
@@ -111,16 +112,7 @@ def compared_rows(
         from util import distributed
     device = distributed.choose_device("auto")
     configs = {name: checkpoint_config(path, None, settings) for name, path in checkpoints.items()}
-    first = next(iter(configs))
-    data = configs[first].data
-    for name, config in configs.items():
-        if config.data.classes != data.classes:
-            raise UserError(f"{name}: its classes differ from those of {first}")
-        if config.data.dates != data.dates:
-            raise UserError(
-                f"{name}: its images per sample ({config.data.dates}) differ from those of {first} "
-                f"({data.dates})"
-            )
+    data = common_data(configs)
     images, masks = zip(*map(Reader(data).both, samples), strict=True)
     dates = zip(*(pictures(pixels, data) for pixels in images), strict=True)
     rows = dict(zip(("image", "later image"), map(list, dates), strict=False))
@@ -138,6 +130,23 @@ def compared_rows(
         pairs = zip(last, of_row, strict=True)
         rows[name] = [overlay(picture, mask, data, OPACITY) for picture, mask in pairs]
     return rows
+
+
+def common_data(configs: Mapping[str, Config]) -> Data:
+    """Return the first config's data section; raises `UserError` where another one has other
+    classes, or pairs instead of single images."""
+    first, *others = configs
+    data = configs[first].data
+    for name in others:
+        own = configs[name].data
+        if own.classes != data.classes:
+            raise UserError(f"{name}: its classes differ from those of {first}")
+        if own.dates != data.dates:
+            raise UserError(
+                f"{name}: its images per sample ({own.dates}) differ from those of {first} "
+                f"({data.dates})"
+            )
+    return data
 
 
 def text_inches(texts: Sequence[str]) -> float:

@@ -35,13 +35,7 @@ def main() -> None:
             raise UserError(f"--out {options.out}: exists already; choose another folder")
         if not options.license.strip():
             raise UserError("--license: found nothing, expected a name such as mit or cc-by-4.0")
-        if options.which not in run.networks:
-            names = ", ".join(run.networks) or "none"
-            raise UserError(
-                f"{run.path}: found no validation of '{options.which}'; expected --which from: "
-                f"{names}"
-            )
-        checkpoint = find_checkpoint(options.run, options.which)
+        checkpoint = published_checkpoint(run, options.which)
         with importing():
             import torch
 
@@ -90,6 +84,16 @@ def command_line() -> Parser:
     )
     parser.add_argument("--which", default="model", help="network of the run, such as model_ema")
     return parser
+
+
+def published_checkpoint(run: Run, network: str) -> Path:
+    """Return the network's best checkpoint; raises `UserError` where none was validated."""
+    if network not in run.networks:
+        names = ", ".join(run.networks) or "none"
+        raise UserError(
+            f"{run.path}: found no validation of '{network}'; expected --which from: {names}"
+        )
+    return find_checkpoint(run.path, network)
 
 
 def published_epoch(run: Run, network: str, checkpoint: Path, state: Any) -> Epoch:
