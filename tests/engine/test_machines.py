@@ -214,12 +214,8 @@ def launched(**given):
     return end.stderr
 
 
-@pytest.fixture
-def impatient(monkeypatch):
+def test_a_machine_that_is_alone(monkeypatch):
     monkeypatch.setenv("TIMEOUT", "0.02")
-
-
-def test_a_machine_that_is_alone(impatient):
     assert "error: NODE_RANK 1: no answer" in launched(nodes=2)
     port = free_port()
     said = launched(nodes=2, node=1, port=port)
