@@ -138,7 +138,7 @@ class DPT(Network):
 
     def encode(self, x: Tensor) -> Features:
         return self.backbone.forward_intermediates(
-            x, indices=self.taps, norm=True, intermediates_only=True
+            x, indices=self.taps, norm=True, stop_early=True, intermediates_only=True
         )
 
     def classify(self, context: Features, size: Sequence[int]) -> Tensor:

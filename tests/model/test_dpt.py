@@ -109,6 +109,20 @@ def test_layers_are_those_blocks():
         torch.testing.assert_close(feature.flatten(2).transpose(1, 2), patches)
 
 
+@pytest.mark.parametrize("lora", [0, 2])
+def test_blocks_after_the_last_decoded_one_are_not_trained(lora):
+    """Other processes would wait for their gradients."""
+    if lora:
+        pytest.importorskip("peft")
+    network = build_network(vary(TINY, layers=(1, 2, 3, 4), lora=lora), 3)
+    ran = []
+    network.backbone.blocks[4].register_forward_hook(lambda *_: ran.append(4))
+    network(torch.randn(1, 3, 32, 32)).sum().backward()
+    trained = {n for n, p in network.named_parameters() if p.requires_grad}
+    assert trained == {n for n, p in network.named_parameters() if p.grad is not None}
+    assert not ran and any(name.startswith("backbone.blocks.3.") for name in trained)
+
+
 def test_layers_that_a_vit_lacks(toy):
     with pytest.raises(UserError, match="model.layers: found block 7, but test_vit has 6"):
         build_network(vary(TINY, layers=(1, 2, 3, 7)), 3)
