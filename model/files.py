@@ -1,6 +1,7 @@
 """Paths of weights: checkpoints of runs, published folders, pretrained backbones."""
 
 import os
+import re
 from pathlib import Path
 
 from model.hub import HUB, hub_folder
@@ -17,6 +18,12 @@ PRETRAINED = Path("pretrained")
 def best_checkpoint(run: Path, name: str) -> Path:
     """Return a network's best checkpoint: best.pth, or best_NAME.pth."""
     return run / ("best.pth" if name == "model" else f"best_{name}.pth")
+
+
+def name_of_best(path: Path) -> str | None:
+    """Return the network that a file of `best_checkpoint` was chosen for; None for other files."""
+    found = re.fullmatch(r"best(?:_(.+))?\.pth", path.name)
+    return found and (found[1] or "model")
 
 
 def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoint") -> Path:

@@ -93,11 +93,12 @@ def test_every_published_form_loads(form, prefix, path):
         assert torch.equal(value, network.state_dict()[name])
 
 
-def test_parts_of_a_method_alone_are_left_out(path):
+def test_parts_of_a_method_alone_are_left_out(path, caplog):
     network = build_network(TINY, 3)
     torch.save({"model": network.state_dict() | {"correlation.proj.weight": torch.ones(1)}}, path)
     loaded = load_network(TINY, DATA, path).state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+    assert "1 entry of no part of the network left out: correlation.proj.weight" in caplog.text
 
 
 def test_what_weights_do_not_depend_on_may_differ(path):
