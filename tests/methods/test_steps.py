@@ -311,6 +311,32 @@ def test_fixed_threshold_stays(toy):
     assert method.tau.item() == 0.0
 
 
+def test_dynamic_threshold_moves_once_per_step(toy):
+    """Two micro-batches of 2 images move it as far as one step of 2 images."""
+    found = []
+    for parts in (1, 2):
+        settings = ["method.thresh_momentum=0.5", f"batch_size={2 * parts}"]
+        config = load_config(toy.config, settings)
+        torch.manual_seed(0)
+        method = CorrMatch(build_network(config.model, 3), config).eval()
+        for _ in range(parts):
+            method(raw_batch(2))
+        found.append(method.tau.item())
+    assert found[0] == pytest.approx(found[1]) != 0.85
+
+
+def test_divergence_of_views_is_computed_in_float32(toy, monkeypatch):
+    """On CPUs, autocast leaves softmax in bfloat16."""
+    inputs = []
+    kl_div = F.kl_div
+    monkeypatch.setattr(F, "kl_div", lambda *x, **more: inputs.extend(x) or kl_div(*x, **more))
+    config = load_config(toy.config)
+    method = CorrMatch(build_network(config.model, 3), config)
+    with autocast(torch.device("cpu"), "bfloat16"):
+        method(raw_batch(2))
+    assert [x.dtype for x in inputs] == 2 * [torch.float32]
+
+
 def test_partner_is_labelled_in_eval_mode_without_touching_statistics(toy):
     config = load_config(toy.config)
     network = build_network(config.model, 3)
