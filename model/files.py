@@ -27,7 +27,7 @@ def name_of_best(path: Path) -> str | None:
 
 
 def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoint") -> Path:
-    """Return the file that `--checkpoint` names: a file; in a run directory, the best checkpoint of
+    """Return the file that an option names: a file; in a run directory, the best checkpoint of
     network `which`; in a folder of `tools.publish` or on the hub (`hf:OWNER/NAME`), the weights.
 
     Raises `UserError` for a path that does not exist, a folder without a checkpoint, or a hub that
@@ -35,7 +35,7 @@ def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoi
     """
     folder = given
     if str(given).startswith(HUB):
-        folder = hub_folder(str(given))
+        folder = hub_folder(str(given), option)
     if not os.path.exists(folder):  # False too for an impossible path
         raise UserError(f"{option} {given}: no such checkpoint or run{nearest(given)}")
     if not folder.is_dir():

@@ -31,7 +31,7 @@ def main() -> None:
         if not options.license.strip():
             raise UserError("--license: found nothing, expected a name such as mit or cc-by-4.0")
         epoch = published_epoch(run, options.which)
-        checkpoint = find_checkpoint(options.run, options.which)
+        checkpoint = find_checkpoint(options.run, options.which, "RUN")
         with importing():
             import torch
 
