@@ -134,7 +134,7 @@ def build_cnn(
     # processes that average their gradients would wait for it.
     for parameter in idle:
         backbone.get_parameter(parameter).requires_grad_(False)
-    return backbone, _feature_info(backbone).channels(), sides
+    return backbone, backbone.feature_info.channels(), sides
 
 
 @functools.cache
@@ -144,23 +144,23 @@ def _probe(name: str, stride: int, shallow: bool) -> tuple[list[int], int, list[
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         probe = _feature_maps(name, stride).eval()
         sides = _multiple_of_sides(probe)
-        strides = _feature_info(probe).reduction()
+        strides = probe.feature_info.reduction()
         indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
         return indices, sides, _parameters_without_part_in(probe, indices, sides)
 
 
-def _feature_maps(name: str, stride: int, **options: Any) -> nn.Module:
+def _feature_maps(name: str, stride: int, **options: Any) -> Any:
     """Return timm's feature extractor at this output stride; a hierarchical backbone that takes no
     output stride keeps its own strides.  Raises `ValueError` where those end in another."""
     ways: list[dict[str, Any]] = [{"output_stride": stride}, {"strict_img_size": False}, {}]
     for way in ways:
         try:
-            model = timm.create_model(name, features_only=True, **way, **options)
+            model: Any = timm.create_model(name, features_only=True, **way, **options)
             break
         except (TypeError, AssertionError):  # HRNet asserts that the stride is its own
             if way == {}:
                 raise
-    own = _feature_info(model).reduction()[-1]
+    own = model.feature_info.reduction()[-1]
     if "output_stride" not in way and own != stride:
         raise ValueError(f"it has strides of its own: set model.output_stride to {own}")
     return model
@@ -191,10 +191,6 @@ def _parameters_without_part_in(
     taken = [maps[index].sum() for index in indices]
     gradients = torch.autograd.grad(taken, parameters, allow_unused=True)
     return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
-
-
-def _feature_info(backbone: nn.Module) -> Any:
-    return backbone.feature_info
 
 
 def apply_multi_grid(backbone: nn.Module, options: Model) -> None:
