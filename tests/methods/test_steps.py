@@ -67,14 +67,6 @@ def test_region_propagation(seed, tau):
     assert (ours[0] != label).any() or tau >= 0.8
 
 
-def test_equally_frequent_classes_give_the_smallest():
-    label = torch.tensor([[[4, 4, 2, 2, 7]]])
-    confident = torch.tensor([[[True, True, True, True, False]]])
-    region = torch.ones(1, 1, 1, 5, dtype=torch.bool)
-    new, _ = propagate_regions(label, confident, region, torch.tensor(0.4), 8)
-    assert (new == 2).all()
-
-
 @pytest.mark.parametrize("pixels", [1, 127, 128, 129, 3000])
 def test_pixels_in(pixels):
     masks = torch.rand(2, 3, pixels) < torch.tensor([0.0, 0.5, 1.0])[:, None]
