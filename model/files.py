@@ -64,14 +64,12 @@ def require_resumable(resume: str) -> Path:
 
 def pretrained_file(options: Model) -> Path | None:
     """Return the file of pretrained weights that the config names, if any; it may be missing."""
-    if options.pretrained in ("none", "hub") or (
-        options.pretrained == "file" and options.network == "unet"  # which has none
-    ):
+    if options.pretrained in ("none", "hub"):
         return None
-    named = Path(options.pretrained)
-    return find_path(
-        PRETRAINED / f"{options.backbone}.pth" if options.pretrained == "file" else named
-    )
+    if options.pretrained != "file":
+        return find_path(Path(options.pretrained))
+    has_none = options.network == "unet"
+    return None if has_none else find_path(PRETRAINED / f"{options.backbone}.pth")
 
 
 def require_pretrained(path: Path) -> None:
