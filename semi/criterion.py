@@ -1,4 +1,4 @@
-"""Supervised losses; 255 is the ignore index everywhere."""
+"""Supervised losses of `logits` `[B, C, H, W]` for classes `target` `[B, H, W]`, 255 = ignore."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,6 @@ class CrossEntropy(nn.Module):
         self.register_buffer("weights", known, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
         return self.over(pixelwise(logits, target), target, target != IGNORE)
 
     def over(self, loss: Tensor, target: Tensor, keep: Tensor) -> Tensor:
@@ -51,7 +50,6 @@ class OhemCrossEntropy(CrossEntropy):
         self.thresh, self.min_kept = thresh, min_kept
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
         loss, valid = pixelwise(logits, target), target != IGNORE
         with torch.no_grad():
             probability = torch.exp(-loss)  # of the true class; 1 where ignored
@@ -81,7 +79,6 @@ class Dice(nn.Module):
     """Dice loss of labelled pixels."""
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
         return dice_loss(logits, target, target != IGNORE)
 
 
@@ -93,7 +90,6 @@ class CrossEntropyAndDice(nn.Module):
         self.ce, self.dice = CrossEntropy(weights), Dice()
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
         return (self.ce(logits, target) + self.dice(logits, target)) / 2
 
 
