@@ -31,6 +31,8 @@ from semi.pseudo_labels import (
     per_valid_pixel,
     pseudo_label,
 )
+from util import distributed
+from util.precision import at_least_float32
 
 
 class CorrMatch(TeacherMethod):
@@ -73,7 +75,9 @@ class CorrMatch(TeacherMethod):
         mixed = cutmix(own, partner, box)
         if self.options.thresh_init is not None:
             now = mean_class_confidence(own.label, own.conf, mixed.valid, z.shape[1], self.tau)
-            self.tau.lerp_(now, 1 - self.options.thresh_momentum)
+            # 1 without micro-batches, whose moves add up to one move per step.
+            part = len(x) * distributed.world_size() / self.config.batch_size
+            self.tau.lerp_(now, 1 - self.options.thresh_momentum**part)
 
         sure = mixed.above(self.tau)
         spread = self.propagate(mixed, sure, attention[len(x) :], features[-1].shape[-2:], box)
@@ -84,7 +88,7 @@ class CorrMatch(TeacherMethod):
         loss_cs = self.consistency(zc_s, spread, 1)
         loss_cw = self.consistency(zc_w, own, self.tau)
         loss_fp = self.consistency(z_fp, own, self.tau)
-        p_w, log_s = z_label.softmax(1), z_s.log_softmax(1)
+        p_w, log_s = at_least_float32(z_label).softmax(1), at_least_float32(z_s).log_softmax(1)
         loss_kl = per_valid_pixel(F.kl_div(log_s, p_w, reduction="none").sum(1), sure, mixed.valid)
         loss_c = (loss_cs + loss_cw) / 2
 

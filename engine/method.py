@@ -81,7 +81,7 @@ class Method(nn.Module):
 
     def after_epoch(self, epoch: int, is_best: bool) -> None:
         """Update parts of the method after `epoch` (from 0) and its validation, before the
-        checkpoint; `is_best`: the validation gave the best score so far."""
+        checkpoint; `is_best`: the validation gave the best score of the `labeler` so far."""
 
     def eval_models(self) -> dict[str, nn.Module]:
         """Return the networks that validation scores, by name."""

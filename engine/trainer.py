@@ -266,8 +266,9 @@ class Trainer:
 
     def _end_epoch(self, record: dict[str, Any]) -> None:
         """Count the epoch as completed, and save."""
-        is_best = any(best["epoch"] == self.epoch + 1 for best in self.best.values())
-        self.method.after_epoch(self.epoch, is_best)
+        networks, labeler = self.method.eval_models(), self.method.labeler
+        bests = {best["epoch"] for name, best in self.best.items() if networks.get(name) is labeler}
+        self.method.after_epoch(self.epoch, is_best=self.epoch + 1 in bests)
         self.epoch, self.done = self.epoch + 1, 0
         self.history.append(record)
         self.save()

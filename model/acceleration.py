@@ -8,6 +8,7 @@ import sys
 import torch
 from torch import nn
 
+from model.dpt import DPT
 from util.config.schema import Config
 from util.errors import UserError
 from util.precision import precision_on
@@ -52,5 +53,7 @@ def compile_parts(method: nn.Module) -> None:
     Call it last: a copy of a compiled part would run the original's weights.
     """
     for network in method.children():
-        for part in network.children():
+        # DPT calls the blocks of its ViT, not the ViT.
+        blocks = network.backbone.blocks if isinstance(network, DPT) else ()
+        for part in (*network.children(), *blocks):
             part.compile()

@@ -44,6 +44,8 @@ def build_network(
     build = {"deeplabv3plus": _deeplabv3plus, "pspnet": _pspnet, "dpt": _dpt, "unet": _unet}
     network = build[options.network](options, num_classes, in_channels)
     network.siamese = dates == 2
+    if options.multi_grid:
+        apply_multi_grid(network.backbone, options)
     if options.lock_backbone:
         network.lock_backbone()  # and keeps no activations to recompute
     elif options.checkpoint_activations:
@@ -53,8 +55,6 @@ def build_network(
 
 def _deeplabv3plus(options: Model, num_classes: int, in_channels: int) -> Network:
     backbone, channels, sides = build_cnn(options.backbone, options.output_stride, in_channels)
-    if options.multi_grid:
-        apply_multi_grid(backbone, options.backbone)
     rates, width = options.aspp_rates, options.channels
     return DeepLabV3Plus(backbone, channels, num_classes, rates, width, sides)
 
@@ -68,9 +68,13 @@ def _pspnet(options: Model, num_classes: int, in_channels: int) -> Network:
 def _dpt(options: Model, num_classes: int, in_channels: int) -> Network:
     vit: Any = build_vit(options.backbone, options.patch_size, in_channels)
     layers = tapped_blocks(options.backbone, len(vit.feature_info), options.layers)
-    if options.lora:
-        return AdaptedDPT(vit, num_classes, layers, options.lora)
-    return DPT(vit, num_classes, layers)
+    network = (
+        AdaptedDPT(vit, num_classes, layers, options.lora)
+        if options.lora
+        else DPT(vit, num_classes, layers)
+    )
+    vit.blocks[layers[-1] :].requires_grad_(False)  # as idle parameters of CNNs
+    return network
 
 
 def _unet(options: Model, num_classes: int, in_channels: int) -> Network:
@@ -130,7 +134,7 @@ def build_cnn(
     # processes that average their gradients would wait for it.
     for parameter in idle:
         backbone.get_parameter(parameter).requires_grad_(False)
-    return backbone, _feature_info(backbone).channels(), sides
+    return backbone, backbone.feature_info.channels(), sides
 
 
 @functools.cache
@@ -140,23 +144,23 @@ def _probe(name: str, stride: int, shallow: bool) -> tuple[list[int], int, list[
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         probe = _feature_maps(name, stride).eval()
         sides = _multiple_of_sides(probe)
-        strides = _feature_info(probe).reduction()
+        strides = probe.feature_info.reduction()
         indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
         return indices, sides, _parameters_without_part_in(probe, indices, sides)
 
 
-def _feature_maps(name: str, stride: int, **options: Any) -> nn.Module:
+def _feature_maps(name: str, stride: int, **options: Any) -> Any:
     """Return timm's feature extractor at this output stride; a hierarchical backbone that takes no
     output stride keeps its own strides.  Raises `ValueError` where those end in another."""
     ways: list[dict[str, Any]] = [{"output_stride": stride}, {"strict_img_size": False}, {}]
     for way in ways:
         try:
-            model = timm.create_model(name, features_only=True, **way, **options)
+            model: Any = timm.create_model(name, features_only=True, **way, **options)
             break
         except (TypeError, AssertionError):  # HRNet asserts that the stride is its own
             if way == {}:
                 raise
-    own = _feature_info(model).reduction()[-1]
+    own = model.feature_info.reduction()[-1]
     if "output_stride" not in way and own != stride:
         raise ValueError(f"it has strides of its own: set model.output_stride to {own}")
     return model
@@ -189,16 +193,18 @@ def _parameters_without_part_in(
     return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
 
 
-def _feature_info(backbone: nn.Module) -> Any:
-    return backbone.feature_info
+def apply_multi_grid(backbone: nn.Module, options: Model) -> None:
+    """Multiply dilations 2, 2, 4 into the 3x3 convolutions of a ResNet's layer4 blocks.
 
-
-def apply_multi_grid(backbone: nn.Module, name: str) -> None:
-    """Multiply dilations 2, 2, 4 into the 3x3 convolutions of a ResNet's layer4 blocks."""
-    blocks = getattr(backbone, "layer4", None)
-    if blocks is None or len(blocks) != 3:
-        raise UserError(f"model.multi_grid: needs a ResNet-50 or deeper, found '{name}'")
-    for block, factor in zip(blocks, (2, 2, 4), strict=True):
-        conv = block.conv2
+    Raises `UserError` for a backbone without three such blocks of a single 3x3 convolution.
+    """
+    blocks = getattr(backbone, "layer4", ())
+    convs = [block.conv2 for block in blocks if hasattr(block, "conv3") and hasattr(block, "conv2")]
+    if len(convs) != 3 or not all(isinstance(conv, nn.Conv2d) for conv in convs):
+        found = "unet" if options.network == "unet" else options.backbone
+        raise UserError(
+            f"model.multi_grid: needs a ResNet-50 or deeper, found '{found}'. Fix: set it to false"
+        )
+    for conv, factor in zip(convs, (2, 2, 4), strict=True):
         conv.dilation = tuple(d * factor for d in conv.dilation)
         conv.padding = tuple(p * factor for p in conv.padding)

@@ -49,9 +49,6 @@ class DeepLabV3Plus(PoolingNetwork):
     images.
     """
 
-    title = "DeepLabv3+"
-    pooled = "image pooling"
-
     def __init__(
         self,
         backbone: nn.Module,

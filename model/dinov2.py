@@ -35,31 +35,16 @@ def resample_positions(table: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _resample_for_any_size(table: Tensor, rows: int, columns: int) -> Tensor:
-    """Resample by two matrices, for exporters, which fix the scale factors of an interpolation."""
+    """Resample at explicit positions, for exporters, which fix the factors of an interpolation."""
     side = math.isqrt(table.shape[1] - 1)
     down, across = (torch.arange(n, device=table.device) for n in (rows, columns))
     is_own_size = (down[-1] == side - 1) & (across[-1] == side - 1)
     offset = torch.where(is_own_size, 0.0, 0.1)
-    grid = table[0, 1:].unflatten(0, (side, side)).permute(2, 0, 1)
-    grid = _bicubic(down, side, offset) @ grid @ _bicubic(across, side, offset).T
-    return torch.cat([table[:, :1], grid.flatten(1).T[None]], dim=1)
-
-
-def _bicubic(places: Tensor, side: int, offset: Tensor) -> Tensor:
-    """Return bicubic weights `[n, side]` of inputs for n places (Keys, 1981), borders repeated."""
-    scale = (places[-1] + 1 + offset) / side
-    at = (places + 0.5) / scale - 0.5
-    inputs = torch.arange(side, device=places.device)
-    weights = torch.zeros_like(at[:, None] + inputs)
-    for step in (-1, 0, 1, 2):
-        neighbour = at.floor() + step
-        d, a = (at - neighbour).abs(), -0.75
-        near = ((a + 2) * d - (a + 3)) * d * d + 1
-        far = a * (((d - 5) * d + 8) * d - 4)
-        weight = torch.where(d <= 1, near, far)
-        is_taken = neighbour.clamp(0, side - 1)[:, None] == inputs
-        weights = weights + weight[:, None] * is_taken
-    return weights
+    y, x = (2 * (at + 0.5) / (at[-1] + 1 + offset) - 1 for at in (down, across))
+    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+    grid = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    grid = F.grid_sample(grid, places, "bicubic", "border", align_corners=False)
+    return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
 class DINOv2(VisionTransformer):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,25 +10,14 @@ from torch import Tensor, nn
 from model.network import Features, Network, upsample
 from util.errors import UserError
 
-
-class Widths(NamedTuple):
-    """Channels of the decoder."""
-
-    levels: tuple[int, int, int, int]
-    fusion: int
-
-
-WIDTHS = {  # by the width of the published encoder: ViT-S, B, L, g
-    384: Widths((48, 96, 192, 384), 64),
-    768: Widths((96, 192, 384, 768), 128),
-    1024: Widths((256, 512, 1024, 1024), 256),
-    1536: Widths((1536, 1536, 1536, 1536), 384),
+WIDTHS = {
+    384: ((48, 96, 192, 384), 64),
+    768: ((96, 192, 384, 768), 128),
+    1024: ((256, 512, 1024, 1024), 256),
+    1536: ((1536, 1536, 1536, 1536), 384),
 }
-
-
-def decoder_widths(encoder_width: int) -> Widths:
-    """Return the widths for the widest published encoder up to this width, else the smallest."""
-    return WIDTHS[max((w for w in WIDTHS if w <= encoder_width), default=min(WIDTHS))]
+"""Channels of the decoder's four levels and of their fusion, by the width of the published encoder:
+ViT-S, B, L, g."""
 
 
 def tapped_blocks(name: str, depth: int, asked: Sequence[int] | None = None) -> list[int]:
@@ -79,7 +68,8 @@ class Decoder(nn.Module):
 
     def __init__(self, inputs: int, num_classes: int):
         super().__init__()
-        widths, channels = decoder_widths(inputs)
+        # Those for the widest published encoder up to this width, else for the smallest.
+        widths, channels = WIDTHS[max((w for w in WIDTHS if w <= inputs), default=min(WIDTHS))]
         self.projects = nn.ModuleList(nn.Conv2d(inputs, width, 1) for width in widths)
         self.resize_layers = nn.ModuleList(
             [
@@ -138,7 +128,7 @@ class DPT(Network):
 
     def encode(self, x: Tensor) -> Features:
         return self.backbone.forward_intermediates(
-            x, indices=self.taps, norm=True, intermediates_only=True
+            x, indices=self.taps, norm=True, stop_early=True, intermediates_only=True
         )
 
     def classify(self, context: Features, size: Sequence[int]) -> Tensor:

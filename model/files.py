@@ -1,6 +1,7 @@
 """Paths of weights: checkpoints of runs, published folders, pretrained backbones."""
 
 import os
+import re
 from pathlib import Path
 
 from model.hub import HUB, hub_folder
@@ -19,8 +20,14 @@ def best_checkpoint(run: Path, name: str) -> Path:
     return run / ("best.pth" if name == "model" else f"best_{name}.pth")
 
 
+def name_of_best(path: Path) -> str | None:
+    """Return the network that a file of `best_checkpoint` was chosen for; None for other files."""
+    found = re.fullmatch(r"best(?:_(.+))?\.pth", path.name)
+    return found and (found[1] or "model")
+
+
 def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoint") -> Path:
-    """Return the file that `--checkpoint` names: a file; in a run directory, the best checkpoint of
+    """Return the file that an option names: a file; in a run directory, the best checkpoint of
     network `which`; in a folder of `tools.publish` or on the hub (`hf:OWNER/NAME`), the weights.
 
     Raises `UserError` for a path that does not exist, a folder without a checkpoint, or a hub that
@@ -28,7 +35,7 @@ def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoi
     """
     folder = given
     if str(given).startswith(HUB):
-        folder = hub_folder(str(given))
+        folder = hub_folder(str(given), option)
     if not os.path.exists(folder):  # False too for an impossible path
         raise UserError(f"{option} {given}: no such checkpoint or run{nearest(given)}")
     if not folder.is_dir():
@@ -57,14 +64,12 @@ def require_resumable(resume: str) -> Path:
 
 def pretrained_file(options: Model) -> Path | None:
     """Return the file of pretrained weights that the config names, if any; it may be missing."""
-    if options.pretrained in ("none", "hub") or (
-        options.pretrained == "file" and options.network == "unet"  # which has none
-    ):
+    if options.pretrained in ("none", "hub"):
         return None
-    named = Path(options.pretrained)
-    return find_path(
-        PRETRAINED / f"{options.backbone}.pth" if options.pretrained == "file" else named
-    )
+    if options.pretrained != "file":
+        return find_path(Path(options.pretrained))
+    has_none = options.network == "unet"
+    return None if has_none else find_path(PRETRAINED / f"{options.backbone}.pth")
 
 
 def require_pretrained(path: Path) -> None:

@@ -36,17 +36,15 @@ def is_on_hub(backbone: str) -> bool:
     return any(isinstance(path, str) for path in cached)
 
 
-def hub_folder(name: str) -> Path:
+def hub_folder(name: str, option: str) -> Path:
     """Return the cached folder of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`; download it first
-    if needed.
+    if needed.  `option`: of the command line, for messages.
 
     Raises `UserError` for another name, and for a folder that cannot be downloaded.
     """
     found = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:@(.+))?", name)
     if found is None:
-        raise UserError(
-            f"--checkpoint {name}: expected {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION"
-        )
+        raise UserError(f"{option} {name}: expected {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
     ask_hub_once()
     wanted = ["*.safetensors", "config.yaml", "README.md"]
     try:
@@ -58,6 +56,6 @@ def hub_folder(name: str) -> Path:
         if constants.HF_HUB_OFFLINE:
             problem = "the hub cannot be reached, and its cache has no such folder"
         raise UserError(
-            f"--checkpoint {name}: cannot be downloaded ({problem}). Fix: name a local folder"
+            f"{option} {name}: cannot be downloaded ({problem}). Fix: name a local folder"
         ) from None
     return Path(folder)

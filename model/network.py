@@ -87,11 +87,6 @@ class Network(nn.Module):
 class PoolingNetwork(Network):
     """A network that pools a CNN's deepest map over large parts, down to a pixel."""
 
-    title: str
-    """Name in its paper."""
-    pooled: str
-    """Name of the pooled maps, which enter a batch norm, for an error message."""
-
     def encode(self, x: Tensor) -> Features:
         maps = self.backbone(x)
         # Some backbones of timm have the channels innermost.
@@ -102,13 +97,13 @@ class PoolingNetwork(Network):
         super().check_crop(crop_size)
         if crop_size < 33:
             least = -(-33 // self.patch_size) * self.patch_size
-            raise unfit_crop(crop_size, [least], f"{self.title} needs more than one 32-pixel cell")
+            raise unfit_crop(crop_size, [least], "the network needs more than one 32-pixel cell")
 
     def check_batch(self, images: int) -> None:
         if images < 2:
             raise UserError(
-                "batch_size or micro_batch: a forward of 1 image, but the batch norm of "
-                f"{self.title}'s {self.pooled} needs at least 2; give each process 2 or more"
+                "batch_size or micro_batch: a forward of 1 image, but the batch norm of the pooled "
+                "maps needs at least 2; give each process 2 or more"
             )
 
 

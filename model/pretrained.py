@@ -22,24 +22,23 @@ def load_backbone(network: Network, options: Model, in_channels: int) -> str:
 
     Raises `UserError` for missing weights, and for those of another network.
     """
-    source = options.pretrained
     name = "U-Net" if options.network == "unet" else options.backbone
-    if source == "none":
+    if options.pretrained == "none":
         return f"{name}: random weights (model.pretrained: none)"
-    if name == "U-Net" and source in ("file", "hub"):
-        raise UserError(
-            f"model.pretrained: found {source}, but a U-Net's encoder has no published weights. "
-            "Fix: set it to none, or to the path of a .pth file"
-        )
-    if source == "hub":
-        state, path = hub_weights(name), f"timm hub, {name}"
-    else:
-        file = pretrained_file(options)
-        assert file is not None
+    file = pretrained_file(options)
+    if file is not None:
         require_pretrained(file)
-        state, path = network_state(load(file), file), str(file)
+        state: Mapping[str, Tensor] = network_state(load(file), file)
+        source = str(file)
+    elif options.network == "unet":
+        raise UserError(
+            f"model.pretrained: found {options.pretrained}, but a U-Net's encoder has no published "
+            "weights. Fix: set it to none, or to the path of a .pth file"
+        )
+    else:
+        state, source = hub_weights(name), f"timm hub, {name}"
     state, remark = inflate_stem(state, in_channels)
-    report = load_backbone_state(network.backbone, state, path)
+    report = load_backbone_state(network.backbone, state, source)
     if isinstance(network, AdaptedDPT):
         network.remember_base()
     return report + remark

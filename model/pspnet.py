@@ -59,9 +59,6 @@ class PSPNet(PoolingNetwork):
     sides of an image.
     """
 
-    title = "PSPNet"
-    pooled = "pooled maps"
-
     def __init__(self, backbone: nn.Module, channels: int, num_classes: int, patch_size: int):
         super().__init__()
         self.patch_size = patch_size

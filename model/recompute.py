@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -34,6 +35,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
+@torch.compiler.disable  # which cannot compile a checkpoint with a context of its own
 def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
     def run(*inputs: Any) -> Any:
         # HRNet's blocks write into their input list; the second run needs the original.

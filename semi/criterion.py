@@ -1,4 +1,4 @@
-"""Supervised losses; 255 is the ignore index everywhere."""
+"""Supervised losses of `logits` `[B, C, H, W]` for classes `target` `[B, H, W]`, 255 = ignore."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,8 @@ from util.config.types import IGNORE
 from util.errors import UserError
 from util.precision import at_least_float32
 
-
-def mean_over(loss: Tensor, weight: Tensor) -> Tensor:
-    """Return the mean of `loss` weighted by `weight`, bool or float; 0 where all weights are 0."""
-    total = weight.sum()
-    return (loss * weight).sum() / torch.where(total > 0, total, 1)
+SMOOTH = 1e-5
+"""Added to both sums of Dice, against 0/0."""
 
 
 class CrossEntropy(nn.Module):
@@ -30,14 +27,13 @@ class CrossEntropy(nn.Module):
         self.register_buffer("weights", known, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
         return self.over(pixelwise(logits, target), target, target != IGNORE)
 
     def over(self, loss: Tensor, target: Tensor, keep: Tensor) -> Tensor:
-        """Return the (weighted) mean of a pixelwise `loss` where `keep`."""
-        if self.weights is None:
-            return mean_over(loss, keep)
-        return mean_over(loss, self.weights[target.where(keep, 0)] * keep)
+        """Return the (weighted) mean of a pixelwise `loss` where `keep`; 0 where it is False."""
+        weight = keep if self.weights is None else self.weights[target.where(keep, 0)] * keep
+        total = weight.sum()
+        return (loss * weight).sum() / torch.where(total > 0, total, 1)
 
 
 def pixelwise(logits: Tensor, target: Tensor) -> Tensor:
@@ -54,7 +50,6 @@ class OhemCrossEntropy(CrossEntropy):
         self.thresh, self.min_kept = thresh, min_kept
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
         loss, valid = pixelwise(logits, target), target != IGNORE
         with torch.no_grad():
             probability = torch.exp(-loss)  # of the true class; 1 where ignored
@@ -65,7 +60,7 @@ class OhemCrossEntropy(CrossEntropy):
         return self.over(loss, target, keep)
 
 
-def dice_loss(logits: Tensor, label: Tensor, keep: Tensor, smooth: float = 1e-5) -> Tensor:
+def dice_loss(logits: Tensor, label: Tensor, keep: Tensor) -> Tensor:
     """Return 1 - Dice of the probabilities, averaged over all classes, background included.
 
     Sums run over the kept pixels of the whole batch, with squares in the denominator (Milletari et
@@ -77,14 +72,13 @@ def dice_loss(logits: Tensor, label: Tensor, keep: Tensor, smooth: float = 1e-5)
     classes = torch.arange(p.shape[1], device=p.device)[:, None, None]
     y = (label[:, None] == classes) & keep[:, None]
     both, squares, pixels = (x.sum((0, 2, 3)) for x in (p * y, p.square(), y))
-    return 1 - ((2 * both + smooth) / (squares + pixels + smooth)).mean()
+    return 1 - ((2 * both + SMOOTH) / (squares + pixels + SMOOTH)).mean()
 
 
 class Dice(nn.Module):
     """Dice loss of labelled pixels."""
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
         return dice_loss(logits, target, target != IGNORE)
 
 
@@ -96,7 +90,6 @@ class CrossEntropyAndDice(nn.Module):
         self.ce, self.dice = CrossEntropy(weights), Dice()
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`logits` `[B, C, H, W]`, `target` `[B, H, W]` with 255 = ignore."""
         return (self.ce(logits, target) + self.dice(logits, target)) / 2
 
 

@@ -91,7 +91,8 @@ def cutmix(own: PseudoLabel, partner: Partner, box: Tensor) -> PseudoLabel:
 def consistency(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Tensor:
     """Return the loss of weak-to-strong consistency, 0-d: cross-entropy of `logits` `[B, C, H, W]`
     with the confident pixels of a pseudo-label, per valid pixel."""
-    return masked_cross_entropy(logits, target.label, target.above(tau), target.valid)
+    loss = F.cross_entropy(logits, target.label, reduction="none")
+    return per_valid_pixel(loss, target.above(tau), target.valid)
 
 
 def dice_consistency(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Tensor:
@@ -105,11 +106,6 @@ Consistency = Callable[[Tensor, PseudoLabel, float | Tensor], Tensor]
 def build_consistency(options: Criterion) -> Consistency:
     """Return the loss of pseudo-labels: Dice where labelled images use it, else cross-entropy."""
     return dice_consistency if options.name in ("dice", "ce_dice") else consistency
-
-
-def masked_cross_entropy(logits: Tensor, label: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
-    """Return the cross-entropy with the pseudo-`label` where `mask`, per `valid` pixel."""
-    return per_valid_pixel(F.cross_entropy(logits, label, reduction="none"), mask, valid)
 
 
 def per_valid_pixel(loss: Tensor, mask: Tensor, valid: Tensor) -> Tensor:

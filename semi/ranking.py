@@ -9,6 +9,9 @@ from torch import Tensor
 
 from util.precision import at_least_float32
 
+RANKED = 4
+"""References whose order is compared, the nearest ones."""
+
 
 def cutmix_features(own: Tensor, partner: Tensor, box: Tensor) -> Tensor:
     """Return the partner's features inside the `box` `[B, H, W]`, the image's own outside.
@@ -80,13 +83,13 @@ def ranking_probabilities(q: Tensor, order: Tensor) -> Tensor:
     return reduce(torch.mul, (q / (remaining + 1e-10)).unbind(-1))
 
 
-def ranking_loss(weak: Tensor, strong: Tensor, references: int, top: int = 4) -> Tensor:
+def ranking_loss(weak: Tensor, strong: Tensor, references: int) -> Tensor:
     """Return the divergence of the ranking by strong features `[B, D, h, w]` from the ranking by
     weak ones (without gradient), 0-d; computed in float32."""
     with torch.autocast(weak.device.type, enabled=False):
         pixels = choose_references(weak, references)
         q_w, q_s = similarity(weak, pixels), similarity(strong, pixels)
-        order = q_w.topk(min(top, q_w.shape[-1]), dim=-1).indices
+        order = q_w.topk(min(RANKED, q_w.shape[-1]), dim=-1).indices
         target = ranking_probabilities(q_w, order)
         log_s = (ranking_probabilities(q_s, order) + 1e-10).log()
         return F.kl_div(log_s, target, reduction="none").mean()

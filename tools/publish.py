@@ -93,7 +93,7 @@ def published_checkpoint(run: Run, network: str) -> Path:
         raise UserError(
             f"{run.path}: found no validation of '{network}'; expected --which from: {names}"
         )
-    return find_checkpoint(run.path, network)
+    return find_checkpoint(run.path, network, "RUN")
 
 
 def published_epoch(run: Run, network: str, checkpoint: Path, state: Any) -> Epoch:

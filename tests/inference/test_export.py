@@ -342,8 +342,8 @@ def test_missing_checkpoints(tmp_path, monkeypatch):
         ("hf:owner/name", "the hub cannot be reached"),
         (tmp_path, "neither best.pth of a run"),
     ):
-        with pytest.raises(UserError, match=words):
-            find_checkpoint(type(tmp_path)(given))
+        with pytest.raises(UserError, match=f"^RUN {given}: .*{words}"):
+            find_checkpoint(type(tmp_path)(given), option="RUN")
     (tmp_path / "x.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):
         load(tmp_path / "x.safetensors")

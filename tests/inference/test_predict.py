@@ -206,5 +206,8 @@ def test_a_config_that_does_not_fit(trained, toy, run, mistake, tmp_path):
         code, said, err = run(evaluate, *common, *more)
         assert code == expected and words in said + err and err.count("\n") == (code == 2)
         assert ("other names" in said) == ("street" in classes)
+    for key, value in (("data.mean", "[0.5, 0.5, 0.5]"), ("data.bands", "[3, 2, 1]")):
+        code, said, _ = run(evaluate, *common, "--config", toy.config, "--set", f"{key}={value}")
+        assert code == 0 and f"trained with other {key} (" in said and value in said
     (trained / "config.yaml").unlink()
     assert "no config beside the checkpoint" in mistake(predict, *common, *images)

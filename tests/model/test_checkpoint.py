@@ -93,11 +93,12 @@ def test_every_published_form_loads(form, prefix, path):
         assert torch.equal(value, network.state_dict()[name])
 
 
-def test_parts_of_a_method_alone_are_left_out(path):
+def test_parts_of_a_method_alone_are_left_out(path, caplog):
     network = build_network(TINY, 3)
     torch.save({"model": network.state_dict() | {"correlation.proj.weight": torch.ones(1)}}, path)
     loaded = load_network(TINY, DATA, path).state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+    assert "1 entry of no part of the network left out: correlation.proj.weight" in caplog.text
 
 
 def test_what_weights_do_not_depend_on_may_differ(path):
@@ -342,10 +343,13 @@ def test_any_resnet_at_any_stride(name, stride):
         assert network.decode(features, (65, 65)).shape == (2, 5, 65, 65)
 
 
+@pytest.mark.parametrize("network", ["deeplabv3plus", "pspnet"])
 @pytest.mark.parametrize("stride", [8, 16])
-def test_multi_grid_multiplies_the_dilations_of_the_last_stage(stride):
+def test_multi_grid_multiplies_the_dilations_of_the_last_stage(stride, network):
     def dilations(multi_grid):
-        options = Model(backbone="resnet50s", output_stride=stride, multi_grid=multi_grid)
+        options = Model(
+            network=network, backbone="resnet50s", output_stride=stride, multi_grid=multi_grid
+        )
         with torch.device("meta"):
             blocks = build_network(options, 5).backbone.layer4
         assert all(block.conv2.padding == block.conv2.dilation for block in blocks)
@@ -353,6 +357,19 @@ def test_multi_grid_multiplies_the_dilations_of_the_last_stage(stride):
 
     plain = dilations(False)
     assert dilations(True) == [2 * plain[0], 2 * plain[1], 4 * plain[2]]
+
+
+@pytest.mark.parametrize("model", [
+    {"backbone": "resnet34"},
+    {"backbone": "res2net50_26w_4s"},
+    {"backbone": "skresnet50"},
+    {"network": "dpt", "backbone": "test_vit"},
+    {"network": "unet"},
+], ids=str)  # fmt: skip
+def test_multi_grid_is_refused_where_it_has_no_effect(model):
+    options = Model(**model, multi_grid=True)
+    with torch.device("meta"), pytest.raises(UserError, match="^model.multi_grid: needs a ResNet-"):
+        build_network(options, 5)
 
 
 @pytest.mark.parametrize("value, finite", [(1.0, True), (float("nan"), False)])

@@ -1,5 +1,6 @@
 """DPT on ViTs, and UniMatch V2's AdamW and complementary dropout."""
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 import evaluate as evaluate_script
 import predict as predict_script
 from engine.optimizer import build_optimizer, load_optimizer
+from model.acceleration import compile_parts
 from model.build import build_network
 from model.dinov2 import resample_positions
 from model.pretrained import load_backbone, load_backbone_state
@@ -109,6 +111,20 @@ def test_layers_are_those_blocks():
         torch.testing.assert_close(feature.flatten(2).transpose(1, 2), patches)
 
 
+@pytest.mark.parametrize("lora", [0, 2])
+def test_blocks_after_the_last_decoded_one_are_not_trained(lora):
+    """Other processes would wait for their gradients."""
+    if lora:
+        pytest.importorskip("peft")
+    network = build_network(vary(TINY, layers=(1, 2, 3, 4), lora=lora), 3)
+    ran = []
+    network.backbone.blocks[4].register_forward_hook(lambda *_: ran.append(4))
+    network(torch.randn(1, 3, 32, 32)).sum().backward()
+    trained = {n for n, p in network.named_parameters() if p.requires_grad}
+    assert trained == {n for n, p in network.named_parameters() if p.grad is not None}
+    assert not ran and any(name.startswith("backbone.blocks.3.") for name in trained)
+
+
 def test_layers_that_a_vit_lacks(toy):
     with pytest.raises(UserError, match="model.layers: found block 7, but test_vit has 6"):
         build_network(vary(TINY, layers=(1, 2, 3, 7)), 3)
@@ -171,6 +187,22 @@ def test_attention_is_fused(monkeypatch):
     network = build_network(TINY, 3)
     network(torch.randn(1, 3, 32, 32))
     assert len(calls) == len(network.backbone.blocks)
+
+
+def test_blocks_are_compiled_once_for_all(monkeypatch):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph.code)
+        return graph.forward
+
+    compile_with = functools.partialmethod(torch.nn.Module.compile, backend=backend)
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_with)
+    network, x = build_network(TINY, 3).eval(), torch.randn(1, 3, 32, 32)
+    before = network(x)
+    compile_parts(torch.nn.ModuleDict({"model": network}))
+    torch.testing.assert_close(network(x), before)
+    assert sum("scaled_dot_product_attention" in code for code in graphs) == 1
 
 
 def test_pretrained_weights_are_the_original_ones(monkeypatch):

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from timm.models import register_model
 
-from fixmatch import FixMatch
 from inference.predictor import logits_of
 from model.build import build_network
 from model.pspnet import PyramidPooling
@@ -101,14 +100,6 @@ def test_crop_sizes(name, crop, advice):
     with pytest.raises(UserError, match=f"crop_size: found {crop}.*{advice}"):
         network.check_crop(crop)
     network.check_crop(64)
-
-
-def test_training_and_validation_on_odd_sizes(toy, train, tmp_path):
-    toy.tree["model"] |= {"backbone": "tiny_swin", "output_stride": 32}
-    toy.tree |= {"crop_size": 36, "epochs": 1, "epoch_length": 1}
-    toy.write_config()
-    train(FixMatch, toy.argv(tmp_path / "run"))
-    assert (tmp_path / "run/best.pth").exists()
 
 
 @torch.no_grad()

@@ -51,30 +51,27 @@ def test_dice(seed, classes, kept):
     both.backward()
 
 
-def test_dice_of_a_right_prediction_is_0():
-    label = torch.randint(3, (2, 8, 8))
-    certain = 100.0 * F.one_hot(label, 3).permute(0, 3, 1, 2)
-    assert dice_loss(certain, label, label >= 0).item() == pytest.approx(0, abs=1e-6)
-
-
 def test_pseudo_labels_are_learnt_by_the_loss_of_labels():
     for name in ("ce", "ohem", "dice", "ce_dice"):
         found = build_consistency(Criterion(name=name))
         assert found is (dice_consistency if "dice" in name else consistency)
 
 
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.25)])
 @pytest.mark.parametrize("name", ["ce", "ohem", "ce_dice"])
-def test_weighted_cross_entropy_is_torchs(name):
-    weights = (0.5, 2.0, 1.25)
-    logits, target = torch.randn(2, 3, 6, 6), torch.randint(3, (2, 6, 6))
+def test_cross_entropy_is_torchs_and_zero_without_labels(name, weights):
+    logits, target = torch.randn(2, 3, 6, 6, requires_grad=True), torch.randint(3, (2, 6, 6))
     target[0, :2] = 255
     options = Criterion(name=name, class_weights=weights, thresh=1)  # OHEM keeps all
-    expected = F.cross_entropy(logits, target, torch.tensor(weights), ignore_index=255)
+    given = None if weights is None else torch.tensor(weights)
+    expected = F.cross_entropy(logits, target, given, ignore_index=255)
     if name == "ce_dice":
         expected = (expected + dice_loss(logits, target, target != 255)) / 2
     criterion = build_criterion(options)
     torch.testing.assert_close(criterion(logits, target), expected)
-    assert criterion(logits, torch.full_like(target, 255)).item() == 0
+    loss = criterion(logits, torch.full_like(target, 255))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.abs().sum() == 0
     assert not criterion.state_dict(), "weights belong to the config, not to the checkpoint"
 
 

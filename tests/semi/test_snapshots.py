@@ -55,6 +55,18 @@ def test_checkpoint_holds_the_list(toy, train, tmp_path):
     assert all(torch.equal(v, previous[0][k]) for k, v in method.previous[0].items())
 
 
+def test_a_teacher_is_kept_at_its_own_best(toy, train, tmp_path, monkeypatch):
+    scores = iter([50, 50, 60, 40])  # of student and teacher after two epochs
+    monkeypatch.setattr("inference.evaluation.Scores.selected", lambda *_: next(scores))
+    settings = ("--set", "method.teacher=ema", "epoch_length=1")
+    train(PrevMatch, toy.argv(tmp_path / "run", *settings))
+    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
+    assert {name: best["epoch"] for name, best in state["best"].items()} == {
+        "model": 2, "model_ema": 1,
+    }  # fmt: skip
+    assert len(state["method"]["_extra_state"]["previous"]) == 1
+
+
 def draws(method, unlabeled, monkeypatch):
     """Return the marks of the previous models in an ensemble, and their weights."""
     asked = []

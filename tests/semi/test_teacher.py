@@ -102,7 +102,7 @@ def test_the_network_may_label_itself_while_its_average_follows(toy):
 
 
 @pytest.mark.parametrize("kind", [FixMatch, UniMatchV2])
-def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
+def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path, capsys):
     toy.tree |= {"epochs": 1, "epoch_length": 2}
     toy.tree["method"] = {"teacher": "ema"} if kind in OPTIONAL else {}
     toy.write_config()
@@ -118,6 +118,11 @@ def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
     )
     assert not torch.equal(student.classifier.weight, teacher.classifier.weight)
     assert torch.equal(teacher.classifier.weight, state["method"]["model_ema.classifier.weight"])
+    capsys.readouterr()
+    for which in ("model_ema", "model"):
+        load_network(config.model, config.data, run / "best_model_ema.pth", which)
+    (said,) = capsys.readouterr().out.splitlines()
+    assert "best_model_ema.pth: the best checkpoint of model_ema; using its model" in said
     # UniMatch V2's published checkpoints have this form.
     published = {
         name: {f"module.{k}": v for k, v in network.state_dict().items()}

@@ -67,7 +67,8 @@ class Model(Section):
     lock_backbone: bool = False
     """Freeze the backbone at its pretrained weights and train the decoder only."""
     checkpoint_activations: bool = False
-    """Recompute the backbone's blocks in the backward pass: less memory, slower steps."""
+    """Recompute the backbone's blocks in the backward pass: less memory, slower steps. `compile`
+    leaves these blocks out."""
 
     @field_validator("layers")
     @classmethod
