@@ -81,9 +81,14 @@ def _unet(options: Model, num_classes: int, in_channels: int) -> Network:
     return UNet(in_channels, num_classes, options.widths, options.dropout)
 
 
+def is_backbone(name: str) -> bool:
+    """Return whether timm, or `OWN`, has a model of this name."""
+    return name in OWN or timm.is_model(name)
+
+
 def check_name(name: str) -> None:
-    """Raise `UserError` unless timm has a model of this name."""
-    if not timm.is_model(name):
+    """Raise `UserError` unless timm, or `OWN`, has a model of this name."""
+    if not is_backbone(name):
         near = difflib.get_close_matches(name, [*timm.list_models(), *OWN], n=3)
         hint = f"; similar: {', '.join(near)}" if near else ""
         raise UserError(f"model.backbone: timm has no '{name}'{hint}")

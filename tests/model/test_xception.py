@@ -9,10 +9,12 @@ import timm
 import torch
 from torch import nn
 
-from model.build import build_network
+from model.build import OWN, build_network, build_vit
 from model.xception import NAME, Block, Xception65
 from tests.golden import fill
+from tools.weights.convert import expected_backbone
 from util.config.schema import Model
+from util.errors import UserError
 
 
 def timm_state(ours):
@@ -78,3 +80,10 @@ def test_a_block_leaves_its_input_alone():
     before = x.clone()
     Block(8, 8, 8, 1)(x)
     assert torch.equal(x, before)
+
+
+def test_every_own_cnn_is_known_wherever_backbones_are_named(monkeypatch):
+    monkeypatch.setitem(OWN, "mine", Xception65)
+    assert isinstance(expected_backbone("mine"), Xception65)
+    with pytest.raises(UserError, match="'mine' is no plain ViT"):
+        build_vit("mine", None, 3)

@@ -12,8 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from model import xception
-from model.build import build_vit, check_name
+from model.build import OWN, build_vit, check_name
 from model.checkpoint import network_state, shape_of
 from model.pretrained import pair_names
 from util.errors import UserError, first_of
@@ -57,8 +56,8 @@ def expected_backbone(name: str) -> nn.Module:
     Raises `UserError` for a name that timm lacks.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        if name == xception.NAME:
-            return xception.Xception65(16, 3)
+        if name in OWN:
+            return OWN[name](16, 3)
         check_name(name)
         try:
             return build_vit(name, None, 3)

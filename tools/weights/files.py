@@ -8,10 +8,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-import timm
-
-from model import xception
-from model.build import check_name
+from model.build import check_name, is_backbone
 from model.checkpoint import load, save_atomically
 from model.pretrained import hub_weights
 from tools.weights.convert import EXPECTED, Converted, StateDict, convert, expected_backbone, unwrap
@@ -39,8 +36,7 @@ def fetch_weights(options: argparse.Namespace) -> None:
     """Download the weights of a backbone, or read them from a file, and write them with the names
     that training expects."""
     name, path = options.backbone, _path(options, options.backbone)
-    if name != xception.NAME:
-        check_name(name)
+    check_name(name)
     if os.path.lexists(path):
         raise UserError(
             f"{path}: exists already; python -m tools.weights check {name} identifies it. Fix: "
@@ -100,7 +96,7 @@ def identify_files(options: argparse.Namespace) -> int:
 
 def _check(target: str, options: argparse.Namespace) -> bool:
     """Identify a file; return whether training can read it."""
-    is_name = _is_backbone(target)
+    is_name = is_backbone(target)
     path = _path(options, target) if is_name and not os.path.exists(target) else Path(target)
     if is_name and not path.exists():
         print(f"{path}: missing; python -m tools.weights fetch {target}")
@@ -132,16 +128,12 @@ def _fitting(
     """
     names = [backbone] if backbone else [path.stem, *known_backbones()]
     fits, problems = {}, []
-    for name in dict.fromkeys(name for name in names if backbone or _is_backbone(name)):
+    for name in dict.fromkeys(name for name in names if backbone or is_backbone(name)):
         try:
             fits[name] = convert(state, name, path)
         except UserError as error:
             problems.append(str(error))
     return fits, problems
-
-
-def _is_backbone(name: str) -> bool:
-    return name == xception.NAME or timm.is_model(name)
 
 
 def _summary(found: Converted) -> str:
