@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.files import SUFFIX, find_checkpoint
+from model.files import SUFFIX, find_checkpoint, network_in
 from util.cli import add_device, add_settings
 from util.config.data import ImageSources
 from util.config.loading import load_config, resolve
@@ -38,7 +38,9 @@ def checkpoint_parser(
         "tools.publish, or such a folder on the Hugging Face hub",
     )
     parser.add_argument(
-        "--which", default="model", help="network in the checkpoint, such as model_ema"
+        "--which",
+        help="network in the checkpoint, such as model_ema (default: NAME of a file best_NAME.pth, "
+        "else model)",
     )
     add_settings(parser)
     if predicts:
@@ -56,11 +58,12 @@ def checkpoint_parser(
 
 def checkpoint_and_config(options: argparse.Namespace) -> tuple[Path, Config]:
     """Return the file of `--checkpoint`, and its config with `--set` and `--tta` applied; print the
-    file where a folder was given.
+    file where a folder was given, and set the default of `--which`.
 
     Raises `UserError` as `find_checkpoint` and `checkpoint_config` do.
     """
     path = find_checkpoint(options.checkpoint, options.which)
+    options.which = options.which or network_in(path)
     if path != options.checkpoint and launched_rank() == 0:
         print(f"checkpoint: {path}")
     words = getattr(options, "tta", [])

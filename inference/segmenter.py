@@ -12,7 +12,7 @@ from dataset import tiff
 from dataset.bands import choose_bands, image_values, read_valid_bands, to_range, without
 from inference.cli import checkpoint_config
 from inference.predictor import Predictor, to_mask
-from model.files import find_checkpoint
+from model.files import find_checkpoint, network_in
 from model.trained import load_trained
 from util import distributed
 from util.config.schema import Config
@@ -47,20 +47,21 @@ class Segmenter:
 
     @classmethod
     def load(
-        cls, checkpoint: str | os.PathLike, which: str = "model", device: str = "auto"
+        cls, checkpoint: str | os.PathLike, which: str | None = None, device: str = "auto"
     ) -> "Segmenter":
         """Load a checkpoint file, a run directory (its best checkpoint), a published folder, or
         `hf:OWNER/NAME` on the Hugging Face hub.
 
         Args:
-            which: the network in the checkpoint, such as `model_ema` for a teacher.
+            which: the network in the checkpoint, such as `model_ema` for a teacher; by default
+                NAME of a file best_NAME.pth, else `model`.
             device: `auto` (a GPU if there is one), `cpu` or `cuda`.
 
         Raises `UserError` for a checkpoint that cannot be read.
         """
         path = find_checkpoint(Path(checkpoint), which)
         config, place = checkpoint_config(path), distributed.choose_device(device)
-        network = load_trained(config, path, which, place)
+        network = load_trained(config, path, which or network_in(path), place)
         return cls(Predictor(network, config, place), config)
 
     def predict(self, image: ImageLike | Sequence[ImageLike]) -> Segmentation:

@@ -20,15 +20,17 @@ def best_checkpoint(run: Path, name: str) -> Path:
     return run / ("best.pth" if name == "model" else f"best_{name}.pth")
 
 
-def name_of_best(path: Path) -> str | None:
-    """Return the network that a file of `best_checkpoint` was chosen for; None for other files."""
-    found = re.fullmatch(r"best(?:_(.+))?\.pth", path.name)
-    return found and (found[1] or "model")
+def network_in(path: Path) -> str:
+    """Return the network that a file of `best_checkpoint` was chosen for; of other files, the
+    trained network, `model`."""
+    found = re.fullmatch(r"best_(.+)\.pth", path.name)
+    return found[1] if found else "model"
 
 
-def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoint") -> Path:
+def find_checkpoint(given: Path, which: str | None, option: str = "--checkpoint") -> Path:
     """Return the file that an option names: a file; in a run directory, the best checkpoint of
-    network `which`; in a folder of `tools.publish` or on the hub (`hf:OWNER/NAME`), the weights.
+    network `which` (default: model); in a folder of `tools.publish` or on the hub
+    (`hf:OWNER/NAME`), the weights.
 
     Raises `UserError` for a path that does not exist, a folder without a checkpoint, or a hub that
     cannot be reached.
@@ -40,7 +42,7 @@ def find_checkpoint(given: Path, which: str = "model", option: str = "--checkpoi
         raise UserError(f"{option} {given}: no such checkpoint or run{nearest(given)}")
     if not folder.is_dir():
         return folder
-    candidates = [best_checkpoint(folder, which), folder / PUBLISHED]
+    candidates = [best_checkpoint(folder, which or "model"), folder / PUBLISHED]
     found = [path for path in candidates if path.exists()]
     if not found:
         others = sorted(path.name for path in folder.glob("*.pth"))

@@ -9,7 +9,6 @@ import torch
 from model.acceleration import use_layout
 from model.build import network_of
 from model.checkpoint import load, load_weights, network_state
-from model.files import name_of_best
 from model.network import Network
 from model.pretrained import load_backbone
 from util.config.data import Data
@@ -28,11 +27,6 @@ def load_network(options: Model, data: Data, path: Path, which: str = "model") -
     whole = load(path)
     state = network_state(whole, path, which)
     compare_configs(whole, options, data, path)
-    chosen = name_of_best(path) if "method" in whole else None  # a checkpoint of this project
-    if chosen not in (None, which):
-        logger.warning(
-            "%s: the best checkpoint of %s; using its %s, as --which says", path, chosen, which
-        )
     network = network_of(options, data)
     if options.lora:
         load_backbone(network, options, data.num_bands)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.cli import checkpoint_config, split_of
-from model.files import find_checkpoint
+from model.files import find_checkpoint, network_in
 from util.cli import add_settings, exit_with_one_line, importing
 from util.colours import palette
 from util.config.data import Data
@@ -48,7 +48,7 @@ def main() -> None:
                 f"--names: {counted(len(options.names), 'name')} for "
                 f"{counted(len(options.checkpoints), 'checkpoint')}; give one for each"
             )
-        paths = [find_checkpoint(path, "model", "CHECKPOINT") for path in options.checkpoints]
+        paths = [find_checkpoint(path, None, "CHECKPOINT") for path in options.checkpoints]
         names = options.names or [str(path) for path in options.checkpoints]
         if len(set(names)) < len(names):
             raise UserError("--names: a name is given twice; each row needs its own")
@@ -123,7 +123,7 @@ def compared_rows(
         same = (own.bands, own.image_range) == (data.bands, data.image_range)
         inputs = images if same else map(Reader(own).image, samples)
         predictor = Predictor(
-            load_trained(configs[name], path, "model", device), configs[name], device
+            load_trained(configs[name], path, network_in(path), device), configs[name], device
         )
         predictions[name] = list(map(predictor.mask, inputs))
     for name, of_row in predictions.items():

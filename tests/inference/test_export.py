@@ -343,7 +343,7 @@ def test_missing_checkpoints(tmp_path, monkeypatch):
         (tmp_path, "neither best.pth of a run"),
     ):
         with pytest.raises(UserError, match=f"^RUN {given}: .*{words}"):
-            find_checkpoint(type(tmp_path)(given), option="RUN")
+            find_checkpoint(type(tmp_path)(given), None, "RUN")
     (tmp_path / "x.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="x.safetensors: not a readable checkpoint"):
         load(tmp_path / "x.safetensors")

@@ -6,6 +6,7 @@ from torch import nn
 
 from corrmatch import CorrMatch
 from fixmatch import FixMatch
+from inference.segmenter import Segmenter
 from model.build import build_network
 from model.checkpoint import save_atomically
 from model.trained import load_network
@@ -102,7 +103,7 @@ def test_the_network_may_label_itself_while_its_average_follows(toy):
 
 
 @pytest.mark.parametrize("kind", [FixMatch, UniMatchV2])
-def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path, capsys):
+def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
     toy.tree |= {"epochs": 1, "epoch_length": 2}
     toy.tree["method"] = {"teacher": "ema"} if kind in OPTIONAL else {}
     toy.write_config()
@@ -118,11 +119,13 @@ def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path, c
     )
     assert not torch.equal(student.classifier.weight, teacher.classifier.weight)
     assert torch.equal(teacher.classifier.weight, state["method"]["model_ema.classifier.weight"])
-    capsys.readouterr()
-    for which in ("model_ema", "model"):
-        load_network(config.model, config.data, run / "best_model_ema.pth", which)
-    (said,) = capsys.readouterr().out.splitlines()
-    assert "best_model_ema.pth: the best checkpoint of model_ema; using its model" in said
+    best = {  # without `which`: the network that the file is the best of
+        name: Segmenter.load(run / name, device="cpu").predictor.network.classifier.weight
+        for name in ("", "best.pth", "best_model_ema.pth")
+    }
+    assert torch.equal(best[""], best["best.pth"])
+    assert not torch.equal(best["best.pth"], best["best_model_ema.pth"])
+    assert torch.equal(best["best_model_ema.pth"], teacher.classifier.weight)
     # UniMatch V2's published checkpoints have this form.
     published = {
         name: {f"module.{k}": v for k, v in network.state_dict().items()}
