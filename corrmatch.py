@@ -75,7 +75,7 @@ class CorrMatch(TeacherMethod):
         mixed = cutmix(own, partner, box)
         if self.options.thresh_init is not None:
             now = mean_class_confidence(own.label, own.conf, mixed.valid, z.shape[1], self.tau)
-            # 1 without micro-batches, whose moves add up to one move per step.
+            # Share of the step; the moves of its micro-batches add up to one.
             part = len(x) * distributed.world_size() / self.config.batch_size
             self.tau.lerp_(now, 1 - self.options.thresh_momentum**part)
 

@@ -48,7 +48,7 @@ class Measured(NamedTuple):
     image: float
     """Validating an image, with all networks."""
     image_load: float
-    """Loading it for each network, in one process."""
+    """Loading an image once for each network, in one process."""
     workers: int
 
     def hours(self, epochs: int, steps: int, images: int, every: int) -> float:

@@ -39,8 +39,7 @@ def checkpoint_parser(
     )
     parser.add_argument(
         "--which",
-        help="network in the checkpoint, such as model_ema (default: NAME of a file best_NAME.pth, "
-        "else model)",
+        help="network in the checkpoint (default: model_ema for best_model_ema.pth, else model)",
     )
     add_settings(parser)
     if predicts:

@@ -53,8 +53,8 @@ class Segmenter:
         `hf:OWNER/NAME` on the Hugging Face hub.
 
         Args:
-            which: the network in the checkpoint, such as `model_ema` for a teacher; by default
-                NAME of a file best_NAME.pth, else `model`.
+            which: the network in the checkpoint; by default, the teacher `model_ema` for
+                best_model_ema.pth, else `model`.
             device: `auto` (a GPU if there is one), `cpu` or `cuda`.
 
         Raises `UserError` for a checkpoint that cannot be read.

@@ -73,7 +73,7 @@ def _dpt(options: Model, num_classes: int, in_channels: int) -> Network:
         if options.lora
         else DPT(vit, num_classes, layers)
     )
-    vit.blocks[layers[-1] :].requires_grad_(False)  # as idle parameters of CNNs
+    vit.blocks[layers[-1] :].requires_grad_(False)  # DDP would wait for their gradients
     return network
 
 

@@ -107,8 +107,10 @@ def _count_parts(state: Any, counts: dict[int, int | None]) -> int:
     """Count the values in nested dicts and lists, repeated ones each time, as a copy would hold
     them.
 
-    Raises `ValueError` for a container that holds itself.
+    Raises `ValueError` for a container that holds itself, and a tensor without values.
     """
+    if isinstance(state, Tensor) and state.is_meta:
+        raise ValueError("a tensor in it has no values")
     if not isinstance(state, Mapping | list | tuple):
         return 1
     if id(state) not in counts:

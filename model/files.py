@@ -21,9 +21,9 @@ def best_checkpoint(run: Path, name: str) -> Path:
 
 
 def network_in(path: Path) -> str:
-    """Return the network that a file of `best_checkpoint` was chosen for; of other files, the
-    trained network, `model`."""
-    found = re.fullmatch(r"best_(.+)\.pth", path.name)
+    """Return the network that best_model_NAME.pth was chosen for; of other files, the trained
+    network, `model`."""
+    found = re.fullmatch(r"best_(model_.+)\.pth", path.name)
     return found[1] if found else "model"
 
 

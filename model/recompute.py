@@ -35,7 +35,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-@torch.compiler.disable  # which cannot compile a checkpoint with a context of its own
+@torch.compiler.disable  # dynamo cannot compile a checkpoint with a context of its own
 def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
     def run(*inputs: Any) -> Any:
         # HRNet's blocks write into their input list; the second run needs the original.

@@ -13,7 +13,7 @@ from model.network import Network
 from model.pretrained import load_backbone
 from util.config.data import Data
 from util.config.schema import Config, Model
-from util.errors import UserError, first_of
+from util.errors import UserError, counted, first_of
 from util.log import logger
 
 
@@ -35,8 +35,8 @@ def load_network(options: Model, data: Data, path: Path, which: str = "model") -
     load_weights(network, own or state, path)
     if left := [name for name in state if name not in own]:
         logger.warning(
-            "%s: %d %s of no part of the network left out: %s",
-            path, len(left), "entry" if len(left) == 1 else "entries", first_of(left, 3),
+            "%s: ignored %s that the network does not have: %s",
+            path, counted(len(left), "weight"), first_of(left, 3),
         )  # fmt: skip
     return network.eval()
 
@@ -66,7 +66,8 @@ def compare_configs(state: Any, options: Model, data: Data, path: Path) -> None:
         return
     try:
         before, new = own["data"]["classes"], options.model_dump(mode="json")
-        wrong = _changes("model", own["model"], new, [key for key in new if key not in _FREE])
+        free = _FREE | ({"multi_grid"} if options.network in ("dpt", "unet") else set())
+        wrong = _changes("model", own["model"], new, [key for key in new if key not in free])
         seen = _changes("data", own["data"], data.model_dump(mode="json"), _INPUTS)
         was_pairs, is_pairs = own["data"].get("pair") is not None, data.dates == 2
         renamed = [(a, b) for a, b in zip(before, data.classes, strict=False) if a != b]

@@ -115,6 +115,9 @@ def published_epoch(run: Run, network: str, checkpoint: Path, state: Any) -> Epo
 
 def shortened(argument: str) -> str:
     """Return an argument of a command with the absolute paths in it shortened to their names."""
+    key, equals, value = argument.rpartition("=")
+    if os.path.isabs(value) and not set(value) & set("[{"):  # nothing but a path
+        return f"{key}{equals}{Path(value).name}"
     return ABSOLUTE.sub("", argument)
 
 

@@ -26,7 +26,7 @@ fi
 if [ -n "${array:-}" ]; then
     variables=$(sed -n "${SLURM_ARRAY_TASK_ID:-0}p" "$array" 2>/dev/null)
     if [ -z "$variables" ]; then
-        echo "error: $array: has no line ${SLURM_ARRAY_TASK_ID:-for a job without sbatch --array}" >&2
+        echo "error: $array: found no line ${SLURM_ARRAY_TASK_ID:-0}; submit the array again with tools.sweep" >&2
         exit 2
     fi
     eval "$variables"

@@ -11,7 +11,7 @@
 method=${method:-corrmatch}
 config=${config:-configs/pascal_corrmatch.yaml}
 case $config in
-    configs/pascal*) lists=splits/pascal/92 ;;
+    configs/pascal* | */configs/pascal*) lists=splits/pascal/92 ;;
     *) lists= ;;
 esac
 labeled_id_path=${labeled_id_path-${lists:+$lists/labeled.txt}}

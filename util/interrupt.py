@@ -112,7 +112,10 @@ def leaving_when_asked() -> AbstractContextManager[bool]:
 
 
 def leave_when_asked() -> None:
-    """End the process at once on a batch system's signal, as `leaving_when_asked`, from here on."""
+    """End the process at once on a batch system's signal, with `EXIT_CODE`, from here on.
+
+    An exception would be lost in imports: some modules catch it.
+    """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: os._exit(EXIT_CODE))
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -113,6 +114,26 @@ def test_a_launch_that_is_asked_to_stop_while_it_begins(run, monkeypatch):
 
     monkeypatch.setattr("tools.launch.processes.Launch", stop)
     assert run(launch, "supervised.py") == (EXIT_CODE, "", "")
+
+
+IMPORT_THAT_CATCHES = """
+import os, runpy, signal, sys
+class Catching:
+    def find_spec(self, name, *_):
+        if name == "tools.launch.processes":
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except SystemExit:
+                pass
+sys.meta_path.insert(0, Catching())
+sys.argv = ["launch", "--standalone", "supervised.py", "--help"]
+runpy.run_module("tools.launch", run_name="__main__")
+"""
+
+
+def test_no_import_of_the_launcher_catches_a_signal():
+    command = [sys.executable, "-c", IMPORT_THAT_CATCHES]
+    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == EXIT_CODE
 
 
 def test_a_run_that_was_asked_to_stop_is_not_restarted(tmp_path):

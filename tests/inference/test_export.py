@@ -287,6 +287,7 @@ def test_the_epoch_on_a_card_is_that_of_the_weights(trained, run, tmp_path):
         ("a=['/home/me/a.txt', \"/home/me/b c.txt\"]", "a=['a.txt', \"b c.txt\"]"),
         ("model.pretrained='/home/me/w.pth'", "model.pretrained='w.pth'"),
         ("/home/me/unimatch.py", "unimatch.py"),
+        ("--save-path=/home/o'neil, me/@x", "--save-path=@x"),
         ("runs/mine", "runs/mine"),
         ("pattern=(.*)/slice", "pattern=(.*)/slice"),
         ("pattern='/(.*)/slice'", "pattern='/(.*)/slice'"),

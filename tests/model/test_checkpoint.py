@@ -98,7 +98,7 @@ def test_parts_of_a_method_alone_are_left_out(path, caplog):
     torch.save({"model": network.state_dict() | {"correlation.proj.weight": torch.ones(1)}}, path)
     loaded = load_network(TINY, DATA, path).state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
-    assert "1 entry of no part of the network left out: correlation.proj.weight" in caplog.text
+    assert "ignored 1 weight that the network does not have: correlation.proj.weight" in caplog.text
 
 
 def test_what_weights_do_not_depend_on_may_differ(path):
@@ -370,6 +370,20 @@ def test_multi_grid_is_refused_where_it_has_no_effect(model):
     options = Model(**model, multi_grid=True)
     with torch.device("meta"), pytest.raises(UserError, match="^model.multi_grid: needs a ResNet-"):
         build_network(options, 5)
+
+
+def test_a_unet_of_a_config_that_set_multi_grid_loads_without_it(path):
+    options = Model(network="unet", widths=[8, 8, 8, 8, 8])
+    own = {"data": DATA.model_dump(mode="json"), "model": options.model_dump(mode="json")}
+    own["model"]["multi_grid"] = True
+    torch.save({"model": build_network(options, 3).state_dict(), "config": own}, path)
+    load_network(options, DATA, path)
+
+
+def test_a_tensor_without_values_is_refused(path):
+    torch.save({"model": {"a": torch.empty(3, dtype=torch.int64, device="meta")}}, path)
+    with pytest.raises(UserError, match="not a readable checkpoint .a tensor in it has no values"):
+        load(path)
 
 
 @pytest.mark.parametrize("value, finite", [(1.0, True), (float("nan"), False)])

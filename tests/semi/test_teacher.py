@@ -1,5 +1,7 @@
 """EMA teachers of UniMatch V2, and of other methods with `teacher: ema`."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -123,6 +125,9 @@ def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
         name: Segmenter.load(run / name, device="cpu").predictor.network.classifier.weight
         for name in ("", "best.pth", "best_model_ema.pth")
     }
+    shutil.copy(run / "best.pth", run / "best_82.pth")
+    own_name = Segmenter.load(run / "best_82.pth", device="cpu").predictor.network
+    assert torch.equal(own_name.classifier.weight, best["best.pth"])
     assert torch.equal(best[""], best["best.pth"])
     assert not torch.equal(best["best.pth"], best["best_model_ema.pth"])
     assert torch.equal(best["best_model_ema.pth"], teacher.classifier.weight)

@@ -135,12 +135,12 @@ FAULTS = [
      "'image' holds 4294967296 bytes (at most 268435456), expected"),
     (lambda data: (data / SLICE).write_bytes(b"\x89HDF"), CONVERT),
     (without_names(SLICE), CONVERT),
-    (without_names(VOLUME), "frame02.h5 is no volume"),
+    (without_names(VOLUME), "frame02.h5 is not a volume"),
     (lambda data: write(data / VOLUME, (3, 4, 7), label=np.zeros((3, 4, 6), np.uint8)),
      "an image of shape (3, 4, 7), a label of (3, 4, 6)"),
     (lambda data: write(data / VOLUME, (4, 7)),
-     "frame02.h5 is no volume ('image' is an array of shape (4, 7), expected"),
-    (lambda data: (data / VOLUME).write_bytes(b"\x89HDF"), "frame02.h5 is no volume"),
+     "frame02.h5 is not a volume ('image' is an array of shape (4, 7), expected"),
+    (lambda data: (data / VOLUME).write_bytes(b"\x89HDF"), "frame02.h5 is not a volume"),
 ]  # fmt: skip
 
 

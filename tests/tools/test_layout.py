@@ -37,7 +37,7 @@ def test_the_rest_of_an_incomplete_download_is_refused(splits):
     touch(Path("coco"), ["train2017/1.jpg masks/1.png", "val2017/2.jpg masks/2.png"])
     write_lines(Path("splits/coco/1_32/labeled.txt"), ["train2017/1.jpg masks/1.png"])
     code, _, line = splits("generate", "coco/1_32", "--root", "coco")
-    assert code == 2 and "coco: has 1 training images, expected 118287" in line
+    assert code == 2 and "coco: found 1 training image, expected 118287" in line
 
 
 TRAIN = {

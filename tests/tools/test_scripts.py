@@ -89,7 +89,12 @@ def test_suponly_gets_no_unlabelled_list(stub, variables):
 
 
 @pytest.mark.parametrize(
-    ("config", "lists"), [("configs/pascal.yaml", "splits/pascal/92"), ("configs/mine.yaml", None)]
+    ("config", "lists"),
+    [
+        ("configs/pascal.yaml", "splits/pascal/92"),
+        ("./configs/pascal_prevmatch.yaml", "splits/pascal/92"),
+        ("configs/mine.yaml", None),
+    ],
 )
 def test_only_configs_of_pascal_get_its_split_files(config, lists, stub, variables):
     del variables["labeled_id_path"], variables["unlabeled_id_path"]

@@ -126,7 +126,7 @@ def test_a_job_of_an_array_without_its_line_starts_nothing(task, sbatch, tmp_pat
     for name in ("array.sh", "gone.sh"):
         job = sbatch(programs=programs, array=tmp_path / name, **task)
         output, _ = job.communicate(timeout=60)
-        assert job.returncode == 2 and f"{name}: has no line" in output, output
+        assert job.returncode == 2 and f"{name}: found no line" in output, output
         assert "started" not in output
     job = sbatch(programs=programs, array=tmp_path / "array.sh", SLURM_ARRAY_TASK_ID=1)
     assert "started" in job.communicate(timeout=60)[0] and job.returncode == 0

@@ -12,20 +12,22 @@ from pathlib import Path
 
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
-from util.interrupt import leaving_when_asked
+from util.interrupt import leave_when_asked, leaving_when_asked
 from util.parser import Parser
 from util.paths import nearest
 
 
 def main() -> None:
     options = command_line().parse_args()
-    with exit_with_one_line(), leaving_when_asked():
+    leave_when_asked()
+    with exit_with_one_line():
         if not options.module and not os.path.exists(options.script):  # also for impossible paths
             raise UserError(f"{options.script}: no such script{nearest(options.script)}")
         check_options(options)
         with importing():
             from tools.launch.processes import Launch
-        sys.exit(Launch(options).run())
+        with leaving_when_asked():
+            sys.exit(Launch(options).run())
 
 
 def command_line() -> Parser:
@@ -55,7 +57,7 @@ def command_line() -> Parser:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raise `UserError` for a launch that cannot be."""
+    """Raise `UserError` for impossible numbers of processes and machines, and ports."""
     for name in ("nproc_per_node", "nnodes"):
         if (found := getattr(options, name)) < 1:
             raise UserError(f"--{name}: found {found}, expected 1 or more")

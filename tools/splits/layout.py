@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dataset.folders import names_by_stem
 from dataset.protocols import fingerprint, read_protocols
 from dataset.split_files import list_text, read_list, write_lists
-from util.errors import UserError
+from util.errors import UserError, counted
 
 
 class Layout(NamedTuple):
@@ -74,7 +74,8 @@ def write_derived_lists(
     is_published = any((p.dataset, p.partition) == (dataset, partition) for p in read_protocols())
     if partition != "val" and is_published and expected not in (None, len(train)):
         raise UserError(
-            f"{root}: has {len(train)} training images, expected {expected}; complete the download"
+            f"{root}: found {counted(len(train), 'training image')}, expected {expected}. Fix: "
+            "complete the download"
         )
     lists = {"val": val}
     if partition == "all":

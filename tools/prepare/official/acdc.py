@@ -115,7 +115,7 @@ def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
 
 def _depth(member: Member) -> int:
     """Return the number of slices of a volume; raises `UserError` for a faulty one."""
-    with member.reporting("is no volume"):
+    with member.reporting("is not a volume"):
         return len(_read(member.load(LARGEST), dimensions=3)[0])
 
 

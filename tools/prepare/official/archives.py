@@ -83,7 +83,7 @@ class Member(NamedTuple):
 
     def text(self) -> str:
         """Return its text; raises `UserError` as `read` does, and for other encodings."""
-        with self.reporting("is no text in UTF-8"):
+        with self.reporting("is not UTF-8 text"):
             return self.load(LARGEST_TEXT).decode()
 
     @contextmanager
@@ -238,8 +238,8 @@ def find(source: Path, download: Download) -> Archive | None:
         archive = read(packed, title, folder)
         if not archive.members:
             raise UserError(
-                f"{packed}: has no files below {folder or '.'}/; it is another download, or "
-                "incomplete"
+                f"{packed}: found no files below {folder or '.'}/, so it is another download, or "
+                "incomplete; download it again"
             )
         return archive
     candidates = [source / folder, source / title.partition(".")[0] / folder]
