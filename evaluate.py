@@ -18,7 +18,7 @@ from inference.cli import checkpoint_and_config, checkpoint_parser, split_of
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config, Evaluation
 from util.errors import UserError, counted, quoted
-from util.io import file_sha256, write_text
+from util.io import file_sha256, require_folder_of, write_text
 from util.launched import processes_here
 from util.parser import Parser
 
@@ -110,8 +110,8 @@ def check_options(options: argparse.Namespace) -> None:
             f"--boundary-iou: found {options.boundary_iou}, expected a share of the image's "
             f"diagonal, such as {BOUNDARY}"
         )
-    if options.json and not options.json.parent.is_dir():
-        raise UserError(f"--json {options.json}: no such folder; make {options.json.parent} first")
+    if options.json:
+        require_folder_of(options.json, "--json")
     if options.save_path and os.path.lexists(options.save_path):
         folder = options.save_path
         if not folder.is_dir() or any(folder.iterdir()):

@@ -19,6 +19,7 @@ from dataset.folders import require_sources
 from inference.cli import checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
+from util.io import require_folder_of
 from util.parser import Parser
 from util.paths import nearest
 
@@ -82,8 +83,7 @@ def check_options(options: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, an existing file, a missing library."""
     if os.path.lexists(options.out):
         raise UserError(f"--out {options.out}: exists already; choose another file")
-    if not options.out.parent.is_dir():
-        raise UserError(f"--out {options.out}: its folder does not exist; make it first")
+    require_folder_of(options.out, "--out")
     if options.format == "safetensors" and (options.outside or options.size):
         raise UserError("--format safetensors: has weights only; --outside, --size do not apply")
     if options.format == "safetensors" and options.out.suffix != ".safetensors":

@@ -15,6 +15,7 @@ from dataset.folders import require_sources
 from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError, counted, quoted
+from util.io import require_folder_of
 from util.parser import Parser
 from util.paths import nearest
 
@@ -145,8 +146,8 @@ def check_options(options: argparse.Namespace) -> None:
     for path in options.images or ():
         if not os.path.exists(path):  # False too for text that cannot be a path
             raise UserError(f"--images {path}: no such file or folder{nearest(path)}")
-    if options.rank and not options.rank.parent.is_dir():
-        raise UserError(f"--rank {options.rank}: its folder does not exist; make it first")
+    if options.rank:
+        require_folder_of(options.rank, "--rank")
 
 
 if __name__ == "__main__":

@@ -126,11 +126,16 @@ def write_once(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: holds something else already; move it away")
 
 
+def require_folder_of(path: Path, option: str = "") -> None:
+    """Raise `UserError` before the work for a file that an option names in a missing folder."""
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: its folder does not exist; make it first".lstrip())
+
+
 def check_target(path: Path, command: str) -> None:
     """Raise `UserError` before the work for a file that cannot be written, or that holds anything
     but an earlier report of `command`."""
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: its folder does not exist; make it first")
+    require_folder_of(path)
     if path.exists():
         begin = path.read_bytes()[:500] if path.is_file() else b""
         if command.encode() not in begin:

@@ -10,15 +10,15 @@ from pathlib import Path
 from tools.methods import methods_of, require_method
 from util.cli import add_settings, exit_with_one_line, importing
 from util.config.loading import load_config
-from util.errors import UserError
+from util.io import require_folder_of
 from util.parser import Parser
 
 
 def main() -> None:
     options = command_line().parse_args()
     with exit_with_one_line():
-        if options.json and not options.json.parent.is_dir():
-            raise UserError(f"--json {options.json}: its folder does not exist; make it first")
+        if options.json:
+            require_folder_of(options.json, "--json")
         for path in options.configs:
             load_config(path, options.set)
             for name in methods_of(path, options.methods):
