@@ -11,6 +11,7 @@ import yaml
 
 from dataset.samples import Sample
 from tools.splits.partition import ClassesByImage, Partition, draw, in_drawn_order
+from util.config.loading import parse_assignment
 from util.errors import UserError
 from util.io import write_once
 
@@ -90,8 +91,7 @@ def write_sweep(
     run = {"configs": [str(config)], "methods": list(METHODS if unlabeled else METHODS[:1])}
     tree: dict[str, Any] = {"save_path": f"runs/{config.stem}_folds"}
     if overrides:
-        pairs = (assignment.split("=", 1) for assignment in overrides)
-        tree["set"] = {key.strip(): yaml.safe_load(value) for key, value in pairs}
+        tree["set"] = dict(map(parse_assignment, overrides))
     tree["runs"] = [run | {"settings": settings}]
     command = shlex.join(["python", "-m", "tools.sweep", str(path)])
     table = shlex.join(["python", "-m", "tools.results", tree["save_path"]])

@@ -129,16 +129,21 @@ def _load_tree(path: Path, children: tuple[str, ...] = ()) -> dict[str, Any]:
     return _merge(below, tree)
 
 
-def _override(assignment: str) -> dict[str, Any]:
-    """'a.b=1' -> {'a': {'b': 1}}."""
+def parse_assignment(assignment: str) -> tuple[str, Any]:
+    """Return key and value of `--set key=value`; raises `UserError` for other text."""
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {assignment}: expected key=value")
     try:
-        value = yaml.load(text, _UniqueKeyLoader)
+        return key.strip(), yaml.load(text, _UniqueKeyLoader)
     except Exception:  # PyYAML may raise any exception
         raise UserError(f"--set {assignment}: '{text}' is not a YAML value") from None
-    for part in reversed(key.strip().split(".")):
+
+
+def _override(assignment: str) -> dict[str, Any]:
+    """'a.b=1' -> {'a': {'b': 1}}."""
+    key, value = parse_assignment(assignment)
+    for part in reversed(key.split(".")):
         value = {part: value}
     return value
 
