@@ -183,7 +183,7 @@ def test_what_evaluate_writes(toy, train, run, tmp_path):
         (["--worst", 3], "add --save-path"),
         (["--worst", -1, "--save-path", tmp_path / "new"], "found -1"),
         (["--boundary-iou", 2], "found 2.0"),
-        (["--json", tmp_path / "no/scores.json"], "no/scores.json: no such folder"),
+        (["--json", tmp_path / "no/scores.json"], "no/scores.json: its folder does not exist"),
     ):
         code, _, err = run(evaluate, *common, *more)
         assert code == 2 and part in err and err.count("\n") == 1
