@@ -42,8 +42,6 @@ def main() -> None:
                 slower = (time.monotonic() - begin) / 60 / estimate
                 for other, expected in left.items():
                     print(f"{other}.py takes about {max(1, round(slower * expected))} min")
-            run_script("evaluate.py", *common, "--checkpoint", checkpoints[name],
-                "--json", folder / "scores.json")  # fmt: skip
         pictures = options.save_path / "pictures.png"
         samples = read_samples(config.data.val, config.data, masks=True).samples[:8]
         draw(checkpoints, samples, options.set, config.data, pictures)
@@ -87,11 +85,11 @@ def score_rows(folders: dict[str, Path]) -> list[list[str]]:
     """Return the rows of the closing table, read from the runs' files."""
     rows = [["", "mIoU (best)", "last epoch", "steps", "minutes"]]
     for name, folder in folders.items():
-        best = json.loads((folder / "scores.json").read_text())["miou"]
         epochs = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-        last, steps = epochs[-1]["scores"]["model"]["miou"], epochs[-1]["steps"]
+        scores = [epoch["scores"]["model"]["miou"] for epoch in epochs if "scores" in epoch]
         seconds = sum(epoch["seconds"] + epoch.get("validation_seconds", 0) for epoch in epochs)
-        rows.append([name, f"{best:.2f}", f"{last:.2f}", str(steps), f"{seconds / 60:.1f}"])
+        numbers = f"{max(scores):.2f}", f"{scores[-1]:.2f}", str(epochs[-1]["steps"])
+        rows.append([name, *numbers, f"{seconds / 60:.1f}"])
     return rows
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-import evaluate
 from engine import command, dry_run
 from fixmatch import FixMatch
 from supervised import SupOnly
@@ -29,7 +28,6 @@ esac
 STARTS = {
     "supervised.py": partial(command.main, SupOnly),
     "fixmatch.py": partial(command.main, FixMatch),
-    "evaluate.py": evaluate.main,
 }
 
 
