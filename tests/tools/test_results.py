@@ -17,10 +17,10 @@ from fixmatch import FixMatch
 from tests.conftest import METHODS, REPOSITORY, json_lines
 from tests.fake_runs import fake_run
 from tools.results import __main__ as results
-from tools.results.plots import learning_curves, pseudo_label_curves
+from tools.results.plots import class_scores, learning_curves, pseudo_label_curves
 from tools.results.published import SCORES, read_published
 from tools.results.runs import PseudoLabels
-from tools.results.tables import FORMATS
+from tools.results.tables import FORMATS, collect
 
 
 @pytest.fixture
@@ -288,13 +288,29 @@ def test_curves_are_drawn(fake, run, toy, tmp_path):
     plots = tmp_path / "plots"
     code, _, err = run(results, fake.runs, "--plot", plots)
     assert code == 0, err
-    names = {path.name for path in plots.iterdir()}
-    assert names == {"learning.png", "learning.svg", "labels.png", "labels.svg"}
+    names = {path.stem for path in plots.iterdir()}
+    classes = {name for name in names if name.startswith("classes_toy_")}
+    assert names == {"learning", "labels"} | classes and len(list(plots.iterdir())) == 2 * len(
+        names
+    )
+    assert "classes_toy_pspnet_test_resnet_64_labels" in classes and len(classes) == 5
     assert min(Image.open(plots / "labels.png").size) > 300
     text = (plots / "labels.svg").read_text()
     assert all(word in text for word in ("UniMatch", "SupOnly", "full supervision, 100 labels"))
     assert all(f">toy, {name} test_resnet<" in text for name in ("deeplabv3plus", "pspnet"))
     assert "16 labels" in (plots / "learning.svg").read_text()
+
+
+@pytest.mark.parametrize(("score", "expected"), [("miou", [25, 35, 45]), ("dice", [9, 7, 8])])
+def test_class_scores_of_the_best_epoch(score, expected, fake):
+    """Mean over seeds, of the epoch with the best mIoU or the best Dice."""
+    fake("0", [10, 40, 30], dice=[9, 7, 8])
+    fake("1", [30, 20, 10], seed=1, dice=[9, 7, 8])
+    table = collect([str(fake.runs)], score).table.assign(name="UniMatch")
+    marks = class_scores(table, "toy", score).axes[0].containers[0]
+    assert marks.lines[0].get_xdata().tolist() == expected
+    names = [tick.get_text() for tick in marks.lines[0].axes.get_yticklabels()]
+    assert names == table.classes[0]
 
 
 def test_learning_curves_over_seeds():

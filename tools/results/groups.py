@@ -13,6 +13,7 @@ step_seconds, peak_memory: median over all epochs and runs; maximum, in bytes
 published: the score of a paper, of those that `--published` names
 curves: for each run, score by epoch
 classes: class names
+class_scores: for each run, IoU of each class in the best epoch; Dice where that is the score
 pseudo_labels: for each run, the quality of the pseudo-labels by epoch (`PseudoLabels`); empty for
     a network that makes none
 group: index of the group
@@ -30,7 +31,7 @@ from tools.results.runs import Run, best_epoch
 Group = list[Run]
 """Finished runs of one method and the same settings, by fold and seed."""
 NETWORK = {"model.network", "model.backbone"}
-NOT_SHOWN = ["group", "curves", "classes", "pseudo_labels"]
+NOT_SHOWN = ["group", "curves", "classes", "class_scores", "pseudo_labels"]
 """Columns of the table that only plots use."""
 ROLES = {"model": "student", "model_ema": "teacher"}
 
@@ -136,6 +137,10 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
         "last_values": last,
         "curves": curves,
         "classes": run.config.data.classes,
+        "class_scores": [
+            run.class_scores(network, score, epoch)
+            for run, epoch in zip(group, best_epochs, strict=True)
+        ],
         "pseudo_labels": [found if network == labeler else {} for labeler, found in labels],
     }
 

@@ -1,4 +1,5 @@
-"""Draw learning curves, label-efficiency curves and the quality of pseudo-labels for a paper."""
+"""Draw learning curves, label-efficiency curves, scores of classes and the quality of pseudo-labels
+for a paper."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,11 +26,14 @@ WIDEST = 3
 QUALITIES = ("above the threshold", "of these, right")
 MOST_CLASSES = 6
 """With more classes, the quality of pseudo-labels is drawn as the mean over classes."""
+LINE = 0.24
+"""Height of a class in the figure of class scores, in inches."""
 
 
 def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
-    """Write learning curves; where a method ran with several numbers of labels, label-efficiency
-    curves; where validations measured pseudo-labels, their quality. Returns the files.
+    """Write learning curves and the scores of classes; where a method ran with several numbers of
+    labels, label-efficiency curves; where validations measured pseudo-labels, their quality.
+    Returns the files.
 
     Raises `UserError` for a folder that cannot be written.
     """
@@ -43,10 +47,14 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
     panels = [panel for _, panel in table.groupby("panel", sort=False)]
     if several := [panel for panel in panels if _partial(panel).labels.nunique() > 1]:
         figures["labels"] = label_curves(pd.concat(several), f"{title}, {at} epoch", at)
-    labelling = table[table.pseudo_labels.map(any)]
-    for (panel, partition), rows in labelling.groupby(["panel", "partition"], sort=False):
-        name = re.sub(r"[^\w.]+", "_", f"pseudo_labels_{panel}_{partition}").strip("_")
-        figures[name] = pseudo_label_curves(rows, f"{panel}, {partition}")
+    for (panel, partition), rows in table.groupby(["panel", "partition"], sort=False):
+        heading = f"{panel}, {partition}"
+        name = re.sub(r"[^\w.]+", "_", heading).strip("_")
+        measure = "Dice" if score == "dice" else "IoU"
+        figures[f"classes_{name}"] = class_scores(rows, heading, measure)
+        labelling = rows[rows.pseudo_labels.map(any)]
+        if len(labelling):
+            figures[f"pseudo_labels_{name}"] = pseudo_label_curves(labelling, heading)
     files = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +107,28 @@ def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
         axis.set(title=panel, xlabel="labelled images", ylabel=title)
         drawn += rows.name[rows.name.isin(partial.name)].tolist()
     _legend(figure, looks, drawn)
+    return figure
+
+
+@chart
+def class_scores(table: pd.DataFrame, title: str, score: str) -> "Figure":
+    """Draw the score of each class in the best epoch of each run, with the standard deviation over
+    seeds; a teacher's marks are hollow."""
+    classes = table.classes.iloc[0]
+    figure = new_figure(WIDTH * 1.6, 0.6 + LINE * len(classes))
+    axis: Any = figure.add_subplot()
+    looks = {
+        name: look | {"fillstyle": "none" if look["linestyle"] == "--" else "full", "linestyle": ""}
+        for name, look in _looks(table).items()
+    }
+    for place, row in enumerate(table.itertuples(), start=1):
+        scores = pd.DataFrame(row.class_scores)  # a row for each seed
+        heights = [index + 0.7 * (place / (len(table) + 1) - 0.5) for index in range(len(classes))]
+        deviation = scores.std().fillna(0)
+        axis.errorbar(scores.mean(), heights, xerr=deviation, elinewidth=0.8, **looks[row.name])
+    axis.set(title=title, xlabel=f"{score} (%), best epoch", ylim=(len(classes) - 0.4, -0.6))
+    axis.set_yticks(range(len(classes)), classes)
+    _legend(figure, looks, table.name)
     return figure
 
 

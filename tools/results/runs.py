@@ -201,6 +201,11 @@ class Run:
             and epoch.steps > self._rescored_from
         }
 
+    def class_scores(self, network: str, score: str, epoch: int) -> list[float]:
+        """Return the IoU of each class after an epoch; the Dice where `score` is dice."""
+        scores = next(e.scores[network] for e in reversed(self.epochs) if e.epoch == epoch)
+        return scores.dice if score == "dice" and scores.dice else scores.iou
+
     def pseudo_labels(self) -> tuple[str, dict[int, PseudoLabels]]:
         """Return the network that labels and the quality of its labels by epoch, from validations
         in the config's mode; empty where it was not measured."""
