@@ -8,7 +8,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from dataset.file_content import SAMPLES, has_one_channel, has_pages, pillow_image, read_content
 from dataset.image_files import is_deep, reading
-from dataset.tiff import tiff_bands
+from dataset.tiff import FileBands, tiff_bands
 from util.config.data import Bands, Data
 from util.errors import UserError
 
@@ -38,7 +38,7 @@ def stored_bands(
 
     Raises `UserError` as `read_bands` does, except for a missing range.
     """
-    content = read_content(path, max_megapixels, numbered=not isinstance(bands, str))
+    content = read_content(path, max_megapixels, () if isinstance(bands, str) else bands)
     values = content.pixels
     if not isinstance(values, np.ndarray):
         values = image_values(values, bands)
@@ -47,9 +47,8 @@ def stored_bands(
     return values, content.void
 
 
-def bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
-    """Return the bands of a file in the form of `data.bands`, and whether the first three of
-    numbered bands are red, green and blue; raises `UserError` for an unreadable file."""
+def bands_of(path: Path) -> FileBands:
+    """Return the bands of a file; raises `UserError` for an unreadable file."""
     with reading(path):
         image = pillow_image(path)
         if image is None:
@@ -59,13 +58,13 @@ def bands_of(path: Path) -> tuple[str | tuple[int, ...], bool]:
                 image.tag_v2.get(SAMPLES, 1) not in (1, 3) or has_pages(image)
             ):  # Pillow hides some bands or pages
                 return tiff_bands(path)
-            return "grey" if has_one_channel(image) else "rgb", False
+            return FileBands("grey" if has_one_channel(image) else "rgb")
 
 
 def is_grey(path: Path) -> bool:
     """Return whether the header of an image names one band; False for an unreadable file."""
     try:
-        return bands_of(path)[0] == "grey"
+        return bands_of(path).names == "grey"
     except UserError:
         return False
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from dataset.image_files import (
     reading,
     refuse_large,
 )
+from util.config.label_map import MAX_VALUE
 from util.errors import UserError
 
 BITS, COMPRESSION, COLOURS, SAMPLES, PLANAR, EXTRA, FORMAT = 258, 259, 262, 277, 284, 338, 339
@@ -48,6 +50,9 @@ class Content(NamedTuple):
     void: np.ndarray | None = None
     """`[H, W]`, bool: pixels without data, by the nodata value, mask or alpha of a TIFF, or
     by a sidecar mask."""
+    nodata: np.ndarray | None = None
+    """`[H, W]`, bool: pixels of `void` that only the nodata value marks, if it is a whole number
+    that masks may hold."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -66,21 +71,29 @@ class Content(NamedTuple):
 
 
 def read_content(
-    path: Path, max_megapixels: int = MAX_MEGAPIXELS, numbered: bool = False
+    path: Path, max_megapixels: int = MAX_MEGAPIXELS, numbers: Collection[int] = ()
 ) -> Content:
     """Read an image or mask file: by Pillow, or what it cannot represent by another library.
 
-    `numbered`: read the bands of a TIFF as they are stored, not as colours.
+    `numbers`: read all bands of a TIFF as they are stored, not as colours; these bands (from 1) are
+    data, even if the file says that one of them is alpha.
 
     Raises `UserError` for a file that is missing, damaged, too large or holds several images.
     """
     with reading(path):
-        content = _read(path, max_megapixels, numbered)
+        content = _read(path, max_megapixels, numbers)
     sidecar = sidecar_of(path)
     if not os.path.isfile(sidecar):
         return content
-    void = _read_sidecar(sidecar, content, path, max_megapixels)
-    return content._replace(void=void if content.void is None else void | content.void)
+    return _masked(content, _read_sidecar(sidecar, content, path, max_megapixels))
+
+
+def _masked(content: Content, void: np.ndarray) -> Content:
+    """Add pixels without data that a mask or alpha marks."""
+    nodata = None if content.nodata is None else content.nodata & ~void
+    return content._replace(
+        void=void if content.void is None else void | content.void, nodata=nodata
+    )
 
 
 def sidecar_of(path: Path) -> Path:
@@ -88,28 +101,27 @@ def sidecar_of(path: Path) -> Path:
     return Path(f"{path}.msk")
 
 
-def _read(path: Path, max_megapixels: int, numbered: bool) -> Content:
+def _read(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:
     """Read a file as `read_content` does, without its sidecar mask."""
     image = pillow_image(path)
     if image is None:
-        return _read_tiff(path, max_megapixels, numbered)
+        return _read_tiff(path, max_megapixels, numbers)
     with image:
-        if numbered and image.format == "TIFF":
-            return _read_tiff(path, max_megapixels, numbered)
+        if numbers and image.format == "TIFF":
+            return _read_tiff(path, max_megapixels, numbers)
         return _decode(image, path, max_megapixels)
 
 
-def _read_tiff(path: Path, max_megapixels: int, numbered: bool) -> Content:
+def _read_tiff(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:
     """Read the stored values of a TIFF."""
     refuse_large(path, image_size(path), max_megapixels)
-    values, alpha, void = tiff.read_tiff(path, may_have_pages=numbered)
-    if alpha:
-        clear = values[..., alpha[0]] == 0
-        void = clear if void is None else void | clear
+    values, alpha, nodata, masks = tiff.read_tiff(path, may_have_pages=bool(numbers))
+    alpha = [band for band in alpha if band + 1 not in numbers]
     turn = orientation(path)
-    values, void = _oriented(values, turn), None if void is None else _oriented(void, turn)
-    content = Content(values) if numbered else _without_alpha(values, alpha)
-    return content._replace(void=void)
+    values, masks = _oriented(values, turn), [_oriented(mask, turn) for mask in masks]
+    content = Content(values) if numbers else _without_alpha(values, alpha)
+    masks += [values[..., band] for band in alpha[:1]]
+    return _with_void(content, values, nodata, masks)
 
 
 def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Content:
@@ -133,13 +145,25 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     white = image.tag_v2.get(COLOURS) == WHITE_IS_ZERO  # type: ignore[attr-defined]
     is_inverted = white and pixels.mode == "L"
     values = np.asarray(pixels) // (255 // (2**bits - 1)) if bits in (2, 4) else np.asarray(pixels)
-    void = tiff.without_data(2**bits - 1 - values if is_inverted else values, nodata, masks)
-    return Content(pixels, bits=bits, is_lossy=is_lossy, is_inverted=is_inverted, void=void)
+    content = Content(pixels, bits=bits, is_lossy=is_lossy, is_inverted=is_inverted)
+    return _with_void(content, 2**bits - 1 - values if is_inverted else values, nodata, masks)
+
+
+def _with_void(
+    content: Content, values: np.ndarray, nodata: object, masks: list[np.ndarray]
+) -> Content:
+    """Add the pixels without data, by the stored values, GDAL's tag, and masks (0 without data)."""
+    void = tiff.without_data(values, nodata, ())
+    value = tiff.nodata_value(nodata)
+    is_index = value is not None and 0 <= value <= MAX_VALUE and value.is_integer()
+    content = content._replace(void=void, nodata=void if is_index else None)
+    masked = tiff.without_data(values, None, masks)
+    return content if masked is None else _masked(content, masked)
 
 
 def _read_sidecar(sidecar: Path, content: Content, path: Path, max_megapixels: int) -> np.ndarray:
     """Read GDAL's mask of a raster, `NAME.tif.msk`: True `[H, W]` where no band has data."""
-    mask = read_content(sidecar, max_megapixels, numbered=True)
+    mask = read_content(sidecar, max_megapixels, numbers=[1])
     bands = np.asarray(mask.pixels)
     void = _oriented((bands if bands.ndim == 2 else bands.max(axis=2)) == 0, orientation(path))
     if void.shape[::-1] != content.size:

@@ -1,5 +1,6 @@
 """Mask files: values or colours -> class indices, by one look-up per pixel."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 
 from dataset.file_content import Content, read_content
 from util.config.data import Data
-from util.config.label_map import MAX_VALUE, OTHER, TRANSPARENT, UNKNOWN
+from util.config.label_map import MAX_VALUE, OTHER, TRANSPARENT, UNKNOWN, WORDS
 from util.config.types import IGNORE
 from util.errors import UserError
 
@@ -26,13 +27,18 @@ class LabelLookup:
 
     def __init__(self, data: Data):
         self.data = data
-        self.in_colour = any("," in key for key in data.label_map or {})
-        self._count = 2**24 if self.in_colour else MAX_VALUE + 1
         label_map = data.label_map or {}
+        self.in_colour = any("," in key for key in label_map)
+        self.only_words = bool(label_map) and all(key in WORDS for key in label_map)
+        """True for a label_map that names neither values nor colours."""
+        self._count = 2**24 if self.in_colour or self.only_words else MAX_VALUE + 1
+        self._named = [code_of(key) for key in label_map if key != OTHER]
+        """Codes that mean a class, or ignore, even where a file says that it has no data."""
         self._classes = np.full(self._count + 2, label_map.get(OTHER, UNKNOWN), np.uint8)
         """Class index by code; the last two for `CLEAR` and `VOID`."""
         if data.label_map is None:
             count, zero = len(data.classes), int(data.reduce_zero_label)
+            self._named = [*range(count + zero)]
             self._classes[zero : count + zero] = np.arange(count)
             self._classes[IGNORE] = IGNORE
             self._classes[:zero] = IGNORE
@@ -43,7 +49,8 @@ class LabelLookup:
 
     def codes(self, mask: Content, path: Path) -> np.ndarray:
         """Return the values or colours of a mask `[H, W]`; raises `UserError` for a wrong mode."""
-        return mask_codes(mask, path, self.in_colour)
+        in_colour = self.in_colour or (self.only_words and not has_values(mask))
+        return mask_codes(mask, path, in_colour, self._named)
 
     def class_of(self, codes: np.ndarray) -> np.ndarray:
         """Return class indices, uint8, 255 = ignore, `UNKNOWN` for a code without a class."""
@@ -112,13 +119,24 @@ def read_mask(path: Path, max_megapixels: int) -> Content:
     return mask
 
 
-def mask_codes(mask: Content, path: Path, in_colour: bool) -> np.ndarray:
-    """Return the codes `[H, W]` of a mask; raises `UserError` for a wrong mode."""
+def mask_codes(
+    mask: Content, path: Path, in_colour: bool, named: Sequence[int] | None = None
+) -> np.ndarray:
+    """Return the codes `[H, W]` of a mask; raises `UserError` for a wrong mode.
+
+    `named`: codes with a meaning of their own (None: all), which the nodata value and the alpha of
+    a TIFF do not change to `VOID`.
+    """
     codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
     alpha = alpha_of(mask)
     if alpha is not None and (clear := alpha == 0).any():
         codes = np.where(clear, np.uint32(CLEAR), codes)
-    return codes if mask.void is None else np.where(mask.void, np.uint32(VOID), codes)
+    if mask.void is None:
+        return codes
+    kept = codes == CLEAR if mask.nodata is None else (codes == CLEAR) | mask.nodata
+    if named is not None:
+        kept &= np.isin(codes, named)
+    return np.where(mask.void & ~kept, np.uint32(VOID), codes)
 
 
 def alpha_of(mask: Content) -> np.ndarray | None:
@@ -157,11 +175,12 @@ def value_codes(mask: Content, path: Path) -> np.ndarray:
 
 
 def _pixels_with_data(mask: Content) -> np.ndarray:
-    """Return the pixels of a mask, 0 without data."""
+    """Return the pixels of a mask, 0 where they cannot be a class."""
     values = np.asarray(mask.pixels)
     if mask.void is None:
         return values
-    void = mask.void if values.ndim == 2 else mask.void[..., None]
+    void = mask.void if mask.nodata is None else mask.void & ~mask.nodata
+    void = void if values.ndim == 2 else void[..., None]
     return np.where(void, values.dtype.type(0), values)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.file_content import Content
-from dataset.mask_files import GREY_STEP, has_values, is_deep_mask, palette_codes
+from dataset.mask_files import GREY_STEP, has_values, is_deep_mask, key_of, palette_codes
 from util.errors import first_of
 
 
@@ -79,8 +79,11 @@ def mask_format(mask: Content, values: Iterable[int], path: Path) -> MaskFormat:
 
 def disagreement(masks: Iterable[MaskFormat]) -> str:
     """Describe masks of several kinds whose values, read as class indices, disagree while their
-    colours agree; "" where the values agree."""
+    colours agree, or whose palettes number the same colours differently; "" where the values
+    agree."""
     found = [mask for mask in masks if mask.colours]
+    if text := _renumbered(mask for mask in found if mask.kind == "P"):
+        return text
     agrees = agreement((mask.kind, mask.colours) for mask in found)
     if agrees.by_value or not agrees.by_colour:
         return ""
@@ -91,3 +94,25 @@ def disagreement(masks: Iterable[MaskFormat]) -> str:
         f"{first_of(some, 3)}: one value means different colours; save all masks in one way, or "
         "name the colours in data.label_map, such as '255,255,255': 1"
     )
+
+
+def _renumbered(masks: Iterable[MaskFormat]) -> str:
+    """Describe two palette masks where a value has two colours, one of which has another value too,
+    as programs write that number the colours of each image anew; "" for none."""
+    by_value: dict[int, dict[int, MaskFormat]] = {}
+    by_colour: dict[int, set[int]] = {}
+    for mask in masks:
+        if len(set(mask.colours.values())) < len(mask.colours):
+            continue  # its palette shows several values in one colour
+        for value, colour in mask.colours.items():
+            by_value.setdefault(value, {}).setdefault(colour, mask)
+            by_colour.setdefault(colour, set()).add(value)
+    for value, found in by_value.items():
+        if len(found) > 1 and any(len(by_colour[colour]) > 1 for colour in found):
+            (one, first), (other, second), *_ = found.items()
+            return (
+                f"{second.path}: the palette gives value {value} the colour {key_of(other, True)}, "
+                f"that of {first.path} {key_of(one, True)}; save all masks with one palette, or "
+                "name the colours in data.label_map, such as '128,0,0': 1"
+            )
+    return ""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,24 +21,45 @@ REDUCED_OR_MASK = 1 | MASK_PAGE
 """Bits of pages that are a smaller copy of another, or its mask."""
 
 
-def read_tiff(path: Path, may_have_pages: bool) -> tuple[np.ndarray, list[int], np.ndarray | None]:
-    """Read values as they are stored; `may_have_pages`: pages of one size may be the bands.
+class FileBands(NamedTuple):
+    """Bands of a file."""
 
-    Returns the values `[H, W]` or `[H, W, N]`, the indices of alpha bands, and `[H, W]`, True where
-    the nodata value or an internal mask says that there are no data (None for nowhere).
+    names: str | tuple[int, ...]
+    """Bands without alpha, as `data.bands` would name them."""
+    in_colour: bool = False
+    """True where the first three of numbered bands are red, green and blue."""
+    alpha: tuple[int, ...] = ()
+    """Numbers of the bands of a TIFF that are alpha."""
+
+
+class Stored(NamedTuple):
+    """Content of a TIFF as it is stored."""
+
+    values: np.ndarray
+    """`[H, W]` or `[H, W, N]`."""
+    alpha: list[int]
+    """Indices of alpha bands."""
+    nodata: str
+    """GDAL's tag; "" without it."""
+    masks: list[np.ndarray]
+    """`[H, W]` each, 0 without data."""
+
+
+def read_tiff(path: Path, may_have_pages: bool) -> Stored:
+    """Read values as they are stored; `may_have_pages`: pages of one size may be the bands.
 
     Raises `UserError` without tifffile, for a volume and for several images; for a damaged file the
     errors of tifffile.
     """
     with _opened(path) as file:
         series = _series(file, path)
-        count = number_of_images(page.subfiletype for page in series.pages)
+        count = number_of_images(map(_kind, series.pages))
         if count > 1 and not may_have_pages:
             raise several(path, count)
         values = _decoded(series, path).transpose(_flat_axes(series, path))
         masks = _mask_pages(file, values.shape[:2], path)
-        void = without_data(values, series.keyframe.tags.valueof(NODATA), masks)
-        return values, _alpha(series, path), void
+        nodata = series.keyframe.tags.valueof(NODATA, "")
+        return Stored(values, _alpha(series, path), str(nodata), masks)
 
 
 def mask_pages(path: Path) -> list[np.ndarray]:
@@ -49,7 +70,7 @@ def mask_pages(path: Path) -> list[np.ndarray]:
 
 
 def _mask_pages(file: Any, size: tuple[int, ...], path: Path) -> list[np.ndarray]:
-    pages = [page for page in file.pages if page.subfiletype & MASK_PAGE and page.shape == size]
+    pages = [page for page in file.pages if _kind(page) & MASK_PAGE and page.shape == size]
     return [_decoded(page, path) for page in pages]
 
 
@@ -73,24 +94,39 @@ def without_data(
     """Return a bool mask `[H, W]`, True where all bands of `values` (`[H, W]` or `[H, W, N]`) have
     the nodata value, or a mask is 0; None for nowhere."""
     void = np.zeros(values.shape[:2], bool)
-    try:
-        value = float(str(nodata).strip("\0 "))
-    except ValueError:
-        value = None
+    value = nodata_value(nodata)
     if value is not None:
-        if values.dtype.kind == "f":
-            value = values.dtype.type(value)
-        same = values == value if value == value else np.isnan(values)
+        same = is_nodata(values, value)
         void |= same.all(axis=2) if same.ndim == 3 else same
     for mask in masks:
         void |= mask == 0
     return void if void.any() else None
 
 
+def is_nodata(values: np.ndarray, value: float) -> np.ndarray:
+    """Return where values are the nodata value, which may be NaN."""
+    if values.dtype.kind == "f":
+        value = values.dtype.type(value)
+    return values == value if value == value else np.isnan(values)
+
+
+def nodata_value(nodata: object) -> float | None:
+    """Return the number in GDAL's tag; None without one."""
+    try:
+        return float(str(nodata).strip("\0 "))
+    except ValueError:
+        return None
+
+
 def count_images(path: Path) -> int:
     """Count the pages that are not a smaller copy or mask; raises as `read_tiff` does."""
     with _opened(path) as file:
-        return number_of_images(page.subfiletype for page in file.pages)
+        return number_of_images(map(_kind, file.pages))
+
+
+def _kind(page: Any) -> int:
+    """Return NewSubfileType; 0 for the frames of a series, which are read without tags."""
+    return getattr(page, "subfiletype", 0)
 
 
 def number_of_images(kinds: Iterable[int]) -> int:
@@ -117,17 +153,17 @@ def tiff_kind(path: Path) -> tuple[str, int]:
         return counted(_band_count(series, path), "band"), 8 * series.dtype.itemsize
 
 
-def tiff_bands(path: Path) -> tuple[str | tuple[int, ...], bool]:
-    """Return the bands without alpha as `data.bands` would name them, and whether the first three
-    of numbered bands are red, green and blue; raises as `read_tiff` does."""
+def tiff_bands(path: Path) -> FileBands:
+    """Return the bands of a TIFF; raises as `read_tiff` does."""
     with _opened(path) as file:
         series = _series(file, path)
         is_rgb = series.keyframe.photometric.name == "RGB"
         count, alpha = _band_count(series, path), _alpha(series, path)
     numbers = tuple(band + 1 for band in range(count) if band not in alpha)
+    clear = tuple(band + 1 for band in alpha)
     if is_rgb and numbers == (1, 2, 3):
-        return "rgb", False
-    return ("grey" if numbers == (1,) else numbers), is_rgb
+        return FileBands("rgb", alpha=clear)
+    return FileBands("grey" if numbers == (1,) else numbers, is_rgb, clear)
 
 
 def _series(file: Any, path: Path) -> Any:

@@ -181,8 +181,9 @@ def _headers_agree(sample: Sample) -> None:
 
 
 def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
-    """Raise `UserError` for masks of several kinds whose values disagree."""
-    if reader.labels.in_colour or len({header_kind(path) for path in files}) < 2:
+    """Raise `UserError` for masks of several kinds or palettes whose values disagree."""
+    modes = {header_kind(path) for path in files}
+    if reader.labels.in_colour or (len(modes) < 2 and modes != {("P", 8)}):
         return
 
     def format_of(path: Path) -> MaskFormat:

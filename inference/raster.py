@@ -85,6 +85,9 @@ class Raster:
         self._check(3 if self.has_palette else count)
         numbers = {"rgb": [1, 2, 3][:count], "grey": [1]}
         self.numbers = numbers[data.bands] if isinstance(data.bands, str) else [*data.bands]
+        alpha = [band for band, kind in enumerate(kinds, start=1) if kind == "alpha"]
+        self.masks = [band for band in alpha if band not in self.numbers][:1]
+        """Band that is 0 without data; none if the config names it as data."""
 
     def _check(self, count: int) -> None:
         """Raise `UserError` for files that `read_bands` refuses, or that cannot be read in windows.
@@ -119,13 +122,23 @@ class Raster:
             values = self._values(rect)
         return without(void, to_range(without(void, values), self.data, self.path))
 
-    def valid(self, rect: Rect) -> np.ndarray | None:
-        """Return True for the pixels of a window with data `[h, w]`, by nodata value, mask or
-        alpha; None for all pixels."""
-        if all(flag.name == "all_valid" for flags in self.file.mask_flag_enums for flag in flags):
-            return None
+    def valid(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray | None:
+        """Return True for the pixels of a window with data `[h, w]`, as `read_content` finds them:
+        by the nodata value in all bands, mask or alpha; None for all pixels."""
+        file, where = self.file, {"window": self.window(rect), "out_shape": shape}
+        flags = {flag.name for flag in file.mask_flag_enums[0]}
         with reading(self.path):
-            return self.file.dataset_mask(window=self.window(rect)) > 0
+            masks = [file.read(band, **where) for band in self.masks]
+            if "per_dataset" in flags and "alpha" not in flags:  # an internal mask, or a sidecar
+                masks.append(file.read_masks(1, **where))
+            if file.nodata is not None:
+                has_data = np.array(False)
+                for band in file.indexes:  # mostly the first one decides
+                    has_data = has_data | ~tiff.is_nodata(file.read(band, **where), file.nodata)
+                    if has_data.all():
+                        break
+                masks.append(has_data)
+        return np.logical_and.reduce([mask != 0 for mask in masks]) if masks else None
 
     def preview(self, step: int) -> Image.Image:
         """Return the whole raster in RGB, one pixel for each square of `step` pixels."""
@@ -133,7 +146,8 @@ class Raster:
         shape = -(-self.height // step), -(-self.width // step)
         with reading(self.path):
             values = self._values(rect, shape)
-            void = self.file.dataset_mask(out_shape=shape) == 0
+        valid = self.valid(rect, shape)
+        void = None if valid is None else ~valid
         pixels = without(void, to_range(without(void, values), self.data, self.path))
         return picture(pixels, self.data)
 

@@ -74,8 +74,8 @@ def test_only_what_has_one_band_is_grey(tmp_path):
     for name, bands in {"one": 0, "three": 3, "six": 6}.items():
         write_tiff(tmp_path / f"{name}.tif", values(bands), planarconfig="contig")
         assert is_grey(tmp_path / f"{name}.tif") == (name == "one")
-    assert tiff_bands(tmp_path / "one.tif") == ("grey", False)
-    assert tiff_bands(tmp_path / "six.tif") == ((1, 2, 3, 4, 5, 6), False)
+    assert tiff_bands(tmp_path / "one.tif") == ("grey", False, ())
+    assert tiff_bands(tmp_path / "six.tif") == ((1, 2, 3, 4, 5, 6), False, ())
 
 
 @pytest.mark.parametrize("kind, how, order", [
@@ -85,6 +85,8 @@ def test_only_what_has_one_band_is_grey(tmp_path):
     (np.uint8, {"planarconfig": "separate", "compression": "zlib"}, (2, 0, 1)),
     *((np.uint16, {"metadata": {"axes": axes}}, (0, 1, 2)) for axes in ("YXS", "YXC")),
     *((np.uint16, {"metadata": {"axes": axes}}, (2, 0, 1)) for axes in ("SYX", "CYX")),
+    (np.uint16, {"metadata": {"axes": "CYX"}, "ome": True}, (2, 0, 1)),
+    (np.uint16, {"metadata": {"axes": "CYX"}, "imagej": True, "compression": "zlib"}, (2, 0, 1)),
 ])  # fmt: skip
 def test_bands_of_a_tiff(kind, how, order, tmp_path):
     array, path = values(6, kind), tmp_path / "a.tif"

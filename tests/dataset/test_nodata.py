@@ -81,6 +81,22 @@ IMAGES = {  # bands of the config, what is written
 }  # fmt: skip
 
 
+def test_alpha_that_the_config_names_is_data(run, tmp_path, monkeypatch):
+    """Near infrared as GDAL marks a fourth band; `init` says that it leaves the band out."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        write(tmp_path / f"images/{number}.tif", alpha(3), photometric="rgb", alpha="yes")
+        write(tmp_path / f"masks/{number}.tif", VOID[None].astype(np.uint8))
+    path = tmp_path / "images/0.tif"
+    pixels, void = read_valid_bands(path, data(bands=[1, 2, 3, 4]))
+    assert void is None and np.array_equal(pixels, alpha(3).transpose(1, 2, 0))
+    code, said, err = run(prepare, "init", "--images", "images", "--masks", "masks",
+                          "--out", "c.yaml")  # fmt: skip
+    assert code == 0 and "band 4 is marked as alpha: where it is 0, pixels have no data" in said, (
+        err
+    )
+
+
 @pytest.mark.parametrize("kind", IMAGES)
 def test_pixels_without_data_are_found(kind, tmp_path):
     bands, make = IMAGES[kind]
@@ -105,6 +121,55 @@ def test_masks_ignore_what_has_no_data(kind, label_map, tmp_path):
     MASKS[kind](path := tmp_path / "m.tif", classes)
     expected = np.where(VOID, 255, classes if label_map is None else 1 - classes)
     assert np.array_equal(open_mask(path, LabelLookup(data(label_map=label_map))), expected)
+
+
+@pytest.mark.parametrize("keys, zeros, masked", [
+    ({}, 0, 255), ({"label_map": {1: 0, 2: 1}}, 255, 255), ({"label_map": {0: 1, 1: 0}}, 1, 255),
+    ({"label_map": {1: 0, "other": 1}}, 255, 255),
+    ({"reduce_zero_label": True, "classes": ["a", "b", "c"]}, 255, 255),
+])  # fmt: skip
+def test_a_nodata_value_is_a_class_if_the_config_says_so(keys, zeros, masked, tmp_path):
+    """Pixels that a mask leaves out are ignored nevertheless."""
+    out = np.zeros_like(VOID)
+    out[-3:] = True
+    write(tmp_path / "m.tif", np.where(VOID | out, 0, 1)[None].astype(np.uint8), nodata=0)
+    Image.fromarray(np.where(out, 0, 255).astype(np.uint8)).save(tmp_path / "m.png")
+    (tmp_path / "m.png").rename(tmp_path / "m.tif.msk")
+    found = np.array(open_mask(tmp_path / "m.tif", LabelLookup(data(**keys))))
+    assert (found[VOID] == zeros).all() and (found[out] == masked).all()
+    assert (found[~VOID & ~out] == 0).all() or not keys
+
+
+@pytest.mark.parametrize("transparent", [0, 255])
+def test_transparent_pixels_of_a_tiff_are_a_class_if_the_config_says_so(transparent, tmp_path):
+    bands = np.stack([*image(3) * 0 + 9, np.where(VOID, 0, 255)]).astype(np.uint8)
+    write(tmp_path / "m.tif", bands, photometric="rgb", alpha="yes")
+    label_map = {"9,9,9": 1} | ({"transparent": 0} if transparent == 0 else {})
+    found = open_mask(tmp_path / "m.tif", LabelLookup(data(label_map=label_map)))
+    assert np.array_equal(found, np.where(VOID, transparent, 1))
+
+
+def test_init_takes_the_nodata_value_for_a_class_only_if_it_must(run, tmp_path, monkeypatch):
+    """A nodata value of 0 next to 1 is the background; next to other classes, `init` asks."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for number in range(3):
+        Image.new("RGB", VOID.shape[::-1]).save(f"images/{number}.png")
+        write(
+            tmp_path / f"masks/{number}.tif", np.where(VOID, 0, 1)[None].astype(np.uint8), nodata=0
+        )
+    argv = ["init", "--images", "images", "--masks", "masks", "--out", "c.yaml", "--force"]
+    code, said, err = run(prepare, *argv, "--classes", "background,building")
+    assert code == 0 and "0      background" in said, err
+    few_classes = np.where(VOID, 0, 1 + np.arange(48) % 2)[None].astype(np.uint8)
+    for number in range(3):
+        write(tmp_path / f"masks/{number}.tif", few_classes, nodata=0)
+    code, said, err = run(prepare, *argv)
+    assert code == 2 and "22% of the pixels are 0, the nodata value; is this value ignored" in err
+    assert run(prepare, *argv, "--classes", "a,b,c")[0] == 0
+    code, said, err = run(prepare, *argv, "--classes", "0=ignore,1=a,2=b")
+    assert code == 0, err
 
 
 def test_faulty_sidecar_masks(tmp_path):

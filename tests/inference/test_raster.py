@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import predict
-from dataset.bands import read_bands
+from dataset.bands import read_bands, read_valid_bands
 from inference import blending, geotiff
 from inference.blending import WindowAxis, plan_blocks, predict_block
 from inference.predictor import Predictor, logits_of
@@ -115,6 +115,17 @@ FORMS = {
     "grey": ((1, np.uint8), {}, {}),
     "palette": ((1, np.uint8), {}, {}),
     "rgba": ((4, np.uint8), {"photometric": "rgb", "alpha": "yes"}, {}),
+    "alpha as data": (
+        (4, np.uint8),
+        {"photometric": "rgb", "alpha": "yes"},
+        {"bands": [1, 2, 3, 4]},
+    ),
+    "near infrared": (
+        (4, np.uint8),
+        {"photometric": "rgb", "alpha": "unspecified", "nodata": 0},
+        {"bands": [4, 1, 2]},
+    ),
+    "nodata and mask": ((1, np.uint8), {"nodata": 0}, {}),
     "one band": ((1, np.uint8), {}, {"bands": "grey"}),
     "16 bits": ((5, np.uint16), {}, {"bands": [4, 1, 2], "image_range": [0, 60000]}),
     "floats": ((2, np.float32), {}, {"bands": [2], "image_range": [0, 255]}),
@@ -130,14 +141,25 @@ def test_a_window_is_a_part_of_the_whole_image(form, tmp_path):
     values = RNG.integers(0, 256, (count, 90, 70)).astype(kind)
     if form == "rgba":
         values[3] = 255
+    if count == 4:
+        values[:, 25:30], values[3, 30:40] = 0, 0
+    if form == "nodata and mask":
+        values[:, 25:30] = 0
     write_raster(path, values, **how)
+    if form == "nodata and mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            file.write_mask(np.arange(90 * 70).reshape(90, 70) % 3 > 0)
     if form == "palette":
         with rasterio.open(path, "r+") as file:
             file.write_colormap(1, {i: (i, 255 - i, i // 2) for i in range(256)})
-    whole = read_bands(path, own)
+    whole, void = read_valid_bands(path, own)
     with open_dates([path], own) as raster:
-        found = raster.read(Rect(20, 30, 50, 40))
+        found, valid = raster.read(rect := Rect(20, 30, 50, 40)), raster.valid(rect)
     assert found.dtype == whole.dtype and np.array_equal(found, whole[20:70, 30:70])
+    assert (void is None or void.any()) and (valid is None) == (
+        "nodata" not in how and form != "rgba"
+    )
+    assert valid is None or np.array_equal(~valid, void[20:70, 30:70])
 
 
 @pytest.mark.parametrize("count, how, keys, message", [
@@ -367,7 +389,10 @@ def test_reads_are_at_most_a_window_or_a_block(command, small_blocks, tmp_path, 
     assert command("--geotiff", "--confidence")[0] == 0
     crop = load_config(tmp_path / "run/config.yaml").crop_size
     blocks = {(h, w) for h in (64, 44) for w in (64, 36)}
-    assert sizes == {"_values": {(crop, crop), (36, 34)}, "valid": {(crop, crop), *blocks}}
+    assert sizes == {
+        "_values": {(crop, crop), (36, 34)},
+        "valid": {(crop, crop), (36, 34), *blocks},
+    }
 
 
 def test_blocks_of_another_file_are_refused(command, tmp_path, monkeypatch):

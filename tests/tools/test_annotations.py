@@ -440,6 +440,26 @@ def labelme_shape(**changes):
     return writer
 
 
+def changed(writer, *texts):
+    """Return a writer that then replaces texts (old, new, old, new) in the first JSON file."""
+
+    def write_changed():
+        writer()
+        path = min(Path("notes").rglob("*.json"))
+        content = path.read_text()
+        for old, new in zip(texts[::2], texts[1::2], strict=True):
+            assert old in content
+            content = content.replace(old, new, 1)
+        path.write_text(content)
+
+    return write_changed
+
+
+def named(kind, image):
+    text = f'"type": "{kind}labels"'
+    return text, f'"to_name": "{image}", {text}'
+
+
 def ambiguous():
     for folder in "ab":
         shutil.copy("photos/b/four.png", f"photos/{folder}/same.png")
@@ -479,6 +499,11 @@ FAULTS = {
     "no image": (lambda: write("x/y.json", {"shapes": [], "imagePath": "z.jpg"}),
                  "--annotations notes: none is of an image in photos; expected names such as "
                  "a/one.jpg, found x/z.jpg"),
+    "another image's name": (changed(labelme, "one.jpg", "two.jpg"), "Fix: correct imagePath"),
+    "two images in a task": (
+        changed(label_studio, *named("brush", "before"), *named("polygon", "after")),
+        "[0]: regions of several images (after, before); expected one image in a task",
+    ),
     "circle": (labelme_shape(shape_type="circle", points=[[1, 2], [3, 4], [5, 6]]),
                "one.json: shapes[0].points: 3 points; expected 2 (circle)"),
     "no label": (labelme_shape(label=None), "one.json: shapes[0].label: missing"),

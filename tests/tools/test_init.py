@@ -141,6 +141,46 @@ def test_folders_of_sets_are_kept_apart(options, counts, init):
         assert held == {"3", "4"}
 
 
+@pytest.mark.parametrize(("options", "counts"), [
+    ([], "3 labeled, 1 unlabeled, 1 val, 1 test"),
+    (["--unlabeled", "images/test"], "3 labeled, 2 unlabeled, 1 val, 1 test"),
+    (["--val", "images/train/a"], "3 labeled, 2 unlabeled, 1 val, 1 test"),
+])  # fmt: skip
+def test_images_to_validate_or_test_on_are_not_unlabelled(options, counts, init):
+    names = ["train/a/0", "train/1", "train/2", "val/3", "test/4"]
+    bare = ["train/5", "val/6", "test/7"]
+    for number, new in enumerate(names + bare):
+        put(Image.new("RGB", truth(number).shape[::-1]), f"images/{new}.jpg")
+    write_masks(Path("masks"), names, "index")
+    code, out, err = init(*options)
+    assert code == 0 and counts in out, err
+    listed = Path("splits/mine/unlabeled.txt").read_text()
+    assert "train/5" in listed and ("test/7" in listed) == ("images/test" in options)
+    left_out = 2 if not options else 1
+    assert f"{left_out} without a mask in folders of validation or test images" in out
+
+
+def test_the_image_pattern_holds_for_unlabelled_images(init):
+    write_masks(Path("images"), write_images(Path("images")), "index", suffix="_gt")
+    for name in ("8_depth.png", "8_rgb.jpg", "9_rgb.jpg"):
+        put(Image.new("RGB", (50, 40)), f"more/{name}")
+    for path in [*Path("images").rglob("*.jpg")]:
+        path.rename(path.with_name(f"{path.stem}_rgb.jpg"))
+    patterns = ["--masks", "images", "--image-pattern", "*_rgb.jpg", "--mask-pattern", "*_gt.png"]
+    code, out, err = init(*patterns, "--unlabeled", "more")
+    assert code == 0 and "2 unlabeled" in out, err
+
+
+def test_two_endings_of_masks_are_refused(init):
+    stems = write_images(Path("images"))
+    for suffix in ("_boundary", "_seg"):
+        write_masks(Path("masks"), stems, "index", suffix=suffix)
+    code, _, err = init()
+    assert "Fix: --mask-pattern '*_boundary.png' or '*_seg.png'" in one_line(code, err)
+    code, _, err = init("--mask-pattern", "*_seg.png")
+    assert code == 0, err
+
+
 def test_init_without_all_masks_and_with_suffixes(init):
     stems = write_images(Path("images"))
     write_masks(Path("masks"), [*stems[:4], "spare"], "index", suffix="_gt")
@@ -484,3 +524,35 @@ def test_a_config_by_hand_does_not_hide_that_masks_disagree(init, run, refused):
     assert code == 1 and "masks stored in several ways" in out and "(mode 1: 0, 1)" in out, err
     argv = ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY]
     assert "one value means different colours" in refused(SupOnly, argv)
+
+
+def test_palettes_that_number_colours_anew_are_refused(init, run, refused):
+    """Also in a config by hand; a palette that just lacks its colours agrees with all others."""
+    stems = write_images(Path("images"))
+    colours = np.array([[0, 0, 0], [200, 0, 0], [0, 200, 0]])
+    write_masks(Path("masks"), stems, (".png", lambda m: with_palette(m % 255, colours)))
+    assert init("--classes", "0=a,1=b,2=c")[0] == 0
+    argv = ["--config", "configs/mine.yaml"]
+    with_palette(truth(0) % 255, np.zeros((3, 3))).save(Path("masks", f"{stems[0]}.png"))
+    assert "stored in several ways" not in run(check_data, *argv)[1]
+    for number, stem in enumerate(stems[:3]):
+        mask = np.array([0, 2, 1], np.uint8)[truth(number) % 255]
+        with_palette(mask, colours[[0, 2, 1]]).save(Path("masks", f"{stem}.png"))
+    code, out, err = run(check_data, *argv)
+    assert code == 1 and "the palette gives value 1 the colour" in out, err
+    said = refused(SupOnly, [*argv, "--save-path", "run", "--set", *TINY])
+    assert "the palette gives value 1 the colour" in said
+
+
+def test_cut_outs_without_colours_of_classes(init):
+    """Transparent pixels and all others as the two classes."""
+
+    def cut(mask):
+        alpha = np.where(mask == 1, 255, 0).astype(np.uint8)
+        return Image.fromarray(np.dstack([COLOURS[mask % 255], alpha]))
+
+    write_masks(Path("masks"), write_images(Path("images")), (".png", cut))
+    code, _, err = init("--classes", "transparent=background,other=object")
+    assert code == 0, err
+    for number, mask in masks_of(load_config("configs/mine.yaml")).items():
+        np.testing.assert_array_equal(mask, truth(number) == 1)

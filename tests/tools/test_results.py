@@ -301,6 +301,18 @@ def test_curves_are_drawn(fake, run, toy, tmp_path):
     assert "16 labels" in (plots / "learning.svg").read_text()
 
 
+def test_runs_with_other_classes_are_drawn_apart(fake, run, toy, tmp_path):
+    """Classes in another order have another place in a figure."""
+    fake("0", [10, 40])
+    for name, order in (("1", [2, 0, 1]), ("2", [1, 0, 2])):
+        classes = [toy.tree["data"]["classes"][index] for index in order]
+        fake(name, [10, 40], method="SupOnly", settings={"data": toy.tree["data"] | {
+            "classes": classes, "palette": None}})  # fmt: skip
+    code, _, err = run(results, fake.runs, "--plot", tmp_path / "plots")
+    assert code == 0, err
+    assert len(list((tmp_path / "plots").glob("classes_*.png"))) == 3
+
+
 @pytest.mark.parametrize(("score", "expected"), [("miou", [25, 35, 45]), ("dice", [9, 7, 8])])
 def test_class_scores_of_the_best_epoch(score, expected, fake):
     """Mean over seeds, of the epoch with the best mIoU or the best Dice."""

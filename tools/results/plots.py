@@ -15,6 +15,8 @@ from util.plotting import LINE_COLOURS, LINE_GREY, chart, new_figure, save, whol
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PANEL = ["panel", "partition"]
+"""Columns whose values are alike in a panel."""
 MARKS = "osD^vPX"
 """Line markers, for readers in black and white."""
 WIDTH, HEIGHT, LEGEND = 3.4, 2.5, 0.2
@@ -39,6 +41,7 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
     """
     table = table.assign(
         panel=[f"{row.dataset}, {row.network}" for row in table.itertuples()],
+        class_names=table.classes.map(tuple),
         partition=[_partition(row) for row in table.itertuples()],
         name=[_name(row) for row in table.itertuples()],
     )
@@ -47,9 +50,11 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
     panels = [panel for _, panel in table.groupby("panel", sort=False)]
     if several := [panel for panel in panels if _partial(panel).labels.nunique() > 1]:
         figures["labels"] = label_curves(pd.concat(several), f"{title}, {at} epoch", at)
-    for (panel, partition), rows in table.groupby(["panel", "partition"], sort=False):
+    for (panel, partition, _), rows in table.groupby([*PANEL, "class_names"], sort=False):
         heading = f"{panel}, {partition}"
         name = re.sub(r"[^\w.]+", "_", heading).strip("_")
+        if f"classes_{name}" in figures:  # of runs with other classes
+            name += f"_{sum(figure.startswith(f'classes_{name}') for figure in figures) + 1}"
         measure = "Dice" if score == "dice" else "IoU"
         figures[f"classes_{name}"] = class_scores(rows, heading, measure)
         labelling = rows[rows.pseudo_labels.map(any)]
@@ -70,7 +75,7 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
 @chart
 def learning_curves(table: pd.DataFrame, title: str) -> "Figure":
     """Draw the score over epochs, a panel for each dataset, network and partition."""
-    panels = table.groupby(["panel", "partition"], sort=False)
+    panels = table.groupby(PANEL, sort=False)
     figure, axes = _sheet(panels.ngroups)
     looks = _looks(table)
     for axis, ((panel, partition), rows) in zip(axes, panels, strict=True):

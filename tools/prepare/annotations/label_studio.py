@@ -54,6 +54,11 @@ def _read_task(task: Entry, skipped: Counter[str]) -> Picture:
         return Picture(task.path, _names(task), None, [], complete=False)
     before = skipped.total()
     found = [result for result in results if _has_area(result, skipped)]
+    shown = {str(name) for result in found if (name := result.value.get("to_name"))}
+    if len(shown) > 1:
+        raise task.error(
+            f"regions of several images ({', '.join(sorted(shown))}); expected one image in a task"
+        )
     sizes = {result.size("original_width", "original_height") for result in found}
     if len(sizes) > 1:
         raise task.error(f"regions of images of several sizes, {sorted(sizes)}")

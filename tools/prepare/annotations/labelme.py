@@ -54,7 +54,7 @@ def read_labelme(tree: Entry, root: Path) -> Annotations:
             )
         regions.append(Region(label, f"{shape.where}.points", _drawing(shape, kind, points)))
     names = (str(inside.with_name(named)), str(inside.with_suffix("")))
-    picture = Picture(tree.path, names, size, regions, complete=not skipped)
+    picture = Picture(tree.path, names, size, regions, complete=not skipped, names_agree=True)
     return Annotations("LabelMe", [picture], [], skipped, {})
 
 

@@ -46,6 +46,8 @@ class Picture(NamedTuple):
     complete: bool = True
     """True where an image without regions was annotated as empty; False: it may just be listed, or
     have objects that are not read."""
+    names_agree: bool = False
+    """True where all names must mean the same image."""
 
 
 class Annotations(NamedTuple):

@@ -188,7 +188,7 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     all_named = len(named.names) == len(kept) and not masks.in_colour
     odd = set() if all_named else stray_values(kept, masks.in_colour, len(masks.files))
     kept = {code: value for code, value in kept.items() if code not in odd}
-    void = _void(kept, masks.in_colour, named) if set(ignored) <= {OTHER} else None
+    void = _void(kept, masks, named) if set(ignored) <= {OTHER} else None
     if void:
         ignored[void.key] = IGNORED
     classes = [value for value in kept.values() if value is not void]
@@ -198,8 +198,9 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     _raise_doubts(masks, guess, odd)
     if void and void.share > MUCH:
         raise Doubt(
-            f"--masks: {void.share:.0%} of the pixels are {void.key}; is this value ignored, or a "
-            "class?",
+            f"--masks: {void.share:.0%} of the pixels are {void.key}"
+            f"{', the nodata value' if code_of(void.key) in masks.nodata else ''}; is this value "
+            "ignored, or a class?",
             guess,
         )
     if masks.in_colour and names:
@@ -257,9 +258,14 @@ def _with_names(keys: list[str], names: list[str], in_colour: bool) -> dict[str,
     return dict(zip(keys, [*names, *more], strict=False))
 
 
-def _void(kept: Mapping[int, Value], in_colour: bool, named: ClassOptions) -> Value | None:
-    """Return the value to ignore: VOC's colour of borders; 255 in masks of class indices, or if
-    there is one name less than values."""
+def _void(kept: Mapping[int, Value], masks: Masks, named: ClassOptions) -> Value | None:
+    """Return the value to ignore: the nodata value of the files, unless the names include it;
+    VOC's colour of borders; 255 in masks of class indices, or if there is one name less than
+    values."""
+    nodata = next((value for code, value in kept.items() if code in masks.nodata), None)
+    if nodata and len(named.names) != len(kept) > 2:
+        return nodata
+    in_colour = masks.in_colour
     void = next((value for value in kept.values() if value.key == void_key(in_colour)), None)
     others = [code for code in kept if code != IGNORE]
     # {0, 255} is one class and another, {0, 64, 128, 255} are grey levels; indices are close.

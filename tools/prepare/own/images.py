@@ -39,6 +39,8 @@ class ImageFile(NamedTuple):
     kind: Kind
     values: np.ndarray
     """`[N, C]`: stored values of some pixels with data."""
+    alpha: tuple[int, ...]
+    """Numbers of the bands of a TIFF that are alpha."""
 
 
 class BandSettings(NamedTuple):
@@ -52,16 +54,16 @@ class BandSettings(NamedTuple):
 def inspect_image(path: Path, max_megapixels: int) -> ImageFile:
     """Read an image; raises `UserError` for an unreadable or too large file, a volume, and values
     that are no numbers."""
-    bands, in_colour = bands_of(path)
+    bands, in_colour, alpha = bands_of(path)
     values, void = stored_bands(path, bands, max_megapixels)  # type: ignore[arg-type]
     height, width, _ = values.shape
-    whole = "8 bits" if values.dtype.itemsize == 1 else "more than 8 bits"
+    whole = "8 bits" if values.dtype == np.uint8 else "more than 8 bits"
     depth = "floats" if values.dtype.kind == "f" else whole
     rows, columns = (np.linspace(0, n - 1, min(n, GRID)).astype(int) for n in (height, width))
     some = values[np.ix_(rows, columns)].reshape(-1, values.shape[2])
     if void is not None:
         some = some[~void[np.ix_(rows, columns)].ravel()]
-    return ImageFile(path, (width, height), Kind(bands, in_colour, depth), some)
+    return ImageFile(path, (width, height), Kind(bands, in_colour, depth), some, alpha)
 
 
 def measure_bands(images: Sequence[ImageFile]) -> BandSettings:

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image-pattern", default="*", metavar="PATTERN", help="pattern of the images' names, "
         "such as '*_image.png' or '*.bmp'; images and masks match by *")  # fmt: skip
     add("--mask-pattern", default="*", metavar="PATTERN", help="pattern of the masks' names")
-    add("--unlabeled", type=Path, help="folder of further images, without masks (default: "
-        "none)")  # fmt: skip
+    add("--unlabeled", type=Path, help="folder of further images, without masks; if some fit "
+        "--image-pattern, these only (default: none)")  # fmt: skip
     add("--val", nargs="+", metavar="SHARE|DIR", help="images to validate on: a share of the "
         "labelled ones, a folder in --images, or a folder of images and one of masks (default: the "
         "folder val in --images, else 0.1, and where images are few up to 10, a third of them at "

@@ -34,7 +34,9 @@ class MaskFile(NamedTuple):
     translucent: bool
     """True if pixels are partly transparent; their value or colour counts."""
     no_data: int
-    """Pixels without data, by the nodata value, mask or alpha of a TIFF."""
+    """Pixels without data, by a mask, or by a nodata value that is no whole number."""
+    nodata: set[int]
+    """The nodata value of a TIFF, where pixels have it: a code as in `pixels`."""
     pixels: dict[int, int]
     """Number of pixels by value, or by code (dataset.mask_files) of a colour."""
     colours: dict[int, int]
@@ -75,6 +77,12 @@ class Masks:
             for code in file.solid
         }
         """Values or colours that fill 3x3 pixels somewhere."""
+        self.nodata = {
+            file.colours.get(code, code) if in_colour else code
+            for file in files
+            for code in file.nodata
+        }
+        """Values or colours that a file marks as nodata."""
 
     @cached_property
     def values(self) -> dict[int, Value]:
@@ -108,11 +116,14 @@ def inspect_mask(path: Path, max_megapixels: int) -> MaskFile:
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
     no_data = pixels.pop(VOID, 0)
     solid = _solid(codes) - {VOID}
+    nodata = set() if mask.nodata is None else set(np.unique(codes[mask.nodata]).tolist())
     if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
     colours = {} if in_colour else value_colours(mask, pixels.keys() - {CLEAR})
     kind = mask_kind(mask)
-    return MaskFile(path, mask.size, kind, in_colour, translucent, no_data, pixels, colours, solid)
+    return MaskFile(
+        path, mask.size, kind, in_colour, translucent, no_data, nodata, pixels, colours, solid
+    )
 
 
 def _solid(codes: np.ndarray) -> set[int]:

@@ -40,6 +40,8 @@ class Matched(NamedTuple):
     spare_masks: int
     suffix: str
     """Text at the end of the masks' names that the images' names lack."""
+    held_out: int = 0
+    """Number of images without a mask in folders of validation or test images."""
 
 
 class Splits(NamedTuple):
@@ -80,9 +82,12 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
     if not labeled:
         given = " ".join(options.val or ["(default)"])
         raise UserError(f"--val {given}: takes all labelled images; leave some to train on")
-    more = files_by_stem(absolute(options.unlabeled)).values() if options.unlabeled else ()
+    more = _unlabelled(options) if options.unlabeled else []
     taken |= {sample.image for sample in labeled}
-    bare = dict.fromkeys((*matched.without_mask, *more))
+    held_out = _held_out(options, matched, images)
+    rest = [file for file in matched.without_mask if file not in held_out]
+    matched = matched._replace(without_mask=rest, held_out=len(held_out - {*more}))
+    bare = dict.fromkeys((*rest, *more))
     splits = Splits(labeled, [ImageAndMask(file) for file in bare if file not in taken], val, test)
     splits = Splits(*([s for s in some if s.image not in bad] for some in splits))
     if not splits.val:
@@ -93,6 +98,29 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
         skip = masks if masks != images else None
         splits = _with_later(splits, images, absolute(options.second), skip, options.image_pattern)
     return splits, matched
+
+
+def _unlabelled(options: argparse.Namespace) -> list[Path]:
+    """Return the images of `--unlabeled` that fit the image pattern; all of them if none fits."""
+    folder = absolute(options.unlabeled)
+    try:
+        return [*files_by_stem(folder, pattern=options.image_pattern).values()]
+    except UserError:
+        return [*files_by_stem(folder).values()]
+
+
+def _held_out(options: argparse.Namespace, matched: Matched, images: Path) -> set[Path]:
+    """Return the images without a mask in the folders of validation and test images."""
+    used = FOLDERS if not options.val else {"test": FOLDERS["test"]}
+    found = {
+        file
+        for names in used.values()
+        if not all(_is_in_folder(pair.image, images, names) for pair in matched.pairs)
+        for file in matched.without_mask
+        if _is_in_folder(file, images, names)
+    }
+    folders = {absolute(Path(folder)) for folder in options.val or ()}
+    return found | {file for file in matched.without_mask if folders & {*file.parents}}
 
 
 def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
@@ -116,7 +144,7 @@ def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
         by_mask = _without(by_image, by_mask)
     if not (by_image and by_mask):
         raise mixed
-    suffix = _common_suffix(list(by_image), list(by_mask))
+    suffix = _common_suffix(list(by_image), by_mask)
     of = {stem: by_mask.get(stem + suffix) for stem in by_image}
     pairs = [ImageAndMask(file, of[stem]) for stem, file in by_image.items() if of[stem]]
     if not pairs:
@@ -135,23 +163,39 @@ def _without(taken: Mapping[str, Path], files: Mapping[str, Path]) -> dict[str, 
     return {stem: file for stem, file in files.items() if file not in used}
 
 
-def _common_suffix(images: list[str], masks: list[str]) -> str:
-    """Return the most frequent rest of masks' names after images' names; "" for equal names."""
-    if set(images) & set(masks):
+def _common_suffix(images: list[str], masks: Mapping[str, Path]) -> str:
+    """Return the most frequent rest of masks' names after images' names; "" for equal names.
+
+    Raises `UserError` for two that are equally frequent.
+    """
+    if masks.keys() & set(images):
         return ""
     rests = Counter(
         mask[len(image) :] for image in images[:50] for mask in masks if mask.startswith(image)
     )
-    return rests.most_common(1)[0][0] if rests else ""
+    most = rests.most_common(2)
+    if len(most) == 2 and most[0][1] == most[1][1]:
+        some = [next(masks[name] for name in masks if name.endswith(end)) for end, _ in most]
+        patterns = [f"'*{end}{file.suffix}'" for (end, _), file in zip(most, some, strict=True)]
+        raise UserError(
+            f"--masks: as many names end as {some[0].name} does as names like {some[1].name}; "
+            f"expected one mask of an image. Fix: --mask-pattern {' or '.join(patterns)}"
+        )
+    return most[0][0] if most else ""
 
 
 def _in_folders(
     pairs: list[ImageAndMask], images: Path, names: Sequence[str]
 ) -> list[ImageAndMask]:
     """Return the pairs below folders of these names; none where that leaves no pair to train on."""
-    inside = {pair: pair.image.relative_to(images).parts for pair in pairs}
-    found = [pair for pair, parts in inside.items() if parts[:-1] and parts[0].lower() in names]
+    found = [pair for pair in pairs if _is_in_folder(pair.image, images, names)]
     return found if len(found) < len(pairs) else []
+
+
+def _is_in_folder(file: Path, images: Path, names: Sequence[str]) -> bool:
+    """Return whether the first folder of a file in `images` has one of these names."""
+    parts = file.relative_to(images).parts
+    return len(parts) > 1 and parts[0].lower() in names
 
 
 def _validation(

@@ -53,12 +53,18 @@ def _summary(found: Survey, mapped: bool) -> str:
     matched, files = found.matched, found.masks.files
     translucent, no_data = sum(f.translucent for f in files), sum(f.no_data for f in files)
     bare, suffix = len(matched.without_mask), matched.suffix
+    alpha = sorted({band for image in found.images for band in image.alpha})
     notes = {
+        f"band {first_of([*map(str, alpha)], 3)} is marked as alpha: where it is 0, pixels have no "
+        "data; if it holds data itself, name it in data.bands": alpha,
         f"{bare} without a mask are unlabelled": bare,
+        f"{matched.held_out} without a mask in folders of validation or test images are left out; "
+        "to train on them, name their folder in --unlabeled": matched.held_out,
         f"{matched.spare_masks} masks without an image are left out": matched.spare_masks,
         f"names of masks end in {suffix}": suffix,
-        f"{no_data} pixels of masks have no data (nodata value, mask or alpha of the file): "
-        "ignored": no_data,
+        f"{no_data} pixels of masks have no data (nodata value or mask of the file): ignored": (
+            no_data
+        ),
         f"{translucent} masks have pixels that are transparent in part: their colour counts": (
             translucent
         ),
