@@ -39,7 +39,7 @@ class ImageFile(NamedTuple):
     kind: Kind
     values: np.ndarray
     """`[N, C]`: stored values of some pixels with data."""
-    alpha: tuple[int, ...]
+    alpha: tuple[int, ...] = ()
     """Numbers of the bands of a TIFF that are alpha."""
 
 
