@@ -68,11 +68,11 @@ def refuse_overlaps(*lists: SampleList) -> None:
 def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
     """Yield list number, line and a message for each image that occurs earlier, in any list, under
     any name or root."""
-    resolve = cache(_real_folder)
+    location = locator()
     first: dict[str, tuple[int, int]] = {}
     for number, listed in enumerate(lists):
         for place, sample in enumerate(listed.samples):
-            earlier = first.setdefault(location(sample, resolve), (number, place))
+            earlier = first.setdefault(location(sample), (number, place))
             if earlier != (number, place):
                 same = lists[earlier[0]].samples[earlier[1]]
                 alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
@@ -82,14 +82,28 @@ def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
                 yield number, sample.line, f"{sample.where}: {shown}"
 
 
-def _real_folder(root: Path, folder: str) -> str:
-    return os.path.realpath(root / folder)
+def locator() -> Callable[[Sample], str]:
+    """Return a function from a sample to the path of its image without links: the same through any
+    root. It lists each folder once."""
+    links = cache(_links)
+
+    def location(sample: Sample) -> str:
+        folder, _, name = sample.image.rpartition("/")
+        real, linked = links(sample.origin.root, folder)
+        path = f"{real}/{name}"
+        return os.path.realpath(path) if name in linked else path
+
+    return location
 
 
-def location(sample: Sample, resolve: Callable[[Path, str], str] = _real_folder) -> str:
-    """Return the image's path with its folder resolved: the same through any root."""
-    folder, _, name = sample.image.rpartition("/")
-    return f"{resolve(sample.origin.root, folder)}/{name}"
+def _links(root: Path, folder: str) -> tuple[str, set[str]]:
+    """Return the path of a folder without links, and the names of the links in it."""
+    real = os.path.realpath(root / folder)
+    try:
+        with os.scandir(real) as entries:
+            return real, {entry.name for entry in entries if entry.is_symlink()}
+    except OSError:  # reported by `check_existence`
+        return real, set()
 
 
 def check_files(

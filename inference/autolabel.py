@@ -16,7 +16,7 @@ from dataset.mask_files import key_of
 from dataset.reader import read_valid_dates, size_of
 from dataset.samples import Origin, Sample
 from dataset.split_files import list_line, list_text
-from dataset.validation import location, required_source
+from dataset.validation import locator, required_source
 from inference.inputs import find_images
 from inference.mask_encoding import MaskEncoding
 from inference.output_folder import ImageTable, collect_errors
@@ -60,6 +60,7 @@ def unlabelled_samples(
                 )
     sources = [source for source in (data.labeled, data.val, data.test) if source is not None]
     splits = [read_samples(source, data, masks=True).samples for source in sources]
+    location = locator()
     taken = {location(sample) for split in splits for sample in split}
     kept = {name: sample for name, sample in samples.items() if location(sample) not in taken}
     if not kept:
@@ -156,6 +157,7 @@ class Autolabel:
                 f"threshold {self.threshold:g}; lower it"
             )
         data, old = self.config.data, self.config.data.labeled
+        location = locator()
         new = {location(image.sample) for image in labelled}
         unlabeled: Sequence[Sample] = []
         if data.unlabeled is not None:
