@@ -170,13 +170,16 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
     network on the same images in the same way."""
     from dataset.folders import read_samples
     from dataset.split_files import list_identity
-    from dataset.validation import check_files, refuse_overlaps
+    from dataset.validation import check_files, refuse_overlaps, seen_in_training
     from util import distributed
     from util.log import code_version, logger
 
     split = read_samples(split_of(config, options.split), config.data, masks=True)
     refuse_overlaps(split)
     distributed.on_main(lambda: check_files(config.data, split, warn=logger.warning))
+    if options.split == "test" and distributed.is_main():
+        for warning in seen_in_training(split, config.data):
+            logger.warning(warning)
     if distributed.world_size() > 1:
         names = ("which", "worst", "boundary_iou", "surface_distance")
         facts = {f"--{name}": getattr(options, name) for name in names} | {
