@@ -114,6 +114,16 @@ def test_groups_of_runs(runs, column, expected, fake, rows):
     assert [row[column] for row in found] == expected and not remarks
 
 
+def test_folds_with_counted_weights_and_own_roots_are_averaged(fake, rows):
+    for name, scores, options in folds("a"):
+        for kind in ("labeled", "val", "unlabeled"):
+            options[kind] = {"list": options[kind], "root": f"data/{name}"}
+        counted = {"criterion": {"class_weights": [1.0, 2.0, *scores]}}
+        fake(name, scores, settings=counted, class_weights="auto", **options)
+    (row,), remarks = rows(fake.runs)
+    assert row["best"]["mean"] == 1.5 and row["settings"] == "" and not remarks
+
+
 @pytest.mark.parametrize(
     ("difference", "shown"),
     [

@@ -87,6 +87,8 @@ class Start(Record):
     first_step: int
     method: str | None = None
     images: dict[str, SplitDigest] = {}
+    class_weights: str | list[float] | None = None
+    """As in the config of the start; the run's config holds the numbers of a rule such as auto."""
     python: str = "unknown"
     torch: str = "unknown"
     device: str = "unknown"
@@ -170,7 +172,10 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Settings by dotted key, without those that may differ between runs of one group."""
-        return _flatten(self.config.model_dump(mode="json"))
+        settings = _flatten(self.config.model_dump(mode="json"))
+        if isinstance(rule := self.starts[0].class_weights, str):
+            settings["criterion.class_weights"] = rule
+        return settings
 
     @property
     def is_finished(self) -> bool:
@@ -280,9 +285,11 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = prefix + name
-        if isinstance(value, dict) and value and key not in MOVABLE:
+        if key in MOVABLE | APART or name == "root":
+            continue
+        if isinstance(value, dict) and value:
             flat |= _flatten(value, f"{key}.")
-        elif key not in MOVABLE | APART and name != "root":
+        else:
             flat[key] = value
     return flat
 
