@@ -251,6 +251,9 @@ def test_published_scores_stand_beside_ours(name, score, runs, expected, remarke
     assert found[0]["best"]["mean"] == (85 if score == "dice" else 70)
     assert remarked in " ".join(remarks) and bool(remarks) == bool(remarked)
     assert sum("chosen on" in remark for remark in remarks) == (dataset == "whu")
+    split = {"pascal": "val", "acdc": None}.get(dataset, "test")  # acdc: of prepared images
+    words = f"0: its validation images are not those published as {dataset}/{split}"
+    assert any(words in remark for remark in remarks) == (split is not None)
 
 
 def test_published_scores_without_a_run_are_listed(fake, run, mistake):
