@@ -136,6 +136,11 @@ class Run:
         return labeled.parent if re.fullmatch(r"fold_\d+", labeled.parent.name) else None
 
     @property
+    def root(self) -> str:
+        """Name of the folder of the data, which may be elsewhere on another machine."""
+        return self.config.data.root.name
+
+    @property
     def partition(self) -> str:
         """The folder of the labelled split file, or of all folds; the number of labels where that
         folder has the dataset's name, or where there is no single split file."""
