@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import torch.nn.functional as F
 import yaml
 from PIL import Image
 from timm.models import VisionTransformer
@@ -145,6 +146,14 @@ def test_resized_and_windowed_evaluation(random_run, run):
         network = torch.jit.load(exported(run, folder, "torchscript", f"{mode}.pt", *setting))
         found[mode] = network(x)
     assert not torch.allclose(*found.values()), "only one of them resizes to a square"
+    more = ["--outside", "resizing", "--set", "evaluation.mode=resize"]
+    path, extra = exported(run, folder, "torchscript", "b.pt", *more), {"metadata.json": ""}
+    bare = torch.jit.load(path, _extra_files=extra)
+    side = json.loads(json.loads(extra["metadata.json"])["square"])
+    logits = bare(F.interpolate(x, (side, side), mode="bilinear"))
+    torch.testing.assert_close(
+        F.interpolate(logits, (57, 40), mode="bilinear"), found["resize"], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_wrong_export_is_not_written(random_run, run, monkeypatch):
