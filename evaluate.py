@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dataset.folders import require_sources
 from inference.cli import checkpoint_and_config, checkpoint_parser, split_of
 from util.cli import exit_with_one_line, importing
-from util.config.schema import Config, Evaluation
+from util.config.schema import Config
 from util.errors import UserError, counted, quoted
 from util.io import file_sha256, require_folder_of, write_text
 from util.launched import processes_here
@@ -121,7 +121,13 @@ def check_options(options: argparse.Namespace) -> None:
 def score(options: argparse.Namespace, config: Config, device: "torch.device") -> None:
     """Evaluate the checkpoint on the split; log the scores and write the requested files."""
     with importing():
-        from inference.evaluation import Watcher, evaluate, score_table, volume_indices
+        from inference.evaluation import (
+            Watcher,
+            evaluate,
+            how_predicted,
+            score_table,
+            volume_indices,
+        )
         from inference.evaluation_files import write_worst
         from inference.volume_distances import VolumeDistances
         from metrics.boundary import BoundaryIoU
@@ -170,13 +176,16 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
     network on the same images in the same way."""
     from dataset.folders import read_samples
     from dataset.split_files import list_identity
-    from dataset.validation import check_files, refuse_overlaps
+    from dataset.validation import check_files, refuse_overlaps, seen_in_training
     from util import distributed
     from util.log import code_version, logger
 
     split = read_samples(split_of(config, options.split), config.data, masks=True)
     refuse_overlaps(split)
     distributed.on_main(lambda: check_files(config.data, split, warn=logger.warning))
+    if options.split == "test" and distributed.is_main():
+        for warning in seen_in_training(split, config.data):
+            logger.warning(warning)
     if distributed.world_size() > 1:
         names = ("which", "worst", "boundary_iou", "surface_distance")
         facts = {f"--{name}": getattr(options, name) for name in names} | {
@@ -197,13 +206,6 @@ def batches_of(samples: "Samples", config: Config, device: "torch.device") -> It
     rank, world = distributed.rank(), distributed.world_size()
     process = Process(rank, world, workers, cuda=device.type == "cuda")
     return evaluation_loader(config, samples, process)
-
-
-def how_predicted(evaluation: Evaluation) -> str:
-    """Describe the prediction mode and the views of test-time augmentation."""
-    scales = f"scales {', '.join(f'{scale:g}' for scale in evaluation.scales)}"
-    views = ["mirrored too"] * evaluation.flip + [scales] * (evaluation.scales != (1.0,))
-    return ", ".join([evaluation.mode, *views])
 
 
 def write_results(

@@ -24,6 +24,10 @@ from util.paths import find_path, nearest
 
 COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .prj".split())
 """Suffixes of files that often accompany images."""
+MADE_BY = "made_by.json"
+"""File in every folder that predict.py or tools.autolabel wrote."""
+PREDICTED = {"masks", "overlays", "confidence", "entropy", "probabilities"}
+"""Folders that they write beside it."""
 
 
 def read_samples(images: ImageSources, data: Data, masks: bool) -> SampleList:
@@ -83,9 +87,10 @@ def files_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
 def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") -> dict[str, str]:
     """Return the image files below a folder, sorted: relative path without suffix -> relative path.
 
-    Hidden files and those below `skip` are left out. With a pattern such as `*_rgb.png`, keys are
-    the parts at `*`, which may span folders. Stems are in Unicode form NFC (macOS stores NFD).
-    Raises `UserError` where there is no such folder, no image, or two of one name.
+    Hidden files, those below `skip`, and outputs of predict.py and tools.autolabel are left out.
+    With a pattern such as `*_rgb.png`, keys are the parts at `*`, which may span folders. Stems are
+    in Unicode form NFC (macOS stores NFD). Raises `UserError` where there is no such folder, no
+    image, or two of one name.
     """
     if not os.path.isdir(folder):  # also False for impossible paths
         raise no_such_folder(folder)
@@ -93,7 +98,10 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
     found: dict[str, str] = {}
     left_out: dict[str, list[str]] = {}
     for parent, folders, names in walk(folder):
-        folders[:] = [f for f in folders if f[0] != "." and Path(parent, f) != skip]
+        own = PREDICTED if MADE_BY in names else ()
+        folders[:] = [
+            f for f in folders if f[0] != "." and f not in own and Path(parent, f) != skip
+        ]
         inside = Path(parent).relative_to(folder)
         for path in (str(inside / name) for name in sorted(names) if name[0] != "."):
             suffix = os.path.splitext(path)[1].lower()

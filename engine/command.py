@@ -93,7 +93,11 @@ def build_trainer(
     world, images = distributed.world_size(), method_class.images_per_step(config)
     per_forward = images_per_forward(config, images, world)
     identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
-    run_dir.origin = {"method": method_class.__name__, "images": identities}
+    run_dir.origin = {
+        "method": method_class.__name__,
+        "images": identities,
+        "class_weights": config.criterion.class_weights,  # the rule; the config gets its numbers
+    }
     _compare_ranks(method_class, config, identities)
     sizes = ", ".join(
         f"{of['images']} {KINDS[name]}" for name, of in identities.items() if of["images"]

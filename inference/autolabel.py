@@ -16,7 +16,7 @@ from dataset.mask_files import key_of
 from dataset.reader import read_valid_dates, size_of
 from dataset.samples import Origin, Sample
 from dataset.split_files import list_line, list_text
-from dataset.validation import location, required_source
+from dataset.validation import locator, required_source
 from inference.inputs import find_images
 from inference.mask_encoding import MaskEncoding
 from inference.output_folder import ImageTable, collect_errors
@@ -60,6 +60,7 @@ def unlabelled_samples(
                 )
     sources = [source for source in (data.labeled, data.val, data.test) if source is not None]
     splits = [read_samples(source, data, masks=True).samples for source in sources]
+    location = locator()
     taken = {location(sample) for split in splits for sample in split}
     kept = {name: sample for name, sample in samples.items() if location(sample) not in taken}
     if not kept:
@@ -143,11 +144,12 @@ class Autolabel:
         ]
         return sorted(images, key=lambda image: (-image.numbers[acquisition], image.name))
 
-    def write_dataset(self, ranking: Sequence[RankedImage]) -> tuple[int, Path]:
-        """Write split files, and a config with the new labels in addition to those of the config.
+    def write_dataset(self, ranking: Sequence[RankedImage], config: Config) -> tuple[int, Path]:
+        """Write split files, and a copy of `config` with the new labels in addition to its own.
 
-        Images with new labels are no longer unlabelled. Returns the number of images with labels,
-        and the path of the written config.
+        Images with new labels are no longer unlabelled; where none are left, the config has no
+        options of a method, for supervised.py. Returns the number of images with labels, and the
+        path of the written config.
         """
         labelled = [image for image in ranking if image.numbers["labelled"]]
         if not labelled:
@@ -155,7 +157,8 @@ class Autolabel:
                 f"{self.folder}: no pixel of {counted(len(ranking), 'image')} reaches the "
                 f"threshold {self.threshold:g}; lower it"
             )
-        data, old = self.config.data, self.config.data.labeled
+        data, old = config.data, config.data.labeled
+        location = locator()
         new = {location(image.sample) for image in labelled}
         unlabeled: Sequence[Sample] = []
         if data.unlabeled is not None:
@@ -180,8 +183,10 @@ class Autolabel:
             key = key_of(self.encoding.ignored, self.encoding.in_colour)
             update["label_map"] = data.label_map | {key: IGNORE}
         path = self.folder / "config.yaml"
-        config = self.config.model_copy(update={"data": data.model_copy(update=update)})
-        write_once(path, dump_config(config).encode())
+        changed: dict[str, Any] = {"data": data.model_copy(update=update)}
+        if unlabeled and not rest:
+            changed["method"] = {}
+        write_once(path, dump_config(config.model_copy(update=changed)).encode())
         return len(labelled), path
 
     def _write_list(self, name: str, lines: Sequence[str], root: Path) -> SplitFile:

@@ -14,7 +14,7 @@ from inference.predictor import Predictor, confidence
 from metrics.calibration import PseudoLabelScores
 from metrics.confusion import Intervals, class_counts, class_scores, iou_intervals
 from util import distributed
-from util.config.schema import Config
+from util.config.schema import Config, Evaluation
 from util.config.types import IGNORE
 from util.errors import UserError, counted
 from util.interrupt import compute_limit
@@ -203,6 +203,13 @@ def score_title(config: Config) -> str:
     """Return the name of the score that chooses the best checkpoint."""
     select = config.evaluation.select
     return {"miou": "mIoU", "dice": "mean Dice"}.get(select, select.replace("iou:", "IoU of "))
+
+
+def how_predicted(evaluation: Evaluation) -> str:
+    """Describe the prediction mode and the views of test-time augmentation."""
+    scales = f"scales {', '.join(f'{scale:g}' for scale in evaluation.scales)}"
+    views = ["mirrored too"] * evaluation.flip + [scales] * (evaluation.scales != (1.0,))
+    return ", ".join([evaluation.mode, *views])
 
 
 def score_record(scores: Scores) -> dict[str, Any]:

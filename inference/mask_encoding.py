@@ -9,7 +9,7 @@ from dataset.mask_files import code_of, colour_of
 from inference.overlay import indexed
 from util.colours import IGNORE_COLOUR, palette
 from util.config.data import Data
-from util.config.label_map import MAX_VALUE, WORDS
+from util.config.label_map import MAX_VALUE, OTHER, WORDS
 from util.config.types import IGNORE
 from util.errors import UserError
 
@@ -35,7 +35,9 @@ class MaskEncoding:
                 f"data.label_map names no value of class '{missing[0]}', so no mask can hold it; "
                 "add one (predict.py: or leave out --values)"
             )
-        self.ignored = codes.get(IGNORE, _free_code({code_of(key) for key in keys}, self.in_colour))
+        has_class = (data.label_map or {}).get(OTHER, IGNORE) != IGNORE  # any other value
+        free = _free_code({code_of(key) for key in keys}, self.in_colour, rare=has_class)
+        self.ignored = codes.get(IGNORE, free)
         """Value or colour of ignored pixels; a free one if the config has none."""
         codes[IGNORE] = self.ignored
         indices = [*range(len(data.classes)), *[IGNORE] * ignoring]
@@ -60,7 +62,11 @@ class MaskEncoding:
         return Image.fromarray(values) if plain else indexed(values, self.colours)
 
 
-def _free_code(taken: set[int], in_colour: bool) -> int:
-    """Return a value or colour without a class: 255, VOC's colour of outlines, or another one."""
-    first, last = (code_of("224,224,192"), 2**24) if in_colour else (IGNORE, MAX_VALUE)
+def _free_code(taken: set[int], in_colour: bool, rare: bool) -> int:
+    """Return a value or colour that is not taken: 255, VOC's colour of outlines, or another one;
+    `rare`: one that existing masks hardly contain."""
+    if in_colour:
+        first, last = code_of("1,254,3" if rare else "224,224,192"), 2**24
+    else:
+        first, last = MAX_VALUE - 1 if rare else IGNORE, MAX_VALUE
     return next(code for code in chain([first], range(last)) if code not in taken)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dataset.folders import MADE_BY
 from dataset.image_files import image_size
 from util.cli import out_of_memory_advice
 from util.config.schema import Config
@@ -38,7 +39,7 @@ def unfinished_images(
         files: returns the files of an image, by its name.
         names: options of the command that change the files.
     """
-    checkpoint, path = options.checkpoint.stat(), folder / "made_by.json"
+    checkpoint, path = options.checkpoint.stat(), folder / MADE_BY
     made_by = {
         "checkpoint": str(options.checkpoint.resolve()),
         "bytes": checkpoint.st_size,

@@ -100,6 +100,7 @@ def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
     """Return the metadata of a file: values in JSON, by name."""
     data, (low, high) = config.data, value_range(config)
     shape = "[batch, bands, height, width]"
+    outside = config.crop_size if config.evaluation.mode == "resize" else None
     facts = {
         "classes": data.classes,
         "palette": palette(data),
@@ -112,6 +113,7 @@ def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
         "output": "logits [batch, classes, height, width]",
         "nodata": NODATA_NOTE,
         "inside": [name for name in (NORMALISATION, RESIZING) if name in deployed.inside],
+        "square": outside if RESIZING not in deployed.inside else None,
         "multiple_of": deployed.patch_size,
         "config": portable(config).model_dump(mode="json"),
     }

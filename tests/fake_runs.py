@@ -10,7 +10,7 @@ IMAGES = {"labeled": 3, "unlabeled": 5, "val": 3}
 def fake_run(
     folder, toy, scores, *, method="UniMatch", seed=0, settings=None, epochs=None, images=None,
     digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, val=None, starts=1,
-    dice=None, unlabeled=None,
+    dice=None, unlabeled=None, class_weights=None,
 ):  # fmt: skip
     """Write the files of a run.
 
@@ -21,13 +21,17 @@ def fake_run(
     tree = json.loads(json.dumps(toy.tree)) | {"seed": seed, "epochs": epochs or len(scores)}
     tree |= settings or {}
     lists = {"labeled": labeled, "val": val, "unlabeled": unlabeled}
-    tree["data"] |= {kind: str(path) for kind, path in lists.items() if path is not None}
+    tree["data"] |= {
+        kind: path if isinstance(path, dict) else str(path)
+        for kind, path in lists.items() if path is not None
+    }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
     counts = IMAGES | (images or {})
     start = {
         "command": [f"{method.lower()}.py", *command], "first_step": 0, "method": method,
         "images": {k: {"images": n, "sha256": f"{digest}-{n}-{k}"} for k, n in counts.items()},
         "python": "3", "torch": "2", "device": "cpu", "commit": commit,
+        "class_weights": class_weights,
     }  # fmt: skip
     (folder / "starts.jsonl").write_text((json.dumps(start) + "\n") * starts)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataset.folders import require_sources
-from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_parser
+from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
+from util.config.schema import Config
 from util.errors import UserError, counted, quoted
 from util.io import require_folder_of
 from util.parser import Parser
@@ -59,16 +60,20 @@ def main() -> None:
         ranking = labels.ranking(samples, options.acquisition)
         if not ranking:
             raise errors[0]
-        write_results(labels, ranking, options)
+        plain = checkpoint_config(options.checkpoint, options.config, options.set)  # no --tta
+        write_results(labels, ranking, plain, options)
         if errors:
             print(*errors, sep="\n")
             sys.exit(1)
 
 
 def write_results(
-    labels: "Autolabel", ranking: "Sequence[RankedImage]", options: argparse.Namespace
+    labels: "Autolabel",
+    ranking: "Sequence[RankedImage]",
+    config: Config,
+    options: argparse.Namespace,
 ) -> None:
-    """Write the ranking and the dataset, and print what is written."""
+    """Write the ranking, and the dataset with a copy of `config`; print what is written."""
     from inference.autolabel import write_ranking, write_selection
 
     if options.rank:
@@ -78,7 +83,7 @@ def write_results(
     if options.select:
         root = write_selection(options.out, ranking, options.select)
         print(f"selected {options.out}: next.txt and rest.txt, paths below {root}")
-    labelled, path = labels.write_dataset(ranking)
+    labelled, path = labels.write_dataset(ranking, config)
     share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
     print(f"labels   {counted(labelled, 'image')}, on {share:.1%} of the pixels")
     print(f"written  {options.out}: masks/, split files, {path.name}, {labels.table.name}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from model.files import PUBLISHED, find_checkpoint
-from tools.results.runs import Epoch, Run
+from tools.results.runs import Epoch, Run, value_of
 from util.cli import exit_with_one_line, importing
 from util.colours import palette
 from util.config.loading import dump_config, portable
@@ -131,7 +131,7 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequ
 
     `digests`: SHA-256 of the file, and of its weights without the config that it contains.
     """
-    from inference.evaluation import score_title  # which needs PyTorch
+    from inference.evaluation import how_predicted, score_title  # which need PyTorch
 
     config, start, scores = run.config, run.starts[-1], epoch.scores[network]
     data = config.data
@@ -145,6 +145,17 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequ
             zip(data.classes, palette(data), scores.iou, intervals, strict=True)
         )
     ]
+    by_class: list[list[object]] = [["class", "name", "colour", "IoU", "95 % interval"], *rows]
+    means = [
+        ["mIoU", "95 % interval", "pixel accuracy"],
+        [f"{scores.miou:.2f}", interval_text(scores.miou_interval), f"{scores.accuracy:.2f}"],
+    ]
+    if scores.dice is not None:  # of volumes
+        cells = ["volume Dice", *(f"{dice:.2f}" for dice in scores.dice)]
+        for row, cell in zip(by_class, cells, strict=True):
+            row.append(cell)
+        means[0].append("mean Dice without class 0")
+        means[1].append(f"{value_of(scores, 'dice', data.classes):.2f}")
     splits = [[name, found.images, f"`{found.sha256}`"] for name, found in run.images.items()]
     splits = splits or [["not recorded", "", ""]]
     unfinished = "" if run.is_finished else f"The training was not finished: {run.progress}.\n"
@@ -191,16 +202,15 @@ training machine, to evaluate. Masks hold class indices, and 255 where a raster 
 ## Scores
 
 On the validation images, which also chose the epoch (by {score_title(config)}), in percent;
-prediction mode `{scores.mode}`. The 95 % intervals are bootstrap intervals over these images: they
-cover the choice of images, not the variation between training runs.
+prediction mode: {how_predicted(config.evaluation)}. The 95 % intervals are bootstrap
+intervals over these images: they cover the choice of images, not the variation between training
+runs.
 
 ![Curves of training loss and validation score](curves.png)
 
-| mIoU | 95 % interval | pixel accuracy |
-|--:|--:|--:|
-| {scores.miou:.2f} | {interval_text(scores.miou_interval)} | {scores.accuracy:.2f} |
+{markdown_table(means, ">")}
 
-{markdown_table([["class", "name", "colour", "IoU", "95 % interval"], *rows], "><<>")}
+{markdown_table(by_class, "><<>")}
 
 ## Training
 

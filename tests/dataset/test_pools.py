@@ -116,6 +116,11 @@ def link(pools):
     return {"unlabeled": ["linked/l1.jpg"]}
 
 
+def link_file(pools):
+    (pools.root / "images/l9.jpg").symlink_to(pools.toy.root / "images/l1.jpg")
+    return {"unlabeled": ["images/l9.jpg"]}
+
+
 def damage(pools):
     (pools.root / "images/u5.jpg").write_bytes(b"")
     return {}
@@ -131,6 +136,8 @@ REFUSED = {
              ["pool_val.txt line 1: ", "images/v0.jpg", "pool_unlabeled.txt line 1"]),
     "linked": (link, ["pool_unlabeled.txt line 1: 'linked/l1.jpg' is also in",
                       "labeled.txt line 2 as ", "data/images/l1.jpg;"]),
+    "linked file": (link_file, ["pool_unlabeled.txt line 1: 'images/l9.jpg' is also in",
+                                "labeled.txt line 2 as ", "data/images/l1.jpg;"]),
     "damaged": (damage, ["pool_unlabeled.txt line 2: ", "images/u5.jpg", "not a readable image"]),
 }  # fmt: skip
 

@@ -66,7 +66,9 @@ def predictions(tmp_path, names):
 
 NAMES = [f"images/u{i}" for i in range(5)]
 MAPS = [None, {10: "sky", 20: "tree", 30: "road"},
-        {"10,0,0": "sky", "20,0,0": "tree", "30,0,0": "road", "other": "ignore"}]  # fmt: skip
+        {"10,0,0": "sky", "20,0,0": "tree", "30,0,0": "road", "other": "ignore"},
+        {10: "sky", 20: "tree", 30: "road", "other": "sky"},
+        {"10,0,0": "sky", "20,0,0": "tree", "30,0,0": "road", "other": "sky"}]  # fmt: skip
 
 
 @pytest.mark.parametrize("label_map", MAPS)
@@ -77,13 +79,17 @@ def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path)
     masks = toy.root / "masks"
     for path in masks.iterdir() if label_map else ():
         mask = np.array(Image.open(path)).astype(np.uint8)
-        own = np.where(mask == 255, 10, 10 * mask + 10).astype(np.uint8)
+        rest = 255 if "other" in label_map else 10
+        own = np.where(mask == 255, rest, 10 * mask + 10).astype(np.uint8)
         own = own if 10 in label_map else np.stack([own, 0 * own, 0 * own], -1)
         Image.fromarray(own).save(path)
     more = ["--set", f"data.label_map={label_map}"] if label_map else []
     code, said, err = command("--threshold", threshold, *more)
     assert code == 0, err
     new = load_config(tmp_path / "out/config.yaml")
+    old = load_config(tmp_path / "run/config.yaml", more[1:]).data
+    for path in masks.iterdir():  # keep their meaning
+        assert open_mask(path, LabelLookup(old)) == open_mask(path, LabelLookup(new.data))
     passed = 0
     for name, (mask, probabilities) in found.items():
         expected = mask.copy()
@@ -103,12 +109,19 @@ def test_images_without_labels_stay_unlabelled(command, run, tmp_path):
     tops = {n: float(p.max()) for n, (_, p) in predictions(tmp_path, NAMES).items()}
     order = sorted(tops, key=tops.get)
     between = (tops[order[1]] + tops[order[2]]) / 2
-    code, _, err = command("--threshold", between, "--out", tmp_path / "part")
+    teacher = ["--set", "method.teacher=ema"]
+    code, _, err = command("--threshold", between, "--out", tmp_path / "part", *teacher)
     assert code == 0, err
     path = tmp_path / "part/config.yaml"
-    lists = read_lists(load_config(path).data, unlabeled=True)
+    config = load_config(path)
+    assert config.method == {"teacher": "ema"}
+    lists = read_lists(config.data, unlabeled=True)
     assert len(lists.labeled.samples) == 3 + 3 and len(lists.unlabeled.samples) == 2
     assert run(check_data, "--config", path)[0] == 0
+    code, _, err = command("--threshold", 0, "--tta", "flip", "1", "2", *teacher)
+    config = load_config(tmp_path / "out/config.yaml")
+    assert config.data.unlabeled is None and config.method == {}  # supervised.py has no teacher
+    assert not config.evaluation.flip and config.evaluation.scales == (1.0,)
     code, _, err = command("--threshold", 1, "--out", tmp_path / "none")
     assert code == 2 and "no pixel of 5 images reaches the threshold 1; lower it" in err
 
@@ -192,8 +205,9 @@ def test_an_image_without_a_mask_is_not_labelled(command, tmp_path, monkeypatch)
 
 def test_other_images(command, toy, tmp_path):
     """Label files from another folder, but no labelled and validation images."""
+    (toy.root / "images/v9.jpg").symlink_to("v0.jpg")
     code, said, _ = command("--threshold", 0, "--images", toy.root / "images")
-    assert code == 0 and "skipped  6 labelled, validation or test images" in said
+    assert code == 0 and "skipped  7 labelled, validation or test images" in said
     write_sample(tmp_path / "elsewhere", "x", mask=False)
     code, _, err = command("--threshold", 0, "--images", tmp_path / "elsewhere/images", "--out",
                            tmp_path / "b")  # fmt: skip

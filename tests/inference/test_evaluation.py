@@ -19,7 +19,7 @@ from inference.predictor import (
     predict_sliding,
 )
 from supervised import SupOnly
-from tests.conftest import json_lines, saved
+from tests.conftest import json_lines, saved, write_sample
 from util.config.loading import load_config
 from util.errors import UserError
 from util.normalize import mean_and_std
@@ -292,3 +292,23 @@ def test_a_run_keeps_the_checkpoint_of_best_dice(toy, train, tmp_path, capsys):
     assert state["best"]["model"]["score"] == pytest.approx(max(scores))
     assert state["epoch"] == scores.index(max(scores)) + 1
     assert f"best mean Dice {max(scores):.2f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "split, lines, warnings",
+    [
+        ("test", ["t", "l", "v", "u"], ["labeled, whose", "val, which", "unlabeled, which"]),
+        ("test", ["t", "l"], ["labeled, whose"]),
+        ("test", ["t"], []),
+        ("val", ["v"], []),
+    ],
+)
+def test_images_seen_in_training(split, lines, warnings, trained, toy, run):
+    """Warn of test images in other splits; a missing list is none."""
+    toy.write_list(split, [write_sample(toy.root, f"{kind}0") for kind in lines])
+    if "u" not in lines:
+        toy.path("unlabeled").unlink()
+    argv = ["--set", f"data.test={toy.path('test')}", "--split", split]
+    code, said, err = run(evaluate_script, "--checkpoint", trained, *argv)
+    found = re.findall(rf"test.txt: shares 1 of {len(lines)} images? with data\.(\w+, \w+)", said)
+    assert code == 0 and found == warnings, said + err

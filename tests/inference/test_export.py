@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import torch.nn.functional as F
 import yaml
 from PIL import Image
 from timm.models import VisionTransformer
@@ -145,6 +146,14 @@ def test_resized_and_windowed_evaluation(random_run, run):
         network = torch.jit.load(exported(run, folder, "torchscript", f"{mode}.pt", *setting))
         found[mode] = network(x)
     assert not torch.allclose(*found.values()), "only one of them resizes to a square"
+    more = ["--outside", "resizing", "--set", "evaluation.mode=resize"]
+    path, extra = exported(run, folder, "torchscript", "b.pt", *more), {"metadata.json": ""}
+    bare = torch.jit.load(path, _extra_files=extra)
+    side = json.loads(json.loads(extra["metadata.json"])["square"])
+    logits = bare(F.interpolate(x, (side, side), mode="bilinear"))
+    torch.testing.assert_close(
+        F.interpolate(logits, (57, 40), mode="bilinear"), found["resize"], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_wrong_export_is_not_written(random_run, run, monkeypatch):
@@ -277,6 +286,23 @@ def test_the_epoch_on_a_card_is_that_of_the_weights(trained, run, tmp_path):
     log.write_text(json.dumps(better) + "\n")
     code, _, err = run(publish, *argv, tmp_path / "b")
     assert code == 2 and "best.pth: of epoch 1, for which metrics.jsonl holds no" in err
+
+
+def test_the_score_that_chose_the_epoch_is_on_the_card(trained, run, tmp_path):
+    """A card also shows the Dice of volumes, and the test-time augmentation."""
+    epoch = json.loads((log := trained / "metrics.jsonl").read_text())
+    epoch["scores"]["model"]["dice"] = [99.0, 70.0, 81.0]
+    log.write_text(json.dumps(epoch) + "\n")
+    tree = yaml.safe_load((path := trained / "config.yaml").read_text())
+    more = {"select": "dice", "volume_pattern": "(v)", "flip": True, "scales": [0.5, 1.0]}
+    tree["evaluation"] |= more
+    path.write_text(yaml.dump(tree))
+    code, _, err = run(publish, trained, "--out", tmp_path / "a", "--license", "mit")
+    card = (tmp_path / "a/README.md").read_text()
+    assert code == 0 and "chose the epoch (by mean Dice)" in card, err
+    assert "prediction mode: original, mirrored too, scales 0.5, 1." in card
+    assert re.search(r"\| mIoU .* mean Dice .*\n.*\n.* \| 75\.50 \|\n", card)
+    assert re.search(r"\| IoU .*volume Dice \|\n.*\n.* 99\.00 \|\n.* 70\.00 \|\n.* 81\.00 \|", card)
 
 
 @pytest.mark.parametrize(

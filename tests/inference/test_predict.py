@@ -65,6 +65,17 @@ def test_the_same_command_continues_and_another_is_refused(command, tmp_path):
         assert code == 2 and "made_by.json: these predictions were made with another" in err
 
 
+@pytest.mark.parametrize("where", ["", "first"])
+@pytest.mark.parametrize("kind", ["confidence", "entropy"])
+def test_outputs_are_no_images(where, kind, command, toy):
+    """Leave out what was predicted into the folder of the images, or into folders in it."""
+    images = toy.root / "images"
+    out = ["--confidence", kind, "--probabilities", "--save-path"]
+    for folder in (images / where, images / where, images / "second"):
+        code, said, err = command(*out, folder)
+        assert code == 0 and len(masks(folder)) == 11, said + err
+
+
 def test_other_images_of_the_same_names_are_refused(command, toy, tmp_path):
     (tmp_path / "day2").mkdir()
     copy = shutil.copy(toy.root / "images/l0.jpg", tmp_path / "day2/l0.jpg")

@@ -13,6 +13,7 @@ from dataset.validation import read_lists
 from semi.criterion import build_criterion, dice_loss
 from semi.pseudo_labels import PseudoLabel, build_consistency, consistency, dice_consistency
 from supervised import SupOnly
+from tools.results.runs import Run
 from util.config.loading import load_config, parse
 from util.config.schema import Config, Criterion
 from util.errors import UserError
@@ -145,4 +146,5 @@ def test_a_run_keeps_the_weights_it_counted(name, rule, toy, train, tmp_path, ca
     assert "class weights: " in capsys.readouterr().out
     kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["criterion"]["class_weights"]
     assert kept == pytest.approx(rule(np.array([14, 15, 14])), abs=1e-5)
+    assert Run(tmp_path / "run").settings["criterion.class_weights"] == name
     train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))  # resumes: the same config

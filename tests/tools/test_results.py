@@ -114,6 +114,16 @@ def test_groups_of_runs(runs, column, expected, fake, rows):
     assert [row[column] for row in found] == expected and not remarks
 
 
+def test_folds_with_counted_weights_and_own_roots_are_averaged(fake, rows):
+    for name, scores, options in folds("a"):
+        for kind in ("labeled", "val", "unlabeled"):
+            options[kind] = {"list": options[kind], "root": f"data/{name}"}
+        counted = {"criterion": {"class_weights": [1.0, 2.0, *scores]}}
+        fake(name, scores, settings=counted, class_weights="auto", **options)
+    (row,), remarks = rows(fake.runs)
+    assert row["best"]["mean"] == 1.5 and row["settings"] == "" and not remarks
+
+
 @pytest.mark.parametrize(
     ("difference", "shown"),
     [
@@ -145,13 +155,17 @@ def test_images_that_old_runs_did_not_record_are_compared_by_path(fake, rows):
     assert [row["settings"] for row in found] == ["unlabeled=u.txt", "unlabeled=v.txt"]
 
 
-def test_unfinished_repeated_and_unequal_runs_are_named(fake, run):
+def test_unfinished_repeated_and_unequal_runs_are_named(fake, run, toy):
     fake("good/0", [10, 20])
     fake("good/1", [10, 30], seed=1, commit="deadbeef")
     fake("good/again", [10, 99])
     fake("good/forced", [10, 40], seed=2, command=["--force"], starts=2)
     fake("half", [10], epochs=2, seed=3, starts=2)
     fake("none", [], epochs=2, seed=4)
+    moved = {"data": toy.tree["data"] | {"root": "else/where"}}
+    fake("good/moved", [10, 20], settings=moved)
+    fake("moved", [10, 50], method="SupOnly", settings=moved)
+    fake("stayed", [10, 50], method="SupOnly", seed=1)
     (fake("odd", [10, 20], seed=5) / "metrics.jsonl").write_text('{"epoch": 1}\n')
     (fake("cut", [10, 20], seed=6) / "metrics.jsonl").write_text('{"epoch":')
     code, out, _ = run(results, fake.runs)
@@ -159,14 +173,16 @@ def test_unfinished_repeated_and_unequal_runs_are_named(fake, run):
     for words in (
         "left out, unfinished: .*half .epoch 1 of 2, started 2 times",
         "left out, unfinished: .*none .epoch 0 of 2",
-        "left out, a repetition: .*good/again .same settings as .*good/0, seed 0.",
+        r"left out, a repetition: .*good/again .same settings as .*good/0, seed 0\)",
+        r"good/moved .same settings as .*0, seed 0, but data.root where instead of data\)",
+        r"SupOnly, toy/3: runs of different data.roots: where .seed 0.; data .seed 1.",
         r"toy/3: runs of different commits: c0ffee .seed 0, 2.; deadbeef .seed 1.",
         "good/forced: resumed with --force",
         "not read: .*odd/metrics.jsonl line 1: key 'steps' is missing",
         "not read: .*cut/metrics.jsonl line 1: not JSON",
     ):
         assert re.search(words, out), words
-    assert re.search(r"UniMatch .* 3 +3 +30\.0 ± 10\.0", out)
+    assert re.search(r"UniMatch +3 +30\.0 ± 10\.0", out)
 
 
 def test_only_cheap_validations_make_no_score(fake, mistake):
@@ -241,6 +257,9 @@ def test_published_scores_stand_beside_ours(name, score, runs, expected, remarke
     assert found[0]["best"]["mean"] == (85 if score == "dice" else 70)
     assert remarked in " ".join(remarks) and bool(remarks) == bool(remarked)
     assert sum("chosen on" in remark for remark in remarks) == (dataset == "whu")
+    split = {"pascal": "val", "acdc": None}.get(dataset, "test")  # acdc: of prepared images
+    words = f"0: its validation images are not those published as {dataset}/{split}"
+    assert any(words in remark for remark in remarks) == (split is not None)
 
 
 def test_published_scores_without_a_run_are_listed(fake, run, mistake):

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from dataset.mask_kinds import disagreement
-from dataset.validation import location, overlaps, too_few
+from dataset.validation import locator, overlaps, too_few
 from tools.check_data.inspect import Checked, CheckedList
 from util.config.schema import Config
 from util.config.types import IGNORE
@@ -122,6 +122,7 @@ def _of_masks(found: CheckedList, config: Config) -> Iterator[tuple[str, str]]:
 
 def _repeated(lists: Sequence[CheckedList]) -> Iterator[Problem]:
     """Yield equal pictures under different names (one file twice is an overlap)."""
+    location = locator()
     first: dict[str, tuple[CheckedList, Checked]] = {}
     for found in lists:
         for item in (item for item in found.items if item.digest):

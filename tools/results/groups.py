@@ -50,8 +50,10 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
         elif not all(run.curve(network, "miou") for network in run.networks or [""]):
             remarks.append(f"left out, never validated in the config's mode: {run.path}")
         elif twin := group.get((run.fold, seed)):
+            other = f", but data.root {run.root} instead of {twin.root}" * (run.root != twin.root)
             remarks.append(
-                f"left out, a repetition: {run.path} (same settings as {twin.path}, seed {seed})"
+                f"left out, a repetition: {run.path} (same settings as {twin.path}, seed {seed}"
+                f"{other})"
             )
         else:
             group[run.fold, seed] = run
@@ -71,10 +73,11 @@ def _remarks(group: Group) -> list[str]:
     """Name differences between runs that are averaged because their settings are equal."""
     name = f"{group[0].method}, {group[0].config.data.name}/{group[0].partition}"
     found = []
-    for what in ("commit", "device", "torch"):
+    for what in ("commit", "device", "torch", "data.root"):
         seeds: dict[str, list[str]] = defaultdict(list)
         for run in group:
-            for value in dict.fromkeys(getattr(start, what) for start in run.starts):
+            of_starts = (getattr(start, what) for start in run.starts)
+            for value in [run.root] if what == "data.root" else dict.fromkeys(of_starts):
                 seeds[value].append(str(run.config.seed))
         if len(seeds) > 1:
             parts = "; ".join(f"{value} (seed {', '.join(s)})" for value, s in seeds.items())

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dataset.protocols import PREPARED, read_protocols
 from tools.results.groups import Group
-from tools.results.runs import split_file
+from tools.results.runs import Run, split_file
 from util.config.types import Section
 from util.errors import UserError
 
@@ -77,24 +77,34 @@ def select(targets: Sequence[str], score: str = "miou") -> list[Published]:
 
 def remarks_on(groups: Sequence[Group], published: Sequence[Published]) -> list[str]:
     """Name groups that cannot be compared with published scores: with other labelled images under
-    the name of a published partition, or with the best epoch chosen on another split."""
+    the name of a published partition, with other validation images, or with the best epoch chosen
+    on another split."""
     hashes: dict[str, set[str]] = {}
     for protocol in (p for p in read_protocols() if p.dataset not in PREPARED):
         name = f"{protocol.dataset}/{protocol.name}"
         hashes.setdefault(name, set()).add(protocol.fingerprint.sha256)
     foreign, chosen = [], []
+
+    def is_foreign(run: Run, kind: str, name: str) -> bool:
+        known = hashes.get(name, ())
+        return bool(known) and kind in run.images and run.images[kind].sha256 not in known
+
     for group in groups:
         run = group[0]
         name = f"{run.config.data.name}/{run.partition}"
-        known = hashes.get(f"{name}/labeled")
-        if known and "labeled" in run.images and run.images["labeled"].sha256 not in known:
+        if is_foreign(run, "labeled", f"{name}/labeled"):
             foreign.append(f"{run.path}: its labelled images are not those published as {name}")
         path = split_file(run.config.data, "val")
         val = path.stem if path else "other images"
-        chosen += [
-            f"{run.path}: its best epoch was chosen on {val}, but the published {score.value} on "
-            f"{score.chosen_on}, which raises a score"
-            for score in published
-            if score.is_of(group) and score.chosen_on not in (None, val)
-        ]
+        for score in (one for one in published if one.is_of(group)):
+            name = f"{score.dataset}/{score.chosen_on or 'val'}"
+            if score.chosen_on not in (None, val):
+                chosen.append(
+                    f"{run.path}: its best epoch was chosen on {val}, but the published "
+                    f"{score.value} on {score.chosen_on}, which raises a score"
+                )
+            elif is_foreign(run, "val", name):
+                foreign.append(
+                    f"{run.path}: its validation images are not those published as {name}"
+                )
     return [*dict.fromkeys(foreign), *chosen]

@@ -87,6 +87,8 @@ class Start(Record):
     first_step: int
     method: str | None = None
     images: dict[str, SplitDigest] = {}
+    class_weights: str | list[float] | None = None
+    """As in the config of the start; the run's config holds the numbers of a rule such as auto."""
     python: str = "unknown"
     torch: str = "unknown"
     device: str = "unknown"
@@ -134,6 +136,11 @@ class Run:
         return labeled.parent if re.fullmatch(r"fold_\d+", labeled.parent.name) else None
 
     @property
+    def root(self) -> str:
+        """Name of the folder of the data, which may be elsewhere on another machine."""
+        return self.config.data.root.name
+
+    @property
     def partition(self) -> str:
         """The folder of the labelled split file, or of all folds; the number of labels where that
         folder has the dataset's name, or where there is no single split file."""
@@ -170,7 +177,10 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Settings by dotted key, without those that may differ between runs of one group."""
-        return _flatten(self.config.model_dump(mode="json"))
+        settings = _flatten(self.config.model_dump(mode="json"))
+        if isinstance(rule := self.starts[0].class_weights, str):
+            settings["criterion.class_weights"] = rule
+        return settings
 
     @property
     def is_finished(self) -> bool:
@@ -280,9 +290,11 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = prefix + name
-        if isinstance(value, dict) and value and key not in MOVABLE:
+        if key in MOVABLE | APART or name == "root":
+            continue
+        if isinstance(value, dict) and value:
             flat |= _flatten(value, f"{key}.")
-        elif key not in MOVABLE | APART and name != "root":
+        else:
             flat[key] = value
     return flat
 
