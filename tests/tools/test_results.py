@@ -251,6 +251,8 @@ def test_published_scores_stand_beside_ours(name, score, runs, expected, remarke
             "val": "test.txt"}  # fmt: skip
     for number, (more, model, crop) in enumerate(runs):
         settings = {"data": data | more, "model": model, "crop_size": crop}
+        if score == "dice":
+            settings["evaluation"] = {"volume_pattern": "(.)", "select": "dice"}
         fake(str(number), [70.0], settings=settings, dice=[99.0, 80.0, 90.0], digest=str(number))
     found, remarks = rows(fake.runs, "--published", name, "--score", score)
     assert [row["published"] for row in found] == expected
@@ -260,6 +262,14 @@ def test_published_scores_stand_beside_ours(name, score, runs, expected, remarke
     split = {"pascal": "val", "acdc": None}.get(dataset, "test")  # acdc: of prepared images
     words = f"0: its validation images are not those published as {dataset}/{split}"
     assert any(words in remark for remark in remarks) == (split is not None)
+
+
+def test_a_score_that_did_not_select_the_checkpoints_is_named(fake, rows):
+    fake("a", [10, 70, 30])
+    assert rows(fake.runs)[1] == []
+    assert rows(fake.runs, "--score", "accuracy")[1] == [
+        "best accuracy: best of all epochs; miou selected best.pth"
+    ]
 
 
 def test_published_scores_without_a_run_are_listed(fake, run, mistake):

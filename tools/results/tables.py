@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tools.results.groups import NOT_SHOWN, group_runs, tabulate
+from tools.results.groups import NOT_SHOWN, Group, group_runs, tabulate
 from tools.results.published import Published, remarks_on, select
 from tools.results.runs import find_runs
 from util.errors import UserError, printable
@@ -42,7 +42,18 @@ def collect(places: list[str], score: str = "miou", published: list[str] | None 
     of_group = [next((p for p in scores if p.is_of(group)), None) for group in groups]
     table["published"] = [p.value if (p := of_group[index]) else None for index in table.group]
     missing = [one for one in scores if one not in of_group]
+    remarks += _selections(groups, score)
     return Results(score, table, missing, [*faults, *remarks, *remarks_on(groups, scores)])
+
+
+def _selections(groups: Sequence[Group], score: str) -> list[str]:
+    """Remark where another score than the one shown selected the best checkpoints."""
+    selected = {
+        run.config.evaluation.select.removeprefix("iou:") for group in groups for run in group
+    }
+    if selected <= {score}:
+        return []
+    return [f"best {score}: best of all epochs; {', '.join(sorted(selected))} selected best.pth"]
 
 
 def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
