@@ -16,7 +16,7 @@ from dataset.loaders import (
     images_per_forward,
     training_loader,
 )
-from dataset.split_files import SampleList, list_identity
+from dataset.split_files import Lists, SampleList, list_identity, list_order
 from dataset.validation import check_files, read_lists
 from engine.checkpointing import state_to_resume
 from engine.dry_run import Measured, dry_run, measure
@@ -94,7 +94,7 @@ def build_trainer(
     per_forward = images_per_forward(config, images, world)
     identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
     run_dir.origin = {"method": method_class.__name__, "images": identities}
-    _compare_ranks(method_class, config, identities)
+    _compare_ranks(method_class, config, lists, identities)
     sizes = ", ".join(
         f"{of['images']} {KINDS[name]}" for name, of in identities.items() if of["images"]
     )
@@ -132,14 +132,23 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
 
 
 def _compare_ranks(
-    method_class: type[Method], config: Config, identities: dict[str, dict[str, Any]]
+    method_class: type[Method],
+    config: Config,
+    lists: Lists,
+    identities: dict[str, dict[str, Any]],
 ) -> None:
     """Raise `UserError` where a rank has other code, settings or split files than rank 0."""
     files = {
         name: f"{counted(of['images'], 'image')}, SHA-256 {of['sha256'][:12]}"
         for name, of in identities.items()
     }
-    settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
+    orders = {name: list_order(listed.samples) for name, listed in lists._asdict().items()}
+    settings = {
+        "code": code_version(),
+        "method": method_class.__name__,
+        "split files": files,
+        "order of split files": orders,
+    }
     distributed.require_equal("settings", settings | config.model_dump(mode="json"))
 
 

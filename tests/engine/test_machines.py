@@ -71,25 +71,36 @@ for name, value in state.items():
 
 
 def test_machines_with_different_settings_and_split_files(short, tmp_path):
-    other = tmp_path / "labeled.txt"
-    other.write_text("".join(short.path("labeled").read_text().splitlines(keepends=True)[:2]))
+    other, reverse = tmp_path / "labeled.txt", tmp_path / "reverse.txt"
+    lines = short.path("labeled").read_text().splitlines(keepends=True)
+    other.write_text("".join(lines[:2]))
+    reverse.write_text("".join(lines[::-1]))
     for more, reason in (
         (["--set", "log.pictures=1"], "log.pictures (0 -> 1)"),
         (["--labeled-id-path", str(other)], "split files.labeled (3 images, SHA-256 "),
+        (["--labeled-id-path", str(reverse)], "order of split files.labeled ("),
         (["--dry-run"], "--dry-run (False -> True)"),
     ):
         commands = [supervised(short, tmp_path / "a"), supervised(short, tmp_path / "b", *more)]
         assert refused(ends(*commands), f"rank 1 differs from rank 0: {reason}")
 
 
-def test_evaluations_of_different_checkpoints(short, train, tmp_path):
+def test_evaluations_of_different_checkpoints_and_split_files(short, train, tmp_path):
     for name, seed in (("a", "1"), ("b", "2")):
         train(SupOnly, short.argv(tmp_path / name, "--seed", seed, "--set", "epochs=1"))
-    commands = [
+    first, second = (
         ["evaluate.py", "--checkpoint", tmp_path / name / "latest.pth", "--device", "cpu"]
         for name in "ab"
-    ]
-    assert refused(ends(*commands), "rank 1 differs from rank 0: checkpoint's SHA-256 (")
+    )
+    (tmp_path / "reverse.txt").write_text(
+        "".join(short.path("val").read_text().splitlines(keepends=True)[::-1])
+    )
+    reverse = [*first, "--set", f"data.val={tmp_path / 'reverse.txt'}"]
+    for other, reason in (
+        (second, "checkpoint's SHA-256 ("),
+        (reverse, "order of the split file ("),
+    ):
+        assert refused(ends(first, other), f"rank 1 differs from rank 0: {reason}")
 
 
 @pytest.mark.parametrize(
