@@ -174,6 +174,13 @@ def _first_readable(run_dir: RunDir, there: list[Path]) -> tuple[Any, Path]:
     return load(there[-1]), there[-1]
 
 
+def _epoch(path: Path) -> int:
+    """Return the completed epochs of a checkpoint; 0 for a file that holds weights only."""
+    state = load(path)
+    epoch = state.get("epoch") if isinstance(state, dict) else None
+    return epoch if isinstance(epoch, int) else 0
+
+
 def _refuse_to_overwrite(run_dir: RunDir, source: Path | None = None) -> None:
     """Raise `UserError` where a run that begins here, from no checkpoint or from `source`, would
     overwrite files of another run or of the user."""
@@ -184,6 +191,8 @@ def _refuse_to_overwrite(run_dir: RunDir, source: Path | None = None) -> None:
     own = [path for path in found if source and path.resolve() == source.resolve()]
     if own:  # the same run continues: only a later checkpoint would be lost
         found = [path for path in found[: found.index(own[0])] if path in here]
+        if own[0] in bests:  # of several networks, each with its best epoch
+            found += [path for path in bests if path != own[0] and _epoch(path) > _epoch(own[0])]
     if not found:
         return
     fix = "move the files away, or choose another folder"
