@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, write_lines
 from tests.fake_runs import fake_run
 from tests.tools.test_scripts import ENVIRONMENT
 from tests.tools.test_slurm import SCONTROL, SRUN, until_there
@@ -196,6 +196,7 @@ def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
         assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d", out, re.M)
     assert len(re.findall(r"^  2 runs +at \d+% of the peak rate: RTX 3090 ", out, re.M)) == 2
     shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
+    write_lines(Path("runs/toy/supervised/1/starts.jsonl"), ['{"comma'])  # a full disk
     metrics = Path("runs/toy/supervised/0/metrics.jsonl")
     code, out, _ = run(sweep, stub, "--dry-run")
     assert out.count("to do") == 3 and "; under a minute on one device for 1, by their" in out
