@@ -35,6 +35,7 @@ class Best(Strict):
 
 class Sums(Strict):
     sums: dict[str, Annotated[Any, AfterValidator(_scalar)]]
+    finite: dict[str, Annotated[Any, AfterValidator(_scalar)]] = {}
     count: Natural
 
 
