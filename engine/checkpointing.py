@@ -11,7 +11,7 @@ from engine.run_dir import RunDir
 from model.checkpoint import load
 from model.files import best_checkpoint, require_resumable
 from util import distributed
-from util.config.differences import SCORED_BY, differences, with_defaults
+from util.config.differences import SCORED_BY, differences, image_differences, with_defaults
 from util.config.loading import parse
 from util.config.types import Natural, Positive, PositiveFloat, Section
 from util.errors import UserError
@@ -87,7 +87,8 @@ class RunState(Strict):
         that are no longer comparable.
         """
         changed = differences(with_defaults(self.config), own["config"])
-        changed |= self._changed_images(own["images"])
+        before = self.images.model_dump() if self.images else own["images"]
+        changed |= image_differences(before, own["images"])
         loses_best = bool(self.best) and any(key.startswith(SCORED_BY) for key in changed)
         if changed and not force:
             also = ", which discards the best scores (not comparable) and best.pth"
@@ -118,16 +119,6 @@ class RunState(Strict):
                 "%s: the best score of that run is not kept, as %s stays in its folder; the next "
                 "validation writes a new one", source, best_checkpoint(Path(), name).name,
             )  # fmt: skip
-
-    def _changed_images(self, images: dict[str, Any]) -> dict[str, str]:
-        """Return the changed split files, as 'key (before -> now)' by key."""
-        before = self.images.model_dump() if self.images else images
-        found = {}
-        for name, now in images.items():
-            if (old := before[name]) != now:
-                key, other = f"data.{name} images", " other" * (old["images"] == now["images"])
-                found[key] = f"{key} ({old['images']} -> {now['images']}{other})"
-        return found
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:
