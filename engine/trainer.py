@@ -109,6 +109,7 @@ class Trainer:
                     self.save()  # a restart may come before the next checkpoint
                 if not self.done:
                     self.run_dir.keep_best(self.best, self.epoch)
+                self.run_dir.wait_for_writes()  # before data workers start
             first = self.epoch
             with stop_requests() as stop:
                 while self.epoch < self.config.epochs:

@@ -9,6 +9,7 @@ import torch
 from corrmatch import CorrMatch
 from engine.checkpointing import state_to_resume
 from engine.run_dir import RunDir
+from engine.trainer import Trainer
 from supervised import SupOnly
 from tests.conftest import METHODS, json_lines, saved, write_sample
 from tests.prototypes import Prototypes
@@ -220,15 +221,26 @@ def resumed(folder, option):
 
 
 @pytest.mark.parametrize("best_epoch", [1, 0])
-def test_a_run_from_another_runs_checkpoint_has_a_best(best_epoch, half, toy, train, tmp_path):
-    """It keeps the score of that checkpoint, but not of another one in its folder."""
+def test_a_run_from_another_runs_checkpoint_has_a_best(
+    best_epoch, half, toy, train, tmp_path, monkeypatch
+):
+    """It keeps the score of that checkpoint, but not of another one in its folder; the checkpoint
+    is written before data workers start."""
+    written, train_epoch = [], Trainer.train_epoch
+
+    def spying(self, *args, **options):
+        written.append(self.run_dir._written is None)
+        return train_epoch(self, *args, **options)
+
     state = saved(half / "latest.pth")
     state["best"]["model"]["epoch"] = best_epoch
     torch.save(state, half / "latest.pth")
     new = tmp_path / "new"
+    monkeypatch.setattr(Trainer, "train_epoch", spying)
     train(SupOnly, toy.argv(new, "--resume", str(half / "latest.pth")))
     best = saved(new / "best.pth")
     assert best["epoch"] == best["best"]["model"]["epoch"] == 2 - best_epoch
+    assert written[0]
     log = (new / "log.txt").read_text()
     assert ("score of that run is not kept, as best.pth stays" in log) == (best_epoch == 0)
 
