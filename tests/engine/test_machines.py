@@ -117,6 +117,15 @@ def test_the_code_has_a_version(file, monkeypatch, tmp_path):
     assert code_version() != before
 
 
+@pytest.mark.parametrize("library", ["torch", "timm", "numpy", "PIL"])
+def test_the_code_includes_its_libraries_but_not_the_commit(library, monkeypatch):
+    before = code_version()
+    monkeypatch.setattr("util.log._commit", lambda: "unknown")
+    assert code_version() == before
+    monkeypatch.setattr(f"{library}.__version__", "0")
+    assert code_version() != before
+
+
 @pytest.mark.parametrize("what", ["config", "image"])
 def test_what_machine_1_alone_lacks(what, short, tmp_path):
     """Both nodes print the error of node 1, before they have joined and during training."""
