@@ -17,7 +17,7 @@ from dataset.loaders import (
     training_loader,
 )
 from dataset.split_files import Lists, SampleList, list_identity, list_order
-from dataset.validation import check_files, read_lists
+from dataset.validation import check_files, read_lists, sizes_digest
 from engine.checkpointing import state_to_resume
 from engine.dry_run import Measured, dry_run, measure
 from engine.loggers import check_trackers
@@ -102,6 +102,7 @@ def build_trainer(
     distributed.on_main(
         partial(check_files, config.data, *lists, warn=logger.warning, scored=lists.val)
     )
+    _compare_files(lists)
     config = _with_class_weights(config, lists.labeled)
 
     # A checkpoint of LoRA adapters holds no pretrained weights.
@@ -150,6 +151,13 @@ def _compare_ranks(
         "order of split files": orders,
     }
     distributed.require_equal("settings", settings | config.model_dump(mode="json"))
+
+
+def _compare_files(lists: Lists) -> None:
+    """Raise `UserError` where another machine has other images or masks than rank 0's."""
+    if distributed.processes_here() < distributed.launched_ranks():
+        sizes = {name: sizes_digest(listed) for name, listed in lists._asdict().items()}
+        distributed.require_equal("files", {"sizes of files": sizes})
 
 
 def _with_class_weights(config: Config, labeled: SampleList) -> Config:

@@ -121,7 +121,7 @@ def require_equal(name: str, facts: dict[str, Any]) -> None:
             raise UserError(
                 f"rank {number} differs from rank 0: {first_of([*found.values()], 5)} "
                 f"(rank 0 -> rank {number}). Fix: start all machines with the same code, "
-                "libraries, command and split files"
+                "libraries, command, split files and images"
             )
 
 

@@ -75,10 +75,15 @@ def test_machines_with_different_settings_and_split_files(short, tmp_path):
     lines = short.path("labeled").read_text().splitlines(keepends=True)
     other.write_text("".join(lines[:2]))
     reverse.write_text("".join(lines[::-1]))
+    root = tmp_path / "root"
+    shutil.copytree(short.root, root)
+    with (root / "masks/l1.png").open("ab") as file:
+        file.write(b"another version")
     for more, reason in (
         (["--set", "log.pictures=1"], "log.pictures (0 -> 1)"),
         (["--labeled-id-path", str(other)], "split files.labeled (3 images, SHA-256 "),
         (["--labeled-id-path", str(reverse)], "order of split files.labeled ("),
+        (["--set", f"data.root={root}"], "sizes of files.labeled ("),
         (["--dry-run"], "--dry-run (False -> True)"),
     ):
         commands = [supervised(short, tmp_path / "a"), supervised(short, tmp_path / "b", *more)]
