@@ -55,6 +55,13 @@ class CorrMatch(TeacherMethod):
         start = self.options.thresh_init
         self.register_buffer("tau", torch.tensor(config.conf_thresh if start is None else start))
 
+    def load_state_dict(self, *state, **options):
+        """Load a state, but keep a fixed threshold at `conf_thresh`, which may have changed."""
+        loaded = super().load_state_dict(*state, **options)
+        if self.options.thresh_init is None:
+            self.tau.fill_(self.config.conf_thresh)
+        return loaded
+
     def step(self, batch: Batch) -> Step:
         x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
         (s,), (box,) = u["strong"], u["box"]

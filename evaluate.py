@@ -175,7 +175,7 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
     """Return the images to score after checking their files, and that all ranks score the same
     network on the same images in the same way."""
     from dataset.folders import read_samples
-    from dataset.split_files import list_identity
+    from dataset.split_files import list_identity, list_order
     from dataset.validation import check_files, refuse_overlaps, seen_in_training
     from util import distributed
     from util.log import code_version, logger
@@ -192,6 +192,7 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
             "code": code_version(),
             "checkpoint's SHA-256": file_sha256(options.checkpoint),
             "split file": list_identity(split.samples),
+            "order of the split file": list_order(split.samples),
         }
         distributed.require_equal("settings", facts | config.model_dump(mode="json"))
     return split

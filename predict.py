@@ -119,7 +119,8 @@ def predict_images(
                 else:
                     pixels, void = read_valid_dates(files, config.data)
                     own = mode_for_size(config, size_of(pixels)) if may_choose else mode
-                    probabilities = Predictor(network, config, device, own).probabilities(pixels)
+                    predictor = Predictor(network, config, device, own)
+                    probabilities = predictor.probabilities(pixels, files[0])
                     writer.save(name, pictures(pixels, config.data), probabilities, void)
                     large += own != mode
             done += 1

@@ -1,5 +1,6 @@
 """Split files: read them, collect all faults, and write them."""
 
+import hashlib
 import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -172,11 +173,17 @@ def listed_paths(sample: Sample) -> list[str]:
 
 def list_identity(samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the number of images, and the SHA-256 of their list as `fingerprint` computes it."""
-    text = "".join(f"{' '.join(listed_paths(sample))}\n" for sample in samples)
-    return {
-        "images": len(samples),
-        "sha256": fingerprint(text.encode("utf-8", "surrogateescape")).sha256,
-    }
+    return {"images": len(samples), "sha256": fingerprint(_content(samples)).sha256}
+
+
+def list_order(samples: Sequence[Sample]) -> str:
+    """Return a digest of the list that, unlike its identity, depends on the order of its lines."""
+    return hashlib.sha256(_content(samples)).hexdigest()[:12]
+
+
+def _content(samples: Sequence[Sample]) -> bytes:
+    lines = "".join(f"{' '.join(listed_paths(sample))}\n" for sample in samples)
+    return lines.encode("utf-8", "surrogateescape")
 
 
 def list_text(lines: Sequence[str]) -> bytes:

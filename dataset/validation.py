@@ -1,5 +1,6 @@
 """Checks of splits and files before training starts."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from util.config.types import IGNORE
 from util.errors import UserError, counted, first_of
 
 MAX_HEADERS = 5000
-"""Samples of a split whose headers are compared."""
+"""Samples of a split whose headers are compared, and the sizes of their files between machines."""
 MIN_IMAGES = 10
 """Least number of validation images without a warning."""
 MIN_MASKS_PER_CLASS = 3
@@ -177,6 +178,22 @@ def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -
         if mentions_image(file)
         else NO_IMAGE
     )
+
+
+def sizes_digest(listed: SampleList) -> str:
+    """Return a digest of the sizes in bytes of many files, by which machines compare their data.
+
+    Raises `UserError` for a missing file.
+    """
+    sizes = []
+    for sample in _evenly_spaced(listed.samples, MAX_HEADERS):
+        for file in (*sample.image_files, *([sample.mask_file] if sample.mask else [])):
+            try:
+                sizes.append(file.stat().st_size)
+            except OSError:
+                hint = missing_file_hint(file)
+                raise UserError(f"{sample.where}: {file}: no such file{hint}") from None
+    return hashlib.sha256(str(sizes).encode()).hexdigest()[:12]
 
 
 def check_contents(

@@ -11,7 +11,7 @@ from engine.run_dir import RunDir
 from model.checkpoint import load
 from model.files import best_checkpoint, require_resumable
 from util import distributed
-from util.config.differences import SCORED_BY, differences, with_defaults
+from util.config.differences import SCORED_BY, differences, image_differences, with_defaults
 from util.config.loading import parse
 from util.config.types import Natural, Positive, PositiveFloat, Section
 from util.errors import UserError
@@ -35,6 +35,7 @@ class Best(Strict):
 
 class Sums(Strict):
     sums: dict[str, Annotated[Any, AfterValidator(_scalar)]]
+    finite: dict[str, Annotated[Any, AfterValidator(_scalar)]] = {}
     count: Natural
 
 
@@ -86,7 +87,8 @@ class RunState(Strict):
         that are no longer comparable.
         """
         changed = differences(with_defaults(self.config), own["config"])
-        changed |= self._changed_images(own["images"])
+        before = self.images.model_dump() if self.images else own["images"]
+        changed |= image_differences(before, own["images"])
         loses_best = bool(self.best) and any(key.startswith(SCORED_BY) for key in changed)
         if changed and not force:
             also = ", which discards the best scores (not comparable) and best.pth"
@@ -117,16 +119,6 @@ class RunState(Strict):
                 "%s: the best score of that run is not kept, as %s stays in its folder; the next "
                 "validation writes a new one", source, best_checkpoint(Path(), name).name,
             )  # fmt: skip
-
-    def _changed_images(self, images: dict[str, Any]) -> dict[str, str]:
-        """Return the changed split files, as 'key (before -> now)' by key."""
-        before = self.images.model_dump() if self.images else images
-        found = {}
-        for name, now in images.items():
-            if (old := before[name]) != now:
-                key, other = f"data.{name} images", " other" * (old["images"] == now["images"])
-                found[key] = f"{key} ({old['images']} -> {now['images']}{other})"
-        return found
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:
@@ -174,6 +166,13 @@ def _first_readable(run_dir: RunDir, there: list[Path]) -> tuple[Any, Path]:
     return load(there[-1]), there[-1]
 
 
+def _epoch(path: Path) -> int:
+    """Return the completed epochs of a checkpoint; 0 for a file that holds weights only."""
+    state = load(path)
+    epoch = state.get("epoch") if isinstance(state, dict) else None
+    return epoch if isinstance(epoch, int) else 0
+
+
 def _refuse_to_overwrite(run_dir: RunDir, source: Path | None = None) -> None:
     """Raise `UserError` where a run that begins here, from no checkpoint or from `source`, would
     overwrite files of another run or of the user."""
@@ -184,6 +183,8 @@ def _refuse_to_overwrite(run_dir: RunDir, source: Path | None = None) -> None:
     own = [path for path in found if source and path.resolve() == source.resolve()]
     if own:  # the same run continues: only a later checkpoint would be lost
         found = [path for path in found[: found.index(own[0])] if path in here]
+        if own[0] in bests:  # of several networks, each with its best epoch
+            found += [path for path in bests if path != own[0] and _epoch(path) > _epoch(own[0])]
     if not found:
         return
     fix = "move the files away, or choose another folder"

@@ -16,8 +16,8 @@ from dataset.loaders import (
     images_per_forward,
     training_loader,
 )
-from dataset.split_files import SampleList, list_identity
-from dataset.validation import check_files, read_lists
+from dataset.split_files import Lists, SampleList, list_identity, list_order
+from dataset.validation import check_files, read_lists, sizes_digest
 from engine.checkpointing import state_to_resume
 from engine.dry_run import Measured, dry_run, measure
 from engine.loggers import check_trackers
@@ -98,7 +98,7 @@ def build_trainer(
         "images": identities,
         "class_weights": config.criterion.class_weights,  # the rule; the config gets its numbers
     }
-    _compare_ranks(method_class, config, identities)
+    _compare_ranks(method_class, config, lists, identities)
     sizes = ", ".join(
         f"{of['images']} {KINDS[name]}" for name, of in identities.items() if of["images"]
     )
@@ -106,6 +106,7 @@ def build_trainer(
     distributed.on_main(
         partial(check_files, config.data, *lists, warn=logger.warning, scored=lists.val)
     )
+    _compare_files(lists)
     config = _with_class_weights(config, lists.labeled)
 
     # A checkpoint of LoRA adapters holds no pretrained weights.
@@ -136,15 +137,31 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
 
 
 def _compare_ranks(
-    method_class: type[Method], config: Config, identities: dict[str, dict[str, Any]]
+    method_class: type[Method],
+    config: Config,
+    lists: Lists,
+    identities: dict[str, dict[str, Any]],
 ) -> None:
     """Raise `UserError` where a rank has other code, settings or split files than rank 0."""
     files = {
         name: f"{counted(of['images'], 'image')}, SHA-256 {of['sha256'][:12]}"
         for name, of in identities.items()
     }
-    settings = {"code": code_version(), "method": method_class.__name__, "split files": files}
+    orders = {name: list_order(listed.samples) for name, listed in lists._asdict().items()}
+    settings = {
+        "code": code_version(),
+        "method": method_class.__name__,
+        "split files": files,
+        "order of split files": orders,
+    }
     distributed.require_equal("settings", settings | config.model_dump(mode="json"))
+
+
+def _compare_files(lists: Lists) -> None:
+    """Raise `UserError` where another machine has other images or masks than rank 0's."""
+    if distributed.processes_here() < distributed.launched_ranks():
+        sizes = {name: sizes_digest(listed) for name, listed in lists._asdict().items()}
+        distributed.require_equal("files", {"sizes of files": sizes})
 
 
 def _with_class_weights(config: Config, labeled: SampleList) -> Config:

@@ -19,8 +19,10 @@ class TensorBoard:
     """Event files in the run directory, below tensorboard/."""
 
     def __init__(self, config: Config, folder: Path, first_step: int):
-        # After an interruption, events of repeated steps are dropped.
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        # After an interruption, events of repeated steps are dropped, but not the validation of the
+        # epoch before, whose step is the number of completed steps.
+        purge_step = first_step + 1 if first_step else 0
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():

@@ -30,41 +30,51 @@ MOST_BATCHES = 10
 
 
 class Means:
-    """Running means of scalars that stay on the device until they are fetched; a non-finite value
-    counts as 0."""
+    """Running means of the finite values of scalars, which stay on the device until they are
+    fetched."""
 
     def __init__(
         self, state: dict[str, Any] | None = None, device: torch.device | None = None
     ) -> None:
         """Continue from a `state`, on `device`: processes exchange sums that are on their GPUs."""
         state = state or {"sums": {}, "count": 0}
-        self._sums: dict[str, Tensor] = {k: v.to(device) for k, v in state["sums"].items()}
         self._count: int = state["count"]
+        finite = state.get("finite", {})  # of an older version: all values
+        self._sums: dict[str, Tensor] = {
+            name: torch.stack([v, finite.get(name, torch.full_like(v, self._count))]).to(device)
+            for name, v in state["sums"].items()
+        }
+        """Sum and number of the finite values, `[2]`."""
 
     def add(self, scalars: dict[str, Tensor]) -> None:
-        for name, value in scalars.items():
-            # The monitor reports a non-finite value, which would hide all other steps here.
-            value = value.detach().float().nan_to_num(0.0, 0.0, 0.0)
-            if name in self._sums:
-                value = value + self._sums[name]
-            self._sums[name] = value
+        values = torch.stack([value.detach().float() for value in scalars.values()])
+        # The monitor reports a non-finite value, which would hide all other steps here.
+        pairs = torch.stack([values.nan_to_num(0.0, 0.0, 0.0), values.isfinite().float()], dim=1)
+        for name, pair in zip(scalars, pairs, strict=True):
+            self._sums[name] = self._sums[name] + pair if name in self._sums else pair
         self._count += 1
 
     def state(self) -> dict[str, Any]:
-        """Return sums, averaged over all processes, and the number of steps."""
+        """Return sums and numbers of finite values, averaged over all processes, and the number of
+        steps."""
         if not self._sums:
-            return {"sums": {}, "count": 0}
+            return {"sums": {}, "finite": {}, "count": 0}
         total = distributed.all_reduce(torch.stack(list(self._sums.values())))
         stacked = total / distributed.world_size()
         # Each process continues from the mean, as it would after a resume.
         self._sums = dict(zip(self._sums, stacked, strict=True))
-        return {"sums": dict(zip(self._sums, stacked.cpu(), strict=True)), "count": self._count}
+        columns = zip(("sums", "finite"), stacked.cpu().unbind(1), strict=True)
+        pairs = {key: dict(zip(self._sums, column, strict=True)) for key, column in columns}
+        return {**pairs, "count": self._count}
 
-    def fetch(self) -> dict[str, float]:
-        """Return the means over all processes, and begin new ones; waits for the device."""
+    def fetch(self) -> tuple[dict[str, float], int]:
+        """Return the means over all processes, without scalars that were never finite, and the
+        number of skipped steps; begin new means.  Waits for the device."""
         state = self.state()
         self._sums, self._count = {}, 0
-        return {name: (value / state["count"]).item() for name, value in state["sums"].items()}
+        finite = state["finite"]
+        means = {k: (v / finite[k]).item() for k, v in state["sums"].items() if finite[k]}
+        return means, state["count"] - int(finite.get("grad_norm", state["count"]))
 
 
 class NonfiniteMonitor:
@@ -190,7 +200,7 @@ class Progress:
 
     def _show(self, step: int, lr: float) -> None:
         """Show the means of the steps since the last time as those of `step`."""
-        means = self._recent.fetch()
+        means, _ = self._recent.fetch()
         values = {f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}
         self.run_dir.scalars(values, step)
         self._bar.set_postfix_str(self._postfix(step, means), refresh=False)
@@ -202,14 +212,15 @@ class Progress:
 
     def summary(self, of_epoch: Means) -> dict[str, Any]:
         """Log and return the means of the epoch; return also its seconds (after a resume, those of
-        its rest) and those of a step."""
-        seconds, means = time.monotonic() - self._begin, of_epoch.fetch()
+        its rest), those of a step, and the number of skipped steps, if any."""
+        seconds, (means, skipped) = time.monotonic() - self._begin, of_epoch.fetch()
         took = f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
         step = self.first_step + self.steps - 1
         left = f", {self._left(step)} left" if step + 1 < self.all_steps else ""
         logger.info("%s", fill(f"{self.title} ({took}{left}):", *_pairs(means, 4)))
         step_seconds = seconds / max(1, self.steps - self.resumed_at)
-        return {"train": means, "seconds": seconds, "step_seconds": step_seconds}
+        record = {"train": means, "seconds": seconds, "step_seconds": step_seconds}
+        return record | ({"skipped": skipped} if skipped else {})
 
     def _postfix(self, step: int, means: dict[str, float]) -> str:
         """Return the time left for all epochs and the first losses, as many as fit a bar."""

@@ -163,9 +163,12 @@ class RunDir:
             logger.removeHandler(waiting)
         logger.addHandler(file)
         start = {"command": sys.argv, "first_step": first_step, **self.origin, **versions()}
-        with self.starts.open("a") as record:  # first: it marks config.yaml as a run's
-            record.write(json.dumps(start) + "\n")
-        self.config.write_text(dump_config(config))
+        before = self.starts.read_bytes() if self.starts.exists() else b""
+        whole = before[: before.rfind(b"\n") + 1]  # without half a line of an earlier version
+        record, settings = json.dumps(start).encode(), dump_config(config).encode()
+        # First: it marks config.yaml as a run's.
+        write_atomically(self.starts, lambda file: file.write(whole + record + b"\n"))
+        write_atomically(self.config, lambda file: file.write(settings))
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
         for name in config.log.trackers:
             self._trackers.append(TRACKERS[name](config, self.path, first_step))

@@ -37,6 +37,9 @@ from util.normalize import mean_and_std
 from util.precision import autocast
 from util.seed import seed_step
 
+SLOW = 1.0
+"""Seconds of a step, from which on several processes decide after each step whether to stop."""
+
 
 class Trainer:
     """Train a method: `fit` calls `train_epoch`, `validate` and `save` until the last epoch.
@@ -82,6 +85,10 @@ class Trainer:
         """Checkpoint that the run was resumed from."""
         self.saved = (0, time.monotonic())
         """Step of the epoch and time of the last checkpoint."""
+        self.decided = (0, time.monotonic())
+        """Step of the run and time of the last decision whether to stop."""
+        self.is_slow = True
+        """Steps took more than `SLOW` seconds up to then, or are not measured yet."""
 
     @property
     def steps_done(self) -> int:
@@ -102,6 +109,7 @@ class Trainer:
                     self.save()  # a restart may come before the next checkpoint
                 if not self.done:
                     self.run_dir.keep_best(self.best, self.epoch)
+                self.run_dir.wait_for_writes()  # before data workers start
             first = self.epoch
             with stop_requests() as stop:
                 while self.epoch < self.config.epochs:
@@ -133,6 +141,7 @@ class Trainer:
         progress = Progress(self.run_dir, self.epoch, epochs, steps, self.done, legend)
         is_alone = distributed.world_size() == 1
         stoppable = stop.interrupting if is_alone else stop.limiting
+        self.decided = (self.steps_done, time.monotonic())
         for raw in stoppable(progress.over(starting_at(self.train, self.epoch, self.done))):
             step = self.steps_done
             lr = self._set_lr(step)
@@ -142,8 +151,9 @@ class Trainer:
             is_shown = progress.add(step, scalars, lr)
             if is_shown:
                 self.monitor.check()
-            # Several processes decide together, at steps where they wait for each other anyway.
-            if is_shown or is_alone or self._is_save_due_by_steps():
+            # Several processes decide together, at steps where they wait for each other anyway, or
+            # where waiting costs nothing against the step.
+            if is_shown or is_alone or self.is_slow or self._is_save_due_by_steps():
                 self._save_or_stop(stop)
         if self.done < steps:  # stopped while it waited for a batch
             self._save_or_stop(stop)
@@ -276,7 +286,12 @@ class Trainer:
 
     def _save_or_stop(self, stop: StopRequest) -> None:
         """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop."""
-        due, stopping = distributed.anywhere(self._is_save_due(), bool(stop.by))
+        (step, before), now = self.decided, time.monotonic()
+        is_slow = now - before > SLOW * (self.steps_done - step)
+        due, stopping, self.is_slow = distributed.anywhere(
+            self._is_save_due(), bool(stop.by), is_slow
+        )
+        self.decided = (self.steps_done, now)
         if self.done and (due or stopping):
             self.monitor.check()
             self.save()

@@ -125,7 +125,7 @@ class Autolabel:
                 pixels, void = read_valid_dates(sample.image_files, self.config.data)
                 own = mode_for_size(self.config, size_of(pixels)) if windows else mode
                 predictor = Predictor(network, self.config, device, own)
-                probabilities = predictor.probabilities(pixels)
+                probabilities = predictor.probabilities(pixels, sample.image_file)
                 mask = to_mask(probabilities, void)
                 mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE
                 values = [(mask != IGNORE).mean(), *uncertainties(probabilities, void)]

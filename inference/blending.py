@@ -103,6 +103,8 @@ def predict_block(
 ) -> Tensor:
     """Return the probabilities `[C, h, w]` of a block, 0 if no window has data.
 
+    Raises `UserError` where they are not finite.
+
     Args:
         predictor: in mode `original`.
         report: is called with the number of windows of each batch.
@@ -122,4 +124,4 @@ def predict_block(
                 (rows, columns), (y, x) = common.within(block), common.within(rect)
                 total[:, rows, columns] += (probabilities * weight)[:, y, x]
         report(len(batch))
-    return total
+    return predictor.require_finite(total, image.first.path)

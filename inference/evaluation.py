@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inference.predictor import Predictor, confidence
+from inference.predictor import Predictor, confidence, has_nan, not_finite
 from metrics.calibration import PseudoLabelScores
 from metrics.confusion import Intervals, class_counts, class_scores, iou_intervals
 from util import distributed
@@ -163,6 +163,8 @@ def evaluate(
 ) -> Scores:
     """Return the scores of `model` over the images of all ranks; its train mode is restored.
 
+    Raises `UserError`, on all ranks alike, where its outputs are not finite.
+
     Args:
         batches: one image each: image `[1, C, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
         volumes: number of each image's volume, by index.
@@ -175,12 +177,14 @@ def evaluate(
     c = config.num_classes
     confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
     counts = torch.zeros(len(volumes), 3, c, dtype=torch.int64, device=device)
+    bad = confusion.new_zeros(1)
     for batch in batches:
         image = batch["image"].to(device, non_blocking=True)
         target = batch["mask"].to(device, non_blocking=True)
         if mode == "center_crop":
             image, target = (center_crop(x, config.crop_size) for x in (image, target))
         probabilities = predictor.predict_batch(image)
+        bad += has_nan(probabilities)
         index, predicted = int(batch["index"]), probabilities.argmax(1)
         of_image = confusion_matrix(predicted, target, c)
         confusion[volumes[index]] += of_image
@@ -191,9 +195,12 @@ def evaluate(
             pseudo_labels.add(predicted[0], confidence(probabilities[0]), target[0])
     model.train(training)
     # One transfer, so that the device is waited for once.
-    sums = distributed.all_reduce(torch.cat([confusion.flatten(), counts.flatten()])).cpu()
-    confusion = sums[: confusion.numel()].view(confusion.shape)
-    counts = sums[confusion.numel() :].view(counts.shape)
+    parts = [confusion.flatten(), counts.flatten(), bad]
+    sums = distributed.all_reduce(torch.cat(parts)).cpu().split([part.numel() for part in parts])
+    if failed := int(sums[2]):
+        images = f"{failed} of {counted(len(volumes), 'image')}"
+        raise not_finite(images, config.precision)
+    confusion, counts = sums[0].view(confusion.shape), sums[1].view(counts.shape)
     if config.evaluation.volume_pattern is None:
         return Scores(confusion.sum(0), counts=counts)
     return Scores(confusion.sum(0), dice(confusion), counts, class_counts(confusion))

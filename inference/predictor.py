@@ -12,6 +12,7 @@ from torch import Tensor
 from inference.inputs import wants_windows
 from util.config.schema import Config
 from util.config.types import IGNORE
+from util.errors import UserError
 from util.normalize import mean_and_std, normalise, to_unit
 from util.precision import autocast
 
@@ -39,11 +40,20 @@ class Predictor:
         """Return the class indices `[H, W]`, uint8, of an image `[H, W, C]`."""
         return to_mask(self.probabilities(image))
 
-    def probabilities(self, image: np.ndarray) -> Tensor:
+    def probabilities(self, image: np.ndarray, name: object = "image") -> Tensor:
         """Return the class probabilities `[C, H, W]` of an image `[H, W, C]`: uint8, or float in
-        [0, 1]."""
+        [0, 1].
+
+        Raises `UserError`, which calls the image `name`, where they are not finite.
+        """
         x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        return self.predict_batch(x)[0]
+        return self.require_finite(self.predict_batch(x)[0], name)
+
+    def require_finite(self, probabilities: Tensor, name: object) -> Tensor:
+        """Return the probabilities of an image; raises `UserError` where they are not finite."""
+        if has_nan(probabilities):
+            raise not_finite(name, self.config.precision)
+        return probabilities
 
     @torch.no_grad()
     def predict_batch(self, images: Tensor) -> Tensor:
@@ -89,6 +99,19 @@ class Predictor:
         view = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         probabilities = self._predict_view(view)
         return F.interpolate(probabilities, x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def has_nan(probabilities: Tensor) -> Tensor:
+    """Return True on the device for NaN in probabilities: some logits were NaN or infinite."""
+    return probabilities.sum().isnan()
+
+
+def not_finite(images: object, precision: str) -> UserError:
+    """Return the error for `images` whose probabilities are not finite."""
+    return UserError(
+        f"{images}: the network's outputs are not finite (precision: {precision}). Fix: "
+        "precision: float32 or bfloat16 if it is float16, else train with a lower optimizer.lr"
+    )
 
 
 def to_mask(probabilities: Tensor, void: np.ndarray | None = None) -> np.ndarray:

@@ -35,6 +35,7 @@ class PseudoLabelScores:
 
     def add(self, predicted: Tensor, confidence: Tensor, target: Tensor) -> None:
         """Count an image: classes, their probabilities and the mask, `[H, W]` each."""
+        confidence = confidence.nan_to_num(0)  # NaN has no bin; the evaluation reports it
         labelled = (target != IGNORE).long()
         place = (confidence * BINS).long().clamp(max=BINS - 1)
         above, right = (confidence >= self.threshold).long(), (predicted == target).long()

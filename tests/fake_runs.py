@@ -10,10 +10,11 @@ IMAGES = {"labeled": 3, "unlabeled": 5, "val": 3}
 def fake_run(
     folder, toy, scores, *, method="UniMatch", seed=0, settings=None, epochs=None, images=None,
     digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, val=None, starts=1,
-    dice=None, unlabeled=None, class_weights=None,
+    dice=None, unlabeled=None, class_weights=None, identities=None,
 ):  # fmt: skip
     """Write the files of a run.
 
+    `identities`: of the split files, instead of `images` and `digest`.
     `scores`: mIoU after each epoch; `teacher`: the same for model_ema; `epochs`: of the config, by
     default the number of scores; `images`: number per split; `dice`: volume Dice by class.
     """
@@ -29,7 +30,8 @@ def fake_run(
     counts = IMAGES | (images or {})
     start = {
         "command": [f"{method.lower()}.py", *command], "first_step": 0, "method": method,
-        "images": {k: {"images": n, "sha256": f"{digest}-{n}-{k}"} for k, n in counts.items()},
+        "images": identities
+        or {k: {"images": n, "sha256": f"{digest}-{n}-{k}"} for k, n in counts.items()},
         "python": "3", "torch": "2", "device": "cpu", "commit": commit,
         "class_weights": class_weights,
     }  # fmt: skip

@@ -69,11 +69,20 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def code_version() -> str:
-    """Return the git commit and a digest of the source files."""
+def code_version() -> dict[str, str]:
+    """Return a digest of the source files, and the versions of the libraries that change results.
+
+    The git commit is left out: a copy without git has none.
+    """
+    import numpy
+    import PIL
+    import timm
+    import torch
+
     root, digest = Path(__file__).parent.parent, hashlib.sha256()
     packages = ("dataset", "engine", "inference", "metrics", "model", "semi", "util")
     patterns = ("*.py", *(f"{package}/**/*.py" for package in packages))
     for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
         digest.update(path.read_bytes())
-    return f"{versions()['commit']}, sources {digest.hexdigest()[:12]}"
+    libraries = {module.__name__: module.__version__ for module in (torch, timm, numpy, PIL)}
+    return {"sources": digest.hexdigest()[:12], **libraries}

@@ -120,8 +120,8 @@ def require_equal(name: str, facts: dict[str, Any]) -> None:
         if found := differences(first, other, free=OF_A_MACHINE):
             raise UserError(
                 f"rank {number} differs from rank 0: {first_of([*found.values()], 5)} "
-                f"(rank 0 -> rank {number}). Fix: start all machines with the same code, command "
-                "and split files"
+                f"(rank 0 -> rank {number}). Fix: start all machines with the same code, "
+                "libraries, command, split files and images"
             )
 
 

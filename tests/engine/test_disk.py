@@ -9,6 +9,7 @@ import pytest
 from supervised import SupOnly
 from tests.conftest import json_lines, saved
 from tests.engine.test_interruption import end
+from tools.results.runs import Run
 
 
 @contextmanager
@@ -37,8 +38,11 @@ def test_full_disk(size, small, train, refused, tmp_path):
         said = refused(SupOnly, argv)
     assert str(run) in said and "cannot be written" in said
     assert (run / "latest.pth").read_bytes() == before and not list(run.glob("*.partial"))
+    assert len(Run(run).epochs) == 1
+    with (run / "starts.jsonl").open("a") as starts:
+        starts.write('{"comma')  # as earlier versions left
     train(SupOnly, argv)  # once there is room again
-    assert end(run)["epoch"] == 2
+    assert end(run)["epoch"] == 2 and Run(run).starts[-1].first_step == 2
 
 
 @pytest.mark.parametrize("failing", ["latest.pth", "metrics.jsonl", "best.pth"])

@@ -7,7 +7,7 @@ optimizer on CUDA; `tests/engine/test_gpu.py` does.
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from corrmatch import CorrMatch
@@ -242,13 +242,14 @@ def test_validation_reads_the_device_once(family, mode, is_trusted, cuda):
         image = torch.zeros(1, 3, 50, 61, dtype=torch.uint8)
         batch = {"image": image, "mask": image[:, 0], "index": 0}
         labels = PseudoLabelScores(3, torch.zeros((), device=CUDA), CUDA) if is_trusted else None
-        with Watch() as watch:
+        # Fake tensors have no values, so that the number of non-finite images cannot be read.
+        with Watch() as watch, pytest.raises(DataDependentOutputException):
             evaluate(
                 training.method.model, [batch] * 2, training.config,
                 mode=mode, device=CUDA, volumes=[0], pseudo_labels=labels,
             )  # fmt: skip
-    # 9 entries of the confusion matrix, and 9 counts of one image.
-    assert watch.found == ["copy to cuda [2, 3]", "copy to cpu [18]"]
+    # 9 entries of the confusion matrix, 9 counts of one image, the number of non-finite images.
+    assert watch.found == ["copy to cuda [2, 3]", "copy to cpu [19]"]
 
 
 def test_means_go_on_from_a_checkpoint_on_the_gpu(cuda):

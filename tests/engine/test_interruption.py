@@ -264,6 +264,30 @@ def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
     assert f"step {state['done']}; the same command continues" in done.stdout
 
 
+@pytest.mark.parametrize(("slow", "done"), [(0, 7), (100, 20)])
+def test_several_processes_stop_after_a_slow_step(slow, done, long, tmp_path):
+    """They decide together: after the step if steps are slow, else every 20 steps."""
+    script = tmp_path / "program.py"
+    script.write_text(f"""
+import os, signal
+import engine.trainer
+from engine.command import main
+from supervised import SupOnly
+
+def stopping(self, raw, step, optimize=engine.trainer.Trainer.optimize):
+    if step == 6 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return optimize(self, raw, step)
+
+engine.trainer.SLOW, engine.trainer.Trainer.optimize = {slow}, stopping
+main(SupOnly)
+""")
+    long.change(epochs=1, epoch_length=40, batch_size=4)
+    ended = spread(script, *long.argv(tmp_path / "run", "--device", "cpu"))
+    assert ended.returncode == EXIT_CODE, ended.stderr
+    assert end(tmp_path / "run")["done"] == done
+
+
 def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):
     """A launcher that sees one process end may kill the others."""
     long.change(batch_size=4)

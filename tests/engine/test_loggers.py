@@ -5,6 +5,7 @@ import types
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from supervised import SupOnly
 from tests.conftest import json_lines
@@ -50,6 +51,15 @@ def test_wandb_gets_what_tensorboard_gets(toy, train, runs, tmp_path):
     steps = [step for step, _ in run.logged]
     assert run.ended and steps == sorted(steps)  # as wandb demands
     assert run.settings["project"] == "toy" and run.settings["config"]["crop_size"] == 33
+
+
+def test_tensorboard_keeps_the_validation_before_a_resume(toy, train, tmp_path):
+    for epochs in (1, 2):
+        train(SupOnly, toy.argv(tmp_path / "run", "--force", "--set", f"epochs={epochs}"))
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    steps = [record["steps"] for record in json_lines(tmp_path / "run/metrics.jsonl")]
+    assert [event.step for event in events.Scalars("val/model/mIoU")] == steps
 
 
 def test_a_resumed_run_is_the_same_run_of_wandb(toy, train, runs, tmp_path):

@@ -71,25 +71,41 @@ for name, value in state.items():
 
 
 def test_machines_with_different_settings_and_split_files(short, tmp_path):
-    other = tmp_path / "labeled.txt"
-    other.write_text("".join(short.path("labeled").read_text().splitlines(keepends=True)[:2]))
+    other, reverse = tmp_path / "labeled.txt", tmp_path / "reverse.txt"
+    lines = short.path("labeled").read_text().splitlines(keepends=True)
+    other.write_text("".join(lines[:2]))
+    reverse.write_text("".join(lines[::-1]))
+    root = tmp_path / "root"
+    shutil.copytree(short.root, root)
+    with (root / "masks/l1.png").open("ab") as file:
+        file.write(b"another version")
     for more, reason in (
         (["--set", "log.pictures=1"], "log.pictures (0 -> 1)"),
         (["--labeled-id-path", str(other)], "split files.labeled (3 images, SHA-256 "),
+        (["--labeled-id-path", str(reverse)], "order of split files.labeled ("),
+        (["--set", f"data.root={root}"], "sizes of files.labeled ("),
         (["--dry-run"], "--dry-run (False -> True)"),
     ):
         commands = [supervised(short, tmp_path / "a"), supervised(short, tmp_path / "b", *more)]
         assert refused(ends(*commands), f"rank 1 differs from rank 0: {reason}")
 
 
-def test_evaluations_of_different_checkpoints(short, train, tmp_path):
+def test_evaluations_of_different_checkpoints_and_split_files(short, train, tmp_path):
     for name, seed in (("a", "1"), ("b", "2")):
         train(SupOnly, short.argv(tmp_path / name, "--seed", seed, "--set", "epochs=1"))
-    commands = [
+    first, second = (
         ["evaluate.py", "--checkpoint", tmp_path / name / "latest.pth", "--device", "cpu"]
         for name in "ab"
-    ]
-    assert refused(ends(*commands), "rank 1 differs from rank 0: checkpoint's SHA-256 (")
+    )
+    (tmp_path / "reverse.txt").write_text(
+        "".join(short.path("val").read_text().splitlines(keepends=True)[::-1])
+    )
+    reverse = [*first, "--set", f"data.val={tmp_path / 'reverse.txt'}"]
+    for other, reason in (
+        (second, "checkpoint's SHA-256 ("),
+        (reverse, "order of the split file ("),
+    ):
+        assert refused(ends(first, other), f"rank 1 differs from rank 0: {reason}")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +119,15 @@ def test_the_code_has_a_version(file, monkeypatch, tmp_path):
     monkeypatch.setattr("util.log.__file__", str(tmp_path / "util/log.py"))
     before = code_version()
     (tmp_path / file).write_text("edited")
+    assert code_version() != before
+
+
+@pytest.mark.parametrize("library", ["torch", "timm", "numpy", "PIL"])
+def test_the_code_includes_its_libraries_but_not_the_commit(library, monkeypatch):
+    before = code_version()
+    monkeypatch.setattr("util.log._commit", lambda: "unknown")
+    assert code_version() == before
+    monkeypatch.setattr(f"{library}.__version__", "0")
     assert code_version() != before
 
 

@@ -11,11 +11,11 @@ import evaluate
 import export
 import predict
 from engine.optimizer import LossScale, build_optimizer
-from engine.progress import MOST_BATCHES, NonfiniteMonitor
+from engine.progress import MOST_BATCHES, Means, NonfiniteMonitor
 from engine.trainer import Trainer
 from model.checkpoint import load, nonfinite_tensors
 from supervised import SupOnly
-from tests.conftest import saved
+from tests.conftest import json_lines, saved
 from tests.engine.test_interruption import after_steps, end, poisoned, stopped
 from tests.engine.test_resume import assert_equal
 from tools import autolabel, publish
@@ -170,6 +170,22 @@ def test_steps_in_a_row_are_counted_across_a_resume(long, refused, tmp_path, mon
         argv = long.argv(tmp_path / "run", "--set", "nonfinite_limit=3")
         assert "step 11" in refused(SupOnly, argv)
         assert end(tmp_path / "run")["nonfinite"] == 2
+
+
+def test_means_are_those_of_finite_values(long, train, tmp_path, monkeypatch):
+    """Also across a resume, and of an epoch without finite values."""
+    means = Means()
+    for loss in (1.0, NAN, 4.0, float("inf")):
+        means.add({"loss": torch.tensor(loss), "grad_norm": torch.tensor(NAN)})
+        means = Means(means.state())
+    assert means.fetch() == ({"loss": 2.5}, 4)
+    old = Means({"sums": {"loss": torch.tensor(6.0), "grad_norm": torch.tensor(9.0)}, "count": 3})
+    assert old.fetch() == ({"loss": 2.0, "grad_norm": 3.0}, 0)
+    poisoned(monkeypatch, {1, 3, *range(5, 10)})
+    train(SupOnly, long.argv(tmp_path / "run"))
+    records = json_lines(tmp_path / "run/metrics.jsonl")
+    assert [record.get("skipped") for record in records] == [2, 5, None]
+    assert records[0]["train"]["loss"] > records[2]["train"]["loss"] and not records[1]["train"]
 
 
 def monitor_of(folder, batch_of=lambda step: {"step": step}, limit=1000):

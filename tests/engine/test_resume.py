@@ -9,6 +9,7 @@ import torch
 from corrmatch import CorrMatch
 from engine.checkpointing import state_to_resume
 from engine.run_dir import RunDir
+from engine.trainer import Trainer
 from supervised import SupOnly
 from tests.conftest import METHODS, json_lines, saved, write_sample
 from tests.prototypes import Prototypes
@@ -172,21 +173,23 @@ def test_learning_rates_continue_where_a_list_was_changed(half, toy, train, monk
     assert rates == [(step, 12) for step in range(5, 12)]  # from the last completed step on
 
 
-OPTIONS = ["auto", "never", "latest.pth", "previous.pth", "best.pth", "elsewhere"]
+OPTIONS = ["auto", "never", "latest.pth", "previous.pth", "best.pth", "elsewhere",
+           "best_model_ema.pth"]  # fmt: skip
 OUTCOMES = {
-    "": ["new", "new", "no", "no", "no", "elsewhere"],
-    "latest.pth": ["latest", "no", "latest", "no", "no", "no"],
-    "previous.pth": ["previous", "no", "no", "previous", "no", "no"],
-    "best.pth": ["no", "no", "no", "no", "best", "no"],
-    "best_model_ema.pth": ["no", "no", "no", "no", "no", "no"],
-    "latest.pth previous.pth": ["latest", "no", "latest", "no", "no", "no"],
-    "latest.pth best.pth": ["latest", "no", "latest", "no", "no", "no"],
-    "previous.pth best.pth": ["previous", "no", "no", "previous", "no", "no"],
-    "latest.pth previous.pth best.pth": ["latest", "no", "latest", "no", "no", "no"],
-    "metrics.jsonl": ["no", "no", "no", "no", "no", "no"],
-    "config.yaml": ["no", "no", "no", "no", "no", "no"],
-    "best.pth metrics.jsonl config.yaml": ["no", "no", "no", "no", "best", "no"],
-    "config.yaml starts.jsonl log.txt": ["new", "new", "no", "no", "no", "elsewhere"],
+    "": ["new", "new", "no", "no", "no", "elsewhere", "no"],
+    "latest.pth": ["latest", "no", "latest", "no", "no", "no", "no"],
+    "previous.pth": ["previous", "no", "no", "previous", "no", "no", "no"],
+    "best.pth": ["no", "no", "no", "no", "best", "no", "no"],
+    "best_model_ema.pth": ["no", "no", "no", "no", "no", "no", "best_model_ema"],
+    "best.pth best_model_ema.pth": ["no", "no", "no", "no", "no", "no", "best_model_ema"],
+    "latest.pth previous.pth": ["latest", "no", "latest", "no", "no", "no", "no"],
+    "latest.pth best.pth": ["latest", "no", "latest", "no", "no", "no", "no"],
+    "previous.pth best.pth": ["previous", "no", "no", "previous", "no", "no", "no"],
+    "latest.pth previous.pth best.pth": ["latest", "no", "latest", "no", "no", "no", "no"],
+    "metrics.jsonl": ["no", "no", "no", "no", "no", "no", "no"],
+    "config.yaml": ["no", "no", "no", "no", "no", "no", "no"],
+    "best.pth metrics.jsonl config.yaml": ["no", "no", "no", "no", "best", "no", "no"],
+    "config.yaml starts.jsonl log.txt": ["new", "new", "no", "no", "no", "elsewhere", "no"],
 }
 """By the files in --save-path, for each option of --resume: the checkpoint that is continued, a
 new run, or a refusal."""
@@ -195,10 +198,10 @@ new run, or a refusal."""
 @pytest.mark.parametrize("files", OUTCOMES)
 def test_no_run_overwrites_what_is_there(files, tmp_path):
     folder = RunDir(tmp_path / "run")
-    for name in files.split():
-        torch.save(name.partition(".")[0], folder.path / name)
+    for epoch, name in enumerate(files.split()):
+        torch.save({"name": name.partition(".")[0], "epoch": epoch}, folder.path / name)
     elsewhere = tmp_path / "elsewhere"
-    torch.save("elsewhere", elsewhere)
+    torch.save({"name": "elsewhere"}, elsewhere)
     for option, outcome in zip(OPTIONS, OUTCOMES[files], strict=True):
         given = str(folder.path / option) if option.endswith(".pth") else option
         given = str(elsewhere) if option == "elsewhere" else given
@@ -214,19 +217,30 @@ def resumed(folder, option):
         found = state_to_resume(folder, option)
     except UserError as error:
         return str(error).replace("no such checkpoint; expected", "Fix: expected")
-    return found[0] if found else "new"
+    return found[0]["name"] if found else "new"
 
 
 @pytest.mark.parametrize("best_epoch", [1, 0])
-def test_a_run_from_another_runs_checkpoint_has_a_best(best_epoch, half, toy, train, tmp_path):
-    """It keeps the score of that checkpoint, but not of another one in its folder."""
+def test_a_run_from_another_runs_checkpoint_has_a_best(
+    best_epoch, half, toy, train, tmp_path, monkeypatch
+):
+    """It keeps the score of that checkpoint, but not of another one in its folder; the checkpoint
+    is written before data workers start."""
+    written, train_epoch = [], Trainer.train_epoch
+
+    def spying(self, *args, **options):
+        written.append(self.run_dir._written is None)
+        return train_epoch(self, *args, **options)
+
     state = saved(half / "latest.pth")
     state["best"]["model"]["epoch"] = best_epoch
     torch.save(state, half / "latest.pth")
     new = tmp_path / "new"
+    monkeypatch.setattr(Trainer, "train_epoch", spying)
     train(SupOnly, toy.argv(new, "--resume", str(half / "latest.pth")))
     best = saved(new / "best.pth")
     assert best["epoch"] == best["best"]["model"]["epoch"] == 2 - best_epoch
+    assert written[0]
     log = (new / "log.txt").read_text()
     assert ("score of that run is not kept, as best.pth stays" in log) == (best_epoch == 0)
 

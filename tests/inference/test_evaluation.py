@@ -18,6 +18,7 @@ from inference.predictor import (
     logits_of_square,
     predict_sliding,
 )
+from metrics.calibration import PseudoLabelScores
 from supervised import SupOnly
 from tests.conftest import json_lines, saved, write_sample
 from util.config.loading import load_config
@@ -174,6 +175,27 @@ def test_scores(plain):
     assert scores.miou == pytest.approx(100 * np.mean(expected))
     assert scores.accuracy == pytest.approx(100 * (truth == found).mean())
     assert scores.confusion.sum() == truth.size and scores.dice is None
+
+
+class Overflowing(Colour):
+    """Return infinite logits for the pixels of class 2."""
+
+    def forward(self, x):
+        return super().forward(x) / (x[:, :1] != 200 / 255)
+
+
+@pytest.mark.parametrize("mode", ["original", "sliding_window", "resize"])
+def test_outputs_that_are_not_finite(mode, plain):
+    masks = [np.full((40, 40), i, np.uint8) for i in range(3)]
+    labels = PseudoLabelScores(3, 0.5, CPU)
+    said = r"not finite \(precision: float32\). Fix: "
+    with pytest.raises(UserError, match=f"1 of 3 images: .* {said}"):
+        evaluate(Overflowing(), batches(masks, masks), plain, mode=mode, device=CPU,
+                 volumes=[0, 0, 0], pseudo_labels=labels)  # fmt: skip
+    predictor = Predictor(Overflowing(), plain, CPU, mode)
+    assert (predictor.mask(np.full((40, 40, 3), 100, np.uint8)) == 1).all()
+    with pytest.raises(UserError, match=f"photo.png: .* {said}"):
+        predictor.probabilities(np.full((40, 40, 3), 200, np.uint8), "photo.png")
 
 
 def test_dice_of_volumes_with_slices_in_any_order(plain):

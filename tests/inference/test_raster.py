@@ -109,6 +109,8 @@ def test_windows_predict_the_same_as_the_whole_image(small_blocks, toy, tmp_path
     found, blocks = predict_blocks(network, path, config)
     assert blocks == 9
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match=r"a\.tif: the network's outputs are not finite"):
+        predict_blocks(lambda x: network(x) / 0, path, config)
 
 
 FORMS = {

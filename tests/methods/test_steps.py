@@ -264,10 +264,15 @@ def test_a_step_reads_nothing_back(kind, toy):
 
 
 def test_fixed_threshold_stays(toy):
+    """Also when a resumed run had another threshold; a dynamic one continues."""
     config = load_config(toy.config, ["method={thresh_init: null}", "conf_thresh=0.0"])
     method = CorrMatch(build_network(config.model, 3), config)
+    dynamic = CorrMatch(build_network(config.model, 3), load_config(toy.config))
+    method.load_state_dict(dynamic.state_dict())
     method(raw_batch(2))
     assert method.tau.item() == 0.0
+    dynamic.load_state_dict(method.state_dict())
+    assert dynamic.tau.item() == 0.0
 
 
 def test_dynamic_threshold_moves_once_per_step(toy):

@@ -11,7 +11,8 @@ from threading import Thread
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY
+from dataset.split_files import list_identity, read_list
+from tests.conftest import REPOSITORY, write_lines
 from tests.fake_runs import fake_run
 from tests.tools.test_scripts import ENVIRONMENT
 from tests.tools.test_slurm import SCONTROL, SRUN, until_there
@@ -49,6 +50,13 @@ def plan(path):
     return expand(read_sweep(path), path)
 
 
+def identities(toy):
+    return {
+        kind: list_identity(read_list(toy.path(kind), masks=kind != "unlabeled").samples)
+        for kind in ("labeled", "unlabeled", "val")
+    }
+
+
 @pytest.fixture
 def spec(toy, tmp_path, monkeypatch):
     """Write a sweep file into the new working directory."""
@@ -74,7 +82,7 @@ def stub(spec, toy):
         Path(f"{planned.method}.py").write_text(STUB)
         ready = Path("ready") / planned.folder
         fake_run(ready, toy, [10, 20 + planned.seed], method=method_of(planned.method).__name__,
-                 seed=planned.seed)  # fmt: skip
+                 seed=planned.seed, identities=identities(toy))  # fmt: skip
         (ready / "config.yaml").write_text(dump_config(planned.load()))
     Path("broken").mkdir()
     return path
@@ -196,10 +204,16 @@ def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
         assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d", out, re.M)
     assert len(re.findall(r"^  2 runs +at \d+% of the peak rate: RTX 3090 ", out, re.M)) == 2
     shutil.copytree("ready/runs/toy/supervised/0", "runs/toy/supervised/0")
+    write_lines(Path("runs/toy/supervised/1/starts.jsonl"), ['{"comma'])  # a full disk
     metrics = Path("runs/toy/supervised/0/metrics.jsonl")
     code, out, _ = run(sweep, stub, "--dry-run")
     assert out.count("to do") == 3 and "; under a minute on one device for 1, by their" in out
     assert "of their kind: 2 runs;" in out and out.count("memory of a step") == 1
+    lines = toy.path("labeled").read_text()
+    toy.path("labeled").write_text(lines.replace("l0", "u0"))
+    code, _, err = run(sweep, stub, "--dry-run")
+    assert code == 2 and "another config: data.labeled images (3 -> 3 other); move" in err
+    toy.path("labeled").write_text(lines)
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
     code, out, _ = run(sweep, stub, "--dry-run")
     assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by their" in out
@@ -285,7 +299,8 @@ def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_p
     part = {"methods": ["supervised", "fixmatch"], "configs": [str(toy.config)]}
     path = spec(save_path=str(runs), runs=[part], set={"conf_thresh": 0.5})
     planned = plan(path)
-    fake_run(planned[1].folder, toy, [10, 20], method="SupOnly", seed=1)
+    fake_run(planned[1].folder, toy, [10, 20], method="SupOnly", seed=1,
+             identities=identities(toy))  # fmt: skip
     (planned[1].folder / "config.yaml").write_text(dump_config(planned[1].load()))
     code, out, err = run(sweep, path, "--slurm", "--time", "1:00:00")
     assert code == 0 and f"Submitted batch job 7 (3 runs, listed in {runs}/array-" in out, err

@@ -5,20 +5,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from dataset.split_files import no_such_list
+from dataset.folders import read_samples
+from dataset.split_files import list_identity, no_such_list
 from tools.results.runs import Run, best_epoch
 from tools.sweep.spec import Planned
-from util.config.differences import differences
+from util.config.data import Data
+from util.config.differences import differences, image_differences
 from util.config.schema import Config
 from util.errors import UserError, duration
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
 from util.io import make_folder
 from util.paths import find_path
 
+Identity = Callable[[str, str], dict[str, Any]]
 POLL_SECONDS = 0.2
 STOPPED = (EXIT_CODE, -signal.SIGTERM)
 """Exit codes of a run that was asked to stop: after it saved, and before it could save."""
@@ -54,30 +59,53 @@ class RunProgress(NamedTuple):
 def states_of(runs: Sequence[Planned]) -> list[RunProgress]:
     """Read the progress of all runs.
 
-    Raises `UserError` for a bad config, and for a folder that holds a run with another config.
+    Raises `UserError` for a bad config, and for a folder that holds a run with another config or
+    other split files.
     """
+    identity = cache(_identity)  # runs share split files
     width, digits = max(len(str(run.folder)) for run in runs), len(str(len(runs)))
     return [
         RunProgress(
-            planned, _started(planned), f"[{n:>{digits}}/{len(runs)}] {planned.folder!s:<{width}}"
+            planned,
+            _started(planned, identity),
+            f"[{n:>{digits}}/{len(runs)}] {planned.folder!s:<{width}}",
         )
         for n, planned in enumerate(runs, start=1)
     ]
 
 
-def _started(planned: Planned) -> Run | None:
-    """Return the run in the folder; raises `UserError` for one with another config."""
+def _started(planned: Planned, identity: Identity) -> Run | None:
+    """Return the run in the folder; raises `UserError` for one with another config or other split
+    files."""
     config = planned.load()
     if not planned.has_started:
         return None
     run = Run(planned.folder)
     old, new = (c.model_dump(mode="json") for c in (run.config, _resolved(config, run.config)))
-    if changed := "; ".join(differences(old, new).values()):
+    images = {kind: of.model_dump() for kind, of in run.images.items() if of.images}
+    now = _identities(config.data, images, identity)
+    changes = differences(old, new) | image_differences(images, now)
+    if changed := "; ".join(changes.values()):
         raise UserError(
             f"{planned.folder}: holds a run with another config: {changed}; move it away, or "
             "choose another save_path"
         )
     return run
+
+
+def _identities(data: Data, kinds: Iterable[str], identity: Identity) -> dict[str, dict[str, Any]]:
+    """Return the present identities of the splits that can be read; a finished run needs none."""
+    text, found = data.model_dump_json(), {}
+    for kind in (kind for kind in kinds if getattr(data, kind, None) is not None):
+        with suppress(UserError):
+            found[kind] = identity(text, kind)
+    return found
+
+
+def _identity(text: str, kind: str) -> dict[str, Any]:
+    """Return the identity of a split of the data section in a JSON text."""
+    data = Data.model_validate_json(text)
+    return list_identity(read_samples(getattr(data, kind), data, masks=kind != "unlabeled").samples)
 
 
 def _resolved(config: Config, of_run: Config) -> Config:

@@ -76,7 +76,10 @@ class Planned(NamedTuple):
 
     @property
     def has_started(self) -> bool:
-        return (self.folder / MARK).exists()
+        """True from the first checkpoint on: a full disk may end a start before it."""
+        files = ("latest.pth", "previous.pth", "metrics.jsonl")
+        is_run = (self.folder / MARK).exists()
+        return is_run and any((self.folder / name).exists() for name in files)
 
     @property
     def split_files(self) -> dict[str, Path]:

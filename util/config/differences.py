@@ -1,6 +1,6 @@
 """Differences between configs: which keys a resumed run, or another machine, may change."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -69,6 +69,19 @@ def differences(
             found |= differences(a, b, f"{name}.", free)
         elif a != b:
             found[name] = f"{name} ({a} -> {b})"
+    return found
+
+
+def image_differences(
+    old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
+) -> dict[str, str]:
+    """Return the changed splits as 'key (before -> now)' by key, from their identities (see
+    `dataset.split_files.list_identity`)."""
+    found = {}
+    for name, now in new.items():
+        if (before := old[name]) != now:
+            key, other = f"data.{name} images", " other" * (before["images"] == now["images"])
+            found[key] = f"{key} ({before['images']} -> {now['images']}{other})"
     return found
 
 
