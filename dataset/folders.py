@@ -18,7 +18,7 @@ from dataset.split_files import (
     scan_list,
 )
 from util.config.data import Data, Folders, ImageSource, ImageSources, SplitFile
-from util.errors import UserError
+from util.errors import UserError, first_of
 from util.log import logger
 from util.paths import find_path, nearest
 
@@ -97,8 +97,10 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
     expression = _expression(pattern)
     found: dict[str, str] = {}
     left_out: dict[str, list[str]] = {}
+    outputs: list[str] = []
     for parent, folders, names in walk(folder):
-        own = PREDICTED if MADE_BY in names else ()
+        own = PREDICTED & {*folders} if MADE_BY in names else set()
+        outputs += [os.path.join(parent, name) for name in sorted(own)]
         folders[:] = [
             f for f in folders if f[0] != "." and f not in own and Path(parent, f) != skip
         ]
@@ -124,6 +126,11 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
         _warn_once(
             f"warning: {folder}: files are left out by their suffix: {', '.join(kinds)}; expected "
             f"{', '.join(sorted(SUFFIXES))}. Fix: rename or convert the images among them"
+        )
+    if outputs:
+        _warn_once(
+            f"warning: {folder}: outputs of predict.py or tools.autolabel are left out: "
+            f"{first_of(outputs, 3)}; name such a folder itself to read it"
         )
     if not found:
         kind = ", ".join(sorted(SUFFIXES)) if pattern == "*" else f"named {pattern}"

@@ -127,6 +127,9 @@ def mask_codes(
     `named`: codes with a meaning of their own (None: all), which the nodata value and the alpha of
     a TIFF do not change to `VOID`.
     """
+    if in_colour and mask.nodata is not None and is_deep_mask(mask):
+        if np.asarray(mask.pixels)[mask.nodata].max(initial=0) > 255:  # no colour, so no class
+            mask = mask._replace(nodata=None)
     codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
     alpha = alpha_of(mask)
     if alpha is not None and (clear := alpha == 0).any():

@@ -8,7 +8,15 @@ import numpy as np
 from PIL import Image
 
 from dataset.file_content import Content
-from dataset.mask_files import GREY_STEP, has_values, is_deep_mask, key_of, palette_codes
+from dataset.mask_files import (
+    GREY_STEP,
+    LabelLookup,
+    has_values,
+    is_deep_mask,
+    key_of,
+    palette_codes,
+)
+from util.colours import palette
 from util.errors import first_of
 
 
@@ -70,11 +78,25 @@ class MaskFormat(NamedTuple):
     """Colours of the values in use."""
 
 
-def mask_format(mask: Content, values: Iterable[int], path: Path) -> MaskFormat:
-    """Describe a mask by the `values` in use; a mask in colour gets no colours."""
+def mask_format(
+    mask: Content, values: Iterable[int], path: Path, labels: LabelLookup
+) -> MaskFormat:
+    """Describe a mask by the `values` in use; a mask in colour, or with the palette that this
+    program chose for a config without one, gets no colours."""
     held = [*values]
     colours = value_colours(mask, held) if has_values(mask) else {}
-    return MaskFormat(path, mask_kind(mask), {v: colours[v] for v in held if v in colours})
+    colours = {v: colours[v] for v in held if v in colours}
+    has_palette = mask_kind(mask) == "P" and labels.data.palette is None
+    is_own = has_palette and _has_own_palette(colours, labels)
+    return MaskFormat(path, mask_kind(mask), {} if is_own else colours)
+
+
+def _has_own_palette(colours: Mapping[int, int], labels: LabelLookup) -> bool:
+    """Return whether each value of a class has the colour that this program gives the class."""
+    own = [r | g << 8 | b << 16 for r, g, b in palette(labels.data)]
+    classes = labels.class_of(np.array([*colours], np.int64)).tolist()
+    pairs = zip(classes, colours.values(), strict=True)
+    return all(index >= len(own) or own[index] == colour for index, colour in pairs)
 
 
 def disagreement(masks: Iterable[MaskFormat]) -> str:

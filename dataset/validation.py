@@ -83,11 +83,17 @@ def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
             earlier = first.setdefault(location(sample), (number, place))
             if earlier != (number, place):
                 same = lists[earlier[0]].samples[earlier[1]]
+                if earlier[0] == number and sample.image != same.image and _are_links(sample, same):
+                    continue  # equal images of a store, such as DVC's
                 alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
                 also = f"'{sample.image}' is also in {same.where}{alias}"
                 message = f"{also}; remove it from one of them"
                 shown = message if mentions_image(sample.image) else NO_IMAGE
                 yield number, sample.line, f"{sample.where}: {shown}"
+
+
+def _are_links(*samples: Sample) -> bool:
+    return all(sample.image_file.is_symlink() for sample in samples)
 
 
 def locator() -> Callable[[Sample], str]:
@@ -244,7 +250,7 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
     def format_of(path: Path) -> MaskFormat:
         mask = read_mask(path, reader.data.max_megapixels)
         codes = np.unique(reader.labels.codes(mask, path))
-        return mask_format(mask, codes[codes < CLEAR].tolist(), path)
+        return mask_format(mask, codes[codes < CLEAR].tolist(), path, reader.labels)
 
     with ThreadPoolExecutor() as pool:
         if text := disagreement(pool.map(format_of, files)):

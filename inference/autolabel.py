@@ -78,7 +78,7 @@ def encoding_of_labels(data: Data) -> MaskEncoding:
             "data.pair: split files of names have no column for new masks; write them as "
             "'first second mask', with data.pair: column"
         )
-    return MaskEncoding(data, ignoring=True)
+    return MaskEncoding(data, ignoring=True, for_training=True)
 
 
 class RankedImage(NamedTuple):

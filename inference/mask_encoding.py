@@ -22,9 +22,11 @@ class MaskEncoding:
 
     Args:
         ignoring: masks also hold the ignore index 255.
+        for_training: masks are read beside older ones, where the value of ignored pixels must not
+            mean a class.
     """
 
-    def __init__(self, data: Data, ignoring: bool = False):
+    def __init__(self, data: Data, ignoring: bool = False, for_training: bool = False):
         keys = {key: index for key, index in (data.label_map or {}).items() if key not in WORDS}
         self.in_colour = any("," in key for key in keys)
         codes = {index: index + int(data.reduce_zero_label) for index in range(len(data.classes))}
@@ -36,7 +38,8 @@ class MaskEncoding:
                 "add one (predict.py: or leave out --values)"
             )
         has_class = (data.label_map or {}).get(OTHER, IGNORE) != IGNORE  # any other value
-        free = _free_code({code_of(key) for key in keys}, self.in_colour, rare=has_class)
+        rare = for_training and has_class
+        free = _free_code({code_of(key) for key in keys}, self.in_colour, rare)
         self.ignored = codes.get(IGNORE, free)
         """Value or colour of ignored pixels; a free one if the config has none."""
         codes[IGNORE] = self.ignored

@@ -140,6 +140,12 @@ def test_a_nodata_value_is_a_class_if_the_config_says_so(keys, zeros, masked, tm
     assert (found[~VOID & ~out] == 0).all() or not keys
 
 
+def test_a_nodata_value_beyond_colours_is_no_class(tmp_path):
+    write(tmp_path / "m.tif", np.where(VOID, 65535, 1)[None].astype(np.uint16), nodata=65535)
+    lookup = LabelLookup(data(label_map={"1,1,1": 1}))
+    assert np.array_equal(open_mask(tmp_path / "m.tif", lookup), np.where(VOID, 255, 1))
+
+
 @pytest.mark.parametrize("transparent", [0, 255])
 def test_transparent_pixels_of_a_tiff_are_a_class_if_the_config_says_so(transparent, tmp_path):
     bands = np.stack([*image(3) * 0 + 9, np.where(VOID, 0, 255)]).astype(np.uint8)
@@ -168,8 +174,21 @@ def test_init_takes_the_nodata_value_for_a_class_only_if_it_must(run, tmp_path, 
     code, said, err = run(prepare, *argv)
     assert code == 2 and "22% of the pixels are 0, the nodata value; is this value ignored" in err
     assert run(prepare, *argv, "--classes", "a,b,c")[0] == 0
-    code, said, err = run(prepare, *argv, "--classes", "0=ignore,1=a,2=b")
-    assert code == 0, err
+    for named in ("0=ignore,1=a,2=b", "1=a,2=b"):
+        assert run(prepare, *argv, "--classes", named)[0] == 0
+    for number in range(3):  # a little of two values to ignore, as from two sources
+        mask = 1 + np.arange(VOID.size).reshape(VOID.shape) // 640
+        mask[0, :9], mask[1, :9] = 0, 255
+        write(
+            tmp_path / f"masks/{number}.tif",
+            mask[None].astype(np.uint8),
+            nodata=(0, 255)[number % 2],
+        )
+    for more in ((), ("--ignore", "3")):
+        code, said, err = run(prepare, *argv, *more)
+        assert code == 0, err
+        label_map = load_config("c.yaml").data.label_map
+        assert {label_map[key] for key in ("0", "255")} == {255}, label_map
 
 
 def test_faulty_sidecar_masks(tmp_path):

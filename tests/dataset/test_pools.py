@@ -9,12 +9,12 @@ import evaluate
 from dataset.folders import read_samples
 from dataset.reader import Reader
 from dataset.split_files import read_list
-from dataset.validation import read_lists
+from dataset.validation import overlaps, read_lists
 from fixmatch import FixMatch
 from tests.conftest import write_lines, write_sample
 from tools.check_data.inspect import inspect
 from tools.check_data.problems import problems
-from util.config.data import Folders
+from util.config.data import Folders, SplitFile
 from util.config.loading import dump_config, load_config
 from util.errors import UserError
 
@@ -227,3 +227,18 @@ def test_sources_survive_a_dump(pools, tmp_path):
     config = pools.config(unlabeled=unlabeled, test=pools.listed("val"))
     (tmp_path / "dumped.yaml").write_text(dump_config(config))
     assert load_config(tmp_path / "dumped.yaml") == config
+
+
+def test_links_to_one_file_are_an_overlap_of_splits_only(toy, tmp_path):
+    """Stores such as DVC's link equal images of one split to one file."""
+    write_sample(tmp_path, "blob", (64, 48), mask=False)
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").symlink_to("images/blob.jpg")
+    lists = []
+    for kind, lines in {"labeled": ["a.jpg", "b.jpg"], "val": ["c.jpg"]}.items():
+        write_lines(tmp_path / f"{kind}.txt", lines)
+        source = {"list": str(tmp_path / f"{kind}.txt"), "root": str(tmp_path)}
+        lists.append(read_samples(SplitFile(**source), load_config(toy.config).data, masks=False))
+    assert not list(overlaps(lists[:1]))
+    ((number, _, message),) = overlaps(lists)
+    assert number == 1 and "'c.jpg' is also in" in message

@@ -116,7 +116,7 @@ MAPS = {
 
 
 FIRST = {"indices": 1, "reduced": 2, "values": 128, "16 bits": 300, "colours": [1, 2, 3]}
-IGNORED = {"indices": 255, "reduced": 255, "values": 7, "16 bits": 255, "colours": [1, 254, 3]}
+IGNORED = {"indices": 255, "reduced": 255, "values": 7, "16 bits": 255, "colours": [224, 224, 192]}
 
 
 @pytest.mark.parametrize("form", MAPS)

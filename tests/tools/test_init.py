@@ -11,6 +11,7 @@ import evaluate
 from dataset.reader import Reader
 from dataset.split_files import read_list
 from fixmatch import FixMatch
+from inference.mask_encoding import MaskEncoding
 from supervised import SupOnly
 from tests.conftest import one_line
 from tests.own_images import (
@@ -534,7 +535,10 @@ def test_palettes_that_number_colours_anew_are_refused(init, run, refused):
     assert init("--classes", "0=a,1=b,2=c")[0] == 0
     argv = ["--config", "configs/mine.yaml"]
     with_palette(truth(0) % 255, np.zeros((3, 3))).save(Path("masks", f"{stems[0]}.png"))
-    assert "stored in several ways" not in run(check_data, *argv)[1]
+    own = load_config("configs/mine.yaml", ["data.palette=null"]).data
+    MaskEncoding(own).mask(truth(1) % 255).save(Path("masks", f"{stems[1]}.png"))
+    said = run(check_data, *argv, "--set", "data.palette=null")[1]
+    assert "stored in several ways" not in said, said
     for number, stem in enumerate(stems[:3]):
         mask = np.array([0, 2, 1], np.uint8)[truth(number) % 255]
         with_palette(mask, colours[[0, 2, 1]]).save(Path("masks", f"{stem}.png"))

@@ -165,7 +165,7 @@ def _look_at_mask(
         classes = reader.labels.class_of(found)
         item.pixels = np.bincount(classes, pixels, 256).astype(np.int64)
         if not reader.labels.in_colour:
-            item.stored = mask_format(mask, found[found < CLEAR].tolist(), path)
+            item.stored = mask_format(mask, found[found < CLEAR].tolist(), path, reader.labels)
         return Image.fromarray(reader.labels.look_up(codes, path))
     except UserError as error:
         item.faults.append((kind, str(error)))

@@ -126,7 +126,7 @@ def choose_classes(masks: Masks, named: ClassOptions) -> Classes:
         if key not in WORDS and ("," in key) != masks.in_colour:
             what = "colours" if masks.in_colour else "values"
             raise UserError(f"{key}: the masks hold {what}; found {_some(values.values())}")
-    labels = _as_named(values, named) if _names(named.labels) else _guess(masks, named)
+    labels = _as_named(masks, named) if _names(named.labels) else _guess(masks, named)
     names = _names(labels)
     if not 2 <= len(names) <= MAX_CLASSES:
         raise UserError(
@@ -162,14 +162,17 @@ def _palette(masks: Masks, of: dict[int, int], count: int) -> list[Colour] | Non
     return colours if len(set(colours)) == count else None
 
 
-def _as_named(values: Mapping[int, Value], named: ClassOptions) -> dict[str, str]:
-    """Return the named meanings; raises `Doubt` for values without a meaning."""
-    left = [v for v in values.values() if v.key not in named.labels]
+def _as_named(masks: Masks, named: ClassOptions) -> dict[str, str]:
+    """Return the named meanings, and the nodata values of the files as ignored; raises `Doubt` for
+    other values without a meaning."""
+    rest = {code: value for code, value in masks.values.items() if value.key not in named.labels}
+    nodata = {value.key: IGNORED for code, value in rest.items() if code in masks.nodata}
+    left = [value for value in rest.values() if value.key not in nodata]
     if any(value.key == TRANSPARENT for value in left) and named.labels.get(OTHER) == NEAREST:
         raise Doubt("--classes: has no class for transparent pixels", _clear(named.labels))
     if left and OTHER not in named.labels:
         raise Doubt(f"--classes: has no class for {_some(left)}", named.labels | {OTHER: NEAREST})
-    return dict(named.labels)
+    return named.labels | nodata
 
 
 def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
@@ -188,21 +191,23 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     all_named = len(named.names) == len(kept) and not masks.in_colour
     odd = set() if all_named else stray_values(kept, masks.in_colour, len(masks.files))
     kept = {code: value for code, value in kept.items() if code not in odd}
-    void = _void(kept, masks, named) if set(ignored) <= {OTHER} else None
-    if void:
-        ignored[void.key] = IGNORED
+    nodata = _nodata(kept, masks, named)
+    kept = {code: value for code, value in kept.items() if value not in nodata}
+    void = _void(kept, masks.in_colour, named) if set(ignored) <= {OTHER} else None
+    ignored |= {value.key: IGNORED for value in (*nodata, *filter(None, [void]))}
     classes = [value for value in kept.values() if value is not void]
     keys = [value.key for value in classes]
     names = named.names or (_changes(keys) if named.of_change else [])
     guess = _with_names(keys, names, masks.in_colour) | ignored
     _raise_doubts(masks, guess, odd)
-    if void and void.share > MUCH:
-        raise Doubt(
-            f"--masks: {void.share:.0%} of the pixels are {void.key}"
-            f"{', the nodata value' if code_of(void.key) in masks.nodata else ''}; is this value "
-            "ignored, or a class?",
-            guess,
-        )
+    for value in (*nodata, *filter(None, [void])):
+        if value.share > MUCH:
+            tag = ", the nodata value" if value in nodata else ""
+            raise Doubt(
+                f"--masks: {value.share:.0%} of the pixels are {value.key}{tag}; is this value "
+                "ignored, or a class?",
+                guess,
+            )
     if masks.in_colour and names:
         raise Doubt("--classes: unclear which of the colours is which class", guess)
     if names and len(guess.keys() - ignored.keys()) != len(names):
@@ -258,14 +263,18 @@ def _with_names(keys: list[str], names: list[str], in_colour: bool) -> dict[str,
     return dict(zip(keys, [*names, *more], strict=False))
 
 
-def _void(kept: Mapping[int, Value], masks: Masks, named: ClassOptions) -> Value | None:
-    """Return the value to ignore: the nodata value of the files, unless the names include it;
-    VOC's colour of borders; 255 in masks of class indices, or if there is one name less than
-    values."""
-    nodata = next((value for code, value in kept.items() if code in masks.nodata), None)
-    if nodata and len(named.names) != len(kept) > 2:
-        return nodata
-    in_colour = masks.in_colour
+def _nodata(kept: Mapping[int, Value], masks: Masks, named: ClassOptions) -> list[Value]:
+    """Return the nodata values of the files, which are ignored; none where the names include them,
+    or where they must be a class, as there is only one other value."""
+    found = [value for code, value in kept.items() if code in masks.nodata]
+    without_255 = len(kept) - (IGNORE in kept and not masks.in_colour)
+    is_class = len(named.names) in (len(kept), without_255) or len(kept) - len(found) < 2
+    return [] if is_class else found
+
+
+def _void(kept: Mapping[int, Value], in_colour: bool, named: ClassOptions) -> Value | None:
+    """Return the value to ignore: VOC's colour of borders; 255 in masks of class indices, or if
+    there is one name less than values."""
     void = next((value for value in kept.values() if value.key == void_key(in_colour)), None)
     others = [code for code in kept if code != IGNORE]
     # {0, 255} is one class and another, {0, 64, 128, 255} are grey levels; indices are close.
