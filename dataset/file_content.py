@@ -157,7 +157,7 @@ def _with_void(
     value = tiff.nodata_value(nodata)
     is_index = value is not None and 0 <= value <= MAX_VALUE and value.is_integer()
     content = content._replace(void=void, nodata=void if is_index else None)
-    masked = tiff.without_data(values, None, masks)
+    masked = tiff.without_data(values, None, masks) if masks else None
     return content if masked is None else _masked(content, masked)
 
 

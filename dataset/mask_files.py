@@ -228,10 +228,10 @@ def colour_codes(mask: Content, path: Path) -> np.ndarray:
                 f"{path}: the mask has {colours.shape[2]} bands, expected class indices in one, "
                 "or red, green and blue; save class indices as a PNG of 8 bits"
             )
-        return _packed(colours)
+        return packed(colours)
     if mask.pixels.mode == "P":
         return palette_codes(mask.pixels).take(np.asarray(mask.pixels))
-    return _packed(np.asarray(mask.pixels.convert("RGB")))
+    return packed(np.asarray(mask.pixels.convert("RGB")))
 
 
 def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
@@ -250,11 +250,11 @@ def palette_codes(mask: Image.Image) -> np.ndarray:
     """Return the colour of each index of a palette image, `[256]`."""
     codes = np.zeros(256, np.uint32)
     entries = np.array(mask.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    codes[: len(entries)] = _packed(entries)
+    codes[: len(entries)] = packed(entries)
     return codes
 
 
-def _packed(colours: np.ndarray) -> np.ndarray:
+def packed(colours: np.ndarray) -> np.ndarray:
     """Pack colours `[..., 3]`, uint8, into codes `[...]`, uint32."""
     codes = colours[..., 0].astype(np.uint32)
     for channel in (1, 2):

@@ -14,6 +14,7 @@ from dataset.mask_files import (
     has_values,
     is_deep_mask,
     key_of,
+    packed,
     palette_codes,
 )
 from util.colours import palette
@@ -93,7 +94,7 @@ def mask_format(
 
 def _has_own_palette(colours: Mapping[int, int], labels: LabelLookup) -> bool:
     """Return whether each value of a class has the colour that this program gives the class."""
-    own = [r | g << 8 | b << 16 for r, g, b in palette(labels.data)]
+    own = packed(np.array(palette(labels.data), np.uint8)).tolist()
     classes = labels.class_of(np.array([*colours], np.int64)).tolist()
     pairs = zip(classes, colours.values(), strict=True)
     return all(index >= len(own) or own[index] == colour for index, colour in pairs)

@@ -60,8 +60,9 @@ def match_pictures(
     for picture in pictures:
         shorter = filter(None, map(_without_prefix, picture.names))
         keys = next(filter(None, map(known.find, (*picture.names, *shorter))), [])
-        meant = dict.fromkeys(key for name in picture.names for key in known.find(name))
-        if picture.names_agree and len(meant) > 1 == len(keys):
+        every = picture.names if picture.names_agree else ()
+        meant = dict.fromkeys(key for name in every for key in known.find(name))
+        if len(meant) > 1 == len(keys):
             paths = " and ".join(str(images[key]) for key in [*meant][:2])
             faults.append(UserError(f"{picture.file}: the image named in it and the file's own "
                                     f"name mean {paths}; expected one image. Fix: correct "

@@ -194,13 +194,14 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     nodata = _nodata(kept, masks, named)
     kept = {code: value for code, value in kept.items() if value not in nodata}
     void = _void(kept, masks.in_colour, named) if set(ignored) <= {OTHER} else None
-    ignored |= {value.key: IGNORED for value in (*nodata, *filter(None, [void]))}
+    unasked = nodata + ([void] if void else [])
+    ignored |= {value.key: IGNORED for value in unasked}
     classes = [value for value in kept.values() if value is not void]
     keys = [value.key for value in classes]
     names = named.names or (_changes(keys) if named.of_change else [])
     guess = _with_names(keys, names, masks.in_colour) | ignored
     _raise_doubts(masks, guess, odd)
-    for value in (*nodata, *filter(None, [void])):
+    for value in unasked:
         if value.share > MUCH:
             tag = ", the nodata value" if value in nodata else ""
             raise Doubt(
