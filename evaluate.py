@@ -175,8 +175,9 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
     """Return the images to score after checking their files, and that all ranks score the same
     network on the same images in the same way."""
     from dataset.folders import read_samples
+    from dataset.overlap import changed_since_training, refuse_overlaps, seen_in_training
     from dataset.split_files import list_identity, list_order
-    from dataset.validation import check_files, refuse_overlaps, seen_in_training
+    from dataset.validation import check_files
     from util import distributed
     from util.log import code_version, logger
 
@@ -186,6 +187,10 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
     if options.split == "test" and distributed.is_main():
         for warning in seen_in_training(split, config.data):
             logger.warning(warning)
+    is_own = options.config is None and not any(s.startswith("data.val") for s in options.set)
+    if options.split == "val" and is_own and distributed.is_main():
+        if problem := changed_since_training(options.checkpoint.parent, split):
+            logger.warning("warning: %s; the score may be too high", problem)
     if distributed.world_size() > 1:
         names = ("which", "worst", "boundary_iou", "surface_distance")
         facts = {f"--{name}": getattr(options, name) for name in names} | {

@@ -181,6 +181,11 @@ def list_order(samples: Sequence[Sample]) -> str:
     return hashlib.sha256(_content(samples)).hexdigest()[:12]
 
 
+def lot(name: str, seed: int) -> bytes:
+    """Return the sort key of an image in a draw: a hash, as generators differ between versions."""
+    return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
+
+
 def _content(samples: Sequence[Sample]) -> bytes:
     lines = "".join(f"{' '.join(listed_paths(sample))}\n" for sample in samples)
     return lines.encode("utf-8", "surrogateescape")

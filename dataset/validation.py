@@ -2,9 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -14,10 +13,11 @@ from tqdm import tqdm
 
 from dataset.bands import is_grey
 from dataset.file_content import header_kind
-from dataset.folders import read_samples, scan_samples
+from dataset.folders import read_samples
 from dataset.image_files import image_size, missing_file_hint, size_mismatch
 from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
+from dataset.overlap import refuse_overlaps
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import NO_IMAGE, Sample, Samples, mentions_image
 from dataset.split_files import Fault, Lists, SampleList, raise_first
@@ -31,12 +31,6 @@ MIN_IMAGES = 10
 """Least number of validation images without a warning."""
 MIN_MASKS_PER_CLASS = 3
 """Least number of validation images per class without a warning."""
-SEEN = {
-    "labeled": "whose masks were trained on",
-    "val": "which chose the best epoch",
-    "unlabeled": "which semi-supervised methods train on",
-}
-"""Use of the splits in training."""
 R = TypeVar("R")
 
 
@@ -65,76 +59,6 @@ def required_source(images: ImageSources | None, kind: str) -> ImageSources:
             "lists where all images are labelled"
         )
     raise UserError(problem)
-
-
-def refuse_overlaps(*lists: SampleList) -> None:
-    """Raise `UserError` for an image that is listed twice."""
-    for _, _, message in overlaps(lists):
-        raise UserError(message)
-
-
-def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
-    """Yield list number, line and a message for each image that occurs earlier, in any list, under
-    any name or root."""
-    location = locator()
-    first: dict[str, tuple[int, int]] = {}
-    for number, listed in enumerate(lists):
-        for place, sample in enumerate(listed.samples):
-            earlier = first.setdefault(location(sample), (number, place))
-            if earlier != (number, place):
-                same = lists[earlier[0]].samples[earlier[1]]
-                if earlier[0] == number and sample.image != same.image and _are_links(sample, same):
-                    continue  # equal images of a store, such as DVC's
-                alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
-                also = f"'{sample.image}' is also in {same.where}{alias}"
-                message = f"{also}; remove it from one of them"
-                shown = message if mentions_image(sample.image) else NO_IMAGE
-                yield number, sample.line, f"{sample.where}: {shown}"
-
-
-def _are_links(*samples: Sample) -> bool:
-    return all(sample.image_file.is_symlink() for sample in samples)
-
-
-def locator() -> Callable[[Sample], str]:
-    """Return a function from a sample to the path of its image without links: the same through any
-    root. It lists each folder once."""
-    links = cache(_links)
-
-    def location(sample: Sample) -> str:
-        folder, _, name = sample.image.rpartition("/")
-        real, linked = links(sample.origin.root, folder)
-        path = f"{real}/{name}"
-        return os.path.realpath(path) if name in linked else path
-
-    return location
-
-
-def _links(root: Path, folder: str) -> tuple[str, set[str]]:
-    """Return the path of a folder without links, and the names of the links in it."""
-    real = os.path.realpath(root / folder)
-    try:
-        with os.scandir(real) as entries:
-            return real, {entry.name for entry in entries if entry.is_symlink()}
-    except OSError:  # reported by `check_existence`
-        return real, set()
-
-
-def seen_in_training(test: SampleList, data: Data) -> Iterator[str]:
-    """Yield a warning for each split of the training that shares images with a test split; lists
-    and folders that are missing are left out."""
-    location = locator()
-    tested = set(map(location, test.samples))
-    for kind, use in SEEN.items():
-        if source := getattr(data, kind):
-            with suppress(UserError):
-                listed, _ = scan_samples(source, data, masks=kind != "unlabeled")
-                if shared := tested.intersection(map(location, listed.samples)):
-                    yield (
-                        f"warning: {test.name}: shares {len(shared)} of "
-                        f"{counted(len(tested), 'image')} with data.{kind}, {use}; the score may "
-                        "be too high"
-                    )
 
 
 def check_files(

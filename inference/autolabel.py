@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from dataset.folders import read_samples
 from dataset.mask_files import key_of
+from dataset.overlap import locator
 from dataset.reader import read_valid_dates, size_of
 from dataset.samples import Origin, Sample
 from dataset.split_files import list_line, list_text
-from dataset.validation import locator, required_source
+from dataset.validation import required_source
 from inference.inputs import find_images
 from inference.mask_encoding import MaskEncoding
 from inference.output_folder import ImageTable, collect_errors

@@ -51,7 +51,7 @@ def command_line() -> Parser:
     parser = Parser(
         __doc__,
         (
-            "python -m tools.active_learning --pool data/shapes/labeled.txt",
+            "python -m tools.active_learning --pool data/shapes/labeled.txt --count 8",
             "python -m tools.active_learning --config configs/mine.yaml --pool splits/mine/all.txt "
             "--method unimatch --count 32 --acquisition margin",
         ),

@@ -54,9 +54,14 @@ def main() -> None:
             raise UserError("--names: a name is given twice; each row needs its own")
         with importing():
             from dataset.folders import read_samples
+            from dataset.overlap import changed_since_training
 
             config = checkpoint_config(paths[0], settings=options.set)
             split = read_samples(split_of(config, options.split), config.data, masks=True)
+        if options.split == "val" and not any(s.startswith("data.val") for s in options.set):
+            for name, path in zip(names, paths, strict=True):
+                if problem := changed_since_training(path.parent, split):
+                    print(f"warning: {name}: {problem}")
         samples = choose_samples(split.samples, options.images, options.count)
         checkpoints = dict(zip(names, paths, strict=True))
         draw(checkpoints, samples, options.set, config.data, options.out)

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from util.parser import did_you_mean
@@ -9,10 +10,17 @@ from util.parser import did_you_mean
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def expand_home(path: Path) -> Path:
+    """Return a path with the home folder in place of `~`, which a shell leaves inside a word."""
+    with suppress(RuntimeError):  # no such user: a folder whose name begins with ~
+        return path.expanduser()
+    return path
+
+
 def find_path(path: Path) -> Path:
     """Return where a path is: a relative one in the working directory, or else in the repository,
     so that `configs/` and `data/` are found from any folder."""
-    there = os.path.exists  # also False for impossible paths
+    there, path = os.path.exists, expand_home(path)  # `exists`: also False for impossible paths
     return REPOSITORY / path if not there(path) and there(REPOSITORY / path) else path
 
 

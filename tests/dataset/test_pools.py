@@ -7,9 +7,10 @@ import pytest
 
 import evaluate
 from dataset.folders import read_samples
+from dataset.overlap import overlaps
 from dataset.reader import Reader
 from dataset.split_files import read_list
-from dataset.validation import overlaps, read_lists
+from dataset.validation import read_lists
 from fixmatch import FixMatch
 from tests.conftest import write_lines, write_sample
 from tools.check_data.inspect import inspect

@@ -334,3 +334,15 @@ def test_images_seen_in_training(split, lines, warnings, trained, toy, run):
     code, said, err = run(evaluate_script, "--checkpoint", trained, *argv)
     found = re.findall(rf"test.txt: shares 1 of {len(lines)} images? with data\.(\w+, \w+)", said)
     assert code == 0 and found == warnings, said + err
+
+
+def test_validation_images_that_were_replaced_since_training(trained, toy, run):
+    """As `tools.prepare init --force` does: some may have been trained on."""
+    argv = ["--checkpoint", trained]
+    assert "trained on some" not in run(evaluate_script, *argv)[1]
+    toy.write_list("val", toy.path("labeled").read_text().splitlines()[:2])
+    assert (
+        "the training was validated on; it may have been trained" in run(evaluate_script, *argv)[1]
+    )
+    own = [*argv, "--set", f"data.val={toy.path('val')}"]
+    assert "trained on some" not in run(evaluate_script, *own)[1]  # asked for

@@ -25,9 +25,17 @@ def test_a_row_for_each_network(runs, run, tmp_path, monkeypatch):
     for word in ("image", "ground truth", "SupOnly", "again", "sky", "tree", "road"):
         assert f">{word}<" in drawn
     assert drawn.count("<image") == 4 * 3 and len(files) == 3, "each image is read once"
+    assert "warning" not in text
     one = tmp_path / "one.png"
     code, text, err = run(compare, runs[0], "--images", "v2", "--out", one)
     assert code == 0 and f"{one}: 1 image, 1 network\n" in text and one.exists(), err
+
+
+def test_images_that_a_network_was_not_validated_on_are_named(runs, run, toy, tmp_path):
+    toy.write_list("val", toy.path("labeled").read_text().splitlines()[:1])
+    code, text, err = run(compare, *runs, "--names", "a", "b", "--out", tmp_path / "two.png")
+    for name in "ab":
+        assert f"warning: {name}: " in text and "it may have been trained on some" in text, err
 
 
 @pytest.mark.filterwarnings("error", "ignore:Glyph")

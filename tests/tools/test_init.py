@@ -107,6 +107,17 @@ def test_init_draws_by_seed_and_never_overwrites(init):
     assert load_config(config).data.classes == ["x", "y", "z"]
 
 
+def test_most_validation_images_stay_when_labels_are_added(init):
+    stems = write_images(Path("images"), 41, size=(8, 6))
+    stripes = np.arange(48, dtype=np.uint8).reshape(6, 8) % 2
+    drawn = []
+    for count in (40, 41):
+        write_masks(Path("masks"), stems[:count], (".png", lambda _: Image.fromarray(stripes)))
+        assert init("--classes", "a,b", "--force", "--val", "0.25")[0] == 0
+        drawn.append(set(Path("splits/mine/val.txt").read_text().splitlines()))
+    assert len(drawn[0] & drawn[1]) >= 9
+
+
 def test_init_with_folders_for_validation(init):
     write_masks(Path("masks"), write_images(Path("images")), "index")
     assert init("--val", "images/b")[0] == 0

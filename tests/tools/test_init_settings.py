@@ -1,5 +1,6 @@
 """Proposals of `prepare init`: presets, pretrained weights, schedules, rare classes."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.own_images import put, write_images, write_masks
 from tools.prepare.own import settings
 from tools.prepare.own.images import ImageFile
 from tools.prepare.own.settings import fit_schedule, seconds_of
+from util import paths
 from util.config.loading import load_config
 from util.errors import UserError
 
@@ -68,6 +70,9 @@ def test_weights_are_taken_where_they_are(init, images, monkeypatch):
     monkeypatch.setattr(hub, "is_on_hub", lambda name: True)
     assert found() == ("hub", 0.001, False)
     touch(Path(), ["pretrained/efficientnet_lite0.pth"])
+    assert found() == ("file", 0.001, False)
+    monkeypatch.setattr(paths, "REPOSITORY", Path("repository").absolute())
+    shutil.move("pretrained", "repository/pretrained")  # where a training looks, too
     assert found() == ("file", 0.001, False)
 
 

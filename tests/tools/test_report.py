@@ -158,7 +158,10 @@ def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, page_of)
     (trained / "best.pth").unlink()
     page = page_of(trained)
     assert "Not available: " in page and "best.pth: no such checkpoint" in page
-    (trained.parent / "toy/val.txt").unlink()
+    val = trained.parent / "toy/val.txt"
+    val.write_text("".join(val.read_text().splitlines(keepends=True)[1:]))
+    assert "it may have been trained on some" in page_of(trained)
+    val.unlink()
     assert "val.txt: no such split file" in page_of(trained)
 
 
@@ -178,6 +181,7 @@ def test_mistakes_are_said_in_one_line(toy, mistake, tmp_path):
         ((tmp_path,), "no run directory (no starts.jsonl in it)"),
         ((folder, "--out", tmp_path / "notes.html"), "is no report of this command"),
         ((folder, "--out", tmp_path / "nowhere/page.html"), "does not exist"),
+        ((folder, "--limit", "0"), "--limit 0: expected at least 1"),
     ):
         assert words in mistake(report, *argv)
     assert (tmp_path / "notes.html").read_text() == "mine"

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from itertools import pairwise
 from statistics import mean, stdev
 
@@ -199,12 +200,21 @@ def test_places_are_folders_patterns_and_folders_of_runs(fake, rows, mistake, tm
         assert rows(*places)[0][0]["seeds"] == [0, 2]
     assert rows(fake.runs, fake.runs / "m")[0][0]["seeds"] == [0, 1, 2]
     assert "no run directory" in mistake(results, tmp_path / "nowhere")
+    (tmp_path / "links").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "links" / name).symlink_to(fake.runs / "m")
+    assert rows(tmp_path / "links")[0][0]["seeds"] == [0, 1, 2]
 
 
 def test_scores_other_than_miou(fake, rows, mistake):
     fake("a", [40, 30])
     assert rows(fake.runs, "--score", "road")[0][0]["best"]["mean"] == 50
     assert rows(fake.runs, "--score", "accuracy")[0][0]["last"]["mean"] == 90
+    fake("with volumes", [20], dice=[90.0, 60.0, 80.0], settings={"conf_thresh": 0.5})
+    found, remarks = rows(fake.runs, "--score", "dice")
+    assert [row["best"]["mean"] for row in found] == [70]
+    assert f"left out, has no score 'dice': {fake.runs / 'a'}" in remarks
+    shutil.rmtree(fake.runs / "with volumes")
     for score in ("dice", "sea"):
         err = mistake(results, fake.runs, "--score", score)
         assert f"--score {score}" in err and "road" in err

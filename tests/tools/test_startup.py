@@ -17,6 +17,7 @@ from tests.commands import COMMANDS, TOOLS, parsers, refusal
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
 from util.cli import run_script
+from util.config.loading import load_config
 from util.errors import UserError, duration
 from util.interrupt import EXIT_CODE
 from util.paths import find_path
@@ -207,6 +208,14 @@ def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
     with pytest.raises(SystemExit, match="2"):
         run_script("supervised.py", "--config", "configs/pascal.yaml", "--save-path", "run")
     assert "no list of labeled images" in capfd.readouterr().err
+
+
+def test_the_home_folder_in_configs(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config(REPOSITORY / "configs/shapes.yaml", ["data.root=~/data"])
+    assert config.data.root == tmp_path / "data"
+    assert find_path(Path("~/weights.pth")) == tmp_path / "weights.pth"
+    assert find_path(Path("~nobody at all/x")) == Path("~nobody at all/x")
 
 
 def test_all_options_of_a_method_are_known_before_pytorch_loads():

@@ -22,7 +22,7 @@ from tools.results.runs import find_runs
 from tools.sweep import __main__ as sweep
 from tools.sweep import estimate
 from tools.sweep.spec import expand, read_sweep
-from util.config.loading import dump_config
+from util.config.loading import dump_config, load_config
 from util.errors import UserError
 
 SPECS = sorted((REPOSITORY / "configs/sweeps").glob("*.yaml"))
@@ -266,10 +266,39 @@ def test_real_runs_from_any_folder(spec, run, mistake):
     for key, value, words in (
         ("optimizer.lr", 0.02, "lr (0.005 -> 0.01)"),
         ("criterion.class_weights", None, "class_weights ("),
+        ("criterion.class_weights", "inverse", "class_weights ("),
         ("precision", "float16", "precision ("),
     ):
         err = mistake(sweep, spec(seeds=[3], set={"epochs": 1} | resolved | {key: value}))
         assert "another config: " in err and words in err
+
+
+def test_paths_of_split_files_are_compared_by_file(spec, toy, run, tmp_path):
+    """A Slurm job gets absolute paths."""
+    for kind in ("labeled", "unlabeled"):
+        Path("lists/few").mkdir(parents=True, exist_ok=True)
+        shutil.copy(toy.path(kind), f"lists/few/{kind}.txt")
+    part = {"methods": ["fixmatch"], "configs": [str(toy.config)]}
+    path = spec(lists="lists/{partition}", partitions=["few"], runs=[part], seeds=[0])
+    (planned,) = plan(path)
+    fake_run(planned.folder, toy, [10, 20], method="FixMatch", identities=identities(toy))
+    lists = {f"data.{kind}": str(tmp_path / file) for kind, file in planned.split_files.items()}
+    config = load_config(planned.config, [f"{key}={file}" for key, file in lists.items()])
+    (planned.folder / "config.yaml").write_text(dump_config(config))
+    code, out, err = run(sweep, path)
+    assert code == 0 and "started" not in out and "done: " in out, err
+
+
+def test_devices_are_the_visible_gpus(stub, run, mistake, monkeypatch):
+    assert "--devices 1: found 0 GPUs, numbered from 0" in mistake(sweep, stub, "--devices", "1")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
+    seen, popen = set(), subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *argv, env, **more: (
+        seen.add(env["CUDA_VISIBLE_DEVICES"]) or popen(*argv, env=env, **more)
+    ))  # fmt: skip
+    code, out, err = run(sweep, stub, "--devices", "0", "1")
+    assert code == 0 and "started on 1" in out and seen == {"3", "GPU-5"}, err
 
 
 SBATCH = """#!/bin/sh

@@ -5,7 +5,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from dataset.mask_kinds import disagreement
-from dataset.validation import locator, overlaps, too_few
+from dataset.overlap import locator, overlaps
+from dataset.validation import too_few
 from tools.check_data.inspect import Checked, CheckedList
 from util.config.schema import Config
 from util.config.types import IGNORE

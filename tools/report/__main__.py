@@ -21,6 +21,8 @@ def main() -> None:
         out = options.out or options.run / "report.html"
         run = Run(options.run)
         check_target(out, "tools.report")
+        if options.limit is not None and options.limit < 1:
+            raise UserError(f"--limit {options.limit}: expected at least 1")
         if options.embedding and importlib.util.find_spec("sklearn") is None:
             raise UserError(
                 "--embedding: needs scikit-learn; pip install -r requirements-extra.txt"

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from dataset import bands
 from dataset.folders import read_samples
 from dataset.loaders import Process, evaluation_loader
+from dataset.overlap import changed_since_training
 from dataset.reader import Reader
 from dataset.samples import Sample
 from inference.evaluation import Scores, confusion_matrix, evaluate, volume_indices
@@ -80,11 +81,14 @@ def predict_validation(
     """Predict the validation images (the first `limit`) as validation does, except that
     `center_crop` predicts the whole image here.
 
-    Raises `UserError` where the checkpoint or the data are missing.
+    Raises `UserError` where the checkpoint or the data are missing, or the images have changed.
     """
     config, mode = run.config, run.config.evaluation.mode
     mode = "original" if mode == "center_crop" else mode
-    samples = read_samples(config.data.val, config.data, masks=True).samples[:limit]
+    listed = read_samples(config.data.val, config.data, masks=True)
+    if problem := changed_since_training(run.path, listed):
+        raise UserError(problem)
+    samples = listed.samples[:limit]
     process = Process(rank=0, world=1, workers=0, cuda=device.type == "cuda")
     loader = evaluation_loader(config, samples, process)
     scores = ImageScores(samples, shown, config.num_classes, mode)

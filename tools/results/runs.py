@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from dataset.folders import walk
 from util.config.data import Data, ImageSources, SplitFile
 from util.config.differences import MOVABLE
 from util.config.loading import load_config, parse
@@ -252,19 +253,21 @@ def value_of(scores: Validation, score: str, classes: Sequence[str]) -> float:
 
 
 def run_folders(places: Iterable[str]) -> list[Path]:
-    """Return all run directories in or below folders and patterns.
+    """Return all run directories in or below folders and patterns, also through links, once each.
 
     Raises `UserError` for a place without runs.
     """
-    folders: dict[Path, None] = {}
+    folders: dict[Path, Path] = {}
     for place in places:
         paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
-        found = [mark.parent for path in paths for mark in sorted(path.rglob(MARK))]
+        below = [Path(parent) for path in paths for parent, _, names in walk(path) if MARK in names]
+        found = sorted(below, key=lambda run: (run.resolve() != run.absolute(), run))
         if not found:
             hint = nearest(Path(place))
             raise UserError(f"{place}: no run directory (no {MARK} in it or below){hint}")
-        folders |= dict.fromkeys(found)
-    return list(folders)
+        for run in found:
+            folders.setdefault(run.resolve(), run)
+    return list(folders.values())
 
 
 def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tools.results.groups import NOT_SHOWN, Group, group_runs, tabulate
 from tools.results.published import Published, remarks_on, select
-from tools.results.runs import find_runs
+from tools.results.runs import Run, find_runs
 from util.errors import UserError, printable
 from util.io import csv_text
 from util.tables import Rows, markdown_table, text_table
@@ -38,12 +38,22 @@ def collect(places: list[str], score: str = "miou", published: list[str] | None 
     if not groups:
         reasons = "; ".join([*faults, *remarks])
         raise UserError(f"{' '.join(places)}: no finished run ({reasons})")
-    table = tabulate(groups, score)
+    known = [group for group in groups if _has_score(group[0], score)] or groups
+    others = [run.path for group in groups if group not in known for run in group]
+    remarks += [f"left out, has no score '{score}': {path}" for path in others]
+    groups, table = known, tabulate(known, score)
     of_group = [next((p for p in scores if p.is_of(group)), None) for group in groups]
     table["published"] = [p.value if (p := of_group[index]) else None for index in table.group]
     missing = [one for one in scores if one not in of_group]
     remarks += _selections(groups, score)
     return Results(score, table, missing, [*faults, *remarks, *remarks_on(groups, scores)])
+
+
+def _has_score(run: Run, score: str) -> bool:
+    try:
+        return all(run.curve(network, score) for network in run.networks)
+    except UserError:
+        return False
 
 
 def _selections(groups: Sequence[Group], score: str) -> list[str]:

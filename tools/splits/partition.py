@@ -1,6 +1,5 @@
 """New partitions of a dataset; the same files and seed give the same partition everywhere."""
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, leaves_folder
-from dataset.split_files import SampleList, list_line, listed_paths
+from dataset.split_files import SampleList, list_line, listed_paths, lot
 from dataset.validation import read_lists
 from tools.splits.layout import files_by_name
 from util.config.data import Data
@@ -98,7 +97,7 @@ def draw(
 
 def in_drawn_order(samples: Sequence[Sample], seed: int) -> list[str]:
     """Return images in the order of the draw."""
-    return sorted((s.image for s in samples), key=lambda image: _lot(image, seed))
+    return sorted((s.image for s in samples), key=lambda image: lot(image, seed))
 
 
 def share_or_count(text: str, option: str) -> Fraction:
@@ -170,11 +169,6 @@ def coverage(samples: Sequence[Sample], classes: ClassesByImage, names: Sequence
     missing = [name for index, name in enumerate(names) if index not in shown]
     text = f"{len(names) - len(missing)} of {len(names)} classes"
     return f"{text}; not {', '.join(missing)}" if missing else text
-
-
-def _lot(image: str, seed: int) -> bytes:
-    """Return the sort key of an image: a hash, as generators differ between versions."""
-    return hashlib.sha256(f"{seed} {image}".encode()).digest()
 
 
 def _covering_first(order: list[str], classes: ClassesByImage) -> list[str]:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tools.methods import require_method
-from tools.sweep.schedule import check_split_files, run_all, states_of
+from tools.sweep.schedule import check_devices, check_split_files, run_all, states_of
 from tools.sweep.slurm import submit
 from tools.sweep.spec import expand, read_sweep
 from util.cli import exit_with_one_line, importing
@@ -39,6 +39,7 @@ def main() -> None:
         if options.slurm is not None:
             print(submit(states, sweep.save_path, options.slurm))
             return
+        check_devices(options.devices)
         failed = run_all(states, options.devices)
         for run in failed:
             print(f"failed: python {' '.join(run.command)}")

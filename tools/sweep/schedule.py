@@ -18,7 +18,7 @@ from tools.sweep.spec import Planned
 from util.config.data import Data
 from util.config.differences import differences, image_differences
 from util.config.schema import Config
-from util.errors import UserError, duration
+from util.errors import UserError, counted, duration
 from util.interrupt import EXIT_CODE, Interrupted, stop_requests
 from util.io import make_folder
 from util.paths import find_path
@@ -81,7 +81,7 @@ def _started(planned: Planned, identity: Identity) -> Run | None:
     if not planned.has_started:
         return None
     run = Run(planned.folder)
-    old, new = (c.model_dump(mode="json") for c in (run.config, _resolved(config, run.config)))
+    old, new = (c.model_dump(mode="json") for c in (run.config, _resolved(config, run)))
     images = {kind: of.model_dump() for kind, of in run.images.items() if of.images}
     now = _identities(config.data, images, identity)
     changes = differences(old, new) | image_differences(images, now)
@@ -108,7 +108,7 @@ def _identity(text: str, kind: str) -> dict[str, Any]:
     return list_identity(read_samples(getattr(data, kind), data, masks=kind != "unlabeled").samples)
 
 
-def _resolved(config: Config, of_run: Config) -> Config:
+def _resolved(config: Config, run: Run) -> Config:
     """Return the config with the values that the start of a run puts in place of its rules.
 
     The precision depends on the device and the class weights on the masks: these are the run's.
@@ -118,9 +118,10 @@ def _resolved(config: Config, of_run: Config) -> Config:
     if config.optimizer.scale_lr:
         config = with_scaled_lr(config)
     if config.precision == "auto":
-        config = config.model_copy(update={"precision": of_run.precision})
-    weights = of_run.criterion.class_weights
-    if isinstance(config.criterion.class_weights, str) and weights:
+        config = config.model_copy(update={"precision": run.config.precision})
+    rule, weights = config.criterion.class_weights, run.config.criterion.class_weights
+    recorded = run.starts[0].class_weights  # None: by an older version
+    if isinstance(rule, str) and weights and recorded in (rule, None):
         criterion = config.criterion.model_copy(update={"class_weights": weights})
         config = config.model_copy(update={"criterion": criterion})
     return config
@@ -131,6 +132,17 @@ def check_split_files(states: Sequence[RunProgress]) -> None:
     for path in (p for s in states if not s.is_done for p in s.planned.split_files.values()):
         if not find_path(path).is_file():
             raise no_such_list(path)
+
+
+def check_devices(devices: Sequence[str]) -> None:
+    """Raise `UserError` for the number of a GPU that is not there: its runs would all fail."""
+    from torch import cuda
+
+    for device in devices:
+        if device.isdecimal() and int(device) >= cuda.device_count():
+            raise UserError(
+                f"--devices {device}: found {counted(cuda.device_count(), 'GPU')}, numbered from 0"
+            )
 
 
 def result(run: Run) -> str:
@@ -194,6 +206,8 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
 
 def _start(planned: Planned, device: str) -> subprocess.Popen[bytes]:
     kind = device if device in ("auto", "cpu") else "cuda"
+    if device.isdecimal() and (visible := os.environ.get("CUDA_VISIBLE_DEVICES")):
+        device = visible.split(",")[int(device)]  # numbers count the visible GPUs, as in PyTorch
     gpu = {"CUDA_VISIBLE_DEVICES": device} if kind == "cuda" else {}
     command = [sys.executable, *planned.command, "--device", kind]
     make_folder(planned.folder)

@@ -1,11 +1,13 @@
 """Differences between configs: which keys a resumed run, or another machine, may change."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from util.config.schema import Config
+from util.paths import find_path
 
 MOVABLE = {
     "data.palette",
@@ -26,6 +28,10 @@ MOVABLE = {
     "log",
 }
 """Keys that may change before a run is resumed, as they change no result; so may each `root`."""
+SPLIT_FILES = {
+    f"data.{kind}{part}" for kind in ("labeled", "unlabeled", "val") for part in ("", ".list")
+}
+"""Keys that name split files: equal where they name the same file."""
 OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
 """Keys that may differ between the machines of a run; so may each `root`."""
 
@@ -65,6 +71,9 @@ def differences(
         if name in free or key == "root":
             continue
         a, b = (_by_place(tree.get(key)) for tree in (old, new))
+        if name in SPLIT_FILES and isinstance(a, str) and isinstance(b, str):
+            if find_path(Path(a)).resolve() == find_path(Path(b)).resolve():
+                continue
         if isinstance(a, dict) and isinstance(b, dict):
             found |= differences(a, b, f"{name}.", free)
         elif a != b:

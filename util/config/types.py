@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from util.paths import expand_home
+
 IGNORE = 255
 """Ignore index: the mask value of pixels without a label, everywhere."""
 
@@ -27,7 +29,7 @@ def _printable(name: str) -> str:
 def _possible(path: Path) -> Path:
     if b"\0" in os.fsencode(path):  # raises ValueError for invalid characters
         raise ValueError("a path cannot hold a zero byte")
-    return path
+    return expand_home(path)
 
 
 Name = Annotated[str, AfterValidator(_printable)]

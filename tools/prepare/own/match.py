@@ -7,9 +7,8 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from dataset.folders import files_by_stem
+from dataset.split_files import lot
 from dataset.validation import MIN_IMAGES
 from util.errors import UserError, and_others
 
@@ -226,8 +225,10 @@ def _validation(
             f"images, found {number} images with masks"
         )
     count = min(max(1, round(wanted * number)), number - 1)
-    order = np.random.default_rng(options.seed).permutation(number)
-    return [rest[i] for i in sorted(order[:count])]
+    # By name, so that most images stay in the split when labels are added.
+    order = sorted(rest, key=lambda pair: lot(os.path.relpath(pair.image, images), options.seed))
+    drawn = {*order[:count]}
+    return [pair for pair in rest if pair in drawn]
 
 
 def _is_number(text: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from inference.inputs import wants_windows
 from tools.prepare.own.images import ImageFile
 from util.errors import UserError
+from util.paths import find_path
 
 PATCH = 14
 """Side of the patches of DINOv2, in pixels."""
@@ -100,7 +101,7 @@ def find_pretrained(backbone: str) -> str:
     from model.hub import is_on_hub
     from model.pretrained import PRETRAINED
 
-    if Path(PRETRAINED, f"{backbone}.pth").is_file():
+    if find_path(PRETRAINED / f"{backbone}.pth").is_file():
         return "file"
     return "hub" if is_on_hub(backbone) else "none"
 
