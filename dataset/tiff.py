@@ -78,13 +78,14 @@ def _decoded(source: Any, path: Path) -> np.ndarray:
     """Return the values of a page or series; raises `UserError` where a decoder is missing."""
     try:
         return source.asarray()
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, ImportError) as error:
+        if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
-        kind = source.keyframe.compression.name
+        page = source.keyframe
+        kind = page.compression.name + " compression" + " with a predictor" * (page.predictor > 1)
         raise UserError(
-            f"{path}: {kind} compression needs imagecodecs. Fix: pip install imagecodecs, or save "
-            "the file with Deflate compression"
+            f"{path}: {kind} needs imagecodecs. Fix: pip install imagecodecs, or save the file "
+            "with Deflate compression and without predictor"
         ) from None
 
 

@@ -213,8 +213,9 @@ def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) ->
     if not problems:
         return ""
     return (
-        f"{'; '.join(problems)}: scores are uncertain. Fix: validate on more images, or "
-        "cross-validate: python -m tools.splits make --config CONFIG --folds 5 --out FOLDER"
+        f"{'; '.join(problems)}: scores are uncertain. Fix: validate on more images, or, if each "
+        "shows another patient, video or field, cross-validate: python -m tools.splits make "
+        "--config CONFIG --folds 5 --out FOLDER"
     )
 
 

@@ -27,10 +27,10 @@ python unimatch.py --config configs/pascal.yaml --save-path runs/mine \\
 ```
 
 - An unknown key or a value out of range is refused in one line before anything starts.
-- `base: other.yaml` starts from another file and overrides it key by key. `{}` empties a section of
-  that file (`--set 'method={}'`).
-- Relative paths, of a config and in it, are looked up in the working directory and then in the
-  repository.
+- `base: other.yaml` starts from another file, named relative to the file that says so, and
+  overrides it key by key. `{}` empties a section of that file (`--set 'method={}'`).
+- All other relative paths are looked up in the working directory and then in the repository; `~`
+  is the home folder.
 - An empty default means: not set, or chosen automatically as described. "Published" refers to the
   methods' papers and code.
 

@@ -4,7 +4,9 @@
 # Submit it from the repository root, with the variables of tools/train.sh in the environment:
 #
 #     method=unimatch config=configs/mine.yaml save_path=runs/mine/unimatch \
-#         sbatch --nodes 2 --gpus-per-node 4 --time 24:00:00 tools/slurm_train.sh
+#         sbatch --nodes 2 --gpus-per-node 4 --cpus-per-task 32 --time 24:00:00 tools/slurm_train.sh
+#
+# --cpus-per-task: CPU cores per node, about 8 for each GPU; Slurm's default is one.
 #
 # A job of an array (python -m tools.sweep SPEC --slurm ...) reads its variables from a line of the
 # file $array.
@@ -38,6 +40,10 @@ NNODES=${SLURM_JOB_NUM_NODES:-1}
 MASTER_ADDR=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-localhost}" | head -n 1)
 export NNODES MASTER_ADDR
 
+# Since Slurm 22.05, srun does not take --cpus-per-task from sbatch.
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
+    export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+fi
 # One task per node.  After the first task ends, the others have a minute to end.
 srun --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=60 \
     sh -c 'NODE_RANK=$SLURM_NODEID exec sh tools/train.sh "$@"' task "$num_gpu" "$port" "$@" &

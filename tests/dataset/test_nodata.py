@@ -210,11 +210,17 @@ def test_compression_that_needs_imagecodecs(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "tifffile"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    write(path := tmp_path / "a.tif", image(2, np.uint16), compress="lzw")
-    with pytest.raises(UserError) as error:
-        read_valid_bands(path, data(bands=[1, 2], image_range=(0, 100)))
-    assert str(error.value).startswith(f"{path}: LZW compression needs imagecodecs. Fix: pip inst")
-    assert "\n" not in str(error.value)
+    kinds = {
+        "LZW compression": {"compress": "lzw"},
+        "ZSTD compression": {"compress": "zstd"},
+        "ADOBE_DEFLATE compression with a predictor": {"compress": "deflate", "predictor": 3},
+    }
+    for kind, options in kinds.items():
+        write(path := tmp_path / "a.tif", image(2, np.float32), **options)
+        with pytest.raises(UserError) as error:
+            read_valid_bands(path, data(bands=[1, 2], image_range=(0, 100)))
+        assert str(error.value).startswith(f"{path}: {kind} needs imagecodecs. Fix: pip install i")
+        assert "\n" not in str(error.value)
 
 
 def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):

@@ -103,7 +103,10 @@ def test_init_draws_by_seed_and_never_overwrites(init):
     assert code == 2 and "configs/mine.yaml: exists already" in err and "--force" in err
     assert config.read_text() == "mine" and not Path("other").exists()
     assert init("--force", "--classes", "x,y,z")[0] == 0
-    assert Path("configs/mine.yaml.old").read_text() == "mine"
+    config.write_text("mine, too")
+    assert init("--force", "--classes", "x,y,z")[0] == 0
+    for name, text in (("mine.yaml.old", "mine"), ("mine.yaml.old2", "mine, too")):
+        assert Path("configs", name).read_text() == text
     assert load_config(config).data.classes == ["x", "y", "z"]
 
 

@@ -3,6 +3,8 @@
 Classes, bands and settings follow from the content of the files."""
 
 import argparse
+import os
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "not fit their masks, and list them")  # fmt: skip
     add("--seed", type=int, default=0, help="seed that draws the validation images")
     add("--force", action="store_true", help="replace the config and the split files; the old "
-        "ones are kept as FILE.old")  # fmt: skip
+        "ones are kept as FILE.old, FILE.old2, ...")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> None:
@@ -123,7 +125,8 @@ def _write_config(
     written = Written(found, classes, data, settings, preset)
     text = written.text(options.out)
     for path in existing:
-        path.replace(path.with_name(path.name + ".old"))
+        names = (f"{path.name}.old{number or ''}" for number in chain([0], count(2)))
+        path.replace(next(old for old in map(path.with_name, names) if not os.path.lexists(old)))
     write_new(options.out, text, lines)
     return written
 
