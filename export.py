@@ -21,7 +21,6 @@ from util.cli import exit_with_one_line, importing
 from util.errors import UserError
 from util.io import require_folder_of
 from util.parser import Parser
-from util.paths import nearest
 
 EXPORT_FORMATS = ("onnx", "torchscript", "safetensors")
 STEPS = ("normalisation", "resizing")
@@ -95,9 +94,6 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(
             f"--format onnx: needs {', '.join(missing)}; pip install -r requirements-extra.txt"
         )
-    for image in options.images or ():
-        if not os.path.exists(image):  # False too for text that cannot be a path
-            raise UserError(f"--images {image}: no such file{nearest(image)}")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def predict_images(
         from dataset.bands import pictures
         from dataset.reader import read_valid_dates, size_of
         from inference.geotiff import predict_raster
-        from inference.output_folder import collect_errors, unfinished_images
+        from inference.output_folder import collect_errors, made_by, unfinished_images
         from inference.outputs import Writer
         from inference.predictor import Predictor, mode_for_size
         from inference.raster import is_larger
@@ -105,8 +105,9 @@ def predict_images(
     network = load_trained(config, options.checkpoint, options.which, device)
     writer = Writer(options, config.data, rasters)
     names = ["values", "overlays", "confidence", "probabilities", "geotiff"]
+    record = made_by(options, config, names)
     missing = unfinished_images(
-        images, lambda files: files, writer.files, options.save_path, options, config, names
+        images, lambda files: files, writer.files, options.save_path, record
     )
     writer.start(missing)
     errors, done, large, interrupt = list[UserError](), 0, 0, None

@@ -1,5 +1,6 @@
 """Image files of any depth and number of bands -> the bands that the config names."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +14,23 @@ from util.config.data import Bands, Data
 from util.errors import UserError
 
 
-def read_bands(path: Path, data: Data) -> np.ndarray:
-    """Return the bands of an image `[H, W, C]`: uint8, or float32 in [0, 1] by `data.image_range`.
+def read_bands(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the bands of an image `[H, W, C]`, uint8, or float32 in [0, 1] by `data.image_range`,
+    0 without data; and a bool mask `[H, W]`, True without data (None for nowhere).
 
     With `data.bands` rgb, grey, palette and transparent images are converted. Raises `UserError`
     for a file that is missing or damaged, has other bands than the config says, has more than 8
     bits without a range, or holds values that are not finite numbers.
     """
-    return read_valid_bands(path, data)[0]
-
-
-def read_valid_bands(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the bands as `read_bands` does, 0 without data, and a bool mask `[H, W]`, True without
-    data (None for nowhere)."""
     values, void = stored_bands(path, data.bands, data.max_megapixels)
-    return without(void, to_range(values, data, path)), void
+    return to_range(values, void, data, path), void
 
 
 def stored_bands(
     path: Path, bands: Bands, max_megapixels: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the stored values of an image `[H, W, C]`, 0 without data, and a bool mask `[H, W]` as
-    `read_valid_bands` does.
+    `read_bands` does.
 
     Raises `UserError` as `read_bands` does, except for a missing range.
     """
@@ -42,7 +38,7 @@ def stored_bands(
     values = content.pixels
     if not isinstance(values, np.ndarray):
         values = image_values(values, bands)
-    values = without(content.void, choose_bands(values, bands, path))
+    values = _without(content.void, choose_bands(values, bands, path))
     require_finite(values, path)
     return values, content.void
 
@@ -117,7 +113,13 @@ def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
     return values[..., [band - 1 for band in bands]]
 
 
-def without(void: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+def any_void(voids: Iterable[np.ndarray | None]) -> np.ndarray | None:
+    """Combine bool masks `[H, W]` of pixels without data; None for nowhere."""
+    some = [void for void in voids if void is not None]
+    return np.logical_or.reduce(some) if some else None
+
+
+def _without(void: np.ndarray | None, values: np.ndarray) -> np.ndarray:
     """Set values `[H, W, C]` to 0 where there is no data (`void`: bool `[H, W]`)."""
     return values if void is None else np.where(void[..., None], values.dtype.type(0), values)
 
@@ -133,8 +135,9 @@ def require_finite(values: np.ndarray, path: Path) -> None:
         )
 
 
-def to_range(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
+def to_range(values: np.ndarray, void: np.ndarray | None, data: Data, path: Path) -> np.ndarray:
     """Scale stored values `[H, W, C]` by `data.image_range`; returns and raises as `read_bands`."""
+    values = _without(void, values)
     require_finite(values, path)
     if values.dtype == np.uint8 and data.image_range is None:
         return values
@@ -146,4 +149,4 @@ def to_range(values: np.ndarray, data: Data, path: Path) -> np.ndarray:
             f"{values.max():g}; set data.image_range to the values of black and white"
         )
     low, high = np.array(data.image_range).T
-    return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+    return _without(void, np.clip((values - low) / (high - low), 0, 1).astype(np.float32))

@@ -1,21 +1,11 @@
 """Class frequencies among labelled pixels, and class weights that balance them."""
 
-import hashlib
-import json
-import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
-
 import numpy as np
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
-from dataset.file_content import sidecar_of
 from dataset.reader import Reader
 from dataset.split_files import SampleList
 from util.config.data import Data
-from util.errors import UserError
-from util.io import file_state, write_atomically
 
 
 def enet_weights(pixels: np.ndarray) -> tuple[float, ...]:
@@ -37,37 +27,11 @@ def inverse_weights(pixels: np.ndarray) -> tuple[float, ...]:
 def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
     """Count the labelled pixels of each class in a list, `[C]`, where the images have data.
 
-    Counts are cached in the user's cache folder until a file, the label map or the bands change.
     Raises `UserError` as `Reader.both` does.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cached = Path(base, "semi-segmentation", "class-pixels", f"{_key(listed, data)}.json")
-    with suppress(OSError, ValueError):
-        return np.array(json.loads(cached.read_text()), np.int64)
     reader = Reader(data)
-    with ThreadPoolExecutor() as pool:
-        counted = pool.map(lambda s: reader.both(s)[1].histogram(), listed.samples)
-        total = len(listed.samples)
-        counts = list(tqdm(counted, "counting classes", total, disable=None, leave=False))
-    pixels = np.array(counts, np.int64).sum(0)[: len(data.classes)]
-    with suppress(OSError, UserError):  # without a cache the next run counts again
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(pixels.tolist()).encode()
-        write_atomically(cached, lambda file: file.write(text))
-    return pixels
-
-
-def _key(listed: SampleList, data: Data) -> str:
-    """Hash what is read: paths, sizes and times of the files, label map and bands."""
-    digest = hashlib.sha256()
-    meaning = data.classes, data.label_map, data.reduce_zero_label, data.bands
-    digest.update(json.dumps(meaning).encode())
-    for sample in listed.samples:
-        for path in (*sample.image_files, sample.mask_file):
-            try:
-                digest.update(os.fsencode(f"{file_state(path)}\n"))
-            except OSError as error:
-                raise UserError(f"{sample.where}: {path}: {error.strerror}") from None
-            with suppress(OSError):
-                digest.update(os.fsencode(f"{file_state(sidecar_of(path))}\n"))
-    return digest.hexdigest()[:32]
+    counts = thread_map(
+        lambda sample: reader.both(sample)[1].histogram(),
+        listed.samples, desc="counting classes", disable=None, leave=False,
+    )  # fmt: skip
+    return np.array(counts, np.int64).sum(0)[: len(data.classes)]

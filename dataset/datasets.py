@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from dataset.cache import DecodedSample, DecodedSamples
 from dataset.reader import size_of
-from dataset.transforms.geometry import weak_augmentation
+from dataset.transforms.geometry import weak_geometry
 from dataset.transforms.strong import draw_box, draw_strong
 from util.config.schema import Config
 from util.config.types import IGNORE
@@ -71,7 +71,7 @@ class TrainingSet(ImageSet):
         self.labeled, self.unlabeled = labeled, unlabeled
         self.length, self.strong_views, self.partner = length, strong_views, partner
         self.crop_size, self.seed = config.crop_size, config.seed
-        self.weak, self.p_grey = weak_augmentation(config.data), config.data.grey_probability
+        self.draw_geometry, self.p_grey = weak_geometry(config.data), config.data.grey_probability
         self.dates = config.data.dates
         """Images of a sample; they share the geometry and the boxes, not the colours."""
         self._orders: tuple[int, dict[int, np.ndarray]] = (-1, {})
@@ -107,8 +107,8 @@ class TrainingSet(ImageSet):
         rng = sample_generator(self.seed, LABELED, epoch, position)
         image, mask = self.labeled[index]
         assert mask is not None
-        drawn = self.weak.draw(rng, size_of(image), self.crop_size)
-        return {"image": self.weak.image(image, drawn), "mask": self.weak.mask(mask, drawn)}
+        geometry = self.draw_geometry(rng, size_of(image), self.crop_size)
+        return {"image": geometry.image(image), "mask": geometry.mask(mask)}
 
     def unlabeled_sample(
         self, index: int, stream: int, epoch: int, position: int
@@ -116,12 +116,12 @@ class TrainingSet(ImageSet):
         """Return the weak view of unlabelled image `index`, and parameters of its strong views."""
         rng = sample_generator(self.seed, stream, epoch, position)
         image, void = self.unlabeled[index]
-        drawn = self.weak.draw(rng, size_of(image), self.crop_size)
-        ignore = self.weak.padding(drawn)
+        geometry = self.draw_geometry(rng, size_of(image), self.crop_size)
+        ignore = geometry.padding()
         if void is not None:
-            ignore |= self.weak.mask(void, drawn) == IGNORE
+            ignore |= geometry.mask(void) == IGNORE
         return {
-            "image": self.weak.image(image, drawn),
+            "image": geometry.image(image),
             "ignore": ignore,
             "views": [draw_strong(rng, self.p_grey) for _ in range(self.strong_views * self.dates)],
             "boxes": np.stack([draw_box(rng, self.crop_size) for _ in range(self.strong_views)]),

@@ -82,7 +82,7 @@ def read_content(
     """
     with reading(path):
         content = _read(path, max_megapixels, numbers)
-    sidecar = sidecar_of(path)
+    sidecar = Path(f"{path}.msk")  # GDAL's mask of a raster
     if not os.path.isfile(sidecar):
         return content
     return _masked(content, _read_sidecar(sidecar, content, path, max_megapixels))
@@ -94,11 +94,6 @@ def _masked(content: Content, void: np.ndarray) -> Content:
     return content._replace(
         void=void if content.void is None else void | content.void, nodata=nodata
     )
-
-
-def sidecar_of(path: Path) -> Path:
-    """Return the path of GDAL's mask of a raster."""
-    return Path(f"{path}.msk")
 
 
 def _read(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:
@@ -205,14 +200,17 @@ def pillow_image(path: Path) -> ImageFile.ImageFile | None:
     return image
 
 
-def header_kind(path: Path) -> tuple[str, int]:
-    """Return the mode and the bits of a grey value from a header; raises as `read_content`."""
+def stored_kind(path: Path) -> tuple[str, int]:
+    """Return Pillow's mode of a file and the bits of a channel in it, from its header; the number
+    of bands in place of a mode that Pillow lacks. Raises as `read_content`."""
     with reading(path):
         image = pillow_image(path)
         if image is None:
-            return "", 8
+            return tiff.tiff_kind(path)
         with image:
-            return image.mode, _grey_bits(image)
+            if found := re.search(r"\b[A-Z]+;(\d+)", f"{image.mode} {_raw_mode(image)}"):
+                return image.mode, int(found[1])
+            return image.mode, {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
 
 
 def is_deep_colour(image: Image.Image) -> bool:

@@ -101,11 +101,9 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
     for parent, folders, names in walk(folder):
         own = PREDICTED & {*folders} if MADE_BY in names else set()
         outputs += [os.path.join(parent, name) for name in sorted(own)]
-        folders[:] = [
-            f for f in folders if f[0] != "." and f not in own and Path(parent, f) != skip
-        ]
+        folders[:] = [f for f in folders if f not in own and Path(parent, f) != skip]
         inside = Path(parent).relative_to(folder)
-        for path in (str(inside / name) for name in sorted(names) if name[0] != "."):
+        for path in (str(inside / name) for name in names):
             suffix = os.path.splitext(path)[1].lower()
             if not (fitting := expression.fullmatch(path)) or suffix in COMPANIONS:
                 continue
@@ -118,10 +116,19 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
                     f"{folder / path}: has the name of {Path(first).name} but for the suffix; "
                     "expected one file of a name"
                 )
-    if left_out:
+    _warn_of_left_out(folder, left_out, outputs)
+    if not found:
+        kind = ", ".join(sorted(SUFFIXES)) if pattern == "*" else f"named {pattern}"
+        raise UserError(f"{folder}: holds no images ({kind})")
+    return dict(sorted(found.items()))
+
+
+def _warn_of_left_out(folder: Path, files: dict[str, list[str]], outputs: list[str]) -> None:
+    """Warn of `files` with other suffixes, and of `outputs` of predict.py or tools.autolabel."""
+    if files:
         kinds = (
             f"{len(paths)} {suffix or 'without a suffix'}, such as {paths[0]}"
-            for suffix, paths in left_out.items()
+            for suffix, paths in files.items()
         )
         _warn_once(
             f"warning: {folder}: files are left out by their suffix: {', '.join(kinds)}; expected "
@@ -132,10 +139,6 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
             f"warning: {folder}: outputs of predict.py or tools.autolabel are left out: "
             f"{first_of(outputs, 3)}; name such a folder itself to read it"
         )
-    if not found:
-        kind = ", ".join(sorted(SUFFIXES)) if pattern == "*" else f"named {pattern}"
-        raise UserError(f"{folder}: holds no images ({kind})")
-    return dict(sorted(found.items()))
 
 
 def no_such_folder(folder: Path) -> UserError:
@@ -156,9 +159,11 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Walk as `os.walk`, also through links; raises `UserError` for a link to a folder above it."""
+    """Walk as `os.walk`, sorted, without hidden files and folders, also through links; raises
+    `UserError` for a link to a folder above it."""
     for parent, folders, names in os.walk(folder, followlinks=True):
-        yield parent, folders, names
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        yield parent, folders, sorted(name for name in names if name[0] != ".")
         for link in (Path(parent, name) for name in folders):
             above = (os.path.realpath(path) for path in link.absolute().parents)
             if link.is_symlink() and os.path.realpath(link) in above:

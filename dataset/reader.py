@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset.bands import read_valid_bands
+from dataset.bands import any_void, read_bands
 from dataset.image_files import size_mismatch
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.samples import Sample
@@ -60,13 +60,10 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
 def read_valid_dates(files: Sequence[Path], data: Data) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the bands of an image or of both images of a pair, `[H, W, C]`, and a bool mask
     `[H, W]`, True where a date has no data (None for nowhere); raises as `Reader.image`."""
-    images, voids = zip(*(read_valid_bands(file, data) for file in files), strict=True)
+    images, voids = zip(*(read_bands(file, data) for file in files), strict=True)
     refuse_other_size(files, [size_of(image) for image in images])
-    some = [void for void in voids if void is not None]
-    return (
-        np.concatenate(images, axis=2) if len(images) > 1 else images[0],
-        np.logical_or.reduce(some) if some else None,
-    )
+    image = np.concatenate(images, axis=2) if len(images) > 1 else images[0]
+    return image, any_void(voids)
 
 
 def refuse_other_size(files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -162,6 +162,11 @@ def list_line(image: str, *others: str | None) -> str:
     if any(len(path.split()) > 1 for path in paths):
         return "\t".join(paths) if len(paths) > 1 else f"{image}\t"
     return " ".join(paths)
+
+
+def line_below(root: Path, files: Iterable[Path]) -> str:
+    """Return the line of the files of a sample, which are below `root`; raises as `list_line`."""
+    return list_line(*(Path(os.path.relpath(file, root)).as_posix() for file in files))
 
 
 def listed_paths(sample: Sample) -> list[str]:

@@ -3,16 +3,15 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from dataset.bands import is_grey
-from dataset.file_content import header_kind
+from dataset.file_content import stored_kind
 from dataset.folders import read_samples
 from dataset.image_files import image_size, missing_file_hint, size_mismatch
 from dataset.mask_files import CLEAR, read_mask
@@ -167,8 +166,8 @@ def _headers_agree(sample: Sample) -> None:
 
 def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
     """Raise `UserError` for masks of several kinds or palettes whose values disagree."""
-    modes = {header_kind(path) for path in files}
-    if reader.labels.in_colour or (len(modes) < 2 and modes != {("P", 8)}):
+    kinds = {stored_kind(path) for path in files}
+    if reader.labels.in_colour or (len(kinds) < 2 and "P" not in {mode for mode, _ in kinds}):
         return
 
     def format_of(path: Path) -> MaskFormat:
@@ -176,9 +175,8 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
         codes = np.unique(reader.labels.codes(mask, path))
         return mask_format(mask, codes[codes < CLEAR].tolist(), path, reader.labels)
 
-    with ThreadPoolExecutor() as pool:
-        if text := disagreement(pool.map(format_of, files)):
-            raise UserError(text)
+    if text := disagreement(thread_map(format_of, files, disable=True)):
+        raise UserError(text)
 
 
 def _check_classes(
@@ -228,9 +226,7 @@ def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
         except UserError as error:
             return Fault(sample.origin, sample.line, str(error))
 
-    with ThreadPoolExecutor() as pool:
-        results, total = pool.map(located, samples), len(samples)
-        checked = list(tqdm(results, "checking files", total, disable=None, leave=False))
+    checked = thread_map(located, samples, desc="checking files", disable=None, leave=False)
     raise_first([result for result in checked if isinstance(result, Fault)])
     return [result for result in checked if not isinstance(result, Fault)]
 

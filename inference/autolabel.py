@@ -16,9 +16,8 @@ from dataset.mask_files import key_of
 from dataset.overlap import locator
 from dataset.reader import read_valid_dates, size_of
 from dataset.samples import Origin, Sample
-from dataset.split_files import list_line, list_text
+from dataset.split_files import line_below, list_text
 from dataset.validation import required_source
-from inference.inputs import find_images
 from inference.mask_encoding import MaskEncoding
 from inference.output_folder import ImageTable, collect_errors
 from inference.overlay import save_picture
@@ -29,16 +28,17 @@ from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError, counted, printable
 from util.io import csv_text, write_once
+from util.paths import common_root
 
 UNCERTAINTY_COLUMNS = ("labelled", *UNCERTAINTIES)
 """Columns of uncertainty.csv: the share of labelled pixels, and means over pixels with data."""
 
 
 def unlabelled_samples(
-    data: Data, images: list[Path] | None, listed: Path | None, out: Path
+    data: Data, images: Mapping[str, Path], listed: Path | None
 ) -> tuple[dict[str, Sample], int]:
-    """Return the images of `images` (files and folders), `listed` (a split file) or data.unlabeled,
-    by the names of their masks.
+    """Return `images`, those of `listed` (a split file) or of data.unlabeled, by the names of their
+    masks.
 
     Labelled, validation and test images of the config are left out; their number is returned too.
     Raises `UserError` if no image remains, or if two would share a mask.
@@ -47,7 +47,7 @@ def unlabelled_samples(
         raise UserError("--images: data.pair is set; name pairs in a split file with --list")
     samples: dict[str, Sample] = {}
     if images:
-        for name, path in find_images(images, out).items():
+        for name, path in images.items():
             samples[name] = Sample(path.name, None, 0, Origin(path.parent, path.parent))
     else:
         source = listed or required_source(data.unlabeled, "unlabeled")
@@ -168,9 +168,7 @@ class Autolabel:
         samples = [*(image.sample for image in labelled), *rest]
         root = common_root([self.folder, *(f for sample in samples for f in sample.image_files)])
         lines = sorted(
-            list_line(
-                *relative_paths(root, [*image.sample.image_files, self.mask_path(image.name)])
-            )
+            line_below(root, [*image.sample.image_files, self.mask_path(image.name)])
             for image in labelled
         )
         update: dict[str, Any] = {"labeled": self._write_list("labeled.txt", lines, root)}
@@ -178,7 +176,7 @@ class Autolabel:
             before = old if isinstance(old, tuple) else (old,)
             update["labeled"] = (*before, update["labeled"])
         if len(rest) < len(unlabeled):
-            lines = [list_line(*relative_paths(root, sample.image_files)) for sample in rest]
+            lines = [line_below(root, sample.image_files) for sample in rest]
             update["unlabeled"] = self._write_list("unlabeled.txt", lines, root) if rest else None
         if data.label_map is not None:
             key = key_of(self.encoding.ignored, self.encoding.in_colour)
@@ -210,18 +208,6 @@ def uncertainties(probabilities: Tensor, void: np.ndarray | None) -> list[float]
     return [measure(probabilities).mean().item() for measure in UNCERTAINTIES.values()]
 
 
-def common_root(paths: Sequence[Path]) -> Path:
-    """Return the folder that contains all files, relative to the working directory if inside it."""
-    root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
-    here = Path.cwd()
-    return root.relative_to(here) if root.is_relative_to(here) else root
-
-
-def relative_paths(root: Path, files: Sequence[Path]) -> list[str]:
-    """Return the paths of files relative to a folder."""
-    return [Path(os.path.relpath(file, root)).as_posix() for file in files]
-
-
 def write_ranking(path: Path, ranking: Sequence[RankedImage], acquisition: str) -> None:
     """Write the images as CSV, the most uncertain first, with their scores."""
     head = ["rank", "image", f"score ({acquisition})", *UNCERTAINTY_COLUMNS]
@@ -241,7 +227,7 @@ def write_selection(folder: Path, ranking: Sequence[RankedImage], count: int) ->
     roots = {image.sample.origin.root for image in ranking}
     files = [file for image in ranking for file in image.sample.image_files]
     root = roots.pop() if len(roots) == 1 else common_root(files)
-    lines = [list_line(*relative_paths(root, image.sample.image_files)) for image in ranking]
+    lines = [line_below(root, image.sample.image_files) for image in ranking]
     write_once(folder / "next.txt", list_text(lines[:count]))
     write_once(folder / "rest.txt", list_text(sorted(lines[count:])))
     return root

@@ -113,8 +113,8 @@ def predict_block(
     total = torch.zeros(config.num_classes, block.height, block.width, device=device)
     size = config.evaluation.window_batch
     for batch in (windows[i : i + size] for i in range(0, len(windows), size)):
-        valid = [image.valid(window.rect) for window in batch]
-        kept = [w for w, mask in zip(batch, valid, strict=True) if mask is None or mask.any()]
+        voids = [image.void(window.rect) for window in batch]
+        kept = [w for w, void in zip(batch, voids, strict=True) if void is None or not void.all()]
         if kept:
             pixels = np.stack([image.read(window.rect) for window in kept])
             predicted = predictor.predict_batch(torch.from_numpy(pixels).permute(0, 3, 1, 2))

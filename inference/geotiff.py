@@ -89,8 +89,7 @@ def predict_missing(
                 bar.update(len(windows[number]))
                 continue
             probabilities = predict_block(predictor, dates, block, windows[number], bar.update)
-            valid = dates.valid(block)
-            void = None if valid is None else ~valid
+            void = dates.void(block)
             layers = {"masks": to_mask(probabilities, void)}
             if kind is not None:
                 layers[kind] = confidence_bytes(probabilities, kind, void)

@@ -20,27 +20,11 @@ from util.io import csv_rows, csv_text, file_state, make_folder, write_atomicall
 T = TypeVar("T")
 
 
-def unfinished_images(
-    images: dict[str, T],
-    sources: Callable[[T], Sequence[Path]],
-    files: Callable[[str], Sequence[Path]],
-    folder: Path,
-    options: argparse.Namespace,
-    config: Config,
-    names: Sequence[str],
-) -> dict[str, T]:
-    """Return the images whose files do not all exist; print the number of the others.
-
-    Writes made_by.json with all that determines the files into the folder; raises `UserError` where
-    it differs, where files exist without it, and where they were made from other images.
-
-    Args:
-        sources: returns the image files of an image.
-        files: returns the files of an image, by its name.
-        names: options of the command that change the files.
-    """
-    checkpoint, path = options.checkpoint.stat(), folder / MADE_BY
-    made_by = {
+def made_by(options: argparse.Namespace, config: Config, names: Sequence[str]) -> dict[str, Any]:
+    """Return all that determines the files of a folder, as JSON holds it; `names`: options of the
+    command that change the files."""
+    checkpoint = options.checkpoint.stat()
+    record = {
         "checkpoint": str(options.checkpoint.resolve()),
         "bytes": checkpoint.st_size,
         "modified": checkpoint.st_mtime,
@@ -48,20 +32,26 @@ def unfinished_images(
         **{name: getattr(options, name) for name in names},
         "config": config.model_dump(mode="json"),
     }
-    made_by = json.loads(json.dumps(made_by))
-    made_from: dict[str, Any] = {}
-    if not path.exists():
-        for file in (file for name in images for file in files(name)):
-            if os.path.lexists(file):
-                raise UserError(f"{file}: exists already; choose another folder")
-        make_folder(folder)
-    else:
-        made_from, before = _read_record(path)
-        if before != made_by:
-            raise UserError(
-                f"{path}: these predictions were made with another checkpoint, config or options; "
-                "choose another folder"
-            )
+    return json.loads(json.dumps(record))
+
+
+def unfinished_images(
+    images: dict[str, T],
+    sources: Callable[[T], Sequence[Path]],
+    files: Callable[[str], Sequence[Path]],
+    folder: Path,
+    record: dict[str, Any],
+) -> dict[str, T]:
+    """Return the images whose files do not all exist; print the number of the others.
+
+    Writes `record`, from `made_by`, into the folder; raises `UserError` where it differs, where
+    files exist without it, and where they were made from other images.
+
+    Args:
+        sources: returns the image files of an image.
+        files: returns the files of an image, by its name.
+    """
+    made_from = _continue(folder, record, (file for name in images for file in files(name)))
     missing = {
         name: image
         for name, image in images.items()
@@ -75,10 +65,27 @@ def unfinished_images(
                 f"{now[0][0]}; choose another folder"
             )
     made_from |= {name: _identity(sources(image)) for name, image in missing.items()}
-    write_text(path, json.dumps(made_by | {"images": made_from}, indent=1) + "\n")
+    write_text(folder / MADE_BY, json.dumps(record | {"images": made_from}, indent=1) + "\n")
     if skipped := len(images) - len(missing):
         print(f"skipped  {counted(skipped, 'image')} already predicted")
     return missing
+
+
+def _continue(folder: Path, record: dict[str, Any], files: Iterable[Path]) -> dict[str, Any]:
+    """Return the images that the folder was made from; none, and make it, where it is new."""
+    path = folder / MADE_BY
+    if path.exists():
+        made_from, before = _read_record(path)
+        if before != record:
+            raise UserError(
+                f"{path}: these predictions were made with another checkpoint, config or options; "
+                "choose another folder"
+            )
+        return made_from
+    if file := next(filter(os.path.lexists, files), None):
+        raise UserError(f"{file}: exists already; choose another folder")
+    make_folder(folder)
+    return {}
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any], Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dataset import tiff
-from dataset.bands import choose_bands, picture, to_range, without
+from dataset.bands import any_void, choose_bands, picture, to_range
 from dataset.image_files import image_size, orientation, reading
 from dataset.reader import refuse_other_size
 from util.config.data import Data
@@ -114,42 +114,35 @@ class Raster:
                 "windows; rewrite it in smaller tiles (gdal_translate -co TILED=YES)"
             )
 
-    def read(self, rect: Rect) -> np.ndarray:
-        """Return the bands in a window `[h, w, C]` as `read_bands` does; 0 without data."""
-        valid = self.valid(rect)
-        void = None if valid is None else ~valid
+    def read(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray:
+        """Return the bands in a window `[h, w, C]` as `read_bands` does; `shape`: (h, w) of a
+        smaller picture of it."""
         with reading(self.path):
-            values = self._values(rect)
-        return without(void, to_range(without(void, values), self.data, self.path))
+            values = self._values(rect, shape)
+        return to_range(values, self.void(rect, shape), self.data, self.path)
 
-    def valid(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray | None:
-        """Return True for the pixels of a window with data `[h, w]`, as `read_content` finds them:
-        by the nodata value in all bands, mask or alpha; None for all pixels."""
+    def void(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray | None:
+        """Return True for the pixels of a window without data `[h, w]`, as `read_content` finds
+        them: by the nodata value in all bands, mask or alpha; None for nowhere."""
         file, where = self.file, {"window": self.window(rect), "out_shape": shape}
         flags = {flag.name for flag in file.mask_flag_enums[0]}
         with reading(self.path):
-            masks = [file.read(band, **where) for band in self.masks]
+            voids = [file.read(band, **where) == 0 for band in self.masks]
             if "per_dataset" in flags and "alpha" not in flags:  # an internal mask, or a sidecar
-                masks.append(file.read_masks(1, **where))
+                voids.append(file.read_masks(1, **where) == 0)
             if file.nodata is not None:
-                has_data = np.array(False)
+                is_empty = np.array(True)
                 for band in file.indexes:  # mostly the first one decides
-                    has_data = has_data | ~tiff.is_nodata(file.read(band, **where), file.nodata)
-                    if has_data.all():
+                    is_empty = is_empty & tiff.is_nodata(file.read(band, **where), file.nodata)
+                    if not is_empty.any():
                         break
-                masks.append(has_data)
-        return np.logical_and.reduce([mask != 0 for mask in masks]) if masks else None
+                voids.append(is_empty)
+        return any_void(voids)
 
     def preview(self, step: int) -> Image.Image:
         """Return the whole raster in RGB, one pixel for each square of `step` pixels."""
-        rect = Rect(0, 0, self.height, self.width)
         shape = -(-self.height // step), -(-self.width // step)
-        with reading(self.path):
-            values = self._values(rect, shape)
-        valid = self.valid(rect, shape)
-        void = None if valid is None else ~valid
-        pixels = without(void, to_range(without(void, values), self.data, self.path))
-        return picture(pixels, self.data)
+        return picture(self.read(Rect(0, 0, self.height, self.width), shape), self.data)
 
     def window(self, rect: Rect) -> Any:
         """Return a window as rasterio defines it."""
@@ -184,11 +177,9 @@ class Dates:
         """Return the bands of all dates in a window, `[h, w, C]`."""
         return np.concatenate([raster.read(rect) for raster in self.rasters], axis=2)
 
-    def valid(self, rect: Rect) -> np.ndarray | None:
-        """Return True for the pixels with data at all dates `[h, w]`; None for all pixels."""
-        masks = [raster.valid(rect) for raster in self.rasters]
-        known = [mask for mask in masks if mask is not None]
-        return np.logical_and.reduce(known) if known else None
+    def void(self, rect: Rect) -> np.ndarray | None:
+        """Return True for the pixels without data at any date `[h, w]`; None for nowhere."""
+        return any_void(raster.void(rect) for raster in self.rasters)
 
     def previews(self, step: int) -> list[Image.Image]:
         """Return a preview of each date."""

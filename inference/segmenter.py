@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dataset import tiff
-from dataset.bands import choose_bands, image_values, read_valid_bands, to_range, without
+from dataset.bands import any_void, choose_bands, image_values, read_bands, to_range
 from inference.cli import checkpoint_config
 from inference.predictor import Predictor, to_mask
 from model.files import find_checkpoint, network_in
@@ -78,10 +78,8 @@ class Segmenter:
         pixels, voids = zip(*map(self._pixels, dates), strict=True)
         if len({date.shape for date in pixels}) > 1:
             raise UserError("image: the two images of a pair differ in size")
-        known = [void for void in voids if void is not None]
-        void = np.logical_or.reduce(known) if known else None
         probabilities = self.predictor.probabilities(np.concatenate(pixels, axis=2))
-        mask = to_mask(probabilities, void)
+        mask = to_mask(probabilities, any_void(voids))
         return Segmentation(mask, probabilities.cpu().numpy(), self.config.data.classes)
 
     def predict_many(
@@ -95,7 +93,7 @@ class Segmenter:
         pixels without data `[H, W]`, bool; None for nowhere."""
         data, name = self.config.data, Path("image")
         if isinstance(image, str | os.PathLike):
-            return read_valid_bands(Path(image), data)
+            return read_bands(Path(image), data)
         if isinstance(image, Image.Image):
             void = _void_of(image)  # of a TIFF, which is rotated when it is decoded
             values = image_values(ImageOps.exif_transpose(image), data.bands)
@@ -108,8 +106,7 @@ class Segmenter:
                 )
             if np.ma.is_masked(image):
                 void = np.asarray(np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2))
-        values = without(void, choose_bands(values, data.bands, name))
-        return without(void, to_range(values, data, name)), void
+        return to_range(choose_bands(values, data.bands, name), void, data, name), void
 
 
 def _void_of(image: Image.Image) -> np.ndarray | None:

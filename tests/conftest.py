@@ -137,7 +137,6 @@ class Toy:
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch) -> Toy:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return Toy(tmp_path / "toy")
 
 
@@ -295,13 +294,6 @@ def settings_of_libraries():
 
     torch.set_num_threads(1)
     logging.getLogger("semi").propagate = True  # caplog needs it
-
-
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def pytest_collection():

@@ -5,7 +5,6 @@ its config. The ranking is by uncertainty: the most useful images are labelled n
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from dataset.folders import require_sources
 from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_config, checkpoint_parser
+from inference.inputs import find_images, may_choose_windows
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
 from util.errors import UserError, counted, quoted
 from util.io import require_folder_of
 from util.parser import Parser
-from util.paths import nearest
 
 if TYPE_CHECKING:
     from inference.autolabel import Autolabel, RankedImage
@@ -31,18 +30,16 @@ def main() -> None:
         if options.threshold is None:
             options.threshold = config.conf_thresh
         check_options(options)
+        images = find_images(options.images or (), options.out)
         if options.list:
             require_sources(options.list, config.data)
         with importing():
             from inference.autolabel import Autolabel, unlabelled_samples
-            from inference.inputs import may_choose_windows
-            from inference.output_folder import unfinished_images
+            from inference.output_folder import made_by, unfinished_images
             from model.trained import load_trained
             from util import distributed
         labels = Autolabel(options.out, config, options.threshold)
-        samples, left_out = unlabelled_samples(
-            config.data, options.images, options.list, options.out
-        )
+        samples, left_out = unlabelled_samples(config.data, images, options.list)
         if left_out:
             print(f"skipped  {counted(left_out, 'labelled, validation or test image')}")
         device = distributed.choose_device(options.device)
@@ -52,9 +49,7 @@ def main() -> None:
             lambda sample: sample.image_files,
             lambda name: [labels.mask_path(name)],
             options.out,
-            options,
-            config,
-            ["threshold"],
+            made_by(options, config, ["threshold"]),
         )
         errors = labels.label(network, missing, device, may_choose_windows(options))
         ranking = labels.ranking(samples, options.acquisition)
@@ -148,9 +143,6 @@ def check_options(options: argparse.Namespace) -> None:
         )
     if options.select is not None and options.select < 1:
         raise UserError(f"--select: found {options.select}, expected a number of images")
-    for path in options.images or ():
-        if not os.path.exists(path):  # False too for text that cannot be a path
-            raise UserError(f"--images {path}: no such file or folder{nearest(path)}")
     if options.rank:
         require_folder_of(options.rank, "--rank")
 

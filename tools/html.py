@@ -1,4 +1,4 @@
-"""Render self-contained HTML pages, with embedded pictures, from jinja2 templates."""
+"""Fill jinja2 templates: self-contained HTML pages with embedded pictures, and plain texts."""
 
 import base64
 import io
@@ -6,18 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill a template, named by its path below tools/; texts are escaped."""
+    """Fill a template, named by its path below tools/; texts in HTML are escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {"jpeg": jpeg, "svg": partial(data_url, "image/svg+xml")}
     return environment.get_template(template).render(context)

@@ -132,6 +132,7 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequ
     `digests`: SHA-256 of the file, and of its weights without the config that it contains.
     """
     from inference.evaluation import how_predicted, score_title  # which need PyTorch
+    from tools.html import render  # imports jinja2
 
     config, start, scores = run.config, run.starts[-1], epoch.scores[network]
     data = config.data
@@ -158,73 +159,25 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequ
         means[1].append(f"{value_of(scores, 'dice', data.classes):.2f}")
     splits = [[name, found.images, f"`{found.sha256}`"] for name, found in run.images.items()]
     splits = splits or [["not recorded", "", ""]]
-    unfinished = "" if run.is_finished else f"The training was not finished: {run.progress}.\n"
-    return f"""---
-license: {license}
-pipeline_tag: image-segmentation
-tags:
-- semantic-segmentation
-- semi-supervised-learning
-metrics:
-- mean_iou
----
-
-# {run.method} on {data.name}, {run.network}
-
-Semantic segmentation, trained with {run.method}: {len(data.classes)} classes,
-{counted(data.dates, "image")} of {counted(data.num_bands, "band")} ({data.bands}) per prediction.
-{unfinished}
-| file | content |
-|---|---|
-| `{PUBLISHED}` | weights of `{network}` after epoch {epoch.epoch} of {config.epochs}, \
-SHA-256 `{digests[0]}`; of the weights without the config that the file contains `{digests[1]}` |
-| `config.yaml` | all settings |
-| `metrics.jsonl` | losses and scores after each epoch, one JSON object per line |
-| `curves.png` | the same as curves |
-
-## Use
-
-```sh
-python predict.py --checkpoint FOLDER --images photos/ --save-path out/
-python evaluate.py --checkpoint FOLDER --set data.root=... data.val=...
-```
-
-```python
-from inference import Segmenter
-
-segmenter = Segmenter.load("FOLDER")
-mask = segmenter.predict({"'a.jpg'" if data.dates == 1 else "['before.png', 'after.png']"}).mask
-```
-
-FOLDER is this folder, or `hf:OWNER/NAME`. Replace the paths in `config.yaml`, which come from the
-training machine, to evaluate. Masks hold class indices, and 255 where a raster has no data.
-
-## Scores
-
-On the validation images, which also chose the epoch (by {score_title(config)}), in percent;
-prediction mode: {how_predicted(config.evaluation)}. The 95 % intervals are bootstrap
-intervals over these images: they cover the choice of images, not the variation between training
-runs.
-
-![Curves of training loss and validation score](curves.png)
-
-{markdown_table(means, ">")}
-
-{markdown_table(by_class, "><<>")}
-
-## Training
-
-Seed {config.seed}; Python {start.python}, torch {start.torch}, {start.device}, commit
-{start.commit}.
-
-```sh
-python {shlex.join(command)}
-```
-
-SHA-256 of the sorted lines of each split file:
-
-{markdown_table([["split", "images", "SHA-256"], *splits], "<><")}
-"""
+    return render(
+        "model_card.md.j2",
+        license=license,
+        run=run,
+        data=data,
+        images=counted(data.dates, "image"),
+        bands=counted(data.num_bands, "band"),
+        weights=PUBLISHED,
+        network=network,
+        epoch=epoch,
+        digests=digests,
+        score=score_title(config),
+        prediction=how_predicted(config.evaluation),
+        means=markdown_table(means, ">"),
+        by_class=markdown_table(by_class, "><<>"),
+        start=start,
+        command=shlex.join(command),
+        splits=markdown_table([["split", "images", "SHA-256"], *splits], "<><"),
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def find_path(path: Path) -> Path:
     so that `configs/` and `data/` are found from any folder."""
     there, path = os.path.exists, expand_home(path)  # `exists`: also False for impossible paths
     return REPOSITORY / path if not there(path) and there(REPOSITORY / path) else path
+
+
+def from_here(path: Path) -> Path:
+    """Return a path relative to the working directory if it is inside, else as it is."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def common_root(files: Iterable[Path]) -> Path:
+    """Return the folder that contains all files, as `from_here` shows it."""
+    return from_here(Path(os.path.commonpath([os.path.abspath(file.parent) for file in files])))
 
 
 def nearest(path: Path) -> str:

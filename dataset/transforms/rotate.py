@@ -25,6 +25,18 @@ class Rotation(NamedTuple):
     angle: int = 0
     """Degrees."""
 
+    def image(self, image: np.ndarray) -> Tensor:
+        """Return `[crop, crop, C]` of an image `[H, W, C]`; black outside the image."""
+        return torch.from_numpy(_rotated(image, self))
+
+    def mask(self, mask: Image.Image) -> Tensor:
+        """Return class indices `[crop, crop]`, uint8; class 0 outside, as published."""
+        return torch.from_numpy(_rotated(np.asarray(mask), self))
+
+    def padding(self) -> Tensor:
+        """Return the padding, bool `[crop, crop]`: none, as the whole image is resized."""
+        return torch.zeros(self.crop, self.crop, dtype=torch.bool)
+
 
 def draw_rotation(rng: np.random.Generator, size: tuple[int, int], crop: int) -> Rotation:
     """Draw up to 3 quarter turns and a flip (p 0.5), else an angle in [-20, 20) (p 0.5); for any
@@ -34,21 +46,6 @@ def draw_rotation(rng: np.random.Generator, size: tuple[int, int], crop: int) ->
     if rng.random() < P_ANGLE:
         return Rotation(crop, angle=int(rng.integers(-MAX_ANGLE, MAX_ANGLE)))
     return Rotation(crop)
-
-
-def rotated_image(image: np.ndarray, rotation: Rotation) -> Tensor:
-    """Return `[crop, crop, C]` of an image `[H, W, C]`; black outside the image."""
-    return torch.from_numpy(_rotated(image, rotation))
-
-
-def rotated_mask(mask: Image.Image, rotation: Rotation) -> Tensor:
-    """Return class indices `[crop, crop]`, uint8; class 0 outside, as published."""
-    return torch.from_numpy(_rotated(np.asarray(mask), rotation))
-
-
-def no_padding(rotation: Rotation) -> Tensor:
-    """Return the padding, bool `[crop, crop]`: none, as the whole image is resized."""
-    return torch.zeros(rotation.crop, rotation.crop, dtype=torch.bool)
 
 
 def _rotated(pixels: np.ndarray, rotation: Rotation) -> np.ndarray:

@@ -37,6 +37,38 @@ class Geometry(NamedTuple):
         (w, h), (x, y) = self.size, self.corner
         return min(self.crop, w - x), min(self.crop, h - y)
 
+    def image(self, image: np.ndarray) -> Tensor:
+        """Return `[crop, crop, C]` of an image `[H, W, C]`, uint8 or float32; black in the padding.
+
+        Resizes only the pixels that the crop keeps. Torch's filter equals Pillow's up to a grey
+        level, but is vectorised; a scale that leaves the size unchanged counts as 1.
+        """
+        (across, down), (kept_w, kept_h) = _spans(image.shape[1::-1], self), self.inside
+        seen = image[down.first : down.end, across.first : across.end].copy()
+        # Torch's filter is fastest in the channels-last format.
+        pixels = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)
+        # Slightly more than the scale, as rounding errors would reduce the size by a pixel.
+        scale = (1 + 1e-9) / down.scale, (1 + 1e-9) / across.scale
+        resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)
+        kept = resized[0].permute(1, 2, 0)[down.before :, across.before :][:kept_h, :kept_w]
+        return _padded_and_flipped(kept, self, fill=0)
+
+    def mask(self, mask: Image.Image) -> Tensor:
+        """Return class indices `[crop, crop]`, uint8; 255 in the padding."""
+        spans, inside = _spans(mask.size, self), self.inside
+        left, top = (s.first + s.before * s.scale for s in spans)
+        right, below = (
+            min(s.first + (s.before + kept) * s.scale, side)
+            for s, kept, side in zip(spans, inside, mask.size, strict=True)
+        )
+        kept = mask.resize(inside, Image.Resampling.NEAREST, (left, top, right, below))
+        return _padded_and_flipped(torch.from_numpy(np.array(kept)), self, fill=IGNORE)
+
+    def padding(self) -> Tensor:
+        """Return the padding, bool `[crop, crop]`."""
+        kept_w, kept_h = self.inside
+        return _padded_and_flipped(torch.zeros(kept_h, kept_w, dtype=torch.bool), self, fill=True)
+
 
 def draw_geometry(
     rng: np.random.Generator,
@@ -71,35 +103,6 @@ class Span(NamedTuple):
     """Pixels of the original per resized one."""
 
 
-def weak_image(image: np.ndarray, geometry: Geometry) -> Tensor:
-    """Return `[crop, crop, C]` of an image `[H, W, C]`, uint8 or float32; black in the padding.
-
-    Resizes only the pixels that the crop keeps. Torch's filter equals Pillow's up to a grey level,
-    but is vectorised; a scale that leaves the size unchanged counts as 1.
-    """
-    (across, down), (kept_w, kept_h) = _spans(image.shape[1::-1], geometry), geometry.inside
-    seen = image[down.first : down.end, across.first : across.end].copy()
-    # Torch's filter is fastest in the channels-last format.
-    pixels = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)
-    # Slightly more than the scale, as rounding errors would reduce the size by a pixel.
-    scale = (1 + 1e-9) / down.scale, (1 + 1e-9) / across.scale
-    resized = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True)
-    kept = resized[0].permute(1, 2, 0)[down.before :, across.before :][:kept_h, :kept_w]
-    return _padded_and_flipped(kept, geometry, fill=0)
-
-
-def weak_mask(mask: Image.Image, geometry: Geometry) -> Tensor:
-    """Return class indices `[crop, crop]`, uint8; 255 in the padding."""
-    spans, inside = _spans(mask.size, geometry), geometry.inside
-    left, top = (s.first + s.before * s.scale for s in spans)
-    right, below = (
-        min(s.first + (s.before + kept) * s.scale, side)
-        for s, kept, side in zip(spans, inside, mask.size, strict=True)
-    )
-    kept = mask.resize(inside, Image.Resampling.NEAREST, (left, top, right, below))
-    return _padded_and_flipped(torch.from_numpy(np.array(kept)), geometry, fill=IGNORE)
-
-
 def _spans(original: tuple[int, int], geometry: Geometry) -> list[Span]:
     """Return the spans of width and height in an original of this size."""
     sides = zip(geometry.corner, geometry.inside, geometry.size, original, strict=True)
@@ -120,12 +123,6 @@ def _span(corner: int, kept: int, size: int, original: int) -> Span:
     before = corner + -first * size // original
     end = first + math.ceil((before + kept) * scale) + margin + 1
     return Span(first, min(end, original), before, scale)
-
-
-def padding(geometry: Geometry) -> Tensor:
-    """Return the padding, bool `[crop, crop]`."""
-    kept_w, kept_h = geometry.inside
-    return _padded_and_flipped(torch.zeros(kept_h, kept_w, dtype=torch.bool), geometry, fill=True)
 
 
 def _padded_and_flipped(kept: Tensor, geometry: Geometry, fill: int) -> Tensor:

@@ -64,7 +64,7 @@ def test_rgb_is_what_pillow_makes_of_it(mode, suffix, tmp_path):
         pytest.skip("no such file")
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(values(3)).convert(mode).save(path)
-    found = read_bands(path, data())
+    found = read_bands(path, data())[0]
     assert found.dtype == np.uint8
     assert np.array_equal(found, np.asarray(Image.open(path).convert("RGB")))
     assert np.array_equal(np.asarray(picture(found, data())), found)
@@ -92,7 +92,7 @@ def test_bands_of_a_tiff(kind, how, order, tmp_path):
     array, path = values(6, kind), tmp_path / "a.tif"
     write_tiff(path, array.transpose(order), **how)
     deep = {} if kind == np.uint8 else {"image_range": (100, 60000)}
-    found = read_bands(path, data(bands=[6, 1, 2], **deep))
+    found = read_bands(path, data(bands=[6, 1, 2], **deep))[0]
     expected = array[..., [5, 0, 1]]
     if deep:
         expected = np.clip((expected.astype(float) - 100) / 59900, 0, 1).astype(np.float32)
@@ -103,7 +103,7 @@ def test_bands_of_a_tiff(kind, how, order, tmp_path):
 def test_a_range_for_each_band(tmp_path):
     array = np.stack([np.full((2, 2), 5), np.full((2, 2), 300)], -1).astype(np.float32)
     write_tiff(tmp_path / "a.tif", array, planarconfig="contig")
-    found = read_bands(tmp_path / "a.tif", data(bands=[1, 2], image_range=[[0, 10], [200, 600]]))
+    found = read_bands(tmp_path / "a.tif", data(bands=[1, 2], image_range=[[0, 10], [200, 600]]))[0]
     assert found[0, 0].tolist() == [0.5, 0.25]
 
 
@@ -113,7 +113,7 @@ def test_colour_of_16_bits_keeps_its_low_byte(tmp_path):
     tifffile.imwrite(tmp_path / "b.tif", deep[..., :3], photometric="rgb")
     write_tiff(tmp_path / "c.tif", deep, planarconfig="contig")  # the fourth band is left out
     for path in tmp_path.iterdir():
-        found = read_bands(path, data(image_range=(0, 65535)))
+        found = read_bands(path, data(image_range=(0, 65535)))[0]
         np.testing.assert_array_equal((found * 65535).round(), deep[..., :3])
 
 
@@ -132,7 +132,7 @@ def test_deep_files_are_read_as_viewers_show_them(turn, tmp_path):
     for name, bands in (("colour", "rgb"), ("six", [1]), ("grey", "grey")):
         path = tmp_path / f"{name}.tif"
         deep = {} if name == "grey" else {"image_range": (0, 65535)}
-        found = read_bands(path, data(bands=bands, **deep))
+        found = read_bands(path, data(bands=bands, **deep))[0]
         assert image_size(path) == (found.shape[1], found.shape[0]) and orientation(path) == turn
         if deep:
             np.testing.assert_array_equal((found[..., 0] * 65535).round(), expected)
@@ -157,7 +157,9 @@ def test_a_palette_has_the_bands_of_its_colours(tmp_path):
     image = Image.fromarray(values(3)).convert("P")
     image.save(tmp_path / "a.png")
     colours = np.asarray(image.convert("RGB"))
-    assert np.array_equal(read_bands(tmp_path / "a.png", data(bands=[3, 1])), colours[..., [2, 0]])
+    assert np.array_equal(
+        read_bands(tmp_path / "a.png", data(bands=[3, 1]))[0], colours[..., [2, 0]]
+    )
 
 
 @pytest.mark.parametrize("bands, shown", [("grey", [0] * 3), ([5, 2], [0, 1, 1])])
@@ -171,14 +173,14 @@ def test_one_band_of_any_depth(tmp_path):
     Image.fromarray(array).save(tmp_path / "a.png")
     Image.fromarray((array / 65535).astype(np.float32)).save(tmp_path / "b.tif")
     for bands, count in (("grey", 1), ("rgb", 3), ([1], 1)):
-        a = read_bands(tmp_path / "a.png", data(bands=bands, image_range=(0, 65535)))
-        b = read_bands(tmp_path / "b.tif", data(bands=bands, image_range=(0, 1)))
+        a = read_bands(tmp_path / "a.png", data(bands=bands, image_range=(0, 65535)))[0]
+        b = read_bands(tmp_path / "b.tif", data(bands=bands, image_range=(0, 1)))[0]
         assert a.shape == (5, 7, count) and a.dtype == np.float32
         np.testing.assert_allclose(a, b, atol=1e-6)
     Image.fromarray(values(0)).save(tmp_path / "c.png")
-    eight = read_bands(tmp_path / "c.png", data(bands="grey"))
+    eight = read_bands(tmp_path / "c.png", data(bands="grey"))[0]
     assert eight.dtype == np.uint8 and eight.shape == (5, 7, 1)
-    scaled = read_bands(tmp_path / "c.png", data(bands="grey", image_range=(0, 9)))
+    scaled = read_bands(tmp_path / "c.png", data(bands="grey", image_range=(0, 9)))[0]
     np.testing.assert_allclose(scaled, eight / 255, atol=1e-6)  # the range is for deeper images
 
 
@@ -232,7 +234,7 @@ def test_smaller_copies_in_a_tiff_are_no_images(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(array, photometric="rgb")
         file.write(array[::2, ::2], photometric="rgb", subfiletype=1)
-    assert np.array_equal(read_bands(tmp_path / "a.tif", data()), array)
+    assert np.array_equal(read_bands(tmp_path / "a.tif", data())[0], array)
 
 
 def test_tifffile_is_optional(faulty, monkeypatch):

@@ -20,14 +20,14 @@ from dataset.loaders import (
     training_loader,
 )
 from dataset.split_files import read_list
-from dataset.transforms.geometry import weak_augmentation
+from dataset.transforms.geometry import weak_geometry
 from dataset.transforms.strong import (
     RADIUS,
     colour_jitter,
     draw_strong,
     gaussian_blur,
 )
-from dataset.transforms.weak import Geometry, _spans, draw_geometry, padding, weak_image, weak_mask
+from dataset.transforms.weak import Geometry, _spans, draw_geometry
 from dataset.validation import read_lists
 from dataset.views import make_views
 from tests.conftest import write_sample
@@ -48,7 +48,7 @@ def test_a_crop_anywhere_is_that_of_the_whole():
     for _ in range(400):
         geometry = draw_geometry(RNG, image.size, 20)
         (x, y), (w, h) = geometry.corner, geometry.inside
-        ours = weak_image(np.asarray(image), geometry).numpy()
+        ours = geometry.image(np.asarray(image)).numpy()
         ours = (ours[:, ::-1] if geometry.flip else ours)[:h, :w].astype(int)
         whole = np.asarray(image.resize(geometry.size, Image.Resampling.BILINEAR)).astype(int)
         behind = whole[y : y + h, x : x + w] - ours
@@ -63,7 +63,7 @@ def test_the_filter_sees_all_that_it_would_see_of_the_whole(side):
     image = Image.fromarray(RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8))
     whole = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(int)
     for y, x in itertools.product((0, 2, 6), repeat=2):
-        ours = weak_image(np.asarray(image), Geometry((side, side), (x, y), 16, False)).numpy()
+        ours = Geometry((side, side), (x, y), 16, False).image(np.asarray(image)).numpy()
         assert np.abs(whole[y : y + 16, x : x + 16] - ours).max() <= 1
 
 
@@ -79,7 +79,7 @@ def test_no_more_is_resized_than_a_crop_needs(size):
 
 def test_scales_are_those_of_the_config(toy):
     data = load_config(toy.config, ["data.scale=[2, 2]"]).data
-    assert weak_augmentation(data).draw(RNG, (50, 40), 33).size == (100, 80)
+    assert weak_geometry(data)(RNG, (50, 40), 33).size == (100, 80)
 
 
 def test_image_mask_and_padding_share_one_geometry():
@@ -87,8 +87,8 @@ def test_image_mask_and_padding_share_one_geometry():
     image = Image.fromarray(np.repeat(columns[..., None] * 5, 3, axis=2))
     for _ in range(200):
         geometry = draw_geometry(RNG, (50, 40), 33)
-        mask = weak_mask(Image.fromarray(columns), geometry)
-        shown, padded = weak_image(np.asarray(image), geometry), padding(geometry)
+        mask = geometry.mask(Image.fromarray(columns))
+        shown, padded = geometry.image(np.asarray(image)), geometry.padding()
         assert torch.equal(padded, mask == 255) and (shown[padded] == 0).all()
         assert shown.is_contiguous() and shown.shape == (33, 33, 3)
         apart = shown[~padded][:, 0] / 5 - mask[~padded]

@@ -131,7 +131,7 @@ def test_images_in_planes_are_read(count, bands, kind, tmp_path):
     found = bands_of(tmp_path / "a.tif").names
     assert found == bands
     scale = {} if kind == np.uint8 else {"image_range": (0, 255)}
-    read = read_bands(tmp_path / "a.tif", data(bands=found, **scale))
+    read = read_bands(tmp_path / "a.tif", data(bands=found, **scale))[0]
     expected = array.transpose(1, 2, 0)
     assert np.allclose(read, expected if kind == np.uint8 else expected / 255)
 
@@ -142,7 +142,7 @@ def test_grey_of_16_bits_with_alpha(tmp_path):
     path.write_bytes(png(np.dstack([grey, np.full_like(grey, 65535)])))
     assert bands_of(path).names == "grey"
     for bands, count in (("grey", 1), ("rgb", 3)):
-        read = read_bands(path, data(bands=bands, image_range=(0, 600)))
+        read = read_bands(path, data(bands=bands, image_range=(0, 600)))[0]
         assert np.allclose(read, (MASK / 2)[..., None].repeat(count, 2))
     labels = LabelLookup(data(label_map={0: 0, 300: 1, 600: 0}))
     assert np.array_equal(open_mask(path, labels), MASK % 2)

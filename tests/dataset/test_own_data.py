@@ -175,14 +175,14 @@ def test_images_are_read_as_viewers_show_them(suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(np.rot90(upright)).save(path, exif=turned(6))
     assert image_size(path) == (20, 40)
-    np.testing.assert_allclose(read_bands(path, RGB).astype(int), upright, atol=8)
+    np.testing.assert_allclose(read_bands(path, RGB)[0].astype(int), upright, atol=8)
 
 
 def test_damaged_exif_is_ignored_and_a_named_pipe_refused(tmp_path):
     for name, damaged in (("a.jpg", b"II*\0" + b"\xff" * 20), ("a.png", b"not a TIFF")):
         path = tmp_path / name
         Image.new("RGB", (6, 4)).save(path, exif=b"Exif\0\0" + damaged)
-        assert image_size(path) == (6, 4) and read_bands(path, RGB).shape == (4, 6, 3)
+        assert image_size(path) == (6, 4) and read_bands(path, RGB)[0].shape == (4, 6, 3)
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(UserError, match="pipe.png: not a regular file"):
         read_bands(tmp_path / "pipe.png", RGB)

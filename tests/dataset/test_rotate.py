@@ -6,13 +6,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from dataset.transforms.rotate import (
-    Rotation,
-    draw_rotation,
-    no_padding,
-    rotated_image,
-    rotated_mask,
-)
+from dataset.transforms.rotate import Rotation, draw_rotation
 
 RNG = np.random.default_rng(0)
 CASES = [
@@ -38,25 +32,25 @@ def literally(pixels, r):
 def test_every_pixel_is_scipys(case, size):
     pixels = RNG.integers(1, 250, size, dtype=np.uint8)
     expected = literally(pixels, case)
-    image = rotated_image(np.stack([pixels, pixels // 2], -1), case)
-    mask = rotated_mask(Image.fromarray(pixels), case)
+    image = case.image(np.stack([pixels, pixels // 2], -1))
+    mask = case.mask(Image.fromarray(pixels))
     assert image.shape == (case.crop, case.crop, 2) and image.is_contiguous()
     # A sample half-way between two pixels, or exactly on the border, may fall to either side.
     assert (mask.numpy() != expected).mean() < 0.004
     assert torch.equal(image[..., 0], mask) and torch.equal(image[..., 1], mask // 2)
-    assert not no_padding(case).any() and no_padding(case).shape == mask.shape
+    assert not case.padding().any() and case.padding().shape == mask.shape
     if case.angle and size == (64, 64):
         assert (mask == 0).any(), "corners come from outside"
 
 
 def test_the_border_belongs_to_the_image():
-    turned = rotated_image(np.full((1, 1, 1), 7, np.uint8), Rotation(3, angle=10))
+    turned = Rotation(3, angle=10).image(np.full((1, 1, 1), 7, np.uint8))
     assert turned.tolist() == [[[7]] * 3] * 3
 
 
 def test_floats_stay_floats():
     image = RNG.random((9, 8, 1), np.float32)
-    turned = rotated_image(image, Rotation(8, angle=5))
+    turned = Rotation(8, angle=5).image(image)
     assert turned.dtype == torch.float32
     assert np.isin(turned.numpy(), [*image.ravel(), 0]).all()
 

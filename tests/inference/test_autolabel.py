@@ -243,7 +243,7 @@ def test_bad_input(command, toy, tmp_path):
         data = load_config(toy.config).data
         with pytest.raises(UserError, match=message):
             encoding_of_labels(data)
-            unlabelled_samples(data, [tmp_path / "a.png"], None, tmp_path)
+            unlabelled_samples(data, {"a": tmp_path / "a.png"}, None)
 
 
 def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):

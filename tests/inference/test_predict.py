@@ -126,7 +126,7 @@ def test_confidence_and_probabilities(command, trained, toy, tmp_path):
     config, cpu = load_config(trained / "config.yaml", sets), torch.device("cpu")
     network = load_trained(config, trained / "best.pth", "model", cpu)
     for name in ("l0", "u1"):
-        pixels = read_bands(toy.root / f"images/{name}.jpg", config.data)
+        pixels = read_bands(toy.root / f"images/{name}.jpg", config.data)[0]
         p = Predictor(network, config, cpu).probabilities(pixels).numpy()
         with np.load(tmp_path / f"out/probabilities/{name}.npz") as file:
             found = file["probabilities"]

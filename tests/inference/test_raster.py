@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import predict
-from dataset.bands import read_bands, read_valid_bands
+from dataset.bands import read_bands
 from inference import blending, geotiff
 from inference.blending import WindowAxis, plan_blocks, predict_block
 from inference.predictor import Predictor, logits_of
@@ -101,7 +101,7 @@ def test_windows_predict_the_same_as_the_whole_image(small_blocks, toy, tmp_path
     write_raster(path, scene(150, 130))
     config = load_config(toy.config, ["crop_size=45", "evaluation.flip=true"])
     mean, std = (torch.tensor(v)[:, None, None] for v in (config.data.mean, config.data.std))
-    whole = torch.from_numpy(np.array(read_bands(path, config.data)))
+    whole = torch.from_numpy(np.array(read_bands(path, config.data)[0]))
     x = (whole.permute(2, 0, 1)[None] / 255 - mean) / std
     with torch.no_grad():
         expected = logits_of(network, x).softmax(1)[0]
@@ -154,14 +154,14 @@ def test_a_window_is_a_part_of_the_whole_image(form, tmp_path):
     if form == "palette":
         with rasterio.open(path, "r+") as file:
             file.write_colormap(1, {i: (i, 255 - i, i // 2) for i in range(256)})
-    whole, void = read_valid_bands(path, own)
+    whole, void = read_bands(path, own)
     with open_dates([path], own) as raster:
-        found, valid = raster.read(rect := Rect(20, 30, 50, 40)), raster.valid(rect)
+        found, empty = raster.read(rect := Rect(20, 30, 50, 40)), raster.void(rect)
     assert found.dtype == whole.dtype and np.array_equal(found, whole[20:70, 30:70])
-    assert (void is None or void.any()) and (valid is None) == (
+    assert (void is None or void.any()) and (empty is None) == (
         "nodata" not in how and form != "rgba"
     )
-    assert valid is None or np.array_equal(~valid, void[20:70, 30:70])
+    assert empty is None or np.array_equal(empty, void[20:70, 30:70])
 
 
 @pytest.mark.parametrize("count, how, keys, message", [
@@ -183,7 +183,7 @@ def test_pixels_without_data_are_0(tmp_path):
     with open_dates([tmp_path / "a.tif"], data(image_range=[0, 255])) as raster:
         found = raster.read(Rect(0, 0, 9, 8))
         assert (found[:4] == 0).all() and (found[4:] > 0).all()
-        assert raster.valid(Rect(2, 0, 4, 1)).ravel().tolist() == [False, False, True, True]
+        assert raster.void(Rect(2, 0, 4, 1)).ravel().tolist() == [True, True, False, False]
     values[0, 8, 0] = np.nan  # of one band alone
     write_raster(tmp_path / "a.tif", values, nodata=np.nan)
     with open_dates([tmp_path / "a.tif"], data(image_range=[0, 255])) as raster:
@@ -373,7 +373,7 @@ def test_killed_it_continues_and_writes_the_same(command, small_blocks, tmp_path
 
 def test_reads_are_at_most_a_window_or_a_block(command, small_blocks, tmp_path, monkeypatch):
     """Limit reads, so that memory does not depend on the image size."""
-    values, sizes = scene(108, 100), {"_values": set(), "valid": set()}
+    values, sizes = scene(108, 100), {"_values": set(), "void": set()}
     values[:, :40] = 0
     write_raster(tmp_path / "rasters/a.tif", values, nodata=0)
 
@@ -386,14 +386,14 @@ def test_reads_are_at_most_a_window_or_a_block(command, small_blocks, tmp_path, 
         monkeypatch.setattr(Raster, name, recorded)
 
     record("_values", Raster._values)
-    record("valid", Raster.valid)
+    record("void", Raster.void)
     monkeypatch.setattr(geotiff, "PREVIEW", 36)
     assert command("--geotiff", "--confidence")[0] == 0
     crop = load_config(tmp_path / "run/config.yaml").crop_size
     blocks = {(h, w) for h in (64, 44) for w in (64, 36)}
     assert sizes == {
         "_values": {(crop, crop), (36, 34)},
-        "valid": {(crop, crop), (36, 34), *blocks},
+        "void": {(crop, crop), (36, 34), *blocks},
     }
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from corrmatch import CorrMatch
 from dataset.transforms.strong import draw_box, draw_strong
-from dataset.transforms.weak import draw_geometry, padding
+from dataset.transforms.weak import draw_geometry
 from fixmatch import FixMatch
 from inference.evaluation import Scores, center_crop, confusion_matrix, dice
 from inference.predictor import (
@@ -232,7 +232,7 @@ def test_a_crop_as_large_as_the_image(size):
     assert {x for x, _ in corners} == set(range(max(w - 33, 0) + 1))
     assert {y for _, y in corners} == set(range(max(h - 33, 0) + 1))
     for geometry in drawn:
-        assert (~padding(geometry)).sum() == min(w, 33) * min(h, 33)
+        assert (~geometry.padding()).sum() == min(w, 33) * min(h, 33)
 
 
 def test_no_side_is_scaled_to_less_than_a_pixel():

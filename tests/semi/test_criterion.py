@@ -1,7 +1,5 @@
 """Dice and class weights equal literal transcriptions; class weights follow from the masks."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -87,41 +85,11 @@ def test_weights_that_cannot_be_are_refused(criterion, message, toy):
         parse(Config, {**toy.tree, "criterion": criterion}, "config")
 
 
-def test_class_pixels_are_counted_once(toy, monkeypatch):
+def test_class_pixels_are_counted(toy):
     data = load_config(toy.config).data
     listed = read_lists(data, unlabeled=False).labeled
     # 3 masks of 52x44: the first row is ignored, then thirds of 15, 15 and 14 rows.
-    expected = [3 * 52 * rows for rows in (14, 15, 14)]
-    assert class_pixels(listed, data).tolist() == expected
-    monkeypatch.setattr("dataset.reader.Reader.both", lambda *_: pytest.fail("read again"))
-    assert class_pixels(listed, data).tolist() == expected
-    other = data.model_copy(update={"reduce_zero_label": True})
-    with pytest.raises(pytest.fail.Exception):  # counted again for other classes
-        class_pixels(listed, other)
-
-
-def test_the_cache_of_one_who_names_none(toy, monkeypatch, tmp_path):
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    data = load_config(toy.config).data
-    class_pixels(read_lists(data, unlabeled=False).labeled, data)
-    assert list((tmp_path / "home/.cache/semi-segmentation/class-pixels").glob("*.json"))
-
-
-def test_a_cache_that_is_broken_or_forbidden_is_done_without(toy, monkeypatch, tmp_path):
-    data = load_config(toy.config).data
-    listed = read_lists(data, unlabeled=False).labeled
-    expected = class_pixels(listed, data)
-    (remembered,) = (tmp_path / "cache/semi-segmentation/class-pixels").glob("*.json")
-    remembered.write_text("[1, ")
-    assert class_pixels(listed, data).tolist() == expected.tolist()
-    assert json.loads(remembered.read_text()) == expected.tolist()
-    remembered.unlink()
-    remembered.mkdir()
-    assert class_pixels(listed, data).tolist() == expected.tolist()
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert class_pixels(listed, data).tolist() == expected.tolist()
+    assert class_pixels(listed, data).tolist() == [3 * 52 * rows for rows in (14, 15, 14)]
 
 
 def test_enet_weights():

@@ -17,8 +17,8 @@ def runs(trained, tmp_path):
 
 
 def test_a_row_for_each_network(runs, run, tmp_path, monkeypatch):
-    out, files, read = tmp_path / "figures/two.svg", [], reader.read_valid_bands
-    monkeypatch.setattr(reader, "read_valid_bands", lambda *of: files.append(of) or read(*of))
+    out, files, read = tmp_path / "figures/two.svg", [], reader.read_bands
+    monkeypatch.setattr(reader, "read_bands", lambda *of: files.append(of) or read(*of))
     code, text, err = run(compare, *runs, "--names", "SupOnly", "again", "--out", out)
     assert code == 0 and text.endswith(f"{out}: 3 images, 2 networks\n"), err
     drawn = out.read_text()

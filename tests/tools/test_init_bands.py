@@ -81,7 +81,7 @@ def test_bands_depth_and_range_are_recognised(form, kind, bands, rgb_bands, init
     # Percentile 99.9 of uniform values, about 1000 pixels of each of 6 images, with hot pixels.
     if kind == np.float32:
         np.testing.assert_allclose(highs, tops, rtol=0.02)
-    pixels = read_bands(path, data)
+    pixels = read_bands(path, data)[0]
     assert pixels.dtype == np.float32
     normal = (pixels - data.mean) / data.std
     if bands == (1, 2, 3, 4, 5) and kind == np.float32:

@@ -10,12 +10,12 @@ from PIL import Image
 
 from dataset.folders import read_samples
 from engine.method import LEGEND
+from inference import evaluation_files
 from tests.conftest import json_lines
 from tests.fake_runs import fake_run
 from tools.report import __main__ as report
-from tools.report import predictions
 from tools.report.embedding import class_means, embedding
-from tools.report.predictions import compared_pictures, predict_validation
+from tools.report.predictions import best_and_worst, compared_pictures, predict_validation
 from tools.results.runs import Run
 from tools.sweep.schedule import result
 from unimatch import UniMatch
@@ -119,19 +119,19 @@ def test_whole_images_are_predicted_where_validation_cropped_them(trained, page_
 
 
 def judged(folder, shown):
-    """Return the judgement of a run, and its best and worst images together."""
-    found = predict_validation(Run(folder), "model", torch.device("cpu"), shown, limit=None)
-    return found, [*found.best, *found.worst]
+    """Return the predictions of a run, and its best and worst images."""
+    found = predict_validation(Run(folder), "model", torch.device("cpu"), limit=None)
+    return found, *best_and_worst(found, shown)
 
 
 def test_best_and_worst_are_in_order_and_add_up(trained):
     """Pictures of images of different shapes are padded to the same size."""
-    found, extremes = judged(trained, shown=2)
-    assert found.images == 3 and len(found.best) == 2 and len(found.worst) == 1
-    assert found.best[0].miou >= found.best[1].miou >= found.worst[0].miou
-    masks = [np.array(Image.open(one.sample.mask_file)) for one in extremes]
+    found, best, worst = judged(trained, shown=2)
+    assert len(found.samples) == 3 and len(best) == 2 and len(worst) == 1
+    assert best[0][1] >= best[1][1] >= worst[0][1]
+    masks = [np.array(Image.open(sample.mask_file)) for sample in found.samples]
     assert int(found.scores.confusion.sum()) == sum(int((mask != 255).sum()) for mask in masks)
-    made = compared_pictures(Run(trained), extremes)
+    made = compared_pictures(found, best + worst)
     assert len({mask.shape for mask in masks}) == 3
     assert len({image.size for image, _ in made}) == 1
 
@@ -139,9 +139,10 @@ def test_best_and_worst_are_in_order_and_add_up(trained):
 @pytest.mark.parametrize("shown", [1, 2, 9])
 def test_no_image_is_both_best_and_worst(shown, trained, monkeypatch):
     """Show no image twice, even if all images have the same score."""
-    monkeypatch.setattr(predictions, "image_miou", lambda *_: 0.5)
-    names = [one.name for one in judged(trained, shown)[1]]
-    assert len(names) == len(set(names)) == min(3, 2 * shown)
+    monkeypatch.setattr(evaluation_files, "image_miou", lambda *_: 0.5)
+    _, best, worst = judged(trained, shown)
+    indices = [index for index, _ in best + worst]
+    assert len(indices) == len(set(indices)) == min(3, 2 * shown)
 
 
 def test_an_image_without_a_labelled_pixel_is_neither_best_nor_worst(trained):
@@ -149,9 +150,9 @@ def test_an_image_without_a_labelled_pixel_is_neither_best_nor_worst(trained):
     sample = read_samples(data.val, data, masks=True).samples[0]
     blank = np.full_like(np.array(Image.open(sample.mask_file)), 255)
     Image.fromarray(blank).save(sample.mask_file)
-    found, extremes = judged(trained, shown=3)
-    assert found.images == 3 and len(found.best) == len(found.worst) == 1
-    assert sample.image not in {one.name for one in extremes}
+    found, best, worst = judged(trained, shown=3)
+    assert len(found.samples) == 3 and len(best) == len(worst) == 1
+    assert 0 not in {index for index, _ in best + worst}
 
 
 def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, page_of):

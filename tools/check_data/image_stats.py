@@ -1,15 +1,13 @@
 """Properties of an image file and statistics of its bands."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from dataset.file_content import pillow_image
+from dataset.file_content import stored_kind
 from dataset.image_files import orientation
-from dataset.tiff import tiff_kind
 from util.config.data import Data
 
 STEPS = 32
@@ -40,21 +38,9 @@ def image_facts(path: Path, image: Image.Image) -> ImageFacts:
     shape = "square" if width == height else "landscape" if width > height else "portrait"
     grey = np.asarray(image.convert("L"))
     return ImageFacts(
-        f"{width}x{height}", *_stored(path), orientation(path), shape,
+        f"{width}x{height}", *stored_kind(path), orientation(path), shape,
         float(grey.mean()), float(grey.std()),
     )  # fmt: skip
-
-
-def _stored(path: Path) -> tuple[str, int]:
-    """Return mode and bits of each channel in the file, where Pillow reads 16 bits as 8."""
-    image = pillow_image(path)
-    if image is None:  # a TIFF of many bands, or of deep colour
-        return tiff_kind(path)
-    with image:
-        stored = [str(tile[3]) for tile in getattr(image, "tile", [])]
-        if found := re.search(r"\b[A-Z]+;(\d+)", " ".join([image.mode, *stored])):
-            return image.mode, int(found[1])
-        return image.mode, {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
 
 
 class BandFacts(NamedTuple):

@@ -19,7 +19,7 @@ from dataset.mask_kinds import MaskFormat, mask_format
 from dataset.reader import Reader, read_valid_dates, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, SampleList
-from dataset.transforms.geometry import weak_augmentation
+from dataset.transforms.geometry import weak_geometry
 from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts
 from tools.check_data.orientation import fits_stored_orientation
 from util.config.schema import Config
@@ -176,10 +176,10 @@ def _compare(
     item: Checked, image: Image.Image, labels: Image.Image, reader: Reader, crop: int | None
 ) -> None:
     """Draw training crops; compare the orientation of mask and image."""
-    sample, weak = item.sample, weak_augmentation(reader.data)
+    sample, draw = item.sample, weak_geometry(reader.data)
     for number in range(CROPS if crop else 0):
         rng = sample_generator(0, 0, crc32(sample.image.encode()), number)
-        drawn = weak.mask(labels, weak.draw(rng, labels.size, crop or 0))
+        drawn = draw(rng, labels.size, crop or 0).mask(labels)
         item.ignored.append((drawn == IGNORE).float().mean().item())
     turn = item.facts.exif if item.facts else 1
     if turn != 1 and fits_stored_orientation(image, labels, turn):

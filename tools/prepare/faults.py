@@ -1,10 +1,9 @@
 """Faults of many files: all are found before the first one ends the command."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from util.errors import UserError
 
@@ -21,8 +20,7 @@ def in_threads(items: Sequence[T], do: Callable[[T], R], title: str) -> list[R |
         except UserError as error:
             return error
 
-    with ThreadPoolExecutor() as pool:
-        return list(tqdm(pool.map(found, items), title, len(items), disable=None, leave=False))
+    return thread_map(found, items, desc=title, disable=None, leave=False)
 
 
 def results_or_raise(found: Sequence[R | UserError]) -> list[R]:

@@ -16,7 +16,7 @@ from metrics.confusion import class_scores
 from tools import html
 from tools.report import charts
 from tools.report.embedding import embedding
-from tools.report.predictions import compared_pictures, predict_validation
+from tools.report.predictions import best_and_worst, compared_pictures, predict_validation
 from tools.results.runs import Run, best_epoch
 from util.colours import palette
 from util.config.data import Data
@@ -138,20 +138,21 @@ def _pictures(run: Run) -> dict[str, Any] | None:
 
 def _predictions(run: Run, network: str, device: torch.device, limit: int | None) -> dict[str, Any]:
     """Scores, confusion matrix, best and worst images."""
-    found = predict_validation(run, network, device, SHOWN, limit)
+    found = predict_validation(run, network, device, limit)
+    best, worst = best_and_worst(found, SHOWN)
     intervals = found.scores.intervals
     interval = f" (95 % interval {intervals})" if intervals else ""
     return {
-        "text": f"{counted(found.images, 'validation image')}, {network}, "
-        f"{found.mode}: mIoU {found.scores.miou:.2f}{interval}, "
+        "text": f"{counted(len(found.samples), 'validation image')}, {network}, "
+        f"{found.predictor.mode}: mIoU {found.scores.miou:.2f}{interval}, "
         f"pixel accuracy {found.scores.accuracy:.2f}.",
         **_class_scores(run.config.data, found.scores),
         "matrix": as_svg(
             draw_confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)
         ),
         "extremes": [
-            (title, compared_pictures(run, some))
-            for title, some in (("Best", found.best), ("Worst", found.worst))
+            (title, compared_pictures(found, some))
+            for title, some in (("Best", best), ("Worst", worst))
         ],
     }
 

@@ -3,13 +3,12 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, leaves_folder
@@ -158,9 +157,8 @@ def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[i
         return frozenset(np.unique(np.asarray(reader.mask(sample))).tolist()) - {IGNORE}
 
     masked = [s for s in samples if s.mask is not None]
-    with ThreadPoolExecutor() as pool:
-        bar = tqdm(pool.map(shown, masked), "reading masks", len(masked), disable=None)
-        return {s.image: found for s, found in zip(masked, bar, strict=True)}
+    found = thread_map(shown, masked, desc="reading masks", disable=None, leave=False)
+    return {sample.image: classes for sample, classes in zip(masked, found, strict=True)}
 
 
 def coverage(samples: Sequence[Sample], classes: ClassesByImage, names: Sequence[str]) -> str:

@@ -34,7 +34,9 @@ def read_annotations(path: Path, images: list[Path]) -> Annotations:
     if not (path.is_file() or path.is_dir()):
         raise UserError(f"--annotations {path}: no such file or folder")
     root = path if path.is_dir() else path.parent
-    files = [path] if path.is_file() and not names_classes else _files(root)
+    files = [path]
+    if path.is_dir() or names_classes:
+        files = sorted(Path(parent, name) for parent, _, names in walk(root) for name in names)
     by_suffix = {s: [f for f in files if f.suffix.lower() == s] for s in (".json", ".mat", ".png")}
     found = _read_json(by_suffix[".json"], root)
     if found is None:
@@ -120,12 +122,3 @@ def _read_json(files: list[Path], root: Path) -> Annotations | None:
     if unknown:
         found.skipped[f"JSON files without annotations ({first_of(unknown, 3)})"] = len(unknown)
     return found
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return all files below a folder but hidden ones, sorted."""
-    found = []
-    for parent, folders, names in walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [Path(parent, name) for name in names if name[0] != "."]
-    return sorted(found)

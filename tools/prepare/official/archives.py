@@ -140,9 +140,8 @@ class Archive:
 def unpacked(path: Path, title: str, source: Path) -> Archive:
     """Return the files of a folder in `source`."""
     archive = Archive(path, title)
-    for folder, folders, names in walk(path):
-        folders.sort()
-        for file in (Path(folder, name) for name in sorted(names)):
+    for folder, _, names in walk(path):
+        for file in (Path(folder, name) for name in names):
             archive.add(file.relative_to(path).as_posix(), partial(_inside, file, source.resolve()))
     return archive
 

@@ -1,6 +1,5 @@
 """Config and split files of a dataset, and the commands that use them."""
 
-import os
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import yaml
 
 from dataset.mask_files import key_of
-from dataset.split_files import list_line, write_lists
+from dataset.split_files import line_below, write_lists
 from tools.prepare.own.classes import IGNORED, Classes
 from tools.prepare.own.images import PERCENTILES
 from tools.prepare.own.masks import Masks, Value
@@ -20,25 +19,17 @@ from util.colours import background
 from util.config.types import IGNORE
 from util.errors import first_of
 from util.io import write_once
+from util.paths import common_root
 
 MOST = 0.5
 """Share of the pixels from which a class is the background."""
 
 
-def relative_to_here(path: Path) -> str:
-    """Return a path relative to the current folder if it is below, else as it is."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
 def lines_of(splits: Splits, folder: Path) -> tuple[dict[Path, list[str]], Path]:
     """Return the lines of each split file that has images, and the common root of all files."""
-    root = Path(os.path.commonpath({f.parent for sample in splits.all() for f in sample.files()}))
+    root = common_root(file for sample in splits.all() for file in sample.files())
     lines = {
-        folder / f"{kind}.txt": [
-            list_line(*(file.relative_to(root).as_posix() for file in sample.files()))
-            for sample in samples
-        ]
+        folder / f"{kind}.txt": [line_below(root, sample.files()) for sample in samples]
         for kind, samples in splits._asdict().items()
         if samples
     }
@@ -76,20 +67,15 @@ def config_text(
     Args:
         data: name, root, split files, and keys of image pairs.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from tools.html import render  # imports jinja2
 
     masks, evaluation = found.masks, {"mode": settings.mode}
     if "pair" in data and len(classes.names) == 2:
         evaluation["select"] = f"iou:{_changed(classes)}"
     rare = [f"{name} ({share:.1%})" for name, share in classes.rare().items()]
-    template = Environment(  # of YAML, so nothing is escaped for HTML
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    template.filters["flow"] = _flow
-    return template.get_template("config.yaml.j2").render(
+    return render(
+        "prepare/own/config.yaml.j2",
+        flow=_flow,
         commands=commands(out, settings.preset.script if "unlabeled" in data else None),
         data=data,
         classes=classes,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dataset.image_files import MAX_MEGAPIXELS
 from tools.prepare.annotations import write as annotations
 from tools.prepare.own.classes import Classes, ClassOptions, Doubt, choose_classes, parse_classes
-from tools.prepare.own.config import config_text, lines_of, relative_to_here, write_new
+from tools.prepare.own.config import config_text, lines_of, write_new
 from tools.prepare.own.match import Splits
 from tools.prepare.own.report import again, report_config, report_data, table
 from tools.prepare.own.settings import (
@@ -116,7 +116,7 @@ def _write_config(
     largest = max(len(splits.labeled), len(splits.unlabeled))
     settings = choose_settings(found.images, largest, preset, pretrained)
     lines, root = lines_of(splits, options.lists)
-    data: dict[str, Any] = {"name": options.out.stem, "root": relative_to_here(root)}
+    data: dict[str, Any] = {"name": options.out.stem, "root": str(root)}
     data |= {path.stem: str(path) for path in lines}
     if options.second is not None:
         data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0}

@@ -11,7 +11,7 @@ from pathlib import Path
 from dataset.mask_files import code_of
 from dataset.validation import too_few
 from tools.prepare.own.classes import IGNORED, RARE, Classes
-from tools.prepare.own.config import commands, relative_to_here
+from tools.prepare.own.config import commands
 from tools.prepare.own.images import ImageFile
 from tools.prepare.own.masks import Value
 from tools.prepare.own.match import Splits
@@ -19,6 +19,7 @@ from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.config.label_map import OTHER
 from util.errors import first_of
+from util.paths import from_here
 from util.tables import text_table
 
 INDENT = 9 * " "
@@ -148,7 +149,7 @@ def report_config(
         print(f"rare     {first_of([*rare], 5)}: less than {RARE:.0%} of the pixels; try "
               "--set criterion.class_weights=auto")  # fmt: skip
     if not options.classes:
-        masks = relative_to_here(options.masks) if options.annotations else None
+        masks = str(from_here(options.masks)) if options.annotations else None
         print(f"names    {again(classes.labels, masks)} --force")
     check, baseline, *method = commands(options.out, script)
     print(f"check    {check}\nbaseline {baseline}  # first with --dry-run")
