@@ -121,13 +121,7 @@ def check_options(options: argparse.Namespace) -> None:
 def score(options: argparse.Namespace, config: Config, device: "torch.device") -> None:
     """Evaluate the checkpoint on the split; log the scores and write the requested files."""
     with importing():
-        from inference.evaluation import (
-            Watcher,
-            evaluate,
-            how_predicted,
-            score_table,
-            volume_indices,
-        )
+        from inference.evaluation import evaluate, how_predicted, score_table, volume_indices
         from inference.evaluation_files import write_worst
         from inference.volume_distances import VolumeDistances
         from metrics.boundary import BoundaryIoU
@@ -139,25 +133,23 @@ def score(options: argparse.Namespace, config: Config, device: "torch.device") -
     paths, classes = [sample.image for sample in samples], config.data.classes
     volumes = volume_indices(paths, config.evaluation.volume_pattern)
     network = load_trained(config, options.checkpoint, options.which, device)
-    watchers: list[Watcher] = []
+    boundary = surfaces = None
     if options.boundary_iou:
         boundary = BoundaryIoU(len(classes), options.boundary_iou, device)
-        watchers.append(boundary)
     if options.surface_distance:
         spacing = config.evaluation.spacing
         surfaces = VolumeDistances(paths, volumes, len(classes), spacing, device)
-        watchers.append(surfaces)
     begin = time.perf_counter()
     scores = evaluate(
-        network, batches_of(samples, config, device), config,
-        mode=config.evaluation.mode, device=device, volumes=volumes, watchers=watchers,
+        network, batches_of(samples, config, device), config, mode=config.evaluation.mode,
+        device=device, volumes=volumes, watchers=[w for w in (boundary, surfaces) if w],
     )  # fmt: skip
     speed = len(samples) / (time.perf_counter() - begin)
     of_classes = class_scores(scores.confusion)
-    if options.boundary_iou:
+    if boundary:
         of_classes["boundary IoU"] = boundary.iou()
     logger.info("%s", score_table(scores, classes, of_classes))
-    distances = surfaces.logged(classes) if options.surface_distance else {}
+    distances = surfaces.logged(classes) if surfaces else {}
     views = how_predicted(config.evaluation)
     logger.info(f"{counted(len(samples), 'image')} of {name}, {views}, {speed:.1f} a second")
     facts = {"list": name, "images": len(samples), "images_per_second": speed}

@@ -92,21 +92,12 @@ def build_trainer(
     volumes = volume_indices([s.image for s in val], config.evaluation.volume_pattern)
     world, images = distributed.world_size(), method_class.images_per_step(config)
     per_forward = images_per_forward(config, images, world)
-    identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
+    identities = _check_lists(method_class, config, lists)
     run_dir.origin = {
         "method": method_class.__name__,
         "images": identities,
         "class_weights": config.criterion.class_weights,  # the rule; the config gets its numbers
     }
-    _compare_ranks(method_class, config, lists, identities)
-    sizes = ", ".join(
-        f"{of['images']} {KINDS[name]}" for name, of in identities.items() if of["images"]
-    )
-    logger.info("checking the files of %s images", sizes)
-    distributed.on_main(
-        partial(check_files, config.data, *lists, warn=logger.warning, scored=lists.val)
-    )
-    _compare_files(lists)
     config = _with_class_weights(config, lists.labeled)
 
     # A checkpoint of LoRA adapters holds no pretrained weights.
@@ -120,7 +111,6 @@ def build_trainer(
     trainer = Trainer(method, config, device, run_dir, train, validation, volumes, identities)
     if resumed is not None:
         trainer.resume(*resumed, force)
-    distributed.require_equal("progress", {"epoch": trainer.epoch, "step": trainer.steps_done})
     return trainer
 
 
@@ -136,13 +126,12 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
         return measure(trainer), len(trainer.train), len(trainer.val)
 
 
-def _compare_ranks(
-    method_class: type[Method],
-    config: Config,
-    lists: Lists,
-    identities: dict[str, dict[str, Any]],
-) -> None:
-    """Raise `UserError` where a rank has other code, settings or split files than rank 0."""
+def _check_lists(
+    method_class: type[Method], config: Config, lists: Lists
+) -> dict[str, dict[str, Any]]:
+    """Check that all ranks have the same code, settings, split files and images, and the files of
+    the images; return the identities of the split files.  Raises `UserError`."""
+    identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
     files = {
         name: f"{counted(of['images'], 'image')}, SHA-256 {of['sha256'][:12]}"
         for name, of in identities.items()
@@ -155,13 +144,17 @@ def _compare_ranks(
         "order of split files": orders,
     }
     distributed.require_equal("settings", settings | config.model_dump(mode="json"))
-
-
-def _compare_files(lists: Lists) -> None:
-    """Raise `UserError` where another machine has other images or masks than rank 0's."""
-    if distributed.processes_here() < distributed.launched_ranks():
-        sizes = {name: sizes_digest(listed) for name, listed in lists._asdict().items()}
-        distributed.require_equal("files", {"sizes of files": sizes})
+    sizes = ", ".join(
+        f"{of['images']} {KINDS[name]}" for name, of in identities.items() if of["images"]
+    )
+    logger.info("checking the files of %s images", sizes)
+    distributed.on_main(
+        partial(check_files, config.data, *lists, warn=logger.warning, scored=lists.val)
+    )
+    if distributed.processes_here() < distributed.launched_ranks():  # several machines
+        digests = {name: sizes_digest(listed) for name, listed in lists._asdict().items()}
+        distributed.require_equal("files", {"sizes of files": digests})
+    return identities
 
 
 def _with_class_weights(config: Config, labeled: SampleList) -> Config:

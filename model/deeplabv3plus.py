@@ -61,7 +61,6 @@ class DeepLabV3Plus(PoolingNetwork):
         super().__init__()
         self.feature_channels = feature_channels
         self.patch_size = patch_size
-        self.num_classes = num_classes
         low, high = feature_channels
         self.backbone = backbone
         self.head = ASPP(high, channels, aspp_rates)

@@ -122,7 +122,6 @@ class DPT(Network):
         self.patch_size = blocks[-1]["reduction"]
         self.taps = [block - 1 for block in layers]
         self.feature_channels = [width] * len(self.taps)
-        self.num_classes = num_classes
         self.backbone = backbone
         self.head = Decoder(width, num_classes)
 

@@ -25,7 +25,6 @@ class Network(nn.Module):
 
     backbone: nn.Module
     feature_channels: Sequence[int]
-    num_classes: int
     patch_size: int = 1
     """Number that must divide the sides of an image."""
     locked: bool = False

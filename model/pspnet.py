@@ -63,7 +63,6 @@ class PSPNet(PoolingNetwork):
         super().__init__()
         self.patch_size = patch_size
         self.feature_channels = [channels]
-        self.num_classes = num_classes
         self.backbone = backbone
         self.head = PSPHead(channels, num_classes)
 

@@ -99,7 +99,6 @@ class UNet(Network):
     ):
         super().__init__()
         self.feature_channels = widths
-        self.num_classes = num_classes
         self.encoder = Encoder(inputs, widths, dropout)
         self.decoder = Decoder(widths, num_classes)
 

@@ -22,7 +22,7 @@ def palette(data: Data) -> list[Colour]:
     """Return the colour of each class: the config's, else distinct ones, black for background."""
     if data.palette is not None:
         return data.palette
-    found = distinct_colours(len(data.classes))
+    found = [*distinct_colours(len(data.classes))]
     if (rest := background_of(data)) is not None:
         found = [*found[:rest], BACKGROUND_COLOUR, *found[rest:-1]]
     return found
@@ -41,17 +41,13 @@ def background(classes: Sequence[str]) -> int | None:
     return next((names.index(name) for name in BACKGROUNDS if name in names), None)
 
 
-def distinct_colours(count: int) -> list[Colour]:
+@lru_cache
+def distinct_colours(count: int) -> tuple[Colour, ...]:
     """Return colours, each as far as possible from earlier ones, greys and the ignore colour.
 
     Glasbey et al., "Colour displays for categorical images", Color Research and Application 2007:
     the sequential search, by Euclidean distance in CIELAB, lightness 30 to 90.
     """
-    return list(_glasbey(count))
-
-
-@lru_cache
-def _glasbey(count: int) -> tuple[Colour, ...]:
     steps = np.linspace(0, 255, SHADES).round()
     colours = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = cielab(colours)

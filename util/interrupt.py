@@ -105,7 +105,7 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
 
 
-def leaving_when_asked() -> AbstractContextManager[bool]:
+def leaving_when_asked() -> AbstractContextManager[None]:
     """End the process with `EXIT_CODE` on a batch system's signal inside, as there is nothing to
     save yet."""
     return handling((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE))
@@ -135,44 +135,25 @@ def quit_on_interrupt() -> None:
         signal.signal(number, _quit)
 
 
-def raising_on_interrupt() -> AbstractContextManager[bool]:
+def raising_on_interrupt() -> AbstractContextManager[None]:
     """Raise `KeyboardInterrupt` on Ctrl-C inside."""
     return handling(_interrupts(), signal.default_int_handler)
 
 
-def quitting_on_interrupt() -> AbstractContextManager[bool]:
+def quitting_on_interrupt() -> AbstractContextManager[None]:
     """End the process on Ctrl-C inside, as after `quit_on_interrupt`."""
     return handling(_interrupts(), _quit)
 
 
 @contextmanager
-def compute_limit(seconds: float, error: Exception) -> Iterator[None]:
-    """Raise `error` after `seconds` of CPU time inside; no limit outside the main thread."""
-
-    def give_up(*_: object) -> None:
-        raise error
-
-    with handling((signal.SIGVTALRM,), give_up) as handled:
-        if not handled:  # the timer belongs to the process
-            yield
-            return
-        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-
-
-@contextmanager
-def handling(numbers: Iterable[int], handler: Callable[..., object]) -> Iterator[bool]:
-    """Call `handler(number, frame)` on these signals; yield False outside the main thread, which
-    alone can handle them."""
+def handling(numbers: Iterable[int], handler: Callable[..., object]) -> Iterator[None]:
+    """Call `handler(number, frame)` on these signals inside; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
-        yield False
+        yield
         return
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield True
+        yield
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)

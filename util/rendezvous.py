@@ -104,7 +104,7 @@ def exchange(
 
 
 _calls = itertools.count()
-"""Numbers of the calls of `compare`, the same on all ranks."""
+"""Numbers of the calls of `require_equal`, the same on all ranks."""
 
 
 def require_equal(name: str, facts: dict[str, Any]) -> None:

@@ -241,12 +241,6 @@ def test_tables_name_absent_classes_and_dice():
     assert lines[-1].split() == ["Dice,", "classes", "1", "on", "50.00"]
 
 
-def test_a_slow_volume_pattern(monkeypatch):
-    monkeypatch.setattr("inference.evaluation.PATTERN_SECONDS", 0.1)
-    with pytest.raises(UserError, match="volume_pattern: .* takes more than 0.1 s to match"):
-        volume_indices(["a" * 60], "((a+)+)b")
-
-
 def test_an_image_without_volume_is_refused_before_training(toy, refused, tmp_path):
     images = ["p1_01.png", "p1_02.png", "p2_01.png"]
     assert volume_indices(images, r"(p\d+)_") == [0, 0, 1]

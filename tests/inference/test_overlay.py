@@ -48,7 +48,7 @@ def test_the_datasets_own_colours_come_first():
     own = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
     assert palette(data(palette=own)) == own
     assert palette(data()) == [(0, 0, 0), *distinct_colours(2)]
-    assert palette(data(classes=["a", "b", "c"])) == distinct_colours(3)
+    assert palette(data(classes=["a", "b", "c"])) == [*distinct_colours(3)]
     voc = load_config(REPOSITORY / "configs/pascal.yaml").data.palette
     for label, colour in enumerate(voc):  # bits of the class, spread over the channels
         bits = [[label >> (3 * bit + channel) & 1 for bit in range(8)] for channel in range(3)]

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.start import _check_keys
 from tests.commands import COMMANDS, TOOLS, parsers, refusal
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
 from util.cli import run_script
 from util.config.loading import load_config
-from util.errors import UserError, duration
+from util.errors import duration
 from util.interrupt import EXIT_CODE
 from util.paths import find_path
 
@@ -119,7 +118,6 @@ MISTAKES = {
     "tools.sweep": {"configs/sweeps/shape.yaml": "did you mean 'configs/sweeps/shapes.yaml'"},
 }
 """Command lines with a misspelt key or path, and parts of their errors."""
-MISTAKES["corrmatch.py"][f"{ON_SHAPES} --set method.regios=2"] = "did you mean 'regions'?"
 CASES = [
     (command, line, expected)
     for command in COMMANDS
@@ -216,24 +214,6 @@ def test_the_home_folder_in_configs(monkeypatch, tmp_path):
     assert config.data.root == tmp_path / "data"
     assert find_path(Path("~/weights.pth")) == tmp_path / "weights.pth"
     assert find_path(Path("~nobody at all/x")) == Path("~nobody at all/x")
-
-
-def test_all_options_of_a_method_are_known_before_pytorch_loads():
-    for script, method in METHODS.items():
-        path, keys = REPOSITORY / f"{script}.py", method.Options.model_fields
-        _check_keys(dict.fromkeys(keys, 1), path, script)
-        with pytest.raises(UserError, match="unknown key 'method.none'"):
-            _check_keys({"none": 1}, path, script)
-
-
-def test_options_that_inherit_from_another_package_are_left_to_main(tmp_path):
-    script, contract = tmp_path / "mine.py", tmp_path / "engine" / "method.py"
-    contract.parent.mkdir()
-    contract.write_text((REPOSITORY / "engine" / "method.py").read_text())
-    script.write_text(
-        "class Mine(Method):\n    class Options(Widths):\n        weight: float = 1.0\n"
-    )
-    _check_keys({"width": 1}, script, "mine")
 
 
 def test_a_command_whose_reader_ends_is_stopped_without_a_traceback():
