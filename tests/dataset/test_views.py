@@ -18,6 +18,7 @@ from dataset.cache import DecodedSamples
 from dataset.datasets import UNLABELED, TrainingSet, epoch_order
 from dataset.folders import read_samples
 from dataset.reader import Reader
+from dataset.transforms.weak import Geometry
 from dataset.views import make_views
 from tests.conftest import REPOSITORY
 from util.config.data import Data, Folders
@@ -124,11 +125,11 @@ def test_views_and_boxes_are_those_of_the_published_pipeline():
     assert differences(both) == {}
 
 
-def test_boxes_frequencies_and_padding_need_no_photographs(tmp_path):
+def test_boxes_frequencies_and_padding_need_no_photographs(tmp_path, monkeypatch):
     """Draw more samples without reading pixels: boxes and padding depend on image sizes only."""
     for number in range(4):
         Image.new("RGB", (480, 360)).save(tmp_path / f"{number}.png")
     training = training_set(Folders(images=Path()), tmp_path, 3000)
-    training.weak = training.weak._replace(image=lambda *_: None)
+    monkeypatch.setattr(Geometry, "image", lambda *_: None)
     *_, (found, _) = drawn(training, 3000)
     assert len(found) == 13 and differences(found) == {}
