@@ -20,7 +20,7 @@ from tests.own_images import with_palette
 from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.draw import class_table
 from tools.prepare.annotations.label_images import VOC, voc_colour
-from tools.prepare.annotations.match import ImageFolder
+from tools.prepare.annotations.match import ImageFolder, match_pictures
 from tools.prepare.annotations.model import Annotations, Picture
 from tools.prepare.own import config
 from tools.prepare.own import init as own_init
@@ -481,6 +481,7 @@ FAULTS = {
     "no category": (coco(category_id=None), "x.json: annotations[0].category_id: missing"),
     "another category": (coco(category_id=7), "annotations[0].category_id: 7 is the id of no"),
     "another image": (coco(image_id=77), "annotations[0].image_id: 77 is the id of no image"),
+    "pairs": (coco(segmentation=[[[1, 2], [3, 4], [5, 6]]]), "found pairs; expected x1, y1, x2"),
     "odd coordinates": (coco(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
                         "annotations[0].segmentation: 7 coordinates"),
     "text": (coco(segmentation=[[1, 2, 3, 4, 5, "6"]]), "y is '6'; expected a number"),
@@ -516,6 +517,9 @@ FAULTS = {
     "unknown class": (lines("0 0 0 1 0 1 1\n2 0 0 1 0 1 1"), "line 2: class 2; expected 0 to 1"),
     "pixels": (lines("0 0 0 30 0 30 20"), "line 1: coordinate 30; expected shares, 0 to 1"),
     "no names": (lambda: write("labels/a/one.txt", "0 0 0 1 0 1 1"), "no file names the classes"),
+    "poses": (lambda: (yolo(), write("data.yaml", "names: [a, b]\nkpt_shape: [3, 2]")),
+              "data.yaml: kpt_shape: labels are keypoints; expected polygons"),
+    "an image that was resized": (changed(via, '"width"', '"width": 50, "w"'), "x is 60; expected"),
     "names": (lambda: (yolo(), write("data.yaml", "names: [yes, no]")),
               "data.yaml: names: found [True, False]; expected texts"),
     "archive": (lambda: write("x.zip", "PK"), "unpack the archive"),
@@ -626,7 +630,7 @@ def test_classes_named_background_and_ignore_and_unused_ones(init):
     write("x.json", tree)
     code, out, err = init()
     assert code == 0, err
-    assert "unused     1 declared, without objects, no class: never" in out
+    assert "unused     1 declared, without objects, no class: masks" in out
     assert load_config("configs/mine.yaml").data.classes == ["Background", "field", "tree"]
     want = expected()
     want[12:14, 10:12], want[:2, :2] = 0, 255
@@ -644,6 +648,48 @@ def test_the_last_of_many_annotations_is_read(init):
     ])  # fmt: skip
     code, out, err = init()
     assert code == 0 and "objects: 6" in out, err
+
+
+def test_the_last_annotation_of_a_task_in_json_min(init):
+    label_studio_min()
+    tasks = json.loads(Path("notes/min.json").read_text())
+    older = [{**task, "tag": [], "updated_at": "2023", "annotation_id": 9} for task in tasks]
+    newer = [{**task, "updated_at": "2024"} for task in tasks]
+    write("min.json", newer + older)
+    code, out, err = init()
+    assert code == 0 and "objects: 6" in out and "annotations of one task: 3" in out, out + err
+
+
+@pytest.mark.parametrize("points, size, shown", [
+    ([[30, 10], [W, 20]], (10, 11), np.s_[10:21, 30:]),  # the end, as some versions write it
+    ([[20.5, 10.5], [29.5, 20.5]], (10, 11), np.s_[10:21, 20:30]),  # dragged at 200 % zoom
+    ([[-0.6, 0], [8.4, 9]], (10, 10), np.s_[:10, :9]),
+])  # fmt: skip
+def test_masks_of_labelme_begin_at_their_first_pixel(points, size, shown, init):
+    mask = png(np.ones(size[::-1], bool))
+    labelme_shape(label="field", shape_type="mask", points=points, mask=mask)()
+    tree = json.loads(Path("notes/a/one.json").read_text())
+    write("a/one.json", tree | {"shapes": tree["shapes"][:1], "imagePath": ""})
+    code, out, err = init()
+    assert code == 0, out + err
+    want = np.zeros((H, W), np.uint8)
+    want[shown] = 1
+    assert_mask(want)
+
+
+def test_ignored_pixels_in_masks_for_validation(init):
+    """With --val IMAGES MASKS, 255 is ignored, even where no drawn mask has it."""
+    coco_polygons()
+    for name in IMAGES:
+        path = Path("val", "masks", f"{Path(name).name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path("val/images").mkdir(exist_ok=True)
+        shutil.copy(next(Path("photos").glob(f"{name}.*")), "val/images")
+        mask = expected() % 3
+        mask[0] = 255
+        Image.fromarray(mask).save(path)
+    code, out, err = init("notes", "--val", "val/images", "val/masks")
+    assert code == 0, out + err
 
 
 @pytest.mark.parametrize("count", [254, 255])
@@ -687,8 +733,27 @@ def test_circles_and_ellipses(init):
 ])  # fmt: skip
 def test_images_are_found_by_the_ends_of_their_paths(name, found):
     stems = ["a/one", "b/one", "b/two", "x.y.z"]
-    images = ImageFolder(Path("/data/photos"), {s: Path("/data/photos", f"{s}.jpg") for s in stems})
-    assert images.find(name) == found
+    images = {s: Path("/data/photos", f"{s}.jpg") for s in stems}
+    assert ImageFolder(Path("/data/photos"), images, []).find(name) == found
+
+
+@pytest.mark.parametrize("names, found", [
+    (["clip1/one.jpg", "clip2/two.jpg"], {"one": "clip1/one.jpg"}),
+    (["images/one.jpg", "images/two.jpg"], {"one": "images/one.jpg", "two": "images/two.jpg"}),
+    (["0123abcd-one.jpg", "u/12345678-two.jpg"],
+     {"one": "0123abcd-one.jpg", "two": "u/12345678-two.jpg"}),
+    (["20240101-one.jpg", "20240101-three.jpg"], {"20240101-three": "20240101-three.jpg"}),
+    (["x/four.jpeg.png"], {"four.jpeg": "x/four.jpeg.png"}),
+    (["four.jpeg"], {"four.jpeg": "four.jpeg"}),
+])  # fmt: skip
+def test_names_that_contradict_the_images_folder_are_of_others(names, found):
+    folder = Path("/clips/clip1")
+    stems = ["one", "two", "20240101-three", "four.jpeg"]
+    images = {stem: folder / f"{stem}.jpg" for stem in stems}
+    pictures = [Picture(Path("a.json"), (name,), None, [], complete=True) for name in names]
+    matched, lost = match_pictures(pictures, folder, images)
+    assert {key: picture.names[0] for key, picture in matched.items()} == found
+    assert len(lost) == len(names) - len(found)
 
 
 @pytest.mark.parametrize(("content", "masks"), [("", 4), ("1 0.5 0.5 0.2 0.2", 3)])

@@ -1,5 +1,6 @@
 """`python -m tools.benchmark`: every benchmark runs with small settings and prints results."""
 
+import argparse
 import errno
 import re
 import subprocess
@@ -8,9 +9,11 @@ import sys
 import pytest
 import torch
 
+from dataset.validation import read_lists
 from tests.conftest import METHODS, REPOSITORY
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import data, evaluation, gpu, options, start, steps
+from tools.benchmark.measure import read
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +48,14 @@ def test_settings_are_compared(name, more, settings, toy, run, monkeypatch):
         assert re.search(rf"^{setting} +[\d.]+ ", out, re.MULTILINE), out
     assert (firsts := re.findall(r"^.* ratio\n(.*)", out, re.MULTILINE))
     assert all(first.endswith("  1.00") for first in firsts)
+
+
+@pytest.mark.parametrize("name", ["levir", "shapes_pairs", "shapes"])
+def test_photos_stand_in_for_any_data(name, tmp_path):
+    options = argparse.Namespace(config=REPOSITORY / f"configs/{name}.yaml", set=[])
+    config = read(options, data=data.make_dataset(tmp_path, None))
+    assert config.data.pair is None and config.evaluation.select == "miou"
+    assert len(read_lists(config.data, unlabeled=True).val.samples) == 4
 
 
 def test_the_time_to_the_first_step(toy, run, monkeypatch):

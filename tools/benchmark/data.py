@@ -124,6 +124,8 @@ def make_dataset(root: Path, images: Path | None) -> dict[str, Any]:
         "classes": [str(i) for i in range(CLASSES)],
         "palette": None,
         "label_map": None,
+        "pair": None,
+        "test": None,
         "reduce_zero_label": False,
         **{kind: str(root / f"{kind}.txt") for kind in parts},
     }

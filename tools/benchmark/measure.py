@@ -24,6 +24,8 @@ DIGITS = {"ms": 3, "lowest": 3, "highest": 3, "a second": 1, "ratio": 2, "s": 2,
 def read(options: argparse.Namespace, **on_top: Any) -> Config:
     """Load the config of the options, with random weights and the sections `on_top`."""
     filled = {key: section for key, section in on_top.items() if section}
+    if "data" in filled:  # photos, without the class that the config may select by
+        filled["evaluation"] = {"select": "miou"}
     return load_config(options.config, options.set, {"model": {"pretrained": "none"}} | filled)
 
 

@@ -65,6 +65,8 @@ def _drawing(entry: Entry, shape: list | dict) -> Callable | None:
     for part in parts:
         if not isinstance(part, list):
             raise entry.error("expected a list of polygons or run lengths", "segmentation")
+        if any(isinstance(value, list) for value in part):
+            raise entry.error("found pairs; expected x1, y1, x2, y2, ...", "segmentation")
     # Four numbers, which pycocotools would take for a box, are a line.
     parts = [part for part in parts if len(part) >= MIN_COORDINATES]
     return partial(polygons, parts) if parts else None

@@ -22,6 +22,7 @@ from util.errors import UserError
 LABELS = (
     "brushlabels", "bitmasklabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels",
 )  # fmt: skip
+FURTHER = "further annotations of one task"
 PNG_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+\.png")
 """Task, annotation, author, and the names of the tag and of the class."""
 
@@ -42,8 +43,14 @@ def read_label_studio(tree: Entry, root: Path) -> Annotations:
     Raises `UserError` for a missing or wrong key.
     """
     tasks = tree.value if isinstance(tree.value, list) else [tree.value]
-    skipped: Counter[str] = Counter()
-    entries = (Entry(task, tree.path, f"[{number}]") for number, task in enumerate(tasks))
+    latest: dict[object, tuple[str, int]] = {}
+    for number, task in enumerate(tasks):
+        key, when = object(), ""
+        if _is_min(task) and "id" in task:  # JSON-MIN has an entry for each annotation of a task
+            key, when = (str(task["id"]), str(task.get("image"))), str(task.get("updated_at") or "")
+        latest[key] = max(latest.get(key, ("", -1)), (when, number))
+    skipped = Counter({FURTHER: len(tasks) - len(latest)})
+    entries = (Entry(tasks[number], tree.path, f"[{number}]") for _, number in latest.values())
     pictures = [_read_task(task, skipped) for task in entries]
     return Annotations("Label Studio", pictures, [], skipped, {})
 
@@ -80,7 +87,7 @@ def _results(task: Entry, skipped: Counter[str]) -> list[Entry] | None:
     made = [a for a in task.entries(key) if not a.get("was_cancelled", bool, int, default=False)]
     if not made:
         return None
-    skipped["further annotations of one task"] += len(made) - 1
+    skipped[FURTHER] += len(made) - 1
 
     def rank(place: int) -> tuple[bool, str, int]:
         value = made[place].value
@@ -241,7 +248,7 @@ def read_pngs(files: list[Path], images: list[Path]) -> Annotations:
     skipped: Counter[str] = Counter()
     pictures = []
     for task, made in tasks.items():
-        skipped["further annotations of one task"] += len(made) - 1
+        skipped[FURTHER] += len(made) - 1
         latest = made[max(made)]
         regions = [Region(c, file.name, partial(_png, file)) for file, c in latest]
         size = image_size(latest[0][0])

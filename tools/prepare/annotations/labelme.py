@@ -53,8 +53,12 @@ def read_labelme(tree: Entry, root: Path) -> Annotations:
                 f"{len(points)} points; expected {POINTS[kind][0]} ({kind})", "points"
             )
         regions.append(Region(label, f"{shape.where}.points", _drawing(shape, kind, points)))
-    names = (str(inside.with_name(named)), str(inside.with_suffix("")))
-    picture = Picture(tree.path, names, size, regions, complete=not skipped, names_agree=True)
+    names = [str(inside.with_suffix(""))]
+    if named not in ("", ".."):
+        names.insert(0, str(inside.with_name(named)))
+    picture = Picture(
+        tree.path, tuple(names), size, regions, complete=not skipped, names_agree=True
+    )
     return Annotations("LabelMe", [picture], [], skipped, {})
 
 
@@ -71,11 +75,13 @@ def _drawing(shape: Entry, kind: str, points: list[tuple[float, float]]) -> Call
 
 
 def _mask(shape: Entry, points: list[tuple[float, float]], height: int, width: int) -> dict:
-    """Draw a PNG in the box of its first and last pixel."""
+    """Draw a PNG from its first pixel on, as LabelMe does; its last pixel may be off by one, by
+    rounding or as the end that some versions write."""
     (x, y), (x2, y2) = ((round(v) for v in point) for point in points)
-    if not (0 <= x <= x2 < width and 0 <= y <= y2 < height):
+    if not (-1 <= x <= x2 <= width and -1 <= y <= y2 <= height):
         raise ValueError(f"points {points}; expected two pixels of the image, {width}x{height}")
-    picture = picture_in(shape.get("mask", str), "mask", (x2 - x + 1, y2 - y + 1))
-    whole = np.zeros((height, width), bool)
-    whole[y : y2 + 1, x : x2 + 1] = np.asarray(picture.convert("L")) > 0
-    return bitmap(whole)
+    picture = picture_in(shape.get("mask", str), "mask", (x2 - x + 1, y2 - y + 1), slack=1)
+    whole = np.zeros((height + 2, width + 2), bool)  # a pixel more on each side
+    patch = np.asarray(picture.convert("L"))[: height + 1 - y, : width + 1 - x] > 0
+    whole[y + 1 :, x + 1 :][: patch.shape[0], : patch.shape[1]] = patch
+    return bitmap(whole[1:-1, 1:-1])

@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dataset.image_files import SUFFIXES
@@ -12,14 +12,19 @@ from tools.prepare.annotations.model import Picture
 from tools.prepare.faults import raise_faults
 from util.errors import UserError
 
+Parts = tuple[str, ...]
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """Prefix that Label Studio gives the names of uploaded files."""
 
 
 class ImageFolder:
-    """The images of a folder, by the ends of their paths."""
+    """The images of a folder, by the ends of their paths.
 
-    def __init__(self, folder: Path, images: Mapping[str, Path]):
+    `names`: in the annotations. If some agree with the path above the folder, too, a name that
+    contradicts it belongs to another folder.
+    """
+
+    def __init__(self, folder: Path, images: Mapping[str, Path], names: Iterable[str]):
         self.folder = folder
         self.above = tuple(_nfc(part) for part in folder.parts)
         self.keys = {_stem(path.relative_to(folder).as_posix()): k for k, path in images.items()}
@@ -27,20 +32,33 @@ class ImageFolder:
         for stem in self.keys:
             parts = tuple(stem.split("/"))
             self.by_name[parts[-1]].append(parts)
+        self.has_folder_in_names = any(
+            common > len(image)
+            for name in names
+            for image, common in self._agreements(_parts(_stem(name)))
+        )
 
     def find(self, name: str) -> list[str]:
         """Return the keys of the images that a name may mean; several for an ambiguous name."""
         stem = _stem(name)
-        if stem in self.keys:
-            return [self.keys[stem]]
-        parts = tuple(part for part in stem.split("/") if part not in ("", ".", ".."))
+        for whole in (_nfc(name.replace("\\", "/")), stem):  # the first of p.jpeg.jpg: p.jpeg
+            if whole in self.keys:
+                return [self.keys[whole]]
+        parts = _parts(stem)
         elsewhere = stem.startswith("/") or re.match(r"[A-Za-z]:/|\w+://", stem)
         fitting: dict[int, list[str]] = defaultdict(list)
-        for image in self.by_name.get(parts[-1] if parts else "", []):
-            common = len(os.path.commonprefix([parts[::-1], (*self.above, *image)[::-1]]))
+        for image, common in self._agreements(parts):
+            if self.has_folder_in_names and common <= len(image) < len(parts):
+                continue
             if common in (len(parts), len(image)) or common > len(image) or elsewhere:
                 fitting[common].append(self.keys["/".join(image)])
         return fitting[max(fitting)] if fitting else []
+
+    def _agreements(self, parts: Parts) -> Iterator[tuple[Parts, int]]:
+        """Yield the path in the folder of each image that a path may mean, and the number of parts
+        at their ends that agree, the folders above included."""
+        for image in self.by_name.get(parts[-1] if parts else "", []):
+            yield image, len(os.path.commonprefix([parts[::-1], (*self.above, *image)[::-1]]))
 
 
 def match_pictures(
@@ -53,12 +71,16 @@ def match_pictures(
     not count. Raises `UserError`, once all faults are printed, for a name that may be several
     images, and for two annotations of one image.
     """
-    known = ImageFolder(folder, images)
+    pictures = list(pictures)
+    names = [name for picture in pictures for name in picture.names]
+    known = ImageFolder(folder, images, names)
+    # Label Studio's prefix, unless images have such names themselves, such as dates.
+    has_prefix = not any(known.find(name) for name in names if _without_prefix(name))
     found: dict[str, Picture] = {}
     lost: list[str] = []
     faults: list[UserError] = []
     for picture in pictures:
-        shorter = filter(None, map(_without_prefix, picture.names))
+        shorter = filter(None, map(_without_prefix, picture.names)) if has_prefix else ()
         keys = next(filter(None, map(known.find, (*picture.names, *shorter))), [])
         every = picture.names if picture.names_agree else ()
         meant = dict.fromkeys(key for name in every for key in known.find(name))
@@ -92,6 +114,10 @@ def _without_prefix(name: str) -> str:
     """Return a name without Label Studio's prefix and folders; "" for a name without prefix."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return UPLOADED.sub("", last) if UPLOADED.match(last) else ""
+
+
+def _parts(stem: str) -> Parts:
+    return tuple(part for part in stem.split("/") if part not in ("", ".", ".."))
 
 
 def _stem(name: str) -> str:

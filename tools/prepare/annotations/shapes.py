@@ -19,15 +19,19 @@ from dataset.image_files import open_image
 Rle = dict[str, Any]
 MARGIN = 1.0
 """Sides of the image by which coordinates may be outside; beyond, their unit is another."""
+NARROW_MARGIN = 0.1
+"""The same where the annotation holds no size, so that the image may have been resized since."""
 
 
-def polygons(parts: Sequence[Sequence[float]], height: int, width: int) -> Rle:
+def polygons(
+    parts: Sequence[Sequence[float]], height: int, width: int, margin: float = MARGIN
+) -> Rle:
     """Rasterise the union of polygons, each `x1, y1, x2, y2, ...`; raises `ValueError`."""
     for part in parts:
         if len(part) < 6 or len(part) % 2:
             raise ValueError(f"{len(part)} coordinates; expected x and y of 3 points or more")
-        _check(part[::2], "x", width)
-        _check(part[1::2], "y", height)
+        _check(part[::2], "x", width, margin)
+        _check(part[1::2], "y", height, margin)
     if not parts:
         raise ValueError("no polygon; expected one or several")
     return rle.merge(rle.frPyObjects([list(map(float, part)) for part in parts], height, width))
@@ -67,11 +71,12 @@ def bitmap(covered: np.ndarray) -> Rle:
     return rle.encode(np.asfortranarray(covered, np.uint8))
 
 
-def picture_in(text: str, key: str, size: tuple[int, int]) -> Image.Image:
-    """Decode an image of `size` in base64, alone or as a data URL; raises `ValueError`."""
+def picture_in(text: str, key: str, size: tuple[int, int], slack: int = 0) -> Image.Image:
+    """Decode an image of `size`, up to `slack` pixels, in base64, alone or as a data URL; raises
+    `ValueError`."""
     try:
         picture = open_image(BytesIO(base64.b64decode(text.partition(";base64,")[2] or text)))
-        if fits := picture.size == size:
+        if fits := all(abs(a - b) <= slack for a, b in zip(picture.size, size, strict=True)):
             picture.load()
     except (OSError, SyntaxError, ValueError):  # Pillow's of damaged files are among them
         raise ValueError(f"{key}: no image; expected a PNG in base64") from None
@@ -136,7 +141,7 @@ def area(found: Rle) -> int:
     return int(rle.area(found))
 
 
-def _check(values: Sequence[float], name: str, side: int) -> None:
+def _check(values: Sequence[float], name: str, side: int, margin: float = MARGIN) -> None:
     """Raise `ValueError` for a value that is no coordinate of the image."""
     for value in values:
         if (
@@ -145,5 +150,5 @@ def _check(values: Sequence[float], name: str, side: int) -> None:
             or not math.isfinite(value)
         ):
             raise ValueError(f"{name} is {value!r}; expected a number")
-        if not -MARGIN * side <= value <= (1 + MARGIN) * side:
+        if not -margin * side <= value <= (1 + margin) * side:
             raise ValueError(f"{name} is {value:g}; expected 0 to {side}, in pixels of the image")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.prepare.annotations.entries import Entry
 from tools.prepare.annotations.model import Annotations, Picture, Region
-from tools.prepare.annotations.shapes import corners, ellipse, polygons
+from tools.prepare.annotations.shapes import NARROW_MARGIN, corners, ellipse, polygons
 
 CLASS_KEYS = ("class", "label", "name", "type", "category", "object")
 """Names of the attribute with the class, where regions have several."""
@@ -103,10 +103,11 @@ def _drawing(shape: Entry, kind: str) -> Callable | None:
             raise shape.error(f"{len(ys)} values, all_points_x has {len(xs)}", "all_points_y")
         if len(xs) < 3:
             return None
-        return partial(polygons, [[v for pair in zip(xs, ys, strict=True) for v in pair]])
+        points = [v for pair in zip(xs, ys, strict=True) for v in pair]
+        return partial(polygons, [points], margin=NARROW_MARGIN)
     if kind == "rect":
         box = [shape.number(key) for key in ("x", "y", "width", "height")]
-        return partial(polygons, [corners(*box)])
+        return partial(polygons, [corners(*box)], margin=NARROW_MARGIN)
     if kind == "circle":
         radius = shape.number("r")
         return partial(ellipse, (shape.number("cx"), shape.number("cy")), (radius, radius), 0)

@@ -102,9 +102,7 @@ def _write_masks(options: argparse.Namespace) -> tuple[Path, ClassOptions]:
             print(_line(title, f"{len(names)} {meaning}: {_some(names)}"))
     print(_line("written", f"{folder}: {counted(totals.masks, 'mask')}"))
     labels = {str(number): name for number, name in enumerate(table.names)}
-    return folder, ClassOptions(
-        table.names, labels | ({str(IGNORE): IGNORED} if totals.ignored else {})
-    )
+    return folder, ClassOptions(table.names, labels | {str(IGNORE): IGNORED})
 
 
 def _unlabelled(found: Mapping[str, Picture], options: argparse.Namespace) -> list[str]:
@@ -208,7 +206,10 @@ def report(annotations: Annotations, table: ClassTable, totals: Totals) -> str:
                            "objects of several classes: the smaller object is on top"))  # fmt: skip
         lines.append(_line("rest", f"pixels without object: {rest}"))
     if table.unused:
-        meaning = "declared, without objects, no class"
+        meaning = (
+            "declared, without objects, no class: masks of another annotation file may number the "
+            "classes differently"
+        )
         lines.append(_line("unused", f"{len(table.unused)} {meaning}: {_some(table.unused)}"))
     if skipped := [f"{what}: {n}" for what, n in annotations.skipped.items() if n]:
         lines.append(_line("skipped", "; ".join(skipped)))

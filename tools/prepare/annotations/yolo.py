@@ -67,6 +67,8 @@ def class_names(path: Path) -> list[str]:
             tree = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UserError(f"{path}: not YAML ({reason(error)})") from None
+        if isinstance(tree, dict) and "kpt_shape" in tree:
+            raise UserError(f"{path}: kpt_shape: labels are keypoints; expected polygons")
         names = tree.get("names") if isinstance(tree, dict) else None
         if isinstance(names, dict) and sorted(names) == list(range(len(names))):
             names = [names[index] for index in range(len(names))]

@@ -80,7 +80,9 @@ def config_text(
         data=data,
         classes=classes,
         label_map=list(_label_map(classes, masks)),
-        ignored=_pixels([masks.values[IGNORE]]) if IGNORE in classes.of else "",
+        ignored=_pixels([masks.values[IGNORE]])
+        if IGNORE in classes.of and IGNORE in masks.values
+        else "",
         background=_background(classes),
         bands=found.bands,
         percentiles=PERCENTILES,
