@@ -190,6 +190,11 @@ def _build_method(
     network = network_of(config.model, config.data)
     network.check_crop(config.crop_size)
     network.check_batch(per_forward * distributed.batchnorm_processes(device))
+    if config.model.lock_backbone and config.model.pretrained == "none":
+        logger.warning(
+            "warning: model.lock_backbone freezes random weights (model.pretrained: none). Fix: "
+            "set model.pretrained, or model.lock_backbone=false"
+        )
     if pretrained:
         logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
     method = method_class(network, config)

@@ -85,8 +85,8 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
 
 
 def layers_below_last(backbone: nn.Module, decay: float) -> dict[nn.Parameter, int]:
-    """Return the number of layers from each trained parameter of a backbone to the last layer; 0
-    for all where `decay` is 1.
+    """Return the number of layers from each trained parameter of a backbone to the last trained
+    layer; 0 for all where `decay` is 1.
 
     timm's layers: the patch embedding with positions, class and register tokens; each block; the
     final norm belongs to the last block.  Raises `UserError` for a backbone without layers.
@@ -100,9 +100,10 @@ def layers_below_last(backbone: nn.Module, decay: float) -> dict[nn.Parameter, i
             "timm. Fix: set it to 1, or use model.network dpt on a ViT"
         )
     layers = group_parameters(backbone, matcher(), reverse=True)
-    trained = {p: layers[name] for name, p in backbone.named_parameters() if p.requires_grad}
-    last = max(trained.values(), default=0)
-    return {parameter: last - layer for parameter, layer in trained.items()}
+    trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+    # The final norm may follow blocks that are not trained (model.layers).
+    last = max((layers[name] for name in trained if not name.startswith("norm.")), default=0)
+    return {p: max(0, last - layers[name]) for name, p in trained.items()}
 
 
 class LossScale:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.files import SUFFIX, find_checkpoint, network_in
+from model.files import PUBLISHED, SUFFIX, find_checkpoint, network_in
 from util.cli import add_device, add_settings
 from util.config.data import ImageSources
 from util.config.loading import load_config, resolve
@@ -87,19 +87,21 @@ def split_of(config: Config, split: str) -> ImageSources:
 def checkpoint_config(
     checkpoint: Path, config: Path | None = None, settings: Sequence[str] = ()
 ) -> Config:
-    """Return the config of a checkpoint: the file `config`, else `config.yaml` beside the
-    checkpoint, else the one inside a .safetensors file.
+    """Return the config of a checkpoint: the file `config`, else the one inside an exported
+    .safetensors file, else `config.yaml` beside the checkpoint.
 
     Raises `UserError` if there is none.
     """
     path = config or checkpoint.parent / "config.yaml"
-    if config is None and not path.exists():
-        if checkpoint.suffix == SUFFIX:
-            from model.checkpoint import load  # which brings PyTorch
+    is_edited = checkpoint.name == PUBLISHED and path.exists()  # for the paths of the data
+    if config is None and checkpoint.suffix == SUFFIX and not is_edited:
+        from model.checkpoint import load  # which brings PyTorch
 
-            if "config" in (content := load(checkpoint)):
-                return resolve(content["config"], str(checkpoint), settings)
+        if "config" in (content := load(checkpoint)):
+            return resolve(content["config"], str(checkpoint), settings)
+    if not path.exists() and config is None:
         raise UserError(
-            f"{path}: no config beside the checkpoint; name the one it was trained with: --config"
+            f"{path}: no config beside the checkpoint; name the one it was trained with (--config, "
+            "in Python config=...)"
         )
     return load_config(path, settings)

@@ -155,10 +155,10 @@ def predict_sliding(
 
 def logits_of(network: LogitFunction, image: Tensor) -> Tensor:
     """Return logits at the image's own size; a network with patches sees the image at the nearest
-    multiple of its patch size."""
-    patch = getattr(network, "patch_size", 1)
+    multiple of its patch size, and no side is shorter than the network's least one."""
+    patch, least = getattr(network, "patch_size", 1), getattr(network, "least_side", 1)
     h, w = image.shape[-2:]
-    fit = [max(patch, int(side / patch + 0.5) * patch) for side in (h, w)]
+    fit = [max(patch, least, int(side / patch + 0.5) * patch) for side in (h, w)]
     if fit == [h, w]:
         return network(image).float()
     resized = F.interpolate(image, fit, mode="bilinear", align_corners=True)

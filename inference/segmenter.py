@@ -47,7 +47,11 @@ class Segmenter:
 
     @classmethod
     def load(
-        cls, checkpoint: str | os.PathLike, which: str | None = None, device: str = "auto"
+        cls,
+        checkpoint: str | os.PathLike,
+        which: str | None = None,
+        device: str = "auto",
+        config: str | os.PathLike | None = None,
     ) -> "Segmenter":
         """Load a checkpoint file, a run directory (its best checkpoint), a published folder, or
         `hf:OWNER/NAME` on the Hugging Face hub.
@@ -56,13 +60,15 @@ class Segmenter:
             which: the network in the checkpoint; by default, the teacher `model_ema` for
                 best_model_ema.pth, else `model`.
             device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+            config: file of the training's config; by default, as `--config` of predict.py.
 
         Raises `UserError` for a checkpoint that cannot be read.
         """
         path = find_checkpoint(Path(checkpoint), which)
-        config, place = checkpoint_config(path), distributed.choose_device(device)
-        network = load_trained(config, path, which or network_in(path), place)
-        return cls(Predictor(network, config, place), config)
+        place = distributed.choose_device(device)
+        settings = checkpoint_config(path, None if config is None else Path(config))
+        network = load_trained(settings, path, which or network_in(path), place)
+        return cls(Predictor(network, settings, place), settings)
 
     def predict(self, image: ImageLike | Sequence[ImageLike]) -> Segmentation:
         """Segment one image; for change detection, a pair (earlier, later).
@@ -103,6 +109,11 @@ class Segmenter:
                 raise UserError(
                     f"image: found an array {[*values.shape]}; expected [height, width] or "
                     "[height, width, bands]"
+                )
+            if data.image_range is None and values.dtype != np.uint8:
+                raise UserError(
+                    f"image: found an array of {values.dtype}; the network was trained on images "
+                    "of 8 bits: expected uint8, from 0 to 255 (not divided by 255)"
                 )
             if np.ma.is_masked(image):
                 void = np.asarray(np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2))

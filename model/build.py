@@ -127,8 +127,9 @@ def build_cnn(
         return OWN[name](stride, in_channels), OWN[name].channels, 1
     check_name(name)
     try:
-        indices, sides, idle = _probe(name, stride, shallow)
+        indices, sides, least, idle = _probe(name, stride, shallow)
         backbone = _feature_maps(name, stride, out_indices=indices, in_chans=in_channels)
+        backbone.least_side = least
     except _UNFIT as error:
         raise UserError(
             f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
@@ -143,15 +144,17 @@ def build_cnn(
 
 
 @functools.cache
-def _probe(name: str, stride: int, shallow: bool) -> tuple[list[int], int, list[str]]:
-    """Return the indices of the feature maps, the number that divides an image's sides, and the
-    names of parameters without a gradient; needs no memory and keeps the random state."""
+def _probe(name: str, stride: int, shallow: bool) -> tuple[list[int], int, int, list[str]]:
+    """Return the indices of the feature maps, the number that divides an image's sides, the least
+    side, and the names of parameters without a gradient; needs no memory and keeps the random
+    state."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         probe = _feature_maps(name, stride).eval()
         sides = _multiple_of_sides(probe)
         strides = probe.feature_info.reduction()
         indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
-        return indices, sides, _parameters_without_part_in(probe, indices, sides)
+        least = next(s for s in _SIDES if s % sides == 0 and _takes(probe, s, s))
+        return indices, sides, least, _parameters_without_part_in(probe, indices, sides)
 
 
 def _feature_maps(name: str, stride: int, **options: Any) -> Any:
@@ -171,18 +174,27 @@ def _feature_maps(name: str, stride: int, **options: Any) -> Any:
     return model
 
 
+_SIDES = (1, 2, 4, 8, 16, 32, 64)
+
+
 @torch.no_grad()
+def _takes(backbone: nn.Module, height: int, width: int) -> bool:
+    """Return whether a backbone takes images of this size."""
+    try:
+        backbone(torch.zeros(1, 3, height, width))
+    except _UNFIT:
+        return False
+    return True
+
+
 def _multiple_of_sides(backbone: nn.Module) -> int:
     """Return the number that must divide an image's sides: 1 (nearly all), 4 (Swin), 32 (HRNet).
 
     Raises `ValueError` for a backbone that does not take images of any size.
     """
     for multiple in (1, 4, 32):
-        try:
-            backbone(torch.zeros(1, 3, 96 + multiple, 64 + multiple))
+        if _takes(backbone, 96 + multiple, 64 + multiple):
             return multiple
-        except _UNFIT:
-            continue
     raise ValueError("it does not take images of any size")
 
 

@@ -37,7 +37,8 @@ def resample_positions(table: Tensor, rows: int, columns: int) -> Tensor:
 def _resample_for_any_size(table: Tensor, rows: int, columns: int) -> Tensor:
     """Resample at explicit positions, for exporters, which fix the factors of an interpolation."""
     side = math.isqrt(table.shape[1] - 1)
-    down, across = (torch.arange(n, device=table.device) for n in (rows, columns))
+    one = table[0, 0, :1] * 0 + 1  # on the table's device; a traced arange stays on the CPU
+    down, across = (one.expand(n).cumsum(0) - 1 for n in (rows, columns))
     is_own_size = (down[-1] == side - 1) & (across[-1] == side - 1)
     offset = torch.where(is_own_size, 0.0, 0.1)
     y, x = (2 * (at + 0.5) / (at[-1] + 1 + offset) - 1 for at in (down, across))

@@ -10,11 +10,14 @@ from util.errors import UserError, reason
 
 HUB = "hf:"
 """Prefix of folders on the hub."""
+OFFLINE = constants.HF_HUB_OFFLINE
+"""The user's own choice."""
 
 
 def ask_hub_once() -> None:
     """Switch the hub's client to its cache if the hub cannot be reached: it would retry for a
     minute, even for cached files."""
+    constants.HF_HUB_OFFLINE = OFFLINE  # an earlier failure may have passed
     try:
         huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
     except Exception:  # of any client

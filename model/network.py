@@ -31,6 +31,12 @@ class Network(nn.Module):
     siamese: bool = False
     """Samples are pairs of images of one place; classes are kinds of change."""
 
+    @property
+    def least_side(self) -> int:
+        """Least side of an image; some backbones without padding (ConvNeXt, VGG) need more than one
+        pixel."""
+        return max(self.patch_size, getattr(self.backbone, "least_side", 1))
+
     def encode(self, x: Tensor) -> Features:
         """Return feature maps of normalised images `[B, C, H, W]`, shallow to deep."""
         raise NotImplementedError

@@ -1,5 +1,6 @@
 """Pretrained weights of backbones, from a file or timm's hub, for any number of bands."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,6 +97,8 @@ def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source
     whole = backbone.state_dict()
     inside = base_names(backbone)
     own = {name: whole[of_backbone] for name, of_backbone in inside.items()}
+    if "norm.weight" in own and "norm.weight" not in state:  # timm's name before average pooling
+        state = {re.sub(r"^fc_norm\.", "norm.", name): value for name, value in state.items()}
     names, lacking = pair_names(own, state)
     if lacking:
         raise UserError(

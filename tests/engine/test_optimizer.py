@@ -102,6 +102,17 @@ def test_layer_decay_is_that_of_timm(name):
             assert found[own] == pytest.approx(group["lr_scale"]), names[id(parameter)]
 
 
+def test_layer_decay_counts_from_the_last_trained_block():
+    network = build_network(VIT.model_copy(update={"layers": [1, 2, 3, 4]}), 3)
+    options = Optimizer(name="adamw", lr=1.0, lr_multi=10, layer_decay=0.5)
+    rates = {p: g["base_lr"] for g in build_optimizer(network, options).param_groups
+             for p in g["params"]}  # fmt: skip
+    vit = network.backbone
+    found = [rates[p] for p in (vit.blocks[3].mlp.fc1.weight, vit.blocks[2].mlp.fc1.weight,
+                                vit.norm.weight, vit.pos_embed)]  # fmt: skip
+    assert found == [1, 0.5, 1, 0.5**4]
+
+
 def test_layer_decay_needs_layers(toy):
     network = build_network(load_config(toy.config).model, 3)
     with pytest.raises(UserError, match="layer_decay: found 0.9.*dpt on a ViT"):

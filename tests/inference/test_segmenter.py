@@ -1,5 +1,6 @@
 """Segmenter: a trained network in a Python program."""
 
+import shutil
 import subprocess
 import sys
 
@@ -66,6 +67,17 @@ def test_unsuitable_input_is_refused(trained):
     for shape, words in (((9, 9, 5), "5 bands"), ((2, 9, 9, 3), r"found an array \[2, 9, 9, 3\]")):
         with pytest.raises(UserError, match=words):
             segmenter.predict(np.zeros(shape, np.uint8))
+    for kind in (np.float32, np.int64, bool):
+        with pytest.raises(UserError, match=r"expected uint8, from 0 to 255 \(not divided"):
+            segmenter.predict(np.zeros((9, 9, 3), kind))
+
+
+def test_a_checkpoint_without_its_folder_takes_a_config(trained, tmp_path):
+    shutil.copy(trained / "best.pth", tmp_path / "alone.pth")
+    with pytest.raises(UserError, match=r"no config beside the checkpoint; .*config=\.\.\.\)"):
+        Segmenter.load(tmp_path / "alone.pth")
+    segmenter = Segmenter.load(tmp_path / "alone.pth", "model", "cpu", trained / "config.yaml")
+    assert segmenter.predict(np.zeros((9, 9, 3), np.uint8)).mask.shape == (9, 9)
 
 
 def test_pixels_without_data_are_ignored_as_by_predict(trained, run, tmp_path):

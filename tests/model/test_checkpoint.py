@@ -5,6 +5,7 @@ import struct
 import time
 import zipfile
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import huggingface_hub.constants
 import numpy as np
@@ -24,6 +25,7 @@ from model.checkpoint import (
     nonfinite_tensors,
     save_atomically,
 )
+from model.hub import ask_hub_once
 from model.pretrained import PRETRAINED, load_backbone
 from model.trained import load_network
 from util.config.data import Data
@@ -330,6 +332,9 @@ def test_hub_that_cannot_be_reached(monkeypatch):
     with pytest.raises(UserError, match="hub weights of 'resnet10t' cannot be loaded .no route"):
         load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}), 3)
     assert huggingface_hub.constants.HF_HUB_OFFLINE  # the hub's client would retry for a minute
+    monkeypatch.setattr("huggingface_hub.get_session", MagicMock())
+    ask_hub_once()
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE, "the connection is there again"
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])

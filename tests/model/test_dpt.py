@@ -215,6 +215,9 @@ def test_pretrained_weights_are_the_original_ones(monkeypatch):
     }  # fmt: skip
     assert load_backbone_state(network.backbone, original, "f") == "f: 175 entries loaded"
     assert (network.backbone.mask_token == 0.5).all()
+    averaged = {name.replace("norm.", "fc_norm.") if name.startswith("norm.") else name: value
+                for name, value in original.items()}  # fmt: skip
+    assert load_backbone_state(network.backbone, averaged, "f") == "f: 175 entries loaded"
     donor = timm.create_model(options.backbone)
     monkeypatch.setattr("timm.create_model", lambda name, pretrained: donor)
     assert load_backbone(network, options, 3).endswith("175 entries loaded")

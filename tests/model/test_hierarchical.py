@@ -32,6 +32,23 @@ def of(backbone, **more):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name, stride, least", [
+    ("test_convnext", 32, 32), ("test_convnext", 16, 16), ("tiny_pvt", 32, None),
+    ("resnet10t", 16, 1), ("test_mambaout", 32, 1),
+])  # fmt: skip
+def test_narrow_images_are_enlarged_for_backbones_without_padding(name, stride, least):
+    """As the last windows and small scales of an evaluation may be."""
+    network = build_network(of(name, output_stride=stride), 5).eval()
+    assert network.least_side == least or (least is None and network.least_side > 1)
+    for size in ((40, 3), (1, 33), (70, 50)):
+        x = torch.randn(1, 3, *size)
+        logits = logits_of(network, x)
+        assert logits.shape == (1, 5, *size) and logits.isfinite().all()
+        if min(size) >= network.least_side:
+            torch.testing.assert_close(logits, network(x))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name, sides", [("tiny_swin", 4), ("tiny_pvt", 1), ("test_mambaout", 1)])
 def test_features_are_timms_with_the_channels_first(name, sides):
     network = build_network(of(name), 5).eval()
