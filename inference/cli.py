@@ -93,8 +93,11 @@ def checkpoint_config(
     Raises `UserError` if there is none.
     """
     path = config or checkpoint.parent / "config.yaml"
-    is_edited = checkpoint.name == PUBLISHED and path.exists()  # for the paths of the data
-    if config is None and checkpoint.suffix == SUFFIX and not is_edited:
+    published = (checkpoint.name, "config.yaml", "README.md")
+    is_published = checkpoint.name == PUBLISHED and all(
+        (checkpoint.parent / name).exists() for name in published
+    )  # whose config.yaml is edited, for the paths of the data
+    if config is None and checkpoint.suffix == SUFFIX and not is_published:
         from model.checkpoint import load  # which brings PyTorch
 
         if "config" in (content := load(checkpoint)):

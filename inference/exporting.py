@@ -156,6 +156,7 @@ class ExportedNetwork:
 
     run: Runner
     patch_size: int
+    least_side: int = 1
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.run(x)
@@ -172,7 +173,7 @@ def compare_masks(
         run: the exported function.
         fixed: the function takes images of one size only.
     """
-    network = ExportedNetwork(run, deployed.patch_size)
+    network = ExportedNetwork(run, deployed.patch_size, deployed.network.least_side)
     mean, std = mean_and_std(config, CPU)
     difference, agreement = 0.0, 1.0
     for view, known in views:

@@ -153,7 +153,8 @@ def _probe(name: str, stride: int, shallow: bool) -> tuple[list[int], int, int, 
         sides = _multiple_of_sides(probe)
         strides = probe.feature_info.reduction()
         indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
-        least = next(s for s in _SIDES if s % sides == 0 and _takes(probe, s, s))
+        fitting = (s for s in _SIDES if s % sides == 0 and _takes(probe, s, s))
+        least = next(fitting, 64 + sides)  # a side that `_multiple_of_sides` has tried
         return indices, sides, least, _parameters_without_part_in(probe, indices, sides)
 
 

@@ -79,7 +79,7 @@ class Deployed(nn.Module):
 
     def fitted(self, x: Tensor) -> Tensor:
         """Compute `inference.predictor.logits_of` in arithmetic that exporters can trace, for sides
-        of half a patch or more."""
+        of half a patch, and of the network's least side, or more."""
         if self.patch == 1:
             return self.network(x)
         patch, (h, w) = self.patch, x.shape[-2:]
@@ -115,6 +115,7 @@ def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
         "inside": [name for name in (NORMALISATION, RESIZING) if name in deployed.inside],
         "square": outside if RESIZING not in deployed.inside else None,
         "multiple_of": deployed.patch_size,
+        "least_side": deployed.network.least_side,
         "config": portable(config).model_dump(mode="json"),
     }
     return {name: json.dumps(value) for name, value in facts.items()}

@@ -333,10 +333,12 @@ def test_images_seen_in_training(split, lines, warnings, trained, toy, run):
 def test_validation_images_that_were_replaced_since_training(trained, toy, run):
     """As `tools.prepare init --force` does: some may have been trained on."""
     argv = ["--checkpoint", trained]
-    assert "trained on some" not in run(evaluate_script, *argv)[1]
+    code, said, err = run(evaluate_script, *argv)
+    assert code == 0 and "trained on some" not in said, err
     toy.write_list("val", toy.path("labeled").read_text().splitlines()[:2])
     assert (
         "the training was validated on; it may have been trained" in run(evaluate_script, *argv)[1]
     )
     own = [*argv, "--set", f"data.val={toy.path('val')}"]
-    assert "trained on some" not in run(evaluate_script, *own)[1]  # asked for
+    code, said, err = run(evaluate_script, *own)
+    assert code == 0 and "trained on some" not in said, err  # asked for

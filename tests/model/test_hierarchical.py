@@ -34,7 +34,7 @@ def of(backbone, **more):
 @torch.no_grad()
 @pytest.mark.parametrize("name, stride, least", [
     ("test_convnext", 32, 32), ("test_convnext", 16, 16), ("tiny_pvt", 32, None),
-    ("resnet10t", 16, 1), ("test_mambaout", 32, 1),
+    ("resnet10t", 16, 1), ("test_mambaout", 32, 1), ("inception_v4", 32, 96),
 ])  # fmt: skip
 def test_narrow_images_are_enlarged_for_backbones_without_padding(name, stride, least):
     """As the last windows and small scales of an evaluation may be."""

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import sys
 from collections import Counter
@@ -689,7 +690,8 @@ def test_ignored_pixels_in_masks_for_validation(init):
         mask[0] = 255
         Image.fromarray(mask).save(path)
     code, out, err = init("notes", "--val", "val/images", "val/masks")
-    assert code == 0, out + err
+    assert code == 0 and re.search(r"255 +\(ignored\) .* 3\n", out), out + err
+    assert load_config("configs/mine.yaml").data.classes == ["background", "field", "tree"]
 
 
 @pytest.mark.parametrize("count", [254, 255])
@@ -739,6 +741,10 @@ def test_images_are_found_by_the_ends_of_their_paths(name, found):
 
 @pytest.mark.parametrize("names, found", [
     (["clip1/one.jpg", "clip2/two.jpg"], {"one": "clip1/one.jpg"}),
+    (["clips/clip1/one.jpg", "old/clip1/two.jpg"], {"one": "clips/clip1/one.jpg"}),
+    (["/clips/clip1/one.jpg", "D:\\batch\\two.jpg"],
+     {"one": "/clips/clip1/one.jpg", "two": "D:\\batch\\two.jpg"}),
+    (["0123abcd-one.jpg", "20240102-three.jpg"], {"one": "0123abcd-one.jpg"}),
     (["images/one.jpg", "images/two.jpg"], {"one": "images/one.jpg", "two": "images/two.jpg"}),
     (["0123abcd-one.jpg", "u/12345678-two.jpg"],
      {"one": "0123abcd-one.jpg", "two": "u/12345678-two.jpg"}),

@@ -50,11 +50,12 @@ def test_settings_are_compared(name, more, settings, toy, run, monkeypatch):
     assert all(first.endswith("  1.00") for first in firsts)
 
 
-@pytest.mark.parametrize("name", ["levir", "shapes_pairs", "shapes"])
+@pytest.mark.parametrize("name", ["levir", "shapes_pairs", "acdc_unimatch"])
 def test_photos_stand_in_for_any_data(name, tmp_path):
     options = argparse.Namespace(config=REPOSITORY / f"configs/{name}.yaml", set=[])
     config = read(options, data=data.make_dataset(tmp_path, None))
     assert config.data.pair is None and config.evaluation.select == "miou"
+    assert config.evaluation.volume_pattern is None
     assert len(read_lists(config.data, unlabeled=True).val.samples) == 4
 
 

@@ -203,6 +203,7 @@ def test_places_are_folders_patterns_and_folders_of_runs(fake, rows, mistake, tm
     (tmp_path / "links").mkdir()
     for name in ("a", "b"):
         (tmp_path / "links" / name).symlink_to(fake.runs / "m")
+    (tmp_path / "links" / "above").symlink_to(tmp_path / "links")
     assert rows(tmp_path / "links")[0][0]["seeds"] == [0, 1, 2]
 
 

@@ -291,6 +291,7 @@ def test_paths_of_split_files_are_compared_by_file(spec, toy, run, tmp_path):
 
 def test_devices_are_the_visible_gpus(stub, run, mistake, monkeypatch):
     assert "--devices 1: found 0 GPUs, numbered from 0" in mistake(sweep, stub, "--devices", "1")
+    assert "--devices gpu0: expected auto, cpu" in mistake(sweep, stub, "--devices", "gpu0")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
     seen, popen = set(), subprocess.Popen
@@ -299,6 +300,7 @@ def test_devices_are_the_visible_gpus(stub, run, mistake, monkeypatch):
     ))  # fmt: skip
     code, out, err = run(sweep, stub, "--devices", "0", "1")
     assert code == 0 and "started on 1" in out and seen == {"3", "GPU-5"}, err
+    assert run(sweep, stub, "--devices", "7")[0] == 0, "all runs are done"
 
 
 SBATCH = """#!/bin/sh

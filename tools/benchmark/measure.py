@@ -25,7 +25,7 @@ def read(options: argparse.Namespace, **on_top: Any) -> Config:
     """Load the config of the options, with random weights and the sections `on_top`."""
     filled = {key: section for key, section in on_top.items() if section}
     if "data" in filled:  # photos, without the class that the config may select by
-        filled["evaluation"] = {"select": "miou"}
+        filled["evaluation"] = {"select": "miou", "volume_pattern": None}
     return load_config(options.config, options.set, {"model": {"pretrained": "none"}} | filled)
 
 

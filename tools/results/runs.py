@@ -2,8 +2,9 @@
 
 import glob
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from dataset.folders import walk
 from util.config.data import Data, ImageSources, SplitFile
 from util.config.differences import MOVABLE
 from util.config.loading import load_config, parse
@@ -179,7 +179,7 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Settings by dotted key, without those that may differ between runs of one group."""
         settings = _flatten(self.config.model_dump(mode="json"))
-        if isinstance(rule := self.starts[0].class_weights, str):
+        if isinstance(rule := self.starts[-1].class_weights, str):
             settings["criterion.class_weights"] = rule
         return settings
 
@@ -260,7 +260,7 @@ def run_folders(places: Iterable[str]) -> list[Path]:
     folders: dict[Path, Path] = {}
     for place in places:
         paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
-        below = [Path(parent) for path in paths for parent, _, names in walk(path) if MARK in names]
+        below = [run for path in paths for run in _runs_below(path)]
         found = sorted(below, key=lambda run: (run.resolve() != run.absolute(), run))
         if not found:
             hint = nearest(Path(place))
@@ -268,6 +268,19 @@ def run_folders(places: Iterable[str]) -> list[Path]:
         for run in found:
             folders.setdefault(run.resolve(), run)
     return list(folders.values())
+
+
+def _runs_below(path: Path) -> Iterator[Path]:
+    """Yield the run directories in a folder, also through links, each folder once."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(path, followlinks=True):
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        if MARK in names:
+            yield Path(parent)
 
 
 def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:

@@ -39,7 +39,8 @@ def main() -> None:
         if options.slurm is not None:
             print(submit(states, sweep.save_path, options.slurm))
             return
-        check_devices(options.devices)
+        if not all(state.is_done for state in states):
+            check_devices(options.devices)
         failed = run_all(states, options.devices)
         for run in failed:
             print(f"failed: python {' '.join(run.command)}")

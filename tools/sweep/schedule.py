@@ -120,7 +120,7 @@ def _resolved(config: Config, run: Run) -> Config:
     if config.precision == "auto":
         config = config.model_copy(update={"precision": run.config.precision})
     rule, weights = config.criterion.class_weights, run.config.criterion.class_weights
-    recorded = run.starts[0].class_weights  # None: by an older version
+    recorded = run.starts[-1].class_weights  # None: by an older version
     if isinstance(rule, str) and weights and recorded in (rule, None):
         criterion = config.criterion.model_copy(update={"class_weights": weights})
         config = config.model_copy(update={"criterion": criterion})
@@ -135,10 +135,13 @@ def check_split_files(states: Sequence[RunProgress]) -> None:
 
 
 def check_devices(devices: Sequence[str]) -> None:
-    """Raise `UserError` for the number of a GPU that is not there: its runs would all fail."""
+    """Raise `UserError` for the number of a GPU that is not there, and for other names: their runs
+    would all fail."""
     from torch import cuda
 
     for device in devices:
+        if not device.isdecimal() and device not in ("auto", "cpu"):
+            raise UserError(f"--devices {device}: expected auto, cpu or numbers of GPUs")
         if device.isdecimal() and int(device) >= cuda.device_count():
             raise UserError(
                 f"--devices {device}: found {counted(cuda.device_count(), 'GPU')}, numbered from 0"

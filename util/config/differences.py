@@ -1,5 +1,6 @@
 """Differences between configs: which keys a resumed run, or another machine, may change."""
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,7 @@ MOVABLE = {
     "log",
 }
 """Keys that may change before a run is resumed, as they change no result; so may each `root`."""
-SPLIT_FILES = {
-    f"data.{kind}{part}" for kind in ("labeled", "unlabeled", "val") for part in ("", ".list")
-}
+SPLIT_FILES = re.compile(r"data\.(labeled|unlabeled|val)(\.\d+)?(\.list)?")
 """Keys that name split files: equal where they name the same file."""
 OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
 """Keys that may differ between the machines of a run; so may each `root`."""
@@ -71,9 +70,8 @@ def differences(
         if name in free or key == "root":
             continue
         a, b = (_by_place(tree.get(key)) for tree in (old, new))
-        if name in SPLIT_FILES and isinstance(a, str) and isinstance(b, str):
-            if find_path(Path(a)).resolve() == find_path(Path(b)).resolve():
-                continue
+        if SPLIT_FILES.fullmatch(name) and (files := _files(a)) and files == _files(b):
+            continue
         if isinstance(a, dict) and isinstance(b, dict):
             found |= differences(a, b, f"{name}.", free)
         elif a != b:
@@ -92,6 +90,14 @@ def image_differences(
             key, other = f"data.{name} images", " other" * (before["images"] == now["images"])
             found[key] = f"{key} ({before['images']} -> {now['images']}{other})"
     return found
+
+
+def _files(value: Any) -> list[Path]:
+    """Return the split files that a value names; none for another value."""
+    paths = [value] if isinstance(value, str) else value
+    if not (isinstance(paths, list) and all(isinstance(path, str) for path in paths)):
+        return []
+    return [find_path(Path(path)).resolve() for path in paths]
 
 
 def _by_place(value: Any) -> Any:

@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -20,8 +20,8 @@ UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 class ImageFolder:
     """The images of a folder, by the ends of their paths.
 
-    `names`: in the annotations. If some agree with the path above the folder, too, a name that
-    contradicts it belongs to another folder.
+    `names`: in the annotations. If some agree with folders above this one, too, a relative name
+    that agrees with fewer of them belongs to another folder.
     """
 
     def __init__(self, folder: Path, images: Mapping[str, Path], names: Iterable[str]):
@@ -32,11 +32,13 @@ class ImageFolder:
         for stem in self.keys:
             parts = tuple(stem.split("/"))
             self.by_name[parts[-1]].append(parts)
-        self.has_folder_in_names = any(
-            common > len(image)
-            for name in names
-            for image, common in self._agreements(_parts(_stem(name)))
+        depths = (
+            common - len(image)
+            for stem in map(_stem, names)
+            if not _is_absolute(stem)
+            for image, common in self._agreements(_parts(stem))
         )
+        self.depth = max(depths, default=0)
 
     def find(self, name: str) -> list[str]:
         """Return the keys of the images that a name may mean; several for an ambiguous name."""
@@ -45,10 +47,10 @@ class ImageFolder:
             if whole in self.keys:
                 return [self.keys[whole]]
         parts = _parts(stem)
-        elsewhere = stem.startswith("/") or re.match(r"[A-Za-z]:/|\w+://", stem)
+        elsewhere = _is_absolute(stem)  # on the annotator's machine
         fitting: dict[int, list[str]] = defaultdict(list)
         for image, common in self._agreements(parts):
-            if self.has_folder_in_names and common <= len(image) < len(parts):
+            if not elsewhere and common < len(parts) and common - len(image) < self.depth:
                 continue
             if common in (len(parts), len(image)) or common > len(image) or elsewhere:
                 fitting[common].append(self.keys["/".join(image)])
@@ -72,15 +74,17 @@ def match_pictures(
     images, and for two annotations of one image.
     """
     pictures = list(pictures)
-    names = [name for picture in pictures for name in picture.names]
+    names = dict.fromkeys(name for picture in pictures for name in picture.names)
     known = ImageFolder(folder, images, names)
-    # Label Studio's prefix, unless images have such names themselves, such as dates.
-    has_prefix = not any(known.find(name) for name in names if _without_prefix(name))
+    # Label Studio's prefixes are random: one of several names is something else, such as a date.
+    prefixes = Counter(map(_prefix, names))
     found: dict[str, Picture] = {}
     lost: list[str] = []
     faults: list[UserError] = []
     for picture in pictures:
-        shorter = filter(None, map(_without_prefix, picture.names)) if has_prefix else ()
+        shorter = [
+            _last(n)[len(p) :] for n in picture.names if prefixes[p := _prefix(n)] == 1 and p
+        ]
         keys = next(filter(None, map(known.find, (*picture.names, *shorter))), [])
         every = picture.names if picture.names_agree else ()
         meant = dict.fromkeys(key for name in every for key in known.find(name))
@@ -110,10 +114,18 @@ def _annotated(picture: Picture | None) -> bool:
     return picture is not None and bool(picture.regions or picture.dense or picture.complete)
 
 
-def _without_prefix(name: str) -> str:
-    """Return a name without Label Studio's prefix and folders; "" for a name without prefix."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    return UPLOADED.sub("", last) if UPLOADED.match(last) else ""
+def _last(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def _prefix(name: str) -> str:
+    """Return Label Studio's prefix of a name; "" without one."""
+    found = UPLOADED.match(_last(name))
+    return found[0] if found else ""
+
+
+def _is_absolute(stem: str) -> bool:
+    return bool(re.match(r"/|[A-Za-z]:/|\w+://", stem))
 
 
 def _parts(stem: str) -> Parts:
