@@ -293,14 +293,15 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
             assert abs(part - own).mean() < abs(part - other).mean() / 2  # the file is a JPEG
 
     finished = Run(tmp_path / "run")
-    found = predict_validation(finished, "model", torch.device("cpu"), shown=2, limit=None)
-    judged = [*found.best, *found.worst]
-    assert len({one.name for one in judged}) == len(judged) == 2
-    for one, (sheet, _) in zip(
-        judged, predictions.compared_pictures(finished, judged), strict=True
+    found = predict_validation(finished, "model", torch.device("cpu"), limit=None)
+    best, worst = predictions.best_and_worst(found, 2)
+    judged = [index for index, _ in best + worst]
+    assert len(set(judged)) == len(judged) == 2
+    for index, (sheet, _) in zip(
+        judged, predictions.compared_pictures(found, best + worst), strict=True
     ):
         dates = [Image.open(file).resize((240, 240), Image.Resampling.LANCZOS)
-                 for file in one.sample.image_files]  # fmt: skip
+                 for file in found.samples[index].image_files]  # fmt: skip
         both = side_by_side([dates]).crop((0, 0, 2 * 244, 248))
         assert np.array_equal(np.array(sheet.crop((0, 0, 2 * 244, 248))), np.array(both))
 
