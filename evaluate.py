@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset.folders import require_sources
-from inference.cli import checkpoint_and_config, checkpoint_parser, split_of
+from inference.cli import (
+    checkpoint_and_config,
+    checkpoint_parser,
+    names_validation,
+    split_of,
+)
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
 from util.errors import UserError, counted, quoted
@@ -179,7 +184,7 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
     if options.split == "test" and distributed.is_main():
         for warning in seen_in_training(split, config.data):
             logger.warning(warning)
-    is_own = options.config is None and not any(s.startswith("data.val") for s in options.set)
+    is_own = options.config is None and not names_validation(options.set)
     if options.split == "val" and is_own and distributed.is_main():
         if problem := changed_since_training(options.checkpoint.parent, split):
             logger.warning("warning: %s; the score may be too high", problem)

@@ -84,6 +84,11 @@ def split_of(config: Config, split: str) -> ImageSources:
     return source
 
 
+def names_validation(settings: Sequence[str]) -> bool:
+    """Return whether `--set` names validation images, instead of those in the run's config."""
+    return any(setting.startswith("data.val") for setting in settings)
+
+
 def checkpoint_config(
     checkpoint: Path, config: Path | None = None, settings: Sequence[str] = ()
 ) -> Config:
@@ -93,10 +98,8 @@ def checkpoint_config(
     Raises `UserError` if there is none.
     """
     path = config or checkpoint.parent / "config.yaml"
-    published = (checkpoint.name, "config.yaml", "README.md")
-    is_published = checkpoint.name == PUBLISHED and all(
-        (checkpoint.parent / name).exists() for name in published
-    )  # whose config.yaml is edited, for the paths of the data
+    has_card = path.exists() and path.with_name("README.md").exists()
+    is_published = checkpoint.name == PUBLISHED and has_card  # users edit its paths of the data
     if config is None and checkpoint.suffix == SUFFIX and not is_published:
         from model.checkpoint import load  # which brings PyTorch
 
