@@ -60,6 +60,8 @@ def agreement(kinds: Iterable[tuple[str, Mapping[int, int]]]) -> Agreement:
     by_value: dict[int, set[tuple[str, int]]] = {}
     by_colour: dict[int, set[tuple[str, int]]] = {}
     for kind, colours in kinds:
+        if len(set(colours.values())) < len(colours):
+            continue  # a palette of several values in one colour says nothing
         for value, colour in colours.items():
             by_value.setdefault(value, set()).add((kind, value))
             by_colour.setdefault(colour, set()).add((kind, value))
@@ -77,6 +79,8 @@ class MaskFormat(NamedTuple):
     kind: str
     colours: dict[int, int]
     """Colours of the values in use."""
+    classes: dict[int, int]
+    """Class indices of these values."""
 
 
 def mask_format(
@@ -88,15 +92,19 @@ def mask_format(
     colours = value_colours(mask, held) if has_values(mask) else {}
     colours = {v: colours[v] for v in held if v in colours}
     has_palette = mask_kind(mask) == "P" and labels.data.palette is None
-    is_own = has_palette and _has_own_palette(colours, labels)
-    return MaskFormat(path, mask_kind(mask), {} if is_own else colours)
+    indices = labels.class_of(np.array([*colours], np.int64)).tolist()
+    classes = dict(zip(colours, indices, strict=True))
+    if has_palette and _has_own_palette(colours, classes, labels):
+        colours = {}
+    return MaskFormat(path, mask_kind(mask), colours, classes)
 
 
-def _has_own_palette(colours: Mapping[int, int], labels: LabelLookup) -> bool:
+def _has_own_palette(
+    colours: Mapping[int, int], classes: Mapping[int, int], labels: LabelLookup
+) -> bool:
     """Return whether each value of a class has the colour that this program gives the class."""
     own = packed(np.array(palette(labels.data), np.uint8)).tolist()
-    classes = labels.class_of(np.array([*colours], np.int64)).tolist()
-    pairs = zip(classes, colours.values(), strict=True)
+    pairs = [(classes[value], colour) for value, colour in colours.items()]
     return all(index >= len(own) or own[index] == colour for index, colour in pairs)
 
 
@@ -108,7 +116,7 @@ def disagreement(masks: Iterable[MaskFormat]) -> str:
     if text := _renumbered(mask for mask in found if mask.kind == "P"):
         return text
     agrees = agreement((mask.kind, mask.colours) for mask in found)
-    if agrees.by_value or not agrees.by_colour:
+    if agrees.by_value or not agrees.by_colour or _is_one_class_each(found):
         return ""
     first = {mask.kind: mask for mask in reversed(found)}
     some = [f"{m.path} (mode {m.kind}: {first_of([*map(str, m.colours)], 4)})"
@@ -117,6 +125,15 @@ def disagreement(masks: Iterable[MaskFormat]) -> str:
         f"{first_of(some, 3)}: one value means different colours; save all masks in one way, or "
         "name the colours in data.label_map, such as '255,255,255': 1"
     )
+
+
+def _is_one_class_each(masks: Iterable[MaskFormat]) -> bool:
+    """Return whether each colour means one class, as with a label_map `{0: 0, 1: 1, 255: 1}`."""
+    labels: dict[int, set[int]] = {}
+    for mask in masks:
+        for value, colour in mask.colours.items():
+            labels.setdefault(colour, set()).add(mask.classes[value])
+    return all(len(some) == 1 for some in labels.values())
 
 
 def _renumbered(masks: Iterable[MaskFormat]) -> str:

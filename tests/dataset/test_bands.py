@@ -250,6 +250,8 @@ def test_tifffile_is_optional(faulty, monkeypatch):
     ({"bands": [0]}, "data.bands"),
     ({"bands": [1, 2], "mean": [0.5]}, "data.mean: has 1 numbers for 2 bands"),
     ({"bands": "grey", "std": [1, 1, 1]}, "data.std: has 3 numbers for 1 bands"),
+    ({"mean": [123.7, 116.3, 103.5]}, "data.mean"),
+    ({"std": [58.4, 57.1, 57.4]}, "data.std"),
     ({"bands": [1, 2, 3], "rgb_bands": [1, 2, 4]}, "three of the numbers in data.bands"),
     ({"bands": [1, 2, 3], "rgb_bands": [3, 2, 2]}, "three of the numbers in data.bands"),
     ({"rgb_bands": [1, 2, 3]}, "three of the numbers in data.bands"),

@@ -239,6 +239,15 @@ def test_accents_of_lists_and_files_may_be_encoded_apart(stored, listed, tmp_pat
     assert sample.image == sample.mask == name
 
 
+def test_spaces_without_a_tab_are_explained(tmp_path):
+    (tmp_path / "list.txt").write_text("a.png\nphoto 1.png\nphoto 2.png\t\n")
+    samples, (fault,) = scan_list(Origin(tmp_path / "list.txt", tmp_path), False, None)
+    assert [sample.image for sample in samples] == ["a.png", "photo 2.png"]
+    assert "line 2: 'photo 1.png'" in str(fault) and "end an image without a mask by a tab" in str(
+        fault
+    )
+
+
 def test_long_lines_with_accents_are_faults(tmp_path):
     (tmp_path / "list.txt").write_text("\u00fc" * 200 + ".png\n", encoding="utf-8")
     samples, faults = scan_list(Origin(tmp_path / "list.txt", tmp_path), False, None)

@@ -219,6 +219,14 @@ def test_folders_and_test_images(toy, inspect):
     assert code == 1 and {p["kind"] for p in report["problems"]} == {"line", "leak", "size"}
 
 
+def test_blank_images_are_no_leak(toy, inspect):
+    for name in ("l0", "v0"):
+        path = toy.root / f"images/{name}.jpg"
+        Image.new("RGB", Image.open(path).size).save(path)
+    code, out, report = inspect()
+    assert code == 0 and not report["problems"], out
+
+
 def test_errors_of_the_user(toy, inspect, tmp_path):
     precious = tmp_path / "notes.html"
     precious.write_text("mine")

@@ -51,6 +51,10 @@ def test_from_folders_to_a_config(form, init, run, train):
         assert code == 2 and "which of the colours is which class" in err
         assert "'0,0,0=a,0,128,128=b c,128,64,0=Ünten,224,224,192=ignore'" in out
         classes = "0,0,0=a,128,64,0=b c,0,128,128=Ünten,224,224,192=ignore"
+    elif form == "16 bits":  # 255 is between the classes
+        code, out, err = init(*options, classes)
+        assert code == 2 and "3 names for 4 values: 0; 255; 300; 600" in err
+        classes = "0=a,300=b c,600=Ünten,255=ignore"
     code, out, err = init(*options, classes)
     assert code == 0, err
     assert "4 labeled, 3 unlabeled, 2 val" in out and "52x44" in out
@@ -224,6 +228,61 @@ def test_every_value_is_a_class(values, options, label_map, init):
     for number, mask in masks_of(config).items():
         expected = [label_map[str(value)] for value in values]
         np.testing.assert_array_equal(mask, np.array(expected)[np.minimum(truth(number), 3)])
+
+
+def test_255_may_be_the_object_of_a_trimap(init):
+    """Ask about 0, 128, 255 with two names: 128 may be unsure pixels."""
+    values = np.array([0, 128, 255, 0], np.uint8)
+    form = (".png", lambda mask: Image.fromarray(values[np.minimum(mask, 3)]))
+    write_masks(Path("masks"), write_images(Path("images")), form)
+    code, out, err = init("--classes", "background,object")
+    assert code == 2 and "2 names for 3 values" in err, out
+
+
+def test_a_thin_class_beside_ignored_pixels_is_a_class(init):
+    """Keep class 1 of lines one pixel wide, such as cracks, beside 255."""
+
+    def thin(mask):
+        values = np.zeros(mask.shape, np.uint8)
+        values[:3], values[20, :20] = 255, 1
+        return Image.fromarray(values)
+
+    write_masks(Path("masks"), write_images(Path("images")), (".png", thin))
+    code, out, err = init("--classes", "background,crack")
+    assert code == 0, err
+    assert "255    (ignored)" in out and load_config("configs/mine.yaml").data.label_map is None
+
+
+def test_the_masks_are_no_unlabelled_images(init):
+    """Leave masks out of `--unlabeled` where its folder contains theirs."""
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), [*stems, "spare"], "index")
+    for name in "xy":
+        put(Image.new("RGB", (50, 40)), f"{name}.jpg")
+    code, out, err = init("--unlabeled", ".")
+    assert code == 0 and " 2 unlabeled" in out, (out, err)
+
+
+def test_grey_values_are_no_palette(init):
+    """Keep grey masks from making all pictures of classes black."""
+    form = (".png", lambda mask: Image.fromarray(np.minimum(mask, 3)).convert("P"))
+    write_masks(Path("masks"), write_images(Path("images")), form)
+    code, _, err = init()
+    assert code == 0 and load_config("configs/mine.yaml").data.palette is None, err
+
+
+def test_a_class_of_validation_masks_only_is_named(init):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), stems, "index")
+    assert init()[0] == 0
+    (val,) = [
+        Path(s.mask) for s in read_list(load_config("configs/mine.yaml").data.val, True).samples
+    ][:1]
+    mask = np.asarray(Image.open(val)).copy()
+    mask[:9, :9] = 4
+    Image.fromarray(mask).save(val)
+    code, out, err = init("--force")
+    assert code == 0 and "warning  in no training mask: class_4; " in out, (out, err)
 
 
 FIRST = Path("masks/b/c/photo 0.png")
@@ -483,6 +542,13 @@ def bits(count):
     return lambda mask: with_palette((mask == 1).astype(np.uint8), np.array([[0] * 3, [255] * 3]))
 
 
+def blank_palette(mask):
+    """Return a palette image with values 0 and 1 whose palette shows both in black."""
+    image = Image.fromarray((mask == 1).astype(np.uint8), mode="P")
+    image.putpalette([0, 0, 0])
+    return image
+
+
 def index(mask):
     return Image.fromarray((mask == 1).astype(np.uint8))
 
@@ -497,6 +563,7 @@ def index(mask):
         (bits(1), index, ["0", "1"]),
         (bits("palette"), index, ["0", "1"]),
         (bits(1), bits("palette"), ["0", "1"]),
+        (blank_palette, blank_palette, ["0", "1"]),
     ],
 )  # fmt: skip
 def test_masks_of_two_kinds_mean_the_same(one, other, keys, init):
@@ -539,6 +606,9 @@ def test_a_config_by_hand_does_not_hide_that_masks_disagree(init, run, refused):
     assert code == 1 and "masks stored in several ways" in out and "(mode 1: 0, 1)" in out, err
     argv = ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY]
     assert "one value means different colours" in refused(SupOnly, argv)
+    same = "data.label_map={0: 0, 1: 1, 255: 1}"  # white has one meaning
+    code, out, err = run(check_data, "--config", "configs/mine.yaml", "--set", same)
+    assert code == 0 and "stored in several ways" not in out, out
 
 
 def test_palettes_that_number_colours_anew_are_refused(init, run, refused):

@@ -96,6 +96,9 @@ def test_star_in_patterns(pattern, stems, tmp_path):
     assert files_by_name(tmp_path, pattern) == dict(zip(stems, files, strict=True))
     with pytest.raises(UserError, match=r"m_\*_\*.png: expected a pattern with one \*"):
         files_by_name(tmp_path, "day/m_*_*.png")
+    for outside in ("../m", str(tmp_path / "day/*.png")):
+        with pytest.raises(UserError, match="leads out of .*; expected a folder or pattern below"):
+            files_by_name(tmp_path, outside)
 
 
 def test_pascals_validation_images(splits, unverified):

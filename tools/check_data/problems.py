@@ -122,11 +122,12 @@ def _of_masks(found: CheckedList, config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _repeated(lists: Sequence[CheckedList]) -> Iterator[Problem]:
-    """Yield equal pictures under different names (one file twice is an overlap)."""
+    """Yield equal pictures under different names (one file twice is an overlap); blank images are
+    equal without being one picture."""
     location = locator()
     first: dict[str, tuple[CheckedList, Checked]] = {}
     for found in lists:
-        for item in (item for item in found.items if item.digest):
+        for item in (i for i in found.items if i.digest and i.bands and not i.bands.constant.all()):
             earlier, twin = first.setdefault(str(item.digest), (found, item))
             sample, same = item.sample, twin.sample
             if location(same) != location(sample):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from dataset.folders import names_by_stem
 from dataset.protocols import fingerprint, read_protocols
+from dataset.samples import leaves_folder
 from dataset.split_files import list_text, read_list, write_lists
 from util.errors import UserError, counted
 
@@ -45,8 +46,10 @@ def files_by_name(root: Path, pattern: str) -> dict[str, str]:
     """Return files below `root`, as relative paths by their parts at `*`; sorted.
 
     A pattern without `*` is a folder of images; keys are their names without suffix.
-    Raises `UserError` as `names_by_stem` does.
+    Raises `UserError` as `names_by_stem` does, and for a pattern that leaves `root`.
     """
+    if leaves_folder(pattern):
+        raise UserError(f"{pattern}: leads out of {root}; expected a folder or pattern below it")
     head, star, _ = pattern.partition("*")
     folder = head.rpartition("/")[0] if star else head.rstrip("/")
     before = f"{folder}/" if folder else ""

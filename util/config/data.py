@@ -8,10 +8,10 @@ from util.config.label_map import parse_label_map
 from util.config.types import (
     IGNORE,
     AnyPath,
+    Deviation,
     Name,
     Natural,
     Positive,
-    PositiveFloat,
     Section,
     Shade,
     Share,
@@ -155,10 +155,10 @@ class Data(Section):
     max_megapixels: Positive = 179
     """Larger images and masks are refused, because a small file may unpack to fill the memory.
     `predict.py` predicts larger TIFFs window by window."""
-    mean: Annotated[tuple[float, ...], Field(validate_default=True)] = ()
+    mean: Annotated[tuple[Share, ...], Field(validate_default=True)] = ()
     """Mean of each band in [0, 1], subtracted from every image. Default: ImageNet's for rgb, 0 for
     other bands."""
-    std: Annotated[tuple[PositiveFloat, ...], Field(validate_default=True)] = ()
+    std: Annotated[tuple[Deviation, ...], Field(validate_default=True)] = ()
     """Standard deviation of each band; every image is divided by it. Default: ImageNet's for rgb, 1
     for other bands."""
     geometry: Literal["scale_crop", "rotate_resize"] = "scale_crop"

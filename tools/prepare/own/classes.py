@@ -154,12 +154,14 @@ def choose_classes(masks: Masks, named: ClassOptions) -> Classes:
 
 
 def _palette(masks: Masks, of: dict[int, int], count: int) -> list[Colour] | None:
-    """Return the colour of each of `count` classes in the masks; None unless they differ."""
+    """Return the colour of each of `count` classes in the masks; None where all are grey, or two
+    are equal."""
     first = {label: code for code, label in reversed(of.items())}
     codes = [first[label] for label in range(count) if label in first]
     in_colour = codes if masks.in_colour else [masks.palette.get(code, -1) for code in codes]
     colours = [colour_of(code) for code in in_colour if code != -1]
-    return colours if len(set(colours)) == count else None
+    is_grey = all(len(set(colour)) == 1 for colour in colours)  # values, not chosen colours
+    return colours if len(set(colours)) == count and not is_grey else None
 
 
 def _as_named(masks: Masks, named: ClassOptions) -> dict[str, str]:
@@ -193,7 +195,7 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     kept = {code: value for code, value in kept.items() if code not in odd}
     nodata = _nodata(kept, masks, named)
     kept = {code: value for code, value in kept.items() if value not in nodata}
-    void = _void(kept, masks.in_colour, named) if set(ignored) <= {OTHER} else None
+    void = _void(kept, masks.in_colour) if set(ignored) <= {OTHER} else None
     unasked = nodata + ([void] if void else [])
     ignored |= {value.key: IGNORED for value in unasked}
     classes = [value for value in kept.values() if value is not void]
@@ -273,14 +275,13 @@ def _nodata(kept: Mapping[int, Value], masks: Masks, named: ClassOptions) -> lis
     return [] if is_class else found
 
 
-def _void(kept: Mapping[int, Value], in_colour: bool, named: ClassOptions) -> Value | None:
-    """Return the value to ignore: VOC's colour of borders; 255 in masks of class indices, or if
-    there is one name less than values."""
+def _void(kept: Mapping[int, Value], in_colour: bool) -> Value | None:
+    """Return the value to ignore: VOC's colour of borders, or 255 in masks of class indices."""
     void = next((value for value in kept.values() if value.key == void_key(in_colour)), None)
     others = [code for code in kept if code != IGNORE]
     # {0, 255} is one class and another, {0, 64, 128, 255} are grey levels; indices are close.
     are_close = any(b - a < 10 for a, b in pairwise(others))
-    return void if in_colour or are_close or len(named.names) == len(others) > 1 else None
+    return void if in_colour or are_close else None
 
 
 def _nearest(code: int, of: Mapping[int, int], in_colour: bool) -> int:

@@ -17,8 +17,6 @@ STRAY_SHARE, STRAY_MASKS = 1e-4, 0.02
 classes."""
 SMALL, LARGE = 32, 64
 """Largest value of masks of class indices, smallest one of masks of visible grey values."""
-SECOND_KIND = 0.2
-"""Share of the masks that makes two ways of storing likely."""
 OBJECTS = 8
 """Number of values that makes masks look as if they number objects."""
 
@@ -34,7 +32,7 @@ def stray_values(values: Mapping[int, Value], in_colour: bool, masks: int) -> se
     own = {code: value for code, value in values.items() if value.key != void_key(in_colour)}
     thin = {code for code, value in own.items() if not value.solid and value.share < THIN}
     consecutive = not in_colour and max(own, default=0) - min(own, default=0) < len(own)
-    if consecutive and 2 * len(thin) < len(own):
+    if consecutive and (2 * len(thin) < len(own) or max(own) <= SMALL):
         return set()  # the values just count classes
     rare = {
         code
@@ -73,8 +71,7 @@ def two_scales(masks: Masks) -> tuple[list[int], list[int]] | None:
     held = [values for values in held if values]
     small = [values for values in held if max(values) <= SMALL]
     large = [values for values in held if min(values) >= LARGE]
-    fewer = min(len(small), len(large))
-    if len(small) + len(large) < len(held) or fewer < max(2, SECOND_KIND * len(held)):
+    if len(small) + len(large) < len(held) or not (small and large):
         return None
     low, high = (sorted(set().union(*some)) for some in (small, large))
     return (low, high) if len(low) == len(high) else None

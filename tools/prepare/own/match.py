@@ -81,8 +81,8 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
     if not labeled:
         given = " ".join(options.val or ["(default)"])
         raise UserError(f"--val {given}: takes all labelled images; leave some to train on")
-    more = _unlabelled(options) if options.unlabeled else []
-    taken |= {sample.image for sample in labeled}
+    more = _unlabelled(options, masks) if options.unlabeled else []
+    taken |= {file for sample in (*val, *test, *labeled) for file in sample.files()}
     held_out = _held_out(options, matched, images)
     rest = [file for file in matched.without_mask if file not in held_out]
     matched = matched._replace(without_mask=rest, held_out=len(held_out - {*more}))
@@ -99,13 +99,13 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
     return splits, matched
 
 
-def _unlabelled(options: argparse.Namespace) -> list[Path]:
+def _unlabelled(options: argparse.Namespace, masks: Path) -> list[Path]:
     """Return the images of `--unlabeled` that fit the image pattern; all of them if none fits."""
     folder = absolute(options.unlabeled)
     try:
-        return [*files_by_stem(folder, pattern=options.image_pattern).values()]
+        return [*files_by_stem(folder, masks, options.image_pattern).values()]
     except UserError:
-        return [*files_by_stem(folder).values()]
+        return [*files_by_stem(folder, masks).values()]
 
 
 def _held_out(options: argparse.Namespace, matched: Matched, images: Path) -> set[Path]:

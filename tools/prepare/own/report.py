@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from dataset.mask_files import code_of
@@ -37,12 +38,12 @@ def report_data(options: argparse.Namespace, found: Survey, classes: Classes) ->
     if options.second:
         print(f"pairs    of two dates: {options.images}, {options.second}")
     print(table(masks.values, classes.labels, splits))
-    first, last = len(splits.labeled), len(splits.labeled) + len(splits.val)
-    shown = Counter(
-        label
-        for pixels in masks.pixels[first:last]
-        for label in {classes.class_of(code) for code in pixels}
-    )
+    held = [{classes.class_of(code) for code in pixels} for pixels in masks.pixels]
+    trained = set().union(*held[: len(splits.labeled)])
+    shown = Counter(chain.from_iterable(held[len(splits.labeled) :][: len(splits.val)]))
+    if untrained := [name for label, name in enumerate(classes.names) if label not in trained]:
+        print(f"warning  in no training mask: {first_of(untrained, 5)}; label more images, or draw "
+              "another validation split with --seed")  # fmt: skip
     showing = [shown[label] for label in range(len(classes.names))]
     if few := too_few(len(splits.val), classes.names, showing):
         print(f"warning  {few}")
