@@ -1,9 +1,9 @@
 """CorrMatch: label propagation via correlation matching (Sun et al., CVPR 2024).
 
-Pixels that correlate should share a label.  The correlation of features spreads logits from
-pixel to pixel, and pseudo-labels through whole regions; a threshold that follows the network's
-confidence decides which labels to trust.  With `teacher: ema`, a moving average of the network
-makes the pseudo-labels; correlations remain those of the network.
+FixMatch with label propagation: the correlation of features spreads logits from pixel to pixel, and
+pseudo-labels through whole regions.  The confidence threshold follows the network's confidence.
+With `teacher: ema`, a moving average of the network makes the pseudo-labels, but not the
+correlations.
 """
 
 from engine.start import check_command

@@ -1,7 +1,7 @@
 """FixMatch for segmentation (Sohn et al., NeurIPS 2020; Yang et al., CVPR 2023, section 3.1).
 
 Confident predictions on a weak view are the labels of a strong view.  With `teacher: ema`, a moving
-average of the network makes them (the FixMatch of UniMatch V2).
+average of the network makes these predictions (as published in the UniMatch V2 paper).
 """
 
 from engine.start import check_command

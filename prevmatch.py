@@ -39,28 +39,28 @@ from util.config.types import Natural, Positive, Section, Share
 
 class Previous(Section):
     conf_thresh: Share = 0.9
-    """Confidence threshold for labels of earlier models, if `confidence` is pixelwise."""
+    """Confidence threshold for labels of previous models, if `confidence` is pixelwise."""
     confidence: Literal["pixelwise", "pixelavg", "imageavg"] = "pixelwise"
-    """Weight of the labels of earlier models. `pixelwise`: 1 above the threshold, else 0;
+    """Weight of the labels of previous models. `pixelwise`: 1 above the threshold, else 0;
     `imageavg`: the mean confidence of the image, for all its pixels; `pixelavg`: as published for
     Cityscapes, the loss of the whole batch, padding included, times the sum of the images' mean
     confidences. The last two always use cross-entropy."""
     store: Literal["cpu", "gpu"] = "cpu"
-    """Where earlier models are kept: `cpu`, in host memory; `gpu`, in GPU memory."""
+    """Where previous models are kept: `cpu`, in host memory; `gpu`, in GPU memory."""
 
 
 class PrevMatch(UniMatch):
     class Options(UniMatch.Options):
         list_max_len: Positive = 8
-        """Largest number of earlier models that are kept; a new one replaces the oldest."""
+        """Largest number of previous models that are kept; a new one replaces the oldest."""
         model_num: Positive = 3
-        """Largest number of earlier models that label a batch."""
+        """Largest number of previous models that label a batch."""
         random_select: bool = True
-        """Draw the number of earlier models for each batch, from 1 to `model_num`; false: always
+        """Draw the number of previous models for each batch, from 1 to `model_num`; false: always
         `model_num`."""
         base_only_epoch: Natural = 0
-        """First epoch, counted from 1, after which a model may be kept, because models of the first
-        epochs are poor teachers."""
+        """First epoch, counted from 1, whose model may be kept; models of earlier epochs are poor
+        teachers."""
         prev: Annotated[Previous, Field(default_factory=Previous)]
 
     def __init__(self, model, config):

@@ -1,8 +1,8 @@
 """RankMatch: exploring the better consistency regularization (Mai et al., CVPR 2024).
 
-UniMatch, and consistent relations between pixels: a weak and a strong view should rank the same
-reference pixels in the same order of similarity.  With `teacher: ema`, labels and features of the
-weak view come from a moving average of the network.
+UniMatch with a ranking loss: for each pixel, a weak and a strong view should rank reference pixels
+by similarity in the same order.  With `teacher: ema`, labels and features of the weak view come
+from a moving average of the network.
 """
 
 from engine.start import check_command

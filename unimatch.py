@@ -55,10 +55,10 @@ class UniMatch(TeacherMethod):
         }  # fmt: skip
 
     def forward_views(self, batch: Batch) -> Logits:
-        """Return the logits of all views, of as many labelled as unlabelled images.
+        """Return the logits of all views; needs as many labelled as unlabelled images.
 
-        The decoder sees the features twice, the second time with half of the channels dropped; of
-        these, only the unlabelled part, `fp`, is used.
+        The decoder sees the features twice: whole, and with half of the channels dropped. Of the
+        second, only the unlabelled part, `fp`, is used.
         """
         x, u = batch["labeled"]["image"], batch["unlabeled"]
         features = self.model.features(torch.cat([x, u["weak"]]))

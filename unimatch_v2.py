@@ -1,8 +1,8 @@
 """UniMatch V2: pushing the limit of semi-supervised semantic segmentation (Yang et al., 2024).
 
-An EMA teacher labels the weak view; two strong views learn from it, each with the feature channels
-that the other one dropped.  With `teacher: self` the network labels itself, as published for change
-detection.
+An EMA teacher labels the weak view; two strong views learn these labels, each with the feature
+channels that the other one dropped.  With `teacher: self`, as published for change detection, the
+network makes the pseudo-labels itself.
 """
 
 from engine.start import check_command

@@ -114,8 +114,8 @@ class TeacherMethod(Method):
         """Network that makes the pseudo-labels: `self`, the trained network, as published; `ema`, a
         moving average of its weights."""
         ema_momentum: Share = 0.996
-        """Momentum of the moving average from step 250 on; it is smaller before, so the average
-        follows faster."""
+        """Momentum of the moving average; at most 1 - 1/(i + 1) at step i, so the average follows
+        faster at first."""
 
     def __init__(self, model: Network, config: Config):
         super().__init__(model, config)

@@ -27,12 +27,12 @@ python unimatch.py --config configs/pascal.yaml --save-path runs/mine \\
 ```
 
 - An unknown key or a value out of range is refused in one line before anything starts.
-- `base: other.yaml` starts from another file, named relative to the file that says so, and
-  overrides it key by key. `{}` empties a section of that file (`--set 'method={}'`).
-- All other relative paths are looked up in the working directory and then in the repository; `~`
-  is the home folder.
-- An empty default means: not set, or chosen automatically as described. "Published" refers to the
-  methods' papers and code.
+- `base: other.yaml`, a path relative to the config, starts from another config and overrides it key
+  by key. `{}` empties a section of it (`--set 'method={}'`).
+- All other relative paths are looked up in the working directory, then in the repository; `~` is
+  the home folder.
+- An empty default means: not set, or chosen automatically. "Published": in the papers or their
+  code.
 
 This page is generated from [util/config/schema.py](../util/config/schema.py),
 [util/config/data.py](../util/config/data.py) and the methods' scripts by
@@ -43,15 +43,19 @@ TOP = "| key | default | meaning |\n|---|---|---|\n"
 
 def page() -> str:
     """Return the page as Markdown."""
+    from engine.method import TeacherMethod
+
     parts = [HEAD, *_tables("The run", Config)]
     for name, field in Config.model_fields.items():
         if is_section(field):
             section: Any = field.annotation
             parts += _tables(_title(section), section, f"{name}.")
+    shared = _rows(TeacherMethod.Options, "method.")
+    parts.append(f"## Methods: all but SupOnly\n\n{TOP}{''.join(shared)}")
     for script in method_scripts():
         method = method_of(script)
-        if method.Options.model_fields:
-            parts += _tables(f"Method: {method.__name__}", method.Options, "method.")
+        if own := [row for row in _rows(method.Options, "method.") if row not in shared]:
+            parts.append(f"## Method: {method.__name__}\n\n{TOP}{''.join(own)}")
     return "\n".join(parts)
 
 

@@ -128,12 +128,12 @@ class Optimizer(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Weight decay; published with 1e-4 for sgd and 0.01 for adamw."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Layer-wise decay of the learning rate in a ViT (BEiT). The final norm and the last block use
-    `lr`, each earlier block this factor times the rate of the next block, and the embeddings
-    (patches, positions, tokens) one factor less than the first block. 1: the same rate for all."""
+    """Layer-wise decay of the learning rate in a ViT (BEiT): the last block and the final norm use
+    `lr`, each earlier block this factor times the rate of the next one, and the embeddings this
+    factor times the rate of the first block. 1: the same rate for all."""
     power: PositiveFloat = 0.9
-    """Exponent of the poly decay. Of steps 0 to N - 1, step 0 uses the initial rate, and step i > 0
-    uses (1 - (i - 1)/N)^power times the initial rate, as published."""
+    """Exponent of the poly decay: step i = 1, ..., N - 1 uses (1 - (i - 1)/N)^power times the
+    initial rate, step 0 the initial rate, as published."""
 
     @model_validator(mode="after")
     def _scales_from_a_batch(self) -> "Optimizer":
@@ -245,9 +245,8 @@ class Config(Section):
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Floating-point format; all but float32 are mixed precision. `auto`: bfloat16 on a GPU or CPU
     that supports it (CPU: AMX, AVX512_BF16, ARM's bf16), else float16 on a GPU and float32 on a
-    CPU. `auto` is resolved at each start. If a resumed run would get another precision on the new
-    machine, it is refused: set the precision of the first start, e.g.
-    `--set precision=bfloat16`."""
+    CPU. If a resumed run would get another precision on a new machine, it is refused: set that of
+    the first start, e.g. `--set precision=bfloat16`."""
     tf32: bool | None = None
     """Use TF32 in float32 convolutions and matrix products on a GPU: faster, slightly less exact.
     Default: torch's own choice."""
@@ -257,9 +256,10 @@ class Config(Section):
     compile: bool = False
     """Compile the network with `torch.compile`: the first steps are slow, later ones faster."""
     seed: Natural = 0
-    """Random seed of the run; the same seed gives the same run."""
+    """Random seed of the run. Is a run reproducible? See docs/reliability.md."""
     deterministic: bool = False
-    """Use deterministic kernels: bit-equal runs on one machine, GPU included, possibly slower."""
+    """Use deterministic kernels, possibly slower: runs on one GPU should then be bit-equal (not
+    tested)."""
     save_every: Positive | None = None
     """Steps between additional checkpoints inside an epoch. Default: only one at the end of each
     epoch."""
