@@ -18,11 +18,12 @@ from inference.cli import (
     checkpoint_and_config,
     checkpoint_parser,
     names_validation,
+    same_network,
     split_of,
 )
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
-from util.errors import UserError, counted, quoted
+from util.errors import UserError, counted
 from util.io import file_sha256, require_folder_of, write_text
 from util.launched import processes_here
 from util.parser import Parser
@@ -248,9 +249,9 @@ def write_results(
         write_text(options.json, text, f"--json {options.json}")
         logger.info("written  %s", options.json)
     logger.info(
-        "next     python predict.py --checkpoint %s --images FOLDER --save-path OUT",
-        quoted(options.checkpoint),
-    )
+        "next     python predict.py %s --images FOLDER%s --save-path OUT",
+        same_network(options), " --second FOLDER" * (config.data.dates == 2),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -33,7 +33,11 @@ def main() -> None:
         check_options(options)
         options.checkpoint, config = checkpoint_and_config(options)
         if not options.images:
-            require_sources(config.data.val, config.data)
+            try:
+                require_sources(config.data.val, config.data)
+            except UserError as error:
+                hint = "; or name images to compare on with --images" * (config.data.dates == 1)
+                raise UserError(f"{error}{hint}") from None
         with importing():
             from inference.exporting import export
         export(options, config)

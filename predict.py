@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from inference.cli import checkpoint_and_config, checkpoint_parser
+from inference.cli import checkpoint_and_config, checkpoint_parser, same_network
 from inference.inputs import find_dates, may_choose_windows
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
-from util.errors import UserError, counted, quoted
+from util.errors import UserError, counted
 from util.parser import Parser
 
 
@@ -131,8 +131,7 @@ def predict_images(
     print_results(options, config, writer.kinds, done, len(errors), large)
     if interrupt:
         raise interrupt
-    checkpoint = quoted(options.checkpoint)
-    print(f"next     python export.py --checkpoint {checkpoint} --format onnx --out model.onnx")
+    print(f"next     python export.py {same_network(options)} --format onnx --out model.onnx")
     return errors
 
 

@@ -83,13 +83,14 @@ class RunState(Strict):
     def compare(self, own: dict[str, Any], source: Path, force: bool) -> None:
         """Compare config and split files with the state `own` of the run that resumes.
 
-        Raises `UserError` for differences; with `force`, logs them instead, and drops best scores
-        that are no longer comparable.
+        Raises `UserError` for differences; with `force`, logs them instead, drops best scores that
+        are no longer comparable, and marks the records of their epochs.
         """
         changed = differences(with_defaults(self.config), own["config"])
         before = self.images.model_dump() if self.images else own["images"]
         changed |= image_differences(before, own["images"])
-        loses_best = bool(self.best) and any(key.startswith(SCORED_BY) for key in changed)
+        is_rescored = any(key.startswith(SCORED_BY) for key in changed)
+        loses_best = bool(self.best) and is_rescored
         if changed and not force:
             also = ", which discards the best scores (not comparable) and best.pth"
             raise UserError(
@@ -106,6 +107,8 @@ class RunState(Strict):
                 "on; the next validation replaces %s", source, names,
             )  # fmt: skip
             self.best.clear()
+        for record in self.history if is_rescored else ():
+            record["superseded"] = True
         if self.images is None:
             logger.info("%s: records no split files (an older version); not compared", source)
 
@@ -141,12 +144,13 @@ def check_run(state: Any, name: str, path: Path) -> RunState:
 def state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
     """Return content and path of the checkpoint to continue from, if there is one.
 
-    `never` and a path hold for the first start of a run: a restart continues from its own last
-    checkpoint.  Raises `UserError` when a new run would overwrite files, when the named checkpoint
-    is missing, and when no checkpoint is readable.
+    A path holds for the first start of a run, and `never` until it restarts by itself: then it
+    continues from its own last checkpoint.  Raises `UserError` when a new run would overwrite
+    files, when the named checkpoint is missing, and when no checkpoint is readable.
     """
     there = [path for path in (run_dir.latest, run_dir.previous) if path.exists()]
-    if there and (resume == "auto" or (distributed.is_restart() and run_dir.is_own())):
+    is_again = run_dir.is_own() and (resume != "never" or distributed.is_restart())
+    if there and (resume == "auto" or is_again):
         return _first_readable(run_dir, there)
     if resume in ("auto", "never"):
         _refuse_to_overwrite(run_dir)

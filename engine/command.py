@@ -92,10 +92,17 @@ def build_trainer(
     volumes = volume_indices([s.image for s in val], config.evaluation.volume_pattern)
     world, images = distributed.world_size(), method_class.images_per_step(config)
     per_forward = images_per_forward(config, images, world)
-    identities = _check_lists(method_class, config, lists)
+    facts = {
+        "code": code_version(),
+        "order of split files": {
+            name: list_order(s.samples) for name, s in lists._asdict().items()
+        },
+    }
+    identities = _check_lists(method_class, config, lists, facts)
     run_dir.origin = {
         "method": method_class.__name__,
         "images": identities,
+        "facts": facts,
         "class_weights": config.criterion.class_weights,  # the rule; the config gets its numbers
     }
     config = _with_class_weights(config, lists.labeled)
@@ -127,22 +134,16 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
 
 
 def _check_lists(
-    method_class: type[Method], config: Config, lists: Lists
+    method_class: type[Method], config: Config, lists: Lists, facts: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Check that all ranks have the same code, settings, split files and images, and the files of
-    the images; return the identities of the split files.  Raises `UserError`."""
+    """Check that all ranks have the same `facts`, settings, split files and images, and the files
+    of the images; return the identities of the split files.  Raises `UserError`."""
     identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
     files = {
         name: f"{counted(of['images'], 'image')}, SHA-256 {of['sha256'][:12]}"
         for name, of in identities.items()
     }
-    orders = {name: list_order(listed.samples) for name, listed in lists._asdict().items()}
-    settings = {
-        "code": code_version(),
-        "method": method_class.__name__,
-        "split files": files,
-        "order of split files": orders,
-    }
+    settings = {"method": method_class.__name__, "split files": files, **facts}
     distributed.require_equal("settings", settings | config.model_dump(mode="json"))
     sizes = ", ".join(
         f"{of['images']} {KINDS[name]}" for name, of in identities.items() if of["images"]

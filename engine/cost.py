@@ -133,14 +133,19 @@ def late_training(method: Method, config: Config) -> Trainer:
     trainer = Trainer(
         method, config, torch.device("cpu"), nothing, nothing, nothing, volumes=[], identities={}
     )
-    for epoch in range(max(0, config.epochs - PREVIOUS), config.epochs):
-        method.after_epoch(epoch, is_best=True)
+    have_previous_models(method, config.epochs)
     for group in trainer.optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
     return trainer
+
+
+def have_previous_models(method: Method, epochs: int) -> None:
+    """Bring a method to the end of `epochs`, the last of which were the best."""
+    for epoch in range(max(0, epochs - PREVIOUS), epochs):
+        method.after_epoch(epoch, is_best=True)
 
 
 def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:

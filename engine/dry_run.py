@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from dataset.cache import DecodedSamples
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
-from engine.cost import step_cost
+from engine.cost import have_previous_models, step_cost
 from engine.estimate import describe_needs, rows, run_needs
 from engine.method import Method
 from engine.trainer import Trainer
@@ -61,6 +61,7 @@ class Measured(NamedTuple):
 def measure(trainer: Trainer) -> Measured:
     """Time steps and validation images, each after a first one, and their loading."""
     train = trainer.train
+    have_previous_models(trainer.method, trainer.config.epochs)
     raw = next(iter(train))  # data workers fetch ahead during the first step, then wait
     loss = trainer.train_step(raw)["loss"].item()
     step = _median_seconds(lambda: trainer.train_step(raw), trainer.device)

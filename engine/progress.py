@@ -218,8 +218,9 @@ class Progress:
         step = self.first_step + self.steps - 1
         left = f", {self._left(step)} left" if step + 1 < self.all_steps else ""
         logger.info("%s", fill(f"{self.title} ({took}{left}):", *_pairs(means, 4)))
-        step_seconds = seconds / max(1, self.steps - self.resumed_at)
-        record = {"train": means, "seconds": seconds, "step_seconds": step_seconds}
+        record = {"train": means, "seconds": seconds}
+        if taken := self.steps - self.resumed_at:
+            record["step_seconds"] = seconds / taken
         return record | ({"skipped": skipped} if skipped else {})
 
     def _postfix(self, step: int, means: dict[str, float]) -> str:

@@ -26,6 +26,7 @@ from inference.overlay import save_picture
 from model.checkpoint import cpu_copy, link_atomically, nonfinite_tensors, save_atomically
 from model.files import best_checkpoint
 from util import distributed
+from util.config.differences import differences
 from util.config.loading import dump_config
 from util.config.schema import Config
 from util.errors import UserError, first_of
@@ -166,12 +167,24 @@ class RunDir:
         before = self.starts.read_bytes() if self.starts.exists() else b""
         whole = before[: before.rfind(b"\n") + 1]  # without half a line of an earlier version
         record, settings = json.dumps(start).encode(), dump_config(config).encode()
+        if first_step:
+            self._compare_facts(whole)
         # First: it marks config.yaml as a run's.
         write_atomically(self.starts, lambda file: file.write(whole + record + b"\n"))
         write_atomically(self.config, lambda file: file.write(settings))
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
         for name in config.log.trackers:
             self._trackers.append(TRACKERS[name](config, self.path, first_step))
+
+    def _compare_facts(self, starts: bytes) -> None:
+        """Warn of changes since the last start that the config does not show."""
+        _, _, last = starts.rstrip().rpartition(b"\n")
+        before = json.loads(last).get("facts") if last else None
+        if before and (changed := differences(before, self.origin.get("facts", before))):
+            logger.warning(
+                "warning: %s: resumed with other code, libraries or order of images: %s",
+                self.path, "; ".join(changed.values()),
+            )  # fmt: skip
 
     @_writing
     def scalars(self, values: dict[str, float], step: int) -> None:

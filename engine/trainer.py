@@ -30,7 +30,7 @@ from model.checkpoint import load_weights
 from model.files import best_checkpoint
 from util import distributed
 from util.config.schema import Config
-from util.errors import counted, quoted
+from util.errors import UserError, counted, quoted
 from util.interrupt import Interrupted, StopRequest, stop_requests
 from util.log import logger
 from util.normalize import mean_and_std
@@ -240,6 +240,11 @@ class Trainer:
         own, steps = self.state(), self.steps
         run = check_run(state, own["name"], source)  # `state` keeps what torch loads
         run.compare(own, source, force)
+        if run.epoch > self.config.epochs:
+            raise UserError(
+                f"{source}: has {counted(run.epoch, 'epoch')} already, but epochs, which counts "
+                f"these too, is {self.config.epochs}. Fix: raise epochs"
+            )
         if not self.run_dir.holds(source):
             run.drop_best(source)
         load_weights(self.method, state["method"], source)

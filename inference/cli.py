@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,11 +77,19 @@ def checkpoint_and_config(options: argparse.Namespace) -> tuple[Path, Config]:
     return path, checkpoint_config(path, options.config, settings)
 
 
+def same_network(options: argparse.Namespace) -> str:
+    """Return the options that name this network in the next command."""
+    words = ["--checkpoint", options.checkpoint]
+    words += ["--which", options.which] * (options.which != network_in(options.checkpoint))
+    words += ["--config", options.config] * (options.config is not None)
+    return shlex.join(map(str, words))
+
+
 def split_of(config: Config, split: str) -> ImageSources:
     """Return the images of a split, val or test; raises `UserError` where the config has none."""
     source = config.data.val if split == "val" else config.data.test
     if source is None:
-        raise UserError("--split test: the config has no data.test")
+        raise UserError("--split test: the config has no data.test. Fix: --set data.test=FILE")
     return source
 
 

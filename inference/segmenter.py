@@ -23,6 +23,10 @@ ImageLike = str | os.PathLike | Image.Image | np.ndarray
 that a masked array masks in all bands have no data."""
 
 
+BANDS = 32
+"""Length of the last axis from which on an array whose first axis is shorter has bands first."""
+
+
 class Segmentation(NamedTuple):
     """The prediction of one image."""
 
@@ -105,7 +109,8 @@ class Segmenter:
             values = image_values(ImageOps.exif_transpose(image), data.bands)
         else:
             values, void = np.ma.getdata(image), None
-            if values.ndim not in (2, 3):
+            is_bands_first = values.ndim == 3 and values.shape[0] < BANDS <= values.shape[2]
+            if values.ndim not in (2, 3) or is_bands_first:
                 raise UserError(
                     f"image: found an array {[*values.shape]}; expected [height, width] or "
                     "[height, width, bands]"

@@ -5,7 +5,6 @@ its config. The ranking is by uncertainty: the most useful images are labelled n
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,13 +52,15 @@ def main() -> None:
         )
         errors = labels.label(network, missing, device, may_choose_windows(options))
         ranking = labels.ranking(samples, options.acquisition)
-        if not ranking:
-            raise errors[0]
-        plain = checkpoint_config(options.checkpoint, options.config, options.set)  # no --tta
-        write_results(labels, ranking, plain, options)
         if errors:
             print(*errors, sep="\n")
-            sys.exit(1)
+            failed = counted(len(errors), "image")
+            raise UserError(
+                f"{options.out}: no labels for {failed}, so no split files are written. Fix: "
+                "repair or remove the files above and repeat the command, which keeps all masks"
+            )
+        plain = checkpoint_config(options.checkpoint, options.config, options.set)  # no --tta
+        write_results(labels, ranking, plain, options)
 
 
 def write_results(
@@ -80,7 +81,7 @@ def write_results(
         print(f"selected {options.out}: next.txt and rest.txt, paths below {root}")
     labelled, path = labels.write_dataset(ranking, config)
     share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
-    print(f"labels   {counted(labelled, 'image')}, on {share:.1%} of the pixels")
+    print(f"labels   {counted(labelled, 'image')}, on {share:.1%} of an image's pixels (mean)")
     print(f"written  {options.out}: masks/, split files, {path.name}, {labels.table.name}")
     print(f"next     python -m tools.check_data --config {quoted(path)}")
 

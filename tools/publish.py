@@ -61,8 +61,10 @@ def main() -> None:
         names = ", ".join(sorted(path.name for path in options.out.iterdir()))
         print(f"written  {options.out}: {names}; weights from {checkpoint}")
         print(f"upload   hf upload OWNER/NAME {quoted(options.out)}")
+        second = " --second FOLDER" * (config.data.dates == 2)
         print(
-            "next     python predict.py --checkpoint hf:OWNER/NAME --images FOLDER --save-path OUT"
+            f"next     python predict.py --checkpoint hf:OWNER/NAME --images FOLDER{second} "
+            "--save-path OUT"
         )
 
 

@@ -40,7 +40,7 @@ pipe=$(mktemp -u)
 mkfifo "$pipe" || exit 2
 # exec: the training replaces this shell, so it gets signals and its status is the script's.  The
 # reader ignores signals that a terminal or batch system sends to all processes: it must end last.
-(trap '' INT TERM USR1 && exec <"$pipe" && rm "$pipe" && exec tee -a "$console") &
+(trap '' HUP INT TERM USR1 && exec <"$pipe" && rm "$pipe" && exec tee -a "$console") &
 if [ -t 2 ]; then
     exec "$python" "$@" >"$pipe"
 else

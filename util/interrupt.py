@@ -1,4 +1,4 @@
-"""Requests to stop: SIGTERM and SIGUSR1 (batch systems), and Ctrl-C."""
+"""Requests to stop: SIGTERM and SIGUSR1 (batch systems), SIGHUP (a closed terminal), Ctrl-C."""
 
 import os
 import signal
@@ -19,7 +19,9 @@ KILLED_BY_HAND = 130
 
 STOP_PATIENCE = 120.0
 """Seconds that one of several processes waits for a batch after it was asked to stop."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+    SIGNALS.append(signal.SIGHUP)
 
 
 def ignore_first_signal(_: int = 0) -> None:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -24,11 +25,23 @@ class PrintableFormatter(logging.Formatter):
 
 
 class _TqdmHandler(logging.StreamHandler):
-    """Handler that prints above a progress bar instead of into it."""
+    """Handler that prints above a progress bar instead of into it.
+
+    After a failure, such as a closed terminal or a full disk below `> out.txt`, it prints no more,
+    and the run goes on.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as `head`, has ended, and so does the command
+            raise
+        except OSError as error:
+            sys.stdout = open(os.devnull, "w")
+            logger.warning(
+                "the output cannot be written (%s); only log.txt continues", error.strerror
+            )
 
 
 def log_to_console() -> None:

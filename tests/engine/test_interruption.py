@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -20,7 +21,7 @@ from tests.engine.test_resume import assert_equal, first_steps
 from tests.forked import FORKED, spread
 from tests.tools.test_slurm import until_there
 from util.errors import UserError
-from util.interrupt import EXIT_CODE
+from util.interrupt import EXIT_CODE, SIGNALS
 
 
 def end(run):
@@ -91,6 +92,37 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
     assert handlers == [
         signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     ]
+
+
+@pytest.mark.skipif(signal.SIGHUP not in SIGNALS, reason="the tests run under nohup")
+def test_a_closed_terminal_saves(long, train, tmp_path, monkeypatch):
+    signalled_after(monkeypatch, 1, signal.SIGHUP)
+    assert stopped(train, SupOnly, long.argv(tmp_path / "run")) == EXIT_CODE
+    assert end(tmp_path / "run")["done"] == 2
+
+
+def test_a_full_disk_below_the_output_does_not_end_a_run(long, train, tmp_path, monkeypatch):
+    def fill(*_):
+        if sys.stdout.name != os.devnull:
+            monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))
+
+    after_steps(monkeypatch, fill)
+    train(SupOnly, long.argv(tmp_path / "run"))
+    assert end(tmp_path / "run")["epoch"] == 3
+    log = (tmp_path / "run/log.txt").read_text()
+    assert "(No space left on device); only log.txt continues" in log and "epoch 3/3" in log
+
+
+def test_the_same_command_continues_a_run_from_another_checkpoint(
+    long, train, tmp_path, monkeypatch
+):
+    train(SupOnly, long.argv(tmp_path / "other", "--set", "epochs=1"))
+    argv = long.argv(tmp_path / "run", "--resume", str(tmp_path / "other/latest.pth"), "--force")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        signalled_after(patch, 6, signal.SIGTERM)
+        train(SupOnly, argv)
+    train(SupOnly, argv)
+    assert first_steps(tmp_path / "run") == [5, 7]
 
 
 def test_stopped_before_a_validation(long, train, tmp_path, monkeypatch):

@@ -112,6 +112,17 @@ def test_dry_run(kind, workers, seconds, bound, toy, train, tmp_path, capsys, mo
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_times_previous_models(toy, train, tmp_path, monkeypatch):
+    labelled = []
+    label = PrevMatch.label_by_previous
+    monkeypatch.setattr(
+        PrevMatch, "label_by_previous", lambda *args: labelled.append(1) or label(*args)
+    )
+    monkeypatch.setattr("engine.dry_run.log_gpu_needs", lambda *_, **__: None)
+    train(PrevMatch, toy.argv(tmp_path / "run", "--dry-run"))
+    assert labelled
+
+
 def test_dry_run_offers_settings_that_take_a_day(toy):
     """Time scales with the epochs, and with the arithmetic of a step."""
     settings = ["epochs=100", "crop_size=321", "model.backbone=resnet50", "batch_size=4"]

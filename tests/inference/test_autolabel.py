@@ -98,7 +98,7 @@ def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path)
         path = tmp_path / f"out/masks/{name}.png"
         assert (np.array(open_mask(path, LabelLookup(new.data))) == expected).all()
         passed += sure.mean() / 5
-    assert 0 < passed < 1 and f"on {passed:.1%} of the pixels" in said
+    assert 0 < passed < 1 and f"on {passed:.1%} of an image's pixels" in said
     lists = read_lists(new.data, unlabeled=False)
     assert len(lists.labeled.samples) == 3 + 5 and new.data.unlabeled is None
     code, said, err = run(check_data, "--config", tmp_path / "out/config.yaml")
@@ -189,7 +189,7 @@ def test_it_continues_with_the_same_result(command, tmp_path):
     assert code == 2 and "config.yaml: holds something else already" in err
 
 
-def test_an_image_without_a_mask_is_not_labelled(command, tmp_path, monkeypatch):
+def test_failed_images_come_before_split_files(command, tmp_path, monkeypatch):
     save = inference.autolabel.save_picture
 
     def failing(picture, path):
@@ -198,9 +198,12 @@ def test_an_image_without_a_mask_is_not_labelled(command, tmp_path, monkeypatch)
         save(picture, path)
 
     monkeypatch.setattr("inference.autolabel.save_picture", failing)
-    code, said, _ = command("--threshold", 0)
-    assert code == 1 and "u3.png: no space left" in said
-    assert "u2" in (lines := (tmp_path / "out/labeled.txt").read_text()) and "u3" not in lines
+    code, said, err = command("--threshold", 0)
+    assert code == 2 and "u3.png: no space left" in said and "no labels for 1 image, so" in err
+    assert not (tmp_path / "out/labeled.txt").exists()
+    monkeypatch.undo()
+    code, said, err = command("--threshold", 0)
+    assert code == 0 and "u3" in (tmp_path / "out/labeled.txt").read_text(), err
 
 
 def test_other_images(command, toy, tmp_path):

@@ -1,8 +1,11 @@
 """Prediction modes and scores against literal transcriptions."""
 
+import argparse
 import json
 import re
+import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import evaluate as evaluate_script
+from inference.cli import same_network
 from inference.evaluation import Scores, evaluate, score_table, volume_indices
 from inference.predictor import (
     Predictor,
@@ -342,3 +346,15 @@ def test_validation_images_that_were_replaced_since_training(trained, toy, run):
     own = [*argv, "--set", f"data.val={toy.path('val')}"]
     code, said, err = run(evaluate_script, *own)
     assert code == 0 and "trained on some" not in said, err  # asked for
+
+
+def test_the_next_command_names_the_same_network(trained, pair_run, run, tmp_path):
+    shutil.copy(trained / "best.pth", tmp_path / "alone.pth")
+    config = ["--config", trained / "config.yaml"]
+    code, out, err = run(evaluate_script, "--checkpoint", tmp_path / "alone.pth", *config)
+    same = f"--checkpoint {tmp_path}/alone.pth --config {trained}/config.yaml"
+    assert code == 0 and f"next     python predict.py {same} --images" in out, err
+    code, out, err = run(evaluate_script, "--checkpoint", pair_run)
+    assert code == 0 and " --images FOLDER --second FOLDER --save-path OUT" in out, err
+    options = argparse.Namespace(checkpoint=Path("latest.pth"), which="model_ema", config=None)
+    assert same_network(options) == "--checkpoint latest.pth --which model_ema"

@@ -205,6 +205,7 @@ def test_mistakes_are_one_line(random_run, mistake, monkeypatch):
         (["safetensors", "m.pt"], "ends in .safetensors"),
         (["safetensors", "m.safetensors", "--size", 8, 8], "do not apply"),
         (["torchscript", "m.pt", "--images", "none.jpg"], "none.jpg: no such"),
+        (["torchscript", "m.pt", "--set", "data.val=no.txt"], "no such split file; or name images"),
     ):
         assert words in mistake(export, *export_argv(folder, *argv))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

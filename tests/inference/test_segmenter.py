@@ -64,7 +64,11 @@ def test_unsuitable_input_is_refused(trained):
     segmenter = Segmenter.load(trained / "best.pth", device="cpu")
     with pytest.raises(UserError, match="no such checkpoint"):
         Segmenter.load(trained / "none.pth")
-    for shape, words in (((9, 9, 5), "5 bands"), ((2, 9, 9, 3), r"found an array \[2, 9, 9, 3\]")):
+    for shape, words in (
+        ((9, 9, 5), "5 bands"),
+        ((3, 9, 40), r"\[height, width, bands\]"),
+        ((2, 9, 9, 3), r"found an array \[2, 9, 9, 3\]"),
+    ):
         with pytest.raises(UserError, match=words):
             segmenter.predict(np.zeros(shape, np.uint8))
     for kind in (np.float32, np.int64, bool):

@@ -18,7 +18,7 @@ from fixmatch import FixMatch
 from tests.conftest import METHODS, REPOSITORY, json_lines
 from tests.fake_runs import fake_run
 from tools.results import __main__ as results
-from tools.results.plots import class_scores, learning_curves, pseudo_label_curves
+from tools.results.plots import class_scores, label_curves, learning_curves, pseudo_label_curves
 from tools.results.published import SCORES, read_published
 from tools.results.runs import PseudoLabels
 from tools.results.tables import FORMATS, collect
@@ -374,6 +374,16 @@ def test_learning_curves_over_seeds():
     assert axis.lines[0].get_xydata().tolist() == [[1, 15], [2, 30]]
     band = axis.collections[0].get_paths()[0].get_extents()
     assert band.y0 == pytest.approx(15 - 50**0.5) and band.y1 == pytest.approx(30 + 200**0.5)
+
+
+def test_partitions_of_one_size_are_not_joined():
+    rows = [
+        {"panel": "d", "name": name, "labels": labels, "unlabeled": 9 - labels, "best_mean": 1.0,
+         "best_std": 0.1, "method": name, "settings": "", "scored": ""}
+        for name, sizes in (("A", (2, 4)), ("B", (2, 2, 4))) for labels in sizes
+    ]  # fmt: skip
+    one, two = label_curves(pd.DataFrame(rows), "mIoU", "best").axes[0].lines
+    assert one.get_linestyle() == "-" and two.get_linestyle() == "None"
 
 
 @pytest.mark.parametrize("count", [2, 7])

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dataset.split_files import list_identity, read_list
-from tests.conftest import REPOSITORY, write_lines
+from tests.conftest import REPOSITORY, write_lines, write_sample
 from tests.fake_runs import fake_run
 from tests.tools.test_scripts import ENVIRONMENT
 from tests.tools.test_slurm import SCONTROL, SRUN, until_there
@@ -220,6 +220,25 @@ def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
     toy.path("unlabeled").unlink()
     code, out, _ = run(sweep, stub, "--dry-run")
     assert code == 0 and "unlabeled.txt: no such split file" in out
+
+
+def test_the_time_of_the_rest_follows_its_number_of_labels(spec, toy, run, monkeypatch):
+    """Take the time of a step from another partition, not that of an epoch."""
+    samples = [write_sample(toy.root, f"x{i}") for i in range(12)]
+    for partition, count in (("few", 3), ("many", 12)):
+        write_lines(Path("lists", partition, "labeled.txt"), samples[:count])
+    part = {"methods": ["supervised"], "configs": [str(toy.config)], "partitions": ["few", "many"]}
+    path = spec(lists="lists/{partition}", set={"epoch_length": None}, seeds=[0], runs=[part])
+    few, many = plan(path)
+    labeled = list_identity(read_list(few.lists / "labeled.txt", masks=True).samples)
+    fake_run(few.folder, toy, [10, 20], method="SupOnly", identities=identities(toy) | {
+        "labeled": labeled})  # fmt: skip
+    (few.folder / "config.yaml").write_text(dump_config(few.load()))
+    monkeypatch.setattr(estimate, "duration", lambda seconds: f"{seconds:.2f} s")
+    code, out, err = run(sweep, path, "--dry-run")
+    config = many.load()
+    steps = config.epochs * 12 // (2 * config.batch_size)
+    assert code == 0 and f"; {6 / 10 * steps:.2f} s on one device for 1" in out, (out, err)
 
 
 def test_runs_that_cannot_start_or_be_read_have_failed(stub, run):

@@ -189,6 +189,22 @@ def test_an_order_that_differs_is_refused(change, problem):
         convert(dict(change(blind)), "test_resnet", "f")
 
 
+def test_the_best_teacher_is_fetched(tool):
+    """Take the network that a best_model_ema.pth was chosen for."""
+    networks = {name: timm.create_model("resnet10t") for name in ("model", "model_ema")}
+    state = {
+        f"{name}.backbone.{key}": value
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
+    for file, name in (("best.pth", "model"), ("best_model_ema.pth", "model_ema")):
+        torch.save({"method": state}, file)
+        code, out, err = tool("fetch", "resnet10t", "--from", file, "--folder", name)
+        assert code == 0, err
+        weights = torch.load(f"{name}/resnet10t.pth")
+        assert torch.equal(weights["conv1.0.weight"], networks[name].conv1[0].weight), out
+
+
 def test_fetch_from_a_file_makes_what_training_reads(tool, monkeypatch):
     donor = timm.create_model("resnet10t")
     file = {"backbone." + k: v for k, v in renamed(donor.state_dict(), *MM_RESNET).items()}

@@ -48,12 +48,11 @@ class Launch:
 
         Raises `UserError` as `_meet` does, and for machines that are started differently.
         """
-        signals = [*SIGNALS, *[signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)]
         try:
             launches = self._meet()
             try:
                 require_equal_launches(launches)
-                with handling(signals, self._pass_on):
+                with handling(SIGNALS, self._pass_on):
                     return self._run_until_it_ends()
             finally:
                 self._stop()

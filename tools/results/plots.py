@@ -90,8 +90,8 @@ def learning_curves(table: pd.DataFrame, title: str) -> "Figure":
 
 @chart
 def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
-    """Draw the score over the number of labels, a line for each method; full supervision is a
-    horizontal line."""
+    """Draw the score over the number of labels, a line for each method (marks alone where several
+    partitions have one number); full supervision is a horizontal line."""
     panels = table.groupby("panel", sort=False)
     figure, axes = _sheet(panels.ngroups)
     looks = _looks(table)
@@ -99,7 +99,11 @@ def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
     for axis, (panel, rows) in zip(axes, panels, strict=True):
         partial = _partial(rows).sort_values("labels", kind="stable")
         for name, line in partial.groupby("name", sort=False):
-            _plot(axis, line.labels, line[f"{at}_mean"], line[f"{at}_std"], looks[name])
+            look = looks[name]
+            if line.labels.duplicated().any():  # partitions of equal size: marks alone
+                axis.plot(line.labels, line[f"{at}_mean"], **look | {"linestyle": ""})
+            else:
+                _plot(axis, line.labels, line[f"{at}_mean"], line[f"{at}_std"], look)
         for row in rows[_is_full(rows)].itertuples():
             height, text = getattr(row, f"{at}_mean"), f"full supervision, {row.labels} labels"
             axis.axhline(height, color=LINE_GREY, linestyle=(0, (4, 3)), linewidth=1)

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +71,8 @@ class Epoch(Record):
     validation_seconds: float = 0.0
     peak_memory: int | None = None
     scores: dict[str, Validation] = {}
+    superseded: bool = False
+    """The run was resumed with other settings of the evaluation, or other validation images."""
 
 
 class SplitDigest(Record):
@@ -192,24 +193,15 @@ class Run:
         done = self.epochs[-1].epoch if self.epochs else 0
         return f"epoch {done} of {self.config.epochs}"
 
-    @cached_property
-    def _rescored_from(self) -> int:
-        """Number of steps before the last change of the validation images, or -1."""
-        val, last = self.images.get("val"), -1
-        for start, following in pairwise(self.starts):
-            if val is not None and start.images.get("val", val) != val:
-                last = following.first_step
-        return last
-
     def curve(self, network: str, score: str) -> dict[int, float]:
         """Return a network's score by epoch, from comparable validations only: in the config's mode
-        (not the cheap `center_crop`) and on the present validation images."""
+        (not the cheap `center_crop`), with its settings and validation images."""
         return {
             epoch.epoch: value_of(epoch.scores[network], score, self.config.data.classes)
             for epoch in self.epochs
             if network in epoch.scores
             and epoch.scores[network].mode == self.config.evaluation.mode
-            and epoch.steps > self._rescored_from
+            and not epoch.superseded
         }
 
     def class_scores(self, network: str, score: str, epoch: int) -> list[float]:
@@ -222,7 +214,7 @@ class Run:
         in the config's mode; empty where it was not measured."""
         found: dict[int, PseudoLabels] = {}
         labeler = ""
-        for epoch in self.epochs:
+        for epoch in (epoch for epoch in self.epochs if not epoch.superseded):
             for network, scores in epoch.scores.items():
                 if scores.pseudo_labels and scores.mode == self.config.evaluation.mode:
                     labeler, found[epoch.epoch] = network, scores.pseudo_labels

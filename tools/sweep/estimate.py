@@ -9,26 +9,27 @@ from dataset.loaders import steps_per_epoch
 from dataset.validation import read_lists
 from engine.cost import step_cost
 from engine.estimate import TITLE, describe_step
-from engine.method import Method
 from tools.methods import method_of
 from tools.sweep.schedule import RunProgress
 from tools.sweep.spec import Planned
-from util.config.schema import Config
 from util.errors import UserError, counted, duration
 
 
 def show(states: Sequence[RunProgress]) -> None:
-    """Print the progress of all runs, and the time of the rest: from the epochs of runs of the same
-    kind, or else estimated with the memory, for each kind."""
+    """Print the progress of all runs, and the time of the rest: from the steps of runs of the same
+    kind, or else estimated with the memory, for each kind.
+
+    Raises `UserError` for a missing split file.
+    """
     measured: dict[str, list[float]] = {}
     for state in states:
         state.say(state)
         for epoch in state.run.epochs if state.run else []:
             seconds = epoch.seconds + epoch.validation_seconds
-            measured.setdefault(state.planned.kind, []).append(seconds)
+            measured.setdefault(state.planned.kind, []).append(seconds * epoch.epoch / epoch.steps)
     rest = [state for state in states if not state.is_done]
     known = [state for state in rest if state.planned.kind in measured]
-    left = sum(median(measured[s.planned.kind]) * s.epochs_left() for s in known)
+    left = sum(median(measured[s.planned.kind]) * _steps(s.planned, s.epochs_left()) for s in known)
     time = f"; {duration(left)} on one device for {len(known)}, by their kind's finished epochs"
     print(f"{counted(len(states), 'run')}, {len(rest)} not done{time * bool(known)}")
     kinds: dict[str, list[Planned]] = {}
@@ -48,16 +49,17 @@ def _estimate(runs: Sequence[Planned]) -> str:
     try:
         images = method.images_per_step(config)
         cost = step_cost(method, config, images, config.micro_batch or images)
-        steps = sum(_steps(run.load(), method, images) for run in runs)
+        steps = sum(_steps(run, run.load().epochs) for run in runs)
         return describe_step(cost, config, steps, counted(len(runs), "run"))
     except UserError as error:
         return f"  {error}"
 
 
-def _steps(config: Config, method: type[Method], images: int) -> int:
-    """Return the optimizer steps of a run; raises `UserError` for a missing split file."""
+def _steps(planned: Planned, epochs: int) -> int:
+    """Return the optimizer steps of epochs; raises `UserError` for a missing split file."""
+    config, method = planned.load(), method_of(planned.method)
     labeled = unlabeled = 0
     if not config.epoch_length:
         lists = read_lists(config.data, method.unlabeled)
         labeled, unlabeled = len(lists.labeled.samples), len(lists.unlabeled.samples)
-    return config.epochs * steps_per_epoch(config, labeled, unlabeled, images)
+    return epochs * steps_per_epoch(config, labeled, unlabeled, method.images_per_step(config))

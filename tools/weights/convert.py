@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from model.build import OWN, build_vit, check_name
 from model.checkpoint import network_state, shape_of
+from model.files import network_in
 from model.pretrained import pair_names
 from util.errors import UserError, first_of
 
@@ -73,7 +74,7 @@ def unwrap(whole: Any, path: Path) -> tuple[StateDict, bool]:
     """
     outer = whole if isinstance(whole, Mapping) else {}
     inner = next((outer[k] for k in WRAPPERS if isinstance(outer.get(k), Mapping)), whole)
-    state = network_state(inner, path)
+    state = network_state(inner, path, network_in(path))
     inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     return inside or state, not inside and (inner is whole or inner is outer.get("model"))
 

@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from util.config.schema import Config
-from util.paths import find_path
 
 MOVABLE = {
+    "data.background",
     "data.palette",
     "data.test",
     "data.workers",
@@ -30,7 +29,7 @@ MOVABLE = {
 }
 """Keys that may change before a run is resumed, as they change no result; so may each `root`."""
 SPLIT_FILES = re.compile(r"data\.(labeled|unlabeled|val)(\.\d+)?(\.list)?")
-"""Keys that name split files: equal where they name the same file."""
+"""Keys that name split files, which are compared by their content, see `image_differences`."""
 OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
 """Keys that may differ between the machines of a run; so may each `root`."""
 
@@ -70,7 +69,7 @@ def differences(
         if name in free or key == "root":
             continue
         a, b = (_by_place(tree.get(key)) for tree in (old, new))
-        if SPLIT_FILES.fullmatch(name) and (files := _files(a)) and files == _files(b):
+        if SPLIT_FILES.fullmatch(name) and isinstance(a, str) and isinstance(b, str):
             continue
         if isinstance(a, dict) and isinstance(b, dict):
             found |= differences(a, b, f"{name}.", free)
@@ -90,14 +89,6 @@ def image_differences(
             key, other = f"data.{name} images", " other" * (before["images"] == now["images"])
             found[key] = f"{key} ({before['images']} -> {now['images']}{other})"
     return found
-
-
-def _files(value: Any) -> list[Path]:
-    """Return the split files that a value names; none for another value."""
-    paths = [value] if isinstance(value, str) else value
-    if not (isinstance(paths, list) and all(isinstance(path, str) for path in paths)):
-        return []
-    return [find_path(Path(path)).resolve() for path in paths]
 
 
 def _by_place(value: Any) -> Any:
