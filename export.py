@@ -96,7 +96,7 @@ def check_options(options: argparse.Namespace) -> None:
     needed = ("onnx", "onnxscript", "onnxruntime") if options.format == "onnx" else ()
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise UserError(
-            f"--format onnx: needs {', '.join(missing)}; pip install -r requirements-extra.txt"
+            f"--format onnx: needs {', '.join(missing)}. Fix: pip install -r requirements-extra.txt"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from util.errors import UserError, counted
+from util.optional import optional
 
 TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
 """Suffixes of TIFFs, and of the nodata mask that GDAL writes next to a raster."""
@@ -199,12 +200,6 @@ def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
 
 def _opened(path: Path) -> Any:
     """Open a TIFF with tifffile; raises `UserError` where it is not installed."""
-    try:
-        import tifffile
-    except ImportError:
-        raise UserError(
-            f"{path}: this TIFF needs tifffile, as Pillow reads 8-bit colour and single bands "
-            "alone: pip install -r requirements-extra.txt"
-        ) from None
+    tifffile = optional("tifffile", f"{path}: this kind of TIFF")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised as well
     return tifffile.TiffFile(path)

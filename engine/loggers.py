@@ -5,7 +5,6 @@ All code about trackers is here; a new tracker needs a class here and a name in 
 
 import uuid
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from util.config.schema import Config
 from util.errors import UserError, one_line
+from util.optional import optional
 
 
 class TensorBoard:
@@ -47,7 +47,7 @@ class WandB:
         if not identity.exists():
             identity.write_text(uuid.uuid4().hex[:12])
         try:
-            self._run = _wandb().init(
+            self._run = optional("wandb", "log.trackers").init(
                 project=config.data.name,
                 name=str(folder),
                 id=identity.read_text(),
@@ -65,7 +65,8 @@ class WandB:
         self._run.log(values, step=step)
 
     def pictures(self, pictures: dict[str, Image.Image], step: int) -> None:
-        wandb = _wandb()
+        import wandb
+
         self._run.log({name: wandb.Image(p) for name, p in pictures.items()}, step=step)
 
     def close(self) -> None:
@@ -79,15 +80,4 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB
 def check_trackers(config: Config) -> None:
     """Raise `UserError` for a tracker that is not installed."""
     if "wandb" in config.log.trackers:
-        _wandb()
-
-
-def _wandb() -> Any:
-    try:
-        import wandb
-    except ImportError:
-        raise UserError(
-            "log.trackers: wandb is not installed. Fix: pip install -r requirements-extra.txt, or "
-            "remove it from log.trackers"
-        ) from None
-    return wandb
+        optional("wandb", "log.trackers")

@@ -77,7 +77,7 @@ class RunDir:
         self._trackers: list[Tracker] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
-        """The last task of the thread; after a failed task, no further task runs."""
+        """The task of the thread."""
         self._lock: TextIO | None = None
         self._made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._make()
@@ -212,26 +212,31 @@ class RunDir:
             )
 
     @_on_main
-    def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Write the latest checkpoint and its history in the background.
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the latest checkpoint, its history, and its other names in the background.
 
         Returns when everything is copied; raises `UserError` when the checkpoint before could not
         be written.
         """
         self._wait()
-        self._in_background(functools.partial(self._write, cpu_copy(state), cpu_copy(history)))
+        self._written = self._thread.submit(self._write, cpu_copy(state))
 
     @_writing
-    def _write(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
+    def _write(self, state: dict[str, Any]) -> None:
         if self.damaged:
             self.latest.replace(self.path / "damaged.pth")
             self.damaged = False
         save_atomically(state, self.latest, self.previous)
-        self._write_history(history)
+        self.restore(state)
 
-    def _write_history(self, history: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(record) + "\n" for record in history).encode()
+    @_writing
+    def restore(self, state: dict[str, Any]) -> None:
+        """Write what follows from the latest checkpoint: its history and the best checkpoints."""
+        lines = "".join(json.dumps(record) + "\n" for record in state["history"]).encode()
         write_atomically(self.metrics, lambda file: file.write(lines))
+        for name, best in state["best"].items():
+            if best["epoch"] == state["epoch"] and not state["done"]:
+                link_atomically(self.latest, best_checkpoint(self.path, name))
 
     @_on_main
     def wait_for_writes(self) -> None:
@@ -246,20 +251,6 @@ class RunDir:
         if last is not None:
             last.result()
 
-    @_on_main
-    def keep_best(self, best: dict[str, dict[str, float]], epoch: int) -> None:
-        """Name the latest checkpoint (of `epoch`) the best one of each network that it is best for,
-        as soon as it is written."""
-        for name, score in best.items():
-            if score["epoch"] == epoch:
-                best_path = best_checkpoint(self.path, name)
-                self._in_background(functools.partial(link_atomically, self.latest, best_path))
-
-    @_on_main
-    def restore_history(self, history: list[dict[str, Any]]) -> None:
-        """Write the history of the latest checkpoint again: a kill may have come in between."""
-        self._write_history(history)
-
     def close(self) -> None:
         """Close the log files; raises `UserError` when the last checkpoint could not be written."""
         try:
@@ -271,16 +262,6 @@ class RunDir:
                     log.close()
             for handler in files:
                 logger.removeHandler(handler)
-
-    def _in_background(self, task: Callable[[], None]) -> None:
-        before = self._written
-
-        def after_previous() -> None:
-            if before is not None:
-                before.result()
-            task()
-
-        self._written = self._thread.submit(after_previous)
 
 
 def pictures_folder(run: Path, epoch: int) -> Path:

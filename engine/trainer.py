@@ -103,12 +103,10 @@ class Trainer:
         try:
             self.run_dir.open(self.config, self.steps_done)
             if self.source is not None:
-                if self.run_dir.is_latest(self.source):
-                    self.run_dir.restore_history(self.history)
+                if self.run_dir.is_latest(self.source):  # a kill may have come in between
+                    distributed.on_main(partial(self.run_dir.restore, self.state()))
                 else:
                     self.save()  # a restart may come before the next checkpoint
-                if not self.done:
-                    self.run_dir.keep_best(self.best, self.epoch)
                 self.run_dir.wait_for_writes()  # before data workers start
             first = self.epoch
             with stop_requests() as stop:
@@ -210,7 +208,7 @@ class Trainer:
         """
         state = self.state()
         self.run_dir.refuse_nonfinite(state)
-        self.run_dir.save(state, self.history)
+        self.run_dir.save(state)
         self.saved = (self.done, time.monotonic())
 
     def state(self) -> dict[str, Any]:
@@ -287,7 +285,6 @@ class Trainer:
         self.epoch, self.done = self.epoch + 1, 0
         self.history.append(record)
         self.save()
-        self.run_dir.keep_best(self.best, self.epoch)
 
     def _save_or_stop(self, stop: StopRequest) -> None:
         """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop."""

@@ -16,6 +16,7 @@ from dataset.image_files import image_size, orientation, reading
 from dataset.reader import refuse_other_size
 from util.config.data import Data
 from util.errors import UserError
+from util.optional import optional
 
 CACHE_MB = 256
 """MiB for decoded tiles in GDAL."""
@@ -209,12 +210,6 @@ def refuse_other_grid(first: Raster, second: Raster) -> None:
 
 def rasterio(path: Path) -> Any:
     """Import rasterio; raises `UserError` where it is not installed."""
-    try:
-        import rasterio
-        import rasterio.windows
-    except ImportError:
-        raise UserError(
-            f"{path}: predicting a TIFF in windows needs rasterio: "
-            "pip install -r requirements-extra.txt"
-        ) from None
-    return rasterio
+    library = optional("rasterio", why := f"{path}: predicting a TIFF in windows")
+    optional("rasterio.windows", why)
+    return library

@@ -5,15 +5,13 @@ an interrupted training and shows the results of a finished one.
 """
 
 import json
-import time
 from pathlib import Path
 
 from dataset.folders import read_samples
 from tools.compare import draw
 from tools.make_shapes.files import generate
-from util.cli import add_settings, exit_with_one_line, importing, run_script
+from util.cli import add_settings, exit_with_one_line, run_script
 from util.config.loading import load_config
-from util.config.schema import Config
 from util.parser import Parser
 from util.tables import text_table
 
@@ -29,19 +27,11 @@ def main() -> None:
         generate(config.data.root, labeled=16, unlabeled=400, val=60, size=48, simple=True)
         folders = {name: options.save_path / script for name, script in METHODS.items()}
         checkpoints = {name: folder / "best.pth" for name, folder in folders.items()}
-        left = {}
-        if missing := [METHODS[name] for name, path in checkpoints.items() if not path.exists()]:
-            left = minutes(config, missing)
-            print(f"Training takes about {round(sum(left.values()))} min on this machine (measured "
-                  "in a few steps; progress bars show the time left)", flush=True)  # fmt: skip
         common = ["--config", CONFIG, *(["--set", *options.set] if options.set else [])]
         for name, folder in folders.items():
-            script, begin = f"{METHODS[name]}.py", time.monotonic()
-            run_script(script, *common, "--save-path", folder, "--seed", options.seed)
-            if estimate := left.pop(METHODS[name], None):  # correct the estimate of the others
-                slower = (time.monotonic() - begin) / 60 / estimate
-                for other, expected in left.items():
-                    print(f"{other}.py takes about {max(1, round(slower * expected))} min")
+            run_script(
+                f"{METHODS[name]}.py", *common, "--save-path", folder, "--seed", options.seed
+            )
         pictures = options.save_path / "pictures.png"
         samples = read_samples(config.data.val, config.data, masks=True).samples[:8]
         draw(checkpoints, samples, options.set, config.data, pictures)
@@ -66,19 +56,6 @@ def command_line() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="seed of both runs")
     add_settings(parser)
     return parser
-
-
-def minutes(config: Config, scripts: list[str]) -> dict[str, float]:
-    """Measure steps of each method; return the minutes of its training with all validations."""
-    with importing():
-        from engine.command import measure_method
-        from tools.methods import method_of
-    taken = {}
-    for script in scripts:
-        found, steps, images = measure_method(method_of(script), config)
-        hours = found.hours(config.epochs, steps, images, config.evaluation.every)
-        taken[script] = max(0.5, 60 * hours + 0.3)  # 0.3 min to start
-    return taken
 
 
 def score_rows(folders: dict[str, Path]) -> list[list[str]]:

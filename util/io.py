@@ -14,8 +14,9 @@ from typing import IO
 
 from util.errors import UserError, printable
 
-FORMULA = re.compile(r"'*[=+\-@]")
-"""The start of a text that a spreadsheet could take for a formula, after any apostrophes."""
+FORMULA = re.compile(r"'*(?=[=+\-@])(?![+-][\w./-]*$)")
+"""The start of a text that a spreadsheet could take for a formula, after any apostrophes; no name
+such as -73.9_40.7.png."""
 LONGEST_NAME = 255
 """Bytes that file systems give to a name."""
 DAY = 24 * 3600

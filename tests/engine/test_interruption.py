@@ -1,5 +1,6 @@
 """Stops, restarts and damage: a run saves, resumes and reports."""
 
+import copy
 import os
 import signal
 import sys
@@ -37,10 +38,10 @@ def saves(monkeypatch):
     """Collect copies of the progress, and whether the weights are finite, of each checkpoint."""
     found, save = [], RunDir.save
 
-    def spying(self, state, history):
+    def spying(self, state):
         is_finite = all(value.isfinite().all() for value in state["method"].values())
         found.append((state["epoch"], state["done"], is_finite))
-        save(self, state, history)
+        save(self, state)
 
     monkeypatch.setattr(RunDir, "save", spying)
     return found
@@ -173,21 +174,18 @@ def test_a_signal_before_the_first_step(long, train, tmp_path, monkeypatch):
 def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
     """Training may change the state during the write; the best checkpoint is linked afterwards."""
     folder, weights = RunDir(tmp_path), torch.zeros(3)
-    state, history = {"method": {"w": weights}, "best": {"model": {"epoch": 1}}}, [{"epoch": 1}]
+    state = {"method": {"w": weights}, "best": {"model": {"epoch": 1}}, "epoch": 1, "done": 0}
+    state["history"] = [{"epoch": 1}]
     written = threading.Event()
-    folder._in_background(written.wait)  # a slow disk
-    written_late = folder._written
-    folder._wait = lambda: None
-    folder.save(state, history)
-    folder.keep_best({"model": {"epoch": 1}}, 1)
+    folder._thread.submit(written.wait)  # a slow disk
+    expected = copy.deepcopy(state)
+    folder.save(state)
     weights += 1
     state["best"]["model"]["epoch"] = 2
-    history.append({"epoch": 2})
-    assert not written_late.done() and not folder.latest.exists()
+    state["history"].append({"epoch": 2})
+    assert not folder.latest.exists()
     written.set()
-    del folder._wait
     folder.close()
-    expected = {"method": {"w": torch.zeros(3)}, "best": {"model": {"epoch": 1}}}
     assert_equal(expected, end(tmp_path))
     assert_equal(expected, saved(tmp_path / "best.pth"))
     assert records(tmp_path) == [{"epoch": 1}]

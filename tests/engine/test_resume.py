@@ -50,8 +50,8 @@ def test_resume_is_bit_exact(kind, toy, train, tmp_path, monkeypatch):
 
     save = RunDir.save
 
-    def save_then_die(self, state, history):
-        save(self, state, history)
+    def save_then_die(self, state):
+        save(self, state)
         raise Killed
 
     for _ in range(2):  # after the first epoch, and again after the second

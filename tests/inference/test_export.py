@@ -210,7 +210,7 @@ def test_mistakes_are_one_line(random_run, mistake, monkeypatch):
         assert words in mistake(export, *export_argv(folder, *argv))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     error = mistake(export, *export_argv(folder, "onnx", "m.onnx"))
-    assert "needs onnx, onnxscript, onnxruntime; pip install -r" in error
+    assert "needs onnx, onnxscript, onnxruntime. Fix: pip install -r" in error
 
 
 @pytest.mark.parametrize("rows, columns", [(5, 7), (36, 37), (57, 40), (1, 1), (37, 37)])

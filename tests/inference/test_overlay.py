@@ -173,6 +173,9 @@ def test_no_name_is_a_formula_in_a_table(tmp_path):
     found = csv_rows(io.StringIO(written, newline=""))
     assert [line[0] for line in found] == [*map(printable, texts)]
 
+    tiles = ["-73.98_40.75.png", "+7/-3.jpg"]  # which other programs look up
+    assert csv_text([tiles]) == f"{','.join(tiles)}\n"
+
     path = tmp_path / "areas.csv"
     for _ in range(2):  # the second time, existing lines are replaced
         table = ImageTable(path, ["-sky"], FORMULAS)

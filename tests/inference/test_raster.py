@@ -347,7 +347,7 @@ def test_options_that_windows_do_not_support(command, tmp_path, monkeypatch):
     assert code == 1 and "evaluation.mode resize needs whole images" in said
     monkeypatch.setitem(sys.modules, "rasterio", None)
     code, said, _ = command("--geotiff", "--save-path", tmp_path / "c")
-    assert code == 1 and "needs rasterio: pip install -r requirements-extra.txt" in said
+    assert code == 1 and "needs rasterio. Fix: pip install -r requirements-extra.txt" in said
 
 
 def test_killed_it_continues_and_writes_the_same(command, small_blocks, tmp_path, monkeypatch):

@@ -154,7 +154,9 @@ def test_faulty_files_are_named_in_one_line(damage, message, run, source, tmp_pa
 def test_h5py_is_optional(run, source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     code, _, err = prepared(run, source, tmp_path / "acdc", "--partial")
-    assert code == 2 and err == "error: acdc: needs h5py: pip install -r requirements-extra.txt\n"
+    assert (
+        code == 2 and err == "error: acdc: needs h5py. Fix: pip install -r requirements-extra.txt\n"
+    )
 
 
 needs_data = pytest.mark.skipif(

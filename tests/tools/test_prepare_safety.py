@@ -158,15 +158,20 @@ def test_damaged_archives(case):
 
 
 @of("pascal")
-@pytest.mark.parametrize("what", ["file", "folder", "source"])
+@pytest.mark.parametrize("what", ["file", "folder", "download", "source"])
 def test_links_in_an_unpacked_download_stay_in_it(case, tmp_path, what):
     source = miniature.unpack(case.archives, tmp_path / "unpacked")
     images = source / "VOCdevkit/VOC2012/JPEGImages"
-    linked = {"file": images / "2007_a.jpg", "folder": images, "source": source}[what]
+    linked = {
+        "file": images / "2007_a.jpg",
+        "folder": images,
+        "download": source / "VOCdevkit",
+        "source": source,
+    }[what]
     elsewhere = tmp_path / "elsewhere"
     linked.rename(elsewhere)
     linked.symlink_to(elsewhere)
-    if what == "source":  # which the user named
+    if what in ("download", "source"):  # which the user named
         case.run(source)
         return
     with pytest.raises(UserError, match=r"2007_a.jpg: refused, a link leads out") as error:

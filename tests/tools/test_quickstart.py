@@ -1,7 +1,6 @@
 """The quickstart with a few steps, and commands that start others, from any folder."""
 
 import os
-import re
 import subprocess
 import sys
 from functools import partial
@@ -49,8 +48,6 @@ def test_quickstart(run, tmp_path, monkeypatch):
     sets = ["--set", "epochs=1", "epoch_length=2", "data.workers=0"]
     code, said, err = run(quickstart, "--save-path", "my runs", *sets)
     assert code == 0, err
-    assert re.search(r"Training takes about \d+ min on this machine .measured", said)
-    assert re.search(r"^fixmatch.py takes about \d+ min$", said, re.MULTILINE)
     *_, table = said.partition("mIoU (best)")
     assert all(name in table for name in ("SupOnly", "FixMatch", "pictures.png", "next"))
     with Image.open("my runs/pictures.png") as pictures:

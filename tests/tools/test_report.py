@@ -60,7 +60,7 @@ def test_the_embedding_of_decoder_features(trained, run, page_of, monkeypatch):
         embedding(Run(trained), "model", torch.device("cpu"), limit=1)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = run(report, trained, "--embedding")
-    assert code == 2 and "needs scikit-learn; pip install -r" in err
+    assert code == 2 and "needs scikit-learn. Fix: pip install -r" in err
 
 
 def test_class_means_are_those_of_the_last_convolutions_input(trained):

@@ -2,22 +2,13 @@
 
 from typing import Any
 
-from util.errors import UserError
-
-
-def library(what: str) -> Any:
-    """Import h5py; raises `UserError` that `what` needs it where it is missing."""
-    try:
-        import h5py
-    except ImportError:
-        raise UserError(f"{what}: needs h5py: pip install -r requirements-extra.txt") from None
-    return h5py
+from util.optional import optional
 
 
 def fault(group: Any, key: str, largest: int) -> str:
     """Return why a member of a group is no array of numbers of at most `largest` bytes in the file
     itself; '' where it is."""
-    h5py = library("HDF5")
+    h5py = optional("h5py", "HDF5")
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
         return "is a link"
     found = group[key]

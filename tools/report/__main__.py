@@ -25,7 +25,7 @@ def main() -> None:
             raise UserError(f"--limit {options.limit}: expected at least 1")
         if options.embedding and importlib.util.find_spec("sklearn") is None:
             raise UserError(
-                "--embedding: needs scikit-learn; pip install -r requirements-extra.txt"
+                "--embedding: needs scikit-learn. Fix: pip install -r requirements-extra.txt"
             )
         with importing():
             from tools.report.page import page

@@ -122,35 +122,25 @@ def make_folds(
         print(folds.write_sweep(Path(options.config), options.set, lists, options.out))
 
 
+NEEDS = {"images": "root", "masks": "root", "set": "config", "stratify": "config"}
+"""Options of `make` that have an effect only with another one."""
+
+
 def _drawn_from(
     options: argparse.Namespace, data: Data | None
 ) -> tuple[Sequence[Sample], SampleList | None]:
     """Return the samples to draw from, and the config's validation images."""
-    if data is None:
-        _refuse(options, "without --config: no keys to override", "set")
-        if options.stratify:
-            raise UserError(
-                "make: --stratify counts classes: name the dataset's config with --config"
-            )
-        if options.list:
-            _refuse(options, "--list: names images and masks", "images", "masks")
-            return read_list(options.list, masks=True).samples, None
-        if options.root is None:
-            raise UserError("make: expected the data to draw from: --config, --root or --list")
-        folders = options.images or "images", options.masks or "masks"
-        return partition.pair_files(options.root, *folders), None
-    what = "--config: takes the config's root and lists"
-    _refuse(options, what, "root", "list", "images", "masks")
-    if options.val != "0":
-        raise UserError(f"--val {options.val}: the config has validation images; leave it out")
-    return partition.read_config(data, folds=options.folds is not None)
-
-
-def _refuse(options: argparse.Namespace, what: str, *names: str) -> None:
-    """Raise `UserError` for an option that another one makes useless."""
-    for name in names:
-        if getattr(options, name):
-            raise UserError(f"make {what}; leave out --{name}")
+    for option, needed in NEEDS.items():
+        if getattr(options, option) and not getattr(options, needed):
+            raise UserError(f"make: --{option} needs --{needed}")
+    if data is not None:
+        if options.val != "0":
+            raise UserError(f"--val {options.val}: the config has validation images; leave it out")
+        return partition.read_config(data, folds=options.folds is not None)
+    if options.list:
+        return read_list(options.list, masks=True).samples, None
+    folders = options.images or "images", options.masks or "masks"
+    return partition.pair_files(options.root, *folders), None
 
 
 def command_line() -> Parser:
@@ -193,11 +183,13 @@ def command_line() -> Parser:
 
     add = command("make", make_partition)
     add("--out", type=Path, required=True, help="folder for the lists")
-    add("--config", help="take its root, lists and classes; its validation images stay "
-        "(default: --root)")  # fmt: skip
+    group = add.__self__.add_mutually_exclusive_group(required=True)  # type: ignore[attr-defined]
+    source = group.add_argument
+    source("--config", help="take its root, lists and classes; its validation images stay")
+    source("--root", type=Path, help="folder of the data")
+    source("--list", type=Path, help="lines 'image mask' to draw from")
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
         "keys")  # fmt: skip
-    add("--root", type=Path, help="folder of the data (default: that of --config)")
     add("--labeled", help="share of the training images (1/8, 0.1) or number (92); with --folds by "
         "default all others")  # fmt: skip
     add("--folds", type=int, metavar="K", help="for cross-validation: K folders fold_1, ... whose "
@@ -208,7 +200,6 @@ def command_line() -> Parser:
         "one seed is part of a larger one")  # fmt: skip
     add("--stratify", action="store_true", help="label images that show all classes of "
         "--config first")  # fmt: skip
-    add("--list", type=Path, help="lines 'image mask' to draw from (default: the folders)")
     add("--images", help="folder below ROOT, or a pattern such as train/*_image.png; the part at * "
         "pairs images and masks (default: images)")  # fmt: skip
     add("--masks", help="the same for masks (default: masks)")

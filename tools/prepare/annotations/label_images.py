@@ -14,10 +14,11 @@ from dataset.image_files import MAX_MEGAPIXELS, open_image
 from dataset.mask_files import code_of, colour_codes, key_of, palette_codes, value_codes
 from tools.prepare.annotations.entries import read_text
 from tools.prepare.annotations.model import Annotations, Dense, Picture
-from tools.prepare.hdf5 import fault, library
+from tools.prepare.hdf5 import fault
 from util.colours import IGNORE_COLOUR, Colour
 from util.config.types import IGNORE
 from util.errors import UserError, reason
+from util.optional import optional
 
 FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 VOC = (
@@ -184,7 +185,7 @@ def _hdf5_arrays(file: Path) -> dict[str, np.ndarray]:
             elif not problem and group[name].attrs.get("MATLAB_class") != b"char":
                 found[before + name] = group[name][()].T  # MATLAB stores columns first
 
-    with library(f"{file}: MATLAB 7.3").File(file) as content:
+    with optional("h5py", f"{file}: MATLAB 7.3").File(file) as content:
         add(content, "")
     return found
 

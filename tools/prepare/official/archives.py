@@ -138,18 +138,18 @@ class Archive:
 
 
 def unpacked(path: Path, title: str, source: Path) -> Archive:
-    """Return the files of a folder in `source`."""
-    archive = Archive(path, title)
+    """Return the files of a folder in `source`, which may be a link."""
+    archive, roots = Archive(path, title), (source.resolve(), path.resolve())
     for folder, _, names in walk(path):
         for file in (Path(folder, name) for name in names):
-            archive.add(file.relative_to(path).as_posix(), partial(_inside, file, source.resolve()))
+            archive.add(file.relative_to(path).as_posix(), partial(_inside, file, *roots))
     return archive
 
 
-def _inside(path: Path, source: Path) -> Path:
-    """Return a file without links on its path; raises `UserError` for one outside of `source`."""
+def _inside(path: Path, source: Path, folder: Path) -> Path:
+    """Return a file without links on its path; raises `UserError` for one outside of both."""
     file = path.resolve()
-    if not file.is_relative_to(source):
+    if not file.is_relative_to(source) and not file.is_relative_to(folder):
         raise UserError(
             f"{path}: refused, a link leads out of {source}; put the file itself there, or "
             "name the folder that holds it as --source"
