@@ -60,8 +60,8 @@ def agreement(kinds: Iterable[tuple[str, Mapping[int, int]]]) -> Agreement:
     by_value: dict[int, set[tuple[str, int]]] = {}
     by_colour: dict[int, set[tuple[str, int]]] = {}
     for kind, colours in kinds:
-        if len(set(colours.values())) < len(colours):
-            continue  # a palette of several values in one colour says nothing
+        if len(colours) > 1 and len(set(colours.values())) == 1:
+            continue  # a palette of one colour says nothing
         for value, colour in colours.items():
             by_value.setdefault(value, set()).add((kind, value))
             by_colour.setdefault(colour, set()).add((kind, value))

@@ -233,16 +233,18 @@ class Trainer:
         """Continue from the content of the checkpoint `source`.
 
         Best scores whose checkpoints are in another folder are not kept.  Raises `UserError` for a
-        checkpoint of another method, and, without `force`, for another config or other split files.
+        checkpoint of another method or with more steps, and, without `force`, for another config
+        or other split files.
         """
         own, steps = self.state(), self.steps
         run = check_run(state, own["name"], source)  # `state` keeps what torch loads
-        run.compare(own, source, force)
-        if run.epoch > self.config.epochs:
+        if (run.epoch, run.done) > (self.config.epochs, 0):
             raise UserError(
-                f"{source}: has {counted(run.epoch, 'epoch')} already, but epochs, which counts "
-                f"these too, is {self.config.epochs}. Fix: raise epochs"
+                f"{source}: has {counted(run.epoch, 'epoch')} and {counted(run.done, 'step')} "
+                f"already, but epochs, which counts these too, is {self.config.epochs}. Fix: raise "
+                "epochs"
             )
+        run.compare(own, source, force)
         if not self.run_dir.holds(source):
             run.drop_best(source)
         load_weights(self.method, state["method"], source)

@@ -23,10 +23,6 @@ ImageLike = str | os.PathLike | Image.Image | np.ndarray
 that a masked array masks in all bands have no data."""
 
 
-BANDS = 32
-"""Length of the last axis from which on an array whose first axis is shorter has bands first."""
-
-
 class Segmentation(NamedTuple):
     """The prediction of one image."""
 
@@ -109,7 +105,8 @@ class Segmenter:
             values = image_values(ImageOps.exif_transpose(image), data.bands)
         else:
             values, void = np.ma.getdata(image), None
-            is_bands_first = values.ndim == 3 and values.shape[0] < BANDS <= values.shape[2]
+            # No image is that low, and has more bands than rows.
+            is_bands_first = values.ndim == 3 and values.shape[0] < min(16, *values.shape[1:])
             if values.ndim not in (2, 3) or is_bands_first:
                 raise UserError(
                     f"image: found an array {[*values.shape]}; expected [height, width] or "

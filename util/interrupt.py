@@ -26,13 +26,13 @@ if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
 
 def ignore_first_signal(_: int = 0) -> None:
     """Ignore the first signal in a data worker, as the training needs batches to finish its step; a
-    second one ends it. A terminal signals the whole process group."""
+    second one ends it. A terminal signals the whole process group; when it closes, twice."""
 
     def note(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
 
     for number in SIGNALS:
-        signal.signal(number, note)
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else note)
 
 
 class Interrupted(Exception):

@@ -27,17 +27,18 @@ class PrintableFormatter(logging.Formatter):
 class _TqdmHandler(logging.StreamHandler):
     """Handler that prints above a progress bar instead of into it.
 
-    After a failure, such as a closed terminal or a full disk below `> out.txt`, it prints no more,
-    and the run goes on.
+    After a failure, such as a closed terminal or a full disk below `> out.txt`, a training goes on
+    without it: its log file has all lines.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader, such as `head`, has ended, and so does the command
-            raise
         except OSError as error:
+            has_file = any(isinstance(handler, logging.FileHandler) for handler in logger.handlers)
+            if isinstance(error, BrokenPipeError) or not has_file:
+                raise  # the reader, such as `head`, has ended, and so does the command
             sys.stdout = open(os.devnull, "w")
             logger.warning(
                 "the output cannot be written (%s); only log.txt continues", error.strerror

@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from fixmatch import FixMatch
 from supervised import SupOnly
-from tests.conftest import json_lines, saved
+from tests.conftest import REPOSITORY, json_lines, saved
 from tests.engine.test_restarts import launcher
 from tests.engine.test_resume import assert_equal, first_steps
 from tests.forked import FORKED, spread
@@ -100,6 +101,14 @@ def test_a_closed_terminal_saves(long, train, tmp_path, monkeypatch):
     signalled_after(monkeypatch, 1, signal.SIGHUP)
     assert stopped(train, SupOnly, long.argv(tmp_path / "run")) == EXIT_CODE
     assert end(tmp_path / "run")["done"] == 2
+
+
+def test_a_closed_terminal_ends_no_data_worker():
+    """Ignore both signals that a closing terminal sends."""
+    child = "from util.interrupt import *; ignore_first_signal()\n"
+    child += "[os.kill(os.getpid(), signal.SIGHUP) for _ in range(2)]"
+    done = subprocess.run([sys.executable, "-c", child], cwd=REPOSITORY, check=False)
+    assert done.returncode == 0
 
 
 def test_a_full_disk_below_the_output_does_not_end_a_run(long, train, tmp_path, monkeypatch):

@@ -164,14 +164,18 @@ def test_other_images_and_scores_need_force(said, half, toy, train, refused, cap
 def test_fewer_epochs_than_a_checkpoint_has_are_refused(half, toy, refused, train):
     train(SupOnly, toy.argv(half))
     said = refused(SupOnly, toy.argv(half, "--set", "epochs=1", "--force"))
-    assert "has 2 epochs already, but epochs, which counts these too, is 1. Fix: raise" in said
+    assert (
+        "has 2 epochs and 0 steps already, but epochs, which counts these too, is 1. Fix: raise"
+        in said
+    )
 
 
 def test_a_copied_split_file_and_other_code(half, toy, train, capsys, monkeypatch):
     """Compare split files by content, and code with that of the last start."""
     toy.path("labeled").rename(toy.root / "moved.txt")
     monkeypatch.setattr("engine.command.code_version", lambda: {"sources": "new"})
-    train(SupOnly, toy.argv(half, "--labeled-id-path", str(toy.root / "moved.txt")))
+    val = f"data.val=[{toy.path('val')}]"
+    train(SupOnly, toy.argv(half, "--labeled-id-path", str(toy.root / "moved.txt"), "--set", val))
     assert "resumed with other code, libraries or order of images: code.sources (" in (
         capsys.readouterr().out
     )

@@ -4,6 +4,8 @@ import argparse
 import json
 import re
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from inference.predictor import (
 )
 from metrics.calibration import PseudoLabelScores
 from supervised import SupOnly
-from tests.conftest import json_lines, saved, write_sample
+from tests.conftest import REPOSITORY, json_lines, saved, write_sample
 from util.config.loading import load_config
 from util.errors import UserError
 from util.normalize import mean_and_std
@@ -346,6 +348,13 @@ def test_validation_images_that_were_replaced_since_training(trained, toy, run):
     own = [*argv, "--set", f"data.val={toy.path('val')}"]
     code, said, err = run(evaluate_script, *own)
     assert code == 0 and "trained on some" not in said, err  # asked for
+
+
+def test_scores_that_cannot_be_printed_are_an_error(trained):
+    argv = ["evaluate.py", "--checkpoint", trained / "best.pth", "--device", "cpu"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, *argv], cwd=REPOSITORY, stdout=full, check=False)
+    assert done.returncode == 1
 
 
 def test_the_next_command_names_the_same_network(trained, pair_run, run, tmp_path):

@@ -239,6 +239,16 @@ def test_255_may_be_the_object_of_a_trimap(init):
     assert code == 2 and "2 names for 3 values" in err, out
 
 
+def test_255_that_is_ignored_is_no_class_stored_in_two_ways(init):
+    stems = write_images(Path("images"))
+    write_masks(Path("masks"), stems, (".png", index))
+    Image.fromarray((truth(0) == 1) * np.uint8(255)).save(Path("masks") / f"{stems[0]}.png")
+    code, out, err = init()
+    assert code == 2 and "1 and 255 are in no mask together" in err, out
+    code, out, err = init("--ignore", "255")
+    assert code == 0 and "255    (ignored)" in out, err
+
+
 def test_a_thin_class_beside_ignored_pixels_is_a_class(init):
     """Keep class 1 of lines one pixel wide, such as cracks, beside 255."""
 

@@ -239,6 +239,9 @@ def test_the_time_of_the_rest_follows_its_number_of_labels(spec, toy, run, monke
     config = many.load()
     steps = config.epochs * 12 // (2 * config.batch_size)
     assert code == 0 and f"; {6 / 10 * steps:.2f} s on one device for 1" in out, (out, err)
+    (many.lists / "labeled.txt").write_text("\n")
+    code, out, err = run(sweep, path, "--dry-run")
+    assert code == 0 and "many/labeled.txt: " in out, (out, err)
 
 
 def test_runs_that_cannot_start_or_be_read_have_failed(stub, run):

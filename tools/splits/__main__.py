@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from dataset.protocols import lists_of, read_protocols, select_lists
 from dataset.samples import Sample
@@ -154,37 +153,39 @@ def command_line() -> Parser:
     parser.add_argument("--splits", type=Path, default=Path("splits"), help="folder of the lists")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int | None]) -> Callable[..., Any]:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int | None]
+    ) -> argparse.ArgumentParser:
         shown = [f"python -m tools.splits {name} {example}" for example in EXAMPLES[name]]
         added = commands.add_parser(name, help=run.__doc__, description=run.__doc__, examples=shown)
         added.set_defaults(run=run)
-        return added.add_argument
+        return added
 
-    add = command("list", show_protocols)
+    add = command("list", show_protocols).add_argument
     add("dataset", nargs="?", help="such as pascal (default: all)")
 
-    add = command("fetch", fetch_published)
+    add = command("fetch", fetch_published).add_argument
     add("target", nargs="+", metavar=TARGET, help="pascal/92 (and val), pascal/val, all of pascal")
     add("--from", type=Path, dest="clone", metavar="DIR", help="a clone of the repository "
         "(default: download)")  # fmt: skip
     add("--source", metavar="REPOSITORY", help="where their lists differ: PrevMatch, "
         "for example (default: any)")  # fmt: skip
 
-    add = command("verify", verify_lists)
+    add = command("verify", verify_lists).add_argument
     add("target", nargs="?", default="", metavar=TARGET, help="or the path of a split file "
         "(default: all)")  # fmt: skip
 
-    add = command("generate", generate_lists)
+    add = command("generate", generate_lists).add_argument
     add("target", metavar="DATASET/PARTITION", help="pascal/92: val.txt, and as unlabeled.txt what "
         "labeled.txt lacks; pascal/all: all training images; pascal/val")  # fmt: skip
     add("--root", type=Path, required=True, help="folder of the data")
     add("--names", type=Path, help="names of pascal's validation images, if not in ROOT/ImageSets/"
         "Segmentation/val.txt nor in splits/pascal/val.txt (default: those)")  # fmt: skip
 
-    add = command("make", make_partition)
+    make = command("make", make_partition)
+    add = make.add_argument
     add("--out", type=Path, required=True, help="folder for the lists")
-    group = add.__self__.add_mutually_exclusive_group(required=True)  # type: ignore[attr-defined]
-    source = group.add_argument
+    source = make.add_mutually_exclusive_group(required=True).add_argument
     source("--config", help="take its root, lists and classes; its validation images stay")
     source("--root", type=Path, help="folder of the data")
     source("--list", type=Path, help="lines 'image mask' to draw from")

@@ -17,10 +17,7 @@ from util.errors import UserError, counted, duration
 
 def show(states: Sequence[RunProgress]) -> None:
     """Print the progress of all runs, and the time of the rest: from the steps of runs of the same
-    kind, or else estimated with the memory, for each kind.
-
-    Raises `UserError` for a missing split file.
-    """
+    kind, or else estimated with the memory, for each kind."""
     measured: dict[str, list[float]] = {}
     for state in states:
         state.say(state)
@@ -29,8 +26,13 @@ def show(states: Sequence[RunProgress]) -> None:
             measured.setdefault(state.planned.kind, []).append(seconds * epoch.epoch / epoch.steps)
     rest = [state for state in states if not state.is_done]
     known = [state for state in rest if state.planned.kind in measured]
-    left = sum(median(measured[s.planned.kind]) * _steps(s.planned, s.epochs_left()) for s in known)
-    time = f"; {duration(left)} on one device for {len(known)}, by their kind's finished epochs"
+    try:
+        left = sum(
+            median(measured[s.planned.kind]) * _steps(s.planned, s.epochs_left()) for s in known
+        )
+        time = f"; {duration(left)} on one device for {len(known)}, by their kind's finished epochs"
+    except UserError as error:
+        time = f"; {error}"
     print(f"{counted(len(states), 'run')}, {len(rest)} not done{time * bool(known)}")
     kinds: dict[str, list[Planned]] = {}
     for state in rest:

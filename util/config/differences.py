@@ -1,6 +1,5 @@
 """Differences between configs: which keys a resumed run, or another machine, may change."""
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -28,8 +27,8 @@ MOVABLE = {
     "log",
 }
 """Keys that may change before a run is resumed, as they change no result; so may each `root`."""
-SPLIT_FILES = re.compile(r"data\.(labeled|unlabeled|val)(\.\d+)?(\.list)?")
-"""Keys that name split files, which are compared by their content, see `image_differences`."""
+SPLITS = {"data.labeled", "data.unlabeled", "data.val"}
+"""Keys whose images are compared instead, see `image_differences`."""
 OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
 """Keys that may differ between the machines of a run; so may each `root`."""
 
@@ -61,16 +60,14 @@ SCORED_BY = (
 def differences(
     old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: Collection[str] = MOVABLE
 ) -> dict[str, str]:
-    """Return 'key (old -> new)', by key, for each key that differs, except the keys of `free` and
-    each `root`."""
+    """Return 'key (old -> new)', by key, for each key that differs, except the keys of `free`, of
+    splits, and each `root`."""
     found: dict[str, str] = {}
     for key in [*old, *(k for k in new if k not in old)]:
         name = f"{prefix}{key}"
-        if name in free or key == "root":
+        if name in free or name in SPLITS or key == "root":
             continue
         a, b = (_by_place(tree.get(key)) for tree in (old, new))
-        if SPLIT_FILES.fullmatch(name) and isinstance(a, str) and isinstance(b, str):
-            continue
         if isinstance(a, dict) and isinstance(b, dict):
             found |= differences(a, b, f"{name}.", free)
         elif a != b:

@@ -202,7 +202,7 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     keys = [value.key for value in classes]
     names = named.names or (_changes(keys) if named.of_change else [])
     guess = _with_names(keys, names, masks.in_colour) | ignored
-    _raise_doubts(masks, guess, odd)
+    _raise_doubts(masks, named, guess, odd)
     for value in unasked:
         if value.share > MUCH:
             tag = ", the nodata value" if value in nodata else ""
@@ -218,7 +218,9 @@ def _guess(masks: Masks, named: ClassOptions) -> dict[str, str]:
     return guess
 
 
-def _raise_doubts(masks: Masks, guess: Mapping[str, str], odd: set[int]) -> None:
+def _raise_doubts(
+    masks: Masks, named: ClassOptions, guess: Mapping[str, str], odd: set[int]
+) -> None:
     """Raise `Doubt` for transparent pixels, classes stored in two ways, and `odd` values."""
     values = masks.values
     if CLEAR in values and TRANSPARENT not in guess:
@@ -227,7 +229,7 @@ def _raise_doubts(masks: Masks, guess: Mapping[str, str], odd: set[int]) -> None
             "they ignored, or a class?",
             _clear(guess),
         )
-    if scales := two_scales(masks):
+    if scales := two_scales(masks, named.labels):
         small, large = scales
         names = [guess.get(str(value), f"class_{value}") for value in small]
         same = dict(zip(map(str, large), names, strict=True))

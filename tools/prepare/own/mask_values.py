@@ -2,7 +2,7 @@
 classes stored in two ways."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from dataset.mask_files import CLEAR
 from tools.prepare.own.masks import Masks, Value
@@ -62,13 +62,13 @@ def objects(masks: Masks) -> str:
     return ""
 
 
-def two_scales(masks: Masks) -> tuple[list[int], list[int]] | None:
+def two_scales(masks: Masks, ignored: Container[str]) -> tuple[list[int], list[int]] | None:
     """Return values that seem to be the same classes stored in two ways, such as 1 in some masks
-    and 255 in the others; None for masks of one kind."""
+    and 255 in the others; None for masks of one kind.  `ignored`: values that count for nothing."""
     if masks.in_colour:
         return None
-    held = [set(pixels) - {0, CLEAR} for pixels in masks.pixels]
-    held = [values for values in held if values]
+    nothing = {0, CLEAR} | {code for code, value in masks.values.items() if value.key in ignored}
+    held = [values for pixels in masks.pixels if (values := set(pixels) - nothing)]
     small = [values for values in held if max(values) <= SMALL]
     large = [values for values in held if min(values) >= LARGE]
     if len(small) + len(large) < len(held) or not (small and large):
