@@ -126,11 +126,6 @@ def _split(line: str, columns: list[str]) -> list[str]:
     """Return the paths of a line; raises `UserError` as `parse_line` does."""
     parts = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
     parts = [part for part in parts if part]
-    if "\t" not in line and not mentions_image(parts[0]) and mentions_image(parts[-1]):
-        raise UserError(
-            f"'{line.strip()}': ends in an image, but begins with none; if its name contains "
-            "spaces, separate paths by a tab, and end an image without a mask by a tab"
-        )
     if len(parts) > len(columns):
         raise UserError(
             f"{len(parts)} parts, expected '{' '.join(columns)}'; separate paths that contain "
@@ -139,6 +134,11 @@ def _split(line: str, columns: list[str]) -> list[str]:
     for part in parts:
         if leaves_folder(part):
             raise UserError(f"'{part}' leads out of the data's root; use a path below it")
+    if "\t" not in line and not mentions_image(parts[0]) and mentions_image(parts[-1]):
+        raise UserError(
+            f"'{line.strip()}': ends in an image, but begins with none; if its name contains "
+            "spaces, separate paths by a tab, and end an image without a mask by a tab"
+        )
     return parts
 
 

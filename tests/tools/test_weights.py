@@ -201,7 +201,7 @@ def test_the_best_teacher_is_fetched(tool):
         torch.save({"method": state}, file)
         code, out, err = tool("fetch", "resnet10t", "--from", file, "--folder", name)
         assert code == 0, err
-        weights = torch.load(f"{name}/resnet10t.pth")
+        weights = torch.load(f"{name}/resnet10t.pth", weights_only=True)
         assert torch.equal(weights["conv1.0.weight"], networks[name].conv1[0].weight), out
 
 

@@ -186,9 +186,10 @@ def command_line() -> Parser:
     add = make.add_argument
     add("--out", type=Path, required=True, help="folder for the lists")
     source = make.add_mutually_exclusive_group(required=True).add_argument
-    source("--config", help="take its root, lists and classes; its validation images stay")
-    source("--root", type=Path, help="folder of the data")
-    source("--list", type=Path, help="lines 'image mask' to draw from")
+    source("--config", help="take its root, lists and classes; its validation images stay "
+        "(default: --root or --list)")  # fmt: skip
+    source("--root", type=Path, help="folder of the data (default: that of --config)")
+    source("--list", type=Path, help="lines 'image mask' to draw from (default: the folders)")
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
         "keys")  # fmt: skip
     add("--labeled", help="share of the training images (1/8, 0.1) or number (92); with --folds by "

@@ -102,6 +102,8 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
 def _unlabelled(options: argparse.Namespace, masks: Path) -> list[Path]:
     """Return the images of `--unlabeled` that fit the image pattern; all of them if none fits."""
     folder = absolute(options.unlabeled)
+    if folder == masks != absolute(options.images):
+        raise UserError(f"--unlabeled {options.unlabeled}: the folder of the masks")
     try:
         return [*files_by_stem(folder, masks, options.image_pattern).values()]
     except UserError:
