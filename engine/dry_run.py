@@ -84,7 +84,7 @@ def dry_run(trainer: Trainer) -> None:
     workers = counted(found.workers, "data worker")
     facts = {
         "parameters": f"{parameters / 1e6:.1f} M",
-        "iterations per epoch": f"{steps}, {steps * config.epochs} in all",
+        "steps per epoch": f"{steps}, {steps * config.epochs} in all",
         "loss of one step": f"{found.loss:.3f}",
         "one step": f"{found.step:.3f} s",
         "loading its batch": f"{found.load:.3f} s of one process, {workers}",

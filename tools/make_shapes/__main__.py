@@ -1,4 +1,4 @@
-"""Write the toy datasets, single images or pairs.
+"""Write generated shapes, single images or pairs.
 
 Textured scenes in which colour and texture carry no class information.
 """

@@ -1,4 +1,4 @@
-"""Write the toy datasets: images or image pairs, masks, and split files."""
+"""Write generated shapes: images or image pairs, masks, and split files."""
 
 import json
 import shutil

@@ -1,5 +1,4 @@
-"""Scenes of the demo dataset "shapes": shapes on clutter; colour and texture carry no class
-information.
+"""Scenes of generated shapes on clutter; colour and texture carry no class information.
 
 All shapes and clutter share the same random colours and textures; the background is darker. Scenes
 are drawn with numpy from signed distances; a seed always gives the same scenes.

@@ -48,7 +48,7 @@ def report_data(options: argparse.Namespace, found: Survey, classes: Classes) ->
     if few := too_few(len(splits.val), classes.names, showing):
         print(f"warning  {few}")
     sets = {k: v for k, v in splits._asdict().items() if v or k != "test"}
-    print(f"lists    {options.lists}/: {', '.join(f'{len(v)} {k}' for k, v in sets.items())}")
+    print(f"splits   {options.lists}/: {', '.join(f'{len(v)} {k}' for k, v in sets.items())}")
 
 
 def _summary(found: Survey, mapped: bool) -> str:
