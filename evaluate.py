@@ -18,6 +18,7 @@ from inference.cli import (
     checkpoint_and_config,
     checkpoint_parser,
     names_validation,
+    predict_command,
     same_network,
     split_of,
 )
@@ -248,10 +249,7 @@ def write_results(
         text = json.dumps(record, indent=1) + "\n"
         write_text(options.json, text, f"--json {options.json}")
         logger.info("written  %s", options.json)
-    logger.info(
-        "next     python predict.py %s --images FOLDER%s --save-path OUT",
-        same_network(options), " --second FOLDER" * (config.data.dates == 2),
-    )  # fmt: skip
+    logger.info("next     %s", predict_command(same_network(options), config.data.dates))
 
 
 if __name__ == "__main__":

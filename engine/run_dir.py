@@ -139,11 +139,16 @@ class RunDir:
 
     def is_own(self) -> bool:
         """Return True if the last start here was by the same command."""
+        return self._last_start().get("command") == sys.argv
+
+    def _last_start(self) -> dict[str, Any]:
+        """Return the record of the last start here; empty where there is none."""
         try:
             *_, last = self.starts.read_text().splitlines()
-            return bool(json.loads(last)["command"] == sys.argv)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+            record = json.loads(last)
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
 
     @_on_main
     def holds(self, checkpoint: Path) -> bool:
@@ -168,7 +173,7 @@ class RunDir:
         whole = before[: before.rfind(b"\n") + 1]  # without half a line of an earlier version
         record, settings = json.dumps(start).encode(), dump_config(config).encode()
         if first_step:
-            self._compare_facts(whole)
+            self._compare_facts()
         # First: it marks config.yaml as a run's.
         write_atomically(self.starts, lambda file: file.write(whole + record + b"\n"))
         write_atomically(self.config, lambda file: file.write(settings))
@@ -176,10 +181,9 @@ class RunDir:
         for name in config.log.trackers:
             self._trackers.append(TRACKERS[name](config, self.path, first_step))
 
-    def _compare_facts(self, starts: bytes) -> None:
+    def _compare_facts(self) -> None:
         """Warn of changes since the last start that the config does not show."""
-        _, _, last = starts.rstrip().rpartition(b"\n")
-        before = json.loads(last).get("facts") if last else None
+        before = self._last_start().get("facts")
         if before and (changed := differences(before, self.origin.get("facts", before))):
             logger.warning(
                 "warning: %s: resumed with other code, libraries or order of images: %s",

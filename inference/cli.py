@@ -85,6 +85,12 @@ def same_network(options: argparse.Namespace) -> str:
     return shlex.join(map(str, words))
 
 
+def predict_command(network: str, dates: int) -> str:
+    """Return the command that predicts images with a network; `dates`: images of a sample."""
+    second = " --second FOLDER" * (dates == 2)
+    return f"python predict.py {network} --images FOLDER{second} --save-path OUT"
+
+
 def split_of(config: Config, split: str) -> ImageSources:
     """Return the images of a split, val or test; raises `UserError` where the config has none."""
     source = config.data.val if split == "val" else config.data.test

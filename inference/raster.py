@@ -210,6 +210,7 @@ def refuse_other_grid(first: Raster, second: Raster) -> None:
 
 def rasterio(path: Path) -> Any:
     """Import rasterio; raises `UserError` where it is not installed."""
-    library = optional("rasterio", why := f"{path}: predicting a TIFF in windows")
+    why = f"{path}: predicting a TIFF in windows"
+    library = optional("rasterio", why)
     optional("rasterio.windows", why)
     return library

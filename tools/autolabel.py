@@ -51,7 +51,6 @@ def main() -> None:
             made_by(options, config, ["threshold"]),
         )
         errors = labels.label(network, missing, device, may_choose_windows(options))
-        ranking = labels.ranking(samples, options.acquisition)
         if errors:
             print(*errors, sep="\n")
             failed = counted(len(errors), "image")
@@ -59,6 +58,7 @@ def main() -> None:
                 f"{options.out}: no labels for {failed}, so no split files are written. Fix: "
                 "repair or remove the files above and repeat the command, which keeps all masks"
             )
+        ranking = labels.ranking(samples, options.acquisition)
         plain = checkpoint_config(options.checkpoint, options.config, options.set)  # no --tta
         write_results(labels, ranking, plain, options)
 

@@ -1,6 +1,6 @@
 """Write docs/configuration.md: all keys of a config."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -51,11 +51,11 @@ def page() -> str:
             section: Any = field.annotation
             parts += _tables(_title(section), section, f"{name}.")
     shared = _rows(TeacherMethod.Options, "method.")
-    parts.append(f"## Methods: all but SupOnly\n\n{TOP}{''.join(shared)}")
+    parts.append(_table("Methods: all but SupOnly", shared))
     for script in method_scripts():
         method = method_of(script)
         if own := [row for row in _rows(method.Options, "method.") if row not in shared]:
-            parts.append(f"## Method: {method.__name__}\n\n{TOP}{''.join(own)}")
+            parts.append(_table(f"Method: {method.__name__}", own))
     return "\n".join(parts)
 
 
@@ -69,13 +69,17 @@ def _title(section: Any) -> str:
 
 def _tables(title: str, section: type[Section], prefix: str = "") -> Iterator[str]:
     """Yield tables of a section's keys and of the sections that its values may be."""
-    yield f"## {title}\n\n{TOP}{''.join(_rows(section, prefix))}"
+    yield _table(title, _rows(section, prefix))
     places: dict[Any, list[str]] = {}
     for name, field in section.model_fields.items():
         for form in dict.fromkeys([] if is_section(field) else sections_of(field.annotation)):
             places.setdefault(form, []).append(f"`{prefix}{name}`")
     for form, keys in places.items():
         yield f"### {_title(form)}\n\nA value of {_either(keys)}:\n\n{TOP}{''.join(_rows(form))}"
+
+
+def _table(title: str, rows: Iterable[str]) -> str:
+    return f"## {title}\n\n{TOP}{''.join(rows)}"
 
 
 def _rows(section: type[Section], prefix: str = "") -> list[str]:

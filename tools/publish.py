@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from inference.cli import predict_command
 from model.files import PUBLISHED, find_checkpoint
 from tools.results.runs import Epoch, Run, value_of
 from util.cli import exit_with_one_line, importing
@@ -61,11 +62,8 @@ def main() -> None:
         names = ", ".join(sorted(path.name for path in options.out.iterdir()))
         print(f"written  {options.out}: {names}; weights from {checkpoint}")
         print(f"upload   hf upload OWNER/NAME {quoted(options.out)}")
-        second = " --second FOLDER" * (config.data.dates == 2)
-        print(
-            f"next     python predict.py --checkpoint hf:OWNER/NAME --images FOLDER{second} "
-            "--save-path OUT"
-        )
+        command = predict_command("--checkpoint hf:OWNER/NAME", config.data.dates)
+        print(f"next     {command}")
 
 
 def command_line() -> Parser:

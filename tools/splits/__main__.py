@@ -188,8 +188,9 @@ def command_line() -> Parser:
     source = make.add_mutually_exclusive_group(required=True).add_argument
     source("--config", help="take its root, lists and classes; its validation images stay "
         "(default: --root or --list)")  # fmt: skip
-    source("--root", type=Path, help="folder of the data (default: that of --config)")
-    source("--list", type=Path, help="lines 'image mask' to draw from (default: the folders)")
+    source("--root", type=Path, help="folder of the data (default: --config or --list)")
+    source("--list", type=Path, help="lines 'image mask' to draw from "
+        "(default: --config or --root)")  # fmt: skip
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
         "keys")  # fmt: skip
     add("--labeled", help="share of the training images (1/8, 0.1) or number (92); with --folds by "

@@ -81,7 +81,7 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
     if not labeled:
         given = " ".join(options.val or ["(default)"])
         raise UserError(f"--val {given}: takes all labelled images; leave some to train on")
-    more = _unlabelled(options, masks) if options.unlabeled else []
+    more = _unlabelled(options, images, masks) if options.unlabeled else []
     taken |= {file for sample in (*val, *test, *labeled) for file in sample.files()}
     held_out = _held_out(options, matched, images)
     rest = [file for file in matched.without_mask if file not in held_out]
@@ -99,10 +99,10 @@ def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Spli
     return splits, matched
 
 
-def _unlabelled(options: argparse.Namespace, masks: Path) -> list[Path]:
+def _unlabelled(options: argparse.Namespace, images: Path, masks: Path) -> list[Path]:
     """Return the images of `--unlabeled` that fit the image pattern; all of them if none fits."""
     folder = absolute(options.unlabeled)
-    if folder == masks != absolute(options.images):
+    if folder == masks != images:
         raise UserError(f"--unlabeled {options.unlabeled}: the folder of the masks")
     try:
         return [*files_by_stem(folder, masks, options.image_pattern).values()]
