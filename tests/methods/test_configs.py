@@ -16,6 +16,7 @@ from rankmatch import RankMatch
 from supervised import SupOnly
 from tests.conftest import METHODS, REPOSITORY
 from tools.configuration import page
+from tools.sweep.spec import expand, read_sweep
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config.loading import dump_config, load_config, portable, sections_of
@@ -138,6 +139,27 @@ def test_published_settings_on_dinov2(row):
         network = build(config)
         network.check_crop(config.crop_size)
         method(network, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "images"), [("pascal", 3000), ("cityscapes", 3000), ("ade20k", 6000), ("coco", 30000)]
+)
+def test_published_epochs_of_suponly_on_dinov2(name, images):
+    """An epoch of the published SupOnly repeats the labelled images up to this number."""
+    config, text = load(f"{name}_unimatch_v2"), CONFIGS[f"{name}_unimatch_v2"].read_text()
+    [length] = re.findall(r"epoch_length=(\d+)", text)
+    assert int(length) == images // SupOnly.images_per_step(config)
+
+
+def test_published_ohem_in_the_sweep_of_cityscapes():
+    """Published per process: 200000, for 4 images with SupOnly and PrevMatch, for 2 with the
+    others; CorrMatch 100000 for 2."""
+    path = REPOSITORY / "configs/sweeps/cityscapes.yaml"
+    found = {run.method: run.load().criterion.min_kept for run in expand(read_sweep(path), path)}
+    halved = dict.fromkeys(("supervised", "prevmatch", "corrmatch"), 50_000)
+    assert found == halved | dict.fromkeys(
+        ("fixmatch", "unimatch", "rankmatch", "unimatch_v2"), 100_000
+    )
 
 
 @pytest.mark.parametrize("name", ["pascal", "cityscapes"])

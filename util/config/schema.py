@@ -233,8 +233,8 @@ class Config(Section):
     unlabelled images. SupOnly uses labelled images only: it draws twice as many per step."""
     micro_batch: Positive | None = None
     """Labelled images per forward pass of one process; gradients are accumulated over the forward
-    passes of a step. Smaller values need less memory. Default: all images in one pass. The Dice
-    loss is computed per forward pass and averaged."""
+    passes of a step. Smaller values need less memory. Default: all images in one pass. All
+    losses are computed per forward pass and averaged."""
     conf_thresh: Share = 0.95
     """Confidence threshold: a pseudo-label counts where its probability is at least this. 0 uses
     all pixels."""
