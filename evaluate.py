@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dataset.samples import Samples
-    from dataset.split_files import SampleList
+    from dataset.split_files import Split
     from inference.evaluation import Scores
 
 BOUNDARY = 0.02
@@ -170,12 +170,12 @@ def score(options: argparse.Namespace, config: Config, device: "torch.device") -
     )
 
 
-def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
+def read_split(options: argparse.Namespace, config: Config) -> "Split":
     """Return the images to score after checking their files, and that all ranks score the same
     network on the same images in the same way."""
     from dataset.folders import read_samples
     from dataset.overlap import changed_since_training, refuse_overlaps, seen_in_training
-    from dataset.split_files import list_identity, list_order
+    from dataset.split_files import split_identity, split_order
     from dataset.validation import check_files
     from util import distributed
     from util.log import code_version, logger
@@ -195,8 +195,8 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
         facts = {f"--{name}": getattr(options, name) for name in names} | {
             "code": code_version(),
             "checkpoint's SHA-256": file_sha256(options.checkpoint),
-            "split file": list_identity(split.samples),
-            "order of the split file": list_order(split.samples),
+            "split file": split_identity(split.samples),
+            "order of the split file": split_order(split.samples),
         }
         distributed.require_equal("settings", facts | config.model_dump(mode="json"))
     return split

@@ -14,7 +14,7 @@ from PIL import Image
 from dataset.image_files import image_size
 from dataset.reader import Reader
 from dataset.samples import Sample
-from dataset.split_files import Lists
+from dataset.split_files import Splits
 from util.config.data import Data
 from util.errors import UserError
 from util.workers import START_METHOD
@@ -23,11 +23,11 @@ DecodedSample = tuple[np.ndarray, Image.Image | None]
 """The bands of an image `[H, W, C]`, and its class indices in mode L; without a mask, 255 where the
 image has no data."""
 PROBED = 64
-"""Number of headers from which the memory of a list is estimated."""
+"""Number of headers from which the memory of a split is estimated."""
 
 
 class CacheBytes(NamedTuple):
-    """Bytes in which the images of each list are kept."""
+    """Bytes in which the images of each split are kept."""
 
     labeled: int
     unlabeled: int
@@ -97,7 +97,7 @@ class SharedCache:
 
 
 class DecodedSamples(Sequence[DecodedSample]):
-    """Images of a list, with masks if `masks`, decoded on access and kept while there is room."""
+    """Images of a split, with masks if `masks`, decoded on access and kept while there is room."""
 
     def __init__(self, reader: Reader, samples: Sequence[Sample], masks: bool, capacity: int = 0):
         self._reader, self._samples, self._masks = reader, samples, masks
@@ -107,7 +107,7 @@ class DecodedSamples(Sequence[DecodedSample]):
         return len(self._samples)
 
     def name(self, number: int) -> str:
-        """Return the image as its list names it."""
+        """Return the image as its split file names it."""
         return self._samples[number].image
 
     @property
@@ -127,10 +127,10 @@ class DecodedSamples(Sequence[DecodedSample]):
         return pair
 
 
-def cache_bytes(lists: Lists, data: Data) -> CacheBytes:
-    """Divide `data.cache_mb`: labelled images first, then each other list whole or not at all."""
+def cache_bytes(splits: Splits, data: Data) -> CacheBytes:
+    """Divide `data.cache_mb`: labelled images first, then each other split whole or not at all."""
     total = data.cache_mb * 2**20
-    labeled, *others = (_needed(listed.samples, data) if total else 0 for listed in lists)
+    labeled, *others = (_needed(split.samples, data) if total else 0 for split in splits)
     left, granted = total - labeled, []
     for needed in others:
         granted.append(needed if needed <= left else 0)
@@ -139,7 +139,7 @@ def cache_bytes(lists: Lists, data: Data) -> CacheBytes:
 
 
 def _needed(samples: Sequence[Sample], data: Data) -> int:
-    """Estimate the bytes of a decoded list from the headers of some images, plus a tenth."""
+    """Estimate the bytes of a decoded split from the headers of some images, plus a tenth."""
     probed = min(PROBED, len(samples))
     some = [samples[i * len(samples) // probed] for i in range(probed)]
     pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in some))

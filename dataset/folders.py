@@ -11,11 +11,11 @@ from dataset.image_files import SUFFIXES
 from dataset.samples import Origin, Sample, Samples, leaves_folder
 from dataset.split_files import (
     Fault,
-    SampleList,
     Scan,
-    no_such_list,
+    Split,
+    no_such_split_file,
     raise_first,
-    scan_list,
+    scan_split_file,
 )
 from util.config.data import Data, Folders, ImageSource, ImageSources, SplitFile
 from util.errors import UserError, first_of
@@ -30,21 +30,21 @@ PREDICTED = {"masks", "overlays", "confidence", "entropy", "probabilities"}
 """Folders that they write beside it."""
 
 
-def read_samples(images: ImageSources, data: Data, masks: bool) -> SampleList:
+def read_samples(images: ImageSources, data: Data, masks: bool) -> Split:
     """Return the samples of a source or several; with `masks`, each must have a mask.
 
-    Raises `UserError` as `read_list` does, and for a folder that is missing, holds no images or has
-    an image without a mask.
+    Raises `UserError` as `read_split_file` does, and for a folder that is missing, holds no images
+    or has an image without a mask.
     """
-    listed, faults = scan_samples(images, data, masks)
+    split, faults = scan_samples(images, data, masks)
     raise_first(faults)
-    return listed
+    return split
 
 
-def scan_samples(images: ImageSources, data: Data, masks: bool) -> tuple[SampleList, list[Fault]]:
+def scan_samples(images: ImageSources, data: Data, masks: bool) -> tuple[Split, list[Fault]]:
     """Return the valid samples of a source or several, and the faults of the others.
 
-    Raises `UserError` for a list or folder that is missing or empty.
+    Raises `UserError` for a split file or folder that is missing or empty.
     """
     sources = images if isinstance(images, tuple) else (images,)
     origins = [_origin(source, data) for source in sources]
@@ -53,21 +53,21 @@ def scan_samples(images: ImageSources, data: Data, masks: bool) -> tuple[SampleL
         if isinstance(source, Folders):
             valid, faulty = _scan_folders(source, origin, masks, pairs=data.pair is not None)
         else:
-            valid, faulty = scan_list(origin, masks, data.pair)
+            valid, faulty = scan_split_file(origin, masks, data.pair)
         samples += valid
         faults += faulty
     name = " and ".join(str(origin.path) for origin in origins)
-    return SampleList(name, Samples(samples)), faults
+    return Split(name, Samples(samples)), faults
 
 
 def require_sources(images: ImageSources, data: Data) -> None:
-    """Raise `UserError` for a list or folder that does not exist, without reading any."""
+    """Raise `UserError` for a split file or folder that does not exist, without reading any."""
     for source in images if isinstance(images, tuple) else (images,):
         path = _origin(source, data).path
         if isinstance(source, Folders) and not os.path.isdir(path):
             raise no_such_folder(path)
         if not os.path.exists(path):  # also False for impossible paths
-            raise no_such_list(path)
+            raise no_such_split_file(path)
 
 
 def _origin(source: ImageSource, data: Data) -> Origin:

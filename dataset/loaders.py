@@ -14,7 +14,7 @@ from dataset.cache import CacheBytes, DecodedSamples
 from dataset.datasets import FAILURES, EvaluationSet, ImageSet, TrainingSet
 from dataset.reader import Reader
 from dataset.samples import Sample
-from dataset.split_files import Lists
+from dataset.split_files import Splits
 from util.config.schema import Config
 from util.errors import UserError
 from util.interrupt import ignore_first_signal
@@ -113,7 +113,7 @@ def images_per_forward(config: Config, images: int, world: int) -> int:
 
 def training_loader(
     config: Config,
-    lists: Lists,
+    splits: Splits,
     room: CacheBytes,
     images: int,
     per_forward: int,
@@ -127,7 +127,7 @@ def training_loader(
         images: labelled, and also unlabelled, images in a global batch.
         per_forward: images in a forward pass.
     """
-    labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
+    labeled, unlabeled = splits.labeled.samples, splits.unlabeled.samples
     partner = effective_partner(config, per_forward)
     if unlabeled and partner != config.cutmix_partner:
         logger.info(

@@ -19,7 +19,7 @@ from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.overlap import refuse_overlaps
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import NO_IMAGE, Sample, Samples, mentions_image
-from dataset.split_files import Fault, Lists, SampleList, raise_first
+from dataset.split_files import Fault, Split, Splits, raise_first
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
 from util.errors import UserError, counted, first_of
@@ -33,18 +33,18 @@ MIN_MASKS_PER_CLASS = 3
 R = TypeVar("R")
 
 
-def read_lists(data: Data, unlabeled: bool) -> Lists:
+def read_splits(data: Data, unlabeled: bool) -> Splits:
     """Read the splits that the config names and check them against each other.
 
     Raises `UserError` as `read_samples` does, and for an image that is in two splits.
     """
     labeled = read_samples(required_source(data.labeled, "labeled"), data, masks=True)
-    extra = SampleList("", Samples())
+    extra = Split("", Samples())
     if unlabeled:
         extra = read_samples(required_source(data.unlabeled, "unlabeled"), data, masks=False)
-    lists = Lists(labeled, extra, read_samples(data.val, data, masks=True))
-    refuse_overlaps(*lists)
-    return lists
+    splits = Splits(labeled, extra, read_samples(data.val, data, masks=True))
+    refuse_overlaps(*splits)
+    return splits
 
 
 def required_source(images: ImageSources | None, kind: str) -> ImageSources:
@@ -62,21 +62,21 @@ def required_source(images: ImageSources | None, kind: str) -> ImageSources:
 
 def check_files(
     data: Data,
-    *lists: SampleList,
+    *splits: Split,
     warn: Callable[[str], None],
-    scored: SampleList | None = None,
+    scored: Split | None = None,
 ) -> None:
     """Check that files exist, headers of images and masks agree, and some files decode.
 
     Calls `warn` for absent classes, for grey images under `bands: rgb`, and for too few `scored`
-    images (one of the lists). Raises `UserError` that names the list, line and file.
+    images (one of the splits). Raises `UserError` that names the split file, line and file.
     """
-    for listed in lists:
-        check_existence(listed)
-        check_contents(listed, data, warn, scored=listed is scored)
+    for split in splits:
+        check_existence(split)
+        check_contents(split, data, warn, scored=split is scored)
 
 
-def check_existence(listed: SampleList) -> None:
+def check_existence(split: Split) -> None:
     """Raise `UserError` for a missing file, after one listing of each folder."""
     names = cache(_names)
 
@@ -84,7 +84,7 @@ def check_existence(listed: SampleList) -> None:
         folder, _, name = file.rpartition("/")
         return name in names(root, folder)
 
-    for sample in listed.samples:
+    for sample in split.samples:
         for file in filter(None, (sample.image, sample.second, sample.mask)):
             if not is_there(sample.origin.root, file):
                 raise UserError(f"{sample.where}: {_absence(sample, file, is_there)}")
@@ -109,13 +109,13 @@ def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -
     )
 
 
-def sizes_digest(listed: SampleList) -> str:
+def sizes_digest(split: Split) -> str:
     """Return a digest of the sizes in bytes of many files, by which machines compare their data.
 
     Raises `UserError` for a missing file.
     """
     sizes = []
-    for sample in _evenly_spaced(listed.samples, MAX_HEADERS):
+    for sample in _evenly_spaced(split.samples, MAX_HEADERS):
         for file in (*sample.image_files, *([sample.mask_file] if sample.mask else [])):
             try:
                 sizes.append(file.stat().st_size)
@@ -126,10 +126,10 @@ def sizes_digest(listed: SampleList) -> str:
 
 
 def check_contents(
-    listed: SampleList, data: Data, warn: Callable[[str], None], scored: bool = False
+    split: Split, data: Data, warn: Callable[[str], None], scored: bool = False
 ) -> None:
     """Check headers of many files and decode some, see `check_files`; raises `UserError`."""
-    samples, reader = listed.samples, Reader(data)
+    samples, reader = split.samples, Reader(data)
     some = _evenly_spaced(samples, data.check_samples)
     if data.pair is not None or (samples and samples[0].mask is not None):
         _each(_headers_agree, _evenly_spaced(samples, MAX_HEADERS))
@@ -137,13 +137,13 @@ def check_contents(
         _each(reader.image, some)
     elif pixels := _each(lambda sample: np.array(reader.both(sample)[1].histogram()), some):
         _refuse_disagreement([sample.mask_file for sample in some], reader)
-        _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
+        _check_classes(np.sum(pixels, axis=0), len(some), split, data, warn)
         showing = (np.array(pixels) > 0).sum(0) if len(some) == len(samples) else None
         if scored and (few := too_few(len(samples), data.classes, showing)):
-            warn(f"warning: {listed.name}: {few}")
+            warn(f"warning: {split.name}: {few}")
     if data.bands == "rgb" and some and all(is_grey(f) for s in some for f in s.image_files):
         warn(
-            f"warning: the {len(some)} images checked of {listed.name} are all grey: their band is "
+            f"warning: the {len(some)} images checked of {split.name} are all grey: their band is "
             "repeated to three; with data.bands: grey the network sees one"
         )
 
@@ -180,10 +180,10 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
 
 
 def _check_classes(
-    pixels: np.ndarray, masks: int, listed: SampleList, data: Data, warn: Callable[[str], None]
+    pixels: np.ndarray, masks: int, split: Split, data: Data, warn: Callable[[str], None]
 ) -> None:
     """Raise `UserError` where no pixel is labelled; warn of absent classes; `pixels`: `[256]`."""
-    where, hint = f"the {masks} masks checked of {listed.name}", ""
+    where, hint = f"the {masks} masks checked of {split.name}", ""
     if pixels[IGNORE]:
         hint = f"; {pixels[IGNORE] / pixels.sum():.0%} of the pixels are "
         hint += "ignored" if data.label_map else "255: ignored, unless data.label_map maps it"

@@ -47,7 +47,7 @@ class Scaler(Strict):
 
 
 class Identity(Strict):
-    """Identity of a split file, from `dataset.split_files.list_identity`."""
+    """Identity of a split file, from `dataset.split_files.split_identity`."""
 
     images: Natural
     sha256: str

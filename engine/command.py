@@ -16,8 +16,8 @@ from dataset.loaders import (
     images_per_forward,
     training_loader,
 )
-from dataset.split_files import Lists, SampleList, list_identity, list_order
-from dataset.validation import check_files, read_lists, sizes_digest
+from dataset.split_files import Split, Splits, split_identity, split_order
+from dataset.validation import check_files, read_splits, sizes_digest
 from engine.checkpointing import state_to_resume
 from engine.dry_run import Measured, dry_run, measure
 from engine.loggers import check_trackers
@@ -87,7 +87,7 @@ def build_trainer(
     config = with_scaled_lr(config.model_copy(update={"precision": precision}))
     # Ranks may see different disks, so rank 0 decides and sends the content.
     resumed = distributed.on_main(partial(state_to_resume, run_dir, resume))
-    lists = read_lists(config.data, method_class.unlabeled)
+    lists = read_splits(config.data, method_class.unlabeled)
     val = lists.val.samples
     volumes = volume_indices([s.image for s in val], config.evaluation.volume_pattern)
     world, images = distributed.world_size(), method_class.images_per_step(config)
@@ -95,7 +95,7 @@ def build_trainer(
     facts = {
         "code": code_version(),
         "order of split files": {
-            name: list_order(s.samples) for name, s in lists._asdict().items()
+            name: split_order(s.samples) for name, s in lists._asdict().items()
         },
     }
     identities = _check_lists(method_class, config, lists, facts)
@@ -134,11 +134,11 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
 
 
 def _check_lists(
-    method_class: type[Method], config: Config, lists: Lists, facts: dict[str, Any]
+    method_class: type[Method], config: Config, lists: Splits, facts: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Check that all ranks have the same `facts`, settings, split files and images, and the files
     of the images; return the identities of the split files.  Raises `UserError`."""
-    identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
+    identities = {name: split_identity(listed.samples) for name, listed in lists._asdict().items()}
     files = {
         name: f"{counted(of['images'], 'image')}, SHA-256 {of['sha256'][:12]}"
         for name, of in identities.items()
@@ -158,7 +158,7 @@ def _check_lists(
     return identities
 
 
-def _with_class_weights(config: Config, labeled: SampleList) -> Config:
+def _with_class_weights(config: Config, labeled: Split) -> Config:
     """Return the config with numbers in place of a named rule in `criterion.class_weights`.
 
     Rank 0 counts the pixels.  Raises `UserError` for a faulty mask.

@@ -16,7 +16,7 @@ from dataset.mask_files import key_of
 from dataset.overlap import locator
 from dataset.reader import read_valid_dates, size_of
 from dataset.samples import Origin, Sample
-from dataset.split_files import line_below, list_text
+from dataset.split_files import line_below, split_file_text
 from dataset.validation import required_source
 from inference.mask_encoding import MaskEncoding
 from inference.output_folder import ImageTable, collect_errors
@@ -190,7 +190,7 @@ class Autolabel:
 
     def _write_list(self, name: str, lines: Sequence[str], root: Path) -> SplitFile:
         path = self.folder / name
-        write_once(path, list_text(lines))
+        write_once(path, split_file_text(lines))
         return SplitFile(list=path, root=root)
 
 
@@ -228,6 +228,6 @@ def write_selection(folder: Path, ranking: Sequence[RankedImage], count: int) ->
     files = [file for image in ranking for file in image.sample.image_files]
     root = roots.pop() if len(roots) == 1 else common_root(files)
     lines = [line_below(root, image.sample.image_files) for image in ranking]
-    write_once(folder / "next.txt", list_text(lines[:count]))
-    write_once(folder / "rest.txt", list_text(sorted(lines[count:])))
+    write_once(folder / "next.txt", split_file_text(lines[:count]))
+    write_once(folder / "rest.txt", split_file_text(sorted(lines[count:])))
     return root

@@ -16,7 +16,7 @@ from dataset.bands import is_grey, picture, read_bands
 from dataset.image_files import image_size, orientation
 from dataset.tiff import tiff_bands
 from dataset.transforms.strong import colour_jitter, draw_strong, strong_view
-from dataset.validation import check_files, read_lists
+from dataset.validation import check_files, read_splits
 from engine.cost import step_cost
 from tools.check_data import __main__ as check_data
 from unimatch import UniMatch
@@ -350,7 +350,7 @@ def test_grey_images_alone_are_warned_of_under_rgb(toy):
 
     def warnings(bands):
         said, config = [], load_config(toy.config, [f"data.bands={bands}"]).data
-        check_files(config, *read_lists(config, unlabeled=True), warn=said.append)
+        check_files(config, *read_splits(config, unlabeled=True), warn=said.append)
         return [line for line in said if "all grey" in line]
 
     first, *others = sorted((toy.root / "images").iterdir())

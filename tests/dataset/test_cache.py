@@ -15,8 +15,8 @@ from dataset.folders import read_samples
 from dataset.loaders import Process, evaluation_loader, starting_at, training_loader
 from dataset.reader import Reader
 from dataset.samples import Samples
-from dataset.split_files import Lists, SampleList
-from dataset.validation import read_lists
+from dataset.split_files import Split, Splits
+from dataset.validation import read_splits
 from engine.dry_run import _seconds_to_load, _validation
 from tests.engine.test_resume import assert_equal
 from util.config.data import Data
@@ -26,7 +26,7 @@ from util.errors import UserError
 RGB = Data(name="d", root=".", classes=["a", "b"], val="v")
 DEEP = Data(name="d", root=".", classes=["a", "b"], val="v", bands=(1, 4), image_range=(0, 9))
 
-NONE = SampleList("", Samples())
+NONE = Split("", Samples())
 
 
 def pair(number, width=6, height=4, data=RGB):
@@ -64,7 +64,7 @@ def test_images_without_masks_take_no_room_for_them():
 
 def test_room_goes_to_labelled_images_and_to_lists_that_fit_whole(toy):
     config = load_config(toy.config)
-    lists = read_lists(config.data, unlabeled=True)
+    lists = read_splits(config.data, unlabeled=True)
     sizes = [1.1 * 4 * n for n in (3 * 52 * 44, 5 * 60 * 40, 50 * (38 + 39 + 40))]
 
     def room(kilobytes):
@@ -114,7 +114,7 @@ def default_method(request):
                          indirect=["default_method"])  # fmt: skip
 def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy, default_method):
     config = load_config(toy.config, ["epoch_length=6", "data.reduce_zero_label=true"])
-    lists = read_lists(config.data, unlabeled=True)
+    lists = read_splits(config.data, unlabeled=True)
 
     def loader(cache_mb):
         data = config.data.model_copy(update={"cache_mb": cache_mb})
@@ -145,7 +145,7 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
         Image.new("L", (50, 40)).save(tmp_path / f"{number}.png")
     sets = [f"data.root={tmp_path}", f"data.labeled={tmp_path}/six.txt", "epoch_length=3"]
     config = load_config(toy.config, sets)
-    lists = Lists(read_samples(config.data.labeled, config.data, masks=True), *2 * [NONE])
+    lists = Splits(read_samples(config.data.labeled, config.data, masks=True), *2 * [NONE])
     room = CacheBytes(int(1.1 * kept * 4 * 50 * 40), 0, 0)
     process = Process(rank=0, world=1, workers=workers, cuda=False)
     train = training_loader(config, lists, room, 2, 2, 0, process)
@@ -163,7 +163,7 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
     """The first image takes 10 s, the second 1 s for each of two networks; opening a file takes 1 s
     (fake clock)."""
     config = load_config(toy.config)
-    samples = read_lists(config.data, unlabeled=False).val.samples
+    samples = read_splits(config.data, unlabeled=False).val.samples
     process = Process(rank=0, world=1, workers=0, cuda=False)
     clock, seen, both = [0], [], Reader.both
 

@@ -1,4 +1,4 @@
-"""Lists, samples, augmentations, loaders."""
+"""Split files, samples, augmentations, loaders."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ from dataset.loaders import (
     steps_per_epoch,
     training_loader,
 )
-from dataset.split_files import read_list
+from dataset.split_files import read_split_file
 from dataset.transforms.geometry import weak_geometry
 from dataset.transforms.strong import (
     RADIUS,
@@ -28,7 +28,7 @@ from dataset.transforms.strong import (
     gaussian_blur,
 )
 from dataset.transforms.weak import Geometry, _spans, draw_geometry
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from dataset.views import make_views
 from tests.conftest import write_sample
 from util.config.loading import load_config
@@ -184,7 +184,7 @@ def test_processes_share_the_global_batch_and_go_on_at_a_step():
 def loader(toy):
     def build(*overrides, strong_views=1, images=2, unlabeled=True):
         config = load_config(toy.config, overrides)
-        lists = read_lists(config.data, unlabeled)
+        lists = read_splits(config.data, unlabeled)
         room, process = cache_bytes(lists, config.data), Process(0, 1, 0, False)
         return training_loader(config, lists, room, images, images, strong_views, process)
 
@@ -316,6 +316,6 @@ def test_lists_as_published_and_with_spaces(toy):
     path = toy.path("unlabeled")
     line = write_sample(toy.root, "a b", mask=False)
     path.write_text(f"images/u0.jpg None\r\n\nimages/u1.jpg masks/none.png\n{line}\t\n")
-    samples = read_list(path, masks=False).samples
+    samples = read_split_file(path, masks=False).samples
     assert [s.image for s in samples] == ["images/u0.jpg", "images/u1.jpg", "images/a b.jpg"]
     assert all(s.mask is None for s in samples) and samples[-1].line == 4

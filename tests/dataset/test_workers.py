@@ -15,7 +15,7 @@ from dataset import loaders
 from dataset.cache import CacheBytes
 from dataset.datasets import TrainingSet
 from dataset.loaders import Process, map_tensors, tensors_per_batch, training_loader
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, saved
 from tests.tools.test_slurm import until_there
@@ -65,7 +65,7 @@ def test_a_low_soft_limit_is_raised(soft, hard, raised, limits):
 @pytest.mark.parametrize("kind", [SupOnly, UniMatchV2])
 def test_the_tensors_of_a_batch_are_counted(kind, partner, toy):
     config = load_config(toy.config, [f"cutmix_partner={partner}"])
-    lists = read_lists(config.data, kind.unlabeled)
+    lists = read_splits(config.data, kind.unlabeled)
     process = Process(rank=0, world=1, workers=0, cuda=False)
     loader = training_loader(config, lists, CacheBytes(0, 0, 0), 2, 2, kind.strong_views, process)
     counted = []

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset.cache import cache_bytes
 from dataset.loaders import Process, training_loader
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from tests.conftest import REPOSITORY
 from tools.prepare import __main__ as prepare
 from tools.prepare.official import acdc
@@ -217,7 +217,7 @@ def test_samples_are_rotated_whole(toy):
     """Image and mask share a rotation; there is no padding, and masks hold no new values."""
     geometry = ["data.geometry=rotate_resize", "crop_size=24"]
     config = load_config(toy.config, geometry)
-    lists = read_lists(config.data, unlabeled=True)
+    lists = read_splits(config.data, unlabeled=True)
     room, process = cache_bytes(lists, config.data), Process(rank=0, world=1, workers=0, cuda=False)
     assert len(loader := training_loader(config, lists, room, 2, 2, 1, process))
     for batch in loader:

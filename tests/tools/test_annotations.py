@@ -585,7 +585,7 @@ def test_masks_go_to_a_new_folder(init):
 
 
 @pytest.mark.parametrize("module, where, error, code", [
-    (config, "write_lists", KeyboardInterrupt(), 130),
+    (config, "write_split_files", KeyboardInterrupt(), 130),
     (own_init, "load_config", UserError("spoilt"), 2),
     (own_init, "schedule_for", UserError("too short"), 2),
     (own_init, "schedule_for", KeyboardInterrupt(), 130),

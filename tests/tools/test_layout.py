@@ -110,7 +110,7 @@ def test_pascals_validation_images(splits, unverified):
     before = tree(Path("splits"))
     write_lines(Path("names.txt"), ["2008_1", "2007_4"])
     line = splits(*argv, "--names", "names.txt")[2]
-    assert "splits/pascal/val.txt: holds another list already" in line
+    assert "splits/pascal/val.txt: exists with other lines" in line
 
     Path("pascal/ImageSets/Segmentation/val.txt").unlink()
     assert splits(*argv)[0] == 0 and tree(Path("splits")) == before

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dataset.mask_files import LabelLookup, open_mask
-from dataset.validation import check_files, read_lists
+from dataset.validation import check_files, read_splits
 from tools.make_shapes.files import generate
 from tools.make_shapes.scenes import CLASSES, IGNORE, PALETTE, render_pair, render_scene
 from util.config.loading import load_config
@@ -79,7 +79,7 @@ def test_files_are_what_the_loader_reads(name, place, tmp_path):
     config = load_config(f"configs/{name}.yaml", [f"data.root={root}", *lists])
     if not is_pair:
         assert tuple(config.data.classes) == CLASSES and tuple(config.data.palette) == PALETTE
-    found = read_lists(config.data, unlabeled=True)
+    found = read_splits(config.data, unlabeled=True)
     check_files(config.data, *found, warn=print)  # some scenes lack a class
     for index, sample in enumerate(found.labeled.samples):
         rng = np.random.default_rng([0, 0, index])

@@ -18,7 +18,7 @@ from dataset.mask_files import CLEAR, VOID, read_mask
 from dataset.mask_kinds import MaskFormat, mask_format
 from dataset.reader import Reader, read_valid_dates, size_of
 from dataset.samples import Sample
-from dataset.split_files import Fault, SampleList
+from dataset.split_files import Fault, Split
 from dataset.transforms.geometry import weak_geometry
 from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts
 from tools.check_data.orientation import fits_stored_orientation
@@ -64,7 +64,7 @@ class CheckedList(NamedTuple):
     """A split file, the faults of its lines, and the contents of its samples."""
 
     kind: str
-    listed: SampleList
+    listed: Split
     faults: list[Fault]
     items: list[Checked]
 

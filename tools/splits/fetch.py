@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from dataset.protocols import PREPARED, Fingerprint, PublishedList, fingerprint, read_protocols
 from dataset.samples import leaves_folder
-from dataset.split_files import holds_list, write_lists
+from dataset.split_files import holds_split, write_split_files
 from util.errors import UserError, first_of, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
@@ -33,7 +33,7 @@ def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = Non
             f"{prepared}: its published lists name files that training does not read; python -m "
             f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
         )
-    wanted = [p for p in lists if not holds_list(folder / p.file, p.fingerprint)]
+    wanted = [p for p in lists if not holds_split(folder / p.file, p.fingerprint)]
     in_clone = _find_in_clone(clone, wanted) if clone else {}
     for p in lists:
         line = f"{folder / p.file}: {p.fingerprint.entries} entries"
@@ -41,7 +41,7 @@ def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = Non
             yield f"{line}, already there"
             continue
         text = in_clone[p.fingerprint] if clone else _download(p)
-        write_lists({folder / p.file: text.decode().splitlines()})
+        write_split_files({folder / p.file: text.decode().splitlines()})
         yield f"{line}, from {clone or p.sources[0]}"
 
 

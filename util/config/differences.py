@@ -79,7 +79,7 @@ def image_differences(
     old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
 ) -> dict[str, str]:
     """Return the changed splits as 'key (before -> now)' by key, from their identities (see
-    `dataset.split_files.list_identity`)."""
+    `dataset.split_files.split_identity`)."""
     found = {}
     for name, now in new.items():
         if (before := old[name]) != now:

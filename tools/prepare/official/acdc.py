@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dataset.protocols import fingerprint, read_protocols
-from dataset.split_files import list_line, list_text
+from dataset.split_files import sample_line, split_file_text
 from tools.prepare.hdf5 import fault
 from tools.prepare.official.archives import LARGEST, Download, Member, find_all
 from tools.prepare.official.masks import png
@@ -139,7 +139,7 @@ def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[
         if paths:
             masked = not name.endswith("/unlabeled")
             lists[f"lists/{name}.txt"] = [
-                list_line(f"images/{path}", f"masks/{path}" if masked else None) for path in paths
+                sample_line(f"images/{path}", f"masks/{path}" if masked else None) for path in paths
             ]
     return lists
 
@@ -161,7 +161,7 @@ def _compare(name: str, folder: str, stems: list[str]) -> None:
         f"data/slices/{s}{SUFFIX}" if folder == "train" else f"data/{s.rpartition('_slice_')[0]}.h5"
         for s in stems
     }
-    found = fingerprint(list_text(sorted(files)))
+    found = fingerprint(split_file_text(sorted(files)))
     (expected,) = [p for p in read_protocols() if (p.dataset, p.name) == ("acdc", name)]
     if found != expected.fingerprint:
         raise UserError(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from dataset.split_files import write_lists
+from dataset.split_files import write_split_files
 from tools.prepare.official.archives import Member
 from tools.prepare.official.output import Root
 from util.errors import UserError, counted, first_of, print_error
@@ -102,7 +102,7 @@ def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) ->
     made = carry_out(tasks, Root(root), jobs)
     sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
-    for remark in write_lists({root / name: lines for name, lines in plan.lists.items()}):
+    for remark in write_split_files({root / name: lines for name, lines in plan.lists.items()}):
         print(remark)
     texts = (part.shortfall(name, dataset.COUNTS[name]) for name, part in plan.sets.items())
     lack = "; ".join(filter(None, texts))

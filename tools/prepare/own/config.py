@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from dataset.mask_files import key_of
-from dataset.split_files import line_below, write_lists
+from dataset.split_files import line_below, write_split_files
 from tools.prepare.own.classes import IGNORED, Classes
 from tools.prepare.own.images import PERCENTILES
 from tools.prepare.own.masks import Masks, Value
@@ -41,7 +41,7 @@ def write_new(out: Path, text: str, lists: dict[Path, list[str]]) -> None:
     new = [path for path in (out, *lists) if not path.exists()]
     try:
         write_once(out, text.encode())
-        write_lists(lists)
+        write_split_files(lists)
     except BaseException:
         for path in new:
             path.unlink(missing_ok=True)
