@@ -1,9 +1,9 @@
 """Score a checkpoint: IoU of each class, mIoU, pixel accuracy, speed."""
 
-from util.interrupt import quit_on_interrupt
+from util.interrupt import exit_on_ctrl_c
 
 if __name__ == "__main__":
-    quit_on_interrupt()  # also during the imports
+    exit_on_ctrl_c()  # also during the imports
 
 import argparse
 import json
@@ -189,7 +189,7 @@ def read_split(options: argparse.Namespace, config: Config) -> "Split":
     is_own = options.config is None and not names_validation(options.set)
     if options.split == "val" and is_own and distributed.is_main():
         if problem := changed_since_training(options.checkpoint.parent, split):
-            logger.warning("warning: %s; the score may be too high", problem)
+            logger.warning("%s; the score may be too high", problem)
     if distributed.world_size() > 1:
         names = ("which", "worst", "boundary_iou", "surface_distance")
         facts = {f"--{name}": getattr(options, name) for name in names} | {
@@ -204,12 +204,12 @@ def read_split(options: argparse.Namespace, config: Config) -> "Split":
 
 def batches_of(samples: "Samples", config: Config, device: "torch.device") -> Iterable[Any]:
     """Return the images of this rank, one at a time."""
-    from dataset.loaders import Process, data_workers, evaluation_loader
+    from dataset.loaders import LoaderProcess, data_workers, evaluation_loader
     from util import distributed
 
     workers = data_workers(config, processes_here())
     rank, world = distributed.rank(), distributed.world_size()
-    process = Process(rank, world, workers, cuda=device.type == "cuda")
+    process = LoaderProcess(rank, world, workers, cuda=device.type == "cuda")
     return evaluation_loader(config, samples, process)
 
 

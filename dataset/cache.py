@@ -43,7 +43,9 @@ class SharedCache:
 
     def __init__(self, count: int, capacity: int, data: Data, masks: bool):
         self._arguments = count, 0, data, masks
-        self.capacity, self._masks, self._channels = capacity, masks, data.channels
+        self.capacity = capacity
+        self._masks = masks
+        self._channels = data.channels
         self._type = np.dtype(np.uint8 if data.image_range is None else np.float32)
         # Anonymous memory is not limited by /dev/shm; a page is allocated when it is written.
         try:
@@ -54,8 +56,8 @@ class SharedCache:
                 f"({error}). Fix: lower it, or set 0"
             ) from None
         self._pixels = np.frombuffer(pixels, np.uint8)
-        places = mmap.mmap(-1, 24 * (count + 1))
-        self._places = np.frombuffer(places, np.int64).reshape(-1, 3)
+        rows = mmap.mmap(-1, 24 * (count + 1))
+        self._rows = np.frombuffer(rows, np.int64).reshape(-1, 3)
         """Rows by image number: width (0: not kept), height, first byte; last row: bytes used."""
         self._lock = get_context(START_METHOD).Lock()
 
@@ -64,7 +66,7 @@ class SharedCache:
 
     def get(self, number: int) -> DecodedSample | None:
         with self._lock:
-            width, height, begin = self._places[number].tolist()
+            width, height, begin = self._rows[number].tolist()
         if not width:
             return None
         middle = begin + self._bytes(width, height)
@@ -79,18 +81,18 @@ class SharedCache:
         height, width, _ = image.shape
         size = self._bytes(width, height)
         with self._lock:
-            begin = int(self._places[-1, 2])
+            begin = int(self._rows[-1, 2])
             end = begin + size + width * height * self._masks
             end += -end % self._type.itemsize
-            if self._places[number, 0] or end > self.capacity:
+            if self._rows[number, 0] or end > self.capacity:
                 return
             self._pixels[begin : begin + size].view(self._type)[:] = image.ravel()
             if mask is not None:
                 self._pixels[begin + size : begin + size + width * height] = np.asarray(
                     mask
                 ).ravel()
-            self._places[number] = width, height, begin
-            self._places[-1, 2] = end
+            self._rows[number] = width, height, begin
+            self._rows[-1, 2] = end
 
     def _bytes(self, width: int, height: int) -> int:
         return width * height * self._channels * self._type.itemsize
@@ -100,7 +102,9 @@ class DecodedSamples(Sequence[DecodedSample]):
     """Images of a split, with masks if `masks`, decoded on access and kept while there is room."""
 
     def __init__(self, reader: Reader, samples: Sequence[Sample], masks: bool, capacity: int = 0):
-        self._reader, self._samples, self._masks = reader, samples, masks
+        self._reader = reader
+        self._samples = samples
+        self._masks = masks
         self._decoded = SharedCache(len(samples), capacity, reader.data, masks)
 
     def __len__(self) -> int:
@@ -120,18 +124,19 @@ class DecodedSamples(Sequence[DecodedSample]):
         kept = self._decoded.get(number)
         if kept is not None:
             return kept
-        sample = self._samples[number]
-        pair = self._reader.both(sample) if self._masks else self._reader.unlabeled(sample)
-        if self._masks or pair[1] is None:
-            self._decoded.add(number, *pair)
-        return pair
+        read = self._reader.image_and_mask if self._masks else self._reader.image_and_nodata_mask
+        image, mask = read(self._samples[number])
+        if self._masks or mask is None:
+            self._decoded.add(number, image, mask)
+        return image, mask
 
 
 def cache_bytes(splits: Splits, data: Data) -> CacheBytes:
     """Divide `data.cache_mb`: labelled images first, then each other split whole or not at all."""
     total = data.cache_mb * 2**20
     labeled, *others = (_needed(split.samples, data) if total else 0 for split in splits)
-    left, granted = total - labeled, []
+    left = total - labeled
+    granted: list[int] = []
     for needed in others:
         granted.append(needed if needed <= left else 0)
         left -= granted[-1]
@@ -141,7 +146,7 @@ def cache_bytes(splits: Splits, data: Data) -> CacheBytes:
 def _needed(samples: Sequence[Sample], data: Data) -> int:
     """Estimate the bytes of a decoded split from the headers of some images, plus a tenth."""
     probed = min(PROBED, len(samples))
-    some = [samples[i * len(samples) // probed] for i in range(probed)]
-    pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in some))
+    chosen = [samples[i * len(samples) // probed] for i in range(probed)]
+    pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in chosen))
     per_pixel = data.channels * (1 if data.image_range is None else 4) + 1
     return int(1.1 * pixels * per_pixel * len(samples) / max(probed, 1))

@@ -27,11 +27,11 @@ def inverse_weights(pixels: np.ndarray) -> tuple[float, ...]:
 def class_pixels(split: Split, data: Data) -> np.ndarray:
     """Count the labelled pixels of each class in a split, `[C]`, where the images have data.
 
-    Raises `UserError` as `Reader.both` does.
+    Raises `UserError` as `Reader.image_and_mask` does.
     """
     reader = Reader(data)
     counts = thread_map(
-        lambda sample: reader.both(sample)[1].histogram(),
+        lambda sample: reader.image_and_mask(sample)[1].histogram(),
         split.samples, desc="counting classes", disable=None, leave=False,
     )  # fmt: skip
     return np.array(counts, np.int64).sum(0)[: len(data.classes)]

@@ -85,7 +85,7 @@ def seen_in_training(test: Split, data: Data) -> Iterator[str]:
                 split, _ = scan_samples(source, data, masks=kind != "unlabeled")
                 if shared := tested.intersection(map(location, split.samples)):
                     yield (
-                        f"warning: {test.name}: shares {len(shared)} of "
+                        f"{test.name}: shares {len(shared)} of "
                         f"{counted(len(tested), 'image')} with data.{kind}, {use}; the score may "
                         "be too high"
                     )

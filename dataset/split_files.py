@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from dataset.protocols import Fingerprint, fetch_hint, fingerprint
 from dataset.samples import NO_IMAGE, Origin, Sample, Samples, mentions_image, parse_line
 from util.config.data import Pair, PairFolders
-from util.errors import UserError, and_others
+from util.errors import UserError, and_others, counted
 from util.io import write_once
 from util.log import logger
-from util.paths import nearest
+from util.paths import nearest_hint
 
 MAX_LOGGED = 100
 """Faults that are logged one by one."""
@@ -121,7 +121,7 @@ def _names_by_form(folder: Path) -> dict[str, str]:
 def no_such_split_file(path: Path) -> UserError:
     """Return the error for a missing split file, with the command that gets it or the nearest
     name."""
-    return UserError(f"{path}: no such split file{fetch_hint(path, nearest(path))}")
+    return UserError(f"{path}: no such split file{fetch_hint(path, nearest_hint(path))}")
 
 
 def _read_text(path: Path) -> str:
@@ -187,7 +187,7 @@ def split_order(samples: Sequence[Sample]) -> str:
     return hashlib.sha256(_content(samples)).hexdigest()[:12]
 
 
-def lot(name: str, seed: int) -> bytes:
+def draw_key(name: str, seed: int) -> bytes:
     """Return the sort key of an image in a draw: a hash, as generators differ between versions."""
     return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
 
@@ -214,7 +214,8 @@ def write_split_files(files: Mapping[Path, Sequence[str]]) -> list[str]:
         if not is_kept[path]:
             write_once(path, text)
     return [
-        f"{path}: {len(lines)} entries, {'already there' if is_kept[path] else 'written'}"
+        f"{path}: {counted(len(lines), 'entry', 'entries')}, "
+        f"{'already there' if is_kept[path] else 'written'}"
         for path, lines in files.items()
     ]
 

@@ -10,7 +10,7 @@ import torch
 from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
 from dataset.loaders import (
-    Process,
+    LoaderProcess,
     data_workers,
     evaluation_loader,
     images_per_forward,
@@ -34,7 +34,7 @@ from util.cli import arguments, exit_with_one_line
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.errors import counted
-from util.interrupt import leaving_when_asked
+from util.interrupt import exiting_on_sigterm
 from util.log import code_version, log_to_console, logger
 from util.precision import precision_on
 from util.seed import be_deterministic, init_seed
@@ -46,7 +46,7 @@ KINDS = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
 def main(method: type[Method]) -> None:
     """Train a method with the config and the options of the command line."""
     options = arguments(method.__name__, method.unlabeled)
-    with exit_with_one_line(), leaving_when_asked():
+    with exit_with_one_line(), exiting_on_sigterm():
         config = load_config(options.config, options.set, options.overrides)
         method.read_options(config)
         check_trackers(config)
@@ -111,7 +111,7 @@ def build_trainer(
     pretrained = resumed is None or config.model.lora > 0
     method = _build_method(method_class, config, device, per_forward, pretrained)
     workers = data_workers(config, distributed.processes_here())
-    process = Process(distributed.rank(), world, workers, cuda=device.type == "cuda")
+    process = LoaderProcess(distributed.rank(), world, workers, cuda=device.type == "cuda")
     room, views = cache_bytes(lists, config.data), method_class.strong_views
     train = training_loader(config, lists, room, images, per_forward, views, process)
     validation = evaluation_loader(config, val, process, room.val)
@@ -193,7 +193,7 @@ def _build_method(
     network.check_batch(per_forward * distributed.batchnorm_processes(device))
     if config.model.lock_backbone and config.model.pretrained == "none":
         logger.warning(
-            "warning: model.lock_backbone freezes random weights (model.pretrained: none). Fix: "
+            "model.lock_backbone freezes random weights (model.pretrained: none). Fix: "
             "set model.pretrained, or model.lock_backbone=false"
         )
     if pretrained:

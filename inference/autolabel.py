@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dataset.folders import read_samples
 from dataset.mask_files import key_of
 from dataset.overlap import locator
-from dataset.reader import read_valid_dates, size_of
+from dataset.reader import read_dates, size_of
 from dataset.samples import Origin, Sample
 from dataset.split_files import line_below, split_file_text
 from dataset.validation import required_source
@@ -123,7 +123,7 @@ class Autolabel:
         table = ImageTable(self.table, UNCERTAINTY_COLUMNS, samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
             with collect_errors(errors, sample.image_file):
-                pixels, void = read_valid_dates(sample.image_files, self.config.data)
+                pixels, void = read_dates(sample.image_files, self.config.data)
                 own = mode_for_size(self.config, size_of(pixels)) if windows else mode
                 predictor = Predictor(network, self.config, device, own)
                 probabilities = predictor.probabilities(pixels, sample.image_file)

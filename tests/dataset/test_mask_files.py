@@ -99,7 +99,7 @@ REFUSED = {  # suffix, how it is written, message
     "nan": ("tif", lambda p: tifffile.imwrite(p, MASK / 0.0), "such as nan .*whole numbers; save"),
     "negative": ("tif", lambda p: tifffile.imwrite(p, MASK - 1.0), "values -1 to 1, expected 0"),
     "white is zero": ("tif", lambda p: tifffile.imwrite(p, MASK, photometric="miniswhite"),
-                      "white as 0"),
+                      "stores white as 0"),
     "signed bytes": ("tif", lambda p: tifffile.imwrite(p, MASK.astype(np.int8) - 1),
                      "values -1 to 1, expected 0"),
     "five bands": ("tif", lambda p: tifffile.imwrite(p, np.dstack([MASK] * 5),
@@ -170,7 +170,7 @@ def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
     picture.save(path := tmp_path / "m.png")
     keys = list(COLOURS) if in_colour else [0, 1, 2]
     label_map = dict(zip(keys, range(3), strict=True))
-    with pytest.raises(UserError, match=r"m.png: 4 pixels are transparent. Fix: add"):
+    with pytest.raises(UserError, match=r"m.png: found 4 transparent pixels. Fix: add"):
         open_mask(path, LabelLookup(data(label_map=label_map)))
     for label, expected in (("ignore", 255), ("b", 1)):
         labels = LabelLookup(data(label_map=label_map | {"transparent": label}))

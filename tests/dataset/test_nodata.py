@@ -242,8 +242,10 @@ def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
 
     reader = Reader(config.data)
     sample = read_split_file(config.data.labeled, masks=True).samples[0]
-    assert np.array_equal(np.array(reader.both(sample)[1]) == 255, VOID)
-    _, ignored = reader.unlabeled(read_split_file(config.data.unlabeled, masks=False).samples[0])
+    assert np.array_equal(np.array(reader.image_and_mask(sample)[1]) == 255, VOID)
+    _, ignored = reader.image_and_nodata_mask(
+        read_split_file(config.data.unlabeled, masks=False).samples[0]
+    )
     assert np.array_equal(np.array(ignored) == 255, VOID)
     code, out, err = run(check_data, "--config", "c.yaml")
     assert f"{VOID.mean():.2%}" in next(x for x in out.splitlines() if x.startswith("ignored"))

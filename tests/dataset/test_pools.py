@@ -87,7 +87,10 @@ def test_each_sample_is_read_below_its_own_root(pools):
     assert labeled[-1].where == f"{pools.path('labeled')} line 1"
     reader = Reader(config.data)
     sizes = [reader.image(sample).shape for sample in unlabeled if sample.image == "images/u0.jpg"]
-    assert sizes == [(40, 60, 3), (48, 64, 3)] and reader.both(labeled[-1])[1].size == (64, 48)
+    assert sizes == [(40, 60, 3), (48, 64, 3)] and reader.image_and_mask(labeled[-1])[1].size == (
+        64,
+        48,
+    )
 
 
 def test_folders_with_a_root(pools):

@@ -186,7 +186,7 @@ def test_it_continues_with_the_same_result(command, tmp_path):
     assert code == 2 and "made with another checkpoint, config or options" in err
     (tmp_path / "out/config.yaml").write_text("mine: true\n")
     code, _, err = command(*options)
-    assert code == 2 and "config.yaml: holds something else already" in err
+    assert code == 2 and "config.yaml: exists with other content" in err
 
 
 def test_failed_images_come_before_split_files(command, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import predict
 import tools.check_data.__main__ as check_data
 from dataset.cache import CacheBytes
 from dataset.folders import read_samples
-from dataset.loaders import Process, training_loader
+from dataset.loaders import LoaderProcess, training_loader
 from dataset.protocols import fingerprint
 from dataset.reader import Reader
 from dataset.split_files import line_paths, split_identity
@@ -89,7 +89,9 @@ def test_a_siamese_network_sees_no_change_where_there_is_none(network, pairs):
 def test_both_dates_share_geometry_and_boxes_but_not_colours(pairs):
     config = load_config(pairs.config, ["cutmix_partner=batch", "data.grey_probability=0"])
     lists = read_splits(config.data, unlabeled=True)
-    loader = training_loader(config, lists, CacheBytes(0, 0, 0), 2, 2, 2, Process(0, 1, 0, False))
+    loader = training_loader(
+        config, lists, CacheBytes(0, 0, 0), 2, 2, 2, LoaderProcess(0, 1, 0, False)
+    )
     raw = next(iter(loader))
     u = raw["unlabeled"]
     assert u["image"].shape == (2, 33, 33, 6) and len(u["views"]) == 4
@@ -134,7 +136,10 @@ def test_columns_and_folders_are_the_same_samples(pairs, scenes):
     reader = Reader(config.data)
     for columns, names in ((labeled, by_name.labeled), (val, by_name.val)):
         for one, other in zip(columns.samples, names.samples, strict=True):
-            (image, mask), (image2, mask2) = reader.both(one), reader.both(other)
+            (image, mask), (image2, mask2) = (
+                reader.image_and_mask(one),
+                reader.image_and_mask(other),
+            )
             assert np.array_equal(image, image2) and np.array_equal(mask, mask2)
 
 

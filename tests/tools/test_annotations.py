@@ -551,7 +551,7 @@ def test_matlab73_needs_h5py(init, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     code, out, _ = init()
     assert code == 2
-    assert "one.mat: MATLAB 7.3: needs h5py. Fix: pip install -r requirements-extra.txt" in out
+    assert "one.mat: MATLAB 7.3 needs h5py. Fix: pip install -r requirements-extra.txt" in out
 
 
 def test_faults_of_several_files_are_named_at_once(init):

@@ -25,7 +25,7 @@ def test_generate_the_published_val_list(splits, tmp_path):
     assert Path("splits/ade20k/val.txt").read_text().splitlines() == ade20k_val()
     code, _, line = splits("generate", "ade20k/all", "--root", "ade")
     assert code == 2 and "ade: its files do not give the published ade20k/all/labeled" in line
-    assert "found 1 entries" in line and "expected 20210" in line
+    assert "found 1 entry" in line and "expected 20210" in line
     Path("ade/images/validation/ADE_val_00000003.jpg").unlink()
     Path("splits/ade20k/val.txt").unlink()
     code, _, line = splits("generate", "ade20k/val", "--root", "ade")

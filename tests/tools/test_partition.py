@@ -236,7 +236,7 @@ def test_make_refuses(splits):
     assert code == 2 and "out/labeled.txt: exists with other lines (found 2 entries" in line
     assert tree(Path("out")) == before and "already there" in splits(*argv, "1/3")[1]
     Path("data/images/day/000.png").touch()
-    assert "images/day/000.png: has the name of 000.jpg" in splits(*argv, "2")[2]
+    assert "images/day/000.png: has the same name as 000.jpg" in splits(*argv, "2")[2]
 
 
 def test_patterns_pair_files(splits):

@@ -154,7 +154,7 @@ def test_fetch_from_a_server(asked, host, tmp_path):
 
     elsewhere = tmp_path / "elsewhere"
     write_lines(host / "a/one/HEAD/splits/toy/val.txt", LINES[:1])
-    with pytest.raises(UserError, match="val.txt: not the published list .found 1 entries"):
+    with pytest.raises(UserError, match="val.txt: not the published list .found 1 entry"):
         list(fetch(select_lists("toy/val"), elsewhere))
     (host / "a/one/HEAD/splits/toy/val.txt").unlink()
     with pytest.raises(UserError, match="val.txt: cannot be downloaded .*404.* --from"):
@@ -200,7 +200,7 @@ def test_verify(splits, host):
 
     write_lines(Path("splits/toy/val.txt"), LINES[4:5])
     code, out, _ = splits("verify")
-    assert code == 1 and "differs: toy/tenth%/labeled of a/one, b/two; found 1 entries" in out
+    assert code == 1 and "differs: toy/tenth%/labeled of a/one, b/two; found 1 entry" in out
     assert splits("verify", "toy/half")[0] == 0 and splits("verify", "toy/val")[0] == 1
     assert splits("verify", "splits/toy/val.txt") == splits("verify", "toy/val")
     Path("splits/folder.txt").mkdir()

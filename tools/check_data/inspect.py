@@ -16,7 +16,7 @@ from dataset.folders import scan_samples
 from dataset.image_files import is_in_stored_orientation, size_mismatch
 from dataset.mask_files import CLEAR, VOID, read_mask
 from dataset.mask_kinds import MaskFormat, mask_format
-from dataset.reader import Reader, read_valid_dates, size_of
+from dataset.reader import Reader, read_dates, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, Split
 from dataset.transforms.geometry import weak_geometry
@@ -131,7 +131,7 @@ def inspect(config: Config) -> list[CheckedList]:
 def _look(sample: Sample, reader: Reader, crop: int | None) -> Checked:
     item, image, void = Checked(sample), None, None
     try:
-        pixels, void = read_valid_dates(sample.image_files, reader.data)
+        pixels, void = read_dates(sample.image_files, reader.data)
         image = picture(pixels, reader.data)
         item.facts = image_facts(sample.image_file, image)
         item.bands, item.digest = band_facts(pixels, void), _digest(pixels)

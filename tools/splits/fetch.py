@@ -12,7 +12,7 @@ from urllib.parse import quote
 from dataset.protocols import PREPARED, Fingerprint, PublishedList, fingerprint, read_protocols
 from dataset.samples import leaves_folder
 from dataset.split_files import holds_split, write_split_files
-from util.errors import UserError, first_of, reason
+from util.errors import UserError, join_first, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
 MAX_NAMED = 12
@@ -61,7 +61,7 @@ def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerp
         if file in seen:
             raise _another(file, seen[file], p)
     if lacking:
-        names = first_of([f"{p.dataset}/{p.name}" for p in lacking], 3)
+        names = join_first([f"{p.dataset}/{p.name}" for p in lacking], 3)
         sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
         raise UserError(
             f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names},"
@@ -75,7 +75,7 @@ def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerp
 def _known(found: Collection[Fingerprint]) -> str:
     """Name the published partitions to which lists belong."""
     known = [f"{p.dataset}/{p.partition}" for p in read_protocols() if p.fingerprint in found]
-    return f"of published ones it has {first_of(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
+    return f"of published ones it has {join_first(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
 
 
 def _download(published: PublishedList) -> bytes:

@@ -12,7 +12,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, leaves_folder
-from dataset.split_files import Split, line_paths, lot, sample_line
+from dataset.split_files import Split, draw_key, line_paths, sample_line
 from dataset.validation import read_splits
 from tools.splits.layout import files_by_name
 from util.config.data import Data
@@ -96,7 +96,7 @@ def draw(
 
 def in_drawn_order(samples: Sequence[Sample], seed: int) -> list[str]:
     """Return images in the order of the draw."""
-    return sorted((s.image for s in samples), key=lambda image: lot(image, seed))
+    return sorted((s.image for s in samples), key=lambda image: draw_key(image, seed))
 
 
 def share_or_count(text: str, option: str) -> Fraction:

@@ -20,7 +20,7 @@ from tools.prepare.official.archives import LARGEST, Download, Member, find_all
 from tools.prepare.official.masks import png
 from tools.prepare.official.run import FileToMake, Plan, Set, Tasks
 from util.errors import UserError
-from util.optional import optional
+from util.optional import import_optional
 
 HDF5 = Download(
     "ACDC.zip", "ACDC", "github.com/HiLab-git/SSL4MIS, UniMatch's README", sign="data/slices"
@@ -95,7 +95,7 @@ def _slice(content: bytes, number: int | None) -> tuple[np.ndarray, np.ndarray]:
 
 def _read(content: bytes, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image and label; raises `ValueError` for a missing array and different shapes."""
-    with optional("h5py", "acdc").File(BytesIO(content)) as file:
+    with import_optional("h5py", "acdc").File(BytesIO(content)) as file:
         image, label = (_array(file, key, dimensions) for key in ("image", "label"))
     if image.shape != label.shape:
         raise ValueError(f"an image of shape {image.shape}, a label of {label.shape}")

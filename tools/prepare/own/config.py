@@ -17,7 +17,7 @@ from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.colours import background
 from util.config.types import IGNORE
-from util.errors import first_of
+from util.errors import join_first
 from util.io import write_once
 from util.paths import common_root
 
@@ -89,7 +89,7 @@ def config_text(
         preset=settings.preset,
         settings=settings,
         evaluation=evaluation,
-        rare=first_of(rare, 3),
+        rare=join_first(rare, 3),
     )
 
 
