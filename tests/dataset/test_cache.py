@@ -150,8 +150,8 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
     process = LoaderProcess(rank=0, world=1, workers=workers, cuda=False)
     train = training_loader(config, lists, room, 2, 2, 0, process)
     next(iter(train))
-    opened, both = [], Reader.both
-    monkeypatch.setattr(Reader, "both", lambda *each: opened.append(each) or both(*each))
+    opened, both = [], Reader.image_and_mask
+    monkeypatch.setattr(Reader, "image_and_mask", lambda *each: opened.append(each) or both(*each))
     monkeypatch.setattr(time, "perf_counter", lambda: len(opened))
     monkeypatch.setattr("engine.dry_run.REPEATS", 1)
     assert _seconds_to_load(train) == 2 * (1 - kept / 6)
@@ -165,7 +165,7 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
     config = load_config(toy.config)
     samples = read_splits(config.data, unlabeled=False).val.samples
     process = LoaderProcess(rank=0, world=1, workers=0, cuda=False)
-    clock, seen, both = [0], [], Reader.both
+    clock, seen, both = [0], [], Reader.image_and_mask
 
     def passes(result, seconds):
         clock[0] += seconds
@@ -175,7 +175,7 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
         seen.extend(int(batch["index"]) for batch in batches)
         clock[0] += 10 if len(seen) == 1 else 1
 
-    monkeypatch.setattr(Reader, "both", lambda *each: passes(both(*each), 1))
+    monkeypatch.setattr(Reader, "image_and_mask", lambda *each: passes(both(*each), 1))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr("engine.dry_run.evaluate_network", evaluate)
     monkeypatch.setattr("engine.dry_run.REPEATS", 1)

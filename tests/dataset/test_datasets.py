@@ -265,7 +265,7 @@ def test_a_single_image_finds_its_partner_elsewhere(loader, caplog):
     assert not caplog.text, "nothing to say where partners are as asked for, or there are none"
     raw = next(iter(loader("cutmix_partner=flip", images=1)))
     assert raw["unlabeled"]["partner"]["image"].shape == (1, 33, 33, 3)
-    assert "partners are other images" in caplog.text
+    assert "using independent partner images" in caplog.text
 
 
 @pytest.mark.parametrize("cores, processes, workers", [

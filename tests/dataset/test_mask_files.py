@@ -85,7 +85,7 @@ def two_sizes(path):
 
 REFUSED = {  # suffix, how it is written, message
     "pages": ("tif", lambda p: pages(p, np.uint8), "holds 3 images, expected one"),
-    "deep pages": ("tif", lambda p: pages(p, np.int64), "array of 3x4x5.*pages, one slice"),
+    "deep pages": ("tif", lambda p: pages(p, np.int64), "array of 3x4x5.*or each page"),
     "pages of two sizes": ("tif", two_sizes, "holds 2 images, expected one"),
     "animated gif": ("gif", frames, "holds 2 images, expected one"),
     "animated png": ("png", frames, "holds 2 images, expected one"),
@@ -95,8 +95,8 @@ REFUSED = {  # suffix, how it is written, message
     "jpeg in tiff": ("tif", lambda p: save(MASK, p, compression="jpeg"), "lossy compression"),
     "webp": ("webp", lambda p: save(colours(MASK), p), "lossy compression"),
     "webp with alpha": ("webp", lambda p: save(np.dstack([colours(MASK), MASK * 99]), p), "lossy"),
-    "halves": ("tif", lambda p: tifffile.imwrite(p, MASK / 2), "such as 0.5 .*whole numbers; save"),
-    "nan": ("tif", lambda p: tifffile.imwrite(p, MASK / 0.0), "such as nan .*whole numbers; save"),
+    "halves": ("tif", lambda p: tifffile.imwrite(p, MASK / 2), "such as 0.5 .*whole numbers. Fix"),
+    "nan": ("tif", lambda p: tifffile.imwrite(p, MASK / 0.0), "such as nan .*whole numbers. Fix"),
     "negative": ("tif", lambda p: tifffile.imwrite(p, MASK - 1.0), "values -1 to 1, expected 0"),
     "white is zero": ("tif", lambda p: tifffile.imwrite(p, MASK, photometric="miniswhite"),
                       "stores white as 0"),
