@@ -72,7 +72,7 @@ class LabelLookup:
 
     def _unknown(self, codes: np.ndarray, path: Path) -> UserError:
         """Return the error that names the most frequent of these codes."""
-        if clear := np.count_nonzero(codes == CLEAR):
+        if clear := int(np.count_nonzero(codes == CLEAR)):
             return UserError(
                 f"{path}: found {counted(clear, 'transparent pixel')}. Fix: add "
                 f"'{TRANSPARENT}: ignore', or a class, to data.label_map"
@@ -80,7 +80,7 @@ class LabelLookup:
         found, counts = np.unique(codes, return_counts=True)
         what = "colour" if self.in_colour else "mask value"
         name = self.name(int(found[np.argmax(counts)]))
-        first = f"{what} {name} ({counted(np.max(counts), 'pixel')})"
+        first = f"{what} {name} ({counted(int(np.max(counts)), 'pixel')})"
         more = f" and {len(found) - 1} more are" if len(found) > 1 else " is"
         if self.data.label_map is not None:
             return UserError(
@@ -207,7 +207,7 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
     if values.dtype.kind not in "buif":
         raise UserError(f"{path}: mask values of type {values.dtype}, expected whole numbers")
     if values.dtype.kind == "f" and (odd := values != np.floor(values)).any():  # NaN too
-        pixels = counted(np.count_nonzero(odd), "pixel")
+        pixels = counted(int(np.count_nonzero(odd)), "pixel")
         raise UserError(
             f"{path}: mask values such as {values[odd][0]:g} ({pixels}), expected whole numbers. "
             "Fix: save class indices as 8-bit PNG"

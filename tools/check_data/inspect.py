@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.bands import picture
+from dataset.bands import rgb_preview
 from dataset.folders import scan_samples
 from dataset.image_files import is_in_stored_orientation, size_mismatch
 from dataset.mask_files import CLEAR, VOID, read_mask
@@ -132,7 +132,7 @@ def _look(sample: Sample, reader: Reader, crop: int | None) -> Checked:
     item, image, void = Checked(sample), None, None
     try:
         pixels, void = read_dates(sample.image_files, reader.data)
-        image = picture(pixels, reader.data)
+        image = rgb_preview(pixels, reader.data)
         item.facts = image_facts(sample.image_file, image)
         item.bands, item.digest = band_facts(pixels, void), _digest(pixels)
     except UserError as error:

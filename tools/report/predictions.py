@@ -85,7 +85,7 @@ def compared_pictures(
             pixels, truth = reader.image_and_mask(sample)
         except UserError:  # changed since it was scored
             continue
-        dates, masks = bands.pictures(pixels, data), (truth, found.predictor.mask(pixels))
+        dates, masks = bands.rgb_previews(pixels, data), (truth, found.predictor.mask(pixels))
         row = [*dates, *(overlay(dates[-1], np.array(mask), data, 0.65) for mask in masks)]
         rows.append((row, f"{sample.image}: mIoU {100 * miou:.1f}"))
     sizes = np.array([row[0].size for row, _ in rows]).reshape(-1, 2)
