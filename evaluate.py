@@ -1,9 +1,9 @@
 """Score a checkpoint: IoU of each class, mIoU, pixel accuracy, speed."""
 
-from util.interrupt import quit_on_interrupt
+from util.interrupt import exit_on_ctrl_c
 
 if __name__ == "__main__":
-    quit_on_interrupt()  # also during the imports
+    exit_on_ctrl_c()  # also during the imports
 
 import argparse
 import json
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dataset.samples import Samples
-    from dataset.split_files import SampleList
+    from dataset.split_files import Split
     from inference.evaluation import Scores
 
 BOUNDARY = 0.02
@@ -170,12 +170,12 @@ def score(options: argparse.Namespace, config: Config, device: "torch.device") -
     )
 
 
-def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
+def read_split(options: argparse.Namespace, config: Config) -> "Split":
     """Return the images to score after checking their files, and that all ranks score the same
     network on the same images in the same way."""
     from dataset.folders import read_samples
     from dataset.overlap import changed_since_training, refuse_overlaps, seen_in_training
-    from dataset.split_files import list_identity, list_order
+    from dataset.split_files import split_identity, split_order
     from dataset.validation import check_files
     from util import distributed
     from util.log import code_version, logger
@@ -189,14 +189,14 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
     is_own = options.config is None and not names_validation(options.set)
     if options.split == "val" and is_own and distributed.is_main():
         if problem := changed_since_training(options.checkpoint.parent, split):
-            logger.warning("warning: %s; the score may be too high", problem)
+            logger.warning("%s; the score may be too high", problem)
     if distributed.world_size() > 1:
         names = ("which", "worst", "boundary_iou", "surface_distance")
         facts = {f"--{name}": getattr(options, name) for name in names} | {
             "code": code_version(),
             "checkpoint's SHA-256": file_sha256(options.checkpoint),
-            "split file": list_identity(split.samples),
-            "order of the split file": list_order(split.samples),
+            "split file": split_identity(split.samples),
+            "order of the split file": split_order(split.samples),
         }
         distributed.require_equal("settings", facts | config.model_dump(mode="json"))
     return split
@@ -204,12 +204,12 @@ def read_split(options: argparse.Namespace, config: Config) -> "SampleList":
 
 def batches_of(samples: "Samples", config: Config, device: "torch.device") -> Iterable[Any]:
     """Return the images of this rank, one at a time."""
-    from dataset.loaders import Process, data_workers, evaluation_loader
+    from dataset.loaders import LoaderProcess, data_workers, evaluation_loader
     from util import distributed
 
     workers = data_workers(config, processes_here())
     rank, world = distributed.rank(), distributed.world_size()
-    process = Process(rank, world, workers, cuda=device.type == "cuda")
+    process = LoaderProcess(rank, world, workers, cuda=device.type == "cuda")
     return evaluation_loader(config, samples, process)
 
 

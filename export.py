@@ -5,10 +5,10 @@ float32. If they differ at more than 0.1 % of the pixels of an image, nothing is
 code 1).
 """
 
-from util.interrupt import quit_on_interrupt
+from util.interrupt import exit_on_ctrl_c
 
 if __name__ == "__main__":
-    quit_on_interrupt()  # also during the imports
+    exit_on_ctrl_c()  # also during the imports
 
 import argparse
 import importlib.util

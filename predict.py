@@ -1,9 +1,9 @@
 """Predict images: index masks (PNG with the palette), overlays, and the areas of the classes."""
 
-from util.interrupt import quit_on_interrupt
+from util.interrupt import exit_on_ctrl_c
 
 if __name__ == "__main__":
-    quit_on_interrupt()  # also during the imports
+    exit_on_ctrl_c()  # also during the imports
 
 import argparse
 import sys
@@ -90,8 +90,8 @@ def predict_images(
     with importing():
         from tqdm import tqdm
 
-        from dataset.bands import pictures
-        from dataset.reader import read_valid_dates, size_of
+        from dataset.bands import rgb_previews
+        from dataset.reader import read_dates, size_of
         from inference.geotiff import predict_raster
         from inference.output_folder import collect_errors, made_by, unfinished_images
         from inference.outputs import Writer
@@ -118,11 +118,11 @@ def predict_images(
                 if name in rasters:
                     predict_raster(network, files, name, writer, config, device)
                 else:
-                    pixels, void = read_valid_dates(files, config.data)
+                    pixels, void = read_dates(files, config.data)
                     own = mode_for_size(config, size_of(pixels)) if may_choose else mode
                     predictor = Predictor(network, config, device, own)
                     probabilities = predictor.probabilities(pixels, files[0])
-                    writer.save(name, pictures(pixels, config.data), probabilities, void)
+                    writer.save(name, rgb_previews(pixels, config.data), probabilities, void)
                     large += own != mode
             done += 1
     except KeyboardInterrupt as error:

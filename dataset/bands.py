@@ -11,12 +11,12 @@ from dataset.file_content import SAMPLES, has_one_channel, has_pages, pillow_ima
 from dataset.image_files import is_deep, reading
 from dataset.tiff import FileBands, tiff_bands
 from util.config.data import Bands, Data
-from util.errors import UserError
+from util.errors import UserError, counted
 
 
 def read_bands(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the bands of an image `[H, W, C]`, uint8, or float32 in [0, 1] by `data.image_range`,
-    0 without data; and a bool mask `[H, W]`, True without data (None for nowhere).
+    0 without data; and a bool mask `[H, W]`, True without data (None if there are none).
 
     With `data.bands` rgb, grey, palette and transparent images are converted. Raises `UserError`
     for a file that is missing or damaged, has other bands than the config says, has more than 8
@@ -65,12 +65,12 @@ def is_grey(path: Path) -> bool:
         return False
 
 
-def pictures(pixels: np.ndarray, data: Data) -> list[Image.Image]:
-    """Return a picture of each date of `[H, W, C]`, see `picture`."""
-    return [picture(date, data) for date in np.split(pixels, data.dates, axis=2)]
+def rgb_previews(pixels: np.ndarray, data: Data) -> list[Image.Image]:
+    """Return the RGB preview of each date of `[H, W, C]`, see `rgb_preview`."""
+    return [rgb_preview(date, data) for date in np.split(pixels, data.dates, axis=2)]
 
 
-def picture(pixels: np.ndarray, data: Data) -> Image.Image:
+def rgb_preview(pixels: np.ndarray, data: Data) -> Image.Image:
     """Return an RGB image of three bands of `[H, W, C]`, as `read_bands` returns them: red, green
     and blue, else the first ones, of the earlier date."""
     last = data.num_bands - 1
@@ -102,21 +102,21 @@ def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
         return values
     if isinstance(bands, str):
         raise UserError(
-            f"{path}: the image has {count} bands, but data.bands is {bands}; set it to "
+            f"{path}: the image has {counted(count, 'band')}, but data.bands is {bands}; set it to "
             f"{'rgb, or ' if count in (3, 4) else ''}the numbers of the bands to use, such as [1]"
         )
     if max(bands) > count:
         raise UserError(
-            f"{path}: the image has {count} band{'s' * (count > 1)}, so there is no band "
-            f"{max(bands)}, which data.bands names"
+            f"{path}: the image has {counted(count, 'band')}, so there is no band {max(bands)}, "
+            "which data.bands names"
         )
     return values[..., [band - 1 for band in bands]]
 
 
 def any_void(voids: Iterable[np.ndarray | None]) -> np.ndarray | None:
-    """Combine bool masks `[H, W]` of pixels without data; None for nowhere."""
-    some = [void for void in voids if void is not None]
-    return np.logical_or.reduce(some) if some else None
+    """Combine bool masks `[H, W]` of pixels without data; None stands for a mask without any."""
+    masks = [void for void in voids if void is not None]
+    return np.logical_or.reduce(masks) if masks else None
 
 
 def _without(void: np.ndarray | None, values: np.ndarray) -> np.ndarray:
@@ -130,8 +130,8 @@ def require_finite(values: np.ndarray, path: Path) -> None:
         raise UserError(f"{path}: the image holds values of type {values.dtype}, expected numbers")
     if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
         raise UserError(
-            f"{path}: {np.size(finite) - finite.sum()} values are NaN or infinite; replace them, "
-            "for example by 0"
+            f"{path}: NaN or infinity in {counted(np.size(finite) - finite.sum(), 'value')}. Fix: "
+            "replace them, for example by 0"
         )
 
 

@@ -26,7 +26,7 @@ class View(TypedDict):
     weak: Tensor
     """Normalised: float `[B, C, H, W]`."""
     ignore: Tensor
-    """True in the padding: bool `[B, H, W]`."""
+    """True in the padding and where the image has no data: bool `[B, H, W]`."""
 
 
 class Unlabeled(View):
@@ -46,7 +46,7 @@ class Batch(TypedDict):
 
     labeled: Labeled
     unlabeled: NotRequired[Unlabeled]
-    """Absent where the method asks for none."""
+    """Absent for a method that uses labelled images only."""
 
 
 class RawLabeled(TypedDict):
@@ -60,7 +60,7 @@ class RawView(TypedDict):
     image: Tensor
     """uint8, or float in [0, 1]: `[B, H, W, C]`."""
     ignore: Tensor
-    """bool `[B, H, W]`."""
+    """True in the padding and where the image has no data: bool `[B, H, W]`."""
     views: list[dict[str, Tensor]]
     """Parameters of the V strong views, as `draw_strong` (dataset/transforms/strong.py) drew them;
     pairs have two entries for each view, one for each date."""

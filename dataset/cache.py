@@ -14,7 +14,7 @@ from PIL import Image
 from dataset.image_files import image_size
 from dataset.reader import Reader
 from dataset.samples import Sample
-from dataset.split_files import Lists
+from dataset.split_files import Splits
 from util.config.data import Data
 from util.errors import UserError
 from util.workers import START_METHOD
@@ -23,11 +23,11 @@ DecodedSample = tuple[np.ndarray, Image.Image | None]
 """The bands of an image `[H, W, C]`, and its class indices in mode L; without a mask, 255 where the
 image has no data."""
 PROBED = 64
-"""Number of headers from which the memory of a list is estimated."""
+"""Number of headers from which the memory of a split is estimated."""
 
 
 class CacheBytes(NamedTuple):
-    """Bytes in which the images of each list are kept."""
+    """Bytes in which the images of each split are kept."""
 
     labeled: int
     unlabeled: int
@@ -43,7 +43,9 @@ class SharedCache:
 
     def __init__(self, count: int, capacity: int, data: Data, masks: bool):
         self._arguments = count, 0, data, masks
-        self.capacity, self._masks, self._channels = capacity, masks, data.channels
+        self.capacity = capacity
+        self._masks = masks
+        self._channels = data.channels
         self._type = np.dtype(np.uint8 if data.image_range is None else np.float32)
         # Anonymous memory is not limited by /dev/shm; a page is allocated when it is written.
         try:
@@ -54,8 +56,8 @@ class SharedCache:
                 f"({error}). Fix: lower it, or set 0"
             ) from None
         self._pixels = np.frombuffer(pixels, np.uint8)
-        places = mmap.mmap(-1, 24 * (count + 1))
-        self._places = np.frombuffer(places, np.int64).reshape(-1, 3)
+        rows = mmap.mmap(-1, 24 * (count + 1))
+        self._rows = np.frombuffer(rows, np.int64).reshape(-1, 3)
         """Rows by image number: width (0: not kept), height, first byte; last row: bytes used."""
         self._lock = get_context(START_METHOD).Lock()
 
@@ -64,7 +66,7 @@ class SharedCache:
 
     def get(self, number: int) -> DecodedSample | None:
         with self._lock:
-            width, height, begin = self._places[number].tolist()
+            width, height, begin = self._rows[number].tolist()
         if not width:
             return None
         middle = begin + self._bytes(width, height)
@@ -79,35 +81,37 @@ class SharedCache:
         height, width, _ = image.shape
         size = self._bytes(width, height)
         with self._lock:
-            begin = int(self._places[-1, 2])
+            begin = int(self._rows[-1, 2])
             end = begin + size + width * height * self._masks
             end += -end % self._type.itemsize
-            if self._places[number, 0] or end > self.capacity:
+            if self._rows[number, 0] or end > self.capacity:
                 return
             self._pixels[begin : begin + size].view(self._type)[:] = image.ravel()
             if mask is not None:
                 self._pixels[begin + size : begin + size + width * height] = np.asarray(
                     mask
                 ).ravel()
-            self._places[number] = width, height, begin
-            self._places[-1, 2] = end
+            self._rows[number] = width, height, begin
+            self._rows[-1, 2] = end
 
     def _bytes(self, width: int, height: int) -> int:
         return width * height * self._channels * self._type.itemsize
 
 
 class DecodedSamples(Sequence[DecodedSample]):
-    """Images of a list, with masks if `masks`, decoded on access and kept while there is room."""
+    """Images of a split, with masks if `masks`, decoded on access and kept while there is room."""
 
     def __init__(self, reader: Reader, samples: Sequence[Sample], masks: bool, capacity: int = 0):
-        self._reader, self._samples, self._masks = reader, samples, masks
+        self._reader = reader
+        self._samples = samples
+        self._masks = masks
         self._decoded = SharedCache(len(samples), capacity, reader.data, masks)
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def name(self, number: int) -> str:
-        """Return the image as its list names it."""
+        """Return the image as its split file names it."""
         return self._samples[number].image
 
     @property
@@ -120,18 +124,19 @@ class DecodedSamples(Sequence[DecodedSample]):
         kept = self._decoded.get(number)
         if kept is not None:
             return kept
-        sample = self._samples[number]
-        pair = self._reader.both(sample) if self._masks else self._reader.unlabeled(sample)
-        if self._masks or pair[1] is None:
-            self._decoded.add(number, *pair)
-        return pair
+        read = self._reader.image_and_mask if self._masks else self._reader.image_and_nodata_mask
+        image, mask = read(self._samples[number])
+        if self._masks or mask is None:
+            self._decoded.add(number, image, mask)
+        return image, mask
 
 
-def cache_bytes(lists: Lists, data: Data) -> CacheBytes:
-    """Divide `data.cache_mb`: labelled images first, then each other list whole or not at all."""
+def cache_bytes(splits: Splits, data: Data) -> CacheBytes:
+    """Divide `data.cache_mb`: labelled images first, then each other split whole or not at all."""
     total = data.cache_mb * 2**20
-    labeled, *others = (_needed(listed.samples, data) if total else 0 for listed in lists)
-    left, granted = total - labeled, []
+    labeled, *others = (_needed(split.samples, data) if total else 0 for split in splits)
+    left = total - labeled
+    granted: list[int] = []
     for needed in others:
         granted.append(needed if needed <= left else 0)
         left -= granted[-1]
@@ -139,9 +144,9 @@ def cache_bytes(lists: Lists, data: Data) -> CacheBytes:
 
 
 def _needed(samples: Sequence[Sample], data: Data) -> int:
-    """Estimate the bytes of a decoded list from the headers of some images, plus a tenth."""
+    """Estimate the bytes of a decoded split from the headers of some images, plus a tenth."""
     probed = min(PROBED, len(samples))
-    some = [samples[i * len(samples) // probed] for i in range(probed)]
-    pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in some))
+    chosen = [samples[i * len(samples) // probed] for i in range(probed)]
+    pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in chosen))
     per_pixel = data.channels * (1 if data.image_range is None else 4) + 1
     return int(1.1 * pixels * per_pixel * len(samples) / max(probed, 1))

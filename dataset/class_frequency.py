@@ -4,7 +4,7 @@ import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
 from dataset.reader import Reader
-from dataset.split_files import SampleList
+from dataset.split_files import Split
 from util.config.data import Data
 
 
@@ -24,14 +24,14 @@ def inverse_weights(pixels: np.ndarray) -> tuple[float, ...]:
     return tuple(round(weight, 6) for weight in weights.tolist())
 
 
-def class_pixels(listed: SampleList, data: Data) -> np.ndarray:
-    """Count the labelled pixels of each class in a list, `[C]`, where the images have data.
+def class_pixels(split: Split, data: Data) -> np.ndarray:
+    """Count the labelled pixels of each class in a split, `[C]`, where the images have data.
 
-    Raises `UserError` as `Reader.both` does.
+    Raises `UserError` as `Reader.image_and_mask` does.
     """
     reader = Reader(data)
     counts = thread_map(
-        lambda sample: reader.both(sample)[1].histogram(),
-        listed.samples, desc="counting classes", disable=None, leave=False,
+        lambda sample: reader.image_and_mask(sample)[1].histogram(),
+        split.samples, desc="counting classes", disable=None, leave=False,
     )  # fmt: skip
     return np.array(counts, np.int64).sum(0)[: len(data.classes)]

@@ -17,20 +17,20 @@ from dataset.transforms.strong import draw_box, draw_strong
 from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError
+from util.numbers import ceil_div
 from util.seed import sample_generator
 
 LABELED, UNLABELED, PARTNER = range(3)
+"""Streams of samples; each has its own shuffles and random numbers (`util.seed`)."""
+FAILURES = (UserError, MemoryError)
+"""Exceptions that end a run with one line."""
 
 
 def epoch_order(count: int, length: int, seed: int, stream: int, epoch: int) -> np.ndarray:
     """Return `length` indices below `count`, from consecutive shuffles of all of them."""
     rng = sample_generator(seed, stream, epoch, -1 % 2**32)
-    shuffles = [rng.permutation(count) for _ in range(-(-length // count))]
+    shuffles = [rng.permutation(count) for _ in range(ceil_div(length, count))]
     return np.concatenate(shuffles)[:length]
-
-
-FAILURES = (UserError, MemoryError)
-"""Exceptions that end a run with one line."""
 
 
 class ImageSet(Dataset):
@@ -68,10 +68,15 @@ class TrainingSet(ImageSet):
         strong_views: int,
         partner: str,
     ):
-        self.labeled, self.unlabeled = labeled, unlabeled
-        self.length, self.strong_views, self.partner = length, strong_views, partner
-        self.crop_size, self.seed = config.crop_size, config.seed
-        self.draw_geometry, self.p_grey = weak_geometry(config.data), config.data.grey_probability
+        self.labeled = labeled
+        self.unlabeled = unlabeled
+        self.length = length
+        self.strong_views = strong_views
+        self.partner = partner
+        self.crop_size = config.crop_size
+        self.seed = config.seed
+        self.draw_geometry = weak_geometry(config.data)
+        self.p_grey = config.data.grey_probability
         self.dates = config.data.dates
         """Images of a sample; they share the geometry and the boxes, not the colours."""
         self._orders: tuple[int, dict[int, np.ndarray]] = (-1, {})
@@ -81,11 +86,12 @@ class TrainingSet(ImageSet):
         orders = self._epoch_orders(epoch)
         sample = {"labeled": self.labeled_sample(orders[LABELED][position], epoch, position)}
         if self.unlabeled:
-            own = self.unlabeled_sample(orders[UNLABELED][position], UNLABELED, epoch, position)
+            index = orders[UNLABELED][position]
+            unlabeled = self.unlabeled_sample(index, UNLABELED, epoch, position)
             if self.partner in ("other", "self"):
-                other = orders[PARTNER][position]
-                own["partner"] = self.unlabeled_sample(other, PARTNER, epoch, position)
-            sample["unlabeled"] = own
+                index = orders[PARTNER][position]
+                unlabeled["partner"] = self.unlabeled_sample(index, PARTNER, epoch, position)
+            sample["unlabeled"] = unlabeled
         return sample
 
     def _epoch_orders(self, epoch: int) -> dict[int, np.ndarray]:
@@ -115,11 +121,11 @@ class TrainingSet(ImageSet):
     ) -> dict[str, Any]:
         """Return the weak view of unlabelled image `index`, and parameters of its strong views."""
         rng = sample_generator(self.seed, stream, epoch, position)
-        image, void = self.unlabeled[index]
+        image, nodata_mask = self.unlabeled[index]
         geometry = self.draw_geometry(rng, size_of(image), self.crop_size)
         ignore = geometry.padding()
-        if void is not None:
-            ignore |= geometry.mask(void) == IGNORE
+        if nodata_mask is not None:
+            ignore |= geometry.mask(nodata_mask) == IGNORE
         return {
             "image": geometry.image(image),
             "ignore": ignore,

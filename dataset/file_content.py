@@ -14,9 +14,9 @@ from dataset.image_files import (
     MAX_MEGAPIXELS,
     SIDEWAYS,
     decode,
+    exif_orientation,
     image_size,
     open_image,
-    orientation,
     reading,
     refuse_large,
 )
@@ -67,7 +67,7 @@ class Content(NamedTuple):
         if not isinstance(self.pixels, np.ndarray):
             return self.pixels.mode
         count = self.pixels.shape[2] if self.pixels.ndim == 3 else 1
-        return f"{self.pixels.dtype}" + f" of {count} bands" * (count > 1)
+        return f"{self.pixels.dtype} of {count} bands" if count > 1 else str(self.pixels.dtype)
 
 
 def read_content(
@@ -112,8 +112,9 @@ def _read_tiff(path: Path, max_megapixels: int, numbers: Collection[int]) -> Con
     refuse_large(path, image_size(path), max_megapixels)
     values, alpha, nodata, masks = tiff.read_tiff(path, may_have_pages=bool(numbers))
     alpha = [band for band in alpha if band + 1 not in numbers]
-    turn = orientation(path)
-    values, masks = _oriented(values, turn), [_oriented(mask, turn) for mask in masks]
+    orientation = exif_orientation(path)
+    values = _oriented(values, orientation)
+    masks = [_oriented(mask, orientation) for mask in masks]
     content = Content(values) if numbers else _without_alpha(values, alpha)
     masks += [values[..., band] for band in alpha[:1]]
     return _with_void(content, values, nodata, masks)
@@ -126,14 +127,16 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     if is_deep_colour(image):
         values = _read_deep_png(path)
         alpha = [values.shape[2] - 1] if values.shape[2] in (2, 4) else []
-        return _without_alpha(_oriented(values, orientation(path)), alpha)
-    bits, is_lossy = _grey_bits(image), _is_lossy(image, path)
+        return _without_alpha(_oriented(values, exif_orientation(path)), alpha)
+    bits = _grey_bits(image)
+    is_lossy = _is_lossy(image, path)
     if image.format != "TIFF":
         return Content(decode(image), bits=bits, is_lossy=is_lossy)
     nodata = image.tag_v2.get(tiff.NODATA)  # type: ignore[attr-defined]
-    turn, masks = orientation(path), []
+    masks = []
     if has_pages(image):
-        masks = [_oriented(mask, turn) for mask in tiff.mask_pages(path)]
+        orientation = exif_orientation(path)
+        masks = [_oriented(mask, orientation) for mask in tiff.mask_pages(path)]
     pixels = decode(image)
     if "A" in pixels.getbands():
         masks.append(np.asarray(pixels.getchannel("A")))
@@ -160,7 +163,8 @@ def _read_sidecar(sidecar: Path, content: Content, path: Path, max_megapixels: i
     """Read GDAL's mask of a raster, `NAME.tif.msk`: True `[H, W]` where no band has data."""
     mask = read_content(sidecar, max_megapixels, numbers=[1])
     bands = np.asarray(mask.pixels)
-    void = _oriented((bands if bands.ndim == 2 else bands.max(axis=2)) == 0, orientation(path))
+    largest = bands if bands.ndim == 2 else bands.max(axis=2)
+    void = _oriented(largest == 0, exif_orientation(path))
     if void.shape[::-1] != content.size:
         found, expected = ("x".join(map(str, size)) for size in (mask.size, content.size))
         raise UserError(f"{sidecar}: the nodata mask is {found}, expected {expected} as {path}")
@@ -268,14 +272,19 @@ def _is_lossy(image: ImageFile.ImageFile, path: Path) -> bool:
     if image.format == "TIFF":
         return image.tag_v2.get(COMPRESSION, 1) in TIFF_JPEG  # type: ignore[attr-defined]
     if image.format == "WEBP":
-        content = path.read_bytes()
-        kind, place = content[12:16], 12
-        while kind not in (b"VP8 ", b"VP8L", b""):  # chunks: name, length, content, padding
-            place += 8 + (length := int.from_bytes(content[place + 4 : place + 8], "little"))
-            place += length % 2
-            kind = content[place : place + 4]
-        return kind == b"VP8 "
+        return _webp_codec(path.read_bytes()) == b"VP8 "
     return image.format in ("JPEG", "MPO")
+
+
+def _webp_codec(content: bytes) -> bytes:
+    """Return the name of the first image chunk of a WebP: b"VP8 " (lossy) or b"VP8L" (lossless);
+    b"" without one."""
+    start = 12
+    # A chunk: name, length, content, padding to an even length.
+    while (name := content[start : start + 4]) not in (b"VP8 ", b"VP8L", b""):
+        length = int.from_bytes(content[start + 4 : start + 8], "little")
+        start += 8 + length + length % 2
+    return name
 
 
 def _without_alpha(values: np.ndarray, alpha: list[int]) -> Content:
@@ -286,8 +295,8 @@ def _without_alpha(values: np.ndarray, alpha: list[int]) -> Content:
     return Content(colours[..., 0] if colours.shape[2] == 1 else colours, values[..., alpha[0]])
 
 
-def _oriented(values: np.ndarray, turn: int) -> np.ndarray:
+def _oriented(values: np.ndarray, orientation: int) -> np.ndarray:
     """Turn and mirror stored values as their EXIF orientation says."""
-    values = values.swapaxes(0, 1) if turn in SIDEWAYS else values
-    values = values[:, ::-1] if turn in (2, 3, 6, 7) else values
-    return np.ascontiguousarray(values[::-1] if turn in (3, 4, 7, 8) else values)
+    values = values.swapaxes(0, 1) if orientation in SIDEWAYS else values
+    values = values[:, ::-1] if orientation in (2, 3, 6, 7) else values
+    return np.ascontiguousarray(values[::-1] if orientation in (3, 4, 7, 8) else values)

@@ -11,16 +11,16 @@ from dataset.image_files import SUFFIXES
 from dataset.samples import Origin, Sample, Samples, leaves_folder
 from dataset.split_files import (
     Fault,
-    SampleList,
     Scan,
-    no_such_list,
+    Split,
+    no_such_split_file,
     raise_first,
-    scan_list,
+    scan_split_file,
 )
 from util.config.data import Data, Folders, ImageSource, ImageSources, SplitFile
-from util.errors import UserError, first_of
+from util.errors import UserError, counted, join_first
 from util.log import logger
-from util.paths import find_path, nearest
+from util.paths import find_path, nearest_hint
 
 COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .prj".split())
 """Suffixes of files that often accompany images."""
@@ -30,50 +30,50 @@ PREDICTED = {"masks", "overlays", "confidence", "entropy", "probabilities"}
 """Folders that they write beside it."""
 
 
-def read_samples(images: ImageSources, data: Data, masks: bool) -> SampleList:
+def read_samples(sources: ImageSources, data: Data, masks: bool) -> Split:
     """Return the samples of a source or several; with `masks`, each must have a mask.
 
-    Raises `UserError` as `read_list` does, and for a folder that is missing, holds no images or has
-    an image without a mask.
+    Raises `UserError` as `read_split_file` does, and for a folder that is missing, holds no images
+    or has an image without a mask.
     """
-    listed, faults = scan_samples(images, data, masks)
+    split, faults = scan_samples(sources, data, masks)
     raise_first(faults)
-    return listed
+    return split
 
 
-def scan_samples(images: ImageSources, data: Data, masks: bool) -> tuple[SampleList, list[Fault]]:
+def scan_samples(sources: ImageSources, data: Data, masks: bool) -> tuple[Split, list[Fault]]:
     """Return the valid samples of a source or several, and the faults of the others.
 
-    Raises `UserError` for a list or folder that is missing or empty.
+    Raises `UserError` for a split file or folder that is missing or empty.
     """
-    sources = images if isinstance(images, tuple) else (images,)
+    sources = sources if isinstance(sources, tuple) else (sources,)
     origins = [_origin(source, data) for source in sources]
     samples, faults = [], []
     for source, origin in zip(sources, origins, strict=True):
         if isinstance(source, Folders):
             valid, faulty = _scan_folders(source, origin, masks, pairs=data.pair is not None)
         else:
-            valid, faulty = scan_list(origin, masks, data.pair)
+            valid, faulty = scan_split_file(origin, masks, data.pair)
         samples += valid
         faults += faulty
     name = " and ".join(str(origin.path) for origin in origins)
-    return SampleList(name, Samples(samples)), faults
+    return Split(name, Samples(samples)), faults
 
 
-def require_sources(images: ImageSources, data: Data) -> None:
-    """Raise `UserError` for a list or folder that does not exist, without reading any."""
-    for source in images if isinstance(images, tuple) else (images,):
+def require_sources(sources: ImageSources, data: Data) -> None:
+    """Raise `UserError` for a split file or folder that does not exist, without reading any."""
+    for source in sources if isinstance(sources, tuple) else (sources,):
         path = _origin(source, data).path
         if isinstance(source, Folders) and not os.path.isdir(path):
             raise no_such_folder(path)
         if not os.path.exists(path):  # also False for impossible paths
-            raise no_such_list(path)
+            raise no_such_split_file(path)
 
 
 def _origin(source: ImageSource, data: Data) -> Origin:
     """Return the split file or image folder, and the root, from any working directory."""
-    own = None if isinstance(source, Path) else source.root
-    root = find_path(own or data.root)
+    source_root = None if isinstance(source, Path) else source.root
+    root = find_path(source_root or data.root)
     if isinstance(source, Folders):
         return Origin(root / source.images, root)
     return Origin(find_path(source.list if isinstance(source, SplitFile) else source), root)
@@ -99,9 +99,9 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
     left_out: dict[str, list[str]] = {}
     outputs: list[str] = []
     for parent, folders, names in walk(folder):
-        own = PREDICTED & {*folders} if MADE_BY in names else set()
-        outputs += [os.path.join(parent, name) for name in sorted(own)]
-        folders[:] = [f for f in folders if f not in own and Path(parent, f) != skip]
+        predicted = PREDICTED & {*folders} if MADE_BY in names else set()
+        outputs += [os.path.join(parent, name) for name in sorted(predicted)]
+        folders[:] = [f for f in folders if f not in predicted and Path(parent, f) != skip]
         inside = Path(parent).relative_to(folder)
         for path in (str(inside / name) for name in names):
             suffix = os.path.splitext(path)[1].lower()
@@ -113,8 +113,8 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
             first = found.setdefault(unicodedata.normalize("NFC", fitting[1]), path)
             if first != path:
                 raise UserError(
-                    f"{folder / path}: has the name of {Path(first).name} but for the suffix; "
-                    "expected one file of a name"
+                    f"{folder / path}: has the same name as {Path(first).name} except for the "
+                    "suffix; expected one file per name. Fix: move one away"
                 )
     _warn_of_left_out(folder, left_out, outputs)
     if not found:
@@ -131,18 +131,18 @@ def _warn_of_left_out(folder: Path, files: dict[str, list[str]], outputs: list[s
             for suffix, paths in files.items()
         )
         _warn_once(
-            f"warning: {folder}: files are left out by their suffix: {', '.join(kinds)}; expected "
+            f"{folder}: files are left out by their suffix: {', '.join(kinds)}; expected "
             f"{', '.join(sorted(SUFFIXES))}. Fix: rename or convert the images among them"
         )
     if outputs:
         _warn_once(
-            f"warning: {folder}: outputs of predict.py or tools.autolabel are left out: "
-            f"{first_of(outputs, 3)}; name such a folder itself to read it"
+            f"{folder}: outputs of predict.py or tools.autolabel are left out: "
+            f"{join_first(outputs, 3)}. Fix: to read such a folder, name it itself"
         )
 
 
 def no_such_folder(folder: Path) -> UserError:
-    return UserError(f"{folder}: no such folder{nearest(folder)}")
+    return UserError(f"{folder}: no such folder{nearest_hint(folder)}")
 
 
 @cache
@@ -185,8 +185,8 @@ def _scan_folders(folders: Folders, origin: Origin, masks: bool, pairs: bool) ->
     for kind, files in others.items():
         if unmatched := files.keys() - images.keys():
             logger.warning(
-                f"warning: {origin.path}: has no image for {len(unmatched)} {kind}s, such as "
-                f"{root / files[min(unmatched)]}; they are left out"
+                f"{origin.path}: has no image for {counted(len(unmatched), kind)}, such as "
+                f"{root / files[min(unmatched)]}; left out"
             )
     samples, faults = [], []
     for stem, name in images.items():

@@ -38,7 +38,7 @@ def image_size(path: Path) -> tuple[int, int]:
     return _header(path)[0]
 
 
-def orientation(path: Path) -> int:
+def exif_orientation(path: Path) -> int:
     """Return the EXIF orientation of a file: 1 (as stored) to 8; 5 to 8 swap width and height."""
     return _header(path)[1]
 
@@ -48,17 +48,18 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
     with reading(path):
         try:
             with open_image(path) as image:
-                turn, (w, h) = _exif_orientation(image), image.size
+                orientation = _orientation_of(image)
+                w, h = image.size
                 if image.format == "TIFF":  # its reader applies the orientation
-                    return (w, h), turn
+                    return (w, h), orientation
         except UnidentifiedImageError:
             if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
                 raise
-            (w, h), turn = tiff.tiff_header(path)
-    return (h, w) if turn in SIDEWAYS else (w, h), turn
+            (w, h), orientation = tiff.tiff_header(path)
+    return (h, w) if orientation in SIDEWAYS else (w, h), orientation
 
 
-def _exif_orientation(image: Image.Image) -> int:
+def _orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened file; 1 where its EXIF is damaged."""
     try:
         # The method of the base class: PNG's would decode all pixels to find EXIF after them.
@@ -146,4 +147,4 @@ def is_in_stored_orientation(
     image: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
 ) -> bool:
     """Return whether a mask has the size of its image before its EXIF orientation is applied."""
-    return image_size != mask_size == image_size[::-1] and orientation(image) in SIDEWAYS
+    return image_size != mask_size == image_size[::-1] and exif_orientation(image) in SIDEWAYS

@@ -14,24 +14,24 @@ from dataset.cache import CacheBytes, DecodedSamples
 from dataset.datasets import FAILURES, EvaluationSet, ImageSet, TrainingSet
 from dataset.reader import Reader
 from dataset.samples import Sample
-from dataset.split_files import Lists
+from dataset.split_files import Splits
+from dataset.transforms.strong import PARAMETERS
 from util.config.schema import Config
-from util.errors import UserError
+from util.errors import UserError, counted
 from util.interrupt import ignore_first_signal
 from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files
 
 logger = logging.getLogger("semi.data")
 
 
-class Process(NamedTuple):
-    """The process of a loader."""
+class LoaderProcess(NamedTuple):
+    """Rank, world size and data workers of the process that a loader serves."""
 
     rank: int
     world: int
     workers: int
-    """Data workers of this process."""
     cuda: bool
-    """True where batches go to a GPU."""
+    """True if batches go to a GPU."""
 
 
 class Batches(DataLoader):
@@ -52,39 +52,46 @@ def _collate(samples: list[Any] | Exception) -> Any:
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, position) of one process: its part of every global batch.
+    """Keys (epoch, position) of the batches of one process: its part of every global batch.
 
-    `starting_at` sets the epoch and the step to begin with.
+    `start_loader_at` sets the epoch and the step to begin with.
     """
 
-    def __init__(self, steps: int, batch: int, process: Process):
-        self.steps, self.batch, self.process = steps, batch, process
-        self.epoch, self.first = 0, 0
+    def __init__(self, steps: int, global_batch: int, process: LoaderProcess):
+        self.steps = steps
+        self.global_batch = global_batch
+        self.process = process
+        self.epoch = 0
+        self.first_step = 0
 
     def __len__(self) -> int:
         """Steps of a whole epoch."""
         return self.steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return (self.keys(self.epoch, step) for step in range(self.first, self.steps))
+        return (self.keys(self.epoch, step) for step in range(self.first_step, self.steps))
 
     def keys(self, epoch: int, step: int) -> list[tuple[int, int]]:
-        own = self.batch // self.process.world
-        first = step * self.batch + self.process.rank * own
-        return [(epoch, position) for position in range(first, first + own)]
+        """Return the keys of a step."""
+        per_process = self.global_batch // self.process.world
+        first = step * self.global_batch + self.process.rank * per_process
+        return [(epoch, position) for position in range(first, first + per_process)]
 
 
-def steps_per_epoch(config: Config, labeled: int, unlabeled: int, images: int) -> int:
-    """Return the steps in one pass over the longer split (at least one), or `epoch_length`.
+def steps_per_epoch(config: Config, labeled: int, unlabeled: int, global_batch: int) -> int:
+    """Return the number of steps in one pass over the longer split (at least one), or
+    `epoch_length`.
 
-    `images`: labelled, and also unlabelled, images in a step.
+    Args:
+        labeled, unlabeled: number of images in the split.
+        global_batch: number of labelled, and also of unlabelled, images in a step.
     """
-    return config.epoch_length or max(1, max(labeled, unlabeled) // images)
+    return config.epoch_length or max(1, max(labeled, unlabeled) // global_batch)
 
 
 def data_workers(config: Config, processes: int) -> int:
-    """Return the data workers of one of `processes` on this machine: the config's number, else one
-    less than its cores (1 to 8)."""
+    """Return the number of data workers of one of `processes` on this machine: the config's number,
+    else the cores of a process minus one (1 to 8)."""
     if config.data.workers is not None:
         return config.data.workers
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
@@ -92,55 +99,57 @@ def data_workers(config: Config, processes: int) -> int:
     return max(1, min(8, cores // processes - 1))
 
 
-def images_per_forward(config: Config, images: int, world: int) -> int:
-    """Return the labelled images in a forward pass of one process; `images`: in a global batch.
+def images_per_forward(config: Config, global_batch: int, world: int) -> int:
+    """Return the number of labelled images in a forward pass of one process.
 
     Raises `UserError` for a batch that does not divide.
     """
-    if images % world:
+    if global_batch % world:
         raise UserError(
-            f"batch_size: a global batch of {images} labelled images cannot be divided by "
-            f"{world} processes; use a multiple of {world}"
+            f"batch_size: a global batch of {counted(global_batch, 'labelled image')} cannot be "
+            f"divided by {world} processes. Fix: use a multiple of {world}"
         )
-    own = images // world
-    if config.micro_batch and own % config.micro_batch:
+    per_process = global_batch // world
+    if config.micro_batch and per_process % config.micro_batch:
         raise UserError(
-            f"micro_batch: found {config.micro_batch}, which does not divide the {own} labelled "
-            "images of a process; use a divisor of it"
+            f"micro_batch: found {config.micro_batch}, which does not divide the "
+            f"{counted(per_process, 'labelled image')} of a process. Fix: use a divisor"
         )
-    return config.micro_batch or own
+    return config.micro_batch or per_process
 
 
 def training_loader(
     config: Config,
-    lists: Lists,
-    room: CacheBytes,
-    images: int,
+    splits: Splits,
+    cache_sizes: CacheBytes,
+    global_batch: int,
     per_forward: int,
     strong_views: int,
-    process: Process,
+    process: LoaderProcess,
 ) -> DataLoader:
     """Return a loader of the raw batches of one process (see `make_views`).
 
     Args:
-        room: bytes for decoded images.
-        images: labelled, and also unlabelled, images in a global batch.
-        per_forward: images in a forward pass.
+        cache_sizes: bytes for decoded images, by split.
+        global_batch: number of labelled, and also of unlabelled, images in a step.
+        per_forward: number of labelled images in a forward pass.
     """
-    labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
+    labeled = splits.labeled.samples
+    unlabeled = splits.unlabeled.samples
     partner = effective_partner(config, per_forward)
     if unlabeled and partner != config.cutmix_partner:
         logger.info(
-            "cutmix_partner: %s, but a forward sees a single image; partners are other images",
+            "cutmix_partner: found %s, but a forward pass has only 1 image; using independent "
+            "partner images (other)",
             config.cutmix_partner,
         )
-    steps = steps_per_epoch(config, len(labeled), len(unlabeled), images)
+    steps = steps_per_epoch(config, len(labeled), len(unlabeled), global_batch)
     reader = Reader(config.data)
     dataset = TrainingSet(
         config,
-        DecodedSamples(reader, labeled, masks=True, capacity=room.labeled),
-        DecodedSamples(reader, unlabeled, masks=False, capacity=room.unlabeled),
-        length=steps * images,
+        DecodedSamples(reader, labeled, masks=True, capacity=cache_sizes.labeled),
+        DecodedSamples(reader, unlabeled, masks=False, capacity=cache_sizes.unlabeled),
+        length=steps * global_batch,
         strong_views=strong_views,
         partner=partner,
     )
@@ -148,31 +157,33 @@ def training_loader(
         dataset,
         process,
         tensors=tensors_per_batch(strong_views * config.data.dates if unlabeled else 0),
-        batch_sampler=EpochBatches(steps, images, process),
+        batch_sampler=EpochBatches(steps, global_batch, process),
         persistent_workers=process.workers > 0,
     )
 
 
 def effective_partner(config: Config, per_forward: int) -> str:
-    """Return `cutmix_partner`; "other" in place of partners of the batch where a forward sees one
-    image."""
-    found = config.cutmix_partner
-    return "other" if per_forward == 1 and found in ("batch", "flip") else found
+    """Return `cutmix_partner`, or "other" where a forward pass has 1 image and so no partner."""
+    partner = config.cutmix_partner
+    return "other" if per_forward == 1 and partner in ("batch", "flip") else partner
 
 
-def starting_at(loader: DataLoader, epoch: int, step: int = 0) -> DataLoader:
+def start_loader_at(loader: DataLoader, epoch: int, step: int = 0) -> DataLoader:
     """Set the epoch and step that a training loader yields next; return the loader."""
     batches = loader.batch_sampler
     assert isinstance(batches, EpochBatches)
-    batches.epoch, batches.first = epoch, step
+    batches.epoch = epoch
+    batches.first_step = step
     return loader
 
 
 def set_epoch_length(loader: DataLoader, steps: int) -> None:
     """Set the number of steps in the epochs of a training loader."""
-    batches, dataset = loader.batch_sampler, loader.dataset
+    batches = loader.batch_sampler
+    dataset = loader.dataset
     assert isinstance(batches, EpochBatches) and isinstance(dataset, TrainingSet)
-    batches.steps, dataset.length = steps, steps * batches.batch
+    batches.steps = steps
+    dataset.length = steps * batches.global_batch
 
 
 def batch_at(loader: DataLoader, step: int) -> Any:
@@ -184,23 +195,25 @@ def batch_at(loader: DataLoader, step: int) -> Any:
 
 
 def evaluation_loader(
-    config: Config, samples: Sequence[Sample], process: Process, capacity: int = 0
+    config: Config, samples: Sequence[Sample], process: LoaderProcess, capacity: int = 0
 ) -> DataLoader:
     """Return a loader of every `world`-th whole image from `rank` on, one at a time.
 
     `capacity`: bytes for decoded images that the next evaluation reuses.
     """
     dataset = EvaluationSet(DecodedSamples(Reader(config.data), samples, True, capacity))
-    own = list(range(process.rank, len(samples), process.world))
-    return _loader(dataset, process, tensors=3, sampler=own)
+    indices = list(range(process.rank, len(samples), process.world))
+    return _loader(dataset, process, tensors=3, sampler=indices)
 
 
-def tensors_per_batch(views: int) -> int:
+def tensors_per_batch(strong_views: int) -> int:
     """Return the number of tensors in a training batch with this many strong views of an image."""
-    return 2 + 2 * (3 + 5 * views)  # labelled; unlabelled and the partner images
+    labeled = 2  # image, mask
+    unlabeled = 3 + len(PARAMETERS) * strong_views  # image, ignore, boxes
+    return labeled + 2 * unlabeled  # as many for the partner images
 
 
-def _loader(dataset: ImageSet, process: Process, *, tensors: int, **batches: Any) -> Batches:
+def _loader(dataset: ImageSet, process: LoaderProcess, *, tensors: int, **batches: Any) -> Batches:
     """Return a loader as data workers need it; raises `UserError` as `allow_open_files` does.
 
     `tensors`: in a batch.
@@ -232,7 +245,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 def split_batch(batch: Any, size: int | None) -> list[Any]:
     """Split a batch into parts of `size` samples; one part without a size."""
-    images = len(batch["labeled"]["image"])
-    size = size or images
-    parts = (slice(first, first + size) for first in range(0, images, size))
+    num_images = len(batch["labeled"]["image"])
+    size = size or num_images
+    parts = (slice(first, first + size) for first in range(0, num_images, size))
     return [map_tensors(itemgetter(part), batch) for part in parts]

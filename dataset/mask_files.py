@@ -10,7 +10,7 @@ from dataset.file_content import Content, read_content
 from util.config.data import Data
 from util.config.label_map import MAX_VALUE, OTHER, TRANSPARENT, UNKNOWN, WORDS
 from util.config.types import IGNORE
-from util.errors import UserError
+from util.errors import UserError, counted
 
 GREY_STEP = 0x010101
 """Difference between the codes of two neighbouring grey values."""
@@ -72,14 +72,15 @@ class LabelLookup:
 
     def _unknown(self, codes: np.ndarray, path: Path) -> UserError:
         """Return the error that names the most frequent of these codes."""
-        if clear := np.count_nonzero(codes == CLEAR):
+        if clear := int(np.count_nonzero(codes == CLEAR)):
             return UserError(
-                f"{path}: {clear} pixels are transparent. Fix: add '{TRANSPARENT}: ignore', or a "
-                "class, to data.label_map"
+                f"{path}: found {counted(clear, 'transparent pixel')}. Fix: add "
+                f"'{TRANSPARENT}: ignore', or a class, to data.label_map"
             )
         found, counts = np.unique(codes, return_counts=True)
         what = "colour" if self.in_colour else "mask value"
-        first = f"{what} {self.name(int(found[np.argmax(counts)]))} ({np.max(counts)} pixels)"
+        name = self.name(int(found[np.argmax(counts)]))
+        first = f"{what} {name} ({counted(int(np.max(counts)), 'pixel')})"
         more = f" and {len(found) - 1} more are" if len(found) > 1 else " is"
         if self.data.label_map is not None:
             return UserError(
@@ -113,8 +114,8 @@ def read_mask(path: Path, max_megapixels: int) -> Content:
         )
     if mask.is_inverted:
         raise UserError(
-            f"{path}: a TIFF with white as 0, whose values readers invert or not; save the class "
-            "indices as a PNG of 8 bits"
+            f"{path}: TIFF stores white as 0 (photometric MinIsWhite); mask values are ambiguous. "
+            "Fix: save class indices as 8-bit PNG"
         )
     return mask
 
@@ -206,9 +207,10 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
     if values.dtype.kind not in "buif":
         raise UserError(f"{path}: mask values of type {values.dtype}, expected whole numbers")
     if values.dtype.kind == "f" and (odd := values != np.floor(values)).any():  # NaN too
+        pixels = counted(int(np.count_nonzero(odd)), "pixel")
         raise UserError(
-            f"{path}: mask values such as {values[odd][0]:g} ({np.count_nonzero(odd)} pixels), "
-            "expected whole numbers; save class indices as a PNG of 8 bits"
+            f"{path}: mask values such as {values[odd][0]:g} ({pixels}), expected whole numbers. "
+            "Fix: save class indices as 8-bit PNG"
         )
     if not (values.min() >= 0 and values.max() <= MAX_VALUE):
         raise UserError(
@@ -226,7 +228,7 @@ def colour_codes(mask: Content, path: Path) -> np.ndarray:
         if colours.shape[2] != 3:
             raise UserError(
                 f"{path}: the mask has {colours.shape[2]} bands, expected class indices in one, "
-                "or red, green and blue; save class indices as a PNG of 8 bits"
+                "or red, green and blue. Fix: save class indices as 8-bit PNG"
             )
         return packed(colours)
     if mask.pixels.mode == "P":

@@ -18,7 +18,7 @@ from dataset.mask_files import (
     palette_codes,
 )
 from util.colours import palette
-from util.errors import first_of
+from util.errors import join_first
 
 
 class Agreement(NamedTuple):
@@ -30,7 +30,7 @@ class Agreement(NamedTuple):
 
 def mask_kind(mask: Content) -> str:
     """Return the mode of a mask, and its bits where Pillow's mode hides them."""
-    return mask.mode + f" of {mask.bits} bits" * (mask.bits in (2, 4))
+    return f"{mask.mode} of {mask.bits} bits" if mask.bits in (2, 4) else mask.mode
 
 
 def value_colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
@@ -103,9 +103,9 @@ def _has_own_palette(
     colours: Mapping[int, int], classes: Mapping[int, int], labels: LabelLookup
 ) -> bool:
     """Return whether each value of a class has the colour that this program gives the class."""
-    own = packed(np.array(palette(labels.data), np.uint8)).tolist()
+    by_class = packed(np.array(palette(labels.data), np.uint8)).tolist()
     pairs = [(classes[value], colour) for value, colour in colours.items()]
-    return all(index >= len(own) or own[index] == colour for index, colour in pairs)
+    return all(index >= len(by_class) or by_class[index] == colour for index, colour in pairs)
 
 
 def disagreement(masks: Iterable[MaskFormat]) -> str:
@@ -119,11 +119,11 @@ def disagreement(masks: Iterable[MaskFormat]) -> str:
     if agrees.by_value or not agrees.by_colour or _is_one_class_each(found):
         return ""
     first = {mask.kind: mask for mask in reversed(found)}
-    some = [f"{m.path} (mode {m.kind}: {first_of([*map(str, m.colours)], 4)})"
-            for m in first.values()]  # fmt: skip
+    examples = [f"{m.path} (mode {m.kind}: {join_first([*map(str, m.colours)], 4)})"
+                for m in first.values()]  # fmt: skip
     return (
-        f"{first_of(some, 3)}: one value means different colours; save all masks in one way, or "
-        "name the colours in data.label_map, such as '255,255,255': 1"
+        f"{join_first(examples, 3)}: one value means different colours; save all masks in one "
+        "way, or name the colours in data.label_map, such as '255,255,255': 1"
     )
 
 
@@ -133,7 +133,7 @@ def _is_one_class_each(masks: Iterable[MaskFormat]) -> bool:
     for mask in masks:
         for value, colour in mask.colours.items():
             labels.setdefault(colour, set()).add(mask.classes[value])
-    return all(len(some) == 1 for some in labels.values())
+    return all(len(indices) == 1 for indices in labels.values())
 
 
 def _renumbered(masks: Iterable[MaskFormat]) -> str:

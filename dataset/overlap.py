@@ -1,4 +1,4 @@
-"""Images that are listed twice, or that a training has seen."""
+"""Images that occur in two splits, or twice in one, or that a training has seen."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataset.folders import scan_samples
 from dataset.samples import NO_IMAGE, Sample, mentions_image
-from dataset.split_files import SampleList, list_identity
+from dataset.split_files import Split, split_identity
 from util.config.data import Data
 from util.errors import UserError, counted
 
@@ -21,22 +21,22 @@ SEEN = {
 """Use of the splits in training."""
 
 
-def refuse_overlaps(*lists: SampleList) -> None:
-    """Raise `UserError` for an image that is listed twice."""
-    for _, _, message in overlaps(lists):
+def refuse_overlaps(*splits: Split) -> None:
+    """Raise `UserError` for an image that occurs twice, in one split or in two."""
+    for _, _, message in overlaps(splits):
         raise UserError(message)
 
 
-def overlaps(lists: Sequence[SampleList]) -> Iterator[tuple[int, int, str]]:
-    """Yield list number, line and a message for each image that occurs earlier, in any list, under
-    any name or root."""
+def overlaps(splits: Sequence[Split]) -> Iterator[tuple[int, int, str]]:
+    """Yield split number, line and a message for each image that occurs earlier, in any split,
+    under any name or root."""
     location = locator()
     first: dict[str, tuple[int, int]] = {}
-    for number, listed in enumerate(lists):
-        for place, sample in enumerate(listed.samples):
+    for number, split in enumerate(splits):
+        for place, sample in enumerate(split.samples):
             earlier = first.setdefault(location(sample), (number, place))
             if earlier != (number, place):
-                same = lists[earlier[0]].samples[earlier[1]]
+                same = splits[earlier[0]].samples[earlier[1]]
                 if earlier[0] == number and sample.image != same.image and _are_links(sample, same):
                     continue  # equal images of a store, such as DVC's
                 alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
@@ -74,29 +74,29 @@ def _links(root: Path, folder: str) -> tuple[str, set[str]]:
         return real, set()
 
 
-def seen_in_training(test: SampleList, data: Data) -> Iterator[str]:
-    """Yield a warning for each split of the training that shares images with a test split; lists
-    and folders that are missing are left out."""
+def seen_in_training(test: Split, data: Data) -> Iterator[str]:
+    """Yield a warning for each split of the training that shares images with a test split; split
+    files and folders that are missing are left out."""
     location = locator()
     tested = set(map(location, test.samples))
     for kind, use in SEEN.items():
         if source := getattr(data, kind):
             with suppress(UserError):
-                listed, _ = scan_samples(source, data, masks=kind != "unlabeled")
-                if shared := tested.intersection(map(location, listed.samples)):
+                split, _ = scan_samples(source, data, masks=kind != "unlabeled")
+                if shared := tested.intersection(map(location, split.samples)):
                     yield (
-                        f"warning: {test.name}: shares {len(shared)} of "
+                        f"{test.name}: shares {len(shared)} of "
                         f"{counted(len(tested), 'image')} with data.{kind}, {use}; the score may "
                         "be too high"
                     )
 
 
-def changed_since_training(run: Path, val: SampleList) -> str:
+def changed_since_training(run: Path, val: Split) -> str:
     """Describe that the validation images differ from those recorded in a run directory; "" where
     they are the same, or nothing is recorded."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         last = (run / "starts.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        if json.loads(last)["images"]["val"] != list_identity(val.samples):
+        if json.loads(last)["images"]["val"] != split_identity(val.samples):
             return (
                 f"{val.name}: its images are not those that the training was validated on; it may "
                 "have been trained on some"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import yaml
 
-from util.errors import UserError
+from util.errors import UserError, counted
 
 PROTOCOLS = Path(__file__).resolve().parents[1] / "splits/protocols.yaml"
 PREPARED = {"acdc"}
@@ -23,7 +23,7 @@ class Fingerprint(NamedTuple):
     sha256: str
 
     def __str__(self) -> str:
-        return f"{self.entries} entries, SHA-256 {self.sha256[:12]}"
+        return f"{counted(self.entries, 'entry', 'entries')}, SHA-256 {self.sha256[:12]}"
 
 
 def fingerprint(text: bytes) -> Fingerprint:

@@ -20,30 +20,32 @@ class Reader:
     255 = ignore)."""
 
     def __init__(self, data: Data):
-        self.data, self.labels = data, LabelLookup(data)
+        self.data = data
+        self.labels = LabelLookup(data)
 
     def image(self, sample: Sample) -> np.ndarray:
         """Return the bands of a sample `[H, W, C]`, the earlier image of a pair first.
 
         Raises `UserError` as `read_bands` does, and where the two images differ in size.
         """
-        return read_valid_dates(sample.image_files, self.data)[0]
+        return read_dates(sample.image_files, self.data)[0]
 
-    def unlabeled(self, sample: Sample) -> tuple[np.ndarray, Image.Image | None]:
-        """Return an image, and a mask with 255 where it has no data (None for nowhere)."""
-        image, void = read_valid_dates(sample.image_files, self.data)
+    def image_and_nodata_mask(self, sample: Sample) -> tuple[np.ndarray, Image.Image | None]:
+        """Return an image, and a mask with 255 where it has no data (None if it has data
+        everywhere)."""
+        image, void = read_dates(sample.image_files, self.data)
         return image, None if void is None else Image.fromarray(void * np.uint8(IGNORE))
 
     def mask(self, sample: Sample) -> Image.Image:
         """Return the class indices of a sample; raises `UserError` as `open_mask` does."""
         return open_mask(sample.mask_file, self.labels)
 
-    def both(self, sample: Sample) -> tuple[np.ndarray, Image.Image]:
+    def image_and_mask(self, sample: Sample) -> tuple[np.ndarray, Image.Image]:
         """Return an image and its class indices, 255 where the image has no data.
 
         Raises `UserError` for a faulty file and for different sizes.
         """
-        image, void = read_valid_dates(sample.image_files, self.data)
+        image, void = read_dates(sample.image_files, self.data)
         mask = self.mask(sample)
         if size_of(image) != mask.size:
             raise size_mismatch(sample.image_file, sample.mask_file, size_of(image), mask.size)
@@ -57,9 +59,9 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def read_valid_dates(files: Sequence[Path], data: Data) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the bands of an image or of both images of a pair, `[H, W, C]`, and a bool mask
-    `[H, W]`, True where a date has no data (None for nowhere); raises as `Reader.image`."""
+def read_dates(files: Sequence[Path], data: Data) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the bands of all images of a sample `[H, W, C]`, and a bool mask `[H, W]` of pixels
+    without data (None if there are none); raises as `Reader.image`."""
     images, voids = zip(*(read_bands(file, data) for file in files), strict=True)
     refuse_other_size(files, [size_of(image) for image in images])
     image = np.concatenate(images, axis=2) if len(images) > 1 else images[0]
@@ -69,7 +71,8 @@ def read_valid_dates(files: Sequence[Path], data: Data) -> tuple[np.ndarray, np.
 def refuse_other_size(files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> None:
     """Raise `UserError` where the two images of a pair differ in size."""
     if len(set(sizes)) > 1:
-        (first, second), ((w, h), (w2, h2)) = files, sizes
+        first, second = files
+        (w, h), (w2, h2) = sizes
         raise UserError(
             f"{second}: the later image is {w2}x{h2}, the earlier one {first} is {w}x{h}; expected "
             "two images of one place and size"

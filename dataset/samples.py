@@ -78,7 +78,7 @@ class Samples(Sequence[Sample]):
             (s.image, s.mask or "", s.second or "", str(s.line), origins[s.origin]) for s in samples
         )
         # No path contains a zero byte; file names may be invalid UTF-8.
-        texts = ["\0".join(each).encode("utf-8", "surrogateescape") for each in fields]
+        texts = ["\0".join(row).encode("utf-8", "surrogateescape") for row in fields]
         self._text = b"".join(texts)
         self._ends = array("q", accumulate(map(len, texts), initial=0))
 
@@ -87,14 +87,14 @@ class Samples(Sequence[Sample]):
 
     def __getitem__(self, index: Any) -> Any:
         """Return the sample at an index, or a list for a slice."""
-        place = range(len(self))[index]
-        return self._sample(place) if isinstance(place, int) else [*map(self._sample, place)]
+        chosen = range(len(self))[index]
+        return self._sample(chosen) if isinstance(chosen, int) else [*map(self._sample, chosen)]
 
     def __iter__(self) -> Iterator[Sample]:
         return map(self._sample, range(len(self)))
 
-    def _sample(self, place: int) -> Sample:
-        text = self._text[self._ends[place] : self._ends[place + 1]]
+    def _sample(self, index: int) -> Sample:
+        text = self._text[self._ends[index] : self._ends[index + 1]]
         image, mask, second, line, origin = text.decode("utf-8", "surrogateescape").split("\0")
         return Sample(image, mask or None, int(line), self._origins[int(origin)], second or None)
 
@@ -136,8 +136,9 @@ def _split(line: str, columns: list[str]) -> list[str]:
             raise UserError(f"'{part}' leads out of the data's root; use a path below it")
     if "\t" not in line and not mentions_image(parts[0]) and mentions_image(parts[-1]):
         raise UserError(
-            f"'{line.strip()}': ends in an image, but begins with none; if its name contains "
-            "spaces, separate paths by a tab, and end an image without a mask by a tab"
+            f"'{line.strip()}': the first word is not an image, but the last is; expected 'image "
+            "mask'. Fix: separate paths that contain spaces by a tab, and end a line without a "
+            "mask by a tab"
         )
     return parts
 
@@ -148,5 +149,5 @@ def leaves_folder(path: str) -> bool:
 
 
 def mentions_image(line: str) -> bool:
-    """Return whether a message may quote a line: some part of it has the suffix of an image."""
+    """Return whether a word of a line has the suffix of an image; else messages do not quote it."""
     return any(part.lower().endswith(tuple(SUFFIXES)) for part in line.split())

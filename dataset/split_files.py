@@ -11,28 +11,28 @@ from typing import Any, NamedTuple
 from dataset.protocols import Fingerprint, fetch_hint, fingerprint
 from dataset.samples import NO_IMAGE, Origin, Sample, Samples, mentions_image, parse_line
 from util.config.data import Pair, PairFolders
-from util.errors import UserError, and_others
+from util.errors import UserError, and_others, counted
 from util.io import write_once
 from util.log import logger
-from util.paths import nearest
+from util.paths import nearest_hint
 
 MAX_LOGGED = 100
 """Faults that are logged one by one."""
 
 
-class SampleList(NamedTuple):
+class Split(NamedTuple):
     """Samples of a split file, of an image folder, or of several of these."""
 
     name: str
     samples: Samples
 
 
-class Lists(NamedTuple):
+class Splits(NamedTuple):
     """Splits of a run; `unlabeled` is empty for methods without unlabelled images."""
 
-    labeled: SampleList
-    unlabeled: SampleList
-    val: SampleList
+    labeled: Split
+    unlabeled: Split
+    val: Split
 
 
 class Fault(NamedTuple):
@@ -50,14 +50,14 @@ Scan = tuple[list[Sample], list[Fault]]
 """Valid samples of a source, and the faults of the others."""
 
 
-def read_list(path: Path, masks: bool, pair: Pair | None = None) -> SampleList:
+def read_split_file(path: Path, masks: bool, pair: Pair | None = None) -> Split:
     """Read a split file; with `masks`, each line must name a mask; `pair`: as `data.pair`.
 
     Raises `UserError` for a missing or empty file, a repeated image and a faulty line.
     """
-    samples, faults = scan_list(Origin(path, Path()), masks, pair)
+    samples, faults = scan_split_file(Origin(path, Path()), masks, pair)
     raise_first(faults)
-    return SampleList(str(path), Samples(samples))
+    return Split(str(path), Samples(samples))
 
 
 def raise_first(faults: Sequence[Fault]) -> None:
@@ -69,7 +69,7 @@ def raise_first(faults: Sequence[Fault]) -> None:
         raise UserError(f"{faults[0]}{and_others(faults)}")
 
 
-def scan_list(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
+def scan_split_file(origin: Origin, masks: bool, pair: Pair | None) -> Scan:
     """Return the samples of valid lines, and the faults of the others.
 
     Raises `UserError` for a split file that is missing, empty or not text.
@@ -118,9 +118,10 @@ def _names_by_form(folder: Path) -> dict[str, str]:
         return {}
 
 
-def no_such_list(path: Path) -> UserError:
-    """Return the error for a missing list, with the command that gets it or the nearest name."""
-    return UserError(f"{path}: no such split file{fetch_hint(path, nearest(path))}")
+def no_such_split_file(path: Path) -> UserError:
+    """Return the error for a missing split file, with the command that gets it or the nearest
+    name."""
+    return UserError(f"{path}: no such split file{fetch_hint(path, nearest_hint(path))}")
 
 
 def _read_text(path: Path) -> str:
@@ -133,7 +134,7 @@ def _read_text(path: Path) -> str:
             )
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise no_such_list(path) from None
+        raise no_such_split_file(path) from None
     except IsADirectoryError:
         raise UserError(
             f"{path}: a folder, expected a split file; the config takes folders as "
@@ -146,18 +147,18 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def list_line(image: str, *others: str | None) -> str:
+def sample_line(image: str, *others: str | None) -> str:
     """Return the line of an image and the other paths of its sample.
 
-    Raises `UserError` for a file name that no list can hold.
+    Raises `UserError` for a file name that no split file can hold.
     """
     paths = [image, *(path for path in others if path is not None)]
     for path in paths:
         is_utf8 = path.isascii() or not any("\ud800" <= c <= "\udfff" for c in path)
         if path != path.strip() or "\t" in path or len(path.splitlines()) != 1 or not is_utf8:
             raise UserError(
-                f"{path!r}: a list cannot hold this name; rename the file (UTF-8, no tabs, line "
-                "breaks, or spaces at its ends)"
+                f"{path!r}: a split file cannot hold this name. Fix: rename the file "
+                "(UTF-8, no tabs, line breaks, or spaces at its ends)"
             )
     if any(len(path.split()) > 1 for path in paths):
         return "\t".join(paths) if len(paths) > 1 else f"{image}\t"
@@ -165,61 +166,62 @@ def list_line(image: str, *others: str | None) -> str:
 
 
 def line_below(root: Path, files: Iterable[Path]) -> str:
-    """Return the line of the files of a sample, which are below `root`; raises as `list_line`."""
-    return list_line(*(Path(os.path.relpath(file, root)).as_posix() for file in files))
+    """Return the line of the files of a sample, which are below `root`; raises as `sample_line`."""
+    return sample_line(*(Path(os.path.relpath(file, root)).as_posix() for file in files))
 
 
-def listed_paths(sample: Sample) -> list[str]:
+def line_paths(sample: Sample) -> list[str]:
     """Return the paths of a sample's line: image(s) and mask, or the name that its files share."""
     if (folders := sample.origin.folders) is not None:
         return [PurePosixPath(sample.image).relative_to(folders.first.as_posix()).as_posix()]
     return [path for path in (sample.image, sample.second, sample.mask) if path is not None]
 
 
-def list_identity(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return the number of images, and the SHA-256 of their list as `fingerprint` computes it."""
+def split_identity(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return the number of images, and the SHA-256 of their lines as `fingerprint` computes it."""
     return {"images": len(samples), "sha256": fingerprint(_content(samples)).sha256}
 
 
-def list_order(samples: Sequence[Sample]) -> str:
-    """Return a digest of the list that, unlike its identity, depends on the order of its lines."""
+def split_order(samples: Sequence[Sample]) -> str:
+    """Return a digest of the lines that, unlike the identity, depends on their order."""
     return hashlib.sha256(_content(samples)).hexdigest()[:12]
 
 
-def lot(name: str, seed: int) -> bytes:
+def draw_key(name: str, seed: int) -> bytes:
     """Return the sort key of an image in a draw: a hash, as generators differ between versions."""
     return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _content(samples: Sequence[Sample]) -> bytes:
-    lines = "".join(f"{' '.join(listed_paths(sample))}\n" for sample in samples)
+    lines = "".join(f"{' '.join(line_paths(sample))}\n" for sample in samples)
     return lines.encode("utf-8", "surrogateescape")
 
 
-def list_text(lines: Sequence[str]) -> bytes:
-    """Return the content of a list file."""
+def split_file_text(lines: Sequence[str]) -> bytes:
+    """Return the content of a split file."""
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def write_lists(lists: Mapping[Path, Sequence[str]]) -> list[str]:
-    """Write list files, each whole or not at all; return a remark on each.
+def write_split_files(files: Mapping[Path, Sequence[str]]) -> list[str]:
+    """Write split files, each whole or not at all; return a remark on each.
 
     A file with the same lines in any order is kept. Raises `UserError` before anything is written
     for a file with other lines, and for a folder that cannot be written.
     """
-    texts = {path: list_text(lines) for path, lines in lists.items()}
-    there = {path: holds_list(path, fingerprint(text)) for path, text in texts.items()}
+    texts = {path: split_file_text(lines) for path, lines in files.items()}
+    is_kept = {path: holds_split(path, fingerprint(text)) for path, text in texts.items()}
     for path, text in texts.items():
-        if not there[path]:
+        if not is_kept[path]:
             write_once(path, text)
     return [
-        f"{path}: {len(lines)} entries, {'already there' if there[path] else 'written'}"
-        for path, lines in lists.items()
+        f"{path}: {counted(len(lines), 'entry', 'entries')}, "
+        f"{'already there' if is_kept[path] else 'written'}"
+        for path, lines in files.items()
     ]
 
 
-def holds_list(path: Path, expected: Fingerprint) -> bool:
-    """Return whether a file holds the expected list; raises `UserError` for another list."""
+def holds_split(path: Path, expected: Fingerprint) -> bool:
+    """Return whether a file holds the expected lines; raises `UserError` for other lines."""
     try:
         found = fingerprint(path.read_bytes())
     except FileNotFoundError:
@@ -229,6 +231,6 @@ def holds_list(path: Path, expected: Fingerprint) -> bool:
     if found == expected:
         return True
     raise UserError(
-        f"{path}: holds another list already (found {found}; expected {expected}); move it away "
+        f"{path}: exists with other lines (found {found}; expected {expected}). Fix: move it away, "
         "or choose another folder"
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from util.errors import UserError, counted
-from util.optional import optional
+from util.optional import import_optional
 
 TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
 """Suffixes of TIFFs, and of the nodata mask that GDAL writes next to a raster."""
@@ -83,7 +83,9 @@ def _decoded(source: Any, path: Path) -> np.ndarray:
         if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
         page = source.keyframe
-        kind = page.compression.name + " compression" + " with a predictor" * (page.predictor > 1)
+        kind = f"{page.compression.name} compression"
+        if page.predictor > 1:
+            kind += " with a predictor"
         raise UserError(
             f"{path}: {kind} needs imagecodecs. Fix: pip install imagecodecs, or save the file "
             "with Deflate compression and without predictor"
@@ -94,7 +96,7 @@ def without_data(
     values: np.ndarray, nodata: object, masks: Iterable[np.ndarray]
 ) -> np.ndarray | None:
     """Return a bool mask `[H, W]`, True where all bands of `values` (`[H, W]` or `[H, W, N]`) have
-    the nodata value, or a mask is 0; None for nowhere."""
+    the nodata value, or a mask is 0; None if there are none."""
     void = np.zeros(values.shape[:2], bool)
     value = nodata_value(nodata)
     if value is not None:
@@ -137,7 +139,7 @@ def number_of_images(kinds: Iterable[int]) -> int:
 
 
 def several(path: Path, count: int) -> UserError:
-    return UserError(f"{path}: holds {count} images, expected one; save each as a file of its own")
+    return UserError(f"{path}: holds {count} images, expected one. Fix: save each as its own file")
 
 
 def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
@@ -160,7 +162,8 @@ def tiff_bands(path: Path) -> FileBands:
     with _opened(path) as file:
         series = _series(file, path)
         is_rgb = series.keyframe.photometric.name == "RGB"
-        count, alpha = _band_count(series, path), _alpha(series, path)
+        count = _band_count(series, path)
+        alpha = _alpha(series, path)
     numbers = tuple(band + 1 for band in range(count) if band not in alpha)
     clear = tuple(band + 1 for band in alpha)
     if is_rgb and numbers == (1, 2, 3):
@@ -170,7 +173,7 @@ def tiff_bands(path: Path) -> FileBands:
 
 def _series(file: Any, path: Path) -> Any:
     """Return the one series of images in a file; raises `UserError` for several."""
-    images = [one for one in file.series if not one.keyframe.subfiletype & REDUCED_OR_MASK]
+    images = [s for s in file.series if not s.keyframe.subfiletype & REDUCED_OR_MASK]
     if len(images) > 1:
         raise several(path, len(images))
     if not images:
@@ -192,14 +195,15 @@ def _alpha(series: Any, path: Path) -> list[int]:
 def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
     if series.axes not in FLAT_AXES:
         raise UserError(
-            f"{path}: holds an array of {'x'.join(map(str, series.shape))} (axes {series.axes}), "
-            "expected height x width and bands as samples; of a volume or pages, one slice a file"
+            f"{path}: holds an array of {'x'.join(map(str, series.shape))} (axes {series.axes}); "
+            "expected height x width (x bands). Fix: save each slice of a volume, or each page, as "
+            "its own file"
         )
     return FLAT_AXES[series.axes]
 
 
 def _opened(path: Path) -> Any:
     """Open a TIFF with tifffile; raises `UserError` where it is not installed."""
-    tifffile = optional("tifffile", f"{path}: this kind of TIFF")
+    tifffile = import_optional("tifffile", f"{path}: reading this kind of TIFF")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised as well
     return tifffile.TiffFile(path)

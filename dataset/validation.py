@@ -19,10 +19,10 @@ from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.overlap import refuse_overlaps
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import NO_IMAGE, Sample, Samples, mentions_image
-from dataset.split_files import Fault, Lists, SampleList, raise_first
+from dataset.split_files import Fault, Split, Splits, raise_first
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
-from util.errors import UserError, counted, first_of
+from util.errors import UserError, counted, join_first
 
 MAX_HEADERS = 5000
 """Samples of a split whose headers are compared, and the sizes of their files between machines."""
@@ -33,70 +33,73 @@ MIN_MASKS_PER_CLASS = 3
 R = TypeVar("R")
 
 
-def read_lists(data: Data, unlabeled: bool) -> Lists:
+def read_splits(data: Data, unlabeled: bool) -> Splits:
     """Read the splits that the config names and check them against each other.
 
     Raises `UserError` as `read_samples` does, and for an image that is in two splits.
     """
     labeled = read_samples(required_source(data.labeled, "labeled"), data, masks=True)
-    extra = SampleList("", Samples())
+    extra = Split("", Samples())
     if unlabeled:
         extra = read_samples(required_source(data.unlabeled, "unlabeled"), data, masks=False)
-    lists = Lists(labeled, extra, read_samples(data.val, data, masks=True))
-    refuse_overlaps(*lists)
-    return lists
+    splits = Splits(labeled, extra, read_samples(data.val, data, masks=True))
+    refuse_overlaps(*splits)
+    return splits
 
 
-def required_source(images: ImageSources | None, kind: str) -> ImageSources:
-    """Return the images of a split; raises `UserError` where the config does not name it."""
-    if images is not None:
-        return images
-    problem = f"no list of {kind} images: give --{kind}-id-path or set data.{kind} in the config"
+def required_source(source: ImageSources | None, kind: str) -> ImageSources:
+    """Return the source of a split; raises `UserError` where the config does not name it."""
+    if source is not None:
+        return source
+    problem = (
+        f"data.{kind}: not set; expected a split file or folders. Fix: set data.{kind} in the "
+        f"config, or, for training, --{kind}-id-path"
+    )
     if kind == "unlabeled":
         problem += (
-            "; python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER draws both "
-            "lists where all images are labelled"
+            "; if all images are labelled, python -m tools.splits make --config CONFIG "
+            "--labeled 1/8 --out FOLDER draws both splits"
         )
     raise UserError(problem)
 
 
 def check_files(
     data: Data,
-    *lists: SampleList,
+    *splits: Split,
     warn: Callable[[str], None],
-    scored: SampleList | None = None,
+    scored: Split | None = None,
 ) -> None:
     """Check that files exist, headers of images and masks agree, and some files decode.
 
     Calls `warn` for absent classes, for grey images under `bands: rgb`, and for too few `scored`
-    images (one of the lists). Raises `UserError` that names the list, line and file.
+    images (one of the splits). Raises `UserError` that names the split file, line and file.
     """
-    for listed in lists:
-        check_existence(listed)
-        check_contents(listed, data, warn, scored=listed is scored)
+    for split in splits:
+        check_existence(split)
+        check_contents(split, data, warn, scored=split is scored)
 
 
-def check_existence(listed: SampleList) -> None:
+def check_existence(split: Split) -> None:
     """Raise `UserError` for a missing file, after one listing of each folder."""
-    names = cache(_names)
+    names = cache(_file_names)
 
-    def is_there(root: Path, file: str) -> bool:
+    def exists(root: Path, file: str) -> bool:
         folder, _, name = file.rpartition("/")
         return name in names(root, folder)
 
-    for sample in listed.samples:
+    for sample in split.samples:
         for file in filter(None, (sample.image, sample.second, sample.mask)):
-            if not is_there(sample.origin.root, file):
-                raise UserError(f"{sample.where}: {_absence(sample, file, is_there)}")
+            if not exists(sample.origin.root, file):
+                raise UserError(f"{sample.where}: {_absence(sample, file, exists)}")
 
 
-def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -> str:
+def _absence(sample: Sample, file: str, exists: Callable[[Path, str], bool]) -> str:
     """Describe a missing file of a sample; for a name in three folders, where it exists."""
     root, folders = sample.origin.root, sample.origin.folders
     if folders is not None:
         name = Path(sample.image).relative_to(folders.first)
         for folder in (folders.first, folders.second, folders.masks):
-            if is_there(root, (folder / name).as_posix()):
+            if exists(root, (folder / name).as_posix()):
                 lacking = Path(file).parents[len(name.parts) - 1]
                 return (
                     f"'{name}' is in {folder} but not in {lacking}; expected it in all folders of "
@@ -109,13 +112,13 @@ def _absence(sample: Sample, file: str, is_there: Callable[[Path, str], bool]) -
     )
 
 
-def sizes_digest(listed: SampleList) -> str:
+def sizes_digest(split: Split) -> str:
     """Return a digest of the sizes in bytes of many files, by which machines compare their data.
 
     Raises `UserError` for a missing file.
     """
     sizes = []
-    for sample in _evenly_spaced(listed.samples, MAX_HEADERS):
+    for sample in _evenly_spaced(split.samples, MAX_HEADERS):
         for file in (*sample.image_files, *([sample.mask_file] if sample.mask else [])):
             try:
                 sizes.append(file.stat().st_size)
@@ -126,29 +129,31 @@ def sizes_digest(listed: SampleList) -> str:
 
 
 def check_contents(
-    listed: SampleList, data: Data, warn: Callable[[str], None], scored: bool = False
+    split: Split, data: Data, warn: Callable[[str], None], scored: bool = False
 ) -> None:
     """Check headers of many files and decode some, see `check_files`; raises `UserError`."""
-    samples, reader = listed.samples, Reader(data)
-    some = _evenly_spaced(samples, data.check_samples)
+    samples = split.samples
+    reader = Reader(data)
+    decoded = _evenly_spaced(samples, data.check_samples)
     if data.pair is not None or (samples and samples[0].mask is not None):
         _each(_headers_agree, _evenly_spaced(samples, MAX_HEADERS))
     if not samples or samples[0].mask is None:
-        _each(reader.image, some)
-    elif pixels := _each(lambda sample: np.array(reader.both(sample)[1].histogram()), some):
-        _refuse_disagreement([sample.mask_file for sample in some], reader)
-        _check_classes(np.sum(pixels, axis=0), len(some), listed, data, warn)
-        showing = (np.array(pixels) > 0).sum(0) if len(some) == len(samples) else None
+        _each(reader.image, decoded)
+    elif pixels := _each(lambda s: np.array(reader.image_and_mask(s)[1].histogram()), decoded):
+        _refuse_disagreement([sample.mask_file for sample in decoded], reader)
+        _check_classes(np.sum(pixels, axis=0), len(decoded), split, data, warn)
+        showing = (np.array(pixels) > 0).sum(0) if len(decoded) == len(samples) else None
         if scored and (few := too_few(len(samples), data.classes, showing)):
-            warn(f"warning: {listed.name}: {few}")
-    if data.bands == "rgb" and some and all(is_grey(f) for s in some for f in s.image_files):
+            warn(f"{split.name}: {few}")
+    if data.bands == "rgb" and decoded and all(is_grey(f) for s in decoded for f in s.image_files):
         warn(
-            f"warning: the {len(some)} images checked of {listed.name} are all grey: their band is "
-            "repeated to three; with data.bands: grey the network sees one"
+            f"{split.name}: only grey in {counted(len(decoded), 'image')} checked; the grey band "
+            "is repeated to three. Fix: with data.bands=grey the network sees one"
         )
 
 
-def _names(root: Path, folder: str) -> set[str]:
+def _file_names(root: Path, folder: str) -> set[str]:
+    """Return the names of the files in a folder; none for an unreadable folder."""
     try:
         with os.scandir(root / folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
@@ -180,10 +185,11 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
 
 
 def _check_classes(
-    pixels: np.ndarray, masks: int, listed: SampleList, data: Data, warn: Callable[[str], None]
+    pixels: np.ndarray, masks: int, split: Split, data: Data, warn: Callable[[str], None]
 ) -> None:
     """Raise `UserError` where no pixel is labelled; warn of absent classes; `pixels`: `[256]`."""
-    where, hint = f"the {masks} masks checked of {listed.name}", ""
+    where = f"the {counted(masks, 'mask')} checked of {split.name}"
+    hint = ""
     if pixels[IGNORE]:
         hint = f"; {pixels[IGNORE] / pixels.sum():.0%} of the pixels are "
         hint += "ignored" if data.label_map else "255: ignored, unless data.label_map maps it"
@@ -191,7 +197,7 @@ def _check_classes(
         raise UserError(f"no pixel is labelled in {where}{hint}")
     absent = [name for name, count in zip(data.classes, pixels, strict=False) if not count]
     if absent:
-        warn(f"warning: never in {where}: {', '.join(absent)}{hint}")
+        warn(f"classes without pixels in {where}: {', '.join(absent)}{hint}")
 
 
 def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) -> str:
@@ -204,10 +210,10 @@ def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) ->
     problems = []
     if images < MIN_IMAGES:
         problems.append(f"{counted(images, 'validation image')}, expected at least {MIN_IMAGES}")
-    pairs = zip(names, () if showing is None else showing, strict=False)
-    if rare := [f"{name} ({count})" for name, count in pairs if count < MIN_MASKS_PER_CLASS]:
+    counts = zip(names, () if showing is None else showing, strict=False)
+    if rare := [f"{name} ({count})" for name, count in counts if count < MIN_MASKS_PER_CLASS]:
         few = f"fewer than {MIN_MASKS_PER_CLASS} validation images show"
-        problems.append(f"{few} {first_of(rare, 5)}")
+        problems.append(f"{few} {join_first(rare, 5)}")
     if not problems:
         return ""
     return (

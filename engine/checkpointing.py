@@ -11,7 +11,7 @@ from engine.run_dir import RunDir
 from model.checkpoint import load
 from model.files import best_checkpoint, require_resumable
 from util import distributed
-from util.config.differences import SCORED_BY, differences, image_differences, with_defaults
+from util.config.differences import SCORE_KEYS, differences, image_differences, with_defaults
 from util.config.loading import parse
 from util.config.types import Natural, Positive, PositiveFloat, Section
 from util.errors import UserError
@@ -47,7 +47,7 @@ class Scaler(Strict):
 
 
 class Identity(Strict):
-    """Identity of a split file, from `dataset.split_files.list_identity`."""
+    """Identity of a split file, from `dataset.split_files.split_identity`."""
 
     images: Natural
     sha256: str
@@ -89,7 +89,7 @@ class RunState(Strict):
         changed = differences(with_defaults(self.config), own["config"])
         before = self.images.model_dump() if self.images else own["images"]
         changed |= image_differences(before, own["images"])
-        is_rescored = any(key.startswith(SCORED_BY) for key in changed)
+        is_rescored = any(key.startswith(SCORE_KEYS) for key in changed)
         loses_best = bool(self.best) and is_rescored
         if changed and not force:
             also = ", which discards the best scores (not comparable) and best.pth"

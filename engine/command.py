@@ -10,14 +10,14 @@ import torch
 from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
 from dataset.loaders import (
-    Process,
+    LoaderProcess,
     data_workers,
     evaluation_loader,
     images_per_forward,
     training_loader,
 )
-from dataset.split_files import Lists, SampleList, list_identity, list_order
-from dataset.validation import check_files, read_lists, sizes_digest
+from dataset.split_files import Split, Splits, split_identity, split_order
+from dataset.validation import check_files, read_splits, sizes_digest
 from engine.checkpointing import state_to_resume
 from engine.dry_run import Measured, dry_run, measure
 from engine.loggers import check_trackers
@@ -34,7 +34,7 @@ from util.cli import arguments, exit_with_one_line
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.errors import counted
-from util.interrupt import leaving_when_asked
+from util.interrupt import exiting_on_sigterm
 from util.log import code_version, log_to_console, logger
 from util.precision import precision_on
 from util.seed import be_deterministic, init_seed
@@ -46,7 +46,7 @@ KINDS = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
 def main(method: type[Method]) -> None:
     """Train a method with the config and the options of the command line."""
     options = arguments(method.__name__, method.unlabeled)
-    with exit_with_one_line(), leaving_when_asked():
+    with exit_with_one_line(), exiting_on_sigterm():
         config = load_config(options.config, options.set, options.overrides)
         method.read_options(config)
         check_trackers(config)
@@ -87,7 +87,7 @@ def build_trainer(
     config = with_scaled_lr(config.model_copy(update={"precision": precision}))
     # Ranks may see different disks, so rank 0 decides and sends the content.
     resumed = distributed.on_main(partial(state_to_resume, run_dir, resume))
-    lists = read_lists(config.data, method_class.unlabeled)
+    lists = read_splits(config.data, method_class.unlabeled)
     val = lists.val.samples
     volumes = volume_indices([s.image for s in val], config.evaluation.volume_pattern)
     world, images = distributed.world_size(), method_class.images_per_step(config)
@@ -95,7 +95,7 @@ def build_trainer(
     facts = {
         "code": code_version(),
         "order of split files": {
-            name: list_order(s.samples) for name, s in lists._asdict().items()
+            name: split_order(s.samples) for name, s in lists._asdict().items()
         },
     }
     identities = _check_lists(method_class, config, lists, facts)
@@ -111,7 +111,7 @@ def build_trainer(
     pretrained = resumed is None or config.model.lora > 0
     method = _build_method(method_class, config, device, per_forward, pretrained)
     workers = data_workers(config, distributed.processes_here())
-    process = Process(distributed.rank(), world, workers, cuda=device.type == "cuda")
+    process = LoaderProcess(distributed.rank(), world, workers, cuda=device.type == "cuda")
     room, views = cache_bytes(lists, config.data), method_class.strong_views
     train = training_loader(config, lists, room, images, per_forward, views, process)
     validation = evaluation_loader(config, val, process, room.val)
@@ -134,11 +134,11 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
 
 
 def _check_lists(
-    method_class: type[Method], config: Config, lists: Lists, facts: dict[str, Any]
+    method_class: type[Method], config: Config, lists: Splits, facts: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Check that all ranks have the same `facts`, settings, split files and images, and the files
     of the images; return the identities of the split files.  Raises `UserError`."""
-    identities = {name: list_identity(listed.samples) for name, listed in lists._asdict().items()}
+    identities = {name: split_identity(listed.samples) for name, listed in lists._asdict().items()}
     files = {
         name: f"{counted(of['images'], 'image')}, SHA-256 {of['sha256'][:12]}"
         for name, of in identities.items()
@@ -158,7 +158,7 @@ def _check_lists(
     return identities
 
 
-def _with_class_weights(config: Config, labeled: SampleList) -> Config:
+def _with_class_weights(config: Config, labeled: Split) -> Config:
     """Return the config with numbers in place of a named rule in `criterion.class_weights`.
 
     Rank 0 counts the pixels.  Raises `UserError` for a faulty mask.
@@ -193,7 +193,7 @@ def _build_method(
     network.check_batch(per_forward * distributed.batchnorm_processes(device))
     if config.model.lock_backbone and config.model.pretrained == "none":
         logger.warning(
-            "warning: model.lock_backbone freezes random weights (model.pretrained: none). Fix: "
+            "model.lock_backbone freezes random weights (model.pretrained: none). Fix: "
             "set model.pretrained, or model.lock_backbone=false"
         )
     if pretrained:

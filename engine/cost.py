@@ -111,10 +111,10 @@ def _step_cost(
         use_layout(method, config)  # while it has no memory: fake weights cannot be exchanged
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         method.to_empty(device="cpu")
-        with distributed.alone():
+        with distributed.single_process():
             training = late_training(method, config)
         memory = Memory(training, accumulate=images > per_forward)
-        with distributed.alone(), flop_counter() as counter, memory, AsOnGpu():
+        with distributed.single_process(), flop_counter() as counter, memory, AsOnGpu():
             training.optimize(map_tensors(fake.from_tensor, raw), 0)
         state = tree_leaves([method.state_dict(), training.optimizer.state_dict()])
         return Cost(

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from util.config.schema import Config
 from util.errors import UserError, one_line
-from util.optional import optional
+from util.optional import import_optional
 
 
 class TensorBoard:
@@ -47,7 +47,7 @@ class WandB:
         if not identity.exists():
             identity.write_text(uuid.uuid4().hex[:12])
         try:
-            self._run = optional("wandb", "log.trackers").init(
+            self._run = import_optional("wandb", "log.trackers").init(
                 project=config.data.name,
                 name=str(folder),
                 id=identity.read_text(),
@@ -80,4 +80,4 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB
 def check_trackers(config: Config) -> None:
     """Raise `UserError` for a tracker that is not installed."""
     if "wandb" in config.log.trackers:
-        optional("wandb", "log.trackers")
+        import_optional("wandb", "log.trackers")

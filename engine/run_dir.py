@@ -29,8 +29,8 @@ from util import distributed
 from util.config.differences import differences
 from util.config.loading import dump_config
 from util.config.schema import Config
-from util.errors import UserError, first_of
-from util.io import DAY, remove_partials, write_atomically
+from util.errors import UserError, join_first
+from util.io import SECONDS_PER_DAY, remove_partials, write_atomically
 from util.log import PrintableFormatter, logger, versions
 
 
@@ -110,7 +110,7 @@ class RunDir:
             except OSError as error:
                 file.close()
                 logger.warning("%s: this file system has no locks (%s)", self.path, error)
-                remove_partials(self.path, idle=DAY)
+                remove_partials(self.path, idle=SECONDS_PER_DAY)
                 return
             # A start that failed may have removed the file in between, see `release`.
             if os.fstat(file.fileno()).st_nlink:
@@ -186,7 +186,7 @@ class RunDir:
         before = self._last_start().get("facts")
         if before and (changed := differences(before, self.origin.get("facts", before))):
             logger.warning(
-                "warning: %s: resumed with other code, libraries or order of images: %s",
+                "%s: resumed with other code, libraries or order of images: %s",
                 self.path, "; ".join(changed.values()),
             )  # fmt: skip
 
@@ -210,7 +210,7 @@ class RunDir:
         parts = {name: state[name] for name in ("method", "optimizer")}
         if found := nonfinite_tensors(parts):
             raise UserError(
-                f"{self.latest}: not written, as {first_of(found, 3)} hold NaN or infinity after "
+                f"{self.latest}: not written, as {join_first(found, 3)} hold NaN or infinity after "
                 f"epoch {state['epoch']}, step {state['done']}; the last checkpoint is kept. Fix: "
                 "lower optimizer.lr (--set optimizer.lr=... --force), or set precision: float32"
             )

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from util.interrupt import leave_when_asked, quit_on_interrupt
+from util.interrupt import exit_on_ctrl_c, exit_on_sigterm
 
 
 def check_command(name: str, unlabeled: bool = True) -> None:
@@ -14,8 +14,8 @@ def check_command(name: str, unlabeled: bool = True) -> None:
 
     Ctrl-C and a batch system's signals end the following imports without a traceback.
     """
-    quit_on_interrupt()
-    leave_when_asked()
+    exit_on_ctrl_c()
+    exit_on_sigterm()
     from util.cli import arguments, exit_with_one_line
     from util.launched import launched_rank
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataset.batch import Batch, RawBatch
-from dataset.loaders import batch_at, set_epoch_length, split_batch, starting_at, to_device
+from dataset.loaders import batch_at, set_epoch_length, split_batch, start_loader_at, to_device
 from dataset.views import make_views
 from engine.checkpointing import check_run
 from engine.method import Method
@@ -30,7 +30,7 @@ from model.checkpoint import load_weights
 from model.files import best_checkpoint
 from util import distributed
 from util.config.schema import Config
-from util.errors import UserError, counted, quoted
+from util.errors import UserError, counted, shell_quoted
 from util.interrupt import Interrupted, StopRequest, stop_requests
 from util.log import logger
 from util.normalize import mean_and_std
@@ -126,9 +126,9 @@ class Trainer:
         path = self.run_dir.path
         files = [best_checkpoint(path, name).name for name in self.best]
         files += ["latest.pth", "log.txt", "metrics.jsonl", "config.yaml"]
-        logger.info("written  %s: %s", quoted(path), ", ".join(files))
+        logger.info("written  %s: %s", shell_quoted(path), ", ".join(files))
         checkpoint = path if "model" in self.best else self.run_dir.latest
-        logger.info("next     python evaluate.py --checkpoint %s", quoted(checkpoint))
+        logger.info("next     python evaluate.py --checkpoint %s", shell_quoted(checkpoint))
 
     def train_epoch(self, stop: StopRequest, legend: bool = False) -> dict[str, Any]:
         """Take the remaining steps of the epoch; return the epoch's record.
@@ -140,7 +140,7 @@ class Trainer:
         is_alone = distributed.world_size() == 1
         stoppable = stop.interrupting if is_alone else stop.limiting
         self.decided = (self.steps_done, time.monotonic())
-        for raw in stoppable(progress.over(starting_at(self.train, self.epoch, self.done))):
+        for raw in stoppable(progress.over(start_loader_at(self.train, self.epoch, self.done))):
             step = self.steps_done
             lr = self._set_lr(step)
             scalars = self.train_step(raw)
@@ -292,7 +292,7 @@ class Trainer:
         """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop."""
         (step, before), now = self.decided, time.monotonic()
         is_slow = now - before > SLOW * (self.steps_done - step)
-        due, stopping, self.is_slow = distributed.anywhere(
+        due, stopping, self.is_slow = distributed.any_rank(
             self._is_save_due(), bool(stop.by), is_slow
         )
         self.decided = (self.steps_done, now)

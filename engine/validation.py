@@ -10,7 +10,7 @@ from engine.progress import fill
 from inference.evaluation import Scores, evaluate, score_record, score_table
 from metrics.calibration import PseudoLabelScores, pseudo_label_scalars, pseudo_label_sentence
 from util import distributed
-from util.errors import first_of
+from util.errors import join_first
 from util.log import logger
 
 COLLAPSED = 3
@@ -96,7 +96,7 @@ def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]
     for key, title in (("iou", "IoU 0"), ("class_kept", "no pseudo-labels")):
         judged = [index for index, number in enumerate(pixels) if number]
         if names := [classes[index] for index in judged if has_collapsed(key, index)]:
-            parts.append(f"{title} for {COLLAPSED} validations: {first_of(names, 5)}")
+            parts.append(f"{title} for {COLLAPSED} validations: {join_first(names, 5)}")
     advice = "Try criterion.class_weights=auto, a lower conf_thresh, or more labelled images"
     return f"{'; '.join(parts)}. {advice}" if parts else ""
 

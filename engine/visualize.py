@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dataset.bands import pictures
+from dataset.bands import rgb_previews
 from dataset.datasets import EvaluationSet
 from dataset.loaders import batch_at, split_batch
 from inference.overlay import colour_mask, contents, side_by_side, with_legend
@@ -76,7 +76,7 @@ def undisturbed(trainer: "Trainer") -> Iterator[None]:
             seeded_apart(trainer.config.seed, trainer.device),
             torch.no_grad(),
             torch.compiler.set_stance("force_eager"),
-            distributed.alone(),
+            distributed.single_process(),
         ):
             yield
     finally:
@@ -210,7 +210,7 @@ def add_photo(
 ) -> None:
     """Add an image `[H, W, C]` to a sheet, or both images of a pair."""
     words = ("",) if data.dates == 1 else (", earlier", ", later")
-    for date, picture in zip(words, pictures(pixels, data), strict=True):
+    for date, picture in zip(words, rgb_previews(pixels, data), strict=True):
         sheet.photo(caption + date, picture, box, points)
 
 

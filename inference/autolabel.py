@@ -14,9 +14,9 @@ from tqdm import tqdm
 from dataset.folders import read_samples
 from dataset.mask_files import key_of
 from dataset.overlap import locator
-from dataset.reader import read_valid_dates, size_of
+from dataset.reader import read_dates, size_of
 from dataset.samples import Origin, Sample
-from dataset.split_files import line_below, list_text
+from dataset.split_files import line_below, split_file_text
 from dataset.validation import required_source
 from inference.mask_encoding import MaskEncoding
 from inference.output_folder import ImageTable, collect_errors
@@ -123,7 +123,7 @@ class Autolabel:
         table = ImageTable(self.table, UNCERTAINTY_COLUMNS, samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
             with collect_errors(errors, sample.image_file):
-                pixels, void = read_valid_dates(sample.image_files, self.config.data)
+                pixels, void = read_dates(sample.image_files, self.config.data)
                 own = mode_for_size(self.config, size_of(pixels)) if windows else mode
                 predictor = Predictor(network, self.config, device, own)
                 probabilities = predictor.probabilities(pixels, sample.image_file)
@@ -190,7 +190,7 @@ class Autolabel:
 
     def _write_list(self, name: str, lines: Sequence[str], root: Path) -> SplitFile:
         path = self.folder / name
-        write_once(path, list_text(lines))
+        write_once(path, split_file_text(lines))
         return SplitFile(list=path, root=root)
 
 
@@ -228,6 +228,6 @@ def write_selection(folder: Path, ranking: Sequence[RankedImage], count: int) ->
     files = [file for image in ranking for file in image.sample.image_files]
     root = roots.pop() if len(roots) == 1 else common_root(files)
     lines = [line_below(root, image.sample.image_files) for image in ranking]
-    write_once(folder / "next.txt", list_text(lines[:count]))
-    write_once(folder / "rest.txt", list_text(sorted(lines[count:])))
+    write_once(folder / "next.txt", split_file_text(lines[:count]))
+    write_once(folder / "rest.txt", split_file_text(sorted(lines[count:])))
     return root

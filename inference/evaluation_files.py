@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dataset.bands import pictures
+from dataset.bands import rgb_previews
 from dataset.reader import Reader
 from dataset.samples import Sample
 from inference.evaluation import Scores, center_crop
@@ -78,13 +78,13 @@ def write_worst(
     reader, predictor = Reader(config.data), Predictor(network, config, device)
     for place, (index, miou) in enumerate(worst_images(scores, count), 1):
         sample = samples[index]
-        pixels, stored = reader.both(sample)
+        pixels, stored = reader.image_and_mask(sample)
         mask = np.array(stored)
         if config.evaluation.mode == "center_crop":
             bands = center_crop(np.moveaxis(pixels, 2, 0), config.crop_size)
             pixels, mask = np.moveaxis(bands, 0, 2), center_crop(mask, config.crop_size)
         title = f"{sample.image}, mean IoU {100 * miou:.1f}"
-        dates = pictures(pixels, config.data)
+        dates = rgb_previews(pixels, config.data)
         picture = comparison(dates, mask, predictor.mask(pixels), config.data, title)
         save_picture(picture, folder / f"{place:03}_{Path(sample.image).stem}.jpg")
 

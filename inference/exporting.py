@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataset.folders import read_samples
-from dataset.reader import read_valid_dates
+from dataset.reader import read_dates
 from inference.predictor import Predictor, mode_for_size
 from model.build import network_of
 from model.checkpoint import load_weights
@@ -89,7 +89,7 @@ def read_images(options: argparse.Namespace, config: Config) -> list[ComparedIma
         files = [sample.image_files for sample in listed]
     views = []
     for dates in files:
-        pixels, void = read_valid_dates(dates, data)
+        pixels, void = read_dates(dates, data)
         image = to_unit(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
         known = torch.ones(1, *image.shape[-2:], dtype=torch.bool)
         if void is not None:

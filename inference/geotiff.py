@@ -23,7 +23,7 @@ from util.config.data import Data
 from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError, printable
-from util.io import DAY, file_state, make_folder, remove_partials, replacing, write_text
+from util.io import SECONDS_PER_DAY, file_state, make_folder, remove_partials, replacing, write_text
 
 PREVIEW = 2000
 """Longer side of an overlay, in pixels."""
@@ -177,7 +177,7 @@ def write_geotiff(
     points, system = raster.file.gcps
     place = {"gcps": points, "crs": system} if points else {"crs": raster.file.crs}
     make_folder(path.parent)
-    remove_partials(path.parent, idle=DAY)
+    remove_partials(path.parent, idle=SECONDS_PER_DAY)
     try:
         with replacing(path) as partial, library.open(
             partial, "w", driver="GTiff", height=raster.height, width=raster.width,

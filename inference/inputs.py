@@ -8,7 +8,7 @@ from pathlib import Path
 from dataset.folders import names_by_stem
 from util.config.data import Data
 from util.errors import UserError, and_others
-from util.paths import nearest
+from util.paths import nearest_hint
 
 
 def find_images(paths: Sequence[Path], out: Path, option: str = "--images") -> dict[str, Path]:
@@ -19,7 +19,7 @@ def find_images(paths: Sequence[Path], out: Path, option: str = "--images") -> d
     images: dict[str, Path] = {}
     for path in paths:
         if not os.path.exists(path):  # False too for text that cannot be a path
-            raise UserError(f"{option} {path}: no such file or folder{nearest(path)}")
+            raise UserError(f"{option} {path}: no such file or folder{nearest_hint(path)}")
         folder, inside = path.parent, [path.name]
         if path.is_dir():
             folder, skip = path, path / os.path.relpath(out, path)

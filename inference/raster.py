@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from dataset import tiff
-from dataset.bands import any_void, choose_bands, picture, to_range
-from dataset.image_files import image_size, orientation, reading
+from dataset.bands import any_void, choose_bands, rgb_preview, to_range
+from dataset.image_files import exif_orientation, image_size, reading
 from dataset.reader import refuse_other_size
 from util.config.data import Data
 from util.errors import UserError
-from util.optional import optional
+from util.optional import import_optional
 
 CACHE_MB = 256
 """MiB for decoded tiles in GDAL."""
@@ -98,7 +98,7 @@ class Raster:
         choose_bands(np.empty((1, 1, count), file.dtypes[0]), data.bands, self.path)
         stored = file.tags(ns="IMAGE_STRUCTURE") | file.tags(1, ns="IMAGE_STRUCTURE")
         problems = {
-            "is rotated by its EXIF orientation": orientation(self.path) != 1,
+            "is rotated by its EXIF orientation": exif_orientation(self.path) != 1,
             "has white as 0": "MINISWHITE" in stored,
             "is in CMYK": stored.get("SOURCE_COLOR_SPACE") == "CMYK",
             f"has {stored.get('NBITS')} bits a pixel": stored.get("NBITS") in ("1", "2", "4"),
@@ -143,7 +143,7 @@ class Raster:
     def preview(self, step: int) -> Image.Image:
         """Return the whole raster in RGB, one pixel for each square of `step` pixels."""
         shape = -(-self.height // step), -(-self.width // step)
-        return picture(self.read(Rect(0, 0, self.height, self.width), shape), self.data)
+        return rgb_preview(self.read(Rect(0, 0, self.height, self.width), shape), self.data)
 
     def window(self, rect: Rect) -> Any:
         """Return a window as rasterio defines it."""
@@ -211,6 +211,6 @@ def refuse_other_grid(first: Raster, second: Raster) -> None:
 def rasterio(path: Path) -> Any:
     """Import rasterio; raises `UserError` where it is not installed."""
     why = f"{path}: predicting a TIFF in windows"
-    library = optional("rasterio", why)
-    optional("rasterio.windows", why)
+    library = import_optional("rasterio", why)
+    import_optional("rasterio.windows", why)
     return library

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from model.files import SUFFIX
-from util.errors import UserError, first_of, one_line, reason
+from util.errors import UserError, join_first, one_line, reason
 from util.io import replacing, write_atomically
 
 COMPILED = "_orig_mod."
@@ -138,7 +138,7 @@ def load(path: Path) -> Any:
         raise UserError(f"{path}: not a readable checkpoint ({one_line(error)})") from None
     if found:
         raise UserError(
-            f"{path}: expected finite weights, found NaN or infinity in {first_of(found, 3)}. "
+            f"{path}: expected finite weights, found NaN or infinity in {join_first(found, 3)}. "
             "Fix: use an earlier checkpoint of the run, or train again"
         )
     return state
@@ -216,7 +216,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> N
         "unexpected": [str(k) for k in state if k not in own],
         "of another shape": shapes,
     }
-    found = "; ".join(f"{len(v)} {fault}: {first_of(v, 3)}" for fault, v in faults.items() if v)
+    found = "; ".join(f"{len(v)} {fault}: {join_first(v, 3)}" for fault, v in faults.items() if v)
     if found:
         raise UserError(
             f"{path}: made with another network, method or number of classes ({found}). "

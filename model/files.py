@@ -7,7 +7,7 @@ from pathlib import Path
 from model.hub import HUB, hub_folder
 from util.config.schema import Model
 from util.errors import UserError
-from util.paths import find_path, nearest
+from util.paths import find_path, nearest_hint
 
 SUFFIX = ".safetensors"
 PUBLISHED = f"model{SUFFIX}"
@@ -39,7 +39,7 @@ def find_checkpoint(given: Path, which: str | None, option: str = "--checkpoint"
     if str(given).startswith(HUB):
         folder = hub_folder(str(given), option)
     if not os.path.exists(folder):  # False too for an impossible path
-        raise UserError(f"{option} {given}: no such checkpoint or run{nearest(given)}")
+        raise UserError(f"{option} {given}: no such checkpoint or run{nearest_hint(given)}")
     if not folder.is_dir():
         return folder
     candidates = [best_checkpoint(folder, which or "model"), folder / PUBLISHED]
@@ -57,7 +57,7 @@ def find_checkpoint(given: Path, which: str | None, option: str = "--checkpoint"
 def require_resumable(resume: str) -> Path:
     """Return the checkpoint that `--resume` names; raises `UserError` where there is none."""
     if not os.path.isfile(resume):  # False too for an impossible path
-        hint = nearest(Path(resume))
+        hint = nearest_hint(Path(resume))
         raise UserError(
             f"--resume {resume}: no such checkpoint; expected auto, never or a file{hint}"
         )
@@ -78,7 +78,7 @@ def require_pretrained(path: Path) -> None:
     """Raise `UserError` for missing pretrained weights."""
     if not os.path.exists(path):  # False too for an impossible path
         raise UserError(
-            f"{path}: pretrained weights not found{nearest(path)}. Fix: put the file there "
+            f"{path}: pretrained weights not found{nearest_hint(path)}. Fix: put the file there "
             "(python -m tools.weights list names published ones, fetch gets them), or "
             "--set model.pretrained=hub to download timm's, or --set model.pretrained=none to "
             "train from random weights (lower scores)"

@@ -15,7 +15,7 @@ from model.hub import ask_hub_once
 from model.lora import AdaptedDPT, base_names
 from model.network import Network
 from util.config.schema import Model
-from util.errors import UserError, first_of, reason
+from util.errors import UserError, join_first, reason
 
 
 def load_backbone(network: Network, options: Model, in_channels: int) -> str:
@@ -103,12 +103,12 @@ def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source
     if lacking:
         raise UserError(
             f"{source}: not the weights of this backbone; {len(lacking)} of {len(own)} missing or "
-            f"of another shape: {first_of(lacking, 3)}. Fix: python -m tools.weights check FILE "
+            f"of another shape: {join_first(lacking, 3)}. Fix: python -m tools.weights check FILE "
             "reports what a file holds and how to convert it"
         )
     loaded = {inside[k]: state[name] for k, name in names.items()}
     load_weights(backbone, whole | loaded, source)
     unused = [name for name in state if name not in names.values()]
     return f"{source}: {len(loaded)} entries loaded" + (
-        f", {len(unused)} unused: {first_of(unused, 3)}" if unused else ""
+        f", {len(unused)} unused: {join_first(unused, 3)}" if unused else ""
     )

@@ -13,7 +13,7 @@ from model.network import Network
 from model.pretrained import load_backbone
 from util.config.data import Data
 from util.config.schema import Config, Model
-from util.errors import UserError, counted, first_of
+from util.errors import UserError, counted, join_first
 from util.log import logger
 
 
@@ -36,7 +36,7 @@ def load_network(options: Model, data: Data, path: Path, which: str = "model") -
     if left := [name for name in state if name not in own]:
         logger.warning(
             "%s: ignored %s that the network does not have: %s",
-            path, counted(len(left), "weight"), first_of(left, 3),
+            path, counted(len(left), "weight"), join_first(left, 3),
         )  # fmt: skip
     return network.eval()
 

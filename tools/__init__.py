@@ -2,7 +2,7 @@
 
 import sys
 
-from util.interrupt import quit_on_interrupt
+from util.interrupt import exit_on_ctrl_c
 
 if sys.argv[0] == "-m":  # this process was started as `python -m tools.NAME`
-    quit_on_interrupt()  # also during the imports that follow
+    exit_on_ctrl_c()  # also during the imports that follow

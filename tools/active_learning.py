@@ -14,7 +14,7 @@ import numpy as np
 
 from dataset.folders import read_samples
 from dataset.samples import Sample
-from dataset.split_files import list_line, list_text, listed_paths
+from dataset.split_files import line_paths, sample_line, split_file_text
 from inference.cli import ACQUISITIONS
 from tools.methods import method_scripts
 from util.cli import add_settings, exit_with_one_line, importing, run_script
@@ -97,9 +97,9 @@ def train_arm(
     """Train with the `labelled` images of the pool; return the mIoU of the last epoch."""
     rest = [sample._replace(mask=None) for i, sample in enumerate(pool) if i not in labelled]
     kinds = {"labeled": [pool[i] for i in sorted(labelled)], "unlabeled": rest}
-    lists = {kind: [list_line(*listed_paths(s)) for s in some] for kind, some in kinds.items()}
+    lists = {kind: [sample_line(*line_paths(s)) for s in some] for kind, some in kinds.items()}
     for kind, lines in lists.items():
-        write_once(folder / f"{kind}.txt", list_text(lines))
+        write_once(folder / f"{kind}.txt", split_file_text(lines))
     set_lists = [f"data.{kind}={folder / kind}.txt" for kind in lists]
     run_script(f"{options.method}.py", "--config", options.config, "--save-path", folder / "run",
         "--seed", seed, "--set", *options.set, *set_lists)  # fmt: skip

@@ -14,7 +14,7 @@ from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_config
 from inference.inputs import find_images, may_choose_windows
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
-from util.errors import UserError, counted, quoted
+from util.errors import UserError, counted, shell_quoted
 from util.io import require_folder_of
 from util.parser import Parser
 
@@ -83,7 +83,7 @@ def write_results(
     share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
     print(f"labels   {counted(labelled, 'image')}, on {share:.1%} of an image's pixels (mean)")
     print(f"written  {options.out}: masks/, split files, {path.name}, {labels.table.name}")
-    print(f"next     python -m tools.check_data --config {quoted(path)}")
+    print(f"next     python -m tools.check_data --config {shell_quoted(path)}")
 
 
 def command_line() -> Parser:

@@ -109,7 +109,7 @@ def compared_rows(
     Raises `UserError` as `common_data`.
     """
     with importing():
-        from dataset.bands import pictures
+        from dataset.bands import rgb_previews
         from dataset.reader import Reader
         from inference.overlay import overlay
         from inference.predictor import Predictor
@@ -118,8 +118,8 @@ def compared_rows(
     device = distributed.choose_device("auto")
     configs = {name: checkpoint_config(path, None, settings) for name, path in checkpoints.items()}
     data = common_data(configs)
-    images, masks = zip(*map(Reader(data).both, samples), strict=True)
-    dates = zip(*(pictures(pixels, data) for pixels in images), strict=True)
+    images, masks = zip(*map(Reader(data).image_and_mask, samples), strict=True)
+    dates = zip(*(rgb_previews(pixels, data) for pixels in images), strict=True)
     rows = dict(zip(("image", "later image"), map(list, dates), strict=False))
     *_, last = rows.values()
     predictions = {"ground truth": list(map(np.array, masks))}

@@ -19,7 +19,7 @@ from tools.results.runs import Epoch, Run, value_of
 from util.cli import exit_with_one_line, importing
 from util.colours import palette
 from util.config.loading import dump_config, portable
-from util.errors import UserError, counted, quoted
+from util.errors import UserError, counted, shell_quoted
 from util.io import make_folder, write_atomically, write_text
 from util.parser import Parser
 from util.tables import markdown_table
@@ -61,7 +61,7 @@ def main() -> None:
         write_atomically(options.out / PUBLISHED, lambda file: file.write(weights))
         names = ", ".join(sorted(path.name for path in options.out.iterdir()))
         print(f"written  {options.out}: {names}; weights from {checkpoint}")
-        print(f"upload   hf upload OWNER/NAME {quoted(options.out)}")
+        print(f"upload   hf upload OWNER/NAME {shell_quoted(options.out)}")
         command = predict_command("--checkpoint hf:OWNER/NAME", config.data.dates)
         print(f"next     {command}")
 

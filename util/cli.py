@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import logging
 import os
 import re
 import signal
@@ -17,18 +18,21 @@ from util.interrupt import (
     EXIT_CODE,
     KILLED_BY_HAND,
     Interrupted,
-    quitting_on_interrupt,
-    raising_on_interrupt,
+    exiting_on_ctrl_c,
+    raising_on_ctrl_c,
 )
 from util.launched import launched_rank, launched_ranks
+from util.log import PrintableFormatter
 from util.parser import Parser
 from util.paths import REPOSITORY
 from util.workers import killed_on_failure, worker_failure
 
 SAVE_PATH = (
-    "run directory; of several machines without a shared disk, the first one's (NODE_RANK=0) holds "
-    "the checkpoints and log, so the same machine must be the first when the run is resumed"
+    "run directory. On several machines without a shared disk, NODE_RANK=0 writes checkpoints and "
+    "log; keep that machine first when resuming"
 )
+SPLIT_ADJECTIVES = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
+"""Adjectives in texts, by split."""
 
 
 def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
@@ -54,39 +58,39 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
         "--resume",
         default="auto",
         metavar="auto|never|PATH",
-        help="auto: continue the run in --save-path, if there is one; never: refuse to; or a "
-        "checkpoint",
+        help="auto: resume the run in --save-path, if any; never: start a new run and refuse to "
+        "overwrite one; PATH: continue from this checkpoint",
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="resume with another config, or other split files, than the run started with",
+        help="resume even if config or split files changed since the first start",
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check everything, time a few steps, estimate memory and time, and end",
     )
-    found = parser.parse_args()
-    seed = {} if found.seed is None else {"seed": found.seed}
-    found.overrides = given_lists(found) | seed
-    return found
+    args = parser.parse_args()
+    seed = {} if args.seed is None else {"seed": args.seed}
+    args.overrides = given_lists(args) | seed
+    return args
 
 
 def add_lists(parser: argparse.ArgumentParser, unlabeled: bool = True) -> None:
-    """Add the options that replace lists of the config."""
-    for kind, name in {"labeled": "labelled", "unlabeled": "unlabelled"}.items():
-        if kind == "labeled" or unlabeled:
-            parser.add_argument(
-                f"--{kind}-id-path",
-                metavar="LIST",
-                help=f"list of {name} images (default: data.{kind} of the config)",
-            )
+    """Add the options that replace splits of the config."""
+    for kind in ("labeled", "unlabeled") if unlabeled else ("labeled",):
+        parser.add_argument(
+            f"--{kind}-id-path",
+            metavar="FILE",
+            help=f"split file of {SPLIT_ADJECTIVES[kind]} images (default: data.{kind} of the "
+            "config)",
+        )
 
 
-def given_lists(options: argparse.Namespace) -> dict[str, Any]:
+def given_lists(args: argparse.Namespace) -> dict[str, Any]:
     """Return the config keys that these options set."""
-    paths = {kind: getattr(options, f"{kind}_id_path", None) for kind in ("labeled", "unlabeled")}
+    paths = {kind: getattr(args, f"{kind}_id_path", None) for kind in ("labeled", "unlabeled")}
     given = {kind: path for kind, path in paths.items() if path is not None}
     return {"data": given} if given else {}
 
@@ -117,7 +121,7 @@ def importing() -> Iterator[None]:
     libraries would turn its exception into their own errors."""
     if "torch" not in sys.modules and sys.stderr.isatty() and launched_rank() == 0:
         print("loading PyTorch ...", file=sys.stderr, flush=True)
-    with quitting_on_interrupt():
+    with exiting_on_ctrl_c():
         yield
 
 
@@ -148,15 +152,17 @@ class _EscapedOutput:
 def exit_with_one_line() -> Iterator[None]:
     """End the command with one line on stderr and exit code 2 after a `UserError`, a lack of
     memory or open files, or a failed data worker, and with `util.interrupt.EXIT_CODE` after a
-    request to stop.
+    request to stop. Warnings that no handler prints go to stderr in the form of the log.
 
     Of several ranks, the first that fails gives the reason, and all end with its exit code.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # unencodable names must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout = cast(TextIO, _EscapedOutput(sys.stdout))
+    if logging.lastResort:
+        logging.lastResort.setFormatter(PrintableFormatter())
     try:
-        with raising_on_interrupt(), killed_on_failure():
+        with raising_on_ctrl_c(), killed_on_failure():
             yield
         sys.stdout.flush()
     except Interrupted:
@@ -167,29 +173,36 @@ def exit_with_one_line() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)  # as a shell reports it: the command did not finish
     except Exception as error:
-        if (code := _end(error)) is None:
+        problem = error if isinstance(error, UserError) else _advice(error)
+        code = _end_rank(error, problem) if launched_ranks() > 1 else _end(problem)
+        if code is None:
             raise
         sys.exit(code)
 
 
-def _end(error: Exception) -> int | None:
-    """Print the reason for the end, if this process has to; return the exit code, or None for a
-    fault of the program, which ends in its traceback."""
-    problem = (
-        error
-        if isinstance(error, UserError)
-        else out_of_memory_advice(error) or worker_failure(error)
-    )
-    code = USER_ERROR if problem else 1
-    own = one_line(problem) if problem else f"{type(error).__name__}: {one_line(error)}"
-    shown, lost = own, None
-    if launched_ranks() > 1:
-        from util import rendezvous
+def _advice(error: Exception) -> UserError | None:
+    return out_of_memory_advice(error) or worker_failure(error)
 
-        lost = None if problem else rendezvous.lost_contact(error)
-        own = lost or own
-        shown, code = rendezvous.report_failure(own, code)
-    if shown == own and not problem and not lost:
+
+def _end(problem: UserError | None) -> int | None:
+    """Print the problem of a single process; return the exit code, or None for a fault of the
+    program, which ends in its traceback."""
+    if problem is None:
+        return None
+    print_error(f"error: {one_line(problem)}")
+    return USER_ERROR
+
+
+def _end_rank(error: Exception, problem: UserError | None) -> int | None:
+    """Tell the other ranks why this one ends; print the cause of the end, if this rank has to;
+    return as `_end`."""
+    from util import rendezvous
+
+    lost = None if problem else rendezvous.lost_contact(error)
+    text = one_line(problem) if problem else f"{type(error).__name__}: {one_line(error)}"
+    cause = lost or text
+    shown, code = rendezvous.report_failure(cause, USER_ERROR if problem else 1)
+    if shown == cause and not problem and not lost:
         return None
     if shown:
         print_error(f"error: {shown}")
@@ -207,5 +220,6 @@ def out_of_memory_advice(error: Exception) -> UserError | None:
     else:
         return None
     return UserError(
-        f"out of memory ({text}); lower micro_batch, batch_size, crop_size or data.workers"
+        f"out of memory ({text}). Fix: in training, lower micro_batch, crop_size or data.workers; "
+        "in evaluation, --set evaluation.mode=sliding_window"
     )

@@ -20,25 +20,25 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from util.errors import UserError, counted
 from util.launched import launched_rank, launched_ranks, processes_here
-from util.rendezvous import RESTARTS, meeting_store, patience, require_equal
+from util.rendezvous import RESTARTS, meeting_store, rendezvous_timeout, require_equal
 
 T = TypeVar("T")
 
-_is_alone = ContextVar("is_alone", default=False)
+_is_single = ContextVar("is_alone", default=False)
 
 
 def world_size() -> int:
-    return td.get_world_size() if td.is_initialized() and not _is_alone.get() else 1
+    return td.get_world_size() if td.is_initialized() and not _is_single.get() else 1
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Treat this process as the only one inside; it waits for no other."""
-    token = _is_alone.set(True)
+def single_process() -> Iterator[None]:
+    """Treat this process as the only one inside: no function here waits for other ranks."""
+    token = _is_single.set(True)
     try:
         yield
     finally:
-        _is_alone.reset(token)
+        _is_single.reset(token)
 
 
 def rank() -> int:
@@ -54,7 +54,8 @@ def choose_device(name: str) -> torch.device:
 
     Raises `UserError` for `cuda` with too few GPUs.
     """
-    gpus, needed = torch.cuda.device_count(), processes_here()
+    gpus = torch.cuda.device_count()
+    needed = processes_here()
     if name == "cuda" and gpus < needed:
         raise UserError(
             f"--device cuda: found {counted(gpus, 'GPU')}, expected {needed}, one for each process "
@@ -72,7 +73,7 @@ def is_restart() -> bool:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory of this process in bytes, of its GPU or of the machine."""
+    """Return the peak memory of this process in bytes: on its GPU, or else in the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -86,14 +87,14 @@ def session(device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(device)
     if launched_ranks() > 1:
         require_equal("device", {"--device": device.type})
-        backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        on_gpu = device.type == "cuda"
         td.init_process_group(
-            backend,
-            timeout=patience(),
+            "nccl" if on_gpu else "gloo",
+            timeout=rendezvous_timeout(),
             world_size=launched_ranks(),
             rank=launched_rank(),
             store=meeting_store(),
-            device_id=own,
+            device_id=device if on_gpu else None,
         )
     finished = False
     try:
@@ -116,12 +117,12 @@ def all_reduce(x: Tensor, op: str = "sum") -> Tensor:
     return x
 
 
-def anywhere(*flags: bool) -> list[bool]:
+def any_rank(*flags: bool) -> list[bool]:
     """Return for each flag whether it is set on any rank."""
     if world_size() == 1:
         return list(flags)
-    own = torch.tensor(flags, dtype=torch.int, device=_collective_device())
-    return all_reduce(own, "max").bool().tolist()
+    values = torch.tensor(flags, dtype=torch.int, device=_collective_device())
+    return all_reduce(values, "max").bool().tolist()
 
 
 def barrier() -> None:
@@ -129,15 +130,13 @@ def barrier() -> None:
         td.barrier()
 
 
-def on_main(run: Callable[[], T]) -> T:
-    """Return what `run` returns on rank 0, on all ranks; the others wait for it.
-
-    Raises its `UserError` on all ranks.
-    """
-    result, problem = None, None
+def on_main(function: Callable[[], T]) -> T:
+    """Call a function on rank 0 only; return its result, or raise its `UserError`, on all ranks."""
+    result = None
+    problem = None
     if is_main():
         try:
-            result = run()
+            result = function()
         except UserError as error:
             problem = str(error)
     if world_size() > 1:

@@ -18,12 +18,12 @@ class UserError(ValueError):
 def and_others(faults: Sized) -> str:
     """Return " (and 2 others)" for three faults; "" for one."""
     rest = len(faults) - 1
-    return f" (and {rest} other{'s' * (rest > 1)})" if rest else ""
+    return f" (and {counted(rest, 'other')})" if rest else ""
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 image", "2 images"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 image", "2 images"; `plural`: of an irregular noun."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -37,30 +37,34 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def quoted(value: object) -> str:
-    """Return a path as it is written in a command line."""
+def shell_quoted(value: object) -> str:
+    """Return a path with the quotes that a command line needs."""
     return shlex.quote(str(value))
 
 
-def first_of(names: Sequence[str], limit: int, separator: str = ", ") -> str:
+def join_first(names: Sequence[str], limit: int, separator: str = ", ") -> str:
     """Join the first `limit` names, and count the rest."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"{separator.join(names[:limit])}{more}"
 
 
 def reason(error: Exception) -> str:
-    """Return the message of a library's error, or else its class, for use inside a message."""
+    """Return the text of a library's error, or else its class, on one line of at most 300
+    characters: for use inside the message of a `UserError`, whose text is escaped when printed."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an error as a single line, with escapes for what is not printable."""
+    """Return the whole text of an error, or else its class, on one line, with escapes for line
+    breaks and for what is not printable: for a `UserError`, or an error that ends a command."""
     return printable(str(error).strip() or type(error).__name__)
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return `text` with escapes for what is not printable, such as the control characters with
-    which a file name could command a terminal; those in `keep` stay."""
+    """Return `text` with escapes for characters that are not printable, except those in `keep`.
+
+    Control characters in a file name could otherwise command a terminal.
+    """
     if text.isprintable():
         return text
     return "".join(

@@ -17,7 +17,7 @@ EXIT_CODE = 75
 KILLED_BY_HAND = 130
 """Exit code after Ctrl-C."""
 
-STOP_PATIENCE = 120.0
+STOP_TIMEOUT = 120.0
 """Seconds that one of several processes waits for a batch after it was asked to stop."""
 SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
@@ -54,29 +54,30 @@ class StopRequest:
     def note(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGALRM:
             raise UserError(
-                f"data.workers: no batch came within {STOP_PATIENCE:g} s after {self.by}; stopped "
+                f"data.workers: no batch came within {STOP_TIMEOUT:g} s after {self.by}; stopped "
                 "without saving. The same command continues from the last checkpoint"
             )
         if self.by and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
         if self._limited_process == os.getpid():
-            signal.setitimer(signal.ITIMER_REAL, STOP_PATIENCE)
+            signal.setitimer(signal.ITIMER_REAL, STOP_TIMEOUT)
         if self._waiting_process == os.getpid():  # not in a data worker that was just forked
             self._waiting_process = 0
             raise _Stopped
 
     def limiting(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield batches; after a signal, wait for `STOP_PATIENCE` seconds at most for the next one.
+        """Yield batches; after a signal, wait for `STOP_TIMEOUT` seconds at most for the next one.
 
         For one of several processes: the others wait for it in the middle of a step, so it can
-        neither leave the epoch nor save.  Raises `UserError` when the batch does not come.
+        neither leave the epoch nor save. Raises `UserError` when the batch does not come.
         """
-        iterator, end = iter(batches), object()
+        iterator = iter(batches)
+        end = object()
         while True:
             self._limited_process = os.getpid()
             if self.by:
-                signal.setitimer(signal.ITIMER_REAL, STOP_PATIENCE)
+                signal.setitimer(signal.ITIMER_REAL, STOP_TIMEOUT)
             batch = next(iterator, end)
             self._limited_process = 0
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -87,7 +88,8 @@ class StopRequest:
     def interrupting(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield batches until a signal arrives while the next one is awaited: data workers that
         hang do not keep the process from stopping."""
-        iterator, end = iter(batches), object()
+        iterator = iter(batches)
+        end = object()
         batch: Any = end
         while True:
             with suppress(_Stopped):
@@ -107,14 +109,14 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
 
 
-def leaving_when_asked() -> AbstractContextManager[None]:
-    """End the process with `EXIT_CODE` on a batch system's signal inside, as there is nothing to
-    save yet."""
+def exiting_on_sigterm() -> AbstractContextManager[None]:
+    """End the process with `EXIT_CODE` on SIGTERM or SIGUSR1 inside, as there is nothing to save
+    yet."""
     return handling((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE))
 
 
-def leave_when_asked() -> None:
-    """End the process at once on a batch system's signal, with `EXIT_CODE`, from here on.
+def exit_on_sigterm() -> None:
+    """End the process at once on SIGTERM or SIGUSR1, with `EXIT_CODE`, from here on.
 
     An exception would be lost in imports: some modules catch it.
     """
@@ -131,19 +133,19 @@ def _quit(*_: object) -> None:
     os._exit(KILLED_BY_HAND)
 
 
-def quit_on_interrupt() -> None:
+def exit_on_ctrl_c() -> None:
     """Let Ctrl-C end the process at once from here on."""
     for number in _interrupts():
         signal.signal(number, _quit)
 
 
-def raising_on_interrupt() -> AbstractContextManager[None]:
+def raising_on_ctrl_c() -> AbstractContextManager[None]:
     """Raise `KeyboardInterrupt` on Ctrl-C inside."""
     return handling(_interrupts(), signal.default_int_handler)
 
 
-def quitting_on_interrupt() -> AbstractContextManager[None]:
-    """End the process on Ctrl-C inside, as after `quit_on_interrupt`."""
+def exiting_on_ctrl_c() -> AbstractContextManager[None]:
+    """End the process on Ctrl-C inside, as after `exit_on_ctrl_c`."""
     return handling(_interrupts(), _quit)
 
 

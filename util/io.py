@@ -19,9 +19,9 @@ FORMULA = re.compile(r"'*(?=[=+\-@])(?![+-][\w./-]*$)")
 such as -73.9_40.7.png."""
 LONGEST_NAME = 255
 """Bytes that file systems give to a name."""
-DAY = 24 * 3600
-"""Seconds without a write after which a temporary file counts as left behind, where no lock
-tells whether its process still runs."""
+SECONDS_PER_DAY = 24 * 3600
+"""A temporary file counts as left behind after a day without a write, where no lock tells whether
+its process still runs."""
 
 
 def write_atomically(
@@ -116,15 +116,15 @@ def write_once(path: Path, content: bytes) -> None:
     Raises `UserError` for a file with other content, and where it cannot be written.
     """
     try:
-        there = path.read_bytes()
+        existing = path.read_bytes()
     except FileNotFoundError:
         make_folder(path.parent)
         write_atomically(path, lambda file: file.write(content))
         return
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    if there != content:
-        raise UserError(f"{path}: holds something else already; move it away")
+    if existing != content:
+        raise UserError(f"{path}: exists with other content. Fix: move it away")
 
 
 def require_folder_of(path: Path, option: str = "") -> None:
@@ -140,7 +140,9 @@ def check_target(path: Path, command: str) -> None:
     if path.exists():
         begin = path.read_bytes()[:500] if path.is_file() else b""
         if command.encode() not in begin:
-            raise UserError(f"{path}: exists and is no report of this command; choose another file")
+            raise UserError(
+                f"{path}: exists and is not a report of this command. Fix: choose another file"
+            )
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
@@ -166,7 +168,7 @@ def _cell(value: object) -> object:
 
 
 def csv_rows(lines: Iterable[str]) -> list[list[str]]:
-    """Read rows that `csv_text` wrote.  Raises `csv.Error`."""
+    """Read rows that `csv_text` wrote; raises `csv.Error`."""
     return [
         [cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell for cell in row]
         for row in csv.reader(lines)

@@ -18,7 +18,14 @@ logger = logging.getLogger("semi")
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formatter that escapes control characters of file and class names."""
+    """Formatter that begins warnings and errors with "warning: " or "error: ", and escapes control
+    characters of file and class names."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno >= logging.WARNING:
+            kind = "error" if record.levelno >= logging.ERROR else "warning"
+            record.message = f"{kind}: {record.message}"
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n\t")
@@ -27,8 +34,8 @@ class PrintableFormatter(logging.Formatter):
 class _TqdmHandler(logging.StreamHandler):
     """Handler that prints above a progress bar instead of into it.
 
-    After a failure, such as a closed terminal or a full disk below `> out.txt`, a training goes on
-    without it: its log file has all lines.
+    After a failure, such as a closed terminal or a full disk below `> out.txt`, training continues
+    without it: the log file has all lines.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -77,10 +84,10 @@ def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
     folder = Path(__file__).parent
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError:  # git is not installed
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    return result.stdout.strip() or "unknown"
 
 
 def code_version() -> dict[str, str]:
@@ -93,7 +100,8 @@ def code_version() -> dict[str, str]:
     import timm
     import torch
 
-    root, digest = Path(__file__).parent.parent, hashlib.sha256()
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256()
     packages = ("dataset", "engine", "inference", "metrics", "model", "semi", "util")
     patterns = ("*.py", *(f"{package}/**/*.py" for package in packages))
     for path in sorted(path for pattern in patterns for path in root.glob(pattern)):

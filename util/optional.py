@@ -6,11 +6,11 @@ from types import ModuleType
 from util.errors import UserError
 
 
-def optional(name: str, why: str) -> ModuleType:
-    """Import a library; raises `UserError` that `why` needs it, where it is missing."""
+def import_optional(name: str, user: str) -> ModuleType:
+    """Import a library; raises `UserError` that `user` needs it, where it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError:
         raise UserError(
-            f"{why}: needs {name}. Fix: pip install -r requirements-extra.txt"
+            f"{user} needs {name}. Fix: pip install -r requirements-extra.txt"
         ) from None

@@ -21,8 +21,11 @@ def expand_home(path: Path) -> Path:
 def find_path(path: Path) -> Path:
     """Return where a path is: a relative one in the working directory, or else in the repository,
     so that `configs/` and `data/` are found from any folder."""
-    there, path = os.path.exists, expand_home(path)  # `exists`: also False for impossible paths
-    return REPOSITORY / path if not there(path) and there(REPOSITORY / path) else path
+    path = expand_home(path)
+    in_repository = REPOSITORY / path
+    # os.path.exists, unlike Path.exists, is also False for impossible paths.
+    is_only_there = not os.path.exists(path) and os.path.exists(in_repository)
+    return in_repository if is_only_there else path
 
 
 def from_here(path: Path) -> Path:
@@ -36,9 +39,9 @@ def common_root(files: Iterable[Path]) -> Path:
     return from_here(Path(os.path.commonpath([os.path.abspath(file.parent) for file in files])))
 
 
-def nearest(path: Path) -> str:
-    """Return "; did you mean 'PATH'?" for a path that does not exist, if one of a similar name
-    does; else an empty text."""
+def nearest_hint(path: Path) -> str:
+    """Return the end of a message about a missing path: "; did you mean 'PATH'?" if one of a
+    similar name exists, else ""."""
     found = Path(path.anchor)
     for part in path.parts[bool(path.anchor) :]:
         if not os.path.exists(found / part):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 from PIL import Image
 
+from util.numbers import ceil_div
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -159,7 +161,7 @@ def heat_map(
     shades = PowerNorm(0.5, vmin=0, vmax=100)
     axis.imshow(values, cmap="Blues", norm=shades, aspect=aspect, interpolation="nearest")
     axis.grid(False)
-    every = 1 if is_square else -(-len(columns) // 20)
+    every = 1 if is_square else ceil_div(len(columns), 20)
     names = list(columns)[::every]
     axis.set_xticks(range(0, len(columns), every), names, rotation=90 if is_square else 0)
     axis.set_yticks(range(len(rows)), rows)
@@ -186,14 +188,16 @@ def reliability_diagram(quality: Mapping[str, Any], epoch: int) -> "Figure":
     Args:
         quality: as `metrics.calibration.PseudoLabelScores.summary` returns it.
     """
-    bins, line = len(quality["bin_accuracy"]), 100 * quality["threshold"]
-    centres = [100 * (place + 0.5) / bins for place in range(bins)]
+    bins = len(quality["bin_accuracy"])
+    threshold = 100 * quality["threshold"]
+    centres = [100 * (index + 0.5) / bins for index in range(bins)]
     figure = new_figure(3.4, 3.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     for axis, key in ((upper, "bin_accuracy"), (lower, "bin_pixels")):
         heights = [np.nan if value is None else value for value in quality[key]]
         axis.bar(centres, heights, width=92 / bins, color=LINE_COLOURS[0])
-        axis.axvline(line, color=LINE_COLOURS[1], linewidth=1, label=f"threshold {line / 100:.3f}")
+        label = f"threshold {threshold / 100:.3f}"
+        axis.axvline(threshold, color=LINE_COLOURS[1], linewidth=1, label=label)
     upper.plot([0, 100], [0, 100], "--", color=LINE_GREY, linewidth=1, label="perfect calibration")
     upper.legend(loc="upper left")
     ece = "none" if quality["ece"] is None else f"{quality['ece']:.1f} %"

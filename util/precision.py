@@ -28,18 +28,18 @@ def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
         lines = path.read_text().splitlines()
     except OSError:
         return frozenset()
-    named = (line.partition(":") for line in lines)
-    flags = [set(found.split()) for name, _, found in named if name.strip() in FLAG_LINES]
+    fields = (line.partition(":") for line in lines)
+    flags = [set(value.split()) for name, _, value in fields if name.strip() in FLAG_LINES]
     return frozenset(set.intersection(*flags)) if flags else frozenset()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the autocast context of a precision."""
-    found = precision_on(device, precision)
-    dtype = torch.float16 if found == "float16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=found != "float32")
+    resolved = precision_on(device, precision)
+    dtype = torch.float16 if resolved == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=resolved != "float32")
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return a tensor of half precision as float32, any other unchanged."""
+    """Return float64 unchanged, and any other tensor as float32."""
     return x if x.dtype == torch.float64 else x.float()

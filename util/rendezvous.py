@@ -12,8 +12,8 @@ from typing import Any
 
 import torch.distributed as td
 
-from util.config.differences import OF_A_MACHINE, differences
-from util.errors import UserError, first_of, reason
+from util.config.differences import PER_MACHINE_KEYS, differences
+from util.errors import UserError, join_first, reason
 from util.launched import launched_rank, launched_ranks, processes_here
 
 TIMEOUT = 30.0
@@ -27,10 +27,10 @@ POLL = 0.05
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 """The environment variable in which a launcher counts restarts."""
 _FAILURE = "failure"
-"""Key of the first failure of any rank: reason, exit code, node, rank."""
+"""Key of the first failure of any rank: cause, exit code, node, rank."""
 
 
-def patience() -> timedelta:
+def rendezvous_timeout() -> timedelta:
     """Return how long ranks and machines wait for each other: TIMEOUT in the environment."""
     given = os.environ.get("TIMEOUT") or str(TIMEOUT)
     try:
@@ -44,8 +44,9 @@ def patience() -> timedelta:
 
 def time_limit() -> str:
     """Return the end of a message about a rank or machine that does not answer in time."""
-    minutes = patience().total_seconds() / 60
-    return f"the limit is {minutes:g} minute{'s' * (minutes != 1)} (environment variable TIMEOUT)"
+    minutes = rendezvous_timeout().total_seconds() / 60
+    unit = "minute" if minutes == 1 else "minutes"
+    return f"the limit is {minutes:g} {unit} (environment variable TIMEOUT)"
 
 
 def meeting_store() -> td.Store:
@@ -65,7 +66,7 @@ def _store_of(start: str) -> td.Store | None:
     """Return the part of the store for one start, as a restart must not find older entries; None,
     without waiting again, where the store did not answer."""
     try:
-        store, *_ = next(td.rendezvous("env://", timeout=patience()))
+        store, *_ = next(td.rendezvous("env://", timeout=rendezvous_timeout()))
     except td.DistError:
         return None
     except ValueError as error:
@@ -88,12 +89,12 @@ def exchange(
     """Return the `value` (JSON) of every member; `own`: the number of this one.
 
     Unlike a collective, it can be interrupted by a signal, and ends when a rank fails. Raises
-    `UserError` with the first reason of any rank, or with the members that did not come within
+    `UserError` with the first failure of any rank, or with the members that did not come within
     `limit` seconds (by default TIMEOUT minutes).
     """
     keys = [f"{name} {number}" for number in range(members)]
     store.set(keys[own], json.dumps(value))
-    end = time.monotonic() + (limit or patience().total_seconds())
+    end = time.monotonic() + (limit or rendezvous_timeout().total_seconds())
     while not store.check(keys):
         if store.check([_FAILURE]):
             raise UserError(json.loads(store.get(_FAILURE))[0])
@@ -117,40 +118,40 @@ def require_equal(name: str, facts: dict[str, Any]) -> None:
     key = f"{next(_calls)} {name}"
     first, *others = exchange(meeting_store(), key, launched_rank(), launched_ranks(), facts)
     for number, other in enumerate(others, start=1):
-        if found := differences(first, other, free=OF_A_MACHINE):
+        if found := differences(first, other, ignored_keys=PER_MACHINE_KEYS):
             raise UserError(
-                f"rank {number} differs from rank 0: {first_of([*found.values()], 5)} "
+                f"rank {number} differs from rank 0: {join_first([*found.values()], 5)} "
                 f"(rank 0 -> rank {number}). Fix: start all machines with the same code, "
                 "libraries, command, split files and images"
             )
 
 
-def report_failure(reason: str, code: int) -> tuple[str, int]:
+def report_failure(cause: str, code: int) -> tuple[str, int]:
     """Tell the other ranks why this one fails, unless another rank failed before.
 
-    Returns the text for this process to print, and its exit code: `reason` itself on the first rank
-    that fails; on one rank of every other machine the first rank's reason; elsewhere nothing.
+    Returns the text for this process to print, and its exit code: `cause` itself on the first rank
+    that fails; on one rank of every other machine the first rank's cause; elsewhere nothing.
     """
     if launched_ranks() == 1:
-        return reason, code
+        return cause, code
     node = os.environ.get("GROUP_RANK", "0")
     several_nodes = processes_here() < launched_ranks()
     where = f"rank {launched_rank()} on {socket.gethostname()}: " if several_nodes else ""
-    own = json.dumps([f"{where}{reason}", code, node, launched_rank()])
+    own = json.dumps([f"{where}{cause}", code, node, launched_rank()])
     try:
         store = meeting_store()
         _, code, _, first = json.loads(store.compare_set(_FAILURE, "", own))
-        return reason if first == launched_rank() else remote_failure(store, node), code
+        return cause if first == launched_rank() else remote_failure(store, node), code
     except (td.DistError, UserError):  # the store ended with the first machine
-        return reason, code
+        return cause, code
 
 
 def remote_failure(store: td.Store, node: str) -> str:
-    """Return the reason of the first rank that failed, once for each node but its own; else ""."""
+    """Return the cause of the first rank that failed, once for each node but its own; else ""."""
     if not store.check([_FAILURE]):
         return ""
-    reason, _, its_node, _ = json.loads(store.get(_FAILURE))
-    return reason if its_node != node and store.add(f"said on {node}", 1) == 1 else ""
+    cause, _, its_node, _ = json.loads(store.get(_FAILURE))
+    return cause if its_node != node and store.add(f"said on {node}", 1) == 1 else ""
 
 
 def lost_contact(error: Exception) -> str | None:
@@ -174,6 +175,7 @@ def _no_answer(
 ) -> str:
     """Name the members that did not set their key of `keys`."""
     missing = [str(number) for number, key in enumerate(keys) if not store.check([key])]
-    numbers = f"{'s' * (len(missing) != 1)} {', '.join(missing) or 'of this run'}"
+    nouns = noun if len(missing) == 1 else f"{noun}s"
+    numbers = ", ".join(missing) or "of this run"
     limit_text = f"the limit is {limit:g} s" if limit else time_limit()
-    return f"{noun}{numbers}: no answer; stopped, killed or not reachable; {limit_text}"
+    return f"{nouns} {numbers}: no answer; stopped, killed or not reachable; {limit_text}"

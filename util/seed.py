@@ -1,7 +1,7 @@
 """Every random number follows from (seed, rank, step), so resuming needs no generator state.
 
 The randomness of a sample does not even depend on the rank: `sample_generator` keys it by the
-sample's place in the epoch, so neither the number of workers nor of processes changes the data.
+sample's position in the epoch, so neither the number of workers nor of processes changes the data.
 """
 
 import os
@@ -16,13 +16,14 @@ import torch
 def seed_step(seed: int, rank: int, step: int) -> None:
     """Seed all generators for one optimizer step of one process.
 
-    Torch (all devices) draws what each process draws for itself, such as dropout; python and numpy
-    draw the same on every process, for choices that all must share.
+    Torch (all devices) draws different numbers in each process, such as for dropout; Python and
+    numpy draw the same numbers in every process, for choices that all must share.
     """
-    alike, own = (np.random.SeedSequence([seed, r, step]).generate_state(2) for r in (0, rank))
-    random.seed(int(alike[0]))
-    np.random.seed(int(alike[0]))
-    torch.manual_seed(int(own[1]))
+    shared = np.random.SeedSequence([seed, 0, step]).generate_state(2)
+    of_rank = np.random.SeedSequence([seed, rank, step]).generate_state(2)
+    random.seed(int(shared[0]))
+    np.random.seed(int(shared[0]))
+    torch.manual_seed(int(of_rank[1]))
 
 
 @contextmanager
@@ -39,7 +40,10 @@ def seeded_apart(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def sample_generator(seed: int, stream: int, epoch: int, position: int) -> np.random.Generator:
-    """Return the generator of the sample at `position` of an epoch; `stream` numbers the lists."""
+    """Return the generator of the sample at `position` of an epoch.
+
+    `stream`: 0 labelled, 1 unlabelled, 2 partner images.
+    """
     return np.random.default_rng([seed, stream, epoch, position])
 
 

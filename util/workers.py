@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children
 
-from util.errors import UserError
+from util.errors import UserError, counted
 
 START_METHOD = "fork"
 """Start method of data workers: only forked ones share decoded images."""
@@ -37,10 +37,10 @@ def allow_open_files(workers: int, tensors: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         fewer = max(0, (hard - OPEN_FILES - tensors) // per_worker)
-        s = "s" * (workers > 1)
         raise UserError(
-            f"ulimit -n: found a limit of {hard} open files, expected {needed} for {workers} data "
-            f"worker{s} per process. Fix: ulimit -n {needed}, or --set data.workers={fewer}"
+            f"ulimit -n: found a limit of {hard} open files, expected {needed} for "
+            f"{counted(workers, 'data worker')} per process. Fix: ulimit -n {needed}, or "
+            f"--set data.workers={fewer}"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

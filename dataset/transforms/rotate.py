@@ -1,5 +1,5 @@
 """Weak augmentation of medical slices: rotations and flips, then a plain resize to the crop
-(UniMatch, medical).  Every pixel is one of the original, of image and mask alike.
+(UniMatch, medical). Every pixel is one of the original, of image and mask alike.
 """
 
 from typing import NamedTuple
@@ -49,7 +49,7 @@ def draw_rotation(rng: np.random.Generator, size: tuple[int, int], crop: int) ->
 
 
 def _rotated(pixels: np.ndarray, rotation: Rotation) -> np.ndarray:
-    """`[crop, crop, ...]` of `[H, W, ...]`."""
+    """Return `[crop, crop, ...]` of pixels `[H, W, ...]`."""
     pixels = np.rot90(pixels, rotation.quarters)
     if rotation.axis is not None:
         pixels = np.flip(pixels, rotation.axis)

@@ -12,11 +12,11 @@ from PIL import ExifTags, Image, ImageOps
 
 import evaluate
 import predict
-from dataset.bands import is_grey, picture, read_bands
-from dataset.image_files import image_size, orientation
+from dataset.bands import is_grey, read_bands, rgb_preview
+from dataset.image_files import exif_orientation, image_size
 from dataset.tiff import tiff_bands
 from dataset.transforms.strong import colour_jitter, draw_strong, strong_view
-from dataset.validation import check_files, read_lists
+from dataset.validation import check_files, read_splits
 from engine.cost import step_cost
 from tools.check_data import __main__ as check_data
 from unimatch import UniMatch
@@ -67,7 +67,7 @@ def test_rgb_is_what_pillow_makes_of_it(mode, suffix, tmp_path):
     found = read_bands(path, data())[0]
     assert found.dtype == np.uint8
     assert np.array_equal(found, np.asarray(Image.open(path).convert("RGB")))
-    assert np.array_equal(np.asarray(picture(found, data())), found)
+    assert np.array_equal(np.asarray(rgb_preview(found, data())), found)
 
 
 def test_only_what_has_one_band_is_grey(tmp_path):
@@ -133,7 +133,9 @@ def test_deep_files_are_read_as_viewers_show_them(turn, tmp_path):
         path = tmp_path / f"{name}.tif"
         deep = {} if name == "grey" else {"image_range": (0, 65535)}
         found = read_bands(path, data(bands=bands, **deep))[0]
-        assert image_size(path) == (found.shape[1], found.shape[0]) and orientation(path) == turn
+        assert (
+            image_size(path) == (found.shape[1], found.shape[0]) and exif_orientation(path) == turn
+        )
         if deep:
             np.testing.assert_array_equal((found[..., 0] * 65535).round(), expected)
         else:
@@ -165,7 +167,7 @@ def test_a_palette_has_the_bands_of_its_colours(tmp_path):
 @pytest.mark.parametrize("bands, shown", [("grey", [0] * 3), ([5, 2], [0, 1, 1])])
 def test_of_one_or_two_bands_the_last_is_shown_again(bands, shown):
     pixels = RNG.integers(0, 256, (4, 5, len(set(shown))), dtype=np.uint8)
-    assert np.array_equal(np.asarray(picture(pixels, data(bands=bands))), pixels[..., shown])
+    assert np.array_equal(np.asarray(rgb_preview(pixels, data(bands=bands))), pixels[..., shown])
 
 
 def test_one_band_of_any_depth(tmp_path):
@@ -210,9 +212,9 @@ def faulty(tmp_path_factory):
     ("six.tif", {}, "has 6 bands, but data.bands is rgb; set it to the numbers"),
     ("rgb.png", {"bands": [1, 4]}, "has 3 bands, so there is no band 4"),
     ("grey.png", {"bands": [2]}, "has 1 band, so there is no band 2"),
-    ("nan.tif", {"bands": [1], "image_range": (0, 1)}, "16 values are NaN or infinite"),
-    ("nan.tif", {"bands": "grey", "image_range": (0, 1)}, "16 values are NaN or infinite"),
-    ("volume.tif", {"bands": [1]}, "array of 8x5x7.*one slice a file"),
+    ("nan.tif", {"bands": [1], "image_range": (0, 1)}, "NaN or infinity in 16 values"),
+    ("nan.tif", {"bands": "grey", "image_range": (0, 1)}, "NaN or infinity in 16 values"),
+    ("volume.tif", {"bands": [1]}, "array of 8x5x7.*each slice of a volume"),
     ("two.tif", {"bands": "grey"}, "has 2 bands, but data.bands is grey; set it to the numbers"),
     ("two.tif", {}, "has 2 bands, but data.bands is rgb; set it to the numbers"),
     ("pages.tif", {"bands": "grey"}, "holds 2 images, expected one"),
@@ -248,8 +250,8 @@ def test_tifffile_is_optional(faulty, monkeypatch):
     ({"bands": "gray"}, "data.bands"),
     ({"bands": []}, "data.bands"),
     ({"bands": [0]}, "data.bands"),
-    ({"bands": [1, 2], "mean": [0.5]}, "data.mean: has 1 numbers for 2 bands"),
-    ({"bands": "grey", "std": [1, 1, 1]}, "data.std: has 3 numbers for 1 bands"),
+    ({"bands": [1, 2], "mean": [0.5]}, "data.mean: has 1 number for 2 bands"),
+    ({"bands": "grey", "std": [1, 1, 1]}, "data.std: has 3 numbers for 1 band"),
     ({"mean": [123.7, 116.3, 103.5]}, "data.mean"),
     ({"std": [58.4, 57.1, 57.4]}, "data.std"),
     ({"bands": [1, 2, 3], "rgb_bands": [1, 2, 4]}, "three of the numbers in data.bands"),
@@ -350,14 +352,14 @@ def test_grey_images_alone_are_warned_of_under_rgb(toy):
 
     def warnings(bands):
         said, config = [], load_config(toy.config, [f"data.bands={bands}"]).data
-        check_files(config, *read_lists(config, unlabeled=True), warn=said.append)
+        check_files(config, *read_splits(config, unlabeled=True), warn=said.append)
         return [line for line in said if "all grey" in line]
 
     first, *others = sorted((toy.root / "images").iterdir())
     for path in others:
         Image.open(path).convert("L").save(path)
     unlabeled, val = warnings("rgb")  # the first image is a labelled one
-    assert f"5 images checked of {toy.path('unlabeled')}" in unlabeled and "bands: grey" in val
+    assert f"{toy.path('unlabeled')}: only grey in 5 images" in unlabeled and "bands: grey" in val
     Image.open(first).convert("L").save(first)
     assert len(warnings("rgb")) == 3 and not warnings("grey")
 
@@ -387,7 +389,7 @@ def test_check_data_tells_of_every_band(toy, run, tmp_path):
     tifffile.imwrite(path, array.astype(np.float32) * np.nan, photometric="minisblack",
                      planarconfig="contig")  # fmt: skip
     code, out, _ = run(check_data, "--config", toy.config)
-    assert code == 1 and "values are NaN or infinite" in out
+    assert code == 1 and "NaN or infinity in" in out
 
 
 def test_what_a_step_of_many_bands_costs(toy):

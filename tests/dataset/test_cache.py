@@ -12,11 +12,11 @@ from PIL import Image
 
 from dataset.cache import CacheBytes, SharedCache, cache_bytes
 from dataset.folders import read_samples
-from dataset.loaders import Process, evaluation_loader, starting_at, training_loader
+from dataset.loaders import LoaderProcess, evaluation_loader, start_loader_at, training_loader
 from dataset.reader import Reader
 from dataset.samples import Samples
-from dataset.split_files import Lists, SampleList
-from dataset.validation import read_lists
+from dataset.split_files import Split, Splits
+from dataset.validation import read_splits
 from engine.dry_run import _seconds_to_load, _validation
 from tests.engine.test_resume import assert_equal
 from util.config.data import Data
@@ -26,7 +26,7 @@ from util.errors import UserError
 RGB = Data(name="d", root=".", classes=["a", "b"], val="v")
 DEEP = Data(name="d", root=".", classes=["a", "b"], val="v", bands=(1, 4), image_range=(0, 9))
 
-NONE = SampleList("", Samples())
+NONE = Split("", Samples())
 
 
 def pair(number, width=6, height=4, data=RGB):
@@ -64,7 +64,7 @@ def test_images_without_masks_take_no_room_for_them():
 
 def test_room_goes_to_labelled_images_and_to_lists_that_fit_whole(toy):
     config = load_config(toy.config)
-    lists = read_lists(config.data, unlabeled=True)
+    lists = read_splits(config.data, unlabeled=True)
     sizes = [1.1 * 4 * n for n in (3 * 52 * 44, 5 * 60 * 40, 50 * (38 + 39 + 40))]
 
     def room(kilobytes):
@@ -114,25 +114,25 @@ def default_method(request):
                          indirect=["default_method"])  # fmt: skip
 def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy, default_method):
     config = load_config(toy.config, ["epoch_length=6", "data.reduce_zero_label=true"])
-    lists = read_lists(config.data, unlabeled=True)
+    lists = read_splits(config.data, unlabeled=True)
 
     def loader(cache_mb):
         data = config.data.model_copy(update={"cache_mb": cache_mb})
-        process = Process(rank=0, world=1, workers=workers, cuda=False)
+        process = LoaderProcess(rank=0, world=1, workers=workers, cuda=False)
         own = config.model_copy(update={"data": data})
         return training_loader(own, lists, cache_bytes(lists, data), 2, 2, 2, process)
 
     keeping, plain = loader(1), loader(0)
-    first = list(starting_at(plain, 0)), list(starting_at(plain, 1))
-    assert_equal(list(starting_at(keeping, 0)), first[0])
+    first = list(start_loader_at(plain, 0)), list(start_loader_at(plain, 1))
+    assert_equal(list(start_loader_at(keeping, 0)), first[0])
     for sample in lists.labeled.samples:
         sample.image_file.unlink()
         sample.mask_file.unlink()
     for sample in lists.unlabeled.samples:
         sample.image_file.unlink()
-    assert_equal(list(starting_at(keeping, 1)), first[1])
+    assert_equal(list(start_loader_at(keeping, 1)), first[1])
     with pytest.raises((UserError, RuntimeError), match="no such file"):
-        list(starting_at(plain, 1))
+        list(start_loader_at(plain, 1))
     for each in (keeping, plain) if workers else ():
         each._iterator._shutdown_workers()  # the garbage collector would wait 20 s for each
 
@@ -145,13 +145,13 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
         Image.new("L", (50, 40)).save(tmp_path / f"{number}.png")
     sets = [f"data.root={tmp_path}", f"data.labeled={tmp_path}/six.txt", "epoch_length=3"]
     config = load_config(toy.config, sets)
-    lists = Lists(read_samples(config.data.labeled, config.data, masks=True), *2 * [NONE])
+    lists = Splits(read_samples(config.data.labeled, config.data, masks=True), *2 * [NONE])
     room = CacheBytes(int(1.1 * kept * 4 * 50 * 40), 0, 0)
-    process = Process(rank=0, world=1, workers=workers, cuda=False)
+    process = LoaderProcess(rank=0, world=1, workers=workers, cuda=False)
     train = training_loader(config, lists, room, 2, 2, 0, process)
     next(iter(train))
-    opened, both = [], Reader.both
-    monkeypatch.setattr(Reader, "both", lambda *each: opened.append(each) or both(*each))
+    opened, both = [], Reader.image_and_mask
+    monkeypatch.setattr(Reader, "image_and_mask", lambda *each: opened.append(each) or both(*each))
     monkeypatch.setattr(time, "perf_counter", lambda: len(opened))
     monkeypatch.setattr("engine.dry_run.REPEATS", 1)
     assert _seconds_to_load(train) == 2 * (1 - kept / 6)
@@ -163,9 +163,9 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
     """The first image takes 10 s, the second 1 s for each of two networks; opening a file takes 1 s
     (fake clock)."""
     config = load_config(toy.config)
-    samples = read_lists(config.data, unlabeled=False).val.samples
-    process = Process(rank=0, world=1, workers=0, cuda=False)
-    clock, seen, both = [0], [], Reader.both
+    samples = read_splits(config.data, unlabeled=False).val.samples
+    process = LoaderProcess(rank=0, world=1, workers=0, cuda=False)
+    clock, seen, both = [0], [], Reader.image_and_mask
 
     def passes(result, seconds):
         clock[0] += seconds
@@ -175,7 +175,7 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
         seen.extend(int(batch["index"]) for batch in batches)
         clock[0] += 10 if len(seen) == 1 else 1
 
-    monkeypatch.setattr(Reader, "both", lambda *each: passes(both(*each), 1))
+    monkeypatch.setattr(Reader, "image_and_mask", lambda *each: passes(both(*each), 1))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr("engine.dry_run.evaluate_network", evaluate)
     monkeypatch.setattr("engine.dry_run.REPEATS", 1)

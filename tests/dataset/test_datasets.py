@@ -1,4 +1,4 @@
-"""Lists, samples, augmentations, loaders."""
+"""Split files, samples, augmentations, loaders."""
 
 import itertools
 import math
@@ -14,12 +14,12 @@ from dataset.datasets import ImageSet, epoch_order
 from dataset.loaders import (
     Batches,
     EpochBatches,
-    Process,
+    LoaderProcess,
     data_workers,
     steps_per_epoch,
     training_loader,
 )
-from dataset.split_files import read_list
+from dataset.split_files import read_split_file
 from dataset.transforms.geometry import weak_geometry
 from dataset.transforms.strong import (
     RADIUS,
@@ -28,7 +28,7 @@ from dataset.transforms.strong import (
     gaussian_blur,
 )
 from dataset.transforms.weak import Geometry, _spans, draw_geometry
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from dataset.views import make_views
 from tests.conftest import write_sample
 from util.config.loading import load_config
@@ -173,8 +173,8 @@ def test_an_epoch_is_as_many_shuffles_as_it_takes():
 
 
 def test_processes_share_the_global_batch_and_go_on_at_a_step():
-    alone = list(EpochBatches(3, 4, Process(0, 1, 0, False)))
-    two = [EpochBatches(3, 4, Process(rank, 2, 0, False)) for rank in (0, 1)]
+    alone = list(EpochBatches(3, 4, LoaderProcess(0, 1, 0, False)))
+    two = [EpochBatches(3, 4, LoaderProcess(rank, 2, 0, False)) for rank in (0, 1)]
     assert alone == [a + b for a, b in zip(*two, strict=True)]
     two[1].first = 2
     assert list(two[1]) == [[(0, 10), (0, 11)]] and len(two[1]) == 3
@@ -184,8 +184,8 @@ def test_processes_share_the_global_batch_and_go_on_at_a_step():
 def loader(toy):
     def build(*overrides, strong_views=1, images=2, unlabeled=True):
         config = load_config(toy.config, overrides)
-        lists = read_lists(config.data, unlabeled)
-        room, process = cache_bytes(lists, config.data), Process(0, 1, 0, False)
+        lists = read_splits(config.data, unlabeled)
+        room, process = cache_bytes(lists, config.data), LoaderProcess(0, 1, 0, False)
         return training_loader(config, lists, room, images, images, strong_views, process)
 
     return build
@@ -265,7 +265,7 @@ def test_a_single_image_finds_its_partner_elsewhere(loader, caplog):
     assert not caplog.text, "nothing to say where partners are as asked for, or there are none"
     raw = next(iter(loader("cutmix_partner=flip", images=1)))
     assert raw["unlabeled"]["partner"]["image"].shape == (1, 33, 33, 3)
-    assert "partners are other images" in caplog.text
+    assert "using independent partner images" in caplog.text
 
 
 @pytest.mark.parametrize("cores, processes, workers", [
@@ -316,6 +316,6 @@ def test_lists_as_published_and_with_spaces(toy):
     path = toy.path("unlabeled")
     line = write_sample(toy.root, "a b", mask=False)
     path.write_text(f"images/u0.jpg None\r\n\nimages/u1.jpg masks/none.png\n{line}\t\n")
-    samples = read_list(path, masks=False).samples
+    samples = read_split_file(path, masks=False).samples
     assert [s.image for s in samples] == ["images/u0.jpg", "images/u1.jpg", "images/a b.jpg"]
     assert all(s.mask is None for s in samples) and samples[-1].line == 4

@@ -85,7 +85,7 @@ def two_sizes(path):
 
 REFUSED = {  # suffix, how it is written, message
     "pages": ("tif", lambda p: pages(p, np.uint8), "holds 3 images, expected one"),
-    "deep pages": ("tif", lambda p: pages(p, np.int64), "array of 3x4x5.*pages, one slice"),
+    "deep pages": ("tif", lambda p: pages(p, np.int64), "array of 3x4x5.*or each page"),
     "pages of two sizes": ("tif", two_sizes, "holds 2 images, expected one"),
     "animated gif": ("gif", frames, "holds 2 images, expected one"),
     "animated png": ("png", frames, "holds 2 images, expected one"),
@@ -95,11 +95,11 @@ REFUSED = {  # suffix, how it is written, message
     "jpeg in tiff": ("tif", lambda p: save(MASK, p, compression="jpeg"), "lossy compression"),
     "webp": ("webp", lambda p: save(colours(MASK), p), "lossy compression"),
     "webp with alpha": ("webp", lambda p: save(np.dstack([colours(MASK), MASK * 99]), p), "lossy"),
-    "halves": ("tif", lambda p: tifffile.imwrite(p, MASK / 2), "such as 0.5 .*whole numbers; save"),
-    "nan": ("tif", lambda p: tifffile.imwrite(p, MASK / 0.0), "such as nan .*whole numbers; save"),
+    "halves": ("tif", lambda p: tifffile.imwrite(p, MASK / 2), "such as 0.5 .*whole numbers. Fix"),
+    "nan": ("tif", lambda p: tifffile.imwrite(p, MASK / 0.0), "such as nan .*whole numbers. Fix"),
     "negative": ("tif", lambda p: tifffile.imwrite(p, MASK - 1.0), "values -1 to 1, expected 0"),
     "white is zero": ("tif", lambda p: tifffile.imwrite(p, MASK, photometric="miniswhite"),
-                      "white as 0"),
+                      "stores white as 0"),
     "signed bytes": ("tif", lambda p: tifffile.imwrite(p, MASK.astype(np.int8) - 1),
                      "values -1 to 1, expected 0"),
     "five bands": ("tif", lambda p: tifffile.imwrite(p, np.dstack([MASK] * 5),
@@ -170,7 +170,7 @@ def test_transparent_pixels_of_masks_need_a_meaning(kind, tmp_path):
     picture.save(path := tmp_path / "m.png")
     keys = list(COLOURS) if in_colour else [0, 1, 2]
     label_map = dict(zip(keys, range(3), strict=True))
-    with pytest.raises(UserError, match=r"m.png: 4 pixels are transparent. Fix: add"):
+    with pytest.raises(UserError, match=r"m.png: found 4 transparent pixels. Fix: add"):
         open_mask(path, LabelLookup(data(label_map=label_map)))
     for label, expected in (("ignore", 255), ("b", 1)):
         labels = LabelLookup(data(label_map=label_map | {"transparent": label}))

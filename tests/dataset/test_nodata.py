@@ -12,7 +12,7 @@ from dataset.class_frequency import class_pixels
 from dataset.folders import names_by_stem, read_samples
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
-from dataset.split_files import read_list
+from dataset.split_files import read_split_file
 from supervised import SupOnly
 from tests.dataset.test_bands import data
 from tests.own_images import TINY
@@ -241,9 +241,11 @@ def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
     assert all(0.3 < mean < 0.7 for mean in config.data.mean)
 
     reader = Reader(config.data)
-    sample = read_list(config.data.labeled, masks=True).samples[0]
-    assert np.array_equal(np.array(reader.both(sample)[1]) == 255, VOID)
-    _, ignored = reader.unlabeled(read_list(config.data.unlabeled, masks=False).samples[0])
+    sample = read_split_file(config.data.labeled, masks=True).samples[0]
+    assert np.array_equal(np.array(reader.image_and_mask(sample)[1]) == 255, VOID)
+    _, ignored = reader.image_and_nodata_mask(
+        read_split_file(config.data.unlabeled, masks=False).samples[0]
+    )
     assert np.array_equal(np.array(ignored) == 255, VOID)
     code, out, err = run(check_data, "--config", "c.yaml")
     assert f"{VOID.mean():.2%}" in next(x for x in out.splitlines() if x.startswith("ignored"))

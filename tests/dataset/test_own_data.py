@@ -12,8 +12,8 @@ from dataset.bands import read_bands
 from dataset.folders import names_by_stem, read_samples
 from dataset.image_files import image_size
 from dataset.samples import Origin
-from dataset.split_files import SampleList, list_line, read_list, scan_list
-from dataset.validation import check_existence, check_files, read_lists, too_few
+from dataset.split_files import Split, read_split_file, sample_line, scan_split_file
+from dataset.validation import check_existence, check_files, read_splits, too_few
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.own_images import NAMES, TINY, truth, turned, write_images, write_masks
@@ -101,8 +101,8 @@ def test_folders_match_by_relative_name(root):
         ({"unlabeled": {"images": "more", "mask": "m"}}, ["data.unlabeled.mask'", "'masks'"]),
         ({"unlabeled": 3}, ["data.unlabeled", "found 3"]),
         ({"unlabeled": "."}, ["folder", "{images: FOLDER"]),
-        ({"label_map": {"0,0,0": "A"}}, ["data.label_map", "'A' is no class", "ignore"]),
-        ({"label_map": {"0,0,0": 3}}, ["data.label_map", "'3' is no class"]),
+        ({"label_map": {"0,0,0": "A"}}, ["data.label_map", "'A' is not a class; expected"]),
+        ({"label_map": {"0,0,0": 3}}, ["data.label_map", "'3' is not a class"]),
         ({"label_map": {"0,0": 0}}, ["data.label_map", "'0,0' is neither"]),
         ({"label_map": {"0,0,256": 0}}, ["data.label_map", "'0,0,256' is neither"]),
         ({"label_map": {-1: 0}}, ["data.label_map", "'-1' is neither"]),
@@ -145,7 +145,7 @@ def test_the_trap_of_0_and_255_is_said(toy):
     def check(*overrides):
         said.clear()
         config = load_config(toy.config, ["data.classes=[other, road]", *overrides])
-        check_files(config.data, *read_lists(config.data, unlabeled=True), warn=said.append)
+        check_files(config.data, *read_splits(config.data, unlabeled=True), warn=said.append)
 
     check()
     assert len(said) == 2 and all("road" in line and "are 255: ignored" in line for line in said)
@@ -159,12 +159,12 @@ def test_lines_of_lists_survive_spaces(tmp_path):
     samples = [("a.jpg", None), ("a b.jpg", None), ("a.jpg", "m/a.png"), ("b.jpg", "m m/a.png")]
     path = tmp_path / "list.txt"
     for image, mask in samples:
-        path.write_text(list_line(image, mask) + "\n")
-        read = read_list(path, masks=mask is not None).samples
+        path.write_text(sample_line(image, mask) + "\n")
+        read = read_split_file(path, masks=mask is not None).samples
         assert [(s.image, s.mask) for s in read] == [(image, mask)]
     for name in ("a\tb.jpg", " a.jpg", "a\n.jpg", "a\udcff.jpg"):
         with pytest.raises(UserError, match="rename"):
-            list_line(name)
+            sample_line(name)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
@@ -222,9 +222,9 @@ def test_missing_files_of_lists_are_named_for_what_they_are(line, message, tmp_p
         Image.new("L", (4, 4)).save(tmp_path / folder / "a.png")
     (tmp_path / "images/b.png").symlink_to("nowhere.png")
     (tmp_path / "list.txt").write_text(line)
-    samples, _ = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
+    samples, _ = scan_split_file(Origin(tmp_path / "list.txt", tmp_path), True, None)
     with pytest.raises(UserError, match=message):
-        check_existence(SampleList("", samples))
+        check_existence(Split("", samples))
 
 
 @pytest.mark.parametrize("stored, listed", [("NFD", "NFC"), ("NFC", "NFD")])
@@ -235,13 +235,13 @@ def test_accents_of_lists_and_files_may_be_encoded_apart(stored, listed, tmp_pat
     (tmp_path / name).parent.mkdir()
     Image.new("L", (4, 4)).save(tmp_path / name)
     (tmp_path / "list.txt").write_text(f"{path} {path}\n", encoding="utf-8")
-    (sample,), _ = scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
+    (sample,), _ = scan_split_file(Origin(tmp_path / "list.txt", tmp_path), True, None)
     assert sample.image == sample.mask == name
 
 
 def test_spaces_without_a_tab_are_explained(tmp_path):
     (tmp_path / "list.txt").write_text("a.png\nphoto 1.png\nphoto 2.png\t\n")
-    samples, (fault,) = scan_list(Origin(tmp_path / "list.txt", tmp_path), False, None)
+    samples, (fault,) = scan_split_file(Origin(tmp_path / "list.txt", tmp_path), False, None)
     assert [sample.image for sample in samples] == ["a.png", "photo 2.png"]
     assert "line 2: 'photo 1.png'" in str(fault) and "end an image without a mask by a tab" in str(
         fault
@@ -250,7 +250,7 @@ def test_spaces_without_a_tab_are_explained(tmp_path):
 
 def test_long_lines_with_accents_are_faults(tmp_path):
     (tmp_path / "list.txt").write_text("\u00fc" * 200 + ".png\n", encoding="utf-8")
-    samples, faults = scan_list(Origin(tmp_path / "list.txt", tmp_path), False, None)
+    samples, faults = scan_split_file(Origin(tmp_path / "list.txt", tmp_path), False, None)
     assert len(samples) + len(faults) == 1
 
 
@@ -258,7 +258,7 @@ def test_long_lines_with_accents_are_faults(tmp_path):
 def test_lists_in_utf_16_are_named(encoding, tmp_path):
     (tmp_path / "list.txt").write_text("a.png b.png\n", encoding=encoding)
     with pytest.raises(UserError, match="UTF-16.*UTF-8"):
-        scan_list(Origin(tmp_path / "list.txt", tmp_path), True, None)
+        scan_split_file(Origin(tmp_path / "list.txt", tmp_path), True, None)
 
 
 def test_files_of_unknown_suffix_are_counted_and_named(tmp_path, caplog):

@@ -9,8 +9,8 @@ import evaluate
 from dataset.folders import read_samples
 from dataset.overlap import overlaps
 from dataset.reader import Reader
-from dataset.split_files import read_list
-from dataset.validation import read_lists
+from dataset.split_files import read_split_file
+from dataset.validation import read_splits
 from fixmatch import FixMatch
 from tests.conftest import write_lines, write_sample
 from tools.check_data.inspect import inspect
@@ -78,7 +78,7 @@ def test_lists_of_two_roots_train_and_options_replace_them(pools, train, run, tm
 
 def test_each_sample_is_read_below_its_own_root(pools):
     config = pools.config_of_both()
-    labeled, unlabeled, _ = (listed.samples for listed in read_lists(config.data, unlabeled=True))
+    labeled, unlabeled, _ = (listed.samples for listed in read_splits(config.data, unlabeled=True))
     assert [sample.image_file for sample in unlabeled] == [
         *(pools.toy.root / f"images/u{i}.jpg" for i in range(5)),
         *(pools.root / f"images/u{i}.jpg" for i in (0, 5)),
@@ -87,7 +87,10 @@ def test_each_sample_is_read_below_its_own_root(pools):
     assert labeled[-1].where == f"{pools.path('labeled')} line 1"
     reader = Reader(config.data)
     sizes = [reader.image(sample).shape for sample in unlabeled if sample.image == "images/u0.jpg"]
-    assert sizes == [(40, 60, 3), (48, 64, 3)] and reader.both(labeled[-1])[1].size == (64, 48)
+    assert sizes == [(40, 60, 3), (48, 64, 3)] and reader.image_and_mask(labeled[-1])[1].size == (
+        64,
+        48,
+    )
 
 
 def test_folders_with_a_root(pools):
@@ -109,7 +112,7 @@ def test_folders_with_a_root(pools):
 
 def test_a_list_alone_has_the_working_directory_as_its_root(toy, monkeypatch):
     monkeypatch.chdir(toy.root)
-    assert read_list(toy.path("labeled"), masks=True).samples[0].mask_file.is_file()
+    assert read_split_file(toy.path("labeled"), masks=True).samples[0].mask_file.is_file()
 
 
 def link(pools):
@@ -159,11 +162,11 @@ def test_one_file_through_two_roots_is_found(pools):
     pools.write("unlabeled", ["pool/images/u0.jpg", "data/images/l2.jpg"])
     config = pools.config(unlabeled=outer)
     with pytest.raises(UserError, match=r"line 2: 'data/images/l2.jpg' is also in .* line 3; "):
-        read_lists(config.data, unlabeled=True)
+        read_splits(config.data, unlabeled=True)
     pools.write("unlabeled", ["data/images/u3.jpg"])
     config = pools.config(unlabeled=[outer, str(pools.toy.path("unlabeled"))])
     with pytest.raises(UserError, match=r"txt line 4: 'images/u3.jpg' is also in .* line 1; "):
-        read_lists(config.data, unlabeled=True)
+        read_splits(config.data, unlabeled=True)
 
 
 def test_evaluation_refuses_an_image_twice(pools, mistake):

@@ -14,7 +14,7 @@ from dataset.datasets import TrainingSet
 from dataset.file_content import Content
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, Samples
-from dataset.split_files import read_list
+from dataset.split_files import read_split_file
 from util.config.loading import load_config
 
 ORIGINS = Origin(Path("a.txt"), Path("x")), Origin(Path("b.txt"), Path("y"))
@@ -53,7 +53,7 @@ def test_samples_are_small_and_few_objects():
 def test_a_list_that_was_read_is_few_objects(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("".join(f"images/{i}.jpg masks/{i}.png\n" for i in range(1000)))
-    listed = read_list(path, masks=True)
+    listed = read_split_file(path, masks=True)
     assert len(listed.samples) == 1000 and reachable(listed) < 100
 
 

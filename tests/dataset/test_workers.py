@@ -14,8 +14,8 @@ import pytest
 from dataset import loaders
 from dataset.cache import CacheBytes
 from dataset.datasets import TrainingSet
-from dataset.loaders import Process, map_tensors, tensors_per_batch, training_loader
-from dataset.validation import read_lists
+from dataset.loaders import LoaderProcess, map_tensors, tensors_per_batch, training_loader
+from dataset.validation import read_splits
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, saved
 from tests.tools.test_slurm import until_there
@@ -65,8 +65,8 @@ def test_a_low_soft_limit_is_raised(soft, hard, raised, limits):
 @pytest.mark.parametrize("kind", [SupOnly, UniMatchV2])
 def test_the_tensors_of_a_batch_are_counted(kind, partner, toy):
     config = load_config(toy.config, [f"cutmix_partner={partner}"])
-    lists = read_lists(config.data, kind.unlabeled)
-    process = Process(rank=0, world=1, workers=0, cuda=False)
+    lists = read_splits(config.data, kind.unlabeled)
+    process = LoaderProcess(rank=0, world=1, workers=0, cuda=False)
     loader = training_loader(config, lists, CacheBytes(0, 0, 0), 2, 2, kind.strong_views, process)
     counted = []
     map_tensors(counted.append, next(iter(loader)))
@@ -133,7 +133,7 @@ def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
 
 def test_one_of_several_processes_waits_for_a_while(monkeypatch):
     """After a signal, use batches that arrive in time, and fail when none arrives."""
-    monkeypatch.setattr(interrupt, "STOP_PATIENCE", 0.3)
+    monkeypatch.setattr(interrupt, "STOP_TIMEOUT", 0.3)
 
     def batches(slow):
         yield 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataset.folders import read_samples
-from dataset.loaders import Process, evaluation_loader
+from dataset.loaders import LoaderProcess, evaluation_loader
 from inference.evaluation import evaluate
 from metrics.calibration import PseudoLabelScores
 from model.build import build_network
@@ -64,7 +64,7 @@ def test_two_processes_judge_pseudo_labels_as_one(method, spied):
     network = load_trained(config, spied / method / "latest.pth", name, cpu)
     scores = PseudoLabelScores(config.num_classes, said["threshold"], cpu)
     samples = read_samples(config.data.val, config.data, masks=True).samples
-    loader = evaluation_loader(config, samples, Process(0, 1, 0, cuda=False))
+    loader = evaluation_loader(config, samples, LoaderProcess(0, 1, 0, cuda=False))
     evaluate(network, loader, config, mode="original", device=cpu, volumes=[0] * len(samples),
              pseudo_labels=scores)  # fmt: skip
     assert scores.summary() == said

@@ -219,7 +219,7 @@ def test_a_rank_that_never_comes(tmp_path):
 def test_timeout_is_a_number_of_minutes(given, monkeypatch):
     monkeypatch.setenv("TIMEOUT", given)
     with pytest.raises(UserError, match="TIMEOUT: expected a number of minutes"):
-        rendezvous.patience()
+        rendezvous.rendezvous_timeout()
 
 
 def test_variables_of_no_launcher(monkeypatch):

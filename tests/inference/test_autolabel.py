@@ -15,7 +15,7 @@ from PIL import Image
 import inference.autolabel
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from inference.autolabel import encoding_of_labels, unlabelled_samples
 from inference.predictor import (
     Predictor,
@@ -57,7 +57,7 @@ def predictions(tmp_path, names):
     """Return mask and probabilities by the name of an unlabelled image."""
     config = load_config(tmp_path / "run/config.yaml")
     network = load_trained(config, tmp_path / "run/best.pth", "model", CPU)
-    samples = {s.image: s for s in read_lists(config.data, True).unlabeled.samples}
+    samples = {s.image: s for s in read_splits(config.data, True).unlabeled.samples}
     reader, predictor = Reader(config.data), Predictor(network, config, CPU)
     images = {name: reader.image(samples[f"{name}.jpg"]) for name in names}
     found = {name: predictor.probabilities(image) for name, image in images.items()}
@@ -99,7 +99,7 @@ def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path)
         assert (np.array(open_mask(path, LabelLookup(new.data))) == expected).all()
         passed += sure.mean() / 5
     assert 0 < passed < 1 and f"on {passed:.1%} of an image's pixels" in said
-    lists = read_lists(new.data, unlabeled=False)
+    lists = read_splits(new.data, unlabeled=False)
     assert len(lists.labeled.samples) == 3 + 5 and new.data.unlabeled is None
     code, said, err = run(check_data, "--config", tmp_path / "out/config.yaml")
     assert code == 0, said + err
@@ -115,7 +115,7 @@ def test_images_without_labels_stay_unlabelled(command, run, tmp_path):
     path = tmp_path / "part/config.yaml"
     config = load_config(path)
     assert config.method == {"teacher": "ema"}
-    lists = read_lists(config.data, unlabeled=True)
+    lists = read_splits(config.data, unlabeled=True)
     assert len(lists.labeled.samples) == 3 + 3 and len(lists.unlabeled.samples) == 2
     assert run(check_data, "--config", path)[0] == 0
     code, _, err = command("--threshold", 0, "--tta", "flip", "1", "2", *teacher)
@@ -186,7 +186,7 @@ def test_it_continues_with_the_same_result(command, tmp_path):
     assert code == 2 and "made with another checkpoint, config or options" in err
     (tmp_path / "out/config.yaml").write_text("mine: true\n")
     code, _, err = command(*options)
-    assert code == 2 and "config.yaml: holds something else already" in err
+    assert code == 2 and "config.yaml: exists with other content" in err
 
 
 def test_failed_images_come_before_split_files(command, tmp_path, monkeypatch):
@@ -216,7 +216,7 @@ def test_other_images(command, toy, tmp_path):
                            tmp_path / "b")  # fmt: skip
     assert code == 0, err
     data = load_config(tmp_path / "b/config.yaml").data
-    lists = read_lists(data, unlabeled=True)
+    lists = read_splits(data, unlabeled=True)
     assert len(lists.labeled.samples) == 4 and len(lists.unlabeled.samples) == 5
     (toy.folder / "some.txt").write_text("images/u1.jpg\n")
     code, _, _ = command(

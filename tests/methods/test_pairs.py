@@ -15,12 +15,12 @@ import predict
 import tools.check_data.__main__ as check_data
 from dataset.cache import CacheBytes
 from dataset.folders import read_samples
-from dataset.loaders import Process, training_loader
+from dataset.loaders import LoaderProcess, training_loader
 from dataset.protocols import fingerprint
 from dataset.reader import Reader
-from dataset.split_files import list_identity, listed_paths
+from dataset.split_files import line_paths, split_identity
 from dataset.transforms.strong import strong_view
-from dataset.validation import check_files, read_lists
+from dataset.validation import check_files, read_splits
 from dataset.views import make_views
 from inference.overlay import overlay, side_by_side
 from model.build import network_of
@@ -88,8 +88,10 @@ def test_a_siamese_network_sees_no_change_where_there_is_none(network, pairs):
 
 def test_both_dates_share_geometry_and_boxes_but_not_colours(pairs):
     config = load_config(pairs.config, ["cutmix_partner=batch", "data.grey_probability=0"])
-    lists = read_lists(config.data, unlabeled=True)
-    loader = training_loader(config, lists, CacheBytes(0, 0, 0), 2, 2, 2, Process(0, 1, 0, False))
+    lists = read_splits(config.data, unlabeled=True)
+    loader = training_loader(
+        config, lists, CacheBytes(0, 0, 0), 2, 2, 2, LoaderProcess(0, 1, 0, False)
+    )
     raw = next(iter(loader))
     u = raw["unlabeled"]
     assert u["image"].shape == (2, 33, 33, 6) and len(u["views"]) == 4
@@ -109,14 +111,14 @@ def test_both_dates_share_geometry_and_boxes_but_not_colours(pairs):
 
 def test_lists_of_names_are_known_by_their_hash(pairs, scenes):
     config = load_config(pairs.config)
-    labeled, unlabeled, _ = read_lists(config.data, unlabeled=True)
+    labeled, unlabeled, _ = read_splits(config.data, unlabeled=True)
     sample = labeled.samples[0]
     assert [f.relative_to(scenes).as_posix() for f in sample.image_files] == [
         "A/train/00000.png", "B/train/00000.png",
     ]  # fmt: skip
-    assert sample.mask == "label/train/00000.png" and listed_paths(sample) == ["train/00000.png"]
+    assert sample.mask == "label/train/00000.png" and line_paths(sample) == ["train/00000.png"]
     published = fingerprint((scenes / "labeled.txt").read_bytes())
-    assert list_identity(labeled.samples)["sha256"] == published.sha256
+    assert split_identity(labeled.samples)["sha256"] == published.sha256
     assert unlabeled.samples[0].mask is None and unlabeled.samples[0].second is not None
 
 
@@ -129,12 +131,15 @@ def test_columns_and_folders_are_the_same_samples(pairs, scenes):
     config = load_config(
         pairs.config, [*(f"{k}={v}" for k, v in listed.items()), f"data.val={folders}"]
     )
-    labeled, _, val = read_lists(config.data, unlabeled=False)
-    by_name = read_lists(load_config(pairs.config).data, unlabeled=False)
+    labeled, _, val = read_splits(config.data, unlabeled=False)
+    by_name = read_splits(load_config(pairs.config).data, unlabeled=False)
     reader = Reader(config.data)
     for columns, names in ((labeled, by_name.labeled), (val, by_name.val)):
         for one, other in zip(columns.samples, names.samples, strict=True):
-            (image, mask), (image2, mask2) = reader.both(one), reader.both(other)
+            (image, mask), (image2, mask2) = (
+                reader.image_and_mask(one),
+                reader.image_and_mask(other),
+            )
             assert np.array_equal(image, image2) and np.array_equal(mask, mask2)
 
 
@@ -172,27 +177,27 @@ def test_a_name_missing_in_a_folder_is_told(pairs, scenes, tmp_path):
     (tmp_path / "B").mkdir()
     folders = f"{{images: A/val, second: {tmp_path / 'B'}, masks: label/val}}"
     with pytest.raises(UserError, match="leads out"):
-        read_lists(load_config(pairs.config, [f"data.val={folders}"]).data, unlabeled=False)
+        read_splits(load_config(pairs.config, [f"data.val={folders}"]).data, unlabeled=False)
     without = "{images: A/val, masks: label/val}"
     with pytest.raises(UserError, match="need second images"):
-        read_lists(load_config(pairs.config, [f"data.val={without}"]).data, unlabeled=False)
+        read_splits(load_config(pairs.config, [f"data.val={without}"]).data, unlabeled=False)
     fewer = "{images: A, second: B/val, masks: label}"
     with pytest.raises(UserError, match="has no second image"):
-        read_lists(load_config(pairs.config, [f"data.val={fewer}"]).data, unlabeled=False)
+        read_splits(load_config(pairs.config, [f"data.val={fewer}"]).data, unlabeled=False)
 
 
 def test_a_line_is_one_name(pairs):
     pairs.path("labeled").write_text("00000.png 00001.png")
     config = load_config(pairs.config, [f"data.labeled={pairs.path('labeled')}"]).data
     with pytest.raises(UserError, match="line 1: 2 parts, expected 'name'"):
-        read_lists(config, unlabeled=False)
+        read_splits(config, unlabeled=False)
 
 
 def test_two_dots_lead_out_where_they_are_a_folder(pairs):
     pairs.path("labeled").write_text("a..b.png\na/../../b.png")
     config = load_config(pairs.config, [f"data.labeled={pairs.path('labeled')}"]).data
     with pytest.raises(UserError, match=r"line 2: 'a/../../b.png' leads out"):
-        read_lists(config, unlabeled=False)
+        read_splits(config, unlabeled=False)
 
 
 def test_dates_of_two_sizes_are_seen_in_the_headers(pairs, scenes, tmp_path):
@@ -201,7 +206,7 @@ def test_dates_of_two_sizes_are_seen_in_the_headers(pairs, scenes, tmp_path):
     Image.new("RGB", (20, 10)).save(root / "B" / name)
     config = load_config(pairs.config, [f"data.root={root}", "data.check_samples=0"]).data
     with pytest.raises(UserError, match="the later image is 20x10"):
-        check_files(config, *read_lists(config, unlabeled=True), warn=print)
+        check_files(config, *read_splits(config, unlabeled=True), warn=print)
 
 
 @pytest.mark.parametrize("lacking", ["A", "B", "label"])
@@ -210,7 +215,7 @@ def test_a_name_that_is_not_in_all_three_folders_is_told(lacking, pairs, scenes,
     shutil.copytree(scenes, root)
     (root / lacking / name).unlink()
     config = load_config(pairs.config, [f"data.root={root}"]).data
-    lists = read_lists(config, unlabeled=False)
+    lists = read_splits(config, unlabeled=False)
     there = "B" if lacking == "A" else "A"
     message = (
         f"'{name}' is in {there} but not in {lacking}; expected it in all folders of data.pair"

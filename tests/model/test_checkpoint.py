@@ -31,7 +31,7 @@ from model.trained import load_network
 from util.config.data import Data
 from util.config.schema import Model
 from util.errors import UserError
-from util.io import DAY, write_atomically
+from util.io import SECONDS_PER_DAY, write_atomically
 
 TINY = Model(backbone="resnet10t", channels=8, pretrained="none")
 DATA = Data(name="d", root=".", classes=["a", "b", "c"], val="v")
@@ -240,7 +240,7 @@ def test_temporary_files_of_killed_runs_are_removed(locks, tmp_path, monkeypatch
     users.touch()
     RunDir(tmp_path).lock()
     assert left.exists() != locks
-    later = time.time() + DAY
+    later = time.time() + SECONDS_PER_DAY
     monkeypatch.setattr("time.time", lambda: later)
     RunDir(tmp_path).lock()
     assert list(tmp_path.glob("*.partial")) == [users]

@@ -15,7 +15,7 @@ import evaluate
 import predict
 from corrmatch import CorrMatch
 from dataset.file_content import read_content
-from dataset.image_files import PILLOW_FORMATS, image_size, orientation
+from dataset.image_files import PILLOW_FORMATS, exif_orientation, image_size
 from engine.command import main
 from model.pretrained import PRETRAINED
 from tests.conftest import REPOSITORY
@@ -224,7 +224,7 @@ def test_pillow_takes_no_other_format(tmp_path, monkeypatch):
     Image.new("RGB", (4, 3)).save(path, "EPS")
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: started.append(1))
     assert Image.open(path).format == "EPS"
-    for read in (read_content, image_size, orientation):
+    for read in (read_content, exif_orientation, image_size):
         with pytest.raises(UserError, match=r"a\.png: not a readable image"):
             read(path)
     with pytest.raises(OSError, match="cannot identify"):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import yaml
 
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from semi.criterion import build_criterion, dice_loss
 from semi.pseudo_labels import PseudoLabel, build_consistency, consistency, dice_consistency
 from supervised import SupOnly
@@ -87,7 +87,7 @@ def test_weights_that_cannot_be_are_refused(criterion, message, toy):
 
 def test_class_pixels_are_counted(toy):
     data = load_config(toy.config).data
-    listed = read_lists(data, unlabeled=False).labeled
+    listed = read_splits(data, unlabeled=False).labeled
     # 3 masks of 52x44: the first row is ignored, then thirds of 15, 15 and 14 rows.
     assert class_pixels(listed, data).tolist() == [3 * 52 * rows for rows in (14, 15, 14)]
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dataset.cache import cache_bytes
-from dataset.loaders import Process, training_loader
-from dataset.validation import read_lists
+from dataset.loaders import LoaderProcess, training_loader
+from dataset.validation import read_splits
 from tests.conftest import REPOSITORY
 from tools.prepare import __main__ as prepare
 from tools.prepare.official import acdc
@@ -155,7 +155,7 @@ def test_h5py_is_optional(run, source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     code, _, err = prepared(run, source, tmp_path / "acdc", "--partial")
     assert (
-        code == 2 and err == "error: acdc: needs h5py. Fix: pip install -r requirements-extra.txt\n"
+        code == 2 and err == "error: acdc needs h5py. Fix: pip install -r requirements-extra.txt\n"
     )
 
 
@@ -217,8 +217,11 @@ def test_samples_are_rotated_whole(toy):
     """Image and mask share a rotation; there is no padding, and masks hold no new values."""
     geometry = ["data.geometry=rotate_resize", "crop_size=24"]
     config = load_config(toy.config, geometry)
-    lists = read_lists(config.data, unlabeled=True)
-    room, process = cache_bytes(lists, config.data), Process(rank=0, world=1, workers=0, cuda=False)
+    lists = read_splits(config.data, unlabeled=True)
+    room, process = (
+        cache_bytes(lists, config.data),
+        LoaderProcess(rank=0, world=1, workers=0, cuda=False),
+    )
     assert len(loader := training_loader(config, lists, room, 2, 2, 1, process))
     for batch in loader:
         assert batch["labeled"]["image"].shape == (2, 24, 24, 3)

@@ -551,7 +551,7 @@ def test_matlab73_needs_h5py(init, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     code, out, _ = init()
     assert code == 2
-    assert "one.mat: MATLAB 7.3: needs h5py. Fix: pip install -r requirements-extra.txt" in out
+    assert "one.mat: MATLAB 7.3 needs h5py. Fix: pip install -r requirements-extra.txt" in out
 
 
 def test_faults_of_several_files_are_named_at_once(init):
@@ -585,7 +585,7 @@ def test_masks_go_to_a_new_folder(init):
 
 
 @pytest.mark.parametrize("module, where, error, code", [
-    (config, "write_lists", KeyboardInterrupt(), 130),
+    (config, "write_split_files", KeyboardInterrupt(), 130),
     (own_init, "load_config", UserError("spoilt"), 2),
     (own_init, "schedule_for", UserError("too short"), 2),
     (own_init, "schedule_for", KeyboardInterrupt(), 130),

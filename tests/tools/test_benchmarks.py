@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from tests.conftest import METHODS, REPOSITORY
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import data, evaluation, gpu, options, start, steps
@@ -56,7 +56,7 @@ def test_photos_stand_in_for_any_data(name, tmp_path):
     config = read(options, data=data.make_dataset(tmp_path, None))
     assert config.data.pair is None and config.evaluation.select == "miou"
     assert config.evaluation.volume_pattern is None
-    assert len(read_lists(config.data, unlabeled=True).val.samples) == 4
+    assert len(read_splits(config.data, unlabeled=True).val.samples) == 4
 
 
 def test_the_time_to_the_first_step(toy, run, monkeypatch):

@@ -231,10 +231,10 @@ def test_errors_of_the_user(toy, inspect, tmp_path):
     precious = tmp_path / "notes.html"
     precious.write_text("mine")
     for more, part in (
-        (["--html", precious], "no report of this command"),
+        (["--html", precious], "is not a report of this command"),
         (["--html", tmp_path / "no/x.html"], "folder does not exist"),
         (["--labeled-id-path", "none.txt"], "none.txt: no such split file"),
-        (["--set", "data.labeled=null"], "no list of labeled images"),
+        (["--set", "data.labeled=null"], "data.labeled: not set"),
         (["--set", "epochs=0"], "epochs"),
     ):
         code, out, _ = inspect(*more)

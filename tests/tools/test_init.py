@@ -9,7 +9,7 @@ from PIL import Image
 
 import evaluate
 from dataset.reader import Reader
-from dataset.split_files import read_list
+from dataset.split_files import read_split_file
 from fixmatch import FixMatch
 from inference.mask_encoding import MaskEncoding
 from supervised import SupOnly
@@ -33,7 +33,7 @@ from util.errors import UserError
 def masks_of(config):
     """Return the class indices of all labelled and validation masks by the photo's number."""
     reader = Reader(config.data)
-    lists = (read_list(path, masks=True) for path in (config.data.labeled, config.data.val))
+    lists = (read_split_file(path, masks=True) for path in (config.data.labeled, config.data.val))
     samples = [sample for listed in lists for sample in listed.samples]
     return {int(Path(s.image).stem[6:]): np.array(reader.mask(s)) for s in samples}
 
@@ -153,9 +153,9 @@ def test_folders_of_sets_are_kept_apart(options, counts, init):
     labelled, val, test = counts
     assert code == 0 and f"{labelled} labeled, 0 unlabeled, {val} val, {test} test" in out, err
     data = load_config("configs/mine.yaml").data
-    (sample,) = read_list(data.test, masks=True).samples
+    (sample,) = read_split_file(data.test, masks=True).samples
     assert sample.image.endswith("test/5.jpg")
-    held = {Path(s.image).stem for s in read_list(data.val, masks=True).samples}
+    held = {Path(s.image).stem for s in read_split_file(data.val, masks=True).samples}
     if not options:
         assert held == {"3", "4"}
 
@@ -286,7 +286,8 @@ def test_a_class_of_validation_masks_only_is_named(init):
     write_masks(Path("masks"), stems, "index")
     assert init()[0] == 0
     (val,) = [
-        Path(s.mask) for s in read_list(load_config("configs/mine.yaml").data.val, True).samples
+        Path(s.mask)
+        for s in read_split_file(load_config("configs/mine.yaml").data.val, True).samples
     ][:1]
     mask = np.asarray(Image.open(val)).copy()
     mask[:9, :9] = 4
@@ -492,7 +493,7 @@ def test_large_files_need_an_option(init, run):
     config = load_config("configs/mine.yaml")
     assert config.data.max_megapixels == 2
     data = config.data.model_copy(update={"max_megapixels": 1})
-    sample = read_list(config.data.val, masks=True).samples[0]
+    sample = read_split_file(config.data.val, masks=True).samples[0]
     with pytest.raises(UserError, match="masks/.*png: 1300x1000 pixels.*data.max_megapixels"):
         Reader(data).mask(sample)
     more = ["--set", "data.max_megapixels=1"]

@@ -25,7 +25,7 @@ def test_generate_the_published_val_list(splits, tmp_path):
     assert Path("splits/ade20k/val.txt").read_text().splitlines() == ade20k_val()
     code, _, line = splits("generate", "ade20k/all", "--root", "ade")
     assert code == 2 and "ade: its files do not give the published ade20k/all/labeled" in line
-    assert "found 1 entries" in line and "expected 20210" in line
+    assert "found 1 entry" in line and "expected 20210" in line
     Path("ade/images/validation/ADE_val_00000003.jpg").unlink()
     Path("splits/ade20k/val.txt").unlink()
     code, _, line = splits("generate", "ade20k/val", "--root", "ade")
@@ -110,7 +110,7 @@ def test_pascals_validation_images(splits, unverified):
     before = tree(Path("splits"))
     write_lines(Path("names.txt"), ["2008_1", "2007_4"])
     line = splits(*argv, "--names", "names.txt")[2]
-    assert "splits/pascal/val.txt: holds another list already" in line
+    assert "splits/pascal/val.txt: exists with other lines" in line
 
     Path("pascal/ImageSets/Segmentation/val.txt").unlink()
     assert splits(*argv)[0] == 0 and tree(Path("splits")) == before

@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 
 from dataset.samples import Origin, Sample
-from dataset.split_files import list_line, read_list, write_lists
-from dataset.validation import read_lists
+from dataset.split_files import read_split_file, sample_line, write_split_files
+from dataset.validation import read_splits
 from tests.conftest import touch, tree, write_lines
 from tools.splits.folds import draw_folds
 from tools.sweep.spec import expand, read_sweep
@@ -41,7 +41,7 @@ def write_config(**data):
 
 def drawn(out):
     return {
-        path.stem: [s.image for s in read_list(path, masks=False).samples]
+        path.stem: [s.image for s in read_split_file(path, masks=False).samples]
         for path in Path(out).glob("*.txt")
     }
 
@@ -68,7 +68,7 @@ def test_make_is_reproducible_and_nested(splits):
     val, val4 = drawn("val"), drawn("val4")
     assert len(val["val"]) == 5 and len(val["labeled"]) == 5 and len(val4["labeled"]) == 9
     assert val["val"] == val4["val"] and set(val["labeled"]) < set(val4["labeled"])
-    assert all(s.mask for s in read_list(Path("8/labeled.txt"), masks=True).samples)
+    assert all(s.mask for s in read_split_file(Path("8/labeled.txt"), masks=True).samples)
 
 
 def test_make_from_a_list_in_any_order(splits):
@@ -173,7 +173,7 @@ def test_lists_of_pairs_are_read_again(form, splits):
     assert lines[7] in labeled and len(labeled) == 2
     assert sorted(labeled + unlabeled) == sorted(lines[:8])
     found = load_config("c.yaml", [f"data.{k}=quarter/{k}.txt" for k in ("labeled", "unlabeled")])
-    again = read_lists(found.data, unlabeled=True)
+    again = read_splits(found.data, unlabeled=True)
     assert len(again.labeled.samples) == 2 and len(again.unlabeled.samples) == 6
     sample = again.labeled.samples[[line in lines[7] for line in labeled].index(True)]
     files = ("A/7.png", "B/7.png", "label/7.png")
@@ -233,10 +233,10 @@ def test_make_refuses(splits):
     assert splits(*argv, "2")[0] == 0
     before = tree(Path("out"))
     code, _, line = splits(*argv, "3")
-    assert code == 2 and "out/labeled.txt: holds another list already (found 2 entries" in line
+    assert code == 2 and "out/labeled.txt: exists with other lines (found 2 entries" in line
     assert tree(Path("out")) == before and "already there" in splits(*argv, "1/3")[1]
     Path("data/images/day/000.png").touch()
-    assert "images/day/000.png: has the name of 000.jpg" in splits(*argv, "2")[2]
+    assert "images/day/000.png: has the same name as 000.jpg" in splits(*argv, "2")[2]
 
 
 def test_patterns_pair_files(splits):
@@ -269,12 +269,12 @@ def test_masks_among_the_images_are_not_unlabelled_images(images, masks, lines, 
 
 def test_lists_are_written_whole_or_not_at_all(tmp_path):
     write_lines(tmp_path / "b.txt", LINES)
-    with pytest.raises(UserError, match="b.txt: holds another list"):
-        write_lists({tmp_path / "a.txt": LINES, tmp_path / "b.txt": LINES[:2]})
+    with pytest.raises(UserError, match="b.txt: exists with other lines"):
+        write_split_files({tmp_path / "a.txt": LINES, tmp_path / "b.txt": LINES[:2]})
     with pytest.raises(UserError, match="cannot be read|cannot be written"):
-        write_lists({tmp_path / "b.txt/a.txt": LINES})
+        write_split_files({tmp_path / "b.txt/a.txt": LINES})
     assert list(tree(tmp_path)) == ["b.txt"]
-    lines = [list_line("a b.jpg", None), list_line("a.jpg", "b c.png")]
+    lines = [sample_line("a b.jpg", None), sample_line("a.jpg", "b c.png")]
     assert lines == ["a b.jpg\t", "a.jpg\tb c.png"]
 
 
@@ -285,8 +285,8 @@ def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
     more = [*more, "--set", "epochs=3", "data.mean=[1, 2e-1, .5]"]
     code, out, err = splits(*config, "--folds", "3", "--out", "folds", *more)
     assert code == 0, err
-    pool = {s.image for s in read_list(Path("train.txt"), masks=True).samples}
-    pool |= {s.image for s in read_list(Path("val.txt"), masks=True).samples}
+    pool = {s.image for s in read_split_file(Path("train.txt"), masks=True).samples}
+    pool |= {s.image for s in read_split_file(Path("val.txt"), masks=True).samples}
     folds = [drawn(f"folds/fold_{number}") for number in (1, 2, 3)]
     vals = [image for lists in folds for image in lists["val"]]
     assert sorted(vals) == sorted(pool)
@@ -305,7 +305,7 @@ def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
     assert [str(p.load().data.val) for p in planned[:3]] == [
         f"folds/fold_{number}/val.txt" for number in (1, 2, 3)
     ]
-    assert all(read_lists(p.load().data, unlabeled=False).val.samples for p in planned)
+    assert all(read_splits(p.load().data, unlabeled=False).val.samples for p in planned)
     assert planned[0].load() == load_config(
         "c.yaml", [*more[-2:], *(f"data.{list_}=folds/fold_1/{list_}.txt" for list_ in folds[0])]
     )

@@ -9,7 +9,7 @@ from PIL import Image
 from dataset import protocols
 from dataset.protocols import PublishedList, fingerprint
 from dataset.reader import Reader
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from tests.conftest import REPOSITORY
 from tests.miniature import encoded, zipped
 from tools.prepare import __main__ as prepare
@@ -79,7 +79,7 @@ def test_the_config_reads_what_was_made(few, run):
     config = load_config(REPOSITORY / "configs/levir.yaml", [
         "data.labeled=train.txt", "data.unlabeled=more.txt", "data.val=val.txt",
     ])  # fmt: skip
-    labeled, unlabeled, _ = read_lists(config.data, unlabeled=True)
+    labeled, unlabeled, _ = read_splits(config.data, unlabeled=True)
     (sample,), (bare,) = labeled.samples, unlabeled.samples
     assert bare.mask is None and bare.second == "B/train_1_2.png"
     truth = np.asarray(Image.open("data/levir/label/train_1_1.png"))

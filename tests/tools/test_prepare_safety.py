@@ -42,7 +42,7 @@ def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
     users.write_bytes(b"linked, not yet renamed")
     (case.root / unfinished).parent.mkdir(exist_ok=True)
     (case.root / f"{unfinished}.0123abcd.partial").hardlink_to(users)
-    monkeypatch.setattr("tools.prepare.official.output.DAY", 0)
+    monkeypatch.setattr("tools.prepare.official.output.SECONDS_PER_DAY", 0)
 
     monkeypatch.setattr(Root, "record", record)
     monkeypatch.setattr(Root, "make", lambda *a: (made.append(a[1]), make(*a)))

@@ -180,7 +180,7 @@ def test_mistakes_are_said_in_one_line(toy, mistake, tmp_path):
     (tmp_path / "notes.html").write_text("mine")
     for argv, words in (
         ((tmp_path,), "no run directory (no starts.jsonl in it)"),
-        ((folder, "--out", tmp_path / "notes.html"), "is no report of this command"),
+        ((folder, "--out", tmp_path / "notes.html"), "is not a report of this command"),
         ((folder, "--out", tmp_path / "nowhere/page.html"), "does not exist"),
         ((folder, "--limit", "0"), "--limit 0: expected at least 1"),
     ):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dataset.mask_files import LabelLookup, open_mask
-from dataset.validation import check_files, read_lists
+from dataset.validation import check_files, read_splits
 from tools.make_shapes.files import generate
 from tools.make_shapes.scenes import CLASSES, IGNORE, PALETTE, render_pair, render_scene
 from util.config.loading import load_config
@@ -30,7 +30,7 @@ def test_generation_is_deterministic_and_never_mixes_datasets(pairs, tmp_path):
     generate(tmp_path / "c", **FEW, pairs=pairs, seed=1)
     first = Path("A" if pairs else "images", "train/00000.png")
     assert files(tmp_path / "c")[first] != a[first]
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="exists with other content"):
         generate(tmp_path / "a", **FEW, pairs=not pairs)
     masked = [*(f"train/0000{i}.png" for i in range(3)), *(f"val/0000{i}.png" for i in range(2))]
     everything = sorted([*masked, "train/00003.png", "train/00004.png"])
@@ -79,7 +79,7 @@ def test_files_are_what_the_loader_reads(name, place, tmp_path):
     config = load_config(f"configs/{name}.yaml", [f"data.root={root}", *lists])
     if not is_pair:
         assert tuple(config.data.classes) == CLASSES and tuple(config.data.palette) == PALETTE
-    found = read_lists(config.data, unlabeled=True)
+    found = read_splits(config.data, unlabeled=True)
     check_files(config.data, *found, warn=print)  # some scenes lack a class
     for index, sample in enumerate(found.labeled.samples):
         rng = np.random.default_rng([0, 0, index])

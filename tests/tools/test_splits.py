@@ -15,7 +15,7 @@ import yaml
 
 from dataset import protocols
 from dataset.protocols import fetch_hint, fingerprint, read_protocols, select_lists
-from dataset.split_files import read_list
+from dataset.split_files import read_split_file
 from tests.conftest import REPOSITORY, tree, write_lines
 from tools.splits.fetch import fetch
 from util.errors import UserError
@@ -148,13 +148,13 @@ def test_fetch_from_a_server(asked, host, tmp_path):
     assert len(asked) == 4  # val existed already
 
     before = tree(out)
-    with pytest.raises(UserError, match="half/labeled.txt: holds another list already"):
+    with pytest.raises(UserError, match="half/labeled.txt: exists with other lines"):
         list(fetch(select_lists("toy", "one"), out))
     assert tree(out) == before
 
     elsewhere = tmp_path / "elsewhere"
     write_lines(host / "a/one/HEAD/splits/toy/val.txt", LINES[:1])
-    with pytest.raises(UserError, match="val.txt: not the published list .found 1 entries"):
+    with pytest.raises(UserError, match="val.txt: not the published list .found 1 entry"):
         list(fetch(select_lists("toy/val"), elsewhere))
     (host / "a/one/HEAD/splits/toy/val.txt").unlink()
     with pytest.raises(UserError, match="val.txt: cannot be downloaded .*404.* --from"):
@@ -200,7 +200,7 @@ def test_verify(splits, host):
 
     write_lines(Path("splits/toy/val.txt"), LINES[4:5])
     code, out, _ = splits("verify")
-    assert code == 1 and "differs: toy/tenth%/labeled of a/one, b/two; found 1 entries" in out
+    assert code == 1 and "differs: toy/tenth%/labeled of a/one, b/two; found 1 entry" in out
     assert splits("verify", "toy/half")[0] == 0 and splits("verify", "toy/val")[0] == 1
     assert splits("verify", "splits/toy/val.txt") == splits("verify", "toy/val")
     Path("splits/folder.txt").mkdir()
@@ -244,13 +244,13 @@ def test_a_published_list_is_not_taken_for_its_neighbour(tmp_path, monkeypatch):
         "splits/coco/1_23/labeled.txt": "did you mean 'splits/coco/1_32/labeled.txt'?",
     }.items():
         with pytest.raises(UserError, match=re.escape(f"{path}: no such split file; {hint}")):
-            read_list(Path(path), masks=True)
+            read_split_file(Path(path), masks=True)
 
 
 def test_protocols_are_read_only_when_a_list_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path / "none.yaml")
     write_lines(tmp_path / "splits/pascal/92/labeled.txt", LINES)
-    assert len(read_list(tmp_path / "splits/pascal/92/labeled.txt", masks=True).samples) == 8
+    assert len(read_split_file(tmp_path / "splits/pascal/92/labeled.txt", masks=True).samples) == 8
 
 
 def test_a_clone_keeps_its_lists_anywhere(splits, host):

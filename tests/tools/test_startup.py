@@ -205,7 +205,7 @@ def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
     assert find_path(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
     with pytest.raises(SystemExit, match="2"):
         run_script("supervised.py", "--config", "configs/pascal.yaml", "--save-path", "run")
-    assert "no list of labeled images" in capfd.readouterr().err
+    assert "data.labeled: not set" in capfd.readouterr().err
 
 
 def test_the_home_folder_in_configs(monkeypatch, tmp_path):

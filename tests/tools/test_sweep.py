@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 import yaml
 
-from dataset.split_files import list_identity, read_list
+from dataset.split_files import read_split_file, split_identity
 from tests.conftest import REPOSITORY, write_lines, write_sample
 from tests.fake_runs import fake_run
 from tests.tools.test_scripts import ENVIRONMENT
@@ -52,7 +52,7 @@ def plan(path):
 
 def identities(toy):
     return {
-        kind: list_identity(read_list(toy.path(kind), masks=kind != "unlabeled").samples)
+        kind: split_identity(read_split_file(toy.path(kind), masks=kind != "unlabeled").samples)
         for kind in ("labeled", "unlabeled", "val")
     }
 
@@ -230,7 +230,7 @@ def test_the_time_of_the_rest_follows_its_number_of_labels(spec, toy, run, monke
     part = {"methods": ["supervised"], "configs": [str(toy.config)], "partitions": ["few", "many"]}
     path = spec(lists="lists/{partition}", set={"epoch_length": None}, seeds=[0], runs=[part])
     few, many = plan(path)
-    labeled = list_identity(read_list(few.lists / "labeled.txt", masks=True).samples)
+    labeled = split_identity(read_split_file(few.lists / "labeled.txt", masks=True).samples)
     fake_run(few.folder, toy, [10, 20], method="SupOnly", identities=identities(toy) | {
         "labeled": labeled})  # fmt: skip
     (few.folder / "config.yaml").write_text(dump_config(few.load()))

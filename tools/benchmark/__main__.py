@@ -10,7 +10,7 @@ from util.cli import exit_with_one_line, importing
 from util.config.loading import load_config
 from util.errors import UserError
 from util.parser import Parser
-from util.paths import nearest
+from util.paths import nearest_hint
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
             load_config(options.config, options.set)
         images = getattr(options, "images", None)
         if images and not os.path.exists(images):  # also for impossible paths
-            raise UserError(f"--images {images}: no such folder{nearest(images)}")
+            raise UserError(f"--images {images}: no such folder{nearest_hint(images)}")
         with importing():
             from tools.benchmark import data, evaluation, gpu, start, steps
         modules = {"step": steps, "data": data, "eval": evaluation, "start": start, "gpu": gpu}

@@ -17,7 +17,7 @@ from dataset.datasets import UNLABELED, TrainingSet
 from dataset.file_content import read_content
 from dataset.image_files import SUFFIXES, image_size
 from dataset.reader import Reader
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from tools.benchmark.measure import Call, compare, read, report
 from util.errors import UserError
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # as in a data worker
     with tempfile.TemporaryDirectory() as folder:
         config = read(options, data=data_section(Path(folder), options))
-        lists = read_lists(config.data, unlabeled=True)
+        lists = read_splits(config.data, unlabeled=True)
         labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
         reader = Reader(config.data)
         fresh, keeping = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dataset.validation import check_files, read_lists
+from dataset.validation import check_files, read_splits
 from engine.command import build_trainer
 from engine.run_dir import RunDir
 from tools.benchmark.data import make_dataset
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
         config, device = read(options, data=data), distributed.choose_device(options.device)
         command = [sys.executable, "-c", f"import {options.method}"]
         timed("imports", lambda: subprocess.run(command, cwd=REPOSITORY, check=True))
-        lists = timed("reading lists", lambda: read_lists(config.data, kind.unlabeled))
+        lists = timed("reading lists", lambda: read_splits(config.data, kind.unlabeled))
         timed("checking files", lambda: check_files(config.data, *lists, warn=lambda _: None))
         place = RunDir(Path(folder, "run"))
         build = functools.partial(build_trainer, kind, config, device, place, "never")

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.file_content import stored_kind
-from dataset.image_files import orientation
+from dataset.image_files import exif_orientation
 from util.config.data import Data
 
 STEPS = 32
@@ -38,7 +38,7 @@ def image_facts(path: Path, image: Image.Image) -> ImageFacts:
     shape = "square" if width == height else "landscape" if width > height else "portrait"
     grey = np.asarray(image.convert("L"))
     return ImageFacts(
-        f"{width}x{height}", *stored_kind(path), orientation(path), shape,
+        f"{width}x{height}", *stored_kind(path), exif_orientation(path), shape,
         float(grey.mean()), float(grey.std()),
     )  # fmt: skip
 

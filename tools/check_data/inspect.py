@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.bands import picture
+from dataset.bands import rgb_preview
 from dataset.folders import scan_samples
 from dataset.image_files import is_in_stored_orientation, size_mismatch
 from dataset.mask_files import CLEAR, VOID, read_mask
 from dataset.mask_kinds import MaskFormat, mask_format
-from dataset.reader import Reader, read_valid_dates, size_of
+from dataset.reader import Reader, read_dates, size_of
 from dataset.samples import Sample
-from dataset.split_files import Fault, SampleList
+from dataset.split_files import Fault, Split
 from dataset.transforms.geometry import weak_geometry
 from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts
 from tools.check_data.orientation import fits_stored_orientation
@@ -64,7 +64,7 @@ class CheckedList(NamedTuple):
     """A split file, the faults of its lines, and the contents of its samples."""
 
     kind: str
-    listed: SampleList
+    listed: Split
     faults: list[Fault]
     items: list[Checked]
 
@@ -131,8 +131,8 @@ def inspect(config: Config) -> list[CheckedList]:
 def _look(sample: Sample, reader: Reader, crop: int | None) -> Checked:
     item, image, void = Checked(sample), None, None
     try:
-        pixels, void = read_valid_dates(sample.image_files, reader.data)
-        image = picture(pixels, reader.data)
+        pixels, void = read_dates(sample.image_files, reader.data)
+        image = rgb_preview(pixels, reader.data)
         item.facts = image_facts(sample.image_file, image)
         item.bands, item.digest = band_facts(pixels, void), _digest(pixels)
     except UserError as error:

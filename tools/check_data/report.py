@@ -12,7 +12,7 @@ from tools.check_data.problems import MOSTLY, Problem, grouped
 from util.config.data import Data
 from util.config.schema import Config
 from util.config.types import IGNORE
-from util.errors import counted, first_of
+from util.errors import counted, join_first
 from util.tables import text_table
 
 VALUES_SHOWN = 24
@@ -94,7 +94,7 @@ def text(report: dict[str, Any], found: Sequence[Problem], limit: int) -> str:
     for kind, record in lists.items():
         sizes = [f"{size} ({count})" for size, count in record["sizes"].items()]
         images = counted(record["images"], "image")
-        lines.append(f"{kind:<10} {images}, {record['source']}, {first_of(sizes, 3)}")
+        lines.append(f"{kind:<10} {images}, {record['source']}, {join_first(sizes, 3)}")
     head, *rows = class_rows(lists)
     cells = [[f"{c:.2%}" if isinstance(c, float) else c for c in row] for row in rows]
     classes = text_table([head, *cells], "<>")
@@ -119,7 +119,7 @@ def _details(lists: dict[str, Any]) -> list[str]:
     for kind, record in lists.items():
         if values := record.get("values"):
             lines.append(
-                f"{kind}: mask values by frequency  {first_of(list(values), VALUES_SHOWN, '  ')}"
+                f"{kind}: mask values by frequency  {join_first(list(values), VALUES_SHOWN, '  ')}"
             )
         lines += [
             f"{kind}: {name} has one value everywhere in {counted(band['constant'], 'image')}"

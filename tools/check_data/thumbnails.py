@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.bands import pictures
+from dataset.bands import rgb_previews
 from dataset.mask_files import read_mask
 from dataset.reader import Reader
 from inference.overlay import colour_mask, contents, overlay, percent
@@ -114,7 +114,7 @@ def _pictures(item: Checked, reader: Reader) -> tuple[list[Image.Image], np.ndar
     """Return the image, or both dates, with the mask over it (the later one), or beside it where
     their sizes differ; and the class indices."""
     sample, data = item.sample, reader.data
-    dates = pictures(reader.image(sample), data)
+    dates = rgb_previews(reader.image(sample), data)
     if sample.mask is None:
         return dates, None
     stored = read_mask(sample.mask_file, data.max_megapixels)

@@ -12,21 +12,21 @@ from pathlib import Path
 
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
-from util.interrupt import leave_when_asked, leaving_when_asked
+from util.interrupt import exit_on_sigterm, exiting_on_sigterm
 from util.parser import Parser
-from util.paths import nearest
+from util.paths import nearest_hint
 
 
 def main() -> None:
     options = command_line().parse_args()
-    leave_when_asked()
+    exit_on_sigterm()
     with exit_with_one_line():
         if not options.module and not os.path.exists(options.script):  # also for impossible paths
-            raise UserError(f"{options.script}: no such script{nearest(options.script)}")
+            raise UserError(f"{options.script}: no such script{nearest_hint(options.script)}")
         check_options(options)
         with importing():
             from tools.launch.processes import Launch
-        with leaving_when_asked():
+        with exiting_on_sigterm():
             sys.exit(Launch(options).run())
 
 

@@ -20,7 +20,7 @@ from torch.distributed import DistError, PrefixStore, TCPStore
 
 from util.errors import UserError, print_error
 from util.interrupt import SIGNALS, handling
-from util.rendezvous import RESTARTS, exchange, patience, remote_failure, time_limit
+from util.rendezvous import RESTARTS, exchange, remote_failure, rendezvous_timeout, time_limit
 
 CONSEQUENCES = (1, -signal.SIGABRT, -signal.SIGTERM)
 """Exit codes that the end of another rank may cause: an error, an abort by NCCL, a batch system."""
@@ -167,7 +167,7 @@ class Launch:
             print(f"waiting for {nodes} machines on {address}:{port}", file=sys.stderr, flush=True)
         try_port(port) if node == 0 else reach(address, port)
         self.store = TCPStore(
-            address, port, is_master=node == 0, timeout=patience(), wait_for_workers=False
+            address, port, is_master=node == 0, timeout=rendezvous_timeout(), wait_for_workers=False
         )
         if self.store.add(f"node {node}", 1) > 1:
             raise UserError(
@@ -233,7 +233,7 @@ def try_port(port: int) -> None:
 
 def reach(address: str, port: int) -> None:
     """Wait until the first node listens; `TCPStore` would not react to signals meanwhile."""
-    end = time.monotonic() + patience().total_seconds()
+    end = time.monotonic() + rendezvous_timeout().total_seconds()
     while True:
         try:
             return socket.create_connection((address, port), timeout=5).close()

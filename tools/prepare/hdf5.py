@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from util.optional import optional
+from util.optional import import_optional
 
 
 def fault(group: Any, key: str, largest: int) -> str:
     """Return why a member of a group is no array of numbers of at most `largest` bytes in the file
     itself; '' where it is."""
-    h5py = optional("h5py", "HDF5")
+    h5py = import_optional("h5py", "HDF5")
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
         return "is a link"
     found = group[key]

@@ -63,7 +63,7 @@ def class_means(
     predictor = Predictor(network, config.model_copy(update={"evaluation": plain}), device, mode)
     reader, means, classes = Reader(config.data), [], list[int]()
     for sample in samples:
-        pixels, stored = reader.both(sample)
+        pixels, stored = reader.image_and_mask(sample)
         whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1), torch.tensor(np.array(stored))
         image, mask = (center_crop(x, 2 * config.crop_size) for x in whole)
         predictor.predict_batch(image[None])

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dataset import bands
 from dataset.folders import read_samples
-from dataset.loaders import Process, evaluation_loader
+from dataset.loaders import LoaderProcess, evaluation_loader
 from dataset.overlap import changed_since_training
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -52,7 +52,7 @@ def predict_validation(
         raise UserError(problem)
     samples = listed.samples[:limit]
     model = load_trained(config, best_checkpoint(run.path, network), network, device)
-    process = Process(rank=0, world=1, workers=0, cuda=device.type == "cuda")
+    process = LoaderProcess(rank=0, world=1, workers=0, cuda=device.type == "cuda")
     loader = evaluation_loader(config, samples, process)
     scores = evaluate(
         model,
@@ -82,10 +82,10 @@ def compared_pictures(
     for index, miou in images:
         sample = found.samples[index]
         try:
-            pixels, truth = reader.both(sample)
+            pixels, truth = reader.image_and_mask(sample)
         except UserError:  # changed since it was scored
             continue
-        dates, masks = bands.pictures(pixels, data), (truth, found.predictor.mask(pixels))
+        dates, masks = bands.rgb_previews(pixels, data), (truth, found.predictor.mask(pixels))
         row = [*dates, *(overlay(dates[-1], np.array(mask), data, 0.65) for mask in masks)]
         rows.append((row, f"{sample.image}: mIoU {100 * miou:.1f}"))
     sizes = np.array([row[0].size for row, _ in rows]).reshape(-1, 2)

@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import ConfigDict
 
 from util.config.data import Data, ImageSources, SplitFile
-from util.config.differences import MOVABLE
+from util.config.differences import RESUMABLE_KEYS
 from util.config.loading import load_config, parse
 from util.config.schema import Config
 from util.config.types import Section
 from util.errors import UserError
-from util.paths import nearest
+from util.paths import nearest_hint
 
 MARK = "starts.jsonl"
 """File that every run directory holds."""
@@ -103,8 +103,8 @@ class Run:
     def __init__(self, path: Path):
         if not (path / MARK).is_file():
             raise UserError(
-                f"{path}: no run directory (no {MARK} in it){nearest(path)}; name the --save-path "
-                "of a training"
+                f"{path}: no run directory (no {MARK} in it){nearest_hint(path)}; name the "
+                "--save-path of a training"
             )
         self.path = path
         self.config: Config = load_config(path / "config.yaml")
@@ -255,7 +255,7 @@ def run_folders(places: Iterable[str]) -> list[Path]:
         below = [run for path in paths for run in _runs_below(path)]
         found = sorted(below, key=lambda run: (run.resolve() != run.absolute(), run))
         if not found:
-            hint = nearest(Path(place))
+            hint = nearest_hint(Path(place))
             raise UserError(f"{place}: no run directory (no {MARK} in it or below){hint}")
         for run in found:
             folders.setdefault(run.resolve(), run)
@@ -298,7 +298,7 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = prefix + name
-        if key in MOVABLE | APART or name == "root":
+        if key in RESUMABLE_KEYS | APART or name == "root":
             continue
         if isinstance(value, dict) and value:
             flat |= _flatten(value, f"{key}.")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dataset.protocols import lists_of, read_protocols, select_lists
 from dataset.samples import Sample
-from dataset.split_files import SampleList, read_list, write_lists
+from dataset.split_files import Split, read_split_file, write_split_files
 from tools.splits import folds, partition
 from tools.splits.fetch import fetch, verify
 from tools.splits.layout import write_derived_lists
@@ -89,7 +89,7 @@ def make_partition(options: argparse.Namespace) -> None:
         make_folds(options, samples, labeled, classes)
         return
     drawn = partition.draw(samples, labeled, val, options.seed, classes)
-    print(*write_lists(drawn.lists(options.out)), sep="\n")
+    print(*write_split_files(drawn.lists(options.out)), sep="\n")
     if kept:
         number = counted(len(kept.samples), "validation image")
         print(f"{kept.name}: {number}, as the config has them")
@@ -116,7 +116,7 @@ def make_folds(
         for number, fold in enumerate(drawn, start=1)
         for file, lines in fold.lists(options.out / f"fold_{number}").items()
     }
-    print(*write_lists(lists), sep="\n")
+    print(*write_split_files(lists), sep="\n")
     if options.config:
         print(folds.write_sweep(Path(options.config), options.set, lists, options.out))
 
@@ -127,7 +127,7 @@ NEEDS = {"images": "root", "masks": "root", "set": "config", "stratify": "config
 
 def _drawn_from(
     options: argparse.Namespace, data: Data | None
-) -> tuple[Sequence[Sample], SampleList | None]:
+) -> tuple[Sequence[Sample], Split | None]:
     """Return the samples to draw from, and the config's validation images."""
     for option, needed in NEEDS.items():
         if getattr(options, option) and not getattr(options, needed):
@@ -137,7 +137,7 @@ def _drawn_from(
             raise UserError(f"--val {options.val}: the config has validation images; leave it out")
         return partition.read_config(data, folds=options.folds is not None)
     if options.list:
-        return read_list(options.list, masks=True).samples, None
+        return read_split_file(options.list, masks=True).samples, None
     folders = options.images or "images", options.masks or "masks"
     return partition.pair_files(options.root, *folders), None
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from dataset.protocols import PREPARED, Fingerprint, PublishedList, fingerprint, read_protocols
 from dataset.samples import leaves_folder
-from dataset.split_files import holds_list, write_lists
-from util.errors import UserError, first_of, reason
+from dataset.split_files import holds_split, write_split_files
+from util.errors import UserError, join_first, reason
 
 GITHUB_FILES = "https://raw.githubusercontent.com"
 MAX_NAMED = 12
@@ -33,7 +33,7 @@ def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = Non
             f"{prepared}: its published lists name files that training does not read; python -m "
             f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
         )
-    wanted = [p for p in lists if not holds_list(folder / p.file, p.fingerprint)]
+    wanted = [p for p in lists if not holds_split(folder / p.file, p.fingerprint)]
     in_clone = _find_in_clone(clone, wanted) if clone else {}
     for p in lists:
         line = f"{folder / p.file}: {p.fingerprint.entries} entries"
@@ -41,7 +41,7 @@ def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = Non
             yield f"{line}, already there"
             continue
         text = in_clone[p.fingerprint] if clone else _download(p)
-        write_lists({folder / p.file: text.decode().splitlines()})
+        write_split_files({folder / p.file: text.decode().splitlines()})
         yield f"{line}, from {clone or p.sources[0]}"
 
 
@@ -61,7 +61,7 @@ def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerp
         if file in seen:
             raise _another(file, seen[file], p)
     if lacking:
-        names = first_of([f"{p.dataset}/{p.name}" for p in lacking], 3)
+        names = join_first([f"{p.dataset}/{p.name}" for p in lacking], 3)
         sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
         raise UserError(
             f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names},"
@@ -75,7 +75,7 @@ def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerp
 def _known(found: Collection[Fingerprint]) -> str:
     """Name the published partitions to which lists belong."""
     known = [f"{p.dataset}/{p.partition}" for p in read_protocols() if p.fingerprint in found]
-    return f"of published ones it has {first_of(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
+    return f"of published ones it has {join_first(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
 
 
 def _download(published: PublishedList) -> bytes:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dataset.folders import names_by_stem
 from dataset.protocols import fingerprint, read_protocols
 from dataset.samples import leaves_folder
-from dataset.split_files import list_text, read_list, write_lists
+from dataset.split_files import read_split_file, split_file_text, write_split_files
 from util.errors import UserError, counted
 
 
@@ -64,7 +64,7 @@ def write_derived_lists(
 
     `pascal/92`: its unlabeled.txt, all training images that its labeled.txt lacks; `pascal/all`:
     the list of all training images; `pascal/val`: val.txt alone. Returns a line about each list.
-    Raises `UserError` when the files do not give the published list, and see `write_lists`.
+    Raises `UserError` when the files do not give the published list, and see `write_split_files`.
     """
     dataset, _, partition = target.partition("/")
     if dataset not in LAYOUTS or not partition:
@@ -87,7 +87,7 @@ def write_derived_lists(
         lists[f"{partition}/unlabeled"] = _rest(train, folder / target / "labeled.txt", root)
     files = {folder / dataset / f"{name}.txt": lines for name, lines in lists.items()}
     origins = [_compared(dataset, name, lines, root) for name, lines in lists.items()]
-    remarks = write_lists(files)
+    remarks = write_split_files(files)
     return [f"{remark}; {origin}" for remark, origin in zip(remarks, origins, strict=True)]
 
 
@@ -138,7 +138,7 @@ def _lines(pattern: str, names: Iterable[str]) -> list[str]:
 def _rest(train: list[str], labeled: Path, root: Path) -> list[str]:
     """Return the training lines whose image `labeled` does not list."""
     images = {line.split()[0] for line in train}
-    listed = read_list(labeled, masks=True).samples
+    listed = read_split_file(labeled, masks=True).samples
     for sample in listed:
         if sample.image not in images:
             raise UserError(
@@ -151,7 +151,7 @@ def _rest(train: list[str], labeled: Path, root: Path) -> list[str]:
 
 def _compared(dataset: str, name: str, lines: list[str], root: Path) -> str:
     """Name the published list with these lines; raises `UserError` where they differ from it."""
-    found = fingerprint(list_text(lines))
+    found = fingerprint(split_file_text(lines))
     variants = [p for p in read_protocols() if (p.dataset, p.name) == (dataset, name)]
     for p in variants:
         if p.fingerprint == found:

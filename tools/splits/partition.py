@@ -12,8 +12,8 @@ from tqdm.contrib.concurrent import thread_map
 
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, leaves_folder
-from dataset.split_files import SampleList, list_line, listed_paths, lot
-from dataset.validation import read_lists
+from dataset.split_files import Split, draw_key, line_paths, sample_line
+from dataset.validation import read_splits
 from tools.splits.layout import files_by_name
 from util.config.data import Data
 from util.config.types import IGNORE
@@ -33,7 +33,7 @@ class Partition(NamedTuple):
     def lists(self, folder: Path) -> dict[Path, list[str]]:
         """Return the lines of the split files with images, by path."""
         return {
-            folder / f"{kind}.txt": [list_line(*listed_paths(sample)) for sample in samples]
+            folder / f"{kind}.txt": [sample_line(*line_paths(sample)) for sample in samples]
             for kind, samples in self._asdict().items()
             if samples
         }
@@ -96,7 +96,7 @@ def draw(
 
 def in_drawn_order(samples: Sequence[Sample], seed: int) -> list[str]:
     """Return images in the order of the draw."""
-    return sorted((s.image for s in samples), key=lambda image: lot(image, seed))
+    return sorted((s.image for s in samples), key=lambda image: draw_key(image, seed))
 
 
 def share_or_count(text: str, option: str) -> Fraction:
@@ -112,18 +112,18 @@ def share_or_count(text: str, option: str) -> Fraction:
     return value
 
 
-def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], SampleList | None]:
+def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], Split | None]:
     """Return the labelled and unlabelled images of a config, and its validation images.
 
     `folds`: draw from the validation images too. Paths are relative to data.root. Raises
-    `UserError` as `read_lists` does, and for an image outside data.root.
+    `UserError` as `read_splits` does, and for an image outside data.root.
     """
     if data.labeled is None:
         raise UserError(
             "make --config: data.labeled names no images to draw from. Fix: --set "
             "data.labeled=FILE; or draw from --root or --list"
         )
-    labeled, unlabeled, val = read_lists(data, unlabeled=data.unlabeled is not None)
+    labeled, unlabeled, val = read_splits(data, unlabeled=data.unlabeled is not None)
     drawn = (*labeled.samples, *unlabeled.samples, *(val.samples if folds else ()))
     root = find_path(data.root)
     return [_below(sample, root) for sample in drawn], None if folds else val

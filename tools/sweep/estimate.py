@@ -6,7 +6,7 @@ from statistics import median
 from tqdm import tqdm
 
 from dataset.loaders import steps_per_epoch
-from dataset.validation import read_lists
+from dataset.validation import read_splits
 from engine.cost import step_cost
 from engine.estimate import TITLE, describe_step
 from tools.methods import method_of
@@ -62,6 +62,6 @@ def _steps(planned: Planned, epochs: int) -> int:
     config, method = planned.load(), method_of(planned.method)
     labeled = unlabeled = 0
     if not config.epoch_length:
-        lists = read_lists(config.data, method.unlabeled)
+        lists = read_splits(config.data, method.unlabeled)
         labeled, unlabeled = len(lists.labeled.samples), len(lists.unlabeled.samples)
     return epochs * steps_per_epoch(config, labeled, unlabeled, method.images_per_step(config))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset.folders import read_samples
-from dataset.split_files import list_identity, no_such_list
+from dataset.split_files import no_such_split_file, split_identity
 from tools.results.runs import Run, best_epoch
 from tools.sweep.spec import Planned
 from util.config.data import Data
@@ -105,7 +105,9 @@ def _identities(data: Data, kinds: Iterable[str], identity: Identity) -> dict[st
 def _identity(text: str, kind: str) -> dict[str, Any]:
     """Return the identity of a split of the data section in a JSON text."""
     data = Data.model_validate_json(text)
-    return list_identity(read_samples(getattr(data, kind), data, masks=kind != "unlabeled").samples)
+    return split_identity(
+        read_samples(getattr(data, kind), data, masks=kind != "unlabeled").samples
+    )
 
 
 def _resolved(config: Config, run: Run) -> Config:
@@ -131,7 +133,7 @@ def check_split_files(states: Sequence[RunProgress]) -> None:
     """Raise `UserError` for the first split file that a run lacks."""
     for path in (p for s in states if not s.is_done for p in s.planned.split_files.values()):
         if not find_path(path).is_file():
-            raise no_such_list(path)
+            raise no_such_split_file(path)
 
 
 def check_devices(devices: Sequence[str]) -> None:

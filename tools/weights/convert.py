@@ -16,7 +16,7 @@ from model.build import OWN, build_vit, check_name
 from model.checkpoint import network_state, shape_of
 from model.files import network_in
 from model.pretrained import pair_names
-from util.errors import UserError, first_of
+from util.errors import UserError, join_first
 
 StateDict = Mapping[str, Tensor]
 WRAPPERS = ("state_dict", "model", "teacher", "net")
@@ -101,7 +101,7 @@ def convert(state: StateDict, name: str, source: object) -> Converted:
     fewest = min(lacking, key=len)
     raise UserError(
         f"{source}: not the weights of {name}: {len(fewest)} of {len(own)} entries missing or of "
-        f"another shape ({first_of(fewest, 3)}); and not the same shapes in the same order: "
+        f"another shape ({join_first(fewest, 3)}); and not the same shapes in the same order: "
         f"{ordered}"
     )
 

@@ -13,7 +13,7 @@ from model.checkpoint import load, save_atomically
 from model.pretrained import hub_weights
 from tools.weights.convert import EXPECTED, Converted, StateDict, convert, expected_backbone, unwrap
 from tools.weights.published import Source, known_backbones, source_by_hash, sources_of
-from util.errors import UserError, first_of, reason
+from util.errors import UserError, join_first, reason
 from util.io import file_sha256, make_folder
 
 PATIENCE = 30.0
@@ -137,7 +137,7 @@ def _fitting(
 
 
 def _summary(found: Converted) -> str:
-    unused = f", {len(found.unused)} unused: {first_of(found.unused, 3)}" if found.unused else ""
+    unused = f", {len(found.unused)} unused: {join_first(found.unused, 3)}" if found.unused else ""
     doubt = (
         "; the order may mislead: check the score of a training" if "order" in found.scheme else ""
     )

@@ -17,6 +17,7 @@ from util.config.types import (
     Share,
     word_or_numbers,
 )
+from util.errors import counted
 
 
 class Folders(Section):
@@ -171,7 +172,8 @@ class Data(Section):
     grey_probability: Share = 0.2
     """Probability that a strong view becomes grey; published with 0 for change detection."""
     workers: Annotated[Natural, Field(le=512)] | None = None
-    """Data workers per process. Default: the cores of this process minus one, at most 8."""
+    """Data workers per process. Default: the machine's cores divided by its processes, minus one;
+    at least 1, at most 8."""
     cache_mb: Annotated[Natural, Field(le=2**20)] = 512
     """Memory in MiB per process for decoded images, shared by its data workers. Labelled images
     come first, as many as fit; then the unlabelled and the validation split, each only if it fits
@@ -234,12 +236,14 @@ class Data(Section):
     @field_validator("mean", "std")
     @classmethod
     def _one_per_band(cls, found: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        bands, key = info.data.get("bands", "rgb"), str(info.field_name)
+        bands = info.data.get("bands", "rgb")
+        key = str(info.field_name)
         count = count_bands(bands)
         if not found:
             return IMAGENET[key] if bands == "rgb" else (0.0 if key == "mean" else 1.0,) * count
         if len(found) != count:
-            raise ValueError(f"has {len(found)} numbers for {count} bands")
+            numbers = counted(len(found), "number")
+            raise ValueError(f"has {numbers} for {counted(count, 'band')}")
         return found
 
     @property
@@ -275,8 +279,8 @@ class Data(Section):
         if self.label_map is not None and self.reduce_zero_label:
             raise ValueError("label_map and reduce_zero_label exclude each other")
         if self.palette is not None and len(self.palette) != len(self.classes):
-            colours, classes = len(self.palette), len(self.classes)
-            raise ValueError(f"palette has {colours} colours for {classes} classes")
+            colours = counted(len(self.palette), "colour")
+            raise ValueError(f"palette has {colours} for {len(self.classes)} classes")
         return self
 
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from util.config.schema import Config
 
-MOVABLE = {
+RESUMABLE_KEYS = {
     "data.background",
     "data.palette",
     "data.test",
@@ -29,7 +29,7 @@ MOVABLE = {
 """Keys that may change before a run is resumed, as they change no result; so may each `root`."""
 SPLITS = {"data.labeled", "data.unlabeled", "data.val"}
 """Keys whose images are compared instead, see `image_differences`."""
-OF_A_MACHINE = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
+PER_MACHINE_KEYS = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
 """Keys that may differ between the machines of a run; so may each `root`."""
 
 
@@ -41,7 +41,7 @@ def with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
         return tree
 
 
-SCORED_BY = (
+SCORE_KEYS = (
     "crop_size",
     "data.classes",
     "data.label_map",
@@ -58,18 +58,21 @@ SCORED_BY = (
 
 
 def differences(
-    old: dict[str, Any], new: dict[str, Any], prefix: str = "", free: Collection[str] = MOVABLE
+    old: dict[str, Any],
+    new: dict[str, Any],
+    prefix: str = "",
+    ignored_keys: Collection[str] = RESUMABLE_KEYS,
 ) -> dict[str, str]:
-    """Return 'key (old -> new)', by key, for each key that differs, except the keys of `free`, of
-    splits, and each `root`."""
+    """Return 'key (old -> new)', by key, for each key that differs, except `ignored_keys`, the
+    keys of splits, and each `root`."""
     found: dict[str, str] = {}
     for key in [*old, *(k for k in new if k not in old)]:
         name = f"{prefix}{key}"
-        if name in free or name in SPLITS or key == "root":
+        if name in ignored_keys or name in SPLITS or key == "root":
             continue
-        a, b = (_by_place(tree.get(key)) for tree in (old, new))
+        a, b = (_by_position(tree.get(key)) for tree in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
-            found |= differences(a, b, f"{name}.", free)
+            found |= differences(a, b, f"{name}.", ignored_keys)
         elif a != b:
             found[name] = f"{name} ({a} -> {b})"
     return found
@@ -79,16 +82,17 @@ def image_differences(
     old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
 ) -> dict[str, str]:
     """Return the changed splits as 'key (before -> now)' by key, from their identities (see
-    `dataset.split_files.list_identity`)."""
+    `dataset.split_files.split_identity`)."""
     found = {}
     for name, now in new.items():
         if (before := old[name]) != now:
-            key, other = f"data.{name} images", " other" * (before["images"] == now["images"])
+            key = f"data.{name} images"
+            other = " other" if before["images"] == now["images"] else ""
             found[key] = f"{key} ({before['images']} -> {now['images']}{other})"
     return found
 
 
-def _by_place(value: Any) -> Any:
-    """Convert a list of sections to a section with their places as keys."""
+def _by_position(value: Any) -> Any:
+    """Convert a list of sections to a section with their positions as keys."""
     sections = isinstance(value, list) and any(isinstance(part, dict) for part in value)
-    return {str(place): part for place, part in enumerate(value)} if sections else value
+    return {str(index): part for index, part in enumerate(value)} if sections else value

@@ -3,6 +3,8 @@
 import difflib
 from typing import Any
 
+from util.errors import join_first
+
 OTHER = "other"
 """Key for the class of all other values."""
 TRANSPARENT = "transparent"
@@ -53,7 +55,10 @@ def _class_index(label: Any, classes: list[str], ignore: int) -> int:
     if str(label).isdecimal() and int(label) < len(classes):
         return int(label)
     if isinstance(label, bool):
-        raise ValueError(f"'{label}' is no class. Fix: {QUOTES}")
+        raise ValueError(f"'{label}' is not a class. Fix: {QUOTES}")
     near = difflib.get_close_matches(str(label), classes, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"{len(classes)} classes have names"
-    raise ValueError(f"'{label}' is no class; {hint}; expected a class, its index or ignore")
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    names = join_first(classes, 10)
+    raise ValueError(
+        f"'{label}' is not a class; expected one of {names} (or its index), or ignore{hint}"
+    )

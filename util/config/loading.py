@@ -19,7 +19,7 @@ from util.config.label_map import QUOTES
 from util.config.schema import Config
 from util.config.types import UNION_TAGS, Section
 from util.errors import UserError
-from util.paths import find_path, nearest
+from util.paths import find_path, nearest_hint
 
 KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """Keys that messages may quote; other text may be a line of a file that is not a config."""
@@ -73,7 +73,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such config file{nearest(path)}") from None
+        raise UserError(f"{path}: no such config file{nearest_hint(path)}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     try:
@@ -115,13 +115,14 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _load_tree(path: Path, children: tuple[str, ...] = ()) -> dict[str, Any]:
     tree = read_yaml(path)
-    base, here = tree.pop("base", None), os.path.realpath(path)
+    base = tree.pop("base", None)
+    here = os.path.realpath(path)
     if here in children:
-        raise UserError(f"{path}: 'base' leads back to this file")
+        raise UserError(f"{path}: base: leads back to this file; expected no cycle")
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise UserError(f"{path}: 'base' must be the path of a YAML file, found {_brief(base)}")
+        raise UserError(f"{path}: base: expected the path of a YAML file, found {_brief(base)}")
     try:
         below = _load_tree(path.parent / base, (*children, here))
     except UserError as error:

@@ -16,6 +16,7 @@ from util.config.types import (
     Width,
     word_or_numbers,
 )
+from util.errors import counted
 
 Weights = Annotated[
     Annotated[Literal["auto", "enet", "inverse"], Tag("<word>")]
@@ -83,9 +84,10 @@ class Model(Section):
             raise ValueError("lora needs network dpt and pretrained weights; set lora to 0")
         if self.lora and self.lock_backbone:
             raise ValueError("lora trains the backbone, which lock_backbone locks; set one of them")
-        dropouts, levels = len(self.dropout), len(self.widths)
-        if dropouts != levels:
-            raise ValueError(f"dropout has {dropouts} numbers for the {levels} levels of widths")
+        if len(self.dropout) != len(self.widths):
+            numbers = counted(len(self.dropout), "number")
+            levels = counted(len(self.widths), "level")
+            raise ValueError(f"dropout has {numbers} for the {levels} of widths")
         return self
 
 
@@ -251,8 +253,8 @@ class Config(Section):
     """Use TF32 in float32 convolutions and matrix products on a GPU: faster, slightly less exact.
     Default: torch's own choice."""
     channels_last: bool | Literal["auto"] = False
-    """Store images and weights with channels innermost, the layout of tensor cores. `auto`: on a
-    GPU, and on a CPU in bfloat16."""
+    """Store the weights of convolutions in channels-last layout, which tensor cores prefer. `auto`:
+    on a GPU, and on a CPU in mixed precision."""
     compile: bool = False
     """Compile the network with `torch.compile`: the first steps are slow, later ones faster."""
     seed: Natural = 0
@@ -274,21 +276,22 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> "Config":
-        select, volumes = self.evaluation.select, self.evaluation.volume_pattern
+        select = self.evaluation.select
         scores = ["miou", "dice", *(f"iou:{name}" for name in self.data.classes)]
         if select not in scores:
             raise ValueError(
                 f"evaluation.select: found '{select}', expected miou, dice or iou:CLASS, with one "
                 "of data.classes"
             )
-        if select == "dice" and volumes is None:
+        if select == "dice" and self.evaluation.volume_pattern is None:
             raise ValueError("evaluation.select: dice needs evaluation.volume_pattern")
-        weights, name = self.criterion.class_weights, self.criterion.name
-        if weights is not None and name == "dice":
+        weights = self.criterion.class_weights
+        if weights is not None and self.criterion.name == "dice":
             raise ValueError("criterion.class_weights: apply to cross-entropy, but dice has none")
         if isinstance(weights, tuple) and len(weights) != self.num_classes:
+            numbers = counted(len(weights), "number")
             raise ValueError(
-                f"criterion.class_weights has {len(weights)} numbers for {self.num_classes} classes"
+                f"criterion.class_weights: has {numbers} for {self.num_classes} classes"
             )
         return self
 

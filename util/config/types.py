@@ -38,7 +38,7 @@ AnyPath = Annotated[Path, AfterValidator(_possible)]
 
 
 class Section(BaseModel):
-    """A frozen group of keys that knows no others; no number in it is infinite or none."""
+    """Base class of config sections: frozen; rejects unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataset.validation import check_files, read_lists
+from dataset.validation import check_files, read_splits
 from model.trained import load_network
 from tests.conftest import METHODS, REPOSITORY
 from tests.robustness.fuzzing import yaml_text
@@ -105,7 +105,7 @@ def judge_list(world: World, case: ListCase) -> str:
 def check(world: World) -> None:
     with exit_with_one_line():
         data = world.config.data
-        check_files(data, *read_lists(data, unlabeled=True), warn=lambda _: None)
+        check_files(data, *read_splits(data, unlabeled=True), warn=lambda _: None)
 
 
 class PictureCase(NamedTuple):

@@ -9,7 +9,7 @@ from tools.prepare.annotations import coco, label_images, label_studio, labelme,
 from tools.prepare.annotations.entries import Entry, read_json
 from tools.prepare.annotations.model import Annotations, merged
 from tools.prepare.faults import raise_faults
-from util.errors import UserError, first_of
+from util.errors import UserError, join_first
 
 JSON: tuple[tuple[Callable[[object], bool], Callable[[Entry, Path], Annotations]], ...] = (
     (coco.is_panoptic, coco.read_panoptic),
@@ -44,7 +44,7 @@ def read_annotations(path: Path, images: list[Path]) -> Annotations:
         found = _read_others(files, by_suffix, root, images, names)
     if found is None:
         kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
-        seen = first_of([f"{count} {kind}" for kind, count in kinds.most_common()], 5)
+        seen = join_first([f"{count} {kind}" for kind, count in kinds.most_common()], 5)
         hint = "; unpack the archive" if ".zip" in kinds else ""
         what = f" ({_keys(by_suffix['.json'][0])})" if by_suffix[".json"] else ""
         raise UserError(
@@ -86,7 +86,7 @@ def _read_others(
 def _keys(file: Path) -> str:
     """Return the first keys of an unknown JSON file."""
     tree = read_json(file).value
-    keys = first_of([str(key) for key in tree], 5) if isinstance(tree, dict) else "no keys"
+    keys = join_first([str(key) for key in tree], 5) if isinstance(tree, dict) else "no keys"
     return f"{file.name} has {keys}"
 
 
@@ -120,5 +120,5 @@ def _read_json(files: list[Path], root: Path) -> Annotations | None:
         return None
     found = merged(parts.values())
     if unknown:
-        found.skipped[f"JSON files without annotations ({first_of(unknown, 3)})"] = len(unknown)
+        found.skipped[f"JSON files without annotations ({join_first(unknown, 3)})"] = len(unknown)
     return found

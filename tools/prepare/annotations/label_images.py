@@ -18,7 +18,7 @@ from tools.prepare.hdf5 import fault
 from util.colours import IGNORE_COLOUR, Colour
 from util.config.types import IGNORE
 from util.errors import UserError, reason
-from util.optional import optional
+from util.optional import import_optional
 
 FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 VOC = (
@@ -185,7 +185,7 @@ def _hdf5_arrays(file: Path) -> dict[str, np.ndarray]:
             elif not problem and group[name].attrs.get("MATLAB_class") != b"char":
                 found[before + name] = group[name][()].T  # MATLAB stores columns first
 
-    with optional("h5py", f"{file}: MATLAB 7.3").File(file) as content:
+    with import_optional("h5py", f"{file}: MATLAB 7.3").File(file) as content:
         add(content, "")
     return found
 

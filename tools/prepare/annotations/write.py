@@ -22,7 +22,7 @@ from tools.prepare.faults import in_threads, raise_faults, results_or_raise
 from tools.prepare.own.classes import IGNORED, ClassOptions
 from tools.prepare.own.match import absolute
 from util.config.types import IGNORE
-from util.errors import UserError, counted, first_of
+from util.errors import UserError, counted, join_first
 from util.tables import text_table
 
 NAMED = 8
@@ -223,4 +223,4 @@ def _line(title: str, text: str) -> str:
 
 
 def _some(names: Sequence[object]) -> str:
-    return first_of([str(name) for name in names], NAMED)
+    return join_first([str(name) for name in names], NAMED)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from dataset.protocols import fingerprint, read_protocols
-from dataset.split_files import list_line, list_text
+from dataset.split_files import sample_line, split_file_text
 from tools.prepare.hdf5 import fault
 from tools.prepare.official.archives import LARGEST, Download, Member, find_all
 from tools.prepare.official.masks import png
 from tools.prepare.official.run import FileToMake, Plan, Set, Tasks
 from util.errors import UserError
-from util.optional import optional
+from util.optional import import_optional
 
 HDF5 = Download(
     "ACDC.zip", "ACDC", "github.com/HiLab-git/SSL4MIS, UniMatch's README", sign="data/slices"
@@ -95,7 +95,7 @@ def _slice(content: bytes, number: int | None) -> tuple[np.ndarray, np.ndarray]:
 
 def _read(content: bytes, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image and label; raises `ValueError` for a missing array and different shapes."""
-    with optional("h5py", "acdc").File(BytesIO(content)) as file:
+    with import_optional("h5py", "acdc").File(BytesIO(content)) as file:
         image, label = (_array(file, key, dimensions) for key in ("image", "label"))
     if image.shape != label.shape:
         raise ValueError(f"an image of shape {image.shape}, a label of {label.shape}")
@@ -139,7 +139,7 @@ def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[
         if paths:
             masked = not name.endswith("/unlabeled")
             lists[f"lists/{name}.txt"] = [
-                list_line(f"images/{path}", f"masks/{path}" if masked else None) for path in paths
+                sample_line(f"images/{path}", f"masks/{path}" if masked else None) for path in paths
             ]
     return lists
 
@@ -161,7 +161,7 @@ def _compare(name: str, folder: str, stems: list[str]) -> None:
         f"data/slices/{s}{SUFFIX}" if folder == "train" else f"data/{s.rpartition('_slice_')[0]}.h5"
         for s in stems
     }
-    found = fingerprint(list_text(sorted(files)))
+    found = fingerprint(split_file_text(sorted(files)))
     (expected,) = [p for p in read_protocols() if (p.dataset, p.name) == ("acdc", name)]
     if found != expected.fingerprint:
         raise UserError(

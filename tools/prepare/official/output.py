@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from util.errors import UserError
-from util.io import DAY, remove_partials, replacing
+from util.io import SECONDS_PER_DAY, remove_partials, replacing
 
 RECORD = "prepared.tsv"
 """Record of the files made: path, size in bytes, name of the download."""
@@ -57,7 +57,7 @@ class Root:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path.parent not in self._cleaned:
                     self._cleaned.add(path.parent)
-                    remove_partials(path.parent, idle=DAY)
+                    remove_partials(path.parent, idle=SECONDS_PER_DAY)
                 _write(path, content)
             elif not _same(path, content):
                 raise UserError(

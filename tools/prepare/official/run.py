@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from dataset.split_files import write_lists
+from dataset.split_files import write_split_files
 from tools.prepare.official.archives import Member
 from tools.prepare.official.output import Root
-from util.errors import UserError, counted, first_of, print_error
+from util.errors import UserError, counted, join_first, print_error
 
 AHEAD = 4
 """Files per thread that are read before they are converted."""
@@ -54,7 +54,7 @@ class Set(NamedTuple):
         texts = [f"{name} has {counted(self.complete(), 'image')} with a mask, expected {expected}"]
         for tasks, origin in ((self.images, self.images_from), (self.masks, masks_from)):
             if lacking := [n for n in names if n not in tasks]:
-                texts.append(f"{origin} lacks {len(lacking)} ({first_of(lacking, NAMED)})")
+                texts.append(f"{origin} lacks {len(lacking)} ({join_first(lacking, NAMED)})")
         if expected > len(names):
             origins = " or ".join(dict.fromkeys((self.images_from, masks_from)))
             texts.append(f"{expected - len(names)} are not in {origins} at all")
@@ -102,7 +102,7 @@ def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) ->
     made = carry_out(tasks, Root(root), jobs)
     sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
-    for remark in write_lists({root / name: lines for name, lines in plan.lists.items()}):
+    for remark in write_split_files({root / name: lines for name, lines in plan.lists.items()}):
         print(remark)
     texts = (part.shortfall(name, dataset.COUNTS[name]) for name, part in plan.sets.items())
     lack = "; ".join(filter(None, texts))

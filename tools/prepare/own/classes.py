@@ -11,7 +11,7 @@ from tools.prepare.own.masks import Masks, Value
 from util.colours import Colour
 from util.config.label_map import OTHER, TRANSPARENT, WORDS, parse_key
 from util.config.types import IGNORE
-from util.errors import UserError, first_of
+from util.errors import UserError, join_first
 
 CHANGES = ["unchanged", "changed"]
 """Classes of image pairs, unless `--classes` names others."""
@@ -300,4 +300,4 @@ def _nearest(code: int, of: Mapping[int, int], in_colour: bool) -> int:
 def _some(values: Iterable[Value]) -> str:
     """Return values as a message names them."""
     keys = [value.key for value in values]
-    return f"{len(keys)} values: {first_of(keys, 8, '; ')}"
+    return f"{len(keys)} values: {join_first(keys, 8, '; ')}"

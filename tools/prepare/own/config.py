@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from dataset.mask_files import key_of
-from dataset.split_files import line_below, write_lists
+from dataset.split_files import line_below, write_split_files
 from tools.prepare.own.classes import IGNORED, Classes
 from tools.prepare.own.images import PERCENTILES
 from tools.prepare.own.masks import Masks, Value
@@ -17,7 +17,7 @@ from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.colours import background
 from util.config.types import IGNORE
-from util.errors import first_of
+from util.errors import join_first
 from util.io import write_once
 from util.paths import common_root
 
@@ -41,7 +41,7 @@ def write_new(out: Path, text: str, lists: dict[Path, list[str]]) -> None:
     new = [path for path in (out, *lists) if not path.exists()]
     try:
         write_once(out, text.encode())
-        write_lists(lists)
+        write_split_files(lists)
     except BaseException:
         for path in new:
             path.unlink(missing_ok=True)
@@ -89,7 +89,7 @@ def config_text(
         preset=settings.preset,
         settings=settings,
         evaluation=evaluation,
-        rare=first_of(rare, 3),
+        rare=join_first(rare, 3),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset.folders import files_by_stem
-from dataset.split_files import lot
+from dataset.split_files import draw_key
 from dataset.validation import MIN_IMAGES
 from util.errors import UserError, and_others
 
@@ -228,7 +228,9 @@ def _validation(
         )
     count = min(max(1, round(wanted * number)), number - 1)
     # By name, so that most images stay in the split when labels are added.
-    order = sorted(rest, key=lambda pair: lot(os.path.relpath(pair.image, images), options.seed))
+    order = sorted(
+        rest, key=lambda pair: draw_key(os.path.relpath(pair.image, images), options.seed)
+    )
     drawn = {*order[:count]}
     return [pair for pair in rest if pair in drawn]
 

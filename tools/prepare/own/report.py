@@ -19,7 +19,7 @@ from tools.prepare.own.match import Splits
 from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.config.label_map import OTHER
-from util.errors import first_of
+from util.errors import join_first
 from util.paths import from_here
 from util.tables import text_table
 
@@ -42,8 +42,8 @@ def report_data(options: argparse.Namespace, found: Survey, classes: Classes) ->
     trained = set().union(*held[: len(splits.labeled)])
     shown = Counter(chain.from_iterable(held[len(splits.labeled) :][: len(splits.val)]))
     if untrained := [name for label, name in enumerate(classes.names) if label not in trained]:
-        print(f"warning  in no training mask: {first_of(untrained, 5)}; label more images, or draw "
-              "another validation split with --seed")  # fmt: skip
+        print(f"warning  in no training mask: {join_first(untrained, 5)}; label more images, "
+              "or draw another validation split with --seed")  # fmt: skip
     showing = [shown[label] for label in range(len(classes.names))]
     if few := too_few(len(splits.val), classes.names, showing):
         print(f"warning  {few}")
@@ -57,8 +57,8 @@ def _summary(found: Survey, mapped: bool) -> str:
     bare, suffix = len(matched.without_mask), matched.suffix
     alpha = sorted({band for image in found.images for band in image.alpha})
     notes = {
-        f"band {first_of([*map(str, alpha)], 3)} is marked as alpha: where it is 0, pixels have no "
-        "data; if it holds data itself, name it in data.bands": alpha,
+        f"band {join_first([*map(str, alpha)], 3)} is marked as alpha: where it is 0, pixels have "
+        "no data; if it holds data itself, name it in data.bands": alpha,
         f"{bare} without a mask are unlabelled": bare,
         f"{matched.held_out} without a mask in folders of validation or test images are left out; "
         "to train on them, name their folder in --unlabeled": matched.held_out,
@@ -147,7 +147,7 @@ def report_config(
     if hours is not None:
         print(f"time     about {hours:.1f} h with {script or 'supervised'}.py on this machine")
     if rare := classes.rare():
-        print(f"rare     {first_of([*rare], 5)}: less than {RARE:.0%} of the pixels; try "
+        print(f"rare     {join_first([*rare], 5)}: less than {RARE:.0%} of the pixels; try "
               "--set criterion.class_weights=auto")  # fmt: skip
     if not options.classes:
         masks = str(from_here(options.masks)) if options.annotations else None
