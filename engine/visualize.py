@@ -107,7 +107,7 @@ def of_unlabeled(trainer: "Trainer") -> Iterator[Image.Image]:
     for part in parts:
         batch = trainer.views(part)
         with autocast(trainer.device, trainer.config.precision):
-            panels = trainer.method.pictures(batch)
+            panels = trainer.method.panels(batch)
         threshold = float(trainer.method.threshold)
         title = f"unlabelled image, epoch {trainer.epoch + 1}, threshold {threshold:.3f}:"
         for number in range(len(batch["unlabeled"]["weak"])):

@@ -83,7 +83,7 @@ def prepared(kind, toy, folder, *overrides):
 
 def panels_of(t, batch):
     with undisturbed(t):
-        return t.method.pictures(batch)
+        return t.method.panels(batch)
 
 
 def generators():
@@ -205,7 +205,7 @@ def test_references_are_pixels_of_the_deepest_map(toy, tmp_path):
     with undisturbed(t):
         batch = raw_batch(2, views=2)
         shape = t.method.model.features(batch["unlabeled"]["weak"])[-1].shape[-2:]
-        assert t.method.pictures(batch)["reference pixels 1"].marks.shape == shape
+        assert t.method.panels(batch)["reference pixels 1"].marks.shape == shape
 
 
 def test_previous_models_are_shown_as_soon_as_there_are_some(toy, tmp_path):
