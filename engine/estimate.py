@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from engine.cost import GIB, KINDS, Cost, step_cost
+from engine.cost import GIB, MEMORY_KINDS, Cost, step_cost
 from engine.method import Method
 from engine.progress import fill
 from util.config.schema import Config
@@ -102,7 +102,7 @@ def fitting_gpus(needs: Needs, wanted: int) -> str:
 
 def describe_step(cost: Cost, config: Config, steps: int, whole: str = "whole run") -> str:
     """Describe memory and arithmetic of a step, and the time of `steps`, titled `whole`."""
-    kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in KINDS)
+    kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in MEMORY_KINDS)
     seconds = step_seconds(cost.tflop, config)
     times = ", ".join(f"{card} {duration(steps * s)}" for card, s in seconds.items())
     return rows(

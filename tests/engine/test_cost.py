@@ -10,11 +10,11 @@ from torch.profiler import ProfilerActivity, profile
 from engine import main
 from engine.cost import (
     GIB,
-    KINDS,
+    MEMORY_KINDS,
     AsOnGpu,
     blank_batch,
     flop_counter,
-    late_training,
+    late_trainer,
     step_cost,
 )
 from engine.dry_run import Measured
@@ -39,7 +39,7 @@ def real_peak(method_class, config, images, folder):
     """Return the peak memory in bytes of a real step on the CPU, with the copies that a GPU would
     make: weights and optimizer state, and the allocations that torch's profiler sees."""
     method = method_class(build_network(config.model, config.num_classes), config)
-    training = late_training(method, config)
+    training = late_trainer(method, config)
     raw = blank_batch(method_class, config, images)
     stays = [*method.parameters(), *method.buffers()]
     stays += [x for state in training.optimizer.state.values() for x in state.values()]
@@ -219,7 +219,7 @@ def test_table(toy, run, tmp_path):
     assert len(lines) == 4 and "SupOnly" in lines[2] and "UniMatch" in lines[3]
     records = json.loads((tmp_path / "costs.json").read_text())
     assert [r["method"] for r in records] == ["SupOnly", "UniMatch"]
-    assert all(r.keys() >= {"peak", *KINDS} for r in records)
+    assert all(r.keys() >= {"peak", *MEMORY_KINDS} for r in records)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_the_scale_of_float16():
     for step in range(100):
         scale.update(loss=good, grad_norm=bad)
         assert scale.state()["scale"] == max(65536 / 2 ** (step + 1), 1)
-    for _ in range(LossScale.PATIENCE - 1):
+    for _ in range(LossScale.GROWTH_INTERVAL - 1):
         scale.update(loss=good, grad_norm=good)
     resumed = LossScale(CPU, "float16")
     resumed.load_state(scale.state())
