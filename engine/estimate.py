@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from engine.cost import GIB, MEMORY_KINDS, Cost, step_cost
 from engine.method import Method
-from engine.progress import fill
+from engine.progress import wrap_words
 from util.config.schema import Config
 from util.errors import UserError, duration
 
@@ -131,6 +131,6 @@ def describe_needs(
 def rows(facts: Mapping[str, str]) -> str:
     """Return lines of title and text; a long text continues after one of its commas."""
     return "\n".join(
-        fill(*re.split("(?<=[,;]) ", text), first=f"  {title:<20}  ", rest=" " * 24)
+        wrap_words(*re.split("(?<=[,;]) ", text), first=f"  {title:<20}  ", rest=" " * 24)
         for title, text in facts.items()
     )

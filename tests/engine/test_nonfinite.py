@@ -230,7 +230,7 @@ def test_a_step_that_was_taken_is_not_called_left_out(tmp_path, caplog):
     monitor.in_a_row = 4
     monitor.check()
     assert monitor.in_a_row == 5
-    assert "step 3: loss terms loss not finite, step taken" in caplog.text
+    assert "step 3: scalars loss not finite, step taken" in caplog.text
 
 
 def test_ranks_judge_alike(tmp_path, caplog, monkeypatch):
@@ -240,7 +240,7 @@ def test_ranks_judge_alike(tmp_path, caplog, monkeypatch):
     monitor.add(3, {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(NAN)})
     monitor.check()
     assert monitor.in_a_row == 1
-    assert "step 3: loss terms loss not finite" in caplog.text
+    assert "step 3: scalars loss not finite" in caplog.text
     assert not list(tmp_path.iterdir())
 
 
