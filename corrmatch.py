@@ -1,7 +1,7 @@
 """CorrMatch: label propagation via correlation matching (Sun et al., CVPR 2024).
 
 FixMatch with label propagation: the correlation of features spreads logits from pixel to pixel, and
-pseudo-labels through whole regions.  The confidence threshold follows the network's confidence.
+pseudo-labels through whole regions. The confidence threshold follows the network's confidence.
 With `teacher: ema`, a moving average of the network makes the pseudo-labels, but not the
 correlations.
 """
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from engine import Batch, Panels, Step, TeacherMethod, main
+from engine import Batch, Panels, StepOutput, TeacherMethod, main
 from model.correlation import CorrelationHead
 from semi.correlation import mean_class_confidence, propagate_regions, region_maps, sample_rows
 from semi.panels import Labels, correlation_panels
@@ -26,8 +26,8 @@ from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     PseudoLabel,
     cutmix,
-    kept_ratio,
     label_partner,
+    mask_ratio,
     per_valid_pixel,
     pseudo_label,
 )
@@ -62,7 +62,7 @@ class CorrMatch(TeacherMethod):
             self.tau.fill_(self.config.conf_thresh)
         return loaded
 
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Batch) -> StepOutput:
         x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
         (s,), (box,) = u["strong"], u["box"]
         size = x.shape[-2:]
@@ -82,58 +82,57 @@ class CorrMatch(TeacherMethod):
         mixed = cutmix(own, partner, box)
         if self.options.thresh_init is not None:
             now = mean_class_confidence(own.label, own.conf, mixed.valid, z.shape[1], self.tau)
-            # Share of the step; the moves of its micro-batches add up to one.
+            # Share of this micro-batch in the step: the moves of all its parts add up to one.
             part = len(x) * distributed.world_size() / self.config.batch_size
             self.tau.lerp_(now, 1 - self.options.thresh_momentum**part)
 
-        sure = mixed.above(self.tau)
-        spread = self.propagate(mixed, sure, attention[len(x) :], features[-1].shape[-2:], box)
+        propagated = self.propagate(mixed, attention[len(x) :], features[-1].shape[-2:], box)
 
         loss_x = self.criterion(z_x, y)
         loss_xc = self.criterion(zc_x, y)
-        loss_s = self.consistency(z_s, spread, 1)
-        loss_cs = self.consistency(zc_s, spread, 1)
+        loss_s = self.consistency(z_s, propagated, 1)
+        loss_cs = self.consistency(zc_s, propagated, 1)
         loss_cw = self.consistency(zc_w, own, self.tau)
         loss_fp = self.consistency(z_fp, own, self.tau)
         p_w, log_s = at_least_float32(z_label).softmax(1), at_least_float32(z_s).log_softmax(1)
-        loss_kl = per_valid_pixel(F.kl_div(log_s, p_w, reduction="none").sum(1), sure, mixed.valid)
+        kl = F.kl_div(log_s, p_w, reduction="none").sum(1)
+        loss_kl = per_valid_pixel(kl, mixed.above(self.tau), mixed.valid)
         loss_c = (loss_cs + loss_cw) / 2
 
         supervised = 0.5 * (loss_x + loss_xc)
         loss = (supervised + 0.25 * (loss_s + loss_kl + loss_fp + loss_c)) / 2
         return loss, {
             "x": loss_x, "x_corr": loss_xc, "s": loss_s, "kl": loss_kl, "fp": loss_fp,
-            "corr": loss_c, "mask_ratio": kept_ratio(own, self.tau), "threshold": self.tau.clone(),
+            "corr": loss_c, "mask_ratio": mask_ratio(own, self.tau), "threshold": self.tau.clone(),
         }  # fmt: skip
 
     def propagate(
-        self, mixed: PseudoLabel, sure: Tensor, attention: Tensor, shape: torch.Size, box: Tensor
+        self, mixed: PseudoLabel, attention: Tensor, shape: torch.Size, box: Tensor
     ) -> PseudoLabel:
-        """Propagate labels of the confident pixels, `sure`, through regions (section 3.3), outside
-        the CutMix `box` only."""
+        """Propagate labels of the confident pixels through regions (section 3.3), outside the
+        CutMix `box` only."""
         rows = sample_rows(attention, self.options.regions)
         regions = region_maps(attention, rows, shape, box.shape[-2:])
         regions = regions & (mixed.valid & ~box)[:, None]
-        classes = self.config.num_classes
-        label, reliable = propagate_regions(mixed.label, sure, regions, self.tau, classes)
+        confident, classes = mixed.above(self.tau), self.config.num_classes
+        label, reliable = propagate_regions(mixed.label, confident, regions, self.tau, classes)
         return PseudoLabel(label, reliable.float(), mixed.valid)  # confidence 0 or 1
 
     @property
     def threshold(self) -> Tensor:
         return self.tau
 
-    def pictures(self, batch: Batch) -> Panels:
+    def panels(self, batch: Batch) -> Panels:
         u, (box,) = batch["unlabeled"], batch["unlabeled"]["box"]
         features = self.model.features(u["weak"])
         z = self.model.decode(features, box.shape[-2:])
         _, attention = self.correlation(features, z)
         own = pseudo_label(self.label_logits(z, u), u["ignore"])
         mixed = cutmix(own, label_partner(self.labeler, u), box)
-        sure = mixed.above(self.tau)
-        spread = self.propagate(mixed, sure, attention, features[-1].shape[-2:], box)
+        propagated = self.propagate(mixed, attention, features[-1].shape[-2:], box)
         return {
-            **super().pictures(batch),
-            "label after propagation": Labels(spread.label, spread.above(1)),
+            **super().panels(batch),
+            "label after propagation": Labels(propagated.label, propagated.above(1)),
             **correlation_panels(u["weak"], attention, features[-1].shape[-2:]),
         }
 

@@ -1,6 +1,6 @@
 """FixMatch for segmentation (Sohn et al., NeurIPS 2020; Yang et al., CVPR 2023, section 3.1).
 
-Confident predictions on a weak view are the labels of a strong view.  With `teacher: ema`, a moving
+Confident predictions on a weak view are the labels of a strong view. With `teacher: ema`, a moving
 average of the network makes these predictions (as published in the UniMatch V2 paper).
 """
 
@@ -11,18 +11,12 @@ if __name__ == "__main__":
 
 import torch
 
-from engine import Batch, Step, TeacherMethod, main
-from semi.pseudo_labels import (
-    cutmix,
-    kept_ratio,
-    label_partner,
-    label_view,
-    pseudo_label,
-)
+from engine import Batch, StepOutput, TeacherMethod, main
+from semi.pseudo_labels import cutmix, label_partner, label_view, mask_ratio, pseudo_label
 
 
 class FixMatch(TeacherMethod):
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Batch) -> StepOutput:
         x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
         (s,), (box,) = u["strong"], u["box"]
         partner = label_partner(self.labeler, u)
@@ -39,7 +33,7 @@ class FixMatch(TeacherMethod):
         loss_x = self.criterion(z_x, y)
         loss_s = self.consistency(z_s, cutmix(own, partner, box), tau)
         loss = (loss_x + loss_s) / 2
-        return loss, {"x": loss_x, "s": loss_s, "mask_ratio": kept_ratio(own, tau)}
+        return loss, {"x": loss_x, "s": loss_s, "mask_ratio": mask_ratio(own, tau)}
 
 
 if __name__ == "__main__":

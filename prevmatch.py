@@ -20,16 +20,16 @@ from pydantic import Field
 from torch import Tensor
 
 from dataset.batch import Unlabeled
-from engine import Batch, Panels, Step, main
+from engine import Batch, Panels, StepOutput, main
 from semi.panels import Heat, Labels
 from semi.pseudo_labels import (
     Partner,
     PseudoLabel,
     cutmix,
-    kept_ratio,
     label_partner,
     label_view,
     label_with_partner,
+    mask_ratio,
     pseudo_label,
 )
 from semi.snapshots import Snapshot, ensemble_logits, snapshot
@@ -68,7 +68,7 @@ class PrevMatch(UniMatch):
         self.previous: deque[Snapshot] = deque(maxlen=self.options.list_max_len)
         self.epoch = 0
 
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Batch) -> StepOutput:
         u, tau = batch["unlabeled"], self.config.conf_thresh
         partner = label_partner(self.labeler, u)
         z = self.forward_views(batch)
@@ -80,28 +80,28 @@ class PrevMatch(UniMatch):
         if self.previous:
             prev, prev_partner = self.label_by_previous(u)
             views = zip(z.s, u["box"], strict=True)
-            prev1, prev2 = (self.guidance(s, cutmix(prev, prev_partner, b)) for s, b in views)
-            loss_prev = 0.25 * prev1 + 0.25 * prev2 + 0.5 * self.guidance(z.fp, prev)
+            prev1, prev2 = (self.previous_loss(s, cutmix(prev, prev_partner, b)) for s, b in views)
+            loss_prev = 0.25 * prev1 + 0.25 * prev2 + 0.5 * self.previous_loss(z.fp, prev)
             # Up to 1 in the first half of the epochs, down to 0 in the second.
             weight = 1 - abs(2 * self.epoch / self.config.epochs - 1)
         loss = (loss_x + loss_u + weight * loss_prev) / (2 + weight)
         return loss, {
             "x": loss_x, "s": (loss_s1 + loss_s2) / 2, "fp": loss_fp, "prev": loss_prev,
-            "mask_ratio": kept_ratio(own, tau),
+            "mask_ratio": mask_ratio(own, tau),
         }  # fmt: skip
 
     def label_by_previous(self, u: Unlabeled) -> tuple[PseudoLabel, Partner]:
         """Return pseudo-labels of images and partners by a random ensemble of previous models."""
-        options, kept = self.options, len(self.previous)
-        most = options.model_num
-        count = min(np.random.randint(most) + 1 if options.random_select else most, kept)
-        chosen = np.random.choice(kept, count, replace=False)
-        weights = np.random.dirichlet(np.ones(count))
+        count = self.options.model_num
+        if self.options.random_select:
+            count = np.random.randint(count) + 1
+        chosen = np.random.choice(len(self.previous), min(count, len(self.previous)), replace=False)
+        weights = np.random.dirichlet(np.ones(len(chosen)))
         members = [(self.previous[i], float(p)) for i, p in zip(chosen, weights, strict=True)]
         return label_with_partner(partial(ensemble_logits, self.model, members), u)
 
-    def guidance(self, logits: Tensor, prev: PseudoLabel) -> Tensor:
-        """Return the loss of labels by previous models, weighted by `prev.confidence`."""
+    def previous_loss(self, logits: Tensor, prev: PseudoLabel) -> Tensor:
+        """Return the loss of labels by previous models, weighted as `prev.confidence` says."""
         mode = self.options.prev.confidence
         if mode == "pixelwise":
             return self.consistency(logits, prev, self.options.prev.conf_thresh)
@@ -117,8 +117,8 @@ class PrevMatch(UniMatch):
             self.remember(self.labeler.state_dict())
 
     def remember(self, state: Snapshot) -> None:
-        home = next(self.model.parameters()).device
-        self.previous.append(snapshot(state, home, on_gpu=self.options.prev.store == "gpu"))
+        device = next(self.model.parameters()).device
+        self.previous.append(snapshot(state, device, on_gpu=self.options.prev.store == "gpu"))
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "previous": list(self.previous)}
@@ -126,11 +126,11 @@ class PrevMatch(UniMatch):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
         self.previous.clear()
-        for kept in state["previous"]:
-            self.remember(kept)
+        for previous in state["previous"]:
+            self.remember(previous)
 
-    def pictures(self, batch: Batch) -> Panels:
-        panels, u = super().pictures(batch), batch["unlabeled"]
+    def panels(self, batch: Batch) -> Panels:
+        panels, u = super().panels(batch), batch["unlabeled"]
         if self.previous:
             own, (prev, _) = label_view(self.labeler, u), self.label_by_previous(u)
             panels["previous models"] = Labels(prev.label, prev.valid)

@@ -1,7 +1,7 @@
 """RankMatch: exploring the better consistency regularization (Mai et al., CVPR 2024).
 
 UniMatch with a ranking loss: for each pixel, a weak and a strong view should rank reference pixels
-by similarity in the same order.  With `teacher: ema`, labels and features of the weak view come
+by similarity in the same order. With `teacher: ema`, labels and features of the weak view come
 from a moving average of the network.
 """
 
@@ -17,16 +17,10 @@ from pydantic import Field
 from torch import Tensor
 
 from dataset.batch import Unlabeled, View
-from engine import Batch, Panels, Step, main
+from engine import Batch, Panels, StepOutput, main
 from semi.panels import Marks, Photo
 from semi.perturbation import with_dropped_channels
-from semi.pseudo_labels import (
-    Partner,
-    PseudoLabel,
-    frozen_statistics,
-    kept_ratio,
-    pseudo_label,
-)
+from semi.pseudo_labels import Partner, PseudoLabel, eval_no_grad, mask_ratio, pseudo_label
 from semi.ranking import choose_references, cutmix_features, ranking_loss
 from unimatch import Logits, UniMatch
 
@@ -38,16 +32,16 @@ class RankMatch(UniMatch):
         references: Annotated[int, Field(ge=4)] = 64
         """Reference pixels per image."""
 
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Batch) -> StepOutput:
         x, u, tau = batch["labeled"]["image"], batch["unlabeled"], self.config.conf_thresh
         model, size = self.model, x.shape[-2:]
         partner, f_partner = self.partner_label_and_features(u)
-        taught = None if self.model_ema is None else self.label_and_features(u)
+        teacher_output = None if self.model_ema is None else self.label_and_features(u)
 
         context = model.context(with_dropped_channels(model.features(torch.cat([x, u["weak"]]))))
         z_x, z_w, _, z_fp = model.classify(context, size).chunk(4)
         _, f_w, _, _ = context[-1].detach().chunk(4)
-        own, f_w = taught or (pseudo_label(z_w, u["ignore"]), f_w)
+        own, f_w = teacher_output or (pseudo_label(z_w, u["ignore"]), f_w)
         context = model.context(model.features(torch.cat(u["strong"])))
         z_s1, z_s2 = model.classify(context, size).chunk(2)
         views = zip(context[-1].chunk(2), u["box"], strict=True)
@@ -63,7 +57,7 @@ class RankMatch(UniMatch):
         loss = loss + self.options.rank_weight * loss_rank
         return loss, {
             "x": loss_x, "s": (loss_s1 + loss_s2) / 2, "fp": loss_fp, "rank": loss_rank,
-            "mask_ratio": kept_ratio(own, tau),
+            "mask_ratio": mask_ratio(own, tau),
         }  # fmt: skip
 
     def partner_label_and_features(self, u: Unlabeled) -> tuple[Partner, Tensor]:
@@ -76,13 +70,13 @@ class RankMatch(UniMatch):
     def label_and_features(self, view: View) -> tuple[PseudoLabel, Tensor]:
         """Return label and deepest features of a weak view by the labeler, in eval mode."""
         model = self.model_ema or self.model
-        with frozen_statistics(model):
+        with eval_no_grad(model):
             context = model.context(model.features(view["weak"]))
             logits = model.classify(context, view["weak"].shape[-2:])
         return pseudo_label(logits, view["ignore"]), context[-1]
 
-    def pictures(self, batch: Batch) -> Panels:
-        panels, u = super().pictures(batch), batch["unlabeled"]
+    def panels(self, batch: Batch) -> Panels:
+        panels, u = super().panels(batch), batch["unlabeled"]
         _, f_w = self.label_and_features(u)
         _, f_partner = self.partner_label_and_features(u)
         for number, (s, box) in enumerate(zip(u["strong"], u["box"], strict=True), start=1):

@@ -1,7 +1,7 @@
 """SupOnly: the baseline, trained on the labelled images only.
 
-It draws twice as many labelled images per step as the other methods, so that a step of every method
-sees equally many images.
+It draws twice as many labelled images per step as the other methods, so that steps of all methods
+see equally many images.
 """
 
 from engine.start import check_command
@@ -9,13 +9,13 @@ from engine.start import check_command
 if __name__ == "__main__":
     check_command("SupOnly", unlabeled=False)  # answers --help and mistakes before PyTorch loads
 
-from engine import Batch, Method, Step, main
+from engine import Batch, Method, StepOutput, main
 
 
 class SupOnly(Method):
     unlabeled = False
 
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Batch) -> StepOutput:
         x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
         loss = self.criterion(self.model(x), y)
         return loss, {"x": loss}

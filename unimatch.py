@@ -1,6 +1,6 @@
 """UniMatch: revisiting weak-to-strong consistency (Yang et al., CVPR 2023).
 
-FixMatch with two strong views of an image instead of one, and a view with perturbed features.  With
+FixMatch with two strong views of an image instead of one, and a view with perturbed features. With
 `teacher: ema`, a moving average of the network makes the pseudo-labels.
 """
 
@@ -14,16 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine import Batch, Step, TeacherMethod, main
+from engine import Batch, StepOutput, TeacherMethod, main
 from semi.perturbation import with_dropped_channels
-from semi.pseudo_labels import (
-    Partner,
-    PseudoLabel,
-    cutmix,
-    kept_ratio,
-    label_partner,
-    pseudo_label,
-)
+from semi.pseudo_labels import Partner, PseudoLabel, cutmix, label_partner, mask_ratio, pseudo_label
 
 
 class Logits(NamedTuple):
@@ -42,7 +35,7 @@ class Logits(NamedTuple):
 class UniMatch(TeacherMethod):
     strong_views = 2
 
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Batch) -> StepOutput:
         u, tau = batch["unlabeled"], self.config.conf_thresh
         partner = label_partner(self.labeler, u)
         z = self.forward_views(batch)
@@ -51,14 +44,14 @@ class UniMatch(TeacherMethod):
         loss = (loss_x + 0.25 * loss_s1 + 0.25 * loss_s2 + 0.5 * loss_fp) / 2
         return loss, {
             "x": loss_x, "s": (loss_s1 + loss_s2) / 2, "fp": loss_fp,
-            "mask_ratio": kept_ratio(own, tau),
+            "mask_ratio": mask_ratio(own, tau),
         }  # fmt: skip
 
     def forward_views(self, batch: Batch) -> Logits:
-        """Return the logits of all views; needs as many labelled as unlabelled images.
+        """Return the logits of all views; the batch has as many labelled as unlabelled images.
 
-        The decoder sees the features twice: whole, and with half of the channels dropped. Of the
-        second, only the unlabelled part, `fp`, is used.
+        The decoder sees the features twice: whole, and with half of the channels dropped. Only the
+        unlabelled half of the second, `fp`, is used.
         """
         x, u = batch["labeled"]["image"], batch["unlabeled"]
         features = self.model.features(torch.cat([x, u["weak"]]))
@@ -70,11 +63,13 @@ class UniMatch(TeacherMethod):
     def losses(
         self, z: Logits, batch: Batch, own: PseudoLabel, partner: Partner
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the losses of the labelled images, both strong views and the features."""
-        tau, views = self.config.conf_thresh, zip(z.s, batch["unlabeled"]["box"], strict=True)
+        """Return loss_x (labelled), loss_s1, loss_s2 (strong views) and loss_fp (features)."""
+        tau = self.config.conf_thresh
+        views = zip(z.s, batch["unlabeled"]["box"], strict=True)
         loss_x = self.criterion(z.x, batch["labeled"]["mask"])
         loss_s1, loss_s2 = (self.consistency(s, cutmix(own, partner, box), tau) for s, box in views)
-        return loss_x, loss_s1, loss_s2, self.consistency(z.fp, own, tau)
+        loss_fp = self.consistency(z.fp, own, tau)
+        return loss_x, loss_s1, loss_s2, loss_fp
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """UniMatch V2: pushing the limit of semi-supervised semantic segmentation (Yang et al., 2024).
 
 An EMA teacher labels the weak view; two strong views learn these labels, each with the feature
-channels that the other one dropped.  With `teacher: self`, as published for change detection, the
+channels that the other one dropped. With `teacher: self`, as published for change detection, the
 network makes the pseudo-labels itself.
 """
 
@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from engine import Batch, Step, TeacherMethod, main
+from engine import Batch, StepOutput, TeacherMethod, main
 from semi.ema import frozen_copy
 from semi.perturbation import complementary_dropout, draw_complementary
-from semi.pseudo_labels import cutmix, kept_ratio, label_partner, label_view
+from semi.pseudo_labels import cutmix, label_partner, label_view, mask_ratio
 
 
 class UniMatchV2(TeacherMethod):
@@ -34,7 +34,7 @@ class UniMatchV2(TeacherMethod):
         if self.model_ema is None:
             self.model_ema = frozen_copy(model)
 
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Batch) -> StepOutput:
         x, y, u = batch["labeled"]["image"], batch["labeled"]["mask"], batch["unlabeled"]
         own, partner = label_view(self.labeler, u), label_partner(self.labeler, u)
 
@@ -50,7 +50,7 @@ class UniMatchV2(TeacherMethod):
         loss_s1, loss_s2 = (self.consistency(z, cutmix(own, partner, box), tau) for z, box in views)
         loss_s = (loss_s1 + loss_s2) / 2
         loss = (loss_x + loss_s) / 2
-        return loss, {"x": loss_x, "s": loss_s, "mask_ratio": kept_ratio(own, tau)}
+        return loss, {"x": loss_x, "s": loss_s, "mask_ratio": mask_ratio(own, tau)}
 
     @property
     def labeler(self) -> nn.Module:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dataset.batch import Batch
     from engine.command import main
-    from engine.method import Method, Step, TeacherMethod
+    from engine.method import Method, StepOutput, TeacherMethod
     from semi.panels import Panels
 
-__all__ = ["Batch", "Method", "Panels", "Step", "TeacherMethod", "main"]
+__all__ = ["Batch", "Method", "Panels", "StepOutput", "TeacherMethod", "main"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,7 +17,15 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'engine' has no attribute '{name}'")
     from dataset.batch import Batch
     from engine.command import main
-    from engine.method import Method, Step, TeacherMethod
+    from engine.method import Method, StepOutput, TeacherMethod
     from semi.panels import Panels
 
-    return dict(zip(__all__, (Batch, Method, Panels, Step, TeacherMethod, main), strict=True))[name]
+    exported = {
+        "Batch": Batch,
+        "Method": Method,
+        "Panels": Panels,
+        "StepOutput": StepOutput,
+        "TeacherMethod": TeacherMethod,
+        "main": main,
+    }
+    return exported[name]

@@ -80,23 +80,23 @@ class RunState(Strict):
     nonfinite: Natural = 0
     """Non-finite steps in a row up to this checkpoint."""
 
-    def compare(self, own: dict[str, Any], source: Path, force: bool) -> None:
-        """Compare config and split files with the state `own` of the run that resumes.
+    def compare(self, current: dict[str, Any], source: Path, force: bool) -> None:
+        """Compare config and split files with the state `current` of the run that resumes.
 
         Raises `UserError` for differences; with `force`, logs them instead, drops best scores that
         are no longer comparable, and marks the records of their epochs.
         """
-        changed = differences(with_defaults(self.config), own["config"])
-        before = self.images.model_dump() if self.images else own["images"]
-        changed |= image_differences(before, own["images"])
+        changed = differences(with_defaults(self.config), current["config"])
+        before = self.images.model_dump() if self.images else current["images"]
+        changed |= image_differences(before, current["images"])
         is_rescored = any(key.startswith(SCORE_KEYS) for key in changed)
         loses_best = bool(self.best) and is_rescored
         if changed and not force:
-            also = ", which discards the best scores (not comparable) and best.pth"
+            consequence = ", which discards the best scores (not comparable) and best.pth"
             raise UserError(
                 f"{source}: the run was started with other settings or split files: "
-                f"{'; '.join(changed.values())}. Fix: resume with the same, choose another "
-                f"--save-path, or pass --force{also if loses_best else ''}"
+                f"{'; '.join(changed.values())}. Fix: resume with the same settings, choose "
+                f"another --save-path, or pass --force{consequence if loses_best else ''}"
             )
         if changed:
             logger.warning("%s: continues with changes: %s", source, "; ".join(changed.values()))
@@ -107,8 +107,9 @@ class RunState(Strict):
                 "on; the next validation replaces %s", source, names,
             )  # fmt: skip
             self.best.clear()
-        for record in self.history if is_rescored else ():
-            record["superseded"] = True
+        if is_rescored:
+            for record in self.history:
+                record["superseded"] = True
         if self.images is None:
             logger.info("%s: records no split files (an older version); not compared", source)
 
@@ -132,12 +133,15 @@ def check_run(state: Any, name: str, path: Path) -> RunState:
     needed = {key for key, field in RunState.model_fields.items() if field.is_required()}
     if not isinstance(state, dict) or not needed <= state.keys():
         raise UserError(
-            f"{path}: holds weights but no run that could be resumed; name a run's latest.pth, or "
-            "begin a run in another --save-path"
+            f"{path}: holds weights only, expected a checkpoint to resume from. Fix: name a run's "
+            "latest.pth, or start a run in another --save-path"
         )
     run: RunState = parse(RunState, state, str(path))
     if run.name != name:
-        raise UserError(f"{path}: a run of {run.name}, expected one of {name}")
+        raise UserError(
+            f"{path}: checkpoint of {run.name}, expected one of a {name} run. Fix: use the script "
+            f"of {run.name}, or another --save-path"
+        )
     return run
 
 
@@ -145,13 +149,13 @@ def state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
     """Return content and path of the checkpoint to continue from, if there is one.
 
     A path holds for the first start of a run, and `never` until it restarts by itself: then it
-    continues from its own last checkpoint.  Raises `UserError` when a new run would overwrite
+    continues from its own last checkpoint. Raises `UserError` when a new run would overwrite
     files, when the named checkpoint is missing, and when no checkpoint is readable.
     """
-    there = [path for path in (run_dir.latest, run_dir.previous) if path.exists()]
+    checkpoints = [path for path in (run_dir.latest, run_dir.previous) if path.exists()]
     is_again = run_dir.is_own() and (resume != "never" or distributed.is_restart())
-    if there and (resume == "auto" or is_again):
-        return _first_readable(run_dir, there)
+    if checkpoints and (resume == "auto" or is_again):
+        return _first_readable(run_dir, checkpoints)
     if resume in ("auto", "never"):
         _refuse_to_overwrite(run_dir)
         return None
@@ -160,18 +164,18 @@ def state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
     return load(source), source
 
 
-def _first_readable(run_dir: RunDir, there: list[Path]) -> tuple[Any, Path]:
-    for path, following in pairwise(there):
+def _first_readable(run_dir: RunDir, checkpoints: list[Path]) -> tuple[Any, Path]:
+    for path, older in pairwise(checkpoints):
         try:
             return load(path), path
         except UserError as error:
-            logger.warning("%s; continuing from the one before, %s", error, following)
+            logger.warning("%s; continuing from the one before, %s", error, older)
             run_dir.damaged = True
-    return load(there[-1]), there[-1]
+    return load(checkpoints[-1]), checkpoints[-1]
 
 
 def _epoch(path: Path) -> int:
-    """Return the completed epochs of a checkpoint; 0 for a file that holds weights only."""
+    """Return the number of completed epochs of a checkpoint; 0 for a file of weights only."""
     state = load(path)
     epoch = state.get("epoch") if isinstance(state, dict) else None
     return epoch if isinstance(epoch, int) else 0
@@ -180,23 +184,25 @@ def _epoch(path: Path) -> int:
 def _refuse_to_overwrite(run_dir: RunDir, source: Path | None = None) -> None:
     """Raise `UserError` where a run that begins here, from no checkpoint or from `source`, would
     overwrite files of another run or of the user."""
-    here = (run_dir.latest, run_dir.previous)  # the later one first
+    latest = (run_dir.latest, run_dir.previous)  # the later one first
     bests = sorted(run_dir.path.glob("best*.pth"))
-    others = [run_dir.metrics] + [run_dir.config] * (not run_dir.starts.exists())
-    found = [path for path in (*here, *bests, *others) if path.is_file()]
-    own = [path for path in found if source and path.resolve() == source.resolve()]
-    if own:  # the same run continues: only a later checkpoint would be lost
-        found = [path for path in found[: found.index(own[0])] if path in here]
-        if own[0] in bests:  # of several networks, each with its best epoch
-            found += [path for path in bests if path != own[0] and _epoch(path) > _epoch(own[0])]
-    if not found:
+    others = [run_dir.metrics]
+    if not run_dir.starts.exists():  # config.yaml is the user's
+        others.append(run_dir.config)
+    lost = [path for path in (*latest, *bests, *others) if path.is_file()]
+    own = next((path for path in lost if source and path.resolve() == source.resolve()), None)
+    if own:  # the same run continues: only later checkpoints would be lost
+        lost = [path for path in lost[: lost.index(own)] if path in latest]
+        if own in bests:  # of several networks, each with its best epoch
+            lost += [path for path in bests if path != own and _epoch(path) > _epoch(own)]
+    if not lost:
         return
     fix = "move the files away, or choose another folder"
-    if found[0] in here:
+    if lost[0] in latest:
         fix = "pass --resume auto to continue that run, or choose another folder"
-    elif found[0] in bests:
-        fix = f"pass --resume {found[0]} to continue from it, or choose another folder"
+    elif lost[0] in bests:
+        fix = f"pass --resume {lost[0]} to continue from it, or choose another folder"
     raise UserError(
         f"--save-path {run_dir.path}: a new run would overwrite "
-        f"{', '.join(path.name for path in found)}. Fix: {fix}"
+        f"{', '.join(path.name for path in lost)}. Fix: {fix}"
     )

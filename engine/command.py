@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
@@ -24,7 +25,7 @@ from engine.loggers import check_trackers
 from engine.method import Method
 from engine.optimizer import with_scaled_lr
 from engine.run_dir import RunDir
-from engine.trainer import Trainer
+from engine.trainer import RunData, Trainer
 from inference.evaluation import volume_indices
 from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_of
@@ -40,29 +41,27 @@ from util.precision import precision_on
 from util.seed import be_deterministic, init_seed
 
 CLASS_WEIGHTS = {"auto": enet_weights, "enet": enet_weights, "inverse": inverse_weights}
-KINDS = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
+SPLIT_ADJECTIVES = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
 
 
 def main(method: type[Method]) -> None:
     """Train a method with the config and the options of the command line."""
-    options = arguments(method.__name__, method.unlabeled)
+    args = arguments(method.__name__, method.unlabeled)
     with exit_with_one_line(), exiting_on_sigterm():
-        config = load_config(options.config, options.set, options.overrides)
+        config = load_config(args.config, args.set, args.overrides)
         method.read_options(config)
         check_trackers(config)
-        device = distributed.choose_device(options.device)
+        device = distributed.choose_device(args.device)
         # A failing rank reports its error before its connections close, which ends the others.
         with distributed.session(device), exit_with_one_line():
             log_to_console()
-            distributed.require_equal("options", {"--dry-run": options.dry_run})
-            run_dir = RunDir(options.save_path)
+            distributed.require_equal("options", {"--dry-run": args.dry_run})
+            run_dir = RunDir(args.save_path)
             try:
-                if not options.dry_run:
+                if not args.dry_run:
                     run_dir.lock()
-                trainer = build_trainer(
-                    method, config, device, run_dir, options.resume, options.force
-                )
-                if options.dry_run:
+                trainer = build_trainer(method, config, device, run_dir, args.resume, args.force)
+                if args.dry_run:
                     dry_run(trainer)
                 else:
                     trainer.fit()
@@ -87,35 +86,26 @@ def build_trainer(
     config = with_scaled_lr(config.model_copy(update={"precision": precision}))
     # Ranks may see different disks, so rank 0 decides and sends the content.
     resumed = distributed.on_main(partial(state_to_resume, run_dir, resume))
-    lists = read_splits(config.data, method_class.unlabeled)
-    val = lists.val.samples
-    volumes = volume_indices([s.image for s in val], config.evaluation.volume_pattern)
-    world, images = distributed.world_size(), method_class.images_per_step(config)
-    per_forward = images_per_forward(config, images, world)
-    facts = {
-        "code": code_version(),
-        "order of split files": {
-            name: split_order(s.samples) for name, s in lists._asdict().items()
-        },
-    }
-    identities = _check_lists(method_class, config, lists, facts)
+    splits = read_splits(config.data, method_class.unlabeled)
+    val_images = [sample.image for sample in splits.val.samples]
+    volumes = volume_indices(val_images, config.evaluation.volume_pattern)
+    global_batch = method_class.images_per_step(config)
+    per_forward = images_per_forward(config, global_batch, distributed.world_size())
+    facts = _run_facts(splits)
+    identities = _check_splits(method_class, config, splits, facts)
     run_dir.origin = {
         "method": method_class.__name__,
         "images": identities,
         "facts": facts,
         "class_weights": config.criterion.class_weights,  # the rule; the config gets its numbers
     }
-    config = _with_class_weights(config, lists.labeled)
+    config = _with_class_weights(config, splits.labeled)
 
     # A checkpoint of LoRA adapters holds no pretrained weights.
     pretrained = resumed is None or config.model.lora > 0
     method = _build_method(method_class, config, device, per_forward, pretrained)
-    workers = data_workers(config, distributed.processes_here())
-    process = LoaderProcess(distributed.rank(), world, workers, cuda=device.type == "cuda")
-    room, views = cache_bytes(lists, config.data), method_class.strong_views
-    train = training_loader(config, lists, room, images, per_forward, views, process)
-    validation = evaluation_loader(config, val, process, room.val)
-    trainer = Trainer(method, config, device, run_dir, train, validation, volumes, identities)
+    train, val = _loaders(method_class, config, device, splits, per_forward)
+    trainer = Trainer(method, config, device, run_dir, RunData(train, val, volumes, identities))
     if resumed is not None:
         trainer.resume(*resumed, force)
     return trainer
@@ -124,36 +114,49 @@ def build_trainer(
 def measure_method(method_class: type[Method], config: Config) -> tuple[Measured, int, int]:
     """Measure a step and a validation image without starting a run.
 
-    Returns also the steps per epoch and the number of validation images.  Raises `UserError` as
+    Also returns the number of steps per epoch and of validation images. Raises `UserError` as
     `build_trainer`.
     """
     with TemporaryDirectory() as folder:
-        device, run_dir = distributed.choose_device("auto"), RunDir(Path(folder))
+        device = distributed.choose_device("auto")
+        run_dir = RunDir(Path(folder))
         trainer = build_trainer(method_class, config, device, run_dir, "never")
         return measure(trainer), len(trainer.train), len(trainer.val)
 
 
-def _check_lists(
-    method_class: type[Method], config: Config, lists: Splits, facts: dict[str, Any]
+def _run_facts(splits: Splits) -> dict[str, Any]:
+    """Return facts that a config does not hold: code, libraries, and the order of the images."""
+    return {
+        "code": code_version(),
+        "order of split files": {
+            name: split_order(s.samples) for name, s in splits._asdict().items()
+        },
+    }
+
+
+def _check_splits(
+    method_class: type[Method], config: Config, splits: Splits, facts: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Check that all ranks have the same `facts`, settings, split files and images, and the files
-    of the images; return the identities of the split files.  Raises `UserError`."""
-    identities = {name: split_identity(listed.samples) for name, listed in lists._asdict().items()}
+    of the images; return the identities of the split files. Raises `UserError`."""
+    identities = {name: split_identity(split.samples) for name, split in splits._asdict().items()}
     files = {
-        name: f"{counted(of['images'], 'image')}, SHA-256 {of['sha256'][:12]}"
-        for name, of in identities.items()
+        name: f"{counted(identity['images'], 'image')}, SHA-256 {identity['sha256'][:12]}"
+        for name, identity in identities.items()
     }
     settings = {"method": method_class.__name__, "split files": files, **facts}
     distributed.require_equal("settings", settings | config.model_dump(mode="json"))
     sizes = ", ".join(
-        f"{of['images']} {KINDS[name]}" for name, of in identities.items() if of["images"]
+        f"{identity['images']} {SPLIT_ADJECTIVES[name]}"
+        for name, identity in identities.items()
+        if identity["images"]
     )
     logger.info("checking the files of %s images", sizes)
     distributed.on_main(
-        partial(check_files, config.data, *lists, warn=logger.warning, scored=lists.val)
+        partial(check_files, config.data, *splits, warn=logger.warning, scored=splits.val)
     )
     if distributed.processes_here() < distributed.launched_ranks():  # several machines
-        digests = {name: sizes_digest(listed) for name, listed in lists._asdict().items()}
+        digests = {name: sizes_digest(split) for name, split in splits._asdict().items()}
         distributed.require_equal("files", {"sizes of files": digests})
     return identities
 
@@ -161,7 +164,7 @@ def _check_lists(
 def _with_class_weights(config: Config, labeled: Split) -> Config:
     """Return the config with numbers in place of a named rule in `criterion.class_weights`.
 
-    Rank 0 counts the pixels.  Raises `UserError` for a faulty mask.
+    Rank 0 counts the pixels. Raises `UserError` for a faulty mask.
     """
     rule = config.criterion.class_weights
     if not isinstance(rule, str):
@@ -175,6 +178,26 @@ def _with_class_weights(config: Config, labeled: Split) -> Config:
     return config.model_copy(update={"criterion": criterion})
 
 
+def _loaders(
+    method_class: type[Method],
+    config: Config,
+    device: torch.device,
+    splits: Splits,
+    per_forward: int,
+) -> tuple[DataLoader, DataLoader]:
+    """Return loaders of this process's training batches and validation images."""
+    world = distributed.world_size()
+    workers = data_workers(config, distributed.processes_here())
+    process = LoaderProcess(distributed.rank(), world, workers, cuda=device.type == "cuda")
+    cache_sizes = cache_bytes(splits, config.data)
+    global_batch = method_class.images_per_step(config)
+    strong_views = method_class.strong_views
+    train = training_loader(
+        config, splits, cache_sizes, global_batch, per_forward, strong_views, process
+    )
+    return train, evaluation_loader(config, splits.val.samples, process, cache_sizes.val)
+
+
 def _build_method(
     method_class: type[Method],
     config: Config,
@@ -182,7 +205,7 @@ def _build_method(
     per_forward: int,
     pretrained: bool,
 ) -> Method:
-    """Build network and method on the device; `per_forward`: images of a forward pass."""
+    """Build network and method on the device; `per_forward`: labelled images in a forward pass."""
     if config.compile:
         require_compiler(device)
     if config.deterministic:
@@ -193,8 +216,8 @@ def _build_method(
     network.check_batch(per_forward * distributed.batchnorm_processes(device))
     if config.model.lock_backbone and config.model.pretrained == "none":
         logger.warning(
-            "model.lock_backbone freezes random weights (model.pretrained: none). Fix: "
-            "set model.pretrained, or model.lock_backbone=false"
+            "model.lock_backbone freezes random weights (model.pretrained: none). Fix: set "
+            "model.pretrained, or model.lock_backbone=false"
         )
     if pretrained:
         logger.info("%s", load_backbone(network, config.model, config.data.num_bands))

@@ -1,7 +1,7 @@
 """Memory and arithmetic of a training step, without a GPU.
 
 The step runs on fake tensors, which have shapes but no memory.
-Uses private interfaces of torch.  Fake tensors are on the CPU, as torch cannot run a backward pass
+Uses private interfaces of torch. Fake tensors are on the CPU, as torch cannot run a backward pass
 on a GPU that is not there; `AsOnGpu` imitates the behaviour of a GPU.
 """
 
@@ -26,7 +26,7 @@ from torch.utils.data import default_collate
 from dataset.datasets import TrainingSet
 from dataset.loaders import effective_partner, map_tensors
 from engine.method import Method
-from engine.trainer import Trainer
+from engine.trainer import RunData, Trainer
 from model.acceleration import use_layout
 from model.build import network_of
 from util import distributed
@@ -34,7 +34,7 @@ from util.config.schema import Config
 from util.errors import UserError, reason
 
 GIB = 2**30
-KINDS = ("weights", "gradients", "optimizer", "activations", "other")
+MEMORY_KINDS = ("weights", "gradients", "optimizer", "activations", "other")
 PREVIOUS = 8
 """Epochs, each the best so far, that precede the step: methods keep previous models."""
 
@@ -49,7 +49,7 @@ class Cost:
     optimizer: int
     """State of the optimizer, such as momentum."""
     activations: int
-    """Everything made in forwards, pseudo-labels and losses included."""
+    """Everything made in forward passes, pseudo-labels and losses included."""
     other: int
     """The batch, its views, and temporary tensors of the backward pass and the optimizer."""
     tflop: float
@@ -63,34 +63,38 @@ class Cost:
 
     @property
     def peak(self) -> int:
-        return sum(getattr(self, kind) for kind in KINDS)
+        return sum(getattr(self, kind) for kind in MEMORY_KINDS)
 
 
 def step_cost(
-    method_class: type[Method], config: Config, images: int, per_forward: int, processes: int = 1
+    method_class: type[Method],
+    config: Config,
+    num_images: int,
+    per_forward: int,
+    processes: int = 1,
 ) -> Cost:
-    """Return the cost, per process, of a step of `images` labelled images, and as many unlabelled
-    ones if the method uses them; a forward sees `per_forward` of them.
+    """Return the cost, per process, of a step of `num_images` labelled images, and as many
+    unlabelled ones if the method uses them; a forward pass sees `per_forward` of them.
 
-    The step is `Trainer.optimize`, late in the run.  Raises `UserError` where the network cannot be
+    The step is `Trainer.optimize`, late in the run. Raises `UserError` where the network cannot be
     trained so, and where torch's fake tensors cannot run it.
     """
     try:
-        return _step_cost(method_class, config, images, per_forward, processes)
+        return _step_cost(method_class, config, num_images, per_forward, processes)
     except UserError:
         raise
     except Exception as error:  # of a version of torch, or of an operation it lacks
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        line = f"{Path(frame.filename).name}:{frame.lineno}"
         raise UserError(
-            f"cannot be estimated: torch {torch.__version__} runs no step of "
+            f"cannot be estimated: torch {torch.__version__} cannot run a step of "
             f"{method_class.__name__} on fake tensors "
-            f"({place}: {type(error).__name__}: {reason(error)})"
+            f"({line}: {type(error).__name__}: {reason(error)})"
         ) from None
 
 
 def _step_cost(
-    method_class: type[Method], config: Config, images: int, per_forward: int, processes: int
+    method_class: type[Method], config: Config, num_images: int, per_forward: int, processes: int
 ) -> Cost:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -112,27 +116,27 @@ def _step_cost(
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         method.to_empty(device="cpu")
         with distributed.single_process():
-            training = late_training(method, config)
-        memory = Memory(training, accumulate=images > per_forward)
+            trainer = late_trainer(method, config)
+        parts = num_images // per_forward
+        memory = Memory(trainer, accumulate=num_images > per_forward)
         with distributed.single_process(), flop_counter() as counter, memory, AsOnGpu():
-            training.optimize(map_tensors(fake.from_tensor, raw), 0)
-        state = tree_leaves([method.state_dict(), training.optimizer.state_dict()])
+            trainer.optimize(map_tensors(fake.from_tensor, raw), 0)
+        state = tree_leaves([method.state_dict(), trainer.optimizer.state_dict()])
         return Cost(
             **memory.at_peak,
-            tflop=counter.get_total_flops() * (images // per_forward) / 1e12,
-            batch=sum(x.nbytes for x in tree_leaves(raw)) * (images // per_forward),
+            tflop=counter.get_total_flops() * parts / 1e12,
+            batch=sum(x.nbytes for x in tree_leaves(raw)) * parts,
             checkpoint=sum(x.nbytes for x in state if isinstance(x, Tensor)),
             networks=len(method.eval_models()),
         )
 
 
-def late_training(method: Method, config: Config) -> Trainer:
+def late_trainer(method: Method, config: Config) -> Trainer:
     """Return a trainer without data and run directory, as after earlier epochs and steps: methods
     hold previous models, the optimizer its state."""
     nothing = cast(Any, ())
-    trainer = Trainer(
-        method, config, torch.device("cpu"), nothing, nothing, nothing, volumes=[], identities={}
-    )
+    data = RunData(train=nothing, val=nothing, volumes=[], identities={})
+    trainer = Trainer(method, config, torch.device("cpu"), run_dir=nothing, data=data)
     have_previous_models(method, config.epochs)
     for group in trainer.optimizer.param_groups:
         for parameter in group["params"]:
@@ -148,19 +152,21 @@ def have_previous_models(method: Method, epochs: int) -> None:
         method.after_epoch(epoch, is_best=True)
 
 
-def blank_batch(method_class: type[Method], config: Config, images: int) -> Any:
+def blank_batch(method_class: type[Method], config: Config, num_images: int) -> Any:
     """Return a raw batch of blank images, as data workers make it for `make_views`."""
-    side, kind = config.crop_size, np.uint8 if config.data.image_range is None else np.float32
-    image, mask = np.zeros((side, side, config.data.channels), kind), Image.new("L", (side, side))
-    data = TrainingSet(
+    side = config.crop_size
+    dtype = np.uint8 if config.data.image_range is None else np.float32
+    image = np.zeros((side, side, config.data.channels), dtype)
+    mask = Image.new("L", (side, side))
+    dataset = TrainingSet(
         config,
-        [(image, mask)] * images,
-        [(image, None)] * images if method_class.unlabeled else [],
-        length=images,
+        [(image, mask)] * num_images,
+        [(image, None)] * num_images if method_class.unlabeled else [],
+        length=num_images,
         strong_views=method_class.strong_views,
-        partner=effective_partner(config, images),
+        partner=effective_partner(config, num_images),
     )
-    return default_collate([data[0, position] for position in range(images)])
+    return default_collate([dataset[0, position] for position in range(num_images)])
 
 
 @dataclass
@@ -173,19 +179,20 @@ class _Block:
 
 
 class Memory(TorchDispatchMode):
-    """Count the bytes, by kind, of a training's tensors inside the context.
+    """Count the bytes, by kind, of a trainer's tensors inside the context.
 
     `accumulate`: gradients of earlier micro-batches exist all the time.
     """
 
-    def __init__(self, training: Trainer, accumulate: bool):
+    def __init__(self, trainer: Trainer, accumulate: bool):
         super().__init__()
-        self.now = dict.fromkeys(KINDS, 0)
+        self.now = dict.fromkeys(MEMORY_KINDS, 0)
         self.at_peak = dict(self.now)
         self._blocks: dict[int, _Block] = {}
-        self._made = "other"
+        self._kind_made = "other"
+        """Kind of the tensors that functions now return."""
         self._accumulate = accumulate
-        method, optimizer = training.method, training.optimizer
+        method, optimizer = trainer.method, trainer.optimizer
         for weight in (*method.parameters(), *method.buffers()):
             self.count(weight, "weights")
         for value in tree_leaves(list(optimizer.state.values())):
@@ -193,8 +200,8 @@ class Memory(TorchDispatchMode):
         for parameter in (p for group in optimizer.param_groups for p in group["params"]):
             parameter.register_post_accumulate_grad_hook(self._keep_gradient)
             self.now["gradients"] += parameter.nbytes if accumulate else 0
-        method.register_forward_pre_hook(lambda *_: self._make("activations"))
-        method.register_forward_hook(lambda *_: self._make("other"))
+        method.register_forward_pre_hook(lambda *_: self._set_kind("activations"))
+        method.register_forward_hook(lambda *_: self._set_kind("other"))
 
     def count(self, tensor: Tensor, kind: str) -> None:
         """Count a tensor's storage, once, until it is freed."""
@@ -210,8 +217,8 @@ class Memory(TorchDispatchMode):
         self._blocks[number] = _Block(kind, storage.nbytes(), weakref.ref(storage, freed))
         self.now[kind] += storage.nbytes()
 
-    def _make(self, kind: str) -> None:
-        self._made = kind
+    def _set_kind(self, kind: str) -> None:
+        self._kind_made = kind
 
     def _keep_gradient(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
@@ -230,19 +237,19 @@ class Memory(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for value in tree_leaves(out):
             if isinstance(value, Tensor):
-                self.count(value, self._made)
+                self.count(value, self._kind_made)
         if sum(self.now.values()) > sum(self.at_peak.values()):
             self.at_peak = dict(self.now)
         return out
 
 
 _FLOAT32 = {
-    getattr(place, name)
+    getattr(namespace, name)
     for name in (
         "interpolate softmax log_softmax layer_norm group_norm normalize sum exp log pow cumsum"
     ).split()
-    for place in (torch, Tensor, F)
-    if hasattr(place, name)
+    for namespace in (torch, Tensor, F)
+    if hasattr(namespace, name)
 }
 """Functions of networks and methods that autocast computes in float32 on a GPU only."""
 
@@ -271,7 +278,7 @@ class AsOnGpu(TorchFunctionMode):
 
 
 def flop_counter() -> Any:
-    """Return a counter of forward and backward.
+    """Return a counter of the arithmetic of forward and backward passes.
 
     torch's own counter lacks the attention of the CPU, and ignores the groups of a convolution in
     its backward pass.
@@ -297,7 +304,8 @@ def _convolution_backward_flop(
 ) -> int:
     """Return the arithmetic of a convolution's backward pass, from shapes.
 
-    Gradients of the input and of the weights each take as many multiplications as the forward.
+    Gradients of the input and of the weights each take as many multiplications as the
+    forward pass.
     """
     *_, transposed, _, _, wanted = settings
     positions = x[2:] if transposed else grad[2:]

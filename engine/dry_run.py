@@ -15,7 +15,7 @@ from dataset.cache import DecodedSamples
 from dataset.datasets import TrainingSet
 from dataset.loaders import EpochBatches, data_workers
 from engine.cost import have_previous_models, step_cost
-from engine.estimate import describe_needs, rows, run_needs
+from engine.estimate import describe_needs, fact_lines, run_needs
 from engine.method import Method
 from engine.trainer import Trainer
 from engine.validation import evaluate_network
@@ -24,10 +24,12 @@ from util.config.schema import Config
 from util.errors import UserError, counted, duration
 from util.log import logger
 
-DAY = 24
-REPEATS, SECONDS = 5, 5.0
-"""Timed calls of a step, a validation image and their loading: at most, and all within seconds."""
-LONG = 2 * DAY
+HOURS_PER_DAY = 24
+MOST_CALLS = 5
+"""Largest number of timed calls of a step, of a validation image, and of their loading."""
+MOST_SECONDS = 5.0
+"""Seconds after which no further call is timed."""
+LONG = 2 * HOURS_PER_DAY
 """Hours of a run above which the dry run offers smaller settings."""
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "deeplabv3plus": ({"backbone": "resnet18", "channels": 64, "pretrained": "hub"}, 193),
@@ -71,71 +73,82 @@ def measure(trainer: Trainer) -> Measured:
 def dry_run(trainer: Trainer) -> None:
     """Take a few steps, validate a few images, write nothing, and log what the run would take."""
     method_class, config = type(trainer.method), trainer.config
-    steps, images, mode = len(trainer.train), len(trainer.val), config.evaluation.mode
-    logger.info("dry run: GPU memory of a step, then a few steps and validation images")
+    steps, images = len(trainer.train), len(trainer.val)
+    logger.info("dry run: estimating GPU memory, then timing a few steps and validation images")
     # First, as it helps where the steps run out of memory.
     log_gpu_needs(method_class, config, steps=config.epochs * steps)
-    found = measure(trainer)
+    measured = measure(trainer)
 
     parameters = sum(p.numel() for p in trainer.method.model.parameters())
-    bound = "loading" if found.load / max(found.workers, 1) > found.step else "computing"
-    hours = found.hours(config.epochs, steps, images, config.evaluation.every)
+    networks = counted(len(trainer.method.eval_models()), "network")
+    bound = "loading" if measured.load / max(measured.workers, 1) > measured.step else "computing"
+    hours = measured.hours(config.epochs, steps, images, config.evaluation.every)
     memory = distributed.peak_memory(trainer.device) / 2**30
-    workers = counted(found.workers, "data worker")
+    memory_of = "GPU" if trainer.device.type == "cuda" else "process"
+    workers = counted(measured.workers, "data worker")
     facts = {
         "parameters": f"{parameters / 1e6:.1f} M",
         "steps per epoch": f"{steps}, {steps * config.epochs} in all",
-        "loss of one step": f"{found.loss:.3f}",
-        "one step": f"{found.step:.3f} s",
-        "loading its batch": f"{found.load:.3f} s of one process, {workers}",
-        "one validation image": f"{found.image:.3f} s ({mode}), {counted(images, 'image')}, "
-        f"{counted(len(trainer.method.eval_models()), 'network')}",
-        "loading it": f"{found.image_load:.3f} s of one process",
-        "memory": f"{memory:.2f} GiB at its peak",
+        "loss of one step": f"{measured.loss:.3f}",
+        "one step": f"{measured.step:.3f} s",
+        "loading its batch": f"{measured.load:.3f} s of one process, {workers}",
+        "one validation image": f"{measured.image:.3f} s ({config.evaluation.mode}), "
+        f"{counted(images, 'image')}, {networks}",
+        "loading it": f"{measured.image_load:.3f} s of one process",
+        f"peak {memory_of} memory": f"{memory:.2f} GiB",
         "whole run": f"{duration(3600 * hours)}, bound by {bound}",
     }
-    verdict = "all well"
-    if not math.isfinite(found.loss):
-        verdict = f"the loss of its first step is {found.loss}; a run skips such steps. Fix: look "
-        verdict += "at the images and masks, and at criterion.class_weights"
-    logger.info("dry run: %s\n%s", verdict, rows(facts))
+    logger.info("dry run: %s\n%s", _verdict(measured.loss), fact_lines(facts))
     if hours > LONG:
-        offers = smaller_settings(method_class, config, found, steps, images)
+        offers = smaller_settings(method_class, config, measured, steps, images)
         logger.info("This run would take days. Smaller settings:\n%s", "\n".join(offers))
 
 
+def _verdict(loss: float) -> str:
+    """Return the result of a dry run, from the loss of its first step."""
+    if math.isfinite(loss):
+        return "passed"
+    return (
+        f"the loss of its first step is {loss}; a run skips such steps. Fix: look at the images "
+        "and masks, and at criterion.class_weights"
+    )
+
+
 def smaller_settings(
-    method_class: type[Method], config: Config, found: Measured, steps: int, images: int
+    method_class: type[Method], config: Config, measured: Measured, steps: int, images: int
 ) -> list[str]:
-    """Return lines of settings with which a run takes a day at most: fewer epochs, and fewer with a
-    smaller network and crop, whose steps are estimated by their arithmetic."""
+    """Return lines of settings with which a run takes a day at most: fewer epochs; fewer epochs
+    with a smaller network and crop, whose steps are estimated by their arithmetic."""
     model, crop = SMALL[config.model.network]
     crop = min(crop, config.crop_size)
     small = config.model_copy(
         update={"model": config.model.model_copy(update=model), "crop_size": crop}
     )
-    ways = [(found, "")]
+    ways = [(measured, "")]
     with suppress(UserError):  # torch cannot run a fake step
         share = _arithmetic(method_class, small) / _arithmetic(method_class, config)
         pixels = (config.crop_size / crop) ** 2  # a validation image keeps its size
-        scaled = found._replace(step=found.step * share, image=found.image * share * pixels)
+        step, image = measured.step * share, measured.image * share * pixels
         settings = "".join(f"model.{key}={value} " for key, value in model.items())
-        ways += [(scaled, f"{settings}crop_size={crop} ")] * (share < 1)
+        if share < 1:
+            scaled = measured._replace(step=step, image=image)
+            ways.append((scaled, f"{settings}crop_size={crop} "))
     lines = []
-    for measured, settings in ways:
-        hours = measured.hours(config.epochs, steps, images, config.evaluation.every)
-        if epochs := min(config.epochs, int(config.epochs * DAY / hours)):
-            time = duration(3600 * hours * epochs / config.epochs)
-            lines.append(f"  --set {settings}epochs={epochs}: about {time}")
-    own = "python -m tools.prepare init --preset small --time-budget 8h"
-    return [*lines, f"  {own}: a config for images of your own"]
+    for timing, settings in ways:
+        hours = timing.hours(config.epochs, steps, images, config.evaluation.every)
+        if epochs := min(config.epochs, int(config.epochs * HOURS_PER_DAY / hours)):
+            total = duration(3600 * hours * epochs / config.epochs)
+            lines.append(f"  --set {settings}epochs={epochs}: about {total}")
+    init = "python -m tools.prepare init --preset small --time-budget 8h"
+    return [*lines, f"  {init}: a config for images of your own"]
 
 
 def _arithmetic(method_class: type[Method], config: Config) -> float:
     """Return the TFLOP of a step of this process."""
     world = distributed.world_size()
-    images = method_class.images_per_step(config) // world
-    return step_cost(method_class, config, images, config.micro_batch or images, world).tflop
+    num_images = method_class.images_per_step(config) // world
+    per_forward = config.micro_batch or num_images
+    return step_cost(method_class, config, num_images, per_forward, world).tflop
 
 
 def _validation(trainer: Trainer) -> tuple[float, float]:
@@ -145,12 +158,13 @@ def _validation(trainer: Trainer) -> tuple[float, float]:
     The first image is scored before the last one is timed.
     """
     networks = trainer.method.eval_models().values()
-    images, mode = trainer.val.dataset, trainer.config.evaluation.mode
+    images = trainer.val.dataset
+    mode = trainer.config.evaluation.mode
     last = len(images) - 1  # type: ignore[arg-type]
 
     def score(number: int) -> Callable[[], object]:
         batch = [default_collate([images[number]])]
-        return lambda: [evaluate_network(trainer, one, mode, batches=batch) for one in networks]
+        return lambda: [evaluate_network(trainer, n, mode, batches=batch) for n in networks]
 
     score(0)()
     seconds = _median_seconds(score(last), trainer.device)
@@ -169,13 +183,13 @@ def _seconds_to_load(train: DataLoader) -> float:
     dataset, batches = train.dataset, train.batch_sampler
     assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, DecodedSamples)
     assert isinstance(batches, EpochBatches)
-    kept = dataset.labeled.share_kept
-    opening = copy.deepcopy(dataset)  # caches nothing
+    cached_share = dataset.labeled.share_kept
+    uncached = copy.deepcopy(dataset)  # caches nothing
     first, last = batches.keys(0, 0), batches.keys(0, len(batches) - 1)
     seconds = _seconds_of_a_worker(lambda: [dataset[key] for key in first])
-    if kept < 1:
-        opened = _seconds_of_a_worker(lambda: [opening[key] for key in last])
-        seconds = kept * seconds + (1 - kept) * opened
+    if cached_share < 1:
+        uncached_seconds = _seconds_of_a_worker(lambda: [uncached[key] for key in last])
+        seconds = cached_share * seconds + (1 - cached_share) * uncached_seconds
     return seconds
 
 
@@ -195,7 +209,7 @@ def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
     """
     seconds: list[float] = []
     while distributed.on_main(
-        lambda: not seconds or (len(seconds) < REPEATS and sum(seconds) < SECONDS)
+        lambda: not seconds or (len(seconds) < MOST_CALLS and sum(seconds) < MOST_SECONDS)
     ):
         begin = _now(device)
         call()
@@ -204,10 +218,11 @@ def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def log_gpu_needs(method_class: type[Method], config: Config, steps: int) -> None:
-    """Log the GPU memory and hours of a run of `steps`; one line where torch cannot tell."""
+    """Log the GPU memory and hours of a run of `steps`, or the reason why torch cannot tell."""
     if not distributed.is_main():
         return
-    world, workers = distributed.world_size(), data_workers(config, distributed.processes_here())
+    world = distributed.world_size()
+    workers = data_workers(config, distributed.processes_here())
     try:
         needs = run_needs(method_class, config, world, workers)
         text = describe_needs(needs, method_class, config, world, steps)

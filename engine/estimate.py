@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from engine.cost import GIB, KINDS, Cost, step_cost
+from engine.cost import GIB, MEMORY_KINDS, Cost, step_cost
 from engine.method import Method
-from engine.progress import fill
+from engine.progress import wrap_words
 from util.config.schema import Config
 from util.errors import UserError, duration
 
@@ -41,7 +41,8 @@ class Needs(NamedTuple):
 
     cost: Cost
     per_forward: dict[str, int | None]
-    """Largest `micro_batch` (labelled images of a forward) that fits, by GPU; None if none does."""
+    """Largest `micro_batch` (labelled images in a forward pass) that fits, by GPU; None if none
+    does."""
     host: int
     """Bytes of host memory, data workers included."""
     disk: int
@@ -49,17 +50,19 @@ class Needs(NamedTuple):
 
 
 def run_needs(method_class: type[Method], config: Config, world: int, workers: int) -> Needs:
-    """Return the requirements of each of `world` processes with this many data workers; tries
-    smaller micro-batches where a step does not fit.  Raises `UserError` as `step_cost`."""
-    images = method_class.images_per_step(config) // world
-    wanted = config.micro_batch or images
-    cost = step_cost(method_class, config, images, wanted, world)
+    """Return the requirements of each of `world` processes with this many data workers.
+
+    Tries smaller micro-batches where a step does not fit. Raises `UserError` as `step_cost`.
+    """
+    num_images = method_class.images_per_step(config) // world
+    wanted = config.micro_batch or num_images
+    cost = step_cost(method_class, config, num_images, wanted, world)
     peaks = {wanted: cost.peak}
-    for fewer in (n for n in range(wanted - 1, 0, -1) if images % n == 0):
+    for fewer in (n for n in range(wanted - 1, 0, -1) if num_images % n == 0):
         if all(largest_batch(peaks).values()):
             break
         try:
-            peaks[fewer] = step_cost(method_class, config, images, fewer, world).peak
+            peaks[fewer] = step_cost(method_class, config, num_images, fewer, world).peak
         except UserError:  # the network's batch norm needs more images
             break
     loaded = workers * (WORKER + PREFETCHED * cost.batch)
@@ -73,10 +76,10 @@ def largest_batch(peaks: Mapping[int, int]) -> dict[str, int | None]:
 
     `peaks`: bytes by number of images.
     """
-    room = {card: (size * GIB - CONTEXT) / SLACK for card, size in CARDS.items()}
+    limits = {card: (size * GIB - CONTEXT) / SLACK for card, size in CARDS.items()}
     return {
-        card: max((images for images, peak in peaks.items() if peak <= free), default=None)
-        for card, free in room.items()
+        card: max((images for images, peak in peaks.items() if peak <= limit), default=None)
+        for card, limit in limits.items()
     }
 
 
@@ -89,23 +92,26 @@ def step_seconds(tflop: float, config: Config) -> dict[str, float]:
 
 
 def fitting_gpus(needs: Needs, wanted: int) -> str:
-    """Return the GPUs whose memory holds a step of `wanted` images, and the `micro_batch` that
-    other GPUs need."""
-    whole = [card for card, images in needs.per_forward.items() if images == wanted]
-    parts = [
-        f"{card} with micro_batch {images}" if images else f"does not fit on {card}"
-        for card, images in needs.per_forward.items()
-        if images != wanted
-    ]
-    return "; ".join([", ".join(whole) or "none as it is", *reversed(parts)])
+    """Return the sizes of GPUs that hold a step of `wanted` images, the `micro_batch` that smaller
+    ones need, and the sizes that are too small."""
+    cards: dict[int | None, list[str]] = {}
+    for card, micro_batch in needs.per_forward.items():
+        cards.setdefault(micro_batch, []).append(card)
+    sizes = {micro_batch: f"{', '.join(names)} GiB" for micro_batch, names in cards.items()}
+    parts = [sizes.pop(wanted, "no GPU with this micro_batch")]
+    too_small = sizes.pop(None, None)
+    parts += [f"{sizes[fewer]} with micro_batch {fewer}" for fewer in reversed(sizes)]
+    if too_small:
+        parts.append(f"not on {too_small}")
+    return "; ".join(parts)
 
 
 def describe_step(cost: Cost, config: Config, steps: int, whole: str = "whole run") -> str:
     """Describe memory and arithmetic of a step, and the time of `steps`, titled `whole`."""
-    kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in KINDS)
+    kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in MEMORY_KINDS)
     seconds = step_seconds(cost.tflop, config)
     times = ", ".join(f"{card} {duration(steps * s)}" for card, s in seconds.items())
-    return rows(
+    return fact_lines(
         {
             "memory of a step": f"{cost.peak / GIB:.2f} GiB at its peak: {kinds}",
             "arithmetic of a step": f"{cost.tflop:.3g} TFLOP",
@@ -118,19 +124,19 @@ def describe_needs(
     needs: Needs, method_class: type[Method], config: Config, world: int, steps: int
 ) -> str:
     """Describe what a run of `steps` needs, for `--dry-run`."""
-    images = method_class.images_per_step(config) // world
-    return f"{TITLE}\n{describe_step(needs.cost, config, steps)}\n" + rows(
+    wanted = config.micro_batch or method_class.images_per_step(config) // world
+    return f"{TITLE}\n{describe_step(needs.cost, config, steps)}\n" + fact_lines(
         {
-            "GPUs that hold it": f"GiB: {fitting_gpus(needs, config.micro_batch or images)}",
+            "fits on a GPU of": fitting_gpus(needs, wanted),
             "memory of the host": f"about {needs.host / GIB:.1f} GiB, data workers included",
             "checkpoints": f"{needs.disk / GIB:.2f} GiB of disk",
         }
     )
 
 
-def rows(facts: Mapping[str, str]) -> str:
+def fact_lines(facts: Mapping[str, str]) -> str:
     """Return lines of title and text; a long text continues after one of its commas."""
     return "\n".join(
-        fill(*re.split("(?<=[,;]) ", text), first=f"  {title:<20}  ", rest=" " * 24)
+        wrap_words(*re.split("(?<=[,;]) ", text), first=f"  {title:<20}  ", rest=" " * 24)
         for title, text in facts.items()
     )

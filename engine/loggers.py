@@ -24,11 +24,11 @@ class TensorBoard:
         purge_step = first_step + 1 if first_step else 0
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
 
-    def scalars(self, values: dict[str, float], step: int) -> None:
+    def log_scalars(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def pictures(self, pictures: dict[str, Image.Image], step: int) -> None:
+    def log_pictures(self, pictures: dict[str, Image.Image], step: int) -> None:
         for name, picture in pictures.items():
             self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
@@ -57,14 +57,14 @@ class WandB:
             )
         except Exception as error:  # of wandb, the network or the service
             raise UserError(
-                f"log.trackers: wandb cannot start ({one_line(error)}). Fix: WANDB_MODE=offline "
-                "needs neither network nor login"
+                f"log.trackers: wandb cannot start ({one_line(error)}). Fix: set "
+                "WANDB_MODE=offline, which needs neither network nor login"
             ) from None
 
-    def scalars(self, values: dict[str, float], step: int) -> None:
+    def log_scalars(self, values: dict[str, float], step: int) -> None:
         self._run.log(values, step=step)
 
-    def pictures(self, pictures: dict[str, Image.Image], step: int) -> None:
+    def log_pictures(self, pictures: dict[str, Image.Image], step: int) -> None:
         import wandb
 
         self._run.log({name: wandb.Image(p) for name, p in pictures.items()}, step=step)

@@ -9,12 +9,13 @@ from model.network import Network
 from semi.criterion import build_criterion
 from semi.ema import frozen_copy, update_ema
 from semi.panels import Panels, consistency_panels
-from semi.pseudo_labels import build_consistency, frozen_statistics
+from semi.pseudo_labels import build_consistency, eval_no_grad
 from util.config.loading import parse
 from util.config.schema import Config
 from util.config.types import Section, Share
 
-Step = tuple[Tensor, dict[str, Tensor]]
+StepOutput = tuple[Tensor, dict[str, Tensor]]
+"""Loss of a step, and scalars to log, by name."""
 LEGEND = {
     "loss": "weighted sum of the losses",
     "x": "supervised loss of labelled images",
@@ -37,7 +38,7 @@ class Method(nn.Module):
     """A method: its forward is the training step, its state everything that survives a restart.
 
     A subclass defines `step` and, where needed, the other members; two class variables declare its
-    batches.  It builds further parts (a head, a teacher) in `__init__`; parameters with
+    batches. It builds further parts (a head, a teacher) in `__init__`; parameters with
     `requires_grad` are trained.
     """
 
@@ -64,14 +65,14 @@ class Method(nn.Module):
 
     @classmethod
     def images_per_step(cls, config: Config) -> int:
-        """Return the labelled images of a global batch; twice `batch_size` for a method without
-        unlabelled images, so that steps of all methods see equally many images."""
+        """Return the number of labelled images in a global batch; twice `batch_size` for a method
+        without unlabelled images, so that steps of all methods see equally many images."""
         return config.batch_size * (1 if cls.unlabeled else 2)
 
-    def forward(self, batch: Batch) -> Step:
+    def forward(self, batch: Batch) -> StepOutput:
         return self.step(batch)
 
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Batch) -> StepOutput:
         """Return the loss of a batch and scalars to log, of the same names at every step; all stay
         on the device."""
         raise NotImplementedError
@@ -97,7 +98,7 @@ class Method(nn.Module):
         """Current confidence threshold."""
         return self.config.conf_thresh
 
-    def pictures(self, batch: Batch) -> Panels:
+    def panels(self, batch: Batch) -> Panels:
         """Return panels of a batch's unlabelled images, by caption.
 
         Called at validations, on the main process only, in eval mode and without gradients; it may
@@ -122,11 +123,11 @@ class TeacherMethod(Method):
         self.model_ema = frozen_copy(model) if self.options.teacher == "ema" else None
 
     def label_logits(self, z_w: Tensor, u: Unlabeled) -> Tensor:
-        """Return the logits that label the weak view, without gradient: `z_w`, the network's own,
-        or the teacher's in eval mode."""
+        """Return the logits that label the weak view, without gradient: the teacher's in eval mode,
+        or `z_w`, the network's own."""
         if self.model_ema is None:
             return z_w.detach()
-        with frozen_statistics(self.model_ema):
+        with eval_no_grad(self.model_ema):
             return self.model_ema(u["weak"])
 
     def after_step(self, iteration: int) -> None:

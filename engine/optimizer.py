@@ -53,21 +53,22 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
     backbone).
 
     Backbones of the method's networks learn at `lr` (with `layer_decay` below 1, lower layers at
-    less), everything else, heads of the method included, at `lr * lr_multi`.  The first group is
-    the fastest of the backbone, the last one the rest.  Checkpoints store the state by position:
+    less), everything else, heads of the method included, at `lr * lr_multi`. The first group is
+    the fastest of the backbone, the last one the rest. Checkpoints store the state by position:
     inside a group, parameters are in the order of `method.parameters()`.
     """
     networks = [module for module in method.modules() if isinstance(module, Network)]
-    steps = {
+    layers_below = {
         parameter: below
         for network in networks
         for parameter, below in layers_below_last(network.backbone, options.layer_decay).items()
     }
-    groups: dict[int, list[nn.Parameter]] = {below: [] for below in sorted({*steps.values()})}
+    groups: dict[int, list[nn.Parameter]] = {n: [] for n in sorted({*layers_below.values()})}
     rest: list[nn.Parameter] = []
     for parameter in method.parameters():
         if parameter.requires_grad:
-            (groups[steps[parameter]] if parameter in steps else rest).append(parameter)
+            group = groups[layers_below[parameter]] if parameter in layers_below else rest
+            group.append(parameter)
     rates = [options.lr * options.layer_decay**below for below in groups]
     rates.append(options.lr * options.lr_multi)
     parameters = [
@@ -89,7 +90,7 @@ def layers_below_last(backbone: nn.Module, decay: float) -> dict[nn.Parameter, i
     layer; 0 for all where `decay` is 1.
 
     timm's layers: the patch embedding with positions, class and register tokens; each block; the
-    final norm belongs to the last block.  Raises `UserError` for a backbone without layers.
+    final norm belongs to the last block. Raises `UserError` for a backbone without layers.
     """
     if decay == 1:
         return dict.fromkeys(backbone.parameters(), 0)
@@ -109,12 +110,13 @@ def layers_below_last(backbone: nn.Module, decay: float) -> dict[nn.Parameter, i
 class LossScale:
     """Dynamic loss scale of float16, on the device; 1 in the other precisions.
 
-    It halves when gradients overflow, and doubles after `PATIENCE` steps without overflow.  Unlike
-    torch's `GradScaler`, it ignores steps whose loss is not finite, which no scale can help, and
-    does not fall below `FLOOR`, where gradients underflow to 0.
+    It halves when gradients overflow, and doubles after `GROWTH_INTERVAL` steps without overflow.
+    Unlike torch's `GradScaler`, it ignores steps whose loss is not finite, which no scale can help,
+    and does not fall below `FLOOR`, where gradients underflow to 0.
     """
 
-    START, FLOOR, CEILING, PATIENCE = 2.0**16, 1.0, 2.0**64, 2000
+    START, FLOOR, CEILING = 2.0**16, 1.0, 2.0**64
+    GROWTH_INTERVAL = 2000
 
     def __init__(self, device: torch.device, precision: str):
         is_dynamic = precision_on(device, precision) == "float16"
@@ -129,7 +131,7 @@ class LossScale:
         """Take an optimizer step with the scaled gradients, unless their norm is not finite; return
         the norm without the scale.
 
-        The fused kernels decide on the device, so the CPU does not wait.  Ranks have the same
+        The fused kernels decide on the device, so the CPU does not wait. Ranks have the same
         gradients and decide alike.
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -148,7 +150,7 @@ class LossScale:
         bad_loss = distributed.all_reduce((~loss.isfinite()).int(), "max").bool()
         overflow = ~grad_norm.isfinite() & ~bad_loss
         steps = torch.where(overflow, 0, self._steps + 1)
-        grows = steps >= self.PATIENCE
+        grows = steps >= self.GROWTH_INTERVAL
         factor = torch.where(overflow, 0.5, torch.where(grows, 2.0, 1.0))
         self.value = (self.value * factor).clamp(self.FLOOR, self.CEILING)
         self._steps = torch.where(grows, 0, steps)
@@ -158,7 +160,7 @@ class LossScale:
         return {"scale": scale, "_growth_tracker": int(self._steps.item())}
 
     def load_state(self, state: dict[str, float]) -> None:
-        """Continue with a saved scale; start anew from one below the floor."""
+        """Restore a saved scale; ignore one below `FLOOR`."""
         if self.value is not None and state["scale"] >= self.FLOOR:
             self.value.fill_(state["scale"])
             self._steps.fill_(state["_growth_tracker"])
@@ -167,7 +169,7 @@ class LossScale:
 @contextmanager
 def finite_statistics(method: nn.Module) -> Iterator[None]:
     """Restore the running statistics of a method if they are not finite at the end: a non-finite
-    batch spoils them in the forward pass.  Decided on the device."""
+    batch spoils them in the forward pass. Decided on the device."""
     buffers = [b for b in method.buffers() if b.is_floating_point()]
     before = _flat(buffers)
     yield
@@ -184,8 +186,9 @@ def _flat(buffers: list[Tensor]) -> Tensor:
 def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Set missing momenta of SGD to 0: torch allocates them uninitialised in the first step, and
     leaves them so where that step is skipped."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if group.get("momentum") else ():
+    groups = [group for group in optimizer.param_groups if group.get("momentum")]
+    for group in groups:
+        for parameter in group["params"]:
             optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
@@ -196,13 +199,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
-        kept = state["state"]
-        if not all(_fits(entry, parameters[index]) for index, entry in kept.items()):
+        entries = state["state"]
+        if not all(_fits(entry, parameters[index]) for index, entry in entries.items()):
             raise ValueError("shapes of other parameters")
-        if len({frozenset(entry) for entry in kept.values()}) > 1:
+        if len({frozenset(entry) for entry in entries.values()}) > 1:
             raise ValueError("incomplete")
         groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": kept, "param_groups": groups})
+        optimizer.load_state_dict({"state": entries, "param_groups": groups})
         _adopt_layout(optimizer)
         _start_momentum(optimizer)
     except Exception as error:  # of torch, on an odd state

@@ -20,11 +20,11 @@ from util.log import logger
 
 FETCH_EVERY = 20
 SECONDS_BETWEEN_LINES = 30.0
-COLUMNS = 80
-"""Width of a terminal, for lines of the log."""
+LINE_WIDTH = 80
+"""Characters in a line of the log, as on a terminal."""
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 BAR_LOSSES = 24
-"""Columns of a bar that show losses."""
+"""Characters of a bar that show losses."""
 MOST_BATCHES = 10
 """Batches with a non-finite loss that a run saves."""
 
@@ -69,7 +69,7 @@ class Means:
 
     def fetch(self) -> tuple[dict[str, float], int]:
         """Return the means over all processes, without scalars that were never finite, and the
-        number of skipped steps; begin new means.  Waits for the device."""
+        number of skipped steps; begin new means. Waits for the device."""
         state = self.state()
         self._sums, self._count = {}, 0
         finite = state["finite"]
@@ -80,7 +80,7 @@ class Means:
 class NonfiniteMonitor:
     """Report non-finite losses and gradients, without waiting for the device at every step.
 
-    The optimizer skips a step with a non-finite `grad_norm` on the device.  All ranks decide alike.
+    The optimizer skips a step with a non-finite `grad_norm` on the device. All ranks decide alike.
     """
 
     def __init__(self, limit: int, run_dir: RunDir, batch_of: Callable[[int], Any]):
@@ -89,7 +89,10 @@ class NonfiniteMonitor:
         self.in_a_row = 0
         """Non-finite steps in a row, up to the last one checked."""
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
-        self._vanished = self._is_full = False
+        self._vanished = False
+        """All gradients were 0 in the last step checked."""
+        self._is_full = False
+        """A message said that no more batches are saved."""
 
     def add(self, step: int, scalars: dict[str, Tensor]) -> None:
         """Add the scalars of a step, on the device, `grad_norm` among them."""
@@ -106,32 +109,32 @@ class NonfiniteMonitor:
         self._pending = []
         names = list(scalars[0])
         bad = torch.stack([_flags(values) for values in scalars])
-        own = bad.tolist()  # before all_reduce, which overwrites `bad`
-        rows = distributed.all_reduce(bad, "max").tolist()
-        for step, (vanished, *row), (_, *mine) in zip(steps, rows, own, strict=True):
-            faults, own_faults = list(compress(names, row)), list(compress(names, mine))
+        own_flags = bad.tolist()  # before all_reduce, which overwrites `bad`
+        flags = distributed.all_reduce(bad, "max").tolist()
+        for step, (vanished, *faulty), (_, *own) in zip(steps, flags, own_flags, strict=True):
+            faults = list(compress(names, faulty))
             self.in_a_row = self.in_a_row + 1 if faults else 0
             if faults:
-                self._report(step, faults, own_faults)
+                self._report(step, faults, own_faults=list(compress(names, own)))
             if vanished and not self._vanished:
                 logger.warning(
                     "step %d: all gradients are 0 although the loss is not; nothing is learnt. "
-                    "Fix: precision: float32 or bfloat16 if it is float16, else a lower "
+                    "Fix: with float16, set precision=bfloat16 or float32; otherwise lower "
                     "optimizer.lr",
                     step,
                 )
             self._vanished = bool(vanished)
 
-    def _report(self, step: int, faults: list[str], own: list[str]) -> None:
-        """Report the non-finite scalars of a step: `faults` of any rank, `own` of this one."""
-        terms = [name for name in faults if name != "grad_norm"]
-        what = f"loss terms {', '.join(terms)}" if terms else "gradients"
+    def _report(self, step: int, faults: list[str], own_faults: list[str]) -> None:
+        """Report the names of a step's non-finite scalars: on any rank, and on this one."""
+        scalars = [name for name in faults if name != "grad_norm"]
+        what = f"scalars {', '.join(scalars)}" if scalars else "gradients"
         done = "step skipped" if "grad_norm" in faults else "step taken, its gradients are finite"
-        kept = ""
-        if terms:  # float16 often overflows gradients until the loss scale fits
-            is_own = any(name in own for name in terms)
-            kept = self._save_batch(step) if is_own else "; its batch is on another rank"
-        logger.warning("step %d: %s not finite, %s%s", step, what, done, kept)
+        saved = ""
+        if scalars:  # float16 often overflows gradients until the loss scale fits
+            is_own = any(name in own_faults for name in scalars)
+            saved = self._save_batch(step) if is_own else "; its batch is on another rank"
+        logger.warning("step %d: %s not finite, %s%s", step, what, done, saved)
         if self.in_a_row > self.limit:
             raise UserError(
                 f"step {step}: {what} not finite; {counted(self.in_a_row, 'step')} in a row "
@@ -141,8 +144,10 @@ class NonfiniteMonitor:
     def _save_batch(self, step: int) -> str:
         """Save a step's batch, unless `MOST_BATCHES` are saved; return the end of a message."""
         if len(list(self.run_dir.path.glob("nonfinite_step*.pth"))) >= MOST_BATCHES:
-            said, self._is_full = self._is_full, True
-            return "" if said else f"; {MOST_BATCHES} batches are saved, no more will be"
+            if self._is_full:
+                return ""
+            self._is_full = True
+            return f"; {MOST_BATCHES} batches are saved, no more will be"
         path = self.run_dir.path / f"nonfinite_step{step}_rank{distributed.rank()}.pth"
         try:
             save_atomically(self.batch_of(step), path)
@@ -160,8 +165,8 @@ class Progress:
     def __init__(
         self, run_dir: RunDir, epoch: int, epochs: int, steps: int, done: int, legend: bool
     ):
-        """`epoch`: from 0.  `steps`: of an epoch, of which `done` are completed.  `legend`: explain
-        the losses after the first step."""
+        """`epoch`: from 0. `steps`: of an epoch; `done`: completed ones. `legend`: explain the
+        losses after the first step."""
         self.run_dir, self.legend = run_dir, legend
         self.title = f"epoch {epoch + 1}/{epochs}"
         self.first_step, self.all_steps = epoch * steps, epochs * steps
@@ -190,7 +195,7 @@ class Progress:
         self._recent.add(scalars)
         if self.legend:
             text = "; ".join(f"{name}: {LEGEND[name]}" for name in scalars if name in LEGEND)
-            logger.info("%s", fill(*text.split()))
+            logger.info("%s", wrap_words(*text.split()))
             self.legend = False
         done = step - self.first_step + 1
         is_due = done % FETCH_EVERY == 0 or done == self.steps
@@ -202,26 +207,29 @@ class Progress:
         """Show the means of the steps since the last time as those of `step`."""
         means, _ = self._recent.fetch()
         values = {f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}
-        self.run_dir.scalars(values, step)
+        self.run_dir.log_scalars(values, step)
         self._bar.set_postfix_str(self._postfix(step, means), refresh=False)
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = now
             title = f"{self.title} step {step - self.first_step + 1}/{self.steps}"
-            logger.info("%s", fill(f"{title} ({self._left(step)} left):", *_pairs(means, 3)))
+            logger.info("%s", wrap_words(f"{title} ({self._left(step)} left):", *_pairs(means, 3)))
 
-    def summary(self, of_epoch: Means) -> dict[str, Any]:
-        """Log and return the means of the epoch; return also its seconds (after a resume, those of
+    def summary(self, epoch_means: Means) -> dict[str, Any]:
+        """Log and return the means of the epoch; also return its seconds (after a resume, those of
         its rest), those of a step, and the number of skipped steps, if any."""
-        seconds, (means, skipped) = time.monotonic() - self._begin, of_epoch.fetch()
+        seconds = time.monotonic() - self._begin
+        means, skipped = epoch_means.fetch()
         took = f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
         step = self.first_step + self.steps - 1
         left = f", {self._left(step)} left" if step + 1 < self.all_steps else ""
-        logger.info("%s", fill(f"{self.title} ({took}{left}):", *_pairs(means, 4)))
+        logger.info("%s", wrap_words(f"{self.title} ({took}{left}):", *_pairs(means, 4)))
         record = {"train": means, "seconds": seconds}
         if taken := self.steps - self.resumed_at:
             record["step_seconds"] = seconds / taken
-        return record | ({"skipped": skipped} if skipped else {})
+        if skipped:
+            record["skipped"] = skipped
+        return record
 
     def _postfix(self, step: int, means: dict[str, float]) -> str:
         """Return the time left for all epochs and the first losses, as many as fit a bar."""
@@ -238,13 +246,13 @@ class Progress:
         return duration(per_step * (self.all_steps - step - 1))
 
 
-def fill(*words: str, first: str = "", rest: str = "  ") -> str:
-    """Join texts into lines of `COLUMNS`; a line breaks between them only.
+def wrap_words(*words: str, first: str = "", rest: str = "  ") -> str:
+    """Join texts into lines of `LINE_WIDTH`; a line breaks between them only.
 
     `first`, `rest`: indentation of the first line and of the others.
     """
     text = " ".join(word.replace(" ", "\0") for word in words)
-    wrapper = textwrap.TextWrapper(COLUMNS, first, rest, break_long_words=False)
+    wrapper = textwrap.TextWrapper(LINE_WIDTH, first, rest, break_long_words=False)
     wrapper.break_on_hyphens = False
     return wrapper.fill(text).replace("\0", " ")
 

@@ -1,6 +1,6 @@
 """Run directory: config, checkpoints, log, metrics and pictures of a run.
 
-Only rank 0 writes.  `metrics.jsonl` is the history of the checkpoint, rewritten after each epoch
+Only rank 0 writes. `metrics.jsonl` is the history of the checkpoint, rewritten after each epoch
 and on a resume, so the two always agree.
 """
 
@@ -50,18 +50,18 @@ def _writing(method: Callable[..., Any]) -> Callable[..., Any]:
 def _on_main(method: Callable[..., Any]) -> Callable[..., Any]:
     """Run a method that writes on rank 0; all ranks call it, and return its result or raise its
     `UserError`."""
-    run = _writing(method)
+    guarded = _writing(method)
 
     @functools.wraps(method)
     def wrapper(*args: Any) -> Any:
-        return distributed.on_main(functools.partial(run, *args))
+        return distributed.on_main(functools.partial(guarded, *args))
 
     return wrapper
 
 
 class RunDir:
     """`save_path` with config.yaml, starts.jsonl, log.txt, metrics.jsonl, tensorboard/, pictures/
-    and the checkpoints.  Raises `UserError` when it cannot be written."""
+    and the checkpoints. Raises `UserError` when it cannot be written."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -79,7 +79,7 @@ class RunDir:
         self._written: Future[None] | None = None
         """The task of the thread."""
         self._lock: TextIO | None = None
-        self._made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
+        self._created = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._make()
 
     @_writing
@@ -92,7 +92,7 @@ class RunDir:
     def lock(self) -> None:
         """Lock the directory until `release`.
 
-        The system holds the lock, so a killed run leaves none behind.  Raises `UserError` with the
+        The system holds the lock, so a killed run leaves none behind. Raises `UserError` with the
         process that holds it.
         """
         while True:
@@ -109,7 +109,10 @@ class RunDir:
                 ) from None
             except OSError as error:
                 file.close()
-                logger.warning("%s: this file system has no locks (%s)", self.path, error)
+                logger.warning(
+                    "%s: this file system has no locks (%s); two runs in this folder would not be "
+                    "noticed", self.path, error,
+                )  # fmt: skip
                 remove_partials(self.path, idle=SECONDS_PER_DAY)
                 return
             # A start that failed may have removed the file in between, see `release`.
@@ -131,7 +134,7 @@ class RunDir:
             if not self.starts.exists():
                 if self._lock and not any(p.name != "run.lock" for p in self.path.iterdir()):
                     (self.path / "run.lock").unlink()
-                for folder in self._made:
+                for folder in self._created:
                     folder.rmdir()  # which fails where anything is in it
         if self._lock:
             with suppress(OSError):  # a full disk, which was reported
@@ -170,12 +173,13 @@ class RunDir:
         logger.addHandler(file)
         start = {"command": sys.argv, "first_step": first_step, **self.origin, **versions()}
         before = self.starts.read_bytes() if self.starts.exists() else b""
-        whole = before[: before.rfind(b"\n") + 1]  # without half a line of an earlier version
-        record, settings = json.dumps(start).encode(), dump_config(config).encode()
+        records = before[: before.rfind(b"\n") + 1]  # without half a line of an earlier version
+        records += json.dumps(start).encode() + b"\n"
+        settings = dump_config(config).encode()
         if first_step:
             self._compare_facts()
         # First: it marks config.yaml as a run's.
-        write_atomically(self.starts, lambda file: file.write(whole + record + b"\n"))
+        write_atomically(self.starts, lambda file: file.write(records))
         write_atomically(self.config, lambda file: file.write(settings))
         logger.info("%s", " ".join(f"{k} {v}" for k, v in versions().items()))
         for name in config.log.trackers:
@@ -191,18 +195,19 @@ class RunDir:
             )  # fmt: skip
 
     @_writing
-    def scalars(self, values: dict[str, float], step: int) -> None:
+    def log_scalars(self, values: dict[str, float], step: int) -> None:
+        """Send scalars to the trackers."""
         for tracker in self._trackers:
-            tracker.scalars(values, step)
+            tracker.log_scalars(values, step)
 
     @_writing
-    def pictures(self, pictures: dict[str, Image.Image], epoch: int, step: int) -> None:
+    def save_pictures(self, pictures: dict[str, Image.Image], epoch: int, step: int) -> None:
         """Save the pictures of a validation as PNG, and send them to the trackers."""
         folder = pictures_folder(self.path, epoch)
         for name, picture in pictures.items():
             save_picture(picture, folder / f"{name}.png")
         for tracker in self._trackers:
-            tracker.pictures({f"pictures/{name}": p for name, p in pictures.items()}, step)
+            tracker.log_pictures({f"pictures/{name}": p for name, p in pictures.items()}, step)
 
     @_on_main
     def refuse_nonfinite(self, state: dict[str, Any]) -> None:

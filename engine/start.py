@@ -8,9 +8,9 @@ from util.interrupt import exit_on_ctrl_c, exit_on_sigterm
 
 
 def check_command(name: str, unlabeled: bool = True) -> None:
-    """Answer `--help`, misspelt options and keys, and missing files of a method's command at once:
-    importing PyTorch takes seconds.  `main` checks again, also the method's own keys and everything
-    that depends on the data.
+    """Answer `--help` of a method's command, and report misspelt options, misspelt keys and missing
+    files, before PyTorch is imported, which takes seconds. `main` checks again, also the method's
+    own keys and everything that depends on the data.
 
     Ctrl-C and a batch system's signals end the following imports without a traceback.
     """
@@ -19,26 +19,26 @@ def check_command(name: str, unlabeled: bool = True) -> None:
     from util.cli import arguments, exit_with_one_line
     from util.launched import launched_rank
 
-    options = arguments(name, unlabeled)
+    args = arguments(name, unlabeled)
     with exit_with_one_line():
-        _check(options, unlabeled)
+        _check(args, unlabeled)
     if "torch" not in sys.modules and launched_rank() == 0:
         print("loading PyTorch ...", flush=True)  # in a log file, too
 
 
-def _check(options: argparse.Namespace, unlabeled: bool) -> None:
+def _check(args: argparse.Namespace, unlabeled: bool) -> None:
     from dataset.folders import require_sources
     from dataset.validation import required_source
     from model.files import pretrained_file, require_pretrained, require_resumable
     from util.config.loading import load_config
     from util.launched import launched_rank
 
-    config = load_config(options.config, options.set, options.overrides)
+    config = load_config(args.config, args.set, args.overrides)
     for kind in ("labeled", "unlabeled", "val") if unlabeled else ("labeled", "val"):
         require_sources(required_source(getattr(config.data, kind), kind), config.data)
-    if launched_rank() or os.path.exists(options.save_path / "latest.pth"):
+    if launched_rank() or os.path.exists(args.save_path / "latest.pth"):
         return  # rank 0 finds the checkpoint to resume from
-    if options.resume not in ("auto", "never"):
-        require_resumable(options.resume)
+    if args.resume not in ("auto", "never"):
+        require_resumable(args.resume)
     elif file := pretrained_file(config.model):
         require_pretrained(file)

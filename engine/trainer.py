@@ -3,7 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from dataset.batch import Batch, RawBatch
 from dataset.loaders import batch_at, set_epoch_length, split_batch, start_loader_at, to_device
 from dataset.views import make_views
-from engine.checkpointing import check_run
+from engine.checkpointing import RunState, check_run
 from engine.method import Method
 from engine.optimizer import (
     LossScale,
@@ -38,7 +38,18 @@ from util.precision import autocast
 from util.seed import seed_step
 
 SLOW = 1.0
-"""Seconds of a step, from which on several processes decide after each step whether to stop."""
+"""Seconds per step above which all ranks decide after every step whether to stop."""
+
+
+class RunData(NamedTuple):
+    """Data of a run, on one process."""
+
+    train: DataLoader
+    val: DataLoader
+    volumes: list[int]
+    """Volume of each validation image."""
+    identities: dict[str, Any]
+    """Identities of the split files, by labeled, unlabeled and val."""
 
 
 class Trainer:
@@ -53,42 +64,39 @@ class Trainer:
         config: Config,
         device: torch.device,
         run_dir: RunDir,
-        train: DataLoader,
-        val: DataLoader,
-        volumes: list[int],
-        identities: dict[str, Any],
+        data: RunData,
     ):
-        """`volumes`: the volume of each validation image.  `identities`: of the split files, by
-        labeled, unlabeled and val."""
-        self.method, self.config, self.device, self.run_dir = method, config, device, run_dir
-        self.train, self.val, self.volumes, self.identities = train, val, volumes, identities
+        self.method, self.config = method, config
+        self.device, self.run_dir = device, run_dir
+        self.train, self.val, self.volumes, self.identities = data
         self.wrapped = distributed.wrap(method, device)
         self.optimizer = build_optimizer(method, config.optimizer)
-        self.scaler = LossScale(device, config.precision)
-        self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, partial(batch_at, train))
+        self.loss_scale = LossScale(device, config.precision)
+        batch_of = partial(batch_at, self.train)
+        self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, batch_of)
         self.mean, self.std = mean_and_std(config, device)
         self.score_title = score_title(config)
 
-        self.steps = len(train)
+        self.steps = len(self.train)
         """Steps of an epoch."""
         self.epoch = 0
         """Completed epochs, validation included."""
         self.done = 0
         """Completed steps of the current epoch."""
         self.means = Means()
-        """Means of the scalars of these steps."""
+        """Running means of the current epoch's scalars."""
         self.best: dict[str, dict[str, float]] = {}
         """Best score and its epoch, by the name of the network."""
         self.history: list[dict[str, Any]] = []
         """Records of the completed epochs, as in metrics.jsonl."""
         self.source: Path | None = None
         """Checkpoint that the run was resumed from."""
-        self.saved = (0, time.monotonic())
+        self.saved_step, self.saved_time = 0, time.monotonic()
         """Step of the epoch and time of the last checkpoint."""
-        self.decided = (0, time.monotonic())
+        self.decided_step, self.decided_time = 0, time.monotonic()
         """Step of the run and time of the last decision whether to stop."""
         self.is_slow = True
-        """Steps took more than `SLOW` seconds up to then, or are not measured yet."""
+        """True if the mean step time at that decision exceeded `SLOW`, or is not known yet."""
 
     @property
     def steps_done(self) -> int:
@@ -139,7 +147,7 @@ class Trainer:
         progress = Progress(self.run_dir, self.epoch, epochs, steps, self.done, legend)
         is_alone = distributed.world_size() == 1
         stoppable = stop.interrupting if is_alone else stop.limiting
-        self.decided = (self.steps_done, time.monotonic())
+        self.decided_step, self.decided_time = self.steps_done, time.monotonic()
         for raw in stoppable(progress.over(start_loader_at(self.train, self.epoch, self.done))):
             step = self.steps_done
             lr = self._set_lr(step)
@@ -149,11 +157,11 @@ class Trainer:
             is_shown = progress.add(step, scalars, lr)
             if is_shown:
                 self.monitor.check()
-            # Several processes decide together, at steps where they wait for each other anyway, or
-            # where waiting costs nothing against the step.
+            # A decision costs an all-reduce: take it where ranks synchronise anyway, or where a
+            # step is slow.
             if is_shown or is_alone or self.is_slow or self._is_save_due_by_steps():
                 self._save_or_stop(stop)
-        if self.done < steps:  # stopped while it waited for a batch
+        if self.done < steps:  # asked to stop while waiting for a batch
             self._save_or_stop(stop)
         record = {"epoch": self.epoch + 1, "steps": self.steps_done, **progress.summary(self.means)}
         return {**record, "peak_memory": distributed.peak_memory(self.device)}
@@ -181,10 +189,10 @@ class Trainer:
                 with distributed.no_sync(self.wrapped, last=number == len(parts)):
                     with autocast(device, config.precision):
                         loss, scalars = self.wrapped(batch)
-                    self.scaler.scale(loss / len(parts)).backward()
+                    self.loss_scale.scale(loss / len(parts)).backward()
                 for name, value in {"loss": loss, **scalars}.items():
                     totals[name] = totals.get(name, 0) + value.detach() / len(parts)
-            totals["grad_norm"] = self.scaler.step(self.optimizer, totals["loss"])
+            totals["grad_norm"] = self.loss_scale.step(self.optimizer, totals["loss"])
             distributed.average_batchnorm(self.method)
         self.method.after_step(step)
         return totals
@@ -209,14 +217,14 @@ class Trainer:
         state = self.state()
         self.run_dir.refuse_nonfinite(state)
         self.run_dir.save(state)
-        self.saved = (self.done, time.monotonic())
+        self.saved_step, self.saved_time = self.done, time.monotonic()
 
     def state(self) -> dict[str, Any]:
         """Return the content of a checkpoint, see `RunState`."""
         return {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state(),
+            "scaler": self.loss_scale.state(),
             "epoch": self.epoch,
             "done": self.done,
             "means": self.means.state(),
@@ -232,46 +240,54 @@ class Trainer:
     def resume(self, state: Any, source: Path, force: bool) -> None:
         """Continue from the content of the checkpoint `source`.
 
-        Best scores whose checkpoints are in another folder are not kept.  Raises `UserError` for a
+        Best scores whose checkpoints are in another folder are not kept. Raises `UserError` for a
         checkpoint of another method or with more steps, and, without `force`, for another config
         or other split files.
         """
-        own, steps = self.state(), self.steps
-        run = check_run(state, own["name"], source)  # `state` keeps what torch loads
-        if (run.epoch, run.done) > (self.config.epochs, 0):
+        current = self.state()
+        saved = check_run(state, current["name"], source)
+        if (saved.epoch, saved.done) > (self.config.epochs, 0):
             raise UserError(
-                f"{source}: has {counted(run.epoch, 'epoch')} and {counted(run.done, 'step')} "
-                f"already, but epochs, which counts these too, is {self.config.epochs}. Fix: raise "
-                "epochs"
+                f"epochs: found {self.config.epochs}, but {source} already has "
+                f"{counted(saved.epoch, 'epoch')} and {counted(saved.done, 'step')}; epochs counts "
+                f"the whole run. Fix: set epochs to at least {saved.epoch + 1}"
             )
-        run.compare(own, source, force)
+        saved.compare(current, source, force)
         if not self.run_dir.holds(source):
-            run.drop_best(source)
+            saved.drop_best(source)
+        # From `state`: the check converted the dictionaries of `saved` to plain ones.
         load_weights(self.method, state["method"], source)
         load_optimizer(self.optimizer, state["optimizer"], source)
-        if own["config"]["precision"] == run.config.get("precision"):
-            self.scaler.load_state(state["scaler"])
-        self.epoch, self.done, self.history = run.epoch, run.done, run.history
+        if current["config"]["precision"] == saved.config.get("precision"):
+            self.loss_scale.load_state(state["scaler"])
         self.means = Means(state["means"], self.device)
-        self.best = {name: best.model_dump() for name, best in run.best.items()}
-        self.monitor.in_a_row = run.nonfinite
-        follows_lists = {run.config.get("epoch_length"), self.config.epoch_length} == {None}
-        if follows_lists and run.epoch_length and run.epoch_length != steps:
-            # The length of an epoch belongs to the run, so that steps and rates do not jump.
-            logger.warning(
-                "%s: epochs keep their %s; one pass over the longer list is %s now",
-                source, counted(run.epoch_length, "step"), counted(steps, "step"),
-            )  # fmt: skip
-            self.steps = run.epoch_length
-            set_epoch_length(self.train, self.steps)
+        self.epoch, self.done, self.history = saved.epoch, saved.done, saved.history
+        self.best = {name: best.model_dump() for name, best in saved.best.items()}
+        self.monitor.in_a_row = saved.nonfinite
+        self._keep_epoch_length(saved, source)
         if self.steps_done:  # the next checkpoint equals that of an uninterrupted run
             self._set_lr(self.steps_done - 1)
-        self.source, self.saved = source, (self.done, time.monotonic())
+        self.source = source
+        self.saved_step, self.saved_time = self.done, time.monotonic()
         logger.info("%s: resumed after epoch %d, step %d", source, self.epoch, self.done)
+
+    def _keep_epoch_length(self, saved: RunState, source: Path) -> None:
+        """Keep the number of steps in an epoch where split files changed since the run started, so
+        that its steps and learning rates do not jump."""
+        is_set = saved.config.get("epoch_length") or self.config.epoch_length
+        if is_set or saved.epoch_length is None or saved.epoch_length == self.steps:
+            return
+        logger.warning(
+            "%s: epochs keep their %s; one pass over the longer split is now %s",
+            source, counted(saved.epoch_length, "step"), counted(self.steps, "step"),
+        )  # fmt: skip
+        self.steps = saved.epoch_length
+        set_epoch_length(self.train, self.steps)
 
     def views(self, raw: RawBatch) -> Batch:
         """Return the weak and strong views of a raw batch, on the device."""
-        raw, flip = to_device(raw, self.device), self.config.cutmix_partner == "flip"
+        raw = to_device(raw, self.device)
+        flip = self.config.cutmix_partner == "flip"
         return make_views(raw, self.mean, self.std, flip, self.config.data.rgb_channels)
 
     def _set_lr(self, step: int) -> float:
@@ -282,20 +298,22 @@ class Trainer:
     def _end_epoch(self, record: dict[str, Any]) -> None:
         """Count the epoch as completed, and save."""
         networks, labeler = self.method.eval_models(), self.method.labeler
-        bests = {best["epoch"] for name, best in self.best.items() if networks.get(name) is labeler}
-        self.method.after_epoch(self.epoch, is_best=self.epoch + 1 in bests)
+        best_epochs = {
+            best["epoch"] for name, best in self.best.items() if networks.get(name) is labeler
+        }
+        self.method.after_epoch(self.epoch, is_best=self.epoch + 1 in best_epochs)
         self.epoch, self.done = self.epoch + 1, 0
         self.history.append(record)
         self.save()
 
     def _save_or_stop(self, stop: StopRequest) -> None:
         """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop."""
-        (step, before), now = self.decided, time.monotonic()
-        is_slow = now - before > SLOW * (self.steps_done - step)
+        now = time.monotonic()
+        is_slow = now - self.decided_time > SLOW * (self.steps_done - self.decided_step)
         due, stopping, self.is_slow = distributed.any_rank(
             self._is_save_due(), bool(stop.by), is_slow
         )
-        self.decided = (self.steps_done, now)
+        self.decided_step, self.decided_time = self.steps_done, now
         if self.done and (due or stopping):
             self.monitor.check()
             self.save()
@@ -309,10 +327,10 @@ class Trainer:
 
     def _is_save_due(self) -> bool:
         """Return True if the config asks for a checkpoint now, inside the epoch."""
-        (_, when), minutes = self.saved, self.config.save_minutes
-        by_time = minutes is not None and time.monotonic() - when >= 60 * minutes
+        minutes = self.config.save_minutes
+        by_time = minutes is not None and time.monotonic() - self.saved_time >= 60 * minutes
         return by_time or self._is_save_due_by_steps()
 
     def _is_save_due_by_steps(self) -> bool:
-        (step, _), every = self.saved, self.config.save_every
-        return every is not None and self.done - step >= every
+        every = self.config.save_every
+        return every is not None and self.done - self.saved_step >= every

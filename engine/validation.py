@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from tqdm import tqdm
 
-from engine.progress import fill
+from engine.progress import wrap_words
 from inference.evaluation import Scores, evaluate, score_record, score_table
 from metrics.calibration import PseudoLabelScores, pseudo_label_scalars, pseudo_label_sentence
 from util import distributed
@@ -26,16 +26,17 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     Returns the record of metrics.jsonl.
     """
     config, epoch = trainer.config, trainer.epoch + 1
-    cheap = epoch <= config.evaluation.center_crop_epochs
-    mode = "center_crop" if cheap else config.evaluation.mode
-    watched = config.log.pseudo_labels and trainer.method.unlabeled
+    is_center_crop = epoch <= config.evaluation.center_crop_epochs
+    mode = "center_crop" if is_center_crop else config.evaluation.mode
+    measures_pseudo_labels = config.log.pseudo_labels and trainer.method.unlabeled
     labels = None
-    if watched and network is trainer.method.labeler:
+    if measures_pseudo_labels and network is trainer.method.labeler:
         labels = PseudoLabelScores(config.num_classes, trainer.method.threshold, trainer.device)
     scores = evaluate_network(trainer, network, mode, labels)
 
-    # A score under the cheap mode is never compared with one under the config's.
-    score, best = scores.selected(config), trainer.best
+    # A score under center_crop is never compared with one under the config's mode.
+    score = scores.selected(config)
+    best = trainer.best
     if mode == config.evaluation.mode and score > best.get(name, {}).get("score", -1.0):
         best[name] = {"score": score, "epoch": epoch}
     best_so_far = f", best {best[name]['score']:.2f}" if name in best else ""
@@ -47,15 +48,16 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     record = {"mode": mode, **score_record(scores)}
     values = tracker_values(name, record, config.data.classes)
     if labels is not None:
-        record["pseudo_labels"] = trust = labels.summary()
-        line = f"pseudo-labels by {name}: {pseudo_label_sentence(trust, config.data.classes)}"
-        logger.info("%s", fill(*line.split()))
-        values |= pseudo_label_scalars(trust, f"{name}_pseudo_labels", config.data.classes)
+        record["pseudo_labels"] = quality = labels.summary()
+        line = f"pseudo-labels by {name}: {pseudo_label_sentence(quality, config.data.classes)}"
+        logger.info("%s", wrap_words(*line.split()))
+        values |= pseudo_label_scalars(quality, f"{name}_pseudo_labels", config.data.classes)
     before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
-    if text := collapse(config.data.classes, scores.confusion.sum(1).tolist(), [*before, record]):
+    pixels = scores.confusion.sum(1).tolist()
+    if text := collapse_warning(config.data.classes, pixels, [*before, record]):
         logger.warning("%s: %s", name, text)
     scalars = {f"val/{key}": value for key, value in values.items()}
-    trainer.run_dir.scalars(scalars, epoch * trainer.steps)
+    trainer.run_dir.log_scalars(scalars, epoch * trainer.steps)
     return record
 
 
@@ -76,7 +78,7 @@ def evaluate_network(
     )  # fmt: skip
 
 
-def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]]) -> str:
+def collapse_warning(classes: list[str], pixels: list[int], records: list[dict[str, Any]]) -> str:
     """Return a warning when classes have had IoU 0, or no pseudo-labels, for exactly `COLLAPSED`
     validations, so that it is given once; else an empty text.
 
@@ -86,16 +88,16 @@ def collapse(classes: list[str], pixels: list[int], records: list[dict[str, Any]
     """
 
     def has_collapsed(key: str, index: int) -> bool:
-        found = [r.get("pseudo_labels") if key == "class_kept" else r for r in records]
-        is_zero = [scores is not None and not scores[key][index] for scores in found]
+        measured = [r.get("pseudo_labels") if key == "class_kept" else r for r in records]
+        is_zero = [scores is not None and not scores[key][index] for scores in measured]
         return all(is_zero[-COLLAPSED:]) and not any(is_zero[-COLLAPSED - 1 : -COLLAPSED])
 
     if len(records) < COLLAPSED:
         return ""
     parts = []
     for key, title in (("iou", "IoU 0"), ("class_kept", "no pseudo-labels")):
-        judged = [index for index, number in enumerate(pixels) if number]
-        if names := [classes[index] for index in judged if has_collapsed(key, index)]:
+        present = [index for index, number in enumerate(pixels) if number]
+        if names := [classes[index] for index in present if has_collapsed(key, index)]:
             parts.append(f"{title} for {COLLAPSED} validations: {join_first(names, 5)}")
     advice = "Try criterion.class_weights=auto, a lower conf_thresh, or more labelled images"
     return f"{'; '.join(parts)}. {advice}" if parts else ""

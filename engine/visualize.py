@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SIDE = 256
 """Longer side of every picture in pixels."""
-COLUMNS = 4
+PICTURES_PER_ROW = 4
 LETTERS = 13  # pixels
 LEFT_OUT: Colour = (200, 200, 200)
 """Colour of labels that are not used, such as pseudo-labels below the threshold."""
@@ -43,30 +43,31 @@ def save_pictures(trainer: "Trainer", scores: dict[str, Any]) -> None:
 
     `scores`: records of the networks, as in metrics.jsonl.
     """
-    pictures, epoch = take_pictures(trainer), trainer.epoch + 1
+    pictures = take_pictures(trainer)
+    epoch = trainer.epoch + 1
     for record in scores.values():
         if "pseudo_labels" in record:
             figure = reliability_diagram(record["pseudo_labels"], epoch)
             pictures["reliability"] = as_image(figure)
-    trainer.run_dir.pictures(pictures, epoch, trainer.steps_done)
+    trainer.run_dir.save_pictures(pictures, epoch, trainer.steps_done)
 
 
 def take_pictures(trainer: "Trainer") -> dict[str, Image.Image]:
     """Return pictures of `log.pictures` validation images and as many unlabelled ones, by name."""
-    kinds = {"val": of_validation(trainer)}
+    sheets_by_split = {"val": validation_sheets(trainer)}
     if trainer.method.unlabeled:
-        kinds["unlabeled"] = of_unlabeled(trainer)
+        sheets_by_split["unlabeled"] = unlabeled_sheets(trainer)
     count = trainer.config.log.pictures
-    with undisturbed(trainer):
+    with without_side_effects(trainer):
         return {
-            f"{kind}_{number:02}": sheet
-            for kind, sheets in kinds.items()
+            f"{split}_{number:02}": sheet
+            for split, sheets in sheets_by_split.items()
             for number, sheet in enumerate(itertools.islice(sheets, count), start=1)
         }
 
 
 @contextmanager
-def undisturbed(trainer: "Trainer") -> Iterator[None]:
+def without_side_effects(trainer: "Trainer") -> Iterator[None]:
     """Run the context in eval mode, without gradients, compilation and other processes, and with
     random generators of its own; restore everything afterwards."""
     modes = [(module, module.training) for module in trainer.method.modules()]
@@ -84,7 +85,7 @@ def undisturbed(trainer: "Trainer") -> Iterator[None]:
             module.training = training
 
 
-def of_validation(trainer: "Trainer") -> Iterator[Image.Image]:
+def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
     """Draw image, truth and predictions of all networks, for images spread over the split."""
     assert isinstance(trainer.val.dataset, EvaluationSet)
     images, data = trainer.val.dataset.images, trainer.config.data
@@ -100,18 +101,19 @@ def of_validation(trainer: "Trainer") -> Iterator[Image.Image]:
         yield sheet.image(f"validation image {images.name(index)}, epoch {trainer.epoch + 1}:")
 
 
-def of_unlabeled(trainer: "Trainer") -> Iterator[Image.Image]:
+def unlabeled_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
     """Draw the method's panels of the run's first batches, in micro-batches as in training."""
     raws = (batch_at(trainer.train, step) for step in itertools.count())
     parts = (part for raw in raws for part in split_batch(raw, trainer.config.micro_batch))
     for part in parts:
         batch = trainer.views(part)
         with autocast(trainer.device, trainer.config.precision):
-            panels = trainer.method.pictures(batch)
+            panels = trainer.method.panels(batch)
         threshold = float(trainer.method.threshold)
         title = f"unlabelled image, epoch {trainer.epoch + 1}, threshold {threshold:.3f}:"
         for number in range(len(batch["unlabeled"]["weak"])):
-            yield draw(panels, number, trainer.config.data, trainer.mean, trainer.std).image(title)
+            sheet = draw_panels(panels, number, trainer.config.data, trainer.mean, trainer.std)
+            yield sheet.image(title)
 
 
 class Sheet:
@@ -171,7 +173,7 @@ class Sheet:
 
     def image(self, title: str) -> Image.Image:
         """Return the sheet; the title precedes the legend."""
-        columns = min(COLUMNS, len(self._cells))
+        columns = min(PICTURES_PER_ROW, len(self._cells))
         missing = -len(self._cells) % columns
         cells = [*self._cells, *[Image.new("RGB", (1, 1), "white")] * missing]
         rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
@@ -179,23 +181,23 @@ class Sheet:
         return with_legend(side_by_side(rows), [(None, title), *legend])
 
 
-def draw(panels: Panels, number: int, data: Data, mean: Tensor, std: Tensor) -> Sheet:
+def draw_panels(panels: Panels, number: int, data: Data, mean: Tensor, std: Tensor) -> Sheet:
     """Draw the panels of image `number` of a batch."""
     sheet = Sheet(data)
     for caption, panel in panels.items():
         marks = None if isinstance(panel, Labels | Colours) else panel.marks
         points = None if marks is None else points_of(marks, number)
         if isinstance(panel, Labels):
-            shown = None if panel.shown is None else array(panel.shown[number])
-            sheet.labels(caption, array(panel.label[number]).astype(np.uint8), shown)
+            shown = None if panel.shown is None else to_numpy(panel.shown[number])
+            sheet.labels(caption, to_numpy(panel.label[number]).astype(np.uint8), shown)
         elif isinstance(panel, Heat):
-            sheet.heat(caption, array(panel.share[number]), points)
+            sheet.heat(caption, to_numpy(panel.share[number]), points)
         elif isinstance(panel, Colours):
-            colours = (255 * array(panel.rgb[number].permute(1, 2, 0))).round().astype(np.uint8)
-            sheet.photo(caption, Image.fromarray(colours))
+            colours = 255 * to_numpy(panel.rgb[number].permute(1, 2, 0))
+            sheet.photo(caption, Image.fromarray(colours.round().astype(np.uint8)))
         else:
-            pixels = array((panel.image[number] * std + mean).clamp(0, 1).permute(1, 2, 0))
-            box = None if panel.box is None else array(panel.box[number])
+            pixels = to_numpy((panel.image[number] * std + mean).clamp(0, 1).permute(1, 2, 0))
+            box = None if panel.box is None else to_numpy(panel.box[number])
             add_photo(sheet, caption, pixels, data, box, points)
     return sheet
 
@@ -216,12 +218,14 @@ def add_photo(
 
 def points_of(marks: Marks, number: int) -> np.ndarray:
     """Return the pixels marked in image `number` as shares of width and height, float `[M, 2]`."""
-    (h, w), pixels = marks.shape, marks.pixels[number].cpu()
-    x, y = pixels % w / max(w - 1, 1), pixels // w / max(h - 1, 1)
+    h, w = marks.shape
+    pixels = marks.pixels[number].cpu()
+    x = pixels % w / max(w - 1, 1)
+    y = pixels // w / max(h - 1, 1)
     return torch.stack([x, y], dim=1).numpy()
 
 
-def array(values: Tensor) -> np.ndarray:
+def to_numpy(values: Tensor) -> np.ndarray:
     """Return a tensor of any device and precision as an array."""
     return (values.float() if values.is_floating_point() else values).cpu().numpy()
 
@@ -233,9 +237,10 @@ def _fitted(image: Image.Image, resampling: Image.Resampling) -> Image.Image:
 
 
 def _marked(picture: Image.Image, points: np.ndarray | None) -> Image.Image:
-    draw, radius = ImageDraw.Draw(picture), 3
     if points is None:
         return picture
+    draw = ImageDraw.Draw(picture)
+    radius = 3
     last = np.array(picture.size) - 1
     for x, y in (points * last).clip(radius, last - radius).tolist():  # whole at the border, too
         around = (x - radius, y - radius, x + radius, y + radius)

@@ -23,20 +23,21 @@ class CrossEntropy(nn.Module):
 
     def __init__(self, weights: Sequence[float] | None = None):
         super().__init__()
-        known = None if weights is None else torch.tensor(weights)
-        self.register_buffer("weights", known, persistent=False)
+        weight_tensor = None if weights is None else torch.tensor(weights)
+        self.register_buffer("weights", weight_tensor, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        return self.over(pixelwise(logits, target), target, target != IGNORE)
+        loss = pixelwise_cross_entropy(logits, target)
+        return self.masked_mean(loss, target, target != IGNORE)
 
-    def over(self, loss: Tensor, target: Tensor, keep: Tensor) -> Tensor:
-        """Return the (weighted) mean of a pixelwise `loss` where `keep`; 0 where it is False."""
+    def masked_mean(self, loss: Tensor, target: Tensor, keep: Tensor) -> Tensor:
+        """Return the (weighted) mean of a pixelwise `loss` where `keep`; 0 if no pixel is kept."""
         weight = keep if self.weights is None else self.weights[target.where(keep, 0)] * keep
         total = weight.sum()
         return (loss * weight).sum() / torch.where(total > 0, total, 1)
 
 
-def pixelwise(logits: Tensor, target: Tensor) -> Tensor:
+def pixelwise_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Return the cross-entropy `[B, H, W]`, 0 at ignored pixels."""
     return F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
 
@@ -50,14 +51,15 @@ class OhemCrossEntropy(CrossEntropy):
         self.thresh, self.min_kept = thresh, min_kept
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        loss, valid = pixelwise(logits, target), target != IGNORE
+        loss = pixelwise_cross_entropy(logits, target)
+        valid = target != IGNORE
         with torch.no_grad():
             probability = torch.exp(-loss)  # of the true class; 1 where ignored
             min_kept = self.min_kept * len(target)
             kth = probability.flatten().kthvalue(min(min_kept, target.numel())).values
             hard = probability <= kth.clamp(min=self.thresh)
             keep = valid & (hard | (valid.sum() < min_kept))
-        return self.over(loss, target, keep)
+        return self.masked_mean(loss, target, keep)
 
 
 def dice_loss(logits: Tensor, label: Tensor, keep: Tensor) -> Tensor:
@@ -71,8 +73,8 @@ def dice_loss(logits: Tensor, label: Tensor, keep: Tensor) -> Tensor:
     p = at_least_float32(logits).softmax(dim=1) * keep[:, None]
     classes = torch.arange(p.shape[1], device=p.device)[:, None, None]
     y = (label[:, None] == classes) & keep[:, None]
-    both, squares, pixels = (x.sum((0, 2, 3)) for x in (p * y, p.square(), y))
-    return 1 - ((2 * both + SMOOTH) / (squares + pixels + SMOOTH)).mean()
+    overlap, squares, pixels = (x.sum((0, 2, 3)) for x in (p * y, p.square(), y))
+    return 1 - ((2 * overlap + SMOOTH) / (squares + pixels + SMOOTH)).mean()
 
 
 class Dice(nn.Module):
@@ -93,15 +95,17 @@ class CrossEntropyAndDice(nn.Module):
         return (self.ce(logits, target) + self.dice(logits, target)) / 2
 
 
-def build_criterion(options: Criterion) -> nn.Module:
+def build_criterion(criterion_config: Criterion) -> nn.Module:
     """Build the loss of labelled images; raises `UserError` for class weights given as a rule."""
-    weights = options.class_weights
+    weights = criterion_config.class_weights
     if isinstance(weights, str):
         raise UserError(
-            f"criterion.class_weights: {weights} needs the labelled list; give numbers here"
+            f"criterion.class_weights: rule {weights} needs the labelled split. Fix: give numbers"
         )
-    if options.name == "ohem":
-        return OhemCrossEntropy(options.thresh, options.min_kept, weights)
-    if options.name == "dice":
+    if criterion_config.name == "ohem":
+        return OhemCrossEntropy(criterion_config.thresh, criterion_config.min_kept, weights)
+    if criterion_config.name == "dice":
         return Dice()
-    return CrossEntropyAndDice(weights) if options.name == "ce_dice" else CrossEntropy(weights)
+    if criterion_config.name == "ce_dice":
+        return CrossEntropyAndDice(weights)
+    return CrossEntropy(weights)

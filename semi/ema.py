@@ -10,9 +10,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 M = TypeVar("M", bound=nn.Module)
 
 
-def frozen_copy(model: M) -> M:
+def frozen_copy(network: M) -> M:
     """Return a copy of a network for a teacher, without gradients."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    return copy.deepcopy(network).requires_grad_(False).eval()
 
 
 @torch.no_grad()
@@ -27,5 +27,5 @@ def update_ema(teacher: nn.Module, student: nn.Module, iteration: int, momentum:
     update = get_ema_multi_avg_fn(ratio)
     update([t for t, _ in averaged], [s for _, s in averaged], None)
     for t, s in pairs:
-        if not t.is_floating_point():  # number of batches of a batch norm
+        if not t.is_floating_point():  # a batch norm's number of batches
             t.copy_(s)

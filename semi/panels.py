@@ -97,15 +97,15 @@ def correlation_panels(images: Tensor, attention: Tensor, shape: Sequence[int]) 
 
 def decoder_features(network: nn.Module, images: Tensor) -> Tensor:
     """Return the features `[B, D, h, w]` that the network's last convolution turns into logits."""
-    found: list[Tensor] = []
+    captured: list[Tensor] = []
     hook = last_convolution(network).register_forward_pre_hook(
-        lambda _, inputs: found.append(inputs[0])
+        lambda _, inputs: captured.append(inputs[0])
     )
     try:
         network(images)
     finally:
         hook.remove()
-    return found[0]
+    return captured[0]
 
 
 def last_convolution(network: nn.Module) -> nn.Module:
@@ -118,8 +118,8 @@ def principal_colours(features: Tensor) -> Tensor:
     """Return the first three principal components of `[B, D, h, w]` as RGB in [0, 1].
 
     The components are those of all pixels of the batch, so equal colours mean alike features in all
-    its images. 0 and 1 are two standard deviations from the mean; the largest
-    weight of a component is positive.
+    its images. 0 and 1 are two standard deviations from the mean; the largest weight of a component
+    is positive.
     """
     b, d, h, w = features.shape
     # Values that are not finite count as 0.

@@ -1,7 +1,8 @@
 """Consistency training: label unlabelled images, mix the labels, learn from them.
 
 Symbols as in the papers: `w` the weak view, `s` a (CutMixed) strong view, `tau` the confidence
-threshold.  A view's padding is invalid: it is neither a target nor counted.
+threshold. Pixels in the padding, or without data, are invalid: they get no loss and are not
+counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ class PseudoLabel(NamedTuple):
     conf: Tensor
     """Probability of `label`."""
     valid: Tensor
-    """False in the padding."""
+    """False in the padding and where the image has no data."""
 
     def above(self, tau: float | Tensor) -> Tensor:
         """Return the valid pixels with confidence at least `tau`: bool `[B, H, W]`."""
@@ -44,30 +45,30 @@ def pseudo_label(logits: Tensor, ignore: Tensor) -> PseudoLabel:
 
 
 @contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Use eval mode and no gradients inside."""
-    training = model.training
-    model.eval()
+def eval_no_grad(network: nn.Module) -> Iterator[None]:
+    """Run a network in eval mode without gradients; restore its mode afterwards."""
+    training = network.training
+    network.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
-        # Under autocast torch (2.6) would reuse the weights that were cast here without gradient
-        # in the training forward.
+        network.train(training)
+        # Under autocast, torch (2.6) would reuse the weights that were cast here, without gradient,
+        # in the training's forward pass.
         torch.clear_autocast_cache()
 
 
-def label_view(model: nn.Module, view: View) -> PseudoLabel:
-    """Return the pseudo-label of a weak view by `model` in eval mode."""
-    with frozen_statistics(model):
-        return pseudo_label(model(view["weak"]), view["ignore"])
+def label_view(network: nn.Module, view: View) -> PseudoLabel:
+    """Return the pseudo-label of a weak view by `network` in eval mode."""
+    with eval_no_grad(network):
+        return pseudo_label(network(view["weak"]), view["ignore"])
 
 
-def label_partner(model: nn.Module, u: Unlabeled) -> Partner:
-    """Return the pseudo-label of the CutMix partners by `model` in eval mode; for partners in the
+def label_partner(network: nn.Module, u: Unlabeled) -> Partner:
+    """Return the pseudo-label of the CutMix partners by `network` in eval mode; for partners in the
     same batch, their indices."""
-    return label_view(model, u["partner"]) if "partner" in u else u["partner_index"]
+    return label_view(network, u["partner"]) if "partner" in u else u["partner_index"]
 
 
 def label_with_partner(
@@ -103,9 +104,9 @@ def dice_consistency(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -
 Consistency = Callable[[Tensor, PseudoLabel, float | Tensor], Tensor]
 
 
-def build_consistency(options: Criterion) -> Consistency:
+def build_consistency(criterion_config: Criterion) -> Consistency:
     """Return the loss of pseudo-labels: Dice where labelled images use it, else cross-entropy."""
-    return dice_consistency if options.name in ("dice", "ce_dice") else consistency
+    return dice_consistency if criterion_config.name in ("dice", "ce_dice") else consistency
 
 
 def per_valid_pixel(loss: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
@@ -113,6 +114,6 @@ def per_valid_pixel(loss: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
     return (loss * mask).sum() / valid.sum().clamp(min=1)
 
 
-def kept_ratio(target: PseudoLabel, tau: float | Tensor) -> Tensor:
+def mask_ratio(target: PseudoLabel, tau: float | Tensor) -> Tensor:
     """Return the share of confident pixels among the valid ones, 0-d."""
     return target.above(tau).sum() / target.valid.sum().clamp(min=1)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine import Batch, Method, Panels, Step, main
+from engine import Batch, Method, Panels, StepOutput, main
 from semi.ema import frozen_copy, update_ema
 from semi.panels import Labels
 from semi.pseudo_labels import consistency, label_view
@@ -29,7 +29,7 @@ class Prototypes(Method):
         self.register_buffer("prototypes", torch.eye(config.num_classes, width))
         self.model_ema = frozen_copy(model)
 
-    def step(self, batch: Batch) -> Step:
+    def step(self, batch: Batch) -> StepOutput:
         x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
         own = label_view(self.model_ema, batch["unlabeled"])
         features = self.model.features(batch["unlabeled"]["strong"][0])
@@ -62,11 +62,11 @@ class Prototypes(Method):
     def threshold(self) -> float:
         return 0.0
 
-    def pictures(self, batch: Batch) -> Panels:
+    def panels(self, batch: Batch) -> Panels:
         features = self.model.features(batch["unlabeled"]["weak"])[-1]
         projected = F.normalize(self.head(features), dim=1)
         near = torch.einsum("bdhw,cd->bchw", projected, self.prototypes).argmax(1)
-        return {**super().pictures(batch), "nearest prototype": Labels(near)}
+        return {**super().panels(batch), "nearest prototype": Labels(near)}
 
 
 if __name__ == "__main__":

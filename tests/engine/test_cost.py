@@ -10,11 +10,11 @@ from torch.profiler import ProfilerActivity, profile
 from engine import main
 from engine.cost import (
     GIB,
-    KINDS,
+    MEMORY_KINDS,
     AsOnGpu,
     blank_batch,
     flop_counter,
-    late_training,
+    late_trainer,
     step_cost,
 )
 from engine.dry_run import Measured
@@ -39,7 +39,7 @@ def real_peak(method_class, config, images, folder):
     """Return the peak memory in bytes of a real step on the CPU, with the copies that a GPU would
     make: weights and optimizer state, and the allocations that torch's profiler sees."""
     method = method_class(build_network(config.model, config.num_classes), config)
-    training = late_training(method, config)
+    training = late_trainer(method, config)
     raw = blank_batch(method_class, config, images)
     stays = [*method.parameters(), *method.buffers()]
     stays += [x for state in training.optimizer.state.values() for x in state.values()]
@@ -188,7 +188,7 @@ def test_needs_are_said_before_memory_runs_out(toy, run, monkeypatch, tmp_path, 
     monkeypatch.setattr("sys.argv", ["supervised.py", *toy.argv(tmp_path / "run", "--dry-run")])
     with pytest.raises(SystemExit):
         main(SupOnly)
-    assert "GPUs that hold it" in capsys.readouterr().out
+    assert "fits on a GPU of" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_is_not_well(toy, train, tmp_path, capsys, monkeypatch):
@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_is_not_well(toy, train, tmp_path, capsys, mon
     monkeypatch.setattr("engine.dry_run.measure", lambda trainer: found)
     train(SupOnly, toy.argv(tmp_path / "run", "--dry-run"))
     said = capsys.readouterr().out
-    assert "all well" not in said and "dry run: the loss of its first step is nan" in said
+    assert "dry run: passed" not in said and "dry run: the loss of its first step is nan" in said
 
 
 def test_a_torch_without_fake_tensors_is_said_in_one_line(
@@ -205,7 +205,7 @@ def test_a_torch_without_fake_tensors_is_said_in_one_line(
     monkeypatch.delattr("torch._subclasses.fake_tensor.FakeTensorMode")
     train(SupOnly, toy.argv(tmp_path / "run", "--dry-run"))
     said = capsys.readouterr().out
-    assert "all well" in said and said.count("cannot be estimated: torch") == 1
+    assert "dry run: passed" in said and said.count("cannot be estimated: torch") == 1
     code, out, err = run(tool, toy.config, "--methods", "supervised")
     assert code == 1 and err.count("cannot be estimated") == 1 and "SupOnly" not in out
 
@@ -219,7 +219,7 @@ def test_table(toy, run, tmp_path):
     assert len(lines) == 4 and "SupOnly" in lines[2] and "UniMatch" in lines[3]
     records = json.loads((tmp_path / "costs.json").read_text())
     assert [r["method"] for r in records] == ["SupOnly", "UniMatch"]
-    assert all(r.keys() >= {"peak", *KINDS} for r in records)
+    assert all(r.keys() >= {"peak", *MEMORY_KINDS} for r in records)
 
 
 @pytest.mark.parametrize(

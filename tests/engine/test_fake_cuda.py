@@ -187,7 +187,7 @@ def test_pictures(kind, cuda):
         batch = make_views(to_device(raw, CUDA), mean, std)
         del watch.found[:]  # copies of the batch itself
         with autocast(CUDA, config.precision):
-            panels = method.pictures(batch)
+            panels = method.panels(batch)
     assert watch.found == []
     for panel in panels.values():
         marks = [panel.marks.pixels] if getattr(panel, "marks", None) else []

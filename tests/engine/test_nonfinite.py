@@ -98,7 +98,7 @@ def test_the_scale_of_float16():
     for step in range(100):
         scale.update(loss=good, grad_norm=bad)
         assert scale.state()["scale"] == max(65536 / 2 ** (step + 1), 1)
-    for _ in range(LossScale.PATIENCE - 1):
+    for _ in range(LossScale.GROWTH_INTERVAL - 1):
         scale.update(loss=good, grad_norm=good)
     resumed = LossScale(CPU, "float16")
     resumed.load_state(scale.state())
@@ -230,7 +230,7 @@ def test_a_step_that_was_taken_is_not_called_left_out(tmp_path, caplog):
     monitor.in_a_row = 4
     monitor.check()
     assert monitor.in_a_row == 5
-    assert "step 3: loss terms loss not finite, step taken" in caplog.text
+    assert "step 3: scalars loss not finite, step taken" in caplog.text
 
 
 def test_ranks_judge_alike(tmp_path, caplog, monkeypatch):
@@ -240,7 +240,7 @@ def test_ranks_judge_alike(tmp_path, caplog, monkeypatch):
     monitor.add(3, {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(NAN)})
     monitor.check()
     assert monitor.in_a_row == 1
-    assert "step 3: loss terms loss not finite" in caplog.text
+    assert "step 3: scalars loss not finite" in caplog.text
     assert not list(tmp_path.iterdir())
 
 

@@ -164,10 +164,8 @@ def test_other_images_and_scores_need_force(said, half, toy, train, refused, cap
 def test_fewer_epochs_than_a_checkpoint_has_are_refused(half, toy, refused, train):
     train(SupOnly, toy.argv(half))
     said = refused(SupOnly, toy.argv(half, "--set", "epochs=1", "--force"))
-    assert (
-        "has 2 epochs and 0 steps already, but epochs, which counts these too, is 1. Fix: raise"
-        in said
-    )
+    assert "epochs: found 1, but " in said
+    assert " already has 2 epochs and 0 steps; epochs counts the whole run. Fix: set ep" in said
 
 
 def test_a_copied_split_file_and_other_code(half, toy, train, capsys, monkeypatch):

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tqdm import tqdm
 
 from corrmatch import CorrMatch
-from engine.cost import KINDS
+from engine.cost import MEMORY_KINDS
 from engine.dry_run import Measured, smaller_settings
 from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import BAR, Progress
@@ -104,7 +104,8 @@ def test_dry_run(kind, workers, seconds, bound, toy, train, tmp_path, capsys, mo
     monkeypatch.setattr("engine.dry_run._seconds_to_load", lambda _: seconds)
     train(kind, toy.argv(tmp_path / "run", "--dry-run", "--set", f"data.workers={workers[0]}"))
     out = capsys.readouterr().out
-    for part in ("parameters", "memory", "whole run", "all well", "TFLOP", "40/48, 80", *KINDS):
+    parts = ("parameters", "peak process memory", "whole run", "dry run: passed", "TFLOP")
+    for part in (*parts, "40/48, 80 GiB", *MEMORY_KINDS):
         assert part in out
     assert out.count("3 validation images, expected at least 10") == 1
     assert f"{seconds:.3f} s of one process, {workers}\n" in out and f"bound by {bound}" in out

@@ -1,6 +1,6 @@
 """Warnings after a validation."""
 
-from engine.validation import collapse
+from engine.validation import collapse_warning
 
 CLASSES = ["soil", "plant", "weed"]
 
@@ -13,16 +13,16 @@ def test_a_class_that_collapses_is_reported_once():
     """Weed has IoU 0 from the second validation on; plant never gets a pseudo-label."""
     iou, said = [3.0, 0.0, 0.0, 0.0, 0.0], []
     for number in range(1, 6):
-        said.append(collapse(CLASSES, [5, 5, 5], [record(x) for x in iou[:number]]))
+        said.append(collapse_warning(CLASSES, [5, 5, 5], [record(x) for x in iou[:number]]))
     assert said[:2] == ["", ""] and said[4] == ""
     assert said[2].startswith("no pseudo-labels for 3 validations: plant. Try criterion.class_wei")
     assert said[3].startswith("IoU 0 for 3 validations: weed. Try")
 
 
 def test_a_class_that_no_mask_holds_is_not_judged():
-    assert collapse(CLASSES, [5, 0, 0], [record(0.0)] * 3) == ""
+    assert collapse_warning(CLASSES, [5, 0, 0], [record(0.0)] * 3) == ""
 
 
 def test_validations_without_pseudo_labels():
     records = [{"iou": [1.0, 1.0, 0.0]}] * 3
-    assert collapse(CLASSES, [5, 5, 5], records).startswith("IoU 0 for 3 validations: weed")
+    assert collapse_warning(CLASSES, [5, 5, 5], records).startswith("IoU 0 for 3 validations: weed")

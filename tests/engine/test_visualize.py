@@ -16,9 +16,9 @@ from engine.visualize import (
     OUTLINE,
     SIDE,
     Sheet,
-    draw,
+    draw_panels,
     take_pictures,
-    undisturbed,
+    without_side_effects,
 )
 from model.build import build_network
 from model.network import upsample
@@ -82,8 +82,8 @@ def prepared(kind, toy, folder, *overrides):
 
 
 def panels_of(t, batch):
-    with undisturbed(t):
-        return t.method.pictures(batch)
+    with without_side_effects(t):
+        return t.method.panels(batch)
 
 
 def generators():
@@ -97,7 +97,7 @@ def test_modes_statistics_and_generators_are_as_before_even_after_an_error(toy, 
     modes = {name: module.training for name, module in t.method.named_modules()}
     state = {name: value.clone() for name, value in t.method.state_dict().items()}
     before = generators()
-    with pytest.raises(ZeroDivisionError), undisturbed(t):
+    with pytest.raises(ZeroDivisionError), without_side_effects(t):
         assert not any(module.training for module in t.method.modules())
         assert not torch.is_grad_enabled()
         random.random(), np.random.rand(), torch.rand(3)
@@ -123,7 +123,7 @@ def test_nothing_is_compiled_for_them(toy, tmp_path):
         return graph
 
     part.compile(backend=backend)
-    with undisturbed(t):
+    with without_side_effects(t):
         part(torch.randn(3, 2))
     assert not compiled
     part(torch.randn(3, 2))
@@ -164,7 +164,7 @@ def test_what_each_method_shows(name, partner, toy, tmp_path):
     assert not own.shown[u["ignore"]].any() and own.shown[~u["ignore"]].all()
     sure = (panels["confidence"].share >= t.method.threshold) & ~u["ignore"]
     assert torch.equal(panels["above the threshold"].shown, sure)
-    assert draw(panels, 1, t.config.data, t.mean, t.std).image("title").width > 4 * SIDE
+    assert draw_panels(panels, 1, t.config.data, t.mean, t.std).image("title").width > 4 * SIDE
 
 
 def test_pictures_are_of_the_labelling_network(toy, tmp_path):
@@ -202,10 +202,10 @@ def test_propagation_and_references_are_those_of_a_step(toy, tmp_path):
 def test_references_are_pixels_of_the_deepest_map(toy, tmp_path):
     unet = "model={network: unet, widths: [4, 8, 8], dropout: [0, 0, 0], pretrained: none}"
     t = prepared(RankMatch, toy, tmp_path / "run", unet)
-    with undisturbed(t):
+    with without_side_effects(t):
         batch = raw_batch(2, views=2)
         shape = t.method.model.features(batch["unlabeled"]["weak"])[-1].shape[-2:]
-        assert t.method.pictures(batch)["reference pixels 1"].marks.shape == shape
+        assert t.method.panels(batch)["reference pixels 1"].marks.shape == shape
 
 
 def test_previous_models_are_shown_as_soon_as_there_are_some(toy, tmp_path):
@@ -332,7 +332,7 @@ def test_marks_of_a_map_lie_on_its_pixels(toy):
     image = torch.zeros(1, 3, 9, 9)
     config = load_config(toy.config)
     nothing, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
-    made = draw({"a": Photo(image, marks=marks)}, 0, config.data, nothing, one).image("t")
+    made = draw_panels({"a": Photo(image, marks=marks)}, 0, config.data, nothing, one).image("t")
     found = (cell(np.asarray(made).astype(int)) == OUTLINE).all(-1)
     for x, y in ((3, 3), (3, 127), (252, 252)):
         assert found[y - 1 : y + 2, x - 1 : x + 2].any()
@@ -342,7 +342,7 @@ def test_marks_of_a_map_lie_on_its_pixels(toy):
 def test_a_wide_image_keeps_its_shape_and_a_map_takes_that_of_its_values(toy):
     panels = {"a": Labels(torch.zeros(1, 10, 40, dtype=torch.long)), "b": Heat(torch.rand(1, 2, 8))}
     unit = torch.ones(3, 1, 1)
-    made = draw(panels, 0, load_config(toy.config).data, unit, unit).image("t")
+    made = draw_panels(panels, 0, load_config(toy.config).data, unit, unit).image("t")
     assert made.width == 2 * SIDE + 3 * 4 and made.height < SIDE
 
 
@@ -350,7 +350,7 @@ def test_both_dates_of_a_pair_are_shown(toy):
     config = load_config(toy.config, ["data.pair=column"])
     images = torch.cat([torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)], dim=1)
     unit = torch.ones(6, 1, 1)
-    made = draw({"a": Photo(images)}, 0, config.data, 0 * unit, unit).image("t")
+    made = draw_panels({"a": Photo(images)}, 0, config.data, 0 * unit, unit).image("t")
     found = np.asarray(made)[50, [50, 4 + SIDE + 4 + 50]]
     assert found.tolist() == [[0, 0, 0], [255, 255, 255]]
 

@@ -25,11 +25,11 @@ from model.build import build_network
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from semi.correlation import mean_class_confidence, propagate_regions, region_maps
-from semi.criterion import OhemCrossEntropy, dice_loss, pixelwise
+from semi.criterion import OhemCrossEntropy, dice_loss, pixelwise_cross_entropy
 from semi.pseudo_labels import (
     PseudoLabel,
     dice_consistency,
-    kept_ratio,
+    mask_ratio,
     per_valid_pixel,
     pseudo_label,
 )
@@ -125,7 +125,7 @@ def test_ohem_keeps_what_is_on_its_bound(thresh, min_kept, hard):
     logits = torch.zeros(1, 2, 1, 5)
     logits[0, 0, 0] = torch.tensor([-1.0, 0.0, 0.0, 2.0, 0.0])
     target = torch.tensor([[[0, 0, 0, 0, 255]]])
-    assert torch.exp(-pixelwise(logits, target)).flatten()[1] == 0.5
+    assert torch.exp(-pixelwise_cross_entropy(logits, target)).flatten()[1] == 0.5
     expected = F.cross_entropy(logits[..., hard], target[..., hard])
     torch.testing.assert_close(OhemCrossEntropy(thresh, min_kept)(logits, target), expected)
 
@@ -157,7 +157,7 @@ def test_classes_that_do_not_occur():
 def test_of_a_single_valid_pixel():
     valid = row(False, True, False)
     target = PseudoLabel(row(0, 1, 1), row(0.9, 0.8, 0.2), valid)
-    assert kept_ratio(target, 0.5).item() == 1
+    assert mask_ratio(target, 0.5).item() == 1
     assert per_valid_pixel(torch.tensor([[[3.0, 2.0, 7.0]]]), valid, valid).item() == 2
     scores = Scores(torch.diag(torch.tensor([0, 1, 0])))
     assert scores.accuracy == 100 and scores.iou.tolist() == [0, 1, 0]
@@ -167,7 +167,7 @@ def test_an_image_of_a_single_valid_pixel_guides_by_its_confidence(toy):
     method = undecided(toy, PrevMatch, "method.prev.confidence=imageavg")
     prev = PseudoLabel(row(0, 1, 1), row(0.9, 0.8, 0.2), row(False, True, False))
     logits = torch.zeros(1, 4, 1, 3)
-    assert method.guidance(logits, prev).item() == pytest.approx(0.8 * math.log(4))
+    assert method.previous_loss(logits, prev).item() == pytest.approx(0.8 * math.log(4))
 
 
 def test_nothing_but_ignored_pixels_has_no_scores():

@@ -21,7 +21,7 @@ from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     PseudoLabel,
     consistency,
-    frozen_statistics,
+    eval_no_grad,
     label_partner,
     pseudo_label,
 )
@@ -105,7 +105,7 @@ def test_dropped_channels_follow_the_features():
 
 def test_frozen_statistics_restores_training():
     bn = nn.BatchNorm2d(2).train()
-    with frozen_statistics(bn):
+    with eval_no_grad(bn):
         bn(torch.randn(2, 2, 4, 4)).sum()
         assert not bn.training and not torch.is_grad_enabled()
     assert bn.training and torch.is_grad_enabled() and bn.num_batches_tracked == 0
@@ -197,7 +197,7 @@ def test_two_steps_on_every_family_of_networks(kind, family, toy):
         method.after_step(iteration)
         method.after_epoch(iteration, is_best=True)
     with torch.no_grad():
-        assert kind is SupOnly or method.eval().pictures(batch)
+        assert kind is SupOnly or method.eval().panels(batch)
 
 
 def test_pspnet_drops_out_once_after_its_context(toy):

@@ -255,7 +255,7 @@ def test_checkpoint_of_another_run(trained, refused, toy):
     contains(line, "latest.pth", "optimizer.lr (0.01 -> 0.5)", "--save-path")
     torch.save(saved(trained)["method"], trained)
     line = refused("--resume", str(trained), kind=SupOnly)
-    contains(line, "no run that could be resumed", "name a run's latest.pth")
+    contains(line, "holds weights only", "name a run's latest.pth")
 
 
 PARTS = {

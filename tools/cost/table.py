@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dataset.loaders import data_workers, images_per_forward
-from engine.cost import GIB, KINDS
+from engine.cost import GIB, MEMORY_KINDS
 from engine.estimate import CARDS, RATES, Needs, run_needs, step_seconds
 from engine.method import Method
 from tools.methods import method_of, methods_of
@@ -22,7 +22,8 @@ from util.tables import markdown_row, markdown_table
 STEPS = 10_000
 """Number of steps for the times in the table."""
 HEAD = [
-    "config", "method", "images", "precision", "peak", *KINDS, "TFLOP", *CARDS, "disk", *RATES
+    "config", "method", "images", "precision", "peak", *MEMORY_KINDS, "TFLOP", *CARDS, "disk",
+    *RATES,
 ]  # fmt: skip
 """Memory in GiB; images of a forward that fit, by the GiB of a GPU; time of 10 000 steps by GPU."""
 
@@ -65,7 +66,10 @@ def cells(path: Path, method: type[Method], config: Config, images: int, needs: 
         method.__name__,
         f"{images} + {images}" if method.unlabeled else str(images),
         config.precision,
-        *(f"{size / GIB:.2f}" for size in (cost.peak, *(getattr(cost, kind) for kind in KINDS))),
+        *(
+            f"{size / GIB:.2f}"
+            for size in (cost.peak, *(getattr(cost, kind) for kind in MEMORY_KINDS))
+        ),
         f"{cost.tflop:.2f}",
         *(held[n] for n in needs.per_forward.values()),
         f"{needs.disk / GIB:.1f}",
