@@ -2,8 +2,8 @@
 
 Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021: the
 IoU of two bands, the pixels of mask and prediction within a distance d of their own contour; d is
-2 % of the image's diagonal.  As in the authors' code, the distance is the Chebyshev distance and
-the image's edge is a contour.  Intersections and unions are summed over all images.  Ignored
+2 % of the image's diagonal. As in the authors' code, the distance is the Chebyshev distance and
+the image's edge is a contour. Intersections and unions are summed over all images. Ignored
 pixels, which the paper does not have, are not counted and make no contour.
 """
 

@@ -68,7 +68,7 @@ def class_scores(confusion: Tensor) -> dict[str, Tensor]:
     """Return F1, precision and recall `[C]` in [0, 1] of a confusion matrix `[C, C]` (rows: truth).
 
     F1, 2 TP / (2 TP + FP + FN), is the Dice over all pixels of all images; for the Dice by volume,
-    see `inference.evaluation.dice`.  Scores of a class without pixels are 0.
+    see `inference.evaluation.dice`. Scores of a class without pixels are 0.
     """
     hit, found, true = class_counts(confusion)
     return {

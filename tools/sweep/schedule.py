@@ -166,7 +166,7 @@ def result(run: Run) -> str:
 def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Planned]:
     """Run the unfinished runs; return those that failed.
 
-    The output of a run is appended to console.txt in its folder.  Raises `Interrupted` after a
+    The output of a run is appended to console.txt in its folder. Raises `Interrupted` after a
     request to stop, when all runs have saved.
 
     Args:

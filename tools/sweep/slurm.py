@@ -19,8 +19,8 @@ SCRIPT = "tools/slurm_train.sh"
 def submit(states: Sequence[RunProgress], folder: Path, options: Sequence[str]) -> str:
     """Submit the unfinished runs; return sbatch's message.
 
-    A job reads its run from a line of a file in `folder`.  The file's name is a hash of its
-    content: queued jobs read it days later, so it never changes.  Raises `UserError` where sbatch
+    A job reads its run from a line of a file in `folder`. The file's name is a hash of its
+    content: queued jobs read it days later, so it never changes. Raises `UserError` where sbatch
     is missing or fails.
     """
     todo = [str(number) for number, state in enumerate(states, start=1) if not state.is_done]

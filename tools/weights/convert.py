@@ -25,7 +25,7 @@ STATISTICS = "num_batches_tracked"
 EXPECTED = "names as expected (of timm, torchvision or official DINOv2)"
 KINDS = {"weight", "bias", "running_mean", "running_var"}
 
-# OpenMMLab's name -> timm's.  ResNetV1c's stem; mmpretrain's and mmsegmentation's ViT.
+# OpenMMLab's name -> timm's. ResNetV1c's stem; mmpretrain's and mmsegmentation's ViT.
 _OPENMMLAB = [
     (r"^stem\.7\.", "bn1."),
     (r"^stem\.", "conv1."),
