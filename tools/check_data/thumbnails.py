@@ -10,7 +10,7 @@ from PIL import Image
 from dataset.bands import pictures
 from dataset.mask_files import read_mask
 from dataset.reader import Reader
-from inference.overlay import colour_mask, contents, overlay, percent
+from inference.overlay import class_shares, colour_mask, overlay, percent
 from tools.check_data.image_stats import band_names
 from tools.check_data.inspect import Checked, CheckedList
 from tools.check_data.outliers import highlights
@@ -105,7 +105,7 @@ def figures(
     views = [view.convert("RGB") for view in views]
     for view in views:
         view.thumbnail((FULL, FULL), Image.Resampling.LANCZOS)
-    shares = [] if classes is None else contents(classes, reader.data)
+    shares = [] if classes is None else class_shares(classes, reader.data)
     legend = [(colour, name, percent(share)) for colour, name, share in shares]
     yield Figure(views, item.sample.image, "; ".join(filter(None, notes)), legend)
 
