@@ -118,7 +118,7 @@ def command_line() -> Parser:
         "--rank",
         type=Path,
         metavar="CSV",
-        help="write the images there, most uncertain first (default: not)",
+        help="also write the images there, most uncertain first (default: off)",
     )
     parser.add_argument(
         "--acquisition",
@@ -130,8 +130,8 @@ def command_line() -> Parser:
         "--select",
         type=int,
         metavar="N",
-        help="split files of the N most uncertain images (next.txt) and the others (rest.txt) "
-        "(default: neither)",
+        help="write split files of the N most uncertain images (next.txt) and of the others "
+        "(rest.txt) (default: off)",
     )
     return parser
 
