@@ -169,8 +169,8 @@ class Counts:
         flat = torch.cat([part.flatten() for part in parts])
         sums = distributed.all_reduce(flat).cpu().split([part.numel() for part in parts])
         if failed := int(sums[2]):
-            images = f"{failed} of {counted(len(self.volumes), 'image')}"
-            raise not_finite(images, config.precision)
+            source = f"{failed} of {counted(len(self.volumes), 'image')}"
+            raise not_finite(source, config.precision)
         confusions, images = sums[0].view(parts[0].shape), sums[1].view(parts[1].shape)
         if config.evaluation.volume_pattern is None:
             return Scores(confusions.sum(0), counts=images)
@@ -203,6 +203,7 @@ def evaluate(
     network.eval()
     predictor = Predictor(network, config, device, mode)
     counts = Counts(volumes, config.num_classes, device)
+    all_watchers: Sequence[Watcher] = (counts, *watchers)
     for batch in batches:
         image = batch["image"].to(device, non_blocking=True)
         target = batch["mask"].to(device, non_blocking=True)
@@ -211,7 +212,7 @@ def evaluate(
         probabilities = predictor.predict_batch(image)
         counts.failed += has_nan(probabilities)
         predicted = probabilities.argmax(1)[0]
-        for watcher in (counts, *watchers):
+        for watcher in all_watchers:
             watcher.add(int(batch["index"]), predicted, target[0])
         if pseudo_labels is not None:
             pseudo_labels.add(predicted, confidence(probabilities[0]), target[0])
@@ -261,13 +262,13 @@ def score_table(
     as text; with `more`, also a 95 % interval of each IoU."""
     columns = scores.by_class | dict(more or {})
     intervals = scores.intervals
-    iou_intervals = intervals.iou if intervals and more is not None else []
-    heads = ["95 % interval"] if iou_intervals else []
+    class_intervals = intervals.iou if intervals and more is not None else []
+    heads = ["95 % interval"] if class_intervals else []
     rows = [["", *columns, *heads]] if len(columns) > 1 else []
     for index, name in enumerate(classes):
         cells = [f"{100 * values[index]:6.2f}" for values in columns.values()]
-        if iou_intervals:
-            cells.append("{:.1f} to {:.1f}".format(*iou_intervals[index]))
+        if class_intervals:
+            cells.append("{:.1f} to {:.1f}".format(*class_intervals[index]))
         rows.append([name, *cells, "(absent)" if scores.absent[index] else ""])
     rows.append(["mIoU", f"{scores.miou:.2f}"])
     if scores.absent.any():
