@@ -139,7 +139,7 @@ def test_encoded_masks_are_read_as_the_same_classes(form, ignoring, tmp_path):
 
 
 def test_a_class_without_a_value_is_named():
-    with pytest.raises(UserError, match="data.label_map names no value of class 'road'"):
+    with pytest.raises(UserError, match="data.label_map: names no value of class 'road'"):
         MaskEncoding(data(label_map={0: 0, 1: 1, "other": 2}))
 
 
