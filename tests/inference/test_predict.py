@@ -216,7 +216,7 @@ def test_a_config_that_does_not_fit(trained, toy, run, mistake, tmp_path):
         more = ["--config", toy.config, "--set", f"data.classes={classes}"]
         code, said, err = run(evaluate, *common, *more)
         assert code == expected and words in said + err and err.count("\n") == (code == 2)
-        assert ("other names" in said) == ("street" in classes)
+        assert ("other class names" in said) == ("street" in classes)
     for key, value in (("data.mean", "[0.5, 0.5, 0.5]"), ("data.bands", "[3, 2, 1]")):
         code, said, _ = run(evaluate, *common, "--config", toy.config, "--set", f"{key}={value}")
         assert code == 0 and f"trained with another config: {key} (" in said and value in said
