@@ -42,23 +42,23 @@ BOUNDARY = 0.02
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        check_options(options)
-        options.checkpoint, config = checkpoint_and_config(options)
-        if options.surface_distance and config.evaluation.volume_pattern is None:
+        check_options(args)
+        args.checkpoint, config = checkpoint_and_config(args)
+        if args.surface_distance and config.evaluation.volume_pattern is None:
             raise UserError(
                 "--surface-distance: the config defines no volumes. Fix: set "
                 "evaluation.volume_pattern"
             )
-        require_sources(split_of(config, options.split), config.data)
+        require_sources(split_of(config, args.split), config.data)
         with importing():
             from util import distributed
             from util.log import log_to_console
-        device = distributed.choose_device(options.device)
+        device = distributed.choose_device(args.device)
         with distributed.session(device), exit_with_one_line():
             log_to_console()
-            score(options, config, device)
+            score(args, config, device)
 
 
 def command_line() -> Parser:
@@ -74,7 +74,7 @@ def command_line() -> Parser:
         "--split", choices=("val", "test"), default="val", help="images to score: data.val or .test"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="OUT", help="also write the scores as JSON (default: not)"
+        "--json", type=Path, metavar="OUT", help="also write the scores as JSON (default: off)"
     )
     parser.add_argument(
         "--save-path",
@@ -95,8 +95,8 @@ def command_line() -> Parser:
         nargs="?",
         const=BOUNDARY,
         metavar="SHARE",
-        help="also boundary IoU, within SHARE of the image's diagonal from contours (default: not; "
-        f"{BOUNDARY} without a SHARE)",
+        help="also boundary IoU, for pixels within SHARE of the image diagonal from a contour "
+        f"(default: off; SHARE defaults to {BOUNDARY})",
     )
     parser.add_argument(
         "--surface-distance",
@@ -106,26 +106,26 @@ def command_line() -> Parser:
     return parser
 
 
-def check_options(options: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, and for a --save-path that is not an empty folder."""
-    if options.worst and not options.save_path:
+    if args.worst and not args.save_path:
         raise UserError("--worst: needs a folder for the pictures; add --save-path OUT")
-    if options.worst < 0:
-        raise UserError(f"--worst: found {options.worst}, expected a number of images")
-    if options.boundary_iou is not None and not 0 < options.boundary_iou < 1:
+    if args.worst < 0:
+        raise UserError(f"--worst: found {args.worst}, expected a number of images")
+    if args.boundary_iou is not None and not 0 < args.boundary_iou < 1:
         raise UserError(
-            f"--boundary-iou: found {options.boundary_iou}, expected a share of the image's "
+            f"--boundary-iou: found {args.boundary_iou}, expected a share of the image's "
             f"diagonal, such as {BOUNDARY}"
         )
-    if options.json:
-        require_folder_of(options.json, "--json")
-    if options.save_path and os.path.lexists(options.save_path):
-        folder = options.save_path
+    if args.json:
+        require_folder_of(args.json, "--json")
+    if args.save_path and os.path.lexists(args.save_path):
+        folder = args.save_path
         if not folder.is_dir() or any(folder.iterdir()):
             raise UserError(f"--save-path {folder}: exists already; choose another folder")
 
 
-def score(options: argparse.Namespace, config: Config, device: "torch.device") -> None:
+def score(args: argparse.Namespace, config: Config, device: "torch.device") -> None:
     """Evaluate the checkpoint on the split; log the scores and write the requested files."""
     with importing():
         from inference.evaluation import evaluate, how_predicted, score_table, volume_indices
@@ -136,41 +136,43 @@ def score(options: argparse.Namespace, config: Config, device: "torch.device") -
         from model.trained import load_trained
         from util import distributed
         from util.log import logger
-    name, samples = read_split(options, config)
+    name, samples = read_split(args, config)
     paths, classes = [sample.image for sample in samples], config.data.classes
     volumes = volume_indices(paths, config.evaluation.volume_pattern)
-    network = load_trained(config, options.checkpoint, options.which, device)
-    boundary = surfaces = None
-    if options.boundary_iou:
-        boundary = BoundaryIoU(len(classes), options.boundary_iou, device)
-    if options.surface_distance:
+    network = load_trained(config, args.checkpoint, args.which, device)
+    boundary = distances = None
+    if args.boundary_iou:
+        boundary = BoundaryIoU(len(classes), args.boundary_iou, device)
+    if args.surface_distance:
         spacing = config.evaluation.spacing
-        surfaces = VolumeDistances(paths, volumes, len(classes), spacing, device)
+        distances = VolumeDistances(paths, volumes, len(classes), spacing, device)
     begin = time.perf_counter()
     scores = evaluate(
         network, batches_of(samples, config, device), config, mode=config.evaluation.mode,
-        device=device, volumes=volumes, watchers=[w for w in (boundary, surfaces) if w],
+        device=device, volumes=volumes, watchers=[w for w in (boundary, distances) if w],
     )  # fmt: skip
     speed = len(samples) / (time.perf_counter() - begin)
-    of_classes = class_scores(scores.confusion)
+    class_scores_by_title = class_scores(scores.confusion)
     if boundary:
-        of_classes["boundary IoU"] = boundary.iou()
-    logger.info("%s", score_table(scores, classes, of_classes))
-    distances = surfaces.logged(classes) if surfaces else {}
-    views = how_predicted(config.evaluation)
-    logger.info(f"{counted(len(samples), 'image')} of {name}, {views}, {speed:.1f} a second")
+        class_scores_by_title["boundary IoU"] = boundary.iou()
+    logger.info("%s", score_table(scores, classes, class_scores_by_title))
+    distances_by_title = distances.logged(classes) if distances else {}
+    mode = how_predicted(config.evaluation)
+    logger.info(f"{counted(len(samples), 'image')} of {name}, {mode}, {speed:.1f} images/s")
     facts = {"list": name, "images": len(samples), "images_per_second": speed}
-    if options.worst:
-        folder = options.save_path / "worst"
+    if args.worst:
+        folder = args.save_path / "worst"
         distributed.on_main(
-            lambda: write_worst(folder, options.worst, scores, samples, network, config, device)
+            lambda: write_worst(folder, args.worst, scores, samples, network, config, device)
         )
     distributed.on_main(
-        lambda: write_results(options, config, facts, scores, of_classes, distances)
+        lambda: write_results(
+            args, config, facts, scores, class_scores_by_title, distances_by_title
+        )
     )
 
 
-def read_split(options: argparse.Namespace, config: Config) -> "Split":
+def read_split(args: argparse.Namespace, config: Config) -> "Split":
     """Return the images to score after checking their files, and that all ranks score the same
     network on the same images in the same way."""
     from dataset.folders import read_samples
@@ -180,21 +182,21 @@ def read_split(options: argparse.Namespace, config: Config) -> "Split":
     from util import distributed
     from util.log import code_version, logger
 
-    split = read_samples(split_of(config, options.split), config.data, masks=True)
+    split = read_samples(split_of(config, args.split), config.data, masks=True)
     refuse_overlaps(split)
     distributed.on_main(lambda: check_files(config.data, split, warn=logger.warning))
-    if options.split == "test" and distributed.is_main():
+    if args.split == "test" and distributed.is_main():
         for warning in seen_in_training(split, config.data):
             logger.warning(warning)
-    is_own = options.config is None and not names_validation(options.set)
-    if options.split == "val" and is_own and distributed.is_main():
-        if problem := changed_since_training(options.checkpoint.parent, split):
+    uses_run_config = args.config is None and not names_validation(args.set)
+    if args.split == "val" and uses_run_config and distributed.is_main():
+        if problem := changed_since_training(args.checkpoint.parent, split):
             logger.warning("%s; the score may be too high", problem)
     if distributed.world_size() > 1:
         names = ("which", "worst", "boundary_iou", "surface_distance")
-        facts = {f"--{name}": getattr(options, name) for name in names} | {
+        facts = {f"--{name}": getattr(args, name) for name in names} | {
             "code": code_version(),
-            "checkpoint's SHA-256": file_sha256(options.checkpoint),
+            "checkpoint's SHA-256": file_sha256(args.checkpoint),
             "split file": split_identity(split.samples),
             "order of the split file": split_order(split.samples),
         }
@@ -214,42 +216,42 @@ def batches_of(samples: "Samples", config: Config, device: "torch.device") -> It
 
 
 def write_results(
-    options: argparse.Namespace,
+    args: argparse.Namespace,
     config: Config,
     facts: dict[str, Any],
     scores: "Scores",
-    of_classes: "dict[str, Tensor]",
-    distances: dict[str, list[float | None]],
+    class_scores_by_title: "dict[str, Tensor]",
+    distances_by_title: dict[str, list[float | None]],
 ) -> None:
     """Write --json and the tables of --save-path; log the written files and the next command."""
     from inference.evaluation import score_record
     from inference.evaluation_files import write_scores
     from util.log import logger
 
-    if options.save_path:
-        shares = scores.by_class | of_classes
+    if args.save_path:
+        shares = scores.by_class | class_scores_by_title
         classes = config.data.classes
-        write_scores(options.save_path, classes, scores.confusion, shares, distances)
-        worst = ", worst/" * bool(options.worst)
+        write_scores(args.save_path, classes, scores.confusion, shares, distances_by_title)
+        worst = ", worst/" if args.worst else ""
         files = f"scores.csv, confusion.csv, confusion.png{worst}"
-        logger.info("written  %s: %s", options.save_path, files)
-    if options.json:
+        logger.info("written  %s: %s", args.save_path, files)
+    if args.json:
         record = {
-            "checkpoint": str(options.checkpoint),
-            "which": options.which,
+            "checkpoint": str(args.checkpoint),
+            "which": args.which,
             **facts,
             "mode": config.evaluation.mode,
             "flip": config.evaluation.flip,
             "scales": config.evaluation.scales,
             "classes": config.data.classes,
             **score_record(scores),
-            "class_scores": {name: (100 * v).tolist() for name, v in of_classes.items()},
-            **({"surface_distance": distances} if distances else {}),
+            "class_scores": {k: (100 * v).tolist() for k, v in class_scores_by_title.items()},
+            **({"surface_distance": distances_by_title} if distances_by_title else {}),
         }
         text = json.dumps(record, indent=1) + "\n"
-        write_text(options.json, text, f"--json {options.json}")
-        logger.info("written  %s", options.json)
-    logger.info("next     %s", predict_command(same_network(options), config.data.dates))
+        write_text(args.json, text, f"--json {args.json}")
+        logger.info("written  %s", args.json)
+    logger.info("next     %s", predict_command(same_network(args), config.data.dates))
 
 
 if __name__ == "__main__":

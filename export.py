@@ -28,19 +28,20 @@ STEPS = ("normalisation", "resizing")
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        check_options(options)
-        options.checkpoint, config = checkpoint_and_config(options)
-        if not options.images:
+        check_options(args)
+        args.checkpoint, config = checkpoint_and_config(args)
+        if not args.images:
             try:
                 require_sources(config.data.val, config.data)
             except UserError as error:
-                hint = "; or name images to compare on with --images" * (config.data.dates == 1)
-                raise UserError(f"{error}{hint}") from None
+                if config.data.dates > 1:
+                    raise
+                raise UserError(f"{error}; or name images to compare on with --images") from None
         with importing():
             from inference.exporting import export
-        export(options, config)
+        export(args, config)
 
 
 def command_line() -> Parser:
@@ -82,18 +83,18 @@ def command_line() -> Parser:
     return parser
 
 
-def check_options(options: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, an existing file, a missing library."""
-    if os.path.lexists(options.out):
-        raise UserError(f"--out {options.out}: exists already; choose another file")
-    require_folder_of(options.out, "--out")
-    if options.format == "safetensors" and (options.outside or options.size):
+    if os.path.lexists(args.out):
+        raise UserError(f"--out {args.out}: exists already; choose another file")
+    require_folder_of(args.out, "--out")
+    if args.format == "safetensors" and (args.outside or args.size):
         raise UserError("--format safetensors: has weights only; --outside, --size do not apply")
-    if options.format == "safetensors" and options.out.suffix != ".safetensors":
-        raise UserError(f"--out {options.out}: expected a name that ends in .safetensors")
-    if options.size and min(options.size) < 1:
-        raise UserError(f"--size: found {options.size}, expected a height and a width in pixels")
-    needed = ("onnx", "onnxscript", "onnxruntime") if options.format == "onnx" else ()
+    if args.format == "safetensors" and args.out.suffix != ".safetensors":
+        raise UserError(f"--out {args.out}: expected a name that ends in .safetensors")
+    if args.size and min(args.size) < 1:
+        raise UserError(f"--size: found {args.size}, expected a height and a width in pixels")
+    needed = ("onnx", "onnxscript", "onnxruntime") if args.format == "onnx" else ()
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise UserError(
             f"--format onnx: needs {', '.join(missing)}. Fix: pip install -r requirements-extra.txt"

@@ -7,23 +7,32 @@ if __name__ == "__main__":
 
 import argparse
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inference.cli import checkpoint_and_config, checkpoint_parser, same_network
-from inference.inputs import find_dates, may_choose_windows
+from inference.inputs import find_samples, may_choose_windows
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
-from util.errors import UserError, counted
+from util.errors import UserError, counted, print_error
 from util.parser import Parser
+
+if TYPE_CHECKING:
+    import torch
+
+    from inference.outputs import Writer
+    from model.network import Network
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        options.checkpoint, config = checkpoint_and_config(options)
-        images = find_dates(options.images, options.second, options.save_path, config.data)
-        if errors := predict_images(options, config, images):
-            print(*errors, sep="\n")
+        args.checkpoint, config = checkpoint_and_config(args)
+        images = find_samples(args.images, args.second, args.save_path, config.data)
+        if errors := predict_images(args, config, images):
+            for error in errors:
+                print_error(f"error: {error}")
             sys.exit(1)
 
 
@@ -60,8 +69,8 @@ def command_line() -> Parser:
         nargs="?",
         const="confidence",
         choices=("confidence", "entropy"),
-        help="also confidence/: the predicted class's probability in 8 bits, 255 for 1; or "
-        "entropy/: 0 for one certain class, 255 for equally probable classes (default: neither)",
+        help="also write confidence/ (probability of the predicted class; 255 is 1) or entropy/ "
+        "(255: all classes equally probable), as 8-bit PNG (default: neither)",
     )
     parser.add_argument(
         "--probabilities",
@@ -77,8 +86,19 @@ def command_line() -> Parser:
     return parser
 
 
+@dataclass
+class Outcome:
+    """Numbers of predicted images, and the errors of those that failed."""
+
+    errors: list[UserError] = field(default_factory=list)
+    done: int = 0
+    """Images finished or failed."""
+    large: int = 0
+    """Images predicted in sliding windows because of their size."""
+
+
 def predict_images(
-    options: argparse.Namespace, config: Config, images: dict[str, list[Path]]
+    args: argparse.Namespace, config: Config, images: dict[str, list[Path]]
 ) -> list[UserError]:
     """Predict the images that have no files yet; print what was written, also after Ctrl-C.
 
@@ -90,75 +110,78 @@ def predict_images(
     with importing():
         from tqdm import tqdm
 
-        from dataset.bands import rgb_previews
-        from dataset.reader import read_dates, size_of
-        from inference.geotiff import predict_raster
-        from inference.output_folder import collect_errors, made_by, unfinished_images
+        from inference.output_folder import collect_errors, folder_record, unfinished_images
         from inference.outputs import Writer
-        from inference.predictor import Predictor, mode_for_size
         from inference.raster import is_larger
         from model.trained import load_trained
         from util import distributed
-    device = distributed.choose_device(options.device)
-    megapixels = 0 if options.geotiff else config.data.max_megapixels
+    device = distributed.choose_device(args.device)
+    megapixels = 0 if args.geotiff else config.data.max_megapixels
     rasters = {name for name, files in images.items() if is_larger(files[0], megapixels)}
-    network = load_trained(config, options.checkpoint, options.which, device)
-    writer = Writer(options, config.data, rasters)
+    network = load_trained(config, args.checkpoint, args.which, device)
+    writer = Writer(args, config.data, rasters)
     names = ["values", "overlays", "confidence", "probabilities", "geotiff"]
-    record = made_by(options, config, names)
-    missing = unfinished_images(
-        images, lambda files: files, writer.files, options.save_path, record
-    )
+    record = folder_record(args, config, names)
+    missing = unfinished_images(images, lambda files: files, writer.files, args.save_path, record)
     writer.start(missing)
-    errors, done, large, interrupt = list[UserError](), 0, 0, None
-    mode, may_choose = config.evaluation.mode, may_choose_windows(options)
+    outcome = Outcome()
     try:
         for name, files in tqdm(missing.items(), unit="image", disable=None, leave=False):
-            with collect_errors(errors, files[0]):
-                if name in rasters:
-                    predict_raster(network, files, name, writer, config, device)
-                else:
-                    pixels, void = read_dates(files, config.data)
-                    own = mode_for_size(config, size_of(pixels)) if may_choose else mode
-                    predictor = Predictor(network, config, device, own)
-                    probabilities = predictor.probabilities(pixels, files[0])
-                    writer.save(name, rgb_previews(pixels, config.data), probabilities, void)
-                    large += own != mode
-            done += 1
-    except KeyboardInterrupt as error:
-        interrupt = error
-        print(f"stopped with {len(missing) - done} to do; the same command continues")
-    print_results(options, config, writer.kinds, done, len(errors), large)
-    if interrupt:
-        raise interrupt
-    print(f"next     python export.py {same_network(options)} --format onnx --out model.onnx")
-    return errors
+            with collect_errors(outcome.errors, files[0]):
+                mode = predict_one(network, name, files, writer, config, device)
+                outcome.large += mode != config.evaluation.mode
+            outcome.done += 1
+    except KeyboardInterrupt:
+        left = counted(len(missing) - outcome.done, "image")
+        print(f"stopped; {left} left; the same command continues")
+        print_results(args, config, writer.kinds, outcome)
+        raise
+    print_results(args, config, writer.kinds, outcome)
+    print(f"next     python export.py {same_network(args)} --format onnx --out model.onnx")
+    return outcome.errors
+
+
+def predict_one(
+    network: "Network",
+    name: str,
+    files: list[Path],
+    writer: "Writer",
+    config: Config,
+    device: "torch.device",
+) -> str:
+    """Predict an image or pair and write its files; return the prediction mode."""
+    from dataset.bands import rgb_previews
+    from dataset.reader import read_dates, size_of
+    from inference.geotiff import predict_raster
+    from inference.predictor import Predictor, mode_for_size
+
+    mode: str = config.evaluation.mode
+    if name in writer.rasters:
+        predict_raster(network, files, name, writer, config, device)
+        return mode
+    pixels, void = read_dates(files, config.data)
+    if may_choose_windows(writer.args):
+        mode = mode_for_size(config, size_of(pixels))
+    probabilities = Predictor(network, config, device, mode).probabilities(pixels, files[0])
+    writer.save(name, rgb_previews(pixels, config.data), probabilities, void)
+    return mode
 
 
 def print_results(
-    options: argparse.Namespace,
-    config: Config,
-    kinds: list[str],
-    done: int,
-    failed: int,
-    large: int,
+    args: argparse.Namespace, config: Config, kinds: list[str], outcome: Outcome
 ) -> None:
-    """Print the numbers of images, and the written folders.
-
-    Args:
-        done: number of images, including `failed` ones.
-        large: number of images in sliding windows because of their size.
-    """
-    if large:
+    """Print the numbers of images, and the written folders."""
+    if outcome.large:
         print(
-            f"windows  {counted(large, 'image')} much larger than crops of {config.crop_size} "
-            "pixels predicted in sliding windows; --set evaluation.mode=original predicts whole "
-            "images"
+            f"windows  {counted(outcome.large, 'image')} much larger than crops of "
+            f"{config.crop_size} pixels were predicted in sliding windows; "
+            "--set evaluation.mode=original predicts whole images"
         )
-    failures = f", {failed} failed" * bool(failed)
+    failed = len(outcome.errors)
+    failures = f", {failed} failed" if failed else ""
     folders = ", ".join(f"{kind}/" for kind in kinds)
-    masks = counted(done - failed, "mask")
-    print(f"written  {masks}{failures}; {options.save_path}: {folders}, areas.csv")
+    masks = counted(outcome.done - failed, "mask")
+    print(f"written  {masks}{failures}; {args.save_path}: {folders}, areas.csv")
 
 
 if __name__ == "__main__":

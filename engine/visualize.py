@@ -16,7 +16,7 @@ from torch import Tensor
 from dataset.bands import rgb_previews
 from dataset.datasets import EvaluationSet
 from dataset.loaders import batch_at, split_batch
-from inference.overlay import colour_mask, contents, side_by_side, with_legend
+from inference.overlay import class_shares, colour_mask, side_by_side, with_legend
 from inference.predictor import Predictor
 from semi.panels import Colours, Heat, Labels, Marks, Panels
 from util import distributed
@@ -147,7 +147,7 @@ class Sheet:
         picture = Image.composite(
             coloured, Image.new("RGB", coloured.size, LEFT_OUT), Image.fromarray(kept)
         )
-        self._legend |= {name: colour for colour, name, _ in contents(mask[kept], self._data)}
+        self._legend |= {name: colour for colour, name, _ in class_shares(mask[kept], self._data)}
         if not kept.all():
             self._legend["left out"] = LEFT_OUT
         self._add(caption, _fitted(picture, Image.Resampling.NEAREST))

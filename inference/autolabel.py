@@ -119,13 +119,15 @@ class Autolabel:
 
         `windows`: predict images much larger than crops in sliding windows.
         """
-        errors, mode = list[UserError](), self.config.evaluation.mode
+        errors: list[UserError] = []
+        mode: str = self.config.evaluation.mode
         table = ImageTable(self.table, UNCERTAINTY_COLUMNS, samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
             with collect_errors(errors, sample.image_file):
                 pixels, void = read_dates(sample.image_files, self.config.data)
-                own = mode_for_size(self.config, size_of(pixels)) if windows else mode
-                predictor = Predictor(network, self.config, device, own)
+                if windows:
+                    mode = mode_for_size(self.config, size_of(pixels))
+                predictor = Predictor(network, self.config, device, mode)
                 probabilities = predictor.probabilities(pixels, sample.image_file)
                 mask = to_mask(probabilities, void)
                 mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE

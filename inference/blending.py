@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inference.predictor import Predictor, window_starts
-from inference.raster import Dates, Rect
+from inference.raster import RasterSample, Rect
 
 BLOCK_BYTES = 2**29
 """Memory for the probabilities of a block."""
@@ -96,7 +96,7 @@ def plan_blocks(height: int, width: int, window: int, classes: int) -> BlockPlan
 @torch.no_grad()
 def predict_block(
     predictor: Predictor,
-    image: Dates,
+    sample: RasterSample,
     block: Rect,
     windows: Sequence[Window],
     report: Callable[[int], object],
@@ -113,10 +113,10 @@ def predict_block(
     total = torch.zeros(config.num_classes, block.height, block.width, device=device)
     size = config.evaluation.window_batch
     for batch in (windows[i : i + size] for i in range(0, len(windows), size)):
-        voids = [image.void(window.rect) for window in batch]
+        voids = [sample.void(window.rect) for window in batch]
         kept = [w for w, void in zip(batch, voids, strict=True) if void is None or not void.all()]
         if kept:
-            pixels = np.stack([image.read(window.rect) for window in kept])
+            pixels = np.stack([sample.read(window.rect) for window in kept])
             predicted = predictor.predict_batch(torch.from_numpy(pixels).permute(0, 3, 1, 2))
             for (rect, down, across), probabilities in zip(kept, predicted, strict=True):
                 weight = torch.from_numpy(np.outer(down, across)).to(probabilities)
@@ -124,4 +124,4 @@ def predict_block(
                 (rows, columns), (y, x) = common.within(block), common.within(rect)
                 total[:, rows, columns] += (probabilities * weight)[:, y, x]
         report(len(batch))
-    return predictor.require_finite(total, image.first.path)
+    return predictor.require_finite(total, sample.first.path)

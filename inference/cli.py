@@ -56,38 +56,42 @@ def checkpoint_parser(
     return parser
 
 
-def checkpoint_and_config(options: argparse.Namespace) -> tuple[Path, Config]:
+def checkpoint_and_config(args: argparse.Namespace) -> tuple[Path, Config]:
     """Return the file of `--checkpoint`, and its config with `--set` and `--tta` applied; print the
     file where a folder was given, and set the default of `--which`.
 
     Raises `UserError` as `find_checkpoint` and `checkpoint_config` do.
     """
-    path = find_checkpoint(options.checkpoint, options.which)
-    options.which = options.which or network_in(path)
-    if path != options.checkpoint and launched_rank() == 0:
+    path = find_checkpoint(args.checkpoint, args.which)
+    args.which = args.which or network_in(path)
+    if path != args.checkpoint and launched_rank() == 0:
         print(f"checkpoint: {path}")
-    words = getattr(options, "tta", [])
+    words = getattr(args, "tta", [])
     scales = [word for word in words if word != "flip"]
     for word in scales:
         if not re.fullmatch(r"\d*\.?\d+", word):
             raise UserError(f"--tta: found '{word}', expected flip or scales, such as 0.75 1 1.25")
-    settings = [*options.set, *["evaluation.flip=true"] * ("flip" in words)]
+    settings = [*args.set]
+    if "flip" in words:
+        settings.append("evaluation.flip=true")
     if scales:
         settings.append(f"evaluation.scales=[{', '.join(scales)}]")
-    return path, checkpoint_config(path, options.config, settings)
+    return path, checkpoint_config(path, args.config, settings)
 
 
-def same_network(options: argparse.Namespace) -> str:
+def same_network(args: argparse.Namespace) -> str:
     """Return the options that name this network in the next command."""
-    words = ["--checkpoint", options.checkpoint]
-    words += ["--which", options.which] * (options.which != network_in(options.checkpoint))
-    words += ["--config", options.config] * (options.config is not None)
+    words = ["--checkpoint", args.checkpoint]
+    if args.which != network_in(args.checkpoint):
+        words += ["--which", args.which]
+    if args.config is not None:
+        words += ["--config", args.config]
     return shlex.join(map(str, words))
 
 
 def predict_command(network: str, dates: int) -> str:
     """Return the command that predicts images with a network; `dates`: images of a sample."""
-    second = " --second FOLDER" * (dates == 2)
+    second = " --second FOLDER" if dates == 2 else ""
     return f"python predict.py {network} --images FOLDER{second} --save-path OUT"
 
 

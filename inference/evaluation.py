@@ -139,9 +139,47 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
     return [numbers[key] for key in keys]
 
 
+class Counts:
+    """Counts of pixels by image and by volume, over the images of this rank; a `Watcher`.
+
+    Args:
+        volumes: number of each image's volume, by index.
+    """
+
+    def __init__(self, volumes: Sequence[int], num_classes: int, device: torch.device):
+        self.volumes = volumes
+        c = num_classes
+        shape = (max(volumes) + 1, c, c)
+        self.confusions = torch.zeros(shape, dtype=torch.int64, device=device)
+        """`[V, C, C]`, confusion matrix of each volume."""
+        self.images = torch.zeros(len(volumes), 3, c, dtype=torch.int64, device=device)
+        """`[N, 3, C]`, `class_counts` of each image."""
+        self.failed = self.confusions.new_zeros(1)
+        """Number of images whose probabilities are not finite."""
+
+    def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
+        confusion = confusion_matrix(predicted, target, self.confusions.shape[1])
+        self.confusions[self.volumes[index]] += confusion
+        self.images[index] = class_counts(confusion)
+
+    def reduce(self, config: Config) -> Scores:
+        """Return the scores over all ranks; raises `UserError` where outputs are not finite."""
+        # One transfer, so that the device is waited for once.
+        parts = [self.confusions, self.images, self.failed]
+        flat = torch.cat([part.flatten() for part in parts])
+        sums = distributed.all_reduce(flat).cpu().split([part.numel() for part in parts])
+        if failed := int(sums[2]):
+            source = f"{failed} of {counted(len(self.volumes), 'image')}"
+            raise not_finite(source, config.precision)
+        confusions, images = sums[0].view(parts[0].shape), sums[1].view(parts[1].shape)
+        if config.evaluation.volume_pattern is None:
+            return Scores(confusions.sum(0), counts=images)
+        return Scores(confusions.sum(0), dice(confusions), images, class_counts(confusions))
+
+
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
+    network: nn.Module,
     batches: Iterable[dict[str, Any]],
     config: Config,
     *,
@@ -151,7 +189,7 @@ def evaluate(
     watchers: Sequence[Watcher] = (),
     pseudo_labels: PseudoLabelScores | None = None,
 ) -> Scores:
-    """Return the scores of `model` over the images of all ranks; its train mode is restored.
+    """Return the scores of a network over the images of all ranks; its train mode is restored.
 
     Raises `UserError`, on all ranks alike, where its outputs are not finite.
 
@@ -161,39 +199,25 @@ def evaluate(
         watchers: collect further scores from the predictions of this rank.
         pseudo_labels: collects the quality of pseudo-labels.
     """
-    training = model.training
-    model.eval()
-    predictor = Predictor(model, config, device, mode)
-    c = config.num_classes
-    confusion = torch.zeros(max(volumes) + 1, c, c, dtype=torch.int64, device=device)
-    counts = torch.zeros(len(volumes), 3, c, dtype=torch.int64, device=device)
-    bad = confusion.new_zeros(1)
+    training = network.training
+    network.eval()
+    predictor = Predictor(network, config, device, mode)
+    counts = Counts(volumes, config.num_classes, device)
+    all_watchers: Sequence[Watcher] = (counts, *watchers)
     for batch in batches:
         image = batch["image"].to(device, non_blocking=True)
         target = batch["mask"].to(device, non_blocking=True)
         if mode == "center_crop":
             image, target = (center_crop(x, config.crop_size) for x in (image, target))
         probabilities = predictor.predict_batch(image)
-        bad += has_nan(probabilities)
-        index, predicted = int(batch["index"]), probabilities.argmax(1)
-        of_image = confusion_matrix(predicted, target, c)
-        confusion[volumes[index]] += of_image
-        counts[index] = class_counts(of_image)
-        for watcher in watchers:
-            watcher.add(index, predicted[0], target[0])
+        counts.failed += has_nan(probabilities)
+        predicted = probabilities.argmax(1)[0]
+        for watcher in all_watchers:
+            watcher.add(int(batch["index"]), predicted, target[0])
         if pseudo_labels is not None:
-            pseudo_labels.add(predicted[0], confidence(probabilities[0]), target[0])
-    model.train(training)
-    # One transfer, so that the device is waited for once.
-    parts = [confusion.flatten(), counts.flatten(), bad]
-    sums = distributed.all_reduce(torch.cat(parts)).cpu().split([part.numel() for part in parts])
-    if failed := int(sums[2]):
-        images = f"{failed} of {counted(len(volumes), 'image')}"
-        raise not_finite(images, config.precision)
-    confusion, counts = sums[0].view(confusion.shape), sums[1].view(counts.shape)
-    if config.evaluation.volume_pattern is None:
-        return Scores(confusion.sum(0), counts=counts)
-    return Scores(confusion.sum(0), dice(confusion), counts, class_counts(confusion))
+            pseudo_labels.add(predicted, confidence(probabilities[0]), target[0])
+    network.train(training)
+    return counts.reduce(config)
 
 
 def score_title(config: Config) -> str:
@@ -205,8 +229,12 @@ def score_title(config: Config) -> str:
 def how_predicted(evaluation: Evaluation) -> str:
     """Describe the prediction mode and the views of test-time augmentation."""
     scales = f"scales {', '.join(f'{scale:g}' for scale in evaluation.scales)}"
-    views = ["mirrored too"] * evaluation.flip + [scales] * (evaluation.scales != (1.0,))
-    return ", ".join([evaluation.mode, *views])
+    parts: list[str] = [evaluation.mode]
+    if evaluation.flip:
+        parts.append("mirrored too")
+    if evaluation.scales != (1.0,):
+        parts.append(scales)
+    return ", ".join(parts)
 
 
 def score_record(scores: Scores) -> dict[str, Any]:
@@ -232,16 +260,19 @@ def score_table(
 ) -> str:
     """Return IoU, Dice of volumes and `more` named scores `[C]` by class, mIoU and pixel accuracy
     as text; with `more`, also a 95 % interval of each IoU."""
-    columns, intervals = scores.by_class | dict(more or {}), scores.intervals
-    of_iou = intervals.iou if intervals and more is not None else None
-    rows = [["", *columns, *["95 % interval"] * bool(of_iou)]] if len(columns) > 1 else []
+    columns = scores.by_class | dict(more or {})
+    intervals = scores.intervals
+    class_intervals = intervals.iou if intervals and more is not None else []
+    heads = ["95 % interval"] if class_intervals else []
+    rows = [["", *columns, *heads]] if len(columns) > 1 else []
     for index, name in enumerate(classes):
         cells = [f"{100 * values[index]:6.2f}" for values in columns.values()]
-        cells += ["{:.1f} to {:.1f}".format(*of_iou[index])] if of_iou else []
-        rows.append([name, *cells, "(absent)" * bool(scores.absent[index])])
+        if class_intervals:
+            cells.append("{:.1f} to {:.1f}".format(*class_intervals[index]))
+        rows.append([name, *cells, "(absent)" if scores.absent[index] else ""])
     rows.append(["mIoU", f"{scores.miou:.2f}"])
     if scores.absent.any():
-        rows.append(["mean of those present", f"{scores.miou_present:.2f}"])
+        rows.append(["mIoU of classes present", f"{scores.miou_present:.2f}"])
     rows.append(["pixel accuracy", f"{scores.accuracy:.2f}"])
     if scores.dice is not None:
         rows.append(["Dice, classes 1 on", f"{scores.mean_dice:.2f}"])

@@ -13,7 +13,14 @@ from dataset.bands import rgb_previews
 from dataset.reader import Reader
 from dataset.samples import Sample
 from inference.evaluation import Scores, center_crop
-from inference.overlay import contents, overlay, percent, save_picture, side_by_side, with_legend
+from inference.overlay import (
+    class_shares,
+    overlay,
+    percent,
+    save_picture,
+    side_by_side,
+    with_legend,
+)
 from inference.predictor import Predictor
 from metrics.confusion import confusion_rows
 from util import plotting
@@ -39,8 +46,8 @@ def write_scores(
     rows: list[list[object]] = [["class", "pixels", *shares, *distances]]
     for index, (name, pixels) in enumerate(zip(classes, confusion.sum(1).tolist(), strict=True)):
         row = [name, pixels, *(f"{100 * values[index]:.4f}" for values in shares.values())]
-        of_class = [values[index] for values in distances.values()]
-        rows.append([*row, *("" if value is None else value for value in of_class)])
+        class_distances = [values[index] for values in distances.values()]
+        rows.append([*row, *("" if value is None else value for value in class_distances)])
     figure = plotting.draw_confusion_matrix(confusion.numpy(), classes)
     save_picture(plotting.as_image(figure), folder / "confusion.png")
     write_text(folder / "confusion.csv", csv_text(confusion_rows(confusion, classes)))
@@ -76,38 +83,38 @@ def write_worst(
 ) -> None:
     """Write pictures of the `worst_images` with their masks and predictions."""
     reader, predictor = Reader(config.data), Predictor(network, config, device)
-    for place, (index, miou) in enumerate(worst_images(scores, count), 1):
+    for rank, (index, miou) in enumerate(worst_images(scores, count), 1):
         sample = samples[index]
-        pixels, stored = reader.image_and_mask(sample)
-        mask = np.array(stored)
+        pixels, mask_image = reader.image_and_mask(sample)
+        mask = np.array(mask_image)
         if config.evaluation.mode == "center_crop":
             bands = center_crop(np.moveaxis(pixels, 2, 0), config.crop_size)
             pixels, mask = np.moveaxis(bands, 0, 2), center_crop(mask, config.crop_size)
         title = f"{sample.image}, mean IoU {100 * miou:.1f}"
-        dates = rgb_previews(pixels, config.data)
-        picture = comparison(dates, mask, predictor.mask(pixels), config.data, title)
-        save_picture(picture, folder / f"{place:03}_{Path(sample.image).stem}.jpg")
+        previews = rgb_previews(pixels, config.data)
+        picture = comparison(previews, mask, predictor.mask(pixels), config.data, title)
+        save_picture(picture, folder / f"{rank:03}_{Path(sample.image).stem}.jpg")
 
 
 def comparison(
-    dates: Sequence[Image.Image],
+    previews: Sequence[Image.Image],
     target: np.ndarray,
     predicted: np.ndarray,
     data: Data,
     title: str,
 ) -> Image.Image:
     """Draw the image (all dates), mask and prediction side by side, with the shares of classes."""
-    panels = [*dates, *(overlay(dates[-1], mask, data) for mask in (target, predicted))]
+    panels = [*previews, *(overlay(previews[-1], mask, data) for mask in (target, predicted))]
     colours: dict[str, Colour] = {}
     shares = []
     for mask in (target, predicted):
-        by_class = contents(mask, data)
+        by_class = class_shares(mask, data)
         colours |= {name: colour for colour, name, _ in by_class}
         shares.append({name: percent(share) for _, name, share in by_class})
     legend = [
         (colour, f"{name} {shares[0].get(name, '0')} / {shares[1].get(name, '0')}")
         for name, colour in colours.items()
     ]
-    image = "image" if len(dates) == 1 else "both dates"
+    image = "image" if len(previews) == 1 else "both dates"
     heading = f"{title}: {image}, mask, prediction; shares in mask / prediction:"
     return with_legend(side_by_side([panels]), [(None, heading), *legend])

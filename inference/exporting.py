@@ -47,49 +47,50 @@ class ComparedImages(NamedTuple):
     """A batch of images to compare on."""
 
     image: Tensor
-    """`[B, bands, H, W]` in [0, 1]."""
+    """`[B, C, H, W]` in [0, 1]."""
     known: Tensor
     """`[B, H, W]`, bool: pixels with data; predict.py writes 255 for the others."""
 
 
-def export(options: argparse.Namespace, config: Config) -> None:
+def export(args: argparse.Namespace, config: Config) -> None:
     """Write the file if its masks agree with those of predict.py; else exit with code 1."""
     once = config.evaluation.model_copy(update={"flip": False, "scales": (1.0,)})
     plain = config.model_copy(
         update={"precision": "float32", "channels_last": False, "evaluation": once}
     )
-    images = read_images(options, config)
-    network = load_trained(plain, options.checkpoint, options.which, CPU)
+    images = read_images(args, config)
+    network = load_trained(plain, args.checkpoint, args.which, CPU)
     config = merge_adapters(network, config)
-    inside = {NORMALISATION, RESIZING} - set(options.outside)
+    inside = {NORMALISATION, RESIZING} - set(args.outside)
     deployed = Deployed(network, config, inside).eval()
-    content = exported_content(options, config, deployed)
-    views = [*views_of(images, options.size)]
-    run = function_of(options.format, config, content)
-    if not compare_masks(deployed, run, views, plain, options.size is not None):
-        hint = "" if options.size else "; for images of one size alone: --size H W"
-        print_error(f"the export differs from predict.py: {options.out} was not written{hint}")
+    content = exported_content(args, config, deployed)
+    views = [*views_of(images, args.size)]
+    exported = function_of(args.format, config, content)
+    if not compare_masks(deployed, exported, views, plain, args.size is not None):
+        hint = "" if args.size else ". Fix: --size H W exports for one fixed size"
+        print_error(f"error: the export differs from predict.py: {args.out} was not written{hint}")
         sys.exit(1)
-    write_atomically(options.out, lambda file: file.write(content))
-    print(f"written  {options.out} ({len(content) / 2**20:.1f} MiB)")
+    write_atomically(args.out, lambda file: file.write(content))
+    print(f"written  {args.out} ({len(content) / 2**20:.1f} MiB)")
 
 
-def read_images(options: argparse.Namespace, config: Config) -> list[ComparedImages]:
+def read_images(args: argparse.Namespace, config: Config) -> list[ComparedImages]:
     """Read the images of `--images`, else the first of the validation split, without those that
     have no data at all; raises `UserError` if none remains."""
     data = config.data
-    if options.images and data.dates > 1:
+    if args.images and data.dates > 1:
         raise UserError(
-            "--images: the network takes pairs; without it, validation pairs are compared"
+            "--images: the network takes pairs, which --images cannot name. Fix: omit it; "
+            "validation pairs are compared"
         )
-    if options.images:
-        files: list[Sequence[Path]] = [[path] for path in options.images]
+    if args.images:
+        files: list[Sequence[Path]] = [[path] for path in args.images]
     else:
-        listed = read_samples(data.val, data, masks=True).samples[:VALIDATION_IMAGES]
-        files = [sample.image_files for sample in listed]
+        samples = read_samples(data.val, data, masks=True).samples[:VALIDATION_IMAGES]
+        files = [sample.image_files for sample in samples]
     views = []
-    for dates in files:
-        pixels, void = read_dates(dates, data)
+    for sample_files in files:
+        pixels, void = read_dates(sample_files, data)
         image = to_unit(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
         known = torch.ones(1, *image.shape[-2:], dtype=torch.bool)
         if void is not None:
@@ -101,26 +102,26 @@ def read_images(options: argparse.Namespace, config: Config) -> list[ComparedIma
     return with_data
 
 
-def exported_content(options: argparse.Namespace, config: Config, deployed: Deployed) -> bytes:
+def exported_content(args: argparse.Namespace, config: Config, deployed: Deployed) -> bytes:
     """Return the content of the file; raises `UserError` if torch cannot export the network."""
-    multiple = deployed.patch_size
-    sides = options.size or [-(-side // multiple) * multiple for side in (70, 110)]
+    multiple = deployed.size_multiple
+    sides = args.size or [-(-side // multiple) * multiple for side in (70, 110)]
     if any(side % multiple for side in sides):
         raise UserError(f"--size: found {sides}, expected multiples of {multiple} pixels")
     example = torch.rand(2, config.data.channels, *sides)
     facts = metadata(config, deployed)
-    if options.format == "safetensors":
+    if args.format == "safetensors":
         return to_safetensors(deployed, facts)
     try:
-        if options.format == "onnx":
-            return to_onnx(deployed, example, options.size is not None, facts)
+        if args.format == "onnx":
+            return to_onnx(deployed, example, args.size is not None, facts)
         return to_torchscript(deployed, example, facts)
     except UserError:
         raise
     except Exception as error:  # any class, depending on the part of torch
-        hint = "" if options.size else " for images of any size; choose one: --size H W"
+        hint = "" if args.size else " for images of any size; choose one: --size H W"
         problem = f"cannot be exported{hint} ({reason(error)})"
-        raise UserError(f"--format {options.format}: {problem}") from None
+        raise UserError(f"--format {args.format}: {problem}") from None
 
 
 def function_of(format: str, config: Config, content: bytes) -> Runner:
@@ -154,36 +155,40 @@ def views_of(
 class ExportedNetwork:
     """An exported function that replaces the network of a `Predictor`."""
 
-    run: Runner
-    patch_size: int
+    function: Runner
+    size_multiple: int
     least_side: int = 1
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.run(x)
+        return self.function(x)
 
 
 @torch.no_grad()
 def compare_masks(
-    deployed: Deployed, run: Runner, views: Sequence[ComparedImages], config: Config, fixed: bool
+    deployed: Deployed,
+    exported: Runner,
+    views: Sequence[ComparedImages],
+    config: Config,
+    fixed: bool,
 ) -> bool:
     """Return True if the masks agree at the pixels with data; print the largest difference of the
     probabilities.
 
     Args:
-        run: the exported function.
+        exported: the exported function.
         fixed: the function takes images of one size only.
     """
-    network = ExportedNetwork(run, deployed.patch_size, deployed.network.least_side)
+    network = ExportedNetwork(exported, deployed.size_multiple, deployed.network.least_side)
     mean, std = mean_and_std(config, CPU)
     difference, agreement = 0.0, 1.0
     for view, known in views:
         mode = mode_of(view, config, fixed)
-        own = Predictor(deployed.network, config, CPU, mode)
-        expected = own.predict_normalised(normalise(view, mean, std))
-        mode = "original" if deployed.square else mode  # the export resizes by itself
+        original = Predictor(deployed.network, config, CPU, mode)
+        expected = original.predict_normalised(normalise(view, mean, std))
+        mode = "original" if deployed.square_side else mode  # the export resizes by itself
         try:
-            exported = Predictor(network, config, CPU, mode)
-            found = exported.predict_normalised(deployed.from_unit(view))
+            predictor = Predictor(network, config, CPU, mode)
+            found = predictor.predict_normalised(deployed.from_unit(view))
         except Exception as error:  # any class, depending on the library
             size = "x".join(map(str, view.shape))
             print(f"the exported network fails on images {size}: {reason(error)}")

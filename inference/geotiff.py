@@ -17,7 +17,7 @@ from inference.mask_encoding import MaskEncoding
 from inference.outputs import Writer, confidence_bytes, save_arrays
 from inference.overlay import mask_colours
 from inference.predictor import Predictor, to_mask
-from inference.raster import Dates, Raster, Rect, open_dates, rasterio
+from inference.raster import Raster, RasterSample, Rect, import_rasterio, open_sample
 from util.colours import Colour
 from util.config.data import Data
 from util.config.schema import Config
@@ -54,7 +54,7 @@ def predict_raster(
     interrupted command continues. Raises `UserError` for rasters that cannot be read, and for
     options that need the whole image.
     """
-    if writer.options.probabilities:
+    if writer.args.probabilities:
         raise UserError(
             f"{files[0]}: --probabilities needs too much memory where images are predicted in "
             "windows; use --confidence, or cut the image into tiles"
@@ -65,31 +65,32 @@ def predict_raster(
             "windows; cut it into tiles, or --set evaluation.mode=original"
         )
     predictor = Predictor(network, config, device, "original")
-    with open_dates(files, config.data) as dates:
+    with open_sample(files, config.data) as sample:
         finished = FinishedBlocks(writer.path("masks", name).with_suffix(".parts"), files)
-        plan = plan_blocks(dates.height, dates.width, config.crop_size, config.num_classes)
-        predict_missing(predictor, dates, plan, finished, writer.options.confidence)
-        write_all(dates, plan, finished, name, writer)
+        plan = plan_blocks(sample.height, sample.width, config.crop_size, config.num_classes)
+        predict_missing(predictor, sample, plan, finished, writer.args.confidence)
+        write_all(sample, plan, finished, name, writer)
     shutil.rmtree(finished.folder, ignore_errors=True)
 
 
 def predict_missing(
     predictor: Predictor,
-    dates: Dates,
+    sample: RasterSample,
     plan: BlockPlan,
     finished: "FinishedBlocks",
     kind: str | None,
 ) -> None:
     """Predict the blocks that are not finished."""
     windows = [plan.windows(block) for block in plan.blocks]
-    title, total = printable(dates.first.path.name), sum(map(len, windows))
+    title = printable(sample.first.path.name)
+    total = sum(map(len, windows))
     with tqdm(total=total, desc=title, unit="window", disable=None, leave=False) as bar:
         for number, block in enumerate(plan.blocks):
             if finished.path(number).exists():
                 bar.update(len(windows[number]))
                 continue
-            probabilities = predict_block(predictor, dates, block, windows[number], bar.update)
-            void = dates.void(block)
+            probabilities = predict_block(predictor, sample, block, windows[number], bar.update)
+            void = sample.void(block)
             layers = {"masks": to_mask(probabilities, void)}
             if kind is not None:
                 layers[kind] = confidence_bytes(probabilities, kind, void)
@@ -123,10 +124,11 @@ class FinishedBlocks:
 
 
 def write_all(
-    dates: Dates, plan: BlockPlan, finished: FinishedBlocks, name: str, writer: Writer
+    sample: RasterSample, plan: BlockPlan, finished: FinishedBlocks, name: str, writer: Writer
 ) -> None:
     """Write the files of a raster from its blocks; of a pair, with the earlier's georeferencing."""
-    raster, kind = dates.first, writer.options.confidence
+    raster = sample.first
+    kind = writer.args.confidence
     step = math.ceil(max(raster.height, raster.width) / PREVIEW)
     preview = np.zeros((-(-raster.height // step), -(-raster.width // step)), np.uint8)
     pixels = np.zeros(256, np.int64)
@@ -148,7 +150,7 @@ def write_all(
         form = BandFormat(nodata=0 if kind == "confidence" else None)
         write_geotiff(writer.path(kind, name), raster, layer, form)
     if "overlays" in writer.kinds:
-        writer.save_overlay(name, dates.previews(step), preview)
+        writer.save_overlay(name, sample.previews(step), preview)
 
 
 def mask_band_format(data: Data, encoding: MaskEncoding | None) -> BandFormat:
@@ -173,9 +175,9 @@ def write_geotiff(
 
     Raises `UserError` when it cannot be written.
     """
-    library = rasterio(raster.path)
+    library = import_rasterio(raster.path)
     points, system = raster.file.gcps
-    place = {"gcps": points, "crs": system} if points else {"crs": raster.file.crs}
+    georeferencing = {"gcps": points, "crs": system} if points else {"crs": raster.file.crs}
     make_folder(path.parent)
     remove_partials(path.parent, idle=SECONDS_PER_DAY)
     try:
@@ -183,7 +185,8 @@ def write_geotiff(
             partial, "w", driver="GTiff", height=raster.height, width=raster.width,
             count=form.bands, dtype=form.kind, nodata=form.nodata, transform=raster.file.transform,
             tiled=True, blockxsize=TILE, blockysize=TILE, compress="deflate", bigtiff="if_safer",
-            photometric="rgb" if form.bands == 3 else "minisblack", **place,
+            photometric="rgb" if form.bands == 3 else "minisblack",
+            **georeferencing,
         ) as file:  # fmt: skip
             if form.colours:
                 file.write_colormap(1, form.colours)
@@ -199,8 +202,8 @@ def write_geotiff(
 
 def category_names(names: Mapping[int, str]) -> str:
     """Return the names of values in GDAL's XML for a file beside the GeoTIFF, as QGIS reads it."""
-    listed = (names.get(value, "") for value in range(max(names) + 1))
-    rows = "".join(f"      <Category>{escape(name)}</Category>\n" for name in listed)
+    texts = (names.get(value, "") for value in range(max(names) + 1))
+    rows = "".join(f"      <Category>{escape(text)}</Category>\n" for text in texts)
     return (
         '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
         f"{rows}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"

@@ -33,7 +33,7 @@ def find_images(paths: Sequence[Path], out: Path, option: str = "--images") -> d
     return images
 
 
-def find_dates(
+def find_samples(
     images: Sequence[Path], second: Sequence[Path] | None, out: Path, data: Data
 ) -> dict[str, list[Path]]:
     """Return the files of each sample by the name of its mask: one image, or the earlier and later
@@ -44,10 +44,16 @@ def find_dates(
     earlier = find_images(images, out)
     if data.pair is None:
         if second:
-            raise UserError("--second: the config's samples are single images (data.pair is null)")
+            raise UserError(
+                "--second: not allowed, since the config's samples are single images. Fix: omit "
+                "--second, or set data.pair"
+            )
         return {name: [path] for name, path in earlier.items()}
     if not second:
-        raise UserError("--second: the config's samples are pairs; name the later images with it")
+        raise UserError(
+            "--second: missing; the config's samples are pairs. Fix: name the later images with "
+            "--second"
+        )
     later = find_images(second, out, "--second")
     if lacking := [path for name, path in earlier.items() if name not in later]:
         raise UserError(
@@ -56,9 +62,9 @@ def find_dates(
     return {name: [path, later[name]] for name, path in earlier.items()}
 
 
-def may_choose_windows(options: argparse.Namespace) -> bool:
+def may_choose_windows(args: argparse.Namespace) -> bool:
     """Return True if large images may be predicted in sliding windows: --set names no mode."""
-    return not any(setting.startswith("evaluation.mode") for setting in options.set)
+    return not any(setting.startswith("evaluation.mode") for setting in args.set)
 
 
 def wants_windows(side: float, crop: int) -> bool:

@@ -34,8 +34,8 @@ class MaskEncoding:
             codes = {index: code_of(key) for key, index in reversed(keys.items())}
         if missing := [name for i, name in enumerate(data.classes) if i not in codes]:
             raise UserError(
-                f"data.label_map names no value of class '{missing[0]}', so no mask can hold it; "
-                "add one (predict.py: or leave out --values)"
+                f"data.label_map: names no value of class '{missing[0]}', so no mask can store it. "
+                "Fix: add one (predict.py: or omit --values)"
             )
         has_class = (data.label_map or {}).get(OTHER, IGNORE) != IGNORE  # any other value
         rare = for_training and has_class

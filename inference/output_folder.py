@@ -20,16 +20,16 @@ from util.io import csv_rows, csv_text, file_state, make_folder, write_atomicall
 T = TypeVar("T")
 
 
-def made_by(options: argparse.Namespace, config: Config, names: Sequence[str]) -> dict[str, Any]:
-    """Return all that determines the files of a folder, as JSON holds it; `names`: options of the
-    command that change the files."""
-    checkpoint = options.checkpoint.stat()
+def folder_record(args: argparse.Namespace, config: Config, names: Sequence[str]) -> dict[str, Any]:
+    """Return the record of all that determines the files of a folder, as JSON stores it; `names`:
+    options of the command that change the files."""
+    checkpoint = args.checkpoint.stat()
     record = {
-        "checkpoint": str(options.checkpoint.resolve()),
+        "checkpoint": str(args.checkpoint.resolve()),
         "bytes": checkpoint.st_size,
         "modified": checkpoint.st_mtime,
-        "which": options.which,
-        **{name: getattr(options, name) for name in names},
+        "which": args.which,
+        **{name: getattr(args, name) for name in names},
         "config": config.model_dump(mode="json"),
     }
     return json.loads(json.dumps(record))
@@ -44,14 +44,14 @@ def unfinished_images(
 ) -> dict[str, T]:
     """Return the images whose files do not all exist; print the number of the others.
 
-    Writes `record`, from `made_by`, into the folder; raises `UserError` where it differs, where
-    files exist without it, and where they were made from other images.
+    Writes `record`, from `folder_record`, into the folder; raises `UserError` where it differs,
+    where files exist without it, and where they were made from other images.
 
     Args:
         sources: returns the image files of an image.
         files: returns the files of an image, by its name.
     """
-    made_from = _continue(folder, record, (file for name in images for file in files(name)))
+    made_from = _open_folder(folder, record, (file for name in images for file in files(name)))
     missing = {
         name: image
         for name, image in images.items()
@@ -61,8 +61,8 @@ def unfinished_images(
         now = _identity(sources(images[name]))
         if (then := made_from.get(name, now)) != now:
             raise UserError(
-                f"{files(name)[0]}: was predicted from {then[0][0]}, which has changed or is not "
-                f"{now[0][0]}; choose another folder"
+                f"{files(name)[0]}: was predicted from {then[0][0]}; that image has changed, or is "
+                f"now {now[0][0]}. Fix: choose another folder"
             )
     made_from |= {name: _identity(sources(image)) for name, image in missing.items()}
     write_text(folder / MADE_BY, json.dumps(record | {"images": made_from}, indent=1) + "\n")
@@ -71,7 +71,7 @@ def unfinished_images(
     return missing
 
 
-def _continue(folder: Path, record: dict[str, Any], files: Iterable[Path]) -> dict[str, Any]:
+def _open_folder(folder: Path, record: dict[str, Any], files: Iterable[Path]) -> dict[str, Any]:
     """Return the images that the folder was made from; none, and make it, where it is new."""
     path = folder / MADE_BY
     if path.exists():
@@ -99,13 +99,13 @@ def _read_record(path: Path) -> tuple[dict[str, Any], Any]:
 
 def _identity(sources: Sequence[Path]) -> list[list[Any]]:
     """Return path, size and time of files, as in JSON; missing ones are reported later."""
-    found: list[list[Any]] = []
+    states: list[list[Any]] = []
     for path in sources:
         try:
-            found.append([*file_state(path)])
+            states.append([*file_state(path)])
         except OSError:
-            found.append([str(path), None, None])
-    return found
+            states.append([str(path), None, None])
+    return states
 
 
 @contextmanager
@@ -119,8 +119,8 @@ def collect_errors(errors: list[UserError], file: Path) -> Iterator[None]:
         if out_of_memory_advice(error) is None:
             raise
         size = "{}x{}".format(*image_size(file))
-        hint = "--set evaluation.mode=sliding_window with a smaller crop_size needs less"
-        errors.append(UserError(f"{file}: out of memory for {size} pixels; {hint}"))
+        fix = "--set evaluation.mode=sliding_window, with a smaller crop_size"
+        errors.append(UserError(f"{file}: out of memory for an image of {size} pixels. Fix: {fix}"))
 
 
 class ImageTable:

@@ -33,28 +33,30 @@ class Writer:
     Raises `UserError` for --values if the dataset's masks have no value for a class.
 
     Args:
-        options: of predict.py.
+        args: command line of predict.py.
         rasters: names of images that are predicted in windows and written as GeoTIFFs.
     """
 
-    def __init__(self, options: argparse.Namespace, data: Data, rasters: set[str]):
-        self.options, self.data, self.rasters = options, data, rasters
-        self.folder: Path = options.save_path
+    def __init__(self, args: argparse.Namespace, data: Data, rasters: set[str]):
+        self.args = args
+        self.data = data
+        self.rasters = rasters
+        self.folder: Path = args.save_path
         self.kinds = ["masks"]
         """Names of the folders to write."""
-        if options.overlays != "none":
+        if args.overlays != "none":
             self.kinds.append("overlays")
-        if options.confidence is not None:
-            self.kinds.append(options.confidence)
-        if options.probabilities:
+        if args.confidence is not None:
+            self.kinds.append(args.confidence)
+        if args.probabilities:
             self.kinds.append("probabilities")
-        if options.values:
+        if args.values:
             MaskEncoding(data)
 
     def path(self, kind: str, name: str) -> Path:
         """Return the path of a file of an image; `kind`: its folder."""
-        plain = {"overlays": f".{self.options.overlays}", "probabilities": ".npz"}
-        suffix = plain.get(kind, ".tif" if name in self.rasters else ".png")
+        suffixes = {"overlays": f".{self.args.overlays}", "probabilities": ".npz"}
+        suffix = suffixes.get(kind, ".tif" if name in self.rasters else ".png")
         return self.folder / kind / f"{name}{suffix}"
 
     def files(self, name: str) -> list[Path]:
@@ -76,7 +78,7 @@ class Writer:
 
     def encoding(self, ignoring: bool) -> MaskEncoding | None:
         """Return the encoding of masks in the dataset's own values; None for class indices."""
-        return MaskEncoding(self.data, ignoring) if self.options.values else None
+        return MaskEncoding(self.data, ignoring) if self.args.values else None
 
     def save(
         self,
@@ -91,7 +93,7 @@ class Writer:
             probabilities: class probabilities `[C, H, W]`.
             void: `[H, W]`, bool: pixels without data, 255 in the mask; None for nowhere.
         """
-        mask, kind = to_mask(probabilities, void), self.options.confidence
+        mask, kind = to_mask(probabilities, void), self.args.confidence
         self.add_areas(name, mask.shape, np.bincount(mask.ravel(), minlength=256))
         encoding = self.encoding(ignoring=void is not None)
         picture = encoding.mask(mask) if encoding else colour_mask(mask, self.data)
@@ -100,7 +102,7 @@ class Writer:
         if kind is not None:
             shade = confidence_bytes(probabilities, kind, void)
             save_picture(Image.fromarray(shade), self.path(kind, name))
-        if self.options.probabilities:
+        if self.args.probabilities:
             half = probabilities.half().cpu().numpy()
             save_arrays(self.path("probabilities", name), probabilities=half)
 

@@ -46,19 +46,20 @@ def overlay(image: Image.Image, mask: np.ndarray, data: Data, opacity: float = 0
 
 def _borders(mask: np.ndarray) -> np.ndarray:
     """Return a bool mask `[H, W]`, True near a pixel of another class."""
-    found = np.zeros(mask.shape, bool)
+    borders = np.zeros(mask.shape, bool)
     width = max(1, min(mask.shape) // 240)
-    for lines, near in ((mask, found), (mask.T, found.T)):
+    for lines, near in ((mask, borders), (mask.T, borders.T)):
         differs = lines[width:] != lines[:-width]
         near[width:] |= differs
         near[:-width] |= differs
-    return found
+    return borders
 
 
-def contents(mask: np.ndarray, data: Data) -> list[tuple[Colour, str, float]]:
+def class_shares(mask: np.ndarray, data: Data) -> list[tuple[Colour, str, float]]:
     """Return colour, name and share in (0, 1] of each class in a mask, the largest first."""
     names = dict(enumerate(data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}
-    colours, pixels = mask_colours(data), np.bincount(mask.ravel(), minlength=256)
+    colours = mask_colours(data)
+    pixels = np.bincount(mask.ravel(), minlength=256)
     return [
         (colours[index], names[index], pixels[index] / mask.size)
         for index in np.argsort(-pixels, kind="stable").tolist()
@@ -68,7 +69,9 @@ def contents(mask: np.ndarray, data: Data) -> list[tuple[Colour, str, float]]:
 
 def mask_legend(mask: np.ndarray, data: Data) -> list[LegendEntry]:
     """Return the classes in a mask with their shares, for `with_legend`."""
-    return [(colour, f"{name} {percent(share)}") for colour, name, share in contents(mask, data)]
+    return [
+        (colour, f"{name} {percent(share)}") for colour, name, share in class_shares(mask, data)
+    ]
 
 
 def percent(share: float) -> str:
@@ -82,16 +85,16 @@ def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.I
     font, gap = ImageFont.load_default(size), size // 2
     widths = [size + 3 * gap + round(font.getlength(text)) for _, text in entries]
     width = max(picture.width, gap + max(widths, default=0))
-    places, x, y = [], gap, picture.height + gap
-    for own in widths:
-        if x > gap and x + own > width:
+    corners, x, y = [], gap, picture.height + gap
+    for entry_width in widths:
+        if x > gap and x + entry_width > width:
             x, y = gap, y + size + gap
-        places.append((x, y))
-        x += own
+        corners.append((x, y))
+        x += entry_width
     sheet = Image.new("RGB", (width, y + size + gap), "white")
     sheet.paste(picture, (0, 0))
     draw = ImageDraw.Draw(sheet)
-    for (x, y), (colour, text) in zip(places, entries, strict=True):
+    for (x, y), (colour, text) in zip(corners, entries, strict=True):
         if colour is not None:
             draw.rectangle((x, y, x + size, y + size), fill=colour, outline=(128, 128, 128))
         draw.text((x + (size + gap if colour else 0), y - size // 8), text, "black", font)

@@ -24,7 +24,7 @@ class Predictor:
     """Class probabilities and masks of images, predicted as the config's `evaluation` says.
 
     Args:
-        network: in eval mode, on `device`; it may have a `patch_size`.
+        network: in eval mode, on `device`; it may have a `size_multiple`.
         mode: replaces `evaluation.mode`; `center_crop` predicts the image it is given, like
             `original`.
     """
@@ -58,7 +58,7 @@ class Predictor:
     @torch.no_grad()
     def predict_batch(self, images: Tensor) -> Tensor:
         """Return the class probabilities `[B, C, H, W]` of images `[B, C, H, W]`: uint8, or float
-        in [0, 1]. B is 1 in sliding windows."""
+        in [0, 1]. B must be 1 in mode sliding_window."""
         x = normalise(to_unit(images.to(self.device, non_blocking=True)), self.mean, self.std)
         with autocast(self.device, self.config.precision):
             return self.predict_normalised(x)
@@ -78,10 +78,11 @@ class Predictor:
 
     def _predict_view(self, x: Tensor) -> Tensor:
         """Return the probabilities of one view, at its own size."""
-        options, crop = self.config.evaluation, self.config.crop_size
+        crop = self.config.crop_size
         if self.mode == "sliding_window":
+            evaluation = self.config.evaluation
             return predict_sliding(
-                self.network, x, crop, options.window_border, options.window_batch
+                self.network, x, crop, evaluation.window_border, evaluation.window_batch
             )
         if self.mode == "resize":
             return logits_of_square(self.network, x, crop).softmax(1)
@@ -147,18 +148,19 @@ def predict_sliding(
             probabilities = logits_of(network, windows).softmax(1)
             if total is None:
                 total = image.new_zeros(1, probabilities.shape[1], h, w)
-            for (y, x), of_window in zip(chunk, probabilities, strict=True):
-                total[0, :, y : y + wh, x : x + ww] += of_window
+            for (y, x), window_probabilities in zip(chunk, probabilities, strict=True):
+                total[0, :, y : y + wh, x : x + ww] += window_probabilities
     assert total is not None
     return total / total.sum(1, keepdim=True)
 
 
 def logits_of(network: LogitFunction, image: Tensor) -> Tensor:
-    """Return logits at the image's own size; a network with patches sees the image at the nearest
-    multiple of its patch size, and no side is shorter than the network's least one."""
-    patch, least = getattr(network, "patch_size", 1), getattr(network, "least_side", 1)
+    """Return logits at the image's own size; the network sees the image with sides rounded to its
+    `size_multiple`, and none shorter than its `least_side`."""
+    multiple = getattr(network, "size_multiple", 1)
+    least = getattr(network, "least_side", 1)
     h, w = image.shape[-2:]
-    fit = [max(patch, least, int(side / patch + 0.5) * patch) for side in (h, w)]
+    fit = [max(multiple, least, int(side / multiple + 0.5) * multiple) for side in (h, w)]
     if fit == [h, w]:
         return network(image).float()
     resized = F.interpolate(image, fit, mode="bilinear", align_corners=True)

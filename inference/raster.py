@@ -57,13 +57,13 @@ def is_larger(path: Path, megapixels: int) -> bool:
 
 
 @contextmanager
-def open_dates(paths: Sequence[Path], data: Data) -> Iterator["Dates"]:
+def open_sample(paths: Sequence[Path], data: Data) -> Iterator["RasterSample"]:
     """Open the TIFF of a sample, or both TIFFs of a pair, to read windows of them.
 
     Raises `UserError` without rasterio, for a damaged file, for a kind of file whose windows would
-    differ from `dataset.bands.read_bands`, and as `Dates`.
+    differ from `dataset.bands.read_bands`, and as `RasterSample`.
     """
-    library = rasterio(paths[0])
+    library = import_rasterio(paths[0])
     with library.Env(GDAL_CACHEMAX=CACHE_MB), warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore", library.errors.NotGeoreferencedWarning)
         rasters = []
@@ -71,7 +71,7 @@ def open_dates(paths: Sequence[Path], data: Data) -> Iterator["Dates"]:
             with reading(path):
                 file = library.open(path, driver="GTiff")
             rasters.append(Raster(path, stack.enter_context(file), data))
-        yield Dates(rasters)
+        yield RasterSample(rasters)
 
 
 class Raster:
@@ -105,14 +105,14 @@ class Raster:
         }
         for problem in (problem for problem, applies in problems.items() if applies):
             raise UserError(
-                f"{self.path}: {problem}, which cannot be read in windows; rewrite it as viewers "
-                "show it, with 8 bits or more"
+                f"{self.path}: {problem}; such files cannot be read window by window. Fix: rewrite "
+                "it with 8 or more bits, as a viewer shows it"
             )
         height, width = file.block_shapes[0]
         if height * width * np.dtype(file.dtypes[0]).itemsize > MAX_TILE_BYTES:
             raise UserError(
                 f"{self.path}: stored in tiles of {width}x{height} pixels, too large to be read in "
-                "windows; rewrite it in smaller tiles (gdal_translate -co TILED=YES)"
+                "windows. Fix: rewrite it in smaller tiles (gdal_translate -co TILED=YES)"
             )
 
     def read(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -147,7 +147,9 @@ class Raster:
 
     def window(self, rect: Rect) -> Any:
         """Return a window as rasterio defines it."""
-        return rasterio(self.path).windows.Window(rect.left, rect.top, rect.width, rect.height)
+        return import_rasterio(self.path).windows.Window(
+            rect.left, rect.top, rect.width, rect.height
+        )
 
     def _values(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Return the stored values of the bands in a window, `[h, w, C]`."""
@@ -161,14 +163,15 @@ class Raster:
         return values.repeat(3, axis=2) if self.data.bands == "rgb" and out[0] == 1 else values
 
 
-class Dates:
-    """One raster, or a pair read as one raster, with the bands of the later date last.
+class RasterSample:
+    """The raster of a sample, or a pair read as one raster with the bands of the later date last.
 
     Raises `UserError` for a pair that differs in size, or as `refuse_other_grid` does.
     """
 
     def __init__(self, rasters: Sequence[Raster]):
-        self.rasters, self.first = rasters, rasters[0]
+        self.rasters = rasters
+        self.first = rasters[0]
         self.height, self.width = self.first.height, self.first.width
         refuse_other_size([r.path for r in rasters], [(r.width, r.height) for r in rasters])
         for raster in rasters[1:]:
@@ -196,9 +199,9 @@ def refuse_other_grid(first: Raster, second: Raster) -> None:
         problem = "another coordinate system than"
     else:
         corners = [(0, 0), (first.height, first.width)]
-        places = [second.file.xy(*corner, offset="ul") for corner in corners]
-        there = [first.file.index(x, y, op=lambda number: number) for x, y in places]
-        distance = max(math.dist(a, b) for a, b in zip(corners, there, strict=True))
+        coordinates = [second.file.xy(*corner, offset="ul") for corner in corners]
+        in_first = [first.file.index(x, y, op=lambda number: number) for x, y in coordinates]
+        distance = max(math.dist(a, b) for a, b in zip(corners, in_first, strict=True))
         if distance <= 0.5:
             return
         problem = f"{distance:.1f} pixels off"
@@ -208,9 +211,9 @@ def refuse_other_grid(first: Raster, second: Raster) -> None:
     )
 
 
-def rasterio(path: Path) -> Any:
+def import_rasterio(path: Path) -> Any:
     """Import rasterio; raises `UserError` where it is not installed."""
-    why = f"{path}: predicting a TIFF in windows"
-    library = import_optional("rasterio", why)
-    import_optional("rasterio.windows", why)
+    purpose = f"{path}: predicting a TIFF in windows"
+    library = import_optional("rasterio", purpose)
+    import_optional("rasterio.windows", purpose)
     return library

@@ -65,10 +65,10 @@ class Segmenter:
         Raises `UserError` for a checkpoint that cannot be read.
         """
         path = find_checkpoint(Path(checkpoint), which)
-        place = distributed.choose_device(device)
+        target_device = distributed.choose_device(device)
         settings = checkpoint_config(path, None if config is None else Path(config))
-        network = load_trained(settings, path, which or network_in(path), place)
-        return cls(Predictor(network, settings, place), settings)
+        network = load_trained(settings, path, which or network_in(path), target_device)
+        return cls(Predictor(network, settings, target_device), settings)
 
     def predict(self, image: ImageLike | Sequence[ImageLike]) -> Segmentation:
         """Segment one image; for change detection, a pair (earlier, later).
@@ -105,7 +105,7 @@ class Segmenter:
             values = image_values(ImageOps.exif_transpose(image), data.bands)
         else:
             values, void = np.ma.getdata(image), None
-            # No image is that low, and has more bands than rows.
+            # A first axis that is below 16 and shorter than both others holds bands, not rows.
             is_bands_first = values.ndim == 3 and values.shape[0] < min(16, *values.shape[1:])
             if values.ndim not in (2, 3) or is_bands_first:
                 raise UserError(

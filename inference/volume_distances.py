@@ -52,16 +52,16 @@ class VolumeDistances:
         """Return mean HD95 and average surface distance of each class `[2, C]`, over the volumes
         with the class in prediction and mask, and the number of these volumes `[C]`.
 
-        All processes take part.  Raises `UserError` on all for slices of different sizes.
+        All processes take part. Raises `UserError` on all for slices of different sizes.
         """
         rank, world = distributed.rank(), distributed.world_size()
         sizes = self._sizes()
         sums = torch.zeros(3, self.classes, dtype=torch.float64)
         for number, indices in enumerate(self.volumes):
             volume = torch.zeros(2, len(indices), *sizes[number], dtype=torch.uint8)
-            for place, index in enumerate(indices):
+            for position, index in enumerate(indices):
                 if index in self.slices:
-                    volume[:, place] = self.slices[index]
+                    volume[:, position] = self.slices[index]
             whole = distributed.all_reduce(volume.to(self.device)).cpu().numpy()
             if number % world == rank:
                 sums += self._scores(*whole)
@@ -72,26 +72,26 @@ class VolumeDistances:
         """Log the `means` as a table; return its columns by title, None for missing values."""
         means, count = self.means()
         rows = [["", "HD95", "ASD", "volumes"]]
-        for name, hd95, asd, of in zip(classes, *means.tolist(), count.tolist(), strict=True):
-            rows.append([name, f"{hd95:.2f}", f"{asd:.2f}", f"{of} of {len(self.volumes)}"])
+        for name, hd95, asd, n in zip(classes, *means.tolist(), count.tolist(), strict=True):
+            rows.append([name, f"{hd95:.2f}", f"{asd:.2f}", f"{n} of {len(self.volumes)}"])
         logger.info("surface distances in %s:\n%s", self.unit, text_table(rows, "<>"))
-        values = [[None if math.isnan(v) else v for v in of_kind] for of_kind in means.tolist()]
+        values = [[None if math.isnan(v) else v for v in column] for column in means.tolist()]
         titles = f"HD95 ({self.unit})", f"ASD ({self.unit})"
         return dict(zip(titles, values, strict=True)) | {"ASD volumes": count.tolist()}
 
     def _scores(self, predicted: np.ndarray, target: np.ndarray) -> Tensor:
         """Return HD95, average surface distance and 1 for each class `[3, C]`; zeros if absent."""
-        found = [surface_scores(predicted == c, target == c, self.spacing)
+        pairs = [surface_scores(predicted == c, target == c, self.spacing)
                  for c in range(self.classes)]  # fmt: skip
-        of_classes = torch.tensor(found, dtype=torch.float64).T
-        present = ~of_classes[:1].isnan()
-        return torch.cat([of_classes.nan_to_num(0), present.double()])
+        scores = torch.tensor(pairs, dtype=torch.float64).T
+        present = ~scores[:1].isnan()
+        return torch.cat([scores.nan_to_num(0), present.double()])
 
     def _sizes(self) -> list[list[int]]:
         """Return height and width of each volume; raises `UserError` where slices differ."""
         sizes = torch.zeros(len(self.images), 2, dtype=torch.int64, device=self.device)
-        for index, kept in self.slices.items():
-            sizes[index] = torch.tensor(kept.shape[1:])
+        for index, classes in self.slices.items():
+            sizes[index] = torch.tensor(classes.shape[1:])
         by_image = distributed.all_reduce(sizes).tolist()
         for first, *others in self.volumes:
             for other in others:

@@ -2,8 +2,8 @@
 
 Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021: the
 IoU of two bands, the pixels of mask and prediction within a distance d of their own contour; d is
-2 % of the image's diagonal.  As in the authors' code, the distance is the Chebyshev distance and
-the image's edge is a contour.  Intersections and unions are summed over all images.  Ignored
+2 % of the image's diagonal. As in the authors' code, the distance is the Chebyshev distance and
+the image's edge is a contour. Intersections and unions are summed over all images. Ignored
 pixels, which the paper does not have, are not counted and make no contour.
 """
 
@@ -29,13 +29,13 @@ class BoundaryIoU:
         """Count an image: classes `[H, W]`; `index` is ignored."""
         distance = max(1, round(self.distance * math.hypot(*target.shape)))
         predicted = torch.where(target == IGNORE, IGNORE, predicted)
-        truth, found = (
+        truth, prediction = (
             torch.where(band(labels, distance), labels, IGNORE).flatten().long()
             for labels in (target, predicted)
         )
-        both = self._count(truth[truth == found])
+        both = self._count(truth[truth == prediction])
         self.pixels[0] += both
-        self.pixels[1] += self._count(truth) + self._count(found) - both
+        self.pixels[1] += self._count(truth) + self._count(prediction) - both
 
     def _count(self, labels: Tensor) -> Tensor:
         return torch.bincount(labels, minlength=self.classes)[: self.classes]
@@ -48,14 +48,14 @@ class BoundaryIoU:
 
 def band(labels: Tensor, distance: int) -> Tensor:
     """Return pixels `[H, W]`, bool, up to `distance` from another class or the image's edge."""
-    known = labels != IGNORE
+    labelled = labels != IGNORE
     values = labels.float()
-    highest = _highest(values.masked_fill(~known, -math.inf), distance)
-    lowest = -_highest((-values).masked_fill(~known, -math.inf), distance)
+    highest = _highest(values.masked_fill(~labelled, -math.inf), distance)
+    lowest = -_highest((-values).masked_fill(~labelled, -math.inf), distance)
     near = (highest != values) | (lowest != values)
     inside = torch.zeros_like(near)
     inside[distance:-distance, distance:-distance] = True
-    return known & (near | ~inside)
+    return labelled & (near | ~inside)
 
 
 def _highest(values: Tensor, distance: int) -> Tensor:

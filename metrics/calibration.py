@@ -4,6 +4,7 @@ Expected calibration error: Naeini et al., "Obtaining Well Calibrated Probabilit
 Binning", AAAI 2015; Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,26 +38,28 @@ class PseudoLabelScores:
         """Count an image: classes, their probabilities and the mask, `[H, W]` each."""
         confidence = confidence.nan_to_num(0)  # NaN has no bin; the evaluation reports it
         labelled = (target != IGNORE).long()
-        place = (confidence * BINS).long().clamp(max=BINS - 1)
-        above, right = (confidence >= self.threshold).long(), (predicted == target).long()
-        index = ((predicted * BINS + place) * 2 + above) * 2 + right
+        bin_index = (confidence * BINS).long().clamp(max=BINS - 1)
+        above = (confidence >= self.threshold).long()
+        right = (predicted == target).long()
+        index = ((predicted * BINS + bin_index) * 2 + above) * 2 + right
         self._counts.scatter_add_(0, index.flatten(), labelled.flatten())
-        share = (confidence * ONE).round().long() * labelled
-        self._sums.scatter_add_(0, place.flatten(), share.flatten())
+        units = (confidence * ONE).round().long() * labelled
+        self._sums.scatter_add_(0, bin_index.flatten(), units.flatten())
 
     def summary(self) -> dict[str, Any]:
         """Return plain numbers over all processes, in percent; None: a share of no pixels."""
-        together = distributed.all_reduce(torch.cat([self._counts, self._sums])).cpu()
-        counts = together[:-BINS].view(self.classes, BINS, 2, 2).double()
-        of_class, of_bin = counts.sum(1), counts.sum((0, 2))
-        above, pixels = of_class[:, 1], of_bin.sum(1)
-        confidence, accuracy = together[-BINS:] / ONE / pixels, of_bin[:, 1] / pixels
+        totals = distributed.all_reduce(torch.cat([self._counts, self._sums])).cpu()
+        counts = totals[:-BINS].view(self.classes, BINS, 2, 2).double()
+        class_counts, bin_counts = counts.sum(1), counts.sum((0, 2))
+        above, pixels = class_counts[:, 1], bin_counts.sum(1)
+        confidence = totals[-BINS:] / ONE / pixels
+        accuracy = bin_counts[:, 1] / pixels
         gap = (pixels * (accuracy - confidence).abs()).nansum() / pixels.sum()
         return {
             "threshold": float(self.threshold),
             "kept": _percent(above.sum() / counts.sum()),
             "precision": _percent(above[:, 1].sum() / above.sum()),
-            "class_kept": _percent(above.sum(1) / of_class.sum((1, 2))),
+            "class_kept": _percent(above.sum(1) / class_counts.sum((1, 2))),
             "class_precision": _percent(above[:, 1] / above.sum(1)),
             "ece": _percent(gap),
             "bin_pixels": _percent(pixels / pixels.sum()),
@@ -72,11 +75,12 @@ def pseudo_label_sentence(summary: dict[str, Any], classes: Sequence[str]) -> st
         "none" if summary[key] is None else f"{summary[key]:.2f} %"
         for key in ("kept", "precision", "ece")
     )
-    of_classes = zip(summary["class_precision"], classes, strict=True)
-    known = [(value, name) for value, name in of_classes if value is not None]
+    pairs = zip(summary["class_precision"], classes, strict=True)
+    precisions = [(value, name) for value, name in pairs if value is not None]
     by_class = ""
-    if known:
-        mean, (lowest, worst) = sum(value for value, _ in known) / len(known), min(known)
+    if precisions:
+        mean = sum(value for value, _ in precisions) / len(precisions)
+        lowest, worst = min(precisions)
         by_class = f" (mean over classes {mean:.2f} %, worst {worst} {lowest:.2f} %)"
     return (
         f"{kept} of the pixels above {summary['threshold']:.3f}, {precision} of them right"
@@ -91,14 +95,14 @@ def pseudo_label_scalars(
     names = ("threshold", "kept", "precision", "ece")
     values = {f"{prefix}/{name}": summary[name] for name in names}
     for key in ("kept", "precision"):
-        of_classes = zip(classes, summary[f"class_{key}"], strict=True)
-        values |= {f"{prefix}_{key}/{name}": value for name, value in of_classes}
+        by_class = zip(classes, summary[f"class_{key}"], strict=True)
+        values |= {f"{prefix}_{key}/{name}": value for name, value in by_class}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _percent(shares: Tensor) -> Any:
     """Return a number or a list of numbers; None for 0/0."""
-    found = (100 * shares).tolist()
-    if isinstance(found, list):
-        return [None if value != value else value for value in found]
-    return None if found != found else found
+    percents = (100 * shares).tolist()
+    if isinstance(percents, list):
+        return [None if math.isnan(value) else value for value in percents]
+    return None if math.isnan(percents) else percents

@@ -48,13 +48,14 @@ def iou_intervals(counts: Tensor) -> Intervals | None:
         return None
     values = counts.flatten(1).double().numpy()
     absent = values.reshape(number, 3, -1)[:, 1:].sum((0, 1)) == 0
-    random, found = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    resampled = []
     for _ in range(0, RESAMPLES, CHUNK):
         times = random.multinomial(number, np.full(number, 1 / number), CHUNK)
         hit, predicted, true = (times @ values).reshape(CHUNK, 3, -1).swapaxes(0, 1)
         union = predicted + true - hit
-        found.append(np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0))
-    iou = 100 * np.concatenate(found)
+        resampled.append(np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0))
+    iou = 100 * np.concatenate(resampled)
     iou[:, absent] = 0
     empty = np.isnan(iou).all(axis=1)  # resamples of images without labelled pixels
     edges = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
@@ -68,12 +69,12 @@ def class_scores(confusion: Tensor) -> dict[str, Tensor]:
     """Return F1, precision and recall `[C]` in [0, 1] of a confusion matrix `[C, C]` (rows: truth).
 
     F1, 2 TP / (2 TP + FP + FN), is the Dice over all pixels of all images; for the Dice by volume,
-    see `inference.evaluation.dice`.  Scores of a class without pixels are 0.
+    see `inference.evaluation.dice`. Scores of a class without pixels are 0.
     """
-    hit, found, true = class_counts(confusion)
+    hit, predicted, true = class_counts(confusion)
     return {
-        "F1": 2 * hit / (found + true).clamp(min=1),
-        "precision": hit / found.clamp(min=1),
+        "F1": 2 * hit / (predicted + true).clamp(min=1),
+        "precision": hit / predicted.clamp(min=1),
         "recall": hit / true.clamp(min=1),
     }
 

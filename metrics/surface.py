@@ -24,8 +24,8 @@ def surface_scores(
     box = ndimage.find_objects((predicted | target).astype(np.uint8))[0]
     surfaces = [surface(mask[box]) for mask in (predicted, target)]
     distances = [
-        ndimage.distance_transform_edt(~other, spacing)[own]
-        for own, other in (surfaces, surfaces[::-1])
+        ndimage.distance_transform_edt(~second, spacing)[first]
+        for first, second in (surfaces, surfaces[::-1])
     ]
     hd95 = float(np.percentile(np.concatenate(distances), 95))
     return hd95, float(np.mean([d.mean() for d in distances]))

@@ -2,8 +2,9 @@
 
 import difflib
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -23,62 +24,65 @@ from util.config.schema import Model
 from util.errors import UserError, reason
 
 OWN = {xception.NAME: xception.Xception65}
-"""CNNs that timm lacks: modules made from output stride and bands, which return a shallow map
-(stride 4) and a deep one; `channels`: of both."""
+"""CNNs that timm does not have, by name. Each takes output stride and channels, and returns a
+shallow (stride 4) and a deep feature map; `channels`: of both."""
 # Errors of timm for a model that cannot take the requested form.
 _UNFIT = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
+# Sides to try for the least one that a backbone takes.
+_SIDES = (1, 2, 4, 8, 16, 32, 64)
 
 
-def network_of(options: Model, data: Data) -> Network:
+def network_of(model_config: Model, data: Data) -> Network:
     """Return the network of a config for the classes and images of its dataset."""
-    return build_network(options, len(data.classes), data.num_bands, data.dates)
+    return build_network(model_config, len(data.classes), data.num_bands, data.dates)
 
 
 def build_network(
-    options: Model, num_classes: int, in_channels: int = 3, dates: int = 1
+    model_config: Model, num_classes: int, in_channels: int = 3, dates: int = 1
 ) -> Network:
-    """Return a network for images of `in_channels` bands, or for pairs of them.
+    """Return a network for images of `in_channels` channels, or for pairs of them.
 
     Raises `UserError` for a backbone that timm lacks or that the network cannot use.
     """
     build = {"deeplabv3plus": _deeplabv3plus, "pspnet": _pspnet, "dpt": _dpt, "unet": _unet}
-    network = build[options.network](options, num_classes, in_channels)
+    network = build[model_config.network](model_config, num_classes, in_channels)
     network.siamese = dates == 2
-    if options.multi_grid:
-        apply_multi_grid(network.backbone, options)
-    if options.lock_backbone:
+    if model_config.multi_grid:
+        apply_multi_grid(network.backbone, model_config)
+    if model_config.lock_backbone:
         network.lock_backbone()  # and keeps no activations to recompute
-    elif options.checkpoint_activations:
+    elif model_config.checkpoint_activations:
         recompute_blocks(network.backbone)
     return network
 
 
-def _deeplabv3plus(options: Model, num_classes: int, in_channels: int) -> Network:
-    backbone, channels, sides = build_cnn(options.backbone, options.output_stride, in_channels)
-    rates, width = options.aspp_rates, options.channels
-    return DeepLabV3Plus(backbone, channels, num_classes, rates, width, sides)
+def _deeplabv3plus(model_config: Model, num_classes: int, in_channels: int) -> Network:
+    name, stride = model_config.backbone, model_config.output_stride
+    backbone, channels, multiple = build_cnn(name, stride, in_channels)
+    rates, width = model_config.aspp_rates, model_config.channels
+    return DeepLabV3Plus(backbone, channels, num_classes, rates, width, multiple)
 
 
-def _pspnet(options: Model, num_classes: int, in_channels: int) -> Network:
-    name, stride = options.backbone, options.output_stride
-    backbone, channels, sides = build_cnn(name, stride, in_channels, shallow=False)
-    return PSPNet(backbone, channels[-1], num_classes, sides)
+def _pspnet(model_config: Model, num_classes: int, in_channels: int) -> Network:
+    name, stride = model_config.backbone, model_config.output_stride
+    backbone, channels, multiple = build_cnn(name, stride, in_channels, shallow=False)
+    return PSPNet(backbone, channels[-1], num_classes, multiple)
 
 
-def _dpt(options: Model, num_classes: int, in_channels: int) -> Network:
-    vit: Any = build_vit(options.backbone, options.patch_size, in_channels)
-    layers = tapped_blocks(options.backbone, len(vit.feature_info), options.layers)
+def _dpt(model_config: Model, num_classes: int, in_channels: int) -> Network:
+    vit: Any = build_vit(model_config.backbone, model_config.patch_size, in_channels)
+    layers = tapped_blocks(model_config.backbone, len(vit.feature_info), model_config.layers)
     network = (
-        AdaptedDPT(vit, num_classes, layers, options.lora)
-        if options.lora
+        AdaptedDPT(vit, num_classes, layers, model_config.lora)
+        if model_config.lora
         else DPT(vit, num_classes, layers)
     )
     vit.blocks[layers[-1] :].requires_grad_(False)  # DDP would wait for their gradients
     return network
 
 
-def _unet(options: Model, num_classes: int, in_channels: int) -> Network:
-    return UNet(in_channels, num_classes, options.widths, options.dropout)
+def _unet(model_config: Model, num_classes: int, in_channels: int) -> Network:
+    return UNet(in_channels, num_classes, model_config.widths, model_config.dropout)
 
 
 def is_backbone(name: str) -> bool:
@@ -89,8 +93,8 @@ def is_backbone(name: str) -> bool:
 def check_name(name: str) -> None:
     """Raise `UserError` unless timm, or `OWN`, has a model of this name."""
     if not is_backbone(name):
-        near = difflib.get_close_matches(name, [*timm.list_models(), *OWN], n=3)
-        hint = f"; similar: {', '.join(near)}" if near else ""
+        similar = difflib.get_close_matches(name, [*timm.list_models(), *OWN], n=3)
+        hint = f"; similar: {', '.join(similar)}" if similar else ""
         raise UserError(f"model.backbone: timm has no '{name}'{hint}")
 
 
@@ -119,7 +123,8 @@ def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
 def build_cnn(
     name: str, stride: int, in_channels: int, shallow: bool = True
 ) -> tuple[nn.Module, Sequence[int], int]:
-    """Return a CNN, the channels of its feature maps, and the number that divides an image's sides.
+    """Return a CNN, the channels of its feature maps, and the number that must divide the sides of
+    an image.
 
     The CNN returns features at stride 4 (if `shallow`) and at the output stride.
     """
@@ -127,55 +132,67 @@ def build_cnn(
         return OWN[name](stride, in_channels), OWN[name].channels, 1
     check_name(name)
     try:
-        indices, sides, least, idle = _probe(name, stride, shallow)
-        backbone = _feature_maps(name, stride, out_indices=indices, in_chans=in_channels)
-        backbone.least_side = least
+        facts = _probe(name, stride, shallow)
+        backbone = _feature_maps(name, stride, out_indices=facts.indices, in_chans=in_channels)
+        backbone.least_side = facts.least_side
     except _UNFIT as error:
         raise UserError(
             f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
             f"({reason(error)}). Fix: use a CNN of timm such as resnet50s; a ViT needs "
             "model.network dpt"
         ) from None
-    # HRNet's last fusions make unused maps.  Parameters without a gradient must not require one:
+    # HRNet's last fusions make unused maps. Parameters without a gradient must not require one:
     # processes that average their gradients would wait for it.
-    for parameter in idle:
+    for parameter in facts.unused_parameters:
         backbone.get_parameter(parameter).requires_grad_(False)
-    return backbone, backbone.feature_info.channels(), sides
+    return backbone, backbone.feature_info.channels(), facts.size_multiple
+
+
+class BackboneFacts(NamedTuple):
+    """Facts of a CNN of timm that are known only once it has run."""
+
+    indices: list[int]
+    """Of the feature maps that the network uses."""
+    size_multiple: int
+    """Number that must divide the sides of an image."""
+    least_side: int
+    unused_parameters: list[str]
+    """Names of parameters without a gradient."""
 
 
 @functools.cache
-def _probe(name: str, stride: int, shallow: bool) -> tuple[list[int], int, int, list[str]]:
-    """Return the indices of the feature maps, the number that divides an image's sides, the least
-    side, and the names of parameters without a gradient; needs no memory and keeps the random
-    state."""
+def _probe(name: str, stride: int, shallow: bool) -> BackboneFacts:
+    """Find the facts of a backbone on the meta device: without memory and random numbers."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         probe = _feature_maps(name, stride).eval()
-        sides = _multiple_of_sides(probe)
+        multiple = _size_multiple(probe)
         strides = probe.feature_info.reduction()
         indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
-        fitting = (s for s in _SIDES if s % sides == 0 and _takes(probe, s, s))
-        least = next(fitting, 64 + sides)  # a side that `_multiple_of_sides` has tried
-        return indices, sides, least, _parameters_without_part_in(probe, indices, sides)
+        fitting = (s for s in _SIDES if s % multiple == 0 and _takes(probe, s, s))
+        least = next(fitting, 64 + multiple)  # a side that `_size_multiple` has tried
+        unused = _unused_parameters(probe, indices, multiple)
+        return BackboneFacts(indices, multiple, least, unused)
 
 
 def _feature_maps(name: str, stride: int, **options: Any) -> Any:
-    """Return timm's feature extractor at this output stride; a hierarchical backbone that takes no
-    output stride keeps its own strides.  Raises `ValueError` where those end in another."""
-    ways: list[dict[str, Any]] = [{"output_stride": stride}, {"strict_img_size": False}, {}]
-    for way in ways:
-        try:
-            model: Any = timm.create_model(name, features_only=True, **way, **options)
-            break
-        except (TypeError, AssertionError):  # HRNet asserts that the stride is its own
-            if way == {}:
-                raise
-    own = model.feature_info.reduction()[-1]
-    if "output_stride" not in way and own != stride:
-        raise ValueError(f"it has strides of its own: set model.output_stride to {own}")
-    return model
+    """Return timm's feature extractor at this output stride. A hierarchical backbone takes no
+    output stride; raises `ValueError` where its deepest map has another stride."""
+    create = functools.partial(timm.create_model, name, features_only=True, **options)
+    with suppress(TypeError, AssertionError):  # HRNet asserts that the stride is its own
+        return create(output_stride=stride)
+    extractor = _with_own_strides(create)
+    deepest = extractor.feature_info.reduction()[-1]
+    if deepest != stride:
+        raise ValueError(f"it has strides of its own: set model.output_stride to {deepest}")
+    return extractor
 
 
-_SIDES = (1, 2, 4, 8, 16, 32, 64)
+def _with_own_strides(create: Callable[..., Any]) -> Any:
+    """Return a feature extractor at its own strides, for images of any size where timm checks it
+    (Swin)."""
+    with suppress(TypeError, AssertionError):
+        return create(strict_img_size=False)
+    return create()
 
 
 @torch.no_grad()
@@ -188,7 +205,7 @@ def _takes(backbone: nn.Module, height: int, width: int) -> bool:
     return True
 
 
-def _multiple_of_sides(backbone: nn.Module) -> int:
+def _size_multiple(backbone: nn.Module) -> int:
     """Return the number that must divide an image's sides: 1 (nearly all), 4 (Swin), 32 (HRNet).
 
     Raises `ValueError` for a backbone that does not take images of any size.
@@ -200,18 +217,16 @@ def _multiple_of_sides(backbone: nn.Module) -> int:
 
 
 @torch.enable_grad()
-def _parameters_without_part_in(
-    backbone: nn.Module, indices: Sequence[int], sides: int
-) -> list[str]:
+def _unused_parameters(backbone: nn.Module, indices: Sequence[int], multiple: int) -> list[str]:
     """Return the names of parameters on which the feature maps with these indices do not depend."""
-    maps = backbone(torch.zeros(1, 3, 96 + sides, 64 + sides))
+    maps = backbone(torch.zeros(1, 3, 96 + multiple, 64 + multiple))
     names, parameters = zip(*backbone.named_parameters(), strict=True)
-    taken = [maps[index].sum() for index in indices]
-    gradients = torch.autograd.grad(taken, parameters, allow_unused=True)
+    sums = [maps[index].sum() for index in indices]
+    gradients = torch.autograd.grad(sums, parameters, allow_unused=True)
     return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
 
 
-def apply_multi_grid(backbone: nn.Module, options: Model) -> None:
+def apply_multi_grid(backbone: nn.Module, model_config: Model) -> None:
     """Multiply dilations 2, 2, 4 into the 3x3 convolutions of a ResNet's layer4 blocks.
 
     Raises `UserError` for a backbone without three such blocks of a single 3x3 convolution.
@@ -219,7 +234,7 @@ def apply_multi_grid(backbone: nn.Module, options: Model) -> None:
     blocks = getattr(backbone, "layer4", ())
     convs = [block.conv2 for block in blocks if hasattr(block, "conv3") and hasattr(block, "conv2")]
     if len(convs) != 3 or not all(isinstance(conv, nn.Conv2d) for conv in convs):
-        found = "unet" if options.network == "unet" else options.backbone
+        found = "unet" if model_config.network == "unet" else model_config.backbone
         raise UserError(
             f"model.multi_grid: needs a ResNet-50 or deeper, found '{found}'. Fix: set it to false"
         )

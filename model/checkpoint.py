@@ -53,7 +53,7 @@ def cpu_copy(state: Any) -> Any:
 
 
 def link_atomically(source: Path, path: Path) -> None:
-    """Make `path` another name for the present content of `source`."""
+    """Make `path` a hard link to the present content of `source`."""
     try:
         with replacing(path) as partial:
             os.link(source, partial)
@@ -76,12 +76,12 @@ def nonfinite_tensors(state: Any) -> list[str]:
 
     Waits for the device once if all are finite.
     """
-    tensors = _tensors(state, "", set())
-    found = {name: _stored(x) for name, x in tensors if x.is_floating_point()}
-    values = [x for x in found.values() if x.numel()]  # the maximum of nothing is an error
+    named = _tensors(state, "", set())
+    tensors = {name: _stored(x) for name, x in named if x.is_floating_point()}
+    values = [x for x in tensors.values() if x.numel()]  # the maximum of nothing is an error
     if nn.utils.get_total_norm(values, math.inf).isfinite():
         return []
-    return [name for name, x in found.items() if not x.isfinite().all()]
+    return [name for name, x in tensors.items() if not x.isfinite().all()]
 
 
 def _stored(x: Tensor) -> Tensor:
@@ -133,13 +133,13 @@ def load(path: Path) -> Any:
     try:
         if _count_parts(state, {}) > MAX_PARTS:
             raise ValueError(f"it would unfold to more than {MAX_PARTS} values")
-        found = nonfinite_tensors(state)
+        nonfinite = nonfinite_tensors(state)
     except Exception as error:  # of torch, on odd tensors
         raise UserError(f"{path}: not a readable checkpoint ({one_line(error)})") from None
-    if found:
+    if nonfinite:
         raise UserError(
-            f"{path}: expected finite weights, found NaN or infinity in {join_first(found, 3)}. "
-            "Fix: use an earlier checkpoint of the run, or train again"
+            f"{path}: expected finite weights, found NaN or infinity in "
+            f"{join_first(nonfinite, 3)}. Fix: use an earlier checkpoint of the run, or train again"
         )
     return state
 
@@ -172,7 +172,7 @@ def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Ten
     `{'method': ...}` (names start with `which`), with or without the prefixes of
     DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`).
     """
-    elsewhere = _networks(state)
+    hint = _networks_hint(state)
     if isinstance(state, Mapping) and isinstance(state.get("method"), Mapping):
         whole = {str(k).replace(COMPILED, ""): v for k, v in state["method"].items()}
         state = {
@@ -181,23 +181,23 @@ def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Ten
     elif isinstance(state, Mapping) and isinstance(state.get(which), Mapping):
         state = state[which]
     if not isinstance(state, Mapping) or not state:
-        raise UserError(f"{path}: holds no weights under '{which}'{elsewhere}")
+        raise UserError(f"{path}: holds no weights under '{which}'{hint}")
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(
-            f"{path}: expected names and tensors under '{which}', found other values{elsewhere}"
+            f"{path}: expected names and tensors under '{which}', found other values{hint}"
         )
     return {k.replace(COMPILED, "").removeprefix("module."): v for k, v in state.items()}
 
 
-def _networks(state: Any) -> str:
+def _networks_hint(state: Any) -> str:
     """Return the names under which a checkpoint holds weights, as the end of an error."""
     whole = state if isinstance(state, Mapping) else {}
     if isinstance(whole.get("method"), Mapping):
-        found = sorted({k.partition(".")[0] for k in map(str, whole["method"]) if "." in k})
+        names = sorted({k.partition(".")[0] for k in map(str, whole["method"]) if "." in k})
     else:
-        held = {str(k): [*v.values()] for k, v in whole.items() if isinstance(v, Mapping)}
-        found = [name for name, v in held.items() if v and all(isinstance(x, Tensor) for x in v)]
-    return f"; use those under {' or '.join(found)}" if found else ""
+        parts = {str(k): [*v.values()] for k, v in whole.items() if isinstance(v, Mapping)}
+        names = [name for name, v in parts.items() if v and all(isinstance(x, Tensor) for x in v)]
+    return f"; use those under {' or '.join(names)}" if names else ""
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> None:
@@ -216,10 +216,10 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> N
         "unexpected": [str(k) for k in state if k not in own],
         "of another shape": shapes,
     }
-    found = "; ".join(f"{len(v)} {fault}: {join_first(v, 3)}" for fault, v in faults.items() if v)
-    if found:
+    text = "; ".join(f"{len(v)} {fault}: {join_first(v, 3)}" for fault, v in faults.items() if v)
+    if text:
         raise UserError(
-            f"{path}: made with another network, method or number of classes ({found}). "
+            f"{path}: made with another network, method or number of classes ({text}). "
             "Fix: use the config it was trained with"
         )
     try:

@@ -45,8 +45,8 @@ class ASPP(nn.Module):
 class DeepLabV3Plus(PoolingNetwork):
     """Backbone, ASPP on its deep features `c4`, and a decoder with its shallow features `c1`.
 
-    `backbone(x)` returns `[c1, c4]` with `feature_channels`; `patch_size` divides the sides of its
-    images.
+    `backbone(x)` returns `[c1, c4]` with `feature_channels`, for images whose sides `size_multiple`
+    divides.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class DeepLabV3Plus(PoolingNetwork):
         num_classes: int,
         aspp_rates: Sequence[int],
         channels: int,
-        patch_size: int,
+        size_multiple: int,
     ):
         super().__init__()
         self.feature_channels = feature_channels
-        self.patch_size = patch_size
+        self.size_multiple = size_multiple
         low, high = feature_channels
         self.backbone = backbone
         self.head = ASPP(high, channels, aspp_rates)

@@ -30,11 +30,11 @@ PROTOBUF_LIMIT = 2**31
 
 
 class Deployed(nn.Module):
-    """Images `[B, bands, H, W]`, float32 -> logits `[B, C, H, W]`, equal to those of `predict.py`
+    """Images `[B, C, H, W]`, float32 -> logits `[B, classes, H, W]`, equal to those of `predict.py`
     without test-time augmentation.
 
     With the normalisation inside, images hold file values (0 to 255, or those of data.image_range),
-    else normalised ones.  With the resizing inside, they have any size, else one that the network
+    else normalised ones. With the resizing inside, they have any size, else one that the network
     takes.
     """
 
@@ -46,20 +46,21 @@ class Deployed(nn.Module):
     def __init__(self, network: Network, config: Config, inside: Collection[str]):
         super().__init__()
         cpu = torch.device("cpu")
-        self.network, self.inside = network, inside
+        self.network = network
+        self.inside = inside
         self.normalises = NORMALISATION in inside
-        self.patch = network.patch_size if RESIZING in inside else 1
+        self.resize_multiple = network.size_multiple if RESIZING in inside else 1
         resized = RESIZING in inside and config.evaluation.mode == "resize"
-        self.square = config.crop_size if resized else None
+        self.square_side = config.crop_size if resized else None
         low, high = (bound[:, None, None] for bound in torch.tensor(value_range(config)))
         mean, std = mean_and_std(config, cpu)
         for name, value in {"low": low, "high": high, "mean": mean, "std": std}.items():
             self.register_buffer(name, value, persistent=False)  # moves with the network
 
     @property
-    def patch_size(self) -> int:
-        """Number that divides the sides of its images."""
-        return self.network.patch_size // self.patch
+    def size_multiple(self) -> int:
+        """Number that must divide the sides of an image."""
+        return self.network.size_multiple // self.resize_multiple
 
     def from_unit(self, image: Tensor) -> Tensor:
         """Convert images in [0, 1] to its input."""
@@ -71,35 +72,40 @@ class Deployed(nn.Module):
         if self.normalises:
             unit = ((image - self.low) / (self.high - self.low)).clamp(0, 1)
             image = normalise(unit, self.mean, self.std)
-        if self.square is None:
-            return self.fitted(image)
-        square = (self.square, self.square)
-        logits = self.fitted(F.interpolate(image, square, mode="bilinear", align_corners=False))
+        if self.square_side is None:
+            return self.logits_at_own_size(image)
+        square = (self.square_side, self.square_side)
+        resized = F.interpolate(image, square, mode="bilinear", align_corners=False)
+        logits = self.logits_at_own_size(resized)
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
-    def fitted(self, x: Tensor) -> Tensor:
+    def logits_at_own_size(self, x: Tensor) -> Tensor:
         """Compute `inference.predictor.logits_of` in arithmetic that exporters can trace, for sides
-        of half a patch, and of the network's least side, or more."""
-        if self.patch == 1:
+        of half the multiple, and of the network's least side, or more."""
+        unit = self.resize_multiple
+        if unit == 1:
             return self.network(x)
-        patch, (h, w) = self.patch, x.shape[-2:]
-        fit = ((2 * h + patch) // (2 * patch) * patch, (2 * w + patch) // (2 * patch) * patch)
+        h, w = x.shape[-2:]
+        fit = ((2 * h + unit) // (2 * unit) * unit, (2 * w + unit) // (2 * unit) * unit)
         logits = self.network(F.interpolate(x, fit, mode="bilinear", align_corners=True))
         return F.interpolate(logits, (h, w), mode="bilinear", align_corners=True)
 
 
 def value_range(config: Config) -> tuple[list[float], list[float]]:
     """Return the values that become 0 and 1, for each band of each date."""
-    found, bands = config.data.image_range or (0.0, 255.0), config.data.num_bands
-    pairs = found if isinstance(found[0], tuple) else [found] * bands
-    lows, highs = zip(*pairs, strict=True)
+    image_range = config.data.image_range or (0.0, 255.0)
+    one_per_band = isinstance(image_range[0], tuple)
+    ranges = image_range if one_per_band else [image_range] * config.data.num_bands
+    lows, highs = zip(*ranges, strict=True)
     return list(lows) * config.data.dates, list(highs) * config.data.dates
 
 
 def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
     """Return the metadata of a file: values in JSON, by name."""
-    data, (low, high) = config.data, value_range(config)
-    shape = "[batch, bands, height, width]"
+    data = config.data
+    low, high = value_range(config)
+    shape = "[batch, channels, height, width]"
+    order = "; pairs: bands of the earlier date, then of the later" if data.dates == 2 else ""
     outside = config.crop_size if config.evaluation.mode == "resize" else None
     facts = {
         "classes": data.classes,
@@ -109,12 +115,12 @@ def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
         "image_range": [low, high],
         "mean": deployed.mean.flatten().tolist(),
         "std": deployed.std.flatten().tolist(),
-        "input": f"{shape}, {_values(config, deployed)}",
+        "input": f"{shape}, {_values(config, deployed)}{order}",
         "output": "logits [batch, classes, height, width]",
         "nodata": NODATA_NOTE,
         "inside": [name for name in (NORMALISATION, RESIZING) if name in deployed.inside],
         "square": outside if RESIZING not in deployed.inside else None,
-        "multiple_of": deployed.patch_size,
+        "multiple_of": deployed.size_multiple,
         "least_side": deployed.network.least_side,
         "config": portable(config).model_dump(mode="json"),
     }
@@ -133,7 +139,7 @@ def to_onnx(deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, s
     if sum(value.nbytes for value in deployed.state_dict().values()) >= PROTOBUF_LIMIT:
         raise UserError(
             "--format onnx: found weights of 2 GiB or more, expected less. "
-            "Fix: --format torchscript"
+            "Fix: pass --format torchscript"
         )
     free = torch.export.Dim.DYNAMIC
     sides = {} if fixed else {2: free, 3: free}
@@ -172,9 +178,9 @@ def _without_source_paths(content: bytes) -> bytes:
     """Copy a TorchScript archive without its debug records, which name files of this machine."""
     reader, file = torch._C.PyTorchFileReader(io.BytesIO(content)), io.BytesIO()
     writer = torch._C.PyTorchFileWriter(file)
-    own = {"version", "byteorder", ".data/serialization_id"}  # the writer adds them
+    added = {"version", "byteorder", ".data/serialization_id"}  # by the writer
     for name in reader.get_all_records():
-        if name not in own and not name.endswith(".debug_pkl"):
+        if name not in added and not name.endswith(".debug_pkl"):
             record = reader.get_record(name)
             writer.write_record(name, record, len(record))
     writer.write_end_of_file()

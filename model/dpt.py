@@ -24,7 +24,7 @@ def tapped_blocks(name: str, depth: int, asked: Sequence[int] | None = None) -> 
     """Return the four blocks, counted from 1, whose tokens the decoder uses.
 
     Defaults for timm's ViT `name`: as published for DINOv2 and DINOv3, else the last blocks of the
-    four quarters.  Raises `UserError` for blocks that the ViT lacks.
+    four quarters. Raises `UserError` for blocks that the ViT lacks.
     """
     if asked is None:
         quarters = [depth * quarter // 4 for quarter in (1, 2, 3, 4)]
@@ -110,7 +110,7 @@ class DPT(Network):
     """The patch tokens of four blocks of a ViT, each after the final LayerNorm, and a decoder.
 
     `backbone` is a plain ViT of timm that takes images of any multiple of its patch size; `layers`:
-    the four blocks, counted from 1.  Class and register tokens take part in its attention only.
+    the four blocks, counted from 1. Class and register tokens take part in its attention only.
     """
 
     backbone: Any  # timm's ViTs have no common class with these methods
@@ -119,7 +119,7 @@ class DPT(Network):
         super().__init__()
         blocks = backbone.feature_info
         width = blocks[-1]["num_chs"]
-        self.patch_size = blocks[-1]["reduction"]
+        self.size_multiple = blocks[-1]["reduction"]
         self.taps = [block - 1 for block in layers]
         self.feature_channels = [width] * len(self.taps)
         self.backbone = backbone

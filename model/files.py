@@ -23,8 +23,8 @@ def best_checkpoint(run: Path, name: str) -> Path:
 def network_in(path: Path) -> str:
     """Return the network that best_model_NAME.pth was chosen for; of other files, the trained
     network, `model`."""
-    found = re.fullmatch(r"best_(model_.+)\.pth", path.name)
-    return found[1] if found else "model"
+    match = re.fullmatch(r"best_(model_.+)\.pth", path.name)
+    return match[1] if match else "model"
 
 
 def find_checkpoint(given: Path, which: str | None, option: str = "--checkpoint") -> Path:
@@ -43,15 +43,15 @@ def find_checkpoint(given: Path, which: str | None, option: str = "--checkpoint"
     if not folder.is_dir():
         return folder
     candidates = [best_checkpoint(folder, which or "model"), folder / PUBLISHED]
-    found = [path for path in candidates if path.exists()]
-    if not found:
+    existing = [path for path in candidates if path.exists()]
+    if not existing:
         others = sorted(path.name for path in folder.glob("*.pth"))
-        there = f"; it has {', '.join(others)}" if others else ""
+        contents = f"; it has {', '.join(others)}" if others else ""
         raise UserError(
             f"{option} {given}: found neither {candidates[0].name} of a run nor {PUBLISHED} of a "
-            f"published folder{there}. Fix: name the checkpoint file"
+            f"published folder{contents}. Fix: name the checkpoint file"
         )
-    return found[0]
+    return existing[0]
 
 
 def require_resumable(resume: str) -> Path:
@@ -64,14 +64,14 @@ def require_resumable(resume: str) -> Path:
     return Path(resume)
 
 
-def pretrained_file(options: Model) -> Path | None:
+def pretrained_file(model_config: Model) -> Path | None:
     """Return the file of pretrained weights that the config names, if any; it may be missing."""
-    if options.pretrained in ("none", "hub"):
+    if model_config.pretrained in ("none", "hub"):
         return None
-    if options.pretrained != "file":
-        return find_path(Path(options.pretrained))
-    has_none = options.network == "unet"
-    return None if has_none else find_path(PRETRAINED / f"{options.backbone}.pth")
+    if model_config.pretrained != "file":
+        return find_path(Path(model_config.pretrained))
+    has_none = model_config.network == "unet"
+    return None if has_none else find_path(PRETRAINED / f"{model_config.backbone}.pth")
 
 
 def require_pretrained(path: Path) -> None:

@@ -28,31 +28,31 @@ def is_on_hub(backbone: str) -> bool:
     """Return True if timm's weights of a backbone are on the hub or in its cache."""
     import timm
 
-    known = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
-    if known is None or not known.hf_hub_id:
+    pretrained = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    if pretrained is None or not pretrained.hf_hub_id:
         return False
     ask_hub_once()
     if not constants.HF_HUB_OFFLINE:
         return True
     names = ("model.safetensors", "pytorch_model.bin")
-    cached = (huggingface_hub.try_to_load_from_cache(known.hf_hub_id, name) for name in names)
+    cached = (huggingface_hub.try_to_load_from_cache(pretrained.hf_hub_id, name) for name in names)
     return any(isinstance(path, str) for path in cached)
 
 
 def hub_folder(name: str, option: str) -> Path:
     """Return the cached folder of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`; download it first
-    if needed.  `option`: of the command line, for messages.
+    if needed. `option`: of the command line, for messages.
 
     Raises `UserError` for another name, and for a folder that cannot be downloaded.
     """
-    found = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:@(.+))?", name)
-    if found is None:
+    match = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:@(.+))?", name)
+    if match is None:
         raise UserError(f"{option} {name}: expected {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
     ask_hub_once()
-    wanted = ["*.safetensors", "config.yaml", "README.md"]
+    patterns = ["*.safetensors", "config.yaml", "README.md"]
     try:
         folder = huggingface_hub.snapshot_download(
-            found[1], revision=found[2], allow_patterns=wanted
+            match[1], revision=match[2], allow_patterns=patterns
         )
     except Exception as error:  # of the network, the hub or its client
         problem = reason(error)

@@ -64,7 +64,7 @@ def base_names(backbone: nn.Module) -> dict[str, str]:
 def add_adapters(backbone: nn.Module, rank: int) -> None:
     """Add adapters of this rank to the attention, in place, and freeze all other weights.
 
-    The update of a layer is `B A x`, without a scale; B starts at 0.  Raises `UserError` without
+    The update of a layer is `B A x`, without a scale; B starts at 0. Raises `UserError` without
     peft, and for a ViT whose attention does not call its layers.
     """
     if any(name.endswith("attn.q_bias") for name, _ in backbone.named_parameters()):
@@ -87,7 +87,7 @@ def add_adapters(backbone: nn.Module, rank: int) -> None:
 
 def merge_adapters(network: Network, config: Config) -> Config:
     """Merge the adapters of a network into its weights, in place; return the config of the network
-    without adapters.  Networks without adapters and their configs stay unchanged."""
+    without adapters. Networks without adapters and their configs stay unchanged."""
     if not isinstance(network, AdaptedDPT):
         return config
     vit = network.backbone

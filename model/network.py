@@ -19,15 +19,16 @@ class Network(nn.Module):
     """`model(x)` returns logits `[B, C, H, W]` at the size of `x`.
 
     A subclass owns `self.backbone` and defines `encode`, `classify` and, for a module between the
-    two, `context`; the last feature map is the deepest, with `feature_channels[-1]`.  Parts of a
+    two, `context`; the last feature map is the deepest, with `feature_channels[-1]`. Parts of a
     method (a perturbation, the correlation head) are functions of the features in its step.
     """
 
     backbone: nn.Module
     feature_channels: Sequence[int]
-    patch_size: int = 1
+    size_multiple: int = 1
     """Number that must divide the sides of an image."""
     locked: bool = False
+    """The backbone is frozen."""
     siamese: bool = False
     """Samples are pairs of images of one place; classes are kinds of change."""
 
@@ -35,7 +36,7 @@ class Network(nn.Module):
     def least_side(self) -> int:
         """Least side of an image; some backbones without padding (ConvNeXt, VGG) need more than one
         pixel."""
-        return max(self.patch_size, getattr(self.backbone, "least_side", 1))
+        return max(self.size_multiple, getattr(self.backbone, "least_side", 1))
 
     def encode(self, x: Tensor) -> Features:
         """Return feature maps of normalised images `[B, C, H, W]`, shallow to deep."""
@@ -77,16 +78,15 @@ class Network(nn.Module):
 
     def check_crop(self, crop_size: int) -> None:
         """Raise `UserError` for a crop size that the network cannot be trained on."""
-        below = crop_size - crop_size % self.patch_size
+        below = crop_size - crop_size % self.size_multiple
         if below != crop_size:
-            nearest = [size for size in (below, below + self.patch_size) if size]
-            raise unfit_crop(
-                crop_size, nearest, f"the backbone takes multiples of {self.patch_size} pixels"
-            )
+            fitting_sizes = [size for size in (below, below + self.size_multiple) if size]
+            cause = f"the backbone takes multiples of {self.size_multiple} pixels"
+            raise unfit_crop(crop_size, fitting_sizes, cause)
 
-    def check_batch(self, images: int) -> None:
+    def check_batch(self, num_images: int) -> None:
         """Raise `UserError` for a number of images (of all processes that share batch statistics)
-        that one train-mode forward cannot take."""
+        that one forward pass in train mode cannot take."""
 
 
 class PoolingNetwork(Network):
@@ -101,18 +101,18 @@ class PoolingNetwork(Network):
     def check_crop(self, crop_size: int) -> None:
         super().check_crop(crop_size)
         if crop_size < 33:
-            least = -(-33 // self.patch_size) * self.patch_size
+            least = -(-33 // self.size_multiple) * self.size_multiple
             raise unfit_crop(crop_size, [least], "the network needs more than one 32-pixel cell")
 
-    def check_batch(self, images: int) -> None:
-        if images < 2:
+    def check_batch(self, num_images: int) -> None:
+        if num_images < 2:
             raise UserError(
-                "batch_size or micro_batch: a forward of 1 image, but the batch norm of the pooled "
-                "maps needs at least 2; give each process 2 or more"
+                "batch_size or micro_batch: found a forward pass of 1 image; the batch norm of the "
+                "pooled maps needs 2. Fix: give each process 2 or more images per forward pass"
             )
 
 
-def unfit_crop(crop_size: int, nearest: Sequence[int], reason: str) -> UserError:
+def unfit_crop(crop_size: int, fitting_sizes: Sequence[int], cause: str) -> UserError:
     """Return the error of `check_crop`."""
-    fits = " or ".join(map(str, nearest))
-    return UserError(f"crop_size: found {crop_size}, but {reason}; use {fits}")
+    fits = " or ".join(map(str, fitting_sizes))
+    return UserError(f"crop_size: found {crop_size}, but {cause}; use {fits}")

@@ -1,4 +1,4 @@
-"""Pretrained weights of backbones, from a file or timm's hub, for any number of bands."""
+"""Pretrained weights of backbones, from a file or timm's hub, for any number of channels."""
 
 import re
 from collections.abc import Mapping
@@ -18,23 +18,23 @@ from util.config.schema import Model
 from util.errors import UserError, join_first, reason
 
 
-def load_backbone(network: Network, options: Model, in_channels: int) -> str:
+def load_backbone(network: Network, model_config: Model, in_channels: int) -> str:
     """Load the pretrained weights that the config names; return a line for the log.
 
     Raises `UserError` for missing weights, and for those of another network.
     """
-    name = "U-Net" if options.network == "unet" else options.backbone
-    if options.pretrained == "none":
+    name = "U-Net" if model_config.network == "unet" else model_config.backbone
+    if model_config.pretrained == "none":
         return f"{name}: random weights (model.pretrained: none)"
-    file = pretrained_file(options)
+    file = pretrained_file(model_config)
     if file is not None:
         require_pretrained(file)
         state: Mapping[str, Tensor] = network_state(load(file), file)
         source = str(file)
-    elif options.network == "unet":
+    elif model_config.network == "unet":
         raise UserError(
-            f"model.pretrained: found {options.pretrained}, but a U-Net's encoder has no published "
-            "weights. Fix: set it to none, or to the path of a .pth file"
+            f"model.pretrained: found {model_config.pretrained}, but a U-Net's encoder has no "
+            "published weights. Fix: set it to none, or to the path of a .pth file"
         )
     else:
         state, source = hub_weights(name), f"timm hub, {name}"
@@ -60,17 +60,17 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
 
 
 def inflate_stem(state: Mapping[str, Tensor], in_channels: int) -> tuple[Mapping[str, Tensor], str]:
-    """Convert weights for RGB to `in_channels` bands; return also a remark if they changed.
+    """Convert weights for RGB to `in_channels` channels, and return a remark if they changed.
 
-    As in timm, one band takes the sum of the first convolution's three, more bands repeat them in
-    turn, scaled by 3 / `in_channels`.
+    As in timm, one channel takes the sum of the first convolution's three; more channels repeat
+    them in turn, scaled by 3 / `in_channels`.
     """
     stems = [k for k, v in state.items() if v.ndim == 4 and v.shape[1] == 3]
     if in_channels == 3 or not stems:
         return state, ""
-    how = "summed to 1 band" if in_channels == 1 else f"repeated to {in_channels} bands"
+    how = "summed to 1 channel" if in_channels == 1 else f"repeated to {in_channels} channels"
     inflated = adapt_input_conv(in_channels, state[stems[0]])
-    return {**state, stems[0]: inflated}, f"; {stems[0]} of 3 bands {how}"
+    return {**state, stems[0]: inflated}, f"; {stems[0]} of 3 channels {how}"
 
 
 def pair_names(
@@ -96,7 +96,7 @@ def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source
     """
     whole = backbone.state_dict()
     inside = base_names(backbone)
-    own = {name: whole[of_backbone] for name, of_backbone in inside.items()}
+    own = {name: whole[name_inside] for name, name_inside in inside.items()}
     if "norm.weight" in own and "norm.weight" not in state:  # timm's name before average pooling
         state = {re.sub(r"^fc_norm\.", "norm.", name): value for name, value in state.items()}
     names, lacking = pair_names(own, state)

@@ -55,13 +55,13 @@ class PSPHead(nn.Module):
 class PSPNet(PoolingNetwork):
     """Backbone, and pyramid pooling of its deepest features at four scales.
 
-    `backbone(x)` returns maps; the last one, with `channels`, is used.  `patch_size` divides the
-    sides of an image.
+    `backbone(x)` returns maps, of which the last one, with `channels`, is used, for images whose
+    sides `size_multiple` divides.
     """
 
-    def __init__(self, backbone: nn.Module, channels: int, num_classes: int, patch_size: int):
+    def __init__(self, backbone: nn.Module, channels: int, num_classes: int, size_multiple: int):
         super().__init__()
-        self.patch_size = patch_size
+        self.size_multiple = size_multiple
         self.feature_channels = [channels]
         self.backbone = backbone
         self.head = PSPHead(channels, num_classes)

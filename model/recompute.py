@@ -13,7 +13,7 @@ from util.errors import UserError
 
 
 def recompute_blocks(backbone: nn.Module) -> None:
-    """Keep only the input of each block in the forward; the backward runs the block again.
+    """Keep only the input of each block in the forward pass; the backward pass runs it again.
 
     Raises `UserError` for a backbone without blocks.
     """
@@ -37,12 +37,12 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 @torch.compiler.disable  # dynamo cannot compile a checkpoint with a context of its own
 def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
-    def run(*inputs: Any) -> Any:
+    def run_block(*inputs: Any) -> Any:
         # HRNet's blocks write into their input list; the second run needs the original.
         return forward(*(list(x) if isinstance(x, list) else x for x in inputs), **more)
 
     return checkpoint(
-        run,
+        run_block,
         *inputs,
         use_reentrant=False,
         context_fn=lambda: (nullcontext(), _on_copies_of_buffers(block)),
@@ -52,11 +52,11 @@ def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, *
 @contextmanager
 def _on_copies_of_buffers(block: nn.Module) -> Iterator[None]:
     """Run on copies of the running statistics, so that a batch is counted once."""
-    own = [(m, name, b) for m in block.modules() for name, b in m.named_buffers(recurse=False)]
-    for module, name, buffer in own:
+    buffers = [(m, name, b) for m in block.modules() for name, b in m.named_buffers(recurse=False)]
+    for module, name, buffer in buffers:
         setattr(module, name, buffer.clone())
     try:
         yield
     finally:
-        for module, name, buffer in own:
+        for module, name, buffer in buffers:
             setattr(module, name, buffer)

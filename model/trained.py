@@ -17,23 +17,23 @@ from util.errors import UserError, counted, join_first
 from util.log import logger
 
 
-def load_network(options: Model, data: Data, path: Path, which: str = "model") -> Network:
+def load_network(model_config: Model, data: Data, path: Path, which: str = "model") -> Network:
     """Return the network of a config with the weights of a checkpoint, in any published format.
 
-    Parts of the method (CorrMatch's correlation head) are left out, with a warning.  A checkpoint
-    of adapters needs the pretrained weights, too.  Raises `UserError` for weights of another
+    Parts of the method (CorrMatch's correlation head) are left out, with a warning. A checkpoint
+    of adapters needs the pretrained weights, too. Raises `UserError` for weights of another
     network or other classes.
     """
-    whole = load(path)
-    state = network_state(whole, path, which)
-    compare_configs(whole, options, data, path)
-    network = network_of(options, data)
-    if options.lora:
-        load_backbone(network, options, data.num_bands)
+    content = load(path)
+    state = network_state(content, path, which)
+    compare_configs(content, model_config, data, path)
+    network = network_of(model_config, data)
+    if model_config.lora:
+        load_backbone(network, model_config, data.num_bands)
     parts = dict(network.named_children())
-    own = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
-    load_weights(network, own or state, path)
-    if left := [name for name in state if name not in own]:
+    weights = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
+    load_weights(network, weights or state, path)
+    if left := [name for name in state if name not in weights]:
         logger.warning(
             "%s: ignored %s that the network does not have: %s",
             path, counted(len(left), "weight"), join_first(left, 3),
@@ -48,47 +48,48 @@ def load_trained(config: Config, path: Path, which: str, device: torch.device) -
     return network
 
 
-# Keys that do not affect the weights of a network.
-_FREE = {"pretrained", "lock_backbone", "checkpoint_activations", "dropout"}
+# Keys of `model` that do not affect the weights of a network.
+_NO_WEIGHTS = {"pretrained", "lock_backbone", "checkpoint_activations", "dropout"}
 # Keys of `data` that decide which values a network sees.
-_INPUTS = ("bands", "image_range", "mean", "std")
+_INPUT_KEYS = ("bands", "image_range", "mean", "std")
 
 
-def compare_configs(state: Any, options: Model, data: Data, path: Path) -> None:
-    """Compare a config with the config inside a checkpoint of this project.
+def compare_configs(content: Any, model_config: Model, data: Data, path: Path) -> None:
+    """Compare a config with the config inside a checkpoint (`content`) of this project.
 
     Raises `UserError` for another network, pairs instead of single images, another number of
-    classes, or the same names in another order.  Logs a warning for other names, which may be the
+    classes, or the same names in another order. Logs a warning for other names, which may be the
     same classes of another dataset, and for other bands or another normalisation.
     """
-    own = state.get("config") if isinstance(state, dict) else None
-    if not isinstance(own, dict):
+    trained = content.get("config") if isinstance(content, dict) else None
+    if not isinstance(trained, dict):
         return
+    new = model_config.model_dump(mode="json")
+    ignored = _NO_WEIGHTS | ({"multi_grid"} if model_config.network in ("dpt", "unet") else set())
     try:
-        before, new = own["data"]["classes"], options.model_dump(mode="json")
-        free = _FREE | ({"multi_grid"} if options.network in ("dpt", "unet") else set())
-        wrong = _changes("model", own["model"], new, [key for key in new if key not in free])
-        seen = _changes("data", own["data"], data.model_dump(mode="json"), _INPUTS)
-        was_pairs, is_pairs = own["data"].get("pair") is not None, data.dates == 2
+        before = trained["data"]["classes"]
+        wrong = _changes("model", trained["model"], new, [key for key in new if key not in ignored])
+        inputs = _changes("data", trained["data"], data.model_dump(mode="json"), _INPUT_KEYS)
+        was_pairs, is_pairs = trained["data"].get("pair") is not None, data.dates == 2
         renamed = [(a, b) for a, b in zip(before, data.classes, strict=False) if a != b]
     except (KeyError, TypeError):
         return  # an odd config: the weights decide
     if was_pairs != is_pairs:
         samples = {True: "pairs", False: "single images"}
         wrong.insert(0, f"data.pair ({samples[was_pairs]} -> {samples[is_pairs]})")
-    names = ", ".join(f"{a} -> {b}" for a, b in renamed[:4]) + ", ..." * (len(renamed) > 4)
+    names = ", ".join(f"{a} -> {b}" for a, b in renamed[:4]) + (", ..." if renamed[4:] else "")
     if len(before) != len(data.classes):
         wrong.insert(0, f"data.classes ({len(before)} -> {len(data.classes)})")
     elif any(name in before for _, name in renamed):  # a known class in another place
         wrong.insert(0, f"data.classes ({names})")
-    beside = path.parent / "config.yaml"
-    hint = f". Fix: --config {beside}" if beside.exists() else ""
+    run_config = path.parent / "config.yaml"
+    hint = f". Fix: --config {run_config}" if run_config.exists() else ""
     if wrong:
         raise UserError(f"{path}: the config differs from its own in {'; '.join(wrong)}{hint}")
     if renamed:
-        logger.warning("%s: trained with other names of classes (%s)%s", path, names, hint)
-    for difference in seen:
-        logger.warning("%s: trained with other %s%s", path, difference, hint)
+        logger.warning("%s: trained with other class names (%s)%s", path, names, hint)
+    for change in inputs:
+        logger.warning("%s: trained with another config: %s%s", path, change, hint)
 
 
 def _changes(section: str, old: Any, new: dict[str, Any], keys: Iterable[str]) -> list[str]:

@@ -55,7 +55,7 @@ class Block(nn.Module):
 
 
 class Xception65(nn.Module):
-    """Images `[B, bands, H, W]` -> features at stride 4 (256 channels) and `output_stride` (2048).
+    """Images `[B, C, H, W]` -> features at stride 4 (256 channels) and `output_stride` (2048).
 
     Strides beyond `output_stride` 8, 16 or 32 become 1; as published, only output stride 8 dilates
     the convolutions instead.
@@ -63,13 +63,15 @@ class Xception65(nn.Module):
 
     channels = (256, 2048)
 
-    def __init__(self, output_stride: int, bands: int):
+    def __init__(self, output_stride: int, in_channels: int):
         super().__init__()
         dilation = 2 if output_stride == 8 else 1
         entry = 2 if output_stride >= 16 else 1
         last = 2 if output_stride == 32 else 1
-        self.conv1, self.bn1 = nn.Conv2d(bands, 32, 3, 2, 1, bias=False), norm(32)
-        self.conv2, self.bn2 = nn.Conv2d(32, 64, 3, 1, 1, bias=False), norm(64)
+        self.conv1 = nn.Conv2d(in_channels, 32, 3, 2, 1, bias=False)
+        self.bn1 = norm(32)
+        self.conv2 = nn.Conv2d(32, 64, 3, 1, 1, bias=False)
+        self.bn2 = norm(64)
         self.block1 = Block(64, 128, 128, stride=2)
         self.block2 = Block(128, 256, 256, stride=2)
         self.block3 = Block(256, 728, 728, entry)

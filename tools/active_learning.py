@@ -84,9 +84,9 @@ def arm_scores(options: argparse.Namespace, pool: list[Sample], seed: int) -> di
     order = np.random.default_rng(seed).permutation(len(pool)).tolist()
     count, folder = options.count, options.save_path / options.method / str(seed)
     scores = {"first": train_arm(options, pool, set(order[:count]), folder / "first", seed)}
-    own = folder / options.acquisition
-    ranked = rank_pool(options, pool, folder / "first", own)
-    scores["ranked"] = train_arm(options, pool, {*order[:count], *ranked}, own, seed)
+    ranked_folder = folder / options.acquisition
+    ranked = rank_pool(options, pool, folder / "first", ranked_folder)
+    scores["ranked"] = train_arm(options, pool, {*order[:count], *ranked}, ranked_folder, seed)
     scores["random"] = train_arm(options, pool, set(order[: 2 * count]), folder / "random", seed)
     return scores
 
@@ -97,7 +97,10 @@ def train_arm(
     """Train with the `labelled` images of the pool; return the mIoU of the last epoch."""
     rest = [sample._replace(mask=None) for i, sample in enumerate(pool) if i not in labelled]
     kinds = {"labeled": [pool[i] for i in sorted(labelled)], "unlabeled": rest}
-    lists = {kind: [sample_line(*line_paths(s)) for s in some] for kind, some in kinds.items()}
+    lists = {
+        kind: [sample_line(*line_paths(sample)) for sample in samples]
+        for kind, samples in kinds.items()
+    }
     for kind, lines in lists.items():
         write_once(folder / f"{kind}.txt", split_file_text(lines))
     set_lists = [f"data.{kind}={folder / kind}.txt" for kind in lists]
@@ -107,13 +110,15 @@ def train_arm(
     return json.loads(last)["scores"]["model"]["miou"]
 
 
-def rank_pool(options: argparse.Namespace, pool: list[Sample], first: Path, own: Path) -> list[int]:
+def rank_pool(
+    options: argparse.Namespace, pool: list[Sample], first: Path, folder: Path
+) -> list[int]:
     """Return the indices of the images that the first network is most uncertain about."""
-    out = own / "labels"
+    out = folder / "labels"
     if not (out / "config.yaml").exists():  # written last
         network = ["--checkpoint", first / "run/latest.pth", "--threshold", 0]
-        ranking = ["--rank", own / "rank.csv", "--acquisition", options.acquisition]
-        own.mkdir(parents=True, exist_ok=True)
+        ranking = ["--rank", folder / "rank.csv", "--acquisition", options.acquisition]
+        folder.mkdir(parents=True, exist_ok=True)
         run_script(
             "-m", "tools.autolabel", *network, "--out", out, *ranking, "--select", options.count
         )

@@ -34,7 +34,7 @@ def main() -> None:
             require_sources(options.list, config.data)
         with importing():
             from inference.autolabel import Autolabel, unlabelled_samples
-            from inference.output_folder import made_by, unfinished_images
+            from inference.output_folder import folder_record, unfinished_images
             from model.trained import load_trained
             from util import distributed
         labels = Autolabel(options.out, config, options.threshold)
@@ -48,7 +48,7 @@ def main() -> None:
             lambda sample: sample.image_files,
             lambda name: [labels.mask_path(name)],
             options.out,
-            made_by(options, config, ["threshold"]),
+            folder_record(options, config, ["threshold"]),
         )
         errors = labels.label(network, missing, device, may_choose_windows(options))
         if errors:
@@ -118,7 +118,7 @@ def command_line() -> Parser:
         "--rank",
         type=Path,
         metavar="CSV",
-        help="write the images there, most uncertain first (default: not)",
+        help="also write the images there, most uncertain first (default: off)",
     )
     parser.add_argument(
         "--acquisition",
@@ -130,8 +130,8 @@ def command_line() -> Parser:
         "--select",
         type=int,
         metavar="N",
-        help="split files of the N most uncertain images (next.txt) and the others (rest.txt) "
-        "(default: neither)",
+        help="write split files of the N most uncertain images (next.txt) and of the others "
+        "(rest.txt) (default: off)",
     )
     return parser
 

@@ -42,7 +42,7 @@ def main() -> None:
         if options.out.suffix not in (".png", ".svg", ".pdf"):
             raise UserError(f"--out {options.out}: expected a name that ends in .png, .svg or .pdf")
         if options.count < 1:
-            raise UserError(f"--count {options.count}: expected at least 1")
+            raise UserError(f"--count: found {options.count}, expected 1 or more")
         if options.names and len(options.names) != len(options.checkpoints):
             raise UserError(
                 f"--names: {counted(len(options.names), 'name')} for "
@@ -121,18 +121,16 @@ def compared_rows(
     images, masks = zip(*map(Reader(data).image_and_mask, samples), strict=True)
     dates = zip(*(rgb_previews(pixels, data) for pixels in images), strict=True)
     rows = dict(zip(("image", "later image"), map(list, dates), strict=False))
-    *_, last = rows.values()
+    *_, last = rows.values()  # of pairs, the later images
     predictions = {"ground truth": list(map(np.array, masks))}
     for name, path in checkpoints.items():
-        own = configs[name].data
-        same = (own.bands, own.image_range) == (data.bands, data.image_range)
-        inputs = images if same else map(Reader(own).image, samples)
-        predictor = Predictor(
-            load_trained(configs[name], path, network_in(path), device), configs[name], device
-        )
-        predictions[name] = list(map(predictor.mask, inputs))
-    for name, of_row in predictions.items():
-        pairs = zip(last, of_row, strict=True)
+        config = configs[name]
+        same_input = (config.data.bands, config.data.image_range) == (data.bands, data.image_range)
+        inputs = images if same_input else map(Reader(config.data).image, samples)
+        network = load_trained(config, path, network_in(path), device)
+        predictions[name] = list(map(Predictor(network, config, device).mask, inputs))
+    for name, row_masks in predictions.items():
+        pairs = zip(last, row_masks, strict=True)
         rows[name] = [overlay(picture, mask, data, OPACITY) for picture, mask in pairs]
     return rows
 
@@ -143,12 +141,12 @@ def common_data(configs: Mapping[str, Config]) -> Data:
     first, *others = configs
     data = configs[first].data
     for name in others:
-        own = configs[name].data
-        if own.classes != data.classes:
+        other = configs[name].data
+        if other.classes != data.classes:
             raise UserError(f"{name}: its classes differ from those of {first}")
-        if own.dates != data.dates:
+        if other.dates != data.dates:
             raise UserError(
-                f"{name}: its images per sample ({own.dates}) differ from those of {first} "
+                f"{name}: its images per sample ({other.dates}) differ from those of {first} "
                 f"({data.dates})"
             )
     return data

@@ -108,8 +108,8 @@ def published_epoch(run: Run, network: str, checkpoint: Path, state: Any) -> Epo
         if epoch.epoch == number and number in run.selected(network):
             return epoch
     raise UserError(
-        f"{checkpoint}: of epoch {number}, for which metrics.jsonl holds no comparable scores of "
-        f"'{network}'"
+        f"{checkpoint}: metrics.jsonl has no comparable scores of '{network}' for its epoch "
+        f"{number}"
     )
 
 
@@ -134,8 +134,9 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequ
     from inference.evaluation import how_predicted, score_title  # which need PyTorch
     from tools.html import render  # imports jinja2
 
-    config, start, scores = run.config, run.starts[-1], epoch.scores[network]
-    data = config.data
+    config, data = run.config, run.config.data
+    start = run.starts[-1]
+    scores = epoch.scores[network]
     command = [shortened(part) for part in start.command]
     intervals: Sequence[tuple[float, float] | None] = scores.iou_intervals or [None] * len(
         data.classes
@@ -157,7 +158,7 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequ
             row.append(cell)
         means[0].append("mean Dice without class 0")
         means[1].append(f"{value_of(scores, 'dice', data.classes):.2f}")
-    splits = [[name, found.images, f"`{found.sha256}`"] for name, found in run.images.items()]
+    splits = [[name, digest.images, f"`{digest.sha256}`"] for name, digest in run.digests.items()]
     splits = splits or [["not recorded", "", ""]]
     return render(
         "model_card.md.j2",

@@ -79,7 +79,7 @@ def test_sliding_window(size, border):
 
 def test_whole_image_of_a_patch_network():
     network = Local()
-    network.patch_size = 14
+    network.size_multiple = 14
     image = torch.randn(1, 3, 30, 50)
     resized = F.interpolate(image, (28, 56), mode="bilinear", align_corners=True)
     expected = F.interpolate(network(resized), (30, 50), mode="bilinear", align_corners=True)
@@ -100,7 +100,7 @@ def test_resize_mode(toy):
 def test_test_time_augmentation(mode, patch, flip, toy):
     """Compare with separately computed views: resized, mirrored, predicted, transformed back."""
     network, image = Local(), torch.randn(1, 3, 30, 50)
-    network.patch_size = patch
+    network.size_multiple = patch
     sets = ["crop_size=12", f"evaluation.flip={flip}", "evaluation.scales=[0.5, 1, 1.4]"]
     config = load_config(toy.config, sets)
     total = torch.zeros(1, 6, 30, 50)
@@ -236,7 +236,7 @@ def test_tables_name_absent_classes_and_dice():
     assert scores.miou == pytest.approx(100 * (0.8 + 10 / 12) / 3)
     assert scores.miou_present == pytest.approx(100 * (0.8 + 10 / 12) / 2)
     text = score_table(scores, ["sky", "tree", "road"])
-    assert "road" in text and "(absent)" in text and "mean of those present" in text
+    assert "road" in text and "(absent)" in text and "mIoU of classes present" in text
     assert text.startswith("sky  ")
     scores = Scores(torch.tensor([[6, 2], [1, 3]]), torch.tensor([0.25, 0.5]))
     lines = score_table(scores, ["ventricle", "wall"]).splitlines()

@@ -287,7 +287,7 @@ def test_the_epoch_on_a_card_is_that_of_the_weights(trained, run, tmp_path):
     assert "after epoch 1 of 1" in card and f"| {own['scores']['model']['miou']:.2f} |" in card
     log.write_text(json.dumps(better) + "\n")
     code, _, err = run(publish, *argv, tmp_path / "b")
-    assert code == 2 and "best.pth: of epoch 1, for which metrics.jsonl holds no" in err
+    assert code == 2 and "best.pth: metrics.jsonl has no comparable scores" in err
 
 
 def test_the_score_that_chose_the_epoch_is_on_the_card(trained, run, tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from dataset.mask_files import LabelLookup, key_of, open_mask
 from inference.mask_encoding import MaskEncoding
 from inference.output_folder import ImageTable
-from inference.overlay import colour_mask, contents, mask_legend, overlay, with_legend
+from inference.overlay import class_shares, colour_mask, mask_legend, overlay, with_legend
 from tests.conftest import REPOSITORY
 from util.colours import IGNORE_COLOUR, background, cielab, distinct_colours, palette
 from util.config.data import Data
@@ -94,7 +94,7 @@ def test_an_index_png_keeps_indices_and_colours(tmp_path):
 
 def test_a_legend_names_what_the_mask_holds():
     own = data(palette=[(10, 10, 10), (200, 0, 0), (0, 200, 0)])
-    names = [(name, share) for _, name, share in contents(MASK, own)]
+    names = [(name, share) for _, name, share in class_shares(MASK, own)]
     assert names == [("background", 3 / 8), ("tree", 2 / 8), ("road", 1 / 8), ("no class", 1 / 8),
                      ("ignored", 1 / 8)]  # fmt: skip
     assert mask_legend(MASK, own)[0] == ((10, 10, 10), "background 37.5%")
@@ -139,7 +139,7 @@ def test_encoded_masks_are_read_as_the_same_classes(form, ignoring, tmp_path):
 
 
 def test_a_class_without_a_value_is_named():
-    with pytest.raises(UserError, match="data.label_map names no value of class 'road'"):
+    with pytest.raises(UserError, match="data.label_map: names no value of class 'road'"):
         MaskEncoding(data(label_map={0: 0, 1: 1, "other": 2}))
 
 

@@ -15,7 +15,7 @@ from dataset.bands import read_bands
 from inference import blending, geotiff
 from inference.blending import WindowAxis, plan_blocks, predict_block
 from inference.predictor import Predictor, logits_of
-from inference.raster import Raster, Rect, open_dates
+from inference.raster import Raster, Rect, open_sample
 from tests import own_images
 from tests.dataset.test_bands import data
 from util.colours import IGNORE_COLOUR, palette
@@ -83,7 +83,7 @@ def small_blocks(monkeypatch):
 def predict_blocks(network, path, config):
     """Return the probabilities of a whole raster, and the number of its blocks."""
     predictor = Predictor(network, config, torch.device("cpu"), "original")
-    with open_dates([path], config.data) as dates:
+    with open_sample([path], config.data) as dates:
         height, width, done = dates.height, dates.width, []
         plan = plan_blocks(height, width, config.crop_size, 3)
         found = torch.zeros(3, height, width)
@@ -155,7 +155,7 @@ def test_a_window_is_a_part_of_the_whole_image(form, tmp_path):
         with rasterio.open(path, "r+") as file:
             file.write_colormap(1, {i: (i, 255 - i, i // 2) for i in range(256)})
     whole, void = read_bands(path, own)
-    with open_dates([path], own) as raster:
+    with open_sample([path], own) as raster:
         found, empty = raster.read(rect := Rect(20, 30, 50, 40)), raster.void(rect)
     assert found.dtype == whole.dtype and np.array_equal(found, whole[20:70, 30:70])
     assert (void is None or void.any()) and (empty is None) == (
@@ -172,7 +172,7 @@ def test_a_window_is_a_part_of_the_whole_image(form, tmp_path):
 ])  # fmt: skip
 def test_kinds_of_tiff_that_are_refused(count, how, keys, message, tmp_path):
     write_raster(tmp_path / "a.tif", np.zeros((count, 9, 8), np.uint8), **how)
-    with pytest.raises(UserError, match=message), open_dates([tmp_path / "a.tif"], data(**keys)):
+    with pytest.raises(UserError, match=message), open_sample([tmp_path / "a.tif"], data(**keys)):
         pass
 
 
@@ -180,13 +180,13 @@ def test_pixels_without_data_are_0(tmp_path):
     values = RNG.integers(1, 256, (3, 9, 8)).astype(np.float32)
     values[:, :4] = np.nan
     write_raster(tmp_path / "a.tif", values, nodata=np.nan)
-    with open_dates([tmp_path / "a.tif"], data(image_range=[0, 255])) as raster:
+    with open_sample([tmp_path / "a.tif"], data(image_range=[0, 255])) as raster:
         found = raster.read(Rect(0, 0, 9, 8))
         assert (found[:4] == 0).all() and (found[4:] > 0).all()
         assert raster.void(Rect(2, 0, 4, 1)).ravel().tolist() == [True, True, False, False]
     values[0, 8, 0] = np.nan  # of one band alone
     write_raster(tmp_path / "a.tif", values, nodata=np.nan)
-    with open_dates([tmp_path / "a.tif"], data(image_range=[0, 255])) as raster:
+    with open_sample([tmp_path / "a.tif"], data(image_range=[0, 255])) as raster:
         with pytest.raises(UserError, match="1 values are NaN"):
             raster.read(Rect(5, 0, 4, 4))
 

@@ -257,7 +257,7 @@ def spied(sizes):
 
 def test_the_nearest_multiple_of_a_patch():
     network = spied(sizes := [])
-    network.patch_size = 14
+    network.size_multiple = 14
     for side in (14, 20, 21, 35, 6):
         logits_of(network, torch.zeros(1, 1, side, 28))
     assert sizes == [(seen, 28) for seen in (14, 14, 28, 42, 14)]

@@ -167,7 +167,7 @@ def test_dinov3_is_dinov2_with_as_many_patches(name):
     published, config = load(f"{name}_unimatch_v2"), load(f"{name}_dinov3")
     network = build(config)
     network.check_crop(config.crop_size)
-    assert (network.patch_size, network.taps) == (16, [2, 5, 8, 11])
+    assert (network.size_multiple, network.taps) == (16, [2, 5, 8, 11])
     assert config.crop_size // 16 == published.crop_size // 14
     model = published.model.model_copy(update={"backbone": "vit_base_patch16_dinov3"})
     change = {"model": model, "crop_size": config.crop_size}

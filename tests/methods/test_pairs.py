@@ -253,7 +253,8 @@ def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
     command = (predict, *checkpoint, "--save-path", tmp_path / "out", "--images", scenes / "A/val")
     code, _, err = run(*command)
     assert code == 2 and err == (
-        "error: --second: the config's samples are pairs; name the later images with it\n"
+        "error: --second: missing; the config's samples are pairs. Fix: name the later images with "
+        "--second\n"
     )
     (tmp_path / "one").mkdir()
     (tmp_path / "one/00000.png").symlink_to(scenes / "B/val/00000.png")

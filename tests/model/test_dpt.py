@@ -279,7 +279,7 @@ def test_adamw_takes_up_its_own_state():
 
 def test_patches_have_the_size_of_the_config():
     network = build_network(vary(TINY, patch_size=8), 3)
-    assert network.patch_size == 8
+    assert network.size_multiple == 8
     assert network.backbone.patch_embed.proj.kernel_size == (8, 8)
 
 

@@ -54,7 +54,7 @@ def test_features_are_timms_with_the_channels_first(name, sides):
     network = build_network(of(name), 5).eval()
     x = torch.randn(2, 3, 68, 100)
     shallow, deep = network.features(x)
-    assert network.patch_size == sides
+    assert network.size_multiple == sides
     assert shallow.shape == (2, network.feature_channels[0], 17, 25)
     assert deep.shape == (2, network.feature_channels[1], 3, 4)
     first = network.backbone(x)[0]
@@ -76,7 +76,7 @@ def test_whole_families_at_their_own_strides(name):
     """Check shapes only, on tensors without memory."""
     with torch.device("meta"):
         network = build_network(of(name), 5).eval()
-        assert network.patch_size == FAMILIES[name]
+        assert network.size_multiple == FAMILIES[name]
         shallow, deep = network.features(torch.zeros(1, 3, 96, 64))
         assert shallow.shape[-2:] == (24, 16) and deep.shape[-2:] == (3, 2)
         assert [shallow.shape[1], deep.shape[1]] == list(network.feature_channels)

@@ -100,7 +100,7 @@ def spoil(what):
     ("one value", [], ["found 1 values: 0, which come to 1 classes; expected 2 to 254"]),
     ("", ["--second", "A"], ["the folder of the earlier images"]),
     ("", ["--second", "none"], ["none: no such folder"]),
-    ("", ["--unlabeled", "label"], ["--unlabeled label: the folder of the masks"]),
+    ("", ["--unlabeled", "label"], ["--unlabeled label: is the folder of the masks"]),
     ("other folder", ["--unlabeled", "C"], ["not in --images", "without --unlabeled"]),
     ("other folder", ["--val", "C", "label"], ["not in --images", "a share or a folder"]),
 ])  # fmt: skip

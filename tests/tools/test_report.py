@@ -26,7 +26,7 @@ from util.errors import UserError
 def page_of(run):
     def write(folder, *more):
         code, out, err = run(report, folder, "--device", "cpu", *more)
-        assert code == 0 and out.endswith(f"written: {folder / 'report.html'}\n"), err
+        assert code == 0 and out.endswith(f"written  {folder / 'report.html'}\n"), err
         return (folder / "report.html").read_text()
 
     return write
@@ -182,7 +182,7 @@ def test_mistakes_are_said_in_one_line(toy, mistake, tmp_path):
         ((tmp_path,), "no run directory (no starts.jsonl in it)"),
         ((folder, "--out", tmp_path / "notes.html"), "is not a report of this command"),
         ((folder, "--out", tmp_path / "nowhere/page.html"), "does not exist"),
-        ((folder, "--limit", "0"), "--limit 0: expected at least 1"),
+        ((folder, "--limit", "0"), "--limit: found 0, expected 1 or more"),
     ):
         assert words in mistake(report, *argv)
     assert (tmp_path / "notes.html").read_text() == "mine"

@@ -94,7 +94,7 @@ def make_dataset(root: Path, images: Path | None) -> dict[str, Any]:
     """Write images, masks and split files: half of the images are labelled, four of these are for
     validation.
 
-    Returns the config's data section.  Raises `UserError` for a folder with too few images.
+    Returns the config's data section. Raises `UserError` for a folder with too few images.
     """
     for folder in ("images", "masks"):
         (root / folder).mkdir()

@@ -43,7 +43,7 @@ def compare(
     import pandas as pd
 
     if options.repeats < 1:
-        raise UserError(f"--repeats {options.repeats}: expected at least 1")
+        raise UserError(f"--repeats: found {options.repeats}, expected 1 or more")
     device = distributed.choose_device(options.device)
     rounds = range(options.repeats + 1)
     runs = [{name: timed(call, device) for name, call in settings.items()} for _ in rounds][1:]
@@ -77,8 +77,8 @@ def timed(call: Call, device: torch.device) -> tuple[float, int]:
 
 def report(tables: Mapping[str, "pd.DataFrame"], notes: dict[str, Any]) -> None:
     """Print versions and notes, and the tables by title."""
-    where: dict[str, Any] = versions() | {"threads": torch.get_num_threads()} | notes
-    print("  ".join(f"{key} {value}" for key, value in where.items()))
+    facts: dict[str, Any] = versions() | {"threads": torch.get_num_threads()} | notes
+    print("  ".join(f"{key} {value}" for key, value in facts.items()))
     for title, table in tables.items():
         columns = [name for name in table if name != "MiB" or table[name].any()]
         rows = [

@@ -50,15 +50,17 @@ def compare_steps(
 
     `cases`: scripts and settings by name.
     """
-    device, calls, own = distributed.choose_device(options.device), {}, {}
+    device = distributed.choose_device(options.device)
+    calls, kept_mebibytes = {}, {}
     for name, (script, keys) in cases.items():
-        here = argparse.Namespace(**{**vars(options), "set": [*options.set, *keys]})
-        config, before = read(here, data=data | {"workers": 0}), memory_allocated()
+        case = argparse.Namespace(**{**vars(options), "set": [*options.set, *keys]})
+        config = read(case, data=data | {"workers": 0})
+        before = memory_allocated()
         calls[name] = repeated_step(script, config, device)
         calls[name]()  # leaves gradients and the optimizer's state
-        own[name] = (memory_allocated() - before) / 2**20
+        kept_mebibytes[name] = (memory_allocated() - before) / 2**20
     table = compare(calls, options)
-    return table.assign(MiB=table.MiB + table.index.map(own))
+    return table.assign(MiB=table.MiB + table.index.map(kept_mebibytes))
 
 
 def repeated_step(script: str, config: Config, device: torch.device) -> Call:

@@ -28,16 +28,16 @@ def main() -> None:
             from tools.check_data.inspect import inspect
             from tools.check_data.problems import problems
             from tools.check_data.report import numbers, text
-        item = inspect(config)
-        found = problems(item, config)
-        report = numbers(item, found, config)
+        splits = inspect(config)
+        found = problems(splits, config)
+        report = numbers(splits, found, config)
         print(text(report, found, options.show))
         if options.json:
             write(options.json, json.dumps(report, indent=1) + "\n")
         if options.html:
             from tools.check_data.html_report import page  # imports jinja2 and matplotlib
 
-            write(options.html, page(report, item, found, config, options.show))
+            write(options.html, page(report, splits, found, config, options.show))
         sys.exit(0 if report["ok"] else 1)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from dataset.mask_files import LabelLookup
 from tools import html
-from tools.check_data.inspect import CheckedList
+from tools.check_data.inspect import CheckedSplit
 from tools.check_data.problems import Problem, grouped
 from tools.check_data.report import class_rows
 from tools.check_data.thumbnails import highlight_figures, sample_figures
@@ -37,7 +37,7 @@ Table = tuple[list[str], list[Any]]
 
 def page(
     report: dict[str, Any],
-    lists: Sequence[CheckedList],
+    lists: Sequence[CheckedSplit],
     found: Sequence[Problem],
     config: Config,
     limit: int,
@@ -115,7 +115,7 @@ def _bands(records: dict[str, Any]) -> Table:
     return ["band", "lowest value", "highest value", "constant in images"], rows
 
 
-def _values(lists: Sequence[CheckedList], config: Config) -> Table:
+def _values(lists: Sequence[CheckedSplit], config: Config) -> Table:
     """Tabulate mask values and colours that are not the index of their class, with their class."""
     labels, masks = LabelLookup(config.data), [item for item in lists if item.values]
     names = dict(enumerate(config.data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}

@@ -11,6 +11,7 @@ from dataset.image_files import exif_orientation
 from util.config.data import Data
 
 STEPS = 32
+"""Steps that a band's range is divided into."""
 
 
 class ImageFacts(NamedTuple):

@@ -35,7 +35,7 @@ KINDS = ("labeled", "unlabeled", "val", "test")
 
 
 @dataclass(eq=False)
-class Checked:
+class CheckedSample:
     """Contents of a sample's files; None or empty for an unreadable file."""
 
     sample: Sample
@@ -60,13 +60,13 @@ class Checked:
         return self.pixels is not None and self.pixels[IGNORE] == self.pixels.sum()
 
 
-class CheckedList(NamedTuple):
+class CheckedSplit(NamedTuple):
     """A split file, the faults of its lines, and the contents of its samples."""
 
     kind: str
     listed: Split
     faults: list[Fault]
-    items: list[Checked]
+    items: list[CheckedSample]
 
     @property
     def pixels(self) -> np.ndarray:
@@ -95,9 +95,9 @@ class CheckedList(NamedTuple):
     @property
     def bands(self) -> BandFacts | None:
         """Sums over all images; None without an image."""
-        every = [item.bands for item in self.items if item.bands]
-        sums = (np.sum(parts, axis=0) for parts in zip(*every, strict=True))
-        return BandFacts(*sums) if every else None
+        facts = [item.bands for item in self.items if item.bands]
+        sums = (np.sum(parts, axis=0) for parts in zip(*facts, strict=True))
+        return BandFacts(*sums) if facts else None
 
     @property
     def crops(self) -> np.ndarray:
@@ -105,47 +105,55 @@ class CheckedList(NamedTuple):
         return np.array([share for item in self.items for share in item.ignored])
 
 
-def inspect(config: Config) -> list[CheckedList]:
+def inspect(config: Config) -> list[CheckedSplit]:
     """Open all files of all lists that the config names, in threads, with a progress bar.
 
     Raises `UserError` for a missing, empty or binary split file.
     """
     data, reader = config.data, Reader(config.data)
-    lists = [
-        CheckedList(kind, *scan_samples(source, data, masks=kind != "unlabeled"), [])
+    splits = [
+        CheckedSplit(kind, *scan_samples(source, data, masks=kind != "unlabeled"), [])
         for kind in KINDS
         if (source := getattr(data, kind)) is not None
     ]
-    total = sum(len(found.listed.samples) for found in lists)
+    total = sum(len(split.listed.samples) for split in splits)
     with ThreadPoolExecutor() as pool, tqdm(total=total, disable=None) as bar:
-        for found in lists:
-            bar.set_description(found.kind)
-            crop = config.crop_size if found.kind == "labeled" else None
-            jobs = pool.map(lambda s, crop=crop: _look(s, reader, crop), found.listed.samples)
+        for split in splits:
+            bar.set_description(split.kind)
+            crop = config.crop_size if split.kind == "labeled" else None
+            jobs = pool.map(
+                lambda s, crop=crop: _inspect_sample(s, reader, crop), split.listed.samples
+            )
             for item in jobs:
-                found.items.append(item)
+                split.items.append(item)
                 bar.update()
-    return lists
+    return splits
 
 
-def _look(sample: Sample, reader: Reader, crop: int | None) -> Checked:
-    item, image, void = Checked(sample), None, None
+def _inspect_sample(sample: Sample, reader: Reader, crop: int | None) -> CheckedSample:
+    """Read the files of a sample; record their contents and faults.
+
+    `crop`: side of the random crops to draw; None to draw none.
+    """
+    item = CheckedSample(sample)
+    image = void = None
     try:
         pixels, void = read_dates(sample.image_files, reader.data)
         image = rgb_preview(pixels, reader.data)
         item.facts = image_facts(sample.image_file, image)
-        item.bands, item.digest = band_facts(pixels, void), _digest(pixels)
+        item.bands = band_facts(pixels, void)
+        item.digest = _digest(pixels)
     except UserError as error:
         item.faults.append(("unreadable", str(error)))
     if sample.mask is not None:
-        labels = _look_at_mask(item, image, void, reader)
+        labels = _inspect_mask(item, image, void, reader)
         if labels and image and not item.faults:
-            _compare(item, image, labels, reader, crop)
+            _compare_with_image(item, image, labels, reader, crop)
     return item
 
 
-def _look_at_mask(
-    item: Checked, image: Image.Image | None, void: np.ndarray | None, reader: Reader
+def _inspect_mask(
+    item: CheckedSample, image: Image.Image | None, void: np.ndarray | None, reader: Reader
 ) -> Image.Image | None:
     """Record the contents of a mask; return its class indices, or None for an invalid mask."""
     sample, path, kind = item.sample, item.sample.mask_file, "unreadable"
@@ -159,21 +167,21 @@ def _look_at_mask(
         codes = reader.labels.codes(mask, path)
         if void is not None and void.shape == codes.shape:
             codes = np.where(void, np.uint32(VOID), codes)
-        found, pixels = np.unique(codes, return_counts=True)
+        values, pixels = np.unique(codes, return_counts=True)
         most = pixels.argsort()[::-1][:MAX_VALUES]
-        item.values = dict(zip(found[most].tolist(), pixels[most].tolist(), strict=True))
-        classes = reader.labels.class_of(found)
+        item.values = dict(zip(values[most].tolist(), pixels[most].tolist(), strict=True))
+        classes = reader.labels.class_of(values)
         item.pixels = np.bincount(classes, pixels, 256).astype(np.int64)
         if not reader.labels.in_colour:
-            item.stored = mask_format(mask, found[found < CLEAR].tolist(), path, reader.labels)
+            item.stored = mask_format(mask, values[values < CLEAR].tolist(), path, reader.labels)
         return Image.fromarray(reader.labels.look_up(codes, path))
     except UserError as error:
         item.faults.append((kind, str(error)))
         return None
 
 
-def _compare(
-    item: Checked, image: Image.Image, labels: Image.Image, reader: Reader, crop: int | None
+def _compare_with_image(
+    item: CheckedSample, image: Image.Image, labels: Image.Image, reader: Reader, crop: int | None
 ) -> None:
     """Draw training crops; compare the orientation of mask and image."""
     sample, draw = item.sample, weak_geometry(reader.data)
@@ -181,8 +189,8 @@ def _compare(
         rng = sample_generator(0, 0, crc32(sample.image.encode()), number)
         drawn = draw(rng, labels.size, crop or 0).mask(labels)
         item.ignored.append((drawn == IGNORE).float().mean().item())
-    turn = item.facts.exif if item.facts else 1
-    if turn != 1 and fits_stored_orientation(image, labels, turn):
+    orientation = item.facts.exif if item.facts else 1
+    if orientation != 1 and fits_stored_orientation(image, labels, orientation):
         message = (
             f"{sample.mask_file}: fits {sample.image_file} better without its EXIF orientation"
         )

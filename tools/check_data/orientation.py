@@ -27,5 +27,5 @@ def _contrast(picture: Image.Image, labels: Image.Image) -> float:
     """Return the mean difference of grey levels between neighbours of different classes."""
     grey, classes = np.asarray(picture).astype(np.int16), np.asarray(labels)
     steps = [np.abs(np.diff(grey, axis=axis))[np.diff(classes, axis=axis) != 0] for axis in (0, 1)]
-    found = np.concatenate(steps)
-    return float(found.mean()) if found.size else 0.0
+    differences = np.concatenate(steps)
+    return float(differences.mean()) if differences.size else 0.0

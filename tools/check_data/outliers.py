@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from tools.check_data.image_stats import ImageFacts
-from tools.check_data.inspect import Checked, CheckedList
+from tools.check_data.inspect import CheckedSample, CheckedSplit
 from tools.check_data.problems import Problem
 
 FLAT = 2.0
@@ -35,42 +35,43 @@ class Highlight(NamedTuple):
     """A sample and the reason to look at it."""
 
     kind: str
-    item: Checked
+    item: CheckedSample
     reason: str
-    twin: Checked | None = None
+    twin: CheckedSample | None = None
     """The same picture under another name."""
 
 
 def highlights(
-    lists: Sequence[CheckedList], found: Sequence[Problem], names: Sequence[str]
+    lists: Sequence[CheckedSplit], found: Sequence[Problem], names: Sequence[str]
 ) -> list[Highlight]:
     """Return the samples to look at, kind by kind: problems first, then unusual files.
 
     `names`: of the images' bands.
     """
-    every = [(item, item.facts) for listed in lists for item in listed.items if item.facts]
-    some = [
+    readable = [(item, item.facts) for split in lists for item in split.items if item.facts]
+    unsorted = [
         *(
             Highlight(TITLES.get(p.kind, p.kind), p.item, _without_line(p.message, p.item), p.twin)
             for p in found
             if p.item
         ),
-        *_unusual(every),
-        *(highlight for pair in every for highlight in _odd_bands(*pair, names)),
+        *_unusual(readable),
+        *(highlight for pair in readable for highlight in _odd_bands(*pair, names)),
     ]
-    order = list(dict.fromkeys(highlight.kind for highlight in some))
-    return sorted(some, key=lambda highlight: order.index(highlight.kind))
+    order = list(dict.fromkeys(highlight.kind for highlight in unsorted))
+    return sorted(unsorted, key=lambda highlight: order.index(highlight.kind))
 
 
-def _without_line(message: str, item: Checked) -> str:
+def _without_line(message: str, item: CheckedSample) -> str:
     return message.removeprefix(f"{item.sample.where}: ")
 
 
-def _unusual(every: Sequence[tuple[Checked, ImageFacts]]) -> Iterator[Highlight]:
+def _unusual(readable: Sequence[tuple[CheckedSample, ImageFacts]]) -> Iterator[Highlight]:
     """Yield files that differ from the others; of dark and bright ones the farthest first."""
-    if not every:
+    if not readable:
         return
-    items, facts = [item for item, _ in every], pd.DataFrame([facts for _, facts in every])
+    items = [item for item, _ in readable]
+    facts = pd.DataFrame([facts for _, facts in readable])
     flat = facts.contrast < FLAT
     for i, row in facts[flat].iterrows():
         reason = f"all grey values are about {row.brightness:.0f}"
@@ -89,7 +90,7 @@ def _unusual(every: Sequence[tuple[Checked, ImageFacts]]) -> Iterator[Highlight]
         yield Highlight("much darker or brighter than most", items[i], reason)
 
 
-def _odd_bands(item: Checked, facts: ImageFacts, names: Sequence[str]) -> Iterator[Highlight]:
+def _odd_bands(item: CheckedSample, facts: ImageFacts, names: Sequence[str]) -> Iterator[Highlight]:
     """Yield bands without information, or with less than they could hold."""
     if not item.bands or facts.contrast < FLAT:
         return  # the image as a whole shows nothing

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dataset.mask_kinds import disagreement
 from dataset.overlap import locator, overlaps
 from dataset.validation import too_few
-from tools.check_data.inspect import Checked, CheckedList
+from tools.check_data.inspect import CheckedSample, CheckedSplit
 from util.config.schema import Config
 from util.config.types import IGNORE
 
@@ -37,7 +37,7 @@ WARNINGS = {
     "small val": "validation splits that are too small",
     "ignored crops": "random crops that are mostly ignored",
 }
-SIDES = {"labeled": "training", "unlabeled": "training", "val": "val", "test": "test"}
+ROLES = {"labeled": "training", "unlabeled": "training", "val": "val", "test": "test"}
 
 
 class Problem(NamedTuple):
@@ -49,9 +49,9 @@ class Problem(NamedTuple):
     line: int
     message: str
     """Split file, line and file, then what is wrong."""
-    item: Checked | None = None
+    item: CheckedSample | None = None
     """The sample, where its files can be shown."""
-    twin: Checked | None = None
+    twin: CheckedSample | None = None
     """The same picture under another name."""
 
     @property
@@ -59,19 +59,19 @@ class Problem(NamedTuple):
         return "error" if self.kind in ERRORS else "warning"
 
 
-def problems(lists: Sequence[CheckedList], config: Config) -> list[Problem]:
+def problems(lists: Sequence[CheckedSplit], config: Config) -> list[Problem]:
     """Return all problems, errors first, kind by kind."""
     found = [
-        *(problem for item in lists for problem in _of_list(item, config)),
+        *(problem for item in lists for problem in _split_problems(item, config)),
         *(
             Problem("overlap", lists[number].kind, line, message)
             for number, line, message in overlaps([item.listed for item in lists])
         ),
         *_repeated(lists),
     ]
-    for some in (*([one] for one in lists), lists):
-        if text := disagreement(s.stored for one in some for s in one.items if s.stored):
-            found.append(Problem("kinds", some[0].kind, 0, text))
+    for splits in (*([split] for split in lists), lists):  # each alone, then all together
+        if text := disagreement(s.stored for split in splits for s in split.items if s.stored):
+            found.append(Problem("kinds", splits[0].kind, 0, text))
             break
     order = [*ERRORS, *WARNINGS]
     return sorted(found, key=lambda problem: order.index(problem.kind))
@@ -81,12 +81,12 @@ def grouped(found: Iterable[Problem]) -> list[tuple[str, str, list[str]]]:
     """Return severity, title and messages of each kind of problem."""
     kinds = groupby(found, key=lambda problem: (problem.severity, problem.kind))
     return [
-        (severity, (ERRORS | WARNINGS)[kind], [problem.message for problem in some])
-        for (severity, kind), some in kinds
+        (severity, (ERRORS | WARNINGS)[kind], [problem.message for problem in group])
+        for (severity, kind), group in kinds
     ]
 
 
-def _of_list(found: CheckedList, config: Config) -> Iterator[Problem]:
+def _split_problems(found: CheckedSplit, config: Config) -> Iterator[Problem]:
     yield from (Problem("line", found.kind, f.line, str(f)) for f in found.faults)
     for item in found.items:
         sample, faults = item.sample, list(item.faults)
@@ -96,11 +96,11 @@ def _of_list(found: CheckedList, config: Config) -> Iterator[Problem]:
             shown = None if kind == "unreadable" else item
             yield Problem(kind, found.kind, sample.line, f"{sample.where}: {text}", shown)
     if found.kind != "unlabeled":
-        for kind, text in _of_masks(found, config):
+        for kind, text in _mask_problems(found, config):
             yield Problem(kind, found.kind, 0, f"{found.listed.name}: {text}")
 
 
-def _of_masks(found: CheckedList, config: Config) -> Iterator[tuple[str, str]]:
+def _mask_problems(found: CheckedSplit, config: Config) -> Iterator[tuple[str, str]]:
     """Yield kind and text of problems of a split as a whole."""
     pixels, crops = found.pixels, found.crops
     if not found.is_labelled:
@@ -121,17 +121,17 @@ def _of_masks(found: CheckedList, config: Config) -> Iterator[tuple[str, str]]:
         yield "ignored crops", f"{text} ({masks}; the rest is padding: lower crop_size)"
 
 
-def _repeated(lists: Sequence[CheckedList]) -> Iterator[Problem]:
+def _repeated(lists: Sequence[CheckedSplit]) -> Iterator[Problem]:
     """Yield equal pictures under different names (one file twice is an overlap); blank images are
     equal without being one picture."""
     location = locator()
-    first: dict[str, tuple[CheckedList, Checked]] = {}
+    first: dict[str, tuple[CheckedSplit, CheckedSample]] = {}
     for found in lists:
         for item in (i for i in found.items if i.digest and i.bands and not i.bands.constant.all()):
             earlier, twin = first.setdefault(str(item.digest), (found, item))
             sample, same = item.sample, twin.sample
             if location(same) != location(sample):
-                kind = "duplicate" if SIDES[earlier.kind] == SIDES[found.kind] else "leak"
+                kind = "duplicate" if ROLES[earlier.kind] == ROLES[found.kind] else "leak"
                 text = f"'{sample.image}' is the picture '{same.image}' of {same.where}"
                 message = f"{sample.where}: {text}"
                 yield Problem(kind, found.kind, sample.line, message, item, twin)

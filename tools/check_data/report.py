@@ -7,7 +7,7 @@ from typing import Any
 
 from dataset.mask_files import LabelLookup
 from tools.check_data.image_stats import BandFacts, band_names
-from tools.check_data.inspect import CROPS, CheckedList
+from tools.check_data.inspect import CROPS, CheckedSplit
 from tools.check_data.problems import MOSTLY, Problem, grouped
 from util.config.data import Data
 from util.config.schema import Config
@@ -21,7 +21,7 @@ FACTS = {"sizes": "size", "modes": "mode", "bits": "bits", "exif": "exif", "shap
 
 
 def numbers(
-    lists: Sequence[CheckedList], found: Sequence[Problem], config: Config
+    lists: Sequence[CheckedSplit], found: Sequence[Problem], config: Config
 ) -> dict[str, Any]:
     """Return all figures and problems, for JSON; shares are of all pixels of a split's masks."""
     keys = ("kind", "severity", "list", "line", "message")
@@ -39,7 +39,7 @@ def counts(values: Iterable[Any]) -> dict[Any, int]:
     return dict(Counter(values).most_common())
 
 
-def list_numbers(found: CheckedList, config: Config) -> dict[str, Any]:
+def list_numbers(found: CheckedSplit, config: Config) -> dict[str, Any]:
     """Return the figures of one split."""
     facts = [item.facts for item in found.items if item.facts]
     grey = counts(int(image.brightness) // 32 for image in facts)

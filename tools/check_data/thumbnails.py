@@ -10,9 +10,9 @@ from PIL import Image
 from dataset.bands import rgb_previews
 from dataset.mask_files import read_mask
 from dataset.reader import Reader
-from inference.overlay import colour_mask, contents, overlay, percent
+from inference.overlay import class_shares, colour_mask, overlay, percent
 from tools.check_data.image_stats import band_names
-from tools.check_data.inspect import Checked, CheckedList
+from tools.check_data.inspect import CheckedSample, CheckedSplit
 from tools.check_data.outliers import highlights
 from tools.check_data.problems import Problem
 from util.colours import Colour
@@ -38,18 +38,20 @@ class Figure(NamedTuple):
 
 
 def highlight_figures(
-    lists: Sequence[CheckedList], found: Sequence[Problem], config: Config
+    lists: Sequence[CheckedSplit], found: Sequence[Problem], config: Config
 ) -> Iterator[Figure]:
     """Yield the first highlights of each kind."""
     reader, names = Reader(config.data), band_names(config.data)
     for kind, group in groupby(highlights(lists, found, names), key=lambda one: one.kind):
-        some = list(group)
-        title = f"{kind} (one of {len(some)})" if len(some) > 1 else kind
-        for one in some[:HIGHLIGHTS]:
-            yield from figures(one.item, f"{title}: {one.reason}", reader, one.twin)
+        of_kind = list(group)
+        title = f"{kind} (one of {len(of_kind)})" if len(of_kind) > 1 else kind
+        for highlight in of_kind[:HIGHLIGHTS]:
+            yield from figures(
+                highlight.item, f"{title}: {highlight.reason}", reader, highlight.twin
+            )
 
 
-def sample_figures(found: CheckedList, config: Config) -> Iterator[Figure]:
+def sample_figures(found: CheckedSplit, config: Config) -> Iterator[Figure]:
     """Yield samples without faults: the rarest classes first, or from dark to bright."""
     reader, count = Reader(config.data), SHOWN[found.kind]
     if found.is_labelled:
@@ -60,7 +62,9 @@ def sample_figures(found: CheckedList, config: Config) -> Iterator[Figure]:
         yield from figures(item, reason, reader)
 
 
-def rarest(found: CheckedList, classes: Sequence[str], count: int) -> Iterator[tuple[Checked, str]]:
+def rarest(
+    found: CheckedSplit, classes: Sequence[str], count: int
+) -> Iterator[tuple[CheckedSample, str]]:
     """Yield up to `count` samples with a reason: the sample with the largest share of each class,
     classes in the fewest masks first; then the second largest, and so on."""
     masks, pixels = found.masks_with, found.pixels
@@ -81,16 +85,16 @@ def rarest(found: CheckedList, classes: Sequence[str], count: int) -> Iterator[t
             return
 
 
-def by_brightness(found: CheckedList, count: int) -> list[Checked]:
+def by_brightness(found: CheckedSplit, count: int) -> list[CheckedSample]:
     """Return samples evenly spaced between the darkest and the brightest."""
     pairs = [(item.facts.brightness, i) for i, item in enumerate(found.items) if item.facts]
     order = [found.items[i] for _, i in sorted(pairs)]
-    places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
-    return [order[place] for place in places]
+    indices = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [order[index] for index in indices]
 
 
 def figures(
-    item: Checked, reason: str, reader: Reader, twin: Checked | None = None
+    item: CheckedSample, reason: str, reader: Reader, twin: CheckedSample | None = None
 ) -> Iterator[Figure]:
     """Yield a sample with its mask, beside its twin if there is one; nothing if it cannot be
     shown."""
@@ -105,12 +109,12 @@ def figures(
     views = [view.convert("RGB") for view in views]
     for view in views:
         view.thumbnail((FULL, FULL), Image.Resampling.LANCZOS)
-    shares = [] if classes is None else contents(classes, reader.data)
+    shares = [] if classes is None else class_shares(classes, reader.data)
     legend = [(colour, name, percent(share)) for colour, name, share in shares]
     yield Figure(views, item.sample.image, "; ".join(filter(None, notes)), legend)
 
 
-def _pictures(item: Checked, reader: Reader) -> tuple[list[Image.Image], np.ndarray | None]:
+def _pictures(item: CheckedSample, reader: Reader) -> tuple[list[Image.Image], np.ndarray | None]:
     """Return the image, or both dates, with the mask over it (the later one), or beside it where
     their sizes differ; and the class indices."""
     sample, data = item.sample, reader.data

@@ -25,7 +25,8 @@ HEAD = [
     "config", "method", "images", "precision", "peak", *MEMORY_KINDS, "TFLOP", *CARDS, "disk",
     *RATES,
 ]  # fmt: skip
-"""Memory in GiB; images of a forward that fit, by the GiB of a GPU; time of 10 000 steps by GPU."""
+"""Memory in GiB; images of a forward pass that fit, by the GiB of a GPU; time of 10 000 steps by
+GPU."""
 
 
 def print_table(options: argparse.Namespace) -> int:
@@ -58,9 +59,9 @@ def print_table(options: argparse.Namespace) -> int:
 
 
 def cells(path: Path, method: type[Method], config: Config, images: int, needs: Needs) -> list[str]:
-    """Return a row of the table; `images`: labelled images of a forward."""
+    """Return a row of the table; `images`: labelled images of a forward pass."""
     cost = needs.cost
-    held = {n: str(n) for n in needs.per_forward.values()} | {images: "whole", None: "no"}
+    fits = {n: str(n) for n in needs.per_forward.values()} | {images: "whole", None: "no"}
     return [
         path.stem,
         method.__name__,
@@ -71,7 +72,7 @@ def cells(path: Path, method: type[Method], config: Config, images: int, needs: 
             for size in (cost.peak, *(getattr(cost, kind) for kind in MEMORY_KINDS))
         ),
         f"{cost.tflop:.2f}",
-        *(held[n] for n in needs.per_forward.values()),
+        *(fits[n] for n in needs.per_forward.values()),
         f"{needs.disk / GIB:.1f}",
         *(duration(STEPS * s) for s in step_seconds(cost.tflop, config).values()),
     ]

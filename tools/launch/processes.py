@@ -26,8 +26,12 @@ CONSEQUENCES = (1, -signal.SIGABRT, -signal.SIGTERM)
 """Exit codes that the end of another rank may cause: an error, an abort by NCCL, a batch system."""
 GRACE = 1.0
 """Seconds to wait for the rank that failed first: the ranks that it stops may end before it."""
-STOP, ANSWER, LEAVE = 30.0, 120.0, 10.0
-"""Seconds for ranks to end after a failure, for other nodes to report it, and to read it."""
+STOP_TIMEOUT = 30.0
+"""Seconds for ranks to end after a failure."""
+REPORT_TIMEOUT = 120.0
+"""Seconds for other nodes to report a failure."""
+LEAVE_TIMEOUT = 10.0
+"""Seconds for other nodes to read the last report."""
 SHARED = ("nproc_per_node", "nnodes", "max_restarts")
 """Options that must be equal on all nodes."""
 POLL = 0.2
@@ -113,19 +117,20 @@ class Launch:
         if codes:
             self.store.set(failed, "")
         self._stop()
-        own = [[*codes.items()], self.stopping]
-        ends = self._exchange(f"ends {start}", own, limit=ANSWER if codes else None)
+        end = [[*codes.items()], self.stopping]
+        ends = self._exchange(f"ends {start}", end, limit=REPORT_TIMEOUT if codes else None)
         return {r: code for pairs, _ in ends for r, code in pairs}, any(stop for _, stop in ends)
 
     def _start(self, start: int) -> None:
-        options, here = self.options, self.options.nproc_per_node
-        if here > 1:
+        """Start the processes of this node; `start`: number of restarts before."""
+        options, local_ranks = self.options, self.options.nproc_per_node
+        if local_ranks > 1:
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does
-        for local in range(here):
-            rank = options.node_rank * here + local
+        for local in range(local_ranks):
+            rank = options.node_rank * local_ranks + local
             variables = {
                 "RANK": rank, "LOCAL_RANK": local, "GROUP_RANK": options.node_rank,
-                "WORLD_SIZE": here * options.nnodes, "LOCAL_WORLD_SIZE": here,
+                "WORLD_SIZE": local_ranks * options.nnodes, "LOCAL_WORLD_SIZE": local_ranks,
                 "MASTER_ADDR": options.master_addr, "MASTER_PORT": self.store.port,
                 "TORCHELASTIC_USE_AGENT_STORE": True, RESTARTS: start,
             }  # fmt: skip
@@ -139,7 +144,7 @@ class Launch:
             self._pass_on(signal.SIGTERM, None)
 
     def _codes(self) -> dict[int, int | None]:
-        """Exit codes by rank, None for processes that run."""
+        """Return the exit codes by rank, None for processes that run."""
         return {rank: process.poll() for rank, process in self.processes.items()}
 
     def _stop(self) -> None:
@@ -147,7 +152,7 @@ class Launch:
         running = [process for process in self.processes.values() if process.poll() is None]
         for process in running:
             process.terminate()
-        end = time.monotonic() + STOP
+        end = time.monotonic() + STOP_TIMEOUT
         for process in running:
             try:
                 process.wait(max(0, end - time.monotonic()))
@@ -161,8 +166,10 @@ class Launch:
         Raises `UserError` for a port in use, a first node that does not answer, and nodes that are
         late.
         """
-        options, node, nodes = self.options, self.options.node_rank, self.options.nnodes
-        address, port = options.master_addr, 0 if options.standalone else options.master_port
+        options = self.options
+        node, nodes = options.node_rank, options.nnodes
+        address = options.master_addr
+        port = 0 if options.standalone else options.master_port
         if nodes > 1:
             print(f"waiting for {nodes} machines on {address}:{port}", file=sys.stderr, flush=True)
         try_port(port) if node == 0 else reach(address, port)
@@ -186,7 +193,7 @@ class Launch:
         """Keep the store of the first node until no other node needs it."""
         with suppress(DistError, UserError):
             if self.options.node_rank == 0:
-                self._exchange("left", None, LEAVE)
+                self._exchange("left", None, LEAVE_TIMEOUT)
             else:
                 self.store.set(f"left {self.options.node_rank}", "null")
 
@@ -207,8 +214,8 @@ def first_to_fail(codes: dict[int, int]) -> int:
 
     def order(rank: int) -> tuple[int, bool, int]:
         code = codes[rank]
-        place = CONSEQUENCES.index(code) + 1 if code in CONSEQUENCES else 0
-        return place, code < 0, rank
+        likely_consequence = CONSEQUENCES.index(code) + 1 if code in CONSEQUENCES else 0
+        return likely_consequence, code < 0, rank
 
     return min(codes, key=order)
 
@@ -220,7 +227,8 @@ def is_killed(code: int) -> bool:
 
 def killed_by(code: int) -> str:
     number = signal.Signals(-code)
-    return f"killed by {number.name}" + " (out of memory?)" * (number == signal.SIGKILL)
+    hint = " (out of memory?)" if number == signal.SIGKILL else ""
+    return f"killed by {number.name}{hint}"
 
 
 def try_port(port: int) -> None:
@@ -239,6 +247,7 @@ def reach(address: str, port: int) -> None:
             return socket.create_connection((address, port), timeout=5).close()
         except OSError as error:
             if time.monotonic() > end:
-                place = f"MASTER_ADDR {address}, port {port}"
-                raise UserError(f"{place}: no answer ({error}); {time_limit()}") from None
+                raise UserError(
+                    f"MASTER_ADDR {address}, port {port}: no answer ({error}); {time_limit()}"
+                ) from None
             time.sleep(POLL)

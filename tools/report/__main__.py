@@ -22,7 +22,7 @@ def main() -> None:
         run = Run(options.run)
         check_target(out, "tools.report")
         if options.limit is not None and options.limit < 1:
-            raise UserError(f"--limit {options.limit}: expected at least 1")
+            raise UserError(f"--limit: found {options.limit}, expected 1 or more")
         if options.embedding and importlib.util.find_spec("sklearn") is None:
             raise UserError(
                 "--embedding: needs scikit-learn. Fix: pip install -r requirements-extra.txt"
@@ -33,7 +33,7 @@ def main() -> None:
         device = distributed.choose_device(options.device)
 
         write_text(out, page(run, device, options.limit, options.embedding))
-        print(f"written: {out}")
+        print(f"written  {out}")
 
 
 def command_line() -> Parser:

@@ -57,14 +57,14 @@ def class_curves(run: Run, network: str) -> "Figure":
     return heat_map(values, epochs, classes, f"IoU (%), {network}", ("epoch", ""))
 
 
-def trust(found: dict[int, PseudoLabels]) -> "Figure":
+def pseudo_label_curves(quality: dict[int, PseudoLabels]) -> "Figure":
     """Draw the share of pseudo-labels above the threshold, and their precision, by epoch."""
     names = {"above the threshold": "kept", "of these right": "precision"}
     shares = {
-        title: np.array([getattr(quality, key) for quality in found.values()], float)
+        title: np.array([getattr(epoch, key) for epoch in quality.values()], float)
         for title, key in names.items()
     }
-    lines = {title: (list(found), values.tolist()) for title, values in shares.items()}
+    lines = {title: (list(quality), values.tolist()) for title, values in shares.items()}
     return line_chart(lines, "pseudo-labels", "pixels (%)", ylim=(0, 103))
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def embedding(run: Run, network: str, device: torch.device, limit: int | None) -> "Figure":
+def embedding(run: Run, which: str, device: torch.device, limit: int | None) -> "Figure":
     """Draw the t-SNE of the validation images (the first `limit`) with a run's best checkpoint.
 
     Raises `UserError` for missing files, and for fewer than 4 points.
@@ -34,9 +34,9 @@ def embedding(run: Run, network: str, device: torch.device, limit: int | None) -
     from sklearn.manifold import TSNE
 
     data = run.config.data
-    model = load_trained(run.config, best_checkpoint(run.path, network), network, device)
+    network = load_trained(run.config, best_checkpoint(run.path, which), which, device)
     samples = read_samples(data.val, data, masks=True).samples[:limit]
-    features, classes = class_means(model, samples, run.config, device)
+    features, classes = class_means(network, samples, run.config, device)
     if len(features) < 4:
         raise UserError(
             f"--embedding: found {len(features)} points (classes in images), expected at least 4; "
@@ -56,18 +56,19 @@ def class_means(
     of twice the crop size.
     """
     last = [m for m in network.modules() if isinstance(m, nn.Conv2d)][-1]
-    seen: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].float()))
+    captured: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0][0].float()))
     plain = config.evaluation.model_copy(update={"flip": False, "scales": (1.0,)})
     mode = "resize" if plain.mode == "resize" else "original"
     predictor = Predictor(network, config.model_copy(update={"evaluation": plain}), device, mode)
     reader, means, classes = Reader(config.data), [], list[int]()
     for sample in samples:
-        pixels, stored = reader.image_and_mask(sample)
-        whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1), torch.tensor(np.array(stored))
-        image, mask = (center_crop(x, 2 * config.crop_size) for x in whole)
+        pixels, mask_image = reader.image_and_mask(sample)
+        whole_image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        whole_mask = torch.tensor(np.array(mask_image))
+        image, mask = (center_crop(x, 2 * config.crop_size) for x in (whole_image, whole_mask))
         predictor.predict_batch(image[None])
-        features = seen.pop()
+        features = captured.pop()
         small = F.interpolate(mask[None, None].float(), features.shape[-2:])[0, 0].to(device)
         for index in small.unique().int().tolist():
             if index != IGNORE:

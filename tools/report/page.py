@@ -24,9 +24,9 @@ from util.config.loading import dump_config
 from util.errors import UserError, counted, one_line
 from util.plotting import as_svg, draw_confusion_matrix, reliability_diagram
 
-SHOWN = 4
+EXTREMES_SHOWN = 4
 """Best and worst images shown."""
-KINDS = {"val": "validation image", "unlabeled": "unlabelled image"}
+CAPTIONS = {"val": "validation image", "unlabeled": "unlabelled image"}
 """Captions of pictures, by the first part of their file names."""
 
 
@@ -81,7 +81,7 @@ def _unless_missing(make: Callable[[], Any]) -> Any:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    images = ", ".join(f"{name} {found.images}" for name, found in run.images.items())
+    images = ", ".join(f"{name} {digest.images}" for name, digest in run.digests.items())
     steps = run.epochs[-1].steps if run.epochs else 0
     return [
         ("network", run.network),
@@ -91,21 +91,21 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _pseudo_labels(run: Run) -> dict[str, Any] | None:
-    """Quality of the pseudo-labels; None where validation did not measure it."""
-    network, found = run.pseudo_labels()
-    if not found:
+    """Return the quality of the pseudo-labels; None where validation did not measure it."""
+    network, quality = run.pseudo_labels()
+    if not quality:
         return None
-    data, epoch = run.config.data, max(found)
-    last = found[epoch]
-    drawn = charts.trust(found), reliability_diagram(last.model_dump(), epoch)
+    epoch = max(quality)
+    last = quality[epoch]
+    figures = charts.pseudo_label_curves(quality), reliability_diagram(last.model_dump(), epoch)
     shares = ([*map(_percent, column)] for column in (last.class_kept, last.class_precision))
     return {
         "network": network,
         "epoch": epoch,
         "threshold": f"{last.threshold:.3f}",
         **{key: _percent(getattr(last, key)) for key in ("kept", "precision", "ece")},
-        "charts": map(as_svg, drawn),
-        "classes": list(zip(_class_names(data), *shares, strict=True)),
+        "charts": map(as_svg, figures),
+        "classes": list(zip(_class_names(run.config.data), *shares, strict=True)),
     }
 
 
@@ -114,18 +114,19 @@ def _percent(value: float | None) -> str:
 
 
 def _class_names(data: Data) -> list[dict[str, Any]]:
-    """Cells with the name and colour of each class."""
+    """Return cells with the name and colour of each class."""
     pairs = zip(data.classes, palette(data), strict=True)
     return [{"text": name, "colour": colour} for name, colour in pairs]
 
 
 def _pictures(run: Run) -> dict[str, Any] | None:
-    """Pictures of the last validation that saved some: images, or why one cannot be read."""
+    """Return the pictures of the last validation that saved some, or the error of one that cannot
+    be read."""
     epochs = [e.epoch for e in run.epochs if pictures_folder(run.path, e.epoch).is_dir()]
     if not epochs:
         return None
     images: list[tuple[Image.Image | str, str]] = []
-    for kind, words in KINDS.items():
+    for kind, words in CAPTIONS.items():
         files = sorted(pictures_folder(run.path, epochs[-1]).glob(f"{kind}_*.png"))
         for number, file in enumerate(files, start=1):
             try:
@@ -137,28 +138,27 @@ def _pictures(run: Run) -> dict[str, Any] | None:
 
 
 def _predictions(run: Run, network: str, device: torch.device, limit: int | None) -> dict[str, Any]:
-    """Scores, confusion matrix, best and worst images."""
-    found = predict_validation(run, network, device, limit)
-    best, worst = best_and_worst(found, SHOWN)
-    intervals = found.scores.intervals
-    interval = f" (95 % interval {intervals})" if intervals else ""
+    """Return scores, confusion matrix, best and worst images."""
+    predictions = predict_validation(run, network, device, limit)
+    scores, classes = predictions.scores, run.config.data.classes
+    best, worst = best_and_worst(predictions, EXTREMES_SHOWN)
+    interval = f" (95 % interval {scores.intervals})" if scores.intervals else ""
     return {
-        "text": f"{counted(len(found.samples), 'validation image')}, {network}, "
-        f"{found.predictor.mode}: mIoU {found.scores.miou:.2f}{interval}, "
-        f"pixel accuracy {found.scores.accuracy:.2f}.",
-        **_class_scores(run.config.data, found.scores),
-        "matrix": as_svg(
-            draw_confusion_matrix(found.scores.confusion.numpy(), run.config.data.classes)
-        ),
+        "text": f"{counted(len(predictions.samples), 'validation image')}, {network}, "
+        f"{predictions.predictor.mode}: mIoU {scores.miou:.2f}{interval}, "
+        f"pixel accuracy {scores.accuracy:.2f}.",
+        **_class_scores(run.config.data, scores),
+        "matrix": as_svg(draw_confusion_matrix(scores.confusion.numpy(), classes)),
         "extremes": [
-            (title, compared_pictures(found, some))
-            for title, some in (("Best", best), ("Worst", worst))
+            (title, compared_pictures(predictions, images))
+            for title, images in (("Best", best), ("Worst", worst))
         ],
     }
 
 
 def _class_scores(data: Data, scores: Scores) -> dict[str, Any]:
-    """Rows with the IoU, F1, precision and recall of each class, and the interval of its IoU."""
+    """Return rows with the IoU, F1, precision and recall of each class, and the interval of its
+    IoU."""
     columns = scores.by_class | class_scores(scores.confusion)
     cells = {name: [f"{100 * s:.1f}" for s in column] for name, column in columns.items()}
     if intervals := scores.intervals:

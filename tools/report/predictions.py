@@ -30,7 +30,7 @@ RankedImage = tuple[int, float]
 
 
 class Predictions(NamedTuple):
-    """Scores of the validation images, and what predicts some of them again."""
+    """Scores of the validation images, and the predictor to predict some of them again."""
 
     scores: Scores
     samples: Sequence[Sample]
@@ -38,7 +38,7 @@ class Predictions(NamedTuple):
 
 
 def predict_validation(
-    run: Run, network: str, device: torch.device, limit: int | None
+    run: Run, which: str, device: torch.device, limit: int | None
 ) -> Predictions:
     """Predict the validation images (the first `limit`) as validation does, except that
     `center_crop` predicts the whole image here.
@@ -51,42 +51,45 @@ def predict_validation(
     if problem := changed_since_training(run.path, listed):
         raise UserError(problem)
     samples = listed.samples[:limit]
-    model = load_trained(config, best_checkpoint(run.path, network), network, device)
+    network = load_trained(config, best_checkpoint(run.path, which), which, device)
     process = LoaderProcess(rank=0, world=1, workers=0, cuda=device.type == "cuda")
     loader = evaluation_loader(config, samples, process)
     scores = evaluate(
-        model,
+        network,
         tqdm(loader, "validation images", disable=None, leave=False),
         config,
         mode=mode,
         device=device,
         volumes=volume_indices([s.image for s in samples], config.evaluation.volume_pattern),
     )
-    return Predictions(scores, samples, Predictor(model, config, device, mode))
+    return Predictions(scores, samples, Predictor(network, config, device, mode))
 
 
-def best_and_worst(found: Predictions, shown: int) -> tuple[list[RankedImage], list[RankedImage]]:
+def best_and_worst(
+    predictions: Predictions, shown: int
+) -> tuple[list[RankedImage], list[RankedImage]]:
     """Return up to `shown` best images, the best first, and as many worst; no image is both."""
-    ranked = worst_images(found.scores, len(found.samples))
+    ranked = worst_images(predictions.scores, len(predictions.samples))
     best = ranked[::-1][: min(shown, (len(ranked) + 1) // 2)]
     return best, ranked[: min(shown, len(ranked) - len(best))]
 
 
 def compared_pictures(
-    found: Predictions, images: Sequence[RankedImage]
+    predictions: Predictions, images: Sequence[RankedImage]
 ) -> list[tuple[Image.Image, str]]:
     """Return image (of all dates), truth and prediction side by side, with captions; all of the
     same size."""
-    data = found.predictor.config.data
+    data = predictions.predictor.config.data
     reader, rows = Reader(data), []
     for index, miou in images:
-        sample = found.samples[index]
+        sample = predictions.samples[index]
         try:
             pixels, truth = reader.image_and_mask(sample)
         except UserError:  # changed since it was scored
             continue
-        dates, masks = bands.rgb_previews(pixels, data), (truth, found.predictor.mask(pixels))
-        row = [*dates, *(overlay(dates[-1], np.array(mask), data, 0.65) for mask in masks)]
+        previews = bands.rgb_previews(pixels, data)
+        masks = truth, predictions.predictor.mask(pixels)
+        row = [*previews, *(overlay(previews[-1], np.array(mask), data, 0.65) for mask in masks)]
         rows.append((row, f"{sample.image}: mIoU {100 * miou:.1f}"))
     sizes = np.array([row[0].size for row, _ in rows]).reshape(-1, 2)
     box = (sizes * THUMBNAIL / sizes.max(1, keepdims=True)).max(0, initial=1).round().astype(int)

@@ -38,67 +38,69 @@ ROLES = {"model": "student", "model_ema": "teacher"}
 
 def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
     """Return groups by dataset, network and number of labels, and remarks on runs left out."""
-    found: dict[tuple[object, ...], dict[tuple[Any, int], Run]] = defaultdict(dict)
+    by_settings: dict[tuple[object, ...], dict[tuple[Any, int], Run]] = defaultdict(dict)
     remarks = []
     for run in runs:
         seed, settings = run.config.seed, repr(sorted(run.settings.items()))
         images = tuple(run.identity.items())
-        group = found[run.method, run.config.data.name, run.partition, images, settings]
+        group = by_settings[run.method, run.config.data.name, run.partition, images, settings]
         if not run.is_finished:
-            often = f", started {len(run.starts)} times" if len(run.starts) > 1 else ""
-            remarks.append(f"left out, unfinished: {run.path} ({run.progress}{often})")
+            starts = f", started {len(run.starts)} times" if len(run.starts) > 1 else ""
+            remarks.append(f"left out, unfinished: {run.path} ({run.progress}{starts})")
         elif not all(run.curve(network, "miou") for network in run.networks or [""]):
             remarks.append(f"left out, never validated in the config's mode: {run.path}")
         elif twin := group.get((run.fold, seed)):
-            other = f", but data.root {run.root} instead of {twin.root}" * (run.root != twin.root)
+            root = f", but data.root {run.root} instead of {twin.root}"
             remarks.append(
                 f"left out, a repetition: {run.path} (same settings as {twin.path}, seed {seed}"
-                f"{other})"
+                f"{root if run.root != twin.root else ''})"
             )
         else:
             group[run.fold, seed] = run
-    groups = [[group[key] for key in sorted(group)] for group in found.values() if group]
+    groups = [[group[key] for key in sorted(group)] for group in by_settings.values() if group]
     remarks += [remark for group in groups for remark in _remarks(group)]
-    sheets = list(dict.fromkeys(map(_sheet, groups)))
-    groups.sort(key=lambda g: (sheets.index(_sheet(g)), g[0].labels or 0, g[0].partition))
+    keys = list(dict.fromkeys(map(_compared_with, groups)))
+    groups.sort(key=lambda g: (keys.index(_compared_with(g)), g[0].labels or 0, g[0].partition))
     return groups, remarks
 
 
-def _sheet(group: Group) -> tuple[str, str]:
-    """Dataset and network, whose groups are compared with each other."""
+def _compared_with(group: Group) -> tuple[str, str]:
+    """Return dataset and network: groups of the same ones are compared with each other."""
     return group[0].config.data.name, group[0].network
 
 
 def _remarks(group: Group) -> list[str]:
     """Name differences between runs that are averaged because their settings are equal."""
     name = f"{group[0].method}, {group[0].config.data.name}/{group[0].partition}"
-    found = []
-    for what in ("commit", "device", "torch", "data.root"):
+    remarks = []
+    for fact in ("commit", "device", "torch", "data.root"):
         seeds: dict[str, list[str]] = defaultdict(list)
         for run in group:
-            of_starts = (getattr(start, what) for start in run.starts)
-            for value in [run.root] if what == "data.root" else dict.fromkeys(of_starts):
+            recorded = (getattr(start, fact) for start in run.starts)
+            for value in [run.root] if fact == "data.root" else dict.fromkeys(recorded):
                 seeds[value].append(str(run.config.seed))
         if len(seeds) > 1:
             parts = "; ".join(f"{value} (seed {', '.join(s)})" for value, s in seeds.items())
-            found.append(f"{name}: runs of different {what}s: {parts}")
+            remarks.append(f"{name}: runs of different {fact}s: {parts}")
     for run in group:
         if any("--force" in start.command for start in run.starts):
-            found.append(f"{run.path}: resumed with --force, so its config may have changed midway")
-    return found
+            remarks.append(
+                f"{run.path}: resumed with --force, so its config may have changed midway"
+            )
+    return remarks
 
 
 def tabulate(groups: Sequence[Group], score: str) -> pd.DataFrame:
     """Return the table of groups (see above); raises `UserError` for an unknown score."""
     rows = []
     for index, group in enumerate(groups):
-        run, images = group[0], _unlike_images(group, groups)
-        of_partition = ", ".join(
-            images.pop(kind) for kind in ("folds", "labeled") if kind in images
-        )
-        partition = run.partition + f" ({of_partition})" * bool(of_partition)
-        parts = [_unusual_settings(group, groups), *(f"{k}={text}" for k, text in images.items())]
-        settings = " ".join(filter(None, parts))
+        unusual_images = _unusual_images(group, groups)
+        labelled = [unusual_images.pop(k) for k in ("folds", "labeled") if k in unusual_images]
+        partition = group[0].partition
+        if labelled:
+            partition += f" ({', '.join(labelled)})"
+        images = [f"{kind}={text}" for kind, text in unusual_images.items()]
+        settings = " ".join(filter(None, [_unusual_settings(group, groups), *images]))
         for network in dict.fromkeys(network for run in group for network in run.networks):
             names = {"group": index, "partition": partition, "settings": settings}
             rows.append(_row([r for r in group if network in r.networks], network, score) | names)
@@ -107,14 +109,15 @@ def tabulate(groups: Sequence[Group], score: str) -> pd.DataFrame:
 
 
 def _row(group: Group, network: str, score: str) -> dict[str, Any]:
-    """Row of a network; partition and settings are named by comparison with other groups."""
+    """Return the row of a network, with `None` for the partition and settings, which are named by
+    comparison with other groups."""
     run, curves = group[0], [run.curve(network, score) for run in group]
     best_epochs = [best_epoch(curve) for curve in curves]
     best = [curve[epoch] for curve, epoch in zip(curves, best_epochs, strict=True)]
     last = [curve[max(curve)] for curve in curves]
     epochs = [epoch for run in group for epoch in run.epochs]
     seconds = [e.step_seconds for e in epochs if e.step_seconds is not None]
-    labels = [run.pseudo_labels() for run in group]
+    quality = [run.pseudo_labels() for run in group]
     return {
         "method": run.method,
         "network": run.network,
@@ -144,20 +147,21 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
             run.class_scores(network, score, epoch)
             for run, epoch in zip(group, best_epochs, strict=True)
         ],
-        "pseudo_labels": [found if network == labeler else {} for labeler, found in labels],
+        "pseudo_labels": [by_epoch if network == name else {} for name, by_epoch in quality],
     }
 
 
-def _unlike_images(group: Group, groups: Sequence[Group]) -> dict[str, str]:
-    """Text by kind of images, where groups of the same dataset and partition have other ones.
+def _unusual_images(group: Group, groups: Sequence[Group]) -> dict[str, str]:
+    """Return a text by kind of images, for the kinds that differ between groups.
 
-    Of val and unlabeled images, where most groups with the same labelled images have other ones.
-    The text is the number of unlabelled images, or a hash where that does not tell them apart.
+    Compared are groups of the same dataset and partition. Validation and unlabelled images are
+    unusual if most groups with the same labelled images have other ones. The text is a hash, or the
+    number of unlabelled images where it tells the groups apart.
     """
     run = group[0]
     key = run.config.data.name, run.partition
     alike = [other for other, *_ in groups if (other.config.data.name, other.partition) == key]
-    found = {}
+    unusual = {}
     for kind, text in run.identity.items():
         others = alike
         if kind == "unlabeled":  # without methods that use none
@@ -168,15 +172,16 @@ def _unlike_images(group: Group, groups: Sequence[Group]) -> dict[str, str]:
         if text and not is_usual:
             counts = {other.count(kind) for other in others} - {None}
             is_clear = kind == "unlabeled" and len(counts) == len(texts)
-            found[kind] = str(run.count(kind)) if is_clear else text
+            unusual[kind] = str(run.count(kind)) if is_clear else text
         if is_of_partition:
             alike = [other for other in alike if other.identity.get(kind) == text]
-    return found
+    return unusual
 
 
 def _unusual_settings(group: Group, groups: Sequence[Group]) -> str:
-    """Settings that differ from those of most groups of the same dataset and network."""
-    run, alike = group[0], [other[0] for other in groups if _sheet(other) == _sheet(group)]
+    """Name the settings that differ from those of most groups of the same dataset and network."""
+    run = group[0]
+    alike = [other[0] for other in groups if _compared_with(other) == _compared_with(group)]
     parts = []
     for key, value in run.settings.items():
         # No options of a method: unusual only beside groups of the same method.

@@ -19,16 +19,18 @@ PANEL = ["panel", "partition"]
 """Columns whose values are alike in a panel."""
 MARKS = "osD^vPX"
 """Line markers, for readers in black and white."""
-WIDTH, HEIGHT, LEGEND = 3.4, 2.5, 0.2
-"""Width and height of a panel, and height of a line of the legend, in inches."""
-ENTRY = 1.6
+WIDTH, HEIGHT = 3.4, 2.5
+"""Size of a panel, in inches."""
+LEGEND_LINE = 0.2
+"""Height of a line of the legend, in inches."""
+LEGEND_ENTRY = 1.6
 """Width of an entry of the legend, in inches."""
-WIDEST = 3
+PANELS_PER_ROW = 3
 """Most panels in a row."""
 QUALITIES = ("above the threshold", "of these, right")
 MOST_CLASSES = 6
 """With more classes, the quality of pseudo-labels is drawn as the mean over classes."""
-LINE = 0.24
+CLASS_HEIGHT = 0.24
 """Height of a class in the figure of class scores, in inches."""
 
 
@@ -60,6 +62,11 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
         labelling = rows[rows.pseudo_labels.map(any)]
         if len(labelling):
             figures[f"pseudo_labels_{name}"] = pseudo_label_curves(labelling, heading)
+    return _save_all(figures, folder)
+
+
+def _save_all(figures: "dict[str, Figure]", folder: Path) -> list[Path]:
+    """Save figures as PNG and SVG; return the files."""
     files = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,15 +83,15 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
 def learning_curves(table: pd.DataFrame, title: str) -> "Figure":
     """Draw the score over epochs, a panel for each dataset, network and partition."""
     panels = table.groupby(PANEL, sort=False)
-    figure, axes = _sheet(panels.ngroups)
-    looks = _looks(table)
+    figure, axes = _new_panels(panels.ngroups)
+    styles = _line_styles(table)
     for axis, ((panel, partition), rows) in zip(axes, panels, strict=True):
         for row in rows.itertuples():
             scores = pd.DataFrame(row.curves).sort_index(axis=1).dropna(axis=1)  # of all seeds
-            _plot(axis, scores.columns, scores.mean(), scores.std(), looks[row.name], marker="")
+            _plot(axis, scores.columns, scores.mean(), scores.std(), styles[row.name], marker="")
         axis.set(title=f"{panel}, {partition}", xlabel="epoch", ylabel=title)
         whole_numbers(axis)
-    _legend(figure, looks, table.name, marker="")
+    _legend(figure, styles, table.name, marker="")
     return figure
 
 
@@ -93,17 +100,17 @@ def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
     """Draw the score over the number of labels, a line for each method (marks alone where several
     partitions have one number); full supervision is a horizontal line."""
     panels = table.groupby("panel", sort=False)
-    figure, axes = _sheet(panels.ngroups)
-    looks = _looks(table)
+    figure, axes = _new_panels(panels.ngroups)
+    styles = _line_styles(table)
     drawn: list[str] = []
     for axis, (panel, rows) in zip(axes, panels, strict=True):
         partial = _partial(rows).sort_values("labels", kind="stable")
         for name, line in partial.groupby("name", sort=False):
-            look = looks[name]
+            style = styles[name]
             if line.labels.duplicated().any():  # partitions of equal size: marks alone
-                axis.plot(line.labels, line[f"{at}_mean"], **look | {"linestyle": ""})
+                axis.plot(line.labels, line[f"{at}_mean"], **style | {"linestyle": ""})
             else:
-                _plot(axis, line.labels, line[f"{at}_mean"], line[f"{at}_std"], look)
+                _plot(axis, line.labels, line[f"{at}_mean"], line[f"{at}_std"], style)
         for row in rows[_is_full(rows)].itertuples():
             height, text = getattr(row, f"{at}_mean"), f"full supervision, {row.labels} labels"
             axis.axhline(height, color=LINE_GREY, linestyle=(0, (4, 3)), linewidth=1)
@@ -115,7 +122,7 @@ def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
         axis.minorticks_off()
         axis.set(title=panel, xlabel="labelled images", ylabel=title)
         drawn += rows.name[rows.name.isin(partial.name)].tolist()
-    _legend(figure, looks, drawn)
+    _legend(figure, styles, drawn)
     return figure
 
 
@@ -124,20 +131,21 @@ def class_scores(table: pd.DataFrame, title: str, score: str) -> "Figure":
     """Draw the score of each class in the best epoch of each run, with the standard deviation over
     seeds; a teacher's marks are hollow."""
     classes = table.classes.iloc[0]
-    figure = new_figure(WIDTH * 1.6, 0.6 + LINE * len(classes))
+    figure = new_figure(WIDTH * 1.6, 0.6 + CLASS_HEIGHT * len(classes))
     axis: Any = figure.add_subplot()
-    looks = {
-        name: look | {"fillstyle": "none" if look["linestyle"] == "--" else "full", "linestyle": ""}
-        for name, look in _looks(table).items()
+    styles = {
+        name: style
+        | {"fillstyle": "none" if style["linestyle"] == "--" else "full", "linestyle": ""}
+        for name, style in _line_styles(table).items()
     }
     for place, row in enumerate(table.itertuples(), start=1):
         scores = pd.DataFrame(row.class_scores)  # a row for each seed
         heights = [index + 0.7 * (place / (len(table) + 1) - 0.5) for index in range(len(classes))]
         deviation = scores.std().fillna(0)
-        axis.errorbar(scores.mean(), heights, xerr=deviation, elinewidth=0.8, **looks[row.name])
+        axis.errorbar(scores.mean(), heights, xerr=deviation, elinewidth=0.8, **styles[row.name])
     axis.set(title=title, xlabel=f"{score} (%), best epoch", ylim=(len(classes) - 0.4, -0.6))
     axis.set_yticks(range(len(classes)), classes)
-    _legend(figure, looks, table.name)
+    _legend(figure, styles, table.name)
     return figure
 
 
@@ -151,58 +159,61 @@ def pseudo_label_curves(table: pd.DataFrame, title: str) -> "Figure":
         parts = {"mean over classes": list(range(len(classes)))}
     figure = new_figure(WIDTH * 2, HEIGHT * 0.8 * len(parts))
     sheet = figure.subplots(len(parts), 2, squeeze=False, sharex=True)
-    looks = _looks(table)
+    styles = _line_styles(table)
     for axes, (part, indices) in zip(sheet, parts.items(), strict=True):
         for axis, kind, meaning in zip(axes, ("kept", "precision"), QUALITIES, strict=True):
             for row in table.itertuples():
                 curves = [
-                    {epoch: _of_classes(quality, kind, indices) for epoch, quality in seed.items()}
+                    {epoch: _mean_share(quality, kind, indices) for epoch, quality in seed.items()}
                     for seed in row.pseudo_labels
                 ]
                 values = pd.DataFrame(curves).sort_index(axis=1)
-                _plot(axis, values.columns, values.mean(), values.std(), looks[row.name], marker="")
+                _plot(
+                    axis, values.columns, values.mean(), values.std(), styles[row.name], marker=""
+                )
             axis.set(title=f"{part}: {meaning}", ylim=(-3, 103), ylabel="%")
             whole_numbers(axis)
     for axis in sheet[-1]:
         axis.set_xlabel("epoch")
     figure.suptitle(title)
-    _legend(figure, looks, table.name, marker="")
+    _legend(figure, styles, table.name, marker="")
     return figure
 
 
-def _of_classes(quality: PseudoLabels, kind: str, indices: Iterable[int]) -> float | None:
+def _mean_share(quality: PseudoLabels, kind: str, indices: Iterable[int]) -> float | None:
     """Return the mean of a share in percent over classes, without those that have no pixels."""
     shares = [getattr(quality, f"class_{kind}")[index] for index in indices]
-    known = [share for share in shares if share is not None]
-    return sum(known) / len(known) if known else None
+    measured = [share for share in shares if share is not None]
+    return sum(measured) / len(measured) if measured else None
 
 
-def _legend(figure: "Figure", looks: dict[str, Any], names: Iterable[str], **more: Any) -> None:
+def _legend(figure: "Figure", styles: dict[str, Any], names: Iterable[str], **more: Any) -> None:
     """Draw one legend for all panels, below them."""
     from matplotlib.lines import Line2D
 
     names = list(dict.fromkeys(names))
-    columns = max(1, min(len(names), int(figure.get_figwidth() / ENTRY)))
-    figure.set_figheight(figure.get_figheight() + LEGEND * -(-len(names) // columns))
-    lines = [Line2D([], [], **looks[name] | more) for name in names]
+    columns = max(1, min(len(names), int(figure.get_figwidth() / LEGEND_ENTRY)))
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * -(-len(names) // columns))
+    lines = [Line2D([], [], **styles[name] | more) for name in names]
     figure.legend(lines, names, ncols=columns, loc="outside lower center", handlelength=2.6)
 
 
-def _plot(axis: Any, x: Any, mean: Any, std: Any, look: dict[str, Any], **more: Any) -> None:
+def _plot(axis: Any, x: Any, mean: Any, std: Any, style: dict[str, Any], **more: Any) -> None:
     """Draw a line, with a band of one standard deviation where it is known."""
     x, mean, std = (pd.Series(values).astype(float).to_numpy() for values in (x, mean, std))
-    axis.plot(x, mean, **look | more)
-    axis.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
+    axis.plot(x, mean, **style | more)
+    axis.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def _is_full(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Rows without unlabelled images that have the labels of all images of the others."""
-    every = (rows.labels + rows.unlabeled)[rows.labels.gt(0) & rows.unlabeled.gt(0)].max()
-    return rows.unlabeled.fillna(0).eq(0) & rows.labels.ge(every).fillna(False)
+    """Return True for rows without unlabelled images that have as many labels as the others have
+    images."""
+    most = (rows.labels + rows.unlabeled)[rows.labels.gt(0) & rows.unlabeled.gt(0)].max()
+    return rows.unlabeled.fillna(0).eq(0) & rows.labels.ge(most).fillna(False)
 
 
 def _partial(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a known number of labels, without full supervision."""
+    """Return the rows with a known number of labels, without full supervision."""
     return rows[~_is_full(rows) & rows.labels.gt(0).fillna(False)]
 
 
@@ -214,28 +225,28 @@ def _partition(row: Any) -> str:
 
 
 def _name(row: Any) -> str:
-    """A row's name in a legend."""
+    """Return a row's name in a legend."""
     return f"{row.method} {row.settings}".rstrip() + (f", {row.scored}" if row.scored else "")
 
 
-def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dashes by name, the same in all panels; a teacher has its student's
-    colour, in dashes."""
-    looks: dict[str, dict[str, Any]] = {}
-    for place, (_, rows) in enumerate(table.groupby(["method", "settings"], sort=False)):
-        again = place // len(LINE_COLOURS)
+def _line_styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return colour, marker and dashes by name, the same in all panels; a teacher has its
+    student's colour, in dashes."""
+    styles: dict[str, dict[str, Any]] = {}
+    for number, (_, rows) in enumerate(table.groupby(["method", "settings"], sort=False)):
+        again = number // len(LINE_COLOURS)
         for row in rows.itertuples():
-            looks[row.name] = {
-                "color": LINE_COLOURS[place % len(LINE_COLOURS)],
-                "marker": MARKS[(place + again) % len(MARKS)],
+            styles[row.name] = {
+                "color": LINE_COLOURS[number % len(LINE_COLOURS)],
+                "marker": MARKS[(number + again) % len(MARKS)],
                 "linestyle": "--" if row.scored == "teacher" else ("-", "-.", ":")[again % 3],
             }
-    return looks
+    return styles
 
 
-def _sheet(count: int) -> tuple["Figure", Sequence[Any]]:
+def _new_panels(count: int) -> tuple["Figure", Sequence[Any]]:
     """Return a figure with `count` panels."""
-    columns = min(count, WIDEST)
+    columns = min(count, PANELS_PER_ROW)
     rows = -(-count // columns)
     figure = new_figure(WIDTH * columns, HEIGHT * rows)
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()

@@ -40,11 +40,11 @@ class Published(Section):
         return f"{self.dataset}/{self.partition}"
 
     def is_of(self, group: Group) -> bool:
-        """Check that a group has the published method, network, partition and crop size."""
+        """Return True if a group has the published method, network, partition and crop size."""
         run = group[0]
-        own = (run.method, run.config.data.name, run.backbone, run.partition)
         return (
-            own == (self.method, self.dataset, self.backbone, self.partition)
+            (run.method, run.config.data.name) == (self.method, self.dataset)
+            and (run.backbone, run.partition) == (self.backbone, self.partition)
             and self.crop in (None, run.config.crop_size)
             and self.network in (None, run.config.model.network)
         )
@@ -64,15 +64,15 @@ def select(targets: Sequence[str], score: str = "miou") -> list[Published]:
 
     Raises `UserError` for a dataset or partition without published scores of this kind.
     """
-    known = [one for one in read_published() if one.score == score] if targets else []
-    found: list[Published] = []
+    scores = [one for one in read_published() if one.score == score] if targets else []
+    selected: list[Published] = []
     for target in targets:
-        some = [one for one in known if target in (one.name, one.dataset)]
-        if not some:
-            names = ", ".join(dict.fromkeys(one.name for one in known)) or "none"
+        matching = [one for one in scores if target in (one.name, one.dataset)]
+        if not matching:
+            names = ", ".join(dict.fromkeys(one.name for one in scores)) or "none"
             raise UserError(f"--published {target}: no published {score}; expected one of: {names}")
-        found += [one for one in some if one not in found]
-    return found
+        selected += [one for one in matching if one not in selected]
+    return selected
 
 
 def remarks_on(groups: Sequence[Group], published: Sequence[Published]) -> list[str]:
@@ -83,28 +83,30 @@ def remarks_on(groups: Sequence[Group], published: Sequence[Published]) -> list[
     for protocol in (p for p in read_protocols() if p.dataset not in PREPARED):
         name = f"{protocol.dataset}/{protocol.name}"
         hashes.setdefault(name, set()).add(protocol.fingerprint.sha256)
-    foreign, chosen = [], []
+    other_images, other_choice = [], []
 
-    def is_foreign(run: Run, kind: str, name: str) -> bool:
-        known = hashes.get(name, ())
-        return bool(known) and kind in run.images and run.images[kind].sha256 not in known
+    def has_other_images(run: Run, kind: str, name: str) -> bool:
+        published = hashes.get(name, ())
+        return bool(published) and kind in run.digests and run.digests[kind].sha256 not in published
 
     for group in groups:
         run = group[0]
         name = f"{run.config.data.name}/{run.partition}"
-        if is_foreign(run, "labeled", f"{name}/labeled"):
-            foreign.append(f"{run.path}: its labelled images are not those published as {name}")
+        if has_other_images(run, "labeled", f"{name}/labeled"):
+            other_images.append(
+                f"{run.path}: its labelled images are not those published as {name}"
+            )
         path = split_file(run.config.data, "val")
         val = path.stem if path else "other images"
         for score in (one for one in published if one.is_of(group)):
             name = f"{score.dataset}/{score.chosen_on or 'val'}"
             if score.chosen_on not in (None, val):
-                chosen.append(
+                other_choice.append(
                     f"{run.path}: its best epoch was chosen on {val}, but the published "
                     f"{score.value} on {score.chosen_on}, which raises a score"
                 )
-            elif is_foreign(run, "val", name):
-                foreign.append(
+            elif has_other_images(run, "val", name):
+                other_images.append(
                     f"{run.path}: its validation images are not those published as {name}"
                 )
-    return [*dict.fromkeys(foreign), *chosen]
+    return [*dict.fromkeys(other_images), *other_choice]

@@ -19,9 +19,9 @@ from util.config.types import Section
 from util.errors import UserError
 from util.paths import nearest_hint
 
-MARK = "starts.jsonl"
+STARTS_FILE = "starts.jsonl"
 """File that every run directory holds."""
-APART = {"seed", "data.name", "data.labeled", "data.unlabeled", "data.val"}
+NOT_SETTINGS = {"seed", "data.name", "data.labeled", "data.unlabeled", "data.val"}
 """Keys that are not compared as settings: those with a column of their own, and split files."""
 SCORES = ("miou", "accuracy", "dice")
 
@@ -101,19 +101,21 @@ class Run:
     """A run directory; raises `UserError` for a missing or invalid file."""
 
     def __init__(self, path: Path):
-        if not (path / MARK).is_file():
+        if not (path / STARTS_FILE).is_file():
             raise UserError(
-                f"{path}: no run directory (no {MARK} in it){nearest_hint(path)}; name the "
+                f"{path}: no run directory (no {STARTS_FILE} in it){nearest_hint(path)}; name the "
                 "--save-path of a training"
             )
         self.path = path
         self.config: Config = load_config(path / "config.yaml")
-        self.starts: list[Start] = _read_lines(path / MARK, Start)
+        self.starts: list[Start] = _read_lines(path / STARTS_FILE, Start)
         self.epochs: list[Epoch] = _read_lines(path / "metrics.jsonl", Epoch)
         if not self.starts:
-            raise UserError(f"{path / MARK}: is empty; expected a line for each start of the run")
-        self.images = self.starts[-1].images
-        """The labeled, unlabeled and val images; empty where not recorded."""
+            raise UserError(
+                f"{path / STARTS_FILE}: is empty; expected a line for each start of the run"
+            )
+        self.digests = self.starts[-1].images
+        """Of the labeled, unlabeled and val images; empty where not recorded."""
         self.labels = self.count("labeled")
         """Number of labelled images."""
         self.method = self.starts[-1].method or Path(self.starts[-1].command[0]).stem
@@ -126,8 +128,8 @@ class Run:
         """Names of the validated networks: model, and model_ema where there is a teacher."""
 
     def count(self, kind: str) -> int | None:
-        """Number of labeled, unlabeled or val images, if recorded."""
-        return self.images[kind].images if kind in self.images else None
+        """Return the number of labeled, unlabeled or val images, if recorded."""
+        return self.digests[kind].images if kind in self.digests else None
 
     @property
     def fold(self) -> Path | None:
@@ -158,23 +160,23 @@ class Run:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Text by kind of images, which differs where images of the same name differ; empty for a
-        method without unlabelled images. The runs of all folds have the same texts."""
+        """Hash or path of the images by kind (labeled, val, unlabeled); "" for unlabelled images
+        that the method does not use. The runs of all folds have the same texts."""
         fold = self.fold
-        found = {kind: self._images_of(kind) for kind in ("labeled", "val", "unlabeled")}
+        texts = {kind: self._hash_or_path(kind) for kind in ("labeled", "val", "unlabeled")}
         if fold is None:
-            return found
+            return texts
         path = split_file(self.config.data, "unlabeled")
-        if found["unlabeled"] and path is not None and fold.name in str(path):
-            found["unlabeled"] = str(path).replace(fold.name, "fold_*")  # each fold has its own
-        return {"folds": str(fold.parent), "unlabeled": found["unlabeled"]}
+        if texts["unlabeled"] and path is not None and fold.name in str(path):
+            texts["unlabeled"] = str(path).replace(fold.name, "fold_*")  # each fold has its own
+        return {"folds": str(fold.parent), "unlabeled": texts["unlabeled"]}
 
-    def _images_of(self, kind: str) -> str:
-        """Hash of a split file, or its path where the hash was not recorded."""
-        if kind not in self.images:
+    def _hash_or_path(self, kind: str) -> str:
+        """Return the hash of a split file, or its path where the hash was not recorded."""
+        if kind not in self.digests:
             return str(getattr(self.config.data, kind) or "")
-        images = self.images[kind]
-        return images.sha256[:12] if images.images else ""
+        digest = self.digests[kind]
+        return digest.sha256[:12] if digest.images else ""
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -210,15 +212,16 @@ class Run:
         return scores.dice if score == "dice" and scores.dice else scores.iou
 
     def pseudo_labels(self) -> tuple[str, dict[int, PseudoLabels]]:
-        """Return the network that labels and the quality of its labels by epoch, from validations
-        in the config's mode; empty where it was not measured."""
-        found: dict[int, PseudoLabels] = {}
+        """Return the name of the network that makes pseudo-labels and their quality by epoch, from
+        validations in the config's mode; empty where it was not measured."""
+        quality: dict[int, PseudoLabels] = {}
         labeler = ""
         for epoch in (epoch for epoch in self.epochs if not epoch.superseded):
             for network, scores in epoch.scores.items():
                 if scores.pseudo_labels and scores.mode == self.config.evaluation.mode:
-                    labeler, found[epoch.epoch] = network, scores.pseudo_labels
-        return labeler, found
+                    labeler = network
+                    quality[epoch.epoch] = scores.pseudo_labels
+        return labeler, quality
 
     def selected(self, network: str) -> dict[int, float]:
         """Return the `curve` of the score that chooses the best checkpoint, `evaluation.select`."""
@@ -252,12 +255,12 @@ def run_folders(places: Iterable[str]) -> list[Path]:
     folders: dict[Path, Path] = {}
     for place in places:
         paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
-        below = [run for path in paths for run in _runs_below(path)]
-        found = sorted(below, key=lambda run: (run.resolve() != run.absolute(), run))
-        if not found:
+        runs = [run for path in paths for run in _runs_below(path)]
+        runs.sort(key=lambda run: (run.resolve() != run.absolute(), run))  # links last
+        if not runs:
             hint = nearest_hint(Path(place))
-            raise UserError(f"{place}: no run directory (no {MARK} in it or below){hint}")
-        for run in found:
+            raise UserError(f"{place}: no run directory (no {STARTS_FILE} in it or below){hint}")
+        for run in runs:
             folders.setdefault(run.resolve(), run)
     return list(folders.values())
 
@@ -271,7 +274,7 @@ def _runs_below(path: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        if MARK in names:
+        if STARTS_FILE in names:
             yield Path(parent)
 
 
@@ -298,7 +301,7 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = prefix + name
-        if key in RESUMABLE_KEYS | APART or name == "root":
+        if key in RESUMABLE_KEYS | NOT_SETTINGS or name == "root":
             continue
         if isinstance(value, dict) and value:
             flat |= _flatten(value, f"{key}.")

@@ -13,9 +13,9 @@ from util.errors import UserError, printable
 from util.io import csv_text
 from util.tables import Rows, markdown_table, text_table
 
-LEFT = {"method", "of", "network", "dataset", "partition", "commit", "settings"}
+TEXT_COLUMNS = {"method", "of", "network", "dataset", "partition", "commit", "settings"}
 """Columns of text; all others hold numbers."""
-ALWAYS = ("method", "best ", "in epoch", "last ", "published", "s/step", "GiB")
+ALWAYS_SHOWN = ("method", "best ", "in epoch", "last ", "published", "s/step", "GiB")
 """Beginnings of columns that are shown even where all rows have the same value."""
 
 
@@ -38,14 +38,15 @@ def collect(places: list[str], score: str = "miou", published: list[str] | None 
     if not groups:
         reasons = "; ".join([*faults, *remarks])
         raise UserError(f"{' '.join(places)}: no finished run ({reasons})")
-    known = [group for group in groups if _has_score(group[0], score)] or groups
-    others = [run.path for group in groups if group not in known for run in group]
-    remarks += [f"left out, has no score '{score}': {path}" for path in others]
-    groups, table = known, tabulate(known, score)
-    of_group = [next((p for p in scores if p.is_of(group)), None) for group in groups]
-    table["published"] = [p.value if (p := of_group[index]) else None for index in table.group]
-    missing = [one for one in scores if one not in of_group]
-    remarks += _selections(groups, score)
+    scored = [group for group in groups if _has_score(group[0], score)] or groups
+    unscored = [run.path for group in groups if group not in scored for run in group]
+    remarks += [f"left out, has no score '{score}': {path}" for path in unscored]
+    groups = scored
+    table = tabulate(groups, score)
+    targets = [next((p for p in scores if p.is_of(group)), None) for group in groups]
+    table["published"] = [p.value if (p := targets[index]) else None for index in table.group]
+    missing = [one for one in scores if one not in targets]
+    remarks += _selection_remarks(groups, score)
     return Results(score, table, missing, [*faults, *remarks, *remarks_on(groups, scores)])
 
 
@@ -56,7 +57,7 @@ def _has_score(run: Run, score: str) -> bool:
         return False
 
 
-def _selections(groups: Sequence[Group], score: str) -> list[str]:
+def _selection_remarks(groups: Sequence[Group], score: str) -> list[str]:
     """Remark where another score than the one shown selected the best checkpoints."""
     selected = {
         run.config.evaluation.select.removeprefix("iou:") for group in groups for run in group
@@ -75,16 +76,16 @@ def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
         "network": table.network,
         "dataset": table.dataset,
         "partition": table.partition,
-        "labels": _shown(table.labels),
+        "labels": _formatted(table.labels),
         "seeds": table.seeds.map(len).astype(str),
         f"best {score}": _spread(table.best_mean, table.best_std),
         "in epoch": table.best_epochs.map(_range),
         f"last {score}": _spread(table.last_mean, table.last_std),
-        "published": _shown(table.published, ".1f"),
-        "epochs": _shown(table.epochs),
-        "steps": _shown(table.steps),
-        "s/step": _shown(table.step_seconds, ".3g"),
-        "GiB": _shown(table.peak_memory / 2**30, ".2f"),
+        "published": _formatted(table.published, ".1f"),
+        "epochs": _formatted(table.epochs),
+        "steps": _formatted(table.steps),
+        "s/step": _formatted(table.step_seconds, ".3g"),
+        "GiB": _formatted(table.peak_memory / 2**30, ".2f"),
         "commit": table.commit,
         "settings": table.settings,
     })  # fmt: skip
@@ -93,13 +94,13 @@ def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
     cells = cells.loc[:, (cells != "").any()].map(printable).rename(columns=printable)
     alike = [
         name for name in cells
-        if len(cells) > 1 and cells[name].nunique() == 1 and not name.startswith(ALWAYS)
+        if len(cells) > 1 and cells[name].nunique() == 1 and not name.startswith(ALWAYS_SHOWN)
     ]  # fmt: skip
     above = "; ".join(f"{name}: {cells[name].iloc[0]}" for name in alike)
     return cells.drop(columns=alike), [above] if above else []
 
 
-def _shown(values: Any, form: str = "d") -> list[str]:
+def _formatted(values: Any, form: str = "d") -> list[str]:
     return ["" if pd.isna(value) else format(value, form) for value in values]
 
 
@@ -115,22 +116,22 @@ def _range(epochs: Sequence[int]) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
-def _below(results: Results, prefix: str) -> list[str]:
-    """Published scores without a run, and remarks."""
-    lone = [
+def _lines_below(results: Results, prefix: str) -> list[str]:
+    """Return the lines below the table: published scores without a run, and remarks."""
+    unmatched = [
         f"published, without a run: {p.name} {p.method} "
         f"{' '.join(filter(None, (p.network, p.backbone)))} {p.value:.1f} ({p.source})"
         for p in results.missing
     ]
-    lines = [prefix + printable(line) for line in [*lone, *results.remarks]]
+    lines = [prefix + printable(line) for line in [*unmatched, *results.remarks]]
     return ["", *lines] if lines else []
 
 
 def _in_text(results: Results, draw: Callable[[Rows, str], str], prefix: str = "") -> str:
     cells, above = cells_of(results)
-    align = "".join("<" if name in LEFT else ">" for name in cells)
+    align = "".join("<" if name in TEXT_COLUMNS else ">" for name in cells)
     table = draw([list(cells), *cells.to_numpy().tolist()], align)
-    return "\n".join([*above, *[""] * len(above), table, *_below(results, prefix)])
+    return "\n".join([*above, *[""] * len(above), table, *_lines_below(results, prefix)])
 
 
 def as_text(results: Results) -> str:
@@ -142,16 +143,16 @@ def as_markdown(results: Results) -> str:
 
 
 def as_latex(results: Results) -> str:
-    """A `tabular` for booktabs; lines above and below become comments."""
+    """Return a `tabular` for booktabs; lines above and below become comments."""
     cells, above = cells_of(results)
-    form = "".join("l" if name in LEFT else "r" for name in cells)
+    form = "".join("l" if name in TEXT_COLUMNS else "r" for name in cells)
     text = cells.to_latex(index=False, escape=True, column_format=form).rstrip("\n")
     text = text.replace(" ± ", r" $\pm$ ").replace("–", "--")
-    return "\n".join([*(f"% {line}" for line in above), text, *_below(results, "% ")])
+    return "\n".join([*(f"% {line}" for line in above), text, *_lines_below(results, "% ")])
 
 
 def as_csv(results: Results) -> str:
-    """Numbers with all their digits; without remarks."""
+    """Return numbers with all their digits, without remarks."""
     table = results.table.drop(columns=NOT_SHOWN)
     flat = table.map(lambda cell: " ".join(map(str, cell)) if isinstance(cell, list) else cell)
     flat = flat.astype(object).where(flat.notna(), None)

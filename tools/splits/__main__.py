@@ -62,10 +62,10 @@ def fetch_published(options: argparse.Namespace) -> None:
 
 def verify_lists(options: argparse.Namespace) -> int:
     """Compare the lists on disk with the published ones; exit code 1 when one differs."""
-    found = verify(options.splits, options.target)
-    rows = [[f.file, f.entries, f.verdict] for f in found]
+    lists = verify(options.splits, options.target)
+    rows = [[one.file, one.entries, one.verdict] for one in lists]
     print(text_table([["list", "entries", "is"], *rows]))
-    return int(any(f.differs for f in found))
+    return int(any(one.differs for one in lists))
 
 
 def generate_lists(options: argparse.Namespace) -> None:
@@ -83,7 +83,7 @@ def make_partition(options: argparse.Namespace) -> None:
         labeled = partition.share_or_count(labeled, "--labeled")
     val = partition.share_or_count(options.val, "--val")
     data = None if options.config is None else load_config(options.config, options.set).data
-    samples, kept = _drawn_from(options, data)
+    samples, kept = _samples_to_draw(options, data)
     classes = partition.read_classes(data, samples) if data and options.stratify else None
     if options.folds is not None:
         make_folds(options, samples, labeled, classes)
@@ -121,15 +121,15 @@ def make_folds(
         print(folds.write_sweep(Path(options.config), options.set, lists, options.out))
 
 
-NEEDS = {"images": "root", "masks": "root", "set": "config", "stratify": "config"}
+REQUIRED_BESIDE = {"images": "root", "masks": "root", "set": "config", "stratify": "config"}
 """Options of `make` that have an effect only with another one."""
 
 
-def _drawn_from(
+def _samples_to_draw(
     options: argparse.Namespace, data: Data | None
 ) -> tuple[Sequence[Sample], Split | None]:
     """Return the samples to draw from, and the config's validation images."""
-    for option, needed in NEEDS.items():
+    for option, needed in REQUIRED_BESIDE.items():
         if getattr(options, option) and not getattr(options, needed):
             raise UserError(f"make: --{option} needs --{needed}")
     if data is not None:
@@ -161,6 +161,13 @@ def command_line() -> Parser:
         added.set_defaults(run=run)
         return added
 
+    _add_published(command)
+    _add_make(command("make", make_partition))
+    return parser
+
+
+def _add_published(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the subcommands for published lists."""
     add = command("list", show_protocols).add_argument
     add("dataset", nargs="?", help="such as pascal (default: all)")
 
@@ -182,7 +189,9 @@ def command_line() -> Parser:
     add("--names", type=Path, help="names of pascal's validation images, if not in ROOT/ImageSets/"
         "Segmentation/val.txt nor in splits/pascal/val.txt (default: those)")  # fmt: skip
 
-    make = command("make", make_partition)
+
+def _add_make(make: argparse.ArgumentParser) -> None:
+    """Add the options of the subcommand for new partitions."""
     add = make.add_argument
     add("--out", type=Path, required=True, help="folder for the lists")
     source = make.add_mutually_exclusive_group(required=True).add_argument
@@ -206,7 +215,6 @@ def command_line() -> Parser:
     add("--images", help="folder below ROOT, or a pattern such as train/*_image.png; the part at * "
         "pairs images and masks (default: images)")  # fmt: skip
     add("--masks", help="the same for masks (default: masks)")
-    return parser
 
 
 if __name__ == "__main__":

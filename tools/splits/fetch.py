@@ -49,30 +49,32 @@ def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerp
     """Find wanted lists by content below a clone; raises `UserError` if one is missing."""
     if wanted and not clone.is_dir():
         raise UserError(f"--from {clone}: no such folder")
-    expected, seen, found = {p.fingerprint for p in wanted}, {}, {}
+    expected = {p.fingerprint for p in wanted}
+    fingerprints: dict[Path, Fingerprint] = {}
+    contents: dict[Fingerprint, bytes] = {}
     for file in clone.rglob("*.txt") if wanted else ():
         with suppress(OSError):
             text = file.read_bytes()
-            seen[file] = fingerprint(text)
-            if seen[file] in expected:
-                found[seen[file]] = text
-    lacking = [p for p in wanted if p.fingerprint not in found]
+            fingerprints[file] = fingerprint(text)
+            if fingerprints[file] in expected:
+                contents[fingerprints[file]] = text
+    lacking = [p for p in wanted if p.fingerprint not in contents]
     for file, p in ((clone / p.path, p) for p in lacking):
-        if file in seen:
-            raise _another(file, seen[file], p)
+        if file in fingerprints:
+            raise _unlike_published(file, fingerprints[file], p)
     if lacking:
         names = join_first([f"{p.dataset}/{p.name}" for p in lacking], 3)
         sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
         raise UserError(
             f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names},"
-            f" which {sources} publish; {_known(seen.values())}; name a clone of these, or ask for "
-            "fewer lists (DATASET/PARTITION, or --source with the repository that this is a clone "
-            "of)"
+            f" which {sources} publish; {_known_partitions(fingerprints.values())}; name a "
+            "clone of these, or ask for fewer lists (DATASET/PARTITION, or --source with the "
+            "repository that this is a clone of)"
         )
-    return found
+    return contents
 
 
-def _known(found: Collection[Fingerprint]) -> str:
+def _known_partitions(found: Collection[Fingerprint]) -> str:
     """Name the published partitions to which lists belong."""
     known = [f"{p.dataset}/{p.partition}" for p in read_protocols() if p.fingerprint in found]
     return f"of published ones it has {join_first(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
@@ -89,11 +91,13 @@ def _download(published: PublishedList) -> bytes:
             f"https://github.com/{published.sources[0]} and name its folder with --from"
         ) from None
     if (found := fingerprint(text)) != published.fingerprint:
-        raise _another(url, found, published)
+        raise _unlike_published(url, found, published)
     return text
 
 
-def _another(origin: Path | str, found: Fingerprint, published: PublishedList) -> UserError:
+def _unlike_published(
+    origin: Path | str, found: Fingerprint, published: PublishedList
+) -> UserError:
     return UserError(
         f"{origin}: not the published list (found {found}; expected {published.fingerprint}); "
         "nothing is written"
@@ -136,12 +140,12 @@ def _recognise(path: Path, file: Path, protocols: Sequence[PublishedList]) -> Re
         found = fingerprint(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from None
-    named = [p for p in protocols if p.file == file]
-    same = [p for p in protocols if p.fingerprint == found]
-    own = [p for p in same if p in named]
-    differs = bool(named) and not own
-    known = "; ".join(map(str, own or same)) or "unknown"
+    same_name = [p for p in protocols if p.file == file]
+    same_content = [p for p in protocols if p.fingerprint == found]
+    both = [p for p in same_content if p in same_name]
+    differs = bool(same_name) and not both
+    verdict = "; ".join(map(str, both or same_content)) or "unknown"
     if differs:
-        expected = " or ".join(str(p.fingerprint) for p in named)
-        known = f"differs: {known}; found {found}; expected {expected}"
-    return RecognisedList(file, found.entries, known, differs)
+        expected = " or ".join(str(p.fingerprint) for p in same_name)
+        verdict = f"differs: {verdict}; found {found}; expected {expected}"
+    return RecognisedList(file, found.entries, verdict, differs)

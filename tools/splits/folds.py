@@ -1,5 +1,6 @@
 """Cross-validation: folds of the labelled images, each validated on once, and a sweep over them."""
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -56,9 +57,10 @@ def draw_folds(
 def _assign_folds(order: Sequence[str], count: int, classes: ClassesByImage) -> dict[str, int]:
     """Assign each image to the fold with fewest images of its rarest class, then fewest images."""
     frequency = Counter(label for image in order for label in classes.get(image, ()))
-    held: Counter[tuple[int, int]] = Counter()
+    images_of: Counter[tuple[int, int]] = Counter()  # by fold and class
     sizes = [0] * count
-    largest, full = -(-len(order) // count), len(order) % count or count
+    largest = math.ceil(len(order) / count)
+    full = len(order) % count or count
 
     def rarest(image: str) -> tuple[int, int]:
         return min(((frequency[label], label) for label in classes.get(image, ())), default=(0, -1))
@@ -67,12 +69,12 @@ def _assign_folds(order: Sequence[str], count: int, classes: ClassesByImage) -> 
     for image in sorted(order, key=rarest) if classes else order:
         label = rarest(image)[1]
         # Only `full` folds may have one image more than the others.
-        at_most = largest - (sum(size == largest for size in sizes) >= full)
-        open_ = [fold for fold in range(count) if sizes[fold] < at_most]
-        best = min(open_, key=lambda fold: (held[fold, label], sizes[fold], fold))
+        most = largest - (sum(size == largest for size in sizes) >= full)
+        unfilled = [fold for fold in range(count) if sizes[fold] < most]
+        best = min(unfilled, key=lambda fold: (images_of[fold, label], sizes[fold], fold))
         fold_of[image] = best
         sizes[best] += 1
-        held.update((best, shown) for shown in classes.get(image, ()))
+        images_of.update((best, shown) for shown in classes.get(image, ()))
     return fold_of
 
 

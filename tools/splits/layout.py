@@ -84,9 +84,11 @@ def write_derived_lists(
     if partition == "all":
         lists[LAYOUTS[dataset].everything] = train
     elif partition != "val":
-        lists[f"{partition}/unlabeled"] = _rest(train, folder / target / "labeled.txt", root)
+        lists[f"{partition}/unlabeled"] = _unlabelled_lines(
+            train, folder / target / "labeled.txt", root
+        )
     files = {folder / dataset / f"{name}.txt": lines for name, lines in lists.items()}
-    origins = [_compared(dataset, name, lines, root) for name, lines in lists.items()]
+    origins = [_published_origin(dataset, name, lines, root) for name, lines in lists.items()]
     remarks = write_split_files(files)
     return [f"{remark}; {origin}" for remark, origin in zip(remarks, origins, strict=True)]
 
@@ -135,7 +137,7 @@ def _lines(pattern: str, names: Iterable[str]) -> list[str]:
     return [pattern.replace("*", name) for name in sorted(names)]
 
 
-def _rest(train: list[str], labeled: Path, root: Path) -> list[str]:
+def _unlabelled_lines(train: list[str], labeled: Path, root: Path) -> list[str]:
     """Return the training lines whose image `labeled` does not list."""
     images = {line.split()[0] for line in train}
     listed = read_split_file(labeled, masks=True).samples
@@ -149,8 +151,11 @@ def _rest(train: list[str], labeled: Path, root: Path) -> list[str]:
     return [line for line in train if line.split()[0] not in taken]
 
 
-def _compared(dataset: str, name: str, lines: list[str], root: Path) -> str:
-    """Name the published list with these lines; raises `UserError` where they differ from it."""
+def _published_origin(dataset: str, name: str, lines: list[str], root: Path) -> str:
+    """Name the repositories that publish these lines under this name.
+
+    Raises `UserError` where they publish other lines.
+    """
     found = fingerprint(split_file_text(lines))
     variants = [p for p in read_protocols() if (p.dataset, p.name) == (dataset, name)]
     for p in variants:

@@ -45,13 +45,13 @@ def pair_files(root: Path, images: str, masks: str) -> list[Sample]:
     A mask that is also among `images`, in a folder below theirs or by its pattern, is no image.
     """
     mask_of = files_by_name(root, masks)
-    found = files_by_name(root, images)
+    files = files_by_name(root, images)
     used = set(map(os.path.normpath, mask_of.values()))
-    image_of = {name: file for name, file in found.items() if os.path.normpath(file) not in used}
+    image_of = {name: file for name, file in files.items() if os.path.normpath(file) not in used}
     if not mask_of.keys() & image_of.keys():
         raise UserError(
             f"{root}: no file in {images} has one of its name in {masks}, such as "
-            f"{next(iter(found.values()))} and {next(iter(mask_of.values()))}"
+            f"{next(iter(files.values()))} and {next(iter(mask_of.values()))}"
         )
     origin = Origin(root / images, root)
     return [Sample(image, mask_of.get(name), 0, origin) for name, image in image_of.items()]
@@ -126,10 +126,10 @@ def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], Split | 
     labeled, unlabeled, val = read_splits(data, unlabeled=data.unlabeled is not None)
     drawn = (*labeled.samples, *unlabeled.samples, *(val.samples if folds else ()))
     root = find_path(data.root)
-    return [_below(sample, root) for sample in drawn], None if folds else val
+    return [_relative_to(sample, root) for sample in drawn], None if folds else val
 
 
-def _below(sample: Sample, root: Path) -> Sample:
+def _relative_to(sample: Sample, root: Path) -> Sample:
     """Return the sample with its paths relative to `root`."""
     by_name = sample.origin.folders is not None  # below the folders of data.pair, of one root
     if by_name and os.path.abspath(sample.origin.root) == os.path.abspath(root):
@@ -170,7 +170,7 @@ def coverage(samples: Sequence[Sample], classes: ClassesByImage, names: Sequence
 
 
 def _covering_first(order: list[str], classes: ClassesByImage) -> list[str]:
-    """Put images that add most classes first, greedily, until none is missing."""
+    """Put images first that add most classes, greedily, until no class is missing."""
     missing = frozenset().union(*(classes[image] for image in order))
     first: list[str] = []
     while missing:

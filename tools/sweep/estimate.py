@@ -11,7 +11,7 @@ from engine.cost import step_cost
 from engine.estimate import TITLE, describe_step
 from tools.methods import method_of
 from tools.sweep.schedule import RunProgress
-from tools.sweep.spec import Planned
+from tools.sweep.spec import PlannedRun
 from util.errors import UserError, counted, duration
 
 
@@ -25,27 +25,27 @@ def show(states: Sequence[RunProgress]) -> None:
             seconds = epoch.seconds + epoch.validation_seconds
             measured.setdefault(state.planned.kind, []).append(seconds * epoch.epoch / epoch.steps)
     rest = [state for state in states if not state.is_done]
-    known = [state for state in rest if state.planned.kind in measured]
+    timed = [state for state in rest if state.planned.kind in measured]
     try:
         left = sum(
-            median(measured[s.planned.kind]) * _steps(s.planned, s.epochs_left()) for s in known
+            median(measured[s.planned.kind]) * _steps(s.planned, s.epochs_left()) for s in timed
         )
-        time = f"; {duration(left)} on one device for {len(known)}, by their kind's finished epochs"
+        time = f"; {duration(left)} on one device for {len(timed)}, by their kind's finished epochs"
     except UserError as error:
         time = f"; {error}"
-    print(f"{counted(len(states), 'run')}, {len(rest)} not done{time * bool(known)}")
-    kinds: dict[str, list[Planned]] = {}
+    print(f"{counted(len(states), 'run')}, {len(rest)} not done{time if timed else ''}")
+    kinds: dict[str, list[PlannedRun]] = {}
     for state in rest:
         if state.planned.kind not in measured:
             kinds.setdefault(state.planned.kind, []).append(state.planned)
     if kinds:
-        unknown = counted(len(rest) - len(known), "run")
-        print(f"without a finished epoch of their kind: {unknown}; {TITLE}", flush=True)
+        untimed = counted(len(rest) - len(timed), "run")
+        print(f"without a finished epoch of their kind: {untimed}; {TITLE}", flush=True)
     for kind, runs in tqdm(kinds.items(), "estimating", unit="kind", disable=None, leave=False):
         print(kind, _estimate(runs), sep="\n", flush=True)
 
 
-def _estimate(runs: Sequence[Planned]) -> str:
+def _estimate(runs: Sequence[PlannedRun]) -> str:
     """Describe the cost of runs of one kind, or the error that prevents the estimate."""
     config, method = runs[0].load(), method_of(runs[0].method)
     try:
@@ -57,7 +57,7 @@ def _estimate(runs: Sequence[Planned]) -> str:
         return f"  {error}"
 
 
-def _steps(planned: Planned, epochs: int) -> int:
+def _steps(planned: PlannedRun, epochs: int) -> int:
     """Return the optimizer steps of epochs; raises `UserError` for a missing split file."""
     config, method = planned.load(), method_of(planned.method)
     labeled = unlabeled = 0

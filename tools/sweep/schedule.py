@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from dataset.folders import read_samples
 from dataset.split_files import no_such_split_file, split_identity
 from tools.results.runs import Run, best_epoch
-from tools.sweep.spec import Planned
+from tools.sweep.spec import PlannedRun
 from util.config.data import Data
 from util.config.differences import differences, image_differences
 from util.config.schema import Config
@@ -32,7 +32,7 @@ STOPPED = (EXIT_CODE, -signal.SIGTERM)
 class RunProgress(NamedTuple):
     """Progress of a run of a sweep."""
 
-    planned: Planned
+    planned: PlannedRun
     run: Run | None
     """None before the run has started."""
     label: str
@@ -56,7 +56,7 @@ class RunProgress(NamedTuple):
         return result(self.run) if self.is_done else f"unfinished, {self.run.progress}"
 
 
-def states_of(runs: Sequence[Planned]) -> list[RunProgress]:
+def states_of(runs: Sequence[PlannedRun]) -> list[RunProgress]:
     """Read the progress of all runs.
 
     Raises `UserError` for a bad config, and for a folder that holds a run with another config or
@@ -74,7 +74,7 @@ def states_of(runs: Sequence[Planned]) -> list[RunProgress]:
     ]
 
 
-def _started(planned: Planned, identity: Identity) -> Run | None:
+def _started(planned: PlannedRun, identity: Identity) -> Run | None:
     """Return the run in the folder; raises `UserError` for one with another config or other split
     files."""
     config = planned.load()
@@ -82,9 +82,9 @@ def _started(planned: Planned, identity: Identity) -> Run | None:
         return None
     run = Run(planned.folder)
     old, new = (c.model_dump(mode="json") for c in (run.config, _resolved(config, run)))
-    images = {kind: of.model_dump() for kind, of in run.images.items() if of.images}
-    now = _identities(config.data, images, identity)
-    changes = differences(old, new) | image_differences(images, now)
+    then = {kind: digest.model_dump() for kind, digest in run.digests.items() if digest.images}
+    now = _identities(config.data, then, identity)
+    changes = differences(old, new) | image_differences(then, now)
     if changed := "; ".join(changes.values()):
         raise UserError(
             f"{planned.folder}: holds a run with another config: {changed}; move it away, or "
@@ -95,11 +95,12 @@ def _started(planned: Planned, identity: Identity) -> Run | None:
 
 def _identities(data: Data, kinds: Iterable[str], identity: Identity) -> dict[str, dict[str, Any]]:
     """Return the present identities of the splits that can be read; a finished run needs none."""
-    text, found = data.model_dump_json(), {}
+    text = data.model_dump_json()
+    identities = {}
     for kind in (kind for kind in kinds if getattr(data, kind, None) is not None):
         with suppress(UserError):
-            found[kind] = identity(text, kind)
-    return found
+            identities[kind] = identity(text, kind)
+    return identities
 
 
 def _identity(text: str, kind: str) -> dict[str, Any]:
@@ -137,8 +138,8 @@ def check_split_files(states: Sequence[RunProgress]) -> None:
 
 
 def check_devices(devices: Sequence[str]) -> None:
-    """Raise `UserError` for the number of a GPU that is not there, and for other names: their runs
-    would all fail."""
+    """Raise `UserError` for a GPU that this machine lacks, and for other names: their runs would
+    all fail."""
     from torch import cuda
 
     for device in devices:
@@ -165,10 +166,10 @@ def result(run: Run) -> str:
     return f"done: {'; '.join(parts) or 'no score'}; {duration(seconds)}"
 
 
-def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Planned]:
+def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[PlannedRun]:
     """Run the unfinished runs; return those that failed.
 
-    The output of a run is appended to console.txt in its folder.  Raises `Interrupted` after a
+    The output of a run is appended to console.txt in its folder. Raises `Interrupted` after a
     request to stop, when all runs have saved.
 
     Args:
@@ -181,7 +182,7 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
             state.say(state)
     running: dict[subprocess.Popen[bytes], tuple[RunProgress, str]] = {}
     with stop_requests() as stop:
-        told = False
+        asked_to_stop = False
         while running or (waiting and not stop.by):
             while free and waiting and not stop.by:
                 state = waiting.pop(0)
@@ -193,8 +194,8 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
                     continue
                 state.say(f"started on {free[0]}")
                 running[process] = state, free.pop(0)
-            if stop.by and not told:
-                told = True
+            if stop.by and not asked_to_stop:
+                asked_to_stop = True
                 for process in running:  # a terminal's Ctrl-C has reached them already
                     process.send_signal(signal.SIGTERM)
             time.sleep(POLL_SECONDS)
@@ -209,7 +210,7 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
     return failed
 
 
-def _start(planned: Planned, device: str) -> subprocess.Popen[bytes]:
+def _start(planned: PlannedRun, device: str) -> subprocess.Popen[bytes]:
     kind = device if device in ("auto", "cpu") else "cuda"
     if device.isdecimal() and (visible := os.environ.get("CUDA_VISIBLE_DEVICES")):
         device = visible.split(",")[int(device)]  # numbers count the visible GPUs, as in PyTorch

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.sweep.schedule import RunProgress
-from tools.sweep.spec import Planned
-from util.errors import UserError
+from tools.sweep.spec import PlannedRun
+from util.errors import UserError, counted
 from util.io import write_once
 from util.paths import REPOSITORY, find_path
 
@@ -19,8 +19,8 @@ SCRIPT = "tools/slurm_train.sh"
 def submit(states: Sequence[RunProgress], folder: Path, options: Sequence[str]) -> str:
     """Submit the unfinished runs; return sbatch's message.
 
-    A job reads its run from a line of a file in `folder`.  The file's name is a hash of its
-    content: queued jobs read it days later, so it never changes.  Raises `UserError` where sbatch
+    A job reads its run from a line of a file in `folder`. The file's name is a hash of its
+    content: queued jobs read it days later, so it never changes. Raises `UserError` where sbatch
     is missing or fails.
     """
     todo = [str(number) for number, state in enumerate(states, start=1) if not state.is_done]
@@ -38,12 +38,12 @@ def submit(states: Sequence[RunProgress], folder: Path, options: Sequence[str]) 
     except OSError as error:
         raise UserError(f"--slurm: sbatch cannot be run ({error})") from None
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise UserError(f"--slurm: {shlex.join(command)}: {said}")
-    return f"{done.stdout.strip()} ({len(todo)} runs, listed in {path})"
+        message = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise UserError(f"--slurm: {shlex.join(command)}: {message}")
+    return f"{done.stdout.strip()} ({counted(len(todo), 'run')}, listed in {path})"
 
 
-def shell_line(planned: Planned) -> str:
+def shell_line(planned: PlannedRun) -> str:
     """Return shell code for the variables of tools/train.sh, which needs absolute paths, and the
     arguments of the method's script."""
     paths = {

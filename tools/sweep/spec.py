@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from tools.methods import method_of
-from tools.results.runs import MARK
+from tools.results.runs import STARTS_FILE
 from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
@@ -52,13 +52,13 @@ class Sweep(Section):
 
     @field_validator("lists")
     @classmethod
-    def _has_a_place(cls, found: str | None) -> str | None:
-        if found is not None and "{partition}" not in found:
+    def _names_the_partition(cls, folder: str | None) -> str | None:
+        if folder is not None and "{partition}" not in folder:
             raise ValueError("expected a folder with {partition} in its path")
-        return found
+        return folder
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """One run of a sweep."""
 
     method: str
@@ -78,7 +78,7 @@ class Planned(NamedTuple):
     def has_started(self) -> bool:
         """True from the first checkpoint on: a full disk may end a start before it."""
         files = ("latest.pth", "previous.pth", "metrics.jsonl")
-        is_run = (self.folder / MARK).exists()
+        is_run = (self.folder / STARTS_FILE).exists()
         return is_run and any((self.folder / name).exists() for name in files)
 
     @property
@@ -122,12 +122,12 @@ def read_sweep(path: Path) -> Sweep:
     return sweep
 
 
-def expand(sweep: Sweep, source: Path) -> list[Planned]:
+def expand(sweep: Sweep, source: Path) -> list[PlannedRun]:
     """Return all runs in the order of the file, seeds innermost.
 
     Raises `UserError` where two would share a folder, or `lists` is missing.
     """
-    runs: dict[Path, Planned] = {}
+    runs: dict[Path, PlannedRun] = {}
     for run in (run for part in sweep.runs for run in _runs_of(part, sweep, source)):
         if run.folder in runs:
             raise UserError(
@@ -138,7 +138,7 @@ def expand(sweep: Sweep, source: Path) -> list[Planned]:
     return list(runs.values())
 
 
-def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[Planned]:
+def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[PlannedRun]:
     partitions = sweep.partitions if part.partitions is None else part.partitions
     if partitions and sweep.lists is None:
         raise UserError(
@@ -155,13 +155,13 @@ def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[Planned]:
     for config, method, (name, settings), partition, seed in choices:
         folder_of_lists = (sweep.lists or "").replace("{partition}", partition)
         lists = Path(folder_of_lists) if partition else None
-        places = [config.stem, method, name, partition, str(seed)]
-        folder = sweep.save_path.joinpath(*filter(None, places))
-        yield Planned(method, config, lists, sweep.set | settings, seed, folder)
+        parts = [config.stem, method, name, partition, str(seed)]
+        folder = sweep.save_path.joinpath(*filter(None, parts))
+        yield PlannedRun(method, config, lists, sweep.set | settings, seed, folder)
 
 
 def _as_yaml(value: Any) -> str:
-    """Write a value as YAML in one line, a text without quotes where that is the same."""
+    """Write a value as YAML in one line; a text without quotes where YAML reads it as a text."""
     if isinstance(value, str):
         with suppress(yaml.YAMLError):
             if yaml.safe_load(value) == value:

@@ -25,7 +25,7 @@ STATISTICS = "num_batches_tracked"
 EXPECTED = "names as expected (of timm, torchvision or official DINOv2)"
 KINDS = {"weight", "bias", "running_mean", "running_var"}
 
-# OpenMMLab's name -> timm's.  ResNetV1c's stem; mmpretrain's and mmsegmentation's ViT.
+# OpenMMLab's name -> timm's. ResNetV1c's stem; mmpretrain's and mmsegmentation's ViT.
 _OPENMMLAB = [
     (r"^stem\.7\.", "bn1."),
     (r"^stem\.", "conv1."),
@@ -126,8 +126,8 @@ def _openmmlab(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
 
 
 def _timm_dinov2(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
-    """timm's DINOv2: without the mask token, which only the pre-training used; the giant's gated
-    MLP under other names."""
+    """Rename timm's DINOv2, which lacks the mask token of the pre-training and names the giant's
+    gated MLP otherwise."""
     names = backbone.state_dict()
     renamed = dict(state)
     if "blocks.0.mlp.w12.weight" in names:
@@ -140,7 +140,7 @@ def _timm_dinov2(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
 
 
 def _by_timm(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
-    """timm's own conversion of a model's official file: DINOv3, DINOv2 with registers, BEiT, ..."""
+    """Convert a model's official file as timm does: DINOv3, DINOv2 with registers, BEiT, ..."""
     if not timm.is_model(name):
         return {}
     module = sys.modules[timm.models.model_entrypoint(name).__module__]

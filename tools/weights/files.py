@@ -16,7 +16,7 @@ from tools.weights.published import Source, known_backbones, source_by_hash, sou
 from util.errors import UserError, join_first, reason
 from util.io import file_sha256, make_folder
 
-PATIENCE = 30.0
+DOWNLOAD_TIMEOUT = 30.0
 """Seconds to wait for an answer of a server."""
 
 
@@ -44,17 +44,18 @@ def fetch_weights(options: argparse.Namespace) -> None:
         )
     source = next((s for s in sources_of(name) if s.direct), None)
     if options.file:
-        found = convert(unwrap(load(options.file), options.file)[0], name, options.file)
+        converted = convert(unwrap(load(options.file), options.file)[0], name, options.file)
         origin = str(options.file)
     elif source:
-        found, origin = download(source, options.folder), source.where
+        converted = download(source, options.folder)
+        origin = source.where
     else:
         origin = f"timm's hub, {name}"
-        found = convert(hub_weights(name), name, origin)
+        converted = convert(hub_weights(name), name, origin)
     make_folder(options.folder)
-    save_atomically({key: value.clone() for key, value in found.state.items()}, path)
-    print(f"written: {path}, from {origin}")
-    print(_summary(found))
+    save_atomically({key: value.clone() for key, value in converted.state.items()}, path)
+    print(f"written  {path}, from {origin}")
+    print(_summary(converted))
 
 
 def download(source: Source, folder: Path) -> Converted:
@@ -68,7 +69,7 @@ def download(source: Source, folder: Path) -> Converted:
         path = Path(temporary) / source.file
         try:
             with (
-                urllib.request.urlopen(source.where, timeout=PATIENCE) as answer,
+                urllib.request.urlopen(source.where, timeout=DOWNLOAD_TIMEOUT) as answer,
                 path.open("wb") as file,
             ):
                 shutil.copyfileobj(answer, file)
@@ -104,8 +105,8 @@ def _check(target: str, options: argparse.Namespace) -> bool:
     state, is_plain = unwrap(load(path), path)
     digest = file_sha256(path)
     source = source_by_hash(digest)
-    named = source.file if source else "not a published file with a known hash"
-    print(f"{path}: {len(state)} entries, sha256 {digest}, {named}")
+    identity = source.file if source else "not a published file with a known hash"
+    print(f"{path}: {len(state)} entries, sha256 {digest}, {identity}")
     wanted = options.backbone or (target if is_name and path != Path(target) else None)
     fits, problems = _fitting(state, path, wanted)
     for name, found in fits.items():
@@ -136,12 +137,14 @@ def _fitting(
     return fits, problems
 
 
-def _summary(found: Converted) -> str:
-    unused = f", {len(found.unused)} unused: {join_first(found.unused, 3)}" if found.unused else ""
-    doubt = (
-        "; the order may mislead: check the score of a training" if "order" in found.scheme else ""
-    )
-    return f"{len(found.state)} entries, {found.scheme}{unused}{doubt}"
+def _summary(converted: Converted) -> str:
+    state, scheme, unused = converted
+    text = f"{len(state)} entries, {scheme}"
+    if unused:
+        text += f", {len(unused)} unused: {join_first(unused, 3)}"
+    if "order" in scheme:
+        text += "; the order may mislead: check the score of a training"
+    return text
 
 
 def _path(options: argparse.Namespace, name: str) -> Path:

@@ -19,7 +19,7 @@ def open_bytes(data: bytes) -> Image.Image:
 
 
 def read_indices(data: bytes) -> np.ndarray:
-    """[H, W] uint8.  Raises `ValueError` for a mask in colour or of 16 bits."""
+    """[H, W] uint8. Raises `ValueError` for a mask in colour or of 16 bits."""
     with open_bytes(data) as image:
         if image.mode not in ("L", "P"):
             raise ValueError(f"mode {image.mode}, expected one channel of 8 bits")

@@ -96,7 +96,7 @@ def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) ->
     made until then stay.
     """
     if jobs < 1:
-        raise UserError(f"--jobs {jobs}: expected at least 1")
+        raise UserError(f"--jobs: found {jobs}, expected 1 or more")
     plan = dataset.plan(source, partial)
     tasks = plan.tasks()
     made = carry_out(tasks, Root(root), jobs)

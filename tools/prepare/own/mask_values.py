@@ -64,7 +64,7 @@ def objects(masks: Masks) -> str:
 
 def two_scales(masks: Masks, ignored: Container[str]) -> tuple[list[int], list[int]] | None:
     """Return values that seem to be the same classes stored in two ways, such as 1 in some masks
-    and 255 in the others; None for masks of one kind.  `ignored`: values that count for nothing."""
+    and 255 in the others; None for masks of one kind. `ignored`: values that count for nothing."""
     if masks.in_colour:
         return None
     nothing = {0, CLEAR} | {code for code, value in masks.values.items() if value.key in ignored}

@@ -118,7 +118,9 @@ def inspect_mask(path: Path, max_megapixels: int) -> MaskFile:
     solid = _solid(codes) - {VOID}
     nodata = set() if mask.nodata is None else set(np.unique(codes[mask.nodata]).tolist())
     if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
-        raise UserError(f"{path}: {len(found)} values or colours; expected a mask, one a class")
+        raise UserError(
+            f"{path}: {len(found)} values or colours; expected a mask with one per class"
+        )
     colours = {} if in_colour else value_colours(mask, pixels.keys() - {CLEAR})
     kind = mask_kind(mask)
     return MaskFile(
@@ -151,7 +153,9 @@ def combine(masks: Sequence[MaskFile], named_colours: bool | None = None) -> Mas
     in_colour = not agree or any(mask.in_colour for mask in masks)
     have_colours = all(mask.in_colour or mask.colours for mask in masks)
     if in_colour and not have_colours:
-        raise UserError("--masks: some are in colour, some have 16 bits; expected one kind")
+        raise UserError(
+            "--masks: some are in colour, others have 16 bits; expected one kind. Fix: convert them"
+        )
     if have_colours and not in_colour:
         in_colour = _by_kind(masks) if named_colours is None else named_colours
     return Masks(masks, in_colour, palette)

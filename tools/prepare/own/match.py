@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dataset.folders import files_by_stem
 from dataset.split_files import draw_key
 from dataset.validation import MIN_IMAGES
-from util.errors import UserError, and_others
+from util.errors import UserError, and_others, counted
 
 VAL_SHARE = 0.1
 """Share of the labelled images to validate on by default."""
@@ -103,7 +103,9 @@ def _unlabelled(options: argparse.Namespace, images: Path, masks: Path) -> list[
     """Return the images of `--unlabeled` that fit the image pattern; all of them if none fits."""
     folder = absolute(options.unlabeled)
     if folder == masks != images:
-        raise UserError(f"--unlabeled {options.unlabeled}: the folder of the masks")
+        raise UserError(
+            f"--unlabeled {options.unlabeled}: is the folder of the masks; expected another folder"
+        )
     try:
         return [*files_by_stem(folder, masks, options.image_pattern).values()]
     except UserError:
@@ -176,11 +178,11 @@ def _common_suffix(images: list[str], masks: Mapping[str, Path]) -> str:
     )
     most = rests.most_common(2)
     if len(most) == 2 and most[0][1] == most[1][1]:
-        some = [next(masks[name] for name in masks if name.endswith(end)) for end, _ in most]
-        patterns = [f"'*{end}{file.suffix}'" for (end, _), file in zip(most, some, strict=True)]
+        files = [next(masks[name] for name in masks if name.endswith(end)) for end, _ in most]
+        patterns = [f"'*{end}{file.suffix}'" for (end, _), file in zip(most, files, strict=True)]
         raise UserError(
-            f"--masks: as many names end as {some[0].name} does as names like {some[1].name}; "
-            f"expected one mask of an image. Fix: --mask-pattern {' or '.join(patterns)}"
+            f"--masks: names like {files[0].name} and names like {files[1].name} are equally "
+            f"frequent; expected one mask per image. Fix: --mask-pattern {' or '.join(patterns)}"
         )
     return most[0][0] if most else ""
 
@@ -248,7 +250,7 @@ def _pairs_in(
 ) -> list[ImageAndMask]:
     """Return the pairs of `--val FOLDER` or `--val IMAGES MASKS`."""
     if len(folders) > 2:
-        raise UserError(f"--val: found {len(folders)} folders, expected one, or images and masks")
+        raise UserError(f"--val: found {len(folders)} folders; expected one, or images and masks")
     if not folders[0].is_dir():
         raise UserError(
             f"--val {folders[0]}: no such folder; expected a share such as 0.1, or folders"
@@ -257,8 +259,8 @@ def _pairs_in(
         val = match(folders[0], folders[1], options)
         if val.without_mask:
             raise UserError(
-                f"--val {folders[0]}: {len(val.without_mask)} images have no mask, such as "
-                f"{val.without_mask[0].name}"
+                f"--val {folders[0]}: {counted(len(val.without_mask), 'image')} without a mask, "
+                f"such as {val.without_mask[0].name}"
             )
         return val.pairs
     inside = [pair for pair in matched.pairs if folders[0] in pair.image.parents]
@@ -278,7 +280,9 @@ def _with_later(
     Raises `UserError` for a name that is in one of the two folders only.
     """
     if images == second:
-        raise UserError(f"--second {second}: the folder of the earlier images; expected another")
+        raise UserError(
+            f"--second {second}: is the folder of the earlier images; expected the later ones"
+        )
     by_first, by_second = files_by_stem(images, skip, pattern), files_by_stem(second, skip, pattern)
     for option, folder, own, other in (
         ("--images", images, by_first, by_second), ("--second", second, by_second, by_first),

@@ -42,7 +42,7 @@ PRESETS = {
         518,
     ),
 }
-"""small: minutes to hours on a CPU; base: a GPU; large: best scores, on a GPU.  With large crops,
+"""small: minutes to hours on a CPU; base: a GPU; large: best scores, on a GPU. With large crops,
 base and large need `micro_batch` on GPUs of 24 GB and less."""
 SGD_RANDOM = {"lr": 0.01, "lr_multi": 1}
 """Random weights need higher rates than pretrained ones."""

@@ -44,13 +44,13 @@ def survey(options: argparse.Namespace, named_colours: bool | None) -> Survey:
         list(readers.items()), lambda item: item[1](item[0], options.max_megapixels), "files"
     ), strict=True))  # fmt: skip
     faults = {s.image: _faults([found[file] for file in s.files()]) for s in splits.all()}
-    bad = {image for image, some in faults.items() if some}
-    every = [fault for some in faults.values() for fault in some]
+    bad = {image for image, errors in faults.items() if errors}
+    messages = [error for errors in faults.values() for error in errors]
     if not options.skip_bad:
         fix = "repair or remove them, or leave them out with --skip-bad"
-        raise_faults(every, "files", fix)
+        raise_faults(messages, "files", fix)
     elif bad:
-        print(*every, sep="\n")
+        print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
         splits, _ = divide(options, bad)
     samples = splits.all()
