@@ -147,8 +147,8 @@ def check_contents(
             warn(f"{split.name}: {few}")
     if data.bands == "rgb" and decoded and all(is_grey(f) for s in decoded for f in s.image_files):
         warn(
-            f"{split.name}: only grey in {counted(len(decoded), 'image')} checked; the grey band "
-            "is repeated to three. Fix: with data.bands=grey the network sees one"
+            f"{split.name}: all images checked ({len(decoded)}) are grey; their band is repeated "
+            "to three. Fix: with data.bands=grey the network sees one"
         )
 
 

@@ -353,13 +353,15 @@ def test_grey_images_alone_are_warned_of_under_rgb(toy):
     def warnings(bands):
         said, config = [], load_config(toy.config, [f"data.bands={bands}"]).data
         check_files(config, *read_splits(config, unlabeled=True), warn=said.append)
-        return [line for line in said if "all grey" in line]
+        return [line for line in said if "are grey" in line]
 
     first, *others = sorted((toy.root / "images").iterdir())
     for path in others:
         Image.open(path).convert("L").save(path)
     unlabeled, val = warnings("rgb")  # the first image is a labelled one
-    assert f"{toy.path('unlabeled')}: only grey in 5 images" in unlabeled and "bands: grey" in val
+    assert (
+        f"{toy.path('unlabeled')}: all images checked (5) are" in unlabeled and "bands=grey" in val
+    )
     Image.open(first).convert("L").save(first)
     assert len(warnings("rgb")) == 3 and not warnings("grey")
 

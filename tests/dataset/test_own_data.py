@@ -243,9 +243,8 @@ def test_spaces_without_a_tab_are_explained(tmp_path):
     (tmp_path / "list.txt").write_text("a.png\nphoto 1.png\nphoto 2.png\t\n")
     samples, (fault,) = scan_split_file(Origin(tmp_path / "list.txt", tmp_path), False, None)
     assert [sample.image for sample in samples] == ["a.png", "photo 2.png"]
-    assert "line 2: 'photo 1.png'" in str(fault) and "end an image without a mask by a tab" in str(
-        fault
-    )
+    text = str(fault)
+    assert "line 2: 'photo 1.png'" in text and "end a line without a mask by a tab" in text
 
 
 def test_long_lines_with_accents_are_faults(tmp_path):

@@ -118,7 +118,7 @@ def test_options_of_another_method(refused):
         (3000 * "- ", ["not valid YAML (RecursionError"]),
         (f"base: {300 * 'x'}\n", ["base: ", "File name too long"]),
         (LAUGHS + "data: {name: *a29}\n", ["data.name", "string", "found [["]),
-        (LAUGHS + "base: *a29\n", ["'base' must be the path", "found [["]),
+        (LAUGHS + "base: *a29\n", ["base: expected the path", "found [["]),
     ],
 )
 def test_config_files(text, parts, refused, toy):
