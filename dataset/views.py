@@ -44,7 +44,8 @@ def unlabeled_views(
         out["partner"] = {"weak": normalise(other, mean, std), "ignore": partner["ignore"]}
     else:
         index = torch.arange(len(weak), device=weak.device)
-        out["partner_index"] = index.flip(0) if flip else index.roll(1)
+        # Of an odd number of images, flipping would make the middle one its own partner.
+        out["partner_index"] = index.flip(0) if flip and len(weak) % 2 == 0 else index.roll(1)
     dates = len(raw["views"]) // len(boxes)
     for number, box in enumerate(boxes):
         drawn = slice(number * dates, (number + 1) * dates)

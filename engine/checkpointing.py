@@ -84,13 +84,20 @@ class RunState(Strict):
         """Compare config and split files with the state `current` of the run that resumes.
 
         Raises `UserError` for differences; with `force`, logs them instead, drops best scores that
-        are no longer comparable, and marks the records of their epochs.
+        are no longer comparable, and marks the records of their epochs. A finished run has no steps
+        left for other settings, so `force` does not help.
         """
         changed = differences(with_defaults(self.config), current["config"])
         before = self.images.model_dump() if self.images else current["images"]
         changed |= image_differences(before, current["images"])
         is_rescored = any(key.startswith(SCORE_KEYS) for key in changed)
         loses_best = bool(self.best) and is_rescored
+        if changed and self.epoch >= current["config"]["epochs"]:
+            raise UserError(
+                f"{source}: the run is finished; nothing would be trained with other settings or "
+                f"split files: {'; '.join(changed.values())}. Fix: raise epochs too, which counts "
+                "the finished ones, or choose another --save-path"
+            )
         if changed and not force:
             consequence = ", which discards the best scores (not comparable) and best.pth"
             raise UserError(

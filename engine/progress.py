@@ -216,8 +216,9 @@ class Progress:
             logger.info("%s", wrap_words(f"{title} ({self._left(step)} left):", *_pairs(means, 3)))
 
     def summary(self, epoch_means: Means) -> dict[str, Any]:
-        """Log and return the means of the epoch; also return its seconds (after a resume, those of
-        its rest), those of a step, and the number of skipped steps, if any."""
+        """Log and return the means of the epoch; also return its seconds, those of a step, and the
+        number of skipped steps, if any. After a resume, the steps before count as the measured ones
+        took."""
         seconds = time.monotonic() - self._begin
         means, skipped = epoch_means.fetch()
         took = f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
@@ -227,6 +228,7 @@ class Progress:
         record = {"train": means, "seconds": seconds}
         if taken := self.steps - self.resumed_at:
             record["step_seconds"] = seconds / taken
+            record["seconds"] = self.steps * record["step_seconds"]
         if skipped:
             record["skipped"] = skipped
         return record

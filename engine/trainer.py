@@ -261,10 +261,11 @@ class Trainer:
         if current["config"]["precision"] == saved.config.get("precision"):
             self.loss_scale.load_state(state["scaler"])
         self.means = Means(state["means"], self.device)
-        self.epoch, self.done, self.history = saved.epoch, saved.done, saved.history
+        self.epoch, self.history = saved.epoch, saved.history
         self.best = {name: best.model_dump() for name, best in saved.best.items()}
         self.monitor.in_a_row = saved.nonfinite
         self._keep_epoch_length(saved, source)
+        self.done = min(saved.done, self.steps)  # a shorter epoch_length ends the epoch here
         if self.steps_done:  # the next checkpoint equals that of an uninterrupted run
             self._set_lr(self.steps_done - 1)
         self.source = source

@@ -26,7 +26,7 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     Returns the record of metrics.jsonl.
     """
     config, epoch = trainer.config, trainer.epoch + 1
-    is_center_crop = epoch <= config.evaluation.center_crop_epochs
+    is_center_crop = epoch <= config.evaluation.center_crop_epochs and epoch < config.epochs
     mode = "center_crop" if is_center_crop else config.evaluation.mode
     measures_pseudo_labels = config.log.pseudo_labels and trainer.method.unlabeled
     labels = None

@@ -16,11 +16,15 @@ def with_dropped_channels(features: Sequence[Tensor]) -> list[Tensor]:
 def draw_complementary(features: Sequence[Tensor]) -> list[Tensor]:
     """Draw channel factors `[B, D]` for the first views in features `[2B, D, h, w]` of `[s1; s2]`.
 
-    Factors are 0 or 2 with equal probability, and 1 for half of the images; the second views get 2
-    minus them. Feature maps of one width share factors (complementary dropout, UniMatch V2).
+    Factors are 0 or 2 with equal probability, and 1 for half of the images (of an odd number, for
+    half on average); the second views get 2 minus them. Feature maps of one width share factors
+    (complementary dropout, UniMatch V2).
     """
     images, device = len(features[0]) // 2, features[0].device
-    whole = torch.randperm(images, device=device)[: images // 2]
+    half = images // 2
+    if images % 2:
+        half += int(torch.randint(2, ()))
+    whole = torch.randperm(images, device=device)[:half]
     factors: dict[int, Tensor] = {}
     for channels in dict.fromkeys(f.shape[1] for f in features):
         factors[channels] = 2.0 * torch.randint(2, (images, channels), device=device)

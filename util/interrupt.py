@@ -39,8 +39,9 @@ class Interrupted(Exception):
     """The run was asked to stop, and has saved its state."""
 
 
-class _Stopped(Exception):
-    """A signal that arrives while a batch is awaited."""
+class _Stopped(BaseException):
+    """A signal that arrives while a batch is awaited; no `Exception`, as readers of images turn any
+    into an error of the file."""
 
 
 class StopRequest:

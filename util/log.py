@@ -68,13 +68,18 @@ def log_to_console() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return Python, torch, device and git commit (with a + for changed files)."""
+    """Return Python, torch, device (with the number of processes) and git commit (with a + for
+    changed files)."""
     import torch
 
+    from util import distributed
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
+    processes = distributed.world_size()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu",
+        "device": f"{processes} x {device}" if processes > 1 else device,
         "commit": _commit(),
     }
 

@@ -79,9 +79,10 @@ def grey(x: Tensor, rgb: Rgb | None) -> Tensor:
 
 
 def with_channels(x: Tensor, rgb: Rgb, changed: Tensor) -> Tensor:
-    """Return a copy of `x` with the channels `rgb` replaced."""
+    """Return a copy of `x` with the channels `rgb` replaced by `changed` `[B, 1 or 3, H, W]`."""
     x = x.clone()
-    x[:, rgb] = changed
+    for channel, values in zip(rgb, changed.expand(-1, 3, -1, -1).unbind(1), strict=True):
+        x[:, channel] = values  # indexing by `rgb` would wait for a copy to the device
     return x
 
 

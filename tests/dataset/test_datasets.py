@@ -285,9 +285,12 @@ def test_workers_are_the_cores_less_one(cores, processes, workers, toy, monkeypa
     assert data_workers(load_config(toy.config, ["data.workers=0"]), processes) == 0
 
 
-@pytest.mark.parametrize("flip, mate", [(False, [2, 0, 1]), (True, [2, 1, 0])])
+@pytest.mark.parametrize(
+    "flip, mate", [(False, [2, 0, 1]), (True, [3, 2, 1, 0]), (True, [2, 0, 1])]
+)
 def test_partners_within_the_batch(loader, flip, mate):
-    raw = next(iter(loader("cutmix_partner=batch", images=3)))
+    """No image is its own partner."""
+    raw = next(iter(loader("cutmix_partner=batch", images=len(mate))))
     u = raw["unlabeled"]
     u["boxes"][:] = torch.tensor([5, 7, 20, 30])
     flipped = {"flip": True} if flip else {}

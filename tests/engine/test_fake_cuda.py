@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from corrmatch import CorrMatch
 from dataset.loaders import batch_at, map_tensors, to_device
+from dataset.transforms.strong import with_channels
 from dataset.views import make_views
 from engine.command import build_trainer
 from engine.progress import Means
@@ -141,6 +142,13 @@ OTHERS = {
 )
 def test_a_step_on_other_networks_and_losses(kind, what, cuda):
     step(*cuda(kind, "precision=bfloat16", "model.pretrained=none", *OTHERS[what]))
+
+
+def test_strong_views_of_many_bands():
+    with FakeTensorMode(), Watch() as watch:
+        image, luma = (torch.empty(2, bands, 8, 8, device=CUDA) for bands in (5, 1))
+        assert with_channels(image, (3, 1, 0), luma).is_cuda
+    assert watch.found == []
 
 
 @pytest.mark.parametrize("kind", [UniMatch, UniMatchV2])

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from PIL import ImageFile
 
 import engine.trainer
 from engine.progress import NonfiniteMonitor
@@ -101,6 +102,36 @@ def test_a_closed_terminal_saves(long, train, tmp_path, monkeypatch):
     signalled_after(monkeypatch, 1, signal.SIGHUP)
     assert stopped(train, SupOnly, long.argv(tmp_path / "run")) == EXIT_CODE
     assert end(tmp_path / "run")["done"] == 2
+
+
+def test_a_signal_while_an_image_is_read_saves(long, train, tmp_path, monkeypatch):
+    """Without data workers; readers take any `Exception` for a damaged file."""
+    read = engine.trainer.make_views  # called between batches: counts the steps
+    steps = []
+    monkeypatch.setattr(engine.trainer, "make_views", lambda *args: steps.append(1) or read(*args))
+    load = ImageFile.ImageFile.load
+
+    def signalling(self):
+        if len(steps) == 3:
+            steps.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return load(self)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", signalling)
+    settings = ["--set", "data.workers=0", "data.cache_mb=0"]
+    assert stopped(train, SupOnly, long.argv(tmp_path / "run", *settings)) == EXIT_CODE
+    assert (end(tmp_path / "run")["epoch"], end(tmp_path / "run")["done"]) == (0, 3)
+
+
+def test_a_shorter_epoch_ends_where_it_was_left(toy, train, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        signalled_after(patch, 9, signal.SIGTERM)
+        assert stopped(train, SupOnly, toy.argv(run, "--set", "epoch_length=6")) == EXIT_CODE
+    assert (end(run)["epoch"], end(run)["done"]) == (1, 4)
+    train(SupOnly, toy.argv(run, "--force", "--set", "epoch_length=3", "epochs=3"))
+    assert [record["steps"] for record in records(run)] == [6, 6, 9]
+    assert all(record.get("step_seconds", 1) > 0 for record in records(run))
 
 
 def test_a_closed_terminal_ends_no_data_worker():

@@ -168,6 +168,19 @@ def test_fewer_epochs_than_a_checkpoint_has_are_refused(half, toy, refused, trai
     assert " already has 2 epochs and 0 steps; epochs counts the whole run. Fix: set ep" in said
 
 
+def test_other_settings_of_a_finished_run_are_refused(toy, train, refused, tmp_path):
+    """No step would be trained with them, yet config.yaml and the tables would name them."""
+    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
+    names = ("config.yaml", "starts.jsonl", "metrics.jsonl", "latest.pth", "best.pth")
+    before = [(tmp_path / "run" / name).read_bytes() for name in names]
+    other = ["--force", "--set", "optimizer.lr=0.5"]
+    said = refused(SupOnly, toy.argv(tmp_path / "run", *other, "epochs=1"))
+    assert "the run is finished; nothing would be trained with other settings" in said
+    assert "optimizer.lr (0.01 -> 0.5). Fix: raise epochs too" in said
+    assert before == [(tmp_path / "run" / name).read_bytes() for name in names]
+    train(SupOnly, toy.argv(tmp_path / "run", *other))
+
+
 def test_a_copied_split_file_and_other_code(half, toy, train, capsys, monkeypatch):
     """Compare split files by content, and code with that of the last start."""
     toy.path("labeled").rename(toy.root / "moved.txt")

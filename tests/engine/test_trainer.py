@@ -14,7 +14,7 @@ from corrmatch import CorrMatch
 from engine.cost import MEMORY_KINDS
 from engine.dry_run import Measured, smaller_settings
 from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
-from engine.progress import BAR, Progress
+from engine.progress import BAR, Means, Progress
 from model import acceleration
 from model.build import build_network
 from prevmatch import PrevMatch
@@ -150,6 +150,14 @@ def test_progress_lines_fit_a_terminal_and_are_explained_once(
     assert "checking the files of 3 labelled" in lines[0]
 
 
+def test_seconds_of_a_resumed_epoch_count_all_of_its_steps():
+    progress = Progress(None, epoch=0, epochs=10, steps=10, done=8, legend=False)
+    progress._begin -= 60
+    record = progress.summary(Means())
+    assert record["step_seconds"] == pytest.approx(30, rel=0.01)
+    assert record["seconds"] == pytest.approx(300, rel=0.01)
+
+
 def test_a_bar_shows_the_time_left_in_all_epochs():
     progress = Progress(None, epoch=0, epochs=10, steps=10, done=2, legend=False)
     progress._begin -= 60  # 30 s a step, 96 steps left
@@ -166,12 +174,12 @@ def test_a_bar_shows_the_time_left_in_all_epochs():
         ["precision=bfloat16", "cutmix_partner=self", "evaluation.every=2", "epoch_length=1"],
         ["criterion={name: ohem, min_kept: 50}", "cutmix_partner=batch", "batch_size=8",
          "micro_batch=2", "method.thresh_init=null", "conf_thresh=0", "model.multi_grid=false",
-         "model.output_stride=8", "evaluation.center_crop_epochs=1"],
+         "model.output_stride=8", "evaluation.center_crop_epochs=9"],
     ],
     ids=["bfloat16", "micro-batches"],
 )  # fmt: skip
 def test_settings(overrides, toy, train, tmp_path):
-    """Ignore scores of the cheap mode for the best checkpoint."""
+    """Ignore scores of the cheap mode for the best checkpoint; the last epoch never uses it."""
     train(CorrMatch, toy.argv(tmp_path / "run", "--set", *overrides))
     first, last = json_lines(tmp_path / "run/metrics.jsonl")
     assert 0 < last["train"]["loss"] < 100 and last["scores"]["model"]["mode"] == "original"

@@ -172,6 +172,17 @@ def test_mixed_features(size, small):
     torch.testing.assert_close(cutmix_features(own, torch.tensor([1, 0]), box), rolled.float())
 
 
+def test_features_are_mixed_in_float32():
+    own, other = torch.randn(2, 1, 4, 20, 20, generator=torch.Generator().manual_seed(0))
+    own, other = own.bfloat16(), other.bfloat16()
+    box = torch.zeros(1, 320, 320, dtype=torch.bool)
+    box[:, :160] = True
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = cutmix_features(own, other, box)
+    expected = features_mixed_at_full_size(own.float(), other.float(), box)
+    torch.testing.assert_close(mixed, expected.float())
+
+
 @pytest.mark.parametrize("count", [4, 16, 64])
 def test_references(count, monkeypatch):
     features = torch.randn(3, 8, 5, 9, generator=torch.Generator().manual_seed(0))

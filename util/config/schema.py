@@ -169,7 +169,7 @@ class Evaluation(Section):
     of these scales and average the probabilities. `--tta 0.75 1 1.25` applies to one command."""
     center_crop_epochs: Natural = 0
     """Number of first epochs that are validated by the fast center_crop. Their scores never count
-    as best."""
+    as best. The last epoch is always validated in the config's mode."""
     every: Positive = 1
     """Epochs between validations. The last epoch is always validated."""
     select: str = "miou"
@@ -243,7 +243,8 @@ class Config(Section):
     cutmix_partner: Literal["other", "self", "batch", "flip"] = "other"
     """Partner image for CutMix. `other`: an independent image; `self`: another view of the same
     image; `batch`: the previous image in the batch; `flip`: the image at the mirrored position of
-    the batch. batch and flip are faster, because no second image is decoded and labelled."""
+    the batch (of an odd number: as batch). batch and flip are faster, because no second image is
+    decoded and labelled."""
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Floating-point format; all but float32 are mixed precision. `auto`: bfloat16 on a GPU or CPU
     that supports it (CPU: AMX, AVX512_BF16, ARM's bf16), else float16 on a GPU and float32 on a
