@@ -31,7 +31,7 @@ from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_of
 from model.pretrained import load_backbone
 from util import distributed
-from util.cli import arguments, exit_with_one_line
+from util.cli import SPLIT_ADJECTIVES, arguments, exit_with_one_line
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.errors import counted
@@ -41,7 +41,6 @@ from util.precision import precision_on
 from util.seed import be_deterministic, init_seed
 
 CLASS_WEIGHTS = {"auto": enet_weights, "enet": enet_weights, "inverse": inverse_weights}
-SPLIT_ADJECTIVES = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
 
 
 def main(method: type[Method]) -> None:

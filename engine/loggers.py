@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from util.config.schema import Config
-from util.errors import UserError, one_line
+from util.errors import UserError, reason
 from util.optional import import_optional
 
 
@@ -57,7 +57,7 @@ class WandB:
             )
         except Exception as error:  # of wandb, the network or the service
             raise UserError(
-                f"log.trackers: wandb cannot start ({one_line(error)}). Fix: set "
+                f"log.trackers: wandb cannot start ({reason(error)}). Fix: set "
                 "WANDB_MODE=offline, which needs neither network nor login"
             ) from None
 

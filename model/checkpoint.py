@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from model.files import SUFFIX
-from util.errors import UserError, join_first, one_line, reason
+from util.errors import UserError, join_first, reason
 from util.io import replacing, write_atomically
 
 COMPILED = "_orig_mod."
@@ -135,7 +135,7 @@ def load(path: Path) -> Any:
             raise ValueError(f"it would unfold to more than {MAX_PARTS} values")
         nonfinite = nonfinite_tensors(state)
     except Exception as error:  # of torch, on odd tensors
-        raise UserError(f"{path}: not a readable checkpoint ({one_line(error)})") from None
+        raise UserError(f"{path}: not a readable checkpoint ({reason(error)})") from None
     if nonfinite:
         raise UserError(
             f"{path}: expected finite weights, found NaN or infinity in "
