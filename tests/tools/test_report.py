@@ -11,6 +11,7 @@ from PIL import Image
 from dataset.folders import read_samples
 from engine.method import LEGEND
 from inference import evaluation_files
+from inference.evaluation import Scores
 from tests.conftest import json_lines
 from tests.fake_runs import fake_run
 from tools.report import __main__ as report
@@ -116,6 +117,14 @@ def test_whole_images_are_predicted_where_validation_cropped_them(trained, page_
         (trained / file).write_text(text.replace("original", "center_crop"))
     page = page_of(trained)
     assert "3 validation images, model, original: mIoU" in page
+
+
+def test_the_mean_of_the_classes_present_is_shown_where_one_is_absent(
+    trained, page_of, monkeypatch
+):
+    absent = torch.tensor([False, False, True])
+    monkeypatch.setattr(Scores, "absent", property(lambda _: absent))
+    assert re.search(r"mIoU \d+\.\d+.*, \d+\.\d+ of the classes present,", page_of(trained))
 
 
 def judged(folder, shown):

@@ -186,6 +186,20 @@ def test_unfinished_repeated_and_unequal_runs_are_named(fake, run, toy):
     assert re.search(r"UniMatch +3 +30\.0 ± 10\.0", out)
 
 
+def test_classes_absent_from_a_fold_are_named(fake, rows):
+    """A class that a fold's masks and predictions lack counts 0 in its mIoU."""
+    for name, scores, options in folds("a"):
+        metrics = fake(name, [50 * scores[0], 10], **options) / "metrics.jsonl"
+    (lines := json_lines(metrics))[0]["scores"]["model"].update(miou=50.0, miou_present=75.0)
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert rows(fake.runs)[1] == [
+        "UniMatch, toy/mine: a class neither in the masks nor in the predictions counts as IoU 0: "
+        f"{fake.runs}/a/2 (1 class; mIoU 50.0, of the classes present 75.0)"
+    ]
+    metrics.write_text(metrics.read_text().replace('"miou_present": 75.0, ', ""))
+    assert not rows(fake.runs)[1]
+
+
 def test_only_cheap_validations_make_no_score(fake, mistake):
     folder = fake("cheap", [10, 20])
     lines = (folder / "metrics.jsonl").read_text()

@@ -143,9 +143,10 @@ def _predictions(run: Run, network: str, device: torch.device, limit: int | None
     scores, classes = predictions.scores, run.config.data.classes
     best, worst = best_and_worst(predictions, EXTREMES_SHOWN)
     interval = f" (95 % interval {scores.intervals})" if scores.intervals else ""
+    present = f", {scores.miou_present:.2f} of the classes present" if scores.absent.any() else ""
     return {
         "text": f"{counted(len(predictions.samples), 'validation image')}, {network}, "
-        f"{predictions.predictor.mode}: mIoU {scores.miou:.2f}{interval}, "
+        f"{predictions.predictor.mode}: mIoU {scores.miou:.2f}{interval}{present}, "
         f"pixel accuracy {scores.accuracy:.2f}.",
         **_class_scores(run.config.data, scores),
         "matrix": as_svg(draw_confusion_matrix(scores.confusion.numpy(), classes)),

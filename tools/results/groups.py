@@ -27,6 +27,7 @@ from typing import Any
 import pandas as pd
 
 from tools.results.runs import Run, best_epoch
+from util.errors import counted
 
 Group = list[Run]
 """Finished runs of one method and the same settings, by fold and seed."""
@@ -87,7 +88,24 @@ def _remarks(group: Group) -> list[str]:
             remarks.append(
                 f"{run.path}: resumed with --force, so its config may have changed midway"
             )
+    if absent := [text for run in group if (text := _absent_classes(run))]:
+        remarks.append(
+            f"{name}: a class neither in the masks nor in the predictions counts as IoU 0: "
+            + "; ".join(absent)
+        )
     return remarks
+
+
+def _absent_classes(run: Run) -> str:
+    """Describe the absent classes of the best mIoU; "" without any."""
+    for network in run.networks:
+        scores = run.scores(network, best_epoch(run.curve(network, "miou")))
+        if scores.absent:
+            return (
+                f"{run.path} ({counted(scores.absent, 'class', 'classes')}; mIoU "
+                f"{scores.miou:.1f}, of the classes present {scores.miou_present:.1f})"
+            )
+    return ""
 
 
 def tabulate(groups: Sequence[Group], score: str) -> pd.DataFrame:

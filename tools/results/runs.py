@@ -52,12 +52,20 @@ class Validation(Record):
 
     mode: str
     miou: float
+    miou_present: float | None = None
+    """Mean IoU over the classes in the masks or predictions; None in runs of older versions."""
     accuracy: float
     iou: list[float]
     dice: list[float] | None = None
     miou_interval: tuple[float, float] | None = None
     iou_intervals: list[tuple[float, float]] | None = None
     pseudo_labels: PseudoLabels | None = None
+
+    @property
+    def absent(self) -> int:
+        """Number of classes neither in the masks nor in the predictions, which count as IoU 0."""
+        classes = len(self.iou)
+        return classes - round(classes * self.miou / self.miou_present) if self.miou_present else 0
 
 
 class Epoch(Record):
@@ -206,9 +214,13 @@ class Run:
             and not epoch.superseded
         }
 
+    def scores(self, network: str, epoch: int) -> Validation:
+        """Return the scores of a network after an epoch."""
+        return next(e.scores[network] for e in reversed(self.epochs) if e.epoch == epoch)
+
     def class_scores(self, network: str, score: str, epoch: int) -> list[float]:
         """Return the IoU of each class after an epoch; the Dice where `score` is dice."""
-        scores = next(e.scores[network] for e in reversed(self.epochs) if e.epoch == epoch)
+        scores = self.scores(network, epoch)
         return scores.dice if score == "dice" and scores.dice else scores.iou
 
     def pseudo_labels(self) -> tuple[str, dict[int, PseudoLabels]]:
