@@ -10,7 +10,8 @@ labels, unlabeled, epochs, steps: numbers of images, epochs and optimizer steps
 seeds, best_epochs, best_values, last_values: lists with an item for each run, by fold and seed
 best_mean, best_std, last_mean, last_std: of the best and the last score; no std for one run
 step_seconds, peak_memory: median over all epochs and runs; maximum, in bytes
-published: the score of a paper, of those that `--published` names
+published: the score of a paper, of those that `--published` names; of a student and its teacher, in
+    the teacher's row
 curves: for each run, score by epoch
 classes: class names
 class_scores: for each run, IoU of each class in the best epoch; Dice where that is the score

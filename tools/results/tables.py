@@ -44,7 +44,8 @@ def collect(places: list[str], score: str = "miou", published: list[str] | None 
     groups = scored
     table = tabulate(groups, score)
     targets = [next((p for p in scores if p.is_of(group)), None) for group in groups]
-    table["published"] = [p.value if (p := targets[index]) else None for index in table.group]
+    values = [p.value if (p := targets[index]) else None for index in table.group]
+    table["published"] = pd.Series(values, dtype=float).mask(table.duplicated("group", keep="last"))
     missing = [one for one in scores if one not in targets]
     remarks += _selection_remarks(groups, score)
     return Results(score, table, missing, [*faults, *remarks, *remarks_on(groups, scores)])
