@@ -416,23 +416,27 @@ def test_partitions_of_one_size_are_not_joined():
 
 @pytest.mark.parametrize("count", [2, 7])
 def test_pseudo_label_curves_by_class(count):
-    """One row of panels for each class, or the mean over many; a share of no pixels is a gap."""
-    blank = dict.fromkeys(("ece", "kept", "precision")) | dict.fromkeys(
+    """One row of panels for each class, where a share of no pixels is a gap, or the mean over many,
+    in which a class that is never predicted keeps nothing."""
+    blank = dict.fromkeys(("ece", "precision")) | {"kept": 50.0} | dict.fromkeys(
         ("bin_pixels", "bin_confidence", "bin_accuracy"), []
-    )
+    )  # fmt: skip
     seeds = [
         {epoch: PseudoLabels(threshold=0.95, class_kept=[kept] + [20.0] * (count - 1),
-                             class_precision=[None] * count, **blank)}
-        for epoch, kept in ((1, 40.0), (2, None))
+                             class_precision=[None, *[right] * (count - 1)], **blank)}
+        for epoch, kept, right in ((1, 40.0, 90.0), (2, None, None))
     ]  # fmt: skip
     row = {"method": "M", "settings": "", "scored": "", "name": "M", "pseudo_labels": [
         seeds[0] | seeds[1], seeds[0]], "classes": [str(n) for n in range(count)]}  # fmt: skip
     axes = pseudo_label_curves(pd.DataFrame([row]), "d").axes
     first = 40 if count == 2 else (40 + 20 * 6) / 7
-    second = float("nan") if count == 2 else 20
+    second = float("nan") if count == 2 else 20 * 6 / 7
     assert len(axes) == (4 if count == 2 else 2)
     assert axes[0].lines[0].get_ydata().tolist() == pytest.approx([first, second], nan_ok=True)
-    assert all(map(pd.isna, axes[1].lines[0].get_ydata()))
+    titles = ["0", "0"] if count == 2 else ["mean over classes", "mean over 0–6 of 7 classes"]
+    assert [axis.get_title().split(":")[0] for axis in axes[:2]] == titles
+    right = axes[1].lines[0].get_ydata().tolist()
+    assert right == pytest.approx([float("nan") if count == 2 else 90, float("nan")], nan_ok=True)
 
 
 def test_a_real_run(toy, train, rows, run, mistake, tmp_path, capsys):
