@@ -176,6 +176,7 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequ
         digests=digests,
         score=score_title(config),
         prediction=how_predicted(config.evaluation),
+        units="images" if config.evaluation.volume_pattern is None else "volumes",
         means=markdown_table(means, ">"),
         by_class=markdown_table(by_class, "><<>"),
         start=start,

@@ -251,6 +251,7 @@ def test_a_published_run(trained, shared_run, toy, run, mistake, tmp_path):
     assert f"SHA-256 `{weights}`" in card and f"| labeled | 3 | `{labeled}` |" in card
     logged = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"| {logged['scores']['model']['miou']:.2f} |" in card and "| 2 | road |" in card
+    assert "intervals over images: they cover the choice of images" in card
     for file in out.iterdir():
         for folder in (tmp_path, shared_run):
             assert str(folder).encode() not in file.read_bytes(), "a path of this machine"
@@ -305,6 +306,8 @@ def test_the_score_that_chose_the_epoch_is_on_the_card(trained, run, tmp_path):
     assert "prediction mode: original, mirrored too, scales 0.5, 1." in card
     assert re.search(r"\| mIoU .* mean Dice .*\n.*\n.* \| 75\.50 \|\n", card)
     assert re.search(r"\| mIoU of the classes present .*\n.*\n\| 40\.00 .* 60\.00 ", card)
+    assert "The training was resumed with --force, so its config may have" in card
+    assert "intervals over volumes: they cover the choice of volumes" in card
     assert re.search(r"\| IoU .*volume Dice \|\n.*\n.* 99\.00 \|\n.* 70\.00 \|\n.* 81\.00 \|", card)
 
 

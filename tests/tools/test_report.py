@@ -42,6 +42,7 @@ def test_the_page_of_a_real_run(trained, page_of):
     found = Run(trained)
     best = max(found.curve("model", "miou").values())
     assert f"mIoU {best:.2f}" in page, "the checkpoint's score is the logged one"
+    assert re.search(r"\(95 % interval [\d.]+ to [\d.]+, 3 images\)", page)
     for words in ("SupOnly on toy/3, seed 0", "labeled 3, unlabeled 0, val 3", "crop_size: 33",
                   "Best", "Worst", "images/v0.jpg: mIoU", found.starts[0].commit):  # fmt: skip
         assert words in page, words

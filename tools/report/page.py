@@ -142,7 +142,10 @@ def _predictions(run: Run, network: str, device: torch.device, limit: int | None
     predictions = predict_validation(run, network, device, limit)
     scores, classes = predictions.scores, run.config.data.classes
     best, worst = best_and_worst(predictions, EXTREMES_SHOWN)
-    interval = f" (95 % interval {scores.intervals})" if scores.intervals else ""
+    interval = ""
+    if scores.intervals:
+        units = counted(scores.intervals.units, "image" if scores.dice is None else "volume")
+        interval = f" (95 % interval {scores.intervals}, {units})"
     present = f", {scores.miou_present:.2f} of the classes present" if scores.absent.any() else ""
     return {
         "text": f"{counted(len(predictions.samples), 'validation image')}, {network}, "
