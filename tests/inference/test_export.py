@@ -296,6 +296,8 @@ def test_the_score_that_chose_the_epoch_is_on_the_card(trained, run, tmp_path):
     epoch = json.loads((log := trained / "metrics.jsonl").read_text())
     epoch["scores"]["model"] |= {"miou": 40.0, "miou_present": 60.0, "dice": [99.0, 70.0, 81.0]}
     log.write_text(json.dumps(epoch) + "\n")
+    starts = trained / "starts.jsonl"
+    starts.write_text(starts.read_text().replace('"command": [', '"command": ["--force", '))
     tree = yaml.safe_load((path := trained / "config.yaml").read_text())
     more = {"select": "dice", "volume_pattern": "(v)", "flip": True, "scales": [0.5, 1.0]}
     tree["evaluation"] |= more
@@ -304,10 +306,10 @@ def test_the_score_that_chose_the_epoch_is_on_the_card(trained, run, tmp_path):
     card = (tmp_path / "a/README.md").read_text()
     assert code == 0 and "chose the epoch (by mean Dice)" in card, err
     assert "prediction mode: original, mirrored too, scales 0.5, 1." in card
-    assert re.search(r"\| mIoU .* mean Dice .*\n.*\n.* \| 75\.50 \|\n", card)
-    assert re.search(r"\| mIoU of the classes present .*\n.*\n\| 40\.00 .* 60\.00 ", card)
     assert "The training was resumed with --force, so its config may have" in card
     assert "intervals over volumes: they cover the choice of volumes" in card
+    assert re.search(r"\| mIoU .* mean Dice .*\n.*\n.* \| 75\.50 \|\n", card)
+    assert re.search(r"\| mIoU of the classes present .*\n.*\n\| 40\.00 .* 60\.00 ", card)
     assert re.search(r"\| IoU .*volume Dice \|\n.*\n.* 99\.00 \|\n.* 70\.00 \|\n.* 81\.00 \|", card)
 
 

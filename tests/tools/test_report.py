@@ -178,11 +178,14 @@ def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, page_of)
 
 def test_an_unfinished_run_and_one_that_has_ended_no_epoch(toy, run, tmp_path):
     for name, scores in (("half", [10.0]), ("none", [])):
-        fake_run(tmp_path / name, toy, scores, epochs=2)
+        command = ["--force"] if scores else []
+        fake_run(tmp_path / name, toy, scores, epochs=2, command=command)
         assert run(report, tmp_path / name, "--out", tmp_path / f"{name}.html")[0] == 0
-    assert "Unfinished: epoch 1 of 2" in (tmp_path / "half.html").read_text()
+    page = (tmp_path / "half.html").read_text()
+    assert "Unfinished: epoch 1 of 2" in page and "The run was resumed with --force" in page
     page = (tmp_path / "none.html").read_text()
     assert "Unfinished: epoch 0 of 2" in page and "No epoch has ended yet" in page
+    assert "--force" not in page
 
 
 def test_mistakes_are_said_in_one_line(toy, mistake, tmp_path):

@@ -47,6 +47,7 @@ def page(
         generator="tools.report",
         title=f"{run.method} on {run.config.data.name}/{run.partition}, seed {run.config.seed}",
         unfinished="" if run.is_finished else run.progress,
+        forced=run.forced,
         score=score_title(run.config),
         networks=[
             (name, f"{best[name]:.2f}", str(best_epoch(curve)), f"{curve[max(curve)]:.2f}")

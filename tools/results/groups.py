@@ -84,11 +84,7 @@ def _remarks(group: Group) -> list[str]:
         if len(seeds) > 1:
             parts = "; ".join(f"{value} (seed {', '.join(s)})" for value, s in seeds.items())
             remarks.append(f"{name}: runs of different {fact}s: {parts}")
-    for run in group:
-        if any("--force" in start.command for start in run.starts):
-            remarks.append(
-                f"{run.path}: resumed with --force, so its config may have changed midway"
-            )
+    remarks += [f"{run.path}: {run.forced}" for run in group if run.forced]
     if absent := [text for run in group if (text := _absent_classes(run))]:
         remarks.append(
             f"{name}: a class neither in the masks nor in the predictions counts as IoU 0: "

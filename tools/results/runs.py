@@ -199,6 +199,13 @@ class Run:
         return bool(self.epochs) and self.epochs[-1].epoch >= self.config.epochs
 
     @property
+    def forced(self) -> str:
+        """Remark on a run that was resumed with `--force`; "" for any other."""
+        if not any("--force" in start.command for start in self.starts):
+            return ""
+        return "resumed with --force, so its config may have changed midway"
+
+    @property
     def progress(self) -> str:
         done = self.epochs[-1].epoch if self.epochs else 0
         return f"epoch {done} of {self.config.epochs}"
