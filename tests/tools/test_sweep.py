@@ -168,7 +168,12 @@ def test_every_script_of_a_method_is_listed():
 
 
 def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run):
+    Path("broken/0").touch()
     Path("broken/1").touch()
+    code, out, _ = run(sweep, stub)
+    assert code == 1 and out.count("FAILED") == 4 and "table" not in out
+    Path("broken/0").unlink()
+    shutil.rmtree("runs")
     code, out, _ = run(sweep, stub)
     assert code == 1
     assert out.count("FAILED (exit code 1): error: out of luck") == 2
