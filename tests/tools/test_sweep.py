@@ -249,6 +249,30 @@ def test_the_time_of_the_rest_follows_its_number_of_labels(spec, toy, run, monke
     assert code == 0 and "many/labeled.txt: " in out, (out, err)
 
 
+def test_folds_of_a_sweep_are_one_kind_and_skipped_validations_count(spec, toy, run, monkeypatch):
+    """The sweep file of folds names their split files as settings."""
+    folds = {
+        f"fold_{n}": {f"data.{kind}": str(toy.path(kind)) for kind in ("labeled", "val")}
+        | {"conf_thresh": 0.5}
+        for n in (1, 2)
+    }
+    write_lines(Path("fold_2.txt"), toy.path("val").read_text().splitlines())
+    folds["fold_2"]["data.val"] = "fold_2.txt"
+    part = {"methods": ["supervised"], "configs": [str(toy.config)], "settings": folds}
+    first, second = plan(path := spec(seeds=[0], runs=[part]))
+    assert first.kind == second.kind and first.kind.endswith(" conf_thresh=0.5")
+    metrics = fake_run(first.folder, toy, [10, 20], method="SupOnly",
+                       identities=identities(toy)) / "metrics.jsonl"  # fmt: skip
+    metrics.write_text(metrics.read_text().replace('"validation_seconds": 1.0', "", 1).replace(
+        ", ,", ","))  # fmt: skip
+    (first.folder / "config.yaml").write_text(dump_config(first.load()))
+    monkeypatch.setattr(estimate, "duration", lambda seconds: f"{seconds:.2f} s")
+    code, out, err = run(sweep, path, "--dry-run")
+    config = second.load()
+    steps = config.epochs * estimate.steps_per_epoch(config, 3, 0, 2 * config.batch_size)
+    assert code == 0 and f"; {11 / 20 * steps:.2f} s on one device for 1" in out, (out, err)
+
+
 def test_runs_that_cannot_start_or_be_read_have_failed(stub, run):
     Path("ready/runs/toy/fixmatch/0/metrics.jsonl").write_text("{\n")
     Path("runs/toy/supervised").mkdir(parents=True)
