@@ -125,6 +125,18 @@ def test_folds_with_counted_weights_and_own_roots_are_averaged(fake, rows):
     assert row["best"]["mean"] == 1.5 and row["settings"] == "" and not remarks
 
 
+@pytest.mark.parametrize("folder", ["mine", "toy"])  # toy: the name of the dataset
+def test_numbers_of_labels_and_steps_of_folds_are_a_range(folder, fake, rows, run):
+    for number, (name, scores, options) in enumerate(folds("a")):
+        for kind in ("labeled", "val", "unlabeled"):
+            options[kind] = options[kind].replace("mine", folder)
+        fake(name, scores * (number + 1), epochs=1, images={"labeled": 16 + number}, **options)
+    (row,), _ = rows(fake.runs)
+    assert (row["partition"], row["labels"], row["steps"]) == (folder, 16, 10)
+    fake("other", [10], images={"labeled": 8}, method="SupOnly")
+    assert re.search(r"16–17 .* 10–20 ", run(results, fake.runs)[1])
+
+
 @pytest.mark.parametrize(
     ("difference", "shown"),
     [

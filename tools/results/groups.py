@@ -6,7 +6,8 @@ method, network, dataset, partition, settings, commit: text; `settings` names th
     the settings of most groups of the same dataset and network, and validation and unlabelled
     images that differ from those of most groups of the same partition
 scored: student or teacher, where a method has both
-labels, unlabeled, epochs, steps: numbers of images, epochs and optimizer steps
+labels, unlabeled, epochs, steps: numbers of images, epochs and optimizer steps, of the first run
+run_labels, run_steps: lists with an item for each run, as folds may differ by an image
 seeds, best_epochs, best_values, last_values: lists with an item for each run, by fold and seed
 best_mean, best_std, last_mean, last_std: of the best and the last score; no std for one run
 step_seconds, peak_memory: median over all epochs and runs; maximum, in bytes
@@ -33,8 +34,10 @@ from util.errors import counted
 Group = list[Run]
 """Finished runs of one method and the same settings, by fold and seed."""
 NETWORK = {"model.network", "model.backbone"}
-NOT_SHOWN = ["group", "curves", "classes", "class_scores", "pseudo_labels"]
-"""Columns of the table that only plots use."""
+NOT_SHOWN = [
+    "group", "run_labels", "run_steps", "curves", "classes", "class_scores", "pseudo_labels",
+]  # fmt: skip
+"""Columns of the table that CSV and JSON leave out."""
 ROLES = {"model": "student", "model_ema": "teacher"}
 
 
@@ -127,6 +130,7 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
     """Return the row of a network, with `None` for the partition and settings, which are named by
     comparison with other groups."""
     run, curves = group[0], [run.curve(network, score) for run in group]
+    steps = [run.epochs[-1].steps for run in group]
     best_epochs = [best_epoch(curve) for curve in curves]
     best = [curve[epoch] for curve, epoch in zip(curves, best_epochs, strict=True)]
     last = [curve[max(curve)] for curve in curves]
@@ -139,12 +143,14 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
         "dataset": run.config.data.name,
         "partition": None,
         "labels": run.labels,
+        "run_labels": [run.labels for run in group if run.labels is not None],
         "settings": None,
         "scored": ROLES.get(network, network) if len(run.networks) > 1 else "",
         "seeds": [run.config.seed for run in group],
         "best_epochs": best_epochs,
         "epochs": run.config.epochs,
-        "steps": run.epochs[-1].steps,
+        "steps": steps[0],
+        "run_steps": steps,
         "step_seconds": median(seconds) if seconds else None,
         "peak_memory": max((e.peak_memory for e in epochs if e.peak_memory), default=None),
         "commit": ", ".join(dict.fromkeys(start.commit for run in group for start in run.starts)),

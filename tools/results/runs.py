@@ -160,10 +160,9 @@ class Run:
         path = split_file(data, "labeled")
         if path is None:
             return str(self.labels or "own")
-        if self.fold is not None:
-            name = self.fold.parent.name
-        else:
-            name = path.parent.name if path.stem == "labeled" else path.stem
+        if self.fold is not None:  # whose numbers of labels may differ
+            return self.fold.parent.name
+        name = path.parent.name if path.stem == "labeled" else path.stem
         return str(self.labels or name) if name in (data.name, data.root.name) else name
 
     @property
