@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from dataset.cross_validation import draw_digest
 from dataset.protocols import fingerprint
 from fixmatch import FixMatch
 from tests.conftest import METHODS, REPOSITORY, json_lines
@@ -22,6 +23,7 @@ from tools.results.plots import class_scores, label_curves, learning_curves, pse
 from tools.results.published import SCORES, read_published
 from tools.results.runs import PseudoLabels
 from tools.results.tables import FORMATS, collect
+from util.config.data import Data
 
 
 @pytest.fixture
@@ -123,6 +125,47 @@ def test_folds_with_counted_weights_and_own_roots_are_averaged(fake, rows):
         fake(name, scores, settings=counted, class_weights="auto", **options)
     (row,), remarks = rows(fake.runs)
     assert row["best"]["mean"] == 1.5 and row["settings"] == "" and not remarks
+
+
+def test_draws_of_folds_are_told_apart_and_paths_are_not(fake, rows, tmp_path):
+    """Folds drawn again have the same paths; a Slurm job has absolute paths."""
+    for name, scores, options in folds("a"):
+        fake(name, scores, folds="first", **options)
+        absolute = {kind: tmp_path / options[kind] for kind in ("labeled", "val", "unlabeled")}
+        fake(f"b/{name}", scores, folds="first", seed=1, **options | absolute)
+        fake(f"c/{name}", scores, folds="second", **options | {"digest": f"{scores}"})
+    found, remarks = rows(fake.runs)
+    assert [(row["partition"], row["settings"], row["seeds"]) for row in found] == [
+        ("mine (first)", "", [0, 1, 0, 1]), ("mine (second)", "", [0, 0])
+    ] and not remarks  # fmt: skip
+
+
+def test_other_folds_of_runs_without_a_digest_are_named(fake, rows):
+    for name, scores, options in folds("a"):
+        fake(name, scores, **options)
+        fake(f"b/{name}", scores, **options | {"digest": f"{scores}"})
+    _, remarks = rows(fake.runs)
+    words = ", but other images: the folds were drawn again)"
+    assert len(remarks) == 2 and all(remark.endswith(words) for remark in remarks)
+
+
+def test_the_digest_of_a_draw_is_that_of_all_its_folds(toy):
+    def digest(fold, **changed):
+        for number in (1, 2, 3):
+            folder = toy.root / f"fold_{number}"
+            folder.mkdir(exist_ok=True)
+            for kind in ("labeled", "val"):
+                (folder / f"{kind}.txt").write_text(changed.get(kind, f"{kind} {number}\n"))
+        lists = {kind: toy.root / fold / f"{kind}.txt" for kind in ("labeled", "val")}
+        return draw_digest(Data(name="d", root=".", classes=["a", "b"], **lists))
+
+    first = digest("fold_1")
+    assert first == digest("fold_3") and len(first) == 12
+    assert len({first, digest("fold_1", val="x\n"), digest("fold_1", labeled="x\n")}) == 3
+    (toy.root / "fold_2/val.txt").unlink()
+    lists = {kind: toy.root / "fold_1" / f"{kind}.txt" for kind in ("labeled", "val")}
+    assert draw_digest(Data(name="d", root=".", classes=["a", "b"], **lists)) is None
+    assert digest("fold_1") == first and digest("other") is None
 
 
 @pytest.mark.parametrize("folder", ["mine", "toy"])  # toy: the name of the dataset

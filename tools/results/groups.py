@@ -47,6 +47,7 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
     remarks = []
     for run in runs:
         seed, settings = run.config.seed, repr(sorted(run.settings.items()))
+        number = int(run.fold.name.removeprefix("fold_")) if run.fold else 0
         images = tuple(run.identity.items())
         group = by_settings[run.method, run.config.data.name, run.partition, images, settings]
         if not run.is_finished:
@@ -54,14 +55,17 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
             remarks.append(f"left out, unfinished: {run.path} ({run.progress}{starts})")
         elif not all(run.curve(network, "miou") for network in run.networks or [""]):
             remarks.append(f"left out, never validated in the config's mode: {run.path}")
-        elif twin := group.get((run.fold, seed)):
-            root = f", but data.root {run.root} instead of {twin.root}"
+        elif twin := group.get((number, seed)):
+            but = f", but data.root {run.root} instead of {twin.root}"
+            but = but if run.root != twin.root else ""
+            if run.digests != twin.digests:
+                but += ", but other images: the folds were drawn again"
             remarks.append(
                 f"left out, a repetition: {run.path} (same settings as {twin.path}, seed {seed}"
-                f"{root if run.root != twin.root else ''})"
+                f"{but})"
             )
         else:
-            group[run.fold, seed] = run
+            group[number, seed] = run
     groups = [[group[key] for key in sorted(group)] for group in by_settings.values() if group]
     remarks += [remark for group in groups for remark in _remarks(group)]
     keys = list(dict.fromkeys(map(_compared_with, groups)))
