@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
+from dataset.cross_validation import draw_digest
 from dataset.loaders import (
     LoaderProcess,
     data_workers,
@@ -95,6 +96,7 @@ def build_trainer(
     run_dir.origin = {
         "method": method_class.__name__,
         "images": identities,
+        "folds": draw_digest(config.data),
         "facts": facts,
         "class_weights": config.criterion.class_weights,  # the rule; the config gets its numbers
     }

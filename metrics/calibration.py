@@ -69,23 +69,25 @@ class PseudoLabelScores:
 
 
 def pseudo_label_sentence(summary: dict[str, Any], classes: Sequence[str]) -> str:
-    """Return a summary as a sentence, with the mean over classes and the worst class: shares of
-    pixels hide a rare class."""
-    kept, precision, ece = (
-        "none" if summary[key] is None else f"{summary[key]:.2f} %"
-        for key in ("kept", "precision", "ece")
+    """Return a summary as a sentence, with the mean over the classes that have pseudo-labels and
+    the worst class: shares of pixels hide a rare class."""
+    kept, ece = (
+        "none" if summary[key] is None else f"{summary[key]:.2f} %" for key in ("kept", "ece")
     )
     pairs = zip(summary["class_precision"], classes, strict=True)
     precisions = [(value, name) for value, name in pairs if value is not None]
-    by_class = ""
+    right = ""
     if precisions:
         mean = sum(value for value, _ in precisions) / len(precisions)
         lowest, worst = min(precisions)
-        by_class = f" (mean over classes {mean:.2f} %, worst {worst} {lowest:.2f} %)"
-    return (
-        f"{kept} of the pixels above {summary['threshold']:.3f}, {precision} of them right"
-        f"{by_class}, calibration error {ece}"
-    )
+        of = "classes"
+        if len(precisions) < len(classes):
+            of = f"{len(precisions)} of {len(classes)} classes"
+        right = (
+            f", {summary['precision']:.2f} % of them right (mean over {of} {mean:.2f} %, worst "
+            f"{worst} {lowest:.2f} %)"
+        )
+    return f"{kept} of the pixels above {summary['threshold']:.3f}{right}, calibration error {ece}"
 
 
 def pseudo_label_scalars(

@@ -11,6 +11,7 @@ def fake_run(
     folder, toy, scores, *, method="UniMatch", seed=0, settings=None, epochs=None, images=None,
     digest="a", commit="c0ffee", command=(), teacher=None, labeled=None, val=None, starts=1,
     dice=None, unlabeled=None, class_weights=None, identities=None,
+    folds=None,
 ):  # fmt: skip
     """Write the files of a run.
 
@@ -32,7 +33,7 @@ def fake_run(
         "command": [f"{method.lower()}.py", *command], "first_step": 0, "method": method,
         "images": identities
         or {k: {"images": n, "sha256": f"{digest}-{n}-{k}"} for k, n in counts.items()},
-        "python": "3", "torch": "2", "device": "cpu", "commit": commit,
+        "folds": folds, "python": "3", "torch": "2", "device": "cpu", "commit": commit,
         "class_weights": class_weights,
     }  # fmt: skip
     (folder / "starts.jsonl").write_text((json.dumps(start) + "\n") * starts)

@@ -50,8 +50,11 @@ def main() -> None:
             )
         paths = [find_checkpoint(path, None, "CHECKPOINT") for path in options.checkpoints]
         names = options.names or [str(path) for path in options.checkpoints]
-        if len(set(names)) < len(names):
-            raise UserError("--names: a name is given twice; each row needs its own")
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            source = "--names" if options.names else "CHECKPOINT"
+            raise UserError(
+                f"{source}: '{repeated}' is given twice; expected a different one for each row"
+            )
         with importing():
             from dataset.folders import read_samples
             from dataset.overlap import changed_since_training

@@ -152,6 +152,9 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequ
         ["mIoU", "95 % interval", "pixel accuracy"],
         [f"{scores.miou:.2f}", interval_text(scores.miou_interval), f"{scores.accuracy:.2f}"],
     ]
+    if scores.absent:
+        means[0].append("mIoU of the classes present")
+        means[1].append(f"{scores.miou_present:.2f}")
     if scores.dice is not None:  # of volumes
         cells = ["volume Dice", *(f"{dice:.2f}" for dice in scores.dice)]
         for row, cell in zip(by_class, cells, strict=True):
@@ -173,6 +176,7 @@ def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequ
         digests=digests,
         score=score_title(config),
         prediction=how_predicted(config.evaluation),
+        units="images" if config.evaluation.volume_pattern is None else "volumes",
         means=markdown_table(means, ">"),
         by_class=markdown_table(by_class, "><<>"),
         start=start,

@@ -251,6 +251,7 @@ def test_a_published_run(trained, shared_run, toy, run, mistake, tmp_path):
     assert f"SHA-256 `{weights}`" in card and f"| labeled | 3 | `{labeled}` |" in card
     logged = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"| {logged['scores']['model']['miou']:.2f} |" in card and "| 2 | road |" in card
+    assert "intervals over images: they cover the choice of images" in card
     for file in out.iterdir():
         for folder in (tmp_path, shared_run):
             assert str(folder).encode() not in file.read_bytes(), "a path of this machine"
@@ -293,8 +294,10 @@ def test_the_epoch_on_a_card_is_that_of_the_weights(trained, run, tmp_path):
 def test_the_score_that_chose_the_epoch_is_on_the_card(trained, run, tmp_path):
     """A card also shows the Dice of volumes, and the test-time augmentation."""
     epoch = json.loads((log := trained / "metrics.jsonl").read_text())
-    epoch["scores"]["model"]["dice"] = [99.0, 70.0, 81.0]
+    epoch["scores"]["model"] |= {"miou": 40.0, "miou_present": 60.0, "dice": [99.0, 70.0, 81.0]}
     log.write_text(json.dumps(epoch) + "\n")
+    starts = trained / "starts.jsonl"
+    starts.write_text(starts.read_text().replace('"command": [', '"command": ["--force", '))
     tree = yaml.safe_load((path := trained / "config.yaml").read_text())
     more = {"select": "dice", "volume_pattern": "(v)", "flip": True, "scales": [0.5, 1.0]}
     tree["evaluation"] |= more
@@ -303,7 +306,10 @@ def test_the_score_that_chose_the_epoch_is_on_the_card(trained, run, tmp_path):
     card = (tmp_path / "a/README.md").read_text()
     assert code == 0 and "chose the epoch (by mean Dice)" in card, err
     assert "prediction mode: original, mirrored too, scales 0.5, 1." in card
+    assert "The training was resumed with --force, so its config may have" in card
+    assert "intervals over volumes: they cover the choice of volumes" in card
     assert re.search(r"\| mIoU .* mean Dice .*\n.*\n.* \| 75\.50 \|\n", card)
+    assert re.search(r"\| mIoU of the classes present .*\n.*\n\| 40\.00 .* 60\.00 ", card)
     assert re.search(r"\| IoU .*volume Dice \|\n.*\n.* 99\.00 \|\n.* 70\.00 \|\n.* 81\.00 \|", card)
 
 

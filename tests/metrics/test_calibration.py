@@ -91,11 +91,21 @@ def test_nothing_labelled_and_nothing_confident():
     unsure = (*nothing[:2], torch.zeros(2, 3).long(), None)
     found = counted([unsure])
     assert found["kept"] == 0 and found["precision"] is None and found["ece"] == 50
-    assert "0.00 % of the pixels above 0.700, none of them right" in pseudo_label_sentence(
-        found, [str(i) for i in range(20)][: len(found["class_kept"])]
-    )
+    sentence = pseudo_label_sentence(found, [*"abcd"])
+    assert sentence == "0.00 % of the pixels above 0.700, calibration error 50.00 %"
     values = pseudo_label_scalars(found, "p", ["a", "b", "c", "d"])
     assert values == {"p/threshold": 0.7, "p/kept": 0, "p/ece": 50, "p_kept/a": 0}
+
+
+def test_the_mean_over_classes_names_their_number():
+    """A collapse to one class leaves a precision of one class."""
+    target = torch.arange(8).view(2, 4) % 4
+    collapsed = counted([(torch.zeros(2, 4).long(), torch.ones(2, 4), target, None)])
+    assert pseudo_label_sentence(collapsed, [*"abcd"]).startswith(
+        "100.00 % of the pixels above 0.700, 25.00 % of them right (mean over 1 of 4 classes 25.00"
+    )
+    well = pseudo_label_sentence(counted([(target, torch.ones(2, 4), target, None)]), [*"abcd"])
+    assert "(mean over classes 100.00 %, worst a 100.00 %)" in well
 
 
 @pytest.mark.parametrize("mode", ["original", "sliding_window", "center_crop", "resize"])

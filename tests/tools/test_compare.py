@@ -59,7 +59,7 @@ def test_mistakes_are_one_line(runs, run, mistake, monkeypatch, tmp_path):
     for options, problem in (
         (["--out", "x.gif"], ".png, .svg or .pdf"),
         (["--out", "x.png", "--names", "one"], "1 name for 2 checkpoints"),
-        (["--out", "x.png", "--names", "one", "one"], "given twice"),
+        (["--out", "x.png", "--names", "one", "one"], "--names: 'one' is given twice"),
         (["--out", "x.png", "--images", "nowhere"], "--images nowhere"),
         (["--out", "x.png", "--split", "test"], "data.test"),
         (["--out", "x.png", "--count", "0"], "--count"),
@@ -67,6 +67,8 @@ def test_mistakes_are_one_line(runs, run, mistake, monkeypatch, tmp_path):
         (["--out", "a file.png"], "a file.png: cannot be written"),
     ):
         assert problem in mistake(compare, *runs, *options)
+    err = mistake(compare, *runs, runs[1], "--out", "x.png")
+    assert f"error: CHECKPOINT: '{runs[1]}' is given twice; expected a different one" in err
     path = runs[1] / "config.yaml"
     config = yaml.safe_load(path.read_text())
     for other, problem in (

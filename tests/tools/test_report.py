@@ -11,6 +11,7 @@ from PIL import Image
 from dataset.folders import read_samples
 from engine.method import LEGEND
 from inference import evaluation_files
+from inference.evaluation import Scores
 from tests.conftest import json_lines
 from tests.fake_runs import fake_run
 from tools.report import __main__ as report
@@ -41,6 +42,7 @@ def test_the_page_of_a_real_run(trained, page_of):
     found = Run(trained)
     best = max(found.curve("model", "miou").values())
     assert f"mIoU {best:.2f}" in page, "the checkpoint's score is the logged one"
+    assert re.search(r"\(95 % interval [\d.]+ to [\d.]+, 3 images\)", page)
     for words in ("SupOnly on toy/3, seed 0", "labeled 3, unlabeled 0, val 3", "crop_size: 33",
                   "Best", "Worst", "images/v0.jpg: mIoU", found.starts[0].commit):  # fmt: skip
         assert words in page, words
@@ -106,7 +108,7 @@ def test_pseudo_labels_of_which_none_passed(toy, tmp_path, page_of):
         line["scores"]["model_ema"]["pseudo_labels"] = none
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = page_of(folder)
-    assert "Pseudo-labels by model_ema" in page and "none of these pseudo-labels are right" in page
+    assert "Pseudo-labels by model_ema" in page and "of these pseudo-labels" not in page
 
 
 def test_whole_images_are_predicted_where_validation_cropped_them(trained, page_of):
@@ -116,6 +118,14 @@ def test_whole_images_are_predicted_where_validation_cropped_them(trained, page_
         (trained / file).write_text(text.replace("original", "center_crop"))
     page = page_of(trained)
     assert "3 validation images, model, original: mIoU" in page
+
+
+def test_the_mean_of_the_classes_present_is_shown_where_one_is_absent(
+    trained, page_of, monkeypatch
+):
+    absent = torch.tensor([False, False, True])
+    monkeypatch.setattr(Scores, "absent", property(lambda _: absent))
+    assert re.search(r"mIoU \d+\.\d+.*, \d+\.\d+ of the classes present,", page_of(trained))
 
 
 def judged(folder, shown):
@@ -168,11 +178,14 @@ def test_where_data_or_checkpoint_are_missing_the_page_says_so(trained, page_of)
 
 def test_an_unfinished_run_and_one_that_has_ended_no_epoch(toy, run, tmp_path):
     for name, scores in (("half", [10.0]), ("none", [])):
-        fake_run(tmp_path / name, toy, scores, epochs=2)
+        command = ["--force"] if scores else []
+        fake_run(tmp_path / name, toy, scores, epochs=2, command=command)
         assert run(report, tmp_path / name, "--out", tmp_path / f"{name}.html")[0] == 0
-    assert "Unfinished: epoch 1 of 2" in (tmp_path / "half.html").read_text()
+    page = (tmp_path / "half.html").read_text()
+    assert "Unfinished: epoch 1 of 2" in page and "The run was resumed with --force" in page
     page = (tmp_path / "none.html").read_text()
     assert "Unfinished: epoch 0 of 2" in page and "No epoch has ended yet" in page
+    assert "--force" not in page
 
 
 def test_mistakes_are_said_in_one_line(toy, mistake, tmp_path):

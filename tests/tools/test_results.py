@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from dataset.cross_validation import draw_digest
 from dataset.protocols import fingerprint
 from fixmatch import FixMatch
 from tests.conftest import METHODS, REPOSITORY, json_lines
@@ -22,6 +23,7 @@ from tools.results.plots import class_scores, label_curves, learning_curves, pse
 from tools.results.published import SCORES, read_published
 from tools.results.runs import PseudoLabels
 from tools.results.tables import FORMATS, collect
+from util.config.data import Data
 
 
 @pytest.fixture
@@ -125,6 +127,59 @@ def test_folds_with_counted_weights_and_own_roots_are_averaged(fake, rows):
     assert row["best"]["mean"] == 1.5 and row["settings"] == "" and not remarks
 
 
+def test_draws_of_folds_are_told_apart_and_paths_are_not(fake, rows, tmp_path):
+    """Folds drawn again have the same paths; a Slurm job has absolute paths."""
+    for name, scores, options in folds("a"):
+        fake(name, scores, folds="first", **options)
+        absolute = {kind: tmp_path / options[kind] for kind in ("labeled", "val", "unlabeled")}
+        fake(f"b/{name}", scores, folds="first", seed=1, **options | absolute)
+        fake(f"c/{name}", scores, folds="second", **options | {"digest": f"{scores}"})
+    found, remarks = rows(fake.runs)
+    assert [(row["partition"], row["settings"], row["seeds"]) for row in found] == [
+        ("mine (first)", "", [0, 1, 0, 1]), ("mine (second)", "", [0, 0])
+    ] and not remarks  # fmt: skip
+
+
+def test_other_folds_of_runs_without_a_digest_are_named(fake, rows):
+    for name, scores, options in folds("a"):
+        fake(name, scores, **options)
+        fake(f"b/{name}", scores, **options | {"digest": f"{scores}"})
+    _, remarks = rows(fake.runs)
+    words = ", but other images: the folds were drawn again)"
+    assert len(remarks) == 2 and all(remark.endswith(words) for remark in remarks)
+
+
+def test_the_digest_of_a_draw_is_that_of_all_its_folds(toy):
+    def digest(fold, **changed):
+        for number in (1, 2, 3):
+            folder = toy.root / f"fold_{number}"
+            folder.mkdir(exist_ok=True)
+            for kind in ("labeled", "val"):
+                (folder / f"{kind}.txt").write_text(changed.get(kind, f"{kind} {number}\n"))
+        lists = {kind: toy.root / fold / f"{kind}.txt" for kind in ("labeled", "val")}
+        return draw_digest(Data(name="d", root=".", classes=["a", "b"], **lists))
+
+    first = digest("fold_1")
+    assert first == digest("fold_3") and len(first) == 12
+    assert len({first, digest("fold_1", val="x\n"), digest("fold_1", labeled="x\n")}) == 3
+    (toy.root / "fold_2/val.txt").unlink()
+    lists = {kind: toy.root / "fold_1" / f"{kind}.txt" for kind in ("labeled", "val")}
+    assert draw_digest(Data(name="d", root=".", classes=["a", "b"], **lists)) is None
+    assert digest("fold_1") == first and digest("other") is None
+
+
+@pytest.mark.parametrize("folder", ["mine", "toy"])  # toy: the name of the dataset
+def test_numbers_of_labels_and_steps_of_folds_are_a_range(folder, fake, rows, run):
+    for number, (name, scores, options) in enumerate(folds("a")):
+        for kind in ("labeled", "val", "unlabeled"):
+            options[kind] = options[kind].replace("mine", folder)
+        fake(name, scores * (number + 1), epochs=1, images={"labeled": 16 + number}, **options)
+    (row,), _ = rows(fake.runs)
+    assert (row["partition"], row["labels"], row["steps"]) == (folder, 16, 10)
+    fake("other", [10], images={"labeled": 8}, method="SupOnly")
+    assert re.search(r"16–17 .* 10–20 ", run(results, fake.runs)[1])
+
+
 @pytest.mark.parametrize(
     ("difference", "shown"),
     [
@@ -184,6 +239,20 @@ def test_unfinished_repeated_and_unequal_runs_are_named(fake, run, toy):
     ):
         assert re.search(words, out), words
     assert re.search(r"UniMatch +3 +30\.0 ± 10\.0", out)
+
+
+def test_classes_absent_from_a_fold_are_named(fake, rows):
+    """A class that a fold's masks and predictions lack counts 0 in its mIoU."""
+    for name, scores, options in folds("a"):
+        metrics = fake(name, [50 * scores[0], 10], **options) / "metrics.jsonl"
+    (lines := json_lines(metrics))[0]["scores"]["model"].update(miou=50.0, miou_present=75.0)
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert rows(fake.runs)[1] == [
+        "UniMatch, toy/mine: a class neither in the masks nor in the predictions counts as IoU 0: "
+        f"{fake.runs}/a/2 (1 class; mIoU 50.0, of the classes present 75.0)"
+    ]
+    metrics.write_text(metrics.read_text().replace('"miou_present": 75.0, ', ""))
+    assert not rows(fake.runs)[1]
 
 
 def test_only_cheap_validations_make_no_score(fake, mistake):
@@ -273,6 +342,20 @@ def test_published_scores_stand_beside_ours(name, score, runs, expected, remarke
     split = {"pascal": "val", "acdc": None}.get(dataset, "test")  # acdc: of prepared images
     words = f"0: its validation images are not those published as {dataset}/{split}"
     assert any(words in remark for remark in remarks) == (split is not None)
+
+
+def test_a_published_score_of_a_teacher_is_not_shown_for_its_student(fake, rows):
+    score = next(s for s in read_published() if s.method == "UniMatchV2")
+    data = {"name": score.dataset, "root": "data", "labeled": f"{score.partition}/labeled.txt"}
+    settings = {"model": {"network": "dpt", "backbone": score.backbone}}
+    if score.crop:
+        settings["crop_size"] = score.crop
+    fake("a", [80.0], method="UniMatchV2", teacher=[81.0], settings=settings | {"data": data | {
+        "unlabeled": "u.txt", "val": "v.txt", "classes": ["a", "b", "c"]}})  # fmt: skip
+    found, _ = rows(fake.runs, "--published", score.name)
+    assert [(row["scored"], row["published"]) for row in found] == [
+        ("student", None), ("teacher", score.value)
+    ]  # fmt: skip
 
 
 def test_a_score_that_did_not_select_the_checkpoints_is_named(fake, rows):
@@ -388,23 +471,27 @@ def test_partitions_of_one_size_are_not_joined():
 
 @pytest.mark.parametrize("count", [2, 7])
 def test_pseudo_label_curves_by_class(count):
-    """One row of panels for each class, or the mean over many; a share of no pixels is a gap."""
-    blank = dict.fromkeys(("ece", "kept", "precision")) | dict.fromkeys(
+    """One row of panels for each class, where a share of no pixels is a gap, or the mean over many,
+    in which a class that is never predicted keeps nothing."""
+    blank = dict.fromkeys(("ece", "precision")) | {"kept": 50.0} | dict.fromkeys(
         ("bin_pixels", "bin_confidence", "bin_accuracy"), []
-    )
+    )  # fmt: skip
     seeds = [
         {epoch: PseudoLabels(threshold=0.95, class_kept=[kept] + [20.0] * (count - 1),
-                             class_precision=[None] * count, **blank)}
-        for epoch, kept in ((1, 40.0), (2, None))
+                             class_precision=[None, *[right] * (count - 1)], **blank)}
+        for epoch, kept, right in ((1, 40.0, 90.0), (2, None, None))
     ]  # fmt: skip
     row = {"method": "M", "settings": "", "scored": "", "name": "M", "pseudo_labels": [
         seeds[0] | seeds[1], seeds[0]], "classes": [str(n) for n in range(count)]}  # fmt: skip
     axes = pseudo_label_curves(pd.DataFrame([row]), "d").axes
     first = 40 if count == 2 else (40 + 20 * 6) / 7
-    second = float("nan") if count == 2 else 20
+    second = float("nan") if count == 2 else 20 * 6 / 7
     assert len(axes) == (4 if count == 2 else 2)
     assert axes[0].lines[0].get_ydata().tolist() == pytest.approx([first, second], nan_ok=True)
-    assert all(map(pd.isna, axes[1].lines[0].get_ydata()))
+    titles = ["0", "0"] if count == 2 else ["mean over classes", "mean over 0–6 of 7 classes"]
+    assert [axis.get_title().split(":")[0] for axis in axes[:2]] == titles
+    right = axes[1].lines[0].get_ydata().tolist()
+    assert right == pytest.approx([float("nan") if count == 2 else 90, float("nan")], nan_ok=True)
 
 
 def test_a_real_run(toy, train, rows, run, mistake, tmp_path, capsys):

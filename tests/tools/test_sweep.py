@@ -144,6 +144,9 @@ def test_the_product_and_its_commands(spec, toy):
         ({"seed": 3}, "unknown key 'seed'; did you mean 'seeds'"),
         ({"partitions": ["92"]}, "lists: missing"),
         ({"partitions": [116], "lists": "x/{partition}"}, "partitions.0: expected text, found 116"),
+        ({"seeds": 3}, r"seeds: expected a list, found 3\. Fix: write it as \[a, b\]"),
+        ({"set": 3}, r"set: expected keys and values, found 3\. Fix: write them as {key: value}"),
+        ({"runs": ["x"]}, r"runs\.0: expected keys and values, found 'x'\. Fix: write them as"),
         ({"lists": "splits/pascal"}, "lists: expected a folder with {partition}"),
         ({"set": {"epoch": 3}}, "unknown key 'epoch'; did you mean 'epochs'"),
         ({"set": {"method.regions": 3}}, r"SupOnly: unknown key 'method\.regions'"),
@@ -168,7 +171,12 @@ def test_every_script_of_a_method_is_listed():
 
 
 def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run):
+    Path("broken/0").touch()
     Path("broken/1").touch()
+    code, out, _ = run(sweep, stub)
+    assert code == 1 and out.count("FAILED") == 4 and "table" not in out
+    Path("broken/0").unlink()
+    shutil.rmtree("runs")
     code, out, _ = run(sweep, stub)
     assert code == 1
     assert out.count("FAILED (exit code 1): error: out of luck") == 2
@@ -242,6 +250,30 @@ def test_the_time_of_the_rest_follows_its_number_of_labels(spec, toy, run, monke
     (many.lists / "labeled.txt").write_text("\n")
     code, out, err = run(sweep, path, "--dry-run")
     assert code == 0 and "many/labeled.txt: " in out, (out, err)
+
+
+def test_folds_of_a_sweep_are_one_kind_and_skipped_validations_count(spec, toy, run, monkeypatch):
+    """The sweep file of folds names their split files as settings."""
+    folds = {
+        f"fold_{n}": {f"data.{kind}": str(toy.path(kind)) for kind in ("labeled", "val")}
+        | {"conf_thresh": 0.5}
+        for n in (1, 2)
+    }
+    write_lines(Path("fold_2.txt"), toy.path("val").read_text().splitlines())
+    folds["fold_2"]["data.val"] = "fold_2.txt"
+    part = {"methods": ["supervised"], "configs": [str(toy.config)], "settings": folds}
+    first, second = plan(path := spec(seeds=[0], runs=[part]))
+    assert first.kind == second.kind and first.kind.endswith(" conf_thresh=0.5")
+    metrics = fake_run(first.folder, toy, [10, 20], method="SupOnly",
+                       identities=identities(toy)) / "metrics.jsonl"  # fmt: skip
+    metrics.write_text(metrics.read_text().replace('"validation_seconds": 1.0', "", 1).replace(
+        ", ,", ","))  # fmt: skip
+    (first.folder / "config.yaml").write_text(dump_config(first.load()))
+    monkeypatch.setattr(estimate, "duration", lambda seconds: f"{seconds:.2f} s")
+    code, out, err = run(sweep, path, "--dry-run")
+    config = second.load()
+    steps = config.epochs * estimate.steps_per_epoch(config, 3, 0, 2 * config.batch_size)
+    assert code == 0 and f"; {11 / 20 * steps:.2f} s on one device for 1" in out, (out, err)
 
 
 def test_runs_that_cannot_start_or_be_read_have_failed(stub, run):

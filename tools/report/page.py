@@ -47,6 +47,7 @@ def page(
         generator="tools.report",
         title=f"{run.method} on {run.config.data.name}/{run.partition}, seed {run.config.seed}",
         unfinished="" if run.is_finished else run.progress,
+        forced=run.forced,
         score=score_title(run.config),
         networks=[
             (name, f"{best[name]:.2f}", str(best_epoch(curve)), f"{curve[max(curve)]:.2f}")
@@ -142,10 +143,14 @@ def _predictions(run: Run, network: str, device: torch.device, limit: int | None
     predictions = predict_validation(run, network, device, limit)
     scores, classes = predictions.scores, run.config.data.classes
     best, worst = best_and_worst(predictions, EXTREMES_SHOWN)
-    interval = f" (95 % interval {scores.intervals})" if scores.intervals else ""
+    interval = ""
+    if scores.intervals:
+        units = counted(scores.intervals.units, "image" if scores.dice is None else "volume")
+        interval = f" (95 % interval {scores.intervals}, {units})"
+    present = f", {scores.miou_present:.2f} of the classes present" if scores.absent.any() else ""
     return {
         "text": f"{counted(len(predictions.samples), 'validation image')}, {network}, "
-        f"{predictions.predictor.mode}: mIoU {scores.miou:.2f}{interval}, "
+        f"{predictions.predictor.mode}: mIoU {scores.miou:.2f}{interval}{present}, "
         f"pixel accuracy {scores.accuracy:.2f}.",
         **_class_scores(run.config.data, scores),
         "matrix": as_svg(draw_confusion_matrix(scores.confusion.numpy(), classes)),

@@ -6,11 +6,13 @@ method, network, dataset, partition, settings, commit: text; `settings` names th
     the settings of most groups of the same dataset and network, and validation and unlabelled
     images that differ from those of most groups of the same partition
 scored: student or teacher, where a method has both
-labels, unlabeled, epochs, steps: numbers of images, epochs and optimizer steps
+labels, unlabeled, epochs, steps: numbers of images, epochs and optimizer steps, of the first run
+run_labels, run_steps: lists with an item for each run, as folds may differ by an image
 seeds, best_epochs, best_values, last_values: lists with an item for each run, by fold and seed
 best_mean, best_std, last_mean, last_std: of the best and the last score; no std for one run
 step_seconds, peak_memory: median over all epochs and runs; maximum, in bytes
-published: the score of a paper, of those that `--published` names
+published: the score of a paper, of those that `--published` names; of a student and its teacher, in
+    the teacher's row
 curves: for each run, score by epoch
 classes: class names
 class_scores: for each run, IoU of each class in the best epoch; Dice where that is the score
@@ -27,12 +29,15 @@ from typing import Any
 import pandas as pd
 
 from tools.results.runs import Run, best_epoch
+from util.errors import counted
 
 Group = list[Run]
 """Finished runs of one method and the same settings, by fold and seed."""
 NETWORK = {"model.network", "model.backbone"}
-NOT_SHOWN = ["group", "curves", "classes", "class_scores", "pseudo_labels"]
-"""Columns of the table that only plots use."""
+NOT_SHOWN = [
+    "group", "run_labels", "run_steps", "curves", "classes", "class_scores", "pseudo_labels",
+]  # fmt: skip
+"""Columns of the table that CSV and JSON leave out."""
 ROLES = {"model": "student", "model_ema": "teacher"}
 
 
@@ -42,6 +47,7 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
     remarks = []
     for run in runs:
         seed, settings = run.config.seed, repr(sorted(run.settings.items()))
+        number = int(run.fold.name.removeprefix("fold_")) if run.fold else 0
         images = tuple(run.identity.items())
         group = by_settings[run.method, run.config.data.name, run.partition, images, settings]
         if not run.is_finished:
@@ -49,14 +55,17 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
             remarks.append(f"left out, unfinished: {run.path} ({run.progress}{starts})")
         elif not all(run.curve(network, "miou") for network in run.networks or [""]):
             remarks.append(f"left out, never validated in the config's mode: {run.path}")
-        elif twin := group.get((run.fold, seed)):
-            root = f", but data.root {run.root} instead of {twin.root}"
+        elif twin := group.get((number, seed)):
+            but = f", but data.root {run.root} instead of {twin.root}"
+            but = but if run.root != twin.root else ""
+            if run.digests != twin.digests:
+                but += ", but other images: the folds were drawn again"
             remarks.append(
                 f"left out, a repetition: {run.path} (same settings as {twin.path}, seed {seed}"
-                f"{root if run.root != twin.root else ''})"
+                f"{but})"
             )
         else:
-            group[run.fold, seed] = run
+            group[number, seed] = run
     groups = [[group[key] for key in sorted(group)] for group in by_settings.values() if group]
     remarks += [remark for group in groups for remark in _remarks(group)]
     keys = list(dict.fromkeys(map(_compared_with, groups)))
@@ -82,12 +91,25 @@ def _remarks(group: Group) -> list[str]:
         if len(seeds) > 1:
             parts = "; ".join(f"{value} (seed {', '.join(s)})" for value, s in seeds.items())
             remarks.append(f"{name}: runs of different {fact}s: {parts}")
-    for run in group:
-        if any("--force" in start.command for start in run.starts):
-            remarks.append(
-                f"{run.path}: resumed with --force, so its config may have changed midway"
-            )
+    remarks += [f"{run.path}: {run.forced}" for run in group if run.forced]
+    if absent := [text for run in group if (text := _absent_classes(run))]:
+        remarks.append(
+            f"{name}: a class neither in the masks nor in the predictions counts as IoU 0: "
+            + "; ".join(absent)
+        )
     return remarks
+
+
+def _absent_classes(run: Run) -> str:
+    """Describe the absent classes of the best mIoU; "" without any."""
+    for network in run.networks:
+        scores = run.scores(network, best_epoch(run.curve(network, "miou")))
+        if scores.absent:
+            return (
+                f"{run.path} ({counted(scores.absent, 'class', 'classes')}; mIoU "
+                f"{scores.miou:.1f}, of the classes present {scores.miou_present:.1f})"
+            )
+    return ""
 
 
 def tabulate(groups: Sequence[Group], score: str) -> pd.DataFrame:
@@ -112,6 +134,7 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
     """Return the row of a network, with `None` for the partition and settings, which are named by
     comparison with other groups."""
     run, curves = group[0], [run.curve(network, score) for run in group]
+    steps = [run.epochs[-1].steps for run in group]
     best_epochs = [best_epoch(curve) for curve in curves]
     best = [curve[epoch] for curve, epoch in zip(curves, best_epochs, strict=True)]
     last = [curve[max(curve)] for curve in curves]
@@ -124,12 +147,14 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
         "dataset": run.config.data.name,
         "partition": None,
         "labels": run.labels,
+        "run_labels": [run.labels for run in group if run.labels is not None],
         "settings": None,
         "scored": ROLES.get(network, network) if len(run.networks) > 1 else "",
         "seeds": [run.config.seed for run in group],
         "best_epochs": best_epochs,
         "epochs": run.config.epochs,
-        "steps": run.epochs[-1].steps,
+        "steps": steps[0],
+        "run_steps": steps,
         "step_seconds": median(seconds) if seconds else None,
         "peak_memory": max((e.peak_memory for e in epochs if e.peak_memory), default=None),
         "commit": ", ".join(dict.fromkeys(start.commit for run in group for start in run.starts)),

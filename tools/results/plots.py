@@ -171,7 +171,10 @@ def pseudo_label_curves(table: pd.DataFrame, title: str) -> "Figure":
                 _plot(
                     axis, values.columns, values.mean(), values.std(), styles[row.name], marker=""
                 )
-            axis.set(title=f"{part}: {meaning}", ylim=(-3, 103), ylabel="%")
+            name = part
+            if kind == "precision" and len(indices) > 1:
+                name = _classes_measured(table, len(indices))
+            axis.set(title=f"{name}: {meaning}", ylim=(-3, 103), ylabel="%")
             whole_numbers(axis)
     for axis in sheet[-1]:
         axis.set_xlabel("epoch")
@@ -180,11 +183,31 @@ def pseudo_label_curves(table: pd.DataFrame, title: str) -> "Figure":
     return figure
 
 
-def _mean_share(quality: PseudoLabels, kind: str, indices: Iterable[int]) -> float | None:
-    """Return the mean of a share in percent over classes, without those that have no pixels."""
+def _mean_share(quality: PseudoLabels, kind: str, indices: Sequence[int]) -> float | None:
+    """Return the mean of a share in percent over classes.
+
+    A precision is that of the classes that have pseudo-labels. Of several classes, one that is
+    never predicted keeps 0 %: the mean must not rise where classes vanish.
+    """
     shares = [getattr(quality, f"class_{kind}")[index] for index in indices]
+    if kind == "kept" and quality.kept is not None and len(shares) > 1:
+        shares = [share or 0.0 for share in shares]
     measured = [share for share in shares if share is not None]
     return sum(measured) / len(measured) if measured else None
+
+
+def _classes_measured(table: pd.DataFrame, classes: int) -> str:
+    """Name the mean over the classes that have pseudo-labels, with their least and most number."""
+    counts = [
+        classes - quality.class_precision.count(None)
+        for seeds in table.pseudo_labels
+        for seed in seeds
+        for quality in seed.values()
+    ]
+    low, high = min(counts), max(counts)
+    if low == classes:
+        return "mean over classes"
+    return f"mean over {low if low == high else f'{low}–{high}'} of {classes} classes"
 
 
 def _legend(figure: "Figure", styles: dict[str, Any], names: Iterable[str], **more: Any) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field
 
+from dataset.cross_validation import split_file
 from dataset.protocols import PREPARED, read_protocols
 from tools.results.groups import Group
-from tools.results.runs import Run, split_file
+from tools.results.runs import Run
 from util.config.types import Section
 from util.errors import UserError
 

@@ -3,7 +3,6 @@
 import glob
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from util.config.data import Data, ImageSources, SplitFile
+from dataset.cross_validation import fold_folder, split_file
 from util.config.differences import RESUMABLE_KEYS
 from util.config.loading import load_config, parse
 from util.config.schema import Config
@@ -52,12 +51,20 @@ class Validation(Record):
 
     mode: str
     miou: float
+    miou_present: float | None = None
+    """Mean IoU over the classes in the masks or predictions; None in runs of older versions."""
     accuracy: float
     iou: list[float]
     dice: list[float] | None = None
     miou_interval: tuple[float, float] | None = None
     iou_intervals: list[tuple[float, float]] | None = None
     pseudo_labels: PseudoLabels | None = None
+
+    @property
+    def absent(self) -> int:
+        """Number of classes neither in the masks nor in the predictions, which count as IoU 0."""
+        classes = len(self.iou)
+        return classes - round(classes * self.miou / self.miou_present) if self.miou_present else 0
 
 
 class Epoch(Record):
@@ -89,6 +96,8 @@ class Start(Record):
     first_step: int
     method: str | None = None
     images: dict[str, SplitDigest] = {}
+    folds: str | None = None
+    """Digest of all folds of a cross-validation, one of which this run is."""
     class_weights: str | list[float] | None = None
     """As in the config of the start; the run's config holds the numbers of a rule such as auto."""
     python: str = "unknown"
@@ -134,10 +143,7 @@ class Run:
     @property
     def fold(self) -> Path | None:
         """The folder of a fold's split files, as `tools.splits make --folds` writes them."""
-        labeled, val = (split_file(self.config.data, kind) for kind in ("labeled", "val"))
-        if labeled is None or val is None or labeled.parent != val.parent:
-            return None
-        return labeled.parent if re.fullmatch(r"fold_\d+", labeled.parent.name) else None
+        return fold_folder(self.config.data)
 
     @property
     def root(self) -> str:
@@ -152,24 +158,24 @@ class Run:
         path = split_file(data, "labeled")
         if path is None:
             return str(self.labels or "own")
-        if self.fold is not None:
-            name = self.fold.parent.name
-        else:
-            name = path.parent.name if path.stem == "labeled" else path.stem
+        if self.fold is not None:  # whose numbers of labels may differ
+            return self.fold.parent.name
+        name = path.parent.name if path.stem == "labeled" else path.stem
         return str(self.labels or name) if name in (data.name, data.root.name) else name
 
     @property
     def identity(self) -> dict[str, str]:
         """Hash or path of the images by kind (labeled, val, unlabeled); "" for unlabelled images
-        that the method does not use. The runs of all folds have the same texts."""
+        that the method does not use. The runs of all folds of one draw have the same texts."""
         fold = self.fold
         texts = {kind: self._hash_or_path(kind) for kind in ("labeled", "val", "unlabeled")}
         if fold is None:
             return texts
         path = split_file(self.config.data, "unlabeled")
         if texts["unlabeled"] and path is not None and fold.name in str(path):
-            texts["unlabeled"] = str(path).replace(fold.name, "fold_*")  # each fold has its own
-        return {"folds": str(fold.parent), "unlabeled": texts["unlabeled"]}
+            below = path.relative_to(fold.parent) if fold in path.parents else path
+            texts["unlabeled"] = str(below).replace(fold.name, "fold_*")  # each fold has its own
+        return {"folds": self.starts[-1].folds or str(fold.parent), "unlabeled": texts["unlabeled"]}
 
     def _hash_or_path(self, kind: str) -> str:
         """Return the hash of a split file, or its path where the hash was not recorded."""
@@ -191,6 +197,13 @@ class Run:
         return bool(self.epochs) and self.epochs[-1].epoch >= self.config.epochs
 
     @property
+    def forced(self) -> str:
+        """Remark on a run that was resumed with `--force`; "" for any other."""
+        if not any("--force" in start.command for start in self.starts):
+            return ""
+        return "resumed with --force, so its config may have changed midway"
+
+    @property
     def progress(self) -> str:
         done = self.epochs[-1].epoch if self.epochs else 0
         return f"epoch {done} of {self.config.epochs}"
@@ -206,9 +219,13 @@ class Run:
             and not epoch.superseded
         }
 
+    def scores(self, network: str, epoch: int) -> Validation:
+        """Return the scores of a network after an epoch."""
+        return next(e.scores[network] for e in reversed(self.epochs) if e.epoch == epoch)
+
     def class_scores(self, network: str, score: str, epoch: int) -> list[float]:
         """Return the IoU of each class after an epoch; the Dice where `score` is dice."""
-        scores = next(e.scores[network] for e in reversed(self.epochs) if e.epoch == epoch)
+        scores = self.scores(network, epoch)
         return scores.dice if score == "dice" and scores.dice else scores.iou
 
     def pseudo_labels(self) -> tuple[str, dict[int, PseudoLabels]]:
@@ -287,14 +304,6 @@ def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
         except UserError as error:
             faults.append(f"not read: {error}")
     return runs, faults
-
-
-def split_file(data: Data, kind: str) -> Path | None:
-    """Return the split file of the labeled, unlabeled or val images, if the config names exactly
-    one."""
-    images: ImageSources | None = getattr(data, kind)
-    path = images.list if isinstance(images, SplitFile) else images
-    return path if isinstance(path, Path) else None
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

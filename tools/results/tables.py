@@ -44,7 +44,8 @@ def collect(places: list[str], score: str = "miou", published: list[str] | None 
     groups = scored
     table = tabulate(groups, score)
     targets = [next((p for p in scores if p.is_of(group)), None) for group in groups]
-    table["published"] = [p.value if (p := targets[index]) else None for index in table.group]
+    values = [p.value if (p := targets[index]) else None for index in table.group]
+    table["published"] = pd.Series(values, dtype=float).mask(table.duplicated("group", keep="last"))
     missing = [one for one in scores if one not in targets]
     remarks += _selection_remarks(groups, score)
     return Results(score, table, missing, [*faults, *remarks, *remarks_on(groups, scores)])
@@ -76,14 +77,14 @@ def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
         "network": table.network,
         "dataset": table.dataset,
         "partition": table.partition,
-        "labels": _formatted(table.labels),
+        "labels": table.run_labels.map(_range),
         "seeds": table.seeds.map(len).astype(str),
         f"best {score}": _spread(table.best_mean, table.best_std),
         "in epoch": table.best_epochs.map(_range),
         f"last {score}": _spread(table.last_mean, table.last_std),
         "published": _formatted(table.published, ".1f"),
         "epochs": _formatted(table.epochs),
-        "steps": _formatted(table.steps),
+        "steps": table.run_steps.map(_range),
         "s/step": _formatted(table.step_seconds, ".3g"),
         "GiB": _formatted(table.peak_memory / 2**30, ".2f"),
         "commit": table.commit,
@@ -111,8 +112,10 @@ def _spread(means: Any, stds: Any) -> list[str]:
     ]
 
 
-def _range(epochs: Sequence[int]) -> str:
-    low, high = min(epochs), max(epochs)
+def _range(numbers: Sequence[int]) -> str:
+    if not numbers:
+        return ""
+    low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low}–{high}"
 
 

@@ -46,10 +46,11 @@ def main() -> None:
             print(f"failed: python {' '.join(run.command)}")
         from tools.results.tables import as_text, collect  # imports pandas
 
-        try:
-            print("", as_text(collect([str(r.folder) for r in runs if r.has_started])), sep="\n")
-        except UserError as error:  # all runs failed
-            print(f"\nno table: {error}")
+        if started := [str(run.folder) for run in runs if run.has_started]:
+            try:
+                print("", as_text(collect(started)), sep="\n")
+            except UserError as error:  # all runs failed
+                print(f"\nno table: {error}")
     sys.exit(1 if failed else 0)
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from tools.methods import method_of
 from tools.results.runs import STARTS_FILE
+from util.config.differences import SPLITS
 from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
@@ -72,7 +73,8 @@ class PlannedRun(NamedTuple):
     @property
     def kind(self) -> str:
         """Description shared by runs that differ only in split files and seed."""
-        return " ".join([self.method, str(self.config), *self.overrides])
+        settings = {key: value for key, value in self.settings.items() if key not in SPLITS}
+        return " ".join([self.method, str(self.config), *_assignments(settings)])
 
     @property
     def has_started(self) -> bool:
@@ -92,7 +94,7 @@ class PlannedRun(NamedTuple):
     @property
     def overrides(self) -> list[str]:
         """The settings as arguments of `--set`."""
-        return [f"{key}={_as_yaml(value)}" for key, value in self.settings.items()]
+        return _assignments(self.settings)
 
     @property
     def arguments(self) -> list[str]:
@@ -158,6 +160,10 @@ def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[PlannedRun]:
         parts = [config.stem, method, name, partition, str(seed)]
         folder = sweep.save_path.joinpath(*filter(None, parts))
         yield PlannedRun(method, config, lists, sweep.set | settings, seed, folder)
+
+
+def _assignments(settings: Overrides) -> list[str]:
+    return [f"{key}={_as_yaml(value)}" for key, value in settings.items()]
 
 
 def _as_yaml(value: Any) -> str:

@@ -23,6 +23,16 @@ from util.paths import find_path, nearest_hint
 
 KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """Keys that messages may quote; other text may be a line of a file that is not a config."""
+A_LIST = "a list", "write it as [a, b]"
+A_SECTION = "keys and values", "write them as {key: value}"
+EXPECTED = {
+    "string_type": ("text", QUOTES),
+    "list_type": A_LIST,
+    "tuple_type": A_LIST,
+    "dict_type": A_SECTION,
+    "model_type": A_SECTION,
+}
+"""What is expected instead of a value of another type, and the fix, by pydantic's type of error."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -186,8 +196,10 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
     found = f", found {_brief(first['input'])}" if not isinstance(first["input"], dict) else ""
     raised = first.get("ctx", {}).get("error")  # from a validator of the config
     message = str(raised) if isinstance(raised, ValueError) else first["msg"]
-    if first["type"] == "string_type" and not isinstance(first["input"], dict | list):
-        message = f"expected text{found}. Fix: {QUOTES}"
+    is_scalar = not isinstance(first["input"], dict | list)
+    if first["type"] in EXPECTED and (is_scalar or first["type"] != "string_type"):
+        wanted, fix = EXPECTED[first["type"]]
+        message = f"expected {wanted}{found}. Fix: {fix}"
         found = ""
     raise UserError(f"{source}: {key or 'config'}: {message}{found}")
 
