@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.mask_kinds import disagreement
-from dataset.overlap import locator, overlaps
+from dataset.overlap import locator, overlaps, shared_volumes
 from dataset.validation import too_few
 from tools.check_data.image_stats import band_names, sum_bands
 from tools.check_data.inspect import CheckedSample, CheckedSplit
@@ -42,6 +42,7 @@ WARNINGS = {
     "remove the orientation",
     "absent class": "classes that never occur",
     "small val": "validation splits that are too small",
+    "shared volume": "volumes that are both trained on and evaluated on, or in val and test",
     "ignored crops": "random crops that are mostly ignored",
     "normalisation": "data.mean or data.std that do not fit the training images",
 }
@@ -77,6 +78,7 @@ def problems(lists: Sequence[CheckedSplit], config: Config) -> list[Problem]:
         ),
         *_repeated(lists),
         *_normalisation(lists, config.data),
+        *_shared_volumes(lists, config.evaluation.volume_pattern),
     ]
     for splits in (*([split] for split in lists), lists):  # each alone, then all together
         if text := disagreement(s.stored for split in splits for s in split.items if s.stored):
@@ -153,6 +155,16 @@ def _normalisation(lists: Sequence[CheckedSplit], data: Data) -> Iterator[Proble
         )
         text = f"data.mean, data.std: {join_first(wrong, 3, '; ')}. Fix: {fix}"
         yield Problem("normalisation", training[0].kind, 0, text)
+
+
+def _shared_volumes(lists: Sequence[CheckedSplit], pattern: str | None) -> Iterator[Problem]:
+    """Yield evaluated splits with volumes that an earlier split has slices of."""
+    listed = [split.listed for split in lists]
+    for number, split in enumerate(lists):
+        if ROLES[split.kind] == "training":
+            continue
+        if text := shared_volumes(listed[number], listed[:number], pattern):
+            yield Problem("shared volume", split.kind, 0, text)
 
 
 def _repeated(lists: Sequence[CheckedSplit]) -> Iterator[Problem]:
