@@ -182,8 +182,9 @@ def test_one_band_of_any_depth(tmp_path):
     Image.fromarray(values(0)).save(tmp_path / "c.png")
     eight = read_bands(tmp_path / "c.png", data(bands="grey"))[0]
     assert eight.dtype == np.uint8 and eight.shape == (5, 7, 1)
-    scaled = read_bands(tmp_path / "c.png", data(bands="grey", image_range=(0, 9)))[0]
-    np.testing.assert_allclose(scaled, eight / 255, atol=1e-6)  # the range is for deeper images
+    for top in (1, 255, 4095, 65535):  # of whole scales
+        scaled = read_bands(tmp_path / "c.png", data(bands="grey", image_range=(0, top)))[0]
+        np.testing.assert_allclose(scaled, eight / 255, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +213,8 @@ def faulty(tmp_path_factory):
     ("six.tif", {}, "has 6 bands, but data.bands is rgb; set it to the numbers"),
     ("rgb.png", {"bands": [1, 4]}, "has 3 bands, so there is no band 4"),
     ("grey.png", {"bands": [2]}, "has 1 band, so there is no band 2"),
+    ("grey.png", {"image_range": (0, 2005)}, r"8 bits, but data.image_range \[0.0, 2005"),
+    ("six.tif", {"bands": [1, 2], "image_range": ((0, 255), (9, 255))}, "8 bits, but"),
     ("nan.tif", {"bands": [1], "image_range": (0, 1)}, "NaN or infinity in 16 values"),
     ("nan.tif", {"bands": "grey", "image_range": (0, 1)}, "NaN or infinity in 16 values"),
     ("volume.tif", {"bands": [1]}, "array of 8x5x7.*each slice of a volume"),
