@@ -148,7 +148,7 @@ def test_mixed_images_and_nan_are_refused_in_one_line(init):
     image = np.zeros((*SIZE, 5), np.float32)
     image[3, 4, 2] = np.nan
     tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig")
-    assert "photo 0.tif: 1 values are NaN" in refused()
+    assert "photo 0.tif: NaN or infinity in 1 value" in refused()
     tifffile.imwrite(path, np.zeros((3, *SIZE), np.float32), photometric="minisblack")
     assert "of a volume" in refused()
     assert not Path("configs").exists()
