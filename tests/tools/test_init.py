@@ -1,5 +1,7 @@
 """`tools.prepare init`: from folders of images and masks to a trained epoch."""
 
+import re
+import shlex
 import unicodedata
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from tests.own_images import (
     write_masks,
 )
 from tools.check_data import __main__ as check_data
+from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
 from util.errors import UserError
 
@@ -294,6 +297,16 @@ def test_a_class_of_validation_masks_only_is_named(init):
     Image.fromarray(mask).save(val)
     code, out, err = init("--force")
     assert code == 0 and "warning  in no training mask: class_4; " in out, (out, err)
+
+
+def test_the_proposed_command_keeps_force(init, run):
+    write_masks(Path("masks"), write_images(Path("images")), "index")
+    assert init()[0] == 0
+    code, out, _ = init("--force", "--classes", "a,b")
+    command = shlex.split(re.search("such as  (.*)", out)[1])
+    assert code == 2 and command.count("--force") == 1
+    code, out, err = run(prepare, *command[3:])
+    assert code == 0 and "\ncheck    " in out, err
 
 
 FIRST = Path("masks/b/c/photo 0.png")
