@@ -764,20 +764,20 @@ def test_names_that_contradict_the_images_folder_are_of_others(names, found):
 
 
 @pytest.mark.parametrize("images, name, found", [
-    (["Foto 8.jpg", "Foto 9.jpg"], "1234abd5-Foto_8.jpg", ["Foto 8.jpg"]),
+    (["Wall 8.jpg", "Wall 9.jpg"], "1234abd5-Wall_8.jpg", ["Wall 8.jpg"]),
     (["a/Rißs\u0308 (2)#100%.v2.14.JPG"], "up/1234abd5-Rißs_2100.v2.14.JPG",
      ["a/Rißs\u0308 (2)#100%.v2.14.JPG"]),  # ¨ is a mark, which is dropped
     (["\u00e4 1.jpg"], "1234abd5-\u00e4_1", ["\u00e4 1.jpg"]),
-    (["Foto 8.jpg", "Foto_8.jpg"], "1234abd5-Foto_8.jpg", ["Foto_8.jpg"]),
-    (["Foto 8.jpg"], "Foto_8.jpg", []),
-    (["Foto 8.jpg", "Foto, 8.jpg"], "1234abd5-Foto_8.jpg", None),
+    (["Wall 8.jpg", "Wall_8.jpg"], "1234abd5-Wall_8.jpg", ["Wall_8.jpg"]),
+    (["Wall 8.jpg"], "Wall_8.jpg", []),
+    (["Wall 8.jpg", "Wall, 8.jpg"], "1234abd5-Wall_8.jpg", None),
 ])  # fmt: skip
 def test_names_that_label_studio_stores(images, name, found, capsys):
     """Match upload names, in which spaces are `_` and other special characters are missing."""
     pictures = [Picture(Path("a.json"), (name,), None, [], complete=True)]
     match = partial(match_pictures, pictures, Path("/p"), {n: Path("/p", n) for n in images})
     if found is None:
-        with pytest.raises(UserError, match="may be /p/Foto 8.jpg and /p/Foto, 8.jpg"):
+        with pytest.raises(UserError, match="may be /p/Wall 8.jpg and /p/Wall, 8.jpg"):
             match()
     else:
         assert list(match()[0]) == found
