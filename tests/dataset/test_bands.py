@@ -229,7 +229,7 @@ def faulty(tmp_path_factory):
     ("six.tif", {"bands": [1, 2], "image_range": ((0, 255), (9, 255))}, "8 bits, but"),
     ("nan.tif", {"bands": [1], "image_range": (0, 1)}, "NaN or infinity in 16 values"),
     ("nan.tif", {"bands": "grey", "image_range": (0, 1)}, "NaN or infinity in 16 values"),
-    ("volume.tif", {"bands": [1]}, "array of 8x5x7.*each slice of a volume"),
+    ("volume.tif", {"bands": [1]}, "8 pages of 7x5; expected one image.*each slice of a volume"),
     ("two.tif", {"bands": "grey"}, "has 2 bands, but data.bands is grey; set it to the numbers"),
     ("two.tif", {}, "has 2 bands, but data.bands is rgb; set it to the numbers"),
     ("pages.tif", {"bands": "grey"}, "holds 2 images, expected one"),
