@@ -186,7 +186,7 @@ def read_split(args: argparse.Namespace, config: Config) -> "Split":
     refuse_overlaps(split)
     distributed.on_main(lambda: check_files(config.data, split, warn=logger.warning))
     if args.split == "test" and distributed.is_main():
-        for warning in seen_in_training(split, config.data):
+        for warning in seen_in_training(split, config.data, config.evaluation.volume_pattern):
             logger.warning(warning)
     uses_run_config = args.config is None and not names_validation(args.set)
     if args.split == "val" and uses_run_config and distributed.is_main():

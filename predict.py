@@ -137,7 +137,8 @@ def predict_images(
         print_results(args, config, writer.kinds, outcome)
         raise
     print_results(args, config, writer.kinds, outcome)
-    print(f"next     python export.py {same_network(args)} --format onnx --out model.onnx")
+    if len(outcome.errors) < outcome.done or not missing:
+        print(f"next     python export.py {same_network(args)} --format onnx --out model.onnx")
     return outcome.errors
 
 

@@ -20,7 +20,8 @@ def read_bands(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
 
     With `data.bands` rgb, grey, palette and transparent images are converted. Raises `UserError`
     for a file that is missing or damaged, has other bands than the config says, has more than 8
-    bits without a range, or holds values that are not finite numbers.
+    bits without a range, has 8 bits where the range is for deeper images, or holds values that are
+    not finite numbers.
     """
     values, void = stored_bands(path, data.bands, data.max_megapixels)
     return to_range(values, void, data, path), void
@@ -32,7 +33,7 @@ def stored_bands(
     """Return the stored values of an image `[H, W, C]`, 0 without data, and a bool mask `[H, W]` as
     `read_bands` does.
 
-    Raises `UserError` as `read_bands` does, except for a missing range.
+    Raises `UserError` as `read_bands` does, except for the range.
     """
     content = read_content(path, max_megapixels, () if isinstance(bands, str) else bands)
     values = content.pixels
@@ -142,6 +143,12 @@ def to_range(values: np.ndarray, void: np.ndarray | None, data: Data, path: Path
     if values.dtype == np.uint8 and data.image_range is None:
         return values
     if values.dtype == np.uint8:
+        if not data.takes_8_bits:
+            ends = list(data.image_range or ())
+            raise UserError(
+                f"{path}: 8 bits, but data.image_range {ends} is for deeper images. Fix: convert "
+                "the image from its deeper source, or, if all images have 8 bits, remove the range"
+            )
         return values.astype(np.float32) / 255
     if data.image_range is None:
         raise UserError(

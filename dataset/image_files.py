@@ -1,5 +1,6 @@
 """Image files: names, formats and headers."""
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 """Formats that Pillow may open; some others run programs."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+
+# Pillow also logs what it raises, such as "More samples per pixel than can be decoded: 8".
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 MAX_MEGAPIXELS = 179
 """Pillow's own limit; `data.max_megapixels` is another."""

@@ -1,8 +1,9 @@
-"""Images that occur in two splits, or twice in one, or that a training has seen."""
+"""Images or volumes that occur in two splits, or twice in one, or that a training has seen."""
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -46,6 +47,35 @@ def overlaps(splits: Sequence[Split]) -> Iterator[tuple[int, int, str]]:
                 yield number, sample.line, f"{sample.where}: {shown}"
 
 
+def shared_volumes(scored: Split, trained: Iterable[Split], pattern: str | None) -> str:
+    """Describe the volumes of a scored split with slices in splits used by the training; "" where
+    there are none.
+
+    Args:
+        pattern: evaluation.volume_pattern; its first group is the name of an image's volume.
+    """
+    if pattern is None:
+        return ""
+    volumes, shared, names = _volumes(scored, pattern), set(), []
+    for split in trained:
+        if found := volumes & _volumes(split, pattern):
+            shared |= found
+            names.append(split.name)
+    if not shared:
+        return ""
+    return (
+        f"{scored.name}: {len(shared)} of {counted(len(volumes), 'volume')}, such as "
+        f"{min(shared)}, have slices in {' and '.join(names)} too; scores are too high. Fix: move "
+        "all slices of a volume into one split"
+    )
+
+
+def _volumes(split: Split, pattern: str) -> set[str]:
+    """Return the names of the volumes in a split; images without one are reported elsewhere."""
+    matches = (re.search(pattern, sample.image) for sample in split.samples)
+    return {match[1] for match in matches if match and match[1]}
+
+
 def _are_links(*samples: Sample) -> bool:
     return all(sample.image_file.is_symlink() for sample in samples)
 
@@ -74,9 +104,9 @@ def _links(root: Path, folder: str) -> tuple[str, set[str]]:
         return real, set()
 
 
-def seen_in_training(test: Split, data: Data) -> Iterator[str]:
-    """Yield a warning for each split of the training that shares images with a test split; split
-    files and folders that are missing are left out."""
+def seen_in_training(test: Split, data: Data, pattern: str | None) -> Iterator[str]:
+    """Yield a warning for each split of the training that shares images, or volumes by `pattern`,
+    with a test split; split files and folders that are missing are left out."""
     location = locator()
     tested = set(map(location, test.samples))
     for kind, use in SEEN.items():
@@ -89,6 +119,8 @@ def seen_in_training(test: Split, data: Data) -> Iterator[str]:
                         f"{counted(len(tested), 'image')} with data.{kind}, {use}; the score may "
                         "be too high"
                     )
+                elif text := shared_volumes(test, [split], pattern):
+                    yield text
 
 
 def changed_since_training(run: Path, val: Split) -> str:

@@ -194,10 +194,13 @@ def _alpha(series: Any, path: Path) -> list[int]:
 
 def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
     if series.axes not in FLAT_AXES:
+        found = f"an array of {'x'.join(map(str, series.shape))}"
+        if len(series.shape) == 3 and series.axes.endswith("YX"):
+            count, height, width = series.shape
+            found = f"{counted(count, 'page')} of {width}x{height}"
         raise UserError(
-            f"{path}: holds an array of {'x'.join(map(str, series.shape))} (axes {series.axes}); "
-            "expected height x width (x bands). Fix: save each slice of a volume, or each page, as "
-            "its own file"
+            f"{path}: holds {found}; expected one image, height x width (x bands). Fix: save each "
+            "page, or each slice of a volume, as its own file"
         )
     return FLAT_AXES[series.axes]
 

@@ -18,6 +18,7 @@ from dataset.loaders import (
     images_per_forward,
     training_loader,
 )
+from dataset.overlap import shared_volumes
 from dataset.split_files import Split, Splits, split_identity, split_order
 from dataset.validation import check_files, read_splits, sizes_digest
 from engine.checkpointing import state_to_resume
@@ -156,6 +157,9 @@ def _check_splits(
     distributed.on_main(
         partial(check_files, config.data, *splits, warn=logger.warning, scored=splits.val)
     )
+    trained = [splits.labeled, splits.unlabeled]
+    if shared := shared_volumes(splits.val, trained, config.evaluation.volume_pattern):
+        logger.warning(shared)
     if distributed.processes_here() < distributed.launched_ranks():  # several machines
         digests = {name: sizes_digest(split) for name, split in splits._asdict().items()}
         distributed.require_equal("files", {"sizes of files": digests})

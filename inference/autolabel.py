@@ -147,6 +147,14 @@ class Autolabel:
         ]
         return sorted(images, key=lambda image: (-image.numbers[acquisition], image.name))
 
+    def require_labels(self, ranking: Sequence[RankedImage]) -> None:
+        """Raise `UserError` unless some image has labels."""
+        if not any(image.numbers["labelled"] for image in ranking):
+            raise UserError(
+                f"{self.folder}: no pixel of {counted(len(ranking), 'image')} reaches the "
+                f"threshold {self.threshold:g}. Fix: lower --threshold, with another --out"
+            )
+
     def write_dataset(self, ranking: Sequence[RankedImage], config: Config) -> tuple[int, Path]:
         """Write split files, and a copy of `config` with the new labels in addition to its own.
 
@@ -155,11 +163,6 @@ class Autolabel:
         path of the written config.
         """
         labelled = [image for image in ranking if image.numbers["labelled"]]
-        if not labelled:
-            raise UserError(
-                f"{self.folder}: no pixel of {counted(len(ranking), 'image')} reaches the "
-                f"threshold {self.threshold:g}; lower it"
-            )
         data, old = config.data, config.data.labeled
         location = locator()
         new = {location(image.sample) for image in labelled}

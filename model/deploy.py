@@ -131,7 +131,8 @@ def _values(config: Config, deployed: Deployed) -> str:
     if not deployed.normalises:
         return "normalised"
     scaled = "; those of 8-bit files scaled from 0..255 to image_range"
-    return f"values of the file{scaled if config.data.image_range else ''}"
+    data = config.data
+    return f"values of the file{scaled if data.image_range and data.takes_8_bits else ''}"
 
 
 def to_onnx(deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, str]) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset.folders import require_sources
+from dataset.folders import MADE_BY, require_sources
 from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_config, checkpoint_parser
 from inference.inputs import find_images, may_choose_windows
 from util.cli import exit_with_one_line, importing
@@ -59,6 +59,7 @@ def main() -> None:
                 "repair or remove the files above and repeat the command, which keeps all masks"
             )
         ranking = labels.ranking(samples, options.acquisition)
+        labels.require_labels(ranking)
         plain = checkpoint_config(options.checkpoint, options.config, options.set)  # no --tta
         write_results(labels, ranking, plain, options)
 
@@ -146,6 +147,11 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(f"--select: found {options.select}, expected a number of images")
     if options.rank:
         require_folder_of(options.rank, "--rank")
+        if options.rank.exists() and not (options.out / MADE_BY).exists():
+            raise UserError(
+                f"--rank {options.rank}: exists already, and {options.out} is a new folder. Fix: "
+                "choose another file, or move it away"
+            )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -100,6 +101,17 @@ def test_bands_of_a_tiff(kind, how, order, tmp_path):
     assert "metadata" in how or image_size(path) == (7, 5)
 
 
+def test_many_bands_are_read_in_silence(tmp_path):
+    """Pillow logs an error for more samples than it can decode; another process shows it."""
+    write_tiff(tmp_path / "a.tif", values(8), planarconfig="contig")
+    code = (
+        "from pathlib import Path; from dataset.bands import bands_of; "
+        f"print(len(bands_of(Path({str(tmp_path / 'a.tif')!r})).names))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("8\n", "")
+
+
 def test_a_range_for_each_band(tmp_path):
     array = np.stack([np.full((2, 2), 5), np.full((2, 2), 300)], -1).astype(np.float32)
     write_tiff(tmp_path / "a.tif", array, planarconfig="contig")
@@ -182,8 +194,9 @@ def test_one_band_of_any_depth(tmp_path):
     Image.fromarray(values(0)).save(tmp_path / "c.png")
     eight = read_bands(tmp_path / "c.png", data(bands="grey"))[0]
     assert eight.dtype == np.uint8 and eight.shape == (5, 7, 1)
-    scaled = read_bands(tmp_path / "c.png", data(bands="grey", image_range=(0, 9)))[0]
-    np.testing.assert_allclose(scaled, eight / 255, atol=1e-6)  # the range is for deeper images
+    for top in (1, 255, 4095, 65535):  # of whole scales
+        scaled = read_bands(tmp_path / "c.png", data(bands="grey", image_range=(0, top)))[0]
+        np.testing.assert_allclose(scaled, eight / 255, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +225,11 @@ def faulty(tmp_path_factory):
     ("six.tif", {}, "has 6 bands, but data.bands is rgb; set it to the numbers"),
     ("rgb.png", {"bands": [1, 4]}, "has 3 bands, so there is no band 4"),
     ("grey.png", {"bands": [2]}, "has 1 band, so there is no band 2"),
+    ("grey.png", {"image_range": (0, 2005)}, r"8 bits, but data.image_range \[0.0, 2005"),
+    ("six.tif", {"bands": [1, 2], "image_range": ((0, 255), (9, 255))}, "8 bits, but"),
     ("nan.tif", {"bands": [1], "image_range": (0, 1)}, "NaN or infinity in 16 values"),
     ("nan.tif", {"bands": "grey", "image_range": (0, 1)}, "NaN or infinity in 16 values"),
-    ("volume.tif", {"bands": [1]}, "array of 8x5x7.*each slice of a volume"),
+    ("volume.tif", {"bands": [1]}, "8 pages of 7x5; expected one image.*each slice of a volume"),
     ("two.tif", {"bands": "grey"}, "has 2 bands, but data.bands is grey; set it to the numbers"),
     ("two.tif", {}, "has 2 bands, but data.bands is rgb; set it to the numbers"),
     ("pages.tif", {"bands": "grey"}, "holds 2 images, expected one"),

@@ -85,7 +85,7 @@ def two_sizes(path):
 
 REFUSED = {  # suffix, how it is written, message
     "pages": ("tif", lambda p: pages(p, np.uint8), "holds 3 images, expected one"),
-    "deep pages": ("tif", lambda p: pages(p, np.int64), "array of 3x4x5.*or each page"),
+    "deep pages": ("tif", lambda p: pages(p, np.int64), "3 pages of 5x4.*each page"),
     "pages of two sizes": ("tif", two_sizes, "holds 2 images, expected one"),
     "animated gif": ("gif", frames, "holds 2 images, expected one"),
     "animated png": ("png", frames, "holds 2 images, expected one"),

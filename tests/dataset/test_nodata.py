@@ -101,7 +101,7 @@ def test_alpha_that_the_config_names_is_data(run, tmp_path, monkeypatch):
 def test_pixels_without_data_are_found(kind, tmp_path):
     bands, make = IMAGES[kind]
     make(path := tmp_path / "a.tif")
-    pixels, void = read_bands(path, data(bands=bands, image_range=(0, 100)))
+    pixels, void = read_bands(path, data(bands=bands, image_range=(0, 255)))
     assert np.array_equal(void, VOID) and (pixels[VOID] == 0).all() and (pixels[~VOID] > 0).all()
 
 

@@ -122,8 +122,18 @@ def test_images_without_labels_stay_unlabelled(command, run, tmp_path):
     config = load_config(tmp_path / "out/config.yaml")
     assert config.data.unlabeled is None and config.method == {}  # supervised.py has no teacher
     assert not config.evaluation.flip and config.evaluation.scales == (1.0,)
-    code, _, err = command("--threshold", 1, "--out", tmp_path / "none")
-    assert code == 2 and "no pixel of 5 images reaches the threshold 1; lower it" in err
+
+
+def test_a_threshold_that_no_pixel_reaches_writes_no_ranking(command, tmp_path):
+    """The proposed command, with a lower threshold and another folder, can write the same files."""
+    more = ["--rank", tmp_path / "rank.csv", "--select", 2]
+    code, _, err = command("--threshold", 1, *more)
+    assert code == 2 and "no pixel of 5 images reaches the threshold 1. Fix: lower" in err
+    assert not (tmp_path / "rank.csv").exists() and not (tmp_path / "out/next.txt").exists()
+    assert command("--threshold", 0, "--out", tmp_path / "b", *more)[0] == 0
+    code, _, err = command("--threshold", 0, "--out", tmp_path / "c", *more)
+    assert code == 2 and f"rank.csv: exists already, and {tmp_path}/c is a new folder" in err
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_ranking(command, toy, tmp_path):

@@ -336,6 +336,19 @@ def test_images_seen_in_training(split, lines, warnings, trained, toy, run):
     assert code == 0 and found == warnings, said + err
 
 
+def test_volumes_with_slices_in_two_splits(toy, trained, train, run, capsys):
+    """Warn in training, and in evaluation on the test split."""
+    pattern = "evaluation.volume_pattern='(\\d)'"
+    train(SupOnly, toy.argv(toy.folder / "run", "--dry-run", "--set", pattern))
+    expected = f"val.txt: 3 of 3 volumes, such as 0, have slices in {toy.path('labeled')} too; "
+    assert expected in capsys.readouterr().out
+    toy.write_list("test", [write_sample(toy.root, f"t{i}") for i in (2, 7)])
+    argv = ["--split", "test", "--set", f"data.test={toy.path('test')}", pattern]
+    code, said, err = run(evaluate_script, "--checkpoint", trained, *argv)
+    found = re.findall(r"test.txt: 1 of 2 volumes, such as 2, have slices in \S+/(\w+).txt", said)
+    assert code == 0 and found == ["labeled", "val", "unlabeled"], said + err
+
+
 def test_validation_images_that_were_replaced_since_training(trained, toy, run):
     """As `tools.prepare init --force` does: some may have been trained on."""
     argv = ["--checkpoint", trained]

@@ -49,6 +49,11 @@ def test_config_of_the_run_and_any_files(command, toy, tmp_path):
     assert "bad.jpg: not a readable image" in err
     found = masks(tmp_path / "out")
     assert len(found) == 12 and "linked/a.png" in found
+    assert "next     " in out
+    (tmp_path / "elsewhere/b.png").write_bytes(b"no image")
+    bad = ["--images", tmp_path / "elsewhere/b.png", "--save-path", tmp_path / "none"]
+    code, out, err = command(*bad)
+    assert code == 1 and "written  0 masks, 1 failed" in out and "next" not in out, err
 
 
 def test_the_same_command_continues_and_another_is_refused(command, tmp_path):

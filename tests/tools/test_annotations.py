@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from contextlib import nullcontext
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -760,6 +761,26 @@ def test_names_that_contradict_the_images_folder_are_of_others(names, found):
     matched, lost = match_pictures(pictures, folder, images)
     assert {key: picture.names[0] for key, picture in matched.items()} == found
     assert len(lost) == len(names) - len(found)
+
+
+@pytest.mark.parametrize("images, name, found", [
+    (["Wall 8.jpg", "Wall 9.jpg"], "1234abd5-Wall_8.jpg", ["Wall 8.jpg"]),
+    (["a/Rißs\u0308 (2)#100%.v2.14.JPG"], "up/1234abd5-Rißs_2100.v2.14.JPG",
+     ["a/Rißs\u0308 (2)#100%.v2.14.JPG"]),  # ¨ is a mark, which is dropped
+    (["\u00e4 1.jpg"], "1234abd5-\u00e4_1", ["\u00e4 1.jpg"]),
+    (["Wall 8.jpg", "Wall_8.jpg"], "1234abd5-Wall_8.jpg", ["Wall_8.jpg"]),
+    (["Wall 8.jpg"], "Wall_8.jpg", []),
+    (["Wall 8.jpg", "Wall, 8.jpg"], "1234abd5-Wall_8.jpg", None),
+])  # fmt: skip
+def test_names_that_label_studio_stores(images, name, found, capsys):
+    """Match upload names, in which spaces are `_` and other special characters are missing."""
+    pictures = [Picture(Path("a.json"), (name,), None, [], complete=True)]
+    match = partial(match_pictures, pictures, Path("/p"), {n: Path("/p", n) for n in images})
+    if found is None:
+        with pytest.raises(UserError, match="may be /p/Wall 8.jpg and /p/Wall, 8.jpg"):
+            match()
+    else:
+        assert list(match()[0]) == found
 
 
 @pytest.mark.parametrize(("content", "masks"), [("", 4), ("1 0.5 0.5 0.2 0.2", 3)])

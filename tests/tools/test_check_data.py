@@ -10,6 +10,7 @@ from PIL import Image
 
 from dataset import validation
 from tests.conftest import write_sample
+from tests.dataset.test_bands import png
 from tests.own_images import turned
 from tools.check_data import __main__ as check_data
 from tools.check_data.problems import ERRORS, WARNINGS
@@ -79,6 +80,20 @@ def store_turned(toy, name, orientation, *, mask_too):
         Image.open(mask).transpose(back).save(mask)
 
 
+def store_deep(toy):
+    """Store all images in 16 bits, one value for a grey level."""
+    for path in (toy.root / "images").iterdir():
+        path.with_suffix(".png").write_bytes(png(np.array(Image.open(path)).astype(np.uint16)))
+        path.unlink()
+    for kind in ("labeled", "unlabeled", "val"):
+        toy.path(kind).write_text(toy.path(kind).read_text().replace(".jpg", ".png"))
+
+
+def edit_data(toy, **keys):
+    toy.tree["data"] |= keys
+    toy.write_config()
+
+
 def spoil(toy, name):
     (toy.root / f"images/{name}.jpg").write_bytes(b"no image")
 
@@ -127,6 +142,13 @@ PLANTED = {
             ("small val", "val", 0), ["val.txt: 1 validation image, expected", "--folds"]),
     "crops": (lambda t: (t.tree.update(crop_size=129), t.write_config()),
               ("ignored crops", "labeled", 0), ["labeled.txt", "129 pixels", "100%"]),
+    "shared volume": (lambda t: t.change(evaluation={"volume_pattern": "images/.([1-9])"}),
+                      ("shared volume", "val", 0),
+                      ["val.txt: 2 of 2 volumes, such as 1, have slices in", "labeled.txt and"]),
+    "normalisation": (lambda t: (store_deep(t), edit_data(t, image_range=[0, 25500])),
+                      ("normalisation", "labeled", 0),
+                      ["red has mean 0.0", "after data.image_range, the config says 0.485, 0.229",
+                       "Fix: data.mean: [0.0"]),
 }  # fmt: skip
 
 

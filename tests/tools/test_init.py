@@ -1,5 +1,7 @@
 """`tools.prepare init`: from folders of images and masks to a trained epoch."""
 
+import re
+import shlex
 import unicodedata
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from tests.own_images import (
     write_masks,
 )
 from tools.check_data import __main__ as check_data
+from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
 from util.errors import UserError
 
@@ -296,6 +299,16 @@ def test_a_class_of_validation_masks_only_is_named(init):
     assert code == 0 and "warning  in no training mask: class_4; " in out, (out, err)
 
 
+def test_the_proposed_command_keeps_force(init, run):
+    write_masks(Path("masks"), write_images(Path("images")), "index")
+    assert init()[0] == 0
+    code, out, _ = init("--force", "--classes", "a,b")
+    command = shlex.split(re.search("such as  (.*)", out)[1])
+    assert code == 2 and command.count("--force") == 1
+    code, out, err = run(prepare, *command[3:])
+    assert code == 0 and "\ncheck    " in out, err
+
+
 FIRST = Path("masks/b/c/photo 0.png")
 SPOILT = {
     "size": lambda: Image.new("L", (9, 9)).save(FIRST),
@@ -316,7 +329,7 @@ SPOILT = {
         ("size", [], ["photo 0.png: the mask is 9x9", "52x44"]),
         ("jpeg", [], ["photo 0.jpg: lossy compression (JPEG", "PNG"]),
         ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
-        ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file of a name"]),
+        ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file per name"]),
         ("damaged", [], ["photo 0.png", "not a readable image"]),
         ("", ["--classes", "a,b"], ["--classes: 2 names for 3 values: 0; 1; 2", "command above"]),
         ("", ["--classes", "a,a,b"], ["--classes a,a,b", "distinct"]),
@@ -324,7 +337,11 @@ SPOILT = {
         ("", ["--classes", "0=a,2=c", "--ignore", "02"], ["2 is both ignore and c"]),
         ("", ["--ignore", "9"], ["--ignore 9", "not in the masks"]),
         ("", ["--ignore", "x"], ["--ignore", "'x'"]),
-        ("", ["--ignore", "0", "1", "2"], ["come to 1 classes; expected 2 to 254"]),
+        (
+            "",
+            ["--ignore", "0", "1", "2"],
+            ["makes 1 class; expected 2 to 254. Fix: name classes that"],
+        ),
         ("", ["--masks", "images"], ["images", "the folder of the images"]),
         ("", ["--masks", "none"], ["none", "no such folder"]),
         ("", ["--val", "1"], ["--val 1", "share between 0 and 1"]),

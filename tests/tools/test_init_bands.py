@@ -1,15 +1,20 @@
 """`tools.prepare init` for images of more than 8 bits or of many bands."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from dataset.bands import read_bands
+from dataset.folders import read_samples
+from dataset.reader import Reader
 from tests.conftest import one_line
 from tests.dataset.test_bands import png
 from tests.own_images import put, write_images, write_masks
+from tools.check_data import __main__ as check_data
 from tools.prepare.own.images import ImageFile, Kind, measure_bands
 from util.config.loading import load_config
 
@@ -89,6 +94,33 @@ def test_bands_depth_and_range_are_recognised(form, kind, bands, rgb_bands, init
         np.testing.assert_allclose(normal.std((0, 1)), 1, atol=0.05)
 
 
+@pytest.mark.parametrize("form", ["png", "bands"])
+def test_check_data_prints_mean_and_std_of_an_edited_range(form, init, run):
+    """The written mean and std fit the written range; a range edited by hand needs others."""
+    write(form)
+    assert init()[0] == 0
+    config = Path("configs/mine.yaml")
+    tops = [SCALES[1]] if form == "png" else SCALES
+    ranges = [[0, 10 * float(top)] for top in tops]
+    edited = f"data.image_range={ranges[0] if form == 'png' else ranges}"
+
+    def warned(*settings):
+        code, out, err = run(check_data, "--config", config, "--set", *settings)
+        assert code == 0, err
+        return re.findall(r"Fix: (data.mean: .*), (data.std: .*)", out)
+
+    assert not warned("data.cache_mb=0")
+    ((mean, std),) = warned(edited)
+    data = load_config(config, [edited]).data
+    samples = read_samples(data.labeled, data, masks=True).samples
+    pixels = np.concatenate(
+        [Reader(data).image(sample).reshape(-1, len(tops)) for sample in samples]
+    )
+    assert yaml.safe_load(mean)["data.mean"] == pytest.approx(pixels.mean(0), abs=1e-4)
+    assert yaml.safe_load(std)["data.std"] == pytest.approx(pixels.std(0), abs=1e-4)
+    assert not warned(edited, *(pair.replace(": ", "=") for pair in (mean, std)))
+
+
 @pytest.mark.parametrize(
     "values", [[3e6, 3e6], [0, 0], [20000.01, 20000.025], [1234566.0, 1234574.0]]
 )
@@ -116,7 +148,7 @@ def test_mixed_images_and_nan_are_refused_in_one_line(init):
     image = np.zeros((*SIZE, 5), np.float32)
     image[3, 4, 2] = np.nan
     tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig")
-    assert "photo 0.tif: 1 values are NaN" in refused()
+    assert "photo 0.tif: NaN or infinity in 1 value" in refused()
     tifffile.imwrite(path, np.zeros((3, *SIZE), np.float32), photometric="minisblack")
     assert "of a volume" in refused()
     assert not Path("configs").exists()

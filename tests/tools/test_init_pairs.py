@@ -97,7 +97,7 @@ def spoil(what):
     ("no earlier image", [], ["--second", "5.png", "the other date has no image named"]),
     ("size", [], ["B/town 1/5.png: the later image is 9x9", "is 40x36; expected two images"]),
     ("mask size", [], ["0.png: the mask is 9x9"]),
-    ("one value", [], ["found 1 values: 0, which come to 1 classes; expected 2 to 254"]),
+    ("one value", [], ["found 1 value: 0, which makes 1 class; expected 2 to 254. Fix: all"]),
     ("", ["--second", "A"], ["the folder of the earlier images"]),
     ("", ["--second", "none"], ["none: no such folder"]),
     ("", ["--unlabeled", "label"], ["--unlabeled label: is the folder of the masks"]),

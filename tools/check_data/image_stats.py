@@ -1,5 +1,6 @@
 """Properties of an image file and statistics of its bands."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +54,14 @@ class BandFacts(NamedTuple):
     """`[C, 2]`: pixels at the lowest and at the highest value, where sensors saturate."""
     constant: np.ndarray
     """`[C]`: images in which the band has one value everywhere."""
+    sums: np.ndarray
+    """`[C, 2]`: sums of the values in [0, 1] and of their squares."""
+
+    def mean_and_std(self, dates: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of each band `[C / dates]`, over all dates."""
+        pixels = self.steps.sum(1).reshape(dates, -1).sum(0)
+        mean, square = (self.sums.reshape(dates, -1, 2).sum(0) / np.maximum(pixels, 1)[:, None]).T
+        return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
 def band_facts(image: np.ndarray, void: np.ndarray | None = None) -> BandFacts:
@@ -66,15 +75,28 @@ def band_facts(image: np.ndarray, void: np.ndarray | None = None) -> BandFacts:
     counts = np.stack([np.bincount(band, minlength=256) for band in levels])
     ends = np.stack([(bands == 0).sum(1), (bands == top).sum(1)], axis=1)
     constant = (bands == bands[:, :1]).all(axis=1).astype(np.int64)
-    return BandFacts(counts.reshape(len(bands), STEPS, -1).sum(2), ends, constant)
+    squares = np.einsum("cn,cn->c", bands, bands, dtype=np.float64)
+    sums = np.stack([bands.sum(1, dtype=np.float64) / top, squares / top**2], axis=1)
+    return BandFacts(counts.reshape(len(bands), STEPS, -1).sum(2), ends, constant, sums)
+
+
+def sum_bands(facts: Iterable[BandFacts | None]) -> BandFacts | None:
+    """Return sums over images; None without an image."""
+    known = [fact for fact in facts if fact]
+    sums = (np.sum(parts, axis=0) for parts in zip(*known, strict=True))
+    return BandFacts(*sums) if known else None
 
 
 def band_names(data: Data) -> list[str]:
-    """Name the channels of a sample, in their order."""
+    """Name the bands of an image, in their order."""
     if isinstance(data.bands, str):
-        names = {"rgb": ["red", "green", "blue"], "grey": ["grey"]}[data.bands]
-    else:
-        names = [f"band {number}" for number in data.bands]
+        return {"rgb": ["red", "green", "blue"], "grey": ["grey"]}[data.bands]
+    return [f"band {number}" for number in data.bands]
+
+
+def channel_names(data: Data) -> list[str]:
+    """Name the channels of a sample, in their order."""
+    names = band_names(data)
     if data.dates == 1:
         return names
     return [f"{date} {name}" for date in ("earlier", "later") for name in names]

@@ -20,7 +20,7 @@ from dataset.reader import Reader, read_dates, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, Split
 from dataset.transforms.geometry import weak_geometry
-from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts
+from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts, sum_bands
 from tools.check_data.orientation import fits_stored_orientation
 from util.config.schema import Config
 from util.config.types import IGNORE
@@ -95,9 +95,7 @@ class CheckedSplit(NamedTuple):
     @property
     def bands(self) -> BandFacts | None:
         """Sums over all images; None without an image."""
-        facts = [item.bands for item in self.items if item.bands]
-        sums = (np.sum(parts, axis=0) for parts in zip(*facts, strict=True))
-        return BandFacts(*sums) if facts else None
+        return sum_bands(item.bands for item in self.items)
 
     @property
     def crops(self) -> np.ndarray:

@@ -4,13 +4,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
+
 from dataset.mask_kinds import disagreement
-from dataset.overlap import locator, overlaps
+from dataset.overlap import locator, overlaps, shared_volumes
 from dataset.validation import too_few
+from tools.check_data.image_stats import band_names, sum_bands
 from tools.check_data.inspect import CheckedSample, CheckedSplit
+from util.config.data import Data
 from util.config.schema import Config
 from util.config.types import IGNORE
+from util.errors import join_first
 
+LEAST_STD = 1e-3
+"""Standard deviation below which a band is constant."""
 MOSTLY = 0.5
 """Share of ignored pixels above which a crop is mostly ignored."""
 MANY_CROPS = 0.25
@@ -35,7 +42,9 @@ WARNINGS = {
     "remove the orientation",
     "absent class": "classes that never occur",
     "small val": "validation splits that are too small",
+    "shared volume": "volumes that are both trained on and evaluated on, or in val and test",
     "ignored crops": "random crops that are mostly ignored",
+    "normalisation": "data.mean or data.std that do not fit the training images",
 }
 ROLES = {"labeled": "training", "unlabeled": "training", "val": "val", "test": "test"}
 
@@ -68,6 +77,8 @@ def problems(lists: Sequence[CheckedSplit], config: Config) -> list[Problem]:
             for number, line, message in overlaps([item.listed for item in lists])
         ),
         *_repeated(lists),
+        *_normalisation(lists, config.data),
+        *_shared_volumes(lists, config.evaluation.volume_pattern),
     ]
     for splits in (*([split] for split in lists), lists):  # each alone, then all together
         if text := disagreement(s.stored for split in splits for s in split.items if s.stored):
@@ -119,6 +130,41 @@ def _mask_problems(found: CheckedSplit, config: Config) -> Iterator[tuple[str, s
             f"{share:.0%} of random crops of {config.crop_size} pixels are more than half ignored"
         )
         yield "ignored crops", f"{text} ({masks}; the rest is padding: lower crop_size)"
+
+
+def _normalisation(lists: Sequence[CheckedSplit], data: Data) -> Iterator[Problem]:
+    """Yield bands whose mean or deviation, after `data.image_range`, is far from the config's."""
+    training = [split for split in lists if ROLES[split.kind] == "training"]
+    facts = sum_bands(split.bands for split in training)
+    if data.image_range is None or facts is None:
+        return
+    means, stds = facts.mean_and_std(data.dates)
+    stds = np.where(stds >= LEAST_STD, stds, 1)  # as `tools.prepare init` writes it
+    wrong = [
+        f"{name} has mean {m:.4f}, std {s:.4f} after data.image_range, the config says {mean:g}, "
+        f"{std:g}"
+        for name, m, s, mean, std in zip(
+            band_names(data), means, stds, data.mean, data.std, strict=True
+        )
+        if abs(m - mean) > std or not std / 2 <= s <= 2 * std
+    ]
+    if wrong:
+        fix = ", ".join(
+            f"data.{key}: [{', '.join(f'{value:.4f}' for value in values)}]"
+            for key, values in (("mean", means), ("std", stds))
+        )
+        text = f"data.mean, data.std: {join_first(wrong, 3, '; ')}. Fix: {fix}"
+        yield Problem("normalisation", training[0].kind, 0, text)
+
+
+def _shared_volumes(lists: Sequence[CheckedSplit], pattern: str | None) -> Iterator[Problem]:
+    """Yield evaluated splits with volumes that an earlier split has slices of."""
+    listed = [split.listed for split in lists]
+    for number, split in enumerate(lists):
+        if ROLES[split.kind] == "training":
+            continue
+        if text := shared_volumes(listed[number], listed[:number], pattern):
+            yield Problem("shared volume", split.kind, 0, text)
 
 
 def _repeated(lists: Sequence[CheckedSplit]) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any
 
 from dataset.mask_files import LabelLookup
-from tools.check_data.image_stats import BandFacts, band_names
+from tools.check_data.image_stats import BandFacts, channel_names
 from tools.check_data.inspect import CROPS, CheckedSplit
 from tools.check_data.problems import MOSTLY, Problem, grouped
 from util.config.data import Data
@@ -80,7 +80,7 @@ def band_numbers(found: BandFacts | None, data: Data) -> dict[str, Any]:
         return {}
     pixels = found.steps.sum(1, keepdims=True)
     steps, ends = (found.steps / pixels).tolist(), (found.ends / pixels).tolist()
-    columns = zip(band_names(data), steps, ends, found.constant.tolist(), strict=True)
+    columns = zip(channel_names(data), steps, ends, found.constant.tolist(), strict=True)
     return {
         name: {"steps": shares, "lowest": low, "highest": high, "constant": constant}
         for name, shares, (low, high), constant in columns

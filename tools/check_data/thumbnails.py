@@ -11,7 +11,7 @@ from dataset.bands import rgb_previews
 from dataset.mask_files import read_mask
 from dataset.reader import Reader
 from inference.overlay import class_shares, colour_mask, overlay, percent
-from tools.check_data.image_stats import band_names
+from tools.check_data.image_stats import channel_names
 from tools.check_data.inspect import CheckedSample, CheckedSplit
 from tools.check_data.outliers import highlights
 from tools.check_data.problems import Problem
@@ -41,7 +41,7 @@ def highlight_figures(
     lists: Sequence[CheckedSplit], found: Sequence[Problem], config: Config
 ) -> Iterator[Figure]:
     """Yield the first highlights of each kind."""
-    reader, names = Reader(config.data), band_names(config.data)
+    reader, names = Reader(config.data), channel_names(config.data)
     for kind, group in groupby(highlights(lists, found, names), key=lambda one: one.kind):
         of_kind = list(group)
         title = f"{kind} (one of {len(of_kind)})" if len(of_kind) > 1 else kind

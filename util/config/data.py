@@ -1,5 +1,6 @@
 """The data section of a config: files, classes, bands."""
 
+from math import log2
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
@@ -152,7 +153,8 @@ class Data(Section):
     contrast and sharpness only, and pictures show the first three bands."""
     image_range: Ranges | None = None
     """Pixel values that become 0 and 1: `[low, high]`, or one pair per band. Required for images of
-    more than 8 bits; 8-bit images always use 0 and 255."""
+    more than 8 bits. 8-bit images use 0 and 255; they are refused if the range is set, except to a
+    whole scale such as `[0, 65535]` or `[0, 1]`."""
     max_megapixels: Positive = 179
     """Larger images and masks are refused, because a small file may unpack to fill the memory.
     `predict.py` predicts larger TIFFs window by window."""
@@ -255,6 +257,15 @@ class Data(Section):
     def num_bands(self) -> int:
         """Bands of an image."""
         return count_bands(self.bands)
+
+    @property
+    def takes_8_bits(self) -> bool:
+        """True where 8-bit images, divided by 255, are on the scale of the deeper images."""
+        if self.image_range is None:
+            return True
+        several = isinstance(self.image_range[0], tuple)
+        ranges: Any = self.image_range if several else [self.image_range]
+        return all(low == 0 and log2(high + 1).is_integer() for low, high in ranges)
 
     @property
     def channels(self) -> int:

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from dataset.image_files import SUFFIXES
@@ -32,6 +33,11 @@ class ImageFolder:
         for stem in self.keys:
             parts = tuple(stem.split("/"))
             self.by_name[parts[-1]].append(parts)
+        self.by_stored_name: dict[str, list[str]] = defaultdict(list)
+        for key, path in images.items():
+            # macOS may have uploaded decomposed accents, which are dropped.
+            for stem in {_stored_stem(unicodedata.normalize(f, path.name)) for f in ("NFC", "NFD")}:
+                self.by_stored_name[stem].append(key)
         depths = (
             common - len(image)
             for stem in map(_stem, names)
@@ -55,6 +61,10 @@ class ImageFolder:
             if common in (len(parts), len(image)) or common > len(image) or elsewhere:
                 fitting[common].append(self.keys["/".join(image)])
         return fitting[max(fitting)] if fitting else []
+
+    def find_uploaded(self, name: str) -> list[str]:
+        """Return the keys of the images that Label Studio may have stored under a name."""
+        return self.by_stored_name.get(_stored_stem(_nfc(name)), [])
 
     def _agreements(self, parts: Parts) -> Iterator[tuple[Parts, int]]:
         """Yield the path in the folder of each image that a path may mean, and the number of parts
@@ -85,7 +95,10 @@ def match_pictures(
         shorter = [
             _last(n)[len(p) :] for n in picture.names if prefixes[p := _prefix(n)] == 1 and p
         ]
-        keys = next(filter(None, map(known.find, (*picture.names, *shorter))), [])
+        finds = chain(
+            map(known.find, (*picture.names, *shorter)), map(known.find_uploaded, shorter)
+        )
+        keys = next(filter(None, finds), [])
         every = picture.names if picture.names_agree else ()
         meant = dict.fromkeys(key for name in every for key in known.find(name))
         if len(meant) > 1 == len(keys):
@@ -122,6 +135,12 @@ def _prefix(name: str) -> str:
     """Return Label Studio's prefix of a name; "" without one."""
     found = UPLOADED.match(_last(name))
     return found[0] if found else ""
+
+
+def _stored_stem(name: str) -> str:
+    """Return the stem of a file name as Label Studio stores uploads (Django's get_valid_filename):
+    `_` for spaces, and no other characters than letters, digits, `-`, `_` and `.`."""
+    return _stem(re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_")))
 
 
 def _is_absolute(stem: str) -> bool:

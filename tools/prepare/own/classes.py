@@ -11,7 +11,7 @@ from tools.prepare.own.masks import Masks, Value
 from util.colours import Colour
 from util.config.label_map import OTHER, TRANSPARENT, WORDS, parse_key
 from util.config.types import IGNORE
-from util.errors import UserError, join_first
+from util.errors import UserError, counted, join_first
 
 CHANGES = ["unchanged", "changed"]
 """Classes of image pairs, unless `--classes` names others."""
@@ -129,9 +129,14 @@ def choose_classes(masks: Masks, named: ClassOptions) -> Classes:
     labels = _as_named(masks, named) if _names(named.labels) else _guess(masks, named)
     names = _names(labels)
     if not 2 <= len(names) <= MAX_CLASSES:
+        fix = ""
+        if {value.key for value in values.values()} <= {"0", "0,0,0"}:
+            fix = ". Fix: all masks hold only the value 0: export them again"
+        elif len(names) < 2:
+            fix = ". Fix: name classes that the masks lack in --classes, or export the masks again"
         raise UserError(
-            f"--masks: found {_some(values.values())}, which come to {len(names)} classes; "
-            f"expected 2 to {MAX_CLASSES}"
+            f"--masks: found {_some(values.values())}, which makes "
+            f"{counted(len(names), 'class', 'classes')}; expected 2 to {MAX_CLASSES}{fix}"
         )
     index = {name: number for number, name in enumerate(names)} | {IGNORED: IGNORE}
     other = labels.get(OTHER)
@@ -300,4 +305,4 @@ def _nearest(code: int, of: Mapping[int, int], in_colour: bool) -> int:
 def _some(values: Iterable[Value]) -> str:
     """Return values as a message names them."""
     keys = [value.key for value in values]
-    return f"{len(keys)} values: {join_first(keys, 8, '; ')}"
+    return f"{counted(len(keys), 'value')}: {join_first(keys, 8, '; ')}"

@@ -110,7 +110,7 @@ def _write_config(
 ) -> Written:
     """Read images and masks; write config and split files, keeping `existing` files as .old."""
     found = survey(options, named.colours())
-    splits, classes = found.splits, _choose(found, named)
+    splits, classes = found.splits, _choose(found, named, options.force)
     preset = options.preset or choose_preset()
     pretrained = find_pretrained(PRESETS[preset].model["backbone"])
     largest = max(len(splits.labeled), len(splits.unlabeled))
@@ -146,11 +146,11 @@ def _fit_and_report(options: argparse.Namespace, written: Written) -> None:
     report_config(options, written.classes, settings, script, written.preset, hours)
 
 
-def _choose(found: Survey, named: ClassOptions) -> Classes:
+def _choose(found: Survey, named: ClassOptions, force: bool) -> Classes:
     """Choose the classes; for doubtful ones, print the values and a command that names them."""
     try:
         return choose_classes(found.masks, named)
     except Doubt as doubt:
         print(table(found.masks.values, doubt.labels, found.splits))
-        print(f"such as  {again(doubt.labels)}")
+        print(f"such as  {again(doubt.labels)}{' --force' * force}")
         raise UserError(f"{doubt}; correct the command above and run it") from None
