@@ -1,4 +1,5 @@
-"""Prediction of rasters in windows: blocks are saved in a folder, then joined to GeoTIFFs."""
+"""Prediction of rasters larger than memory: blocks of many windows are saved in a folder, then
+joined to GeoTIFFs."""
 
 import math
 import shutil
@@ -9,14 +10,13 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from inference.blending import TILE, BlockPlan, plan_blocks, predict_block
 from inference.mask_encoding import MaskEncoding
 from inference.outputs import Writer, confidence_bytes, save_arrays
 from inference.overlay import mask_colours
-from inference.predictor import Predictor, to_mask
+from inference.predictor import Predictor, predict_sliding, to_mask, window_starts
 from inference.raster import Raster, RasterSample, Rect, import_rasterio, open_sample
 from util.colours import Colour
 from util.config.data import Data
@@ -25,6 +25,10 @@ from util.config.types import IGNORE
 from util.errors import UserError, printable
 from util.io import SECONDS_PER_DAY, file_state, make_folder, remove_partials, replacing, write_text
 
+BLOCK_BYTES = 2**29
+"""Memory for the probabilities of a block, or for its bands in float."""
+TILE = 512
+"""Side of the tiles of output files, in pixels; sides of blocks are multiples of it."""
 PREVIEW = 2000
 """Longer side of an overlay, in pixels."""
 
@@ -67,34 +71,73 @@ def predict_raster(
     predictor = Predictor(network, config, device, "original")
     with open_sample(files, config.data) as sample:
         finished = FinishedBlocks(writer.path("masks", name).with_suffix(".parts"), files)
-        plan = plan_blocks(sample.height, sample.width, config.crop_size, config.num_classes)
-        predict_missing(predictor, sample, plan, finished, writer.args.confidence)
-        write_all(sample, plan, finished, name, writer)
+        blocks = divide(sample, max(config.num_classes, config.data.channels))
+        predict_missing(predictor, sample, blocks, finished, writer.args.confidence)
+        write_all(sample, blocks, finished, name, writer)
     shutil.rmtree(finished.folder, ignore_errors=True)
 
 
 def predict_missing(
     predictor: Predictor,
     sample: RasterSample,
-    plan: BlockPlan,
+    blocks: list[Rect],
     finished: "FinishedBlocks",
     kind: str | None,
 ) -> None:
     """Predict the blocks that are not finished."""
-    windows = [plan.windows(block) for block in plan.blocks]
     title = printable(sample.first.path.name)
-    total = sum(map(len, windows))
-    with tqdm(total=total, desc=title, unit="window", disable=None, leave=False) as bar:
-        for number, block in enumerate(plan.blocks):
-            if finished.path(number).exists():
-                bar.update(len(windows[number]))
-                continue
-            probabilities = predict_block(predictor, sample, block, windows[number], bar.update)
-            void = sample.void(block)
-            layers = {"masks": to_mask(probabilities, void)}
-            if kind is not None:
-                layers[kind] = confidence_bytes(probabilities, kind, void)
-            save_arrays(finished.path(number), **layers)
+    for number, block in enumerate(
+        tqdm(blocks, desc=title, unit="block", disable=None, leave=False)
+    ):
+        if finished.path(number).exists():
+            continue
+        void = sample.void(block)
+        probabilities = predict_block(predictor, sample, block, void)
+        layers = {"masks": to_mask(probabilities, void)}
+        if kind is not None:
+            layers[kind] = confidence_bytes(probabilities, kind, void)
+        save_arrays(finished.path(number), **layers)
+
+
+def divide(sample: RasterSample, layers: int) -> list[Rect]:
+    """Divide a raster into blocks, of which `layers` of float32 fit into `BLOCK_BYTES`."""
+    side = max(TILE, int((BLOCK_BYTES / (4 * layers)) ** 0.5) // TILE * TILE)
+    return [
+        Rect(top, left, min(side, sample.height - top), min(side, sample.width - left))
+        for top in range(0, sample.height, side)
+        for left in range(0, sample.width, side)
+    ]
+
+
+def predict_block(
+    predictor: Predictor, sample: RasterSample, block: Rect, void: np.ndarray | None
+) -> Tensor:
+    """Return the probabilities `[C, h, w]` of a block, 0 if all of its pixels are `void` `[h, w]`.
+
+    The windows are those of the whole raster, so that no border of a block is visible. Raises
+    `UserError` where the probabilities are not finite.
+    """
+    config = predictor.config
+    if void is not None and void.all():
+        return torch.zeros(config.num_classes, block.height, block.width)
+    top, height = reach(block.top, block.height, sample.height, config.crop_size)
+    left, width = reach(block.left, block.width, sample.width, config.crop_size)
+    around = Rect(top, left, height, width)
+    pixels = torch.from_numpy(sample.read(around)).permute(2, 0, 1)[None]
+    probabilities = predict_sliding(
+        predictor.predict_batch, pixels, config.crop_size, "shift",
+        config.evaluation.window_batch, fade=True,
+    )  # fmt: skip
+    rows, columns = block.within(around)
+    return predictor.require_finite(probabilities[0, :, rows, columns], sample.first.path)
+
+
+def reach(begin: int, length: int, size: int, window: int) -> tuple[int, int]:
+    """Return where the windows begin that overlap `begin` to `begin + length` on a side of `size`
+    pixels, and how many pixels they cover."""
+    starts = window_starts(size, window, "shift")
+    starts = [start for start in starts if begin - window < start < begin + length]
+    return starts[0], min(starts[-1] + window, size) - starts[0]
 
 
 class FinishedBlocks:
@@ -124,7 +167,7 @@ class FinishedBlocks:
 
 
 def write_all(
-    sample: RasterSample, plan: BlockPlan, finished: FinishedBlocks, name: str, writer: Writer
+    sample: RasterSample, blocks: list[Rect], finished: FinishedBlocks, name: str, writer: Writer
 ) -> None:
     """Write the files of a raster from its blocks; of a pair, with the earlier's georeferencing."""
     raster = sample.first
@@ -132,20 +175,20 @@ def write_all(
     step = math.ceil(max(raster.height, raster.width) / PREVIEW)
     preview = np.zeros((-(-raster.height // step), -(-raster.width // step)), np.uint8)
     pixels = np.zeros(256, np.int64)
-    for block, mask in finished.layer("masks", plan.blocks):
+    for block, mask in finished.layer("masks", blocks):
         pixels += np.bincount(mask.ravel(), minlength=256)
         top, left = -(-block.top // step), -(-block.left // step)
         part = mask[top * step - block.top :: step, left * step - block.left :: step]
         preview[top : top + part.shape[0], left : left + part.shape[1]] = part
     writer.add_areas(name, (raster.height, raster.width), pixels)
     encoding = writer.encoding(ignoring=True)
-    masks: Iterable[tuple[Rect, np.ndarray]] = finished.layer("masks", plan.blocks)
+    masks: Iterable[tuple[Rect, np.ndarray]] = finished.layer("masks", blocks)
     if encoding is not None:
         masks = ((block, encoding.values(mask)) for block, mask in masks)
     form = mask_band_format(writer.data, encoding)
     write_geotiff(writer.path("masks", name), raster, masks, form)
     if kind is not None:
-        layer = finished.layer(kind, plan.blocks)
+        layer = finished.layer(kind, blocks)
         # The probability of the most probable class is never 0; an entropy may be any value.
         form = BandFormat(nodata=0 if kind == "confidence" else None)
         write_geotiff(writer.path(kind, name), raster, layer, form)

@@ -3,6 +3,7 @@ masks and measures of uncertainty."""
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -79,14 +80,15 @@ class Predictor:
     def _predict_view(self, x: Tensor) -> Tensor:
         """Return the probabilities of one view, at its own size."""
         crop = self.config.crop_size
+        if self.mode == "resize":
+            return logits_of_square(self.network, x, crop).softmax(1)
+        predict = partial(probabilities_of, self.network)
         if self.mode == "sliding_window":
             evaluation = self.config.evaluation
             return predict_sliding(
-                self.network, x, crop, evaluation.window_border, evaluation.window_batch
+                predict, x, crop, evaluation.window_border, evaluation.window_batch
             )
-        if self.mode == "resize":
-            return logits_of_square(self.network, x, crop).softmax(1)
-        return logits_of(self.network, x).softmax(1)
+        return predict(x)
 
     def _predict_scaled(self, x: Tensor, scale: float) -> Tensor:
         """Return the probabilities of the image at another scale, resized to its own size.
@@ -125,33 +127,54 @@ def to_mask(probabilities: Tensor, void: np.ndarray | None = None) -> np.ndarray
 
 
 def predict_sliding(
-    network: LogitFunction, image: Tensor, window: int, border: str, batch: int
+    predict: Callable[[Tensor], Tensor],
+    image: Tensor,
+    window: int,
+    border: str,
+    batch: int,
+    fade: bool = False,
 ) -> Tensor:
-    """Return the probabilities `[1, C, H, W]` of a normalised image `[1, C, H, W]`, averaged over
-    square windows with a stride of two thirds of their side.
+    """Return the probabilities `[1, C, H, W]` of an image `[1, C, H, W]`, averaged over square
+    windows with a stride of two thirds of their side.
 
     Args:
+        predict: images `[B, C, h, w]` to probabilities.
         border: windows at the border of the image, see `window_starts`.
         batch: largest number of windows that run together; all of them have the same size.
+        fade: windows count less towards their borders (see `fading`), so that no border is visible.
     """
     h, w = image.shape[-2:]
-    stride = max(1, int(window * 2 / 3))
     by_size: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for y in window_starts(h, window, stride, border):
-        for x in window_starts(w, window, stride, border):
+    for y in window_starts(h, window, border):
+        for x in window_starts(w, window, border):
             by_size.setdefault((min(window, h - y), min(window, w - x)), []).append((y, x))
     total: Tensor | None = None
     for (wh, ww), corners in by_size.items():
         for i in range(0, len(corners), batch):
             chunk = corners[i : i + batch]
             windows = torch.cat([image[..., y : y + wh, x : x + ww] for y, x in chunk])
-            probabilities = logits_of(network, windows).softmax(1)
+            probabilities = predict(windows)
+            if fade:
+                down, across = (fading(side, probabilities.device) for side in (wh, ww))
+                probabilities = probabilities * (down[:, None] * across)
             if total is None:
-                total = image.new_zeros(1, probabilities.shape[1], h, w)
+                total = probabilities.new_zeros(1, probabilities.shape[1], h, w)
             for (y, x), window_probabilities in zip(chunk, probabilities, strict=True):
                 total[0, :, y : y + wh, x : x + ww] += window_probabilities
     assert total is not None
-    return total / total.sum(1, keepdim=True)
+    return total.div_(total.sum(1, keepdim=True))
+
+
+def fading(side: int, device: torch.device) -> Tensor:
+    """Return the weights `[side]` of a window along one side: almost 0 in the outer quarter of an
+    overlap of a third, then rising linearly to 1 over half of the overlap."""
+    place = torch.arange(side, device=device) + 0.5
+    return ((torch.minimum(place, side - place) - side / 12) / (side / 6)).clamp(1e-6, 1)
+
+
+def probabilities_of(network: LogitFunction, image: Tensor) -> Tensor:
+    """Return the probabilities of `logits_of`."""
+    return logits_of(network, image).softmax(1)
 
 
 def logits_of(network: LogitFunction, image: Tensor) -> Tensor:
@@ -176,12 +199,14 @@ def logits_of_square(network: LogitFunction, image: Tensor, side: int) -> Tensor
     return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def window_starts(size: int, window: int, stride: int, border: str) -> list[int]:
-    """Return the first pixel of each sliding window along one side.
+def window_starts(size: int, window: int, border: str) -> list[int]:
+    """Return the first pixel of each sliding window along one side; the stride is two thirds of a
+    window.
 
-    `border`: `cut`, a window every `stride` pixels, the last ones smaller; or `shift`, the last
-    window moved back to end at the border.
+    `border`: `cut`, the last windows are smaller; or `shift`, the last window is moved back to end
+    at the border.
     """
+    stride = max(1, int(window * 2 / 3))
     if border == "cut":
         return list(range(0, size, stride))
     starts = list(range(0, max(size - window, 0), stride))

@@ -37,13 +37,6 @@ class Rect(NamedTuple):
         top, left = self.top - other.top, self.left - other.left
         return slice(top, top + self.height), slice(left, left + self.width)
 
-    def common(self, other: "Rect") -> "Rect":
-        """Return the intersection with a rectangle that overlaps this one."""
-        top, left = max(self.top, other.top), max(self.left, other.left)
-        bottom = min(self.top + self.height, other.top + other.height)
-        right = min(self.left + self.width, other.left + other.width)
-        return Rect(top, left, bottom - top, right - left)
-
 
 def is_larger(path: Path, megapixels: int) -> bool:
     """Return True for a readable TIFF of more than `megapixels` million pixels."""

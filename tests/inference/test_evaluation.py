@@ -23,6 +23,7 @@ from inference.predictor import (
     logits_of,
     logits_of_square,
     predict_sliding,
+    probabilities_of,
 )
 from metrics.calibration import PseudoLabelScores
 from supervised import SupOnly
@@ -73,7 +74,8 @@ def test_sliding_window(size, border):
     for batch in (1, 3, 8):
         network, sizes = Local(), []
         network.register_forward_pre_hook(lambda _, args, sizes=sizes: sizes.append(len(args[0])))
-        torch.testing.assert_close(predict_sliding(network, image, crop, border, batch), expected)
+        found = predict_sliding(partial(probabilities_of, network), image, crop, border, batch)
+        torch.testing.assert_close(found, expected)
         assert max(sizes) <= batch
 
 
@@ -112,7 +114,7 @@ def test_test_time_augmentation(mode, patch, flip, toy):
             else:
                 view = F.interpolate(view, (h, w), mode="bilinear", antialias=True)
                 if mode == "sliding_window":
-                    p = predict_sliding(network, view, 12, "cut", 8)
+                    p = predict_sliding(partial(probabilities_of, network), view, 12, "cut", 8)
                 else:
                     p = logits_of(network, view).softmax(1)
                 p = F.interpolate(p, (30, 50), mode="bilinear")

@@ -193,8 +193,8 @@ def test_nothing_but_ignored_pixels_has_no_scores():
     ],
 )
 def test_last_windows(size, cut, shift):
-    assert window_starts(size, 9, 6, "cut") == cut
-    assert window_starts(size, 9, 6, "shift") == shift
+    assert window_starts(size, 9, "cut") == cut
+    assert window_starts(size, 9, "shift") == shift
 
 
 @pytest.mark.parametrize(

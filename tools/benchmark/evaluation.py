@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from inference.predictor import predict_sliding
+from inference.predictor import predict_sliding, probabilities_of
 from model.build import network_of
 from tools.benchmark.measure import compare, read, report
 from util import distributed
@@ -22,7 +22,9 @@ def run(options: argparse.Namespace) -> None:
 
     def predict(windows: int, precision: str) -> Tensor:
         with autocast(device, precision):
-            return predict_sliding(network, image, config.crop_size, border, windows)
+            return predict_sliding(
+                partial(probabilities_of, network), image, config.crop_size, border, windows
+            )
 
     settings = {
         "window by window": partial(predict, 1, "float32"),
