@@ -210,7 +210,7 @@ def test_names_command_no_terminal(toy, tmp_path, capsys):
         called(predict.main, *use, "--images", tmp_path / COMMANDS, "--save-path", tmp_path / "new")
     refused = capsys.readouterr()
     log = (tmp_path / "run/log.txt").read_text()
-    for text in (trained.out, predicted.out, refused.err, log):
+    for text in (trained.out, predicted.err, refused.err, log):
         assert not {"\x1b", "\x07", "\u202e"} & set(text)
         assert r"\x1b]0;title\x07\u202e" in text
 
