@@ -175,7 +175,7 @@ def test_processes_share_the_global_batch_and_go_on_at_a_step():
     alone = list(EpochBatches(3, 4, LoaderProcess(0, 1, 0, False)))
     two = [EpochBatches(3, 4, LoaderProcess(rank, 2, 0, False)) for rank in (0, 1)]
     assert alone == [a + b for a, b in zip(*two, strict=True)]
-    two[1].first = 2
+    two[1].first_step = 2
     assert list(two[1]) == [[(0, 10), (0, 11)]] and len(two[1]) == 3
 
 
