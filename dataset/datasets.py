@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from dataset.cache import DecodedSample, DecodedSamples
 from dataset.reader import size_of
-from dataset.transforms.geometry import weak_geometry
 from dataset.transforms.strong import draw_box, draw_strong
+from dataset.transforms.weak import weak_geometry
 from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError

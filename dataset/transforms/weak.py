@@ -4,6 +4,8 @@ Parameters are drawn first, then applied, so that any image of a sample shares t
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from dataset.transforms.rotate import Rotation, draw_rotation
+from util.config.data import Data
 from util.config.types import IGNORE
 
 SCALE = (0.5, 2.0)
@@ -68,6 +72,15 @@ class Geometry(NamedTuple):
         """Return the padding, bool `[crop, crop]`."""
         kept_w, kept_h = self.inside
         return _padded_and_flipped(torch.zeros(kept_h, kept_w, dtype=torch.bool), self, fill=True)
+
+
+def weak_geometry(
+    data: Data,
+) -> Callable[[np.random.Generator, tuple[int, int], int], Geometry | Rotation]:
+    """Return the function that draws the geometry of a weak view, for an image size and a crop."""
+    if data.geometry == "rotate_resize":
+        return draw_rotation
+    return partial(draw_geometry, scale=data.scale)
 
 
 def draw_geometry(

@@ -95,7 +95,7 @@ def test_more_memory_than_there_is(monkeypatch):
 def test_a_copy_keeps_none():
     kept = SharedCache(2, 1000, RGB, True)
     kept.add(1, *pair(1))
-    other = pickle.loads(pickle.dumps(kept))
+    other = pickle.loads(pickle.dumps(kept))  # noqa: S301
     other.add(0, *pair(0))
     assert other.get(0) is None and other.get(1) is None and kept.get(0) is None
 

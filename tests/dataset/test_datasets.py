@@ -20,14 +20,13 @@ from dataset.loaders import (
     training_loader,
 )
 from dataset.split_files import read_split_file
-from dataset.transforms.geometry import weak_geometry
 from dataset.transforms.strong import (
     RADIUS,
     colour_jitter,
     draw_strong,
     gaussian_blur,
 )
-from dataset.transforms.weak import Geometry, _spans, draw_geometry
+from dataset.transforms.weak import Geometry, _spans, draw_geometry, weak_geometry
 from dataset.validation import read_splits
 from dataset.views import make_views
 from tests.conftest import write_sample

@@ -32,7 +32,7 @@ def test_samples_are_a_sequence():
     assert list(samples) == objects and len(samples) == 20 and list(Samples()) == []
     assert [samples[i] for i in range(-20, 20)] == objects * 2
     assert samples[np.int64(7)] == objects[7] and samples[::-3] == objects[::-3]
-    assert list(pickle.loads(pickle.dumps(samples))) == objects
+    assert list(pickle.loads(pickle.dumps(samples))) == objects  # noqa: S301
     for place in (20, -21):
         with pytest.raises(IndexError):
             samples[place]

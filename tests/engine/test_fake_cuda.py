@@ -202,34 +202,16 @@ def test_pictures(kind, cuda):
         assert all(x.is_cuda and len(x) == 2 for x in (panel[0], *marks))
 
 
-PLANTED = {
-    "item": (lambda x: x.sum().item(), "_local_scalar_dense"),
-    "branch": (lambda x: x if x.sum() > 0 else -x, "_local_scalar_dense"),
-    "list": (lambda x: x.tolist(), "_local_scalar_dense"),
-    "nonzero": (lambda x: x.nonzero(), "nonzero"),
-    "mask": (lambda x: x[x > 0], "nonzero"),
-    "assigned mask": (lambda x: x.clone().index_put_((x > 0,), x.sum()), "index_put_"),
-    "index of the host": (lambda x: x[torch.arange(1)], "index"),
-    "tensor of the host": (lambda x: x + torch.ones(x.shape), "at least two devices"),
-    "number of the host": (lambda x: x + torch.tensor([1.0], device=CUDA), "copy to cuda"),
-    "read": (lambda x: x.cpu(), "copy to cpu"),
-    "float64": (lambda x: x.double().float(), "in float64"),
-    "float64 of numpy's": (lambda x: torch.zeros(2, dtype=torch.float64, device=CUDA), "float64"),
-}
-
-
-@pytest.mark.parametrize("fault", PLANTED)
-def test_planted_faults_are_found(fault, cuda, monkeypatch):
-    plant, message = PLANTED[fault]
+def test_a_planted_wait_is_found(cuda, monkeypatch):
     training, raw, fake = cuda(SupOnly, FAMILIES["resnet"])
     sound = SupOnly.step
 
     def faulty(method, batch):
-        plant(batch["labeled"]["image"])
+        batch["labeled"]["image"].cpu()
         return sound(method, batch)
 
     monkeypatch.setattr(SupOnly, "step", faulty)
-    with pytest.raises((RuntimeError, AssertionError), match=message):
+    with pytest.raises(AssertionError, match="copy to cpu"):
         step(training, raw, fake)
 
 

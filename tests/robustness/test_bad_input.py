@@ -47,7 +47,7 @@ SETTINGS = {
     "model.multi_grid=true": ["model.multi_grid", "test_resnet"],
     "log.trackers=[mlflow]": ["log.trackers.0", "'tensorboard' or 'wandb'"],
     "crop_size=32": ["crop_size", "found 32", "use 33"],
-    "batch_size=1": ["batch_size", "1 image", "at least 2"],
+    "batch_size=1": ["batch_size", "1 image", "needs 2"],
     "micro_batch=3": ["micro_batch", "found 3", "divide"],
     "model.pretrained=file": ["pretrained/test_resnet.pth", "not found", "model.pretrained"],
     "model.pretrained=no/such.pth": ["no/such.pth", "not found"],
@@ -248,8 +248,9 @@ def trained(toy, train, tmp_path):
 def test_checkpoint_of_another_run(trained, refused, toy):
     contains(refused("--resume", str(trained)), "latest.pth", "SupOnly", "CorrMatch")
     line = refused("--resume", str(trained), "--set", "model.channels=4", kind=SupOnly)
-    contains(line, "latest.pth", "model.channels (8 -> 4)", "--save-path")
-    line = refused("--resume", str(trained), "--set", "model.channels=4", "--force", kind=SupOnly)
+    contains(line, "latest.pth", "is finished", "model.channels (8 -> 4)", "--save-path")
+    more = ["--set", "model.channels=4", "epochs=2", "--force"]
+    line = refused("--resume", str(trained), *more, kind=SupOnly)
     contains(line, "latest.pth", "of another shape", "[8,", "[4,")
     line = refused("--resume", str(trained), "--set", "optimizer.lr=0.5", kind=SupOnly)
     contains(line, "latest.pth", "optimizer.lr (0.01 -> 0.5)", "--save-path")

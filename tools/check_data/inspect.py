@@ -19,7 +19,7 @@ from dataset.mask_kinds import MaskFormat, mask_format
 from dataset.reader import Reader, read_dates, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, Split
-from dataset.transforms.geometry import weak_geometry
+from dataset.transforms.weak import weak_geometry
 from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts, sum_bands
 from tools.check_data.orientation import fits_stored_orientation
 from util.config.schema import Config

@@ -87,7 +87,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     try:
-        tree = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
+        tree = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
     except Exception as error:  # PyYAML may raise any exception
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
@@ -146,7 +146,7 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {assignment}: expected key=value")
     try:
-        return key.strip(), yaml.load(text, _UniqueKeyLoader)
+        return key.strip(), yaml.load(text, _UniqueKeyLoader)  # noqa: S506
     except Exception:  # PyYAML may raise any exception
         raise UserError(f"--set {assignment}: '{text}' is not a YAML value") from None
 
