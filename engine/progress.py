@@ -225,10 +225,10 @@ class Progress:
         step = self.first_step + self.steps - 1
         left = f", {self._left(step)} left" if step + 1 < self.all_steps else ""
         logger.info("%s", wrap_words(f"{self.title} ({took}{left}):", *_pairs(means, 4)))
-        record = {"train": means, "seconds": seconds}
+        record: dict[str, Any] = {"train": means, "seconds": seconds}
         if taken := self.steps - self.resumed_at:
             record["step_seconds"] = seconds / taken
-            record["seconds"] = self.steps * record["step_seconds"]
+            record["seconds"] = self.steps * seconds / taken
         if skipped:
             record["skipped"] = skipped
         return record

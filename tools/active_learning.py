@@ -29,22 +29,22 @@ ARMS = ("first", "ranked", "random")
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        config = load_config(options.config, options.set)
-        pool = list(read_samples(options.pool, config.data, masks=True).samples)
-        if options.count < 1 or 2 * options.count >= len(pool):
+        config = load_config(args.config, args.set)
+        pool = list(read_samples(args.pool, config.data, masks=True).samples)
+        if args.count < 1 or 2 * args.count >= len(pool):
             raise UserError(
-                f"--count: found {options.count}, expected 1 or more and less than half of the "
-                f"{len(pool)} images of {options.pool}"
+                f"--count: found {args.count}, expected 1 or more and less than half of the "
+                f"{len(pool)} images of {args.pool}"
             )
-        if min(options.seeds) < 0:
-            raise UserError(f"--seeds: found {min(options.seeds)}, expected 0 or more")
+        if min(args.seeds) < 0:
+            raise UserError(f"--seeds: found {min(args.seeds)}, expected 0 or more")
         with importing():
             from inference.autolabel import encoding_of_labels
         encoding_of_labels(config.data)  # tools.autolabel would refuse it after the first training
-        scores = [arm_scores(options, pool, seed) for seed in options.seeds]
-        print(seed_table(scores, options))
+        scores = [arm_scores(args, pool, seed) for seed in args.seeds]
+        print(seed_table(scores, args))
 
 
 def command_line() -> Parser:
@@ -79,20 +79,20 @@ def command_line() -> Parser:
     return parser
 
 
-def arm_scores(options: argparse.Namespace, pool: list[Sample], seed: int) -> dict[str, float]:
+def arm_scores(args: argparse.Namespace, pool: list[Sample], seed: int) -> dict[str, float]:
     """Return the mIoU after the last epoch, by arm; the seed also selects the images."""
     order = np.random.default_rng(seed).permutation(len(pool)).tolist()
-    count, folder = options.count, options.save_path / options.method / str(seed)
-    scores = {"first": train_arm(options, pool, set(order[:count]), folder / "first", seed)}
-    ranked_folder = folder / options.acquisition
-    ranked = rank_pool(options, pool, folder / "first", ranked_folder)
-    scores["ranked"] = train_arm(options, pool, {*order[:count], *ranked}, ranked_folder, seed)
-    scores["random"] = train_arm(options, pool, set(order[: 2 * count]), folder / "random", seed)
+    count, folder = args.count, args.save_path / args.method / str(seed)
+    scores = {"first": train_arm(args, pool, set(order[:count]), folder / "first", seed)}
+    ranked_folder = folder / args.acquisition
+    ranked = rank_pool(args, pool, folder / "first", ranked_folder)
+    scores["ranked"] = train_arm(args, pool, {*order[:count], *ranked}, ranked_folder, seed)
+    scores["random"] = train_arm(args, pool, set(order[: 2 * count]), folder / "random", seed)
     return scores
 
 
 def train_arm(
-    options: argparse.Namespace, pool: list[Sample], labelled: set[int], folder: Path, seed: int
+    args: argparse.Namespace, pool: list[Sample], labelled: set[int], folder: Path, seed: int
 ) -> float:
     """Train with the `labelled` images of the pool; return the mIoU of the last epoch."""
     rest = [sample._replace(mask=None) for i, sample in enumerate(pool) if i not in labelled]
@@ -104,35 +104,33 @@ def train_arm(
     for kind, lines in lists.items():
         write_once(folder / f"{kind}.txt", split_file_text(lines))
     set_lists = [f"data.{kind}={folder / kind}.txt" for kind in lists]
-    run_script(f"{options.method}.py", "--config", options.config, "--save-path", folder / "run",
-        "--seed", seed, "--set", *options.set, *set_lists)  # fmt: skip
+    run_script(f"{args.method}.py", "--config", args.config, "--save-path", folder / "run",
+        "--seed", seed, "--set", *args.set, *set_lists)  # fmt: skip
     last = (folder / "run/metrics.jsonl").read_text().splitlines()[-1]
     return json.loads(last)["scores"]["model"]["miou"]
 
 
-def rank_pool(
-    options: argparse.Namespace, pool: list[Sample], first: Path, folder: Path
-) -> list[int]:
+def rank_pool(args: argparse.Namespace, pool: list[Sample], first: Path, folder: Path) -> list[int]:
     """Return the indices of the images that the first network is most uncertain about."""
     out = folder / "labels"
     if not (out / "config.yaml").exists():  # written last
         network = ["--checkpoint", first / "run/latest.pth", "--threshold", 0]
-        ranking = ["--rank", folder / "rank.csv", "--acquisition", options.acquisition]
+        ranking = ["--rank", folder / "rank.csv", "--acquisition", args.acquisition]
         folder.mkdir(parents=True, exist_ok=True)
         run_script(
-            "-m", "tools.autolabel", *network, "--out", out, *ranking, "--select", options.count
+            "-m", "tools.autolabel", *network, "--out", out, *ranking, "--select", args.count
         )
     indices = {sample.image_file.resolve(): index for index, sample in enumerate(pool)}
     chosen = read_samples(out / "next.txt", load_config(out / "config.yaml").data, masks=False)
     return [indices[sample.image_file.resolve()] for sample in chosen.samples]
 
 
-def seed_table(scores: list[dict[str, float]], options: argparse.Namespace) -> str:
+def seed_table(scores: list[dict[str, float]], args: argparse.Namespace) -> str:
     """Return the mIoU of the last epoch as a Markdown table, with a line for each seed."""
-    n = options.count
-    heads = [f"{n} labelled", f"+ {n} by {options.acquisition}", f"+ {n} at random"]
+    n = args.count
+    heads = [f"{n} labelled", f"+ {n} by {args.acquisition}", f"+ {n} at random"]
     rows = [[str(seed), *(f"{s[arm]:.1f}" for arm in ARMS)]
-            for seed, s in zip(options.seeds, scores, strict=True)]  # fmt: skip
+            for seed, s in zip(args.seeds, scores, strict=True)]  # fmt: skip
     rows.append(["mean", *(f"{mean(s[arm] for s in scores):.1f}" for arm in ARMS)])
     return markdown_table([["seed", *heads], *rows], ">")
 

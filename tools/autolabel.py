@@ -23,67 +23,67 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        options.checkpoint, config = checkpoint_and_config(options)
-        if options.threshold is None:
-            options.threshold = config.conf_thresh
-        check_options(options)
-        images = find_images(options.images or (), options.out)
-        if options.list:
-            require_sources(options.list, config.data)
+        args.checkpoint, config = checkpoint_and_config(args)
+        if args.threshold is None:
+            args.threshold = config.conf_thresh
+        check_options(args)
+        images = find_images(args.images or (), args.out)
+        if args.list:
+            require_sources(args.list, config.data)
         with importing():
             from inference.autolabel import Autolabel, unlabelled_samples
             from inference.output_folder import folder_record, unfinished_images
             from model.trained import load_trained
             from util import distributed
-        labels = Autolabel(options.out, config, options.threshold)
-        samples, left_out = unlabelled_samples(config.data, images, options.list)
+        labels = Autolabel(args.out, config, args.threshold)
+        samples, left_out = unlabelled_samples(config.data, images, args.list)
         if left_out:
             print(f"skipped  {counted(left_out, 'labelled, validation or test image')}")
-        device = distributed.choose_device(options.device)
-        network = load_trained(config, options.checkpoint, options.which, device)
+        device = distributed.choose_device(args.device)
+        network = load_trained(config, args.checkpoint, args.which, device)
         missing = unfinished_images(
             samples,
             lambda sample: sample.image_files,
             lambda name: [labels.mask_path(name)],
-            options.out,
-            folder_record(options, config, ["threshold"]),
+            args.out,
+            folder_record(args, config, ["threshold"]),
         )
-        errors = labels.label(network, missing, device, may_choose_windows(options))
+        errors = labels.label(network, missing, device, may_choose_windows(args))
         if errors:
             print(*errors, sep="\n")
             failed = counted(len(errors), "image")
             raise UserError(
-                f"{options.out}: no labels for {failed}, so no split files are written. Fix: "
+                f"{args.out}: no labels for {failed}, so no split files are written. Fix: "
                 "repair or remove the files above and repeat the command, which keeps all masks"
             )
-        ranking = labels.ranking(samples, options.acquisition)
+        ranking = labels.ranking(samples, args.acquisition)
         labels.require_labels(ranking)
-        plain = checkpoint_config(options.checkpoint, options.config, options.set)  # no --tta
-        write_results(labels, ranking, plain, options)
+        plain = checkpoint_config(args.checkpoint, args.config, args.set)  # no --tta
+        write_results(labels, ranking, plain, args)
 
 
 def write_results(
     labels: "Autolabel",
     ranking: "Sequence[RankedImage]",
     config: Config,
-    options: argparse.Namespace,
+    args: argparse.Namespace,
 ) -> None:
     """Write the ranking, and the dataset with a copy of `config`; print what is written."""
     from inference.autolabel import write_ranking, write_selection
 
-    if options.rank:
-        write_ranking(options.rank, ranking, options.acquisition)
+    if args.rank:
+        write_ranking(args.rank, ranking, args.acquisition)
         images = counted(len(ranking), "image")
-        print(f"ranking  {options.rank}: {images}, by {options.acquisition}")
-    if options.select:
-        root = write_selection(options.out, ranking, options.select)
-        print(f"selected {options.out}: next.txt and rest.txt, paths below {root}")
+        print(f"ranking  {args.rank}: {images}, by {args.acquisition}")
+    if args.select:
+        root = write_selection(args.out, ranking, args.select)
+        print(f"selected {args.out}: next.txt and rest.txt, paths below {root}")
     labelled, path = labels.write_dataset(ranking, config)
     share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
     print(f"labels   {counted(labelled, 'image')}, on {share:.1%} of an image's pixels (mean)")
-    print(f"written  {options.out}: masks/, split files, {path.name}, {labels.table.name}")
+    print(f"written  {args.out}: masks/, split files, {path.name}, {labels.table.name}")
     print(f"next     python -m tools.check_data --config {shell_quoted(path)}")
 
 
@@ -137,19 +137,19 @@ def command_line() -> Parser:
     return parser
 
 
-def check_options(options: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options."""
-    if not 0 <= options.threshold <= 1:
+    if not 0 <= args.threshold <= 1:
         raise UserError(
-            f"--threshold: found {options.threshold:g}, expected a probability, such as 0.95"
+            f"--threshold: found {args.threshold:g}, expected a probability, such as 0.95"
         )
-    if options.select is not None and options.select < 1:
-        raise UserError(f"--select: found {options.select}, expected a number of images")
-    if options.rank:
-        require_folder_of(options.rank, "--rank")
-        if options.rank.exists() and not (options.out / MADE_BY).exists():
+    if args.select is not None and args.select < 1:
+        raise UserError(f"--select: found {args.select}, expected a number of images")
+    if args.rank:
+        require_folder_of(args.rank, "--rank")
+        if args.rank.exists() and not (args.out / MADE_BY).exists():
             raise UserError(
-                f"--rank {options.rank}: exists already, and {options.out} is a new folder. Fix: "
+                f"--rank {args.rank}: exists already, and {args.out} is a new folder. Fix: "
                 "choose another file, or move it away"
             )
 

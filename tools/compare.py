@@ -37,21 +37,21 @@ OPACITY = 0.65
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        if options.out.suffix not in (".png", ".svg", ".pdf"):
-            raise UserError(f"--out {options.out}: expected a name that ends in .png, .svg or .pdf")
-        if options.count < 1:
-            raise UserError(f"--count: found {options.count}, expected 1 or more")
-        if options.names and len(options.names) != len(options.checkpoints):
+        if args.out.suffix not in (".png", ".svg", ".pdf"):
+            raise UserError(f"--out {args.out}: expected a name that ends in .png, .svg or .pdf")
+        if args.count < 1:
+            raise UserError(f"--count: found {args.count}, expected 1 or more")
+        if args.names and len(args.names) != len(args.checkpoints):
             raise UserError(
-                f"--names: {counted(len(options.names), 'name')} for "
-                f"{counted(len(options.checkpoints), 'checkpoint')}; give one for each"
+                f"--names: {counted(len(args.names), 'name')} for "
+                f"{counted(len(args.checkpoints), 'checkpoint')}; give one for each"
             )
-        paths = [find_checkpoint(path, None, "CHECKPOINT") for path in options.checkpoints]
-        names = options.names or [str(path) for path in options.checkpoints]
+        paths = [find_checkpoint(path, None, "CHECKPOINT") for path in args.checkpoints]
+        names = args.names or [str(path) for path in args.checkpoints]
         if repeated := next((name for name in names if names.count(name) > 1), None):
-            source = "--names" if options.names else "CHECKPOINT"
+            source = "--names" if args.names else "CHECKPOINT"
             raise UserError(
                 f"{source}: '{repeated}' is given twice; expected a different one for each row"
             )
@@ -59,17 +59,17 @@ def main() -> None:
             from dataset.folders import read_samples
             from dataset.overlap import changed_since_training
 
-            config = checkpoint_config(paths[0], settings=options.set)
-            split = read_samples(split_of(config, options.split), config.data, masks=True)
-        if options.split == "val" and not names_validation(options.set):
+            config = checkpoint_config(paths[0], settings=args.set)
+            split = read_samples(split_of(config, args.split), config.data, masks=True)
+        if args.split == "val" and not names_validation(args.set):
             for name, path in zip(names, paths, strict=True):
                 if problem := changed_since_training(path.parent, split):
                     print(f"warning: {name}: {problem}")
-        samples = choose_samples(split.samples, options.images, options.count)
+        samples = choose_samples(split.samples, args.images, args.count)
         checkpoints = dict(zip(names, paths, strict=True))
-        draw(checkpoints, samples, options.set, config.data, options.out)
+        draw(checkpoints, samples, args.set, config.data, args.out)
         images, networks = counted(len(samples), "image"), counted(len(paths), "network")
-        print(f"{options.out}: {images}, {networks}")
+        print(f"{args.out}: {images}, {networks}")
 
 
 def draw(

@@ -134,12 +134,12 @@ def main() -> None:
         ),
     )
     parser.add_argument("--out", type=Path, default=PAGE, help="file to write")
-    options = parser.parse_args()
+    args = parser.parse_args()
     with exit_with_one_line():
         with importing():
             text = page()  # which imports the methods
-        write_text(options.out, text)
-        print(f"written  {options.out}")
+        write_text(args.out, text)
+        print(f"written  {args.out}")
 
 
 if __name__ == "__main__":

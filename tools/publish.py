@@ -29,14 +29,14 @@ ABSOLUTE = re.compile(r"""(?:^|(?<=[=\[{,:"'\s]))/(?=[\w.])(?:[^,\]}"']*/)?(?=[^
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        run = Run(options.run)
-        if os.path.lexists(options.out):
-            raise UserError(f"--out {options.out}: exists already; choose another folder")
-        if not options.license.strip():
+        run = Run(args.run)
+        if os.path.lexists(args.out):
+            raise UserError(f"--out {args.out}: exists already; choose another folder")
+        if not args.license.strip():
             raise UserError("--license: found nothing, expected a name such as mit or cc-by-4.0")
-        checkpoint = published_checkpoint(run, options.which)
+        checkpoint = published_checkpoint(run, args.which)
         with importing():
             import torch
 
@@ -46,22 +46,22 @@ def main() -> None:
             from model.lora import merge_adapters
             from model.trained import load_trained
             from tools.report.charts import curves
-        epoch = published_epoch(run, options.which, checkpoint, load(checkpoint))
-        network = load_trained(run.config, checkpoint, options.which, torch.device("cpu"))
+        epoch = published_epoch(run, args.which, checkpoint, load(checkpoint))
+        network = load_trained(run.config, checkpoint, args.which, torch.device("cpu"))
         config = merge_adapters(network, run.config)
         deployed = Deployed(network, config, ())
         weights = to_safetensors(deployed, metadata(config, deployed))
         digests = [sha256(weights).hexdigest(), sha256(to_safetensors(deployed, {})).hexdigest()]
-        card = model_card(run, options.which, epoch, options.license, digests)
-        make_folder(options.out)
-        write_text(options.out / "README.md", card)
-        write_text(options.out / "config.yaml", dump_config(portable(config)))
-        write_text(options.out / "metrics.jsonl", (run.path / "metrics.jsonl").read_text("utf-8"))
-        save_picture(curves(run), options.out / "curves.png")
-        write_atomically(options.out / PUBLISHED, lambda file: file.write(weights))
-        names = ", ".join(sorted(path.name for path in options.out.iterdir()))
-        print(f"written  {options.out}: {names}; weights from {checkpoint}")
-        print(f"upload   hf upload OWNER/NAME {shell_quoted(options.out)}")
+        card = model_card(run, args.which, epoch, args.license, digests)
+        make_folder(args.out)
+        write_text(args.out / "README.md", card)
+        write_text(args.out / "config.yaml", dump_config(portable(config)))
+        write_text(args.out / "metrics.jsonl", (run.path / "metrics.jsonl").read_text("utf-8"))
+        save_picture(curves(run), args.out / "curves.png")
+        write_atomically(args.out / PUBLISHED, lambda file: file.write(weights))
+        names = ", ".join(sorted(path.name for path in args.out.iterdir()))
+        print(f"written  {args.out}: {names}; weights from {checkpoint}")
+        print(f"upload   hf upload OWNER/NAME {shell_quoted(args.out)}")
         command = predict_command("--checkpoint hf:OWNER/NAME", config.data.dates)
         print(f"next     {command}")
 

@@ -20,25 +20,23 @@ METHODS = {"SupOnly": "supervised", "FixMatch": "fixmatch"}
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        config = load_config(CONFIG, options.set)
+        config = load_config(CONFIG, args.set)
         print(f"Simple shapes, 16 labelled and 400 unlabelled images, in {config.data.root}")
         generate(config.data.root, labeled=16, unlabeled=400, val=60, size=48, simple=True)
-        folders = {name: options.save_path / script for name, script in METHODS.items()}
+        folders = {name: args.save_path / script for name, script in METHODS.items()}
         checkpoints = {name: folder / "best.pth" for name, folder in folders.items()}
-        common = ["--config", CONFIG, *(["--set", *options.set] if options.set else [])]
+        common = ["--config", CONFIG, *(["--set", *args.set] if args.set else [])]
         for name, folder in folders.items():
-            run_script(
-                f"{METHODS[name]}.py", *common, "--save-path", folder, "--seed", options.seed
-            )
-        pictures = options.save_path / "pictures.png"
+            run_script(f"{METHODS[name]}.py", *common, "--save-path", folder, "--seed", args.seed)
+        pictures = args.save_path / "pictures.png"
         samples = read_samples(config.data.val, config.data, masks=True).samples[:8]
-        draw(checkpoints, samples, options.set, config.data, pictures)
+        draw(checkpoints, samples, args.set, config.data, pictures)
         print("", text_table(score_rows(folders), "<>"), "", sep="\n")
         print(f"pictures      {pictures}  (rows: image, ground truth, {', '.join(METHODS)})")
         print(f"checkpoints   {' and '.join(map(str, checkpoints.values()))}")
-        print(f"TensorBoard   tensorboard --logdir {options.save_path}")
+        print(f"TensorBoard   tensorboard --logdir {args.save_path}")
         print("next          train on your own images: see 'Your own data' in README.md")
 
 

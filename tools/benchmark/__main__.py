@@ -25,17 +25,17 @@ def main() -> None:
     for name, (text, examples) in TEXTS.items():
         shown = [f"python -m tools.benchmark {name} {example}" for example in examples]
         add_options(name, commands.add_parser(name, help=text, description=text, examples=shown))
-    options = parser.parse_args()
+    args = parser.parse_args()
     with exit_with_one_line():
-        if options.benchmark != "gpu":
-            load_config(options.config, options.set)
-        images = getattr(options, "images", None)
+        if args.benchmark != "gpu":
+            load_config(args.config, args.set)
+        images = getattr(args, "images", None)
         if images and not os.path.exists(images):  # also for impossible paths
             raise UserError(f"--images {images}: no such folder{nearest_hint(images)}")
         with importing():
             from tools.benchmark import data, evaluation, gpu, start, steps
         modules = {"step": steps, "data": data, "eval": evaluation, "start": start, "gpu": gpu}
-        modules[options.benchmark].run(options)
+        modules[args.benchmark].run(args)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ COUNT = 48
 CLASSES = 21
 
 
-def run(options: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # as in a data worker
     with tempfile.TemporaryDirectory() as folder:
-        config = read(options, data=data_section(Path(folder), options))
+        config = read(args, data=data_section(Path(folder), args))
         lists = read_splits(config.data, unlabeled=True)
         labeled, unlabeled = lists.labeled.samples, lists.unlabeled.samples
         reader = Reader(config.data)
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
                 "whole, seen again": partial(of_pair, keeping),
             },
         }
-        tables = {title: compare(_in_turn(k), options, ROUND) for title, k in kinds.items()}
+        tables = {title: compare(_in_turn(k), args, ROUND) for title, k in kinds.items()}
         size = "{}x{}".format(*image_size(images[0]))
         report(tables, {"crop": config.crop_size, "images": size})
 
@@ -85,9 +85,9 @@ def _in_turn(makers: dict[str, Callable[[int], object]]) -> dict[str, Call]:
     return {name: partial(samples, make) for name, make in makers.items()}
 
 
-def data_section(root: Path, options: argparse.Namespace) -> dict[str, Any]:
+def data_section(root: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return changes of the config's data section; writes files to `root`, unless --own is set."""
-    return {} if options.own else make_dataset(root, options.images)
+    return {} if args.own else make_dataset(root, args.images)
 
 
 def make_dataset(root: Path, images: Path | None) -> dict[str, Any]:

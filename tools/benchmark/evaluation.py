@@ -14,10 +14,10 @@ from util.precision import autocast
 
 
 @torch.no_grad()
-def run(options: argparse.Namespace) -> None:
-    config, device = read(options), distributed.choose_device(options.device)
+def run(args: argparse.Namespace) -> None:
+    config, device = read(args), distributed.choose_device(args.device)
     network = network_of(config.model, config.data).to(device).eval()
-    image = torch.randn(1, config.data.channels, *options.size, device=device)
+    image = torch.randn(1, config.data.channels, *args.size, device=device)
     batch, border = config.evaluation.window_batch, config.evaluation.window_border
 
     def predict(windows: int, precision: str) -> Tensor:
@@ -32,9 +32,9 @@ def run(options: argparse.Namespace) -> None:
         "in batches, bfloat16": partial(predict, batch, "bfloat16"),
     }
     notes = {
-        "image": "{}x{}".format(*options.size),
+        "image": "{}x{}".format(*args.size),
         "window": config.crop_size,
         "batch": batch,
         "network": f"{config.model.network} {config.model.backbone}",
     }
-    report({"sliding windows": compare(settings, options)}, notes)
+    report({"sliding windows": compare(settings, args)}, notes)

@@ -17,16 +17,16 @@ from util.io import make_folder
 from util.paths import REPOSITORY
 
 
-def run(options: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Measure the parts and print all results; end with exit code 1 if a part failed."""
     if not torch.cuda.is_available():
         raise UserError("gpu: found no GPU. Fix: use the other benchmarks, which also run on a CPU")
-    make_folder(options.out)
+    make_folder(args.out)
     ok = True
     for name in PARTS:
-        file = options.out / f"{name}.txt"
+        file = args.out / f"{name}.txt"
         if not file.exists():
-            ok &= measure(name, file, options.seconds)
+            ok &= measure(name, file, args.seconds)
         if file.exists():
             print(f"== {name} ==", file.read_text(), sep="\n", flush=True)
     if not ok:

@@ -21,16 +21,16 @@ Call = Callable[[], Any]
 DIGITS = {"ms": 3, "lowest": 3, "highest": 3, "a second": 1, "ratio": 2, "s": 2, "s of CPU": 2}
 
 
-def read(options: argparse.Namespace, **on_top: Any) -> Config:
+def read(args: argparse.Namespace, **on_top: Any) -> Config:
     """Load the config of the options, with random weights and the sections `on_top`."""
     filled = {key: section for key, section in on_top.items() if section}
     if "data" in filled:  # photos, without the class that the config may select by
         filled["evaluation"] = {"select": "miou", "volume_pattern": None}
-    return load_config(options.config, options.set, {"model": {"pretrained": "none"}} | filled)
+    return load_config(args.config, args.set, {"model": {"pretrained": "none"}} | filled)
 
 
 def compare(
-    settings: Mapping[str, Call], options: argparse.Namespace, work: int = 1
+    settings: Mapping[str, Call], args: argparse.Namespace, work: int = 1
 ) -> "pd.DataFrame":
     """Time each setting once a round, after a round of warm-up.
 
@@ -42,10 +42,10 @@ def compare(
     """
     import pandas as pd
 
-    if options.repeats < 1:
-        raise UserError(f"--repeats: found {options.repeats}, expected 1 or more")
-    device = distributed.choose_device(options.device)
-    rounds = range(options.repeats + 1)
+    if args.repeats < 1:
+        raise UserError(f"--repeats: found {args.repeats}, expected 1 or more")
+    device = distributed.choose_device(args.device)
+    rounds = range(args.repeats + 1)
     runs = [{name: timed(call, device) for name, call in settings.items()} for _ in rounds][1:]
     ms = pd.DataFrame([{name: 1e3 * s / work for name, (s, _) in run.items()} for run in runs])
     peaks = pd.DataFrame([{name: peak / 2**20 for name, (_, peak) in run.items()} for run in runs])

@@ -26,11 +26,11 @@ FOLDER = 1000
 """Images in a folder."""
 
 
-def run(options: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Print the seconds of each part, and those of this process; files are in the disk cache."""
     import pandas as pd
 
-    kind, found = method_of(options.method), {}
+    kind, found = method_of(args.method), {}
 
     def timed(part: str, call: Callable[[], Any]) -> Any:
         wall, cpu = time.perf_counter(), time.process_time()
@@ -38,9 +38,9 @@ def run(options: argparse.Namespace) -> None:
         found[part] = {"s": time.perf_counter() - wall, "s of CPU": time.process_time() - cpu}
         return result
 
-    counts = dict(zip(KINDS, options.counts, strict=True))
+    counts = dict(zip(KINDS, args.counts, strict=True))
     with TemporaryDirectory() as folder:
-        data = make_dataset(Path(folder), options.images)
+        data = make_dataset(Path(folder), args.images)
         try:
             lengthen(data, counts)
         except OSError as error:
@@ -48,8 +48,8 @@ def run(options: argparse.Namespace) -> None:
                 f"photos cannot be linked in {folder} ({error}). Fix: set TMPDIR to a folder on "
                 "the file system of --images"
             ) from None
-        config, device = read(options, data=data), distributed.choose_device(options.device)
-        command = [sys.executable, "-c", f"import {options.method}"]
+        config, device = read(args, data=data), distributed.choose_device(args.device)
+        command = [sys.executable, "-c", f"import {args.method}"]
         timed("imports", lambda: subprocess.run(command, cwd=REPOSITORY, check=True))
         lists = timed("reading lists", lambda: read_splits(config.data, kind.unlabeled))
         timed("checking files", lambda: check_files(config.data, *lists, warn=lambda _: None))

@@ -22,44 +22,44 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def run(options: argparse.Namespace) -> None:
-    is_cpu = distributed.choose_device(options.device).type == "cpu"
+def run(args: argparse.Namespace) -> None:
+    is_cpu = distributed.choose_device(args.device).type == "cpu"
     usual = [name for name in SETTINGS if not is_cpu or name not in ("tf32", "compiled")]
-    cases = {n: (options.method, SETTINGS[n]) for n in options.settings or usual}
-    if options.subject == "methods":
+    cases = {n: (args.method, SETTINGS[n]) for n in args.settings or usual}
+    if args.subject == "methods":
         cases = {script: (script, []) for script in METHODS}
     with tempfile.TemporaryDirectory() as folder:
-        data = data_section(Path(folder), options)
-        table = compare_steps(cases, options, data)
-        config = read(options, data=data)
+        data = data_section(Path(folder), args)
+        table = compare_steps(cases, args, data)
+        config = read(args, data=data)
     notes = {
         "network": f"{config.model.network} {config.model.backbone}",
         "crop": config.crop_size,
         "batch": config.batch_size,
         "partner": config.cutmix_partner,
     }
-    title = "all methods" if options.subject == "methods" else options.method
+    title = "all methods" if args.subject == "methods" else args.method
     report({title: table}, notes)
 
 
 def compare_steps(
-    cases: Mapping[str, tuple[str, list[str]]], options: argparse.Namespace, data: dict[str, Any]
+    cases: Mapping[str, tuple[str, list[str]]], args: argparse.Namespace, data: dict[str, Any]
 ) -> "pd.DataFrame":
     """Measure steps in turn on `data` (a config's section); the memory includes network and
     optimizer.
 
     `cases`: scripts and settings by name.
     """
-    device = distributed.choose_device(options.device)
+    device = distributed.choose_device(args.device)
     calls, kept_mebibytes = {}, {}
     for name, (script, keys) in cases.items():
-        case = argparse.Namespace(**{**vars(options), "set": [*options.set, *keys]})
+        case = argparse.Namespace(**{**vars(args), "set": [*args.set, *keys]})
         config = read(case, data=data | {"workers": 0})
         before = memory_allocated()
         calls[name] = repeated_step(script, config, device)
         calls[name]()  # leaves gradients and the optimizer's state
         kept_mebibytes[name] = (memory_allocated() - before) / 2**20
-    table = compare(calls, options)
+    table = compare(calls, args)
     return table.assign(MiB=table.MiB + table.index.map(kept_mebibytes))
 
 

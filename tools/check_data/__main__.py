@@ -17,10 +17,10 @@ from util.parser import Parser
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        config = load_config(options.config, options.set, given_lists(options))
-        for path in filter(None, (options.json, options.html)):
+        config = load_config(args.config, args.set, given_lists(args))
+        for path in filter(None, (args.json, args.html)):
             check_target(path, "check_data")
         require_sources(required_source(config.data.labeled, "labeled"), config.data)
         require_sources(config.data.val, config.data)
@@ -31,13 +31,13 @@ def main() -> None:
         splits = inspect(config)
         found = problems(splits, config)
         report = numbers(splits, found, config)
-        print(text(report, found, options.show))
-        if options.json:
-            write(options.json, json.dumps(report, indent=1) + "\n")
-        if options.html:
+        print(text(report, found, args.show))
+        if args.json:
+            write(args.json, json.dumps(report, indent=1) + "\n")
+        if args.html:
             from tools.check_data.html_report import page  # imports jinja2 and matplotlib
 
-            write(options.html, page(report, splits, found, config, options.show))
+            write(args.html, page(report, splits, found, config, args.show))
         sys.exit(0 if report["ok"] else 1)
 
 

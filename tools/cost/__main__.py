@@ -15,17 +15,17 @@ from util.parser import Parser
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        if options.json:
-            require_folder_of(options.json, "--json")
-        for path in options.configs:
-            load_config(path, options.set)
-            for name in methods_of(path, options.methods):
+        if args.json:
+            require_folder_of(args.json, "--json")
+        for path in args.configs:
+            load_config(path, args.set)
+            for name in methods_of(path, args.methods):
                 require_method(name)
         with importing():
             from tools.cost.table import print_table
-        sys.exit(print_table(options))
+        sys.exit(print_table(args))
 
 
 def command_line() -> Parser:

@@ -29,30 +29,30 @@ HEAD = [
 GPU."""
 
 
-def print_table(options: argparse.Namespace) -> int:
+def print_table(args: argparse.Namespace) -> int:
     """Print the costs of all configs and methods; return the exit code."""
-    if options.processes < 1:
-        raise UserError(f"--processes: found {options.processes}, expected 1 or more")
+    if args.processes < 1:
+        raise UserError(f"--processes: found {args.processes}, expected 1 or more")
     runs = []
-    for path in options.configs:
-        for name in methods_of(path, options.methods):
-            method, config = method_of(name), load_config(path, options.set)
+    for path in args.configs:
+        for name in methods_of(path, args.methods):
+            method, config = method_of(name), load_config(path, args.set)
             method.read_options(config)
-            images = images_per_forward(config, method.images_per_step(config), options.processes)
+            images = images_per_forward(config, method.images_per_step(config), args.processes)
             runs.append((path, method, config, images))
     records, problems = [], []
     print(markdown_table([HEAD], "<<>"), flush=True)
     for path, method, config, images in tqdm(runs, unit="run", disable=None):
         try:
-            workers = data_workers(config, options.processes)
-            needs = run_needs(method, config, options.processes, workers)
+            workers = data_workers(config, args.processes)
+            needs = run_needs(method, config, args.processes, workers)
         except UserError as error:
             problems.append(f"{path}, {method.__name__}: {error}")
             continue
         print(markdown_row(cells(path, method, config, images, needs)), flush=True)
         records.append(record(path, method, config, images, needs))
-    if options.json:
-        write_text(options.json, json.dumps(records, indent=1) + "\n", f"--json {options.json}")
+    if args.json:
+        write_text(args.json, json.dumps(records, indent=1) + "\n", f"--json {args.json}")
     for problem in problems:
         print_error(problem)
     return 1 if problems else 0

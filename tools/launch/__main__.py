@@ -18,16 +18,16 @@ from util.paths import nearest_hint
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     exit_on_sigterm()
     with exit_with_one_line():
-        if not options.module and not os.path.exists(options.script):  # also for impossible paths
-            raise UserError(f"{options.script}: no such script{nearest_hint(options.script)}")
-        check_options(options)
+        if not args.module and not os.path.exists(args.script):  # also for impossible paths
+            raise UserError(f"{args.script}: no such script{nearest_hint(args.script)}")
+        check_options(args)
         with importing():
             from tools.launch.processes import Launch
         with exiting_on_sigterm():
-            sys.exit(Launch(options).run())
+            sys.exit(Launch(args).run())
 
 
 def command_line() -> Parser:
@@ -56,20 +56,19 @@ def command_line() -> Parser:
     return parser
 
 
-def check_options(options: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for impossible numbers of processes and machines, and ports."""
     for name in ("nproc_per_node", "nnodes"):
-        if (found := getattr(options, name)) < 1:
+        if (found := getattr(args, name)) < 1:
             raise UserError(f"--{name}: found {found}, expected 1 or more")
-    if not 0 <= options.node_rank < options.nnodes:
+    if not 0 <= args.node_rank < args.nnodes:
         raise UserError(
-            f"NODE_RANK {options.node_rank}: expected 0 to {options.nnodes - 1} (NNODES is "
-            f"{options.nnodes})"
+            f"NODE_RANK {args.node_rank}: expected 0 to {args.nnodes - 1} (NNODES is {args.nnodes})"
         )
-    if options.standalone and options.nnodes > 1:
-        raise UserError(f"--standalone: found --nnodes {options.nnodes}, expected one machine")
-    if not 0 <= options.master_port <= 65535:
-        raise UserError(f"--master_port: found {options.master_port}, expected 0 to 65535")
+    if args.standalone and args.nnodes > 1:
+        raise UserError(f"--standalone: found --nnodes {args.nnodes}, expected one machine")
+    if not 0 <= args.master_port <= 65535:
+        raise UserError(f"--master_port: found {args.master_port}, expected 0 to 65535")
 
 
 if __name__ == "__main__":

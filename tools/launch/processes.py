@@ -41,8 +41,8 @@ POLL = 0.2
 class Launch:
     """The processes of one node, and the store in which all nodes meet."""
 
-    def __init__(self, options: argparse.Namespace):
-        self.options = options
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.stopping = False
         """True once a signal asked the launch to stop."""
@@ -67,7 +67,7 @@ class Launch:
             return 1
 
     def _run_until_it_ends(self) -> int:
-        most, start = self.options.max_restarts, 0
+        most, start = self.args.max_restarts, 0
         while True:
             codes, stopping = self._run_once(start)
             if not codes:
@@ -76,7 +76,7 @@ class Launch:
             if stopping or not is_killed(codes[rank]) or start >= most:
                 return self._end(start, rank, codes[rank])
             start += 1
-            if self.options.node_rank == 0:
+            if self.args.node_rank == 0:
                 print_error(
                     f"process {rank} was {killed_by(codes[rank])}; all restart from the last "
                     f"checkpoint (restart {start} of {most})"
@@ -92,7 +92,7 @@ class Launch:
             return 128 - code  # as shells do
         # Ranks of this node may have hung in a collective until they were stopped.
         store = PrefixStore(f"start {start}", self.store)
-        if reason := remote_failure(store, str(self.options.node_rank)):
+        if reason := remote_failure(store, str(self.args.node_rank)):
             print_error(f"error: {reason}")
         return code
 
@@ -123,20 +123,20 @@ class Launch:
 
     def _start(self, start: int) -> None:
         """Start the processes of this node; `start`: number of restarts before."""
-        options, local_ranks = self.options, self.options.nproc_per_node
+        args, local_ranks = self.args, self.args.nproc_per_node
         if local_ranks > 1:
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does
         for local in range(local_ranks):
-            rank = options.node_rank * local_ranks + local
+            rank = args.node_rank * local_ranks + local
             variables = {
-                "RANK": rank, "LOCAL_RANK": local, "GROUP_RANK": options.node_rank,
-                "WORLD_SIZE": local_ranks * options.nnodes, "LOCAL_WORLD_SIZE": local_ranks,
-                "MASTER_ADDR": options.master_addr, "MASTER_PORT": self.store.port,
+                "RANK": rank, "LOCAL_RANK": local, "GROUP_RANK": args.node_rank,
+                "WORLD_SIZE": local_ranks * args.nnodes, "LOCAL_WORLD_SIZE": local_ranks,
+                "MASTER_ADDR": args.master_addr, "MASTER_PORT": self.store.port,
                 "TORCHELASTIC_USE_AGENT_STORE": True, RESTARTS: start,
             }  # fmt: skip
-            command = [sys.executable, "-u", *["-m"] * options.module, options.script]
+            command = [sys.executable, "-u", *["-m"] * args.module, args.script]
             self.processes[rank] = subprocess.Popen(
-                [*command, *options.arguments],
+                [*command, *args.arguments],
                 env=os.environ | {name: str(value) for name, value in variables.items()},
                 start_new_session=True,  # a terminal's Ctrl-C reaches them through this process
             )
@@ -166,10 +166,10 @@ class Launch:
         Raises `UserError` for a port in use, a first node that does not answer, and nodes that are
         late.
         """
-        options = self.options
-        node, nodes = options.node_rank, options.nnodes
-        address = options.master_addr
-        port = 0 if options.standalone else options.master_port
+        args = self.args
+        node, nodes = args.node_rank, args.nnodes
+        address = args.master_addr
+        port = 0 if args.standalone else args.master_port
         if nodes > 1:
             print(f"waiting for {nodes} machines on {address}:{port}", file=sys.stderr, flush=True)
         try_port(port) if node == 0 else reach(address, port)
@@ -180,22 +180,20 @@ class Launch:
             raise UserError(
                 f"NODE_RANK {node}: used by two machines; expected 0 to {nodes - 1}, each once"
             )
-        return self._exchange("here", {name: getattr(options, name) for name in SHARED})
+        return self._exchange("here", {name: getattr(args, name) for name in SHARED})
 
     def _exchange(self, name: str, value: Any, limit: float | None = None) -> list[Any]:
         """Return the `value` (JSON) of every node."""
-        options = self.options
-        return exchange(
-            self.store, name, options.node_rank, options.nnodes, value, limit, "NODE_RANK"
-        )
+        args = self.args
+        return exchange(self.store, name, args.node_rank, args.nnodes, value, limit, "NODE_RANK")
 
     def _leave(self) -> None:
         """Keep the store of the first node until no other node needs it."""
         with suppress(DistError, UserError):
-            if self.options.node_rank == 0:
+            if self.args.node_rank == 0:
                 self._exchange("left", None, LEAVE_TIMEOUT)
             else:
-                self.store.set(f"left {self.options.node_rank}", "null")
+                self.store.set(f"left {self.args.node_rank}", "null")
 
 
 def require_equal_launches(launches: Sequence[dict[str, int]]) -> None:

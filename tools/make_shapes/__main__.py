@@ -45,11 +45,11 @@ def main() -> None:
     for name, text in OPTIONS.items():
         default = signature(generate).parameters[name].default
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
-    options = parser.parse_args()
+    args = parser.parse_args()
     with exit_with_one_line():
-        kind = "_pairs" * options.pairs + "_simple" * options.simple
-        options.root = options.root or Path(f"data/shapes{kind}")
-        generate(**vars(options))
+        kind = "_pairs" * args.pairs + "_simple" * args.simple
+        args.root = args.root or Path(f"data/shapes{kind}")
+        generate(**vars(args))
 
 
 if __name__ == "__main__":

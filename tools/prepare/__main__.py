@@ -54,9 +54,9 @@ def main() -> None:
     command.set_defaults(run=init.run)
     for name in DATASETS:
         add_dataset(commands, name)
-    options = parser.parse_args()
+    args = parser.parse_args()
     with exit_with_one_line():
-        options.run(options)
+        args.run(args)
 
 
 def add_dataset(commands: argparse._SubParsersAction, name: str) -> None:

@@ -16,23 +16,23 @@ from util.parser import Parser
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        out = options.out or options.run / "report.html"
-        run = Run(options.run)
+        out = args.out or args.run / "report.html"
+        run = Run(args.run)
         check_target(out, "tools.report")
-        if options.limit is not None and options.limit < 1:
-            raise UserError(f"--limit: found {options.limit}, expected 1 or more")
-        if options.embedding and importlib.util.find_spec("sklearn") is None:
+        if args.limit is not None and args.limit < 1:
+            raise UserError(f"--limit: found {args.limit}, expected 1 or more")
+        if args.embedding and importlib.util.find_spec("sklearn") is None:
             raise UserError(
                 "--embedding: needs scikit-learn. Fix: pip install -r requirements-extra.txt"
             )
         with importing():
             from tools.report.page import page
             from util import distributed
-        device = distributed.choose_device(options.device)
+        device = distributed.choose_device(args.device)
 
-        write_text(out, page(run, device, options.limit, options.embedding))
+        write_text(out, page(run, device, args.limit, args.embedding))
         print(f"written  {out}")
 
 

@@ -13,18 +13,18 @@ from util.parser import Parser
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        run_folders(options.runs)  # reports a missing folder before pandas is imported
+        run_folders(args.runs)  # reports a missing folder before pandas is imported
         with importing():
             from tools.results.tables import FORMATS, collect
-        results = collect(options.runs, options.score, options.published)
-        if options.plot:
+        results = collect(args.runs, args.score, args.published)
+        if args.plot:
             from tools.results.plots import draw
 
-            draw(results.table, options.plot, results.score, options.at)
-        print(FORMATS[options.format](results))
-        if options.format == "csv":
+            draw(results.table, args.plot, results.score, args.at)
+        print(FORMATS[args.format](results))
+        if args.format == "csv":
             for remark in results.remarks:
                 print_error(remark)
 

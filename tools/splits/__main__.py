@@ -38,14 +38,14 @@ EXAMPLES = {
 
 def main() -> int:
     """Run a subcommand; returns the exit code."""
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        return options.run(options) or 0
+        return args.run(args) or 0
 
 
-def show_protocols(options: argparse.Namespace) -> None:
+def show_protocols(args: argparse.Namespace) -> None:
     """Show the published lists."""
-    lists = lists_of(options.dataset) if options.dataset else read_protocols()
+    lists = lists_of(args.dataset) if args.dataset else read_protocols()
     rows = [
         [f"{p.dataset}/{p.name}", p.fingerprint.entries, p.fingerprint.sha256[:12],
          ", ".join(p.sources)] for p in lists
@@ -53,43 +53,43 @@ def show_protocols(options: argparse.Namespace) -> None:
     print(text_table([["list", "entries", "SHA-256", "published by"], *rows]))
 
 
-def fetch_published(options: argparse.Namespace) -> None:
+def fetch_published(args: argparse.Namespace) -> None:
     """Download published lists, or copy them from a clone."""
-    chosen = [p for target in options.target for p in select_lists(target, options.source)]
-    for line in fetch(list(dict.fromkeys(chosen)), options.splits, options.clone):
+    chosen = [p for target in args.target for p in select_lists(target, args.source)]
+    for line in fetch(list(dict.fromkeys(chosen)), args.splits, args.clone):
         print(line, flush=True)
 
 
-def verify_lists(options: argparse.Namespace) -> int:
+def verify_lists(args: argparse.Namespace) -> int:
     """Compare the lists on disk with the published ones; exit code 1 when one differs."""
-    lists = verify(options.splits, options.target)
+    lists = verify(args.splits, args.target)
     rows = [[one.file, one.entries, one.verdict] for one in lists]
     print(text_table([["list", "entries", "is"], *rows]))
     return int(any(one.differs for one in lists))
 
 
-def generate_lists(options: argparse.Namespace) -> None:
+def generate_lists(args: argparse.Namespace) -> None:
     """Write lists that follow from the files: validation images, and unlabelled images."""
-    remarks = write_derived_lists(options.target, options.root, options.splits, options.names)
+    remarks = write_derived_lists(args.target, args.root, args.splits, args.names)
     print(*remarks, sep="\n")
 
 
-def make_partition(options: argparse.Namespace) -> None:
+def make_partition(args: argparse.Namespace) -> None:
     """Draw a new partition of any dataset, or folds for cross-validation."""
-    if options.labeled is None and options.folds is None:
+    if args.labeled is None and args.folds is None:
         raise UserError("make: expected --labeled, a share or number of images, or --folds")
-    labeled = options.labeled
+    labeled = args.labeled
     if labeled is not None:
         labeled = partition.share_or_count(labeled, "--labeled")
-    val = partition.share_or_count(options.val, "--val")
-    data = None if options.config is None else load_config(options.config, options.set).data
-    samples, kept = _samples_to_draw(options, data)
-    classes = partition.read_classes(data, samples) if data and options.stratify else None
-    if options.folds is not None:
-        make_folds(options, samples, labeled, classes)
+    val = partition.share_or_count(args.val, "--val")
+    data = None if args.config is None else load_config(args.config, args.set).data
+    samples, kept = _samples_to_draw(args, data)
+    classes = partition.read_classes(data, samples) if data and args.stratify else None
+    if args.folds is not None:
+        make_folds(args, samples, labeled, classes)
         return
-    drawn = partition.draw(samples, labeled, val, options.seed, classes)
-    print(*write_split_files(drawn.lists(options.out)), sep="\n")
+    drawn = partition.draw(samples, labeled, val, args.seed, classes)
+    print(*write_split_files(drawn.lists(args.out)), sep="\n")
     if kept:
         number = counted(len(kept.samples), "validation image")
         print(f"{kept.name}: {number}, as the config has them")
@@ -98,27 +98,27 @@ def make_partition(options: argparse.Namespace) -> None:
 
 
 def make_folds(
-    options: argparse.Namespace,
+    args: argparse.Namespace,
     samples: Sequence[Sample],
     labeled: Fraction | None,
     classes: partition.ClassesByImage | None,
 ) -> None:
     """Write the lists of each fold and, with a config, the sweep over them."""
-    if options.val != "0":
-        raise UserError(f"--val {options.val}: each fold is validated on once; leave it out")
-    if not str(options.out).isprintable():
+    if args.val != "0":
+        raise UserError(f"--val {args.val}: each fold is validated on once; leave it out")
+    if not str(args.out).isprintable():
         raise UserError(
-            f"--out {options.out}: expected printable characters of UTF-8, as sweep.yaml names it"
+            f"--out {args.out}: expected printable characters of UTF-8, as sweep.yaml names it"
         )
-    drawn = folds.draw_folds(samples, options.folds, labeled, options.seed, classes)
+    drawn = folds.draw_folds(samples, args.folds, labeled, args.seed, classes)
     lists = {
         file: lines
         for number, fold in enumerate(drawn, start=1)
-        for file, lines in fold.lists(options.out / f"fold_{number}").items()
+        for file, lines in fold.lists(args.out / f"fold_{number}").items()
     }
     print(*write_split_files(lists), sep="\n")
-    if options.config:
-        print(folds.write_sweep(Path(options.config), options.set, lists, options.out))
+    if args.config:
+        print(folds.write_sweep(Path(args.config), args.set, lists, args.out))
 
 
 REQUIRED_BESIDE = {"images": "root", "masks": "root", "set": "config", "stratify": "config"}
@@ -126,20 +126,20 @@ REQUIRED_BESIDE = {"images": "root", "masks": "root", "set": "config", "stratify
 
 
 def _samples_to_draw(
-    options: argparse.Namespace, data: Data | None
+    args: argparse.Namespace, data: Data | None
 ) -> tuple[Sequence[Sample], Split | None]:
     """Return the samples to draw from, and the config's validation images."""
     for option, needed in REQUIRED_BESIDE.items():
-        if getattr(options, option) and not getattr(options, needed):
+        if getattr(args, option) and not getattr(args, needed):
             raise UserError(f"make: --{option} needs --{needed}")
     if data is not None:
-        if options.val != "0":
-            raise UserError(f"--val {options.val}: the config has validation images; leave it out")
-        return partition.read_config(data, folds=options.folds is not None)
-    if options.list:
-        return read_split_file(options.list, masks=True).samples, None
-    folders = options.images or "images", options.masks or "masks"
-    return partition.pair_files(options.root, *folders), None
+        if args.val != "0":
+            raise UserError(f"--val {args.val}: the config has validation images; leave it out")
+        return partition.read_config(data, folds=args.folds is not None)
+    if args.list:
+        return read_split_file(args.list, masks=True).samples, None
+    folders = args.images or "images", args.masks or "masks"
+    return partition.pair_files(args.root, *folders), None
 
 
 def command_line() -> Parser:

@@ -21,27 +21,27 @@ from util.paths import find_path
 
 
 def main() -> None:
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
-        sweep = read_sweep(find_path(options.spec))
-        runs = expand(sweep, options.spec)
+        sweep = read_sweep(find_path(args.spec))
+        runs = expand(sweep, args.spec)
         for run in {run.kind: run for run in runs}.values():
             require_method(run.method)
             load_config(run.config, run.overrides)
         with importing():  # PyTorch, which the methods' options need
             states = states_of(runs)
-        if options.dry_run:
+        if args.dry_run:
             from tools.sweep.estimate import show  # imports timm
 
             show(states)
             return
         check_split_files(states)
-        if options.slurm is not None:
-            print(submit(states, sweep.save_path, options.slurm))
+        if args.slurm is not None:
+            print(submit(states, sweep.save_path, args.slurm))
             return
         if not all(state.is_done for state in states):
-            check_devices(options.devices)
-        failed = run_all(states, options.devices)
+            check_devices(args.devices)
+        failed = run_all(states, args.devices)
         for run in failed:
             print(f"failed: python {' '.join(run.command)}")
         from tools.results.tables import as_text, collect  # imports pandas

@@ -16,7 +16,7 @@ from util.paths import REPOSITORY, find_path
 SCRIPT = "tools/slurm_train.sh"
 
 
-def submit(states: Sequence[RunProgress], folder: Path, options: Sequence[str]) -> str:
+def submit(states: Sequence[RunProgress], folder: Path, args: Sequence[str]) -> str:
     """Submit the unfinished runs; return sbatch's message.
 
     A job reads its run from a line of a file in `folder`. The file's name is a hash of its
@@ -29,7 +29,7 @@ def submit(states: Sequence[RunProgress], folder: Path, options: Sequence[str]) 
     text = "".join(f"{shell_line(state.planned)}\n" for state in states).encode()
     path = folder / f"array-{hashlib.sha256(text).hexdigest()[:12]}.sh"
     write_once(path, text)
-    command = ["sbatch", f"--array={','.join(todo)}", *options, SCRIPT]
+    command = ["sbatch", f"--array={','.join(todo)}", *args, SCRIPT]
     variables = os.environ | {"array": str(path.resolve())}
     try:
         done = subprocess.run(

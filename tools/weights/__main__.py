@@ -13,13 +13,13 @@ from util.parser import Parser
 
 def main() -> int:
     """Run a subcommand; return the exit code."""
-    options = command_line().parse_args()
+    args = command_line().parse_args()
     with exit_with_one_line():
         with importing():
             from tools.weights.files import fetch_weights, identify_files, list_weights
-        if options.command == "check":
-            return identify_files(options)
-        {"list": list_weights, "fetch": fetch_weights}[options.command](options)
+        if args.command == "check":
+            return identify_files(args)
+        {"list": list_weights, "fetch": fetch_weights}[args.command](args)
     return 0
 
 

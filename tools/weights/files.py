@@ -20,11 +20,11 @@ DOWNLOAD_TIMEOUT = 30.0
 """Seconds to wait for an answer of a server."""
 
 
-def list_weights(options: argparse.Namespace) -> None:
+def list_weights(args: argparse.Namespace) -> None:
     """List the published files of the backbones that the configs use."""
     for name in known_backbones():
-        is_here = "in" if _path(options, name).exists() else "not in"
-        print(f"{name}: {_megabytes(name)} MB in float32, {is_here} {options.folder}")
+        is_here = "in" if _path(args, name).exists() else "not in"
+        print(f"{name}: {_megabytes(name)} MB in float32, {is_here} {args.folder}")
         for source in sources_of(name):
             print(f"  {source.file}, {source.hash}\n    {source.where}")
             if source.note:
@@ -32,10 +32,10 @@ def list_weights(options: argparse.Namespace) -> None:
     print("Other backbones of timm: python -m tools.weights fetch NAME, from timm's hub")
 
 
-def fetch_weights(options: argparse.Namespace) -> None:
+def fetch_weights(args: argparse.Namespace) -> None:
     """Download the weights of a backbone, or read them from a file, and write them with the names
     that training expects."""
-    name, path = options.backbone, _path(options, options.backbone)
+    name, path = args.backbone, _path(args, args.backbone)
     check_name(name)
     if os.path.lexists(path):
         raise UserError(
@@ -43,16 +43,16 @@ def fetch_weights(options: argparse.Namespace) -> None:
             "move it away to fetch another file"
         )
     source = next((s for s in sources_of(name) if s.direct), None)
-    if options.file:
-        converted = convert(unwrap(load(options.file), options.file)[0], name, options.file)
-        origin = str(options.file)
+    if args.file:
+        converted = convert(unwrap(load(args.file), args.file)[0], name, args.file)
+        origin = str(args.file)
     elif source:
-        converted = download(source, options.folder)
+        converted = download(source, args.folder)
         origin = source.where
     else:
         origin = f"timm's hub, {name}"
         converted = convert(hub_weights(name), name, origin)
-    make_folder(options.folder)
+    make_folder(args.folder)
     save_atomically({key: value.clone() for key, value in converted.state.items()}, path)
     print(f"written  {path}, from {origin}")
     print(_summary(converted))
@@ -86,19 +86,19 @@ def download(source: Source, folder: Path) -> Converted:
         return convert(unwrap(load(path), path)[0], source.backbone, source.where)
 
 
-def identify_files(options: argparse.Namespace) -> int:
+def identify_files(args: argparse.Namespace) -> int:
     """Identify files of weights, and name missing entries; return exit code 1 unless training can
     read each file unchanged."""
-    targets = options.target or [str(path) for path in sorted(options.folder.glob("*.pth"))]
+    targets = args.target or [str(path) for path in sorted(args.folder.glob("*.pth"))]
     if not targets:
-        raise UserError(f"{options.folder}: holds no .pth file; python -m tools.weights list")
-    return int(not all([_check(target, options) for target in targets]))
+        raise UserError(f"{args.folder}: holds no .pth file; python -m tools.weights list")
+    return int(not all([_check(target, args) for target in targets]))
 
 
-def _check(target: str, options: argparse.Namespace) -> bool:
+def _check(target: str, args: argparse.Namespace) -> bool:
     """Identify a file; return whether training can read it."""
     is_name = is_backbone(target)
-    path = _path(options, target) if is_name and not os.path.exists(target) else Path(target)
+    path = _path(args, target) if is_name and not os.path.exists(target) else Path(target)
     if is_name and not path.exists():
         print(f"{path}: missing; python -m tools.weights fetch {target}")
         return False
@@ -107,7 +107,7 @@ def _check(target: str, options: argparse.Namespace) -> bool:
     source = source_by_hash(digest)
     identity = source.file if source else "not a published file with a known hash"
     print(f"{path}: {len(state)} entries, sha256 {digest}, {identity}")
-    wanted = options.backbone or (target if is_name and path != Path(target) else None)
+    wanted = args.backbone or (target if is_name and path != Path(target) else None)
     fits, problems = _fitting(state, path, wanted)
     for name, found in fits.items():
         print(f"  model.backbone={name}: {_summary(found)}")
@@ -147,8 +147,8 @@ def _summary(converted: Converted) -> str:
     return text
 
 
-def _path(options: argparse.Namespace, name: str) -> Path:
-    return options.folder / f"{name}.pth"
+def _path(args: argparse.Namespace, name: str) -> Path:
+    return args.folder / f"{name}.pth"
 
 
 def _megabytes(name: str) -> int:

@@ -52,17 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, ClassOptions]]:
+def annotated_masks(args: argparse.Namespace) -> Iterator[tuple[Path, ClassOptions]]:
     """Write a new folder of masks, and yield it with its classes; remove it on an error inside.
 
     Raises `UserError` for annotations that cannot be used, and for a folder that exists.
     """
-    if options.classes or options.ignore:
+    if args.classes or args.ignore:
         raise UserError(
             "--classes, --ignore: classes come from --annotations; to merge or rename them, repeat "
             "with --masks FOLDER, the folder of masks that is written"
         )
-    folder, named = _write_masks(options)
+    folder, named = _write_masks(args)
     try:
         yield folder, named
     except BaseException:
@@ -70,26 +70,24 @@ def annotated_masks(options: argparse.Namespace) -> Iterator[tuple[Path, ClassOp
         raise
 
 
-def _write_masks(options: argparse.Namespace) -> tuple[Path, ClassOptions]:
-    root = absolute(options.images)
-    folder = _new_folder(options.masks, root)
-    images = files_by_stem(root, pattern=options.image_pattern)
-    annotations = read_annotations(absolute(options.annotations), list(images.values()))
+def _write_masks(args: argparse.Namespace) -> tuple[Path, ClassOptions]:
+    root = absolute(args.images)
+    folder = _new_folder(args.masks, root)
+    images = files_by_stem(root, pattern=args.image_pattern)
+    annotations = read_annotations(absolute(args.annotations), list(images.values()))
     found, lost = match_pictures(annotations.pictures, root, images)
     if not found:
         raise UserError(
-            f"--annotations {options.annotations}: none is of an image in {options.images}; "
+            f"--annotations {args.annotations}: none is of an image in {args.images}; "
             f"expected names such as {next(iter(images.values())).relative_to(root)}, found "
             f"{lost[0] if lost else 'none'}"
         )
-    without_objects = _unlabelled(found, options)
+    without_objects = _unlabelled(found, args)
     tasks = _tasks({key: p for key, p in found.items() if key not in without_objects}, images)
     if not tasks:
-        raise UserError(
-            f"--annotations {options.annotations}: {annotations.format} without objects"
-        )
+        raise UserError(f"--annotations {args.annotations}: {annotations.format} without objects")
     used = results_or_raise(in_threads([task.picture for task in tasks], labels_of, "labels"))
-    table = class_table(annotations, used, options.unannotated)
+    table = class_table(annotations, used, args.unannotated)
     totals = _draw_all(tasks, table, folder)
     print(report(annotations, table, totals))
     for title, names, meaning in (
@@ -105,13 +103,13 @@ def _write_masks(options: argparse.Namespace) -> tuple[Path, ClassOptions]:
     return folder, ClassOptions(table.names, labels | {str(IGNORE): IGNORED})
 
 
-def _unlabelled(found: Mapping[str, Picture], options: argparse.Namespace) -> list[str]:
+def _unlabelled(found: Mapping[str, Picture], args: argparse.Namespace) -> list[str]:
     """Return the keys of images without objects that count as unlabelled."""
     empty = [key for key, picture in found.items() if not (picture.regions or picture.dense)]
-    if options.unannotated == "ignore":
+    if args.unannotated == "ignore":
         return empty  # their masks would be ignored everywhere
-    if options.empty:
-        return empty if options.empty == "unlabelled" else []
+    if args.empty:
+        return empty if args.empty == "unlabelled" else []
     return [key for key in empty if not found[key].complete]
 
 

@@ -12,7 +12,7 @@ from dataset.split_files import line_below, write_split_files
 from tools.prepare.own.classes import IGNORED, Classes
 from tools.prepare.own.images import PERCENTILES
 from tools.prepare.own.masks import Masks, Value
-from tools.prepare.own.match import Splits
+from tools.prepare.own.match import MatchedSplits
 from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.colours import background
@@ -25,7 +25,7 @@ MOST = 0.5
 """Share of the pixels from which a class is the background."""
 
 
-def lines_of(splits: Splits, folder: Path) -> tuple[dict[Path, list[str]], Path]:
+def lines_of(splits: MatchedSplits, folder: Path) -> tuple[dict[Path, list[str]], Path]:
     """Return the lines of each split file that has images, and the common root of all files."""
     root = common_root(file for sample in splits.all() for file in sample.files())
     lines = {

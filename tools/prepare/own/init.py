@@ -67,29 +67,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ones are kept as FILE.old, FILE.old2, ...")  # fmt: skip
 
 
-def run(options: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Read the data, write config and split files, and report the findings.
 
     Raises `UserError` for data that cannot be trained on and for files that would be overwritten.
     """
-    options.lists = options.lists or Path("splits") / options.out.stem
-    outputs = [options.out, *(options.lists / f"{kind}.txt" for kind in Splits._fields)]
+    args.lists = args.lists or Path("splits") / args.out.stem
+    outputs = [args.out, *(args.lists / f"{kind}.txt" for kind in Splits._fields)]
     existing = [path for path in outputs if path.exists()]
-    if existing and not options.force:
+    if existing and not args.force:
         raise UserError(
             f"{existing[0]}: exists already; choose another --out or --lists, or --force"
         )
-    if options.time_budget is not None:  # a wrong time is refused before files are read
-        options.time_budget = seconds_of(options.time_budget)
-    if options.annotations is None:
-        named = parse_classes(options.classes, options.ignore)
-        named = named._replace(of_change=options.second is not None)
-        written = _write_config(options, existing, named)
+    if args.time_budget is not None:  # a wrong time is refused before files are read
+        args.time_budget = seconds_of(args.time_budget)
+    if args.annotations is None:
+        named = parse_classes(args.classes, args.ignore)
+        named = named._replace(of_change=args.second is not None)
+        written = _write_config(args, existing, named)
     else:  # on an error, the new masks are removed; never once the config names them
-        with annotations.annotated_masks(options) as (options.masks, named):
-            written = _write_config(options, existing, named)
-    load_config(options.out)  # the written file can be read
-    _fit_and_report(options, written)
+        with annotations.annotated_masks(args) as (args.masks, named):
+            written = _write_config(args, existing, named)
+    load_config(args.out)  # the written file can be read
+    _fit_and_report(args, written)
 
 
 class Written(NamedTuple):
@@ -105,45 +105,43 @@ class Written(NamedTuple):
         return config_text(out, self.data, self.found, self.classes, self.settings)
 
 
-def _write_config(
-    options: argparse.Namespace, existing: list[Path], named: ClassOptions
-) -> Written:
+def _write_config(args: argparse.Namespace, existing: list[Path], named: ClassOptions) -> Written:
     """Read images and masks; write config and split files, keeping `existing` files as .old."""
-    found = survey(options, named.colours())
-    splits, classes = found.splits, _choose(found, named, options.force)
-    preset = options.preset or choose_preset()
+    found = survey(args, named.colours())
+    splits, classes = found.splits, _choose(found, named, args.force)
+    preset = args.preset or choose_preset()
     pretrained = find_pretrained(PRESETS[preset].model["backbone"])
     largest = max(len(splits.labeled), len(splits.unlabeled))
     settings = choose_settings(found.images, largest, preset, pretrained)
-    lines, root = lines_of(splits, options.lists)
-    data: dict[str, Any] = {"name": options.out.stem, "root": str(root)}
+    lines, root = lines_of(splits, args.lists)
+    data: dict[str, Any] = {"name": args.out.stem, "root": str(root)}
     data |= {path.stem: str(path) for path in lines}
-    if options.second is not None:
+    if args.second is not None:
         data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0}
-    if options.max_megapixels != MAX_MEGAPIXELS:
-        data["max_megapixels"] = options.max_megapixels
+    if args.max_megapixels != MAX_MEGAPIXELS:
+        data["max_megapixels"] = args.max_megapixels
     written = Written(found, classes, data, settings, preset)
-    text = written.text(options.out)
+    text = written.text(args.out)
     for path in existing:
         names = (f"{path.name}.old{number or ''}" for number in chain([0], count(2)))
         path.replace(next(old for old in map(path.with_name, names) if not os.path.lexists(old)))
-    write_new(options.out, text, lines)
+    write_new(args.out, text, lines)
     return written
 
 
-def _fit_and_report(options: argparse.Namespace, written: Written) -> None:
+def _fit_and_report(args: argparse.Namespace, written: Written) -> None:
     """Fit the epochs of the config to --time-budget, and print the findings."""
     found, settings = written.found, written.settings
     script = settings.preset.script if found.splits.unlabeled else None
     hours = None
-    if options.time_budget is not None:
+    if args.time_budget is not None:
         method = script or "supervised"
-        epochs, length, hours = schedule_for(options.out, method, options.time_budget)
+        epochs, length, hours = schedule_for(args.out, method, args.time_budget)
         settings = settings._replace(epochs=epochs, epoch_length=length)
-        text = written._replace(settings=settings).text(options.out)
-        options.out.write_text(text, encoding="utf-8")
-    report_data(options, found, written.classes)
-    report_config(options, written.classes, settings, script, written.preset, hours)
+        text = written._replace(settings=settings).text(args.out)
+        args.out.write_text(text, encoding="utf-8")
+    report_data(args, found, written.classes)
+    report_config(args, written.classes, settings, script, written.preset, hours)
 
 
 def _choose(found: Survey, named: ClassOptions, force: bool) -> Classes:

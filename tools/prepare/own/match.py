@@ -43,7 +43,7 @@ class Matched(NamedTuple):
     """Number of images without a mask in folders of validation or test images."""
 
 
-class Splits(NamedTuple):
+class MatchedSplits(NamedTuple):
     """The splits of a config."""
 
     labeled: list[ImageAndMask]
@@ -63,58 +63,60 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def divide(options: argparse.Namespace, bad: Container[Path] = ()) -> tuple[Splits, Matched]:
+def divide(args: argparse.Namespace, bad: Container[Path] = ()) -> tuple[MatchedSplits, Matched]:
     """Match the files that the command line names, and divide them into splits without `bad`
     images; images without masks are unlabelled.
 
     Raises `UserError` for names that do not match, an impossible share, and an empty split.
     """
-    images, masks = absolute(options.images), absolute(options.masks or options.images)
-    matched = match(images, masks, options)
+    images, masks = absolute(args.images), absolute(args.masks or args.images)
+    matched = match(images, masks, args)
     pairs = [pair for pair in matched.pairs if pair.image not in bad]
     by_folder = {kind: _in_folders(pairs, images, names) for kind, names in FOLDERS.items()}
-    val = _validation(options, matched._replace(pairs=pairs), images, by_folder)
+    val = _validation(args, matched._replace(pairs=pairs), images, by_folder)
     taken = {sample.image for sample in val}
     test = [sample for sample in by_folder["test"] if sample.image not in taken]
     taken |= {sample.image for sample in test}
     labeled = [pair for pair in pairs if pair.image not in taken]
     if not labeled:
-        given = " ".join(options.val or ["(default)"])
+        given = " ".join(args.val or ["(default)"])
         raise UserError(f"--val {given}: takes all labelled images; leave some to train on")
-    more = _unlabelled(options, images, masks) if options.unlabeled else []
+    more = _unlabelled(args, images, masks) if args.unlabeled else []
     taken |= {file for sample in (*val, *test, *labeled) for file in sample.files()}
-    held_out = _held_out(options, matched, images)
+    held_out = _held_out(args, matched, images)
     rest = [file for file in matched.without_mask if file not in held_out]
     matched = matched._replace(without_mask=rest, held_out=len(held_out - {*more}))
     bare = dict.fromkeys((*rest, *more))
-    splits = Splits(labeled, [ImageAndMask(file) for file in bare if file not in taken], val, test)
-    splits = Splits(*([s for s in some if s.image not in bad] for some in splits))
+    splits = MatchedSplits(
+        labeled, [ImageAndMask(file) for file in bare if file not in taken], val, test
+    )
+    splits = MatchedSplits(*([s for s in some if s.image not in bad] for some in splits))
     if not splits.val:
         raise UserError(
-            f"--val {' '.join(options.val)}: none of these images can be used; repair some"
+            f"--val {' '.join(args.val)}: none of these images can be used; repair some"
         )
-    if options.second is not None:
+    if args.second is not None:
         skip = masks if masks != images else None
-        splits = _with_later(splits, images, absolute(options.second), skip, options.image_pattern)
+        splits = _with_later(splits, images, absolute(args.second), skip, args.image_pattern)
     return splits, matched
 
 
-def _unlabelled(options: argparse.Namespace, images: Path, masks: Path) -> list[Path]:
+def _unlabelled(args: argparse.Namespace, images: Path, masks: Path) -> list[Path]:
     """Return the images of `--unlabeled` that fit the image pattern; all of them if none fits."""
-    folder = absolute(options.unlabeled)
+    folder = absolute(args.unlabeled)
     if folder == masks != images:
         raise UserError(
-            f"--unlabeled {options.unlabeled}: is the folder of the masks; expected another folder"
+            f"--unlabeled {args.unlabeled}: is the folder of the masks; expected another folder"
         )
     try:
-        return [*files_by_stem(folder, masks, options.image_pattern).values()]
+        return [*files_by_stem(folder, masks, args.image_pattern).values()]
     except UserError:
         return [*files_by_stem(folder, masks).values()]
 
 
-def _held_out(options: argparse.Namespace, matched: Matched, images: Path) -> set[Path]:
+def _held_out(args: argparse.Namespace, matched: Matched, images: Path) -> set[Path]:
     """Return the images without a mask in the folders of validation and test images."""
-    used = FOLDERS if not options.val else {"test": FOLDERS["test"]}
+    used = FOLDERS if not args.val else {"test": FOLDERS["test"]}
     found = {
         file
         for names in used.values()
@@ -122,11 +124,11 @@ def _held_out(options: argparse.Namespace, matched: Matched, images: Path) -> se
         for file in matched.without_mask
         if _is_in_folder(file, images, names)
     }
-    folders = {absolute(Path(folder)) for folder in options.val or ()}
+    folders = {absolute(Path(folder)) for folder in args.val or ()}
     return found | {file for file in matched.without_mask if folders & {*file.parents}}
 
 
-def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
+def match(images: Path, masks: Path, args: argparse.Namespace) -> Matched:
     """Match images and masks of one relative name but for the suffix, such as a/b.jpg and a/b.png
     or a/b_mask.png; or of one `*` in the patterns.
 
@@ -137,10 +139,10 @@ def match(images: Path, masks: Path, options: argparse.Namespace) -> Matched:
         f"--masks {masks}: the folder of the images; put masks in a folder of their own, or "
         "separate them with --image-pattern and --mask-pattern"
     )
-    if inside and options.image_pattern == options.mask_pattern:
+    if inside and args.image_pattern == args.mask_pattern:
         raise mixed
-    by_image = files_by_stem(images, None if inside else masks, options.image_pattern)
-    by_mask = files_by_stem(masks, None if inside else images, options.mask_pattern)
+    by_image = files_by_stem(images, None if inside else masks, args.image_pattern)
+    by_mask = files_by_stem(masks, None if inside else images, args.mask_pattern)
     if len(by_mask) <= len(by_image):  # the narrower pattern takes the files of both
         by_image = _without(by_mask, by_image)
     else:
@@ -202,7 +204,7 @@ def _is_in_folder(file: Path, images: Path, names: Sequence[str]) -> bool:
 
 
 def _validation(
-    options: argparse.Namespace,
+    args: argparse.Namespace,
     matched: Matched,
     images: Path,
     by_folder: dict[str, list[ImageAndMask]],
@@ -212,12 +214,12 @@ def _validation(
     By default, the folder `val` if there is one, else `VAL_SHARE`, and up to `MIN_IMAGES` where
     this leaves two thirds to train on.
     """
-    given = options.val or []
+    given = args.val or []
     if not given and by_folder["val"]:
         return by_folder["val"]
     if given and not (len(given) == 1 and _is_number(given[0])):
         folders = [absolute(Path(folder)) for folder in given]
-        return _pairs_in(folders, matched, images, options)
+        return _pairs_in(folders, matched, images, args)
     test = set(by_folder["test"])
     rest = [pair for pair in matched.pairs if pair not in test]
     number = len(rest)
@@ -230,9 +232,7 @@ def _validation(
         )
     count = min(max(1, round(wanted * number)), number - 1)
     # By name, so that most images stay in the split when labels are added.
-    order = sorted(
-        rest, key=lambda pair: draw_key(os.path.relpath(pair.image, images), options.seed)
-    )
+    order = sorted(rest, key=lambda pair: draw_key(os.path.relpath(pair.image, images), args.seed))
     drawn = {*order[:count]}
     return [pair for pair in rest if pair in drawn]
 
@@ -246,7 +246,7 @@ def _is_number(text: str) -> bool:
 
 
 def _pairs_in(
-    folders: list[Path], matched: Matched, images: Path, options: argparse.Namespace
+    folders: list[Path], matched: Matched, images: Path, args: argparse.Namespace
 ) -> list[ImageAndMask]:
     """Return the pairs of `--val FOLDER` or `--val IMAGES MASKS`."""
     if len(folders) > 2:
@@ -256,7 +256,7 @@ def _pairs_in(
             f"--val {folders[0]}: no such folder; expected a share such as 0.1, or folders"
         )
     if len(folders) == 2:
-        val = match(folders[0], folders[1], options)
+        val = match(folders[0], folders[1], args)
         if val.without_mask:
             raise UserError(
                 f"--val {folders[0]}: {counted(len(val.without_mask), 'image')} without a mask, "
@@ -273,8 +273,8 @@ def _pairs_in(
 
 
 def _with_later(
-    splits: Splits, images: Path, second: Path, skip: Path | None, pattern: str
-) -> Splits:
+    splits: MatchedSplits, images: Path, second: Path, skip: Path | None, pattern: str
+) -> MatchedSplits:
     """Add the later image of each sample: its relative name is the same but for the suffix.
 
     Raises `UserError` for a name that is in one of the two folders only.
@@ -300,4 +300,4 @@ def _with_later(
                 "of pairs, --val is a share or a folder in --images, and those without masks are "
                 "unlabelled (without --unlabeled)"
             )
-    return Splits(*([s._replace(later=later[s.image]) for s in some] for some in splits))
+    return MatchedSplits(*([s._replace(later=later[s.image]) for s in some] for some in splits))

@@ -15,7 +15,7 @@ from tools.prepare.own.classes import IGNORED, RARE, Classes
 from tools.prepare.own.config import commands
 from tools.prepare.own.images import ImageFile
 from tools.prepare.own.masks import Value
-from tools.prepare.own.match import Splits
+from tools.prepare.own.match import MatchedSplits
 from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.config.label_map import OTHER
@@ -31,12 +31,12 @@ FEW = 8
 """Number of masks up to which all are named."""
 
 
-def report_data(options: argparse.Namespace, found: Survey, classes: Classes) -> None:
+def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> None:
     """Print the content of images and masks, and the sizes of the splits."""
     splits, masks = found.splits, found.masks
     print(_summary(found, classes.mapped))
-    if options.second:
-        print(f"pairs    of two dates: {options.images}, {options.second}")
+    if args.second:
+        print(f"pairs    of two dates: {args.images}, {args.second}")
     print(table(masks.values, classes.labels, splits))
     held = [{classes.class_of(code) for code in pixels} for pixels in masks.pixels]
     trained = set().union(*held[: len(splits.labeled)])
@@ -48,7 +48,7 @@ def report_data(options: argparse.Namespace, found: Survey, classes: Classes) ->
     if few := too_few(len(splits.val), classes.names, showing):
         print(f"warning  {few}")
     sets = {k: v for k, v in splits._asdict().items() if v or k != "test"}
-    print(f"splits   {options.lists}/: {', '.join(f'{len(v)} {k}' for k, v in sets.items())}")
+    print(f"splits   {args.lists}/: {', '.join(f'{len(v)} {k}' for k, v in sets.items())}")
 
 
 def _summary(found: Survey, mapped: bool) -> str:
@@ -95,7 +95,7 @@ def _suffixes(files: Iterable[Path]) -> str:
     return ", ".join(sorted({file.suffix.lower() for file in files}))
 
 
-def table(values: Mapping[int, Value], labels: Mapping[str, str], splits: Splits) -> str:
+def table(values: Mapping[int, Value], labels: Mapping[str, str], splits: MatchedSplits) -> str:
     """Tabulate class, share and number of masks of each value or colour, and the names of the
     masks of a rare one. Values without a class come last.
 
@@ -124,7 +124,7 @@ def table(values: Mapping[int, Value], labels: Mapping[str, str], splits: Splits
 
 
 def report_config(
-    options: argparse.Namespace,
+    args: argparse.Namespace,
     classes: Classes,
     settings: Settings,
     script: str | None,
@@ -138,7 +138,7 @@ def report_config(
     """
     model = settings.preset.model
     print(
-        f"config   {options.out}: preset {preset}, {model['backbone']}, crop "
+        f"config   {args.out}: preset {preset}, {model['backbone']}, crop "
         f"{settings.crop_size}, {settings.epochs} epochs, evaluation {settings.mode}"
     )
     if model["pretrained"] == "none":
@@ -149,10 +149,10 @@ def report_config(
     if rare := classes.rare():
         print(f"rare     {join_first([*rare], 5)}: less than {RARE:.0%} of the pixels; try "
               "--set criterion.class_weights=auto")  # fmt: skip
-    if not options.classes:
-        masks = str(from_here(options.masks)) if options.annotations else None
+    if not args.classes:
+        masks = str(from_here(args.masks)) if args.annotations else None
         print(f"names    {again(classes.labels, masks)} --force")
-    check, baseline, *method = commands(options.out, script)
+    check, baseline, *method = commands(args.out, script)
     print(f"check    {check}\nbaseline {baseline}  # first with --dry-run")
     missing = "none without unlabelled images; name a folder of them by --unlabeled"
     print(f"method   {method[0] if method else missing}")

@@ -26,7 +26,7 @@ class Survey(NamedTuple):
     """In the order of `Splits.masked`."""
 
 
-def survey(options: argparse.Namespace, named_colours: bool | None) -> Survey:
+def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     """Divide the files into splits and read them.
 
     Args:
@@ -35,24 +35,24 @@ def survey(options: argparse.Namespace, named_colours: bool | None) -> Survey:
     Raises `UserError` for unusable files and different sizes of image and mask (with --skip-bad,
     such images are printed and left out), and for images or masks of several kinds.
     """
-    splits, matched = divide(options)
+    splits, matched = divide(args)
     readers: dict[Path, Callable[[Path, int], Any]] = {}
     for sample in splits.all():
         readers |= dict.fromkeys(sample.files(), inspect_image)
     readers |= {sample.mask: inspect_mask for sample in splits.masked() if sample.mask}
     found: dict[Path, Any] = dict(zip(readers, in_threads(
-        list(readers.items()), lambda item: item[1](item[0], options.max_megapixels), "files"
+        list(readers.items()), lambda item: item[1](item[0], args.max_megapixels), "files"
     ), strict=True))  # fmt: skip
     faults = {s.image: _faults([found[file] for file in s.files()]) for s in splits.all()}
     bad = {image for image, errors in faults.items() if errors}
     messages = [error for errors in faults.values() for error in errors]
-    if not options.skip_bad:
+    if not args.skip_bad:
         fix = "repair or remove them, or leave them out with --skip-bad"
         raise_faults(messages, "files", fix)
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
-        splits, _ = divide(options, bad)
+        splits, _ = divide(args, bad)
     samples = splits.all()
     images = [found[s.image] for s in samples] + [found[s.later] for s in samples if s.later]
     masks = [found[s.mask] for s in samples if s.mask]
