@@ -12,7 +12,7 @@ from dataset.image_files import MAX_MEGAPIXELS
 from tools.prepare.annotations import write as annotations
 from tools.prepare.own.classes import Classes, ClassOptions, Doubt, choose_classes, parse_classes
 from tools.prepare.own.config import config_text, lines_of, write_new
-from tools.prepare.own.match import Splits
+from tools.prepare.own.match import MatchedSplits
 from tools.prepare.own.report import again, report_config, report_data, table
 from tools.prepare.own.settings import (
     PRESETS,
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     Raises `UserError` for data that cannot be trained on and for files that would be overwritten.
     """
     args.lists = args.lists or Path("splits") / args.out.stem
-    outputs = [args.out, *(args.lists / f"{kind}.txt" for kind in Splits._fields)]
+    outputs = [args.out, *(args.lists / f"{kind}.txt" for kind in MatchedSplits._fields)]
     existing = [path for path in outputs if path.exists()]
     if existing and not args.force:
         raise UserError(

@@ -10,20 +10,20 @@ from dataset.reader import refuse_other_size
 from tools.prepare.faults import in_threads, raise_faults
 from tools.prepare.own.images import BandSettings, ImageFile, inspect_image, measure_bands
 from tools.prepare.own.masks import Masks, combine, inspect_mask
-from tools.prepare.own.match import Matched, Splits, divide
+from tools.prepare.own.match import Matched, MatchedSplits, divide
 from util.errors import UserError
 
 
 class Survey(NamedTuple):
     """The files of a dataset and their content."""
 
-    splits: Splits
+    splits: MatchedSplits
     matched: Matched
     images: list[ImageFile]
     """The labelled ones first."""
     bands: BandSettings
     masks: Masks
-    """In the order of `Splits.masked`."""
+    """In the order of `MatchedSplits.masked`."""
 
 
 def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
