@@ -35,6 +35,7 @@ from util.config.schema import Config
 from util.errors import UserError, print_error, reason
 from util.io import write_atomically
 from util.normalize import mean_and_std, normalise, to_unit
+from util.numbers import ceil_div
 
 AGREEMENT = 0.999
 """Least share of the pixels of an image with equal masks."""
@@ -105,7 +106,7 @@ def read_images(args: argparse.Namespace, config: Config) -> list[ComparedImages
 def exported_content(args: argparse.Namespace, config: Config, deployed: Deployed) -> bytes:
     """Return the content of the file; raises `UserError` if torch cannot export the network."""
     multiple = deployed.size_multiple
-    sides = args.size or [-(-side // multiple) * multiple for side in (70, 110)]
+    sides = args.size or [ceil_div(side, multiple) * multiple for side in (70, 110)]
     if any(side % multiple for side in sides):
         raise UserError(f"--size: found {sides}, expected multiples of {multiple} pixels")
     example = torch.rand(2, config.data.channels, *sides)

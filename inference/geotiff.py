@@ -24,6 +24,7 @@ from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError, printable
 from util.io import SECONDS_PER_DAY, file_state, make_folder, remove_partials, replacing, write_text
+from util.numbers import ceil_div
 
 BLOCK_BYTES = 2**29
 """Memory for the probabilities of a block, or for its bands in float."""
@@ -173,11 +174,11 @@ def write_all(
     raster = sample.first
     kind = writer.args.confidence
     step = math.ceil(max(raster.height, raster.width) / PREVIEW)
-    preview = np.zeros((-(-raster.height // step), -(-raster.width // step)), np.uint8)
+    preview = np.zeros((ceil_div(raster.height, step), ceil_div(raster.width, step)), np.uint8)
     pixels = np.zeros(256, np.int64)
     for block, mask in finished.layer("masks", blocks):
         pixels += np.bincount(mask.ravel(), minlength=256)
-        top, left = -(-block.top // step), -(-block.left // step)
+        top, left = ceil_div(block.top, step), ceil_div(block.left, step)
         part = mask[top * step - block.top :: step, left * step - block.left :: step]
         preview[top : top + part.shape[0], left : left + part.shape[1]] = part
     writer.add_areas(name, (raster.height, raster.width), pixels)

@@ -16,6 +16,7 @@ from dataset.image_files import exif_orientation, image_size, reading
 from dataset.reader import refuse_other_size
 from util.config.data import Data
 from util.errors import UserError
+from util.numbers import ceil_div
 from util.optional import import_optional
 
 CACHE_MB = 256
@@ -135,7 +136,7 @@ class Raster:
 
     def preview(self, step: int) -> Image.Image:
         """Return the whole raster in RGB, one pixel for each square of `step` pixels."""
-        shape = -(-self.height // step), -(-self.width // step)
+        shape = ceil_div(self.height, step), ceil_div(self.width, step)
         return rgb_preview(self.read(Rect(0, 0, self.height, self.width), shape), self.data)
 
     def window(self, rect: Rect) -> Any:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.numbers import ceil_div
 
 Features = list[Tensor]
 
@@ -101,7 +102,7 @@ class PoolingNetwork(Network):
     def check_crop(self, crop_size: int) -> None:
         super().check_crop(crop_size)
         if crop_size < 33:
-            least = -(-33 // self.size_multiple) * self.size_multiple
+            least = ceil_div(33, self.size_multiple) * self.size_multiple
             raise unfit_crop(crop_size, [least], "the network needs more than one 32-pixel cell")
 
     def check_batch(self, num_images: int) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from tools.results.runs import PseudoLabels
 from util.errors import UserError
+from util.numbers import ceil_div
 from util.plotting import LINE_COLOURS, LINE_GREY, chart, new_figure, save, whole_numbers
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ WIDTH, HEIGHT = 3.4, 2.5
 """Size of a panel, in inches."""
 LEGEND_LINE = 0.2
 """Height of a line of the legend, in inches."""
-LEGEND_ENTRY = 1.6
-"""Width of an entry of the legend, in inches."""
+LEGEND_HANDLE, LEGEND_CHARACTER = 0.6, 0.065
+"""Width of the line and of a character of an entry of the legend, in inches."""
 PANELS_PER_ROW = 3
 """Most panels in a row."""
 QUALITIES = ("above the threshold", "of these, right")
@@ -215,8 +216,9 @@ def _legend(figure: "Figure", styles: dict[str, Any], names: Iterable[str], **mo
     from matplotlib.lines import Line2D
 
     names = list(dict.fromkeys(names))
-    columns = max(1, min(len(names), int(figure.get_figwidth() / LEGEND_ENTRY)))
-    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * -(-len(names) // columns))
+    entry = LEGEND_HANDLE + LEGEND_CHARACTER * max(map(len, names))
+    columns = max(1, min(len(names), int(figure.get_figwidth() / entry)))
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * ceil_div(len(names), columns))
     lines = [Line2D([], [], **styles[name] | more) for name in names]
     figure.legend(lines, names, ncols=columns, loc="outside lower center", handlelength=2.6)
 
@@ -270,7 +272,7 @@ def _line_styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def _new_panels(count: int) -> tuple["Figure", Sequence[Any]]:
     """Return a figure with `count` panels."""
     columns = min(count, PANELS_PER_ROW)
-    rows = -(-count // columns)
+    rows = ceil_div(count, columns)
     figure = new_figure(WIDTH * columns, HEIGHT * rows)
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for unused in axes[count:]:

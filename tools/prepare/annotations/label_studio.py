@@ -18,6 +18,7 @@ from tools.prepare.annotations.entries import Entry
 from tools.prepare.annotations.model import Annotations, Picture, Region
 from tools.prepare.annotations.shapes import bitmap, corners, ellipse, opaque, picture_in, polygons
 from util.errors import UserError
+from util.numbers import ceil_div
 
 LABELS = (
     "brushlabels", "bitmasklabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels",
@@ -187,7 +188,7 @@ def unpack(rle: list[int], count: int) -> np.ndarray:
         end = place + bits
         if end > 8 * len(packed):
             raise ValueError("rle: truncated")
-        chunk = int.from_bytes(packed[place // 8 : -(-end // 8)], "big")
+        chunk = int.from_bytes(packed[place // 8 : ceil_div(end, 8)], "big")
         place = end
         return chunk >> -end % 8 & (1 << bits) - 1
 
