@@ -110,6 +110,8 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file{missing_file_hint(path)}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not a readable image (no known image format)") from None
     except Exception as error:  # damaged bytes may raise any exception
         raise UserError(f"{path}: not a readable image ({reason(error)})") from None
 

@@ -65,8 +65,8 @@ def shared_volumes(scored: Split, trained: Iterable[Split], pattern: str | None)
         return ""
     return (
         f"{scored.name}: {len(shared)} of {counted(len(volumes), 'volume')}, such as "
-        f"{min(shared)}, have slices in {' and '.join(names)} too; scores are too high. Fix: move "
-        "all slices of a volume into one split"
+        f"{min(shared)}, have slices in {' and '.join(names)} too; scores may be too high. Fix: "
+        "move all slices of a volume into one split"
     )
 
 
@@ -130,7 +130,7 @@ def changed_since_training(run: Path, val: Split) -> str:
         last = (run / "starts.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         if json.loads(last)["images"]["val"] != split_identity(val.samples):
             return (
-                f"{val.name}: its images are not those that the training was validated on; it may "
-                "have been trained on some"
+                f"{val.name}: its images are not those that the training was validated on; the "
+                "network may have been trained on some of them"
             )
     return ""

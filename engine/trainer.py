@@ -270,7 +270,10 @@ class Trainer:
             self._set_lr(self.steps_done - 1)
         self.source = source
         self.saved_step, self.saved_time = self.done, time.monotonic()
-        logger.info("%s: resumed after epoch %d, step %d", source, self.epoch, self.done)
+        if self.epoch < self.config.epochs:
+            logger.info("%s: resumed after epoch %d, step %d", source, self.epoch, self.done)
+        else:
+            logger.info("%s: the run is finished; more epochs (--force) continue it", source)
 
     def _keep_epoch_length(self, saved: RunState, source: Path) -> None:
         """Keep the number of steps in an epoch where split files changed since the run started, so

@@ -1,5 +1,6 @@
 """Validation of a run: scores, quality of pseudo-labels, warnings."""
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     if labels is not None:
         record["pseudo_labels"] = quality = labels.summary()
         line = f"pseudo-labels by {name}: {pseudo_label_sentence(quality, config.data.classes)}"
-        logger.info("%s", wrap_words(*line.split()))
+        logger.info("%s", wrap_words(*re.split(" (?!%)", line)))
         values |= pseudo_label_scalars(quality, f"{name}_pseudo_labels", config.data.classes)
     before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
     pixels = scores.confusion.sum(1).tolist()

@@ -3,7 +3,7 @@ joined to GeoTIFFs."""
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -71,8 +71,9 @@ def predict_raster(
         )
     predictor = Predictor(network, config, device, "original")
     with open_sample(files, config.data) as sample:
-        finished = FinishedBlocks(writer.path("masks", name).with_suffix(".parts"), files)
         blocks = divide(sample, max(config.num_classes, config.data.channels))
+        folder = writer.path("masks", name).with_suffix(".parts")
+        finished = FinishedBlocks(folder, files, blocks[0])
         predict_missing(predictor, sample, blocks, finished, writer.args.confidence)
         write_all(sample, blocks, finished, name, writer)
     shutil.rmtree(finished.folder, ignore_errors=True)
@@ -86,18 +87,20 @@ def predict_missing(
     kind: str | None,
 ) -> None:
     """Predict the blocks that are not finished."""
+    starts = [window_corners(sample, block, predictor.config.crop_size) for block in blocks]
+    total = sum(len(tops) * len(lefts) for tops, lefts in starts)
     title = printable(sample.first.path.name)
-    for number, block in enumerate(
-        tqdm(blocks, desc=title, unit="block", disable=None, leave=False)
-    ):
-        if finished.path(number).exists():
-            continue
-        void = sample.void(block)
-        probabilities = predict_block(predictor, sample, block, void)
-        layers = {"masks": to_mask(probabilities, void)}
-        if kind is not None:
-            layers[kind] = confidence_bytes(probabilities, kind, void)
-        save_arrays(finished.path(number), **layers)
+    with tqdm(total=total, desc=title, unit="window", disable=None, leave=False) as bar:
+        for number, (block, (tops, lefts)) in enumerate(zip(blocks, starts, strict=True)):
+            if finished.path(number).exists():
+                bar.update(len(tops) * len(lefts))
+                continue
+            probabilities = predict_block(predictor, sample, block, tops, lefts, bar.update)
+            void = sample.void(block)
+            layers = {"masks": to_mask(probabilities, void)}
+            if kind is not None:
+                layers[kind] = confidence_bytes(probabilities, kind, void)
+            save_arrays(finished.path(number), **layers)
 
 
 def divide(sample: RasterSample, layers: int) -> list[Rect]:
@@ -110,51 +113,82 @@ def divide(sample: RasterSample, layers: int) -> list[Rect]:
     ]
 
 
+def window_corners(sample: RasterSample, block: Rect, window: int) -> tuple[list[int], list[int]]:
+    """Return the tops and the lefts of the raster's windows that overlap a block."""
+    sides = (
+        (block.top, block.height, sample.height),
+        (block.left, block.width, sample.width),
+    )
+    tops, lefts = (
+        [s for s in window_starts(size, window, "shift") if begin - window < s < begin + length]
+        for begin, length, size in sides
+    )
+    return tops, lefts
+
+
 def predict_block(
-    predictor: Predictor, sample: RasterSample, block: Rect, void: np.ndarray | None
+    predictor: Predictor,
+    sample: RasterSample,
+    block: Rect,
+    tops: list[int],
+    lefts: list[int],
+    report: Callable[[int], object],
 ) -> Tensor:
-    """Return the probabilities `[C, h, w]` of a block, 0 if all of its pixels are `void` `[h, w]`.
+    """Return the probabilities `[C, h, w]` of a block, 0 where no window has data.
 
     The windows are those of the whole raster, so that no border of a block is visible. Raises
     `UserError` where the probabilities are not finite.
+
+    Args:
+        tops, lefts: of the windows, see `window_corners`.
+        report: is called with numbers of finished windows.
     """
-    config = predictor.config
+    config, window = predictor.config, predictor.config.crop_size
+    height = min(tops[-1] + window, sample.height) - tops[0]
+    width = min(lefts[-1] + window, sample.width) - lefts[0]
+    around = Rect(tops[0], lefts[0], height, width)
+    void = sample.void(around)
     if void is not None and void.all():
+        report(len(tops) * len(lefts))
         return torch.zeros(config.num_classes, block.height, block.width)
-    top, height = reach(block.top, block.height, sample.height, config.crop_size)
-    left, width = reach(block.left, block.width, sample.width, config.crop_size)
-    around = Rect(top, left, height, width)
+
+    def is_empty(y: int, x: int, h: int, w: int) -> bool:
+        empty = void is not None and bool(void[y : y + h, x : x + w].all())
+        report(int(empty))
+        return empty
+
+    def predict(windows: Tensor) -> Tensor:
+        report(len(windows))
+        return predictor.predict_batch(windows)
+
     pixels = torch.from_numpy(sample.read(around)).permute(2, 0, 1)[None]
     probabilities = predict_sliding(
-        predictor.predict_batch, pixels, config.crop_size, "shift",
-        config.evaluation.window_batch, fade=True,
+        predict, pixels, window, "shift",
+        config.evaluation.window_batch, fade=True, skip=is_empty,
     )  # fmt: skip
     rows, columns = block.within(around)
     return predictor.require_finite(probabilities[0, :, rows, columns], sample.first.path)
 
 
-def reach(begin: int, length: int, size: int, window: int) -> tuple[int, int]:
-    """Return where the windows begin that overlap `begin` to `begin + length` on a side of `size`
-    pixels, and how many pixels they cover."""
-    starts = window_starts(size, window, "shift")
-    starts = [start for start in starts if begin - window < start < begin + length]
-    return starts[0], min(starts[-1] + window, size) - starts[0]
-
-
 class FinishedBlocks:
     """Predicted blocks of a raster in a folder, by number.
 
-    Raises `UserError` for a folder of other files, or one written before these files changed.
+    Raises `UserError` for a folder of other files or blocks, or one written before these files
+    changed.
     """
 
-    def __init__(self, folder: Path, sources: Sequence[Path]):
+    def __init__(self, folder: Path, sources: Sequence[Path], first: Rect):
         self.folder, note = folder, folder / "source.txt"
-        identity = "".join("{} {} {}\n".format(*file_state(path)) for path in sources)
+        identity = f"blocks of {first.height}x{first.width}\n"
+        identity += "".join("{} {} {}\n".format(*file_state(path)) for path in sources)
         identity = identity.encode("utf-8", "backslashreplace").decode()
         make_folder(folder)
         if note.exists() and note.read_text(encoding="utf-8") != identity:
             names = " or ".join(map(str, sources))
-            raise UserError(f"{folder}: started before {names} changed; remove this folder")
+            raise UserError(
+                f"{folder}: started by another version, or before {names} changed. Fix: remove "
+                "this folder"
+            )
         write_text(note, identity)
 
     def path(self, number: int) -> Path:

@@ -133,6 +133,7 @@ def predict_sliding(
     border: str,
     batch: int,
     fade: bool = False,
+    skip: Callable[[int, int, int, int], bool] | None = None,
 ) -> Tensor:
     """Return the probabilities `[1, C, H, W]` of an image `[1, C, H, W]`, averaged over square
     windows with a stride of two thirds of their side.
@@ -142,34 +143,43 @@ def predict_sliding(
         border: windows at the border of the image, see `window_starts`.
         batch: largest number of windows that run together; all of them have the same size.
         fade: windows count less towards their borders (see `fading`), so that no border is visible.
+        skip: tells from top, left, height and width of a window that it is not predicted; pixels
+            without any window get 0. Some window is predicted.
     """
     h, w = image.shape[-2:]
     by_size: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for y in window_starts(h, window, border):
         for x in window_starts(w, window, border):
-            by_size.setdefault((min(window, h - y), min(window, w - x)), []).append((y, x))
+            wh, ww = min(window, h - y), min(window, w - x)
+            if skip is None or not skip(y, x, wh, ww):
+                by_size.setdefault((wh, ww), []).append((y, x))
     total: Tensor | None = None
     for (wh, ww), corners in by_size.items():
         for i in range(0, len(corners), batch):
             chunk = corners[i : i + batch]
             windows = torch.cat([image[..., y : y + wh, x : x + ww] for y, x in chunk])
             probabilities = predict(windows)
-            if fade:
-                down, across = (fading(side, probabilities.device) for side in (wh, ww))
-                probabilities = probabilities * (down[:, None] * across)
             if total is None:
                 total = probabilities.new_zeros(1, probabilities.shape[1], h, w)
             for (y, x), window_probabilities in zip(chunk, probabilities, strict=True):
+                if fade:
+                    weight = fading(y, wh, h)[:, None] * fading(x, ww, w)
+                    window_probabilities = window_probabilities * weight.to(window_probabilities)
                 total[0, :, y : y + wh, x : x + ww] += window_probabilities
     assert total is not None
-    return total.div_(total.sum(1, keepdim=True))
+    return total.div_(total.sum(1, keepdim=True).clamp_(min=1e-30))
 
 
-def fading(side: int, device: torch.device) -> Tensor:
-    """Return the weights `[side]` of a window along one side: almost 0 in the outer quarter of an
-    overlap of a third, then rising linearly to 1 over half of the overlap."""
-    place = torch.arange(side, device=device) + 0.5
-    return ((torch.minimum(place, side - place) - side / 12) / (side / 6)).clamp(1e-6, 1)
+def fading(begin: int, side: int, size: int) -> Tensor:
+    """Return the weights `[side]` of a window at `begin` along a side of `size` pixels: almost 0 in
+    the outer quarter of an overlap of a third, then rising linearly to 1 over half of the overlap.
+
+    At the border of the image, where the windows end together, they do not fall.
+    """
+    place = torch.arange(side) + 0.5
+    begins = place if begin > 0 else torch.full([side], torch.inf)
+    ends = side - place if begin + side < size else torch.full([side], torch.inf)
+    return ((torch.minimum(begins, ends) - side / 12) / (side / 6)).clamp(1e-6, 1)
 
 
 def probabilities_of(network: LogitFunction, image: Tensor) -> Tensor:

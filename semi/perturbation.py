@@ -1,5 +1,6 @@
 """Perturbations of features: dropped channels."""
 
+import random
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,7 @@ def draw_complementary(features: Sequence[Tensor]) -> list[Tensor]:
     images, device = len(features[0]) // 2, features[0].device
     half = images // 2
     if images % 2:
-        half += int(torch.randint(2, ()))
+        half += random.getrandbits(1)  # not of a tensor: its value would need a device
     whole = torch.randperm(images, device=device)[:half]
     factors: dict[int, Tensor] = {}
     for channels in dict.fromkeys(f.shape[1] for f in features):

@@ -36,7 +36,8 @@ def fake_run(
         "folds": folds, "python": "3", "torch": "2", "device": "cpu", "commit": commit,
         "class_weights": class_weights,
     }  # fmt: skip
-    (folder / "starts.jsonl").write_text((json.dumps(start) + "\n") * starts)
+    all_starts = [start | {"first_step": number} for number in range(starts)]
+    (folder / "starts.jsonl").write_text("".join(json.dumps(s) + "\n" for s in all_starts))
 
     def scored(miou):
         return {"mode": "original", "miou": miou, "miou_present": miou, "accuracy": 90.0,

@@ -1,7 +1,7 @@
 """Label images with a checkpoint, and rank them for annotation.
 
 Confident pixels get a pseudo-label, all others are ignored; the result is a labelled dataset with
-its config. The ranking is by uncertainty: the most useful images are labelled next.
+its config. The ranking lists the most uncertain images first: label these next.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def command_line() -> Parser:
         "--threshold",
         type=float,
         metavar="T",
-        help="confidence from which on a pixel gets a label (default: conf_thresh)",
+        help="least confidence of a pixel that gets a label (default: conf_thresh)",
     )
     parser.add_argument(
         "--rank",

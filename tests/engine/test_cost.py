@@ -131,6 +131,8 @@ def test_settings_that_save_memory(toy):
     assert locked.optimizer < plain.optimizer and locked.tflop < plain.tflop
     teacher = step_cost(UniMatchV2, load_config(toy.config, SMALL), 4, 4)
     assert teacher.weights == 2 * plain.weights and teacher.optimizer == plain.optimizer
+    odd = step_cost(UniMatchV2, load_config(toy.config, SMALL), 3, 3)  # of images per forward pass
+    assert 0 < odd.peak < teacher.peak
 
 
 def test_cards_hold_what_is_left_of_them():

@@ -358,7 +358,8 @@ def test_validation_images_that_were_replaced_since_training(trained, toy, run):
     assert code == 0 and "trained on some" not in said, err
     toy.write_list("val", toy.path("labeled").read_text().splitlines()[:2])
     assert (
-        "the training was validated on; it may have been trained" in run(evaluate_script, *argv)[1]
+        "the training was validated on; the network may have been trained"
+        in run(evaluate_script, *argv)[1]
     )
     own = [*argv, "--set", f"data.val={toy.path('val')}"]
     code, said, err = run(evaluate_script, *own)

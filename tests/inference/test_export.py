@@ -297,7 +297,11 @@ def test_the_score_that_chose_the_epoch_is_on_the_card(trained, run, tmp_path):
     epoch["scores"]["model"] |= {"miou": 40.0, "miou_present": 60.0, "dice": [99.0, 70.0, 81.0]}
     log.write_text(json.dumps(epoch) + "\n")
     starts = trained / "starts.jsonl"
-    starts.write_text(starts.read_text().replace('"command": [', '"command": ["--force", '))
+    starts.write_text(
+        starts.read_text()
+        .replace('"command": [', '"command": ["--force", ')
+        .replace('"first_step": 0', '"first_step": 1')
+    )
     tree = yaml.safe_load((path := trained / "config.yaml").read_text())
     more = {"select": "dice", "volume_pattern": "(v)", "flip": True, "scales": [0.5, 1.0]}
     tree["evaluation"] |= more

@@ -13,7 +13,7 @@ from torch import nn
 import predict
 from dataset.bands import read_bands
 from inference import geotiff
-from inference.predictor import Predictor, logits_of
+from inference.predictor import Predictor, logits_of, predict_sliding
 from inference.raster import Raster, Rect, open_sample
 from tests import own_images
 from tests.dataset.test_bands import data
@@ -65,7 +65,13 @@ def predict_blocks(network, path, config):
         blocks, found = geotiff.divide(dates, 3), torch.zeros(3, dates.height, dates.width)
         for block in blocks:
             rows, columns = block.within(Rect(0, 0, dates.height, dates.width))
-            found[:, rows, columns] = geotiff.predict_block(predictor, dates, block, None)
+            found[:, rows, columns] = geotiff.predict_block(
+                predictor,
+                dates,
+                block,
+                *geotiff.window_corners(dates, block, config.crop_size),
+                print,
+            )
     return found, len(blocks)
 
 
@@ -106,7 +112,36 @@ def test_no_border_of_a_block_or_window_is_visible(size, small_blocks, toy, tmp_
     whole, one = predict_blocks(network, path, config)
     assert blocks > one == 1
     torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
-    assert whole.diff(dim=1)[:, 4:-4].abs().max() < 0.05
+    inside = whole[:, 4:-4]  # without the effect of zero padding at the image's border
+    assert inside.diff(dim=1).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("size", [513, 533, 690, 875, 915, 1197])
+def test_windows_fade_into_each_other(size):
+    """No step where windows that differ overlap, also close to the image's border."""
+    number = iter(range(100))
+
+    def alternate(windows):
+        odd = torch.tensor([next(number) % 2 for _ in windows])[:, None, None, None]
+        return torch.cat([odd, 1 - odd], 1).expand(-1, -1, *windows.shape[2:]).float()
+
+    image = torch.zeros(1, 3, 8, size)
+    found = predict_sliding(alternate, image, 513, "shift", batch=4, fade=True)
+    assert found.diff(dim=-1).abs().max() < 0.03
+
+
+def test_windows_without_data_are_not_predicted(toy, tmp_path):
+    path, seen = tmp_path / "a.tif", []
+    image = np.zeros((3, 300, 300), np.uint8)
+    image[:, 10:40, 10:40] = 100
+    write_raster(path, image, nodata=0)
+
+    def network(x):
+        seen.append(len(x))
+        return torch.zeros(len(x), 3, *x.shape[2:])
+
+    predict_blocks(network, path, load_config(toy.config, ["crop_size=45"]))
+    assert 0 < sum(seen) <= 4
 
 
 FORMS = {
@@ -392,4 +427,4 @@ def test_blocks_of_another_file_are_refused(command, tmp_path, monkeypatch):
     monkeypatch.undo()
     write_raster(tmp_path / "rasters/a.tif", scene(60, 50))
     code, _, err = command("--geotiff")
-    assert code == 1 and "a.parts: started before" in err and "changed; remove this folder" in err
+    assert code == 1 and "a.parts: started by another version, or before" in err

@@ -207,7 +207,7 @@ def test_figures(toy, inspect):
         assert labeled["values"][str(value)] == pixels
     assert labeled["ignored"]["pixels"] == labeled["values"]["255"] == 3 * 52
     assert labeled["crops"]["drawn"] == 12
-    assert "labeled: of 12 random crops (4 an image, padding included) " in out
+    assert "labeled: 12 random crops (4 per image, padding counts as ignored): " in out
     assert report["lists"]["unlabeled"]["sizes"] == {"60x40": 5}
     assert labeled["modes"] == {"RGB": 3} and labeled["bits"] == {"8": 3}
     assert labeled["exif"] == {"1": 3} and labeled["shapes"] == {"landscape": 3}

@@ -145,7 +145,7 @@ def test_other_folds_of_runs_without_a_digest_are_named(fake, rows):
         fake(name, scores, **options)
         fake(f"b/{name}", scores, **options | {"digest": f"{scores}"})
     _, remarks = rows(fake.runs)
-    words = ", but other images: the folds were drawn again)"
+    words = ", but other images)"
     assert len(remarks) == 2 and all(remark.endswith(words) for remark in remarks)
 
 
@@ -362,7 +362,7 @@ def test_a_score_that_did_not_select_the_checkpoints_is_named(fake, rows):
     fake("a", [10, 70, 30])
     assert rows(fake.runs)[1] == []
     assert rows(fake.runs, "--score", "accuracy")[1] == [
-        "best accuracy: best of all epochs; miou selected best.pth"
+        "best accuracy: the best of all epochs; best.pth was selected by miou"
     ]
 
 

@@ -53,11 +53,11 @@ def command_line() -> Parser:
     add("--config", required=True, help="YAML file, see configs/")
     add_lists(parser)
     add_settings(parser)
-    add("--json", type=Path, metavar="OUT", help="write all figures to OUT (default: none)")
+    add("--json", type=Path, metavar="OUT", help="write all numbers to OUT (default: none)")
     add(
         "--html", type=Path, metavar="OUT", help="write a page with pictures to OUT (default: none)"
     )
-    add("--show", type=int, default=10, help="problems shown of a kind")
+    add("--show", type=int, default=10, help="number of problems to show of each kind")
     return parser
 
 

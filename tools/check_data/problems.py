@@ -146,7 +146,8 @@ def _normalisation(lists: Sequence[CheckedSplit], data: Data) -> Iterator[Proble
         for name, m, s, mean, std in zip(
             band_names(data), means, stds, data.mean, data.std, strict=True
         )
-        if abs(m - mean) > std or not std / 2 <= s <= 2 * std
+        if (mean, std) != (0, 1)  # the default: not normalised
+        and (abs(m - mean) > std or not std / 2 <= s <= 2 * std)
     ]
     if wrong:
         fix = ", ".join(

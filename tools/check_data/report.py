@@ -128,9 +128,9 @@ def _details(lists: dict[str, Any]) -> list[str]:
         ]
         if crops := record.get("crops"):
             lines.append(
-                f"{kind}: of {crops['drawn']} random crops ({CROPS} an image, padding included) "
-                f"{crops['mostly_ignored']} are more than half ignored, {crops['without_label']} "
-                "entirely"
+                f"{kind}: {crops['drawn']} random crops ({CROPS} per image, padding counts as "
+                f"ignored): {crops['mostly_ignored']} more than half ignored, "
+                f"{crops['without_label']} entirely"
             )
     return [*lines, ""] if lines else []
 

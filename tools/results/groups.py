@@ -59,7 +59,7 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
             but = f", but data.root {run.root} instead of {twin.root}"
             but = but if run.root != twin.root else ""
             if run.digests != twin.digests:
-                but += ", but other images: the folds were drawn again"
+                but += ", but other images"
             remarks.append(
                 f"left out, a repetition: {run.path} (same settings as {twin.path}, seed {seed}"
                 f"{but})"

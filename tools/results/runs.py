@@ -199,7 +199,7 @@ class Run:
     @property
     def forced(self) -> str:
         """Remark on a run that was resumed with `--force`; "" for any other."""
-        if not any("--force" in start.command for start in self.starts):
+        if not any(start.first_step and "--force" in start.command for start in self.starts):
             return ""
         return "resumed with --force, so its config may have changed midway"
 
@@ -259,8 +259,8 @@ def value_of(scores: Validation, score: str, classes: Sequence[str]) -> float:
     if score in classes:
         return scores.iou[classes.index(score)]
     raise UserError(
-        f"--score {score}: not in these runs; expected {', '.join(SCORES)} (dice where the config "
-        f"names volumes) or a class: {', '.join(classes)}"
+        f"--score {score}: not in these runs; expected {', '.join(SCORES)} (dice only of runs "
+        f"with evaluation.volume_pattern) or a class: {', '.join(classes)}"
     )
 
 

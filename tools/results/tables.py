@@ -65,7 +65,8 @@ def _selection_remarks(groups: Sequence[Group], score: str) -> list[str]:
     }
     if selected <= {score}:
         return []
-    return [f"best {score}: best of all epochs; {', '.join(sorted(selected))} selected best.pth"]
+    names = ", ".join(sorted(selected))
+    return [f"best {score}: the best of all epochs; best.pth was selected by {names}"]
 
 
 def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:

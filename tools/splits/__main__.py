@@ -193,7 +193,7 @@ def _add_published(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _add_make(make: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand for new partitions."""
     add = make.add_argument
-    add("--out", type=Path, required=True, help="folder for the lists")
+    add("--out", type=Path, required=True, help="folder for the split files")
     source = make.add_mutually_exclusive_group(required=True).add_argument
     source("--config", help="take its root, lists and classes; its validation images stay "
         "(default: --root or --list)")  # fmt: skip
@@ -202,8 +202,8 @@ def _add_make(make: argparse.ArgumentParser) -> None:
         "(default: --config or --root)")  # fmt: skip
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
         "keys")  # fmt: skip
-    add("--labeled", help="share of the training images (1/8, 0.1) or number (92); with --folds by "
-        "default all others")  # fmt: skip
+    add("--labeled", help="share of the training images (1/8, 0.1) or number (92); required "
+        "without --folds (with it, default: all others)")  # fmt: skip
     add("--folds", type=int, metavar="K", help="for cross-validation: K folders fold_1, ... whose "
         "validation images are disjoint and together all labelled ones, with --config also those "
         "of its val; and sweep.yaml over them (default: one partition)")  # fmt: skip

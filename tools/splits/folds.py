@@ -103,4 +103,4 @@ def write_sweep(
         + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     )
     write_once(path, text.encode())
-    return f"{path}: {command}"
+    return f"{path}: written\nnext     {command}"

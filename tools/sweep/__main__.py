@@ -34,8 +34,9 @@ def main() -> None:
             from tools.sweep.estimate import show  # imports timm
 
             show(states)
-            return
         check_split_files(states)
+        if args.dry_run:
+            return
         if args.slurm is not None:
             print(submit(states, sweep.save_path, args.slurm))
             return

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-pattern, these only (default: none)")  # fmt: skip
     add("--val", nargs="+", metavar="SHARE|DIR", help="images to validate on: a share of the "
         "labelled ones, a folder in --images, or a folder of images and one of masks (default: the "
-        "folder val in --images, else 0.1, and where images are few up to 10, a third of them at "
-        "most); a folder test in --images becomes the test split")  # fmt: skip
+        "folder val in --images, else a tenth of the labelled images, but at least 10, or a third "
+        "of fewer than 30); a folder test in --images becomes the test split")  # fmt: skip
     add("--out", type=Path, required=True, help="config file to write")
     add("--lists", type=Path, help="folder for the split files (default: splits/<name of the "
         "config>)")  # fmt: skip
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     existing = [path for path in outputs if path.exists()]
     if existing and not args.force:
         raise UserError(
-            f"{existing[0]}: exists already; choose another --out or --lists, or --force"
+            f"{existing[0]}: exists already. Fix: choose another --out or --lists, or pass --force"
         )
     if args.time_budget is not None:  # a wrong time is refused before files are read
         args.time_budget = seconds_of(args.time_budget)
