@@ -248,7 +248,7 @@ def test_a_published_run(trained, shared_run, toy, run, mistake, tmp_path):
     assert yaml.safe_load(card.split("---")[1])["license"] == "mit"
     weights = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
     labeled = hashlib.sha256("".join(sorted(toy.path("labeled").open())).encode()).hexdigest()
-    assert f"SHA-256 `{weights}`" in card and f"| labeled | 3 | `{labeled}` |" in card
+    assert f"SHA-256 of the file `{weights}`" in card and f"| labeled | 3 | `{labeled}` |" in card
     logged = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"| {logged['scores']['model']['miou']:.2f} |" in card and "| 2 | road |" in card
     assert "intervals over images: they cover the choice of images" in card
@@ -265,7 +265,7 @@ def test_a_published_run(trained, shared_run, toy, run, mistake, tmp_path):
     (trained / "config.yaml").write_text(yaml.dump(config | {"conf_thresh": 0.5}))
     run(publish, trained, "--out", tmp_path / "e", "--license", "mit")
     (line,), (other,) = (
-        re.findall(r"SHA-256 `(\w+)`.* `(\w+)`", (folder / "README.md").read_text())
+        re.findall(r"SHA-256 of the file `(\w+)`.* `(\w+)`", (folder / "README.md").read_text())
         for folder in (out, tmp_path / "e")
     )
     assert line[0] != other[0] and line[1] == other[1], "only the file has another config"
