@@ -125,6 +125,11 @@ def _without(void: np.ndarray | None, values: np.ndarray) -> np.ndarray:
     return values if void is None else np.where(void[..., None], values.dtype.type(0), values)
 
 
+def divisors(stds: np.ndarray) -> np.ndarray:
+    """Return what to divide bands by, from their standard deviations: 1 for a constant band."""
+    return np.where(stds >= 1e-3, stds, 1)
+
+
 def require_finite(values: np.ndarray, path: Path) -> None:
     """Raise `UserError` for values of an image that are not finite numbers."""
     if values.dtype.kind not in "buif":

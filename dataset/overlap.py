@@ -2,14 +2,13 @@
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from dataset.folders import scan_samples
-from dataset.samples import NO_IMAGE, Sample, mentions_image
+from dataset.samples import NO_IMAGE, Sample, mentions_image, volume_of
 from dataset.split_files import Split, split_identity
 from util.config.data import Data
 from util.errors import UserError, counted
@@ -56,7 +55,9 @@ def shared_volumes(scored: Split, trained: Iterable[Split], pattern: str | None)
     """
     if pattern is None:
         return ""
-    volumes, shared, names = _volumes(scored, pattern), set(), []
+    volumes = _volumes(scored, pattern)
+    shared: set[str] = set()
+    names = []
     for split in trained:
         if found := volumes & _volumes(split, pattern):
             shared |= found
@@ -72,8 +73,7 @@ def shared_volumes(scored: Split, trained: Iterable[Split], pattern: str | None)
 
 def _volumes(split: Split, pattern: str) -> set[str]:
     """Return the names of the volumes in a split; images without one are reported elsewhere."""
-    matches = (re.search(pattern, sample.image) for sample in split.samples)
-    return {match[1] for match in matches if match and match[1]}
+    return {volume_of(sample.image, pattern) for sample in split.samples} - {""}
 
 
 def _are_links(*samples: Sample) -> bool:

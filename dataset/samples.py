@@ -5,6 +5,7 @@ name that is in three folders. A tab separates paths that contain spaces.
 """
 
 import os
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -146,6 +147,13 @@ def _split(line: str, columns: list[str]) -> list[str]:
 def leaves_folder(path: str) -> bool:
     """Return whether a path leaves the folder that it is relative to."""
     return os.path.isabs(path) or (".." in path and ".." in Path(path).parts)
+
+
+def volume_of(image: str, pattern: str) -> str:
+    """Return the name of an image's volume, the first group of `evaluation.volume_pattern`; ""
+    where the pattern finds none."""
+    match = re.search(pattern, image)
+    return (match[1] or "") if match else ""
 
 
 def mentions_image(line: str) -> bool:

@@ -157,9 +157,10 @@ def _check_splits(
     distributed.on_main(
         partial(check_files, config.data, *splits, warn=logger.warning, scored=splits.val)
     )
-    trained = [splits.labeled, splits.unlabeled]
-    if shared := shared_volumes(splits.val, trained, config.evaluation.volume_pattern):
-        logger.warning(shared)
+    if distributed.is_main():
+        trained = [splits.labeled, splits.unlabeled]
+        if shared := shared_volumes(splits.val, trained, config.evaluation.volume_pattern):
+            logger.warning("%s", shared)
     if distributed.processes_here() < distributed.launched_ranks():  # several machines
         digests = {name: sizes_digest(split) for name, split in splits._asdict().items()}
         distributed.require_equal("files", {"sizes of files": digests})

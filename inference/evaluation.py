@@ -1,6 +1,5 @@
 """Evaluation of a network: confusion matrix and scores over the images of all ranks."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dataset.samples import volume_of
 from inference.predictor import Predictor, confidence, has_nan, not_finite
 from metrics.calibration import PseudoLabelScores
 from metrics.confusion import Intervals, class_counts, class_scores, iou_intervals
@@ -127,16 +127,15 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
     """
     if pattern is None:
         return [0] * len(images)
-    matches = [re.search(pattern, image) for image in images]
-    for image, match in zip(images, matches, strict=True):
-        if match is None or not match[1]:
+    volumes = [volume_of(image, pattern) for image in images]
+    for image, volume in zip(images, volumes, strict=True):
+        if not volume:
             raise UserError(
                 f"evaluation.volume_pattern: '{pattern}' names no volume of {image}; expected its "
                 "first group to match in the path of every scored image"
             )
-    keys = [match[1] for match in matches if match]
-    numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    return [numbers[key] for key in keys]
+    numbers = {volume: number for number, volume in enumerate(dict.fromkeys(volumes))}
+    return [numbers[volume] for volume in volumes]
 
 
 class Counts:

@@ -95,8 +95,7 @@ def predict_missing(
             if finished.path(number).exists():
                 bar.update(len(tops) * len(lefts))
                 continue
-            probabilities = predict_block(predictor, sample, block, tops, lefts, bar.update)
-            void = sample.void(block)
+            probabilities, void = predict_block(predictor, sample, block, tops, lefts, bar.update)
             layers = {"masks": to_mask(probabilities, void)}
             if kind is not None:
                 layers[kind] = confidence_bytes(probabilities, kind, void)
@@ -133,8 +132,9 @@ def predict_block(
     tops: list[int],
     lefts: list[int],
     report: Callable[[int], object],
-) -> Tensor:
-    """Return the probabilities `[C, h, w]` of a block, 0 where no window has data.
+) -> tuple[Tensor, np.ndarray | None]:
+    """Return the probabilities `[C, h, w]` of a block, 0 where no window has data, and a bool mask
+    `[h, w]` of its pixels without data (None if there are none).
 
     The windows are those of the whole raster, so that no border of a block is visible. Raises
     `UserError` where the probabilities are not finite.
@@ -147,10 +147,12 @@ def predict_block(
     height = min(tops[-1] + window, sample.height) - tops[0]
     width = min(lefts[-1] + window, sample.width) - lefts[0]
     around = Rect(tops[0], lefts[0], height, width)
+    rows, columns = block.within(around)
     void = sample.void(around)
+    block_void = None if void is None else void[rows, columns]
     if void is not None and void.all():
         report(len(tops) * len(lefts))
-        return torch.zeros(config.num_classes, block.height, block.width)
+        return torch.zeros(config.num_classes, block.height, block.width), block_void
 
     def is_empty(y: int, x: int, h: int, w: int) -> bool:
         empty = void is not None and bool(void[y : y + h, x : x + w].all())
@@ -166,8 +168,8 @@ def predict_block(
         predict, pixels, window, "shift",
         config.evaluation.window_batch, fade=True, skip=is_empty,
     )  # fmt: skip
-    rows, columns = block.within(around)
-    return predictor.require_finite(probabilities[0, :, rows, columns], sample.first.path)
+    found = predictor.require_finite(probabilities[0, :, rows, columns], sample.first.path)
+    return found, block_void
 
 
 class FinishedBlocks:

@@ -163,22 +163,24 @@ def predict_sliding(
                 total = probabilities.new_zeros(1, probabilities.shape[1], h, w)
             for (y, x), window_probabilities in zip(chunk, probabilities, strict=True):
                 if fade:
-                    weight = fading(y, wh, h)[:, None] * fading(x, ww, w)
-                    window_probabilities = window_probabilities * weight.to(window_probabilities)
+                    device = window_probabilities.device
+                    weight = fading(y, wh, h, device)[:, None] * fading(x, ww, w, device)
+                    window_probabilities = window_probabilities * weight
                 total[0, :, y : y + wh, x : x + ww] += window_probabilities
     assert total is not None
     return total.div_(total.sum(1, keepdim=True).clamp_(min=1e-30))
 
 
-def fading(begin: int, side: int, size: int) -> Tensor:
+def fading(begin: int, side: int, size: int, device: torch.device) -> Tensor:
     """Return the weights `[side]` of a window at `begin` along a side of `size` pixels: almost 0 in
     the outer quarter of an overlap of a third, then rising linearly to 1 over half of the overlap.
 
     At the border of the image, where the windows end together, they do not fall.
     """
-    place = torch.arange(side) + 0.5
-    begins = place if begin > 0 else torch.full([side], torch.inf)
-    ends = side - place if begin + side < size else torch.full([side], torch.inf)
+    place = torch.arange(side, device=device) + 0.5
+    inside = torch.full_like(place, torch.inf)
+    begins = place if begin > 0 else inside
+    ends = side - place if begin + side < size else inside
     return ((torch.minimum(begins, ends) - side / 12) / (side / 6)).clamp(1e-6, 1)
 
 

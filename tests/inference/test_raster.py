@@ -65,7 +65,7 @@ def predict_blocks(network, path, config):
         blocks, found = geotiff.divide(dates, 3), torch.zeros(3, dates.height, dates.width)
         for block in blocks:
             rows, columns = block.within(Rect(0, 0, dates.height, dates.width))
-            found[:, rows, columns] = geotiff.predict_block(
+            found[:, rows, columns], _ = geotiff.predict_block(
                 predictor,
                 dates,
                 block,
@@ -357,7 +357,9 @@ def test_values_of_the_dataset(label_map, kind, bands, values, command, tmp_path
     image[:, :5] = 0
     write_raster(tmp_path / "rasters/a.tif", image, nodata=0)
     scores = torch.rand(3, 60, 50, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(geotiff, "predict_block", lambda *_: scores)
+    monkeypatch.setattr(
+        geotiff, "predict_block", lambda _, sample, block, *__: (scores, sample.void(block))
+    )
     more = ["--geotiff", "--set", f"data.label_map={label_map}", "--overlays", "none"]
     assert command(*more)[0] == command(*more, "--values", "--save-path", tmp_path / "own")[0] == 0
     with rasterio.open(tmp_path / "own/masks/a.tif") as file:

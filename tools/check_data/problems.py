@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-import numpy as np
-
+from dataset.bands import divisors
 from dataset.mask_kinds import disagreement
 from dataset.overlap import locator, overlaps, shared_volumes
 from dataset.validation import too_few
@@ -16,8 +15,6 @@ from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import join_first
 
-LEAST_STD = 1e-3
-"""Standard deviation below which a band is constant."""
 MOSTLY = 0.5
 """Share of ignored pixels above which a crop is mostly ignored."""
 MANY_CROPS = 0.25
@@ -139,7 +136,7 @@ def _normalisation(lists: Sequence[CheckedSplit], data: Data) -> Iterator[Proble
     if data.image_range is None or facts is None:
         return
     means, stds = facts.mean_and_std(data.dates)
-    stds = np.where(stds >= LEAST_STD, stds, 1)  # as `tools.prepare init` writes it
+    stds = divisors(stds)
     wrong = [
         f"{name} has mean {m:.4f}, std {s:.4f} after data.image_range, the config says {mean:g}, "
         f"{std:g}"

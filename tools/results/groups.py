@@ -56,8 +56,9 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
         elif not all(run.curve(network, "miou") for network in run.networks or [""]):
             remarks.append(f"left out, never validated in the config's mode: {run.path}")
         elif twin := group.get((number, seed)):
-            but = f", but data.root {run.root} instead of {twin.root}"
-            but = but if run.root != twin.root else ""
+            but = ""
+            if run.root != twin.root:
+                but = f", but data.root {run.root} instead of {twin.root}"
             if run.digests != twin.digests:
                 but += ", but other images"
             remarks.append(

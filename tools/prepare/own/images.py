@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataset.bands import bands_of, stored_bands
+from dataset.bands import bands_of, divisors, stored_bands
 from util.errors import UserError
 
 GRID = 32
@@ -91,7 +91,7 @@ def measure_bands(images: Sequence[ImageFile]) -> BandSettings:
     scaled = np.clip((values - low) / (high - low), 0, 1)
     std = scaled.std(0)
     settings["mean"] = scaled.mean(0).round(4).tolist()
-    settings["std"] = np.where(std >= 1e-3, std, 1).round(4).tolist()  # 1 where a band is constant
+    settings["std"] = divisors(std).round(4).tolist()
     return BandSettings(kind, settings)
 
 

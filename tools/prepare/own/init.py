@@ -150,5 +150,5 @@ def _choose(found: Survey, named: ClassOptions, force: bool) -> Classes:
         return choose_classes(found.masks, named)
     except Doubt as doubt:
         print(table(found.masks.values, doubt.labels, found.splits))
-        print(f"such as  {again(doubt.labels)}{' --force' * force}")
+        print(f"such as  {again(doubt.labels)}{' --force' if force else ''}")
         raise UserError(f"{doubt}; correct the command above and run it") from None
