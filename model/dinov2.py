@@ -8,9 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import GluMlp
-from timm.layers.helpers import is_exporting
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""True in `torch.export`; before torch 2.7, also in `torch.compile`."""
 
 
 def is_dinov2(name: str) -> bool:
