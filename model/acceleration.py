@@ -13,6 +13,9 @@ from util.config.schema import Config
 from util.errors import UserError
 from util.precision import precision_on
 
+GRAPHS = 64
+"""Graphs that `torch.compile` may keep."""
+
 
 def use_layout(module: nn.Module, config: Config) -> None:
     """Set TF32 and the memory layout of the config, for a network or all networks of a method.
@@ -52,6 +55,9 @@ def compile_parts(method: nn.Module) -> None:
 
     Call it last: a copy of a compiled part would run the original's weights.
     """
+    # torch counts the graphs of all parts together (training, validation, image sizes): with its
+    # limit of 8, some parts would run uncompiled.
+    torch._dynamo.config.cache_size_limit = GRAPHS
     for network in method.children():
         # DPT calls the blocks of its ViT, not the ViT.
         blocks = network.backbone.blocks if isinstance(network, DPT) else ()

@@ -31,6 +31,11 @@ SAVE_PATH = (
     "run directory. On several machines without a shared disk, NODE_RANK=0 writes checkpoints and "
     "log; keep that machine first when resuming"
 )
+NO_MEMORY = (
+    r"can't allocate memory.*|CUDA error: out of memory|\w+_STATUS_ALLOC_FAILED"
+    r"|Cuda failure.*out of memory"
+)
+"""Words of torch, cuBLAS, cuDNN and NCCL for out of memory."""
 SPLIT_ADJECTIVES = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
 """Adjectives in texts, by split."""
 
@@ -214,12 +219,13 @@ def out_of_memory_advice(error: Exception) -> UserError | None:
     # Compare the name, as torch may not be imported.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         text = reason(error)
-    # On the CPU torch raises a RuntimeError that differs from others in its text only.
-    elif match := re.search(r"can't allocate memory.*", str(error)):
+    # torch on the CPU and CUDA's libraries raise errors that differ from others in their text only.
+    elif match := re.search(NO_MEMORY, str(error)):
         text = match[0][:200]
     else:
         return None
     return UserError(
         f"out of memory ({text}). Fix: in training, lower micro_batch, crop_size or data.workers; "
-        "in evaluation, --set evaluation.mode=sliding_window"
+        "in evaluation, --set evaluation.mode=sliding_window; on a shared GPU, wait for other "
+        "processes (nvidia-smi)"
     )

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch._dynamo.utils import counters
 from tqdm import tqdm
 
 from corrmatch import CorrMatch
@@ -222,6 +223,19 @@ def test_compiled_parts_and_channels_last_change_nothing_but_speed(
     assert weight.is_contiguous(memory_format=torch.channels_last)
     movable = ["epoch_length=1", "tf32=false", *more]
     train(kind, toy.argv(tmp_path / "fast", "--set", *movable))
+
+
+def test_all_parts_stay_compiled(monkeypatch):
+    """Three parts with four input sizes each: more graphs than torch keeps by default."""
+    backend = functools.partialmethod(torch.nn.Module.compile, backend="eager", dynamic=False)
+    monkeypatch.setattr(torch.nn.Module, "compile", backend)
+    torch.compiler.reset()
+    parts = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.ReLU(), torch.nn.Sigmoid())
+    acceleration.compile_parts(torch.nn.ModuleList([parts]))
+    counters["frames"].clear()
+    for size in range(4, 8):
+        parts(torch.zeros(1, 1, size, size))
+    assert counters["frames"]["ok"] == counters["frames"]["total"] == 12
 
 
 CPU = torch.device("cpu")

@@ -102,6 +102,9 @@ LACKS = {
     "Python": MemoryError(),
     "the CPU": RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
     "a GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+    "a GPU that others use": RuntimeError("CUDA error: out of memory\nSearch for ..."),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    "NCCL": RuntimeError("NCCL error: unhandled\nCuda failure 2 'out of memory'"),
     "the CPU, in a data worker": RuntimeError(
         "Caught it in a worker.\nRuntimeError: [x] can't allocate memory: you tried 9 bytes"
     ),

@@ -262,7 +262,7 @@ class Config(Section):
     """Random seed of the run. Is a run reproducible? See docs/reliability.md."""
     deterministic: bool = False
     """Use deterministic kernels, possibly slower: runs on one GPU should then be bit-equal (not
-    tested)."""
+    tested), except with PSPNet and a DINOv2 that is trained: torch lacks kernels for these."""
     save_every: Positive | None = None
     """Steps between additional checkpoints inside an epoch. Default: only one at the end of each
     epoch."""
