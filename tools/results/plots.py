@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tools.results.runs import PseudoLabels
+from tools.results.records import PseudoLabels
 from util.errors import UserError
 from util.numbers import ceil_div
 from util.plotting import LINE_COLOURS, LINE_GREY, chart, new_figure, save, whole_numbers
