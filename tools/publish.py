@@ -15,7 +15,8 @@ from typing import Any
 
 from inference.cli import predict_command
 from model.files import PUBLISHED, find_checkpoint
-from tools.results.runs import Epoch, Run, value_of
+from tools.results.records import Validation
+from tools.results.runs import Run
 from util.cli import exit_with_one_line, importing
 from util.colours import palette
 from util.config.loading import dump_config, portable
@@ -46,13 +47,21 @@ def main() -> None:
             from model.lora import merge_adapters
             from model.trained import load_trained
             from tools.report.charts import curves
-        epoch = published_epoch(run, args.which, checkpoint, load(checkpoint))
+        epoch, scores = published_scores(run, args.which, checkpoint, load(checkpoint))
         network = load_trained(run.config, checkpoint, args.which, torch.device("cpu"))
         config = merge_adapters(network, run.config)
         deployed = Deployed(network, config, ())
         weights = to_safetensors(deployed, metadata(config, deployed))
         digests = [sha256(weights).hexdigest(), sha256(to_safetensors(deployed, {})).hexdigest()]
-        card = model_card(run, args.which, epoch, args.license, digests)
+        card = model_card(
+            run,
+            scores,
+            license=args.license,
+            network=args.which,
+            epoch=epoch,
+            weights=PUBLISHED,
+            digests=digests,
+        )
         make_folder(args.out)
         write_text(args.out / "README.md", card)
         write_text(args.out / "config.yaml", dump_config(portable(config)))
@@ -96,21 +105,22 @@ def published_checkpoint(run: Run, network: str) -> Path:
     return find_checkpoint(run.path, network, "RUN")
 
 
-def published_epoch(run: Run, network: str, checkpoint: Path, state: Any) -> Epoch:
-    """Return the epoch of a best checkpoint with content `state`; raises `UserError` where the log
-    has no comparable scores of it.
+def published_scores(
+    run: Run, network: str, checkpoint: Path, state: Any
+) -> tuple[int, Validation]:
+    """Return the epoch of a best checkpoint with content `state`, and its scores; raises
+    `UserError` where the log has no comparable scores of it.
 
     The best epoch of the log may be another one: it also holds the epochs before a resume from
     another folder or with other settings.
     """
-    number = state.get("epoch") if isinstance(state, dict) else None
-    for epoch in run.epochs:
-        if epoch.epoch == number and number in run.selected(network):
-            return epoch
-    raise UserError(
-        f"{checkpoint}: metrics.jsonl has no comparable scores of '{network}' for its epoch "
-        f"{number}"
-    )
+    epoch = state.get("epoch") if isinstance(state, dict) else None
+    if epoch is None or epoch not in (validations := run.validations(network)):
+        raise UserError(
+            f"{checkpoint}: metrics.jsonl has no comparable scores of '{network}' for its epoch "
+            f"{epoch}"
+        )
+    return epoch, validations[epoch]
 
 
 def shortened(argument: str) -> str:
@@ -126,62 +136,48 @@ def interval_text(interval: tuple[float, float] | None) -> str:
     return "{:.1f} to {:.1f}".format(*interval) if interval else "not recorded"
 
 
-def model_card(run: Run, network: str, epoch: Epoch, license: str, digests: Sequence[str]) -> str:
-    """Return the text of README.md with the hub's YAML header.
-
-    `digests`: SHA-256 of the file, and of its weights without the config that it contains.
-    """
+def model_card(run: Run, scores: Validation, **facts: Any) -> str:
+    """Return the text of README.md with the hub's YAML header; `facts`: further variables of its
+    template."""
     from inference.evaluation import how_predicted, score_title  # which need PyTorch
     from tools.html import render  # imports jinja2
 
     config, data = run.config, run.config.data
-    start = run.starts[-1]
-    scores = epoch.scores[network]
-    command = [shortened(part) for part in start.command]
-    intervals: Sequence[tuple[float, float] | None] = scores.iou_intervals or [None] * len(
-        data.classes
-    )
-    rows = [
-        [index, name, "#{:02x}{:02x}{:02x}".format(*colour), f"{iou:.2f}", interval_text(interval)]
-        for index, (name, colour, iou, interval) in enumerate(
-            zip(data.classes, palette(data), scores.iou, intervals, strict=True)
-        )
-    ]
-    by_class: list[list[object]] = [["class", "name", "colour", "IoU", "95 % interval"], *rows]
-    means = [
-        ["mIoU", "95 % interval", "pixel accuracy"],
-        [f"{scores.miou:.2f}", interval_text(scores.miou_interval), f"{scores.accuracy:.2f}"],
-    ]
+    means = {
+        "mIoU": f"{scores.miou:.2f}",
+        "95 % interval": interval_text(scores.miou_interval),
+        "pixel accuracy": f"{scores.accuracy:.2f}",
+    }
+    intervals: Sequence[Any] = scores.iou_intervals or [None] * config.num_classes
+    by_class: dict[str, Sequence[object]] = {
+        "class": range(config.num_classes),
+        "name": data.classes,
+        "colour": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in palette(data)],
+        "IoU": [f"{iou:.2f}" for iou in scores.iou],
+        "95 % interval": [*map(interval_text, intervals)],
+    }
     if scores.absent:
-        means[0].append("mIoU of the classes present")
-        means[1].append(f"{scores.miou_present:.2f}")
+        means["mIoU of the classes present"] = f"{scores.miou_present:.2f}"
     if scores.dice is not None:  # of volumes
-        cells = ["volume Dice", *(f"{dice:.2f}" for dice in scores.dice)]
-        for row, cell in zip(by_class, cells, strict=True):
-            row.append(cell)
-        means[0].append("mean Dice without class 0")
-        means[1].append(f"{value_of(scores, 'dice', data.classes):.2f}")
+        means["mean Dice without class 0"] = f"{scores.score('dice', data.classes):.2f}"
+        by_class["volume Dice"] = [f"{dice:.2f}" for dice in scores.dice]
     splits = [[name, digest.images, f"`{digest.sha256}`"] for name, digest in run.digests.items()]
     splits = splits or [["not recorded", "", ""]]
     return render(
         "model_card.md.j2",
-        license=license,
         run=run,
         data=data,
         images=counted(data.dates, "image"),
         bands=counted(data.num_bands, "band"),
-        weights=PUBLISHED,
-        network=network,
-        epoch=epoch,
-        digests=digests,
         score=score_title(config),
         prediction=how_predicted(config.evaluation),
         units="images" if config.evaluation.volume_pattern is None else "volumes",
-        means=markdown_table(means, ">"),
-        by_class=markdown_table(by_class, "><<>"),
-        start=start,
-        command=shlex.join(command),
+        means=markdown_table([[*means], [*means.values()]], ">"),
+        by_class=markdown_table([[*by_class], *zip(*by_class.values(), strict=True)], "><<>"),
+        start=run.starts[-1],
+        command=shlex.join(map(shortened, run.starts[-1].command)),
         splits=markdown_table([["split", "images", "SHA-256"], *splits], "<><"),
+        **facts,
     )
 
 

@@ -4,12 +4,12 @@ Both use the same network, labelled images and number of optimizer steps. The sa
 an interrupted training and shows the results of a finished one.
 """
 
-import json
 from pathlib import Path
 
 from dataset.folders import read_samples
 from tools.compare import draw
 from tools.make_shapes.files import generate
+from tools.results.runs import Run
 from util.cli import add_settings, exit_with_one_line, run_script
 from util.config.loading import load_config
 from util.parser import Parser
@@ -60,11 +60,10 @@ def score_rows(folders: dict[str, Path]) -> list[list[str]]:
     """Return the rows of the closing table, read from the runs' files."""
     rows = [["", "mIoU (best)", "last epoch", "steps", "minutes"]]
     for name, folder in folders.items():
-        epochs = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-        scores = [epoch["scores"]["model"]["miou"] for epoch in epochs if "scores" in epoch]
-        seconds = sum(epoch["seconds"] + epoch.get("validation_seconds", 0) for epoch in epochs)
-        numbers = f"{max(scores):.2f}", f"{scores[-1]:.2f}", str(epochs[-1]["steps"])
-        rows.append([name, *numbers, f"{seconds / 60:.1f}"])
+        run = Run(folder)
+        *_, last = scores = [*run.curve("model", "miou").values()]
+        numbers = f"{max(scores):.2f}", f"{last:.2f}", str(run.steps_done)
+        rows.append([name, *numbers, f"{run.seconds / 60:.1f}"])
     return rows
 
 

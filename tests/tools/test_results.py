@@ -21,7 +21,7 @@ from tests.fake_runs import fake_run
 from tools.results import __main__ as results
 from tools.results.plots import class_scores, label_curves, learning_curves, pseudo_label_curves
 from tools.results.published import SCORES, read_published
-from tools.results.runs import PseudoLabels
+from tools.results.records import PseudoLabels
 from tools.results.tables import FORMATS, collect
 from util.config.data import Data
 
@@ -107,7 +107,7 @@ WEIGHTED = {"criterion": {"class_weights": [1.0, 2.0, 3.0]}}
           ("C", [10], {"method": "B", "images": {"unlabeled": 2}})],
          "settings", ["", "", "unlabeled=2"]),
         ([("A", [10], {}), ("B", [10], {"images": {"val": 9}})],
-         "settings", ["val=a-3-val", "val=a-9-val"]),
+         "settings", ["val=3", "val=9"]),
     ],
 )  # fmt: skip
 def test_groups_of_runs(runs, column, expected, fake, rows):
@@ -298,6 +298,7 @@ def test_formats_say_the_same_and_names_stay_text(fake, run, toy):
     printed = {f: run(results, fake.runs, "--format", f)[1] for f in FORMATS}
     table = list(csv.DictReader(io.StringIO(printed["csv"])))
     assert [row["method"] for row in table] == ["UniMatch", "My_Method"]
+    assert table[1]["best_std"] == ""  # of one run
     assert float(table[0]["best_mean"]) == json.loads(printed["json"])["rows"][0]["best"]["mean"]
     assert "41.7 ± 0.7" in printed["text"] and "| 41.7 ± 0.7 |" in printed["markdown"]
     assert r"41.7 $\pm$ 0.7" in printed["latex"] and r"My\_Method" in printed["latex"]

@@ -7,7 +7,8 @@ from PIL import Image
 
 from inference.evaluation import score_title
 from inference.overlay import side_by_side
-from tools.results.runs import PseudoLabels, Run, best_epoch
+from tools.results.records import PseudoLabels
+from tools.results.runs import Run, best_epoch
 from util.colours import palette
 from util.config.data import Data
 from util.plotting import MANY, as_image, chart, heat_map, line_chart, new_figure

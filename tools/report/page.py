@@ -45,7 +45,7 @@ def page(
     return html.render(
         "report/report.html.j2",
         generator="tools.report",
-        title=f"{run.method} on {run.config.data.name}/{run.partition}, seed {run.config.seed}",
+        title=f"{run.method} on {run.dataset}/{run.partition}, seed {run.config.seed}",
         unfinished="" if run.is_finished else run.progress,
         forced=run.forced,
         score=score_title(run.config),
@@ -83,19 +83,19 @@ def _unless_missing(make: Callable[[], Any]) -> Any:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     images = ", ".join(f"{name} {digest.images}" for name, digest in run.digests.items())
-    steps = run.epochs[-1].steps if run.epochs else 0
     return [
         ("network", run.network),
         ("images", images),
-        ("epochs, steps", f"{run.config.epochs}, {steps}"),
+        ("epochs, steps", f"{run.config.epochs}, {run.steps_done}"),
     ]
 
 
 def _pseudo_labels(run: Run) -> dict[str, Any] | None:
     """Return the quality of the pseudo-labels; None where validation did not measure it."""
-    network, quality = run.pseudo_labels()
-    if not quality:
+    network = next((name for name in run.networks if run.pseudo_labels(name)), None)
+    if network is None:
         return None
+    quality = run.pseudo_labels(network)
     epoch = max(quality)
     last = quality[epoch]
     figures = charts.pseudo_label_curves(quality), reliability_diagram(last.model_dump(), epoch)
@@ -174,14 +174,12 @@ def _class_scores(data: Data, scores: Scores) -> dict[str, Any]:
 
 
 def _cost(run: Run) -> list[tuple[str, str]]:
-    training = sum(epoch.seconds for epoch in run.epochs)
-    validation = sum(epoch.validation_seconds for epoch in run.epochs)
-    memory = [epoch.peak_memory for epoch in run.epochs if epoch.peak_memory is not None]
-    steps = [epoch.step_seconds for epoch in run.epochs if epoch.step_seconds is not None]
+    training, memory = sum(epoch.seconds for epoch in run.epochs), run.peak_memory
+    step = f"{median(run.step_seconds):.3f} s" if run.step_seconds else "not recorded"
     return [
         ("training", f"{training / 3600:.2f} h"),
-        ("validation", f"{validation / 3600:.2f} h"),
-        ("one step", f"{median(steps):.3f} s" if steps else "not recorded"),
-        ("peak memory", f"{max(memory) / 2**30:.2f} GiB" if memory else "not recorded"),
+        ("validation", f"{(run.seconds - training) / 3600:.2f} h"),
+        ("one step", step),
+        ("peak memory", f"{memory / 2**30:.2f} GiB" if memory else "not recorded"),
         ("device", run.starts[-1].device),
     ]

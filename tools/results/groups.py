@@ -43,19 +43,19 @@ ROLES = {"model": "student", "model_ema": "teacher"}
 
 def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
     """Return groups by dataset, network and number of labels, and remarks on runs left out."""
-    by_settings: dict[tuple[object, ...], dict[tuple[Any, int], Run]] = defaultdict(dict)
+    by_settings: dict[tuple[str, ...], dict[tuple[int, int], Run]] = defaultdict(dict)
     remarks = []
     for run in runs:
-        seed, settings = run.config.seed, repr(sorted(run.settings.items()))
-        number = int(run.fold.name.removeprefix("fold_")) if run.fold else 0
-        images = tuple(run.identity.items())
-        group = by_settings[run.method, run.config.data.name, run.partition, images, settings]
+        settings = repr([*run.images.items(), *sorted(run.settings.items())])
+        group = by_settings[run.method, run.dataset, run.partition, settings]
+        seed = run.config.seed
+        key = int(run.fold.name.removeprefix("fold_")) if run.fold else 0, seed
         if not run.is_finished:
             starts = f", started {len(run.starts)} times" if len(run.starts) > 1 else ""
             remarks.append(f"left out, unfinished: {run.path} ({run.progress}{starts})")
-        elif not all(run.curve(network, "miou") for network in run.networks or [""]):
+        elif not all(map(run.validations, run.networks or [""])):
             remarks.append(f"left out, never validated in the config's mode: {run.path}")
-        elif twin := group.get((number, seed)):
+        elif twin := group.get(key):
             but = ""
             if run.root != twin.root:
                 but = f", but data.root {run.root} instead of {twin.root}"
@@ -66,28 +66,30 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
                 f"{but})"
             )
         else:
-            group[number, seed] = run
+            group[key] = run
     groups = [[group[key] for key in sorted(group)] for group in by_settings.values() if group]
     remarks += [remark for group in groups for remark in _remarks(group)]
-    keys = list(dict.fromkeys(map(_compared_with, groups)))
-    groups.sort(key=lambda g: (keys.index(_compared_with(g)), g[0].labels or 0, g[0].partition))
+    comparisons = list(dict.fromkeys(_comparison(run) for run, *_ in groups))
+    groups.sort(
+        key=lambda g: (comparisons.index(_comparison(g[0])), g[0].labels or 0, g[0].partition)
+    )
     return groups, remarks
 
 
-def _compared_with(group: Group) -> tuple[str, str]:
+def _comparison(run: Run) -> tuple[str, str]:
     """Return dataset and network: groups of the same ones are compared with each other."""
-    return group[0].config.data.name, group[0].network
+    return run.dataset, run.network
 
 
 def _remarks(group: Group) -> list[str]:
     """Name differences between runs that are averaged because their settings are equal."""
-    name = f"{group[0].method}, {group[0].config.data.name}/{group[0].partition}"
+    name = f"{group[0].method}, {group[0].dataset}/{group[0].partition}"
     remarks = []
     for fact in ("commit", "device", "torch", "data.root"):
         seeds: dict[str, list[str]] = defaultdict(list)
         for run in group:
-            recorded = (getattr(start, fact) for start in run.starts)
-            for value in [run.root] if fact == "data.root" else dict.fromkeys(recorded):
+            recorded = [run.root] if fact == "data.root" else [getattr(s, fact) for s in run.starts]
+            for value in dict.fromkeys(recorded):
                 seeds[value].append(str(run.config.seed))
         if len(seeds) > 1:
             parts = "; ".join(f"{value} (seed {', '.join(s)})" for value, s in seeds.items())
@@ -104,7 +106,7 @@ def _remarks(group: Group) -> list[str]:
 def _absent_classes(run: Run) -> str:
     """Describe the absent classes of the best mIoU; "" without any."""
     for network in run.networks:
-        scores = run.scores(network, best_epoch(run.curve(network, "miou")))
+        scores = run.validations(network)[best_epoch(run.curve(network, "miou"))]
         if scores.absent:
             return (
                 f"{run.path} ({counted(scores.absent, 'class', 'classes')}; mIoU "
@@ -113,39 +115,38 @@ def _absent_classes(run: Run) -> str:
     return ""
 
 
+def has_score(group: Group, score: str) -> bool:
+    """Return True if all networks of all runs have a score."""
+    return all(run.curve(network, score) for run in group for network in run.networks)
+
+
 def tabulate(groups: Sequence[Group], score: str) -> pd.DataFrame:
-    """Return the table of groups (see above); raises `UserError` for an unknown score."""
-    rows = []
-    for index, group in enumerate(groups):
-        unusual_images = _unusual_images(group, groups)
-        labelled = [unusual_images.pop(k) for k in ("folds", "labeled") if k in unusual_images]
-        partition = group[0].partition
-        if labelled:
-            partition += f" ({', '.join(labelled)})"
-        images = [f"{kind}={text}" for kind, text in unusual_images.items()]
-        settings = " ".join(filter(None, [_unusual_settings(group, groups), *images]))
-        for network in dict.fromkeys(network for run in group for network in run.networks):
-            names = {"group": index, "partition": partition, "settings": settings}
-            rows.append(_row([r for r in group if network in r.networks], network, score) | names)
+    """Return the table of groups (see above), whose runs have the score."""
+    firsts = [group[0] for group in groups]
+    rows = [
+        _row([run for run in group if network in run.networks], network, score)
+        | {"group": index}
+        | _names(group[0], firsts)
+        for index, group in enumerate(groups)
+        for network in dict.fromkeys(network for run in group for network in run.networks)
+    ]
     counts = dict.fromkeys(("labels", "unlabeled", "peak_memory"), "Int64")
     return pd.DataFrame(rows).astype(counts)
 
 
 def _row(group: Group, network: str, score: str) -> dict[str, Any]:
-    """Return the row of a network, with `None` for the partition and settings, which are named by
-    comparison with other groups."""
+    """Return the row of a network, with `None` for the partition and settings, see `_names`."""
     run, curves = group[0], [run.curve(network, score) for run in group]
-    steps = [run.epochs[-1].steps for run in group]
+    steps = [run.steps_done for run in group]
     best_epochs = [best_epoch(curve) for curve in curves]
     best = [curve[epoch] for curve, epoch in zip(curves, best_epochs, strict=True)]
     last = [curve[max(curve)] for curve in curves]
-    epochs = [epoch for run in group for epoch in run.epochs]
-    seconds = [e.step_seconds for e in epochs if e.step_seconds is not None]
-    quality = [run.pseudo_labels() for run in group]
+    seconds = [seconds for run in group for seconds in run.step_seconds]
+    validations = [r.validations(network)[e] for r, e in zip(group, best_epochs, strict=True)]
     return {
         "method": run.method,
         "network": run.network,
-        "dataset": run.config.data.name,
+        "dataset": run.dataset,
         "partition": None,
         "labels": run.labels,
         "run_labels": [run.labels for run in group if run.labels is not None],
@@ -157,7 +158,7 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
         "steps": steps[0],
         "run_steps": steps,
         "step_seconds": median(seconds) if seconds else None,
-        "peak_memory": max((e.peak_memory for e in epochs if e.peak_memory), default=None),
+        "peak_memory": max((run.peak_memory for run in group if run.peak_memory), default=None),
         "commit": ", ".join(dict.fromkeys(start.commit for run in group for start in run.starts)),
         "unlabeled": run.count("unlabeled"),
         "published": None,
@@ -169,54 +170,60 @@ def _row(group: Group, network: str, score: str) -> dict[str, Any]:
         "last_values": last,
         "curves": curves,
         "classes": run.config.data.classes,
-        "class_scores": [
-            run.class_scores(network, score, epoch)
-            for run, epoch in zip(group, best_epochs, strict=True)
-        ],
-        "pseudo_labels": [by_epoch if network == name else {} for name, by_epoch in quality],
+        "class_scores": [(v.dice if score == "dice" else None) or v.iou for v in validations],
+        "pseudo_labels": [run.pseudo_labels(network) for run in group],
     }
 
 
-def _unusual_images(group: Group, groups: Sequence[Group]) -> dict[str, str]:
-    """Return a text by kind of images, for the kinds that differ between groups.
+def _names(run: Run, runs: Sequence[Run]) -> dict[str, str]:
+    """Name the partition and the settings of a group; `run`, `runs`: the first run of the group and
+    of all groups."""
+    unusual = _unusual_settings(run, runs) | _unusual_images(run, runs)
+    labeled = unusual.pop("labeled", "")
+    settings = (
+        f"{key}={value}".replace(" ", "").replace("'", "") for key, value in unusual.items()
+    )
+    return {
+        "partition": run.partition + (f" ({labeled})" if labeled else ""),
+        "settings": " ".join(settings),
+    }
 
-    Compared are groups of the same dataset and partition. Validation and unlabelled images are
-    unusual if most groups with the same labelled images have other ones. The text is a hash, or the
-    number of unlabelled images where it tells the groups apart.
-    """
-    run = group[0]
-    key = run.config.data.name, run.partition
-    alike = [other for other, *_ in groups if (other.config.data.name, other.partition) == key]
+
+def _unusual_settings(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the settings that differ from those of most groups of the same dataset and network."""
+    peers = [other for other in runs if _comparison(other) == _comparison(run)]
     unusual = {}
-    for kind, text in run.identity.items():
-        others = alike
-        if kind == "unlabeled":  # without methods that use none
-            others = [other for other in alike if other.identity[kind]]
-        texts = Counter(other.identity.get(kind, "") for other in others)
-        is_of_partition = kind in ("folds", "labeled")
-        is_usual = len(texts) == 1 if is_of_partition else 2 * texts[text] > len(others)
-        if text and not is_usual:
-            counts = {other.count(kind) for other in others} - {None}
-            is_clear = kind == "unlabeled" and len(counts) == len(texts)
-            unusual[kind] = str(run.count(kind)) if is_clear else text
-        if is_of_partition:
-            alike = [other for other in alike if other.identity.get(kind) == text]
+    for key in dict.fromkeys(key for peer in peers for key in peer.settings if key not in NETWORK):
+        # A key that the run lacks is an option: of its own method, or of another one.
+        others = [peer for peer in peers if key in run.settings or peer.method == run.method]
+        usual = _usual(repr(other.settings.get(key)) for other in others)
+        if repr(value := run.settings.get(key)) != (usual or "None"):
+            unusual[key] = value
     return unusual
 
 
-def _unusual_settings(group: Group, groups: Sequence[Group]) -> str:
-    """Name the settings that differ from those of most groups of the same dataset and network."""
-    run = group[0]
-    alike = [other[0] for other in groups if _compared_with(other) == _compared_with(group)]
-    parts = []
-    for key, value in run.settings.items():
-        # No options of a method: unusual only beside groups of the same method.
-        others = [other for other in alike if value != {} or other.method == run.method]
-        counts = Counter(repr(other.settings.get(key)) for other in others)
-        common, count = counts.most_common(1)[0]
-        has_usual = 2 * count > len(others)
-        is_usual = has_usual and common == repr(value)
-        is_shown = has_usual or value not in (None, {})  # most groups have a value
-        if not is_usual and is_shown and key not in NETWORK:
-            parts.append(f"{key}={value}".replace(" ", "").replace("'", ""))
-    return " ".join(parts)
+def _unusual_images(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return a hash by kind of images, for the kinds that differ between groups of the same dataset
+    and partition.
+
+    Labelled images are unusual if a group has other ones; validation and unlabelled images, if most
+    groups with the same labelled images have other ones. Their number stands for the hash where it
+    tells the groups apart.
+    """
+    key, labeled = (run.dataset, run.partition), run.images["labeled"]
+    peers = [other for other in runs if (other.dataset, other.partition) == key]
+    alike = [peer for peer in peers if peer.images["labeled"] == labeled]
+    unusual: dict[str, Any] = {"labeled": labeled} if len(alike) < len(peers) else {}
+    for kind in ("val", "unlabeled"):
+        others = [other for other in alike if other.images[kind]]  # "": not used
+        texts, text = [other.images[kind] for other in others], run.images[kind]
+        if text and text != _usual(texts):
+            counts = {other.count(kind) for other in others} - {None}
+            unusual[kind] = run.count(kind) if len(counts) == len({*texts}) else text
+    return unusual
+
+
+def _usual(values: Iterable[str]) -> str | None:
+    """Return the value that more than half of the values have, if there is one."""
+    counts = Counter(values)
+    return next((value for value, count in counts.items() if 2 * count > counts.total()), None)

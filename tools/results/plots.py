@@ -2,13 +2,14 @@
 for a paper."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tools.results.runs import PseudoLabels
+from tools.results.records import PseudoLabels
+from tools.results.tables import span
 from util.errors import UserError
 from util.numbers import ceil_div
 from util.plotting import LINE_COLOURS, LINE_GREY, chart, new_figure, save, whole_numbers
@@ -88,8 +89,8 @@ def learning_curves(table: pd.DataFrame, title: str) -> "Figure":
     styles = _line_styles(table)
     for axis, ((panel, partition), rows) in zip(axes, panels, strict=True):
         for row in rows.itertuples():
-            scores = pd.DataFrame(row.curves).sort_index(axis=1).dropna(axis=1)  # of all seeds
-            _plot(axis, scores.columns, scores.mean(), scores.std(), styles[row.name], marker="")
+            scores = pd.DataFrame(row.curves).dropna(axis=1)  # epochs of all seeds
+            _plot_epochs(axis, scores, styles[row.name])
         axis.set(title=f"{panel}, {partition}", xlabel="epoch", ylabel=title)
         whole_numbers(axis)
     _legend(figure, styles, table.name, marker="")
@@ -153,7 +154,7 @@ def class_scores(table: pd.DataFrame, title: str, score: str) -> "Figure":
 @chart
 def pseudo_label_curves(table: pd.DataFrame, title: str) -> "Figure":
     """Draw, over epochs, the share of pixels above the confidence threshold and the share of their
-    pseudo-labels that is right; a row of panels for each class."""
+    pseudo-labels that is right; a row of panels for each class, or for the mean over many."""
     classes = table.classes.iloc[0]
     parts = {name: [index] for index, name in enumerate(classes)}
     if len(classes) > MOST_CLASSES:
@@ -163,18 +164,15 @@ def pseudo_label_curves(table: pd.DataFrame, title: str) -> "Figure":
     styles = _line_styles(table)
     for axes, (part, indices) in zip(sheet, parts.items(), strict=True):
         for axis, kind, meaning in zip(axes, ("kept", "precision"), QUALITIES, strict=True):
+            measured: set[int] = set()
             for row in table.itertuples():
-                curves = [
-                    {epoch: _mean_share(quality, kind, indices) for epoch, quality in seed.items()}
-                    for seed in row.pseudo_labels
-                ]
-                values = pd.DataFrame(curves).sort_index(axis=1)
-                _plot(
-                    axis, values.columns, values.mean(), values.std(), styles[row.name], marker=""
-                )
+                shares = [_shares(run, kind, indices) for run in row.pseudo_labels if run]
+                means = pd.DataFrame([share.mean(axis=1) for share in shares])
+                _plot_epochs(axis, means, styles[row.name])
+                measured.update(*(share.count(axis=1) for share in shares))
             name = part
-            if kind == "precision" and len(indices) > 1:
-                name = _classes_measured(table, len(indices))
+            if kind == "precision" and 1 < len(indices) != min(measured):
+                name = f"mean over {span(measured)} of {len(indices)} classes"
             axis.set(title=f"{name}: {meaning}", ylim=(-3, 103), ylabel="%")
             whole_numbers(axis)
     for axis in sheet[-1]:
@@ -184,31 +182,17 @@ def pseudo_label_curves(table: pd.DataFrame, title: str) -> "Figure":
     return figure
 
 
-def _mean_share(quality: PseudoLabels, kind: str, indices: Sequence[int]) -> float | None:
-    """Return the mean of a share in percent over classes.
+def _shares(quality: Mapping[int, PseudoLabels], kind: str, indices: Sequence[int]) -> pd.DataFrame:
+    """Return a share in percent by epoch (rows) and class (columns).
 
-    A precision is that of the classes that have pseudo-labels. Of several classes, one that is
-    never predicted keeps 0 %: the mean must not rise where classes vanish.
+    The mean over several classes must not rise where classes vanish: one that is never predicted
+    keeps 0 %, and has no precision.
     """
-    shares = [getattr(quality, f"class_{kind}")[index] for index in indices]
-    if kind == "kept" and quality.kept is not None and len(shares) > 1:
-        shares = [share or 0.0 for share in shares]
-    measured = [share for share in shares if share is not None]
-    return sum(measured) / len(measured) if measured else None
-
-
-def _classes_measured(table: pd.DataFrame, classes: int) -> str:
-    """Name the mean over the classes that have pseudo-labels, with their least and most number."""
-    counts = [
-        classes - quality.class_precision.count(None)
-        for seeds in table.pseudo_labels
-        for seed in seeds
-        for quality in seed.values()
-    ]
-    low, high = min(counts), max(counts)
-    if low == classes:
-        return "mean over classes"
-    return f"mean over {low if low == high else f'{low}–{high}'} of {classes} classes"
+    by_class = {epoch: getattr(labels, f"class_{kind}") for epoch, labels in quality.items()}
+    shares = pd.DataFrame(by_class, dtype=float).T[[*indices]]
+    if kind == "kept" and len(indices) > 1:
+        return shares.dropna(how="all").fillna(0)
+    return shares
 
 
 def _legend(figure: "Figure", styles: dict[str, Any], names: Iterable[str], **more: Any) -> None:
@@ -228,6 +212,12 @@ def _plot(axis: Any, x: Any, mean: Any, std: Any, style: dict[str, Any], **more:
     x, mean, std = (pd.Series(values).astype(float).to_numpy() for values in (x, mean, std))
     axis.plot(x, mean, **style | more)
     axis.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def _plot_epochs(axis: Any, curves: pd.DataFrame, style: dict[str, Any]) -> None:
+    """Draw the mean over runs (rows) by epoch (columns)."""
+    curves = curves.sort_index(axis=1)
+    _plot(axis, curves.columns, curves.mean(), curves.std(), style, marker="")
 
 
 def _is_full(rows: pd.DataFrame) -> "pd.Series[bool]":

@@ -1,5 +1,6 @@
 """Compare published scores with runs."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,7 +45,7 @@ class Published(Section):
         """Return True if a group has the published method, network, partition and crop size."""
         run = group[0]
         return (
-            (run.method, run.config.data.name) == (self.method, self.dataset)
+            (run.method, run.dataset) == (self.method, self.dataset)
             and (run.backbone, run.partition) == (self.backbone, self.partition)
             and self.crop in (None, run.config.crop_size)
             and self.network in (None, run.config.model.network)
@@ -80,19 +81,18 @@ def remarks_on(groups: Sequence[Group], published: Sequence[Published]) -> list[
     """Name groups that cannot be compared with published scores: with other labelled images under
     the name of a published partition, with other validation images, or with the best epoch chosen
     on another split."""
-    hashes: dict[str, set[str]] = {}
+    hashes: dict[str, set[str]] = defaultdict(set)
     for protocol in (p for p in read_protocols() if p.dataset not in PREPARED):
-        name = f"{protocol.dataset}/{protocol.name}"
-        hashes.setdefault(name, set()).add(protocol.fingerprint.sha256)
+        hashes[f"{protocol.dataset}/{protocol.name}"].add(protocol.fingerprint.sha256)
     other_images, other_choice = [], []
 
     def has_other_images(run: Run, kind: str, name: str) -> bool:
-        published = hashes.get(name, ())
-        return bool(published) and kind in run.digests and run.digests[kind].sha256 not in published
+        own = run.digests.get(kind)
+        return own is not None and name in hashes and own.sha256 not in hashes[name]
 
     for group in groups:
         run = group[0]
-        name = f"{run.config.data.name}/{run.partition}"
+        name = f"{run.dataset}/{run.partition}"
         if has_other_images(run, "labeled", f"{name}/labeled"):
             other_images.append(
                 f"{run.path}: its labelled images are not those published as {name}"

@@ -1,14 +1,15 @@
 """Collect runs into a table, and print it as text, Markdown, LaTeX, CSV or JSON."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tools.results.groups import NOT_SHOWN, Group, group_runs, tabulate
+from tools.results.groups import NOT_SHOWN, Group, group_runs, has_score, tabulate
 from tools.results.published import Published, remarks_on, select
-from tools.results.runs import Run, find_runs
+from tools.results.runs import find_runs
 from util.errors import UserError, printable
 from util.io import csv_text
 from util.tables import Rows, markdown_table, text_table
@@ -31,17 +32,22 @@ class Results(NamedTuple):
 
 
 def collect(places: list[str], score: str = "miou", published: list[str] | None = None) -> Results:
-    """Read the runs in some folders; raises `UserError` where none is finished."""
+    """Read the runs in some folders; raises `UserError` where none is finished or has the score."""
     scores = select(published or [], score)
     runs, faults = find_runs(places)
-    groups, remarks = group_runs(runs)
-    if not groups:
+    finished, remarks = group_runs(runs)
+    if not finished:
         reasons = "; ".join([*faults, *remarks])
         raise UserError(f"{' '.join(places)}: no finished run ({reasons})")
-    scored = [group for group in groups if _has_score(group[0], score)] or groups
-    unscored = [run.path for group in groups if group not in scored for run in group]
+    groups = [group for group in finished if has_score(group, score)]
+    if not groups:
+        classes = ", ".join(finished[0][0].config.data.classes)
+        raise UserError(
+            f"--score {score}: not in these runs; expected miou, accuracy, dice (only of runs with "
+            f"evaluation.volume_pattern) or a class: {classes}"
+        )
+    unscored = [run.path for group in finished if group not in groups for run in group]
     remarks += [f"left out, has no score '{score}': {path}" for path in unscored]
-    groups = scored
     table = tabulate(groups, score)
     targets = [next((p for p in scores if p.is_of(group)), None) for group in groups]
     values = [p.value if (p := targets[index]) else None for index in table.group]
@@ -49,13 +55,6 @@ def collect(places: list[str], score: str = "miou", published: list[str] | None 
     missing = [one for one in scores if one not in targets]
     remarks += _selection_remarks(groups, score)
     return Results(score, table, missing, [*faults, *remarks, *remarks_on(groups, scores)])
-
-
-def _has_score(run: Run, score: str) -> bool:
-    try:
-        return all(run.curve(network, score) for network in run.networks)
-    except UserError:
-        return False
 
 
 def _selection_remarks(groups: Sequence[Group], score: str) -> list[str]:
@@ -78,14 +77,14 @@ def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
         "network": table.network,
         "dataset": table.dataset,
         "partition": table.partition,
-        "labels": table.run_labels.map(_range),
+        "labels": table.run_labels.map(span),
         "seeds": table.seeds.map(len).astype(str),
         f"best {score}": _spread(table.best_mean, table.best_std),
-        "in epoch": table.best_epochs.map(_range),
+        "in epoch": table.best_epochs.map(span),
         f"last {score}": _spread(table.last_mean, table.last_std),
         "published": _formatted(table.published, ".1f"),
         "epochs": _formatted(table.epochs),
-        "steps": table.run_steps.map(_range),
+        "steps": table.run_steps.map(span),
         "s/step": _formatted(table.step_seconds, ".3g"),
         "GiB": _formatted(table.peak_memory / 2**30, ".2f"),
         "commit": table.commit,
@@ -113,37 +112,31 @@ def _spread(means: Any, stds: Any) -> list[str]:
     ]
 
 
-def _range(numbers: Sequence[int]) -> str:
+def span(numbers: Collection[int]) -> str:
+    """Return the lowest and the highest of some numbers, as text; "" for none."""
     if not numbers:
         return ""
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low}–{high}"
 
 
-def _lines_below(results: Results, prefix: str) -> list[str]:
+def _lines_below(results: Results, mark: str) -> list[str]:
     """Return the lines below the table: published scores without a run, and remarks."""
     unmatched = [
         f"published, without a run: {p.name} {p.method} "
         f"{' '.join(filter(None, (p.network, p.backbone)))} {p.value:.1f} ({p.source})"
         for p in results.missing
     ]
-    lines = [prefix + printable(line) for line in [*unmatched, *results.remarks]]
+    lines = [mark + printable(line) for line in [*unmatched, *results.remarks]]
     return ["", *lines] if lines else []
 
 
-def _in_text(results: Results, draw: Callable[[Rows, str], str], prefix: str = "") -> str:
+def as_text(results: Results, draw: Callable[[Rows, str], str] = text_table, mark: str = "") -> str:
+    """Return a table that `draw` aligns, with lines above and below; `mark` begins a line below."""
     cells, above = cells_of(results)
     align = "".join("<" if name in TEXT_COLUMNS else ">" for name in cells)
     table = draw([list(cells), *cells.to_numpy().tolist()], align)
-    return "\n".join([*above, *[""] * len(above), table, *_lines_below(results, prefix)])
-
-
-def as_text(results: Results) -> str:
-    return _in_text(results, text_table)
-
-
-def as_markdown(results: Results) -> str:
-    return _in_text(results, markdown_table, "- ")
+    return "\n".join([*above, *[""] * len(above), table, *_lines_below(results, mark)])
 
 
 def as_latex(results: Results) -> str:
@@ -155,17 +148,24 @@ def as_latex(results: Results) -> str:
     return "\n".join([*(f"% {line}" for line in above), text, *_lines_below(results, "% ")])
 
 
+def _numbers(results: Results) -> pd.DataFrame:
+    """Return the table with all digits of its numbers, and None for missing ones."""
+    table = results.table.drop(columns=NOT_SHOWN).astype(object)
+    return table.where(table.notna(), None)
+
+
 def as_csv(results: Results) -> str:
-    """Return numbers with all their digits, without remarks."""
-    table = results.table.drop(columns=NOT_SHOWN)
-    flat = table.map(lambda cell: " ".join(map(str, cell)) if isinstance(cell, list) else cell)
-    flat = flat.astype(object).where(flat.notna(), None)
-    return csv_text([list(flat), *flat.to_numpy().tolist()]).rstrip("\n")
+    """Return all numbers, without remarks."""
+    table = _numbers(results)
+    rows = [
+        [" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in row]
+        for row in table.to_numpy().tolist()
+    ]
+    return csv_text([list(table), *rows]).rstrip("\n")
 
 
 def as_json(results: Results) -> str:
-    table = results.table.drop(columns=NOT_SHOWN).astype(object)
-    rows = table.where(table.notna(), None).to_dict("records")
+    rows = _numbers(results).to_dict("records")
     for row in rows:
         for epoch in ("best", "last"):
             row[epoch] = {name: row.pop(f"{epoch}_{name}") for name in ("mean", "std", "values")}
@@ -176,9 +176,9 @@ def as_json(results: Results) -> str:
     return json.dumps(record | {"remarks": results.remarks}, indent=1)
 
 
-FORMATS = {
+FORMATS: dict[str, Callable[[Results], str]] = {
     "text": as_text,
-    "markdown": as_markdown,
+    "markdown": partial(as_text, draw=markdown_table, mark="- "),
     "csv": as_csv,
     "latex": as_latex,
     "json": as_json,

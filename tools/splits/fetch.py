@@ -34,7 +34,7 @@ def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = Non
             f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
         )
     wanted = [p for p in lists if not holds_split(folder / p.file, p.fingerprint)]
-    in_clone = _find_in_clone(clone, wanted) if clone else {}
+    in_clone = _find_in_clone(clone, wanted) if clone and wanted else {}
     for p in lists:
         line = f"{folder / p.file}: {p.fingerprint.entries} entries"
         if p not in wanted:
@@ -47,27 +47,23 @@ def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = Non
 
 def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerprint, bytes]:
     """Find wanted lists by content below a clone; raises `UserError` if one is missing."""
-    if wanted and not clone.is_dir():
+    if not clone.is_dir():
         raise UserError(f"--from {clone}: no such folder")
-    expected = {p.fingerprint for p in wanted}
-    fingerprints: dict[Path, Fingerprint] = {}
-    contents: dict[Fingerprint, bytes] = {}
-    for file in clone.rglob("*.txt") if wanted else ():
+    by_path: dict[Path, bytes] = {}
+    for file in clone.rglob("*.txt"):
         with suppress(OSError):
-            text = file.read_bytes()
-            fingerprints[file] = fingerprint(text)
-            if fingerprints[file] in expected:
-                contents[fingerprints[file]] = text
+            by_path[file] = file.read_bytes()
+    contents = {fingerprint(text): text for text in by_path.values()}
     lacking = [p for p in wanted if p.fingerprint not in contents]
-    for file, p in ((clone / p.path, p) for p in lacking):
-        if file in fingerprints:
-            raise _unlike_published(file, fingerprints[file], p)
+    for p in lacking:
+        if other := by_path.get(file := clone / p.path):
+            raise _unlike_published(file, fingerprint(other), p)
     if lacking:
         names = join_first([f"{p.dataset}/{p.name}" for p in lacking], 3)
         sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
         raise UserError(
             f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names},"
-            f" which {sources} publish; {_known_partitions(fingerprints.values())}; name a "
+            f" which {sources} publish; {_known_partitions(contents)}; name a "
             "clone of these, or ask for fewer lists (DATASET/PARTITION, or --source with the "
             "repository that this is a clone of)"
         )

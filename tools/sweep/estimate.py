@@ -21,9 +21,8 @@ def show(states: Sequence[RunProgress]) -> None:
     measured: dict[str, list[float]] = {}
     for state in states:
         state.say(state)
-        if epochs := state.run.epochs if state.run else []:  # not every epoch is validated
-            seconds = sum(epoch.seconds + epoch.validation_seconds for epoch in epochs)
-            measured.setdefault(state.planned.kind, []).append(seconds / epochs[-1].steps)
+        if (run := state.run) and run.steps_done:  # not every epoch is validated
+            measured.setdefault(state.planned.kind, []).append(run.seconds / run.steps_done)
     rest = [state for state in states if not state.is_done]
     timed = [state for state in rest if state.planned.kind in measured]
     try:

@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from util.interrupt import EXIT_CODE, Interrupted, stop_requests
 from util.io import make_folder
 from util.paths import find_path
 
-Identity = Callable[[str, str], dict[str, Any]]
+Identity = Callable[[str, str], dict[str, Any] | None]
 POLL_SECONDS = 0.2
 STOPPED = (EXIT_CODE, -signal.SIGTERM)
 """Exit codes of a run that was asked to stop: after it saved, and before it could save."""
@@ -43,7 +42,7 @@ class RunProgress(NamedTuple):
         return self.run is not None and self.run.is_finished
 
     def epochs_left(self) -> int:
-        done = self.run.epochs[-1].epoch if self.run and self.run.epochs else 0
+        done = self.run.epochs_done if self.run else 0
         return self.planned.load().epochs - done
 
     def say(self, message: object) -> None:
@@ -82,8 +81,9 @@ def _started(planned: PlannedRun, identity: Identity) -> Run | None:
         return None
     run = Run(planned.folder)
     old, new = (c.model_dump(mode="json") for c in (run.config, _resolved(config, run)))
+    text = config.data.model_dump_json()
     then = {kind: digest.model_dump() for kind, digest in run.digests.items() if digest.images}
-    now = _identities(config.data, then, identity)
+    now = {kind: found for kind in then if (found := identity(text, kind))}
     changes = differences(old, new) | image_differences(then, now)
     if changed := "; ".join(changes.values()):
         raise UserError(
@@ -93,22 +93,17 @@ def _started(planned: PlannedRun, identity: Identity) -> Run | None:
     return run
 
 
-def _identities(data: Data, kinds: Iterable[str], identity: Identity) -> dict[str, dict[str, Any]]:
-    """Return the present identities of the splits that can be read; a finished run needs none."""
-    text = data.model_dump_json()
-    identities = {}
-    for kind in (kind for kind in kinds if getattr(data, kind, None) is not None):
-        with suppress(UserError):
-            identities[kind] = identity(text, kind)
-    return identities
-
-
-def _identity(text: str, kind: str) -> dict[str, Any]:
-    """Return the identity of a split of the data section in a JSON text."""
+def _identity(text: str, kind: str) -> dict[str, Any] | None:
+    """Return the identity of a split of the data section in a JSON text; None where it cannot be
+    read, as a finished run does not need it."""
     data = Data.model_validate_json(text)
-    return split_identity(
-        read_samples(getattr(data, kind), data, masks=kind != "unlabeled").samples
-    )
+    if getattr(data, kind, None) is None:
+        return None
+    try:
+        samples = read_samples(getattr(data, kind), data, masks=kind != "unlabeled").samples
+    except UserError:
+        return None
+    return split_identity(samples)
 
 
 def _resolved(config: Config, run: Run) -> Config:
@@ -162,8 +157,7 @@ def result(run: Run) -> str:
             parts.append(
                 f"{network} {score} {curve[max(curve)]:.1f}, best {curve[best]:.1f} (epoch {best})"
             )
-    seconds = sum(epoch.seconds + epoch.validation_seconds for epoch in run.epochs)
-    return f"done: {'; '.join(parts) or 'no score'}; {duration(seconds)}"
+    return f"done: {'; '.join(parts) or 'no score'}; {duration(run.seconds)}"
 
 
 def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[PlannedRun]:

@@ -57,25 +57,35 @@ SCORE_KEYS = (
 """Keys whose change makes validation scores before and after it incomparable."""
 
 
-def differences(
-    old: dict[str, Any],
-    new: dict[str, Any],
-    prefix: str = "",
-    ignored_keys: Collection[str] = RESUMABLE_KEYS,
-) -> dict[str, str]:
-    """Return 'key (old -> new)', by key, for each key that differs, except `ignored_keys`, the
-    keys of splits, and each `root`."""
-    found: dict[str, str] = {}
-    for key in [*old, *(k for k in new if k not in old)]:
+def flat_settings(
+    tree: Mapping[str, Any], ignored_keys: Collection[str] = RESUMABLE_KEYS, prefix: str = ""
+) -> dict[str, Any]:
+    """Return the values of a config by dotted key, those in lists of sections by position, without
+    `ignored_keys`, the keys of splits, and each `root`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
         name = f"{prefix}{key}"
         if name in ignored_keys or name in SPLITS or key == "root":
             continue
-        a, b = (_by_position(tree.get(key)) for tree in (old, new))
-        if isinstance(a, dict) and isinstance(b, dict):
-            found |= differences(a, b, f"{name}.", ignored_keys)
-        elif a != b:
-            found[name] = f"{name} ({a} -> {b})"
-    return found
+        if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+            value = {str(index): part for index, part in enumerate(value)}
+        if isinstance(value, dict):
+            flat |= flat_settings(value, ignored_keys, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], ignored_keys: Collection[str] = RESUMABLE_KEYS
+) -> dict[str, str]:
+    """Return 'key (old -> new)', by key, for each of the `flat_settings` that differs."""
+    before, after = (flat_settings(tree, ignored_keys) for tree in (old, new))
+    return {
+        key: f"{key} ({before.get(key)} -> {after.get(key)})"
+        for key in before | after
+        if before.get(key) != after.get(key)
+    }
 
 
 def image_differences(
@@ -90,9 +100,3 @@ def image_differences(
             other = " other" if before["images"] == now["images"] else ""
             found[key] = f"{key} ({before['images']} -> {now['images']}{other})"
     return found
-
-
-def _by_position(value: Any) -> Any:
-    """Convert a list of sections to a section with their positions as keys."""
-    sections = isinstance(value, list) and any(isinstance(part, dict) for part in value)
-    return {str(index): part for index, part in enumerate(value)} if sections else value
