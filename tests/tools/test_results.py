@@ -11,6 +11,7 @@ from statistics import mean, stdev
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 
 from dataset.cross_validation import draw_digest
@@ -19,7 +20,13 @@ from fixmatch import FixMatch
 from tests.conftest import METHODS, REPOSITORY, json_lines
 from tests.fake_runs import fake_run
 from tools.results import __main__ as results
-from tools.results.plots import class_scores, label_curves, learning_curves, pseudo_label_curves
+from tools.results.plots import (
+    _plot_epochs,
+    class_scores,
+    label_curves,
+    learning_curves,
+    pseudo_label_curves,
+)
 from tools.results.published import SCORES, read_published
 from tools.results.records import PseudoLabels
 from tools.results.tables import FORMATS, collect
@@ -514,3 +521,18 @@ def test_a_real_run(toy, train, rows, run, mistake, tmp_path, capsys):
     (tmp_path / "runs/0/metrics.jsonl").write_text(json.dumps(history[0]) + "\n")
     err = mistake(results, tmp_path / "runs")
     assert "unfinished" in err and "epoch 1 of 2" in err
+
+
+def test_a_curve_of_one_epoch_is_a_marker():
+    axis = Figure().add_subplot()
+    style = {"color": "red", "marker": "o"}
+    for curve in ({1: [40.0], 2: [float("nan")]}, {1: [40.0], 2: [50.0]}):
+        _plot_epochs(axis, pd.DataFrame(curve), style)
+    assert [line.get_marker() for line in axis.lines] == ["o", ""]
+
+
+def test_folders_of_pictures_are_not_searched(fake, rows):
+    fake("a", [10])
+    fake("a/pictures/copied", [20])
+    fake("a/b", [30], seed=1)
+    assert rows(fake.runs)[0][0]["seeds"] == [0, 1]

@@ -215,9 +215,11 @@ def _plot(axis: Any, x: Any, mean: Any, std: Any, style: dict[str, Any], **more:
 
 
 def _plot_epochs(axis: Any, curves: pd.DataFrame, style: dict[str, Any]) -> None:
-    """Draw the mean over runs (rows) by epoch (columns)."""
+    """Draw the mean over runs (rows) by epoch (columns); a marker if there is a single epoch."""
     curves = curves.sort_index(axis=1)
-    _plot(axis, curves.columns, curves.mean(), curves.std(), style, marker="")
+    mean = curves.mean()
+    more = {"marker": ""} if mean.count() > 1 else {}
+    _plot(axis, curves.columns, mean, curves.std(), style, **more)
 
 
 def _is_full(rows: pd.DataFrame) -> "pd.Series[bool]":

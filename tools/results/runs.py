@@ -17,6 +17,8 @@ from util.paths import nearest_hint
 
 STARTS_FILE = "starts.jsonl"
 """File that every run directory holds."""
+PARTS_OF_RUN = ("pictures", "tensorboard", "wandb")
+"""Folders of a run that hold no runs, but maybe thousands of files."""
 
 
 class Run:
@@ -187,6 +189,7 @@ def _runs_below(path: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         if STARTS_FILE in names:
+            folders[:] = [name for name in folders if name not in PARTS_OF_RUN]
             yield Path(parent)
 
 
