@@ -333,6 +333,8 @@ SPOILT = {
         ("damaged", [], ["photo 0.png", "not a readable image"]),
         ("", ["--classes", "a,b"], ["--classes: 2 names for 3 values: 0; 1; 2", "command above"]),
         ("", ["--classes", "a,a,b"], ["--classes a,a,b", "distinct"]),
+        ("", ["--classes", "a,b,nearest"], ["--classes a,b,nearest", "distinct"]),
+        ("", ["--classes", "0=a,1=b,2=nearest"], ["expected VALUE=NAME", "other=nearest"]),
         ("", ["--classes", "0=a,1=b,1=c"], ["1 is both b and c; expected one"]),
         ("", ["--classes", "0=a,2=c", "--ignore", "02"], ["2 is both ignore and c"]),
         ("", ["--ignore", "9"], ["--ignore 9", "not in the masks"]),
