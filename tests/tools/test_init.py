@@ -83,11 +83,11 @@ def test_from_folders_to_a_config(form, init, run, train):
     if form != "rgb":
         return
     code, out, err = run(check_data, "--config", "configs/mine.yaml")
-    assert code == 1 and "pictures (by decoded pixels) that occur twice" in out  # copies in more/
+    assert code == 1 and "picture (by decoded pixels) that occurs twice" in out  # copies in more/
     code, out, err = run(
         check_data, "--config", "configs/mine.yaml", "--set", "data.unlabeled=null"
     )
-    assert code == 0 and "validation splits that are too small (1)" in out, out
+    assert code == 0 and "validation split that is too small (1)" in out, out
 
     train(FixMatch, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
     code, out, err = run(evaluate, "--config", "configs/mine.yaml", "--checkpoint",
