@@ -18,7 +18,7 @@ from tools.check_data import __main__ as check_data
 from tools.check_data.image_stats import image_facts
 from tools.check_data.inspect import inspect
 from tools.check_data.outliers import highlights
-from tools.check_data.problems import problems
+from tools.check_data.problems import TITLES, problems
 from tools.check_data.thumbnails import FULL, by_brightness, figures, rarest
 from util.colours import distinct_colours
 from util.config.loading import load_config
@@ -155,12 +155,12 @@ def planted(toy):
     shutil.copy(toy.root / "images/plain1.jpg", toy.root / "images/again.jpg")
     shutil.copy(toy.root / "images/plain0.jpg", toy.root / "images/leak.jpg")
     (toy.root / "images/broken.jpg").write_bytes(b"no image")
-    return [("mask of another size", "size"), ("mask that cannot be used", "value"),
-            ("mask that cannot be used", "colour"), ("occurs twice", "again"),
-            ("trained on and evaluated on", "leak"), ("empty mask", "empty"),
+    return [(TITLES["size"], "size"), (TITLES["mask"], "value"), (TITLES["mask"], "colour"),
+            (TITLES["duplicate"], "again"), (TITLES["leak"], "leak"),
+            (TITLES["empty mask"], "empty"),
             ("shows nothing", "black"), ("another mode or depth than most", "grey"),
             ("stored turned or mirrored", "turned"),
-            ("mask that may ignore the EXIF orientation", "turned"),
+            (TITLES["maybe turned"], "turned"),
             ("much darker or brighter than most", "night")]  # fmt: skip
 
 
@@ -174,8 +174,8 @@ def test_suspicious_files_are_found_and_shown(toy, page):
     section = text[text.index("Worth a look") : text.index("<h2>labeled")]
     assert section.count("<figure>") == len(expected)
     for kind, name in expected:
-        assert re.search(rf"<b>images/{name}.jpg</b> {kind}", section), name
-    assert "no class 100.0%" in section and "mask that cannot be used (one of 2)" in section
+        assert f"<b>images/{name}.jpg</b> {kind}" in unescape(section), name
+    assert "no class 100.0%" in section and "values that are no class (one of 2)" in section
     assert section.index("images/size.jpg") < section.index("images/night.jpg")
     begin = section.rindex("<figure>", 0, section.index("images/leak.jpg"))
     shown = pictures(section[begin : section.index("</figure>", begin)])

@@ -83,11 +83,11 @@ def test_from_folders_to_a_config(form, init, run, train):
     if form != "rgb":
         return
     code, out, err = run(check_data, "--config", "configs/mine.yaml")
-    assert code == 1 and "pictures (by decoded pixels) that occur twice" in out  # copies in more/
+    assert code == 1 and "picture (by decoded pixels) that occurs twice" in out  # copies in more/
     code, out, err = run(
         check_data, "--config", "configs/mine.yaml", "--set", "data.unlabeled=null"
     )
-    assert code == 0 and "validation splits that are too small (1)" in out, out
+    assert code == 0 and "validation split that is too small (1)" in out, out
 
     train(FixMatch, ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY])
     code, out, err = run(evaluate, "--config", "configs/mine.yaml", "--checkpoint",
@@ -333,6 +333,8 @@ SPOILT = {
         ("damaged", [], ["photo 0.png", "not a readable image"]),
         ("", ["--classes", "a,b"], ["--classes: 2 names for 3 values: 0; 1; 2", "command above"]),
         ("", ["--classes", "a,a,b"], ["--classes a,a,b", "distinct"]),
+        ("", ["--classes", "a,b,nearest"], ["--classes a,b,nearest", "distinct"]),
+        ("", ["--classes", "0=a,1=b,2=nearest"], ["expected VALUE=NAME", "other=nearest"]),
         ("", ["--classes", "0=a,1=b,1=c"], ["1 is both b and c; expected one"]),
         ("", ["--classes", "0=a,2=c", "--ignore", "02"], ["2 is both ignore and c"]),
         ("", ["--ignore", "9"], ["--ignore 9", "not in the masks"]),

@@ -15,7 +15,7 @@ from tests.conftest import one_line
 from tests.dataset.test_bands import png
 from tests.own_images import put, write_images, write_masks
 from tools.check_data import __main__ as check_data
-from tools.prepare.own.images import ImageFile, Kind, measure_bands
+from tools.prepare.own.images import ImageFile, Kind, band_settings
 from util.config.loading import load_config
 
 tifffile = pytest.importorskip("tifffile")
@@ -127,7 +127,7 @@ def test_check_data_prints_mean_and_std_of_an_edited_range(form, init, run):
 def test_constant_bands_and_narrow_ranges_are_scaled(values):
     kind = Kind((1, 2), False, "floats")
     pixels = np.stack([np.linspace(*values, 100), np.linspace(0, 1, 100)], axis=1)
-    found = measure_bands([ImageFile(Path("a.tif"), (10, 10), kind, pixels)]).settings
+    found = band_settings([ImageFile(Path("a.tif"), (10, 10), kind, pixels)], kind)
     low, high = found["image_range"][0]
     assert 0 < high - low and abs(low - values[0]) <= 0.01 * (high - low)
     spread = np.clip((pixels[:, 0] - low) / (high - low), 0, 1).std()

@@ -38,7 +38,8 @@ def images(init):
 @pytest.mark.parametrize("gpu, preset", [(False, "small"), (True, "base")])
 def test_the_device_chooses_a_preset(gpu, preset, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert settings.choose_preset() == preset
+    image = ImageFile(Path("a.png"), (64, 64), "rgb", np.zeros((1, 3)))
+    assert settings.choose_settings([image], 1, 0, preset=None).preset == preset
 
 
 @pytest.mark.parametrize(
@@ -105,8 +106,8 @@ def test_a_schedule_fits_its_time(seconds, validation, epochs, steps):
 def test_all_methods_take_equally_many_steps(unlabeled, steps):
     """SupOnly does not read the unlabelled images; `epoch_length` gives it the same steps."""
     image = ImageFile(Path("a.png"), (64, 64), "rgb", np.zeros((1, 3)))
-    found = settings.choose_settings([image], unlabeled, "small", "none")
-    assert found.epoch_length == steps
+    found = settings.choose_settings([image], 1, unlabeled, "small")
+    assert found.config["epoch_length"] == steps
 
 
 def test_a_time_budget_is_measured(init, monkeypatch):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
 from dataset.bands import rgb_preview
@@ -21,7 +21,6 @@ from dataset.samples import Sample
 from dataset.split_files import Fault, Split
 from dataset.transforms.weak import weak_geometry
 from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts, sum_bands
-from tools.check_data.orientation import fits_stored_orientation
 from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError
@@ -31,6 +30,8 @@ CROPS = 4
 """Random crops drawn of each labelled training image."""
 MAX_VALUES = 256
 """Values kept of a mask, the most frequent ones."""
+SIDE = 256
+"""Longer side at which edges are compared, as annotations are a few pixels off at full size."""
 KINDS = ("labeled", "unlabeled", "val", "test")
 
 
@@ -188,11 +189,34 @@ def _compare_with_image(
         drawn = draw(rng, labels.size, crop or 0).mask(labels)
         item.ignored.append((drawn == IGNORE).float().mean().item())
     orientation = item.facts.exif if item.facts else 1
-    if orientation != 1 and fits_stored_orientation(image, labels, orientation):
+    if orientation != 1 and _fits_stored_orientation(image, labels, orientation):
         message = (
             f"{sample.mask_file}: fits {sample.image_file} better without its EXIF orientation"
         )
         item.faults.append(("maybe turned", message))
+
+
+def _fits_stored_orientation(image: Image.Image, labels: Image.Image, orientation: int) -> bool:
+    """Return True if the image has more contrast along the borders of the mask after the mask is
+    turned by the image's EXIF orientation; both have one size, as a viewer shows them."""
+    turned = labels.copy()
+    turned.getexif()[ExifTags.Base.Orientation] = orientation
+    ImageOps.exif_transpose(turned, in_place=True)
+    grey = image.convert("L")
+    grey.thumbnail((SIDE, SIDE))
+    as_shown, as_stored = (
+        _contrast(grey, mask.resize(grey.size, Image.Resampling.NEAREST))
+        for mask in (labels, turned)
+    )
+    return as_stored > as_shown
+
+
+def _contrast(picture: Image.Image, labels: Image.Image) -> float:
+    """Return the mean difference of grey levels between neighbours of different classes."""
+    grey, classes = np.asarray(picture).astype(np.int16), np.asarray(labels)
+    steps = [np.abs(np.diff(grey, axis=axis))[np.diff(classes, axis=axis) != 0] for axis in (0, 1)]
+    differences = np.concatenate(steps)
+    return float(differences.mean()) if differences.size else 0.0
 
 
 def _digest(image: np.ndarray) -> str:

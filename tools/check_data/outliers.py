@@ -7,7 +7,7 @@ import pandas as pd
 
 from tools.check_data.image_stats import ImageFacts
 from tools.check_data.inspect import CheckedSample, CheckedSplit
-from tools.check_data.problems import Problem
+from tools.check_data.problems import TITLES, Problem
 
 FLAT = 2.0
 """Standard deviation of grey values below which an image shows nothing."""
@@ -20,15 +20,6 @@ RARE = 0.05
 """Share of the images below which a mode or depth is unusual."""
 SATURATED = 0.5
 """Share of a band at its highest value above which it is unusual."""
-TITLES = {
-    "size": "mask of another size",
-    "mask": "mask that cannot be used",
-    "turned": "mask that ignores the EXIF orientation",
-    "maybe turned": "mask that may ignore the EXIF orientation",
-    "leak": "trained on and evaluated on",
-    "duplicate": "occurs twice",
-}
-"""Titles of problems beside a picture; default: the kind."""
 
 
 class Highlight(NamedTuple):
@@ -50,20 +41,12 @@ def highlights(
     """
     readable = [(item, item.facts) for split in lists for item in split.items if item.facts]
     unsorted = [
-        *(
-            Highlight(TITLES.get(p.kind, p.kind), p.item, _without_line(p.message, p.item), p.twin)
-            for p in found
-            if p.item
-        ),
+        *(Highlight(TITLES[p.kind], p.item, p.message, p.twin) for p in found if p.item),
         *_unusual(readable),
         *(highlight for pair in readable for highlight in _odd_bands(*pair, names)),
     ]
     order = list(dict.fromkeys(highlight.kind for highlight in unsorted))
     return sorted(unsorted, key=lambda highlight: order.index(highlight.kind))
-
-
-def _without_line(message: str, item: CheckedSample) -> str:
-    return message.removeprefix(f"{item.sample.where}: ")
 
 
 def _unusual(readable: Sequence[tuple[CheckedSample, ImageFacts]]) -> Iterator[Highlight]:

@@ -21,28 +21,30 @@ MANY_CROPS = 0.25
 """Share of mostly ignored crops above which to warn."""
 
 ERRORS = {
-    "line": "faulty lines of split files, or images without a mask",
-    "unreadable": "files that are missing or cannot be read",
-    "size": "masks of another size than their image",
-    "turned": "masks that ignore their image's EXIF orientation",
-    "mask": "masks of a wrong kind, or with values that are no class",
+    "line": "faulty line of a split file, or image without a mask",
+    "unreadable": "file that is missing or cannot be read",
+    "size": "mask of another size than its image",
+    "turned": "mask that ignores its image's EXIF orientation",
+    "mask": "mask of a wrong kind, or with values that are no class",
     "kinds": "masks stored in several ways, in which a value means several things",
-    "nothing labelled": "splits without a labelled pixel",
-    "overlap": "images that are listed twice",
-    "leak": "pictures (by decoded pixels) that are both trained on and evaluated on, or in val and "
-    "test",
+    "nothing labelled": "split without a labelled pixel",
+    "overlap": "image that is listed twice",
+    "leak": "picture (by decoded pixels) that is trained on and evaluated on, or in val and test",
 }
+"""Titles of errors by kind."""
 WARNINGS = {
-    "duplicate": "pictures (by decoded pixels) that occur twice",
-    "empty mask": "masks in which nothing is labelled",
-    "maybe turned": "masks that seem to ignore their image's EXIF orientation: turn them alike, or "
+    "duplicate": "picture (by decoded pixels) that occurs twice",
+    "empty mask": "mask in which nothing is labelled",
+    "maybe turned": "mask that seems to ignore its image's EXIF orientation: turn it alike, or "
     "remove the orientation",
-    "absent class": "classes that never occur",
-    "small val": "validation splits that are too small",
-    "shared volume": "volumes that are both trained on and evaluated on, or in val and test",
+    "absent class": "class that never occurs",
+    "small val": "validation split that is too small",
+    "shared volume": "volume that is trained on and evaluated on, or in val and test",
     "ignored crops": "random crops that are mostly ignored",
-    "normalisation": "data.mean or data.std that do not fit the training images",
+    "normalisation": "data.mean or data.std that does not fit the training images",
 }
+"""Titles of warnings by kind."""
+TITLES = ERRORS | WARNINGS
 ROLES = {"labeled": "training", "unlabeled": "training", "val": "val", "test": "test"}
 
 
@@ -50,7 +52,7 @@ class Problem(NamedTuple):
     """One fault."""
 
     kind: str
-    """A key of ERRORS or WARNINGS."""
+    """A key of `TITLES`."""
     list: str
     line: int
     message: str
@@ -81,7 +83,7 @@ def problems(lists: Sequence[CheckedSplit], config: Config) -> list[Problem]:
         if text := disagreement(s.stored for split in splits for s in split.items if s.stored):
             found.append(Problem("kinds", splits[0].kind, 0, text))
             break
-    order = [*ERRORS, *WARNINGS]
+    order = [*TITLES]
     return sorted(found, key=lambda problem: order.index(problem.kind))
 
 
@@ -89,7 +91,7 @@ def grouped(found: Iterable[Problem]) -> list[tuple[str, str, list[str]]]:
     """Return severity, title and messages of each kind of problem."""
     kinds = groupby(found, key=lambda problem: (problem.severity, problem.kind))
     return [
-        (severity, (ERRORS | WARNINGS)[kind], [problem.message for problem in group])
+        (severity, TITLES[kind], [problem.message for problem in group])
         for (severity, kind), group in kinds
     ]
 

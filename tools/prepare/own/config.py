@@ -1,18 +1,22 @@
 """Config and split files of a dataset, and the commands that use them."""
 
+import argparse
+import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dataset.image_files import MAX_MEGAPIXELS
 from dataset.mask_files import key_of
 from dataset.split_files import line_below, write_split_files
 from tools.prepare.own.classes import IGNORED, Classes
 from tools.prepare.own.images import PERCENTILES
 from tools.prepare.own.masks import Masks, Value
-from tools.prepare.own.match import MatchedSplits
+from tools.prepare.own.match import SPLITS, ImageAndMask
 from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.colours import background
@@ -25,22 +29,18 @@ MOST = 0.5
 """Share of the pixels from which a class is the background."""
 
 
-def lines_of(splits: MatchedSplits, folder: Path) -> tuple[dict[Path, list[str]], Path]:
-    """Return the lines of each split file that has images, and the common root of all files."""
-    root = common_root(file for sample in splits.all() for file in sample.files())
-    lines = {
-        folder / f"{kind}.txt": [line_below(root, sample.files()) for sample in samples]
-        for kind, samples in splits._asdict().items()
-        if samples
-    }
-    return lines, root
-
-
-def write_new(out: Path, text: str, lists: dict[Path, list[str]]) -> None:
-    """Write config and split files, or none of them."""
-    new = [path for path in (out, *lists) if not path.exists()]
+def write_config(
+    args: argparse.Namespace, found: Survey, classes: Classes, settings: Settings
+) -> None:
+    """Write config and split files, or none of them; earlier ones are kept as .old."""
+    text = config_text(args, found, classes, settings)
+    lists, _ = split_files(found.samples, args.lists)
+    for path in filter(Path.exists, output_files(args) if args.force else []):
+        names = (f"{path.name}.old{number or ''}" for number in chain([0], count(2)))
+        path.replace(next(old for old in map(path.with_name, names) if not os.path.lexists(old)))
+    new = [path for path in (args.out, *lists) if not path.exists()]
     try:
-        write_once(out, text.encode())
+        write_once(args.out, text.encode())
         write_split_files(lists)
     except BaseException:
         for path in new:
@@ -48,75 +48,90 @@ def write_new(out: Path, text: str, lists: dict[Path, list[str]]) -> None:
         raise
 
 
-def commands(out: Path, script: str | None) -> list[str]:
-    """Return the commands that check the data, train a baseline, and train a method, if any."""
+def output_files(args: argparse.Namespace) -> list[Path]:
+    """Return the files that may be written."""
+    return [args.out, *(args.lists / f"{kind}.txt" for kind in SPLITS)]
+
+
+def split_files(
+    samples: Sequence[ImageAndMask], folder: Path
+) -> tuple[dict[Path, list[str]], Path]:
+    """Return the lines of each split file that has images, and the common root of all files."""
+    root = common_root(file for sample in samples for file in sample.files())
+    lines: dict[Path, list[str]] = {}
+    for sample in samples:
+        line = line_below(root, sample.files())
+        lines.setdefault(folder / f"{sample.split}.txt", []).append(line)
+    return lines, root
+
+
+def commands(out: Path, methods: Sequence[str]) -> list[str]:
+    """Return the commands that check the data and train methods."""
     config = shlex.quote(str(out))
-    scripts = ["supervised", *[script] * (script is not None)]
-    train = [
+    return [f"python -m tools.check_data --config {config}"] + [
         f"python {name}.py --config {config} --save-path runs/{shlex.quote(f'{out.stem}/{name}')}"
-        for name in scripts
+        for name in methods
     ]
-    return [f"python -m tools.check_data --config {config}", *train]
 
 
 def config_text(
-    out: Path, data: dict[str, Any], found: Survey, classes: Classes, settings: Settings
+    args: argparse.Namespace, found: Survey, classes: Classes, settings: Settings
 ) -> str:
-    """Return the config as YAML with comments.
-
-    Args:
-        data: name, root, split files, and keys of image pairs.
-    """
+    """Return the config as YAML with comments."""
     from tools.html import render  # imports jinja2
 
-    masks, evaluation = found.masks, {"mode": settings.mode}
-    if "pair" in data and len(classes.names) == 2:
-        evaluation["select"] = f"iou:{_changed(classes)}"
-    rare = [f"{name} ({share:.1%})" for name, share in classes.rare().items()]
+    lists, root = split_files(found.samples, args.lists)
+    data: dict[str, Any] = {"name": args.out.stem, "root": str(root)}
+    data |= {path.stem: str(path) for path in lists}
+    tree = dict(settings.config)
+    if args.second is not None:
+        data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0}
+        if len(classes.names) == 2:
+            changed = _changed(classes, key_of(0, found.masks.in_colour))
+            tree["evaluation"] = tree["evaluation"] | {"select": f"iou:{changed}"}
+    if args.max_megapixels != MAX_MEGAPIXELS:
+        data["max_megapixels"] = args.max_megapixels
+    ignored = found.masks.values.get(str(IGNORE))
     return render(
         "prepare/own/config.yaml.j2",
         flow=_flow,
-        commands=commands(out, settings.preset.script if "unlabeled" in data else None),
+        commands=commands(args.out, settings.methods),
         data=data,
         classes=classes,
-        label_map=list(_label_map(classes, masks)),
-        ignored=_pixels([masks.values[IGNORE]])
-        if IGNORE in classes.of and IGNORE in masks.values
-        else "",
+        label_map=list(_label_map(classes, found.masks)),
+        ignored=_pixels([ignored]) if ignored else "",
         background=_background(classes),
+        kind=found.kind,
         bands=found.bands,
         percentiles=PERCENTILES,
-        preset=settings.preset,
-        settings=settings,
-        evaluation=evaluation,
-        rare=join_first(rare, 3),
+        settings=tree,
+        rare=join_first([f"{n} ({share:.1%})" for n, share in classes.rare().items()], 3),
     )
 
 
-def _changed(classes: Classes) -> str:
+def _changed(classes: Classes, black: str) -> str:
     """Return the changed one of two classes: the other one is a background by its name, else the
     class of value 0 or of black."""
     unchanged = background(classes.names)
     if unchanged is None:
-        unchanged = classes.class_of(0)
+        unchanged = classes.indices.get(black, classes.other)
     return classes.names[0 if unchanged == 1 else 1]
 
 
-def _label_map(classes: Classes, masks: Masks) -> Iterator[tuple[str, str, str]]:
+def _label_map(classes: Classes, masks: Masks) -> Iterator[tuple[str, int | str, str]]:
     """Yield key, class and a remark for each value or colour."""
     values = masks.values
-    for code, label in classes.of.items():
-        key = key_of(code, masks.in_colour)
-        why = "; hardly a class: as the nearest" if code in classes.nearest else ""
-        found = _pixels([values[code]]) if code in values else "in no mask"
+    for key, label in classes.indices.items():
+        why = "; hardly a class: as the nearest" if key not in classes.labels else ""
+        found = _pixels([values[key]]) if key in values else "in no mask"
         yield f'"{key}"' if masks.in_colour else key, _meaning(label), found + why
     if classes.other is not None:
-        rest = [value for code, value in values.items() if code not in classes.of]
+        rest = [value for key, value in values.items() if key not in classes.indices]
         yield "other", _meaning(classes.other), f"{len(rest)} others: {_pixels(rest)}"
 
 
-def _meaning(label: int) -> str:
-    return IGNORED if label == IGNORE else str(label)
+def _meaning(label: int) -> int | str:
+    return IGNORED if label == IGNORE else label
 
 
 def _pixels(values: Iterable[Value]) -> str:

@@ -43,14 +43,6 @@ class ImageFile(NamedTuple):
     """Numbers of the bands of a TIFF that are alpha."""
 
 
-class BandSettings(NamedTuple):
-    """Bands of all images together."""
-
-    kind: Kind
-    settings: dict[str, Any]
-    """Keys of the data section; none for colour photographs of 8 bits."""
-
-
 def inspect_image(path: Path, max_megapixels: int) -> ImageFile:
     """Read an image; raises `UserError` for an unreadable or too large file, a volume, and values
     that are no numbers."""
@@ -66,14 +58,11 @@ def inspect_image(path: Path, max_megapixels: int) -> ImageFile:
     return ImageFile(path, (width, height), Kind(bands, in_colour, depth), some, alpha)
 
 
-def measure_bands(images: Sequence[ImageFile]) -> BandSettings:
-    """Return the kind of all images, and the range of the values of their bands.
-
-    Raises `UserError` for images of several kinds; grey and coloured photographs are one.
-    """
-    kind = _common_kind(images)
+def band_settings(images: Sequence[ImageFile], kind: Kind) -> dict[str, Any]:
+    """Return the bands, and the range of their values, as keys of the data section; none for colour
+    photographs of 8 bits."""
     if kind == Kind("rgb", False, "8 bits"):
-        return BandSettings(kind, {})
+        return {}
     values = np.concatenate([image.values for image in images]).astype(np.float64)
     if not len(values):
         raise UserError("--images: no pixel has data, by the nodata values and masks of the files")
@@ -92,24 +81,24 @@ def measure_bands(images: Sequence[ImageFile]) -> BandSettings:
     std = scaled.std(0)
     settings["mean"] = scaled.mean(0).round(4).tolist()
     settings["std"] = divisors(std).round(4).tolist()
-    return BandSettings(kind, settings)
+    return settings
 
 
-def _range_to_write(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Widen the range of constant bands, and round to 6 digits where this hardly changes a range.
-
-    Args:
-        low: `[C]`, the lower end of each band.
-    """
+def _range_to_write(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the ends `[2, C]` of ranges: those of constant bands wider, and with 6 digits where
+    this hardly changes a range."""
     high = np.where(high > low, high, low + np.maximum(1, 1e-5 * np.abs(low)))
     ends = np.stack([low, high])
     short = np.vectorize(lambda value: float(f"{value:.6g}"))(ends)
     keep = np.abs(short - ends).max(0) > 0.001 * (high - low)
-    low, high = np.where(keep, ends, short)
-    return low, high
+    return np.where(keep, ends, short)
 
 
-def _common_kind(images: Sequence[ImageFile]) -> Kind:
+def common_kind(images: Sequence[ImageFile]) -> Kind:
+    """Return the kind of all images; grey and coloured photographs are one.
+
+    Raises `UserError` for images of several kinds.
+    """
     kinds: dict[Kind, Path] = {}
     for image in images:
         kinds.setdefault(image.kind, image.path)

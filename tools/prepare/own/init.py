@@ -3,26 +3,17 @@
 Classes, bands and settings follow from the content of the files."""
 
 import argparse
-import os
-from itertools import chain, count
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from dataset.image_files import MAX_MEGAPIXELS
 from tools.prepare.annotations import write as annotations
-from tools.prepare.own.classes import Classes, ClassOptions, Doubt, choose_classes, parse_classes
-from tools.prepare.own.config import config_text, lines_of, write_new
-from tools.prepare.own.match import MatchedSplits
+from tools.prepare.own.classes import Classes, ClassOptions, make_classes, parse_classes
+from tools.prepare.own.config import config_text, output_files, write_config
+from tools.prepare.own.guess import Doubt, choose_labels
 from tools.prepare.own.report import again, report_config, report_data, table
-from tools.prepare.own.settings import (
-    PRESETS,
-    Settings,
-    choose_preset,
-    choose_settings,
-    find_pretrained,
-    schedule_for,
-    seconds_of,
-)
+from tools.prepare.own.settings import PRESETS, choose_settings, schedule_for, seconds_of
 from tools.prepare.own.survey import Survey, survey
 from util.config.loading import load_config
 from util.errors import UserError
@@ -73,82 +64,39 @@ def run(args: argparse.Namespace) -> None:
     Raises `UserError` for data that cannot be trained on and for files that would be overwritten.
     """
     args.lists = args.lists or Path("splits") / args.out.stem
-    outputs = [args.out, *(args.lists / f"{kind}.txt" for kind in MatchedSplits._fields)]
-    existing = [path for path in outputs if path.exists()]
+    existing = [path for path in output_files(args) if path.exists()]
     if existing and not args.force:
         raise UserError(
             f"{existing[0]}: exists already. Fix: choose another --out or --lists, or pass --force"
         )
-    if args.time_budget is not None:  # a wrong time is refused before files are read
-        args.time_budget = seconds_of(args.time_budget)
-    if args.annotations is None:
-        named = parse_classes(args.classes, args.ignore)
-        named = named._replace(of_change=args.second is not None)
-        written = _write_config(args, existing, named)
-    else:  # on an error, the new masks are removed; never once the config names them
-        with annotations.annotated_masks(args) as (args.masks, named):
-            written = _write_config(args, existing, named)
+    # A wrong time is refused before files are read.
+    budget = seconds_of(args.time_budget) if args.time_budget is not None else None
+    with ExitStack() as new_masks:  # removed on an error, but never once the config names them
+        if args.annotations is None:
+            named = parse_classes(args.classes, args.ignore)
+        else:
+            args.masks, named = new_masks.enter_context(annotations.annotated_masks(args))
+        found = survey(args, named.colours())
+        classes = _choose(found, named, args)
+        sizes = Counter(sample.split for sample in found.samples)
+        settings = choose_settings(found.images, sizes["labeled"], sizes["unlabeled"], args.preset)
+        write_config(args, found, classes, settings)
     load_config(args.out)  # the written file can be read
-    _fit_and_report(args, written)
-
-
-class Written(NamedTuple):
-    """Content of the written config."""
-
-    found: Survey
-    classes: Classes
-    data: dict[str, Any]
-    settings: Settings
-    preset: str
-
-    def text(self, out: Path) -> str:
-        return config_text(out, self.data, self.found, self.classes, self.settings)
-
-
-def _write_config(args: argparse.Namespace, existing: list[Path], named: ClassOptions) -> Written:
-    """Read images and masks; write config and split files, keeping `existing` files as .old."""
-    found = survey(args, named.colours())
-    splits, classes = found.splits, _choose(found, named, args.force)
-    preset = args.preset or choose_preset()
-    pretrained = find_pretrained(PRESETS[preset].model["backbone"])
-    largest = max(len(splits.labeled), len(splits.unlabeled))
-    settings = choose_settings(found.images, largest, preset, pretrained)
-    lines, root = lines_of(splits, args.lists)
-    data: dict[str, Any] = {"name": args.out.stem, "root": str(root)}
-    data |= {path.stem: str(path) for path in lines}
-    if args.second is not None:
-        data |= {"pair": "column", "scale": [0.8, 1.2], "grey_probability": 0}
-    if args.max_megapixels != MAX_MEGAPIXELS:
-        data["max_megapixels"] = args.max_megapixels
-    written = Written(found, classes, data, settings, preset)
-    text = written.text(args.out)
-    for path in existing:
-        names = (f"{path.name}.old{number or ''}" for number in chain([0], count(2)))
-        path.replace(next(old for old in map(path.with_name, names) if not os.path.lexists(old)))
-    write_new(args.out, text, lines)
-    return written
-
-
-def _fit_and_report(args: argparse.Namespace, written: Written) -> None:
-    """Fit the epochs of the config to --time-budget, and print the findings."""
-    found, settings = written.found, written.settings
-    script = settings.preset.script if found.splits.unlabeled else None
     hours = None
-    if args.time_budget is not None:
-        method = script or "supervised"
-        epochs, length, hours = schedule_for(args.out, method, args.time_budget)
-        settings = settings._replace(epochs=epochs, epoch_length=length)
-        text = written._replace(settings=settings).text(args.out)
-        args.out.write_text(text, encoding="utf-8")
-    report_data(args, found, written.classes)
-    report_config(args, written.classes, settings, script, written.preset, hours)
+    if budget is not None:
+        epochs, steps, hours = schedule_for(args.out, settings.methods[-1], budget)
+        settings.config.update(epochs=epochs, epoch_length=steps)
+        args.out.write_text(config_text(args, found, classes, settings), encoding="utf-8")
+    report_data(args, found, classes)
+    report_config(args, classes, settings, hours)
 
 
-def _choose(found: Survey, named: ClassOptions, force: bool) -> Classes:
+def _choose(found: Survey, named: ClassOptions, args: argparse.Namespace) -> Classes:
     """Choose the classes; for doubtful ones, print the values and a command that names them."""
     try:
-        return choose_classes(found.masks, named)
+        labels = choose_labels(found.masks, named, of_change=args.second is not None)
     except Doubt as doubt:
-        print(table(found.masks.values, doubt.labels, found.splits))
-        print(f"such as  {again(doubt.labels)}{' --force' if force else ''}")
+        print(table(found, doubt.labels))
+        print(f"such as  {again(doubt.labels)}{' --force' if args.force else ''}")
         raise UserError(f"{doubt}; correct the command above and run it") from None
+    return make_classes(found.masks, labels)

@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ MAX_VALUES = 1024  # no mask of 254 classes has more, unless it was smoothed
 
 
 class MaskFile(NamedTuple):
-    """Content of a mask."""
+    """Content of a mask, by value or colour, as codes of dataset.mask_files."""
 
     path: Path
     size: tuple[int, int]
@@ -36,73 +35,51 @@ class MaskFile(NamedTuple):
     no_data: int
     """Pixels without data, by a mask, or by a nodata value that is no whole number."""
     nodata: set[int]
-    """The nodata value of a TIFF, where pixels have it: a code as in `pixels`."""
+    """The nodata value of a TIFF, where pixels have it."""
     pixels: dict[int, int]
-    """Number of pixels by value, or by code (dataset.mask_files) of a colour."""
+    """Number of pixels of each code."""
     colours: dict[int, int]
     """The colour of each value, in 8 bits; none where it has no such colours."""
     solid: set[int]
-    """Values that fill 3x3 pixels somewhere, as values smoothed along borders do not."""
+    """Codes that fill 3x3 pixels somewhere, as values smoothed along borders do not."""
+
+    def by_colour(self) -> "MaskFile":
+        """Return the content with colours in place of values."""
+        pixels: Counter[int] = Counter()
+        for code, count in self.pixels.items():
+            pixels[self.colours.get(code, code)] += count
+        nodata, solid = (
+            {self.colours.get(code, code) for code in codes} for codes in (self.nodata, self.solid)
+        )
+        return self._replace(pixels=pixels, nodata=nodata, solid=solid)
 
 
 class Value(NamedTuple):
     """A value or colour of masks."""
 
+    code: int
     key: str
     """Key of data.label_map."""
     share: float
     """Share of all pixels."""
     masks: list[int]
     """Positions of the masks that hold it."""
-    solid: bool
+    is_solid: bool
     """True if it fills 3x3 pixels somewhere."""
+    is_nodata: bool
+    """True if a file marks it as nodata."""
 
 
-class Masks:
-    """Content of all masks.
+class Masks(NamedTuple):
+    """Content of all masks."""
 
-    Args:
-        in_colour: True if colours define the classes, not values.
-        palette: the colour of each value, if the masks have a palette.
-    """
-
-    def __init__(self, files: Sequence[MaskFile], in_colour: bool, palette: dict[int, int]):
-        self.files, self.in_colour = files, in_colour
-        self.palette = {} if in_colour else palette
-        self.pixels = [_by_colour(file) if in_colour else file.pixels for file in files]
-        """Number of pixels of each mask, by value or colour."""
-        self.solid = {
-            file.colours.get(code, code) if in_colour else code
-            for file in files
-            for code in file.solid
-        }
-        """Values or colours that fill 3x3 pixels somewhere."""
-        self.nodata = {
-            file.colours.get(code, code) if in_colour else code
-            for file in files
-            for code in file.nodata
-        }
-        """Values or colours that a file marks as nodata."""
-
-    @cached_property
-    def values(self) -> dict[int, Value]:
-        """All values, or colours by red, green and blue, by their codes."""
-        pixels: Counter[int] = Counter()
-        holding: dict[int, list[int]] = defaultdict(list)
-        for number, counts in enumerate(self.pixels):
-            pixels.update(counts)
-            for code in counts:
-                holding[code].append(number)
-        total = pixels.total()
-        return {
-            code: Value(
-                key_of(code, self.in_colour),
-                pixels[code] / total,
-                holding[code],
-                code in self.solid,
-            )
-            for code in sorted(pixels, key=colour_of if self.in_colour else None)
-        }
+    files: list[MaskFile]
+    in_colour: bool
+    """True if colours define the classes, not values."""
+    palette: dict[int, int]
+    """The colour of each value, if the masks have a palette."""
+    values: dict[str, Value]
+    """All values, or colours by red, green and blue, by their keys."""
 
 
 def inspect_mask(path: Path, max_megapixels: int) -> MaskFile:
@@ -111,20 +88,25 @@ def inspect_mask(path: Path, max_megapixels: int) -> MaskFile:
     in_colour = not has_values(mask)
     codes = mask_codes(mask, path, in_colour)
     alpha = alpha_of(mask)
-    translucent = alpha is not None and bool(((alpha > 0) & (alpha < alpha.max())).any())
     found, counts = np.unique(codes, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
     no_data = pixels.pop(VOID, 0)
     solid = _solid(codes) - {VOID}
-    nodata = set() if mask.nodata is None else set(np.unique(codes[mask.nodata]).tolist())
     if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(
             f"{path}: {len(found)} values or colours; expected a mask with one per class"
         )
-    colours = {} if in_colour else value_colours(mask, pixels.keys() - {CLEAR})
-    kind = mask_kind(mask)
     return MaskFile(
-        path, mask.size, kind, in_colour, translucent, no_data, nodata, pixels, colours, solid
+        path,
+        mask.size,
+        mask_kind(mask),
+        in_colour,
+        translucent=alpha is not None and bool(((alpha > 0) & (alpha < alpha.max())).any()),
+        no_data=no_data,
+        nodata=set() if mask.nodata is None else set(np.unique(codes[mask.nodata]).tolist()),
+        pixels=pixels,
+        colours={} if in_colour else value_colours(mask, pixels.keys() - {CLEAR}),
+        solid=solid,
     )
 
 
@@ -137,7 +119,7 @@ def _solid(codes: np.ndarray) -> set[int]:
     return set(np.unique(middle[1:-1][filled]).tolist())
 
 
-def combine(masks: Sequence[MaskFile], named_colours: bool | None = None) -> Masks:
+def combine(files: list[MaskFile], named_colours: bool | None = None) -> Masks:
     """Combine the content of masks.
 
     Colours define the classes if a mask is in colour, if palettes give one index several colours
@@ -149,27 +131,47 @@ def combine(masks: Sequence[MaskFile], named_colours: bool | None = None) -> Mas
 
     Raises `UserError` for colours beside values without colours, and if neither agrees.
     """
-    palette, agree = _common_palette(masks)
-    in_colour = not agree or any(mask.in_colour for mask in masks)
-    have_colours = all(mask.in_colour or mask.colours for mask in masks)
+    palette, agree = _common_palette(files)
+    in_colour = not agree or any(file.in_colour for file in files)
+    have_colours = all(file.in_colour or file.colours for file in files)
     if in_colour and not have_colours:
         raise UserError(
             "--masks: some are in colour, others have 16 bits; expected one kind. Fix: convert them"
         )
     if have_colours and not in_colour:
-        in_colour = _by_kind(masks) if named_colours is None else named_colours
-    return Masks(masks, in_colour, palette)
+        in_colour = _by_kind(files) if named_colours is None else named_colours
+    if in_colour:
+        files, palette = [file.by_colour() for file in files], {}
+    return Masks(files, in_colour, palette, _values(files, in_colour))
 
 
-def _by_kind(masks: Sequence[MaskFile]) -> bool:
+def _values(files: Sequence[MaskFile], in_colour: bool) -> dict[str, Value]:
+    """Sum up the values or colours of all masks."""
+    pixels: Counter[int] = Counter()
+    masks: dict[int, list[int]] = defaultdict(list)
+    for number, file in enumerate(files):
+        pixels.update(file.pixels)
+        for code in file.pixels:
+            masks[code].append(number)
+    solid = set().union(*(file.solid for file in files))
+    nodata = set().union(*(file.nodata for file in files))
+    total = pixels.total()
+    values = [
+        Value(code, key_of(code, in_colour), pixels[code] / total, masks[code],
+              code in solid, code in nodata)
+        for code in sorted(pixels, key=colour_of if in_colour else None)
+    ]  # fmt: skip
+    return {value.key: value for value in values}
+
+
+def _by_kind(files: Sequence[MaskFile]) -> bool:
     """Return whether colours define the classes of masks of several kinds."""
-    used = (
-        (mask.mode, {v: mask.colours[v] for v in mask.pixels if v in mask.colours})
-        for mask in masks
+    found = agreement(
+        (file.mode, {v: file.colours[v] for v in file.pixels if v in file.colours})
+        for file in files
     )
-    found = agreement(used)
     if not (found.by_value or found.by_colour):
-        first = {mask.mode: mask.path.name for mask in reversed(masks)}
+        first = {file.mode: file.path.name for file in reversed(files)}
         some = ", ".join(f"mode {mode} ({name})" for mode, name in first.items())
         raise UserError(
             f"--masks: several kinds, {some}; what is one class in all of them? name the values "
@@ -178,22 +180,13 @@ def _by_kind(masks: Sequence[MaskFile]) -> bool:
     return not found.by_value
 
 
-def _common_palette(masks: Sequence[MaskFile]) -> tuple[dict[int, int], bool]:
+def _common_palette(files: Sequence[MaskFile]) -> tuple[dict[int, int], bool]:
     """Return the common palette of masks, and whether masks agree on the indices in use."""
-    palettes = [mask for mask in masks if mask.mode == "P"]
+    palettes = [file for file in files if file.mode == "P"]
     palette = dict(palettes[0].colours) if palettes else {}
     used: dict[int, int] = {}
     agree = True
-    for mask in palettes:
-        for value in mask.pixels.keys() - {CLEAR}:
-            agree &= used.setdefault(value, colour := mask.colours[value]) == colour
+    for file in palettes:
+        for value in file.pixels.keys() - {CLEAR}:
+            agree &= used.setdefault(value, colour := file.colours[value]) == colour
     return palette | used, agree
-
-
-def _by_colour(mask: MaskFile) -> dict[int, int]:
-    if mask.in_colour:
-        return mask.pixels
-    pixels: Counter[int] = Counter()
-    for value, count in mask.pixels.items():
-        pixels[mask.colours.get(value, value)] += count
-    return pixels

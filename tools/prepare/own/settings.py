@@ -49,51 +49,48 @@ SGD_RANDOM = {"lr": 0.01, "lr_multi": 1}
 
 
 class Settings(NamedTuple):
-    """Settings of a config."""
+    """Settings for a dataset."""
 
-    preset: Preset
-    """The chosen preset, with the pretrained weights found and learning rates for them."""
-    crop_size: int
-    epochs: int
-    epoch_length: int
-    """Steps of an epoch: the same for SupOnly, which sees fewer images, as for other methods."""
-    mode: str
-
-
-def choose_preset() -> str:
-    """Return the preset for this machine: small without a GPU."""
-    import torch
-
-    return "base" if torch.cuda.is_available() else "small"
+    preset: str
+    methods: list[str]
+    """Scripts to run: the baseline, and with unlabelled images the preset's method."""
+    config: dict[str, Any]
+    """Sections and keys of the config after `data`."""
 
 
 def choose_settings(
-    images: Sequence[ImageFile], largest_set: int, preset: str, pretrained: str
+    images: Sequence[ImageFile], labeled: int, unlabeled: int, preset: str | None
 ) -> Settings:
     """Choose crops of most of an image, at least 28 pixels and at most the preset's; epochs of at
     least 100 steps; and about 200 000 steps in all, but 10 to 80 epochs.
 
     Args:
-        largest_set: images in the longer one of the labelled and unlabelled lists.
-        pretrained: `model.pretrained`.
+        labeled, unlabeled: number of images of these splits.
+        preset: None for base with a GPU, small without.
     """
+    import torch
+
+    preset = preset or ("base" if torch.cuda.is_available() else "small")
     chosen = PRESETS[preset]
+    pretrained = find_pretrained(chosen.model["backbone"])
     short, long = (median(f(image.size) for image in images) for f in (min, max))
     crop = max(33, min(chosen.largest_crop, int(0.9 * short) // 32 * 32 + 1))
     if chosen.model.get("network") == "dpt":
         crop = max(2 * PATCH, crop // PATCH * PATCH)
-    steps = largest_set // chosen.batch_size
-    random = pretrained == "none" and "name" not in chosen.optimizer
-    return Settings(
-        preset=chosen._replace(
-            model={**chosen.model, "pretrained": pretrained},
-            optimizer=SGD_RANDOM if random else chosen.optimizer,
-        ),
-        crop_size=crop,
-        epochs=min(80, max(10, 200_000 // max(1, steps))),
-        epoch_length=max(100, steps),
-        mode="sliding_window" if wants_windows(long, crop) else "original",
-    )
+    steps = max(labeled, unlabeled) // chosen.batch_size
+    is_random = pretrained == "none" and chosen.optimizer is SGD
+    config = {
+        "model": chosen.model | {"pretrained": pretrained},
+        "optimizer": SGD_RANDOM if is_random else chosen.optimizer,
+        "evaluation": {"mode": "sliding_window" if wants_windows(long, crop) else "original"},
+        "crop_size": crop,
+        "epochs": min(80, max(10, 200_000 // max(1, steps))),
+        # Of all methods the same, also of SupOnly, which sees fewer images.
+        "epoch_length": max(100, steps),
+        "batch_size": chosen.batch_size,
+        "conf_thresh": 0.95,
+    }
+    return Settings(preset, ["supervised", *[chosen.script] * (unlabeled > 0)], config)
 
 
 def find_pretrained(backbone: str) -> str:

@@ -1,29 +1,36 @@
 """Read all images and masks of a dataset, and find the unusable ones."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
 from tools.prepare.faults import in_threads, raise_faults
-from tools.prepare.own.images import BandSettings, ImageFile, inspect_image, measure_bands
+from tools.prepare.own.divide import divide
+from tools.prepare.own.images import ImageFile, Kind, band_settings, common_kind, inspect_image
 from tools.prepare.own.masks import Masks, combine, inspect_mask
-from tools.prepare.own.match import Matched, MatchedSplits, divide
+from tools.prepare.own.match import ImageAndMask
 from util.errors import UserError
 
 
 class Survey(NamedTuple):
     """The files of a dataset and their content."""
 
-    splits: MatchedSplits
-    matched: Matched
+    samples: list[ImageAndMask]
+    """In the order of their splits."""
+    remarks: list[str]
+    """On files without a partner."""
     images: list[ImageFile]
-    """The labelled ones first."""
-    bands: BandSettings
+    kind: Kind
+    bands: dict[str, Any]
+    """Keys of the data section, see `band_settings`."""
     masks: Masks
-    """In the order of `MatchedSplits.masked`."""
+    """Of the samples with a mask, in their order."""
+
+    def masked(self) -> list[ImageAndMask]:
+        return [sample for sample in self.samples if sample.mask]
 
 
 def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
@@ -35,42 +42,41 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     Raises `UserError` for unusable files and different sizes of image and mask (with --skip-bad,
     such images are printed and left out), and for images or masks of several kinds.
     """
-    splits, matched = divide(args)
-    readers: dict[Path, Callable[[Path, int], Any]] = {}
-    for sample in splits.all():
-        readers |= dict.fromkeys(sample.files(), inspect_image)
-    readers |= {sample.mask: inspect_mask for sample in splits.masked() if sample.mask}
-    found: dict[Path, Any] = dict(zip(readers, in_threads(
-        list(readers.items()), lambda item: item[1](item[0], args.max_megapixels), "files"
-    ), strict=True))  # fmt: skip
-    faults = {s.image: _faults([found[file] for file in s.files()]) for s in splits.all()}
+    samples, remarks = divide(args)
+    readers: dict[Path, Callable[[Path, int], Any]] = {
+        file: inspect_image for sample in samples for file in sample.files()
+    }
+    readers |= {sample.mask: inspect_mask for sample in samples if sample.mask}
+    contents = in_threads(
+        [*readers.items()], lambda item: item[1](item[0], args.max_megapixels), "files"
+    )
+    found: dict[Path, Any] = dict(zip(readers, contents, strict=True))
+    faults = {sample.image: _faults(sample, found) for sample in samples}
     bad = {image for image, errors in faults.items() if errors}
     messages = [error for errors in faults.values() for error in errors]
     if not args.skip_bad:
-        fix = "repair or remove them, or leave them out with --skip-bad"
-        raise_faults(messages, "files", fix)
+        raise_faults(messages, "files", "repair or remove them, or leave them out with --skip-bad")
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
-        splits, _ = divide(args, bad)
-    samples = splits.all()
+        samples, _ = divide(args, bad)
     images = [found[s.image] for s in samples] + [found[s.later] for s in samples if s.later]
-    masks = [found[s.mask] for s in samples if s.mask]
-    return Survey(splits, matched, images, measure_bands(images), combine(masks, named_colours))
+    masks = combine([found[s.mask] for s in samples if s.mask], named_colours)
+    kind = common_kind(images)
+    return Survey(samples, remarks, images, kind, band_settings(images, kind), masks)
 
 
-def _faults(contents: Sequence[Any]) -> list[UserError]:
+def _faults(sample: ImageAndMask, found: Mapping[Path, Any]) -> list[UserError]:
     """Return the faults of a sample's files: unreadable ones, or else different sizes."""
+    contents = [found[file] for file in sample.files()]
     if unreadable := [one for one in contents if isinstance(one, UserError)]:
         return unreadable
     image, *others = contents
-    found: list[UserError] = []
-    for other in others:
-        if isinstance(other, ImageFile):
-            try:
-                refuse_other_size([image.path, other.path], [image.size, other.size])
-            except UserError as error:
-                found.append(error)
-        elif other.size != image.size:
-            found.append(size_mismatch(image.path, other.path, image.size, other.size))
-    return found
+    try:
+        if sample.later:
+            refuse_other_size([sample.image, sample.later], [image.size, others[0].size])
+        if sample.mask and others[-1].size != image.size:
+            raise size_mismatch(sample.image, sample.mask, image.size, others[-1].size)
+    except UserError as error:
+        return [error]
+    return []

@@ -1,0 +1,167 @@
+"""Divide matched images and masks into the splits of a config."""
+
+import argparse
+import os
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+
+from dataset.folders import files_by_stem
+from dataset.split_files import draw_key
+from dataset.validation import MIN_IMAGES
+from tools.prepare.own.match import SPLITS, ImageAndMask, Matched, absolute, later_images, match
+from util.errors import UserError, counted
+
+VAL_SHARE = 0.1
+"""Share of the labelled images to validate on by default."""
+SPLIT_OF = dict.fromkeys(("val", "valid", "validation"), "val") | dict.fromkeys(
+    ("test", "testing"), "test"
+)
+"""The split that a folder in the image folder holds, by the folder's name."""
+
+
+def divide(
+    args: argparse.Namespace, bad: Container[Path] = ()
+) -> tuple[list[ImageAndMask], list[str]]:
+    """Match the files that the command line names, and divide them into splits without `bad`
+    images; images without masks are unlabelled. Also return remarks on files without a partner.
+
+    Raises `UserError` for names that do not match, an impossible share, and an empty split.
+    """
+    images, masks = absolute(args.images), absolute(args.masks or args.images)
+    matched = match(images, masks, args)
+    pairs = [pair for pair in matched.pairs if pair.image not in bad]
+    split_of = _splits_by_folder(pairs, images)
+    val = _validation(args, pairs, split_of)
+    taken = {pair.image for pair in val}
+    left = [pair for pair in pairs if pair.image not in taken]
+    labeled = [pair for pair in left if split_of(pair.image) != "test"]
+    test = [pair for pair in left if split_of(pair.image) == "test"]
+    given = f"--val {' '.join(args.val or ['(default)'])}"
+    if not labeled:
+        raise UserError(f"{given}: takes all labelled images; leave some to train on")
+    bare, remarks = _without_mask(args, matched, split_of)
+    used = {file for pair in (*labeled, *val, *test) for file in pair.files()}
+    unlabeled = [ImageAndMask(file) for file in bare if file not in used]
+    samples = [
+        sample._replace(split=split)
+        for split, some in zip(SPLITS, (labeled, unlabeled, val, test), strict=True)
+        for sample in some
+        if sample.image not in bad
+    ]
+    if all(sample.split != "val" for sample in samples):
+        raise UserError(f"{given}: none of these images can be used; repair some")
+    if args.second is not None:
+        later = later_images(samples, images, masks, args)
+        samples = [sample._replace(later=later[sample.image]) for sample in samples]
+    return samples, remarks
+
+
+def _splits_by_folder(pairs: Sequence[ImageAndMask], images: Path) -> Callable[[Path], str]:
+    """Return a function from a file to the split of its first folder in `images`; "" where there is
+    none, or where it would leave no pair to train on."""
+
+    def split_of(file: Path) -> str:
+        parts = file.relative_to(images).parts
+        return SPLIT_OF.get(parts[0].lower(), "") if len(parts) > 1 else ""
+
+    held = {split_of(pair.image) for pair in pairs}
+    return lambda file: "" if held == {split_of(file)} else split_of(file)
+
+
+def _without_mask(
+    args: argparse.Namespace, matched: Matched, split_of: Callable[[Path], str]
+) -> tuple[dict[Path, None], list[str]]:
+    """Return the images to use without a mask, also those of `--unlabeled`, and remarks on files
+    without a partner. Those in folders of validation and test images are left out."""
+    more = _files_of_unlabeled(args) if args.unlabeled else []
+    folders = {absolute(Path(folder)) for folder in args.val or ()}
+    kinds = {"test"} if args.val else {"val", "test"}
+    held_out = {
+        file
+        for file in matched.without_mask
+        if split_of(file) in kinds or folders & {*file.parents}
+    }
+    bare = [file for file in matched.without_mask if file not in held_out]
+    left_out = held_out - {*more}
+    remarks = {
+        f"{len(bare)} without a mask are unlabelled": bare,
+        f"{len(left_out)} without a mask in folders of validation or test images are left out; "
+        "to train on them, name their folder in --unlabeled": left_out,
+        f"{matched.spare_masks} masks without an image are left out": matched.spare_masks,
+        f"names of masks end in {matched.suffix}": matched.suffix,
+    }
+    return dict.fromkeys((*bare, *more)), [text for text, holds in remarks.items() if holds]
+
+
+def _files_of_unlabeled(args: argparse.Namespace) -> list[Path]:
+    """Return the images of `--unlabeled` that fit the image pattern; all of them if none fits."""
+    folder, masks = absolute(args.unlabeled), absolute(args.masks or args.images)
+    if folder == masks != absolute(args.images):
+        raise UserError(
+            f"--unlabeled {args.unlabeled}: is the folder of the masks; expected another folder"
+        )
+    try:
+        return [*files_by_stem(folder, masks, args.image_pattern).values()]
+    except UserError:
+        return [*files_by_stem(folder, masks).values()]
+
+
+def _validation(
+    args: argparse.Namespace, pairs: Sequence[ImageAndMask], split_of: Callable[[Path], str]
+) -> list[ImageAndMask]:
+    """Return the validation split: of folders, or drawn by the seed.
+
+    By default, the folder `val` if there is one, else `VAL_SHARE`, and up to `MIN_IMAGES` where
+    this leaves two thirds to train on.
+    """
+    given = args.val or []
+    in_folder = [pair for pair in pairs if split_of(pair.image) == "val"]
+    if not given and in_folder:
+        return in_folder
+    rest = [pair for pair in pairs if split_of(pair.image) != "test"]
+    number = len(rest)
+    share = max(VAL_SHARE, min(MIN_IMAGES, max(1, number // 3)) / max(number, 1))
+    if given:
+        try:
+            (text,) = given
+            share = float(text)
+        except ValueError:  # not one number
+            return _pairs_in([absolute(Path(folder)) for folder in given], pairs, args)
+    if not 0 < share < 1 or number < 2:
+        raise UserError(
+            f"--val {' '.join(given) or share}: expected a share between 0 and 1 of at least 2 "
+            f"images, found {number} images with masks"
+        )
+    count = min(max(1, round(share * number)), number - 1)
+    # By name, so that most images stay in the split when labels are added.
+    images = absolute(args.images)
+    order = sorted(rest, key=lambda pair: draw_key(os.path.relpath(pair.image, images), args.seed))
+    drawn = {*order[:count]}
+    return [pair for pair in rest if pair in drawn]
+
+
+def _pairs_in(
+    folders: list[Path], pairs: Sequence[ImageAndMask], args: argparse.Namespace
+) -> list[ImageAndMask]:
+    """Return the pairs of `--val FOLDER` or `--val IMAGES MASKS`."""
+    if len(folders) > 2:
+        raise UserError(f"--val: found {len(folders)} folders; expected one, or images and masks")
+    if not folders[0].is_dir():
+        raise UserError(
+            f"--val {folders[0]}: no such folder; expected a share such as 0.1, or folders"
+        )
+    if len(folders) == 2:
+        val = match(folders[0], folders[1], args)
+        if val.without_mask:
+            raise UserError(
+                f"--val {folders[0]}: {counted(len(val.without_mask), 'image')} without a mask, "
+                f"such as {val.without_mask[0].name}"
+            )
+        return val.pairs
+    inside = [pair for pair in pairs if folders[0] in pair.image.parents]
+    if not inside:
+        raise UserError(
+            f"--val {folders[0]}: holds no labelled image of {absolute(args.images)}; expected a "
+            "folder in it, or a folder of images and one of masks"
+        )
+    return inside
