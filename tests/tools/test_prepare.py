@@ -121,7 +121,8 @@ def test_wrong_counts(case, tmp_path, capsys):
     short, text = Path(gone).stem.removesuffix("_gtFine_labelIds"), str(error.value)
     have, want = case.dataset.counts["train"] - 1, case.dataset.counts["train"]
     assert f"train has {counted(have, 'image')} with a mask, expected {want}" in text
-    assert "missing masks: " in text and short in text and "val has" not in text
+    assert "missing masks of " in text and f"{name}: " in text and short in text
+    assert "val has" not in text
     made = files(case.root)
     count = sum(not file.endswith(".txt") for file in made)
     assert count == 2 * sum(case.dataset.counts.values()) - 1

@@ -72,7 +72,9 @@ def _object(one: Entry, attribute: str | None) -> Region | str:
     shape = one.entry("shape_attributes")
     draw = _drawing(shape)
     label = ONLY if attribute is None else _label(one.entry("region_attributes"), attribute)
-    return region(label, shape.where, draw) if label else "regions without a class"
+    if not label and not isinstance(draw, str):
+        return "regions without a class"
+    return region(label, shape.where, draw)
 
 
 def _label(attributes: Entry, key: str) -> str:

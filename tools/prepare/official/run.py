@@ -65,7 +65,9 @@ class Set(NamedTuple):
             ("masks", self.masks, self.images),
         ):
             if lacking := sorted(others.keys() - tasks.keys()):
-                texts.append(f"missing {kind}: {join_first(lacking, NAMED)}")
+                origins = sorted({task.member.archive.title for task in tasks.values()})
+                where = f" of {' or '.join(origins)}" if origins else ""
+                texts.append(f"missing {kind}{where}: {join_first(lacking, NAMED)}")
         return ", ".join(texts)
 
 
